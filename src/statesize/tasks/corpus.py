@@ -1,0 +1,238 @@
+"""Documents for language models: the prose that ships inside CPython, or a user's text file."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import inspect
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from statesize.errors import FileError, InputError
+
+HELD_OUT_FRACTION = 0.05
+DOCUMENT_CHARACTERS = 400
+SHORTEST_DOCUMENT = 200
+SHORTEST_REPEAT = 80
+_OTHER_FOLDERS = frozenset(
+    {
+        "__pycache__",
+        "_bundled",
+        "dist-packages",
+        "idle_test",
+        "pydoc_data",
+        "site-packages",
+        "test",
+        "tests",
+    }
+)
+_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents split into a train and a held-out part.
+
+    Attributes:
+        train: the documents to train on.
+        held_out: the documents to evaluate on.
+    """
+
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of both parts, in order: 64 hexadecimal digits."""
+        return sha256_of(sha256_of(part) for part in (self.train, self.held_out))
+
+
+def sha256_of(documents: Iterable[str]) -> str:
+    """Hash of a sequence of documents: SHA-256 over each one's length in bytes and its UTF-8 bytes.
+
+    Args:
+        documents: the documents, in order.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for document in documents:
+        data = document.encode()
+        digest.update(f"{len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def split(documents: Iterable[str]) -> Corpus:
+    """Split documents into train (about 95 %) and held-out (about 5 %) by a hash of each document.
+
+    A document is on the same side wherever it occurs, so equal documents never cross the split and corpora that
+    share documents (the prose of two Python versions) split them alike. With two different documents or more both
+    parts hold something; a single one goes to train.
+
+    Args:
+        documents: the documents; their order is kept.
+
+    Returns:
+        The two parts.
+    """
+    documents = tuple(documents)
+    place = {document: _fraction(document) for document in documents}
+    limit = 0.0
+    if len(place) > 1:
+        # A small corpus may fall on one side as a whole: then the nearest document crosses.
+        ordered = sorted(place.values())
+        limit = min(max(HELD_OUT_FRACTION, ordered[1]), ordered[-1])
+    return Corpus(
+        train=tuple(document for document in documents if place[document] >= limit),
+        held_out=tuple(document for document in documents if place[document] < limit),
+    )
+
+
+def python_prose() -> Corpus:
+    """The prose inside the running CPython: `pydoc_data.topics` and the docstrings of the standard library.
+
+    Modules are read from their source files in sorted order and not imported; test packages and installed packages
+    are left out. Every topic and docstring is cut at blank lines into documents of about 400 characters or a little
+    more; docstrings under 200 characters are left out, and so is every paragraph of 80 characters or more that has
+    appeared before. The text differs between Python versions: compare `Corpus.sha256`.
+
+    A Python without the sources of its standard library or without `pydoc_data` gives a FileError.
+
+    Returns:
+        The documents, split by `split`.
+    """
+    seen: set[str] = set()
+    documents: list[str] = []
+    for text in _python_texts():
+        paragraphs = [paragraph for paragraph in _paragraphs(text) if not _is_repeat(paragraph, seen)]
+        documents += _gather(paragraphs)
+    return split(dict.fromkeys(documents))
+
+
+def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str, ...]:
+    """The documents of a UTF-8 text file.
+
+    Args:
+        path: the file; line ends may be of any system, a byte-order mark is skipped.
+        delimiter: the text between two documents; None means one blank line or more.
+
+    Returns:
+        The documents in order, without those of white space only.
+
+    Raises:
+        FileError: the file cannot be read, is not UTF-8, or holds no document.
+        InputError: `delimiter` is empty.
+    """
+    path = Path(path)
+    if delimiter == "":
+        raise InputError("delimiter is an empty string; give the text that stands between documents, or None")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read as a text file: {error.strerror or error}") from error
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(
+            f"{path}: not UTF-8 text: byte {data[error.start]:#04x} at byte offset {error.start} ({error.reason}); "
+            "convert the file to UTF-8 first"
+        ) from error
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    parts = _BLANK_LINES.split(text) if delimiter is None else text.split(delimiter)
+    documents = tuple(part.strip("\n") for part in parts if part.strip())
+    if not documents:
+        raise FileError(f"{path}: holds no text; a text file with at least one document was expected")
+    return documents
+
+
+def read_text(path: str | Path, delimiter: str | None = None) -> Corpus:
+    """A UTF-8 text file as a corpus: `read_documents`, then `split`.
+
+    Args:
+        path: the file.
+        delimiter: the text between two documents; None means one blank line or more.
+
+    Returns:
+        The two parts; nothing is held out of a file with a single document.
+    """
+    return split(read_documents(path, delimiter))
+
+
+def _fraction(document: str) -> float:
+    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:6], "big") / 2**48
+
+
+def _python_texts() -> Iterator[str]:
+    try:
+        topics = cast("dict[str, str]", importlib.import_module("pydoc_data.topics").topics)
+    except ImportError as error:
+        raise FileError(
+            "this Python has no pydoc_data.topics, part of the prose of CPython; use a full Python installation, "
+            "or statesize.zoo.documents() for the bundled text"
+        ) from error
+    for name in sorted(topics):
+        yield topics[name]
+    root = Path(sysconfig.get_path("stdlib"))
+    files = sorted(root.rglob("*.py"), key=lambda file: file.relative_to(root).as_posix())
+    files = [file for file in files if _OTHER_FOLDERS.isdisjoint(file.relative_to(root).parts)]
+    if not files:
+        raise FileError(
+            f"{root}: no source files of the standard library, whose docstrings are part of the prose of CPython; use "
+            "a full Python installation, or statesize.zoo.documents() for the bundled text"
+        )
+    for file in files:
+        yield from (text for text in _docstrings(file) if len(text) >= SHORTEST_DOCUMENT)
+
+
+def _docstrings(file: Path) -> Iterator[str]:
+    with warnings.catch_warnings():
+        # Invalid escapes in someone else's docstrings are not the caller's concern.
+        warnings.simplefilter("ignore")
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError):
+            # Templates and files of other Python versions: nothing that this Python would call a docstring.
+            return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node, clean=False)
+            if docstring is not None:
+                # Escapes such as \ud800 make characters that UTF-8 cannot hold.
+                yield inspect.cleandoc(docstring).encode(errors="replace").decode()
+
+
+def _paragraphs(text: str) -> list[str]:
+    lines = "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+    return [paragraph for paragraph in _BLANK_LINES.split(lines) if paragraph.strip()]
+
+
+def _is_repeat(paragraph: str, seen: set[str]) -> bool:
+    words = " ".join(paragraph.split())
+    if len(words) < SHORTEST_REPEAT:
+        return False
+    if words in seen:
+        return True
+    seen.add(words)
+    return False
+
+
+def _gather(paragraphs: Iterable[str]) -> list[str]:
+    documents: list[str] = []
+    current = ""
+    for paragraph in paragraphs:
+        current = f"{current}\n\n{paragraph}" if current else paragraph
+        if len(current) >= DOCUMENT_CHARACTERS:
+            documents.append(current)
+            current = ""
+    if len(current) >= SHORTEST_DOCUMENT:
+        documents.append(current)
+    elif current and documents:
+        documents[-1] += f"\n\n{current}"
+    return documents
