@@ -1,0 +1,9 @@
+"""Causal operators: what a sequence mixer is."""
+
+from statesize.operators.attention import SoftmaxAttention
+from statesize.operators.convolution import Convolution
+from statesize.operators.dense import Dense
+from statesize.operators.operator import Operator
+from statesize.operators.recurrence import Recurrence
+
+__all__ = ["Convolution", "Dense", "Operator", "Recurrence", "SoftmaxAttention"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from statesize.errors import InputError
 
 
 class Operator(ABC):
@@ -57,3 +59,34 @@ class Operator(ABC):
     @abstractmethod
     def __getitem__(self, index: object) -> Self:
         """The operators at some batch entries; `index` addresses batch dimensions only."""
+
+
+def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
+    """An index that can touch batch dimensions only.
+
+    Args:
+        index: What stands between the brackets of `operator[...]`.
+        batch_shape: The operator's batch shape.
+
+    Returns:
+        An equal tuple without an ellipsis, at most as long as the batch shape.
+
+    Raises:
+        InputError: Too many indices, None, a boolean mask, or an entry out of range.
+    """
+    parts: list[Any] = list(index) if isinstance(index, tuple) else [index]  # pyright: ignore[reportUnknownArgumentType]
+    if any(part is None or isinstance(part, bool) for part in parts):
+        raise InputError(f"an operator is indexed by integers, slices and tensors, got {index!r}")
+    for place, part in enumerate(parts):
+        if part is Ellipsis:
+            missing = len(batch_shape) - (len(parts) - 1)
+            parts[place : place + 1] = [slice(None)] * missing
+            break
+    if len(parts) > len(batch_shape):
+        raise InputError(
+            f"{len(parts)} indices for batch shape {tuple(batch_shape)}; only batch dimensions can be indexed"
+        )
+    for part, size in zip(parts, batch_shape, strict=False):
+        if isinstance(part, int) and not -size <= part < size:
+            raise InputError(f"index {part} is out of range for batch shape {tuple(batch_shape)}")
+    return tuple(parts)

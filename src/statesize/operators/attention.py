@@ -1,0 +1,150 @@
+"""Softmax attention: every past key and value is kept."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.operators.operator import Operator, batch_index
+from statesize.operators.validation import (
+    broadcast_batch,
+    require_finite,
+    require_floating,
+    require_length,
+    require_same_device,
+    shape,
+)
+
+
+class SoftmaxAttention(Operator):
+    """Causal softmax attention, T[i, j] = softmax_j(scale · q_iᵀ k_j) over the keys that i may see.
+
+    One T serves all value channels of a head. The recurrence that it runs is its cache: TSS i, or window − 1.
+
+    Args:
+        query: (..., L, d), real floating.
+        key: (..., L, d), same dtype; batch dimensions of equal rank, broadcast where 1.
+        scale: Factor on the scores, usually d ** −0.5.
+        window: Position i sees the keys i − window + 1 … i; None for all.
+
+    Raises:
+        InputError: Wrong shapes, dtypes, scale or window, or not finite.
+
+    Example:
+        >>> import torch
+        >>> SoftmaxAttention(torch.zeros(3, 2), torch.zeros(3, 2), scale=1.0).dense()
+        tensor([[1.0000, 0.0000, 0.0000],
+                [0.5000, 0.5000, 0.0000],
+                [0.3333, 0.3333, 0.3333]])
+    """
+
+    def __init__(self, query: Tensor, key: Tensor, scale: float, window: int | None = None) -> None:
+        for name, tensor in (("query", query), ("key", key)):
+            require_floating(name, tensor)
+            if tensor.ndim < 2 or tensor.shape[-1] == 0:
+                raise InputError(f"{name} must have shape (..., L, d), got {shape(tensor)}")
+            require_length(name, tensor, -2)
+        if query.shape[-2:] != key.shape[-2:] or query.dtype != key.dtype:
+            raise InputError(
+                "query and key must have the same length, width and dtype, got "
+                f"{shape(query)} {query.dtype} and {shape(key)} {key.dtype}"
+            )
+        require_same_device({"query": query, "key": key})
+        if not math.isfinite(scale):
+            raise InputError(f"scale must be a finite number, got {scale!r}")
+        if window is not None and window < 1:
+            raise InputError(f"window must be None or at least 1, got {window!r}")
+        self._batch_shape = broadcast_batch({"query": query.shape[:-2], "key": key.shape[:-2]})
+        require_finite("query", query)
+        require_finite("key", key)
+        self.query = query
+        self.key = key
+        self.scale = scale
+        self.window = window
+
+    @property
+    def length(self) -> int:
+        """Sequence length L."""
+        return self.query.shape[-2]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions of query and key, broadcast."""
+        return self._batch_shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of query and key."""
+        return self.query.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of query and key."""
+        return self.query.device
+
+    def dense(self) -> Tensor:
+        """The attention probabilities.
+
+        Returns:
+            T, (..., L, L).
+        """
+        position = torch.arange(self.length, device=self.device)
+        lag = position[:, None] - position[None, :]
+        seen = lag >= 0 if self.window is None else (lag >= 0) & (lag < self.window)
+        scores = (self.query @ self.key.mT) * self.scale
+        return scores.masked_fill(~seen, -torch.inf).softmax(-1)
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """T u, one query at a time against the cache.
+
+        Args:
+            inputs: Values, (..., L, channels).
+
+        Returns:
+            (..., L, channels).
+        """
+        outputs: list[Tensor] = []
+        for t in range(self.length):
+            first = 0 if self.window is None else max(0, t + 1 - self.window)
+            scores = self.query[..., t : t + 1, :] @ self.key[..., first : t + 1, :].mT
+            outputs.append((scores * self.scale).softmax(-1) @ inputs[..., first : t + 1, :])
+        return torch.cat(outputs, -2)
+
+    def state_size(self) -> Tensor:
+        """The cached positions that are still to be read: i, at most window − 1.
+
+        Returns:
+            (L,) int64.
+        """
+        cached = torch.arange(self.length, device=self.device)
+        return cached if self.window is None else cached.clamp(max=self.window - 1)
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+        """The same operator in another dtype or on another device.
+
+        Args:
+            dtype: Real floating dtype, or None to keep it.
+            device: Device, or None to keep it.
+
+        Returns:
+            An operator; its tensors are shared where nothing changes.
+        """
+        query, key = (part.to(device=device, dtype=dtype) for part in (self.query, self.key))
+        return type(self)(query, key, self.scale, self.window)
+
+    def __getitem__(self, index: object) -> Self:
+        """The operators at some batch entries.
+
+        Args:
+            index: Anything that indexes the batch dimensions.
+
+        Returns:
+            An operator with the indexed batch shape.
+        """
+        place = batch_index(index, self.batch_shape)
+        query, key = (part.expand(self.batch_shape + part.shape[-2:])[place] for part in (self.query, self.key))
+        return type(self)(query, key, self.scale, self.window)

@@ -1,0 +1,123 @@
+"""Causal convolutions: the same kernel at every position."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.operators.operator import Operator, batch_index
+from statesize.operators.validation import require_finite, require_floating, require_length, shape
+
+
+class Convolution(Operator):
+    """A causal convolution, y_t = Σ_s kernel_s u_{t−s}, so T[i, j] = kernel[i − j].
+
+    Its own recurrence is a shift register of K − 1 inputs, its theoretical state-size.
+
+    Args:
+        kernel: (..., K), real floating; taps beyond `length` are never used.
+        length: Sequence length L.
+
+    Raises:
+        InputError: Wrong shape, dtype or length, or not finite.
+
+    Example:
+        >>> import torch
+        >>> Convolution(torch.tensor([1.0, 0.5]), length=3).dense()
+        tensor([[1.0000, 0.0000, 0.0000],
+                [0.5000, 1.0000, 0.0000],
+                [0.0000, 0.5000, 1.0000]])
+    """
+
+    def __init__(self, kernel: Tensor, length: int) -> None:
+        require_floating("kernel", kernel)
+        if kernel.ndim < 1:
+            raise InputError(f"kernel must have shape (..., K), got {shape(kernel)}")
+        require_length("kernel", kernel, -1)
+        if isinstance(length, bool) or not isinstance(length, int) or length < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"length must be an integer of at least 1, got {length!r}")
+        require_finite("kernel", kernel)
+        self.kernel = kernel
+        self._length = length
+
+    @property
+    def length(self) -> int:
+        """Sequence length L."""
+        return self._length
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions of the kernel."""
+        return self.kernel.shape[:-1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the kernel."""
+        return self.kernel.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the kernel."""
+        return self.kernel.device
+
+    def dense(self) -> Tensor:
+        """The Toeplitz matrix of the kernel.
+
+        Returns:
+            T, (..., L, L).
+        """
+        position = torch.arange(self.length, device=self.device)
+        lag = position[:, None] - position[None, :]
+        taps = self.kernel.shape[-1]
+        inside = (lag >= 0) & (lag < taps)
+        return torch.where(inside, self.kernel[..., lag.clamp(0, taps - 1)], 0)
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """T u through the shift register.
+
+        Args:
+            inputs: (..., L, channels).
+
+        Returns:
+            (..., L, channels).
+        """
+        taps = self.kernel.shape[-1]
+        outputs: list[Tensor] = []
+        for t in range(self.length):
+            register = inputs[..., max(0, t + 1 - taps) : t + 1, :].flip(-2)
+            outputs.append((self.kernel[..., : register.shape[-2], None] * register).sum(-2))
+        return torch.stack(outputs, -2)
+
+    def state_size(self) -> Tensor:
+        """K − 1 at every position.
+
+        Returns:
+            (L,) int64.
+        """
+        return torch.full((self.length,), self.kernel.shape[-1] - 1, device=self.device)
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+        """The same operator in another dtype or on another device.
+
+        Args:
+            dtype: Real floating dtype, or None to keep it.
+            device: Device, or None to keep it.
+
+        Returns:
+            An operator; its tensors are shared where nothing changes.
+        """
+        return type(self)(self.kernel.to(device=device, dtype=dtype), self.length)
+
+    def __getitem__(self, index: object) -> Self:
+        """The operators at some batch entries.
+
+        Args:
+            index: Anything that indexes the batch dimensions.
+
+        Returns:
+            An operator with the indexed batch shape.
+        """
+        return type(self)(self.kernel[batch_index(index, self.batch_shape)], self.length)

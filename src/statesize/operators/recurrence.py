@@ -1,0 +1,283 @@
+"""Linear recurrences: linear attention, gated and delta-rule variants, state-space models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.operators.operator import Operator, batch_index
+from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
+from statesize.operators.validation import (
+    broadcast_batch,
+    require_finite,
+    require_floating,
+    require_length,
+    require_rank,
+    require_same_device,
+    shape,
+)
+
+
+class Recurrence(Operator):
+    """x_t = A_t x_{t−1} + B_t u_t, y_t = C_t x_t + D_t u_t, so T[i, j] = C_i A_i … A_{j+1} B_j for j < i.
+
+    Batch dimensions of A, B, C and D have equal rank and broadcast where 1. A complex recurrence stands for the
+    real operator Re T.
+
+    Args:
+        A: Transitions: scalar (..., L, 1), diagonal (..., L, n) or full (..., L, n, n).
+        B: Input vectors, (..., L, n).
+        C: Output vectors, (..., L, n).
+        D: Feed-through, real, (..., L) or (..., 1); part of `dense()`, never of the carried state.
+        conjugate_pairs: For complex tensors: the n modes come in conjugate pairs, so T is real as it stands and the
+            state holds n real numbers; otherwise it holds 2n.
+
+    Raises:
+        InputError: Wrong shapes or dtypes, or not finite.
+
+    Example:
+        >>> import torch
+        >>> moving_sum = Recurrence(A=torch.full((3, 1), 0.5), B=torch.ones(3, 1), C=torch.ones(3, 1))
+        >>> moving_sum.dense()
+        tensor([[1.0000, 0.0000, 0.0000],
+                [0.5000, 1.0000, 0.0000],
+                [0.2500, 0.5000, 1.0000]])
+    """
+
+    def __init__(
+        self, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, *, conjugate_pairs: bool = False
+    ) -> None:
+        for name, tensor in (("A", A), ("B", B), ("C", C)):
+            require_floating(name, tensor, complex_allowed=True)
+        if B.ndim < 2:
+            raise InputError(f"B must have shape (..., L, n), got {shape(B)}")
+        length, states = B.shape[-2:]
+        if A.ndim == B.ndim + 1:
+            if A.shape[-3:] != (length, states, states):
+                raise InputError(f"A must have shape (..., {length}, {states}, {states}) for B {shape(B)}, got {shape(A)}")
+            transition: Transition = FullTransition(A)
+        else:
+            if A.ndim != B.ndim or A.shape[-2] != length or A.shape[-1] not in (1, states):
+                raise InputError(
+                    f"A must have shape (..., {length}, 1), (..., {length}, {states}) or "
+                    f"(..., {length}, {states}, {states}) for B {shape(B)}, got {shape(A)}"
+                )
+            transition = DiagonalTransition(A)
+        require_finite("A", A)
+        self._fill(transition, B, C, D, conjugate_pairs)
+
+    @classmethod
+    def delta_rule(cls, key: Tensor, beta: Tensor, query: Tensor, decay: Tensor) -> Self:
+        """The (gated) delta rule: A_t = (I − beta_t k_t k_tᵀ) Diag(decay_t), B_t = beta_t k_t, C_t = q_tᵀ.
+
+        Args:
+            key: (..., L, n), real.
+            beta: Write strength, (..., L).
+            query: (..., L, n).
+            decay: (..., L) or (..., L, n); ones for the plain delta rule.
+
+        Returns:
+            A recurrence whose transitions cost O(n) to store and to apply.
+
+        Raises:
+            InputError: Wrong shapes or dtypes, or not finite.
+        """
+        parts = {"key": key, "beta": beta, "query": query, "decay": decay}
+        for name, tensor in parts.items():
+            require_floating(name, tensor)
+        if key.ndim < 2:
+            raise InputError(f"key must have shape (..., L, n), got {shape(key)}")
+        require_rank("beta", beta, key.ndim - 1, "(..., L)")
+        if decay.ndim == key.ndim - 1:
+            decay = decay[..., None]
+        require_rank("decay", decay, key.ndim, "(..., L) or (..., L, n)")
+        length, states = key.shape[-2:]
+        if beta.shape[-1] != length or decay.shape[-2] != length or decay.shape[-1] not in (1, states):
+            raise InputError(
+                f"beta must have shape (..., {length}) and decay (..., {length}) or (..., {length}, {states}) "
+                f"for key {shape(key)}, got {shape(beta)} and {shape(decay)}"
+            )
+        for name, tensor in parts.items():
+            require_finite(name, tensor)
+        strength = beta[..., None]
+        recurrence = cls.__new__(cls)
+        recurrence._fill(DeltaTransition(key, strength, decay), strength * key, query, None, False)
+        return recurrence
+
+    def _fill(self, transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, conjugate_pairs: bool) -> None:
+        require_rank("C", C, B.ndim, "(..., L, n)")
+        if C.shape[-2:] != B.shape[-2:]:
+            raise InputError(f"B and C must have the same length and state size, got {shape(B)} and {shape(C)}")
+        require_length("B", B, -2)
+        require_length("B", B, -1)
+        decay = transition.decay if not isinstance(transition, FullTransition) else transition.full[..., 0]
+        tensors = {"A": decay, "B": B, "C": C}
+        batches = {"A": decay.shape[:-2], "B": B.shape[:-2], "C": C.shape[:-2]}
+        if isinstance(transition, DeltaTransition):
+            tensors["beta"] = transition.beta
+            batches["beta"] = transition.beta.shape[:-2]
+        if D is not None:
+            require_floating("D", D)
+            require_rank("D", D, B.ndim - 1, "(..., L) or (..., 1)")
+            if D.shape[-1] not in (1, B.shape[-2]):
+                raise InputError(f"D must have shape (..., {B.shape[-2]}) or (..., 1) for B {shape(B)}, got {shape(D)}")
+            tensors["D"] = D
+            batches["D"] = D.shape[:-1]
+        for name, tensor in tensors.items():
+            if name != "A":
+                require_finite(name, tensor)
+        require_same_device(tensors)
+        self._batch_shape = broadcast_batch(batches)
+        complex_ = any(tensor.is_complex() for tensor in tensors.values())
+        if conjugate_pairs and not complex_:
+            raise InputError("conjugate_pairs=True is for complex recurrences, got real A, B and C")
+        common = tensors["A"].dtype
+        for tensor in tensors.values():
+            common = torch.promote_types(common, tensor.dtype)
+        self.transition: Transition = transition.map(lambda part: part.to(common))
+        self.B = B.to(common)
+        self.C = C.to(common)
+        self.D = None if D is None else D.to(common.to_real())
+        self.conjugate_pairs = conjugate_pairs
+
+    @property
+    def A(self) -> Tensor:
+        """Transitions as (..., L, 1), (..., L, n) or (..., L, n, n); full for the delta rule."""
+        return self.transition.matrix()
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the state is complex (T is real all the same)."""
+        return self.B.is_complex()
+
+    @property
+    def length(self) -> int:
+        """Sequence length L."""
+        return self.B.shape[-2]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions of A, B, C and D, broadcast."""
+        return self._batch_shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Real dtype of T."""
+        return self.B.dtype.to_real()
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        return self.B.device
+
+    def dense(self) -> Tensor:
+        """T by running the state of every past input at once; O(L² n) for diagonal transitions.
+
+        Returns:
+            T, (..., L, L), real.
+        """
+        L, n = self.B.shape[-2:]
+        state = self.B.new_zeros((*self.batch_shape, n, 0))
+        rows: list[Tensor] = []
+        for t in range(L):
+            arriving = self.B[..., t, :, None].expand(*self.batch_shape, n, 1)
+            state = torch.cat([self.transition.advance(t, state), arriving], -1)
+            row = (self.C[..., t, None, :] @ state).squeeze(-2)
+            rows.append(torch.nn.functional.pad(row.real if self.is_complex else row, (0, L - 1 - t)))
+        matrix = torch.stack(rows, -2)
+        return matrix if self.D is None else matrix + torch.diag_embed(self.D.expand(*self.D.shape[:-1], L))
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """T u by stepping the recurrence.
+
+        Args:
+            inputs: Real, (..., L, channels).
+
+        Returns:
+            (..., L, channels).
+        """
+        L, n = self.B.shape[-2:]
+        channels = inputs.to(self.B.dtype)
+        state = self.B.new_zeros((*self.batch_shape, n, inputs.shape[-1]))
+        outputs: list[Tensor] = []
+        for t in range(L):
+            state = self.transition.advance(t, state) + self.B[..., t, :, None] * channels[..., t, None, :]
+            outputs.append((self.C[..., t, None, :] @ state).squeeze(-2))
+        result = torch.stack(outputs, -2)
+        result = result.real if self.is_complex else result
+        return result if self.D is None else result + self.D[..., None] * inputs
+
+    def state_size(self) -> Tensor:
+        """Real numbers in the state: n, or 2n for n complex modes that are not conjugate pairs.
+
+        Returns:
+            (L,) int64.
+        """
+        doubled = self.is_complex and not self.conjugate_pairs
+        return torch.full((self.length,), self.B.shape[-1] * (2 if doubled else 1), device=self.device)
+
+    def with_real_output(self) -> Recurrence:
+        """An equal recurrence whose T is real before any part is taken: conjugate modes are written out.
+
+        Returns:
+            Itself unless it is complex without conjugate pairs; else a recurrence of 2n modes, diagonal or full.
+        """
+        if not self.is_complex or self.conjugate_pairs:
+            return self
+        A = self.transition.matrix()
+        if isinstance(self.transition, FullTransition):
+            zero = torch.zeros_like(A)
+            A = torch.cat([torch.cat([A, zero], -1), torch.cat([zero, A.conj()], -1)], -2)
+        else:
+            A = A.expand(*A.shape[:-1], self.B.shape[-1])
+            A = torch.cat([A, A.conj()], -1)
+        B = torch.cat([self.B, self.B.conj()], -1)
+        C = torch.cat([self.C, self.C.conj()], -1) / 2
+        return Recurrence(A, B, C, self.D, conjugate_pairs=True)
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+        """The same operator in another dtype or on another device.
+
+        Args:
+            dtype: Real floating dtype, or None to keep it; a complex state takes the matching complex dtype.
+            device: Device, or None to keep it.
+
+        Returns:
+            An operator; its tensors are shared where nothing changes.
+        """
+        if dtype is not None and self.is_complex:
+            dtype = dtype.to_complex()
+        return self._mapped(lambda part, _: part.to(device=device, dtype=dtype))
+
+    def __getitem__(self, index: object) -> Self:
+        """The operators at some batch entries.
+
+        Args:
+            index: Anything that indexes the batch dimensions.
+
+        Returns:
+            An operator with the indexed batch shape.
+        """
+        place = batch_index(index, self.batch_shape)
+        return self._mapped(lambda part, tail: part.expand(self.batch_shape + part.shape[part.ndim - tail :])[place])
+
+    def _mapped(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        """A copy with every tensor replaced; the function also takes how many trailing dimensions are not batch."""
+        tail = 3 if isinstance(self.transition, FullTransition) else 2
+        D = self.D
+        if D is not None:
+            D = function(D, 1)
+            D = D.real if D.is_complex() else D
+        copy = type(self).__new__(type(self))
+        copy._fill(
+            self.transition.map(lambda part: function(part, tail)),
+            function(self.B, 2),
+            function(self.C, 2),
+            D,
+            self.conjugate_pairs,
+        )
+        return copy

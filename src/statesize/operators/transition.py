@@ -1,0 +1,118 @@
+"""The state transitions A_t of a recurrence, each in the form that costs least to apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalTransition:
+    """A_t = Diag(decay_t), or decay_t · I.
+
+    Attributes:
+        decay: (..., L, n) or (..., L, 1).
+    """
+
+    decay: Tensor
+
+    def advance(self, t: int, state: Tensor) -> Tensor:
+        """A_t X for X (..., n, m)."""
+        return self.decay[..., t, :, None] * state
+
+    def recede(self, t: int, rows: Tensor) -> Tensor:
+        """Y A_t for Y (..., m, n)."""
+        return rows * self.decay[..., t, None, :]
+
+    def gain(self) -> Tensor:
+        """‖A_t‖₂, (..., L)."""
+        return self.decay.abs().amax(-1)
+
+    def matrix(self) -> Tensor:
+        """A as it was given: (..., L, 1) or (..., L, n)."""
+        return self.decay
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> DiagonalTransition:
+        """The same form with a function applied to its tensors."""
+        return DiagonalTransition(function(self.decay))
+
+
+@dataclass(frozen=True, eq=False)
+class FullTransition:
+    """A_t any matrix.
+
+    Attributes:
+        full: (..., L, n, n).
+    """
+
+    full: Tensor
+
+    def advance(self, t: int, state: Tensor) -> Tensor:
+        """A_t X for X (..., n, m)."""
+        return self.full[..., t, :, :] @ state
+
+    def recede(self, t: int, rows: Tensor) -> Tensor:
+        """Y A_t for Y (..., m, n)."""
+        return rows @ self.full[..., t, :, :]
+
+    def gain(self) -> Tensor:
+        """An upper bound on ‖A_t‖₂, (..., L): sqrt(‖A_t‖₁ ‖A_t‖_∞), or ‖A_t‖_F where that is smaller."""
+        size = self.full.abs()
+        mixed = (size.sum(-1).amax(-1) * size.sum(-2).amax(-1)).sqrt()
+        return torch.minimum(mixed, torch.linalg.matrix_norm(self.full))
+
+    def matrix(self) -> Tensor:
+        """A, (..., L, n, n)."""
+        return self.full
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> FullTransition:
+        """The same form with a function applied to its tensors."""
+        return FullTransition(function(self.full))
+
+
+@dataclass(frozen=True, eq=False)
+class DeltaTransition:
+    """A_t = (I − beta_t k_t k_tᵀ) Diag(decay_t): forget what was stored under k_t.
+
+    Attributes:
+        key: (..., L, n).
+        beta: (..., L, 1).
+        decay: (..., L, n) or (..., L, 1).
+    """
+
+    key: Tensor
+    beta: Tensor
+    decay: Tensor
+
+    def advance(self, t: int, state: Tensor) -> Tensor:
+        """A_t X for X (..., n, m)."""
+        k = self.key[..., t, :]
+        decayed = self.decay[..., t, :, None] * state
+        return decayed - (self.beta[..., t, :] * k)[..., :, None] * (k[..., None, :] @ decayed)
+
+    def recede(self, t: int, rows: Tensor) -> Tensor:
+        """Y A_t for Y (..., m, n)."""
+        k = self.key[..., t, :]
+        erased = rows - (rows @ (self.beta[..., t, :] * k)[..., :, None]) * k[..., None, :]
+        return erased * self.decay[..., t, None, :]
+
+    def gain(self) -> Tensor:
+        """An upper bound on ‖A_t‖₂, (..., L)."""
+        erase = (1 - self.beta.squeeze(-1) * self.key.square().sum(-1)).abs()
+        return torch.clamp(erase, min=1) * self.decay.abs().amax(-1)
+
+    def matrix(self) -> Tensor:
+        """A, (..., L, n, n)."""
+        identity = torch.eye(self.key.shape[-1], dtype=self.key.dtype, device=self.key.device)
+        erase = identity - (self.beta * self.key)[..., :, None] * self.key[..., None, :]
+        return erase * self.decay[..., None, :]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> DeltaTransition:
+        """The same form with a function applied to its tensors."""
+        return DeltaTransition(function(self.key), function(self.beta), function(self.decay))
+
+
+Transition = DiagonalTransition | FullTransition | DeltaTransition

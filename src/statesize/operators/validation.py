@@ -1,0 +1,120 @@
+"""Checks of the tensors that operators are made of; every message quotes what was given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+
+
+def require_floating(name: str, tensor: object, *, complex_allowed: bool = False) -> None:
+    """Refuse what is not a tensor of a floating dtype.
+
+    Args:
+        name: The argument's name, quoted in the message.
+        tensor: What was given.
+        complex_allowed: Whether complex dtypes pass too.
+
+    Raises:
+        InputError: It is not a tensor, or of another dtype.
+    """
+    expected = "a floating-point or complex tensor" if complex_allowed else "a floating-point tensor"
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"{name} must be {expected}, got {type(tensor).__name__}; convert it with torch.as_tensor")
+    if not (tensor.is_floating_point() or (complex_allowed and tensor.is_complex())):
+        raise InputError(f"{name} must be {expected}, got dtype {tensor.dtype}; convert it with .to(torch.float64)")
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        name: The argument's name, quoted in the message.
+        tensor: Any tensor.
+
+    Raises:
+        InputError: With the index of the first entry that is not finite.
+    """
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        index = tuple(int(k) for k in (~finite).nonzero()[0])
+        raise InputError(f"{name} must be finite, got {tensor[index].item()} at index {index} of shape {shape(tensor)}")
+
+
+def require_length(name: str, tensor: Tensor, dimension: int) -> None:
+    """Refuse a sequence dimension of size 0.
+
+    Args:
+        name: The argument's name, quoted in the message.
+        tensor: Any tensor.
+        dimension: Which dimension is the sequence.
+
+    Raises:
+        InputError: The dimension has size 0.
+    """
+    if tensor.shape[dimension] == 0:
+        raise InputError(f"{name} must hold at least one position, got shape {shape(tensor)}")
+
+
+def require_rank(name: str, tensor: Tensor, rank: int, form: str) -> None:
+    """Refuse a tensor with too few or too many dimensions.
+
+    Args:
+        name: The argument's name, quoted in the message.
+        tensor: Any tensor.
+        rank: The number of dimensions expected.
+        form: The expected shape in words, such as "(..., L, n)".
+
+    Raises:
+        InputError: The number of dimensions differs.
+    """
+    if tensor.ndim != rank:
+        raise InputError(f"{name} must have shape {form} with {rank} dimensions, got shape {shape(tensor)}")
+
+
+def broadcast_batch(parts: dict[str, torch.Size]) -> torch.Size:
+    """The common batch shape of several tensors; sizes agree or are 1.
+
+    Args:
+        parts: Batch shape by argument name; all of equal rank.
+
+    Returns:
+        The broadcast batch shape.
+
+    Raises:
+        InputError: The shapes do not broadcast, or differ in rank.
+    """
+    given = ", ".join(f"{name} {tuple(size)}" for name, size in parts.items())
+    if len({len(size) for size in parts.values()}) > 1:
+        raise InputError(f"batch dimensions must have equal rank, got {given}; add dimensions of size 1")
+    try:
+        return torch.broadcast_shapes(*parts.values())
+    except RuntimeError:
+        raise InputError(f"batch dimensions must be equal or 1, got {given}") from None
+
+
+def require_same_device(parts: dict[str, Tensor]) -> None:
+    """Refuse tensors that lie on different devices.
+
+    Args:
+        parts: Tensors by argument name.
+
+    Raises:
+        InputError: More than one device.
+    """
+    if len({part.device for part in parts.values()}) > 1:
+        given = ", ".join(f"{name} on {part.device}" for name, part in parts.items())
+        raise InputError(f"tensors must lie on one device, got {given}; move them with .to(device)")
+
+
+def shape(tensor: Tensor) -> str:
+    """A shape as text, for messages.
+
+    Args:
+        tensor: Any tensor.
+
+    Returns:
+        Such as "(2, 3)".
+    """
+    return str(tuple(tensor.shape))
