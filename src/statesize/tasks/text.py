@@ -195,11 +195,9 @@ class TextTask:
         inputs[1:count] = self.held_out_tokens[:-1]
         targets = torch.full_like(inputs, IGNORED)
         targets[:count] = self.held_out_tokens
-        yield from zip(
-            inputs.view(windows, self.length).split(batch_size),
-            targets.view(windows, self.length).split(batch_size),
-            strict=True,
-        )
+        inputs, targets = inputs.view(windows, self.length), targets.view(windows, self.length)
+        for start in range(0, windows, batch_size):
+            yield inputs[start : start + batch_size], targets[start : start + batch_size]
 
     def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
         """Figures of an evaluation over the held-out stream.

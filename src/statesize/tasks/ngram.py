@@ -1,0 +1,181 @@
+"""N-gram language models with interpolated, modified Kneser–Ney smoothing: the baseline that a text model must beat.
+
+Source: Chen & Goodman, "An empirical study of smoothing techniques for language modeling", 1999, section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """One order of the model, as sorted tables; an n-gram is the number that its ids are the digits of.
+
+    Attributes:
+        grams: seen n-grams, sorted int64.
+        discounted: per n-gram, its discounted count over the total count of its context, float64.
+        contexts: seen contexts, sorted int64.
+        weights: per context, the mass that discounting left to the next lower order, float64.
+    """
+
+    grams: Tensor
+    discounted: Tensor
+    contexts: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class KneserNey:
+    """Interpolated, modified Kneser–Ney: p(w | h) is positive and sums to one over the vocabulary for every h.
+
+    Attributes:
+        vocabulary_size: number of token ids, V.
+        levels: orders 1 … n; below order 1 stands the uniform distribution.
+    """
+
+    vocabulary_size: int
+    levels: tuple[_Level, ...] = field(repr=False)
+
+    @property
+    def order(self) -> int:
+        """The n of n-gram: 1 for unigrams, 3 for trigrams."""
+        return len(self.levels)
+
+    def probability(self, contexts: Tensor, targets: Tensor) -> Tensor:
+        """Probability of each target after its context.
+
+        Args:
+            contexts: the preceding ids in reading order, (N, order − 1) int64.
+            targets: ids, (N,) int64.
+
+        Returns:
+            p(target | context), (N,) float64.
+
+        Raises:
+            InputError: the shapes do not fit.
+        """
+        if contexts.shape != (len(targets), self.order - 1):
+            raise InputError(
+                f"contexts has shape {tuple(contexts.shape)}; {(len(targets), self.order - 1)} was expected "
+                f"for {len(targets)} targets of a model of order {self.order}"
+            )
+        probability = torch.full(targets.shape, 1 / self.vocabulary_size, dtype=torch.float64)
+        for order, level in enumerate(self.levels, start=1):
+            context = _number(contexts[:, self.order - order :], self.vocabulary_size)
+            lower = _look_up(level.contexts, level.weights, context, missing=1.0) * probability
+            gram = context * self.vocabulary_size + targets
+            probability = lower + _look_up(level.grams, level.discounted, gram, missing=0.0)
+        return probability
+
+
+def fit_kneser_ney(tokens: Tensor, order: int, vocabulary_size: int) -> KneserNey:
+    """Count n-grams of a stream of tokens and smooth them.
+
+    The highest order uses how often an n-gram occurs, lower orders how many different tokens stand before it.
+
+    Args:
+        tokens: ids (N,), int64, N ≥ order.
+        order: the n of n-gram.
+        vocabulary_size: number of token ids.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: `order` is not positive or n-grams of that order do not fit in 63 bits, an id is outside the
+            vocabulary, or there are too few tokens.
+
+    Examples:
+        >>> model = fit_kneser_ney(torch.tensor([0, 1, 0, 1, 0, 2]), order=2, vocabulary_size=4)
+        >>> everything = model.probability(torch.tensor([[0]]).expand(4, 1), torch.arange(4))
+        >>> round(float(everything.sum()), 12)
+        1.0
+    """
+    if order < 1 or order * math.log2(vocabulary_size) >= 63:
+        raise InputError(f"order is {order}; 1 or more was expected, and vocabulary_size^order below 2^63")
+    if len(tokens) < order:
+        raise InputError(f"there are {len(tokens)} tokens; at least {order} are needed for n-grams of order {order}")
+    if int(tokens.min()) < 0 or int(tokens.max()) >= vocabulary_size:
+        raise InputError(
+            f"ids from {int(tokens.min())} to {int(tokens.max())}; 0 … {vocabulary_size - 1} were expected"
+        )
+    grams, counts = _count(_number(tokens.unfold(0, order, 1), vocabulary_size))
+    levels = [_level(grams, counts, vocabulary_size)]
+    for lower in range(order - 1, 0, -1):
+        grams, counts = _count(grams % vocabulary_size**lower)
+        levels.append(_level(grams, counts, vocabulary_size))
+    return KneserNey(vocabulary_size, tuple(reversed(levels)))
+
+
+def mean_nats(model: KneserNey, tokens: Tensor) -> float:
+    """Mean of −ln p over a stream of tokens, each predicted from those before it.
+
+    The first tokens are predicted as if the end of the stream stood before it, as in `TextTask.held_out`: give the
+    result to `TextTask.report` and it is comparable with a trained model's.
+
+    Args:
+        model: the n-gram model.
+        tokens: ids (M,), int64.
+
+    Returns:
+        Nats per token.
+
+    Raises:
+        InputError: there are no tokens.
+    """
+    if not len(tokens):
+        raise InputError("there are no tokens to evaluate; give the held-out stream of a text task")
+    before = torch.stack([tokens.roll(shift) for shift in range(model.order - 1, -1, -1)], dim=1)
+    return -float(model.probability(before[:, :-1], tokens).log().mean())
+
+
+def _number(grams: Tensor, vocabulary_size: int) -> Tensor:
+    number = torch.zeros(len(grams), dtype=torch.int64)
+    for column in grams.unbind(1):
+        number = number * vocabulary_size + column
+    return number
+
+
+def _count(grams: Tensor) -> tuple[Tensor, Tensor]:
+    unique, counts = torch.unique(grams, sorted=True, return_counts=True)
+    return unique, counts
+
+
+def _look_up(keys: Tensor, values: Tensor, wanted: Tensor, missing: float) -> Tensor:
+    place = torch.searchsorted(keys, wanted).clamp_max_(len(keys) - 1)
+    return torch.where(keys[place] == wanted, values[place], missing)
+
+
+def _level(grams: Tensor, counts: Tensor, vocabulary_size: int) -> _Level:
+    contexts, context_of = torch.unique(grams // vocabulary_size, sorted=True, return_inverse=True)
+    discounts = _discounts(counts)[counts.clamp_max(3)]
+    zeros = torch.zeros(len(contexts), dtype=torch.float64)
+    totals = zeros.index_add(0, context_of, counts.double())
+    return _Level(
+        grams=grams,
+        discounted=(counts.double() - discounts) / totals[context_of],
+        contexts=contexts,
+        weights=zeros.index_add(0, context_of, discounts) / totals,
+    )
+
+
+def _discounts(counts: Tensor) -> Tensor:
+    """What is taken off a count of 0, 1, 2, and 3 or more, (4,) float64: Chen & Goodman's estimates.
+
+    Small or odd samples can make these zero or undefined; a discount is then that of the count below it, so that
+    every context leaves something to the lower order.
+    """
+    n1, n2, n3, n4 = ((counts == k).sum().item() for k in range(1, 5))
+    if not n1 or not n2:
+        return torch.tensor([0.0, 0.5, 0.5, 0.5], dtype=torch.float64)
+    first = n1 / (n1 + 2 * n2)
+    second = max(first, 2 - 3 * first * n3 / n2)
+    third = max(second, 3 - 4 * first * n4 / n3) if n3 else second
+    return torch.tensor([0.0, first, second, third], dtype=torch.float64)
