@@ -19,7 +19,7 @@ from statesize.errors import FileError, InputError
 HELD_OUT_FRACTION = 0.05
 DOCUMENT_CHARACTERS = 400
 SHORTEST_DOCUMENT = 200
-SHORTEST_REPEAT = 80
+REPEATED_SHARE = 0.3
 _OTHER_FOLDERS = frozenset(
     {
         "__pycache__",
@@ -100,20 +100,20 @@ def python_prose() -> Corpus:
 
     Modules are read from their source files in sorted order and not imported; test packages and installed packages
     are left out. Every topic and docstring is cut at blank lines into documents of about 400 characters or a little
-    more; docstrings under 200 characters are left out, and so is every paragraph of 80 characters or more that has
-    appeared before. The text differs between Python versions: compare `Corpus.sha256`.
+    more. Docstrings under 200 characters are left out, and so is a document whose runs of five words have for 30 % or
+    more appeared in documents before it: the library repeats itself, and a held-out text should not be found in the
+    train part. The text differs between Python versions: compare `Corpus.sha256`.
 
     A Python without the sources of its standard library or without `pydoc_data` gives a FileError.
 
     Returns:
         The documents, split by `split`.
     """
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     documents: list[str] = []
     for text in _python_texts():
-        paragraphs = [paragraph for paragraph in _paragraphs(text) if not _is_repeat(paragraph, seen)]
-        documents += _gather(paragraphs)
-    return split(dict.fromkeys(documents))
+        documents += [document for document in _gather(_paragraphs(text)) if not _is_repeat(document, seen)]
+    return split(documents)
 
 
 def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str, ...]:
@@ -213,14 +213,13 @@ def _paragraphs(text: str) -> list[str]:
     return [paragraph for paragraph in _BLANK_LINES.split(lines) if paragraph.strip()]
 
 
-def _is_repeat(paragraph: str, seen: set[str]) -> bool:
-    words = " ".join(paragraph.split())
-    if len(words) < SHORTEST_REPEAT:
-        return False
-    if words in seen:
-        return True
-    seen.add(words)
-    return False
+def _is_repeat(document: str, seen: set[tuple[str, ...]]) -> bool:
+    words = document.split()
+    runs = set(zip(*(words[start:] for start in range(5)), strict=False)) or {tuple(words)}
+    repeated = len(runs & seen) >= REPEATED_SHARE * len(runs)
+    if not repeated:
+        seen |= runs
+    return repeated
 
 
 def _gather(paragraphs: Iterable[str]) -> list[str]:

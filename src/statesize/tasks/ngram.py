@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -144,8 +145,13 @@ def _number(grams: Tensor, vocabulary_size: int) -> Tensor:
 
 
 def _count(grams: Tensor) -> tuple[Tensor, Tensor]:
-    unique, counts = torch.unique(grams, sorted=True, return_counts=True)
+    unique, _, counts = _unique(grams)
     return unique, counts
+
+
+def _unique(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # torch.unique has no types of its own.
+    return cast("tuple[Tensor, Tensor, Tensor]", torch.unique(values, return_inverse=True, return_counts=True))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _look_up(keys: Tensor, values: Tensor, wanted: Tensor, missing: float) -> Tensor:
@@ -154,7 +160,7 @@ def _look_up(keys: Tensor, values: Tensor, wanted: Tensor, missing: float) -> Te
 
 
 def _level(grams: Tensor, counts: Tensor, vocabulary_size: int) -> _Level:
-    contexts, context_of = torch.unique(grams // vocabulary_size, sorted=True, return_inverse=True)
+    contexts, context_of, _ = _unique(grams // vocabulary_size)
     discounts = _discounts(counts)[counts.clamp_max(3)]
     zeros = torch.zeros(len(contexts), dtype=torch.float64)
     totals = zeros.index_add(0, context_of, counts.double())
@@ -167,10 +173,13 @@ def _level(grams: Tensor, counts: Tensor, vocabulary_size: int) -> _Level:
 
 
 def _discounts(counts: Tensor) -> Tensor:
-    """What is taken off a count of 0, 1, 2, and 3 or more, (4,) float64: Chen & Goodman's estimates.
+    """Chen & Goodman's estimates of what to take off a count.
 
     Small or odd samples can make these zero or undefined; a discount is then that of the count below it, so that
     every context leaves something to the lower order.
+
+    Returns:
+        The discounts of counts 0, 1, 2, and 3 or more, (4,) float64.
     """
     n1, n2, n3, n4 = ((counts == k).sum().item() for k in range(1, 5))
     if not n1 or not n2:
