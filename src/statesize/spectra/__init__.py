@@ -1,0 +1,1 @@
+"""Hankel singular values at every position: one engine a file."""

@@ -1,0 +1,164 @@
+"""From Hankel singular values to state sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.operators.validation import require_floating
+
+
+def tolerance_ess(values: Tensor, tolerance: float | Sequence[float], relative: bool = False) -> Tensor:
+    """Tolerance-ESS: how many singular values exceed a threshold.
+
+    Args:
+        values: Hankel singular values, (..., r), descending.
+        tolerance: τ, one number or several, in units of σ; with `relative`, ρ in units of σ_1.
+        relative: Count σ_m > ρ σ_1 instead of σ_m > τ.
+
+    Returns:
+        (...) int64 for one number; (..., K) for several.
+
+    Raises:
+        InputError: A negative or non-finite tolerance, or values that are not floating.
+
+    Example:
+        >>> tolerance_ess(torch.tensor([2.0, 0.5, 1e-9]), 1e-3)
+        tensor(2)
+    """
+    require_floating("values", values)
+    several = torch.as_tensor(tolerance, dtype=torch.float64, device=values.device)
+    check_tolerances("tolerance", several)
+    threshold = several.to(values.dtype).reshape(-1).expand(*values.shape[:-1], several.numel())
+    if relative:
+        threshold = threshold * largest(values)[..., None]
+    counts = (values[..., None, :] > threshold[..., None]).sum(-1)
+    return counts.reshape(*values.shape[:-1], *several.shape)
+
+
+def entropy_ess(values: Tensor) -> Tensor:
+    """Entropy-ESS: exp(−Σ p ln p) with p = σ/Σσ, the effective rank of Roy and Vetterli (2007).
+
+    Args:
+        values: Hankel singular values, (..., r).
+
+    Returns:
+        (...), in 1 … r, and 0 where every value is 0. Differentiable.
+
+    Raises:
+        InputError: Values that are not floating.
+
+    Example:
+        >>> entropy_ess(torch.tensor([[3.0, 3.0, 0.0], [0.0, 0.0, 0.0]]))
+        tensor([2.0000, 0.0000])
+    """
+    require_floating("values", values)
+    scale = largest(values)
+    alive = scale > 0
+    scaled = values / torch.where(alive, scale, torch.ones_like(scale))[..., None]
+    total = scaled.sum(-1, keepdim=True)
+    p = scaled / torch.where(alive[..., None], total, torch.ones_like(total))
+    positive = p > 0
+    logarithm = torch.where(positive, p, torch.ones_like(p)).log()
+    entropy = -(p * logarithm).sum(-1)
+    return torch.where(alive, entropy.exp(), torch.zeros_like(entropy))
+
+
+def energy_ess(values: Tensor, epsilon: float) -> Tensor:
+    """Energy-ESS: the smallest m with Σ_{k ≤ m} σ_k² ≥ (1 − ε) Σ σ².
+
+    Args:
+        values: All Hankel singular values, (..., r), descending.
+        epsilon: ε in [0, 1).
+
+    Returns:
+        (...) int64, 0 where every value is 0.
+
+    Raises:
+        InputError: ε out of range, or values that are not floating.
+
+    Example:
+        >>> energy_ess(torch.tensor([3.0, 1.0, 0.1]), epsilon=0.01)
+        tensor(2)
+    """
+    require_floating("values", values)
+    if not 0 <= epsilon < 1:
+        raise InputError(f"epsilon must be in [0, 1), got {epsilon!r}")
+    scale = largest(values)
+    alive = scale > 0
+    energy = (values / torch.where(alive, scale, torch.ones_like(scale))[..., None]).square()
+    # Summed from the smallest on, so that a tail far below the head is not lost.
+    tail = energy.flip(-1).cumsum(-1).flip(-1)
+    return (tail > epsilon * energy.flip(-1).sum(-1, keepdim=True)).sum(-1)
+
+
+def ceiling(
+    state_size: Tensor, positions: Tensor, length: int, past: int | None = None, future: int | None = None
+) -> Tensor:
+    """The largest ESS possible at each position: min(TSS_i, i, L − i), with windows min(TSS_i, past, future).
+
+    Args:
+        state_size: TSS at the positions, (P,).
+        positions: (P,) int64.
+        length: Sequence length L.
+        past: Window on the past, or None.
+        future: Window on the future, or None.
+
+    Returns:
+        (P,) int64.
+
+    Example:
+        >>> ceiling(torch.tensor([4, 4, 4]), torch.tensor([1, 5, 9]), length=10)
+        tensor([1, 4, 1])
+    """
+    columns = positions if past is None else torch.full_like(positions, past)
+    rows = length - positions if future is None else torch.full_like(positions, future)
+    return torch.minimum(state_size, torch.minimum(columns, rows))
+
+
+def utilisation(ess: Tensor, ceiling: Tensor) -> Tensor:
+    """ESS as a share of its ceiling.
+
+    Args:
+        ess: (..., P).
+        ceiling: (P,) or broadcastable.
+
+    Returns:
+        (..., P) floating, NaN where the ceiling is 0.
+
+    Example:
+        >>> utilisation(torch.tensor([0.0, 2.0]), torch.tensor([0, 4]))
+        tensor([   nan, 0.5000])
+    """
+    ratio = ess / ceiling.clamp(min=1)
+    return torch.where(ceiling > 0, ratio, torch.full_like(ratio, torch.nan))
+
+
+def largest(values: Tensor) -> Tensor:
+    """σ_1, 0 where there are no values at all.
+
+    Args:
+        values: (..., r).
+
+    Returns:
+        (...).
+    """
+    return values.amax(-1) if values.shape[-1] else values.new_zeros(values.shape[:-1])
+
+
+def check_tolerances(name: str, tolerances: Tensor) -> None:
+    """Refuse negative and non-finite thresholds.
+
+    Args:
+        name: The argument's name, quoted in the message.
+        tolerances: Any shape.
+
+    Raises:
+        InputError: One of them is negative, NaN or infinite.
+    """
+    bad = ~(torch.isfinite(tolerances) & (tolerances >= 0))
+    if bool(bad.any()):
+        raise InputError(f"{name} must be finite and at least 0, got {tolerances[bad][0].item()!r}")

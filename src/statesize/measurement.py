@@ -1,0 +1,193 @@
+"""Effective state-sizes of one operator, with what is certain about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.ess import ceiling, check_tolerances, entropy_ess, largest
+from statesize.operators import Operator
+from statesize.spectra.bounds import count_bounds, entropy_bound
+from statesize.spectra.cut import Cut, Positions, make_cut
+from statesize.spectra.engine import OUTPUTS, choose_engine
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What `measure` found; the fields of outputs that were not asked for are None.
+
+    Attributes:
+        positions: Cut positions i, (P,) int64.
+        tolerances: τ, (K,), in units of σ.
+        relative_tolerances: ρ, (R,), in units of σ_1 at each position.
+        tolerance: #{σ > τ}, (..., P, K) int64.
+        lower: The smallest tolerance-ESS that the error bound allows, (..., P, K).
+        upper: The largest, (..., P, K).
+        relative_tolerance: #{σ > ρ σ_1}, (..., P, R) int64.
+        relative_lower: The smallest that the error bound allows, (..., P, R).
+        relative_upper: The largest, (..., P, R).
+        entropy: exp of the entropy of σ/Σσ, (..., P); 0 where σ_1 is within the error bound.
+        entropy_bound: |exact − entropy| is at most this, (..., P).
+        norm: ‖H_i‖_F, (..., P).
+        values: Singular values, (..., P, r), descending, zero-padded.
+        state_size: TSS, (P,) int64.
+        ceiling: The largest ESS possible, (P,) int64.
+        engine: The engine that was used.
+        error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
+    """
+
+    positions: Tensor
+    tolerances: Tensor
+    relative_tolerances: Tensor
+    tolerance: Tensor | None
+    lower: Tensor | None
+    upper: Tensor | None
+    relative_tolerance: Tensor | None
+    relative_lower: Tensor | None
+    relative_upper: Tensor | None
+    entropy: Tensor | None
+    entropy_bound: Tensor | None
+    norm: Tensor
+    values: Tensor | None
+    state_size: Tensor
+    ceiling: Tensor
+    engine: str
+    error_bound: Tensor
+
+
+def measure(
+    operator: Operator,
+    tolerances: Sequence[float] = (1e-3,),
+    relative_tolerances: Sequence[float] = (1e-2,),
+    outputs: Sequence[str] = ("counts", "entropy"),
+    positions: Positions = None,
+    past: int | None = None,
+    future: int | None = None,
+    engine: str = "auto",
+    entropy_accuracy: float = 2e-4,
+) -> Measurement:
+    """Effective state-sizes of an operator at each position, computed in float64.
+
+    Args:
+        operator: Any operator of at least 2 positions.
+        tolerances: Absolute τ of the tolerance-ESS.
+        relative_tolerances: ρ of the relative tolerance-ESS.
+        outputs: Which of "counts", "entropy" and "values" to compute.
+        positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
+        past: Cut H_i to its last `past` columns, or None.
+        future: Cut H_i to its first `future` rows, or None.
+        engine: "auto" or the name of an engine.
+        entropy_accuracy: Relative accuracy asked of engines that approximate the entropy; those of today compute it
+            from all singular values.
+
+    Returns:
+        A Measurement.
+
+    Raises:
+        InputError: An argument out of range.
+        EngineError: The engine does not give what is asked.
+
+    Example:
+        >>> from statesize.operators import Recurrence
+        >>> running_sum = Recurrence(A=torch.ones(6, 1), B=torch.ones(6, 1), C=torch.ones(6, 1))
+        >>> measure(running_sum).tolerance.squeeze(-1)
+        tensor([1, 1, 1, 1, 1])
+    """
+    if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
+    asked = _asked(outputs)
+    if not entropy_accuracy > 0:
+        raise InputError(f"entropy_accuracy must be positive, got {entropy_accuracy!r}")
+    cut = make_cut(operator.length, positions, past, future)
+    exact = operator.to(dtype=torch.float64)
+    used = choose_engine(exact, cut, asked, engine)
+    spectrum = used.singular_values(exact, cut)
+    values, error = spectrum.values, spectrum.error_bound
+
+    tau = _thresholds("tolerances", tolerances, values)
+    rho = _thresholds("relative_tolerances", relative_tolerances, values)
+    at = torch.tensor(cut.positions, dtype=torch.int64, device=values.device)
+    limit = torch.tensor([min(cut.rows(i), cut.columns(i)) for i in cut.positions], device=values.device)
+    absolute = relative = (None, None, None)
+    if "counts" in asked:
+        absolute = _count(values, error, tau.expand(*error.shape, -1), limit)
+        top = largest(values)
+        relative = _count(values, error, rho * top[..., None], limit, rho)
+    entropy = entropy_error = None
+    if "entropy" in asked:
+        entropy = torch.where(largest(values) > error, entropy_ess(values), 0.0)
+        entropy_error = entropy_bound(values.detach(), error)
+    state_size = exact.state_size()[at]
+    return Measurement(
+        positions=at,
+        tolerances=tau,
+        relative_tolerances=rho,
+        tolerance=absolute[0],
+        lower=absolute[1],
+        upper=absolute[2],
+        relative_tolerance=relative[0],
+        relative_lower=relative[1],
+        relative_upper=relative[2],
+        entropy=entropy,
+        entropy_bound=entropy_error,
+        norm=torch.linalg.vector_norm(values, dim=-1),
+        values=values if "values" in asked else None,
+        state_size=state_size,
+        ceiling=ceiling(state_size, at, cut.length, past, future),
+        engine=used.name,
+        error_bound=error,
+    )
+
+
+def hankel_singular_values(operator: Operator, positions: Positions = None, engine: str = "auto") -> Tensor:
+    """All singular values of H_i = T[i:, :i] at each position, in float64.
+
+    Args:
+        operator: Any operator of at least 2 positions.
+        positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
+        engine: "auto" or the name of an engine that gives values; gradients flow through "dense".
+
+    Returns:
+        (..., P, r), descending, zero-padded.
+
+    Raises:
+        InputError: An argument out of range.
+        EngineError: The engine does not give singular values.
+
+    Example:
+        >>> from statesize.operators import Convolution
+        >>> delay = Convolution(torch.tensor([0.0, 0.0, 1.0]), length=5)
+        >>> hankel_singular_values(delay, positions=[2])
+        tensor([[1., 1.]], dtype=torch.float64)
+    """
+    exact = operator.to(dtype=torch.float64)
+    cut = make_cut(operator.length, positions)
+    return choose_engine(exact, cut, ("values",), engine).singular_values(exact, cut).values
+
+
+def _asked(outputs: Sequence[str]) -> tuple[str, ...]:
+    asked = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    unknown = [output for output in asked if output not in OUTPUTS]
+    if unknown or not asked:
+        raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {unknown or outputs!r}")
+    return asked
+
+
+def _thresholds(name: str, given: Sequence[float], values: Tensor) -> Tensor:
+    thresholds = torch.as_tensor(tuple(given), dtype=values.dtype, device=values.device)
+    check_tolerances(name, thresholds)
+    return thresholds
+
+
+def _count(
+    values: Tensor, error: Tensor, threshold: Tensor, limit: Tensor, relative: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts above thresholds (..., P, K) and their bounds; a relative threshold is itself uncertain by ρ δ."""
+    counts = (values[..., None, :] > threshold[..., None]).sum(-1)
+    slack = error[..., None] if relative is None else error[..., None] * (1 + relative)
+    lower, upper = count_bounds(values, slack.expand(threshold.shape), threshold, limit)
+    return counts, lower, upper

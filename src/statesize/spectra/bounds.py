@@ -1,0 +1,57 @@
+"""Certificates: how far a computed spectrum, and the entropy made of it, can be from the exact one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def entropy_bound(values: Tensor, error: Tensor) -> Tensor:
+    """How far entropy-ESS can move when every σ moves by at most `error`.
+
+    With p = σ/Σσ and D = ½ ‖p − p̂‖₁, |H(p) − H(p̂)| ≤ D ln(r − 1) + h(D), h the binary entropy, for D ≤ 1 − 1/r
+    (Audenaert, "A sharp continuity estimate for the von Neumann entropy", 2007); beyond it, at most ln r.
+
+    Args:
+        values: σ̂, (..., r).
+        error: δ ≥ |σ̂ − σ|, (...).
+
+    Returns:
+        (...), a bound on |ESS − computed ESS|; 0 where σ_1 ≤ δ, where ESS is 0 by definition.
+    """
+    r = values.shape[-1]
+    if r == 0:
+        return torch.zeros_like(error)
+    total = values.sum(-1)
+    shift = r * error
+    # Σ|p − p̂| ≤ (Σ|σ − σ̂| + |S − Ŝ|) / S and S ≥ Ŝ − rδ.
+    D = (shift / (total - shift)).clamp(0, 1)
+    D = torch.where(total > shift, D, torch.ones_like(D))
+    binary = torch.special.entr(D) + torch.special.entr(1 - D)
+    ln_r = torch.log(torch.full_like(D, r))
+    change = torch.minimum(D * torch.log(torch.full_like(D, max(r - 1, 1))) + binary, ln_r)
+    change = torch.where(D <= 1 - 1 / r, change, ln_r)
+    p = values / total.clamp(min=torch.finfo(values.dtype).tiny)[..., None]
+    ess = torch.special.entr(p).sum(-1).exp()
+    bound = torch.maximum(ess * torch.expm1(change), ess - ess * torch.exp(-change)).clamp(max=float(r))
+    return torch.where(values.amax(-1) <= error, torch.zeros_like(bound), bound)
+
+
+def count_bounds(values: Tensor, error: Tensor, threshold: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and largest number of σ above a threshold that |σ̂ − σ| ≤ δ allows.
+
+    Args:
+        values: σ̂, (..., P, r).
+        error: δ, (..., P, K), the uncertainty of a threshold that was itself computed included.
+        threshold: (..., P, K).
+        limit: min(rows, columns) at each position, (P,): no count can pass it.
+
+    Returns:
+        Lower and upper, (..., P, K) int64.
+    """
+    sigma = values[..., None, :]
+    lower = (sigma > (threshold + error)[..., None]).sum(-1)
+    upper = (sigma > (threshold - error)[..., None]).sum(-1)
+    most = limit[:, None].expand_as(upper)
+    # A block can have more than r singular values, each within δ of the 0 that stands for it.
+    return lower, torch.where(threshold < error, most, torch.minimum(upper, most))

@@ -1,0 +1,114 @@
+"""Which blocks of T are measured: H_i = T[i:, :i], or T[i:i+h, i−w:i] under windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+
+Positions = int | Iterable[int] | Tensor | None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The cut positions of one measurement and how far each block reaches.
+
+    Attributes:
+        length: Sequence length L.
+        positions: Cut positions i, ascending or as given.
+        past: Columns i − past … i − 1 only; None for all i of them.
+        future: Rows i … i + future − 1 only; None for all L − i of them.
+    """
+
+    length: int
+    positions: tuple[int, ...]
+    past: int | None = None
+    future: int | None = None
+
+    def rows(self, position: int) -> int:
+        """How many future positions the block at a cut spans."""
+        return self.length - position if self.future is None else self.future
+
+    def columns(self, position: int) -> int:
+        """How many past positions the block at a cut spans."""
+        return position if self.past is None else self.past
+
+    def block(self, matrix: Tensor, position: int) -> Tensor:
+        """H_i out of T (..., L, L).
+
+        Args:
+            matrix: T.
+            position: The cut i.
+
+        Returns:
+            (..., rows, columns).
+        """
+        rows, columns = self.rows(position), self.columns(position)
+        return matrix[..., position : position + rows, position - columns : position]
+
+    def largest_rank(self) -> int:
+        """The largest min(rows, columns) over the positions, 0 where there are none."""
+        return max((min(self.rows(i), self.columns(i)) for i in self.positions), default=0)
+
+    @property
+    def windowed(self) -> bool:
+        """Whether the blocks are cut short."""
+        return self.past is not None or self.future is not None
+
+
+def make_cut(length: int, positions: Positions = None, past: int | None = None, future: int | None = None) -> Cut:
+    """The cut for a sequence length and a caller's choice of positions.
+
+    Args:
+        length: Sequence length L, at least 2.
+        positions: None for all of 1 … L − 1; an int for that many, evenly spread, ends included; else the positions
+            themselves. Under windows, only positions at which the window fits.
+        past: Columns kept, or None for all.
+        future: Rows kept, or None for all.
+
+    Returns:
+        The cut.
+
+    Raises:
+        InputError: Too short a sequence, a window that never fits, or a position out of range.
+    """
+    if length < 2:
+        raise InputError(f"a sequence of {length} position has no past to carry; give at least 2 positions")
+    for name, window in (("past", past), ("future", future)):
+        if window is not None and not 1 <= window < length:
+            raise InputError(f"{name} must be None or in 1 … {length - 1} for length {length}, got {window!r}")
+    first = 1 if past is None else past
+    last = length - 1 if future is None else length - future
+    if first > last:
+        raise InputError(f"past={past} and future={future} do not fit into length {length}; their sum may be {length}")
+    if positions is None:
+        chosen = range(first, last + 1)
+    elif isinstance(positions, int):
+        chosen = _spread(positions, first, last)
+    else:
+        chosen = _listed(positions, first, last)
+    return Cut(length, tuple(chosen), past, future)
+
+
+def _spread(count: int, first: int, last: int) -> list[int]:
+    available = last - first + 1
+    if isinstance(count, bool) or count < 1:
+        raise InputError(f"positions must be None, a count of at least 1 or a list, got {count!r}")
+    if count >= available:
+        return list(range(first, last + 1))
+    return [int(p) for p in torch.linspace(first, last, count, dtype=torch.float64).round()]
+
+
+def _listed(positions: Iterable[int] | Tensor, first: int, last: int) -> list[int]:
+    values: list[object] = positions.tolist() if isinstance(positions, Tensor) else list(positions)
+    chosen: list[int] = []
+    for value in values:
+        position = value.__index__() if hasattr(value, "__index__") and not isinstance(value, bool) else None  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+        if not isinstance(position, int) or not first <= position <= last:
+            raise InputError(f"positions must be integers in {first} … {last} here, got {value!r}")
+        chosen.append(position)
+    return chosen

@@ -1,0 +1,85 @@
+"""The engines, what each gives, and which one `engine="auto"` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from statesize.errors import EngineError
+from statesize.operators import Operator, Recurrence
+from statesize.spectra.cut import Cut
+from statesize.spectra.dense import dense_singular_values
+from statesize.spectra.spectrum import Spectrum
+from statesize.spectra.square_root import square_root_singular_values
+
+OUTPUTS = ("counts", "entropy", "values")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to compute Hankel singular values, or what is made of them.
+
+    Attributes:
+        name: As given to `engine=`.
+        gives: Which of the outputs it can compute.
+        windows: Whether it can cut H_i by `past` and `future`.
+        operators: The operator classes it works on.
+        singular_values: The algorithm.
+    """
+
+    name: str
+    gives: frozenset[str]
+    windows: bool
+    operators: tuple[type[Operator], ...]
+    singular_values: Callable[[Operator, Cut], Spectrum]
+
+    def refusal(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+        """Why this engine cannot do it, or None."""
+        if not isinstance(operator, self.operators):
+            return f"works on {' and '.join(kind.__name__ for kind in self.operators)}, not {type(operator).__name__}"
+        if cut.windowed and not self.windows:
+            return "does not cut blocks by past and future"
+        missing = [output for output in outputs if output not in self.gives]
+        return f"does not give {', '.join(missing)}" if missing else None
+
+
+def _square_root(operator: Operator, cut: Cut) -> Spectrum:
+    return square_root_singular_values(cast("Recurrence", operator), cut)
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine("dense", frozenset(OUTPUTS), True, (Operator,), dense_singular_values),
+        Engine("square_root", frozenset(OUTPUTS), False, (Recurrence,), _square_root),
+    )
+}
+
+
+def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: str = "auto") -> Engine:
+    """The engine of a name, or for "auto" the fastest that gives what is asked.
+
+    Args:
+        operator: What is measured.
+        cut: Which blocks.
+        outputs: What is asked, out of `OUTPUTS`.
+        name: "auto" or an engine's name.
+
+    Returns:
+        The engine.
+
+    Raises:
+        EngineError: No engine of that name, or it does not give what is asked; the message names those that do.
+    """
+    able = {key: engine for key, engine in ENGINES.items() if engine.refusal(operator, cut, outputs) is None}
+    if name == "auto":
+        faster = "square_root" in able and int(operator.state_size().max()) < operator.length / 2
+        return ENGINES["square_root" if faster else "dense"]
+    if name not in ENGINES:
+        raise EngineError(f"no engine is called {name!r}; choose from auto, {', '.join(ENGINES)}")
+    if name not in able:
+        raise EngineError(
+            f"engine {name!r} {ENGINES[name].refusal(operator, cut, outputs)}; these can: {', '.join(able)}"
+        )
+    return ENGINES[name]
