@@ -1,0 +1,88 @@
+"""What a profile may be given: token ids, text, or an iterable of either, as one sequence after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from statesize.errors import InputError
+
+TokenInput: TypeAlias = Tensor | Sequence[int] | str
+Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
+
+
+def sequences(inputs: Inputs, tokenizer: Tokenizer | None = None) -> tuple[Iterator[Tensor], int | None]:
+    """Token ids, one sequence after another.
+
+    The iterator raises InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids
+    that are negative or not integers, and for text without a tokenizer.
+
+    Args:
+        inputs: LongTensor (L,) or (S, L), token ids as a list, a string, or an iterable of any of these.
+        tokenizer: Needed for strings.
+
+    Returns:
+        An iterator of (L,) int64 tensors, L ≥ 2 each, and their number where it is known beforehand.
+
+    Example:
+        >>> iterator, count = sequences([[5, 6, 7], [8, 9]])
+        >>> [ids.tolist() for ids in iterator], count
+        ([[5, 6, 7], [8, 9]], 2)
+    """
+    items: Iterable[Any] = [inputs] if _is_single(inputs) else cast("Iterable[Any]", inputs)
+    count = sum(_rows(item) for item in cast("list[Any]", items)) if isinstance(items, list | tuple) else None
+    return _checked(_split(items, tokenizer)), count
+
+
+def _is_single(inputs: object) -> bool:
+    if isinstance(inputs, Tensor | str):
+        return True
+    return isinstance(inputs, list | tuple) and any(isinstance(item, int) for item in cast("Sequence[object]", inputs))
+
+
+def _rows(item: object) -> int:
+    return item.shape[0] if isinstance(item, Tensor) and item.ndim == 2 else 1
+
+
+def _split(items: Iterable[Any], tokenizer: Tokenizer | None) -> Iterator[Tensor]:
+    for item in items:
+        if isinstance(item, str):
+            if tokenizer is None:
+                raise InputError(f"inputs hold text ({item[:40]!r}); give the model's tokenizer to profile text.")
+            yield torch.tensor(tokenizer.encode(item).ids, dtype=torch.long)
+        else:
+            yield from _ids(item)
+
+
+def _ids(item: object) -> Iterator[Tensor]:
+    try:
+        ids = torch.as_tensor(item)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"inputs hold a {type(item).__name__} that is no sequence of token ids ({error}); expected a LongTensor "
+            "(L,) or (S, L), a list of ids, text, or an iterable of these."
+        ) from error
+    if ids.ndim not in {1, 2}:
+        raise InputError(f"inputs have shape {tuple(ids.shape)}; expected (L,) or (S, L) token ids.")
+    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
+        raise InputError(f"inputs have dtype {ids.dtype}; expected integer token ids.")
+    yield from torch.atleast_2d(ids).long().cpu().unbind(0)
+
+
+def _checked(iterator: Iterator[Tensor]) -> Iterator[Tensor]:
+    index = -1
+    for index, ids in enumerate(iterator):
+        if len(ids) < 2:
+            raise InputError(
+                f"Sequence {index} has {len(ids)} token{'' if len(ids) == 1 else 's'}; at least 2 are needed, because "
+                "effective state-size is what passes from a past to a future."
+            )
+        if int(ids.min()) < 0:
+            raise InputError(f"Sequence {index} has the negative token id {int(ids.min())}.")
+        yield ids
+    if index < 0:
+        raise InputError("inputs hold no sequence; give at least one of 2 tokens or more.")

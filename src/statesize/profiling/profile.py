@@ -1,0 +1,130 @@
+"""The profile that users hold: a model's effective state-size over layers, heads, sequences and positions."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+import xarray as xr
+
+from statesize.profiling.plot import ProfilePlot
+from statesize.profiling.store import load_tree, save_tree
+from statesize.profiling.summary import COLUMNS, long_form, summary_row
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `statesize.profile` found.
+
+    Attributes:
+        tree: Tokens and attributes at the root, one node a mixer, as `statesize.profile` describes them.
+    """
+
+    tree: xr.DataTree
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return str(self.tree.attrs["model"])
+
+    @property
+    def mixers(self) -> tuple[str, ...]:
+        """Names of the mixers, in the order in which the model calls them."""
+        return tuple(str(name) for name in self.tree.children)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Versions, digests and settings, and engine, kind, dtype and multiplicity of each mixer."""
+        own = {str(key): value for key, value in self.tree.attrs.items()}
+        return own | {"mixers": {name: dict(self.tree[name].attrs) for name in self.mixers}}
+
+    def summary(self) -> pd.DataFrame:
+        """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads.
+
+        Returns:
+            Columns model, layer, kind, tss, average_entropy, average_relative_tolerance, total_entropy,
+            total_relative_tolerance, norm, utilisation; the relative tolerance is the first of the profile.
+        """
+        rows = [summary_row(self.tree[name], self.model, name) for name in self.mixers]
+        return pd.DataFrame(rows, columns=pd.Index(list(COLUMNS)))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row for each mixer, sequence, head, position, metric and threshold.
+
+        Returns:
+            Columns model, layer, kind, sequence, head, position, token_id, token, metric, threshold, ess, lower,
+            upper, norm, state_size, ceiling.
+        """
+        frames = [long_form(self.tree[name], self.tree, self.model, name) for name in self.mixers]
+        return pd.concat(frames, ignore_index=True)
+
+    def to_xarray(self) -> xr.DataTree:
+        """A copy of the tree, free to be changed.
+
+        Returns:
+            Tokens and attributes at the root, one node a mixer.
+        """
+        return self.tree.copy(deep=True)
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the profile as a zarr folder; a profile that is already there is replaced once the new is complete.
+
+        A place that is a file, a folder without a profile, or not writable is a FileError.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The folder.
+        """
+        save_tree(self.tree, Path(path))
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read a profile that `save` wrote.
+
+        One that is missing, damaged or of another schema version is a FileError.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The profile.
+        """
+        return cls(load_tree(Path(path)))
+
+    @property
+    def plot(self) -> ProfilePlot:
+        """Charts: `.plot.positions()` and `.plot.layers()`."""
+        return ProfilePlot(self)
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write a report of one self-contained HTML file; a place that cannot be written is a FileError.
+
+        Args:
+            path: The file; replaced if it exists.
+
+        Returns:
+            The file.
+        """
+        from statesize.report import write_report
+
+        return write_report([self], path)
+
+    def _repr_html_(self) -> str:
+        table = self.summary().to_html(index=False, escape=True, float_format=lambda value: f"{value:.4g}")
+        return f"<p>Profile of <b>{html.escape(self.model)}</b>, {self.tree.sizes['sequence']} sequences</p>{table}"
+
+    def __repr__(self) -> str:
+        """Model, sizes and mixers on one line.
+
+        Returns:
+            Such as "Profile(model='gla', sequences=4, mixers=4)".
+        """
+        sequences = self.tree.sizes["sequence"]
+        return f"Profile(model={self.model!r}, sequences={sequences}, mixers={len(self.mixers)})"

@@ -1,0 +1,131 @@
+"""Profiles on disk: a zarr folder with a small file that says what it is and how it should read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+
+from statesize.errors import FileError
+
+FORMAT = "statesize-profile"
+SCHEMA = 1
+MARKER = "profile.json"
+
+
+def check_destination(path: Path) -> None:
+    """Refuse a place where a profile cannot or must not be written, before any work is done.
+
+    Args:
+        path: The folder that would be made.
+
+    Raises:
+        FileError: If it is a file, a folder that holds no profile, or its parent cannot be written to.
+    """
+    if path.is_file():
+        raise FileError(f"{path} is a file; give the name of a folder for the profile.")
+    if path.is_dir() and not (path / MARKER).is_file():
+        raise FileError(f"{path} is a folder that holds no profile; it is left alone. Give another name.")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror}. Give a place in a writable folder.") from error
+
+
+def save_tree(tree: xr.DataTree, path: Path) -> None:
+    """Write a tree into a temporary folder beside `path`, then move it there; an older profile there is replaced.
+
+    Args:
+        tree: A profile's tree.
+        path: The folder.
+
+    Raises:
+        FileError: If the folder must not or cannot be written.
+    """
+    check_destination(path)
+    temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
+    try:
+        new = temporary / "new"
+        # Version 2, because version 3 of zarr has no stable specification for strings.
+        tree.to_zarr(new, zarr_format=2)
+        marker = {"format": FORMAT, "schema": SCHEMA, "sha256": tree_sha256(tree)}
+        (new / MARKER).write_text(json.dumps(marker), encoding="utf-8")
+        if path.exists():
+            path.rename(temporary / "old")
+        try:
+            new.rename(path)
+        except BaseException:
+            if (temporary / "old").exists() and not path.exists():
+                (temporary / "old").rename(path)
+            raise
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_tree(path: Path) -> xr.DataTree:
+    """Read a tree that `save_tree` wrote, and check that it reads as it was written.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The tree, in memory.
+
+    Raises:
+        FileError: If it is missing, no profile, damaged, or of another schema version.
+    """
+    if not path.exists():
+        raise FileError(f"There is no profile at {path}.")
+    if not (path / MARKER).is_file():
+        raise FileError(f"{path} is no statesize profile: it has no {MARKER}.")
+    try:
+        loaded: object = json.loads((path / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} is damaged: {MARKER} cannot be read ({error}). Make the profile anew.") from error
+    marker = cast("dict[str, Any]", loaded) if isinstance(loaded, dict) else {}
+    if marker.get("format") != FORMAT:
+        raise FileError(f"{path} is no statesize profile: its {MARKER} does not say so.")
+    if marker.get("schema") != SCHEMA:
+        raise FileError(
+            f"{path} is a profile of schema version {marker.get('schema')!r}, and this statesize reads version "
+            f"{SCHEMA}. Make the profile anew, or use the version of statesize that wrote it."
+        )
+    try:
+        with xr.open_datatree(path, engine="zarr") as opened:
+            tree = opened.load()
+        digest = tree_sha256(tree)
+    except Exception as error:
+        # Whatever a damaged store makes zarr raise, the user's question is the same.
+        raise FileError(f"{path} is damaged and cannot be read ({error}). Make the profile anew.") from error
+    if digest != marker.get("sha256"):
+        raise FileError(f"{path} is damaged: its contents are not what was written. Make the profile anew.")
+    return tree
+
+
+def tree_sha256(tree: xr.DataTree) -> str:
+    """A digest of a tree: names, attributes, dims and values of every node.
+
+    Args:
+        tree: Any tree of numbers, booleans and strings.
+
+    Returns:
+        SHA-256 as 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for node in sorted(tree.subtree, key=lambda node: node.path):
+        dataset = node.to_dataset(inherit=False)
+        digest.update(f"{node.path} {json.dumps(dataset.attrs, sort_keys=True)}\n".encode())
+        for name in sorted(map(str, dataset.variables)):
+            values = np.ascontiguousarray(dataset[name].values)
+            digest.update(f"{name} {dataset[name].dims} {values.shape} {values.dtype.str}\n".encode())
+            digest.update(values.tobytes())
+    return digest.hexdigest()
