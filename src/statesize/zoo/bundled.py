@@ -1,0 +1,127 @@
+"""Reads the bundled models and text from the package."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import as_file, files
+from typing import Any, cast
+
+from tokenizers import Tokenizer
+
+from statesize.errors import FileError, InputError
+from statesize.mixers.checkpoint import load_checkpoint
+from statesize.mixers.model import LanguageModel
+
+NAMES = ("sa", "la", "wla", "gla")
+DOCUMENTS_FORMAT = 1
+DATA = files("statesize.zoo")
+
+
+def names() -> tuple[str, ...]:
+    """Names of the bundled models, which are those of their sequence mixers.
+
+    Returns:
+        Softmax, linear, weighted linear and gated linear attention, in this order.
+
+    Examples:
+        >>> names()
+        ('sa', 'la', 'wla', 'gla')
+    """
+    return NAMES
+
+
+def load(name: str) -> tuple[LanguageModel, Tokenizer]:
+    """A bundled model and its tokenizer.
+
+    The models are siblings of one size, trained alike on the prose of CPython; `record` tells how.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        The model in evaluation mode, float32 on the CPU, and the tokenizer.
+    """
+    _check(name)
+    with as_file(DATA / name) as folder:
+        return load_checkpoint(folder), tokenizer()
+
+
+def record(name: str) -> dict[str, Any]:
+    """How a bundled model was trained: command, seed, data hash, loss curve, held-out figures.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        The JSON object of its training.json.
+    """
+    _check(name)
+    return _json_object(f"{name}/training.json")
+
+
+def tokenizer() -> Tokenizer:
+    """The tokenizer of the bundled models: byte-level BPE with 1024 tokens, `<eos>` among them.
+
+    Returns:
+        A new instance at every call.
+
+    Raises:
+        FileError: its file is missing or damaged.
+    """
+    text = _text("tokenizer.json")
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the class that tokenizers raises has no narrower name
+        raise _damaged("tokenizer.json", str(error)) from error
+
+
+def documents() -> list[str]:
+    """The bundled documents: the held-out part of the text that the bundled models were trained on.
+
+    Their source and licence are in the file NOTICE beside them.
+
+    Returns:
+        The documents, without `<eos>`.
+
+    Raises:
+        FileError: their file is missing, damaged or of another version.
+    """
+    values = _json_object("documents.json")
+    if values.get("format") != DOCUMENTS_FORMAT:
+        raise FileError(
+            f"bundled file documents.json has format {values.get('format')!r}; this statesize reads format "
+            f"{DOCUMENTS_FORMAT}: install statesize again"
+        )
+    texts = values.get("documents")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in cast("list[object]", texts)):
+        raise _damaged("documents.json", "it has no list of documents")
+    return cast("list[str]", texts)
+
+
+def _check(name: str) -> None:
+    if name not in NAMES:
+        raise InputError(f"there is no bundled model {name!r}; the bundled models are {', '.join(NAMES)}")
+
+
+def _text(name: str) -> str:
+    try:
+        return DATA.joinpath(*name.split("/")).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(name, str(error)) from error
+    except OSError as error:
+        raise FileError(f"bundled file {name} is missing ({error}); install statesize again") from error
+
+
+def _json_object(name: str) -> dict[str, Any]:
+    text = _text(name)
+    try:
+        values: object = json.loads(text)
+    except ValueError as error:
+        raise _damaged(name, str(error)) from error
+    if not isinstance(values, dict):
+        raise _damaged(name, f"it holds {type(values).__name__}, not a JSON object")
+    return cast("dict[str, Any]", values)
+
+
+def _damaged(name: str, reason: str) -> FileError:
+    return FileError(f"bundled file {name} is damaged ({reason}); install statesize again")
