@@ -12,8 +12,9 @@ from statesize.errors import InputError
 from statesize.ess import ceiling, check_tolerances, entropy_ess, largest
 from statesize.operators import Operator
 from statesize.spectra.bounds import count_bounds, entropy_bound
-from statesize.spectra.cut import Cut, Positions, make_cut
+from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.engine import OUTPUTS, choose_engine
+from statesize.spectra.factorisation import frobenius_norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +135,7 @@ def measure(
         relative_upper=relative[2],
         entropy=entropy,
         entropy_bound=entropy_error,
-        norm=torch.linalg.vector_norm(values, dim=-1),
+        norm=frobenius_norm(values[..., None]),
         values=values if "values" in asked else None,
         state_size=state_size,
         ceiling=ceiling(state_size, at, cut.length, past, future),

@@ -58,7 +58,9 @@ class Recurrence(Operator):
         length, states = B.shape[-2:]
         if A.ndim == B.ndim + 1:
             if A.shape[-3:] != (length, states, states):
-                raise InputError(f"A must have shape (..., {length}, {states}, {states}) for B {shape(B)}, got {shape(A)}")
+                raise InputError(
+                    f"A must have shape (..., {length}, {states}, {states}) for B {shape(B)}, got {shape(A)}"
+                )
             transition: Transition = FullTransition(A)
         else:
             if A.ndim != B.ndim or A.shape[-2] != length or A.shape[-1] not in (1, states):
@@ -228,16 +230,16 @@ class Recurrence(Operator):
         """
         if not self.is_complex or self.conjugate_pairs:
             return self
-        A = self.transition.matrix()
+        modes = self.transition.matrix()
         if isinstance(self.transition, FullTransition):
-            zero = torch.zeros_like(A)
-            A = torch.cat([torch.cat([A, zero], -1), torch.cat([zero, A.conj()], -1)], -2)
+            zero = torch.zeros_like(modes)
+            paired = torch.cat([torch.cat([modes, zero], -1), torch.cat([zero, modes.conj()], -1)], -2)
         else:
-            A = A.expand(*A.shape[:-1], self.B.shape[-1])
-            A = torch.cat([A, A.conj()], -1)
+            modes = modes.expand(*modes.shape[:-1], self.B.shape[-1])
+            paired = torch.cat([modes, modes.conj()], -1)
         B = torch.cat([self.B, self.B.conj()], -1)
         C = torch.cat([self.C, self.C.conj()], -1) / 2
-        return Recurrence(A, B, C, self.D, conjugate_pairs=True)
+        return Recurrence(paired, B, C, self.D, conjugate_pairs=True)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """The same operator in another dtype or on another device.
@@ -268,16 +270,13 @@ class Recurrence(Operator):
     def _mapped(self, function: Callable[[Tensor, int], Tensor]) -> Self:
         """A copy with every tensor replaced; the function also takes how many trailing dimensions are not batch."""
         tail = 3 if isinstance(self.transition, FullTransition) else 2
-        D = self.D
-        if D is not None:
-            D = function(D, 1)
-            D = D.real if D.is_complex() else D
+        feed = None if self.D is None else function(self.D, 1)
         copy = type(self).__new__(type(self))
         copy._fill(
             self.transition.map(lambda part: function(part, tail)),
             function(self.B, 2),
             function(self.C, 2),
-            D,
+            feed.real if feed is not None and feed.is_complex() else feed,
             self.conjugate_pairs,
         )
         return copy

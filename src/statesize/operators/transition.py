@@ -62,7 +62,7 @@ class FullTransition:
         """An upper bound on ‖A_t‖₂, (..., L): sqrt(‖A_t‖₁ ‖A_t‖_∞), or ‖A_t‖_F where that is smaller."""
         size = self.full.abs()
         mixed = (size.sum(-1).amax(-1) * size.sum(-2).amax(-1)).sqrt()
-        return torch.minimum(mixed, torch.linalg.matrix_norm(self.full))
+        return torch.minimum(mixed, size.square().sum((-2, -1)).sqrt())
 
     def matrix(self) -> Tensor:
         """A, (..., L, n, n)."""

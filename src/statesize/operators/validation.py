@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,8 +90,8 @@ def broadcast_batch(parts: dict[str, torch.Size]) -> torch.Size:
     if len({len(size) for size in parts.values()}) > 1:
         raise InputError(f"batch dimensions must have equal rank, got {given}; add dimensions of size 1")
     try:
-        return torch.broadcast_shapes(*parts.values())
-    except RuntimeError:
+        return torch.Size(np.broadcast_shapes(*parts.values()))
+    except ValueError:
         raise InputError(f"batch dimensions must be equal or 1, got {given}") from None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,16 +27,18 @@ def entropy_bound(values: Tensor, error: Tensor) -> Tensor:
     total = values.sum(-1)
     shift = r * error
     # Σ|p − p̂| ≤ (Σ|σ − σ̂| + |S − Ŝ|) / S and S ≥ Ŝ − rδ.
-    D = (shift / (total - shift)).clamp(0, 1)
-    D = torch.where(total > shift, D, torch.ones_like(D))
-    binary = torch.special.entr(D) + torch.special.entr(1 - D)
-    ln_r = torch.log(torch.full_like(D, r))
-    change = torch.minimum(D * torch.log(torch.full_like(D, max(r - 1, 1))) + binary, ln_r)
-    change = torch.where(D <= 1 - 1 / r, change, ln_r)
+    distance = torch.where(total > shift, shift / (total - shift), torch.ones_like(total)).clamp(0, 1)
+    ln_r = torch.full_like(distance, math.log(r))
+    change = distance * math.log(max(r - 1, 1)) + _entr(distance) + _entr(1 - distance)
+    change = torch.where(distance <= 1 - 1 / r, torch.minimum(change, ln_r), ln_r)
     p = values / total.clamp(min=torch.finfo(values.dtype).tiny)[..., None]
-    ess = torch.special.entr(p).sum(-1).exp()
-    bound = torch.maximum(ess * torch.expm1(change), ess - ess * torch.exp(-change)).clamp(max=float(r))
+    ess = _entr(p).sum(-1).exp()
+    bound = (ess * torch.expm1(change)).clamp(max=float(r))
     return torch.where(values.amax(-1) <= error, torch.zeros_like(bound), bound)
+
+
+def _entr(p: Tensor) -> Tensor:
+    return -torch.xlogy(p, p)
 
 
 def count_bounds(values: Tensor, error: Tensor, threshold: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:

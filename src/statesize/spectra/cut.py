@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import SupportsIndex, cast
 
 import torch
 from torch import Tensor
@@ -104,11 +106,18 @@ def _spread(count: int, first: int, last: int) -> list[int]:
 
 
 def _listed(positions: Iterable[int] | Tensor, first: int, last: int) -> list[int]:
-    values: list[object] = positions.tolist() if isinstance(positions, Tensor) else list(positions)
+    values: Iterable[object] = positions.unbind() if isinstance(positions, Tensor) else positions
     chosen: list[int] = []
     for value in values:
-        position = value.__index__() if hasattr(value, "__index__") and not isinstance(value, bool) else None  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
-        if not isinstance(position, int) or not first <= position <= last:
+        position = _integer(value)
+        if position is None or not first <= position <= last:
             raise InputError(f"positions must be integers in {first} … {last} here, got {value!r}")
         chosen.append(position)
     return chosen
+
+
+def _integer(value: object) -> int | None:
+    try:
+        return None if isinstance(value, bool) else operator.index(cast("SupportsIndex", value))
+    except TypeError:
+        return None

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from statesize.operators import Operator
 from statesize.spectra.cut import Cut
+from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum
 
 
@@ -29,7 +30,7 @@ def dense_singular_values(operator: Operator, cut: Cut) -> Spectrum:
     values: list[Tensor] = []
     bounds: list[Tensor] = []
     for i in cut.positions:
-        sigma = torch.linalg.svdvals(cut.block(matrix, i))
+        sigma = singular_values(cut.block(matrix, i))
         values.append(torch.nn.functional.pad(sigma, (0, r - sigma.shape[-1])))
         bounds.append(8 * max(cut.rows(i), cut.columns(i)) ** 0.5 * epsilon * sigma[..., 0].detach())
     if not values:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from statesize.operators import Recurrence
 from statesize.spectra.cut import Cut
+from statesize.spectra.factorisation import frobenius_norm, singular_values, triangular_factor
 from statesize.spectra.spectrum import Spectrum
 
 # Doubles held for reachability factors at once; batch entries beyond it are done in turn.
@@ -36,8 +37,10 @@ def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
     block = max(1, _FACTOR_BUDGET // max(1, len(cut.positions) * states * states))
     if shape.numel() <= block:
         return _propagate(real, cut)
-    entries = torch.arange(shape.numel(), device=real.device).split(block)
-    parts = [_propagate(real[torch.unravel_index(entry, shape)], cut) for entry in entries]
+    parts: list[Spectrum] = []
+    for first in range(0, shape.numel(), block):
+        entries = torch.arange(first, min(first + block, shape.numel()), device=real.device)
+        parts.append(_propagate(real[torch.unravel_index(entries, shape)], cut))
     values = torch.cat([part.values for part in parts])
     bounds = torch.cat([part.error_bound for part in parts])
     return Spectrum(values.reshape(*shape, *values.shape[1:]), bounds.reshape(*shape, bounds.shape[-1]))
@@ -49,19 +52,19 @@ def _propagate(real: Recurrence, cut: Cut) -> Spectrum:
     wanted = set(cut.positions)
     zero = B.new_zeros((*real.batch_shape, states, states))
 
-    past, reach, reach_norms = zero, dict[int, Tensor](), [_norm(zero)]
+    past, reach, reach_norms = zero, dict[int, Tensor](), [frobenius_norm(zero)]
     for t in range(length - 1):
         arriving = B[..., t, None, :].conj().expand(*real.batch_shape, 1, states)
-        past = _triangle(torch.cat([A.advance(t, past).mH, arriving], -2)).mH
-        reach_norms.append(_norm(past))
+        past = triangular_factor(torch.cat([A.advance(t, past).mH, arriving], -2)).mH
+        reach_norms.append(frobenius_norm(past))
         if t + 1 in wanted:
             reach[t + 1] = past
 
-    rows, products, observe_norms = zero, dict[int, Tensor](), [_norm(zero)]
+    rows, products, observe_norms = zero, dict[int, Tensor](), [frobenius_norm(zero)]
     for t in range(length - 1, 0, -1):
         leaving = C[..., t, None, :].expand(*real.batch_shape, 1, states)
-        rows = _triangle(A.recede(t, torch.cat([rows, leaving], -2)))
-        observe_norms.append(_norm(rows))
+        rows = triangular_factor(A.recede(t, torch.cat([rows, leaving], -2)))
+        observe_norms.append(frobenius_norm(rows))
         if t in wanted:
             products[t] = rows @ reach.pop(t)
 
@@ -69,7 +72,7 @@ def _propagate(real: Recurrence, cut: Cut) -> Spectrum:
     bound = _error_bound(real, torch.stack(reach_norms, -1), torch.stack(observe_norms[::-1], -1))
     if not wanted:
         return Spectrum(bound.new_zeros((*real.batch_shape, 0, r)), bound[..., :0])
-    values = torch.linalg.svdvals(torch.stack([products[i] for i in cut.positions], -3))[..., :r]
+    values = singular_values(torch.stack([products[i] for i in cut.positions], -3))[..., :r]
     positions = torch.tensor(cut.positions, device=values.device)
     limit = torch.minimum(positions, length - positions)
     # A block of fewer rows or columns than states has no further singular values; what is left there is round-off.
@@ -77,26 +80,17 @@ def _propagate(real: Recurrence, cut: Cut) -> Spectrum:
     return Spectrum(values, bound[..., positions - 1])
 
 
-def _triangle(stack: Tensor) -> Tensor:
-    return torch.linalg.qr(stack, mode="r").R
-
-
-def _norm(factor: Tensor) -> Tensor:
-    return torch.linalg.matrix_norm(factor)
-
-
 def _error_bound(real: Recurrence, reach: Tensor, observe: Tensor) -> Tensor:
-    """δ at positions 1 … L − 1 from the norms ‖L_t‖, t = 0 … L − 1, and ‖S_t‖, t = 1 … L, both (..., L).
-
-    A step's round-off E_t, at most ε(‖L_t‖ + ‖A_{t−1}‖‖L_{t−1}‖), reaches H_i as O_i Φ(i, t) E_t. Its norm is at
-    most ‖S_t‖‖E_t‖, since the rows of O_i Φ(i, t) are among those of O_t; summed over t this is the first bound.
-    Carrying ‖E_t‖ on with ‖A_t‖ gives the second, which forgets what the recurrence forgets. The other factor is
-    treated alike. ε = 2 (n + 1) eps stands for one orthogonal transformation (Higham, Accuracy and Stability of
-    Numerical Algorithms, theorem 19.4, whose worst-case constant grows like n² and is not approached in practice).
-    """
+    # δ at positions 1 … L − 1 from the norms ‖L_t‖, t = 0 … L − 1, and ‖S_t‖, t = 1 … L, both (..., L).
+    #
+    # A step's round-off E_t, at most ε(‖L_t‖ + ‖A_{t−1}‖‖L_{t−1}‖), reaches H_i as O_i Φ(i, t) E_t. Its norm is at
+    # most ‖S_t‖‖E_t‖, since the rows of O_i Φ(i, t) are among those of O_t; summed over t this is the first bound.
+    # Carrying ‖E_t‖ on with ‖A_t‖ gives the second, which forgets what the recurrence forgets. The other factor is
+    # treated alike. ε = 2 (n + 1) eps stands for one orthogonal transformation (Higham, Accuracy and Stability of
+    # Numerical Algorithms, theorem 19.4, whose worst-case constant grows like n² and is not approached in practice).
     epsilon = 2 * (real.B.shape[-1] + 1) * torch.finfo(real.dtype).eps
     gain = real.transition.gain().expand(*real.batch_shape, real.length)
-    leaving = torch.linalg.vector_norm(real.C, dim=-1).expand(*real.batch_shape, real.length)
+    leaving = frobenius_norm(real.C[..., None]).expand(*real.batch_shape, real.length)
     step_past = epsilon * (reach[..., 1:] + gain[..., :-1] * reach[..., :-1])
     step_future = epsilon * (observe[..., :-1] + gain[..., 1:] * torch.hypot(observe[..., 1:], leaving[..., 1:]))
     total = (step_past * observe[..., :-1] + step_future * reach[..., 1:]).sum(-1, keepdim=True)
@@ -107,7 +101,7 @@ def _error_bound(real: Recurrence, reach: Tensor, observe: Tensor) -> Tensor:
 
 
 def _carried(gain: Tensor, steps: Tensor) -> Tensor:
-    """e_1 = step_1, e_t = gain_{t−1} e_{t−1} + step_t along the last dimension."""
+    # e_1 = step_1, e_t = gain_{t−1} e_{t−1} + step_t along the last dimension.
     carried = [steps[..., 0]]
     for t in range(1, steps.shape[-1]):
         carried.append(gain[..., t - 1] * carried[-1] + steps[..., t])
