@@ -1,0 +1,73 @@
+"""What the distribution contains."""
+
+import importlib.metadata
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import statesize
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "statesize"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_version_is_the_distribution_s():
+    assert statesize.__version__ == importlib.metadata.version("statesize")
+
+
+def test_command_prints_the_version():
+    command = [Path(sys.executable).with_name("statesize"), "--version"]
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == statesize.__version__
+
+
+def test_wheel_ships_every_file_of_the_source_tree(wheel):
+    expected = {
+        path.relative_to(ROOT / "src").as_posix()
+        for path in SOURCE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    shipped = {name for name in wheel.namelist() if name.startswith("statesize/")}
+    assert shipped == expected
+
+
+@pytest.mark.parametrize("model", ["sa", "la", "wla", "gla"])
+def test_wheel_ships_the_bundled_models(wheel, model):
+    for name in ("config.json", "model.safetensors", "training.json"):
+        assert f"statesize/zoo/{model}/{name}" in wheel.namelist()
+
+
+def test_wheel_ships_types_text_and_licences(wheel):
+    names = set(wheel.namelist())
+    assert {"statesize/py.typed", "statesize/zoo/documents.json", "statesize/zoo/tokenizer.json"} <= names
+    assert {"statesize/zoo/NOTICE"} <= names
+    assert {name.rpartition("/")[2] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
+
+
+def test_citation_and_package_agree():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {statesize.__version__}\n" in citation
+    assert "arXiv:2504.19561" in citation
+
+
+def test_constraints_pin_every_direct_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [*project["dependencies"], *(name for names in project["optional-dependencies"].values() for name in names)]
+    wanted = {name.partition(">=")[0].partition("[")[0].lower() for name in named} - {"statesize"}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.partition("==")[0].lower() for line in lines if "==" in line}
+    assert pinned == wanted

@@ -1,0 +1,100 @@
+"""The README and the pages of docs/: their Python is run, what they show is compared, what they name exists."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+def assert_same_output(shown: str, printed: str) -> None:
+    """Words must be the same; numbers may differ by 1 %, because processors round differently."""
+    assert NUMBER.sub("#", " ".join(printed.split())) == NUMBER.sub("#", " ".join(shown.split()))
+    numbers = [float(number) for number in NUMBER.findall(printed)]
+    assert numbers == pytest.approx([float(number) for number in NUMBER.findall(shown)], rel=1e-2)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_python_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    blocks = FENCE.findall(page.read_text(encoding="utf-8"))
+    for number, (language, source) in enumerate(blocks):
+        if language != "python":
+            continue
+        assert source.strip(), f"{page.name} has an empty block"
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(source, f"{page.name}, block {number}", "exec"), namespace)  # noqa: S102
+        shown = blocks[number + 1][1] if blocks[number + 1 : number + 2] and blocks[number + 1][0] == "text" else ""
+        assert_same_output(shown, printed.getvalue())
+
+
+def shell_lines() -> list[str]:
+    return [line for language, block in FENCE.findall(README) if language == "sh" for line in block.splitlines()]
+
+
+def test_both_commands_are_one_line_that_makes_its_own_environment():
+    lines = [line for line in shell_lines() if line.startswith("python3 -m venv .venv && .venv/bin/pip install ")]
+    assert [line for line in lines if line.endswith("&& .venv/bin/statesize demo")]
+    assert [line for line in lines if re.search(r"&& \.venv/bin/pytest( |$)", line)]
+    assert all("-c constraints.txt" in line for line in lines)
+
+
+def test_extras_in_commands_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = set(",".join(re.findall(r"\.\[([\w,]+)\]", README)).split(","))
+    assert named
+    assert named <= set(extras)
+
+
+def commands_with_flags() -> list[tuple[str, tuple[str, ...]]]:
+    """Each `statesize …` of the pages that has flags, split into the command's words and the flags."""
+    found = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        snippets = re.findall(r"`(statesize [^`\n]+)`", text) + re.findall(
+            r"^(?:\.venv/bin/)?(statesize .+)$", text, re.MULTILINE
+        )
+        for snippet in snippets:
+            words = shlex.split(snippet)[1:]
+            flags = tuple(word.split("=")[0] for word in words if word.startswith("--"))
+            command = " ".join(
+                word
+                for word in words[: next((i for i, w in enumerate(words) if w.startswith("-")), 99)]
+                if word.islower()
+            )
+            found.add((command, flags))
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("command", "flags"), commands_with_flags())
+def test_commands_and_flags_exist(command, flags):
+    statesize = Path(sys.executable).with_name("statesize")
+    completed = subprocess.run(
+        [statesize, *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert [flag for flag in flags if flag not in completed.stdout] == []
+
+
+def test_links_to_files_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
