@@ -72,7 +72,7 @@ def tokenizer() -> Tokenizer:
     try:
         return Tokenizer.from_str(text)
     except Exception as error:  # the class that tokenizers raises has no narrower name
-        raise _damaged("tokenizer.json", str(error)) from error
+        raise FileError(_damaged("tokenizer.json", str(error))) from error
 
 
 def documents() -> list[str]:
@@ -94,7 +94,7 @@ def documents() -> list[str]:
         )
     texts = values.get("documents")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in cast("list[object]", texts)):
-        raise _damaged("documents.json", "it has no list of documents")
+        raise FileError(_damaged("documents.json", "it has no list of documents"))
     return cast("list[str]", texts)
 
 
@@ -107,7 +107,7 @@ def _text(name: str) -> str:
     try:
         return DATA.joinpath(*name.split("/")).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise _damaged(name, str(error)) from error
+        raise FileError(_damaged(name, str(error))) from error
     except OSError as error:
         raise FileError(f"bundled file {name} is missing ({error}); install statesize again") from error
 
@@ -117,11 +117,11 @@ def _json_object(name: str) -> dict[str, Any]:
     try:
         values: object = json.loads(text)
     except ValueError as error:
-        raise _damaged(name, str(error)) from error
+        raise FileError(_damaged(name, str(error))) from error
     if not isinstance(values, dict):
-        raise _damaged(name, f"it holds {type(values).__name__}, not a JSON object")
+        raise FileError(_damaged(name, f"it holds {type(values).__name__}, not a JSON object"))
     return cast("dict[str, Any]", values)
 
 
-def _damaged(name: str, reason: str) -> FileError:
-    return FileError(f"bundled file {name} is damaged ({reason}); install statesize again")
+def _damaged(name: str, reason: str) -> str:
+    return f"bundled file {name} is damaged ({reason}); install statesize again"
