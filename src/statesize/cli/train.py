@@ -1,0 +1,138 @@
+"""`statesize train`: train a small language model."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from statesize.errors import FileError, InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from statesize.tasks.corpus import Corpus
+
+BUNDLED_TOKENIZER = Path(__file__).parent.parent / "zoo" / "tokenizer.json"
+
+
+def train(
+    task: Literal["text"],
+    /,
+    *,
+    mixer: Literal["sa", "la", "wla", "gla"],
+    output: Path,
+    text: Path | None = None,
+    steps: int = 5000,
+    batch: int = 8,
+    accumulation: int = 1,
+    length: int = 256,
+    rate: float = 6e-3,
+    weight_decay: float = 0.1,
+    dropout: float = 0.1,
+    seed: int = 0,
+    evaluate_every: int = 250,
+    checkpoint_every: int = 250,
+    device: str = "cpu",
+    threads: int | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    export: Path | None = None,
+) -> None:
+    """Train a small language model of about one million parameters.
+
+    The text is the prose that ships inside CPython, with the tokenizer of the bundled models; or a file of your own.
+    OUTPUT receives log.jsonl, state.safetensors (for --resume), best/ (the weights of the lowest held-out loss) and
+    tokenizer.json. The held-out report is printed as JSON when the run is done.
+
+    Args:
+        task: What to train on.
+        mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention.
+        output: Folder of the run.
+        text: UTF-8 text file to train on instead; documents are separated by blank lines.
+        steps: Optimizer steps.
+        batch: Sequences of one forward pass.
+        accumulation: Forward passes of one optimizer step.
+        length: Tokens of a sequence.
+        rate: Peak learning rate.
+        weight_decay: Weight decay of AdamW.
+        dropout: Probability of dropping a channel of what a mixer or an MLP adds.
+        seed: Of the initial weights, the batches and dropout.
+        evaluate_every: Steps between held-out evaluations.
+        checkpoint_every: Steps between checkpoints.
+        device: Torch device, cpu or cuda.
+        threads: CPU threads; torch's choice if not given.
+        resume: Continue the run in OUTPUT; it ends with the same weights as one that was not stopped.
+        export: Folder for the best weights in float16 with training.json, as the bundled models are stored.
+
+    Raises:
+        InputError: A value is out of its range, or the run to be resumed has other settings.
+        FileError: A folder or file cannot be read or written.
+    """
+    # The heavy imports wait until there is something to train, so that --help is quick.
+    import torch
+
+    from statesize.mixers.model import LanguageModel, ModelConfig
+    from statesize.tasks.text import TextTask
+    from statesize.training import TrainingConfig
+    from statesize.training.export import export_text_model
+    from statesize.training.loop import train as run
+    from statesize.training.progress import ProgressBar
+
+    del task
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"threads is {threads}; it must be at least 1")
+        torch.set_num_threads(threads)
+    config = TrainingConfig(
+        steps=steps,
+        batch_size=batch,
+        accumulation=accumulation,
+        rate=rate,
+        weight_decay=weight_decay,
+        seed=seed,
+        evaluate_every=evaluate_every,
+        checkpoint_every=checkpoint_every,
+        device=device,
+    )
+    for name, folder in (("output", output), ("export", export)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise FileError(f"{name} is {folder}, which is a file; give a folder")
+    corpus, tokenizer = _data(text)
+    text_task = TextTask.from_corpus(corpus, tokenizer, length)
+    shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
+    model = LanguageModel(shape, torch.Generator().manual_seed(seed))
+    with ProgressBar(f"train text {mixer}", steps) as bar:
+        record = run(model, text_task, config, output, resume=resume, on_progress=bar)
+    _save_tokenizer(tokenizer, output)
+    report = {"mixer": mixer, "step": record.best_step, **record.best}
+    if export is not None:
+        command = shlex.join(["statesize", *sys.argv[1:]])
+        exported = export_text_model(record, text_task, config, export, command, corpus.sha256)
+        report |= exported["held_out"] | {"baselines": exported["baselines"]}
+    print(json.dumps(report))
+
+
+def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
+    """The corpus and its tokenizer: the bundled one for CPython's prose, a new one for a user's file."""
+    from tokenizers import Tokenizer
+
+    from statesize.tasks.corpus import python_prose, read_text
+    from statesize.tasks.text import train_tokenizer
+
+    if text is not None:
+        corpus = read_text(text)
+        return corpus, train_tokenizer(corpus.train)
+    if not BUNDLED_TOKENIZER.is_file():
+        raise FileError(f"{BUNDLED_TOKENIZER} is missing; this installation of statesize is not complete")
+    tokenizer: Tokenizer = Tokenizer.from_file(str(BUNDLED_TOKENIZER))  # pyright: ignore[reportUnknownMemberType]
+    return python_prose(), tokenizer
+
+
+def _save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    from statesize.mixers.checkpoint import replace_file
+
+    replace_file(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())

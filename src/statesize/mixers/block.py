@@ -1,0 +1,117 @@
+"""One layer of the language model: norm, mixer and gated MLP on a residual stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.mixers.config import ModelConfig
+from statesize.mixers.gated import GatedLinearAttention
+from statesize.mixers.linear import LinearAttention
+from statesize.mixers.mixer import NORM_EPSILON, Mixer
+from statesize.mixers.softmax import SoftmaxAttention
+from statesize.mixers.weighted import WeightedLinearAttention
+
+MIXERS: dict[str, type[Mixer]] = {
+    mixer.kind: mixer for mixer in (SoftmaxAttention, LinearAttention, WeightedLinearAttention, GatedLinearAttention)
+}
+"""The mixers by the name that `ModelConfig.mixer` uses."""
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU: W₂ (silu(W_g x) ⊙ W_u x), without biases (Shazeer 2020).
+
+    Args:
+        config: Shape of the model; the hidden width is mlp_factor · width.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = config.mlp_factor * config.width
+        self.input_projection = nn.Linear(config.width, 2 * hidden, bias=False)
+        self.output_projection = nn.Linear(hidden, config.width, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Applies the MLP to each position.
+
+        Args:
+            hidden: (..., d).
+
+        Returns:
+            (..., d).
+        """
+        gate, up = self.input_projection(hidden).chunk(2, dim=-1)
+        return self.output_projection(functional.silu(gate) * up)
+
+
+class LocalDropout(nn.Module):
+    """Dropout that draws from a generator of its own, so that no global random state is read or changed.
+
+    Args:
+        probability: Chance that an entry becomes 0 in training mode; the others are scaled to keep the mean.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+        self.generator: torch.Generator | None = None
+        """Source of the masks; None is torch's default generator."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Drops entries in training mode.
+
+        Args:
+            hidden: Any shape.
+
+        Returns:
+            The same shape; `hidden` itself when not training.
+        """
+        if not self.training or self.probability == 0:
+            return hidden
+        keep = torch.empty_like(hidden).bernoulli_(1 - self.probability, generator=self.generator)
+        return hidden * keep / (1 - self.probability)
+
+
+class Block(nn.Module):
+    """h ← h + mixer(norm(h)), then h ← h + mlp(norm(h)), with RMS norms.
+
+    Args:
+        config: Shape of the model.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.mixer_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
+        self.mixer = MIXERS[config.mixer](config)
+        self.mlp_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
+        self.mlp = GatedMLP(config)
+        self.dropout = LocalDropout(config.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Applies the layer to whole sequences.
+
+        Args:
+            hidden: (S, L, d).
+
+        Returns:
+            (S, L, d).
+        """
+        hidden = hidden + self.dropout(self.mixer(self.mixer_norm(hidden)))
+        return hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
+
+    def step(self, hidden: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Applies the layer to one token of every sequence.
+
+        Args:
+            hidden: (S, d).
+            cache: Of the mixer.
+
+        Returns:
+            The output (S, d) and the mixer's next cache.
+        """
+        mixed, cache = self.mixer.step(self.mixer_norm(hidden), cache)
+        hidden = hidden + self.dropout(mixed)
+        return hidden + self.dropout(self.mlp(self.mlp_norm(hidden))), cache

@@ -1,0 +1,104 @@
+"""The chunk-parallel form of diagonal linear recurrences, and the sequential reference that it equals."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CHUNK_SIZE = 32
+"""Positions a chunk: intra-chunk work grows with it, the number of sequential steps falls with it."""
+
+MINIMUM_LOG_DECAY = -4.0
+"""Smallest ln a that the mixers produce.
+
+Inside a chunk, decays are taken relative to its middle, so the largest exponent is CHUNK_SIZE / 2 * 4 = 64, and
+e^64 = 6e27 leaves float32 (3e38) ten orders of magnitude for queries and keys.
+"""
+
+
+def mix_sequentially(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None) -> Tensor:
+    """y_t = q_tᵀ S_t with S_t = diag(a_t) S_{t−1} + k_t v_tᵀ, one position after another: the definition.
+
+    Args:
+        query: q, (..., L, n).
+        key: k, (..., L, n).
+        value: v, (..., L, d_v).
+        log_decay: ln a ≤ 0, broadcastable to (..., L, n); None is a = 1.
+
+    Returns:
+        y, (..., L, d_v).
+    """
+    state = key.new_zeros(*key.shape[:-2], key.shape[-1], value.shape[-1])
+    decay = None if log_decay is None else log_decay.expand(key.shape).exp()
+    outputs: list[Tensor] = []
+    for t in range(key.shape[-2]):
+        if decay is not None:
+            state = decay[..., t, :, None] * state
+        state = state + key[..., t, :, None] * value[..., t, None, :]
+        outputs.append((query[..., t, None, :] @ state).squeeze(-2))
+    return torch.stack(outputs, dim=-2)
+
+
+def mix_chunked(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None) -> Tensor:
+    """The same map as `mix_sequentially`, parallel inside chunks of `CHUNK_SIZE` positions.
+
+    Within a chunk, with G_t = Σ_{s ≤ t} ln a_s and a middle position m, the scores are
+    Σ_n (q_t e^{G_t − G_m})_n (k_s e^{G_m − G_s})_n; across chunks, the state is carried by a loop over chunks
+    (Yang et al. 2024, "Gated Linear Attention Transformers with Hardware-Efficient Training").
+
+    Args:
+        query: q, (..., L, n).
+        key: k, (..., L, n).
+        value: v, (..., L, d_v).
+        log_decay: ln a, broadcastable to (..., L, n), between `MINIMUM_LOG_DECAY` and 0; None is a = 1.
+
+    Returns:
+        y, (..., L, d_v).
+
+    Example:
+        >>> key = torch.ones(3, 1)
+        >>> mix_chunked(key, key, torch.tensor([[1.0], [0.0], [0.0]]), torch.full((3, 1), -1.0)).squeeze()
+        tensor([1.0000, 0.3679, 0.1353])
+    """
+    length = key.shape[-2]
+    size = min(CHUNK_SIZE, length)
+    query, key, value = (_in_chunks(tensor, size) for tensor in (query, key, value))
+    if log_decay is None:
+        within_query, within_key, from_start, to_end, whole = query, key, query, key, None
+    else:
+        # A sum from the middle outwards would be one product with a matrix of signs; a cumulative sum is as exact
+        # here, because |G| stays below CHUNK_SIZE * 4.
+        total = _in_chunks(log_decay, size).cumsum(dim=-2)
+        middle, last = total[..., size // 2 : size // 2 + 1, :], total[..., -1:, :]
+        within_query, within_key = query * (total - middle).exp(), key * (middle - total).exp()
+        from_start, to_end = query * total.exp(), key * (last - total).exp()
+        whole = last.exp().transpose(-1, -2)
+    # Entries above the diagonal may overflow to infinity; tril replaces them, and no gradient passes through them.
+    scores = (within_query @ within_key.transpose(-1, -2)).tril()
+    outputs = scores @ value
+    added = to_end.transpose(-1, -2) @ value
+    if added.shape[-3] > 1:
+        states = _carried(added, whole)
+        outputs = torch.cat([outputs[..., :1, :, :], outputs[..., 1:, :, :] + from_start[..., 1:, :, :] @ states], -3)
+    return outputs.reshape(*outputs.shape[:-3], -1, outputs.shape[-1])[..., :length, :]
+
+
+def _in_chunks(tensor: Tensor, size: int) -> Tensor:
+    """(..., L, c) as (..., chunks, size, c), padded with zeros: no input and no decay."""
+    missing = -tensor.shape[-2] % size
+    if missing:
+        tensor = functional.pad(tensor, (0, 0, 0, missing))
+    return tensor.unflatten(-2, (-1, size))
+
+
+def _carried(added: Tensor, whole: Tensor | None) -> Tensor:
+    """The states at the starts of chunks 1, 2, … from what each chunk adds and by how much it decays the state."""
+    if whole is None:
+        return added[..., :-1, :, :].cumsum(dim=-3)
+    state = added[..., 0, :, :]
+    states = [state]
+    for chunk in range(1, added.shape[-3] - 1):
+        state = whole[..., chunk, :, :] * state + added[..., chunk, :, :]
+        states.append(state)
+    return torch.stack(states, dim=-3)

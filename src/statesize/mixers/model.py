@@ -1,0 +1,140 @@
+"""A small causal language model whose every mixer knows its operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.errors import InputError
+from statesize.mixers.block import Block, LocalDropout
+from statesize.mixers.config import ModelConfig
+from statesize.mixers.mixer import NORM_EPSILON
+
+
+class LanguageModel(nn.Module):
+    """Token embedding, `config.layers` blocks, a norm, and the embedding again as output layer.
+
+    There is no positional embedding: order is seen by the short convolutions, the causal mixing and the decays.
+
+    Args:
+        config: Shape of the model.
+        generator: Source of the initial parameters; None draws from torch's default generator.
+
+    Example:
+        >>> model = LanguageModel(ModelConfig(mixer="la", vocabulary_size=10, layers=1))
+        >>> model(torch.zeros(2, 5, dtype=torch.long)).shape
+        torch.Size([2, 5, 10])
+    """
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        # The modules draw their own first values when built; on the meta device that touches no random state.
+        with torch.device("meta"):
+            self.embedding = nn.Embedding(config.vocabulary_size, config.width)
+            self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+            self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
+        self.to_empty(device="cpu")
+        self._initialise(generator)
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """The layers, typed."""
+        return cast("Sequence[Block]", self.layers)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Next-token logits at every position.
+
+        Args:
+            input_ids: (S, L), int64.
+
+        Returns:
+            Logits (S, L, V), in the model's dtype.
+
+        Raises:
+            InputError: `input_ids` is not of shape (S, L) with L ≥ 1, or holds tokens outside the vocabulary.
+        """
+        self._check(input_ids, "(S, L)", 2)
+        hidden = self._embed(input_ids)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return functional.linear(self.norm(hidden), self.embedding.weight)
+
+    def step(self, input_ids: Tensor, caches: Sequence[Any]) -> tuple[Tensor, list[Any]]:
+        """Logits after one more token of every sequence; equals `forward` on the whole sequence.
+
+        Args:
+            input_ids: (S,), int64.
+            caches: From `initial_caches` or the previous step, one a layer.
+
+        Returns:
+            Logits (S, V) and the next caches.
+
+        Raises:
+            InputError: `input_ids` is not of shape (S,), or holds tokens outside the vocabulary.
+        """
+        self._check(input_ids, "(S,)", 1)
+        hidden = self._embed(input_ids)
+        following: list[Any] = []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            hidden, cache = block.step(hidden, cache)
+            following.append(cache)
+        return functional.linear(self.norm(hidden), self.embedding.weight), following
+
+    def initial_caches(self, batch: int) -> list[Any]:
+        """The caches of `step` before the first token.
+
+        Args:
+            batch: Number of sequences S.
+
+        Returns:
+            One cache a layer.
+        """
+        return [block.mixer.initial_cache(batch) for block in self.blocks]
+
+    def set_dropout_generator(self, generator: torch.Generator | None) -> None:
+        """Makes every dropout draw from one generator.
+
+        Args:
+            generator: On the model's device; None is torch's default generator.
+        """
+        for module in self.modules():
+            if isinstance(module, LocalDropout):
+                module.generator = generator
+
+    def _check(self, input_ids: Tensor, expected: str, dimensions: int) -> None:
+        if input_ids.dim() != dimensions or input_ids.numel() == 0:
+            raise InputError(f"input_ids has shape {tuple(input_ids.shape)}; expected {expected}, not empty")
+        if input_ids.dtype not in (torch.int64, torch.int32):
+            raise InputError(f"input_ids has dtype {input_ids.dtype}; expected token numbers of dtype torch.int64")
+        low, high = (int(bound) for bound in torch.aminmax(input_ids))
+        if low < 0 or high >= self.config.vocabulary_size:
+            raise InputError(
+                f"input_ids spans {low} to {high}; this model's vocabulary is 0 to {self.config.vocabulary_size - 1}."
+                " Was the text encoded with another tokenizer?"
+            )
+
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        # The output layer wants rows of norm about 1, the residual stream entries of about 1: the factor gives both.
+        return self.embedding(input_ids) * self.config.width**0.5
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator | None) -> None:
+        """Weights normal with variance 1 / fan-in; what writes to the residual stream is scaled by its depth."""
+        depth_scale = (2 * self.config.layers) ** -0.5
+        for name, parameter in self.named_parameters():
+            part = name.removesuffix(".weight").rpartition(".")[2]
+            if part == "convolution":
+                bound = parameter.shape[-1] ** -0.5
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+            elif name.endswith(("decay_bias", "decay.bias")):
+                nn.init.constant_(parameter, self.config.decay_bias)
+            elif part.endswith("norm") or name.endswith("norm_weight"):
+                nn.init.ones_(parameter)
+            else:
+                scale = depth_scale if part == "output_projection" else 1.0
+                nn.init.normal_(parameter, std=scale * parameter.shape[-1] ** -0.5, generator=generator)

@@ -1,0 +1,73 @@
+"""How a model is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from statesize.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of the training loop; bad values are refused at construction.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch_size: Sequences of one forward pass.
+        accumulation: Forward passes of one optimizer step; the gradient is that of the mean over all their targets.
+        rate: Peak learning rate of AdamW; it falls to 0 along a cosine.
+        warm_up: Fraction of the steps over which the rate rises linearly.
+        weight_decay: Of AdamW, on matrices only.
+        clip: Largest norm of the gradient; larger ones are scaled down.
+        seed: Of the sampled batches and of dropout.
+        evaluate_every: Steps between held-out evaluations; there is one after the last step too.
+        checkpoint_every: Steps between checkpoints; there is one after the last step too.
+        device: Torch device, "cpu" or "cuda".
+
+    Example:
+        >>> TrainingConfig(steps=100, rate=1e-2, warm_up=0.1).rate_at(10)
+        0.01
+    """
+
+    steps: int = 2000
+    batch_size: int = 8
+    accumulation: int = 1
+    rate: float = 6e-3
+    warm_up: float = 0.1
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+    evaluate_every: int = 200
+    checkpoint_every: int = 200
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "evaluate_every", "checkpoint_every"):
+            value: object = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
+        for name in ("rate", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)!r}; it must be a positive number")
+        if not 0 <= self.warm_up <= 1:
+            raise InputError(f"warm_up is {self.warm_up!r}; it must be a fraction of the steps between 0 and 1")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay is {self.weight_decay!r}; it must be at least 0")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed!r}; it must be an integer of at least 0 and below 2**63")
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step.
+
+        Args:
+            step: 1 for the first.
+
+        Returns:
+            The rate: linear up to `rate` at the last step of the warm-up, then a cosine that would reach 0 one step
+            after the last.
+        """
+        warm_up = round(self.warm_up * self.steps)
+        if step <= warm_up:
+            return self.rate * step / warm_up
+        return self.rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (self.steps + 1 - warm_up)))

@@ -1,0 +1,116 @@
+"""What a training run leaves behind: one JSON line a step, and their summary."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from statesize.errors import FileError
+from statesize.mixers.checkpoint import replace_file
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer step.
+
+    Attributes:
+        step: 1 for the first.
+        loss: Mean training loss of the step, in nats a target, before its update.
+        rate: Learning rate.
+        gradient_norm: Norm of the gradient before clipping.
+        tokens: Input tokens of the step.
+        seconds: Wall-clock time of the step, without evaluation.
+        held_out: The task's report after the step, with "loss" in nats a target and "accuracy"; None where the
+            model was not evaluated.
+    """
+
+    step: int
+    loss: float
+    rate: float
+    gradient_norm: float
+    tokens: int
+    seconds: float
+    held_out: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """A finished training run.
+
+    Attributes:
+        steps: Every step, those before a resume included.
+        best_step: The step after which the held-out loss was lowest.
+        best: The held-out report of that step.
+        folder: Where log.jsonl, state.safetensors and best/ lie.
+    """
+
+    steps: tuple[StepRecord, ...]
+    best_step: int
+    best: dict[str, float]
+    folder: Path
+
+
+def append_record(path: Path, record: StepRecord) -> None:
+    """Adds a line to the log.
+
+    Args:
+        path: The JSONL file.
+        record: The step.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
+    values: dict[str, Any] = {name: v for name, v in dataclasses.asdict(record).items() if v is not None}
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(values) + "\n")
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_records(path: Path) -> list[StepRecord]:
+    """The steps of a log.
+
+    Args:
+        path: The JSONL file.
+
+    Returns:
+        The records in order; what follows a line that was cut off (the machine stopped while it was written) is left
+        out.
+
+    Raises:
+        FileError: The file is missing or cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+    records: list[StepRecord] = []
+    for line in lines:
+        try:
+            records.append(StepRecord(**json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return records
+
+
+def truncate_records(path: Path, step: int) -> None:
+    """Drops the steps of a log after one step, so that a resumed run writes them anew.
+
+    Args:
+        path: The JSONL file.
+        step: Last step to keep.
+
+    Raises:
+        FileError: Steps up to that one are missing.
+    """
+    kept = [record for record in read_records(path) if record.step <= step]
+    if [record.step for record in kept] != list(range(1, step + 1)):
+        raise FileError(f"{path} does not hold every step from 1 to {step}, where its checkpoint is; it was changed")
+    lines = (
+        json.dumps({name: v for name, v in dataclasses.asdict(record).items() if v is not None}) for record in kept
+    )
+    replace_file(path, "".join(line + "\n" for line in lines).encode())
