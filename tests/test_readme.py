@@ -40,6 +40,10 @@ def test_python_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch):
             exec(compile(source, f"{page.name}, block {number}", "exec"), namespace)  # noqa: S102
         shown = blocks[number + 1][1] if blocks[number + 1 : number + 2] and blocks[number + 1][0] == "text" else ""
         assert_same_output(shown, printed.getvalue())
+    # What a page writes for pytest is run too.
+    for name in [name for name in namespace if name.startswith("Test")]:
+        for check in [check for check in dir(namespace[name]) if check.startswith("test_")]:
+            getattr(namespace[name](), check)()
 
 
 def shell_lines() -> list[str]:
