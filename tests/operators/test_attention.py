@@ -1,0 +1,44 @@
+import math
+
+import pytest
+import torch
+
+from statesize.errors import InputError
+from statesize.operators import SoftmaxAttention
+
+
+def test_equals_the_framework() -> None:
+    g = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 5, 4, generator=g, dtype=torch.float64) for _ in range(3))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    torch.testing.assert_close(SoftmaxAttention(query, key, 1 / math.sqrt(4)).apply(value), expected)
+
+
+def test_window_hides_older_keys() -> None:
+    flat = SoftmaxAttention(torch.zeros(4, 1), torch.zeros(4, 1), 1.0, window=2)
+    assert flat.dense().tolist() == [[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0.5, 0.5]]
+    assert flat.state_size().tolist() == [0, 1, 1, 1]
+
+
+def test_large_scores_do_not_overflow() -> None:
+    sharp = SoftmaxAttention(torch.full((3, 1), 1e3), torch.arange(3.0)[:, None] * 1e3, 1.0)
+    assert torch.equal(sharp.dense(), torch.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"key": torch.ones(4, 2)}, r"same length, width and dtype, got \(3, 2\) .* \(4, 2\)"),
+        ({"key": torch.ones(3, 2, dtype=torch.float64)}, "torch.float32 and .* torch.float64"),
+        ({"query": torch.ones(3)}, r"query must have shape \(..., L, d\)"),
+        ({"query": torch.ones(3, 2, dtype=torch.int64)}, "dtype torch.int64"),
+        ({"query": torch.full((3, 2), torch.nan)}, "query must be finite"),
+        ({"query": torch.ones(2, 3, 2)}, "equal rank"),
+        ({"scale": math.nan}, "scale must be a finite number"),
+        ({"window": 0}, "window must be None or at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_quoted(changed: dict[str, object], message: str) -> None:
+    given: dict[str, object] = {"query": torch.ones(3, 2), "key": torch.ones(3, 2), "scale": 1.0}
+    with pytest.raises(InputError, match=message):
+        SoftmaxAttention(**(given | changed))

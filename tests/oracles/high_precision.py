@@ -1,0 +1,28 @@
+"""Hankel singular values at 60 digits, formed and decomposed by mpmath from the recurrence itself."""
+
+import mpmath
+import torch
+
+from statesize.operators import Recurrence
+
+
+def exact_singular_values(recurrence: Recurrence, position: int) -> list[mpmath.mpf]:
+    """Of an unbatched real recurrence; every float64 entry is taken exactly."""
+    with mpmath.workdps(60):
+        return list(mpmath.svd_r(_block(recurrence, position), compute_uv=False))
+
+
+def _block(recurrence: Recurrence, position: int) -> mpmath.matrix:
+    n, length = recurrence.B.shape[-1], recurrence.length
+    A = recurrence.A if recurrence.A.ndim == 3 else torch.diag_embed(recurrence.A.expand(length, n))
+    exact = [mpmath.matrix(A[t].tolist()) for t in range(length)]
+    columns = []
+    for t in range(position):
+        columns = [exact[t] * column for column in columns]
+        columns.append(mpmath.matrix(recurrence.B[t].tolist()))
+    rows = []
+    for r in range(position, length):
+        columns = [exact[r] * column for column in columns]
+        output = mpmath.matrix([recurrence.C[r].tolist()])
+        rows.append([(output * column)[0] for column in columns])
+    return mpmath.matrix(rows)

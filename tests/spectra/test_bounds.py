@@ -1,0 +1,43 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statesize.ess import entropy_ess
+from statesize.spectra.bounds import count_bounds, entropy_bound
+
+
+@given(seed=st.integers(0, 2**31), r=st.integers(1, 12), decades=st.integers(-12, -1), adversary=st.booleans())
+def test_entropy_stays_within_its_bound(seed: int, r: int, decades: int, adversary: bool) -> None:
+    g = torch.Generator().manual_seed(seed)
+    values = 10.0 ** (-6 * torch.rand(20, r, generator=g, dtype=torch.float64))
+    values = values.sort(-1, descending=True).values
+    error = torch.full((20,), 10.0**decades, dtype=torch.float64)
+    noise = torch.rand(20, r, generator=g, dtype=torch.float64) * 2 - 1
+    other = (values + error[:, None] * (noise.sign() if adversary else noise)).clamp(min=0)
+    moved = (entropy_ess(other) - entropy_ess(values)).abs()
+    alive = values[:, 0] > error
+    assert bool((moved <= entropy_bound(values, error) * (1 + 1e-9) + 1e-12)[alive].all())
+
+
+def test_entropy_bound_vanishes_with_the_error() -> None:
+    values = torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)
+    assert float(entropy_bound(values, torch.tensor(0.0, dtype=torch.float64))) == 0
+    assert 0 < float(entropy_bound(values, torch.tensor(1e-12, dtype=torch.float64))) < 1e-9
+
+
+def test_entropy_bound_of_no_values_is_zero() -> None:
+    assert entropy_bound(torch.zeros(4, 0), torch.zeros(4)).tolist() == [0] * 4
+
+
+def test_counts_are_bracketed_by_what_the_error_allows() -> None:
+    values = torch.tensor([[3.0, 1.05, 0.95, 0.1]])
+    threshold = torch.tensor([[1.0, 0.05]])
+    lower, upper = count_bounds(values, torch.tensor([[0.1, 0.1]]), threshold, torch.tensor([9]))
+    assert lower.tolist() == [[1, 3]]
+    # At τ = 0.05 < δ, any of the block's nine singular values may be above it.
+    assert upper.tolist() == [[3, 9]]
+
+
+def test_upper_bound_never_passes_the_block() -> None:
+    _, upper = count_bounds(torch.ones(1, 3), torch.tensor([[0.1]]), torch.tensor([[0.5]]), torch.tensor([2]))
+    assert upper.tolist() == [[2]]

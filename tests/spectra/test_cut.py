@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from statesize.errors import InputError
+from statesize.spectra.cut import make_cut
+
+
+def test_all_positions_by_default() -> None:
+    assert make_cut(5).positions == (1, 2, 3, 4)
+
+
+def test_a_count_is_spread_evenly_with_both_ends() -> None:
+    assert make_cut(11, 3).positions == (1, 6, 10) or make_cut(11, 3).positions == (1, 5, 10)
+    assert make_cut(5, 99).positions == (1, 2, 3, 4)
+    assert make_cut(100, 1).positions == (1,)
+
+
+def test_lists_and_tensors_are_themselves() -> None:
+    assert make_cut(9, [8, 1]).positions == (8, 1)
+    assert make_cut(9, torch.tensor([3, 4])).positions == (3, 4)
+    assert make_cut(9, []).positions == ()
+
+
+def test_windows_keep_the_positions_where_they_fit() -> None:
+    cut = make_cut(10, past=3, future=2)
+    assert cut.positions == (3, 4, 5, 6, 7, 8)
+    block = cut.block(torch.arange(100.0).reshape(10, 10), 3)
+    assert block.tolist() == [[30, 31, 32], [40, 41, 42]]
+    assert cut.largest_rank() == 2
+
+
+def test_definition_is_everything_before_and_after() -> None:
+    block = make_cut(4).block(torch.arange(16.0).reshape(4, 4), 3)
+    assert block.tolist() == [[12, 13, 14]]
+
+
+@pytest.mark.parametrize(
+    ("length", "arguments", "message"),
+    [
+        (1, {}, "a sequence of 1 position has no past"),
+        (5, {"positions": [0]}, r"integers in 1 … 4 here, got 0"),
+        (5, {"positions": [5]}, "got 5"),
+        (5, {"positions": [2.5]}, "got 2.5"),
+        (5, {"positions": torch.tensor([1.0])}, "got tensor"),
+        (5, {"positions": [True]}, "got True"),
+        (5, {"positions": 0}, "got 0"),
+        (5, {"past": 0}, "past must be None or in 1 … 4"),
+        (5, {"future": 5}, "future must be None or in 1 … 4"),
+        (5, {"past": 3, "future": 3}, "do not fit into length 5"),
+        (9, {"past": 3, "positions": [2]}, "integers in 3 … 8 here, got 2"),
+    ],
+)
+def test_bad_input_is_quoted(length: int, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_cut(length, **arguments)

@@ -1,0 +1,194 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles.recurrences import STRUCTURES, random_recurrence
+
+from statesize.errors import EngineError, InputError
+from statesize.measurement import hankel_singular_values, measure
+from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
+
+structures = st.sampled_from(STRUCTURES)
+seeds = st.integers(0, 2**31)
+lengths = st.integers(2, 16)
+state_sizes = st.integers(1, 5)
+engines = st.sampled_from(("dense", "square_root"))
+
+
+@given(structures, seeds, lengths, state_sizes, engines)
+def test_ess_is_between_zero_and_the_ceiling(structure: str, seed: int, length: int, states: int, engine: str) -> None:
+    recurrence = random_recurrence(structure, seed, length, states)
+    found = measure(recurrence, relative_tolerances=(0.1, 1e-9), engine=engine)
+    assert bool((found.relative_tolerance >= 0).all())
+    assert bool((found.relative_tolerance <= found.ceiling[:, None]).all())
+    assert bool((found.tolerance <= found.upper).all())
+    assert bool((found.lower <= found.tolerance).all())
+    assert bool((found.entropy <= found.ceiling + found.entropy_bound + 1e-12).all())
+    assert bool((found.entropy >= 0).all())
+
+
+@given(structures, seeds, lengths, state_sizes, engines)
+def test_entropy_is_at_most_the_rank(structure: str, seed: int, length: int, states: int, engine: str) -> None:
+    found = measure(random_recurrence(structure, seed, length, states), tolerances=(0.0,), engine=engine)
+    assert bool((found.entropy <= found.upper.squeeze(-1) + found.entropy_bound + 1e-12).all())
+
+
+@given(structures, seeds, lengths, state_sizes, engines)
+def test_neighbours_differ_by_at_most_one(structure: str, seed: int, length: int, states: int, engine: str) -> None:
+    # H_{i+1} is H_i without a row and with one more column: interlacing, at any absolute threshold.
+    found = measure(random_recurrence(structure, seed, length, states), tolerances=(0.3, 1e-6), engine=engine)
+    assert bool((found.lower[1:] <= found.upper[:-1] + 1).all())
+    assert bool((found.lower[:-1] <= found.upper[1:] + 1).all())
+
+
+@given(seeds, lengths, state_sizes)
+def test_a_change_of_state_basis_changes_nothing(seed: int, length: int, states: int) -> None:
+    recurrence = random_recurrence("full", seed, length, states)
+    basis = random_recurrence("orthogonal", seed + 1, length, states).A
+    stretch = torch.linspace(1, 3, states, dtype=torch.float64)
+    P = basis * stretch
+    inverse = basis.mT / stretch[:, None]
+    # x'_t = P_t x_t, so A'_t = P_t A_t P_{t−1}⁻¹; what P_{−1} is does not matter, since no input meets A_0.
+    A = P @ recurrence.A @ inverse.roll(1, 0)
+    changed = Recurrence(
+        A, (P @ recurrence.B[..., None]).squeeze(-1), (recurrence.C[..., None, :] @ inverse).squeeze(-2)
+    )
+    expected = hankel_singular_values(recurrence, engine="square_root")
+    found = hankel_singular_values(changed, engine="square_root")
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10 * max(1.0, float(expected.max())))
+
+
+@given(structures, seeds, lengths, state_sizes, engines)
+def test_permuting_channels_permutes_the_result(
+    structure: str, seed: int, length: int, states: int, engine: str
+) -> None:
+    recurrence = random_recurrence(structure, seed, length, states, batch=(4,))
+    order = torch.tensor([2, 0, 3, 1])
+    whole, permuted = measure(recurrence, engine=engine), measure(recurrence[order], engine=engine)
+    torch.testing.assert_close(permuted.entropy, whole.entropy[order], rtol=1e-10, atol=1e-12)
+    assert torch.equal(permuted.tolerance, whole.tolerance[order])
+
+
+@given(structures, seeds, lengths, state_sizes, engines, st.integers(-25, 25))
+def test_scaling_the_operator_scales_the_spectrum(
+    structure: str, seed: int, length: int, states: int, engine: str, decades: int
+) -> None:
+    recurrence = random_recurrence(structure, seed, length, states)
+    scale = 10.0**decades
+    scaled = Dense(recurrence.dense() * scale)
+    expected = measure(recurrence, outputs=("values", "entropy", "counts"), engine=engine)
+    found = measure(scaled, outputs=("values", "entropy", "counts"))
+    r = min(expected.values.shape[-1], found.values.shape[-1])
+    slack = expected.error_bound + found.error_bound / scale
+    assert bool(((found.values[..., :r] / scale - expected.values[..., :r]).abs().amax(-1) <= slack).all())
+    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found.norm / scale, expected.norm, rtol=1e-10, atol=1e-12)
+
+
+@given(st.sampled_from(("scalar", "diagonal", "full")), seeds, st.integers(3, 16), state_sizes, engines)
+def test_a_reset_empties_the_state(structure: str, seed: int, length: int, states: int, engine: str) -> None:
+    recurrence = random_recurrence(structure, seed, length, states)
+    i = length // 2
+    A = recurrence.A.clone()
+    A[i] = 0
+    found = measure(Recurrence(A, recurrence.B, recurrence.C), positions=[i], engine=engine)
+    assert float(found.entropy) == 0
+    assert int(found.tolerance) == 0
+    assert float(found.norm) == 0
+
+
+@given(seeds, st.integers(2, 24), st.integers(1, 6), engines)
+def test_a_minimal_recurrence_fills_its_ceiling(seed: int, length: int, states: int, engine: str) -> None:
+    recurrence = random_recurrence("orthogonal", seed, length, states)
+    found = measure(recurrence, relative_tolerances=(1e-11,), outputs=("counts",), engine=engine)
+    assert torch.equal(found.relative_tolerance.squeeze(-1), found.ceiling)
+
+
+def test_known_answers() -> None:
+    delay = measure(Convolution(torch.tensor([0.0, 0.0, 0.0, 1.0]), 10))
+    assert delay.tolerance.squeeze(-1).tolist() == [1, 2, 3, 3, 3, 3, 3, 2, 1]
+    torch.testing.assert_close(delay.entropy, delay.tolerance.squeeze(-1).double())
+    uniform = SoftmaxAttention(torch.zeros(9, 2), torch.zeros(9, 2), 1.0)
+    assert measure(uniform).tolerance.squeeze(-1).tolist() == [1] * 8
+    assert measure(Dense(torch.eye(5))).entropy.tolist() == [0] * 4
+
+
+def test_only_what_is_asked_is_there() -> None:
+    recurrence = random_recurrence("diagonal", 0, 9, 2)
+    counts = measure(recurrence, outputs=("counts",))
+    assert counts.entropy is counts.entropy_bound is counts.values is None
+    entropy = measure(recurrence, outputs=("entropy",))
+    assert entropy.tolerance is entropy.lower is entropy.relative_tolerance is entropy.values is None
+    assert measure(recurrence, outputs=("values",)).values.shape == (8, 2)
+
+
+def test_shapes_with_batch_tolerances_and_positions() -> None:
+    recurrence = random_recurrence("full", 0, 9, 2, batch=(2, 3))
+    found = measure(recurrence, tolerances=(1e-3, 1e-2), relative_tolerances=(0.1, 0.2, 0.3), positions=4)
+    assert found.positions.tolist() == [1, 3, 6, 8]
+    assert found.tolerance.shape == found.lower.shape == found.upper.shape == (2, 3, 4, 2)
+    assert found.relative_tolerance.shape == (2, 3, 4, 3)
+    assert found.entropy.shape == found.norm.shape == found.error_bound.shape == (2, 3, 4)
+    assert found.ceiling.tolist() == [1, 2, 2, 1]
+
+
+def test_float32_operators_are_measured_in_float64() -> None:
+    recurrence = random_recurrence("diagonal", 0, 9, 2).to(torch.float32)
+    assert measure(recurrence).entropy.dtype == torch.float64
+    assert hankel_singular_values(recurrence).dtype == torch.float64
+
+
+def test_norm_is_the_frobenius_norm_of_the_block() -> None:
+    recurrence = random_recurrence("delta", 0, 12, 3)
+    matrix = recurrence.dense()
+    expected = torch.stack([torch.linalg.matrix_norm(matrix[i:, :i]) for i in range(1, 12)])
+    for engine in ("dense", "square_root"):
+        torch.testing.assert_close(measure(recurrence, engine=engine).norm, expected)
+
+
+def test_windows_cut_the_blocks() -> None:
+    g = torch.Generator().manual_seed(0)
+    matrix = torch.randn(12, 12, generator=g, dtype=torch.float64).tril()
+    found = measure(Dense(matrix), past=3, future=4, outputs=("values", "counts"))
+    assert found.positions.tolist() == list(range(3, 9))
+    torch.testing.assert_close(found.values[2], torch.linalg.svdvals(matrix[5:9, 2:5]))
+    assert found.ceiling.tolist() == [3] * 6
+
+
+def test_gradients_flow_through_the_definition() -> None:
+    recurrence = random_recurrence("diagonal", 0, 8, 2)
+    leaf = recurrence.B.clone().requires_grad_()
+    hankel_singular_values(Recurrence(recurrence.A, leaf, recurrence.C), engine="dense").sum().backward()
+    assert bool(torch.isfinite(leaf.grad).all())
+    assert bool(leaf.grad.any())
+
+
+def test_inputs_are_left_alone() -> None:
+    recurrence = random_recurrence("delta", 0, 9, 3)
+    before = [part.clone() for part in (recurrence.A, recurrence.B, recurrence.C)]
+    measure(recurrence)
+    assert all(torch.equal(a, b) for a, b in zip(before, (recurrence.A, recurrence.B, recurrence.C), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tolerances": (-1.0,)}, "tolerances must be finite and at least 0, got -1.0"),
+        ({"relative_tolerances": (float("nan"),)}, "relative_tolerances must be finite"),
+        ({"outputs": ("rank",)}, r"outputs must be among counts, entropy, values, got \['rank'\]"),
+        ({"outputs": ()}, "outputs must be among"),
+        ({"entropy_accuracy": 0}, "entropy_accuracy must be positive, got 0"),
+    ],
+)
+def test_bad_input_is_quoted(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        measure(Dense(torch.eye(4)), **arguments)
+
+
+def test_what_is_no_operator_is_refused() -> None:
+    with pytest.raises(InputError, match=r"got Tensor; wrap T in Dense\(T\)"):
+        measure(torch.eye(4))
+    with pytest.raises(InputError, match="a sequence of 1 position"):
+        measure(Dense(torch.ones(1, 1)))
+    with pytest.raises(EngineError, match="these can: dense"):
+        hankel_singular_values(Dense(torch.eye(4)), engine="square_root")
