@@ -89,7 +89,7 @@ def _in_chunks(tensor: Tensor, size: int) -> Tensor:
     missing = -tensor.shape[-2] % size
     if missing:
         tensor = functional.pad(tensor, (0, 0, 0, missing))
-    return tensor.unflatten(-2, (-1, size))
+    return tensor.reshape(*tensor.shape[:-2], -1, size, tensor.shape[-1])
 
 
 def _carried(added: Tensor, whole: Tensor | None) -> Tensor:

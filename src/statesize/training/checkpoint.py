@@ -123,7 +123,7 @@ def load_state(path: Path, state: TrainingState, run: dict[str, Any]) -> None:
         with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
             metadata: dict[str, str] = stream.metadata() or {}  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
-        values = json.loads(metadata["statesize"])
+        values: dict[str, Any] = json.loads(str(metadata["statesize"]))  # pyright: ignore[reportUnknownArgumentType]
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise FileError(f"{path} is damaged or not a training state ({error}); start the run anew") from error
     if values.get("format") != STATE_FORMAT:

@@ -1,0 +1,105 @@
+"""Model folders: round trips and what is refused."""
+
+import json
+
+import pytest
+import torch
+
+from statesize.errors import FileError, InputError
+from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint, save_checkpoint
+from statesize.mixers.config import MIXER_NAMES
+
+
+def model_of(name="gla"):
+    config = ModelConfig(mixer=name, vocabulary_size=11, width=16, heads=2, layers=2, key_size=4)
+    return LanguageModel(config, torch.Generator().manual_seed(0)).eval()
+
+
+TOKENS = torch.arange(11)[None]
+
+
+@pytest.mark.parametrize("name", MIXER_NAMES)
+def test_what_is_saved_comes_back(name, tmp_path):
+    model = model_of(name)
+    save_checkpoint(model, tmp_path / "a" / "b", extra={"note": "kept"})
+    loaded = load_checkpoint(tmp_path / "a" / "b")
+    assert loaded.config == model.config
+    assert not loaded.training
+    assert torch.equal(loaded(TOKENS), model(TOKENS))
+    assert json.loads((tmp_path / "a" / "b" / "config.json").read_text())["extra"] == {"note": "kept"}
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_half_precision_is_stored_small_and_upcast(tmp_path):
+    model = model_of()
+    save_checkpoint(model, tmp_path / "full")
+    save_checkpoint(model, tmp_path / "half", dtype=torch.float16)
+    loaded = load_checkpoint(tmp_path / "half")
+    assert loaded.embedding.weight.dtype == torch.float32
+    assert torch.equal(loaded.embedding.weight, model.embedding.weight.half().float())
+    full, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half"))
+    assert half < 0.7 * full
+
+
+def test_double_precision_stays(tmp_path):
+    save_checkpoint(model_of().double(), tmp_path)
+    assert load_checkpoint(tmp_path).embedding.weight.dtype == torch.float64
+
+
+def test_weights_that_overflow_half_precision_are_refused_and_nothing_is_written(tmp_path):
+    model = model_of()
+    with torch.no_grad():
+        model.norm.weight[0] = 1e6
+    with pytest.raises(InputError, match=r"norm\.weight is not finite in torch\.float16"):
+        save_checkpoint(model, tmp_path / "out", dtype=torch.float16)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_folder_and_missing_files_are_named(tmp_path):
+    with pytest.raises(FileError, match=r"config\.json is missing"):
+        load_checkpoint(tmp_path / "nowhere")
+    save_checkpoint(model_of(), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileError, match=r"model\.safetensors is missing"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, kept):
+    save_checkpoint(model_of(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if kept < 1 else kept])
+    with pytest.raises(FileError, match="damaged or cut off"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
+def test_a_configuration_that_is_not_json_is_refused(tmp_path, content):
+    save_checkpoint(model_of(), tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(FileError, match="is not JSON"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_configuration_of_another_version_is_refused(tmp_path):
+    save_checkpoint(model_of(), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, "format": 2}))
+    with pytest.raises(FileError, match=r"config\.json has format 2; this statesize reads format 1"):
+        load_checkpoint(tmp_path)
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    save_checkpoint(model_of("gla"), tmp_path / "gla")
+    save_checkpoint(model_of("la"), tmp_path / "la")
+    (tmp_path / "la" / "model.safetensors").replace(tmp_path / "gla" / "model.safetensors")
+    with pytest.raises(FileError, match=r"does not fit its config\.json, first at layers\.0\.mixer\.decay"):
+        load_checkpoint(tmp_path / "gla")
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("taken")
+    with pytest.raises(FileError, match="cannot write"):
+        save_checkpoint(model_of(), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "taken"

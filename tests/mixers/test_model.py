@@ -1,0 +1,88 @@
+"""The language model: shapes, steps, seeds, bad tokens."""
+
+import pytest
+import torch
+
+from statesize.errors import InputError
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.mixers.config import MIXER_NAMES
+
+
+def model_of(name="gla", seed=0, **changes):
+    config = ModelConfig(
+        **{"mixer": name, "vocabulary_size": 11, "width": 16, "heads": 2, "layers": 2, "key_size": 4, **changes}
+    )
+    return LanguageModel(config, torch.Generator().manual_seed(seed))
+
+
+def tokens(length, batch=2):
+    return torch.randint(0, 11, (batch, length), generator=torch.Generator().manual_seed(length))
+
+
+@pytest.mark.parametrize("name", MIXER_NAMES)
+@pytest.mark.parametrize("length", [1, 37])
+def test_steps_equal_the_whole_sequence(name, length):
+    model, input_ids = model_of(name).double().eval(), tokens(length)
+    logits = model(input_ids)
+    assert logits.shape == (2, length, 11)
+    caches, outputs = model.initial_caches(2), []
+    for t in range(length):
+        output, caches = model.step(input_ids[:, t], caches)
+        outputs.append(output)
+    torch.testing.assert_close(torch.stack(outputs, 1), logits, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", MIXER_NAMES)
+def test_a_batch_gives_what_its_sequences_give(name):
+    model, input_ids = model_of(name).double().eval(), tokens(20, 3)
+    torch.testing.assert_close(model(input_ids)[1:2], model(input_ids[1:2]), rtol=1e-12, atol=1e-12)
+
+
+def test_default_size_is_about_one_million():
+    for name in MIXER_NAMES:
+        count = sum(parameter.numel() for parameter in LanguageModel(ModelConfig(mixer=name)).parameters())
+        assert 0.95e6 < count < 1.1e6
+
+
+def test_the_generator_decides_the_weights_and_the_global_state_is_left_alone():
+    before = torch.get_rng_state()
+    first, again, other = model_of(seed=1), model_of(seed=1), model_of(seed=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    for one, two in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert not torch.equal(first.embedding.weight, other.embedding.weight)
+
+
+@pytest.mark.parametrize("name", MIXER_NAMES)
+def test_every_parameter_is_initialised_and_finite(name):
+    for key, parameter in model_of(name).named_parameters():
+        assert parameter.isfinite().all(), key
+        assert not parameter.is_meta
+        assert parameter.abs().max() > 0, key
+
+
+def test_dropout_draws_from_its_generator_only_in_training():
+    model, input_ids = model_of(dropout=0.5), tokens(9)
+    model.set_dropout_generator(torch.Generator().manual_seed(5))
+    before, first = torch.get_rng_state(), model.train()(input_ids)
+    model.set_dropout_generator(torch.Generator().manual_seed(5))
+    assert torch.equal(model(input_ids), first)
+    assert not torch.equal(model(input_ids), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    model.eval()
+    assert torch.equal(model(input_ids), model(input_ids))
+
+
+@pytest.mark.parametrize(
+    ("input_ids", "said"),
+    [
+        (torch.zeros(5, dtype=torch.long), r"shape \(5,\); expected \(S, L\)"),
+        (torch.zeros(1, 0, dtype=torch.long), r"shape \(1, 0\)"),
+        (torch.zeros(1, 5), r"dtype torch\.float32"),
+        (torch.tensor([[3, 11]]), r"spans 3 to 11; this model's vocabulary is 0 to 10"),
+        (torch.tensor([[-1, 2]]), r"spans -1 to 2"),
+    ],
+)
+def test_bad_tokens_are_refused_and_quoted(input_ids, said):
+    with pytest.raises(InputError, match=said):
+        model_of()(input_ids)
