@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -46,12 +47,12 @@ def test_python_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch):
             getattr(namespace[name](), check)()
 
 
-def shell_lines() -> list[str]:
-    return [line for language, block in FENCE.findall(README) if language == "sh" for line in block.splitlines()]
+def shell_lines(text: str) -> list[str]:
+    return [line for language, block in FENCE.findall(text) if language == "sh" for line in block.splitlines()]
 
 
 def test_both_commands_are_one_line_that_makes_its_own_environment():
-    lines = [line for line in shell_lines() if line.startswith("python3 -m venv .venv && .venv/bin/pip install ")]
+    lines = [line for line in shell_lines(README) if line.startswith("python3 -m venv .venv && .venv/bin/pip install ")]
     assert [line for line in lines if line.endswith("&& .venv/bin/statesize demo")]
     assert [line for line in lines if re.search(r"&& \.venv/bin/pytest( |$)", line)]
     assert all("-c constraints.txt" in line for line in lines)
@@ -65,21 +66,16 @@ def test_extras_in_commands_exist():
 
 
 def commands_with_flags() -> list[tuple[str, tuple[str, ...]]]:
-    """Each `statesize …` of the pages that has flags, split into the command's words and the flags."""
+    """Each `statesize command … --flag` of the pages, as the command's words and the flags."""
     found = set()
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        snippets = re.findall(r"`(statesize [^`\n]+)`", text) + re.findall(
-            r"^(?:\.venv/bin/)?(statesize .+)$", text, re.MULTILINE
-        )
-        for snippet in snippets:
+    for text in (page.read_text(encoding="utf-8") for page in PAGES):
+        spans = re.findall(r"`(statesize [^`\n]+)`", text)
+        lines = [line.rpartition("&& ")[2].removeprefix(".venv/bin/") for line in shell_lines(text)]
+        for snippet in [*spans, *(line for line in lines if line.startswith("statesize "))]:
             words = shlex.split(snippet)[1:]
-            flags = tuple(word.split("=")[0] for word in words if word.startswith("--"))
-            command = " ".join(
-                word
-                for word in words[: next((i for i, w in enumerate(words) if w.startswith("-")), 99)]
-                if word.islower()
-            )
+            flags = tuple(word for word in words if word.startswith("--"))
+            # The command is what comes before its arguments, which are files or in capitals.
+            command = " ".join(itertools.takewhile(str.isalpha, itertools.takewhile(str.islower, words)))
             found.add((command, flags))
     return sorted(found)
 
