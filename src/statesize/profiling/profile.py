@@ -11,6 +11,7 @@ from typing import Any, Self
 import pandas as pd
 import xarray as xr
 
+from statesize.errors import InputError
 from statesize.profiling.plot import ProfilePlot
 from statesize.profiling.store import load_tree, save_tree
 from statesize.profiling.summary import COLUMNS, long_form, summary_row
@@ -34,13 +35,34 @@ class Profile:
     @property
     def mixers(self) -> tuple[str, ...]:
         """Names of the mixers, in the order in which the model calls them."""
-        return tuple(str(name) for name in self.tree.children)
+        return tuple(self.tree.attrs["mixers"])
+
+    def mixer(self, name: str) -> xr.Dataset:
+        """What was measured of one mixer.
+
+        Args:
+            name: One of `mixers`.
+
+        Returns:
+            Dims sequence, head or channel, position, threshold, relative_threshold.
+
+        Raises:
+            InputError: If there is no such mixer.
+        """
+        if name not in self.mixers:
+            raise InputError(f"There is no mixer {name!r} in this profile; it holds {', '.join(self.mixers)}.")
+        return self.tree.children[name].to_dataset(inherit=False)
+
+    @property
+    def tokens(self) -> xr.Dataset:
+        """Token ids, tokens, special (booleans), each (sequence, token), and length (sequence)."""
+        return self.tree.to_dataset(inherit=False)
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Versions, digests and settings, and engine, kind, dtype and multiplicity of each mixer."""
         own = {str(key): value for key, value in self.tree.attrs.items()}
-        return own | {"mixers": {name: dict(self.tree[name].attrs) for name in self.mixers}}
+        return own | {"mixers": {name: dict(self.mixer(name).attrs) for name in self.mixers}}
 
     def summary(self) -> pd.DataFrame:
         """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads.
@@ -49,7 +71,7 @@ class Profile:
             Columns model, layer, kind, tss, average_entropy, average_relative_tolerance, total_entropy,
             total_relative_tolerance, norm, utilisation; the relative tolerance is the first of the profile.
         """
-        rows = [summary_row(self.tree[name], self.model, name) for name in self.mixers]
+        rows = [summary_row(self.mixer(name), self.model, name) for name in self.mixers]
         return pd.DataFrame(rows, columns=pd.Index(list(COLUMNS)))
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -59,7 +81,7 @@ class Profile:
             Columns model, layer, kind, sequence, head, position, token_id, token, metric, threshold, ess, lower,
             upper, norm, state_size, ceiling.
         """
-        frames = [long_form(self.tree[name], self.tree, self.model, name) for name in self.mixers]
+        frames = [long_form(self.mixer(name), self.tokens, self.model, name) for name in self.mixers]
         return pd.concat(frames, ignore_index=True)
 
     def to_xarray(self) -> xr.DataTree:

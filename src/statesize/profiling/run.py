@@ -109,6 +109,7 @@ def profile(
         {
             "schema": SCHEMA,
             "model": name or type(model).__name__,
+            "mixers": list(results.mixers),
             "versions": _versions(),
             "weights_sha256": weights_sha256(model),
             "tokens_sha256": tokens_sha256(results.sequences),

@@ -31,19 +31,19 @@ COLUMNS = {
 }
 
 
-def unit_dim(node: xr.Dataset | xr.DataTree) -> str:
+def unit_dim(node: xr.Dataset) -> str:
     """The dimension of a mixer's operators.
 
     Args:
-        node: A mixer's node.
+        node: A mixer's dataset.
 
     Returns:
         "head" or "channel".
     """
-    return "channel" if "channel" in node.dims else "head"
+    return "channel" if "channel" in node.sizes else "head"
 
 
-def utilisation_of(node: xr.Dataset | xr.DataTree) -> xr.DataArray:
+def utilisation_of(node: xr.Dataset) -> xr.DataArray:
     """Entropy-ESS as a share of its ceiling.
 
     Args:
@@ -58,7 +58,7 @@ def utilisation_of(node: xr.Dataset | xr.DataTree) -> xr.DataArray:
     return entropy.copy(data=shares.numpy())
 
 
-def summary_row(node: xr.Dataset | xr.DataTree, model: str, layer: str) -> dict[str, str | int | float]:
+def summary_row(node: xr.Dataset, model: str, layer: str) -> dict[str, str | int | float]:
     """One mixer's row of the summary.
 
     Args:
@@ -72,8 +72,7 @@ def summary_row(node: xr.Dataset | xr.DataTree, model: str, layer: str) -> dict[
     past = node["position"].values >= 1
     channels = node.sizes[unit_dim(node)] * int(node.attrs["multiplicity"])
     entropy = _mean(node["entropy"].values[:, :, past])
-    relative = node["relative_tolerance"].values[:, :, past]
-    relative = _mean(relative[..., 0]) if relative.shape[-1] else float("nan")
+    relative = next(iter(average(node, "relative_tolerance")), float("nan"))
     return {
         "model": model,
         "layer": layer,
@@ -88,12 +87,26 @@ def summary_row(node: xr.Dataset | xr.DataTree, model: str, layer: str) -> dict[
     }
 
 
+def average(node: xr.Dataset, metric: str) -> list[float]:
+    """Tolerance-ESS averaged over sequences, positions 1 … L−1 and heads.
+
+    Args:
+        node: A mixer's dataset.
+        metric: "tolerance" or "relative_tolerance".
+
+    Returns:
+        One number a threshold.
+    """
+    values = node[metric].values[:, :, node["position"].values >= 1]
+    return [_mean(values[..., index]) for index in range(values.shape[-1])]
+
+
 def _mean(values: NDArray[np.float32]) -> float:
     known = values[np.isfinite(values)]
     return float(known.mean(dtype=np.float64)) if known.size else float("nan")
 
 
-def long_form(node: xr.Dataset | xr.DataTree, root: xr.Dataset | xr.DataTree, model: str, layer: str) -> pd.DataFrame:
+def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.DataFrame:
     """One mixer as a table with one row for each sequence, head, position, metric and threshold.
 
     Args:
@@ -138,7 +151,7 @@ def long_form(node: xr.Dataset | xr.DataTree, root: xr.Dataset | xr.DataTree, mo
 
 
 def _metrics(
-    node: xr.Dataset | xr.DataTree,
+    node: xr.Dataset,
 ) -> list[tuple[str, float, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
     entropy = node["entropy"].values
     unknown = np.full_like(entropy, np.nan)

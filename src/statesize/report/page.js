@@ -48,14 +48,14 @@
     fill(choice.metric, Object.keys(layer().ess).map((key) => [key, data.metrics[key]]));
   };
 
-  const headRows = (curves, sequence, count) => {
+  const headRows = (curves, sequence) => {
     if (!curves.heads) return [];
     const bytes = Uint8Array.from(atob(curves.heads), (sign) => sign.charCodeAt(0));
     const { positions, units, unit } = layer();
     const start = sequence * units * positions.length;
     const rows = [];
     for (let head = 0; head < units; head += 1) {
-      for (let place = 0; place < count; place += 1) {
+      for (let place = 0; place < positions.length; place += 1) {
         const value = bytes[start + head * positions.length + place];
         if (value < 255) rows.push({ position: positions[place], head: `${unit} ${head}`, ess: value / 254 * curves.top });
       }
@@ -77,24 +77,25 @@
     const { tokens, special } = data.texts[model().text][sequence];
     const curves = ess[choice.metric.value];
     const rows = [];
-    const known = positions.filter((_, place) => curves.mean[sequence][place] !== null);
-    known.forEach((position, place) => {
-      const [value, top] = [curves.mean[sequence][place], ceiling[sequence][place]];
-      const left = (position + (known[place - 1] ?? position)) / 2;
-      const right = (position + (known[place + 1] ?? position)) / 2;
+    const places = positions.map((_, place) => place).filter((place) => curves.mean[sequence][place] !== null);
+    places.forEach((place, index) => {
+      const [position, value, top] = [positions[place], curves.mean[sequence][place], ceiling[sequence][place]];
+      const left = (position + (positions[places[index - 1]] ?? position)) / 2;
+      const right = (position + (positions[places[index + 1]] ?? position)) / 2;
       rows.push({ position, left, right, token: tokens[position], ess: value, ceiling: top, utilisation: top ? value / top : null,
         norm: norm[sequence][place] });
     });
     const borders = special.map((position) => ({ position, token: tokens[position] }));
     const spec = structuredClone(data.charts.positions);
     for (const part of spec.layer) {
+      if (window.innerWidth < 520) part.encoding.x.axis.tickCount = 5;
       part.encoding.color.scale.range = data.colours[dark.matches ? "dark" : "light"];
       if (part.encoding.y) part.encoding.y.scale = { type: choice.scale.value };
     }
     const caption = `${data.metrics[choice.metric.value]} of ${model().name}, ${layer().name}, sequence ${sequence + 1}`;
     byId("caption").textContent = caption;
     byId("context").replaceChildren("Point at the chart to read the text around a position.");
-    return draw("positions", spec, { positions: rows, borders, heads: headRows(curves, sequence, known.length) })
+    return draw("positions", spec, { positions: rows, borders, heads: headRows(curves, sequence) })
       .then((view) => view?.addEventListener("pointermove", (_, item) => {
         if (item?.datum?.position !== undefined) showContext(tokens, item.datum.position);
       }));

@@ -1,0 +1,66 @@
+"""`statesize demo`: the bundled models on bundled text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SEQUENCES = 4
+LENGTH = 256
+
+
+def demo(
+    *,
+    output: Path = Path("statesize-demo.html"),
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Profile the bundled models over bundled documents, print a table and write an HTML report.
+
+    Args:
+        output: The report.
+        json: Print one JSON document instead of the table.
+    """
+    from statesize import zoo
+    from statesize.cli.document import print_json, profile_document
+    from statesize.cli.progress import ProfileProgress, say
+    from statesize.cli.table import print_summary
+    from statesize.profiling import profile
+    from statesize.report import check_report_path, write_report
+
+    check_report_path(output)
+    inputs = demo_sequences()
+    profiles = []
+    with ProfileProgress() as progress:
+        for name in zoo.names():
+            model, tokenizer = zoo.load(name)
+            on_progress = progress.model(name, len(inputs))
+            profiles.append(profile(model, inputs, tokenizer=tokenizer, name=name, on_progress=on_progress))
+    write_report(profiles, output)
+    if json:
+        print_json({"schema": 1, "models": [profile_document(item, None) for item in profiles], "report": str(output)})
+    else:
+        print_summary(profiles)
+    say(f"Report: {output}")
+
+
+def demo_sequences() -> Tensor:
+    """Bundled documents, each followed by `<eos>`, cut into sequences that start with a document.
+
+    Returns:
+        Token ids, (SEQUENCES, LENGTH) int64.
+    """
+    import torch
+
+    from statesize import zoo
+    from statesize.tasks.text import encode
+
+    documents, tokenizer = zoo.documents(), zoo.tokenizer()
+    step = len(documents) // SEQUENCES
+    # A token has at least one byte, so twice LENGTH documents are never too few and nearly always far too many.
+    starts = [encode(documents[row * step : row * step + LENGTH], tokenizer)[:LENGTH] for row in range(SEQUENCES)]
+    return torch.stack(starts)
