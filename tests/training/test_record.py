@@ -1,0 +1,47 @@
+"""The JSONL log."""
+
+import json
+
+import pytest
+
+from statesize.errors import FileError
+from statesize.training.record import StepRecord, append_record, read_records, truncate_records
+
+
+def record(step, held_out=None):
+    return StepRecord(step, 1.5 / step, 0.01, 0.3, 96, 0.2, held_out)
+
+
+def test_records_come_back_one_a_line(tmp_path):
+    path, records = tmp_path / "log.jsonl", [record(1), record(2, {"loss": 1.0, "accuracy": 0.5}), record(3)]
+    for one in records:
+        append_record(path, one)
+    assert read_records(path) == records
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert "held_out" not in lines[0]
+
+
+def test_a_line_that_was_cut_off_ends_the_log(tmp_path):
+    path = tmp_path / "log.jsonl"
+    append_record(path, record(1))
+    with path.open("a") as stream:
+        stream.write('{"step": 2, "lo')
+    assert read_records(path) == [record(1)]
+
+
+def test_truncation_keeps_the_first_steps(tmp_path):
+    path = tmp_path / "log.jsonl"
+    for step in range(1, 6):
+        append_record(path, record(step))
+    truncate_records(path, 3)
+    assert [one.step for one in read_records(path)] == [1, 2, 3]
+    with pytest.raises(FileError, match="every step from 1 to 4"):
+        truncate_records(path, 4)
+
+
+def test_a_missing_log_is_named(tmp_path):
+    with pytest.raises(FileError, match=r"cannot read .*log\.jsonl"):
+        read_records(tmp_path / "log.jsonl")
+    with pytest.raises(FileError, match="cannot write"):
+        append_record(tmp_path / "no" / "log.jsonl", record(1))
