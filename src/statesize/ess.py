@@ -9,6 +9,7 @@ from torch import Tensor
 
 from statesize.errors import InputError
 from statesize.operators.validation import require_floating
+from statesize.spectra.effective_rank import effective_rank, largest
 
 
 def tolerance_ess(values: Tensor, tolerance: float | Sequence[float], relative: bool = False) -> Tensor:
@@ -56,15 +57,7 @@ def entropy_ess(values: Tensor) -> Tensor:
         tensor([2.0000, 0.0000])
     """
     require_floating("values", values)
-    scale = largest(values)
-    alive = scale > 0
-    scaled = values / torch.where(alive, scale, torch.ones_like(scale))[..., None]
-    total = scaled.sum(-1, keepdim=True)
-    p = scaled / torch.where(alive[..., None], total, torch.ones_like(total))
-    positive = p > 0
-    logarithm = torch.where(positive, p, torch.ones_like(p)).log()
-    entropy = -(p * logarithm).sum(-1)
-    return torch.where(alive, entropy.exp(), torch.zeros_like(entropy))
+    return effective_rank(values)
 
 
 def energy_ess(values: Tensor, epsilon: float) -> Tensor:
@@ -135,18 +128,6 @@ def utilisation(ess: Tensor, ceiling: Tensor) -> Tensor:
     """
     ratio = ess / ceiling.clamp(min=1)
     return torch.where(ceiling > 0, ratio, torch.full_like(ratio, torch.nan))
-
-
-def largest(values: Tensor) -> Tensor:
-    """σ_1, 0 where there are no values at all.
-
-    Args:
-        values: (..., r).
-
-    Returns:
-        (...).
-    """
-    return values.amax(-1) if values.shape[-1] else values.new_zeros(values.shape[:-1])
 
 
 def check_tolerances(name: str, tolerances: Tensor) -> None:

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.ess import ceiling, check_tolerances, entropy_ess, largest
+from statesize.ess import ceiling, check_tolerances
 from statesize.operators import Operator
-from statesize.spectra.bounds import count_bounds, entropy_bound
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.engine import OUTPUTS, choose_engine
-from statesize.spectra.factorisation import frobenius_norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,41 +104,33 @@ def measure(
     cut = make_cut(operator.length, positions, past, future)
     exact = operator.to(dtype=torch.float64)
     used = choose_engine(exact, cut, asked, engine)
-    spectrum = used.singular_values(exact, cut)
-    values, error = spectrum.values, spectrum.error_bound
-
-    tau = _thresholds("tolerances", tolerances, values)
-    rho = _thresholds("relative_tolerances", relative_tolerances, values)
-    at = torch.tensor(cut.positions, dtype=torch.int64, device=values.device)
-    limit = torch.tensor([min(cut.rows(i), cut.columns(i)) for i in cut.positions], device=values.device)
-    absolute = relative = (None, None, None)
-    if "counts" in asked:
-        absolute = _count(values, error, tau.expand(*error.shape, -1), limit)
-        top = largest(values)
-        relative = _count(values, error, rho * top[..., None], limit, rho)
-    entropy = entropy_error = None
-    if "entropy" in asked:
-        entropy = torch.where(largest(values) > error, entropy_ess(values), 0.0)
-        entropy_error = entropy_bound(values.detach(), error)
+    blocks = used.blocks(exact, cut)
+    device = blocks.error_bound.device
+    tau = _thresholds("tolerances", tolerances, device)
+    rho = _thresholds("relative_tolerances", relative_tolerances, device)
+    absolute = blocks.counts(tau) if "counts" in asked else None
+    relative = blocks.relative_counts(rho) if "counts" in asked else None
+    entropy, entropy_error = blocks.entropies(entropy_accuracy) if "entropy" in asked else (None, None)
+    at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
     state_size = exact.state_size()[at]
     return Measurement(
         positions=at,
         tolerances=tau,
         relative_tolerances=rho,
-        tolerance=absolute[0],
-        lower=absolute[1],
-        upper=absolute[2],
-        relative_tolerance=relative[0],
-        relative_lower=relative[1],
-        relative_upper=relative[2],
+        tolerance=absolute.count if absolute else None,
+        lower=absolute.lower if absolute else None,
+        upper=absolute.upper if absolute else None,
+        relative_tolerance=relative.count if relative else None,
+        relative_lower=relative.lower if relative else None,
+        relative_upper=relative.upper if relative else None,
         entropy=entropy,
         entropy_bound=entropy_error,
-        norm=frobenius_norm(values[..., None]),
-        values=values if "values" in asked else None,
+        norm=blocks.norms(),
+        values=blocks.singular_values() if "values" in asked else None,
         state_size=state_size,
         ceiling=ceiling(state_size, at, cut.length, past, future),
         engine=used.name,
-        error_bound=error,
+        error_bound=blocks.error_bound,
     )
 
 
@@ -167,7 +157,7 @@ def hankel_singular_values(operator: Operator, positions: Positions = None, engi
     """
     exact = operator.to(dtype=torch.float64)
     cut = make_cut(operator.length, positions)
-    return choose_engine(exact, cut, ("values",), engine).singular_values(exact, cut).values
+    return choose_engine(exact, cut, ("values",), engine).blocks(exact, cut).singular_values()
 
 
 def _asked(outputs: Sequence[str]) -> tuple[str, ...]:
@@ -178,17 +168,7 @@ def _asked(outputs: Sequence[str]) -> tuple[str, ...]:
     return asked
 
 
-def _thresholds(name: str, given: Sequence[float], values: Tensor) -> Tensor:
-    thresholds = torch.as_tensor(tuple(given), dtype=values.dtype, device=values.device)
+def _thresholds(name: str, given: Sequence[float], device: torch.device) -> Tensor:
+    thresholds = torch.as_tensor(tuple(given), dtype=torch.float64, device=device)
     check_tolerances(name, thresholds)
     return thresholds
-
-
-def _count(
-    values: Tensor, error: Tensor, threshold: Tensor, limit: Tensor, relative: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts above thresholds (..., P, K) and their bounds; a relative threshold is itself uncertain by ρ δ."""
-    counts = (values[..., None, :] > threshold[..., None]).sum(-1)
-    slack = error[..., None] if relative is None else error[..., None] * (1 + relative)
-    lower, upper = count_bounds(values, slack.expand(threshold.shape), threshold, limit)
-    return counts, lower, upper

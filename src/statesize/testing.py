@@ -108,8 +108,8 @@ class OperatorContract:
         able = [engine for engine in ENGINES.values() if engine.refusal(operator, cut, ("values",)) is None]
         assert able
         for engine in able:
-            spectrum = engine.singular_values(operator, cut)
-            self._compare(operator, spectrum.values, spectrum.error_bound)
+            blocks = engine.blocks(operator, cut)
+            self._compare(operator, blocks.singular_values(), blocks.error_bound)
 
     def test_state_size_bounds_the_rank(self) -> None:
         """TSS is (L,) int64 and no H_i has a higher rank than its ceiling."""

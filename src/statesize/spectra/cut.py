@@ -52,6 +52,11 @@ class Cut:
         rows, columns = self.rows(position), self.columns(position)
         return matrix[..., position : position + rows, position - columns : position]
 
+    def limits(self, device: torch.device | None = None) -> Tensor:
+        """min(rows, columns) of each block, (P,) int64: no rank can pass it."""
+        limits = [min(self.rows(i), self.columns(i)) for i in self.positions]
+        return torch.tensor(limits, dtype=torch.int64, device=device)
+
     def largest_rank(self) -> int:
         """The largest min(rows, columns) over the positions, 0 where there are none."""
         return max((min(self.rows(i), self.columns(i)) for i in self.positions), default=0)

@@ -35,5 +35,5 @@ def dense_singular_values(operator: Operator, cut: Cut) -> Spectrum:
         bounds.append(8 * max(cut.rows(i), cut.columns(i)) ** 0.5 * epsilon * sigma[..., 0].detach())
     if not values:
         empty = matrix.new_zeros((*matrix.shape[:-2], 0))
-        return Spectrum(empty[..., None], empty)
-    return Spectrum(torch.stack(values, -2), torch.stack(bounds, -1))
+        return Spectrum(empty[..., None], empty, cut.limits(matrix.device))
+    return Spectrum(torch.stack(values, -2), torch.stack(bounds, -1), cut.limits(matrix.device))

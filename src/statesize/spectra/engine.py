@@ -8,9 +8,9 @@ from typing import cast
 
 from statesize.errors import EngineError
 from statesize.operators import Operator, Recurrence
+from statesize.spectra.blocks import HankelBlocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.dense import dense_singular_values
-from statesize.spectra.spectrum import Spectrum
 from statesize.spectra.square_root import square_root_singular_values
 
 OUTPUTS = ("counts", "entropy", "values")
@@ -25,14 +25,14 @@ class Engine:
         gives: Which of the outputs it can compute.
         windows: Whether it can cut H_i by `past` and `future`.
         operators: The operator classes it works on.
-        singular_values: The algorithm.
+        blocks: The algorithm.
     """
 
     name: str
     gives: frozenset[str]
     windows: bool
     operators: tuple[type[Operator], ...]
-    singular_values: Callable[[Operator, Cut], Spectrum]
+    blocks: Callable[[Operator, Cut], HankelBlocks]
 
     def refusal(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why this engine cannot do it, or None."""
@@ -44,7 +44,7 @@ class Engine:
         return f"does not give {', '.join(missing)}" if missing else None
 
 
-def _square_root(operator: Operator, cut: Cut) -> Spectrum:
+def _square_root(operator: Operator, cut: Cut) -> HankelBlocks:
     return square_root_singular_values(cast("Recurrence", operator), cut)
 
 

@@ -43,7 +43,7 @@ def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
         parts.append(_propagate(real[torch.unravel_index(entries, shape)], cut))
     values = torch.cat([part.values for part in parts])
     bounds = torch.cat([part.error_bound for part in parts])
-    return Spectrum(values.reshape(*shape, *values.shape[1:]), bounds.reshape(*shape, bounds.shape[-1]))
+    return Spectrum(values.reshape(*shape, *values.shape[1:]), bounds.reshape(*shape, bounds.shape[-1]), parts[0].limit)
 
 
 def _propagate(real: Recurrence, cut: Cut) -> Spectrum:
@@ -70,14 +70,14 @@ def _propagate(real: Recurrence, cut: Cut) -> Spectrum:
 
     r = min(states, cut.largest_rank())
     bound = _error_bound(real, torch.stack(reach_norms, -1), torch.stack(observe_norms[::-1], -1))
+    limit = cut.limits(bound.device)
     if not wanted:
-        return Spectrum(bound.new_zeros((*real.batch_shape, 0, r)), bound[..., :0])
+        return Spectrum(bound.new_zeros((*real.batch_shape, 0, r)), bound[..., :0], limit)
     values = singular_values(torch.stack([products[i] for i in cut.positions], -3))[..., :r]
-    positions = torch.tensor(cut.positions, device=values.device)
-    limit = torch.minimum(positions, length - positions)
     # A block of fewer rows or columns than states has no further singular values; what is left there is round-off.
     values = values.masked_fill(torch.arange(r, device=values.device) >= limit[:, None], 0)
-    return Spectrum(values, bound[..., positions - 1])
+    positions = torch.tensor(cut.positions, device=values.device)
+    return Spectrum(values, bound[..., positions - 1], limit)
 
 
 def _error_bound(real: Recurrence, reach: Tensor, observe: Tensor) -> Tensor:
