@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,9 +101,10 @@ def profile(
     start = time.perf_counter()
     results = _Results()
     iterator, count = sequences(inputs, tokenizer)
-    for ids in iterator:
-        results.sequences.append(ids)
-        _measure_sequence(model, ids, layers, settings, results, count, on_progress)
+    with _one_thread():
+        for ids in iterator:
+            results.sequences.append(ids)
+            _measure_sequence(model, ids, layers, settings, results, count, on_progress)
     found = list(find_mixers(model)) if layers is None else list(results.mixers)
     tree = build_tree(results.sequences, results.mixers, settings.tolerances, settings.relative_tolerances, tokenizer)
     tree.attrs.update(
@@ -120,6 +122,18 @@ def profile(
         }
     )
     return Profile(tree)
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    # Thousands of small singular value problems: threads that wait for each other cost more than they give, and on
+    # a busy machine twenty times as much.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _positions(positions: int | Sequence[int] | None) -> int | tuple[int, ...] | None:

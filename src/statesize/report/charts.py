@@ -146,7 +146,7 @@ def profile_layers(profiles: Sequence[Profile]) -> alt.Chart:
         A chart with its data.
     """
     chart = layers_chart([profile.model for profile in profiles])
-    return chart.properties(width=480, datasets=alt.Datasets({"layers": layer_rows(profiles)}))
+    return chart.properties(width=480, datasets=alt.Datasets(layers=layer_rows(profiles)))
 
 
 def profile_positions(profile: Profile, layer: int | str, sequence: int, metric: str) -> alt.LayerChart:
@@ -174,7 +174,7 @@ def profile_positions(profile: Profile, layer: int | str, sequence: int, metric:
         raise InputError(f"sequence is {sequence}, but the profile holds {mixer.sizes['sequence']}.")
     datasets = position_rows(mixer, profile.tokens, sequence, metric)
     return positions_chart().properties(
-        width=640, title=f"{profile.model}, {name}: {METRICS[metric]}", datasets=alt.Datasets(datasets)
+        width=640, title=f"{profile.model}, {name}: {METRICS[metric]}", datasets=alt.Datasets(**datasets)
     )
 
 

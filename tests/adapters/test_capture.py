@@ -1,0 +1,242 @@
+"""Capture: which modules are mixers, what is kept and restored, and what is refused."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from statesize.adapters import capture, find_mixers
+from statesize.errors import InputError, ModelError
+from statesize.operators import Dense, Recurrence
+
+
+class LinearMixer(nn.Module):
+    """Linear attention of two heads, small enough to check by hand."""
+
+    kind = "la"
+    multiplicity = 3
+
+    def __init__(self, width=6, heads=2, size=3):
+        super().__init__()
+        self.heads, self.size = heads, size
+        self.projection = nn.Linear(width, heads * size * 3)
+        self.output = nn.Linear(heads * size, width)
+        self.dropout = nn.Dropout(0.5)
+
+    def parts(self, hidden):
+        shape = (*hidden.shape[:2], 3, self.heads, self.size)
+        return self.dropout(self.projection(hidden)).view(shape).permute(2, 0, 3, 1, 4)
+
+    def operator(self, hidden):
+        query, key, _ = self.parts(hidden)
+        return Recurrence(torch.ones(*key.shape[:-1], 1, dtype=key.dtype), key, query)
+
+    def forward(self, hidden):
+        query, key, value = self.parts(hidden)
+        return self.output(((query @ key.mT).tril() @ value).transpose(1, 2).flatten(2))
+
+
+class Model(nn.Module):
+    def __init__(self, layers=3):
+        super().__init__()
+        self.embedding = nn.Embedding(11, 6)
+        self.layers = nn.ModuleList(LinearMixer() for _ in range(layers))
+        self.broken = False
+
+    def forward(self, input_ids):
+        hidden = self.embedding(input_ids)
+        for layer in self.layers:
+            hidden += layer(hidden)
+        if self.broken:
+            raise KeyboardInterrupt
+        return hidden
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Model()
+
+
+@pytest.fixture
+def ids():
+    return torch.arange(18).reshape(2, 9) % 11
+
+
+def names(model, ids, layers):
+    return [captured.name for captured in capture(model, ids, layers)]
+
+
+def test_operators_are_those_of_each_mixers_input(model, ids):
+    model.eval()
+    inputs = {}
+    for name, mixer in find_mixers(model).items():
+        mixer.register_forward_pre_hook(lambda _, args, name=name: inputs.update({name: args[0].detach().clone()}))
+    with torch.no_grad():
+        model(ids)
+    captured = list(capture(model, ids))
+    assert [item.name for item in captured] == ["layers.0", "layers.1", "layers.2"]
+    for item, mixer in zip(captured, model.layers, strict=True):
+        assert (item.kind, item.multiplicity) == ("la", 3)
+        assert item.operator.batch_shape == (2, 2)
+        assert not item.operator.dense().requires_grad
+        torch.testing.assert_close(item.operator.dense(), mixer.operator(inputs[item.name]).dense())
+
+
+def test_kind_and_multiplicity_have_defaults(ids):
+    class Plain(nn.Module):
+        def operator(self, hidden):
+            return Dense(torch.eye(hidden.shape[1]).expand(hidden.shape[0], 1, -1, -1))
+
+        def forward(self, hidden):
+            return hidden
+
+    model = nn.Sequential(nn.Embedding(11, 4), Plain())
+    (captured,) = capture(model, ids)
+    assert (captured.name, captured.kind, captured.multiplicity) == ("1", "Plain", 1)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([1], ["layers.1"]),
+        ([-1, 0], ["layers.0", "layers.2"]),
+        (["layers.2", 0], ["layers.0", "layers.2"]),
+        (2, ["layers.2"]),
+        ("layers.1", ["layers.1"]),
+    ],
+)
+def test_layers_are_selected_by_index_or_name(model, ids, layers, expected):
+    assert names(model, ids, layers) == expected
+
+
+@pytest.mark.parametrize("layers", [[3], ["layers.9"], [-4], [1.5], [True], []])
+def test_a_wrong_layer_lists_the_mixers(model, ids, layers):
+    with pytest.raises(InputError, match=r"layers\.0, layers\.1, layers\.2"):
+        capture(model, ids, layers)
+
+
+def test_model_is_left_as_it_was(model, ids):
+    model.train()
+    model.layers[1].eval()
+    list(capture(model, ids))
+    assert [module.training for module in model.layers] == [True, False, True]
+    assert model.training
+    assert torch.is_grad_enabled()
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_model_is_left_as_it_was_after_an_interrupt(model, ids):
+    model.train()
+    model.broken = True
+    with pytest.raises(KeyboardInterrupt):
+        capture(model, ids)
+    assert all(module.training for module in model.modules())
+    assert torch.is_grad_enabled()
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_operators_are_built_in_eval_mode_and_without_gradients_outside(model, ids):
+    model.train()
+    first, again = next(capture(model, ids)), next(capture(model, ids))
+    assert torch.is_grad_enabled()
+    assert model.layers[0].training
+    # Dropout of one half would make these differ.
+    assert torch.equal(first.operator.dense(), again.operator.dense())
+
+
+def test_only_one_operator_is_alive_at_a_time(model, ids):
+    alive = []
+    for captured in capture(model, ids):
+        gc.collect()
+        assert not [reference for reference in alive if reference() is not None]
+        alive.append(weakref.ref(captured.operator))
+        del captured
+    assert len(alive) == 3
+
+
+def test_a_mixer_called_twice_is_captured_twice(ids):
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.mixer = nn.Embedding(11, 6), LinearMixer()
+
+        def forward(self, input_ids):
+            return self.mixer(hidden=self.mixer(self.embedding(input_ids)))
+
+    assert names(Shared(), ids, None) == ["mixer", "mixer@1"]
+
+
+def test_a_mixer_inside_a_mixer_is_part_of_it():
+    class Outer(LinearMixer):
+        def __init__(self):
+            super().__init__()
+            self.inner = LinearMixer()
+
+    assert list(find_mixers(nn.Sequential(Outer(), LinearMixer()))) == ["0", "1"]
+
+
+def test_a_model_that_is_itself_a_mixer_has_a_name():
+    assert list(find_mixers(LinearMixer())) == ["LinearMixer"]
+
+
+def test_no_mixer_says_what_to_do(ids):
+    with pytest.raises(ModelError, match=r"operator\(hidden\)"):
+        capture(nn.Sequential(nn.Embedding(11, 4), nn.Linear(4, 4)), ids)
+
+
+def test_a_selected_mixer_that_is_not_called_is_an_error(model, ids):
+    model.unused = LinearMixer()
+    assert len(names(model, ids, None)) == 3
+    with pytest.raises(ModelError, match="never called unused"):
+        capture(model, ids, ["unused"])
+
+
+def test_half_precision_is_refused(model, ids):
+    with pytest.raises(ModelError, match="bfloat16"):
+        capture(model.to(torch.bfloat16), ids)
+
+
+def test_nan_weights_name_layer_head_and_position(model, ids):
+    with torch.no_grad():
+        # The first key channel of head 1 of layers.1.
+        model.layers[1].projection.bias[9] = torch.nan
+    iterator = capture(model, ids)
+    next(iterator)
+    with pytest.raises(InputError, match=r"layers\.1 .*sequence, head, position.*index \(0, 1, 0, 0\)"):
+        next(iterator)
+
+
+def test_nan_in_an_operator_of_ones_own_names_layer_head_and_position(ids):
+    class Careless(Dense):
+        def __init__(self, matrix):
+            self.matrix = matrix
+
+    class Mixer(nn.Module):
+        def operator(self, hidden):
+            matrix = torch.zeros(hidden.shape[0], 2, hidden.shape[1], hidden.shape[1])
+            matrix[1, 1, 4, 2] = torch.inf
+            return Careless(matrix)
+
+        def forward(self, hidden):
+            return hidden
+
+    with pytest.raises(InputError, match=r"Mixer 1, sequence 1, head 1: .* first at position 4"):
+        next(capture(nn.Sequential(nn.Embedding(11, 4), Mixer()), ids))
+
+
+@pytest.mark.parametrize(
+    ("result", "message"), [(torch.eye(9), "Tensor"), (Dense(torch.eye(9)), "batch shape"), (None, "NoneType")]
+)
+def test_a_wrong_operator_is_refused(ids, result, message):
+    class Mixer(nn.Module):
+        def operator(self, hidden):
+            return result
+
+        def forward(self, hidden):
+            return hidden
+
+    with pytest.raises(ModelError, match=message):
+        next(capture(nn.Sequential(nn.Embedding(11, 4), Mixer()), ids))

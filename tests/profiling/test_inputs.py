@@ -1,0 +1,76 @@
+"""What a profile may be given."""
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from statesize.errors import InputError
+from statesize.profiling.inputs import sequences
+
+
+@pytest.fixture
+def tokenizer():
+    tokenizer = Tokenizer(models.WordLevel({"?": 0, "one": 1, "two": 2, "three": 3}, unk_token="?"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+def read(inputs, tokenizer=None):
+    iterator, count = sequences(inputs, tokenizer)
+    return [ids.tolist() for ids in iterator], count
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (torch.tensor([1, 2, 3]), [[1, 2, 3]]),
+        (torch.tensor([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        ([1, 2, 3], [[1, 2, 3]]),
+        ([[1, 2, 3], [4, 5]], [[1, 2, 3], [4, 5]]),
+        ([torch.tensor([1, 2]), torch.tensor([[3, 4], [5, 6]])], [[1, 2], [3, 4], [5, 6]]),
+        ([np.array([1, 2], dtype=np.int32)], [[1, 2]]),
+        ("one two three", [[1, 2, 3]]),
+        (["one two", "three one two"], [[1, 2], [3, 1, 2]]),
+        (["one two", [5, 6]], [[1, 2], [5, 6]]),
+    ],
+)
+def test_accepted(inputs, expected, tokenizer):
+    assert read(inputs, tokenizer) == (expected, len(expected))
+
+
+def test_an_iterator_is_read_only_as_far_as_it_is_used():
+    def endless():
+        while True:
+            yield [1, 2, 3]
+
+    iterator, count = sequences(endless())
+    assert next(iterator).tolist() == [1, 2, 3]
+    assert count is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([], "no sequence"),
+        ("", "Sequence 0 has 0 tokens"),
+        ("one", "Sequence 0 has 1 token;"),
+        ([[1, 2], [3]], "Sequence 1 has 1 token;"),
+        ([[1, 2], []], "Sequence 1 has 0 tokens"),
+        (torch.zeros(0, dtype=torch.long), "Sequence 0 has 0 tokens"),
+        (torch.zeros(2, 3), "float32"),
+        (torch.zeros(2, 3, dtype=torch.bool), "bool"),
+        (torch.zeros(2, 3, 4, dtype=torch.long), r"\(2, 3, 4\)"),
+        ([[1, -2]], "-2"),
+        ([{"a": 1}], "dict"),
+        ([[1, "two"]], "list"),
+    ],
+)
+def test_refused(inputs, message, tokenizer):
+    with pytest.raises(InputError, match=message):
+        read(inputs, tokenizer)
+
+
+def test_text_needs_a_tokenizer():
+    with pytest.raises(InputError, match="tokenizer"):
+        read("one two")

@@ -1,0 +1,102 @@
+"""The profile as users hold it."""
+
+import dataclasses
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+
+from statesize.errors import InputError
+from statesize.profiling.summary import COLUMNS
+
+
+def test_summary_is_the_mean_over_pairs_of_sequence_and_position(small_profile):
+    summary = small_profile.summary()
+    assert summary.columns.tolist() == list(COLUMNS)
+    assert summary["layer"].tolist() == ["layers.0.mixer", "layers.1.mixer"]
+    for row in summary.to_dict("records"):
+        mixer = small_profile.mixer(row["layer"])
+        entropy = mixer["entropy"].values.astype(float)
+        known = np.concatenate([entropy[0, :, 1:12].ravel(), entropy[1, :, 1:7].ravel()])
+        assert row["average_entropy"] == pytest.approx(known.mean())
+        # Two heads of four value channels each.
+        assert row["total_entropy"] == pytest.approx(8 * known.mean())
+        counts = mixer["relative_tolerance"].values[..., 0]
+        counts = np.concatenate([counts[0, :, 1:12].ravel(), counts[1, :, 1:7].ravel()])
+        assert row["average_relative_tolerance"] == pytest.approx(counts.mean())
+        assert row["total_relative_tolerance"] == pytest.approx(8 * counts.mean())
+        ceilings = [np.minimum(3, np.minimum(np.arange(1, n), n - np.arange(1, n))) for n in (12, 7)]
+        shares = np.concatenate(
+            [(entropy[0, :, 1:12] / ceilings[0]).ravel(), (entropy[1, :, 1:7] / ceilings[1]).ravel()]
+        )
+        assert row["utilisation"] == pytest.approx(shares.mean())
+        assert (row["model"], row["kind"], row["tss"]) == ("tiny <gla>", "gla", 3)
+
+
+def test_long_form_has_one_row_a_number(small_profile):
+    frame = small_profile.to_dataframe()
+    # Two mixers and heads, 12 + 7 positions, entropy and two thresholds of either tolerance.
+    assert len(frame) == 2 * 2 * (12 + 7) * 5
+    assert not frame["ess"].isna().any()
+    rows = frame.query("layer == 'layers.1.mixer' and sequence == 1 and head == 0 and position == 3")
+    assert set(rows["metric"]) == {"entropy", "tolerance", "relative_tolerance"}
+    mixer = small_profile.mixer("layers.1.mixer")
+    entropy = rows[rows["metric"] == "entropy"].iloc[0]
+    assert entropy["ess"] == mixer["entropy"].values[1, 0, 3]
+    assert np.isnan(entropy["threshold"])
+    assert (entropy["token_id"], entropy["token"]) == (1, "1")
+    tolerance = rows[(rows["metric"] == "tolerance") & (rows["threshold"] == 0.1)].iloc[0]
+    assert tolerance["ess"] == mixer["tolerance"].values[1, 0, 3, 1]
+    assert tolerance["lower"] <= tolerance["ess"] <= tolerance["upper"]
+
+
+def test_ess_lies_between_zero_and_the_ceiling(small_profile):
+    frame = small_profile.to_dataframe()
+    assert (frame["ess"] >= 0).all()
+    assert (frame["ess"] <= frame["ceiling"] * (1 + 1e-6)).all()
+
+
+def test_frozen_and_the_copy_is_a_copy(small_profile):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        small_profile.tree = None
+    copy = small_profile.to_xarray()
+    copy["layers.0.mixer"]["entropy"].values[:] = -1
+    assert (np.nan_to_num(small_profile.mixer("layers.0.mixer")["entropy"].values) >= 0).all()
+
+
+def test_html_representation_is_escaped(small_profile):
+    text = small_profile._repr_html_()
+    assert "<table" in text
+    assert "tiny &lt;gla&gt;" in text
+    assert "<gla>" not in text
+    assert repr(small_profile) == "Profile(model='tiny <gla>', sequences=2, mixers=2)"
+
+
+def test_unknown_mixer_lists_those_there(small_profile):
+    with pytest.raises(InputError, match=r"layers\.0\.mixer, layers\.1\.mixer"):
+        small_profile.mixer("layers.7")
+
+
+def test_charts(small_profile):
+    positions = small_profile.plot.positions(layer=-1, sequence=1, metric="relative_tolerance").to_dict()
+    assert len(positions["datasets"]["positions"]) == 7
+    assert len(positions["datasets"]["heads"]) == 14
+    layers = small_profile.plot.layers()
+    assert isinstance(layers, alt.Chart)
+    rows = pd.DataFrame(layers.to_dict()["datasets"]["layers"])
+    assert rows["short"].tolist() == ["0", "1"]
+    np.testing.assert_allclose(rows["utilisation"], small_profile.summary()["utilisation"], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"layer": 2}, {"layer": "none"}, {"sequence": 2}, {"sequence": -1}, {"metric": "energy"}]
+)
+def test_charts_of_what_is_not_there(small_profile, arguments):
+    with pytest.raises(InputError):
+        small_profile.plot.positions(**arguments)
+
+
+def test_report(small_profile, tmp_path):
+    path = small_profile.to_html(tmp_path / "report.html")
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -1,0 +1,195 @@
+"""Profiles against the definition, sequence by sequence."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
+
+from statesize.adapters import capture
+from statesize.errors import EngineError, InputError
+from statesize.measurement import measure
+from statesize.operators import Recurrence, SoftmaxAttention
+from statesize.profiling import profile
+from statesize.profiling.run import tokens_sha256, weights_sha256
+
+
+class Decay(nn.Module):
+    kind = "decay"
+
+    def __init__(self, width, heads, size):
+        super().__init__()
+        self.heads, self.size, self.multiplicity = heads, size, 5
+        self.projection = nn.Linear(width, 2 * heads * size)
+
+    def operator(self, hidden):
+        key, query = self.projection(hidden).view(*hidden.shape[:2], 2, self.heads, self.size).permute(2, 0, 3, 1, 4)
+        return Recurrence(torch.full((*key.shape[:-1], 1), 0.9, dtype=key.dtype), key, query)
+
+    def forward(self, hidden):
+        return hidden.cumsum(1) / hidden.shape[1]
+
+
+class Attention(Decay):
+    kind = "attention"
+
+    def operator(self, hidden):
+        key, query = self.projection(hidden).view(*hidden.shape[:2], 2, self.heads, self.size).permute(2, 0, 3, 1, 4)
+        return SoftmaxAttention(query, key, self.size**-0.5)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.first, self.second = Decay(8, 2, 3), Attention(8, 3, 4)
+
+    def forward(self, input_ids):
+        return self.second(self.first(self.embedding(input_ids)))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(1)
+    return Model()
+
+
+LONG, SHORT = list(range(14)), [3, 1, 4, 1, 5, 9]
+
+
+def test_every_number_is_that_of_measure(model):
+    result = profile(model, [LONG, SHORT], tolerances=(1e-3, 1e-1), relative_tolerances=(1e-2,))
+    assert result.mixers == ("first", "second")
+    for sequence, ids in enumerate([LONG, SHORT]):
+        for captured in capture(model, torch.tensor([ids])):
+            expected = measure(captured.operator, (1e-3, 1e-1), (1e-2,), engine="dense")
+            mixer = result.mixer(captured.name)
+            past, beyond = slice(1, len(ids)), slice(len(ids), None)
+            for name in ("entropy", "tolerance", "lower", "upper", "relative_tolerance", "norm"):
+                values = mixer[name].values[sequence]
+                np.testing.assert_allclose(values[:, past], getattr(expected, name)[0].numpy(), rtol=1e-5, atol=1e-6)
+                assert (values[:, 0] == 0).all()
+                assert np.isnan(values[:, beyond]).all()
+            for name in ("state_size", "ceiling"):
+                values = mixer[name].values[sequence]
+                np.testing.assert_array_equal(values[past], getattr(expected, name).numpy())
+                assert values[0] == 0
+                assert np.isnan(values[beyond]).all()
+
+
+def test_dims_coordinates_and_attributes(model):
+    result = profile(model, [LONG, SHORT], tolerances=(1e-3, 1e-1), name="small")
+    mixer = result.mixer("second")
+    assert mixer["tolerance"].dims == ("sequence", "head", "position", "threshold")
+    assert mixer["tolerance"].shape == (2, 3, 14, 2)
+    assert mixer["position"].values.tolist() == LONG
+    assert mixer["threshold"].values.tolist() == [1e-3, 1e-1]
+    assert (mixer.attrs["kind"], mixer.attrs["multiplicity"], mixer.attrs["dtype"]) == ("attention", 5, "float32")
+    assert mixer.attrs["engine"] == "dense"
+    attributes = result.attributes
+    assert attributes["model"] == "small"
+    assert attributes["schema"] == 1
+    assert attributes["tolerances"] == [1e-3, 1e-1]
+    assert set(attributes["versions"]) == {"statesize", "torch", "numpy", "python"}
+    assert attributes["weights_sha256"] == weights_sha256(model)
+    assert attributes["tokens_sha256"] == tokens_sha256([torch.tensor(LONG), torch.tensor(SHORT)])
+    assert attributes["skipped"] == {}
+    assert result.tokens["length"].values.tolist() == [14, 6]
+    assert result.tokens["token_ids"].values[1].tolist() == [*SHORT, *[-1] * 8]
+
+
+def test_one_channel_an_operator_is_called_channel(model):
+    model.first.multiplicity = 1
+    assert profile(model, LONG).mixer("first")["entropy"].dims == ("sequence", "channel", "position")
+
+
+def test_tokens_and_special_tokens_are_kept(model):
+    tokenizer = Tokenizer(models.WordLevel({"?": 0, "one": 1, "two": 2}, unk_token="?"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(["<eos>"])
+    result = profile(model, ["one two <eos> one", "two two"], tokenizer=tokenizer)
+    assert result.tokens["tokens"].values.tolist() == [["one", "two", "<eos>", "one"], ["two", "two", "", ""]]
+    assert result.tokens["special"].values.tolist() == [[False, False, True, False], [False] * 4]
+
+
+def test_positions_are_a_number_or_a_list(model):
+    assert profile(model, LONG, positions=4).mixer("first")["position"].values.tolist() == [0, 1, 5, 9, 13]
+    chosen = profile(model, [LONG, SHORT], positions=[0, 2, 9]).mixer("first")
+    assert chosen["position"].values.tolist() == [0, 2, 9]
+    entropy = chosen["entropy"].values
+    assert np.isfinite(entropy[:, :, :2]).all()
+    assert np.isnan(entropy[1, :, 2]).all()
+
+
+def test_layers_and_progress(model):
+    told = []
+    result = profile(model, iter([LONG, SHORT]), layers=["second"], on_progress=told.append)
+    assert result.mixers == ("second",)
+    assert [(step.sequence, step.sequences, step.mixer, step.mixers, step.name) for step in told] == [
+        (0, None, 0, 1, "second"),
+        (1, None, 0, 1, "second"),
+    ]
+
+
+def test_a_mixer_that_is_not_called_is_told(model):
+    model.third = Decay(8, 1, 2)
+    assert list(profile(model, LONG).attributes["skipped"]) == ["third"]
+
+
+def test_batches_do_not_matter(model):
+    together = profile(model, torch.tensor([LONG, LONG[::-1]])).mixer("second")["entropy"].values
+    apart = profile(model, LONG[::-1]).mixer("second")["entropy"].values
+    np.testing.assert_array_equal(together[1], apart[0])
+
+
+def test_threads_and_mode_are_restored_after_an_interrupt(model):
+    threads = torch.get_num_threads()
+    model.train()
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        profile(model, LONG, on_progress=stop)
+    assert torch.get_num_threads() == threads
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+def test_ids_beyond_the_vocabulary(model):
+    with pytest.raises(InputError, match="ids up to 99"):
+        profile(model, [1, 99, 2])
+
+
+@pytest.mark.parametrize("positions", [0, -2, [], [0], [-1]])
+def test_wrong_positions(model, positions):
+    with pytest.raises(InputError, match="positions"):
+        profile(model, LONG, positions=positions)
+
+
+def test_unknown_engine(model):
+    with pytest.raises(EngineError, match="fastest"):
+        profile(model, LONG, engine="fastest")
+
+
+def test_an_overflowing_operator_names_layer_head_and_position(model):
+    class Overflow(Decay):
+        def operator(self, hidden):
+            ones = torch.ones(hidden.shape[0], 2, hidden.shape[1], 1, dtype=torch.float64)
+            growth = ones.clone()
+            growth[:, 1] = 1e200
+            return Recurrence(growth, ones, ones)
+
+    model.second = Overflow(8, 2, 3)
+    with pytest.raises(InputError, match=r"second.*head 1.*position \d"):
+        profile(model, LONG)
+
+
+def test_digests_notice_a_changed_weight_and_where_sequences_end(model):
+    before = weights_sha256(model)
+    with torch.no_grad():
+        model.first.projection.bias[0] += math.ulp(1.0) * 2**30
+    assert weights_sha256(model) != before
+    assert tokens_sha256([torch.tensor([1, 2, 3])]) != tokens_sha256([torch.tensor([1, 2]), torch.tensor([3])])
