@@ -86,7 +86,9 @@
         norm: norm[sequence][place] });
     });
     const borders = special.map((position) => ({ position, token: tokens[position] }));
+    const datasets = { positions: rows, borders, heads: headRows(curves, sequence) };
     const spec = structuredClone(data.charts.positions);
+    spec.layer = spec.layer.filter((part) => datasets[part.data.name].length);
     for (const part of spec.layer) {
       if (window.innerWidth < 520) part.encoding.x.axis.tickCount = 5;
       part.encoding.color.scale.range = data.colours[dark.matches ? "dark" : "light"];
@@ -95,7 +97,13 @@
     const caption = `${data.metrics[choice.metric.value]} of ${model().name}, ${layer().name}, sequence ${sequence + 1}`;
     byId("caption").textContent = caption;
     byId("context").replaceChildren("Point at the chart to read the text around a position.");
-    return draw("positions", spec, { positions: rows, borders, heads: headRows(curves, sequence) })
+    if (!rows.length) {
+      views.positions?.result?.finalize();
+      byId("positions").replaceChildren();
+      byId("context").textContent = "Nothing was measured in this sequence.";
+      return Promise.resolve();
+    }
+    return draw("positions", spec, datasets)
       .then((view) => view?.addEventListener("pointermove", (_, item) => {
         if (item?.datum?.position !== undefined) showContext(tokens, item.datum.position);
       }));

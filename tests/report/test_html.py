@@ -1,0 +1,143 @@
+"""The report's page: self-contained, escaped, and the same bytes for the same profiles."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from statesize.errors import FileError, InputError
+from statesize.report import check_report_path, write_report
+from statesize.report.html import render
+
+
+class Page(HTMLParser):
+    """Tags, scripts and text of a page, read as a browser reads them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts, self.text, self._inside = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append((dict(attributes), ""))
+
+    def handle_endtag(self, tag):
+        self._inside = None
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            attributes, script = self.scripts[-1]
+            self.scripts[-1] = (attributes, script + data)
+        else:
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def text(hostile_profile):
+    return render([hostile_profile])
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def test_policy_names_exactly_the_scripts_that_are_there(page):
+    (policy,) = [
+        attributes["content"]
+        for tag, attributes in page.tags
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+    directives = dict(directive.split(None, 1) for directive in policy.split(";") if directive.strip())
+    assert directives["default-src"] == "'none'"
+    assert "unsafe" not in directives["script-src"]
+    scripts = [script for attributes, script in page.scripts if "type" not in attributes]
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert directives["script-src"].split() == [f"'sha256-{digest}'" for digest in digests]
+
+
+def test_nothing_is_loaded(page):
+    for tag, attributes in page.tags:
+        assert tag not in {"iframe", "object", "embed", "base", "img", "audio", "video"}
+        assert "src" not in attributes
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+        assert not [name for name in attributes if name.startswith("on")]
+
+
+def test_names_and_tokens_stay_text(page, hostile_profile):
+    # The name is a tag that would run a script; all that is left of it is text.
+    assert hostile_profile.model in "".join(page.text)
+    assert [tag for tag, _ in page.tags].count("script") == 3
+    assert "img" not in {tag for tag, _ in page.tags}
+
+
+def test_data_is_the_profile(page, hostile_profile):
+    data = json.loads(page.scripts[0][1])
+    (text,) = data["texts"].values()
+    assert text[0]["tokens"] == hostile_profile.tokens["tokens"].values[0].tolist()
+    assert text[0]["special"] == [8]
+    assert len(text[1]["tokens"]) == 8
+    layer = data["models"][0]["layers"][1]
+    mixer = hostile_profile.mixer("layers.1.mixer")
+    means = mixer["entropy"].values[0].mean(0)
+    assert layer["ess"]["entropy"]["mean"][0] == pytest.approx(means, rel=1e-3)
+    assert layer["ceiling"][1][8:] == [None] * 9
+    heads = list(base64.b64decode(layer["ess"]["entropy"]["heads"]))
+    values = mixer["entropy"].values.ravel()
+    for byte, value in zip(heads, values, strict=True):
+        if value != value:
+            assert byte == 255
+        else:
+            assert byte / 254 * layer["ess"]["entropy"]["top"] == pytest.approx(value, abs=0.01)
+
+
+def test_table_has_every_layer_and_definition(page, hostile_profile):
+    text = " ".join(page.text)
+    for layer in hostile_profile.mixers:
+        assert layer in text
+    for heading in ("TSS", "Average ESS, entropy", "Total ESS, relative tolerance", "Norm", "Utilisation"):
+        assert text.count(heading) >= 2
+    assert "0.01 times" in text
+    for digest in ("weights_sha256", "tokens_sha256"):
+        assert hostile_profile.attributes[digest] in text
+    assert not re.search(r"\b(nan|NaN|None|inf)\b", text)
+
+
+def test_placeholders_are_filled(text):
+    body = text[text.index("<body>") : text.index('<script type="application/json"')]
+    assert "<!--" not in body
+
+
+def test_same_profiles_same_bytes(text, hostile_profile):
+    assert render([hostile_profile]) == text
+
+
+def test_file_is_replaced_whole(hostile_profile, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    assert write_report([hostile_profile], path) == path
+    assert path.read_text(encoding="utf-8").endswith("</html>\n")
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="is a folder"):
+        check_report_path(tmp_path)
+    for path in (tmp_path / "missing" / "report.html", tmp_path / "file" / "report.html"):
+        with pytest.raises(FileError, match="cannot be written"):
+            check_report_path(path)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_no_profile(tmp_path):
+    with pytest.raises(InputError, match="at least one"):
+        write_report([], tmp_path / "report.html")
