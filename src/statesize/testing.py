@@ -111,6 +111,30 @@ class OperatorContract:
             blocks = engine.blocks(operator, cut)
             self._compare(operator, blocks.singular_values(), blocks.error_bound)
 
+    def test_every_engine_certifies_what_the_definition_counts(self) -> None:
+        """Counts and entropies of each engine and of the definition lie within their bounds of each other."""
+        operator = self.sample(seed=4)
+        cut = make_cut(operator.length)
+        plain = ENGINES["dense"].blocks(operator, cut)
+        largest = float(plain.singular_values().max())
+        tau = torch.tensor([0.3, 1e-2, 1e-5], dtype=torch.float64) * largest
+        rho = torch.tensor([0.5, 1e-3], dtype=torch.float64)
+        entropy, entropy_error = plain.entropies(1e-3)
+        for engine in ENGINES.values():
+            if engine.refusal(operator, cut, ("counts", "entropy")) is None:
+                blocks = engine.blocks(operator, cut)
+                for found, expected in (
+                    (blocks.counts(tau), plain.counts(tau)),
+                    (blocks.relative_counts(rho), plain.relative_counts(rho)),
+                ):
+                    assert bool((found.lower <= expected.upper).all()), engine.name
+                    assert bool((expected.lower <= found.upper).all()), engine.name
+                    assert bool((found.lower <= found.count).all()), engine.name
+                    assert bool((found.count <= found.upper).all()), engine.name
+                close, error = blocks.entropies(1e-3)
+                assert bool(((close - entropy).abs() <= error + entropy_error).all()), engine.name
+                torch.testing.assert_close(blocks.norms(), plain.norms(), rtol=1e-9, atol=1e-12 * largest)
+
     def test_state_size_bounds_the_rank(self) -> None:
         """TSS is (L,) int64 and no H_i has a higher rank than its ceiling."""
         operator = self.sample()

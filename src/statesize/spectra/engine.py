@@ -9,6 +9,7 @@ from typing import cast
 from statesize.errors import EngineError
 from statesize.operators import Operator, Recurrence
 from statesize.spectra.blocks import HankelBlocks
+from statesize.spectra.chunked import chunked_blocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.dense import dense_singular_values
 from statesize.spectra.square_root import square_root_singular_values
@@ -48,11 +49,16 @@ def _square_root(operator: Operator, cut: Cut) -> HankelBlocks:
     return square_root_singular_values(cast("Recurrence", operator), cut)
 
 
+def _chunked(operator: Operator, cut: Cut) -> HankelBlocks:
+    return chunked_blocks(cast("Recurrence", operator), cut)
+
+
 ENGINES = {
     engine.name: engine
     for engine in (
         Engine("dense", frozenset(OUTPUTS), True, (Operator,), dense_singular_values),
         Engine("square_root", frozenset(OUTPUTS), False, (Recurrence,), _square_root),
+        Engine("chunked", frozenset(("counts", "entropy")), False, (Recurrence,), _chunked),
     )
 }
 
@@ -74,8 +80,10 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
     """
     able = {key: engine for key, engine in ENGINES.items() if engine.refusal(operator, cut, outputs) is None}
     if name == "auto":
-        faster = "square_root" in able and int(operator.state_size().max()) < operator.length / 2
-        return ENGINES["square_root" if faster else "dense"]
+        states = int(operator.state_size().max())
+        if "chunked" in able and states >= 32 and operator.length >= 16 * states:
+            return able["chunked"]
+        return able["square_root"] if "square_root" in able and states < operator.length / 2 else able["dense"]
     if name not in ENGINES:
         raise EngineError(f"no engine is called {name!r}; choose from auto, {', '.join(ENGINES)}")
     if name not in able:

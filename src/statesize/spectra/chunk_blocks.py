@@ -1,0 +1,175 @@
+"""Counts and entropies of bordered chunks, each certified, with singular values where a certificate fails."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from statesize.errors import EngineError
+from statesize.spectra.blocks import Counts, HankelBlocks
+from statesize.spectra.bordered import BorderedChunks
+from statesize.spectra.bounds import count_bounds, entropy_bound
+from statesize.spectra.cut import Cut
+from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.quadrature import entropies, rule_for
+
+# Evaluations of the inertia a chunk before the positions that are still undecided get their singular values.
+_ROUNDS = 12
+# Decompositions held at once when singular values are needed after all.
+_SPECTRA_AT_ONCE = 512
+
+
+class ChunkBlocks(HankelBlocks):
+    """The blocks H_i of bordered chunks.
+
+    Args:
+        chunks: In the order of the flattened batch, then of the positions.
+        batch_shape: Batch shape of the operator.
+        cut: Which blocks, not windowed.
+        rank: A bound on the rank of every H_i.
+    """
+
+    def __init__(self, chunks: BorderedChunks, batch_shape: torch.Size, cut: Cut, rank: int) -> None:
+        device = chunks.inside.device
+        b = chunks.width
+        self._chunks = chunks
+        self._shape = batch_shape
+        self._positions = torch.tensor(cut.positions, dtype=torch.int64, device=device)
+        count = -(-cut.length // b)
+        position = torch.arange(count * b, device=device).reshape(count, b)
+        limit = torch.minimum(position, cut.length - position).clamp(0, rank)
+        wanted = torch.isin(position, self._positions)
+        entries = batch_shape.numel()
+        self._limit, self._wanted = limit.repeat(entries, 1), wanted.repeat(entries, 1)
+        roundoff = 8 * (b + chunks.core.shape[-1]) * torch.finfo(chunks.inside.dtype).eps * chunks.norm_bound()
+        self._error = (chunks.error + roundoff)[:, None]
+        self._top: tuple[Tensor, Tensor] | None = None
+        self.error_bound = self._at_positions(self._error.expand_as(self._limit))
+
+    def norms(self) -> Tensor:
+        """‖H_i‖_F, (..., P)."""
+        return self._at_positions(self._chunks.squared_norms().sqrt())
+
+    def counts(self, thresholds: Tensor) -> Counts:
+        """#{σ > τ} for absolute thresholds (K,)."""
+        even = torch.ones_like(self._limit, dtype=thresholds.dtype)
+        return self._gathered([self._bracketed(tau * even, tau * even) for tau in thresholds])
+
+    def relative_counts(self, ratios: Tensor) -> Counts:
+        """#{σ > ρ σ_1} for ratios (R,)."""
+        if not ratios.numel() or not self._wanted.any():
+            none = torch.zeros_like(self._limit)
+            return self._gathered([(none, none, none)] * ratios.numel())
+        low, high = self._largest()
+        return self._gathered([self._bracketed(rho * low, rho * high, float(rho)) for rho in ratios])
+
+    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
+        """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
+        squared = self._chunks.squared_norms()
+        bound = self._chunks.norm_bound()
+        rule = rule_for(accuracy, int(self._limit.max()) if self._limit.numel() else 0)
+        scale = torch.where(bound > 0, bound, torch.ones_like(bound))
+        ess, error = entropies(rule, self._chunks.log_determinants, squared, scale, self._limit, self._error)
+        empty = squared.sqrt() <= self._error
+        ess, error = (torch.where(empty, torch.zeros_like(part), part) for part in (ess, error))
+        chunk, offset = (self._wanted & ~(error <= accuracy * ess) & ~empty).nonzero(as_tuple=True)
+        for part in range(0, chunk.shape[0], _SPECTRA_AT_ONCE):
+            at = chunk[part : part + _SPECTRA_AT_ONCE], offset[part : part + _SPECTRA_AT_ONCE]
+            values, delta = self._chunks.spectra(*at), self._error[at[0], 0]
+            exact = torch.where(values[:, 0] > delta, effective_rank(values), 0.0)
+            ess, error = ess.index_put(at, exact), error.index_put(at, entropy_bound(values, delta))
+        return self._at_positions(ess), self._at_positions(error)
+
+    def singular_values(self) -> Tensor:
+        """Not given by this engine.
+
+        Raises:
+            EngineError: Always.
+        """
+        raise EngineError("chunks give counts and entropies; for all singular values use dense or square_root")
+
+    def _bracketed(self, low: Tensor, high: Tensor, ratio: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        # Counts above thresholds known to lie in [low, high], (N, b), with their bounds; a threshold is the same at all
+        # positions, or the ratio times σ_1.
+        lower, upper = torch.zeros_like(self._limit), self._limit.clone()
+        first = self._error.squeeze(-1) * 2
+        gap = {1: first, -1: first}
+        for attempt in range(_ROUNDS):
+            side = 1 if attempt % 2 == 0 else -1
+            open_ = self._wanted & (lower < upper)
+            active = open_.any(-1).nonzero().squeeze(-1)
+            if not active.numel():
+                break
+            shift = _target(low if side < 0 else high, open_, side, attempt)[active] + side * gap[side][active]
+            possible = shift > 0
+            active, shift = active[possible], shift[possible]
+            if not active.numel():
+                continue
+            found, uncertainty = self._chunks.at(active).counts(shift)
+            reach = uncertainty + self._error[active]
+            above = high[active] <= shift[:, None] - reach
+            below = low[active] >= shift[:, None] + reach
+            lower[active] = torch.where(above, torch.maximum(lower[active], found), lower[active])
+            upper[active] = torch.where(below, torch.minimum(upper[active], found), upper[active])
+            needed = torch.where(open_[active] & torch.isfinite(reach), reach, 0).amax(-1)
+            gap[side] = gap[side].index_put((active,), torch.maximum(gap[side][active], 1.5 * needed))
+        return self._decided(high, ratio, lower, upper)
+
+    def _decided(
+        self, threshold: Tensor, ratio: float | None, lower: Tensor, upper: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Singular values for the positions whose count is still open."""
+        count = lower.clone()
+        chunk, offset = (self._wanted & (lower != upper)).nonzero(as_tuple=True)
+        for part in range(0, chunk.shape[0], _SPECTRA_AT_ONCE):
+            at = chunk[part : part + _SPECTRA_AT_ONCE], offset[part : part + _SPECTRA_AT_ONCE]
+            values = self._chunks.spectra(*at)
+            exact = (threshold[at] if ratio is None else ratio * values[:, 0])[:, None]
+            slack = self._error[at[0]] * (1 if ratio is None else 1 + ratio)
+            least, most = count_bounds(values, slack, exact, self._limit[at])
+            count[at] = torch.minimum((values > exact).sum(-1), self._limit[at])
+            lower[at], upper[at] = least.squeeze(-1), most.squeeze(-1)
+        return count, lower, upper
+
+    def _largest(self) -> tuple[Tensor, Tensor]:
+        """σ_1 of every position between two numbers, (N, b): a Rayleigh quotient and a shift that no σ exceeds."""
+        if self._top is None:
+            low = self._chunks.rayleigh_quotients()
+            high = self._chunks.norm_bound()[:, None].expand_as(low).clone()
+            for quantile, factor in ((1.0, 1.05), (1.0, 1.002), (0.8, 1.002), (0.6, 1.002), (0.4, 1.002), (0.2, 1.002)):
+                shift = factor * torch.quantile(low, quantile, dim=-1).clamp(min=torch.finfo(low.dtype).tiny)
+                found, uncertainty = self._chunks.counts(shift)
+                certain = shift[:, None] + uncertainty + self._error
+                high = torch.where((found == 0) & (certain < high), certain, high)
+            self._top = (low - self._error).clamp(min=0), torch.maximum(high, low)
+        return self._top
+
+    def _gathered(self, found: list[tuple[Tensor, Tensor, Tensor]]) -> Counts:
+        shape = (*self._shape, self._positions.shape[0], len(found))
+        if not found:
+            return Counts(*(self._limit.new_zeros(shape) for _ in range(3)))
+        parts = [torch.stack([self._at_positions(part) for part in column], -1) for column in zip(*found, strict=True)]
+        return Counts(*parts)
+
+    def _at_positions(self, everywhere: Tensor) -> Tensor:
+        """(N, b) at all positions of all chunks to (..., P)."""
+        entries = self._shape.numel()
+        count = everywhere.shape[0] // entries if entries else 0
+        flat = (
+            everywhere.reshape(*self._shape, count * everywhere.shape[-1])
+            if entries
+            else everywhere.new_zeros((*self._shape, int(self._positions.max()) + 1 if self._positions.numel() else 0))
+        )
+        return flat[..., self._positions]
+
+
+def _target(bounds: Tensor, open_: Tensor, side: int, attempt: int) -> Tensor:
+    """Where to look next in each chunk, (N,): the outermost open threshold first, then their middle."""
+    masked = torch.where(open_, bounds, torch.nan)
+    if attempt >= 4:
+        return torch.nanmedian(masked, -1).values
+    return (
+        torch.where(open_, bounds, -side * torch.inf).amax(-1)
+        if side > 0
+        else torch.where(open_, bounds, torch.inf).amin(-1)
+    )

@@ -1,0 +1,139 @@
+"""Recurrences in chunks: counts and entropies at every position for the price of one factorisation a chunk."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.operators import Recurrence
+from statesize.operators.transition import DiagonalTransition, FullTransition, Transition
+from statesize.spectra.bordered import BorderedChunks
+from statesize.spectra.chunk_blocks import ChunkBlocks
+from statesize.spectra.cut import Cut
+from statesize.spectra.factorisation import frobenius_norm, triangular_factor
+
+
+def chunked_blocks(recurrence: Recurrence, cut: Cut, width: int = 32) -> ChunkBlocks:
+    """Counts and entropies of a recurrence, linear in L.
+
+    Args:
+        recurrence: Any recurrence.
+        cut: Which blocks, not windowed.
+        width: Positions a chunk, a power of 2.
+
+    Returns:
+        The blocks; without gradients.
+    """
+    rank = recurrence.B.shape[-1] * (2 if recurrence.is_complex and not recurrence.conjugate_pairs else 1)
+    return ChunkBlocks(recurrence_chunks(recurrence, width), recurrence.batch_shape, cut, rank)
+
+
+@torch.no_grad()
+def recurrence_chunks(recurrence: Recurrence, width: int) -> BorderedChunks:
+    """The bordered chunks of a recurrence; O(L/b (n³ + n² b)).
+
+    Within a chunk [i0, i1): Φ its transition, C_t Φ(t, i0) what it shows of the state before it, Φ(i1, s) B_s what
+    its inputs leave after it. Square roots of the two Gramians are carried from chunk to chunk by QR,
+
+        L_{i1}ᵀ = R of qr([(Φ L_{i0})ᵀ; (Φ(i1, s) B_s)ᵀ]),    S_{i0} = R of qr([C_t Φ(t, i0); S_{i1} Φ]),
+
+    and the core is S_{i1} Φ L_{i0}.
+
+    Args:
+        recurrence: Any recurrence, of batch shape (...).
+        width: b, a power of 2.
+
+    Returns:
+        Chunks in the order of the flattened batch, then of the positions; N = entries × ⌈L / b⌉. Positions past
+        L − 1 belong to the padding.
+    """
+    real = recurrence.with_real_output()
+    observed, inside, arriving, phi = _within(real, width)
+    shape, chunks, states = observed.shape[:-3], observed.shape[-3], observed.shape[-1]
+    zero = observed.new_zeros((*shape, states, states))
+    reach = [zero]
+    for k in range(chunks - 1):
+        stack = torch.cat([(phi[..., k, :, :] @ reach[-1]).mH, arriving[..., k, :, :].mH], -2)
+        reach.append(triangular_factor(stack).mH)
+    observe = [zero]
+    for k in range(chunks - 1, 0, -1):
+        stack = torch.cat([observed[..., k, :, :], observe[-1] @ phi[..., k, :, :]], -2)
+        observe.append(triangular_factor(stack))
+    L, S = torch.stack(reach, -3), torch.stack(observe[::-1], -3)
+    U, sigma, Vh = cast("Any", torch.linalg).svd(S @ phi @ L)
+    past, future = observed @ L @ Vh.mH, U.mH @ (S @ arriving)
+    error = _error(L, S, phi, observed, arriving)
+    if inside.is_complex():
+        inside = inside.real
+    return BorderedChunks(
+        past.flatten(0, -3), inside.flatten(0, -3), sigma.flatten(0, -2), future.flatten(0, -3), error.flatten()
+    )
+
+
+def _within(real: Recurrence, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """C_t Φ(t, i0) (..., c, b, n), T inside (..., c, b, b), Φ(i1, s) B_s (..., c, n, b) and Φ (..., c, n, n)."""
+    chunks = -(-real.length // width)
+    missing = chunks * width - real.length
+
+    def split(part: Tensor, trailing: int) -> Tensor:
+        padded: Tensor = torch.nn.functional.pad(part, (0, 0) * (trailing - 1) + (0, missing))
+        split_shape = (*part.shape[:-trailing], chunks, width, *part.shape[part.ndim - trailing + 1 :])
+        return padded.reshape(split_shape)
+
+    trailing = 3 if isinstance(real.transition, FullTransition) else 2
+    transition: Transition = real.transition.map(lambda part: split(part, trailing))
+    B, C = (split(part.expand(*real.batch_shape, *part.shape[-2:]), 2) for part in (real.B, real.C))
+    n = B.shape[-1]
+    eye = torch.eye(n, dtype=B.dtype, device=B.device)
+    start = eye.expand(*B.shape[:-2], n, n)
+    if isinstance(transition, DiagonalTransition):
+        # Diagonal all along, so the states of past inputs and the transition itself need not be mixed.
+        product = transition.decay.cumprod(-2).expand(*B.shape)
+        observed, phi = C * product, torch.diag_embed(product[..., -1, :])
+        start = start[..., :0]
+    else:
+        observed = phi = start
+    state = start
+    rows: list[Tensor] = []
+    for t in range(width):
+        state = transition.advance(t, state)
+        rows.append((C[..., t, None, :] @ state).squeeze(-2))
+        state = torch.cat([state, B[..., t, :, None]], -1)
+    kept = start.shape[-1]
+    inside = torch.stack([torch.nn.functional.pad(row[..., kept:], (0, width - t)) for t, row in enumerate(rows)], -2)
+    if not isinstance(transition, DiagonalTransition):
+        observed = torch.stack([row[..., :kept] for row in rows], -2)
+        phi = state[..., :kept]
+    return observed, inside, state[..., kept:], phi
+
+
+def _error(L: Tensor, S: Tensor, phi: Tensor, observed: Tensor, arriving: Tensor) -> Tensor:
+    # As for the square-root engine, with a chunk in the place of a step: what is lost at the border after chunk k,
+    # at most ε(‖L‖ + ‖Φ‖‖L‖ + ‖arriving‖), meets at most ‖S‖ of the future, wherever it is looked at.
+    n, b = phi.shape[-1], observed.shape[-2]
+    epsilon = 2 * (n + b) * torch.finfo(S.dtype).eps
+    gain = (phi.abs().sum(-1).amax(-1) * phi.abs().sum(-2).amax(-1)).sqrt()
+    reach, observe = frobenius_norm(L), frobenius_norm(S)
+    shown, written = frobenius_norm(observed), frobenius_norm(arriving)
+    past_step = epsilon * (gain * reach + written)
+    future_step = epsilon * (shown + observe * gain)
+    every = (past_step * observe + future_step * reach).sum(-1, keepdim=True)
+    past, future = _carried(gain, past_step), _carried(gain.flip(-1), future_step.flip(-1)).flip(-1)
+    # past[k] is what lies on L after chunk k, future[k] on S before it; a chunk sees them from its two borders.
+    before = torch.nn.functional.pad(past[..., :-1], (1, 0))
+    after = torch.nn.functional.pad(future[..., 1:], (0, 1))
+    ahead = torch.hypot(shown, observe * gain)
+    behind = torch.hypot(gain * reach, written)
+    local = before * ahead + after * behind
+    own = epsilon * (shown * reach + observe * gain * reach + observe * written + shown * written)
+    return torch.minimum(every, local) + own
+
+
+def _carried(gain: Tensor, steps: Tensor) -> Tensor:
+    # e_0 = step_0, e_k = gain_k e_{k−1} + step_k along the last dimension.
+    carried = [steps[..., 0]]
+    for k in range(1, steps.shape[-1]):
+        carried.append(gain[..., k] * carried[-1] + steps[..., k])
+    return torch.stack(carried, -1)

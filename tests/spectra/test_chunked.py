@@ -1,0 +1,118 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles.recurrences import STRUCTURES, random_recurrence
+
+from statesize.errors import EngineError
+from statesize.operators import Recurrence
+from statesize.spectra import chunk_blocks
+from statesize.spectra.chunked import chunked_blocks, recurrence_chunks
+from statesize.spectra.cut import Cut, make_cut
+from statesize.spectra.dense import dense_singular_values
+
+RATIOS = torch.tensor([0.5, 1e-1, 1e-2, 1e-4, 1e-7], dtype=torch.float64)
+
+
+def check(recurrence: Recurrence, cut: Cut, width: int = 8) -> None:
+    """Every count, bound and entropy against the definition."""
+    plain, fast = dense_singular_values(recurrence, cut), chunked_blocks(recurrence, cut, width)
+    scale = float(plain.values.max()) if plain.values.numel() else 1.0
+    for found, expected in (
+        (fast.counts(RATIOS * scale), plain.counts(RATIOS * scale)),
+        (fast.relative_counts(RATIOS), plain.relative_counts(RATIOS)),
+    ):
+        assert bool((found.lower <= expected.upper).all())
+        assert bool((expected.lower <= found.upper).all())
+        certain = (found.lower == found.upper) & (expected.lower == expected.upper)
+        assert bool((found.count == expected.count)[certain].all())
+    entropy, bound = fast.entropies(2e-4)
+    exact, exact_bound = plain.entropies(2e-4)
+    assert bool(((entropy - exact).abs() <= bound + exact_bound).all())
+    assert bool((bound <= 2.1e-4 * entropy + 1e-9).all())
+    torch.testing.assert_close(fast.norms(), plain.norms(), rtol=1e-9, atol=1e-13 * scale)
+
+
+@given(
+    st.sampled_from(STRUCTURES),
+    st.integers(0, 2**31),
+    st.integers(2, 40),
+    st.integers(1, 12),
+    st.sampled_from((2, 8, 16)),
+)
+def test_agrees_with_the_definition(structure: str, seed: int, length: int, states: int, width: int) -> None:
+    check(random_recurrence(structure, seed, length, states), make_cut(length), width)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_batches_and_chosen_positions(structure: str) -> None:
+    recurrence = random_recurrence(structure, 7, 37, 4, batch=(2, 3))
+    check(recurrence, make_cut(37, [36, 1, 8, 9, 20]))
+    assert chunked_blocks(recurrence, make_cut(37, [5])).norms().shape == (2, 3, 1)
+
+
+def test_chunks_stand_for_the_blocks_within_their_error() -> None:
+    for structure in STRUCTURES:
+        recurrence = random_recurrence(structure, 8, 29, 5)
+        chunks = recurrence_chunks(recurrence, 8)
+        position = torch.arange(1, 29)
+        found = chunks.spectra(position // 8, position % 8)
+        expected = dense_singular_values(recurrence, make_cut(29)).values
+        k = min(found.shape[-1], expected.shape[-1])
+        error = (found[:, :k] - expected[:, :k]).abs().amax(-1)
+        allowed = chunks.error[position // 8] + 1e-14 * expected[:, 0]
+        assert bool((error <= allowed).all())
+        assert bool((chunks.error <= 1e-9 * float(expected.max())).all())
+
+
+def test_resets_zeros_and_repeats() -> None:
+    base = random_recurrence("diagonal", 9, 40, 6)
+    A, B, C = base.A.clone(), base.B.clone(), base.C.clone()
+    A[13] = 0
+    check(Recurrence(A, B, C), make_cut(40))
+    check(Recurrence(A, torch.zeros_like(B), C), make_cut(40))
+    B[1:], C[1:], A[1:] = B[:1].clone(), C[:1].clone(), A[:1].clone()
+    check(Recurrence(A, B, C), make_cut(40))
+    check(Recurrence(torch.ones(40, 1).double(), torch.ones(40, 1).double(), torch.ones(40, 1).double()), make_cut(40))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_extreme_scales(scale: float) -> None:
+    base = random_recurrence("delta", 10, 33, 4)
+    check(Recurrence(base.A, base.B * scale, base.C), make_cut(33))
+
+
+def test_thresholds_on_a_singular_value_are_left_open() -> None:
+    recurrence = random_recurrence("full", 11, 24, 3)
+    cut = make_cut(24, [12])
+    sigma = dense_singular_values(recurrence, cut).values[0]
+    found = chunked_blocks(recurrence, cut, 8).counts(sigma[1:2])
+    assert (int(found.lower), int(found.upper)) == (1, 2)
+
+
+def test_the_way_out_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    recurrence = random_recurrence("diagonal", 12, 40, 6)
+    fast = chunked_blocks(recurrence, make_cut(40), 8)
+    usual, relative = fast.counts(RATIOS), fast.relative_counts(RATIOS)
+    monkeypatch.setattr(chunk_blocks, "_ROUNDS", 0)
+    monkeypatch.setattr(chunk_blocks, "_SPECTRA_AT_ONCE", 7)
+    for slow, quick in ((fast.counts(RATIOS), usual), (fast.relative_counts(RATIOS), relative)):
+        assert torch.equal(slow.count, quick.count)
+        assert torch.equal(slow.lower, quick.lower)
+        assert torch.equal(slow.upper, quick.upper)
+
+
+def test_nothing_to_do() -> None:
+    recurrence = random_recurrence("diagonal", 13, 9, 2, batch=(3,))
+    none = chunked_blocks(recurrence, make_cut(9, []))
+    assert none.counts(RATIOS).count.shape == (3, 0, 5)
+    assert none.entropies(1e-3)[0].shape == (3, 0)
+    empty = chunked_blocks(recurrence[:0], make_cut(9))
+    assert empty.counts(RATIOS).count.shape == (0, 8, 5)
+    assert empty.relative_counts(RATIOS[:0]).count.shape == (0, 8, 0)
+    assert empty.entropies(1e-3)[0].shape == (0, 8)
+
+
+def test_all_singular_values_are_refused() -> None:
+    with pytest.raises(EngineError, match="use dense or square_root"):
+        chunked_blocks(random_recurrence("full", 0, 9, 2), make_cut(9)).singular_values()

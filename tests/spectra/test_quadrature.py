@@ -1,0 +1,55 @@
+import math
+
+import pytest
+import torch
+
+from statesize.spectra.quadrature import entropies, entropy_rule, rule_for
+
+
+@pytest.mark.parametrize("count", [12, 16, 20, 22, 26])
+def test_stated_errors_hold_everywhere(count: int) -> None:
+    rule = entropy_rule(count)
+    sigma = torch.cat([torch.zeros(1), torch.logspace(-16, 0, 4001)]).double()
+    basis = torch.cat([sigma[:, None] ** 2, torch.log1p((sigma[:, None] / rule.shifts) ** 2)], 1)
+    slack = (sigma + 1e-3) * 1.001
+    assert bool(((basis @ rule.sigma - sigma).abs() <= rule.sigma_error * slack).all())
+    assert bool(((basis @ rule.entropy - torch.xlogy(sigma, sigma)).abs() <= rule.entropy_error * slack).all())
+
+
+def test_more_shifts_are_more_accurate() -> None:
+    errors = [entropy_rule(count).expected_error(64) for count in (12, 16, 20, 22, 26)]
+    assert errors == sorted(errors, reverse=True)
+    assert rule_for(1e-2, 64).shifts.shape == (12,)
+    assert rule_for(1e-12, 64).shifts.shape == (26,)
+
+
+def test_entropy_of_known_spectra() -> None:
+    sigma = torch.tensor([[1.0, 1.0, 0, 0], [0.9, 0.3, 1e-4, 0], [0.5, 0.25, 0.125, 1e-9]], dtype=torch.float64)
+    rank = torch.tensor([[4], [4], [4]])
+    for scale in (1e-30, 1.0, 1e30):
+        values = sigma * scale
+        found, bound = entropies(
+            entropy_rule(22),
+            lambda shift, values=values: torch.log1p((values / shift[:, None]) ** 2).sum(-1, keepdim=True),
+            values.square().sum(-1, keepdim=True),
+            torch.full((3,), scale, dtype=torch.float64),
+            rank,
+            torch.zeros(3, 1, dtype=torch.float64),
+        )
+        p = sigma / sigma.sum(-1, keepdim=True)
+        exact = torch.exp(-torch.xlogy(p, p).sum(-1))
+        assert math.isclose(float(exact[0]), 2)
+        assert bool(((found.squeeze(-1) - exact).abs() <= bound.squeeze(-1)).all())
+        assert bool((bound.squeeze(-1) <= 3e-4 * exact).all())
+
+
+def test_too_little_to_tell_is_said() -> None:
+    _, bound = entropies(
+        entropy_rule(12),
+        lambda shift: torch.zeros(1, 1, dtype=torch.float64),
+        torch.zeros(1, 1, dtype=torch.float64),
+        torch.ones(1, dtype=torch.float64),
+        torch.tensor([[4]]),
+        torch.zeros(1, 1, dtype=torch.float64),
+    )
+    assert math.isinf(float(bound))
