@@ -1,5 +1,6 @@
 """Training settings: what is refused, and the rate schedule."""
 
+import itertools
 import math
 
 import pytest
@@ -31,7 +32,7 @@ def test_the_rate_rises_linearly_and_falls_along_a_cosine():
     rates = [config.rate_at(step) for step in range(1, 100)]
     assert rates[:20] == pytest.approx([step / 20 for step in range(1, 21)])
     assert rates[59] == pytest.approx(0.5)
-    assert all(earlier > later > 0 for earlier, later in zip(rates[19:], rates[20:], strict=False))
+    assert all(earlier > later > 0 for earlier, later in itertools.pairwise(rates[19:]))
     assert rates[-1] < 1e-3
 
 

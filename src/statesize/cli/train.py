@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,7 +26,7 @@ def train(
     mixer: Literal["sa", "la", "wla", "gla"],
     output: Path,
     text: Path | None = None,
-    steps: int = 5000,
+    steps: int = 4000,
     batch: int = 8,
     accumulation: int = 1,
     length: int = 256,
@@ -110,10 +109,34 @@ def train(
     _save_tokenizer(tokenizer, output)
     report = {"mixer": mixer, "step": record.best_step, **record.best}
     if export is not None:
-        command = shlex.join(["statesize", *sys.argv[1:]])
+        options: dict[str, object] = {
+            "mixer": mixer,
+            "output": output,
+            "text": text,
+            "steps": steps,
+            "batch": batch,
+            "accumulation": accumulation,
+            "length": length,
+            "rate": rate,
+            "weight-decay": weight_decay,
+            "dropout": dropout,
+            "seed": seed,
+            "evaluate-every": evaluate_every,
+            "checkpoint-every": checkpoint_every,
+            "device": device,
+            "threads": threads,
+            "export": export,
+        }
+        command = _command(options)
         exported = export_text_model(record, text_task, config, export, command, corpus.sha256)
         report |= exported["held_out"] | {"baselines": exported["baselines"]}
     print(json.dumps(report))
+
+
+def _command(options: dict[str, object]) -> str:
+    """The command line of a run with every option spelt out, so that it outlives a change of the defaults."""
+    given = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
+    return shlex.join(["statesize", "train", "text", *given])
 
 
 def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
