@@ -17,6 +17,7 @@ app = App(
     name="statesize",
     help="Measure how much of its memory a sequence model really uses: the effective state-size (ESS).",
     version=__version__,
+    suppress_keyboard_interrupt=False,
 )
 # By name, because the commands bring torch and altair with them, which --help and --version need not wait for.
 app.command("statesize.cli.demo:demo", name="demo", help="Profile the bundled models and write a report.")

@@ -51,6 +51,8 @@ def demo(
 def demo_sequences() -> Tensor:
     """Bundled documents, each followed by `<eos>`, cut into sequences that start with a document.
 
+    They are such that at least two documents fit in a sequence whole.
+
     Returns:
         Token ids, (SEQUENCES, LENGTH) int64.
     """
@@ -59,8 +61,8 @@ def demo_sequences() -> Tensor:
     from statesize import zoo
     from statesize.tasks.text import encode
 
-    documents, tokenizer = zoo.documents(), zoo.tokenizer()
-    step = len(documents) // SEQUENCES
-    # A token has at least one byte, so twice LENGTH documents are never too few and nearly always far too many.
-    starts = [encode(documents[row * step : row * step + LENGTH], tokenizer)[:LENGTH] for row in range(SEQUENCES)]
-    return torch.stack(starts)
+    tokenizer = zoo.tokenizer()
+    tokens = [encode([document], tokenizer) for document in zoo.documents()]
+    short = [ids for ids in tokens if len(ids) <= LENGTH // 2]
+    step = len(short) // SEQUENCES
+    return torch.stack([torch.cat(short[row * step : (row + 1) * step])[:LENGTH] for row in range(SEQUENCES)])

@@ -25,18 +25,20 @@ def print_summary(profiles: Sequence[Profile]) -> None:
     Args:
         profiles: What it shows, in this order.
     """
-    console = Console(highlight=False, soft_wrap=True, width=1000)
+    console = Console(highlight=False, soft_wrap=True, width=1000, height=100)
     terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     table = _table(profiles, console, bars=True)
     if terminal is not None and Measurement.get(console, console.options, table).maximum > terminal:
         table = _table(profiles, console, bars=False)
     width = Measurement.get(console, console.options, table).maximum
-    Console(highlight=False, width=width).print(table, crop=False, overflow="ignore")
+    # With a height too, because rich takes the width of a dumb terminal for 80 whatever it is told.
+    Console(highlight=False, width=width, height=100).print(table, crop=False, overflow="ignore")
 
 
 def _table(profiles: Sequence[Profile], console: Console, *, bars: bool) -> Table:
     rho = profiles[0].attributes["relative_tolerances"]
-    relative = f"σ > {rho[0]:g} σ₁" if rho else "rel. tolerance"
+    sigma, largest = ("s", "s_1") if console.options.ascii_only else ("σ", "σ₁")
+    relative = f"{sigma} > {rho[0]:g} {largest}" if rho else "rel. tolerance"
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("model", "layer"):
         table.add_column(heading, no_wrap=True)

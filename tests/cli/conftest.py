@@ -1,0 +1,65 @@
+"""Small checkpoints and the real command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from statesize import zoo
+from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
+
+COMMAND = str(Path(sys.executable).with_name("statesize"))
+
+
+def write_checkpoint(folder, **shape):
+    config = ModelConfig(**{"vocabulary_size": 1024, "width": 8, "heads": 2, "layers": 2, "key_size": 4, **shape})
+    save_checkpoint(LanguageModel(config, torch.Generator().manual_seed(0)), folder)
+    (folder / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("models") / "small", mixer="gla")
+
+
+@pytest.fixture(scope="session")
+def slow_checkpoint(tmp_path_factory):
+    # Many layers of attention: seconds of work, told layer by layer.
+    return write_checkpoint(tmp_path_factory.mktemp("models") / "slow", mixer="sa", layers=24)
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("The quick brown fox returns a list.\n\nIt jumps over the lazy dog.\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs the installed command in an empty folder."""
+    folder = tmp_path / "current"
+    folder.mkdir()
+
+    def run(*arguments, **options):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **options}
+        return subprocess.run(
+            [COMMAND, *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+
+    def start(*arguments):
+        return subprocess.Popen(
+            [COMMAND, *map(str, arguments)],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    run.folder, run.start = folder, start
+    return run

@@ -1,0 +1,58 @@
+"""The table on stdout, at every width."""
+
+import os
+import pty
+
+import pytest
+import torch
+
+from statesize.cli.table import print_summary
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.profiling import profile
+
+
+@pytest.fixture(scope="module")
+def profiles():
+    ids = torch.arange(8)[None] % 8
+    shape = {"vocabulary_size": 8, "width": 8, "heads": 2, "layers": 1, "key_size": 2}
+    return [
+        profile(LanguageModel(ModelConfig(mixer=name, **shape), torch.Generator().manual_seed(0)), ids, name=name)
+        for name in ("sa", "la", "wla", "gla")
+    ]
+
+
+def names(text):
+    return [line.split()[0] for line in text.splitlines()[2:] if line.strip()]
+
+
+def test_piped(profiles, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "5")
+    print_summary(profiles)
+    out = capsys.readouterr().out
+    assert names(out) == ["sa", "la", "wla", "gla"]
+    assert "\x1b" not in out
+    assert "…" not in out
+    assert "%" in out.splitlines()[2]
+
+
+@pytest.mark.parametrize("columns", [1, 20, 60, 110, 300])
+def test_terminal(profiles, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        print_summary(profiles)
+        terminal.flush()
+        out = os.read(leader, 1 << 16).decode()
+    os.close(leader)
+    assert names(out) == ["sa", "la", "wla", "gla"]
+    assert ("█" in out) == (columns == 300)
+
+
+def test_signs_that_ascii_cannot_hold_are_left_out(profiles, monkeypatch, tmp_path):
+    with open(tmp_path / "out", "w", encoding="ascii") as file:
+        monkeypatch.setattr("sys.stdout", file)
+        print_summary(profiles)
+    assert names((tmp_path / "out").read_text()) == ["sa", "la", "wla", "gla"]
