@@ -43,7 +43,8 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
         Mixers by module name; a model that is itself a mixer goes by the name of its class.
     """
     found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
+    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+    for name, module in modules:
         if not callable(getattr(type(module), "operator", None)):
             continue
         inside = "" in found or any(name.startswith(f"{outer}.") for outer in found)
@@ -198,7 +199,7 @@ def _check_finite(name: str, operator: Operator) -> None:
         if not isinstance(tensor, Tensor) or tensor.ndim < 3 or bool(torch.isfinite(tensor).all()):
             continue
         bad = ~torch.isfinite(tensor)
-        sequence, head, position = bad.nonzero()[0, :3].tolist()
+        sequence, head, position = (int(index) for index in bad.nonzero()[0, :3])
         raise InputError(
             f"Mixer {name}, sequence {sequence}, head {head}: the operator has NaN or infinity, first at position "
             f"{position}. Check the model's weights and inputs for values that are not finite."

@@ -10,6 +10,8 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from statesize.profiling import Profile
+
 SEQUENCES = 4
 LENGTH = 256
 
@@ -34,7 +36,7 @@ def demo(
 
     check_report_path(output)
     inputs = demo_sequences()
-    profiles = []
+    profiles: list[Profile] = []
     with ProfileProgress() as progress:
         for name in zoo.names():
             model, tokenizer = zoo.load(name)

@@ -55,14 +55,12 @@ def _table(profiles: Sequence[Profile], console: Console, *, bars: bool) -> Tabl
     if bars:
         table.add_column("", no_wrap=True)
     for index, profile in enumerate(profiles):
-        for position, row in enumerate(profile.summary().to_dict("records")):
+        for position, row in enumerate(profile.summary_rows()):
             if index and not position:
                 table.add_row()
             cells = [Text(str(row["model"]), style="bold"), Text(str(row["layer"])), Text(f"{row['tss']}")]
-            for name in ("average_entropy", "average_relative_tolerance"):
-                cells.append(Text(_figure(row[name], ".1f")))
-            for name in ("total_entropy", "total_relative_tolerance"):
-                cells.append(Text(_figure(row[name], ",.0f")))
+            cells += [Text(_figure(row[name], ".1f")) for name in ("average_entropy", "average_relative_tolerance")]
+            cells += [Text(_figure(row[name], ",.0f")) for name in ("total_entropy", "total_relative_tolerance")]
             cells += [Text(_figure(row["norm"], ".3g")), Text(_figure(row["utilisation"], ".0%"))]
             if bars:
                 cells.append(_bar(row["utilisation"], console))

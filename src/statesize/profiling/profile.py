@@ -14,7 +14,7 @@ import xarray as xr
 from statesize.errors import InputError
 from statesize.profiling.plot import ProfilePlot
 from statesize.profiling.store import load_tree, save_tree
-from statesize.profiling.summary import COLUMNS, long_form, summary_row
+from statesize.profiling.summary import COLUMNS, SummaryRow, long_form, summary_row
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,15 @@ class Profile:
             Columns model, layer, kind, tss, average_entropy, average_relative_tolerance, total_entropy,
             total_relative_tolerance, norm, utilisation; the relative tolerance is the first of the profile.
         """
-        rows = [summary_row(self.mixer(name), self.model, name) for name in self.mixers]
-        return pd.DataFrame(rows, columns=pd.Index(list(COLUMNS)))
+        return pd.DataFrame(self.summary_rows(), columns=pd.Index(list(COLUMNS)))
+
+    def summary_rows(self) -> list[SummaryRow]:
+        """The summary as plain values.
+
+        Returns:
+            One row a mixer.
+        """
+        return [summary_row(self.mixer(name), self.model, name) for name in self.mixers]
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row for each mixer, sequence, head, position, metric and threshold.
@@ -139,7 +146,7 @@ class Profile:
         return write_report([self], path)
 
     def _repr_html_(self) -> str:
-        table = self.summary().to_html(index=False, escape=True, float_format=lambda value: f"{value:.4g}")
+        table = self.summary().to_html(index=False, escape=True, float_format="%.4g")
         return f"<p>Profile of <b>{html.escape(self.model)}</b>, {self.tree.sizes['sequence']} sequences</p>{table}"
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,21 @@ COLUMNS = {
     "utilisation": "Entropy-ESS as a share of its ceiling, the most that TSS, past and future allow at that position; "
     "the mean of these shares over sequences, positions and heads.",
 }
+
+
+class SummaryRow(TypedDict):
+    """One mixer's row of the summary; COLUMNS says what the fields are."""
+
+    model: str
+    layer: str
+    kind: str
+    tss: int
+    average_entropy: float
+    average_relative_tolerance: float
+    total_entropy: float
+    total_relative_tolerance: float
+    norm: float
+    utilisation: float
 
 
 def unit_dim(node: xr.Dataset) -> str:
@@ -58,7 +73,7 @@ def utilisation_of(node: xr.Dataset) -> xr.DataArray:
     return entropy.copy(data=shares.numpy())
 
 
-def summary_row(node: xr.Dataset, model: str, layer: str) -> dict[str, str | int | float]:
+def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
     """One mixer's row of the summary.
 
     Args:
@@ -67,7 +82,7 @@ def summary_row(node: xr.Dataset, model: str, layer: str) -> dict[str, str | int
         layer: The mixer's name.
 
     Returns:
-        Values by the names of COLUMNS.
+        The row.
     """
     past = node["position"].values >= 1
     channels = node.sizes[unit_dim(node)] * int(node.attrs["multiplicity"])

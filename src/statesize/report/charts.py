@@ -49,14 +49,16 @@ def positions_chart() -> alt.LayerChart:
         alt.Tooltip("utilisation:Q", title="utilisation", format=".0%"),
         alt.Tooltip("norm:Q", title="norm", format=".3g"),
     ]
-    return alt.layer(
-        ceiling.encode(y=alt.Y("ceiling:Q", title="ESS (numbers of state per channel)", stack=None)),
-        borders,
-        heads,
-        mean.mark_line(strokeWidth=2.2).encode(y="ess:Q"),
-        mean.mark_point(filled=True, size=70).encode(y="ess:Q", opacity=shown),
-        # Bars of full height for the pointer: Vega-Lite's nearest selection loses text fields of a tooltip.
-        mean.mark_rect(opacity=0).encode(x=_position("left"), x2="right:Q", tooltip=tooltip).add_params(hover),
+    return alt.LayerChart(
+        layer=[
+            ceiling.encode(y=alt.Y("ceiling:Q", title="ESS (numbers of state per channel)", stack=None)),
+            borders,
+            heads,
+            mean.mark_line(strokeWidth=2.2).encode(y="ess:Q"),
+            mean.mark_point(filled=True, size=70).encode(y="ess:Q", opacity=shown),
+            # Bars of full height for the pointer: Vega-Lite's nearest selection loses text fields of a tooltip.
+            mean.mark_rect(opacity=0).encode(x=_position("left"), x2="right:Q", tooltip=tooltip).add_params(hover),
+        ]
     ).properties(width="container", height=340)
 
 
@@ -130,9 +132,9 @@ def layer_rows(profiles: Sequence[Profile]) -> list[Row]:
     rows: list[Row] = []
     for profile in profiles:
         names = short_names(profile.mixers)
-        for name, row in zip(profile.mixers, profile.summary().to_dict("records"), strict=True):
+        for row in profile.summary_rows():
             keys = ("model", "layer", "kind", "utilisation", "average_entropy", "tss")
-            rows.append({"short": names[name]} | {key: json_number(row[key]) for key in keys})
+            rows.append({"short": names[row["layer"]]} | {key: json_number(row[key]) for key in keys})
     return rows
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from html import escape
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import vl_convert
@@ -159,7 +159,9 @@ def embedded_json(data: object) -> str:
 @cache
 def _vega() -> str:
     # A closing tag inside the libraries' strings would end the script element.
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    # The stub forgets that the snippet has a default.
+    bundle = cast("str", vl_convert.javascript_bundle())  # pyright: ignore[reportCallIssue]
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 @cache
@@ -209,7 +211,7 @@ def _extent_note(profiles: Sequence[Profile], extent: Extent) -> str:
 def _table(profiles: Sequence[Profile]) -> str:
     rows: list[str] = []
     for profile in profiles:
-        cells = ["".join(_cell(name, row[name]) for name in HEADINGS) for row in profile.summary().to_dict("records")]
+        cells = ["".join(_cell(name, row[name]) for name in HEADINGS) for row in profile.summary_rows()]
         rows.append(f"<tbody>{''.join(f'<tr>{row}</tr>' for row in cells)}</tbody>")
     head = "".join(
         f'<th scope="col"{"" if name in {"model", "layer", "kind"} else " class=number"}>{escape(heading)}</th>'
