@@ -103,7 +103,8 @@ def measure(
         raise InputError(f"entropy_accuracy must be positive, got {entropy_accuracy!r}")
     cut = make_cut(operator.length, positions, past, future)
     exact = operator.to(dtype=torch.float64)
-    used = choose_engine(exact, cut, asked, engine)
+    relative_asked = "counts" in asked and len(relative_tolerances) > 0
+    used = choose_engine(exact, cut, (*asked, "relative") if relative_asked else asked, engine)
     blocks = used.blocks(exact, cut)
     device = blocks.error_bound.device
     tau = _thresholds("tolerances", tolerances, device)

@@ -2,35 +2,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.agreement import RATIOS, agree
 from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.errors import EngineError
 from statesize.operators import Recurrence
-from statesize.spectra import chunk_blocks
+from statesize.spectra import certified
 from statesize.spectra.chunked import chunked_blocks, recurrence_chunks
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dense import dense_singular_values
 
-RATIOS = torch.tensor([0.5, 1e-1, 1e-2, 1e-4, 1e-7], dtype=torch.float64)
-
 
 def check(recurrence: Recurrence, cut: Cut, width: int = 8) -> None:
-    """Every count, bound and entropy against the definition."""
-    plain, fast = dense_singular_values(recurrence, cut), chunked_blocks(recurrence, cut, width)
-    scale = float(plain.values.max()) if plain.values.numel() else 1.0
-    for found, expected in (
-        (fast.counts(RATIOS * scale), plain.counts(RATIOS * scale)),
-        (fast.relative_counts(RATIOS), plain.relative_counts(RATIOS)),
-    ):
-        assert bool((found.lower <= expected.upper).all())
-        assert bool((expected.lower <= found.upper).all())
-        certain = (found.lower == found.upper) & (expected.lower == expected.upper)
-        assert bool((found.count == expected.count)[certain].all())
-    entropy, bound = fast.entropies(2e-4)
-    exact, exact_bound = plain.entropies(2e-4)
-    assert bool(((entropy - exact).abs() <= bound + exact_bound).all())
-    assert bool((bound <= 2.1e-4 * entropy + 1e-9).all())
-    torch.testing.assert_close(fast.norms(), plain.norms(), rtol=1e-9, atol=1e-13 * scale)
+    agree(chunked_blocks(recurrence, cut, width), dense_singular_values(recurrence, cut))
 
 
 @given(
@@ -94,8 +78,8 @@ def test_the_way_out_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> 
     recurrence = random_recurrence("diagonal", 12, 40, 6)
     fast = chunked_blocks(recurrence, make_cut(40), 8)
     usual, relative = fast.counts(RATIOS), fast.relative_counts(RATIOS)
-    monkeypatch.setattr(chunk_blocks, "_ROUNDS", 0)
-    monkeypatch.setattr(chunk_blocks, "_SPECTRA_AT_ONCE", 7)
+    monkeypatch.setattr(certified, "_ROUNDS", 0)
+    monkeypatch.setattr(certified, "_SPECTRA_AT_ONCE", 7)
     for slow, quick in ((fast.counts(RATIOS), usual), (fast.relative_counts(RATIOS), relative)):
         assert torch.equal(slow.count, quick.count)
         assert torch.equal(slow.lower, quick.lower)

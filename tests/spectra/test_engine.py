@@ -25,3 +25,13 @@ def test_refusals_name_the_engines_that_can() -> None:
         choose_engine(random_recurrence("full", 0, 9, 2), make_cut(9, future=2), ("counts",), "square_root")
     with pytest.raises(EngineError, match="no engine is called 'fast'; choose from auto, dense, square_root"):
         choose_engine(convolution, make_cut(5), ("values",), "fast")
+
+
+def test_auto_takes_an_elimination_where_it_is_faster() -> None:
+    wide, cut = random_recurrence("scalar", 0, 512, 32), make_cut(512)
+    assert choose_engine(wide, cut, ("counts", "entropy", "relative")).name == "chunked"
+    assert choose_engine(wide, cut, ("values",)).name == "square_root"
+    long, cut = Dense(torch.eye(128)), make_cut(128)
+    assert choose_engine(long, cut, ("counts",)).name == "position_tree"
+    assert choose_engine(long, cut, ("counts", "relative")).name == "dense"
+    assert choose_engine(long, cut, ("values",)).name == "dense"

@@ -44,6 +44,11 @@ class BorderedChunks:
         """Positions a chunk, b."""
         return self.inside.shape[-1]
 
+    @property
+    def order(self) -> int:
+        """Rows of a chunk's whole matrix, b + k."""
+        return self.width + self.core.shape[-1]
+
     def at(self, index: Tensor) -> BorderedChunks:
         """Some of the chunks, in the order of an index (m,)."""
         if index.shape[0] == self.core.shape[0]:

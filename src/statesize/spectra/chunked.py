@@ -10,12 +10,12 @@ from torch import Tensor
 from statesize.operators import Recurrence
 from statesize.operators.transition import DiagonalTransition, FullTransition, Transition
 from statesize.spectra.bordered import BorderedChunks
-from statesize.spectra.chunk_blocks import ChunkBlocks
+from statesize.spectra.certified import CertifiedBlocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 
 
-def chunked_blocks(recurrence: Recurrence, cut: Cut, width: int = 32) -> ChunkBlocks:
+def chunked_blocks(recurrence: Recurrence, cut: Cut, width: int = 32) -> CertifiedBlocks:
     """Counts and entropies of a recurrence, linear in L.
 
     Args:
@@ -27,7 +27,7 @@ def chunked_blocks(recurrence: Recurrence, cut: Cut, width: int = 32) -> ChunkBl
         The blocks; without gradients.
     """
     rank = recurrence.B.shape[-1] * (2 if recurrence.is_complex and not recurrence.conjugate_pairs else 1)
-    return ChunkBlocks(recurrence_chunks(recurrence, width), recurrence.batch_shape, cut, rank)
+    return CertifiedBlocks(recurrence_chunks(recurrence, width), recurrence.batch_shape, cut, rank)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ def eliminate(rows: Tensor, cross: Tensor, columns: Tensor) -> tuple[Tensor, Ten
     single positions: 2.2 b³ operations for all b positions of a chunk.
 
     Args:
-        rows: P, (N, b, b), symmetric; b a power of 2.
+        rows: P, (N, b, b), symmetric.
         cross: X, (N, b, b).
         columns: C, (N, b, b), symmetric.
 
@@ -36,10 +36,23 @@ def eliminate(rows: Tensor, cross: Tensor, columns: Tensor) -> tuple[Tensor, Ten
         |row|²/|pivot| met, so that the computed elimination is exact for some S_j + E with ‖E‖ of the order of
         b · eps · growth.
     """
-    N, b = rows.shape[0], rows.shape[-1]
-    positive, logarithm, growth = np.empty((N, b), np.int64), np.empty((N, b)), np.empty((N, b))
-    _eliminate_all(*(part.contiguous().numpy() for part in (rows, cross, columns)), positive, logarithm, growth)
-    return torch.from_numpy(positive), torch.from_numpy(logarithm), torch.from_numpy(growth)
+    device, b = rows.device, rows.shape[-1]
+    # Rows added behind have pivot −1 in every S_j: nothing to count, and a logarithm of 0.
+    missing = (1 << (b - 1).bit_length()) - b
+    given = [_padded(part, missing).cpu().contiguous().numpy() for part in (rows, cross, columns)]
+    size = given[0].shape[:2]
+    positive, logarithm, growth = np.empty(size, np.int64), np.empty(size), np.empty(size)
+    _eliminate_all(*given, positive, logarithm, growth)
+    results = (torch.from_numpy(part)[:, :b].to(device) for part in (positive, logarithm, growth))
+    return next(results), next(results), next(results)
+
+
+def _padded(block: Tensor, missing: int) -> Tensor:
+    if not missing:
+        return block
+    padded = torch.nn.functional.pad(block, (0, missing, 0, missing))
+    padded.diagonal(0, -2, -1)[:, -missing:] = -1
+    return padded
 
 
 @_compile

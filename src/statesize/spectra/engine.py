@@ -12,9 +12,11 @@ from statesize.spectra.blocks import HankelBlocks
 from statesize.spectra.chunked import chunked_blocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.dense import dense_singular_values
+from statesize.spectra.position_tree import tree_blocks
 from statesize.spectra.square_root import square_root_singular_values
 
 OUTPUTS = ("counts", "entropy", "values")
+_RELATIVE = "relative"  # counts at relative tolerances, whose thresholds differ from position to position
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Engine:
             return f"works on {' and '.join(kind.__name__ for kind in self.operators)}, not {type(operator).__name__}"
         if cut.windowed and not self.windows:
             return "does not cut blocks by past and future"
-        missing = [output for output in outputs if output not in self.gives]
+        missing = [output for output in outputs if output not in self.gives and output != _RELATIVE]
         return f"does not give {', '.join(missing)}" if missing else None
 
 
@@ -58,6 +60,7 @@ ENGINES = {
     for engine in (
         Engine("dense", frozenset(OUTPUTS), True, (Operator,), dense_singular_values),
         Engine("square_root", frozenset(OUTPUTS), False, (Recurrence,), _square_root),
+        Engine("position_tree", frozenset(("counts", "entropy")), False, (Operator,), tree_blocks),
         Engine("chunked", frozenset(("counts", "entropy")), False, (Recurrence,), _chunked),
     )
 }
@@ -69,7 +72,7 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
     Args:
         operator: What is measured.
         cut: Which blocks.
-        outputs: What is asked, out of `OUTPUTS`.
+        outputs: What is asked, out of `OUTPUTS`, and "relative" where there are relative tolerances.
         name: "auto" or an engine's name.
 
     Returns:
@@ -83,6 +86,8 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
         states = int(operator.state_size().max())
         if "chunked" in able and states >= 32 and operator.length >= 16 * states:
             return able["chunked"]
+        if "square_root" not in able and _RELATIVE not in outputs and operator.length >= 128:
+            return able.get("position_tree", able["dense"])
         return able["square_root"] if "square_root" in able and states < operator.length / 2 else able["dense"]
     if name not in ENGINES:
         raise EngineError(f"no engine is called {name!r}; choose from auto, {', '.join(ENGINES)}")

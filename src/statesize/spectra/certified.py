@@ -1,38 +1,85 @@
-"""Counts and entropies of bordered chunks, each certified, with singular values where a certificate fails."""
+"""Counts and entropies from shifted eliminations, each certified, with singular values where a certificate fails."""
 
 from __future__ import annotations
+
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from statesize.errors import EngineError
 from statesize.spectra.blocks import Counts, HankelBlocks
-from statesize.spectra.bordered import BorderedChunks
 from statesize.spectra.bounds import count_bounds, entropy_bound
 from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import effective_rank
 from statesize.spectra.quadrature import entropies, rule_for
 
-# Evaluations of the inertia a chunk before the positions that are still undecided get their singular values.
+# Evaluations of the inertia a group before the positions that are still undecided get their singular values.
 _ROUNDS = 12
 # Decompositions held at once when singular values are needed after all.
 _SPECTRA_AT_ONCE = 512
 
 
-class ChunkBlocks(HankelBlocks):
-    """The blocks H_i of bordered chunks.
+class Eliminations(Protocol):
+    """N groups of b consecutive positions that are eliminated together, at any shift."""
+
+    @property
+    def width(self) -> int:
+        """Positions of a group, b."""
+        ...
+
+    @property
+    def order(self) -> int:
+        """Rows and columns of the matrices whose singular values `spectra` takes, together."""
+        ...
+
+    @property
+    def error(self) -> Tensor:
+        """How far the singular values of what is eliminated can be from those of H_i, (N,)."""
+        ...
+
+    def at(self, index: Tensor) -> Self:
+        """Some of the groups."""
+        ...
+
+    def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """How many σ exceed τ, (N, b), exact for some threshold within the second result of it."""
+        ...
+
+    def log_determinants(self, shift: Tensor) -> Tensor:
+        """The logarithms of det(I + HᵀH/s²), (N, b)."""
+        ...
+
+    def squared_norms(self) -> Tensor:
+        """‖H_i‖_F², (N, b)."""
+        ...
+
+    def norm_bound(self) -> Tensor:
+        """An upper bound on every σ_1 of a group, (N,)."""
+        ...
+
+    def rayleigh_quotients(self) -> Tensor:
+        """A lower bound on σ_1, (N, b)."""
+        ...
+
+    def spectra(self, group: Tensor, offset: Tensor, /) -> Tensor:
+        """All singular values at chosen positions, (m, r)."""
+        ...
+
+
+class CertifiedBlocks(HankelBlocks):
+    """The blocks H_i of an operator by shifted eliminations.
 
     Args:
-        chunks: In the order of the flattened batch, then of the positions.
+        eliminations: Groups in the order of the flattened batch, then of the positions.
         batch_shape: Batch shape of the operator.
         cut: Which blocks, not windowed.
         rank: A bound on the rank of every H_i.
     """
 
-    def __init__(self, chunks: BorderedChunks, batch_shape: torch.Size, cut: Cut, rank: int) -> None:
-        device = chunks.inside.device
-        b = chunks.width
-        self._chunks = chunks
+    def __init__(self, eliminations: Eliminations, batch_shape: torch.Size, cut: Cut, rank: int) -> None:
+        device, b = eliminations.error.device, eliminations.width
+        self._eliminations = eliminations
         self._shape = batch_shape
         self._positions = torch.tensor(cut.positions, dtype=torch.int64, device=device)
         count = -(-cut.length // b)
@@ -41,14 +88,14 @@ class ChunkBlocks(HankelBlocks):
         wanted = torch.isin(position, self._positions)
         entries = batch_shape.numel()
         self._limit, self._wanted = limit.repeat(entries, 1), wanted.repeat(entries, 1)
-        roundoff = 8 * (b + chunks.core.shape[-1]) * torch.finfo(chunks.inside.dtype).eps * chunks.norm_bound()
-        self._error = (chunks.error + roundoff)[:, None]
+        roundoff = 8 * eliminations.order * torch.finfo(torch.float64).eps * eliminations.norm_bound()
+        self._error = (eliminations.error + roundoff)[:, None]
         self._top: tuple[Tensor, Tensor] | None = None
         self.error_bound = self._at_positions(self._error.expand_as(self._limit))
 
     def norms(self) -> Tensor:
         """‖H_i‖_F, (..., P)."""
-        return self._at_positions(self._chunks.squared_norms().sqrt())
+        return self._at_positions(self._eliminations.squared_norms().sqrt())
 
     def counts(self, thresholds: Tensor) -> Counts:
         """#{σ > τ} for absolute thresholds (K,)."""
@@ -65,17 +112,17 @@ class ChunkBlocks(HankelBlocks):
 
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
-        squared = self._chunks.squared_norms()
-        bound = self._chunks.norm_bound()
+        squared = self._eliminations.squared_norms()
+        bound = self._eliminations.norm_bound()
         rule = rule_for(accuracy, int(self._limit.max()) if self._limit.numel() else 0)
         scale = torch.where(bound > 0, bound, torch.ones_like(bound))
-        ess, error = entropies(rule, self._chunks.log_determinants, squared, scale, self._limit, self._error)
+        ess, error = entropies(rule, self._eliminations.log_determinants, squared, scale, self._limit, self._error)
         empty = squared.sqrt() <= self._error
         ess, error = (torch.where(empty, torch.zeros_like(part), part) for part in (ess, error))
-        chunk, offset = (self._wanted & ~(error <= accuracy * ess) & ~empty).nonzero(as_tuple=True)
-        for part in range(0, chunk.shape[0], _SPECTRA_AT_ONCE):
-            at = chunk[part : part + _SPECTRA_AT_ONCE], offset[part : part + _SPECTRA_AT_ONCE]
-            values, delta = self._chunks.spectra(*at), self._error[at[0], 0]
+        group, offset = (self._wanted & ~(error <= accuracy * ess) & ~empty).nonzero(as_tuple=True)
+        for part in range(0, group.shape[0], _SPECTRA_AT_ONCE):
+            at = group[part : part + _SPECTRA_AT_ONCE], offset[part : part + _SPECTRA_AT_ONCE]
+            values, delta = self._eliminations.spectra(*at), self._error[at[0], 0]
             exact = torch.where(values[:, 0] > delta, effective_rank(values), 0.0)
             ess, error = ess.index_put(at, exact), error.index_put(at, entropy_bound(values, delta))
         return self._at_positions(ess), self._at_positions(error)
@@ -86,7 +133,7 @@ class ChunkBlocks(HankelBlocks):
         Raises:
             EngineError: Always.
         """
-        raise EngineError("chunks give counts and entropies; for all singular values use dense or square_root")
+        raise EngineError("eliminations give counts and entropies; for all singular values use dense or square_root")
 
     def _bracketed(self, low: Tensor, high: Tensor, ratio: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
         # Counts above thresholds known to lie in [low, high], (N, b), with their bounds; a threshold is the same at all
@@ -105,7 +152,7 @@ class ChunkBlocks(HankelBlocks):
             active, shift = active[possible], shift[possible]
             if not active.numel():
                 continue
-            found, uncertainty = self._chunks.at(active).counts(shift)
+            found, uncertainty = self._eliminations.at(active).counts(shift)
             reach = uncertainty + self._error[active]
             above = high[active] <= shift[:, None] - reach
             below = low[active] >= shift[:, None] + reach
@@ -120,10 +167,10 @@ class ChunkBlocks(HankelBlocks):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Singular values for the positions whose count is still open."""
         count = lower.clone()
-        chunk, offset = (self._wanted & (lower != upper)).nonzero(as_tuple=True)
-        for part in range(0, chunk.shape[0], _SPECTRA_AT_ONCE):
-            at = chunk[part : part + _SPECTRA_AT_ONCE], offset[part : part + _SPECTRA_AT_ONCE]
-            values = self._chunks.spectra(*at)
+        group, offset = (self._wanted & (lower != upper)).nonzero(as_tuple=True)
+        for part in range(0, group.shape[0], _SPECTRA_AT_ONCE):
+            at = group[part : part + _SPECTRA_AT_ONCE], offset[part : part + _SPECTRA_AT_ONCE]
+            values = self._eliminations.spectra(*at)
             exact = (threshold[at] if ratio is None else ratio * values[:, 0])[:, None]
             slack = self._error[at[0]] * (1 if ratio is None else 1 + ratio)
             least, most = count_bounds(values, slack, exact, self._limit[at])
@@ -134,11 +181,13 @@ class ChunkBlocks(HankelBlocks):
     def _largest(self) -> tuple[Tensor, Tensor]:
         """σ_1 of every position between two numbers, (N, b): a Rayleigh quotient and a shift that no σ exceeds."""
         if self._top is None:
-            low = self._chunks.rayleigh_quotients()
-            high = self._chunks.norm_bound()[:, None].expand_as(low).clone()
+            low = self._eliminations.rayleigh_quotients()
+            bound = self._eliminations.norm_bound()
+            high = bound[:, None].expand_as(low).clone()
+            least = torch.where(bound > 0, torch.finfo(low.dtype).eps * bound, torch.ones_like(bound))
             for quantile, factor in ((1.0, 1.05), (1.0, 1.002), (0.8, 1.002), (0.6, 1.002), (0.4, 1.002), (0.2, 1.002)):
-                shift = factor * torch.quantile(low, quantile, dim=-1).clamp(min=torch.finfo(low.dtype).tiny)
-                found, uncertainty = self._chunks.counts(shift)
+                shift = torch.maximum(factor * torch.quantile(low, quantile, dim=-1), least)
+                found, uncertainty = self._eliminations.counts(shift)
                 certain = shift[:, None] + uncertainty + self._error
                 high = torch.where((found == 0) & (certain < high), certain, high)
             self._top = (low - self._error).clamp(min=0), torch.maximum(high, low)
@@ -152,7 +201,7 @@ class ChunkBlocks(HankelBlocks):
         return Counts(*parts)
 
     def _at_positions(self, everywhere: Tensor) -> Tensor:
-        """(N, b) at all positions of all chunks to (..., P)."""
+        """(N, b) at all positions of all groups to (..., P)."""
         entries = self._shape.numel()
         count = everywhere.shape[0] // entries if entries else 0
         flat = (
@@ -164,7 +213,7 @@ class ChunkBlocks(HankelBlocks):
 
 
 def _target(bounds: Tensor, open_: Tensor, side: int, attempt: int) -> Tensor:
-    """Where to look next in each chunk, (N,): the outermost open threshold first, then their middle."""
+    """Where to look next in each group, (N,): the outermost open threshold first, then their middle."""
     masked = torch.where(open_, bounds, torch.nan)
     if attempt >= 4:
         return torch.nanmedian(masked, -1).values
