@@ -4,9 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.recurrences import STRUCTURES, random_recurrence
 
+from statesize import measurement
 from statesize.errors import EngineError, InputError
 from statesize.measurement import hankel_singular_values, measure
 from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
+from statesize.spectra.cut import make_cut
+from statesize.spectra.engine import ENGINES
 
 structures = st.sampled_from(STRUCTURES)
 seeds = st.integers(0, 2**31)
@@ -102,6 +105,18 @@ def test_a_minimal_recurrence_fills_its_ceiling(seed: int, length: int, states: 
     recurrence = random_recurrence("orthogonal", seed, length, states)
     found = measure(recurrence, relative_tolerances=(1e-11,), outputs=("counts",), engine=engine)
     assert torch.equal(found.relative_tolerance.squeeze(-1), found.ceiling)
+
+
+@pytest.mark.parametrize("engine", ["dense", "square_root", "chunked", "position_tree"])
+def test_entries_in_turn_give_the_same(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recurrence = random_recurrence("diagonal", 3, 12, 3, batch=(2, 4))
+    whole = measure(recurrence, engine=engine)
+    monkeypatch.setattr(measurement, "_MEMORY_BUDGET", 3 * ENGINES[engine].footprint(recurrence, make_cut(12)))
+    split = measure(recurrence, engine=engine)
+    for name in ("tolerance", "lower", "upper", "relative_tolerance"):
+        assert torch.equal(getattr(split, name), getattr(whole, name))
+    for name in ("entropy", "entropy_bound", "norm", "error_bound"):
+        torch.testing.assert_close(getattr(split, name), getattr(whole, name), rtol=1e-12, atol=1e-14)
 
 
 def test_known_answers() -> None:

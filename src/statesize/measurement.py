@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,9 @@ from statesize.ess import ceiling, check_tolerances
 from statesize.operators import Operator
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.engine import OUTPUTS, choose_engine
+
+# Bytes that an engine may hold at once; more batch entries than fit are measured in turn.
+_MEMORY_BUDGET = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,33 +108,45 @@ def measure(
     exact = operator.to(dtype=torch.float64)
     relative_asked = "counts" in asked and len(relative_tolerances) > 0
     used = choose_engine(exact, cut, (*asked, "relative") if relative_asked else asked, engine)
-    blocks = used.blocks(exact, cut)
-    device = blocks.error_bound.device
+    device = exact.device
     tau = _thresholds("tolerances", tolerances, device)
     rho = _thresholds("relative_tolerances", relative_tolerances, device)
-    absolute = blocks.counts(tau) if "counts" in asked else None
-    relative = blocks.relative_counts(rho) if "counts" in asked else None
-    entropy, entropy_error = blocks.entropies(entropy_accuracy) if "entropy" in asked else (None, None)
+
+    def answers(part: Operator) -> dict[str, Tensor]:
+        blocks = used.blocks(part, cut)
+        found = {"norm": blocks.norms(), "error_bound": blocks.error_bound}
+        if "counts" in asked:
+            absolute, relative = blocks.counts(tau), blocks.relative_counts(rho)
+            found |= {"tolerance": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
+            found |= {"relative_tolerance": relative.count}
+            found |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
+        if "entropy" in asked:
+            found["entropy"], found["entropy_bound"] = blocks.entropies(entropy_accuracy)
+        if "values" in asked:
+            found["values"] = blocks.singular_values()
+        return found
+
+    found = _in_turn(exact, used.footprint(exact, cut), answers)
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
     state_size = exact.state_size()[at]
     return Measurement(
         positions=at,
         tolerances=tau,
         relative_tolerances=rho,
-        tolerance=absolute.count if absolute else None,
-        lower=absolute.lower if absolute else None,
-        upper=absolute.upper if absolute else None,
-        relative_tolerance=relative.count if relative else None,
-        relative_lower=relative.lower if relative else None,
-        relative_upper=relative.upper if relative else None,
-        entropy=entropy,
-        entropy_bound=entropy_error,
-        norm=blocks.norms(),
-        values=blocks.singular_values() if "values" in asked else None,
+        tolerance=found.get("tolerance"),
+        lower=found.get("lower"),
+        upper=found.get("upper"),
+        relative_tolerance=found.get("relative_tolerance"),
+        relative_lower=found.get("relative_lower"),
+        relative_upper=found.get("relative_upper"),
+        entropy=found.get("entropy"),
+        entropy_bound=found.get("entropy_bound"),
+        norm=found["norm"],
+        values=found.get("values"),
         state_size=state_size,
         ceiling=ceiling(state_size, at, cut.length, past, future),
         engine=used.name,
-        error_bound=blocks.error_bound,
+        error_bound=found["error_bound"],
     )
 
 
@@ -158,7 +173,23 @@ def hankel_singular_values(operator: Operator, positions: Positions = None, engi
     """
     exact = operator.to(dtype=torch.float64)
     cut = make_cut(operator.length, positions)
-    return choose_engine(exact, cut, ("values",), engine).blocks(exact, cut).singular_values()
+    used = choose_engine(exact, cut, ("values",), engine)
+    footprint = used.footprint(exact, cut)
+    return _in_turn(exact, footprint, lambda part: {"values": used.blocks(part, cut).singular_values()})["values"]
+
+
+def _in_turn(operator: Operator, footprint: int, answers: Callable[[Operator], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Answers for all batch entries, as many at once as the memory budget allows."""
+    shape = operator.batch_shape
+    block = max(1, _MEMORY_BUDGET // max(1, footprint))
+    if shape.numel() <= block:
+        return answers(operator)
+    parts: list[dict[str, Tensor]] = []
+    for first in range(0, shape.numel(), block):
+        entries = torch.arange(first, min(first + block, shape.numel()), device=operator.device)
+        parts.append(answers(operator[torch.unravel_index(entries, shape)]))
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}
 
 
 def _asked(outputs: Sequence[str]) -> tuple[str, ...]:

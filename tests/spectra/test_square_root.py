@@ -8,7 +8,6 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.measurement import hankel_singular_values
 from statesize.operators import Recurrence
-from statesize.spectra import square_root
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dense import dense_singular_values
 from statesize.spectra.square_root import square_root_singular_values
@@ -71,16 +70,6 @@ def test_time_invariant_system_agrees_with_slicot() -> None:
     )
     computed = hankel_singular_values(recurrence, [length // 2], engine="square_root")[0]
     np.testing.assert_allclose(computed.numpy(), expected, rtol=1e-10)
-
-
-def test_blocks_of_the_batch_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    recurrence = random_recurrence("diagonal", 3, 12, 3, batch=(2, 4))
-    cut = make_cut(12)
-    whole = square_root_singular_values(recurrence, cut)
-    monkeypatch.setattr(square_root, "_FACTOR_BUDGET", 3 * 11 * 9)
-    split = square_root_singular_values(recurrence, cut)
-    torch.testing.assert_close(split.values, whole.values, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(split.error_bound, whole.error_bound)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

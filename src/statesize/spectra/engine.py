@@ -9,7 +9,7 @@ from typing import cast
 from statesize.errors import EngineError
 from statesize.operators import Operator, Recurrence
 from statesize.spectra.blocks import HankelBlocks
-from statesize.spectra.chunked import chunked_blocks
+from statesize.spectra.chunked import WIDTH, chunked_blocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.dense import dense_singular_values
 from statesize.spectra.position_tree import tree_blocks
@@ -29,6 +29,7 @@ class Engine:
         windows: Whether it can cut H_i by `past` and `future`.
         operators: The operator classes it works on.
         blocks: The algorithm.
+        footprint: About how many bytes it holds for one batch entry.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Engine:
     windows: bool
     operators: tuple[type[Operator], ...]
     blocks: Callable[[Operator, Cut], HankelBlocks]
+    footprint: Callable[[Operator, Cut], int]
 
     def refusal(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why this engine cannot do it, or None."""
@@ -55,13 +57,29 @@ def _chunked(operator: Operator, cut: Cut) -> HankelBlocks:
     return chunked_blocks(cast("Recurrence", operator), cut)
 
 
+def _several_matrices(operator: Operator, cut: Cut) -> int:
+    return 8 * 8 * cut.length**2
+
+
+def _factors(operator: Operator, cut: Cut) -> int:
+    return 3 * 8 * max(1, len(cut.positions)) * _states(operator) ** 2
+
+
+def _chunk_factors(operator: Operator, cut: Cut) -> int:
+    return 12 * 8 * (-(-cut.length // WIDTH)) * _states(operator) * (_states(operator) + WIDTH)
+
+
+def _states(operator: Operator) -> int:
+    return int(operator.state_size().max())
+
+
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("dense", frozenset(OUTPUTS), True, (Operator,), dense_singular_values),
-        Engine("square_root", frozenset(OUTPUTS), False, (Recurrence,), _square_root),
-        Engine("position_tree", frozenset(("counts", "entropy")), False, (Operator,), tree_blocks),
-        Engine("chunked", frozenset(("counts", "entropy")), False, (Recurrence,), _chunked),
+        Engine("dense", frozenset(OUTPUTS), True, (Operator,), dense_singular_values, _several_matrices),
+        Engine("square_root", frozenset(OUTPUTS), False, (Recurrence,), _square_root, _factors),
+        Engine("position_tree", frozenset(("counts", "entropy")), False, (Operator,), tree_blocks, _several_matrices),
+        Engine("chunked", frozenset(("counts", "entropy")), False, (Recurrence,), _chunked, _chunk_factors),
     )
 }
 
@@ -83,7 +101,7 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
     """
     able = {key: engine for key, engine in ENGINES.items() if engine.refusal(operator, cut, outputs) is None}
     if name == "auto":
-        states = int(operator.state_size().max())
+        states = _states(operator)
         if "chunked" in able and states >= 32 and operator.length >= 16 * states:
             return able["chunked"]
         if "square_root" not in able and _RELATIVE not in outputs and operator.length >= 128:

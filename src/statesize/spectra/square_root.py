@@ -10,9 +10,6 @@ from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import frobenius_norm, singular_values, triangular_factor
 from statesize.spectra.spectrum import Spectrum
 
-# Doubles held for reachability factors at once; batch entries beyond it are done in turn.
-_FACTOR_BUDGET = 2**26
-
 
 def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
     """σ(H_i) = σ(S_i L_i), with the factors carried from position to position by QR; O(L n³).
@@ -33,20 +30,6 @@ def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
         The spectrum, r = min(n, the largest min(rows, columns)).
     """
     real = recurrence.with_real_output()
-    shape, states = real.batch_shape, real.B.shape[-1]
-    block = max(1, _FACTOR_BUDGET // max(1, len(cut.positions) * states * states))
-    if shape.numel() <= block:
-        return _propagate(real, cut)
-    parts: list[Spectrum] = []
-    for first in range(0, shape.numel(), block):
-        entries = torch.arange(first, min(first + block, shape.numel()), device=real.device)
-        parts.append(_propagate(real[torch.unravel_index(entries, shape)], cut))
-    values = torch.cat([part.values for part in parts])
-    bounds = torch.cat([part.error_bound for part in parts])
-    return Spectrum(values.reshape(*shape, *values.shape[1:]), bounds.reshape(*shape, bounds.shape[-1]), parts[0].limit)
-
-
-def _propagate(real: Recurrence, cut: Cut) -> Spectrum:
     A, B, C = real.transition, real.B, real.C
     length, states = B.shape[-2:]
     wanted = set(cut.positions)
