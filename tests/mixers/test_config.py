@@ -36,7 +36,7 @@ def test_the_written_form_comes_back():
     [
         (lambda values: {**values, "format": 99}, r"here has format 99; this statesize reads format 1"),
         (lambda values: {k: v for k, v in values.items() if k != "format"}, r"format None"),
-        (lambda values: {k: v for k, v in values.items() if k != "width"}, r"lacks \['width'\]"),
+        (lambda values: {k: v for k, v in values.items() if k != "width"}, r"lacks \['width'\] and has unknown \[\]"),
         (lambda values: {**values, "colour": 1}, r"unknown \['colour'\]"),
         (lambda values: {**values, "width": "wide"}, r"width = 'wide'; expected int"),
         (lambda values: {**values, "heads": 5}, r"here: width is 128 and heads is 5"),

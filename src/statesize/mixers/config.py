@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from statesize.errors import FileError, InputError
 
@@ -96,25 +96,23 @@ class ModelConfig:
         """
         if not isinstance(values, dict):
             raise FileError(f"{source} holds {type(values).__name__}; expected a JSON object")
-        fields = dict(values)  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
-        version: object = fields.pop("format", None)  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
+        fields = dict(cast("dict[str, Any]", values))
+        version = fields.pop("format", None)
         if version != CONFIG_FORMAT:
             raise FileError(
                 f"{source} has format {version!r}; this statesize reads format {CONFIG_FORMAT}."
                 " Use the statesize that wrote it, or train the model again"
             )
-        types = get_type_hints(cls)
-        expected, given = set(types), {str(name) for name in fields}  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
-        if expected != given:
+        types: dict[str, type] = get_type_hints(cls)
+        if types.keys() != fields.keys():
             raise FileError(
-                f"{source} lacks {sorted(expected - given) or 'nothing'} and has unknown {sorted(given - expected)};"
-                " it is damaged or not a statesize model"
+                f"{source} lacks {sorted(types.keys() - fields.keys())} and has unknown"
+                f" {sorted(fields.keys() - types.keys())}; it is damaged or not a statesize model"
             )
-        for name, value in fields.items():  # pyright: ignore[reportUnknownVariableType]
-            allowed = (int, float) if types[str(name)] is float else types[str(name)]  # pyright: ignore[reportUnknownArgumentType]
-            if not isinstance(value, allowed):
-                raise FileError(f"{source} has {name} = {value!r}; expected {types[str(name)].__name__}")  # pyright: ignore[reportUnknownArgumentType]
+        for name, value in fields.items():
+            if not isinstance(value, (int, float) if types[name] is float else types[name]):
+                raise FileError(f"{source} has {name} = {value!r}; expected {types[name].__name__}")
         try:
-            return cls(**fields)  # pyright: ignore[reportUnknownArgumentType]
+            return cls(**fields)
         except InputError as error:
             raise FileError(f"{source}: {error}") from error
