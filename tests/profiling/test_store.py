@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,22 @@ def test_a_failed_save_leaves_the_older_profile(small_profile, tmp_path):
     broken.attrs["not JSON"] = object()
     with pytest.raises(TypeError):
         Profile(broken).save(tmp_path / "profile")
+    assert Profile.load(tmp_path / "profile").tree.identical(small_profile.tree)
+    assert os.listdir(tmp_path) == ["profile"]
+
+
+def test_an_older_profile_comes_back_where_the_new_cannot_be_moved(small_profile, tmp_path, monkeypatch):
+    small_profile.save(tmp_path / "profile")
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name == "new":
+            raise OSError("no space left")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(FileError, match="no space left"):
+        small_profile.save(tmp_path / "profile")
     assert Profile.load(tmp_path / "profile").tree.identical(small_profile.tree)
     assert os.listdir(tmp_path) == ["profile"]
 

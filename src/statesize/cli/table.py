@@ -61,7 +61,7 @@ def _table(profiles: Sequence[Profile], console: Console, *, bars: bool) -> Tabl
             cells = [Text(str(row["model"]), style="bold"), Text(str(row["layer"])), Text(f"{row['tss']}")]
             cells += [Text(_figure(row[name], ".1f")) for name in ("average_entropy", "average_relative_tolerance")]
             cells += [Text(_figure(row[name], ",.0f")) for name in ("total_entropy", "total_relative_tolerance")]
-            cells += [Text(_figure(row["norm"], ".3g")), Text(_figure(row["utilisation"], ".0%"))]
+            cells += [Text(_norm(row["norm"])), Text(_figure(row["utilisation"], ".0%"))]
             if bars:
                 cells.append(_bar(row["utilisation"], console))
             table.add_row(*cells)
@@ -70,6 +70,10 @@ def _table(profiles: Sequence[Profile], console: Console, *, bars: bool) -> Tabl
 
 def _figure(value: float, form: str) -> str:
     return format(value, form) if math.isfinite(value) else "-"
+
+
+def _norm(value: float) -> str:
+    return _figure(value, ".1e" if 0 < value < 0.01 else ".2f" if value < 10 else ".1f" if value < 100 else ",.0f")
 
 
 def _bar(share: float, console: Console) -> Text:

@@ -236,6 +236,8 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _figure(value: float) -> str:
+    if 0 < value < 0.01:
+        return f"{value:.1e}"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
