@@ -95,6 +95,13 @@ class OperatorContract:
         inputs = torch.randn(shape, generator=generator, dtype=torch.float64).to(operator.dtype)
         torch.testing.assert_close(operator.apply(inputs), operator.dense() @ inputs, rtol=1e-10, atol=1e-10)
 
+    def test_columns_are_those_of_dense(self) -> None:
+        """Columns that are asked for are those of T, from their first row on."""
+        operator = self.sample()
+        matrix = operator.dense()
+        for first, last in ((0, 1), (1, 3), (operator.length - 1, operator.length)):
+            torch.testing.assert_close(operator.columns(first, last), matrix[..., first:, first:last])
+
     def test_measure_agrees_with_the_definition(self) -> None:
         """Whatever engine is chosen, the spectrum is that of T[i:, :i], within the stated bound."""
         operator = self.sample()

@@ -65,6 +65,7 @@ class SoftmaxAttention(Operator):
         self.key = key
         self.scale = scale
         self.window = window
+        self._normaliser: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -92,11 +93,23 @@ class SoftmaxAttention(Operator):
         Returns:
             T, (..., L, L).
         """
-        position = torch.arange(self.length, device=self.device)
-        lag = position[:, None] - position[None, :]
-        seen = lag >= 0 if self.window is None else (lag >= 0) & (lag < self.window)
-        scores = (self.query @ self.key.mT) * self.scale
-        return scores.masked_fill(~seen, -torch.inf).softmax(-1)
+        return self._scores(0, self.length, 0, self.length).softmax(-1)
+
+    @torch.no_grad()
+    def columns(self, first: int, last: int) -> Tensor:
+        """T[first:, first:last], without the rest of T and without gradients.
+
+        Args:
+            first: The first column.
+            last: One past the last.
+
+        Returns:
+            (..., L − first, last − first).
+        """
+        if self._normaliser is None:
+            self._normaliser = self._log_sums()
+        scores = self._scores(first, self.length, first, last)
+        return (scores - self._normaliser[..., first:, None]).exp()
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u, one query at a time against the cache.
@@ -148,3 +161,17 @@ class SoftmaxAttention(Operator):
         place = batch_index(index, self.batch_shape)
         query, key = (part.expand(self.batch_shape + part.shape[-2:])[place] for part in (self.query, self.key))
         return type(self)(query, key, self.scale, self.window)
+
+    def _scores(self, top: int, bottom: int, first: int, last: int) -> Tensor:
+        """Scores of the rows top … bottom − 1 for the columns first … last − 1, −∞ where a key is not seen."""
+        row = torch.arange(top, bottom, device=self.device)
+        lag = row[:, None] - torch.arange(first, last, device=self.device)
+        seen = lag >= 0 if self.window is None else (lag >= 0) & (lag < self.window)
+        scores = (self.query[..., top:bottom, :] @ self.key[..., first:last, :].mT) * self.scale
+        return scores.masked_fill(~seen, -torch.inf)
+
+    def _log_sums(self) -> Tensor:
+        """Logarithm of Σ_j e^{score} in every row, (..., L), a few rows at a time."""
+        ends = [*range(256, self.length, 256), self.length]
+        starts = [0, *ends[:-1]]
+        return torch.cat([self._scores(t, end, 0, end).logsumexp(-1) for t, end in zip(starts, ends, strict=True)], -1)

@@ -44,6 +44,18 @@ class Operator(ABC):
     def dense(self) -> Tensor:
         """T itself, (..., L, L), lower triangular, differentiable in the operator's tensors."""
 
+    def columns(self, first: int, last: int) -> Tensor:
+        """T[first:, first:last]: what some positions pass on to themselves and to all later ones; without gradients.
+
+        Args:
+            first: The first column.
+            last: One past the last.
+
+        Returns:
+            (..., L − first, last − first).
+        """
+        return self.dense().detach()[..., first:, first:last]
+
     @abstractmethod
     def apply(self, inputs: Tensor) -> Tensor:
         """T u by stepping through the sequence; inputs and result (..., L, channels)."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import cast
 
 from statesize.errors import EngineError
-from statesize.operators import Operator, Recurrence
+from statesize.operators import Operator, Recurrence, SoftmaxAttention
 from statesize.spectra.blocks import HankelBlocks
 from statesize.spectra.chunked import WIDTH, chunked_blocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.dense import dense_singular_values
 from statesize.spectra.position_tree import tree_blocks
 from statesize.spectra.square_root import square_root_singular_values
+from statesize.spectra.streaming import is_compressible, streaming_blocks
 
 OUTPUTS = ("counts", "entropy", "values")
 _RELATIVE = "relative"  # counts at relative tolerances, whose thresholds differ from position to position
@@ -69,6 +70,11 @@ def _chunk_factors(operator: Operator, cut: Cut) -> int:
     return 12 * 8 * (-(-cut.length // WIDTH)) * _states(operator) * (_states(operator) + WIDTH)
 
 
+def _compressed(operator: Operator, cut: Cut) -> int:
+    width = 256
+    return 8 * cut.length * (6 * width + (0 if isinstance(operator, SoftmaxAttention) else 2 * cut.length))
+
+
 def _states(operator: Operator) -> int:
     return int(operator.state_size().max())
 
@@ -79,6 +85,7 @@ ENGINES = {
         Engine("dense", frozenset(OUTPUTS), True, (Operator,), dense_singular_values, _several_matrices),
         Engine("square_root", frozenset(OUTPUTS), False, (Recurrence,), _square_root, _factors),
         Engine("position_tree", frozenset(("counts", "entropy")), False, (Operator,), tree_blocks, _several_matrices),
+        Engine("streaming", frozenset(("counts", "entropy")), False, (Operator,), streaming_blocks, _compressed),
         Engine("chunked", frozenset(("counts", "entropy")), False, (Recurrence,), _chunked, _chunk_factors),
     )
 }
@@ -104,6 +111,8 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
         states = _states(operator)
         if "chunked" in able and states >= 32 and operator.length >= 16 * states:
             return able["chunked"]
+        if "streaming" in able and isinstance(operator, SoftmaxAttention) and is_compressible(operator):
+            return able["streaming"]
         if "square_root" not in able and _RELATIVE not in outputs and operator.length >= 128:
             return able.get("position_tree", able["dense"])
         return able["square_root"] if "square_root" in able and states < operator.length / 2 else able["dense"]

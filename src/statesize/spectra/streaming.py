@@ -1,0 +1,128 @@
+"""Operators of low numerical rank: the past is compressed chunk by chunk, and T is never held whole."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.operators import Dense, Operator, SoftmaxAttention
+from statesize.spectra.bordered import BorderedChunks
+from statesize.spectra.certified import CertifiedBlocks
+from statesize.spectra.cut import Cut
+from statesize.spectra.factorisation import singular_values, triangular_factor
+
+_linalg = cast("Any", torch.linalg)
+# Positions a chunk.
+_WIDTH = 32
+# What a chunk may drop, relative to the largest singular value met so far.
+_DROPPED = 1e-10
+
+
+@torch.no_grad()
+def streaming_blocks(operator: Operator, cut: Cut) -> CertifiedBlocks:
+    """Counts and entropies of an operator whose H_i have few singular values above 1e-10 σ_1.
+
+    Args:
+        operator: Any operator; T is read in blocks of columns.
+        cut: Which blocks, not windowed.
+
+    Returns:
+        The blocks; without gradients.
+    """
+    return CertifiedBlocks(compressed_chunks(operator, _WIDTH), operator.batch_shape, cut, cut.length)
+
+
+def compressed_chunks(operator: Operator, width: int) -> BorderedChunks:
+    """Bordered chunks of T; O(L² (r + b)) for rank r.
+
+    W stands for the past of a chunk [i0, i1): its columns have the singular values of T[i0:, :i0]. With
+
+        [M Z] = R of qr([W[b:], T[i1:, i0:i1]]),    U Σ Vᵀ = svd([M Z]),
+
+    the next W is [W[b:], T[i1:, i0:i1]] V, without the columns of negligible σ. Every dropped σ moves the singular
+    values of all later blocks by at most √Σσ², and these add up.
+
+    Args:
+        operator: Of batch shape (...).
+        width: b, positions a chunk.
+
+    Returns:
+        Chunks in the order of the flattened batch, then of the positions. Positions past L − 1 belong to the padding.
+    """
+    # Attention gives its columns one by one; other operators would form all of T each time.
+    source = operator if isinstance(operator, SoftmaxAttention) else Dense(operator.dense())
+    length, entries = operator.length, operator.batch_shape.numel()
+    count = -(-length // width)
+    past = torch.zeros(entries, length, 0, dtype=operator.dtype, device=operator.device)
+    error = past.new_zeros(entries)
+    top = past.new_zeros(entries)
+    chunks: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    errors: list[Tensor] = []
+    for k in range(count):
+        first, last = k * width, min(length, (k + 1) * width)
+        columns = source.columns(first, last).expand(*operator.batch_shape, length - first, last - first)
+        columns = columns.reshape(entries, length - first, last - first)
+        inside = columns[:, : last - first].tril(-1)
+        here, tall = past[:, : last - first], torch.cat([past[:, last - first :], columns[:, last - first :]], -1)
+        factor = triangular_factor(tall) if tall.shape[-2] > tall.shape[-1] else tall
+        r = here.shape[-1]
+        chunks.append(_rotated(here, inside, factor[..., :r], factor[..., r:], width))
+        errors.append(error)
+        if last == length:
+            break
+        _, sigma, Vh = _linalg.svd(factor, full_matrices=False)
+        top = torch.maximum(top, sigma[:, 0])
+        kept = int((sigma > _DROPPED * top[:, None]).sum(-1).max()) if sigma.numel() else 0
+        dropped = sigma[:, kept:].square().sum(-1).sqrt()
+        roundoff = 8 * torch.finfo(tall.dtype).eps * tall.shape[-1] * top
+        error = error + dropped + roundoff
+        past = tall @ Vh[:, :kept].mT
+    return _stacked(chunks, torch.stack(errors, 1).flatten(), width)
+
+
+def _rotated(
+    past: Tensor, inside: Tensor, core: Tensor, future: Tensor, width: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """R V, T inside, Σ and Uᵀ Z for the core M = U Σ Vᵀ, the chunk padded to its full width."""
+    missing = width - inside.shape[-1]
+    U, sigma, Vh = _linalg.svd(core, full_matrices=True)
+    rotated, turned = past @ Vh.mT, U.mT @ future
+    k = max(core.shape[-2:])
+    pad = torch.nn.functional.pad
+    return (
+        pad(rotated, (0, k - rotated.shape[-1], 0, missing)),
+        pad(inside, (0, missing, 0, missing)),
+        pad(sigma, (0, k - sigma.shape[-1])),
+        pad(turned, (0, missing, 0, k - turned.shape[-2])),
+    )
+
+
+def _stacked(chunks: list[tuple[Tensor, Tensor, Tensor, Tensor]], error: Tensor, width: int) -> BorderedChunks:
+    k = max(core.shape[-1] for _, _, core, _ in chunks)
+    pad = torch.nn.functional.pad
+    past = torch.stack([pad(part, (0, k - part.shape[-1])) for part, _, _, _ in chunks], 1)
+    inside = torch.stack([part for _, part, _, _ in chunks], 1)
+    core = torch.stack([pad(part, (0, k - part.shape[-1])) for _, _, part, _ in chunks], 1)
+    future = torch.stack([pad(part, (0, 0, 0, k - part.shape[-2])) for _, _, _, part in chunks], 1)
+    return BorderedChunks(past.flatten(0, 1), inside.flatten(0, 1), core.flatten(0, 1), future.flatten(0, 1), error)
+
+
+@torch.no_grad()
+def is_compressible(operator: Operator) -> bool:
+    """Whether the numerical rank of the blocks seems low enough for `streaming_blocks` to pay.
+
+    Args:
+        operator: Softmax attention; others would have to form T.
+
+    Returns:
+        Whether four strips of columns, seen from the second half of the sequence, span at most half their number.
+    """
+    half, width = operator.length // 2, _WIDTH
+    if half < 4 * width:
+        return False
+    firsts = [int(first) for first in torch.linspace(0, half - width, 4)]
+    strips = [operator.columns(first, first + width)[..., half - first :, :] for first in firsts]
+    sigma = singular_values(triangular_factor(torch.cat(strips, -1)))
+    return bool(((sigma > _DROPPED * sigma[..., :1]).sum(-1) <= 2 * width).all())

@@ -1,0 +1,89 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles.agreement import RATIOS, agree
+
+from statesize.operators import Convolution, Dense, Operator, SoftmaxAttention
+from statesize.spectra import streaming
+from statesize.spectra.cut import Cut, make_cut
+from statesize.spectra.dense import dense_singular_values
+from statesize.spectra.engine import choose_engine
+from statesize.spectra.streaming import compressed_chunks, is_compressible, streaming_blocks
+
+
+def smooth_attention(length: int, batch: tuple[int, ...] = (), seed: int = 0) -> SoftmaxAttention:
+    """Queries and keys on a slow curve: the singular values fall fast."""
+    g = torch.Generator().manual_seed(seed)
+    time = torch.arange(length, dtype=torch.float64)[:, None] / length
+    curve = torch.cat([torch.sin(3 * time), torch.cos(3 * time), torch.sin(6 * time)], -1)
+    query, key = (curve @ torch.randn(*batch, 3, 8, generator=g, dtype=torch.float64) for _ in range(2))
+    return SoftmaxAttention(query, key, 0.3)
+
+
+def check(operator: Operator, cut: Cut) -> None:
+    agree(streaming_blocks(operator, cut), dense_singular_values(operator, cut))
+
+
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several chunks already at the lengths that a test can afford."""
+    monkeypatch.setattr(streaming, "_WIDTH", 8)
+
+
+@given(st.integers(0, 2**31), st.integers(2, 60))
+def test_decaying_spectra_agree_with_the_definition(seed: int, length: int) -> None:
+    check(smooth_attention(length, seed=seed), make_cut(length))
+
+
+@given(st.integers(0, 2**31), st.integers(2, 40), st.integers(1, 6))
+def test_low_rank_agrees_with_the_definition(seed: int, length: int, rank: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    left, right = (torch.randn(length, rank, generator=g, dtype=torch.float64) for _ in range(2))
+    check(Dense((left @ right.mT).tril()), make_cut(length))
+
+
+@given(st.integers(0, 2**31), st.integers(2, 33))
+def test_full_rank_agrees_with_the_definition(seed: int, length: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    check(Dense(torch.randn(length, length, generator=g, dtype=torch.float64).tril()), make_cut(length))
+
+
+def test_batches_windows_and_chosen_positions() -> None:
+    operator = smooth_attention(41, batch=(2, 3))
+    check(operator, make_cut(41, [40, 1, 7, 8, 20]))
+    windowed = SoftmaxAttention(operator.query, operator.key, 0.3, window=9)
+    check(windowed, make_cut(41))
+    check(Convolution(torch.ones(2, 5, dtype=torch.float64), 41), make_cut(41))
+    assert streaming_blocks(operator[:0], make_cut(41)).counts(RATIOS).count.shape == (0, 3, 40, 5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_extreme_scales(scale: float) -> None:
+    check(Dense(smooth_attention(29).dense() * scale), make_cut(29))
+
+
+def test_what_is_dropped_is_within_the_stated_error() -> None:
+    operator = smooth_attention(60)
+    exact = dense_singular_values(operator, make_cut(60)).values
+    for dropped in (1e-2, 1e-4):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(streaming, "_DROPPED", dropped)
+            chunks = compressed_chunks(operator, 8)
+        position = torch.arange(1, 60)
+        found = chunks.spectra(position // 8, position % 8)
+        k = min(found.shape[-1], exact.shape[-1])
+        off = (found[:, :k] - exact[:, :k]).abs().amax(-1)
+        assert bool((off <= chunks.error[position // 8] + 1e-13).all())
+        assert float(off.max()) > 1e-3 * dropped  # something was dropped
+        assert float(chunks.error.max()) < 100 * dropped
+
+
+def test_auto_streams_what_can_be_compressed() -> None:
+    g = torch.Generator().manual_seed(0)
+    rough = SoftmaxAttention(*(torch.randn(128, 64, generator=g, dtype=torch.float64) for _ in range(2)), 0.125)
+    smooth = smooth_attention(128)
+    assert is_compressible(smooth)
+    assert not is_compressible(rough)
+    assert not is_compressible(smooth_attention(40))
+    assert choose_engine(smooth, make_cut(128), ("counts", "relative")).name == "streaming"
