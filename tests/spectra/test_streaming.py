@@ -87,3 +87,7 @@ def test_auto_streams_what_can_be_compressed() -> None:
     assert not is_compressible(rough)
     assert not is_compressible(smooth_attention(40))
     assert choose_engine(smooth, make_cut(128), ("counts", "relative")).name == "streaming"
+    short = Convolution(torch.randn(2, 9, generator=g, dtype=torch.float64), 128)
+    assert choose_engine(short, make_cut(128), ("counts", "relative")).name == "streaming"
+    long = Convolution(torch.randn(2, 128, generator=g, dtype=torch.float64), 128)
+    assert choose_engine(long, make_cut(128), ("counts",)).name == "position_tree"

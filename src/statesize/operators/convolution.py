@@ -69,11 +69,19 @@ class Convolution(Operator):
         Returns:
             T, (..., L, L).
         """
-        position = torch.arange(self.length, device=self.device)
-        lag = position[:, None] - position[None, :]
-        taps = self.kernel.shape[-1]
-        inside = (lag >= 0) & (lag < taps)
-        return torch.where(inside, self.kernel[..., lag.clamp(0, taps - 1)], 0)
+        return self._toeplitz(0, self.length)
+
+    def columns(self, first: int, last: int) -> Tensor:
+        """T[first:, first:last], without the rest of T and without gradients.
+
+        Args:
+            first: The first column.
+            last: One past the last.
+
+        Returns:
+            (..., L − first, last − first).
+        """
+        return self._toeplitz(first, last).detach()
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u through the shift register.
@@ -121,3 +129,10 @@ class Convolution(Operator):
             An operator with the indexed batch shape.
         """
         return type(self)(self.kernel[batch_index(index, self.batch_shape)], self.length)
+
+    def _toeplitz(self, first: int, last: int) -> Tensor:
+        row = torch.arange(first, self.length, device=self.device)
+        lag = row[:, None] - torch.arange(first, last, device=self.device)
+        taps = self.kernel.shape[-1]
+        inside = (lag >= 0) & (lag < taps)
+        return torch.where(inside, self.kernel[..., lag.clamp(0, taps - 1)], 0)

@@ -72,6 +72,18 @@ class Dense(Operator):
         """
         return self.matrix
 
+    def columns(self, first: int, last: int) -> Tensor:
+        """T[first:, first:last], without gradients.
+
+        Args:
+            first: The first column.
+            last: One past the last.
+
+        Returns:
+            (..., L − first, last − first).
+        """
+        return self.matrix.detach()[..., first:, first:last]
+
     def apply(self, inputs: Tensor) -> Tensor:
         """T u, one row of T at a time.
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import cast
 
 from statesize.errors import EngineError
-from statesize.operators import Operator, Recurrence, SoftmaxAttention
+from statesize.operators import Operator, Recurrence
 from statesize.spectra.blocks import HankelBlocks
 from statesize.spectra.chunked import WIDTH, chunked_blocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.dense import dense_singular_values
 from statesize.spectra.position_tree import tree_blocks
 from statesize.spectra.square_root import square_root_singular_values
-from statesize.spectra.streaming import is_compressible, streaming_blocks
+from statesize.spectra.streaming import gives_columns, is_compressible, streaming_blocks
 
 OUTPUTS = ("counts", "entropy", "values")
 _RELATIVE = "relative"  # counts at relative tolerances, whose thresholds differ from position to position
@@ -72,7 +72,7 @@ def _chunk_factors(operator: Operator, cut: Cut) -> int:
 
 def _compressed(operator: Operator, cut: Cut) -> int:
     width = 256
-    return 8 * cut.length * (6 * width + (0 if isinstance(operator, SoftmaxAttention) else 2 * cut.length))
+    return 8 * cut.length * (6 * width + (0 if gives_columns(operator) else 2 * cut.length))
 
 
 def _states(operator: Operator) -> int:
@@ -111,7 +111,7 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
         states = _states(operator)
         if "chunked" in able and states >= 32 and operator.length >= 16 * states:
             return able["chunked"]
-        if "streaming" in able and isinstance(operator, SoftmaxAttention) and is_compressible(operator):
+        if "streaming" in able and not isinstance(operator, Recurrence) and is_compressible(operator):
             return able["streaming"]
         if "square_root" not in able and _RELATIVE not in outputs and operator.length >= 128:
             return able.get("position_tree", able["dense"])

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.operators import Dense, Operator, SoftmaxAttention
+from statesize.operators import Dense, Operator
 from statesize.spectra.bordered import BorderedChunks
 from statesize.spectra.certified import CertifiedBlocks
 from statesize.spectra.cut import Cut
@@ -51,8 +51,8 @@ def compressed_chunks(operator: Operator, width: int) -> BorderedChunks:
     Returns:
         Chunks in the order of the flattened batch, then of the positions. Positions past L − 1 belong to the padding.
     """
-    # Attention gives its columns one by one; other operators would form all of T each time.
-    source = operator if isinstance(operator, SoftmaxAttention) else Dense(operator.dense())
+    # An operator that cannot give single columns would form all of T for each chunk.
+    source = operator if gives_columns(operator) else Dense(operator.dense())
     length, entries = operator.length, operator.batch_shape.numel()
     count = -(-length // width)
     past = torch.zeros(entries, length, 0, dtype=operator.dtype, device=operator.device)
@@ -109,12 +109,17 @@ def _stacked(chunks: list[tuple[Tensor, Tensor, Tensor, Tensor]], error: Tensor,
     return BorderedChunks(past.flatten(0, 1), inside.flatten(0, 1), core.flatten(0, 1), future.flatten(0, 1), error)
 
 
+def gives_columns(operator: Operator) -> bool:
+    """Whether columns of T cost less than T."""
+    return type(operator).columns is not Operator.columns
+
+
 @torch.no_grad()
 def is_compressible(operator: Operator) -> bool:
     """Whether the numerical rank of the blocks seems low enough for `streaming_blocks` to pay.
 
     Args:
-        operator: Softmax attention; others would have to form T.
+        operator: Any operator; one that cannot give single columns forms T.
 
     Returns:
         Whether four strips of columns, seen from the second half of the sequence, span at most half their number.
