@@ -16,6 +16,11 @@ def test_tolerance_counts_strictly_above() -> None:
     assert tolerance_ess(VALUES, [0.0, 0.01, 3.0]).tolist() == [[3, 3, 1], [0, 0, 0]]
 
 
+def test_one_spectrum_and_one_tolerance_give_one_number() -> None:
+    assert tolerance_ess(VALUES[0], 1.0).shape == ()
+    assert tolerance_ess(VALUES[0], [1.0]).shape == (1,)
+
+
 def test_relative_tolerance_scales_with_the_largest() -> None:
     assert tolerance_ess(VALUES, [0.4, 0.005], relative=True).tolist() == [[2, 3], [0, 0]]
     assert tolerance_ess(VALUES * 1e-20, 0.4, relative=True).tolist() == [2, 0]

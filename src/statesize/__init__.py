@@ -3,17 +3,29 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
-from statesize.ess import energy_ess, entropy_ess, tolerance_ess
-from statesize.measurement import Measurement, hankel_singular_values, measure
-from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
 from statesize.version import __version__
 
 if TYPE_CHECKING:
     from statesize import training, zoo
     from statesize.adapters.capture import Captured, capture
+    from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
+    from statesize.ess import energy_ess, entropy_ess, tolerance_ess
+    from statesize.measurement import Measurement, hankel_singular_values, measure
+    from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
+
+# Loaded on first use, so that `statesize --version` and the like need not wait for torch.
+_HOMES = {
+    "adapters.capture": ("Captured", "capture"),
+    "errors": ("EngineError", "FileError", "InputError", "ModelError", "StatesizeError"),
+    "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
+    "measurement": ("Measurement", "hankel_singular_values", "measure"),
+    "operators": ("Convolution", "Dense", "Operator", "Recurrence", "SoftmaxAttention"),
+    "profiling.profile": ("Profile",),
+    "profiling.run": ("profile",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Captured",
@@ -41,20 +53,14 @@ __all__ = [
     "zoo",
 ]
 
-# Loaded on first use: they bring xarray, altair and tokenizers with them.
-_LAZY = {
-    "Captured": "statesize.adapters.capture",
-    "capture": "statesize.adapters.capture",
-    "Profile": "statesize.profiling.profile",
-    "profile": "statesize.profiling.run",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
     if name in ("training", "zoo"):
         return importlib.import_module(f"statesize.{name}")
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"statesize.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module 'statesize' has no attribute {name!r}")
 
 

@@ -37,7 +37,7 @@ def tolerance_ess(values: Tensor, tolerance: float | Sequence[float], relative: 
     if relative:
         threshold = threshold * largest(values)[..., None]
     counts = (values[..., None, :] > threshold[..., None]).sum(-1)
-    return counts.reshape(*values.shape[:-1], *several.shape)
+    return counts.reshape((*values.shape[:-1], *several.shape))
 
 
 def entropy_ess(values: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def entropy_ess(values: Tensor) -> Tensor:
 
     Example:
         >>> entropy_ess(torch.tensor([[3.0, 3.0, 0.0], [0.0, 0.0, 0.0]]))
-        tensor([2.0000, 0.0000])
+        tensor([2., 0.])
     """
     require_floating("values", values)
     return effective_rank(values)
