@@ -49,6 +49,15 @@ def test_chunks_stand_for_the_blocks_within_their_error() -> None:
         assert bool((chunks.error <= 1e-9 * float(expected.max())).all())
 
 
+def test_stated_error_grows_with_what_is_carried() -> None:
+    # Nothing is forgotten, so the round-off of every chunk stays in the factors of all others.
+    short, long = (random_recurrence("orthogonal", 8, length, 3) for length in (64, 640))
+    errors = [
+        float((chunks := recurrence_chunks(r, 8)).error.mean() / chunks.norm_bound().mean()) for r in (short, long)
+    ]
+    assert errors[1] > 5 * errors[0]
+
+
 def test_resets_zeros_and_repeats() -> None:
     base = random_recurrence("diagonal", 9, 40, 6)
     A, B, C = base.A.clone(), base.B.clone(), base.C.clone()

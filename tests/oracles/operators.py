@@ -1,0 +1,69 @@
+"""Random operators of every family that is known to be hard for an engine."""
+
+import torch
+from oracles.recurrences import STRUCTURES, random_recurrence
+
+from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
+
+FAMILIES = (
+    *STRUCTURES,
+    "marginal",
+    "vanishing",
+    "reset",
+    "repeated",
+    "constant",
+    "zero",
+    "rank-deficient",
+    "graded",
+    "attention",
+    "sharp attention",
+    "flat attention",
+    "sliding attention",
+    "short convolution",
+    "long convolution",
+    "identity",
+)
+
+
+def random_operator(family: str, seed: int, length: int) -> Operator:
+    """One unbatched operator; the same for the same arguments."""
+    g = torch.Generator().manual_seed(seed)
+    states = int(torch.randint(1, 13, (), generator=g))
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    if family in STRUCTURES:
+        return random_recurrence(family, seed, length, states)
+    recurrences = {
+        "marginal": lambda: torch.ones(length, 1, dtype=torch.float64),
+        "vanishing": lambda: torch.exp(-5 * normal(length, states).abs()),
+        "reset": lambda: (torch.rand(length, 1, generator=g, dtype=torch.float64) > 0.1).double(),
+        "repeated": lambda: torch.full((length, states), 0.9, dtype=torch.float64),
+    }
+    if family in recurrences:
+        B, C = normal(length, states), normal(length, states)
+        if family == "repeated":
+            B, C = B[:1].expand(length, -1), C[:1].expand(length, -1)
+        return Recurrence(recurrences[family](), B, C)
+    if "attention" in family:
+        factor = {"sharp attention": 5.0, "flat attention": 0.02}.get(family, 0.35)
+        window = max(1, length // 3) if family == "sliding attention" else None
+        return SoftmaxAttention(normal(length, 8), normal(length, 8), factor, window)
+    if "convolution" in family:
+        return Convolution(normal(min(length, 6) if family == "short convolution" else length), length)
+    matrices = {
+        "constant": lambda: torch.ones(length, length, dtype=torch.float64),
+        "zero": lambda: torch.zeros(length, length, dtype=torch.float64),
+        "identity": lambda: torch.eye(length, dtype=torch.float64),
+        "rank-deficient": lambda: normal(length, states) @ normal(states, length),
+        "graded": lambda: (normal(length, states) * torch.logspace(0, -9, states)) @ normal(states, length),
+    }
+    return Dense(matrices[family]().tril())
+
+
+def scaled(operator: Operator, factor: float) -> Operator:
+    """The same operator times a number."""
+    if isinstance(operator, Recurrence):
+        return Recurrence(operator.A, operator.B * factor, operator.C)
+    return Dense(operator.dense() * factor)

@@ -1,0 +1,62 @@
+"""Every engine on every family, at every scale and many lengths, against the definition."""
+
+import pytest
+import torch
+from oracles.operators import FAMILIES, random_operator, scaled
+
+from statesize.operators import Operator
+from statesize.spectra.blocks import Counts
+from statesize.spectra.cut import make_cut
+from statesize.spectra.dense import dense_singular_values
+from statesize.spectra.engine import ENGINES
+
+RATIOS = torch.tensor([1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7], dtype=torch.float64)
+
+
+def wrong(found: Counts, expected: Counts) -> int:
+    """Counts that contradict what the definition is certain of, or lie outside their own bounds."""
+    outside = (found.lower > expected.upper) | (expected.lower > found.upper)
+    outside |= (found.count < found.lower) | (found.count > found.upper)
+    certain = (found.lower == found.upper) & (expected.lower == expected.upper)
+    return int((outside | (certain & (found.count != expected.count))).sum())
+
+
+def check(operator: Operator, positions: int) -> int:
+    """How many counts were compared; all of them must hold, and every entropy must lie within its bound."""
+    cut = make_cut(operator.length, positions)
+    plain = dense_singular_values(operator, cut)
+    largest = float(plain.values.max())
+    tau = RATIOS * (largest or 1.0)
+    entropy, entropy_error = plain.entropies(2e-4)
+    checked = 0
+    for name, engine in ENGINES.items():
+        if name == "dense" or engine.refusal(operator, cut, ("counts", "entropy")) is not None:
+            continue
+        blocks = engine.blocks(operator, cut)
+        assert wrong(blocks.counts(tau), plain.counts(tau)) == 0, name
+        assert wrong(blocks.relative_counts(RATIOS), plain.relative_counts(RATIOS)) == 0, name
+        found, error = blocks.entropies(2e-4)
+        assert bool(((found - entropy).abs() <= error + entropy_error).all()), name
+        checked += 2 * len(cut.positions) * len(RATIOS)
+    return checked
+
+
+def run(family: str, seeds: range, lengths: tuple[int, ...]) -> int:
+    checked = 0
+    for seed in seeds:
+        length = lengths[seed % len(lengths)]
+        operator = random_operator(family, seed, length)
+        factor = (1.0, 1e-30, 1e30)[seed % 3]
+        checked += check(operator if factor == 1 else scaled(operator, factor), 24)
+    return checked
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_wrong_count(family: str) -> None:
+    assert run(family, range(6), (2, 3, 17, 33, 64, 90)) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_wrong_count_at_length(family: str) -> None:
+    assert run(family, range(100, 136), (2, 5, 31, 65, 100, 129, 200, 257, 350, 512, 600, 700)) > 5000
