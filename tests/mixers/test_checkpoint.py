@@ -1,6 +1,7 @@
 """Model folders: round trips and what is refused."""
 
 import json
+import resource
 
 import pytest
 import torch
@@ -103,3 +104,16 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(FileError, match="cannot write"):
         save_checkpoint(model_of(), tmp_path / "file")
     assert (tmp_path / "file").read_text() == "taken"
+
+
+def test_a_disk_that_fills_up_leaves_the_old_files_whole(tmp_path):
+    save_checkpoint(model_of(), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(FileError, match=r"cannot write .*model\.safetensors: File too large"):
+            save_checkpoint(model_of().double(), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -10,7 +10,10 @@ from statesize.mixers import LanguageModel, ModelConfig
 
 @dataclass(frozen=True)
 class Echo:
-    """Targets are the input two positions before; the first two are ignored. Each row is drawn on its own."""
+    """Targets are the input two positions before; the first two are ignored, and those at the token 0.
+
+    Each row is drawn on its own, and rows differ in how many targets they have.
+    """
 
     vocabulary_size: int = 7
     length: int = 12
@@ -20,6 +23,7 @@ class Echo:
         input_ids = torch.stack(rows)
         targets = torch.full_like(input_ids, -100)
         targets[:, 2:] = input_ids[:, :-2]
+        targets[input_ids == 0] = -100
         return input_ids, targets
 
     def sample(self, batch_size, generator):

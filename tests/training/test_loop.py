@@ -74,8 +74,10 @@ def test_evaluation_is_the_mean_over_scored_targets(echo, make_model):
 
 def test_accumulation_is_one_larger_batch(echo, make_model, tmp_path):
     whole, parts = make_model().double(), make_model().double()
-    train(whole, echo, dataclasses.replace(CONFIG, batch_size=4), tmp_path / "whole")
-    train(parts, echo, dataclasses.replace(CONFIG, batch_size=2, accumulation=2), tmp_path / "parts")
+    one = train(whole, echo, dataclasses.replace(CONFIG, batch_size=4), tmp_path / "whole")
+    two = train(parts, echo, dataclasses.replace(CONFIG, batch_size=2, accumulation=2), tmp_path / "parts")
+    assert [step.loss for step in one.steps] == pytest.approx([step.loss for step in two.steps])
+    assert [step.gradient_norm for step in one.steps] == pytest.approx([step.gradient_norm for step in two.steps])
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(tensor, parts.state_dict()[name], rtol=1e-7, atol=1e-9)
 
