@@ -47,6 +47,7 @@ def test_chunks_stand_for_the_blocks_within_their_error() -> None:
         allowed = chunks.error[position // 8] + 1e-14 * expected[:, 0]
         assert bool((error <= allowed).all())
         assert bool((chunks.error <= 1e-9 * float(expected.max())).all())
+        assert bool((chunks.error >= torch.finfo(torch.float64).eps * found[:, 0].reshape(-1)[::8][:4]).all())
 
 
 def test_stated_error_grows_with_what_is_carried() -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from statesize.spectra.quadrature import entropies, entropy_rule, rule_for
+from statesize.spectra.quadrature import EntropyRule, entropies, entropy_rule, rule_for
 
 
 @pytest.mark.parametrize("count", [12, 16, 20, 22, 26])
@@ -41,6 +41,25 @@ def test_entropy_of_known_spectra() -> None:
         assert math.isclose(float(exact[0]), 2)
         assert bool(((found.squeeze(-1) - exact).abs() <= bound.squeeze(-1)).all())
         assert bool((bound.squeeze(-1) <= 3e-4 * exact).all())
+
+
+def test_errors_of_a_rule_reach_its_bound() -> None:
+    exact = entropy_rule(22)
+    values = torch.tensor([[1.0, 0.5, 0.25, 0.1]], dtype=torch.float64)
+    p = values / values.sum()
+    truth = float(torch.exp(-torch.xlogy(p, p).sum()))
+    for sigma, entropy in ((1.01, 1.0), (1.0, 1.01)):
+        errors = (sigma - 1 + exact.sigma_error, entropy - 1 + exact.entropy_error)
+        off = EntropyRule(exact.shifts, exact.sigma * sigma, exact.entropy * entropy, *errors)
+        found, bound = entropies(
+            off,
+            lambda shift: torch.log1p((values / shift[:, None]) ** 2).sum(-1, keepdim=True),
+            values.square().sum(-1, keepdim=True),
+            torch.ones(1, dtype=torch.float64),
+            torch.tensor([[4]]),
+            torch.zeros(1, 1, dtype=torch.float64),
+        )
+        assert 1e-3 < abs(float(found) - truth) <= float(bound)
 
 
 def test_too_little_to_tell_is_said() -> None:
