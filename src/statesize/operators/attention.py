@@ -97,29 +97,14 @@ class SoftmaxAttention(Operator):
 
     @torch.no_grad()
     def columns(self, first: int, last: int) -> Tensor:
-        """T[first:, first:last], without the rest of T and without gradients.
-
-        Args:
-            first: The first column.
-            last: One past the last.
-
-        Returns:
-            (..., L − first, last − first).
-        """
+        """See `Operator.columns`; the rest of T is not formed."""
         if self._normaliser is None:
             self._normaliser = self._log_sums()
         scores = self._scores(first, self.length, first, last)
         return (scores - self._normaliser[..., first:, None]).exp()
 
     def apply(self, inputs: Tensor) -> Tensor:
-        """T u, one query at a time against the cache.
-
-        Args:
-            inputs: Values, (..., L, channels).
-
-        Returns:
-            (..., L, channels).
-        """
+        """T u, one query at a time against the cache."""
         outputs: list[Tensor] = []
         for t in range(self.length):
             first = 0 if self.window is None else max(0, t + 1 - self.window)
@@ -137,27 +122,12 @@ class SoftmaxAttention(Operator):
         return cached if self.window is None else cached.clamp(max=self.window - 1)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """The same operator in another dtype or on another device.
-
-        Args:
-            dtype: Real floating dtype, or None to keep it.
-            device: Device, or None to keep it.
-
-        Returns:
-            An operator; its tensors are shared where nothing changes.
-        """
+        """See `Operator.to`."""
         query, key = (part.to(device=device, dtype=dtype) for part in (self.query, self.key))
         return type(self)(query, key, self.scale, self.window)
 
     def __getitem__(self, index: object) -> Self:
-        """The operators at some batch entries.
-
-        Args:
-            index: Anything that indexes the batch dimensions.
-
-        Returns:
-            An operator with the indexed batch shape.
-        """
+        """See `Operator.__getitem__`."""
         place = batch_index(index, self.batch_shape)
         query, key = (part.expand(self.batch_shape + part.shape[-2:])[place] for part in (self.query, self.key))
         return type(self)(query, key, self.scale, self.window)

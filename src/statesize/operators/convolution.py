@@ -72,26 +72,11 @@ class Convolution(Operator):
         return self._toeplitz(0, self.length)
 
     def columns(self, first: int, last: int) -> Tensor:
-        """T[first:, first:last], without the rest of T and without gradients.
-
-        Args:
-            first: The first column.
-            last: One past the last.
-
-        Returns:
-            (..., L − first, last − first).
-        """
+        """See `Operator.columns`; the rest of T is not formed."""
         return self._toeplitz(first, last).detach()
 
     def apply(self, inputs: Tensor) -> Tensor:
-        """T u through the shift register.
-
-        Args:
-            inputs: (..., L, channels).
-
-        Returns:
-            (..., L, channels).
-        """
+        """T u through the shift register."""
         taps = self.kernel.shape[-1]
         outputs: list[Tensor] = []
         for t in range(self.length):
@@ -108,26 +93,11 @@ class Convolution(Operator):
         return torch.full((self.length,), self.kernel.shape[-1] - 1, device=self.device)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """The same operator in another dtype or on another device.
-
-        Args:
-            dtype: Real floating dtype, or None to keep it.
-            device: Device, or None to keep it.
-
-        Returns:
-            An operator; its tensors are shared where nothing changes.
-        """
+        """See `Operator.to`."""
         return type(self)(self.kernel.to(device=device, dtype=dtype), self.length)
 
     def __getitem__(self, index: object) -> Self:
-        """The operators at some batch entries.
-
-        Args:
-            index: Anything that indexes the batch dimensions.
-
-        Returns:
-            An operator with the indexed batch shape.
-        """
+        """See `Operator.__getitem__`."""
         return type(self)(self.kernel[batch_index(index, self.batch_shape)], self.length)
 
     def _toeplitz(self, first: int, last: int) -> Tensor:

@@ -73,26 +73,11 @@ class Dense(Operator):
         return self.matrix
 
     def columns(self, first: int, last: int) -> Tensor:
-        """T[first:, first:last], without gradients.
-
-        Args:
-            first: The first column.
-            last: One past the last.
-
-        Returns:
-            (..., L − first, last − first).
-        """
+        """See `Operator.columns`; the rest of T is not formed."""
         return self.matrix.detach()[..., first:, first:last]
 
     def apply(self, inputs: Tensor) -> Tensor:
-        """T u, one row of T at a time.
-
-        Args:
-            inputs: (..., L, channels).
-
-        Returns:
-            (..., L, channels).
-        """
+        """T u, one row of T at a time."""
         rows = [self.matrix[..., t : t + 1, : t + 1] @ inputs[..., : t + 1, :] for t in range(self.length)]
         return torch.cat(rows, -2)
 
@@ -105,24 +90,9 @@ class Dense(Operator):
         return torch.arange(self.length, device=self.device)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """The same operator in another dtype or on another device.
-
-        Args:
-            dtype: Real floating dtype, or None to keep it.
-            device: Device, or None to keep it.
-
-        Returns:
-            An operator; its tensors are shared where nothing changes.
-        """
+        """See `Operator.to`."""
         return type(self)(self.matrix.to(device=device, dtype=dtype))
 
     def __getitem__(self, index: object) -> Self:
-        """The operators at some batch entries.
-
-        Args:
-            index: Anything that indexes the batch dimensions.
-
-        Returns:
-            An operator with the indexed batch shape.
-        """
+        """See `Operator.__getitem__`."""
         return type(self)(self.matrix[batch_index(index, self.batch_shape)])

@@ -58,7 +58,14 @@ class Operator(ABC):
 
     @abstractmethod
     def apply(self, inputs: Tensor) -> Tensor:
-        """T u by stepping through the sequence; inputs and result (..., L, channels)."""
+        """T u by stepping through the sequence.
+
+        Args:
+            inputs: (..., L, channels); every channel is mapped by the same T.
+
+        Returns:
+            (..., L, channels).
+        """
 
     @abstractmethod
     def state_size(self) -> Tensor:
@@ -66,11 +73,26 @@ class Operator(ABC):
 
     @abstractmethod
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """The same operator in another dtype or on another device; itself where nothing changes."""
+        """The same operator in another dtype or on another device.
+
+        Args:
+            dtype: Real floating dtype, or None to keep it; a complex state takes the matching complex dtype.
+            device: Device, or None to keep it.
+
+        Returns:
+            An operator; its tensors are shared where nothing changes.
+        """
 
     @abstractmethod
     def __getitem__(self, index: object) -> Self:
-        """The operators at some batch entries; `index` addresses batch dimensions only."""
+        """The operators at some batch entries.
+
+        Args:
+            index: Anything that indexes the batch dimensions: integers, slices, tensors.
+
+        Returns:
+            An operator with the indexed batch shape.
+        """
 
 
 def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:

@@ -194,14 +194,7 @@ class Recurrence(Operator):
         return matrix if self.D is None else matrix + torch.diag_embed(self.D.expand(*self.D.shape[:-1], L))
 
     def apply(self, inputs: Tensor) -> Tensor:
-        """T u by stepping the recurrence.
-
-        Args:
-            inputs: Real, (..., L, channels).
-
-        Returns:
-            (..., L, channels).
-        """
+        """T u by stepping the recurrence."""
         L, n = self.B.shape[-2:]
         channels = inputs.to(self.B.dtype)
         state = self.B.new_zeros((*self.batch_shape, n, inputs.shape[-1]))
@@ -242,28 +235,13 @@ class Recurrence(Operator):
         return Recurrence(paired, B, C, self.D, conjugate_pairs=True)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """The same operator in another dtype or on another device.
-
-        Args:
-            dtype: Real floating dtype, or None to keep it; a complex state takes the matching complex dtype.
-            device: Device, or None to keep it.
-
-        Returns:
-            An operator; its tensors are shared where nothing changes.
-        """
+        """See `Operator.to`."""
         if dtype is not None and self.is_complex:
             dtype = dtype.to_complex()
         return self._mapped(lambda part, _: part.to(device=device, dtype=dtype))
 
     def __getitem__(self, index: object) -> Self:
-        """The operators at some batch entries.
-
-        Args:
-            index: Anything that indexes the batch dimensions.
-
-        Returns:
-            An operator with the indexed batch shape.
-        """
+        """See `Operator.__getitem__`."""
         place = batch_index(index, self.batch_shape)
         return self._mapped(lambda part, tail: part.expand(self.batch_shape + part.shape[part.ndim - tail :])[place])
 
