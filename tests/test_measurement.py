@@ -107,7 +107,7 @@ def test_a_minimal_recurrence_fills_its_ceiling(seed: int, length: int, states: 
     assert torch.equal(found.relative_tolerance.squeeze(-1), found.ceiling)
 
 
-@pytest.mark.parametrize("engine", ["dense", "square_root", "chunked", "position_tree"])
+@pytest.mark.parametrize("engine", list(ENGINES))
 def test_entries_in_turn_give_the_same(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recurrence = random_recurrence("diagonal", 3, 12, 3, batch=(2, 4))
     whole = measure(recurrence, engine=engine)

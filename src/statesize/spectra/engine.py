@@ -13,6 +13,7 @@ from statesize.spectra.chunked import WIDTH, chunked_blocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.dense import dense_singular_values
 from statesize.spectra.position_tree import tree_blocks
+from statesize.spectra.small_state import LARGEST_STATE, has_small_state, small_state_spectrum
 from statesize.spectra.square_root import square_root_singular_values
 from statesize.spectra.streaming import gives_columns, is_compressible, streaming_blocks
 
@@ -28,7 +29,7 @@ class Engine:
         name: As given to `engine=`.
         gives: Which of the outputs it can compute.
         windows: Whether it can cut H_i by `past` and `future`.
-        operators: The operator classes it works on.
+        takes: Which operators it works on, in words and as a test.
         blocks: The algorithm.
         footprint: About how many bytes it holds for one batch entry.
     """
@@ -36,14 +37,15 @@ class Engine:
     name: str
     gives: frozenset[str]
     windows: bool
-    operators: tuple[type[Operator], ...]
+    takes: tuple[str, Callable[[Operator], bool]]
     blocks: Callable[[Operator, Cut], HankelBlocks]
     footprint: Callable[[Operator, Cut], int]
 
     def refusal(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why this engine cannot do it, or None."""
-        if not isinstance(operator, self.operators):
-            return f"works on {' and '.join(kind.__name__ for kind in self.operators)}, not {type(operator).__name__}"
+        words, accepts = self.takes
+        if not accepts(operator):
+            return f"works on {words}, not on this {type(operator).__name__}"
         if cut.windowed and not self.windows:
             return "does not cut blocks by past and future"
         missing = [output for output in outputs if output not in self.gives and output != _RELATIVE]
@@ -56,6 +58,14 @@ def _square_root(operator: Operator, cut: Cut) -> HankelBlocks:
 
 def _chunked(operator: Operator, cut: Cut) -> HankelBlocks:
     return chunked_blocks(cast("Recurrence", operator), cut)
+
+
+def _small_state(operator: Operator, cut: Cut) -> HankelBlocks:
+    return small_state_spectrum(cast("Recurrence", operator), cut)
+
+
+def _spectra(operator: Operator, cut: Cut) -> int:
+    return 8 * cut.length * (_states(operator) * (_states(operator) + 1) // 2 + 8 * _states(operator))
 
 
 def _several_matrices(operator: Operator, cut: Cut) -> int:
@@ -79,14 +89,28 @@ def _states(operator: Operator) -> int:
     return int(operator.state_size().max())
 
 
+def _any(operator: Operator) -> bool:
+    return True
+
+
+def _is_recurrence(operator: Operator) -> bool:
+    return isinstance(operator, Recurrence)
+
+
+_ANY = ("every operator", _any)
+_RECURRENCES = ("recurrences", _is_recurrence)
+_SMALL = (f"real diagonal recurrences of at most {LARGEST_STATE} states", has_small_state)
+_ALL, _NO_VALUES = frozenset(OUTPUTS), frozenset(("counts", "entropy"))
+
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("dense", frozenset(OUTPUTS), True, (Operator,), dense_singular_values, _several_matrices),
-        Engine("square_root", frozenset(OUTPUTS), False, (Recurrence,), _square_root, _factors),
-        Engine("position_tree", frozenset(("counts", "entropy")), False, (Operator,), tree_blocks, _several_matrices),
-        Engine("streaming", frozenset(("counts", "entropy")), False, (Operator,), streaming_blocks, _compressed),
-        Engine("chunked", frozenset(("counts", "entropy")), False, (Recurrence,), _chunked, _chunk_factors),
+        Engine("dense", _ALL, True, _ANY, dense_singular_values, _several_matrices),
+        Engine("square_root", _ALL, False, _RECURRENCES, _square_root, _factors),
+        Engine("small_state", _ALL, False, _SMALL, _small_state, _spectra),
+        Engine("chunked", _NO_VALUES, False, _RECURRENCES, _chunked, _chunk_factors),
+        Engine("streaming", _NO_VALUES, False, _ANY, streaming_blocks, _compressed),
+        Engine("position_tree", _NO_VALUES, False, _ANY, tree_blocks, _several_matrices),
     )
 }
 
@@ -109,6 +133,9 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
     able = {key: engine for key, engine in ENGINES.items() if engine.refusal(operator, cut, outputs) is None}
     if name == "auto":
         states = _states(operator)
+        entries = operator.batch_shape.numel()
+        if "small_state" in able and "values" not in outputs and (states <= 16 or entries >= 8):
+            return able["small_state"]
         if "chunked" in able and states >= 32 and operator.length >= 16 * states:
             return able["chunked"]
         if "streaming" in able and not isinstance(operator, Recurrence) and is_compressible(operator):

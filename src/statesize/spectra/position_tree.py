@@ -224,7 +224,7 @@ def _halve(P: Tensor, X: Tensor, C: Tensor, definite: bool) -> tuple[Tensor, Ten
     if definite:
         sign = torch.ones(pivot.shape[0], 1, 1, dtype=P.dtype, device=P.device)
         sign[P.shape[0] :] = -1
-        factor = _linalg.cholesky(sign * pivot)
+        factor = _definite_factor(sign * pivot)
         half = _linalg.solve_triangular(factor, border, upper=False)
         taken = sign * (half.mT @ half)
         logs = 2 * factor.diagonal(0, -2, -1).log().sum(-1)
@@ -245,6 +245,16 @@ def _halve(P: Tensor, X: Tensor, C: Tensor, definite: bool) -> tuple[Tensor, Ten
     kept = (part.flatten(0, 1) for part in (kept_P, kept_X, kept_C))
     gained = (torch.stack([part[:nodes], part[nodes:]], 1).flatten() for part in (more, logs, lost))
     return next(kept), next(kept), next(kept), next(gained), next(gained), next(gained)
+
+
+def _definite_factor(matrix: Tensor) -> Tensor:
+    """Cholesky factor of matrices that are definite but for round-off, which is then made up for on the diagonal."""
+    factor, failed = _linalg.cholesky_ex(matrix)
+    if bool((failed != 0).any()):
+        epsilon = _ROUND_OFF * torch.finfo(matrix.dtype).eps
+        lift = epsilon * matrix.square().sum((-2, -1)).sqrt() * (failed != 0)
+        factor, _ = _linalg.cholesky_ex(matrix + torch.diag_embed(lift[:, None].expand(-1, matrix.shape[-1])))
+    return factor
 
 
 def _inertia(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -115,8 +115,11 @@ def entropies(
     S, Q = phi @ rule.sigma.to(bound.device), phi @ rule.entropy.to(bound.device)
     spread = (error / m).clamp(max=0.3)
     smooth = S + _FLOOR * rank
-    S_error = rule.sigma_error * smooth + rank * spread
-    Q_error = rule.entropy_error * smooth - rank * torch.xlogy(spread, spread) + rank * spread
+    # A pivot at a small shift s is known to about eps m²/s² of itself, and at the worst not at all.
+    noise = (16 * torch.finfo(S.dtype).eps / rule.shifts.square()).clamp(max=1)
+    S_noise, Q_noise = (float((part[1:].abs() * noise).sum()) for part in (rule.sigma, rule.entropy))
+    S_error = rule.sigma_error * smooth + rank * (spread + S_noise)
+    Q_error = rule.entropy_error * smooth + rank * (spread - torch.xlogy(spread, spread) + Q_noise)
     least = S - S_error
     change = torch.log(S / least) + Q_error / least + Q.abs() * S_error / (S * least)
     ess = torch.exp(torch.log(S.clamp(min=torch.finfo(S.dtype).tiny)) - Q / S)

@@ -52,7 +52,7 @@ def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
             products[t] = rows @ reach.pop(t)
 
     r = min(states, cut.largest_rank())
-    bound = _error_bound(real, torch.stack(reach_norms, -1), torch.stack(observe_norms[::-1], -1))
+    bound = propagation_error(real, torch.stack(reach_norms, -1), torch.stack(observe_norms[::-1], -1))
     limit = cut.limits(bound.device)
     if not wanted:
         return Spectrum(bound.new_zeros((*real.batch_shape, 0, r)), bound[..., :0], limit)
@@ -63,14 +63,23 @@ def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
     return Spectrum(values, bound[..., positions - 1], limit)
 
 
-def _error_bound(real: Recurrence, reach: Tensor, observe: Tensor) -> Tensor:
-    # δ at positions 1 … L − 1 from the norms ‖L_t‖, t = 0 … L − 1, and ‖S_t‖, t = 1 … L, both (..., L).
-    #
-    # A step's round-off E_t, at most ε(‖L_t‖ + ‖A_{t−1}‖‖L_{t−1}‖), reaches H_i as O_i Φ(i, t) E_t. Its norm is at
-    # most ‖S_t‖‖E_t‖, since the rows of O_i Φ(i, t) are among those of O_t; summed over t this is the first bound.
-    # Carrying ‖E_t‖ on with ‖A_t‖ gives the second, which forgets what the recurrence forgets. The other factor is
-    # treated alike. ε = 2 (n + 1) eps stands for one orthogonal transformation (Higham, Accuracy and Stability of
-    # Numerical Algorithms, theorem 19.4, whose worst-case constant grows like n² and is not approached in practice).
+def propagation_error(real: Recurrence, reach: Tensor, observe: Tensor) -> Tensor:
+    """How far the singular values of S_i L_i can be from those of H_i, for the round-off of the steps.
+
+    A step's round-off E_t, at most ε(‖L_t‖ + ‖A_{t−1}‖‖L_{t−1}‖), reaches H_i as O_i Φ(i, t) E_t. Its norm is at
+    most ‖S_t‖‖E_t‖, since the rows of O_i Φ(i, t) are among those of O_t; summed over t this is the first bound.
+    Carrying ‖E_t‖ on with ‖A_t‖ gives the second, which forgets what the recurrence forgets. The other factor is
+    treated alike. ε = 2 (n + 1) eps stands for one orthogonal transformation (Higham, Accuracy and Stability of
+    Numerical Algorithms, theorem 19.4, whose worst-case constant grows like n² and is not approached in practice).
+
+    Args:
+        real: The recurrence.
+        reach: ‖L_t‖_F, t = 0 … L − 1, (..., L).
+        observe: ‖S_t‖_F, t = 1 … L, (..., L).
+
+    Returns:
+        δ at positions 1 … L − 1, (..., L − 1).
+    """
     epsilon = 2 * (real.B.shape[-1] + 1) * torch.finfo(real.dtype).eps
     gain = real.transition.gain().expand(*real.batch_shape, real.length)
     leaving = frobenius_norm(real.C[..., None]).expand(*real.batch_shape, real.length)
