@@ -60,6 +60,30 @@ def attention(length: int, width: int) -> ss.Operator:
     return ss.SoftmaxAttention(normal(g, length, width), normal(g, length, width), 1 / math.sqrt(width))
 
 
+def smooth_attention(length: int, width: int) -> ss.Operator:
+    """Softmax attention with queries and keys on a slow curve: singular values that fall fast."""
+    g = torch.Generator().manual_seed(0)
+    time_ = 3.1 * torch.arange(length, dtype=torch.float64)[:, None] / length * torch.arange(1, 7)
+    curve, mixture = torch.cat([time_.sin(), time_.cos()], -1), normal(g, 12, width)
+    return ss.SoftmaxAttention(curve @ mixture, curve @ mixture.roll(1, 0), 0.5 / math.sqrt(width))
+
+
+def modal_convolution(length: int, modes: int) -> ss.Operator:
+    """A long kernel made of damped oscillations, as state-space models have."""
+    g = torch.Generator().manual_seed(0)
+    lag, mode = torch.arange(length, dtype=torch.float64), torch.arange(1, modes + 1)[:, None]
+    waves = torch.exp(-0.001 * mode * lag) * torch.cos(8 * math.pi * mode * lag / length)
+    return ss.Convolution((normal(g, modes, 1) * waves).sum(0), length)
+
+
+def selective(length: int, states: int) -> ss.Operator:
+    """64 channels of a selective state-space model, A = −1 … −n."""
+    g = torch.Generator().manual_seed(0)
+    step = torch.nn.functional.softplus(normal(g, 64, length, 1) - 4)
+    decay = torch.exp(-step * torch.arange(1, states + 1))
+    return ss.Recurrence(decay, step * normal(g, 1, length, states), normal(g, 1, length, states))
+
+
 CASES: dict[str, tuple[Callable[[int, int], ss.Operator], int, str, tuple[str, ...]]] = {
     "gated n=64": (gated, 64, "chunked", ("counts", "entropy")),
     "gated n=128": (gated, 128, "chunked", ("counts", "entropy")),
@@ -67,7 +91,10 @@ CASES: dict[str, tuple[Callable[[int, int], ss.Operator], int, str, tuple[str, .
     "full transition n=64": (full, 64, "chunked", ("counts", "entropy")),
     "gated n=64, all σ": (gated, 64, "square_root", ("values",)),
     "gated n=128, all σ": (gated, 128, "square_root", ("values",)),
+    "64 Mamba channels n=16, all σ": (selective, 16, "small_state", ("values",)),
     "softmax d=64": (attention, 64, "position_tree", ("counts", "entropy")),
+    "softmax, decaying": (smooth_attention, 64, "streaming", ("counts", "entropy")),
+    "convolution, 32 modes": (modal_convolution, 32, "streaming", ("counts", "entropy")),
 }
 
 
@@ -92,9 +119,11 @@ def compare(name: str, length: int) -> list[dict[str, object]]:
     """One row for each output of a case."""
     make, states, engine, outputs = CASES[name]
     operator = make(length, states)
-    matrix = operator.dense()
+    entries = operator.batch_shape.numel()
+    first = operator[(0,) * len(operator.batch_shape)]
+    matrix = first.dense()
     sampled = [int(i) for i in torch.linspace(1, length - 1, SAMPLED + 2)[1:-1]]
-    exact = ss.measure(operator, outputs=("counts", "entropy", "values"), positions=sampled, engine="dense")
+    exact = ss.measure(first, outputs=("counts", "entropy", "values"), positions=sampled, engine="dense")
     tau = 1e-3 * float(exact.values.max())
     exact_counts = (exact.values > tau).sum(-1)
     rows = []
@@ -104,10 +133,10 @@ def compare(name: str, length: int) -> list[dict[str, object]]:
             return ss.measure(operator, (tau,), (), outputs=(output,), engine=engine)
 
         found = run()
-        places = [i - 1 for i in sampled]
+        places = (*(0,) * len(operator.batch_shape), [i - 1 for i in sampled])
         error, miscounts = 0.0, 0
         if output == "counts":
-            miscounts = int((found.tolerance[places, 0] != exact_counts).sum())
+            miscounts = int((found.tolerance[(*places, 0)] != exact_counts).sum())
         elif output == "entropy":
             error = float(((found.entropy[places] - exact.entropy) / exact.entropy).abs().max())
         else:
@@ -117,7 +146,7 @@ def compare(name: str, length: int) -> list[dict[str, object]]:
         ratios, seconds = [], []
         for _ in range(ROUNDS):
             fast = timed(run)
-            ratios.append(dense_seconds(matrix, sampled) / fast)
+            ratios.append(entries * dense_seconds(matrix, sampled) / fast)
             seconds.append(fast)
         rows.append(
             {
@@ -127,6 +156,7 @@ def compare(name: str, length: int) -> list[dict[str, object]]:
                 "length": length,
                 "ratio": statistics.median(ratios),
                 "seconds": statistics.median(seconds),
+                "microseconds_per_spectrum": 1e6 * statistics.median(seconds) / entries / (length - 1),
                 "error": error,
                 "miscounts": miscounts,
                 "checked_positions": len(sampled),
@@ -158,17 +188,20 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     rows = []
-    print(f"{'case':22} {'engine':14} {'output':8} {'ratio':>7} {'seconds':>8} {'error':>8} {'miscounts':>9}")
+    print(f"{'case':30} {'engine':14} {'output':8}", end=" ")
+    print(f"{'ratio':>7} {'seconds':>8} {'µs each':>8} {'error':>8} miscounts")
     for name in CASES:
         for row in compare(name, given.length):
             rows.append(row)
             print(
-                f"{row['case']:22} {row['engine']:14} {row['output']:8} {row['ratio']:7.0f} {row['seconds']:8.3f} "
-                f"{row['error']:8.1e} {row['miscounts']:5d}/{row['checked_positions']}",
+                f"{row['case']:30} {row['engine']:14} {row['output']:8} {row['ratio']:7.0f} {row['seconds']:8.3f} "
+                f"{row['microseconds_per_spectrum']:8.2f} {row['error']:8.1e} "
+                f"{row['miscounts']:5d}/{row['checked_positions']}",
                 flush=True,
             )
     exponents = {
         "chunked": exponent(gated, "chunked", [512, 1024, 2048, 4096, 8192, 16384]),
+        "streaming": exponent(smooth_attention, "streaming", [512, 1024, 2048, 4096]),
         "position_tree": exponent(attention, "position_tree", [512, 1024, 2048]),
     }
     print("cost in L: " + ", ".join(f"{engine} {slope:.2f}" for engine, slope in exponents.items()))
