@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -68,21 +68,20 @@ def entropy_rule(count: int) -> EntropyRule:
     return EntropyRule(shifts, sigma, entropy, 1.01 * errors[0], 1.01 * errors[1])
 
 
-def rule_for(accuracy: float, rank: int) -> EntropyRule:
-    """The shortest rule whose expected error is within an accuracy.
+def rules_from(accuracy: float, rank: int) -> Iterator[EntropyRule]:
+    """The rules from the shortest whose expected error is within an accuracy on, the most accurate one in any case.
 
     Args:
         accuracy: Relative accuracy of entropy-ESS.
         rank: The largest number of singular values that may differ from 0.
 
-    Returns:
-        The rule; the most accurate one where none suffices.
+    Yields:
+        Rules of rising accuracy.
     """
     for count in sorted(_RULES):
         rule = entropy_rule(count)
-        if rule.expected_error(rank) <= accuracy:
-            return rule
-    return entropy_rule(max(_RULES))
+        if rule.expected_error(rank) <= accuracy or count == max(_RULES):
+            yield rule
 
 
 def entropies(
@@ -99,7 +98,7 @@ def entropies(
     ln det(I + HᵀH/s²) by the weights of the rule.
 
     Args:
-        rule: From `rule_for`.
+        rule: From `rules_from`.
         log_determinants: φ at shifts (N,), giving (N, b).
         squared_norms: ‖H_i‖_F², (N, b).
         bound: m ≥ σ_1 of all positions of a chunk, (N,), positive.
@@ -115,15 +114,28 @@ def entropies(
     S, Q = phi @ rule.sigma.to(bound.device), phi @ rule.entropy.to(bound.device)
     spread = (error / m).clamp(max=0.3)
     smooth = S + _FLOOR * rank
-    # A pivot at a small shift s is known to about eps m²/s² of itself, and at the worst not at all.
-    noise = (16 * torch.finfo(S.dtype).eps / rule.shifts.square()).clamp(max=1)
-    S_noise, Q_noise = (float((part[1:].abs() * noise).sum()) for part in (rule.sigma, rule.entropy))
-    S_error = rule.sigma_error * smooth + rank * (spread + S_noise)
-    Q_error = rule.entropy_error * smooth + rank * (spread - torch.xlogy(spread, spread) + Q_noise)
+    S_noise, Q_noise = _noise(rule, phi, rank)
+    S_error = rule.sigma_error * smooth + rank * spread + S_noise
+    Q_error = rule.entropy_error * smooth + rank * (spread - torch.xlogy(spread, spread)) + Q_noise
     least = S - S_error
     change = torch.log(S / least) + Q_error / least + Q.abs() * S_error / (S * least)
     ess = torch.exp(torch.log(S.clamp(min=torch.finfo(S.dtype).tiny)) - Q / S)
     return ess, torch.where(least > 0, ess * torch.expm1(change), torch.inf)
+
+
+def _noise(rule: EntropyRule, phi: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+    # At a shift s the pivots of directions with σ < s are known to about eps m²/s² of themselves, at the worst not at
+    # all; others are larger. −dφ/d ln s = 2 Σ σ²/(σ² + s²) falls with s, so its mean over the step to the next shift
+    # bounds from below how many directions are not of that kind.
+    shifts = rule.shifts.to(phi.device)
+    doubt = (16 * torch.finfo(phi.dtype).eps / shifts.square()).clamp(max=1)
+    steps = (shifts[1:] / shifts[:-1]).log()
+    clear = torch.nn.functional.pad((phi[..., 1:-1] - phi[..., 2:]) / (2 * steps), (0, 1))
+    # φ carries the same noise, which a step of the logarithm of at least 0.6 can at most treble.
+    lost = doubt * 3 * (rank[..., None] - clear).clamp(min=0)
+    weights = torch.stack([rule.sigma[1:], rule.entropy[1:]], -1).abs().to(phi.device)
+    noise = lost @ weights
+    return noise[..., 0], noise[..., 1]
 
 
 def _basis(sigma: Tensor, shifts: Tensor) -> Tensor:
