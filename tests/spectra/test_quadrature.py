@@ -34,6 +34,7 @@ def test_entropy_of_known_spectra() -> None:
             values.square().sum(-1, keepdim=True),
             torch.full((3,), scale, dtype=torch.float64),
             rank,
+            rank,
             torch.zeros(3, 1, dtype=torch.float64),
         )
         p = sigma / sigma.sum(-1, keepdim=True)
@@ -57,6 +58,7 @@ def test_errors_of_a_rule_reach_its_bound() -> None:
             values.square().sum(-1, keepdim=True),
             torch.ones(1, dtype=torch.float64),
             torch.tensor([[4]]),
+            torch.tensor([[4]]),
             torch.zeros(1, 1, dtype=torch.float64),
         )
         assert 1e-3 < abs(float(found) - truth) <= float(bound)
@@ -68,6 +70,7 @@ def test_too_little_to_tell_is_said() -> None:
         lambda shift: torch.zeros(1, 1, dtype=torch.float64),
         torch.zeros(1, 1, dtype=torch.float64),
         torch.ones(1, dtype=torch.float64),
+        torch.tensor([[4]]),
         torch.tensor([[4]]),
         torch.zeros(1, 1, dtype=torch.float64),
     )

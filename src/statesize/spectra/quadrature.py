@@ -42,8 +42,8 @@ class EntropyRule:
     entropy_error: float
 
     def expected_error(self, rank: int) -> float:
-        """The relative error of entropy-ESS that these errors allow when Σσ is near the bound on σ_1."""
-        return (4 * self.sigma_error + self.entropy_error) * (1 + _FLOOR * rank)
+        """The relative error of entropy-ESS that these errors allow when Σσ is half the bound on σ_1."""
+        return 2 * (4 * self.sigma_error + self.entropy_error) * (1 + _FLOOR * rank)
 
 
 @functools.cache
@@ -90,6 +90,7 @@ def entropies(
     squared_norms: Tensor,
     bound: Tensor,
     rank: Tensor,
+    limit: Tensor,
     error: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Entropy-ESS and its bound at all positions of many chunks.
@@ -102,7 +103,8 @@ def entropies(
         log_determinants: φ at shifts (N,), giving (N, b).
         squared_norms: ‖H_i‖_F², (N, b).
         bound: m ≥ σ_1 of all positions of a chunk, (N,), positive.
-        rank: The number of singular values that may differ from 0, (N, b).
+        rank: The number of singular values that φ can see, (N, b).
+        limit: The number of singular values of H_i, (N, b); those that φ does not see are within δ of 0.
         error: δ on each σ, (N, 1) or (N, b).
 
     Returns:
@@ -115,8 +117,8 @@ def entropies(
     spread = (error / m).clamp(max=0.3)
     smooth = S + _FLOOR * rank
     S_noise, Q_noise = _noise(rule, phi, rank)
-    S_error = rule.sigma_error * smooth + rank * spread + S_noise
-    Q_error = rule.entropy_error * smooth + rank * (spread - torch.xlogy(spread, spread)) + Q_noise
+    S_error = rule.sigma_error * smooth + limit * spread + S_noise
+    Q_error = rule.entropy_error * smooth + limit * (spread - torch.xlogy(spread, spread)) + Q_noise
     least = S - S_error
     change = torch.log(S / least) + Q_error / least + Q.abs() * S_error / (S * least)
     ess = torch.exp(torch.log(S.clamp(min=torch.finfo(S.dtype).tiny)) - Q / S)
@@ -128,11 +130,11 @@ def _noise(rule: EntropyRule, phi: Tensor, rank: Tensor) -> tuple[Tensor, Tensor
     # all; others are larger. −dφ/d ln s = 2 Σ σ²/(σ² + s²) falls with s, so its mean over the step to the next shift
     # bounds from below how many directions are not of that kind.
     shifts = rule.shifts.to(phi.device)
-    doubt = (16 * torch.finfo(phi.dtype).eps / shifts.square()).clamp(max=1)
+    doubt = (4 * torch.finfo(phi.dtype).eps / shifts.square()).clamp(max=1)
     steps = (shifts[1:] / shifts[:-1]).log()
     clear = torch.nn.functional.pad((phi[..., 1:-1] - phi[..., 2:]) / (2 * steps), (0, 1))
-    # φ carries the same noise, which a step of the logarithm of at least 0.6 can at most treble.
-    lost = doubt * 3 * (rank[..., None] - clear).clamp(min=0)
+    # φ carries the same noise; over a step of at least 0.8 in ln s it can hide as many directions again, and half more.
+    lost = doubt * (1 + 1.5 * doubt) * (rank[..., None] - clear).clamp(min=0)
     weights = torch.stack([rule.sigma[1:], rule.entropy[1:]], -1).abs().to(phi.device)
     noise = lost @ weights
     return noise[..., 0], noise[..., 1]

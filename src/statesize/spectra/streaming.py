@@ -86,27 +86,31 @@ def _rotated(
     past: Tensor, inside: Tensor, core: Tensor, future: Tensor, width: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """R V, T inside, Σ and Uᵀ Z for the core M = U Σ Vᵀ, the chunk padded to its full width."""
-    missing = width - inside.shape[-1]
     U, sigma, Vh = _linalg.svd(core, full_matrices=True)
     rotated, turned = past @ Vh.mT, U.mT @ future
     k = max(core.shape[-2:])
-    pad = torch.nn.functional.pad
     return (
-        pad(rotated, (0, k - rotated.shape[-1], 0, missing)),
-        pad(inside, (0, missing, 0, missing)),
-        pad(sigma, (0, k - sigma.shape[-1])),
-        pad(turned, (0, missing, 0, k - turned.shape[-2])),
+        _grown(rotated, width, k),
+        _grown(inside, width, width),
+        _grown(sigma, sigma.shape[0], k),
+        _grown(turned, k, width),
     )
 
 
 def _stacked(chunks: list[tuple[Tensor, Tensor, Tensor, Tensor]], error: Tensor, width: int) -> BorderedChunks:
     k = max(core.shape[-1] for _, _, core, _ in chunks)
-    pad = torch.nn.functional.pad
-    past = torch.stack([pad(part, (0, k - part.shape[-1])) for part, _, _, _ in chunks], 1)
+    past = torch.stack([_grown(part, width, k) for part, _, _, _ in chunks], 1)
     inside = torch.stack([part for _, part, _, _ in chunks], 1)
-    core = torch.stack([pad(part, (0, k - part.shape[-1])) for _, _, part, _ in chunks], 1)
-    future = torch.stack([pad(part, (0, 0, 0, k - part.shape[-2])) for _, _, _, part in chunks], 1)
+    core = torch.stack([_grown(part, part.shape[0], k) for _, _, part, _ in chunks], 1)
+    future = torch.stack([_grown(part, k, width) for _, _, _, part in chunks], 1)
     return BorderedChunks(past.flatten(0, 1), inside.flatten(0, 1), core.flatten(0, 1), future.flatten(0, 1), error)
+
+
+def _grown(matrices: Tensor, rows: int, columns: int) -> Tensor:
+    """The matrices with zeros below and to the right; torch's pad refuses empty ones in the older releases."""
+    grown = matrices.new_zeros(*matrices.shape[:-2], rows, columns)
+    grown[..., : matrices.shape[-2], : matrices.shape[-1]] = matrices
+    return grown
 
 
 def gives_columns(operator: Operator) -> bool:
