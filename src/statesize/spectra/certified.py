@@ -16,6 +16,9 @@ from statesize.spectra.quadrature import entropies, rules_from
 
 # Evaluations of the inertia a group before the positions that are still undecided get their singular values.
 _ROUNDS = 12
+_FIRST_GAP = 2e-6
+# Positions for which singular values cost less than another evaluation.
+_FEW = 4
 # Decompositions held at once when singular values are needed after all.
 _SPECTRA_AT_ONCE = 512
 
@@ -88,14 +91,15 @@ class CertifiedBlocks(HankelBlocks):
         wanted = torch.isin(position, self._positions)
         entries = batch_shape.numel()
         self._limit, self._wanted = limit.repeat(entries, 1), wanted.repeat(entries, 1)
-        roundoff = 8 * eliminations.order * torch.finfo(torch.float64).eps * eliminations.norm_bound()
+        self._squared_norms = eliminations.squared_norms()
+        roundoff = 8 * eliminations.order * torch.finfo(torch.float64).eps * self._squared_norms.amax(-1).sqrt()
         self._error = (eliminations.error + roundoff)[:, None]
         self._top: tuple[Tensor, Tensor] | None = None
         self.error_bound = self._at_positions(self._error.expand_as(self._limit))
 
     def norms(self) -> Tensor:
         """‖H_i‖_F, (..., P)."""
-        return self._at_positions(self._eliminations.squared_norms().sqrt())
+        return self._at_positions(self._squared_norms.sqrt())
 
     def counts(self, thresholds: Tensor) -> Counts:
         """#{σ > τ} for absolute thresholds (K,)."""
@@ -112,7 +116,7 @@ class CertifiedBlocks(HankelBlocks):
 
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
-        squared = self._eliminations.squared_norms()
+        squared = self._squared_norms
         bound = self._eliminations.norm_bound()
         scale = torch.where(bound > 0, bound, torch.ones_like(bound))
         empty = squared.sqrt() <= self._error
@@ -146,13 +150,14 @@ class CertifiedBlocks(HankelBlocks):
         # Counts above thresholds known to lie in [low, high], (N, b), with their bounds; a threshold is the same at all
         # positions, or the ratio times σ_1.
         lower, upper = torch.zeros_like(self._limit), self._limit.clone()
-        first = self._error.squeeze(-1) * 2
+        # A first guess of how far beside a threshold its inertia can be told; too wide costs a few singular values.
+        first = torch.maximum(2 * self._error, _FIRST_GAP * high.amax(-1, keepdim=True)).squeeze(-1)
         gap = {1: first, -1: first}
         for attempt in range(_ROUNDS):
             side = 1 if attempt % 2 == 0 else -1
             open_ = self._wanted & (lower < upper)
             active = open_.any(-1).nonzero().squeeze(-1)
-            if not active.numel():
+            if (attempt >= 2 and int(open_.sum()) <= _FEW) or not active.numel():
                 break
             shift = _target(low if side < 0 else high, open_, side, attempt)[active] + side * gap[side][active]
             possible = shift > 0

@@ -226,25 +226,33 @@ def _halve(P: Tensor, X: Tensor, C: Tensor, definite: bool) -> tuple[Tensor, Ten
         sign[P.shape[0] :] = -1
         factor = _definite_factor(sign * pivot)
         half = _linalg.solve_triangular(factor, border, upper=False)
-        taken = sign * (half.mT @ half)
+        taken = [sign * part for part in _corners(half, half, h)]
         logs = 2 * factor.diagonal(0, -2, -1).log().sum(-1)
         more, lost = torch.zeros_like(logs, dtype=torch.int64), torch.zeros_like(logs)
     else:
         more, singular = _inertia(pivot)
         logs = torch.zeros_like(singular, dtype=P.dtype)
         solved = _linalg.solve_ex(pivot, border).result
-        taken = border.mT @ solved
+        taken = _corners(border, solved, h)
         size = solved.square().sum((-2, -1)).sqrt()
         scale = border.square().sum((-2, -1)).sqrt() + size * pivot.square().sum((-2, -1)).sqrt()
         lost = torch.where(singular, torch.inf, _ROUND_OFF * torch.finfo(P.dtype).eps * size * scale)
     nodes = P.shape[0]
-    first, second = taken[:nodes], taken[nodes:]
-    kept_P = torch.stack([P[:, low, low] - first[:, low, low], P[:, high, high] - second[:, high, high]], 1)
-    kept_X = torch.stack([X[:, low, low] - first[:, low, high], X[:, high, high] - second[:, high, low]], 1)
-    kept_C = torch.stack([C[:, low, low] - first[:, high, high], C[:, high, high] - second[:, low, low]], 1)
+    (first_11, first_12, first_22), (second_11, second_12, second_22) = (
+        [part[half] for part in taken] for half in (slice(0, nodes), slice(nodes, None))
+    )
+    kept_P = torch.stack([P[:, low, low] - first_11, P[:, high, high] - second_22], 1)
+    kept_X = torch.stack([X[:, low, low] - first_12, X[:, high, high] - second_12.mT], 1)
+    kept_C = torch.stack([C[:, low, low] - first_22, C[:, high, high] - second_11], 1)
     kept = (part.flatten(0, 1) for part in (kept_P, kept_X, kept_C))
     gained = (torch.stack([part[:nodes], part[nodes:]], 1).flatten() for part in (more, logs, lost))
     return next(kept), next(kept), next(kept), next(gained), next(gained), next(gained)
+
+
+def _corners(left: Tensor, right: Tensor, h: int) -> list[Tensor]:
+    """The blocks (1, 1), (1, 2) and (2, 2) of the symmetric product leftᵀ right of panels of 2h columns."""
+    first, second = left[..., :h].mT, left[..., h:].mT
+    return [first @ right[..., :h], first @ right[..., h:], second @ right[..., h:]]
 
 
 def _definite_factor(matrix: Tensor) -> Tensor:
