@@ -178,6 +178,20 @@ def test_gradients_flow_through_the_definition() -> None:
     assert bool(leaf.grad.any())
 
 
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_operators_with_gradients_are_measured_like_others(engine: str) -> None:
+    recurrence = random_recurrence("diagonal", 0, 12, 3, batch=(2,))
+    leaves = [part.clone().requires_grad_() for part in (recurrence.A, recurrence.B, recurrence.C)]
+    found, expected = measure(Recurrence(*leaves), engine=engine), measure(recurrence, engine=engine)
+    assert torch.equal(found.tolerance, expected.tolerance)
+    torch.testing.assert_close(found.entropy.detach(), expected.entropy)
+
+
+def test_half_precision_is_measured_in_float64() -> None:
+    recurrence = random_recurrence("diagonal", 0, 12, 3).to(torch.bfloat16)
+    assert measure(recurrence).entropy.dtype == torch.float64
+
+
 def test_inputs_are_left_alone() -> None:
     recurrence = random_recurrence("delta", 0, 9, 3)
     before = [part.clone() for part in (recurrence.A, recurrence.B, recurrence.C)]
