@@ -90,5 +90,9 @@ def test_bad_input_is_quoted() -> None:
             tolerance_ess(VALUES, bad)
     with pytest.raises(InputError, match=r"epsilon must be in \[0, 1\), got 1"):
         energy_ess(VALUES, 1)
+    broken = torch.tensor([1.0, math.nan])
+    for function in (entropy_ess, lambda values: tolerance_ess(values, 0.1), lambda values: energy_ess(values, 0.1)):
+        with pytest.raises(InputError, match=r"values must be finite, got nan at index \(1,\)"):
+            function(broken)
     with pytest.raises(InputError, match="values must be a floating-point tensor"):
         entropy_ess(torch.ones(3, dtype=torch.int64))

@@ -179,6 +179,35 @@ def test_gradients_flow_through_the_definition() -> None:
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("scale", [1e-170, 1e-120, 1e120, 1e140])
+def test_scales_beyond_what_can_be_squared(engine: str, scale: float) -> None:
+    base = random_recurrence("diagonal", 0, 14, 3, batch=(2,))
+    factor = torch.tensor([1.0, scale], dtype=torch.float64)[:, None, None]
+    found = measure(Recurrence(base.A, base.B * factor, base.C), (scale * 0.1,), engine=engine)
+    expected = measure(base, (0.1,), engine="dense")
+    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-3, atol=0)
+    torch.testing.assert_close(found.norm[1] / scale, expected.norm[1])
+    assert torch.equal(found.tolerance[1], expected.tolerance[1])
+    assert bool((found.error_bound[1] >= 1e-17 * expected.norm[1] * scale).all())
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_growth_is_followed_as_far_as_float64_reaches(engine: str) -> None:
+    ones = torch.ones(40, 1, dtype=torch.float64)
+    assert (
+        measure(Recurrence(1e4 * ones, ones, ones), engine=engine).relative_tolerance.squeeze(-1).tolist() == [1] * 39
+    )
+    with pytest.raises(InputError, match=r"T must be finite|T is not finite"):
+        measure(Recurrence(1e20 * ones, ones, ones), engine=engine)
+
+
+def test_overflowing_scores_are_an_input_error() -> None:
+    huge = torch.full((6, 2), 1e200, dtype=torch.float64)
+    with pytest.raises(InputError, match="T must be finite, got nan"):
+        measure(SoftmaxAttention(huge, huge, 1.0))
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
 def test_operators_with_gradients_are_measured_like_others(engine: str) -> None:
     recurrence = random_recurrence("diagonal", 0, 12, 3, batch=(2,))
     leaves = [part.clone().requires_grad_() for part in (recurrence.A, recurrence.B, recurrence.C)]
@@ -207,6 +236,9 @@ def test_inputs_are_left_alone() -> None:
         ({"outputs": ("rank",)}, r"outputs must be among counts, entropy, values, got \['rank'\]"),
         ({"outputs": ()}, "outputs must be among"),
         ({"entropy_accuracy": 0}, "entropy_accuracy must be positive, got 0"),
+        ({"tolerances": 1e-3}, "tolerances must be a sequence of numbers such as .* got 0.001"),
+        ({"relative_tolerances": "a"}, "relative_tolerances must be a sequence of numbers"),
+        ({"positions": 2.5}, "positions must be None, a count of at least 1 or a list, got 2.5"),
     ],
 )
 def test_bad_input_is_quoted(arguments: dict[str, object], message: str) -> None:
@@ -217,6 +249,8 @@ def test_bad_input_is_quoted(arguments: dict[str, object], message: str) -> None
 def test_what_is_no_operator_is_refused() -> None:
     with pytest.raises(InputError, match=r"got Tensor; wrap T in Dense\(T\)"):
         measure(torch.eye(4))
+    with pytest.raises(InputError, match=r"got Tensor; wrap T in Dense\(T\)"):
+        hankel_singular_values(torch.eye(4))
     with pytest.raises(InputError, match="a sequence of 1 position"):
         measure(Dense(torch.ones(1, 1)))
     with pytest.raises(EngineError, match="these can: dense"):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.operators.validation import require_floating
+from statesize.operators.validation import require_finite, require_floating
 from statesize.spectra.effective_rank import effective_rank, largest
 
 
@@ -24,13 +24,14 @@ def tolerance_ess(values: Tensor, tolerance: float | Sequence[float], relative: 
         (...) int64 for one number; (..., K) for several.
 
     Raises:
-        InputError: A negative or non-finite tolerance, or values that are not floating.
+        InputError: A negative or non-finite tolerance, or values that are not floating or not finite.
 
     Example:
         >>> tolerance_ess(torch.tensor([2.0, 0.5, 1e-9]), 1e-3)
         tensor(2)
     """
     require_floating("values", values)
+    require_finite("values", values)
     several = torch.as_tensor(tolerance, dtype=torch.float64, device=values.device)
     check_tolerances("tolerance", several)
     threshold = several.to(values.dtype).reshape(-1).expand(*values.shape[:-1], several.numel())
@@ -50,13 +51,14 @@ def entropy_ess(values: Tensor) -> Tensor:
         (...), in 1 … r, and 0 where every value is 0. Differentiable.
 
     Raises:
-        InputError: Values that are not floating.
+        InputError: Values that are not floating or not finite.
 
     Example:
         >>> entropy_ess(torch.tensor([[3.0, 3.0, 0.0], [0.0, 0.0, 0.0]]))
         tensor([2., 0.])
     """
     require_floating("values", values)
+    require_finite("values", values)
     return effective_rank(values)
 
 
@@ -71,13 +73,14 @@ def energy_ess(values: Tensor, epsilon: float) -> Tensor:
         (...) int64, 0 where every value is 0.
 
     Raises:
-        InputError: ε out of range, or values that are not floating.
+        InputError: ε out of range, or values that are not floating or not finite.
 
     Example:
         >>> energy_ess(torch.tensor([3.0, 1.0, 0.1]), epsilon=0.01)
         tensor(2)
     """
     require_floating("values", values)
+    require_finite("values", values)
     if not 0 <= epsilon < 1:
         raise InputError(f"epsilon must be in [0, 1), got {epsilon!r}")
     scale = largest(values)

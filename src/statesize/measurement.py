@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from statesize.errors import InputError
 from statesize.ess import ceiling, check_tolerances
 from statesize.operators import Operator
+from statesize.spectra.answers import Question, answers
+from statesize.spectra.blocks import HankelBlocks
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.engine import OUTPUTS, choose_engine
 
@@ -38,7 +40,7 @@ class Measurement:
         values: Singular values, (..., P, r), descending, zero-padded.
         state_size: TSS, (P,) int64.
         ceiling: The largest ESS possible, (P,) int64.
-        engine: The engine that was used.
+        engine: The engine that was used; two names where a safer one had to help.
         error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
     """
 
@@ -83,14 +85,13 @@ def measure(
         past: Cut H_i to its last `past` columns, or None.
         future: Cut H_i to its first `future` rows, or None.
         engine: "auto" or the name of an engine.
-        entropy_accuracy: Relative accuracy asked of engines that approximate the entropy; those of today compute it
-            from all singular values.
+        entropy_accuracy: Relative accuracy asked of the entropy; engines with all singular values are exact.
 
     Returns:
         A Measurement.
 
     Raises:
-        InputError: An argument out of range.
+        InputError: An argument out of range, or an operator whose T overflows.
         EngineError: The engine does not give what is asked.
 
     Example:
@@ -99,34 +100,18 @@ def measure(
         >>> measure(running_sum).tolerance.squeeze(-1)
         tensor([1, 1, 1, 1, 1])
     """
-    if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
+    exact = _exact(operator)
     asked = _asked(outputs)
     if not entropy_accuracy > 0:
         raise InputError(f"entropy_accuracy must be positive, got {entropy_accuracy!r}")
     cut = make_cut(operator.length, positions, past, future)
-    exact = operator.to(dtype=torch.float64)
-    relative_asked = "counts" in asked and len(relative_tolerances) > 0
-    used = choose_engine(exact, cut, (*asked, "relative") if relative_asked else asked, engine)
     device = exact.device
     tau = _thresholds("tolerances", tolerances, device)
     rho = _thresholds("relative_tolerances", relative_tolerances, device)
-
-    def answers(part: Operator) -> dict[str, Tensor]:
-        blocks = used.blocks(part, cut)
-        found = {"norm": blocks.norms(), "error_bound": blocks.error_bound}
-        if "counts" in asked:
-            absolute, relative = blocks.counts(tau), blocks.relative_counts(rho)
-            found |= {"tolerance": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
-            found |= {"relative_tolerance": relative.count}
-            found |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
-        if "entropy" in asked:
-            found["entropy"], found["entropy_bound"] = blocks.entropies(entropy_accuracy)
-        if "values" in asked:
-            found["values"] = blocks.singular_values()
-        return found
-
-    found = _in_turn(exact, used.footprint(exact, cut), answers)
+    relative_asked = "counts" in asked and rho.numel() > 0
+    chosen = choose_engine(exact, cut, (*asked, "relative") if relative_asked else asked, engine)
+    question = Question(cut, lambda blocks: _ask(blocks, asked, tau, rho, entropy_accuracy))
+    found, used = answers(exact, chosen, question, _MEMORY_BUDGET)
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
     state_size = exact.state_size()[at]
     return Measurement(
@@ -145,7 +130,7 @@ def measure(
         values=found.get("values"),
         state_size=state_size,
         ceiling=ceiling(state_size, at, cut.length, past, future),
-        engine=used.name,
+        engine=used,
         error_bound=found["error_bound"],
     )
 
@@ -171,25 +156,32 @@ def hankel_singular_values(operator: Operator, positions: Positions = None, engi
         >>> hankel_singular_values(delay, positions=[2])
         tensor([[1., 1.]], dtype=torch.float64)
     """
-    exact = operator.to(dtype=torch.float64)
+    exact = _exact(operator)
     cut = make_cut(operator.length, positions)
-    used = choose_engine(exact, cut, ("values",), engine)
-    footprint = used.footprint(exact, cut)
-    return _in_turn(exact, footprint, lambda part: {"values": used.blocks(part, cut).singular_values()})["values"]
+    chosen = choose_engine(exact, cut, ("values",), engine)
+    none = torch.zeros(0, dtype=torch.float64)
+    question = Question(cut, lambda blocks: _ask(blocks, ("values",), none, none, accuracy=1.0))
+    return answers(exact, chosen, question, _MEMORY_BUDGET)[0]["values"]
 
 
-def _in_turn(operator: Operator, footprint: int, answers: Callable[[Operator], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Answers for all batch entries, as many at once as the memory budget allows."""
-    shape = operator.batch_shape
-    block = max(1, _MEMORY_BUDGET // max(1, footprint))
-    if shape.numel() <= block:
-        return answers(operator)
-    parts: list[dict[str, Tensor]] = []
-    for first in range(0, shape.numel(), block):
-        entries = torch.arange(first, min(first + block, shape.numel()), device=operator.device)
-        parts.append(answers(operator[torch.unravel_index(entries, shape)]))
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}
+def _exact(operator: Operator) -> Operator:
+    if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
+    return operator.to(dtype=torch.float64)
+
+
+def _ask(blocks: HankelBlocks, asked: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: float) -> dict[str, Tensor]:
+    found = {"norm": blocks.norms(), "error_bound": blocks.error_bound}
+    if "counts" in asked:
+        absolute, relative = blocks.counts(tau), blocks.relative_counts(rho)
+        found |= {"tolerance": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
+        found |= {"relative_tolerance": relative.count}
+        found |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
+    if "entropy" in asked:
+        found["entropy"], found["entropy_bound"] = blocks.entropies(accuracy)
+    if "values" in asked:
+        found["values"] = blocks.singular_values()
+    return found
 
 
 def _asked(outputs: Sequence[str]) -> tuple[str, ...]:
@@ -201,6 +193,9 @@ def _asked(outputs: Sequence[str]) -> tuple[str, ...]:
 
 
 def _thresholds(name: str, given: Sequence[float], device: torch.device) -> Tensor:
-    thresholds = torch.as_tensor(tuple(given), dtype=torch.float64, device=device)
+    try:
+        thresholds = torch.as_tensor(tuple(float(value) for value in given), dtype=torch.float64, device=device)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a sequence of numbers such as (1e-3,), got {given!r}") from None
     check_tolerances(name, thresholds)
     return thresholds

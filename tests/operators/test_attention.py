@@ -35,7 +35,9 @@ def test_large_scores_do_not_overflow() -> None:
         ({"query": torch.full((3, 2), torch.nan)}, "query must be finite"),
         ({"query": torch.ones(2, 3, 2)}, "equal rank"),
         ({"scale": math.nan}, "scale must be a finite number"),
-        ({"window": 0}, "window must be None or at least 1, got 0"),
+        ({"scale": None}, "scale must be a finite number, got None"),
+        ({"window": 0}, "window must be None or an integer of at least 1, got 0"),
+        ({"window": 2.5}, "window must be .* got 2.5"),
     ],
 )
 def test_bad_input_is_quoted(changed: dict[str, object], message: str) -> None:

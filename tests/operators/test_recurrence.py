@@ -44,10 +44,16 @@ def test_full_gain_bounds_the_spectral_norm() -> None:
 
 
 def test_complex_modes_are_worth_two_states_unless_paired() -> None:
-    A = torch.full((5, 2), 0.5 + 0.5j)
+    A = torch.tensor([0.5 + 0.5j, 0.5 - 0.5j]).expand(5, 2)
     ones = torch.ones(5, 2)
     assert Recurrence(A, ones, ones).state_size().tolist() == [4] * 5
     assert Recurrence(A, ones, ones, conjugate_pairs=True).state_size().tolist() == [2] * 5
+
+
+def test_modes_that_are_not_paired_are_refused() -> None:
+    ones = torch.ones(5, 2)
+    with pytest.raises(InputError, match="do not come in conjugate pairs"):
+        Recurrence(torch.tensor([0.5 + 0.5j, 0.5 + 0.4j]).expand(5, 2), ones, ones, conjugate_pairs=True)
 
 
 def test_complex_recurrence_is_the_real_part() -> None:

@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+UNDERFLOW = 1e-150
+"""What an engine that squares its numbers can lose of a singular value: squares below 1e-308 are not kept."""
+
 
 def entropy_bound(values: Tensor, error: Tensor) -> Tensor:
     """How far entropy-ESS can move when every σ moves by at most `error`.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from statesize.errors import EngineError
 from statesize.spectra.blocks import Counts, HankelBlocks
-from statesize.spectra.bounds import count_bounds, entropy_bound
+from statesize.spectra.bounds import UNDERFLOW, count_bounds, entropy_bound
 from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import effective_rank
 from statesize.spectra.quadrature import entropies, rules_from
@@ -93,7 +93,7 @@ class CertifiedBlocks(HankelBlocks):
         self._limit, self._wanted = limit.repeat(entries, 1), wanted.repeat(entries, 1)
         self._squared_norms = eliminations.squared_norms()
         roundoff = 8 * eliminations.order * torch.finfo(torch.float64).eps * self._squared_norms.amax(-1).sqrt()
-        self._error = (eliminations.error + roundoff)[:, None]
+        self._error = (eliminations.error + roundoff + UNDERFLOW)[:, None]
         self._top: tuple[Tensor, Tensor] | None = None
         self.error_bound = self._at_positions(self._error.expand_as(self._limit))
 

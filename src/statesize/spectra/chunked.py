@@ -131,7 +131,7 @@ def _error(L: Tensor, S: Tensor, phi: Tensor, observed: Tensor, arriving: Tensor
     behind = torch.hypot(gain * reach, written)
     local = before * ahead + after * behind
     own = epsilon * (shown * reach + observe * gain * reach + observe * written + shown * written)
-    return torch.minimum(every, local) + own
+    return torch.minimum(every, torch.nan_to_num(local, nan=torch.inf)) + own
 
 
 def _carried(gain: Tensor, steps: Tensor) -> Tensor:

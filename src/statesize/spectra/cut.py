@@ -94,17 +94,17 @@ def make_cut(length: int, positions: Positions = None, past: int | None = None, 
         raise InputError(f"past={past} and future={future} do not fit into length {length}; their sum may be {length}")
     if positions is None:
         chosen = range(first, last + 1)
-    elif isinstance(positions, int):
+    elif not isinstance(positions, Iterable):
         chosen = _spread(positions, first, last)
     else:
         chosen = _listed(positions, first, last)
     return Cut(length, tuple(chosen), past, future)
 
 
-def _spread(count: int, first: int, last: int) -> list[int]:
-    available = last - first + 1
-    if isinstance(count, bool) or count < 1:
-        raise InputError(f"positions must be None, a count of at least 1 or a list, got {count!r}")
+def _spread(given: object, first: int, last: int) -> list[int]:
+    available, count = last - first + 1, _integer(given)
+    if count is None or count < 1:
+        raise InputError(f"positions must be None, a count of at least 1 or a list, got {given!r}")
     if count >= available:
         return list(range(first, last + 1))
     return [int(p) for p in torch.linspace(first, last, count, dtype=torch.float64).round()]

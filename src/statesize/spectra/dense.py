@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Operator
+from statesize.operators.validation import require_finite
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum
@@ -25,6 +26,7 @@ def dense_singular_values(operator: Operator, cut: Cut) -> Spectrum:
         The spectrum, r = the largest min(rows, columns).
     """
     matrix = operator.dense()
+    require_finite("T", matrix)
     r = cut.largest_rank()
     epsilon = torch.finfo(matrix.dtype).eps
     values: list[Tensor] = []

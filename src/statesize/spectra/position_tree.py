@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Operator
+from statesize.operators.validation import require_finite
 from statesize.spectra.certified import CertifiedBlocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.elimination_tree import eliminate
@@ -184,6 +185,7 @@ def tree_blocks(operator: Operator, cut: Cut) -> CertifiedBlocks:
         The blocks; without gradients.
     """
     matrix = operator.dense()
+    require_finite("T", matrix)
     return CertifiedBlocks(
         plant_tree(matrix.flatten(0, -3) if matrix.ndim > 2 else matrix[None]), operator.batch_shape, cut, cut.length
     )

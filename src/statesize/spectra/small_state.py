@@ -14,7 +14,7 @@ from torch import Tensor
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.blocks import Counts
-from statesize.spectra.bounds import count_bounds
+from statesize.spectra.bounds import UNDERFLOW, count_bounds
 from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import largest
 from statesize.spectra.lane_eigenvalues import Lanes, compile_lanes, eigenvalues
@@ -65,7 +65,7 @@ def small_state_spectrum(recurrence: Recurrence, cut: Cut) -> SquaredSpectrum:
     device, limit = recurrence.device, cut.limits(recurrence.device)
     reach, observe = (torch.from_numpy(part).to(device).reshape(*shape, length) for part in norms)
     places = torch.tensor(cut.positions, dtype=torch.int64, device=device)
-    carried = propagation_error(recurrence, reach, observe)[..., places - 1]
+    carried = propagation_error(recurrence, reach, observe)[..., places - 1] + UNDERFLOW
     r = min(states, cut.largest_rank())
     order = torch.from_numpy(np.searchsorted(positions, np.asarray(cut.positions, dtype=np.int64)))
     squared = torch.from_numpy(squares)[:, order].sort(-1, descending=True).values.to(device)

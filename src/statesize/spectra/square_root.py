@@ -89,7 +89,7 @@ def propagation_error(real: Recurrence, reach: Tensor, observe: Tensor) -> Tenso
     past = _carried(gain[..., 1:-1], step_past)
     future = _carried(gain[..., 1:-1].flip(-1), step_future.flip(-1)).flip(-1)
     local = observe[..., :-1] * past + reach[..., 1:] * future
-    return torch.minimum(total, local) + epsilon * observe[..., :-1] * reach[..., 1:]
+    return torch.minimum(total, torch.nan_to_num(local, nan=torch.inf)) + epsilon * observe[..., :-1] * reach[..., 1:]
 
 
 def _carried(gain: Tensor, steps: Tensor) -> Tensor:

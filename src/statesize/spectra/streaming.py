@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Dense, Operator
+from statesize.operators.validation import require_finite
 from statesize.spectra.bordered import BorderedChunks
 from statesize.spectra.certified import CertifiedBlocks
 from statesize.spectra.cut import Cut
@@ -52,7 +53,7 @@ def compressed_chunks(operator: Operator, width: int) -> BorderedChunks:
         Chunks in the order of the flattened batch, then of the positions. Positions past L − 1 belong to the padding.
     """
     # An operator that cannot give single columns would form all of T for each chunk.
-    source = operator if gives_columns(operator) else Dense(operator.dense())
+    source = operator if gives_columns(operator) else Dense(_finite(operator.dense()))
     length, entries = operator.length, operator.batch_shape.numel()
     count = -(-length // width)
     past = torch.zeros(entries, length, 0, dtype=operator.dtype, device=operator.device)
@@ -64,6 +65,7 @@ def compressed_chunks(operator: Operator, width: int) -> BorderedChunks:
         first, last = k * width, min(length, (k + 1) * width)
         columns = source.columns(first, last).expand(*operator.batch_shape, length - first, last - first)
         columns = columns.reshape(entries, length - first, last - first)
+        require_finite(f"T[{first}:, {first}:{last}]", columns)
         inside = columns[:, : last - first].tril(-1)
         here, tall = past[:, : last - first], torch.cat([past[:, last - first :], columns[:, last - first :]], -1)
         factor = triangular_factor(tall) if tall.shape[-2] > tall.shape[-1] else tall
@@ -111,6 +113,11 @@ def _grown(matrices: Tensor, rows: int, columns: int) -> Tensor:
     grown = matrices.new_zeros(*matrices.shape[:-2], rows, columns)
     grown[..., : matrices.shape[-2], : matrices.shape[-1]] = matrices
     return grown
+
+
+def _finite(matrix: Tensor) -> Tensor:
+    require_finite("T", matrix)
+    return matrix
 
 
 def gives_columns(operator: Operator) -> bool:

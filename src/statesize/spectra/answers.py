@@ -1,0 +1,130 @@
+"""Asking an engine, and a safer one where its arithmetic does not reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.operators import Convolution, Dense, Operator, Recurrence
+from statesize.spectra.blocks import HankelBlocks
+from statesize.spectra.cut import Cut
+from statesize.spectra.engine import ENGINES, Engine
+
+Answers = dict[str, Tensor]
+
+# Engines that square their numbers see nothing below the square root of the smallest double, nor above the largest's.
+_SQUARED_RANGE = (1e-100, 1e100)
+_SAFE = ("square_root", "dense")
+_LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the blocks H_i.
+
+    Attributes:
+        cut: Which blocks.
+        ask: Turns blocks into tensors of leading shape (..., P).
+    """
+
+    cut: Cut
+    ask: Callable[[HankelBlocks], Answers]
+
+
+def answers(operator: Operator, engine: Engine, question: Question, memory: int) -> tuple[Answers, str]:
+    """What an engine answers for all batch entries, as many at once as the memory allows.
+
+    Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are asked of
+    `square_root` or `dense` instead.
+
+    Args:
+        operator: In float64.
+        engine: The engine.
+        question: What is asked.
+        memory: Bytes to hold at once.
+
+    Returns:
+        The tensors, and the names of the engines that were used.
+
+    Raises:
+        InputError: T itself is not finite.
+    """
+    shape = operator.batch_shape
+    block = max(1, memory // max(1, engine.footprint(operator, question.cut)))
+    if shape.numel() <= block:
+        return _in_range(operator, engine, question)
+    parts: list[Answers] = []
+    names: dict[str, None] = {}
+    for first in range(0, shape.numel(), block):
+        entries = torch.arange(first, min(first + block, shape.numel()), device=operator.device)
+        found, name = _in_range(operator[torch.unravel_index(entries, shape)], engine, question)
+        parts.append(found)
+        names |= dict.fromkeys(name.split(", "))
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, ", ".join(names)
+
+
+def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
+    left = torch.ones(operator.batch_shape, dtype=torch.bool, device=operator.device)
+    found: Answers | None = None
+    used: list[str] = []
+    for attempt in _attempts(engine, operator):
+        place = left.nonzero().unbind(-1) if found is not None and left.ndim else ...
+        try:
+            again = question.ask(attempt.blocks(operator[place], question.cut))
+        except _LinAlgError:
+            continue
+        used.append(attempt.name)
+        if found is None:
+            found = again
+        else:
+            for name, part in again.items():
+                found[name][place] = part[..., : found[name].shape[-1]]
+        left = ~_finite(found)
+        if attempt.name not in _SAFE:
+            size = _magnitude(operator)
+            left |= ((size < _SQUARED_RANGE[0]) & (size > 0)) | (size > _SQUARED_RANGE[1])
+        if not bool(left.any()):
+            break
+    if found is None:
+        raise InputError("the singular values of T did not converge, which finite entries do not cause; check them")
+    _require_finite(found, question.cut)
+    return found, ", ".join(used)
+
+
+def _attempts(engine: Engine, operator: Operator) -> list[Engine]:
+    safe = [ENGINES[name] for name in _SAFE if name == "dense" or isinstance(operator, Recurrence)]
+    return [engine, *(other for other in safe if other is not engine)] if engine.name != "dense" else [engine]
+
+
+def _magnitude(operator: Operator) -> Tensor:
+    """About the size of the largest entry that an operator's tensors can make, (...)."""
+    one = torch.ones(operator.batch_shape, dtype=torch.float64, device=operator.device)
+    if isinstance(operator, Recurrence):
+        return one * operator.B.abs().amax((-2, -1)) * operator.C.abs().amax((-2, -1))
+    if isinstance(operator, Dense):
+        return operator.matrix.abs().amax((-2, -1))
+    return operator.kernel.abs().amax(-1) if isinstance(operator, Convolution) else one
+
+
+def _finite(found: Answers) -> Tensor:
+    """Whether all that was found for a batch entry is finite, (...)."""
+    rank = found["norm"].ndim
+    flat = [torch.isfinite(part).reshape(*part.shape[: rank - 1], -1).all(-1) for part in found.values()]
+    return torch.stack(flat).all(0)
+
+
+def _require_finite(found: Answers, cut: Cut) -> None:
+    bad = ~torch.isfinite(found["norm"] + found["error_bound"])
+    if bool(bad.any()):
+        *entry, place = (int(k) for k in bad.nonzero()[0])
+        where = f"batch entry {tuple(entry)}, " if entry else ""
+        raise InputError(
+            f"T is not finite at {where}position {cut.positions[place]}: its entries overflow float64. Check the "
+            "decays, gates and scores that it is made of"
+        )
