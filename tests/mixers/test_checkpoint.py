@@ -2,9 +2,11 @@
 
 import json
 import resource
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from statesize.errors import FileError, InputError
 from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint, save_checkpoint
@@ -117,3 +119,78 @@ def test_a_disk_that_fills_up_leaves_the_old_files_whole(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3, 4])
+def test_an_interruption_never_leaves_weights_with_the_configuration_of_another_model(moment, tmp_path, monkeypatch):
+    """At every change of the folder: the old model, the new one, or one that is refused; other files stay."""
+    save_checkpoint(model_of("la"), tmp_path, extra={"step": 1})
+    (tmp_path / "notes.txt").write_text("mine")
+    newer = model_of("la")
+    with torch.no_grad():
+        newer.norm.weight.fill_(2)
+    changes = []
+
+    def interrupted(name):
+        call = getattr(Path, name)
+
+        def change(self, *arguments, **options):
+            changes.append(name)
+            if len(changes) == moment:
+                raise KeyboardInterrupt
+            return call(self, *arguments, **options)
+
+        return change
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "unlink"):
+            patch.setattr(Path, name, interrupted(name))
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(newer, tmp_path, extra={"step": 2})
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    if not (tmp_path / "config.json").exists():
+        with pytest.raises(FileError, match=r"config\.json is missing"):
+            load_checkpoint(tmp_path)
+        return
+    loaded = load_checkpoint(tmp_path)
+    step = json.loads((tmp_path / "config.json").read_text())["extra"]["step"]
+    assert step == int(loaded.norm.weight[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 10**9},
+        {"width": 2 * 10**20},
+        {"vocabulary_size": 10**15},
+        {"key_size": 10**17},
+        {"mlp_factor": 10**30},
+        {"layers": 10**12},
+        {"layers": 3},
+        {"layers": 1},
+    ],
+)
+def test_a_configuration_of_absurd_size_is_refused_without_building_the_model(changes, tmp_path):
+    save_checkpoint(model_of(), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, **changes}))
+    with pytest.raises(FileError, match=r"does not fit its config|torch cannot build") as caught:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int8, torch.bool])
+def test_weights_that_are_not_floating_are_refused(dtype, tmp_path):
+    save_checkpoint(model_of(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, "norm.weight": tensors["norm.weight"].to(dtype)}, path)
+    with pytest.raises(FileError, match=r"holds norm\.weight as \w+; expected one of"):
+        load_checkpoint(tmp_path)
+
+
+def test_loading_leaves_the_global_random_state_alone(tmp_path):
+    save_checkpoint(model_of(), tmp_path)
+    before = torch.get_rng_state()
+    load_checkpoint(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,8 +14,12 @@ import torch
 from torch import Tensor
 
 from statesize.errors import FileError, InputError
+from statesize.mixers.block import Block
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
+
+FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
+"""Names that safetensors gives to the dtypes that weights are stored in."""
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -27,16 +32,43 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         FileError: The folder cannot be made or written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    replace_files(path.parent, {path.name: content})
+
+
+def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files that belong together; other files of the folder stay.
+
+    All are written to temporary names before the first is moved. Of several, the last is removed before the others are
+    replaced and comes back after them, so that an interruption leaves the old files, the new ones, or a folder without
+    the last, but never the last of one set with others of another.
+
+    Args:
+        folder: Made where it is missing.
+        contents: Content by file name.
+
+    Raises:
+        FileError: The folder cannot be made or written.
+    """
+    parts = {name: folder / f".{name}.{os.getpid()}.part" for name in contents}
+    place = folder
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
+            for name, content in contents.items():
+                place = folder / name
+                parts[name].write_bytes(content)
+            if len(contents) > 1:
+                place.unlink(missing_ok=True)
+            for name, part in parts.items():
+                place = folder / name
+                part.replace(place)
         finally:
-            temporary.unlink(missing_ok=True)
+            for part in parts.values():
+                part.unlink(missing_ok=True)
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror or error}. Give a folder that can be written") from error
+        raise FileError(
+            f"cannot write {place}: {error.strerror or error}. Give a folder that can be written"
+        ) from error
 
 
 def save_checkpoint(
@@ -45,7 +77,10 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a model's configuration and weights; files that are there are replaced whole.
+    """Writes a model's configuration and weights; those of another model that are there are replaced.
+
+    An interruption leaves the old model, the new one, or a folder without config.json, which is refused when it is
+    loaded; it never leaves the weights of one model with the configuration of another.
 
     Args:
         model: The model.
@@ -64,8 +99,8 @@ def save_checkpoint(
             raise InputError(f"weight {name} is not finite in {stored.dtype}; refusing to write it to {folder}")
         tensors[name] = stored
     values = model.config.to_dict() | ({} if extra is None else {"extra": extra})
-    replace_file(Path(folder) / "model.safetensors", safetensors.torch.save(tensors))
-    replace_file(Path(folder) / "config.json", (json.dumps(values, indent=2) + "\n").encode())
+    config = (json.dumps(values, indent=2) + "\n").encode()
+    replace_files(Path(folder), {"model.safetensors": safetensors.torch.save(tensors), "config.json": config})
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
@@ -85,19 +120,49 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
     if not path.is_file():
         raise FileError(f"{path} is missing; a model is a folder with config.json and model.safetensors")
     try:
+        _check_header(path, config)
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
     except (safetensors.SafetensorError, OSError) as error:
         raise FileError(f"{path} is damaged or cut off ({error}); copy or train it again") from error
-    model = LanguageModel(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != given:
-        names = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
-        raise FileError(f"{path} does not fit its config.json, first at {names[0]}: the two are not of one model")
+    model = LanguageModel(config, torch.Generator())
     dtypes = {tensor.dtype for tensor in tensors.values()}
     model = model.to(torch.float64 if torch.float64 in dtypes else torch.float32)
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def _check_header(path: Path, config: ModelConfig) -> None:
+    """Compares what a file says it holds with what the configuration asks for, before anything is allocated."""
+    with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
+        file = cast("Any", stream)
+        slices = {name: file.get_slice(name) for name in cast("list[str]", list(file.keys()))}
+        given = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
+    # Each layer has weights of its own, so more layers than tensors cannot fit, and need not be listed to see it.
+    expected = _shapes(config, min(config.layers, len(given) + 1), path)
+    if expected != given:
+        names = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+        raise FileError(f"{path} does not fit its config.json, first at {names[0]}: the two are not of one model")
+    for name, dtype in dtypes.items():
+        if dtype not in FLOATING:
+            raise FileError(f"{path} holds {name} as {dtype}; expected one of {', '.join(sorted(FLOATING))}")
+
+
+def _shapes(config: ModelConfig, layers: int, path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the first layers and of what stands around them, by name in the state of a `LanguageModel`."""
+    try:
+        with torch.device("meta"):
+            block = Block(config).state_dict()
+    except (RuntimeError, TypeError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FileError(f"the config.json of {path} describes a model that torch cannot build ({reason})") from error
+    shapes: dict[str, tuple[int, ...]] = {
+        "embedding.weight": (config.vocabulary_size, config.width),
+        "norm.weight": (config.width,),
+    }
+    for layer in range(layers):
+        shapes |= {f"layers.{layer}.{name}": tuple(tensor.shape) for name, tensor in block.items()}
+    return shapes
 
 
 def _read_config(folder: Path) -> object:
