@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -247,3 +248,26 @@ def test_a_wrong_operator_is_refused(ids, result, message):
 
     with pytest.raises(ModelError, match=message):
         next(capture(nn.Sequential(nn.Embedding(11, 4), Mixer()), ids))
+
+
+@pytest.mark.parametrize("length", [4, 6])
+def test_an_operator_of_another_length_is_refused(model, length):
+    class Shifted(LinearMixer):
+        def operator(self, hidden):
+            return Dense(torch.ones(hidden.shape[0], 2, length, length).tril())
+
+    model.layers[1] = Shifted()
+    with pytest.raises(ModelError, match=rf"layers\.1.* length {length}, .*shape \(1, 5, 6\)"):
+        list(capture(model, torch.tensor([[1, 2, 3, 4, 5]])))
+
+
+def test_layers_of_numpy_and_a_single_one(model):
+    ids = torch.tensor([[1, 2, 3]])
+    for layers in (1, np.int64(1), [np.int64(1), 1], "layers.1"):
+        assert [item.name for item in capture(model, ids, layers)] == ["layers.1"]
+
+
+@pytest.mark.parametrize("layers", [1.5, [1.5], True, None])
+def test_layers_of_another_kind(model, layers):
+    with pytest.raises(InputError, match="layers has"):
+        capture(model, torch.tensor([[1, 2, 3]]), [None] if layers is None else layers)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from operator import index as whole_number
+from typing import Any, SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,67 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
     return {name or type(model).__name__: module for name, module in found.items()}
 
 
-def capture(model: nn.Module, input_ids: Tensor, layers: Sequence[int | str] | None = None) -> Iterator[Captured]:
+def select_mixers(model: nn.Module, layers: int | str | Sequence[int | str] | None = None) -> dict[str, nn.Module]:
+    """The mixers of a model that a choice of layers means.
+
+    Args:
+        model: Any module.
+        layers: Mixers by index or module name, one or several; None takes all.
+
+    Returns:
+        Mixers by module name, each once, in the order in which the model registers them.
+
+    Raises:
+        ModelError: If the model has no mixer.
+        InputError: If a chosen mixer is not there, or `layers` is no choice at all.
+    """
+    mixers = find_mixers(model)
+    if not mixers:
+        raise ModelError(
+            f"{type(model).__name__} has no mixer that statesize can measure: none of its modules has a method "
+            "`operator(hidden)`. Give your layer one that returns a statesize Operator for what its forward receives."
+        )
+    if layers is None:
+        return mixers
+    names = list(mixers)
+    chosen = _listed(layers)
+    if not chosen:
+        raise InputError(f"layers is empty; give indices or names, or None for all. Mixers: {', '.join(names)}.")
+    selected: set[str] = set()
+    for layer in chosen:
+        index = _integer(layer)
+        if isinstance(layer, str) and layer in mixers:
+            selected.add(layer)
+        elif index is not None and -len(names) <= index < len(names):
+            selected.add(names[index])
+        else:
+            raise InputError(
+                f"layers has {layer!r}, but the model's {len(names)} mixers are {', '.join(names)}; "
+                f"choose by name or by index 0 … {len(names) - 1}."
+            )
+    return {name: mixers[name] for name in names if name in selected}
+
+
+def _listed(layers: object) -> list[object]:
+    if isinstance(layers, str):
+        return [layers]
+    try:
+        return list(cast("Iterable[object]", layers))
+    except TypeError:
+        # Whatever is no list is one choice, and refused like a wrong entry of a list where it is not an integer.
+        return [layers]
+
+
+def _integer(value: object) -> int | None:
+    try:
+        return None if isinstance(value, bool) else whole_number(cast("SupportsIndex", value))
+    except TypeError:
+        return None
+
+
+def capture(
+    model: nn.Module, input_ids: Tensor, layers: int | str | Sequence[int | str] | None = None
+) -> Iterator[Captured]:
     """Run a model once and yield the operator of each of its mixers, one at a time.
 
     The forward pass runs at once, in eval mode and without gradients; it keeps what entered each mixer. An operator
@@ -66,7 +127,7 @@ def capture(model: nn.Module, input_ids: Tensor, layers: Sequence[int | str] | N
         model: A model of which some modules have a method `operator(hidden) -> Operator`, where `hidden` is the
             first argument of their forward.
         input_ids: What the model's forward takes, such as token ids (S, L); moved to the model's device.
-        layers: Mixers to capture, by index or module name; None takes all.
+        layers: Mixers to capture, by index or module name, one or several; None takes all.
 
     Returns:
         An iterator of Captured, in the order in which the model calls its mixers.
@@ -74,7 +135,7 @@ def capture(model: nn.Module, input_ids: Tensor, layers: Sequence[int | str] | N
     Raises:
         ModelError: If a selected mixer is not called.
     """
-    mixers = _select(find_mixers(model), layers, model)
+    mixers = select_mixers(model, layers)
     _check_precision(model)
     calls = _record_inputs(model, mixers, input_ids)
     called = {name for name, _ in calls}
@@ -85,32 +146,6 @@ def capture(model: nn.Module, input_ids: Tensor, layers: Sequence[int | str] | N
             "measure. Choose other layers, or call the model in a way that uses them."
         )
     return _operators(mixers, calls)
-
-
-def _select(mixers: dict[str, nn.Module], layers: Sequence[int | str] | None, model: nn.Module) -> dict[str, nn.Module]:
-    if not mixers:
-        raise ModelError(
-            f"{type(model).__name__} has no mixer that statesize can measure: none of its modules has a method "
-            "`operator(hidden)`. Give your layer one that returns a statesize Operator for what its forward receives."
-        )
-    if layers is None:
-        return mixers
-    names = list(mixers)
-    chosen = [layers] if isinstance(layers, int | str) else list(layers)
-    if not chosen:
-        raise InputError(f"layers is empty; give indices or names, or None for all. Mixers: {', '.join(names)}.")
-    selected: set[str] = set()
-    for layer in chosen:
-        if isinstance(layer, str) and layer in mixers:
-            selected.add(layer)
-        elif isinstance(layer, int) and not isinstance(layer, bool) and -len(names) <= layer < len(names):
-            selected.add(names[layer])
-        else:
-            raise InputError(
-                f"layers has {layer!r}, but the model's {len(names)} mixers are {', '.join(names)}; "
-                f"choose by name or by index 0 … {len(names) - 1}."
-            )
-    return {name: mixers[name] for name in names if name in selected}
 
 
 def _check_precision(model: nn.Module) -> None:
@@ -188,6 +223,11 @@ def _captured(name: str, mixer: nn.Module, hidden: Tensor) -> Captured:
         raise ModelError(
             f"Mixer {name}: operator(hidden) has batch shape {tuple(operator.batch_shape)}, but (sequence, head) "
             f"with {hidden.shape[0]} sequences is expected."
+        )
+    if hidden.ndim < 2 or operator.length != hidden.shape[1]:
+        raise ModelError(
+            f"Mixer {name}: operator(hidden) has length {operator.length}, but its forward received hidden states of "
+            f"shape {tuple(hidden.shape)}; (sequence, {operator.length}, …) is expected for it."
         )
     _check_finite(name, operator)
     kind = str(getattr(mixer, "kind", type(mixer).__name__))
