@@ -9,11 +9,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.errors import EngineError, InputError
+from statesize.errors import EngineError, InputError, ModelError
 from statesize.measurement import measure
-from statesize.operators import Recurrence, SoftmaxAttention
+from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
-from statesize.profiling.run import tokens_sha256, weights_sha256
+from statesize.profiling.digests import tokens_sha256, weights_sha256
 
 
 class Decay(nn.Module):
@@ -133,6 +133,13 @@ def test_layers_and_progress(model):
     ]
 
 
+@pytest.mark.parametrize("layers", [[0, "first", -2], "first", 0, np.int64(0)], ids=repr)
+def test_each_selected_mixer_counts_once(model, layers):
+    told = []
+    assert profile(model, LONG, layers=layers, on_progress=told.append).mixers == ("first",)
+    assert [(step.mixer, step.mixers) for step in told] == [(0, 1)]
+
+
 def test_a_mixer_that_is_not_called_is_told(model):
     model.third = Decay(8, 1, 2)
     assert list(profile(model, LONG).attributes["skipped"]) == ["third"]
@@ -163,10 +170,21 @@ def test_ids_beyond_the_vocabulary(model):
         profile(model, [1, 99, 2])
 
 
-@pytest.mark.parametrize("positions", [0, -2, [], [0], [-1]])
-def test_wrong_positions(model, positions):
-    with pytest.raises(InputError, match="positions"):
-        profile(model, LONG, positions=positions)
+@pytest.mark.parametrize("container", [list, iter])
+@pytest.mark.parametrize("positions", [[100], [2, 14]])
+def test_positions_beyond_every_sequence(model, container, positions):
+    with pytest.raises(InputError, match=f"positions has {positions[-1]}, but the longest sequence has 14 tokens"):
+        profile(model, container([LONG, SHORT]), positions=positions)
+
+
+def test_a_mixer_that_was_measured_nowhere_has_a_row_of_nothing(model):
+    class Twice(Model):
+        def forward(self, input_ids):
+            return self.first(super().forward(input_ids)) if input_ids.shape[1] < 9 else super().forward(input_ids)
+
+    result = profile(Twice(), [LONG, SHORT], positions=[9])
+    assert result.mixers == ("first", "second", "first@1")
+    assert math.isnan(result.summary_rows()[2]["utilisation"])
 
 
 def test_unknown_engine(model):
@@ -174,22 +192,63 @@ def test_unknown_engine(model):
         profile(model, LONG, engine="fastest")
 
 
-def test_an_overflowing_operator_names_layer_head_and_position(model):
-    class Overflow(Decay):
-        def operator(self, hidden):
-            ones = torch.ones(hidden.shape[0], 2, hidden.shape[1], 1, dtype=torch.float64)
-            growth = ones.clone()
-            growth[:, 1] = 1e200
-            return Recurrence(growth, ones, ones)
+class Fixed(Decay):
+    """A mixer whose operator a test gives, as a function of the hidden states."""
 
-    model.second = Overflow(8, 2, 3)
-    with pytest.raises(InputError, match=r"second.*head 1.*position \d"):
+    def __init__(self, operator):
+        super().__init__(8, 2, 3)
+        self.make = operator
+
+    def operator(self, hidden):
+        return self.make(hidden)
+
+
+def test_an_overflowing_operator_names_layer_head_and_position(model):
+    def overflow(hidden):
+        ones = torch.ones(1, 2, hidden.shape[1], 1, dtype=torch.float64)
+        growth = ones.clone()
+        growth[:, 1] = 1e200
+        return Recurrence(growth, ones, ones)
+
+    model.second = Fixed(overflow)
+    with pytest.raises(InputError, match=r"second, sequence 0.*finite"):
         profile(model, LONG)
 
 
-def test_digests_notice_a_changed_weight_and_where_sequences_end(model):
-    before = weights_sha256(model)
-    with torch.no_grad():
-        model.first.projection.bias[0] += math.ulp(1.0) * 2**30
-    assert weights_sha256(model) != before
-    assert tokens_sha256([torch.tensor([1, 2, 3])]) != tokens_sha256([torch.tensor([1, 2]), torch.tensor([3])])
+def test_what_measure_refuses_names_layer_and_sequence(model):
+    class Refused(Dense):
+        def to(self, dtype=None, device=None):
+            raise InputError("T has infinity at batch index (0, 1)")
+
+    calls = iter([Dense, Refused])
+    model.second = Fixed(lambda hidden: next(calls)(torch.ones(1, 2, 14, 14).tril()))
+    with pytest.raises(InputError, match=r"^Mixer second, sequence 1 .*: T has infinity at batch index \(0, 1\)$"):
+        profile(model, [LONG, LONG])
+
+
+@pytest.mark.parametrize("scale", [1e50, 1e-50])
+def test_norms_and_bounds_beyond_float32(model, scale):
+    matrix = scale * torch.ones(1, 2, 14, 14, dtype=torch.float64).tril()
+    model.second = Fixed(lambda _: Dense(matrix))
+    result = profile(model, LONG)
+    mixer, expected = result.mixer("second"), measure(Dense(matrix))
+    for name in ("norm", "error_bound", "entropy_bound"):
+        np.testing.assert_array_equal(mixer[name].values[0, :, 1:], getattr(expected, name)[0].numpy())
+    assert result.summary_rows()[1]["norm"] == pytest.approx(float(expected.norm.mean()), rel=1e-12)
+
+
+def test_a_head_count_that_changes_is_refused(model):
+    heads = iter([2, 3])
+    model.second = Fixed(lambda hidden: Dense(torch.ones(1, next(heads), 14, 14).tril()))
+    with pytest.raises(ModelError, match=r"Mixer second.* 2 heads at sequence 0 and 3 at sequence 1"):
+        profile(model, [LONG, LONG])
+
+
+def test_a_mixer_that_sees_other_positions_than_the_tokens_is_refused(model):
+    class Prefix(Model):
+        def forward(self, input_ids):
+            hidden = self.embedding(input_ids)
+            return self.second(torch.cat([hidden[:, :1], hidden], 1))
+
+    with pytest.raises(ModelError, match=r"Mixer second, sequence 0.* length 15.* 14 tokens"):
+        profile(Prefix(), LONG)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -15,11 +14,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from statesize.adapters import Captured, capture, find_mixers
+from statesize.adapters import Captured, capture, find_mixers, select_mixers
 from statesize.errors import InputError, ModelError
 from statesize.measurement import Measurement, measure
+from statesize.profiling.digests import tokens_sha256, weights_sha256
 from statesize.profiling.inputs import Inputs, sequences
 from statesize.profiling.profile import Profile
+from statesize.profiling.settings import Settings, check_settings
 from statesize.profiling.store import SCHEMA
 from statesize.profiling.tree import MixerRecord, SequenceRecord, build_tree
 from statesize.version import __version__
@@ -48,14 +49,6 @@ class Progress:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Settings:
-    tolerances: tuple[float, ...]
-    relative_tolerances: tuple[float, ...]
-    positions: int | tuple[int, ...] | None
-    engine: str
-
-
 @dataclass
 class _Results:
     sequences: list[Tensor] = field(default_factory=list[Tensor])
@@ -67,7 +60,7 @@ def profile(
     inputs: Inputs,
     *,
     tokenizer: Tokenizer | None = None,
-    layers: Sequence[int | str] | None = None,
+    layers: int | str | Sequence[int | str] | None = None,
     tolerances: Sequence[float] = (1e-3,),
     relative_tolerances: Sequence[float] = (1e-2,),
     positions: int | Sequence[int] | None = None,
@@ -79,17 +72,18 @@ def profile(
 
     Sequences are run one after another and each mixer's operator is dropped once it is measured, so memory holds
     one operator at a time. Operators come in the model's dtype and are measured in float64.
-    Wrong inputs, positions or layers, and operators that are not finite, are an InputError; a model without mixers
-    is a ModelError.
+    Wrong inputs, tolerances, positions or layers, and operators that are not finite, are an InputError; a model
+    without mixers, or with one whose heads change from sequence to sequence, is a ModelError.
 
     Args:
         model: A model of which some modules have a method `operator(hidden)`; see `statesize.capture`.
         inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, or an iterable of these.
         tokenizer: Turns text into ids, and ids into the tokens that plots and reports show.
-        layers: Mixers to measure, by index or module name; None takes all.
+        layers: Mixers to measure, by index or module name, one or several; None takes all.
         tolerances: Absolute tolerances τ of the tolerance-ESS.
         relative_tolerances: Tolerances ρ relative to σ_1 at each position.
-        positions: Positions to measure: None for all, an int for that many evenly spread, or the positions.
+        positions: Positions to measure: None for all, an int for that many evenly spread, or the positions; a
+            sequence that is too short for some of these is measured at the others.
         engine: An engine of `statesize.measure`.
         name: What tables call the model; None takes the name of its class.
         on_progress: Called after each mixer of each sequence.
@@ -97,14 +91,20 @@ def profile(
     Returns:
         A Profile of all mixers, sequences and positions; position 0, where nothing has passed, holds ESS 0.
     """
-    settings = _Settings(tuple(tolerances), tuple(relative_tolerances), _positions(positions), engine)
+    settings = check_settings(tolerances, relative_tolerances, positions, engine)
     start = time.perf_counter()
     results = _Results()
     iterator, count = sequences(inputs, tokenizer)
+    if count is not None:
+        # They lie in memory already: what is wrong with any of them shows before the work.
+        known = list(iterator)
+        _check_reach(settings, known)
+        iterator = iter(known)
     with _one_thread():
         for ids in iterator:
             results.sequences.append(ids)
             _measure_sequence(model, ids, layers, settings, results, count, on_progress)
+    _check_reach(settings, results.sequences)
     found = list(find_mixers(model)) if layers is None else list(results.mixers)
     tree = build_tree(results.sequences, results.mixers, settings.tolerances, settings.relative_tolerances, tokenizer)
     tree.attrs.update(
@@ -136,30 +136,29 @@ def _one_thread() -> Generator[None]:
         torch.set_num_threads(threads)
 
 
-def _positions(positions: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
-    if positions is None:
-        return None
-    if isinstance(positions, int):
-        if positions < 1:
-            raise InputError(f"positions is {positions}; expected None, a number of at least 1, or a list.")
-        return positions
-    chosen = tuple(sorted({int(position) for position in positions} - {0}))
-    if not chosen or chosen[0] < 0:
-        raise InputError(f"positions is {list(positions)}; expected positions of at least 1.")
-    return chosen
+def _check_reach(settings: Settings, sequences: Sequence[Tensor]) -> None:
+    if not isinstance(settings.positions, tuple):
+        return
+    longest = max(len(ids) for ids in sequences)
+    beyond = [position for position in settings.positions if position >= longest]
+    if beyond:
+        raise InputError(
+            f"positions has {', '.join(map(str, beyond))}, but the longest sequence has {longest} tokens; expected "
+            f"positions of at most {longest - 1}."
+        )
 
 
 def _measure_sequence(
     model: nn.Module,
     ids: Tensor,
-    layers: Sequence[int | str] | None,
-    settings: _Settings,
+    layers: int | str | Sequence[int | str] | None,
+    settings: Settings,
     results: _Results,
     count: int | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
     sequence = len(results.sequences) - 1
-    total = len(find_mixers(model)) if layers is None else len(set(layers))
+    total = len(select_mixers(model, layers))
     try:
         captured = capture(model, ids[None], layers)
     except IndexError as error:
@@ -174,6 +173,7 @@ def _measure_sequence(
             item.name, MixerRecord(item.kind, item.multiplicity, str(item.operator.dtype).removeprefix("torch."))
         )
         if record is not None:
+            _check_heads(item.name, known, record, sequence)
             known.sequences[sequence] = record
         if on_progress is not None:
             seconds = time.perf_counter() - start
@@ -184,7 +184,22 @@ def _measure_sequence(
         del item
 
 
-def _measure_mixer(item: Captured, length: int, sequence: int, settings: _Settings) -> SequenceRecord | None:
+def _check_heads(name: str, known: MixerRecord, record: SequenceRecord, sequence: int) -> None:
+    heads = len(record.entropy)
+    for earlier, other in known.sequences.items():
+        if len(other.entropy) != heads:
+            raise ModelError(
+                f"Mixer {name}: its operator has {len(other.entropy)} heads at sequence {earlier} and {heads} at "
+                f"sequence {sequence}; a profile needs the same number at each."
+            )
+
+
+def _measure_mixer(item: Captured, length: int, sequence: int, settings: Settings) -> SequenceRecord | None:
+    if item.operator.length != length:
+        raise ModelError(
+            f"Mixer {item.name}, sequence {sequence}: its operator has length {item.operator.length}, but the "
+            f"sequence has {length} tokens; a profile needs one position a token."
+        )
     positions: int | list[int] | None
     if isinstance(settings.positions, tuple):
         positions = [position for position in settings.positions if position < length]
@@ -192,13 +207,16 @@ def _measure_mixer(item: Captured, length: int, sequence: int, settings: _Settin
             return None
     else:
         positions = settings.positions
-    measurement = measure(
-        item.operator,
-        tolerances=settings.tolerances,
-        relative_tolerances=settings.relative_tolerances,
-        positions=positions,
-        engine=settings.engine,
-    )
+    try:
+        measurement = measure(
+            item.operator,
+            tolerances=settings.tolerances,
+            relative_tolerances=settings.relative_tolerances,
+            positions=positions,
+            engine=settings.engine,
+        )
+    except InputError as error:
+        raise InputError(f"Mixer {item.name}, sequence {sequence} (a batch entry is (0, head)): {error}") from error
     record = _record(measurement)
     bad = ~np.isfinite(record.entropy) | ~np.isfinite(record.norm)
     if bad.any():
@@ -211,23 +229,26 @@ def _measure_mixer(item: Captured, length: int, sequence: int, settings: _Settin
 
 
 def _record(measurement: Measurement) -> SequenceRecord:
-    def array(value: Tensor | None) -> NDArray[np.float32]:
+    def exact(value: Tensor | None) -> NDArray[np.float64]:
         if value is None:
             raise ModelError("the measurement lacks an output that a profile holds")
-        return value.detach()[0].cpu().numpy().astype(np.float32)
+        return value.detach()[0].cpu().numpy().astype(np.float64)
+
+    def array(value: Tensor | None) -> NDArray[np.float32]:
+        return exact(value).astype(np.float32)
 
     return SequenceRecord(
         positions=measurement.positions.cpu().numpy(),
         entropy=array(measurement.entropy),
-        entropy_bound=array(measurement.entropy_bound),
+        entropy_bound=exact(measurement.entropy_bound),
         tolerance=array(measurement.tolerance),
         lower=array(measurement.lower),
         upper=array(measurement.upper),
         relative_tolerance=array(measurement.relative_tolerance),
         relative_lower=array(measurement.relative_lower),
         relative_upper=array(measurement.relative_upper),
-        norm=array(measurement.norm),
-        error_bound=array(measurement.error_bound),
+        norm=exact(measurement.norm),
+        error_bound=exact(measurement.error_bound),
         state_size=array(measurement.state_size[None]),
         ceiling=array(measurement.ceiling[None]),
         engine=measurement.engine,
@@ -241,36 +262,3 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """A digest of a model's parameters and buffers: names, dtypes, shapes and bytes.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def tokens_sha256(sequences: Sequence[Tensor]) -> str:
-    """A digest of token ids and of where the sequences end.
-
-    Args:
-        sequences: (L,) int64 each.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for ids in sequences:
-        digest.update(f"{len(ids)}\n".encode())
-        digest.update(ids.numpy().astype("<i8").tobytes())
-    return digest.hexdigest()

@@ -69,7 +69,8 @@ def utilisation_of(node: xr.Dataset) -> xr.DataArray:
     """
     entropy, ceiling = xr.broadcast(node["entropy"], node["ceiling"])
     ceiling = ceiling.transpose(*entropy.dims)
-    shares = utilisation(torch.from_numpy(entropy.values), torch.from_numpy(np.ascontiguousarray(ceiling.values)))
+    # Copies, because what xarray broadcasts cannot be written to, and torch warns of that.
+    shares = utilisation(torch.from_numpy(np.array(entropy.values)), torch.from_numpy(np.array(ceiling.values)))
     return entropy.copy(data=shares.numpy())
 
 
@@ -116,7 +117,7 @@ def average(node: xr.Dataset, metric: str) -> list[float]:
     return [_mean(values[..., index]) for index in range(values.shape[-1])]
 
 
-def _mean(values: NDArray[np.float32]) -> float:
+def _mean(values: NDArray[np.float32 | np.float64]) -> float:
     known = values[np.isfinite(values)]
     return float(known.mean(dtype=np.float64)) if known.size else float("nan")
 

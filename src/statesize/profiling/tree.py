@@ -12,6 +12,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 Array = NDArray[np.float32]
+# Norms and bounds have the operator's scale, which float32 need not hold: 1e50, or a bound that would round to 0.
+Wide = NDArray[np.float64]
+_WIDE = ("entropy_bound", "norm", "error_bound")
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,15 @@ class SequenceRecord:
 
     positions: NDArray[np.int64]
     entropy: Array
-    entropy_bound: Array
+    entropy_bound: Wide
     tolerance: Array
     lower: Array
     upper: Array
     relative_tolerance: Array
     relative_lower: Array
     relative_upper: Array
-    norm: Array
-    error_bound: Array
+    norm: Wide
+    error_bound: Wide
     state_size: Array
     ceiling: Array
     engine: str
@@ -165,9 +168,9 @@ def _node(
 
 def _filled(
     name: str, shape: Sequence[int], measured: Mapping[int, SequenceRecord], positions: NDArray[np.int64]
-) -> Array:
+) -> NDArray[np.float32 | np.float64]:
     axis = 0 if name in {"state_size", "ceiling"} else 1
-    values = np.full(shape, np.nan, np.float32)
+    values = np.full(shape, np.nan).astype(np.float64 if name in _WIDE else np.float32)
     for sequence, item in measured.items():
         # Nothing has passed before position 0: every quantity there is 0.
         values[(sequence, *(slice(None),) * axis, 0)] = 0.0
