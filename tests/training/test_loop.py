@@ -137,6 +137,51 @@ def test_a_folder_with_a_run_is_not_overwritten(echo, make_model, tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("name", ["log.jsonl", "best/model.safetensors", "best"])
+def test_files_of_something_else_are_not_overwritten(name, echo, make_model, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"mine": 1}\n')
+    with pytest.raises(FileError, match="is in the way and no checkpoint is beside it"):
+        train(make_model(), echo, CONFIG, tmp_path)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+    assert path.read_text() == '{"mine": 1}\n'
+
+
+def test_a_run_stopped_before_its_first_checkpoint(echo, make_model, tmp_path):
+    """Its log may be replaced; best weights that it already kept may not."""
+    with pytest.raises(KeyboardInterrupt):
+        train(make_model(), echo, CONFIG, tmp_path, on_progress=stop_after(3))
+    with pytest.raises(KeyboardInterrupt):
+        train(make_model(), echo, CONFIG, tmp_path, on_progress=stop_after(4))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "log.jsonl"]
+    with pytest.raises(FileError, match="is in the way"):
+        train(make_model(), echo, CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_start_is_told_once_before_the_first_step(resume, echo, make_model, tmp_path):
+    if resume:
+        train(make_model(), echo, CONFIG, tmp_path)
+    told = []
+
+    def on_start(folder):
+        told.append((folder, len((folder / "log.jsonl").read_text().splitlines())))
+
+    train(make_model(), echo, CONFIG, tmp_path, resume=resume, on_start=on_start)
+    assert told == [(tmp_path, 12 if resume else 0)]
+
+
+def test_a_start_that_is_refused_is_not_told(echo, make_model, tmp_path):
+    told = []
+    train(make_model(), echo, CONFIG, tmp_path)
+    with pytest.raises(FileError):
+        train(make_model(), echo, CONFIG, tmp_path, on_start=told.append)
+    with pytest.raises(InputError):
+        train(make_model(key_size=8), echo, CONFIG, tmp_path, resume=True, on_start=told.append)
+    assert told == []
+
+
 def test_resuming_nothing_is_refused_and_writes_nothing(echo, make_model, tmp_path):
     with pytest.raises(FileError, match="nothing to resume"):
         train(make_model(), echo, CONFIG, tmp_path / "run", resume=True)

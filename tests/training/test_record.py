@@ -5,7 +5,7 @@ import json
 import pytest
 
 from statesize.errors import FileError
-from statesize.training.record import StepRecord, append_record, read_records, truncate_records
+from statesize.training.record import StepRecord, append_record, holds_only_records, read_records, truncate_records
 
 
 def record(step, held_out=None):
@@ -45,3 +45,26 @@ def test_a_missing_log_is_named(tmp_path):
         read_records(tmp_path / "log.jsonl")
     with pytest.raises(FileError, match="cannot write"):
         append_record(tmp_path / "no" / "log.jsonl", record(1))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", True),
+        (b"STEP\nSTEP\n", True),
+        (b'STEP\n{"step": 2, "lo', True),
+        (b'STEP\n{"st', True),
+        (b"my notes\n", False),
+        (b"my notes", False),
+        (b"STEP\nmy notes\n", False),
+        (b'{"loss": 1}\n', False),
+        (b"[1]\n", False),
+        (b"\xff\n", False),
+    ],
+)
+def test_a_log_of_steps_only_is_told_from_other_files(content, expected, tmp_path):
+    append_record(tmp_path / "step.jsonl", StepRecord(1, 0.5, 0.1, 1.0, 3, 0.1))
+    step = (tmp_path / "step.jsonl").read_bytes().strip()
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(content.replace(b"STEP", step))
+    assert holds_only_records(path) == expected

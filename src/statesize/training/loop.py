@@ -19,7 +19,14 @@ from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import IGNORED, Task
 from statesize.training.checkpoint import Progress, TrainingState, load_state, save_state, settings
 from statesize.training.config import TrainingConfig
-from statesize.training.record import StepRecord, TrainingRecord, append_record, read_records, truncate_records
+from statesize.training.record import (
+    StepRecord,
+    TrainingRecord,
+    append_record,
+    holds_only_records,
+    read_records,
+    truncate_records,
+)
 
 
 def train(
@@ -29,6 +36,7 @@ def train(
     folder: str | os.PathLike[str],
     resume: bool = False,
     on_progress: Callable[[StepRecord], None] | None = None,
+    on_start: Callable[[Path], None] | None = None,
 ) -> TrainingRecord:
     """Trains a model with AdamW and writes a log, checkpoints and the best weights to a folder.
 
@@ -45,13 +53,15 @@ def train(
         folder: Where; made where it is missing.
         resume: Continue the run of this folder.
         on_progress: Called after each step.
+        on_start: Called with the folder once it is this run's, before the first step.
 
     Returns:
         The record of all steps.
 
     Raises:
         InputError: The run to be resumed was made with other settings, or the device is missing.
-        FileError: The folder holds a run and resume is False, holds none and resume is True, or cannot be written.
+        FileError: The folder holds a run, or a best/ or log.jsonl of something else, and resume is False; it holds
+            none and resume is True; or it cannot be written.
         StatesizeError: A loss or gradient is not finite.
     """
     folder = Path(folder)
@@ -62,6 +72,8 @@ def train(
         truncate_records(log_path, state.progress.step)
     else:
         _claim(folder, state_path, log_path)
+    if on_start is not None:
+        on_start(folder)
     for step in range(state.progress.step + 1, config.steps + 1):
         record = _step(state, task, config, step)
         state.progress = dataclasses.replace(state.progress, step=step)
@@ -134,6 +146,10 @@ def _start(model: LanguageModel, task: Task, config: TrainingConfig) -> Training
 def _claim(folder: Path, state_path: Path, log_path: Path) -> None:
     if state_path.exists():
         raise FileError(f"{folder} holds a training run; resume it, or give another folder")
+    # A run stopped before its first checkpoint and evaluation leaves only a log, of which nothing can be resumed.
+    for path in (folder / "best", log_path):
+        if os.path.lexists(path) and not (path == log_path and holds_only_records(log_path)):
+            raise FileError(f"{path} is in the way and no checkpoint is beside it; move it, or give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         log_path.write_text("", encoding="utf-8")

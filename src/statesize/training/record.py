@@ -11,6 +11,9 @@ from typing import Any
 from statesize.errors import FileError
 from statesize.mixers.checkpoint import replace_file
 
+LINE_START = '{"step": '
+"""What every line of a log starts with."""
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -95,6 +98,24 @@ def read_records(path: Path) -> list[StepRecord]:
         except (ValueError, TypeError):
             break
     return records
+
+
+def holds_only_records(path: Path) -> bool:
+    """Whether a file is the log of a run and nothing else.
+
+    Args:
+        path: The file.
+
+    Returns:
+        True where it is empty or each line is a step; the last line may be cut off.
+    """
+    try:
+        whole, _, rest = path.read_bytes().decode().rpartition("\n")
+        return LINE_START.startswith(rest[: len(LINE_START)]) and all(
+            StepRecord(**json.loads(line)).step > 0 for line in whole.splitlines()
+        )
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def truncate_records(path: Path, step: int) -> None:
