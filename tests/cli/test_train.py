@@ -77,12 +77,17 @@ def test_export_holds_small_weights_and_the_record(run, text, tmp_path):
     assert {path.name for path in (tmp_path / "exported").iterdir()} == {
         "config.json",
         "model.safetensors",
+        "tokenizer.json",
         "training.json",
     }
     assert (tmp_path / "exported" / "model.safetensors").stat().st_size < 3e6
     record = json.loads((tmp_path / "exported" / "training.json").read_text())
     assert record["command"].startswith("statesize train text --mixer gla --output")
-    assert "--steps 4 --batch 2" in record["command"]
+    assert record["command"].endswith(
+        f"--text {text} --steps 4 --batch 2 --accumulation 1 --length 16 --rate 0.006 --weight-decay 0.1"
+        " --dropout 0.1 --seed 0 --evaluate-every 2 --checkpoint-every 2 --device cpu --threads 1"
+        f" --export {tmp_path / 'exported'}"
+    )
     assert record["dtype"] == "float16"
     assert len(record["data"]["corpus_sha256"]) == 64
     assert [point["step"] for point in record["curve"]] == [1, 2, 3, 4]
@@ -94,6 +99,7 @@ def test_export_holds_small_weights_and_the_record(run, text, tmp_path):
     best = load_checkpoint(tmp_path / "run" / "best")
     exported = load_checkpoint(tmp_path / "exported")
     assert torch.equal(exported.embedding.weight, best.embedding.weight.half().float())
+    assert main(["profile", str(tmp_path / "exported"), "--text", str(text), "--max-tokens", "16"]) == 0
 
 
 def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text, tmp_path):
@@ -109,6 +115,7 @@ def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text,
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) < 60
+    assert main(["profile", str(tmp_path / "run" / "best"), "--text", str(text), "--max-tokens", "16"]) == 0
     resumed = run(*arguments, "--output", tmp_path / "run", "--resume")
     assert resumed.code == 0, resumed.stderr
     whole = run(*arguments, "--output", tmp_path / "whole")
@@ -163,3 +170,42 @@ def test_a_finished_run_is_not_overwritten(run, text, tmp_path):
     assert again.code == 1
     assert "holds a training run; resume it" in again.stderr
     assert (tmp_path / "run" / "best" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["--output", "--export"])
+def test_a_place_that_cannot_be_written_is_refused_before_training(name, run, text, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    other = {"--output": [], "--export": ["--output", tmp_path / "run"]}[name]
+    done = run("--mixer", "gla", "--text", text, name, tmp_path / "taken" / "below", *other, *SMALL)
+    assert done.code == 1
+    assert "cannot write" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_an_export_into_a_folder_of_other_things_is_refused_before_training(run, text, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    done = run("--mixer", "gla", "--text", text, "--output", tmp_path / "run", "--export", tmp_path / "else", *SMALL)
+    assert done.code == 0, done.stderr
+    for taken in (tmp_path, tmp_path / "run" / "best"):
+        run_folder = tmp_path.parent / f"{tmp_path.name}-run"
+        done = run("--mixer", "gla", "--text", text, "--output", run_folder, "--export", taken, *SMALL)
+        assert done.code == 1
+        assert "holds no export; it is left alone" in done.stderr
+        assert not run_folder.exists()
+
+
+@pytest.mark.parametrize("export", ["run", "run/best", "."])
+def test_an_export_over_the_run_itself_is_refused_before_training(export, run, text, tmp_path):
+    done = run("--mixer", "gla", "--text", text, "--output", tmp_path / "run", "--export", tmp_path / export, *SMALL)
+    assert done.code == 1
+    assert "an export needs a folder of its own" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_of_something_else_is_not_overwritten(run, text, tmp_path):
+    (tmp_path / "tokenizer.json").write_text("mine")
+    done = run("--mixer", "gla", "--text", text, "--output", tmp_path, *SMALL)
+    assert done.code == 1
+    assert "holds a tokenizer.json and no run" in done.stderr
+    assert (tmp_path / "tokenizer.json").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -65,12 +67,14 @@ def train(
         device: Torch device, cpu or cuda.
         threads: CPU threads; torch's choice if not given.
         resume: Continue the run in OUTPUT; it ends with the same weights as one that was not stopped.
-        export: Folder for the best weights in float16 with training.json, as the bundled models are stored.
+        export: Folder for the best weights in float16 with training.json and tokenizer.json; an earlier export
+            there is replaced.
 
     Raises:
         InputError: A value is out of its range, or the run to be resumed has other settings.
         FileError: A folder or file cannot be read or written.
     """
+    options = dict(locals())
     # The heavy imports wait until there is something to train, so that --help is quick.
     import torch
 
@@ -97,46 +101,45 @@ def train(
         checkpoint_every=checkpoint_every,
         device=device,
     )
-    for name, folder in (("output", output), ("export", export)):
-        if folder is not None and folder.exists() and not folder.is_dir():
-            raise FileError(f"{name} is {folder}, which is a file; give a folder")
+    _check_folders(output, export, resume)
     corpus, tokenizer = _data(text)
     text_task = TextTask.from_corpus(corpus, tokenizer, length)
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
     with ProgressBar(f"train text {mixer}", steps) as bar:
-        record = run(model, text_task, config, output, resume=resume, on_progress=bar)
-    _save_tokenizer(tokenizer, output)
+        on_start = partial(_save_tokenizer, tokenizer)
+        record = run(model, text_task, config, output, resume=resume, on_progress=bar, on_start=on_start)
     report = {"mixer": mixer, "step": record.best_step, **record.best}
     if export is not None:
-        options: dict[str, object] = {
-            "mixer": mixer,
-            "output": output,
-            "text": text,
-            "steps": steps,
-            "batch": batch,
-            "accumulation": accumulation,
-            "length": length,
-            "rate": rate,
-            "weight-decay": weight_decay,
-            "dropout": dropout,
-            "seed": seed,
-            "evaluate-every": evaluate_every,
-            "checkpoint-every": checkpoint_every,
-            "device": device,
-            "threads": threads,
-            "export": export,
-        }
         command = _command(options)
-        exported = export_text_model(record, text_task, config, export, command, corpus.sha256)
+        exported = export_text_model(record, text_task, tokenizer, config, export, command, corpus.sha256)
         report |= exported["held_out"] | {"baselines": exported["baselines"]}
     print(json.dumps(report))
 
 
+def _check_folders(output: Path, export: Path | None, resume: bool) -> None:
+    """Refuses, before hours of training, folders that its results could not or must not be written to."""
+    from statesize.training.export import check_export, check_writable
+
+    for name, folder in (("output", output), ("export", export)):
+        if folder is not None and os.path.lexists(folder) and not folder.is_dir():
+            raise FileError(f"{name} is {folder}, which is a file; give a folder")
+    check_writable(output)
+    if not resume and (output / "tokenizer.json").exists() and not (output / "log.jsonl").exists():
+        raise FileError(f"{output} holds a tokenizer.json and no run; it is left alone. Give another folder")
+    if export is None:
+        return
+    run, exported = output.resolve(), export.resolve()
+    if exported in (run, *run.parents, run / "best"):
+        raise InputError(f"export is {export} and output is {output}; an export needs a folder of its own")
+    check_export(export)
+
+
 def _command(options: dict[str, object]) -> str:
     """The command line of a run with every option spelt out, so that it outlives a change of the defaults."""
-    given = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
-    return shlex.join(["statesize", "train", "text", *given])
+    given = {name: value for name, value in options.items() if value is not None and name not in ("task", "resume")}
+    parts = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    return shlex.join(["statesize", "train", "text", *parts])
 
 
 def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:

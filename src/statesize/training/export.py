@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 import torch
 
+from statesize.errors import FileError
 from statesize.mixers.checkpoint import load_checkpoint, replace_file, save_checkpoint
 from statesize.tasks.ngram import fit_kneser_ney, mean_nats
 from statesize.tasks.text import TextTask
@@ -23,16 +28,69 @@ CURVE_POINTS = 200
 """Largest number of points of the training curve in training.json; each is the mean over its steps."""
 
 
+EXPORTED = frozenset({"config.json", "model.safetensors", "training.json", "tokenizer.json"})
+"""Names of the files of an export."""
+
+
+def check_export(folder: Path) -> None:
+    """Refuses a place where an export cannot or must not be written; run it before the training.
+
+    Args:
+        folder: The folder that would be made or replaced.
+
+    Raises:
+        FileError: It is a file, holds other things than an export, cannot be replaced, or its parent cannot be
+            written.
+    """
+    folder = folder.resolve()
+    try:
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set[str]()
+        if names and not ("training.json" in names and names <= EXPORTED):
+            raise FileError(f"{folder} is a folder that holds no export; it is left alone. Give another name")
+        if folder.is_mount():
+            raise FileError(f"{folder} is a mount point, which cannot be replaced at once; give a folder in it")
+        check_writable(folder.parent)
+    except OSError as error:
+        raise FileError(f"cannot write {folder}: {error.strerror or error}. Give a folder, new or empty") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Refuses a folder that cannot be made or written, and leaves it as it is, missing where it is.
+
+    Args:
+        folder: A folder that something will be written to.
+
+    Raises:
+        FileError: It cannot.
+    """
+    place = folder.absolute()
+    try:
+        while not os.path.lexists(place):
+            place = place.parent
+        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=place))
+    except OSError as error:
+        raise FileError(f"cannot write to {folder}: {error.strerror or error}. Give a writable folder") from error
+
+
 def export_text_model(
-    record: TrainingRecord, task: TextTask, config: TrainingConfig, folder: Path, command: str, corpus_sha256: str
+    record: TrainingRecord,
+    task: TextTask,
+    tokenizer: tokenizers.Tokenizer,
+    config: TrainingConfig,
+    folder: Path,
+    command: str,
+    corpus_sha256: str,
 ) -> dict[str, Any]:
-    """Writes the best weights of a run in float16, evaluates what was written, and compares it with n-gram models.
+    """Evaluates the best weights of a run in float16, compares them with n-gram models, and writes it all to a folder.
+
+    The folder appears, or replaces an earlier export, at once and whole.
 
     Args:
         record: The finished run.
         task: The text that it was trained on.
+        tokenizer: That of the text.
         config: Settings of the run.
-        folder: Receives config.json, model.safetensors and training.json.
+        folder: Receives config.json, model.safetensors, training.json and tokenizer.json.
         command: Command line that makes this run.
         corpus_sha256: Hash of the corpus.
 
@@ -40,9 +98,14 @@ def export_text_model(
         What training.json holds: command, settings, versions, data, the held-out report of the float16 weights
         (evaluated in float32), those of unigram and trigram models with interpolated Kneser–Ney smoothing over the
         same tokens, and the loss curves.
+
+    Raises:
+        InputError: A weight is not finite in float16.
+        FileError: The folder holds other things than an export, or cannot be written.
     """
-    save_checkpoint(load_checkpoint(record.folder / "best"), folder, dtype=torch.float16)
-    model = load_checkpoint(folder)
+    check_export(folder)
+    # Through float16, so that what is evaluated is what will be read.
+    model = load_checkpoint(record.folder / "best").half().float()
     held_out = evaluate(model, task, config.batch_size)
     baselines: dict[str, dict[str, float]] = {}
     for name, order in (("unigram", 1), ("trigram", 3)):
@@ -74,8 +137,35 @@ def export_text_model(
         "held_out_curve": [{"step": step.step, **step.held_out} for step in record.steps if step.held_out is not None],
         "seconds": round(sum(step.seconds for step in record.steps), 1),
     }
-    replace_file(folder / "training.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+
+    def write(place: Path) -> None:
+        save_checkpoint(model, place, dtype=torch.float16)
+        replace_file(place / "training.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+        replace_file(place / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+
+    _replace_folder(folder, write)
     return result
+
+
+def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Writes a folder under a temporary name beside its place, then moves it there."""
+    check_export(folder)
+    folder = folder.resolve()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=folder.parent))
+        new, old = temporary / "new", temporary / "old"
+        try:
+            write(new)
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        finally:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise FileError(f"cannot write {folder}: {error.strerror or error}. Give a writable folder") from error
 
 
 def _thinned(steps: tuple[StepRecord, ...]) -> list[dict[str, float]]:
