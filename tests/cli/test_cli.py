@@ -1,5 +1,10 @@
 """Exit codes, streams and messages of the command as a whole."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from statesize.cli import main
@@ -58,3 +63,55 @@ def test_the_installed_command(run, tmp_path):
     assert failed.stderr.count("\n") == 1
     assert run("nonsense").returncode == 2
     assert list(run.folder.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("arguments", [["--version"], ["profile"], ["profile", "--json"]], ids=" ".join)
+def test_a_full_disk_behind_stdout(arguments, checkpoint, text, tmp_path):
+    if arguments[0] == "profile":
+        arguments = [*arguments, str(checkpoint), "--text", str(text)]
+    code = "import sys; from statesize.cli import main; sys.exit(main())"
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("profiling ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("statesize: error: the output cannot be written: ")
+
+
+@pytest.mark.parametrize("module", ["cyclopts", "statesize.cli.app", "statesize.cli.profile", "torch"])
+def test_an_interrupt_while_modules_are_read(module, tmp_path):
+    code = f"""
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from statesize.cli import main
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", code, "profile", "gla", "--text", "missing.txt"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith("statesize: error: interrupted")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_error_of_a_file_is_no_error_of_stdout(monkeypatch):
+    def unreadable(*_, **__):
+        raise FileNotFoundError(2, "No such file", "weights")
+
+    monkeypatch.setattr("statesize.cli.app.app", unreadable)
+    with pytest.raises(FileNotFoundError, match="weights"):
+        main(["--version"])

@@ -1,0 +1,19 @@
+"""The commands and what they are called."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from statesize.version import __version__
+
+app = App(
+    name="statesize",
+    help="Measure how much of its memory a sequence model really uses: the effective state-size (ESS).",
+    version=__version__,
+    suppress_keyboard_interrupt=False,
+)
+# By name, because the commands bring torch and altair with them, which --help and --version need not wait for.
+app.command("statesize.cli.demo:demo", name="demo", help="Profile the bundled models and write a report.")
+app.command("statesize.cli.profile:profile", name="profile", help="Profile a model over a text.")
+app.command("statesize.cli.report:report", name="report", help="Write the HTML report of a saved profile.")
+app.command("statesize.cli.train:train", name="train", help="Train a small language model.")
