@@ -2,13 +2,19 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from report.visit import Visit, chromium
 
 from statesize import zoo
 from statesize.cli import main
 from statesize.cli.demo import LENGTH, SEQUENCES, demo_sequences
+
+COMMAND = str(Path(sys.executable).with_name("statesize"))
 
 
 def test_sequences_are_whole_documents_joined_by_eos():
@@ -30,14 +36,41 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_table_and_report(run):
-    done = run("demo")
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The demo as users run it, once for all that look at what it made."""
+    folder = tmp_path_factory.mktemp("demo")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([COMMAND, "demo"], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_table_and_report(finished):
+    folder, done = finished
     rows = [line.split() for line in done.stdout.splitlines()[2:] if line.strip()]
     assert [row[0] for row in rows] == [name for name in ("sa", "la", "wla", "gla") for _ in range(len(rows) // 4)]
     assert "statesize-demo.html" in done.stderr
-    assert os.listdir(run.folder) == ["statesize-demo.html"]
-    assert (run.folder / "statesize-demo.html").stat().st_size < 1_500_000
+    assert os.listdir(folder) == ["statesize-demo.html"]
+    assert (folder / "statesize-demo.html").stat().st_size < 1_500_000
+
+
+def test_the_report_opens_in_a_browser_without_network_and_errors(finished):
+    report = finished[0] / "statesize-demo.html"
+    with chromium() as browser:
+        visit = Visit(browser, report)
+        for chart in ("#layers svg", "#positions svg"):
+            assert visit.page.locator(chart).count() == 1
+        assert visit.page.locator("#model option").all_inner_texts() == list(zoo.names())
+        for name in zoo.names():
+            visit.page.select_option("#model", label=name)
+            visit.page.wait_for_function(
+                "name => document.querySelector('#caption').textContent.includes(` of ${name}`)", arg=name
+            )
+            assert visit.page.locator("#positions svg path").count() > 5
+        assert visit.requests == [report.as_uri()]
+        assert visit.complaints == []
+        visit.context.close()
 
 
 def test_json(here, capsys, monkeypatch):

@@ -1,17 +1,9 @@
 """The report in a real browser without a network: no request, no error, charts that answer the pointer."""
 
-import os
-import shutil
-
 import pytest
+from report.visit import Visit, chromium
 
 from statesize.report import write_report
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-
-if CHROMIUM is None and not os.environ.get("CI"):
-    pytest.skip("no Chromium on this machine", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
@@ -21,29 +13,8 @@ def report(hostile_profile, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    assert CHROMIUM is not None, "CI needs Chromium for this test: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+    with chromium() as browser:
         yield browser
-        browser.close()
-
-
-class Visit:
-    """A page, and everything that it asked for or complained about."""
-
-    def __init__(self, browser, report, width=1280, scheme="light"):
-        self.requests, self.complaints = [], []
-        size = {"width": width, "height": 900}
-        self.context = browser.new_context(viewport=size, color_scheme=scheme, offline=True)
-        self.page = self.context.new_page()
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        self.page.goto(report.as_uri())
-        self.page.wait_for_selector("html[data-ready]", timeout=60_000)
 
 
 @pytest.fixture(params=[(1280, "light"), (360, "dark")], ids=["desktop", "phone"])
