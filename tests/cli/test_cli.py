@@ -75,7 +75,8 @@ def test_a_full_disk_behind_stdout(arguments, checkpoint, text, tmp_path):
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments],
             cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # Buffered, as for users: what is left in the buffer must not fail again at exit.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

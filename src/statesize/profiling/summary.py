@@ -69,8 +69,8 @@ def utilisation_of(node: xr.Dataset) -> xr.DataArray:
     """
     entropy, ceiling = xr.broadcast(node["entropy"], node["ceiling"])
     ceiling = ceiling.transpose(*entropy.dims)
-    # Copies, because what xarray broadcasts cannot be written to, and torch warns of that.
-    shares = utilisation(torch.from_numpy(np.array(entropy.values)), torch.from_numpy(np.array(ceiling.values)))
+    # A copy, because what xarray broadcasts cannot be written to, and torch warns of that.
+    shares = utilisation(torch.from_numpy(entropy.values), torch.from_numpy(np.array(ceiling.values)))
     return entropy.copy(data=shares.numpy())
 
 
