@@ -201,6 +201,14 @@ def test_growth_is_followed_as_far_as_float64_reaches(engine: str) -> None:
         measure(Recurrence(1e20 * ones, ones, ones), engine=engine)
 
 
+def test_overflow_names_the_entry_and_the_position() -> None:
+    base = random_recurrence("diagonal", 0, 40, 3, batch=(4,))
+    A = base.A.clone()
+    A[2, 20:] = 1e30
+    with pytest.raises(InputError, match=r"not finite at batch entry \(2,\), position"):
+        measure(Recurrence(A, base.B, base.C), engine="small_state")
+
+
 def test_overflowing_scores_are_an_input_error() -> None:
     huge = torch.full((6, 2), 1e200, dtype=torch.float64)
     with pytest.raises(InputError, match="T must be finite, got nan"):

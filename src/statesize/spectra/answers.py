@@ -79,6 +79,11 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
             again = question.ask(attempt.blocks(operator[place], question.cut))
         except _LinAlgError:
             continue
+        except InputError:
+            # Its indices are those of the entries that were left; what was found before has those of the operator.
+            if found is not None:
+                _require_finite(found, question.cut)
+            raise
         used.append(attempt.name)
         if found is None:
             found = again
