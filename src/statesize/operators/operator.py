@@ -28,7 +28,7 @@ class Operator(ABC):
     @property
     @abstractmethod
     def batch_shape(self) -> torch.Size:
-        """Leading dimensions: one T for each entry."""
+        """Leading dimensions, one T for each entry."""
 
     @property
     @abstractmethod

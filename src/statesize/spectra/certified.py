@@ -85,8 +85,8 @@ class CertifiedBlocks(HankelBlocks):
         self._eliminations = eliminations
         self._shape = batch_shape
         self._positions = torch.tensor(cut.positions, dtype=torch.int64, device=device)
-        count = -(-cut.length // b)
-        position = torch.arange(count * b, device=device).reshape(count, b)
+        self._padded_length = -(-cut.length // b) * b
+        position = torch.arange(self._padded_length, device=device).reshape(-1, b)
         limit = torch.minimum(position, cut.length - position).clamp(0, rank)
         wanted = torch.isin(position, self._positions)
         entries = batch_shape.numel()
@@ -214,23 +214,11 @@ class CertifiedBlocks(HankelBlocks):
 
     def _at_positions(self, everywhere: Tensor) -> Tensor:
         """(N, b) at all positions of all groups to (..., P)."""
-        entries = self._shape.numel()
-        count = everywhere.shape[0] // entries if entries else 0
-        flat = (
-            everywhere.reshape(*self._shape, count * everywhere.shape[-1])
-            if entries
-            else everywhere.new_zeros((*self._shape, int(self._positions.max()) + 1 if self._positions.numel() else 0))
-        )
-        return flat[..., self._positions]
+        return everywhere.reshape(*self._shape, self._padded_length)[..., self._positions]
 
 
 def _target(bounds: Tensor, open_: Tensor, side: int, attempt: int) -> Tensor:
     """Where to look next in each group, (N,): the outermost open threshold first, then their middle."""
-    masked = torch.where(open_, bounds, torch.nan)
     if attempt >= 4:
-        return torch.nanmedian(masked, -1).values
-    return (
-        torch.where(open_, bounds, -side * torch.inf).amax(-1)
-        if side > 0
-        else torch.where(open_, bounds, torch.inf).amin(-1)
-    )
+        return torch.nanmedian(torch.where(open_, bounds, torch.nan), -1).values
+    return side * torch.where(open_, side * bounds, -torch.inf).amax(-1)

@@ -29,7 +29,7 @@ _SQUARED_ERROR = 4 * float(np.finfo(np.float64).eps)
 # Batch entries whose singular values are computed again at once.
 _RECOMPUTED_AT_ONCE = 32
 
-Positions = npt.NDArray[np.int64]
+PositionArray = npt.NDArray[np.int64]
 
 
 def has_small_state(operator: Operator) -> bool:
@@ -134,7 +134,7 @@ class SquaredSpectrum(Spectrum):
 
 
 @compile_lanes
-def _all_spectra(A: Lanes, B: Lanes, C: Lanes, positions: Positions, squares: Lanes, norms: Lanes) -> None:
+def _all_spectra(A: Lanes, B: Lanes, C: Lanes, positions: PositionArray, squares: Lanes, norms: Lanes) -> None:
     entries, length, n = A.shape
     W = _LANES
     S = np.zeros((length + 1, n * (n + 1) // 2, W))
