@@ -35,24 +35,24 @@ def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
     wanted = set(cut.positions)
     zero = B.new_zeros((*real.batch_shape, states, states))
 
-    past, reach, reach_norms = zero, dict[int, Tensor](), [frobenius_norm(zero)]
+    past, reach, reach_norms = zero, dict[int, Tensor](), _Norms(zero)
     for t in range(length - 1):
         arriving = B[..., t, None, :].conj().expand(*real.batch_shape, 1, states)
         past = triangular_factor(torch.cat([A.advance(t, past).mH, arriving], -2)).mH
-        reach_norms.append(frobenius_norm(past))
+        reach_norms.append(past)
         if t + 1 in wanted:
             reach[t + 1] = past
 
-    rows, products, observe_norms = zero, dict[int, Tensor](), [frobenius_norm(zero)]
+    rows, products, observe_norms = zero, dict[int, Tensor](), _Norms(zero)
     for t in range(length - 1, 0, -1):
         leaving = C[..., t, None, :].expand(*real.batch_shape, 1, states)
         rows = triangular_factor(A.recede(t, torch.cat([rows, leaving], -2)))
-        observe_norms.append(frobenius_norm(rows))
+        observe_norms.append(rows)
         if t in wanted:
             products[t] = rows @ reach.pop(t)
 
     r = min(states, cut.largest_rank())
-    bound = propagation_error(real, torch.stack(reach_norms, -1), torch.stack(observe_norms[::-1], -1))
+    bound = propagation_error(real, reach_norms.joined(), observe_norms.joined().flip(-1))
     limit = cut.limits(bound.device)
     if not wanted:
         return Spectrum(bound.new_zeros((*real.batch_shape, 0, r)), bound[..., :0], limit)
@@ -61,6 +61,29 @@ def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
     values = values.masked_fill(torch.arange(r, device=values.device) >= limit[:, None], 0)
     positions = torch.tensor(cut.positions, device=values.device)
     return Spectrum(values, bound[..., positions - 1], limit)
+
+
+class _Norms:
+    """Frobenius norms of factors as they come, many in one call: one call each would be a sixth of all time."""
+
+    def __init__(self, first: Tensor) -> None:
+        self._recent: list[Tensor] = [first]
+        self._known: list[Tensor] = []
+
+    def append(self, factor: Tensor) -> None:
+        self._recent.append(factor)
+        if len(self._recent) == 64:
+            self._take()
+
+    def joined(self) -> Tensor:
+        """All norms, (..., number of factors)."""
+        if self._recent:
+            self._take()
+        return torch.cat(self._known, -1)
+
+    def _take(self) -> None:
+        self._known.append(frobenius_norm(torch.stack(self._recent, -3)))
+        self._recent = []
 
 
 def propagation_error(real: Recurrence, reach: Tensor, observe: Tensor) -> Tensor:
