@@ -167,7 +167,7 @@ def hankel_singular_values(operator: Operator, positions: Positions = None, engi
 def _exact(operator: Operator) -> Operator:
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
-    return operator.to(dtype=torch.float64)
+    return operator if operator.dtype == torch.float64 else operator.to(dtype=torch.float64)
 
 
 def _ask(blocks: HankelBlocks, asked: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: float) -> dict[str, Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from typing import SupportsIndex, cast
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,6 +44,14 @@ def require_finite(name: str, tensor: Tensor) -> None:
     if not bool(finite.all()):
         index = tuple(int(k) for k in (~finite).nonzero()[0])
         raise InputError(f"{name} must be finite, got {tensor[index].item()} at index {index} of shape {shape(tensor)}")
+
+
+def whole_number(value: object) -> int | None:
+    """The integer that a value is, numpy's and torch's included, or None for anything else, True and False too."""
+    try:
+        return None if isinstance(value, bool) else operator.index(cast("SupportsIndex", value))
+    except TypeError:
+        return None
 
 
 def require_length(name: str, tensor: Tensor, dimension: int) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import SupportsIndex, cast
+from typing import cast
 
 import torch
 
 from statesize.errors import InputError
 from statesize.ess import check_tolerances
+from statesize.operators.validation import whole_number
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _positions(given: object) -> int | tuple[int, ...] | None:
     if given is None:
         return None
     # A tensor of one entry would pass for a number, but it is a list.
-    number = _integer(given) if getattr(given, "ndim", 0) == 0 else None
+    number = whole_number(given) if getattr(given, "ndim", 0) == 0 else None
     if number is not None:
         if number < 1:
             raise InputError(f"positions is {number}; expected None, a number of at least 1, or a list.")
@@ -80,7 +80,7 @@ def _positions(given: object) -> int | tuple[int, ...] | None:
         raise InputError(f"positions is {given!r}; expected None, a whole number, or a list of them.") from error
     chosen: set[int] = set()
     for item in listed:
-        position = _integer(item)
+        position = whole_number(item)
         if position is None:
             raise InputError(f"positions has {item!r}; expected whole numbers.")
         chosen.add(position)
@@ -88,10 +88,3 @@ def _positions(given: object) -> int | tuple[int, ...] | None:
     if not ascending or ascending[0] < 0:
         raise InputError(f"positions is {listed}; expected positions of at least 1.")
     return ascending
-
-
-def _integer(value: object) -> int | None:
-    try:
-        return None if isinstance(value, bool) else operator.index(cast("SupportsIndex", value))
-    except TypeError:
-        return None

@@ -75,8 +75,9 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
     used: list[str] = []
     for attempt in _attempts(engine, operator):
         place = left.nonzero().unbind(-1) if found is not None and left.ndim else ...
+        part = operator if place is ... else operator[place]
         try:
-            again = question.ask(attempt.blocks(operator[place], question.cut))
+            again = question.ask(attempt.blocks(part, question.cut))
         except _LinAlgError:
             continue
         except InputError:
@@ -88,8 +89,8 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
         if found is None:
             found = again
         else:
-            for name, part in again.items():
-                found[name][place] = part[..., : found[name].shape[-1]]
+            for name, answer in again.items():
+                found[name][place] = answer[..., : found[name].shape[-1]]
         left = ~_finite(found)
         if attempt.name not in _SAFE:
             size = _magnitude(operator)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from statesize.spectra.elimination_tree import eliminate
-from statesize.spectra.factorisation import singular_values
+from statesize.spectra.factorisation import corner_energies, singular_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +58,9 @@ class BorderedChunks:
 
     def squared_norms(self) -> Tensor:
         """‖H_i‖_F² as a sum of squares, (N, b)."""
-        squares = self.inside.square()
-        below = squares.flip(-2).cumsum(-2).flip(-2).cumsum(-1)
-        corner = torch.nn.functional.pad(below[:, 1:, :-1].diagonal(0, -2, -1), (1, 0))
         rows = self.past.abs().square().sum(-1).flip(-1).cumsum(-1).flip(-1)
         columns = torch.nn.functional.pad(self.future.abs().square().sum(-2).cumsum(-1)[:, :-1], (1, 0))
-        return self.core.square().sum(-1, keepdim=True) + rows + columns + corner
+        return self.core.square().sum(-1, keepdim=True) + rows + columns + corner_energies(self.inside)
 
     def norm_bound(self) -> Tensor:
         """An upper bound on σ_1 of every H_i of a chunk, (N,): the Schatten 4-norm of the whole matrix."""

@@ -11,6 +11,22 @@ UNDERFLOW = 1e-150
 """What an engine that squares its numbers can lose of a singular value: squares below 1e-308 are not kept."""
 
 
+def carried_error(gain: Tensor, steps: Tensor) -> Tensor:
+    """e_0 = step_0, e_k = gain_k e_{k−1} + step_k: what is lost at each step and carried on by the next.
+
+    Args:
+        gain: (..., K), not negative; the first is not used.
+        steps: (..., K).
+
+    Returns:
+        e, (..., K).
+    """
+    carried = [steps[..., 0]]
+    for k in range(1, steps.shape[-1]):
+        carried.append(gain[..., k] * carried[-1] + steps[..., k])
+    return torch.stack(carried, -1)
+
+
 def entropy_bound(values: Tensor, error: Tensor) -> Tensor:
     """How far entropy-ESS can move when every σ moves by at most `error`.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from statesize.operators import Recurrence
 from statesize.operators.transition import DiagonalTransition, FullTransition, Transition
 from statesize.spectra.bordered import BorderedChunks
+from statesize.spectra.bounds import carried_error
 from statesize.spectra.certified import CertifiedBlocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
@@ -29,7 +30,7 @@ def chunked_blocks(recurrence: Recurrence, cut: Cut, width: int = WIDTH) -> Cert
     Returns:
         The blocks; without gradients.
     """
-    rank = recurrence.B.shape[-1] * (2 if recurrence.is_complex and not recurrence.conjugate_pairs else 1)
+    rank = int(recurrence.state_size()[0])
     return CertifiedBlocks(recurrence_chunks(recurrence, width), recurrence.batch_shape, cut, rank)
 
 
@@ -123,7 +124,7 @@ def _error(L: Tensor, S: Tensor, phi: Tensor, observed: Tensor, arriving: Tensor
     past_step = epsilon * (gain * reach + written)
     future_step = epsilon * (shown + observe * gain)
     every = (past_step * observe + future_step * reach).sum(-1, keepdim=True)
-    past, future = _carried(gain, past_step), _carried(gain.flip(-1), future_step.flip(-1)).flip(-1)
+    past, future = carried_error(gain, past_step), carried_error(gain.flip(-1), future_step.flip(-1)).flip(-1)
     # past[k] is what lies on L after chunk k, future[k] on S before it; a chunk sees them from its two borders.
     before = torch.nn.functional.pad(past[..., :-1], (1, 0))
     after = torch.nn.functional.pad(future[..., 1:], (0, 1))
@@ -132,11 +133,3 @@ def _error(L: Tensor, S: Tensor, phi: Tensor, observed: Tensor, arriving: Tensor
     local = before * ahead + after * behind
     own = epsilon * (shown * reach + observe * gain * reach + observe * written + shown * written)
     return torch.minimum(every, torch.nan_to_num(local, nan=torch.inf)) + own
-
-
-def _carried(gain: Tensor, steps: Tensor) -> Tensor:
-    # e_0 = step_0, e_k = gain_k e_{k−1} + step_k along the last dimension.
-    carried = [steps[..., 0]]
-    for k in range(1, steps.shape[-1]):
-        carried.append(gain[..., k] * carried[-1] + steps[..., k])
-    return torch.stack(carried, -1)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import SupportsIndex, cast
 
 import torch
 from torch import Tensor
 
 from statesize.errors import InputError
+from statesize.operators.validation import whole_number
 
 Positions = int | Iterable[int] | Tensor | None
 
@@ -102,7 +101,7 @@ def make_cut(length: int, positions: Positions = None, past: int | None = None, 
 
 
 def _spread(given: object, first: int, last: int) -> list[int]:
-    available, count = last - first + 1, _integer(given)
+    available, count = last - first + 1, whole_number(given)
     if count is None or count < 1:
         raise InputError(f"positions must be None, a count of at least 1 or a list, got {given!r}")
     if count >= available:
@@ -114,15 +113,8 @@ def _listed(positions: Iterable[int] | Tensor, first: int, last: int) -> list[in
     values: Iterable[object] = positions.unbind() if isinstance(positions, Tensor) else positions
     chosen: list[int] = []
     for value in values:
-        position = _integer(value)
+        position = whole_number(value)
         if position is None or not first <= position <= last:
             raise InputError(f"positions must be integers in {first} … {last} here, got {value!r}")
         chosen.append(position)
     return chosen
-
-
-def _integer(value: object) -> int | None:
-    try:
-        return None if isinstance(value, bool) else operator.index(cast("SupportsIndex", value))
-    except TypeError:
-        return None

@@ -20,6 +20,12 @@ def triangular_factor(matrix: Tensor) -> Tensor:
     return _linalg.qr(matrix, mode="r").R
 
 
+def corner_energies(matrix: Tensor) -> Tensor:
+    """‖T[j:, :j]‖_F² for j = 0 … b − 1 of real (..., b, b), as sums of squares without differences, (..., b)."""
+    sums = matrix.square().flip(-2).cumsum_(-2).flip(-2).cumsum_(-1)
+    return torch.nn.functional.pad(sums[..., 1:, :-1].diagonal(0, -2, -1), (1, 0))
+
+
 def frobenius_norm(matrix: Tensor) -> Tensor:
     """‖·‖_F of (..., m, n), scaled so that no square overflows or underflows."""
     size = matrix.abs()

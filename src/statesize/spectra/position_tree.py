@@ -14,7 +14,7 @@ from statesize.operators.validation import require_finite
 from statesize.spectra.certified import CertifiedBlocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.elimination_tree import eliminate
-from statesize.spectra.factorisation import singular_values
+from statesize.spectra.factorisation import corner_energies, singular_values
 
 _linalg = cast("Any", torch.linalg)
 # Below this width the halves are so small that calls cost more than arithmetic.
@@ -69,9 +69,7 @@ class PositionTree:
 
     def squared_norms(self) -> Tensor:
         """‖H_i‖_F² as a sum of squares, (E, 2h)."""
-        squares = self._strict().square()
-        corner = squares.flip(-2).cumsum_(-2).flip(-2).cumsum_(-1)
-        return torch.nn.functional.pad(corner[:, 1:, :-1].diagonal(0, -2, -1), (1, 0))
+        return corner_energies(self._strict())
 
     def norm_bound(self) -> Tensor:
         """An upper bound on σ_1 of every H_i, (E,): the Schatten 4-norm of T without its diagonal."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Recurrence
+from statesize.spectra.bounds import carried_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import frobenius_norm, singular_values, triangular_factor
 from statesize.spectra.spectrum import Spectrum
@@ -109,15 +110,7 @@ def propagation_error(real: Recurrence, reach: Tensor, observe: Tensor) -> Tenso
     step_past = epsilon * (reach[..., 1:] + gain[..., :-1] * reach[..., :-1])
     step_future = epsilon * (observe[..., :-1] + gain[..., 1:] * torch.hypot(observe[..., 1:], leaving[..., 1:]))
     total = (step_past * observe[..., :-1] + step_future * reach[..., 1:]).sum(-1, keepdim=True)
-    past = _carried(gain[..., 1:-1], step_past)
-    future = _carried(gain[..., 1:-1].flip(-1), step_future.flip(-1)).flip(-1)
+    past = carried_error(gain[..., :-1], step_past)
+    future = carried_error(gain[..., 1:].flip(-1), step_future.flip(-1)).flip(-1)
     local = observe[..., :-1] * past + reach[..., 1:] * future
     return torch.minimum(total, torch.nan_to_num(local, nan=torch.inf)) + epsilon * observe[..., :-1] * reach[..., 1:]
-
-
-def _carried(gain: Tensor, steps: Tensor) -> Tensor:
-    # e_1 = step_1, e_t = gain_{t−1} e_{t−1} + step_t along the last dimension.
-    carried = [steps[..., 0]]
-    for t in range(1, steps.shape[-1]):
-        carried.append(gain[..., t - 1] * carried[-1] + steps[..., t])
-    return torch.stack(carried, -1)

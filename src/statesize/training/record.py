@@ -6,7 +6,6 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from statesize.errors import FileError
 from statesize.mixers.checkpoint import replace_file
@@ -66,10 +65,9 @@ def append_record(path: Path, record: StepRecord) -> None:
     Raises:
         FileError: The file cannot be written.
     """
-    values: dict[str, Any] = {name: v for name, v in dataclasses.asdict(record).items() if v is not None}
     try:
         with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(values) + "\n")
+            stream.write(_line(record))
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -131,7 +129,9 @@ def truncate_records(path: Path, step: int) -> None:
     kept = [record for record in read_records(path) if record.step <= step]
     if [record.step for record in kept] != list(range(1, step + 1)):
         raise FileError(f"{path} does not hold every step from 1 to {step}, where its checkpoint is; it was changed")
-    lines = (
-        json.dumps({name: v for name, v in dataclasses.asdict(record).items() if v is not None}) for record in kept
-    )
-    replace_file(path, "".join(line + "\n" for line in lines).encode())
+    replace_file(path, "".join(map(_line, kept)).encode())
+
+
+def _line(record: StepRecord) -> str:
+    values = {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
+    return json.dumps(values) + "\n"
