@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from statesize.errors import FileError
+from statesize.files import check_writable
 from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint
 from statesize.tasks import Corpus, TextTask
 from statesize.tasks.text import train_tokenizer
 from statesize.training import TrainingConfig, evaluate, train
-from statesize.training.export import EXPORTED, check_export, check_writable, export_text_model
+from statesize.training.export import EXPORTED, check_export, export_text_model
 
 CONFIG = TrainingConfig(steps=2, batch_size=2, evaluate_every=1, checkpoint_every=2)
 

@@ -119,7 +119,8 @@ def train(
 
 def _check_folders(output: Path, export: Path | None, resume: bool) -> None:
     """Refuses, before hours of training, folders that its results could not or must not be written to."""
-    from statesize.training.export import check_export, check_writable
+    from statesize.files import check_writable
+    from statesize.training.export import check_export
 
     for name, folder in (("output", output), ("export", export)):
         if folder is not None and os.path.lexists(folder) and not folder.is_dir():
@@ -159,6 +160,6 @@ def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
 
 
 def _save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    from statesize.mixers.checkpoint import replace_file
+    from statesize.files import replace_file
 
     replace_file(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())

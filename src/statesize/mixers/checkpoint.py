@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,61 +13,13 @@ import torch
 from torch import Tensor
 
 from statesize.errors import FileError, InputError
+from statesize.files import replace_files
 from statesize.mixers.block import Block
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
 
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 """Names that safetensors gives to the dtypes that weights are stored in."""
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: to a temporary name in the same folder, then moved.
-
-    Args:
-        path: File to write; its folder is made where it is missing.
-        content: All of it.
-
-    Raises:
-        FileError: The folder cannot be made or written.
-    """
-    replace_files(path.parent, {path.name: content})
-
-
-def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Writes files that belong together; other files of the folder stay.
-
-    All are written to temporary names before the first is moved. Of several, the last is removed before the others are
-    replaced and comes back after them, so that an interruption leaves the old files, the new ones, or a folder without
-    the last, but never the last of one set with others of another.
-
-    Args:
-        folder: Made where it is missing.
-        contents: Content by file name.
-
-    Raises:
-        FileError: The folder cannot be made or written.
-    """
-    parts = {name: folder / f".{name}.{os.getpid()}.part" for name in contents}
-    place = folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            for name, content in contents.items():
-                place = folder / name
-                parts[name].write_bytes(content)
-            if len(contents) > 1:
-                place.unlink(missing_ok=True)
-            for name, part in parts.items():
-                place = folder / name
-                part.replace(place)
-        finally:
-            for part in parts.values():
-                part.unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(
-            f"cannot write {place}: {error.strerror or error}. Give a folder that can be written"
-        ) from error
 
 
 def save_checkpoint(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from statesize.errors import FileError
+from statesize.files import replace_folder
 
 FORMAT = "statesize-profile"
 SCHEMA = 1
@@ -50,25 +50,17 @@ def save_tree(tree: xr.DataTree, path: Path) -> None:
         FileError: If the folder must not or cannot be written.
     """
     check_destination(path)
-    temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
-    try:
-        new = temporary / "new"
+
+    def write(place: Path) -> None:
         # Version 2, because version 3 of zarr has no stable specification for strings.
-        tree.to_zarr(new, zarr_format=2)
+        tree.to_zarr(place, zarr_format=2)
         marker = {"format": FORMAT, "schema": SCHEMA, "sha256": tree_sha256(tree)}
-        (new / MARKER).write_text(json.dumps(marker), encoding="utf-8")
-        if path.exists():
-            path.rename(temporary / "old")
-        try:
-            new.rename(path)
-        except BaseException:
-            if (temporary / "old").exists() and not path.exists():
-                (temporary / "old").rename(path)
-            raise
+        (place / MARKER).write_text(json.dumps(marker), encoding="utf-8")
+
+    try:
+        replace_folder(path, write)
     except OSError as error:
         raise FileError(f"{path} cannot be written: {error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_tree(path: Path) -> xr.DataTree:

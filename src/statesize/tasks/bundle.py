@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from statesize.mixers.checkpoint import replace_file
+from statesize.files import replace_file
 from statesize.tasks.corpus import Corpus, python_prose, sha256_of
 from statesize.tasks.text import train_tokenizer
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import FileError, InputError
-from statesize.mixers.checkpoint import replace_file
+from statesize.files import replace_file
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import Task
 from statesize.training.config import TrainingConfig

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,8 @@ import tokenizers
 import torch
 
 from statesize.errors import FileError
-from statesize.mixers.checkpoint import load_checkpoint, replace_file, save_checkpoint
+from statesize.files import check_writable, replace_file, replace_folder
+from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.tasks.ngram import fit_kneser_ney, mean_nats
 from statesize.tasks.text import TextTask
 from statesize.training.config import TrainingConfig
@@ -52,24 +49,6 @@ def check_export(folder: Path) -> None:
         check_writable(folder.parent)
     except OSError as error:
         raise FileError(f"cannot write {folder}: {error.strerror or error}. Give a folder, new or empty") from error
-
-
-def check_writable(folder: Path) -> None:
-    """Refuses a folder that cannot be made or written, and leaves it as it is, missing where it is.
-
-    Args:
-        folder: A folder that something will be written to.
-
-    Raises:
-        FileError: It cannot.
-    """
-    place = folder.absolute()
-    try:
-        while not os.path.lexists(place):
-            place = place.parent
-        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=place))
-    except OSError as error:
-        raise FileError(f"cannot write to {folder}: {error.strerror or error}. Give a writable folder") from error
 
 
 def export_text_model(
@@ -143,29 +122,14 @@ def export_text_model(
         replace_file(place / "training.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
         replace_file(place / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
 
-    _replace_folder(folder, write)
-    return result
-
-
-def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Writes a folder under a temporary name beside its place, then moves it there."""
     check_export(folder)
-    folder = folder.resolve()
+    place = folder.resolve()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=folder.parent))
-        new, old = temporary / "new", temporary / "old"
-        try:
-            write(new)
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-        finally:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            shutil.rmtree(temporary, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        replace_folder(place, write)
     except OSError as error:
-        raise FileError(f"cannot write {folder}: {error.strerror or error}. Give a writable folder") from error
+        raise FileError(f"cannot write {place}: {error.strerror or error}. Give a writable folder") from error
+    return result
 
 
 def _thinned(steps: tuple[StepRecord, ...]) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from statesize.errors import FileError
-from statesize.mixers.checkpoint import replace_file
+from statesize.files import replace_file
 
 LINE_START = '{"step": '
 """What every line of a log starts with."""

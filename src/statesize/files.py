@@ -1,0 +1,100 @@
+"""Files and folders that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from statesize.errors import FileError
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: to a temporary name in the same folder, then moved.
+
+    Args:
+        path: File to write; its folder is made where it is missing.
+        content: All of it.
+
+    Raises:
+        FileError: The folder cannot be made or written.
+    """
+    replace_files(path.parent, {path.name: content})
+
+
+def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files that belong together; other files of the folder stay.
+
+    All are written to temporary names before the first is moved. Of several, the last is removed before the others are
+    replaced and comes back after them, so that an interruption leaves the old files, the new ones, or a folder without
+    the last, but never the last of one set with others of another.
+
+    Args:
+        folder: Made where it is missing.
+        contents: Content by file name.
+
+    Raises:
+        FileError: The folder cannot be made or written.
+    """
+    parts = {name: folder / f".{name}.{os.getpid()}.part" for name in contents}
+    place = folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name, content in contents.items():
+                place = folder / name
+                parts[name].write_bytes(content)
+            if len(contents) > 1:
+                place.unlink(missing_ok=True)
+            for name, part in parts.items():
+                place = folder / name
+                part.replace(place)
+        finally:
+            for part in parts.values():
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(
+            f"cannot write {place}: {error.strerror or error}. Give a folder that can be written"
+        ) from error
+
+
+def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Writes a folder under a temporary name beside its place, then moves it there; what was there is replaced.
+
+    An interruption or an error leaves the old folder as it was; errors of the operating system are passed on.
+
+    Args:
+        folder: Its parent exists.
+        write: Makes the folder at the path it is given.
+    """
+    temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=folder.absolute().parent))
+    new, old = temporary / "new", temporary / "old"
+    try:
+        write(new)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuses a folder that cannot be made or written, and leaves it as it is, missing where it is.
+
+    Args:
+        folder: A folder that something will be written to.
+
+    Raises:
+        FileError: It cannot.
+    """
+    place = folder.absolute()
+    try:
+        while not os.path.lexists(place):
+            place = place.parent
+        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=place))
+    except OSError as error:
+        raise FileError(f"cannot write to {folder}: {error.strerror or error}. Give a writable folder") from error
