@@ -1,0 +1,34 @@
+"""The sources of observations: what is watched while a model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+from torch import nn
+
+from statesize.adapters.observation import Record
+from statesize.adapters.running import Running
+
+Source = Callable[[nn.Module, Running, Record], AbstractContextManager[None]]
+
+# One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
+SOURCES: tuple[Source, ...] = ()
+
+
+@contextmanager
+def observing_all(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+    """Open every source.
+
+    Args:
+        model: The model that will run.
+        running: The modules of it that are running.
+        record: Called with each Observation.
+
+    Yields:
+        Nothing.
+    """
+    with ExitStack() as sources:
+        for source in SOURCES:
+            sources.enter_context(source(model, running, record))
+        yield
