@@ -25,3 +25,24 @@ def test_bad_input_is_quoted(matrix: torch.Tensor, message: str) -> None:
 
 def test_state_is_the_whole_past() -> None:
     assert Dense(torch.eye(4)).state_size().tolist() == [0, 1, 2, 3]
+
+
+def test_a_smaller_state_is_carried_along() -> None:
+    operator = Dense(torch.eye(4).expand(2, 3, 4, 4), torch.tensor([0, 1, 2, 2]))
+    assert operator.state_size().tolist() == [0, 1, 2, 2]
+    assert operator[0, 1:].state_size().tolist() == [0, 1, 2, 2]
+    assert operator.to(torch.float64).state_size().tolist() == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([0, 1], "must hold 3 integers, got shape \\(2,\\)"),
+        ([0.0, 1.0, 2.0], "dtype torch.float32"),
+        ([0, 2, 2], "between 0 and i at each position i, got 2 at position 1"),
+        ([0, -1, 2], "got -1 at position 1"),
+    ],
+)
+def test_a_state_that_no_past_fills_is_refused(sizes: list[float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Dense(torch.eye(3), torch.tensor(sizes))

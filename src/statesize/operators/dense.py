@@ -15,13 +15,15 @@ from statesize.operators.validation import require_finite, require_floating, req
 class Dense(Operator):
     """A causal operator held as T itself.
 
-    It keeps no recurrence, so its theoretical state is the whole past: TSS i at position i.
+    It keeps no recurrence, so its theoretical state is the whole past, TSS i at position i, unless its maker knows
+    of a smaller one, as of a sliding window.
 
     Args:
         matrix: T, (..., L, L), real floating, exactly 0 above the diagonal.
+        state_size: TSS at each position, (L,) integers from 0 to i; None for i.
 
     Raises:
-        InputError: Wrong shape or dtype, not causal, or not finite.
+        InputError: Wrong shape or dtype, not causal, or not finite; a state-size that no cache of the past has.
 
     Example:
         >>> import torch
@@ -29,7 +31,7 @@ class Dense(Operator):
         tensor([0, 1, 2])
     """
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: Tensor, state_size: Tensor | None = None) -> None:
         require_floating("matrix", matrix)
         if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
             raise InputError(f"matrix must have shape (..., L, L), got {shape(matrix)}")
@@ -43,6 +45,7 @@ class Dense(Operator):
                 "use matrix.tril() if what lies above is not meant"
             )
         self.matrix = matrix
+        self._state_size = None if state_size is None else _checked_state_size(state_size, self.length)
 
     @property
     def length(self) -> int:
@@ -82,17 +85,34 @@ class Dense(Operator):
         return torch.cat(rows, -2)
 
     def state_size(self) -> Tensor:
-        """The number of past positions, since a bare matrix keeps nothing smaller.
+        """The number of past positions, since a bare matrix keeps nothing smaller, or what was given.
 
         Returns:
-            (L,) int64, i at position i.
+            (L,) int64, at most i at position i.
         """
+        if self._state_size is not None:
+            return self._state_size.to(self.device)
         return torch.arange(self.length, device=self.device)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
-        return type(self)(self.matrix.to(device=device, dtype=dtype))
+        return type(self)(self.matrix.to(device=device, dtype=dtype), self._state_size)
 
     def __getitem__(self, index: object) -> Self:
         """See `Operator.__getitem__`."""
-        return type(self)(self.matrix[batch_index(index, self.batch_shape)])
+        return type(self)(self.matrix[batch_index(index, self.batch_shape)], self._state_size)
+
+
+def _checked_state_size(state_size: Tensor, length: int) -> Tensor:
+    if state_size.dtype.is_floating_point or state_size.dtype.is_complex or state_size.shape != (length,):
+        raise InputError(
+            f"state_size must hold {length} integers, got shape {shape(state_size)} and dtype {state_size.dtype}"
+        )
+    sizes = state_size.to(torch.int64)
+    beyond = (sizes < 0) | (sizes > torch.arange(length, device=sizes.device))
+    if bool(beyond.any()):
+        index = int(beyond.nonzero()[0])
+        raise InputError(
+            f"state_size must lie between 0 and i at each position i, got {int(sizes[index])} at position {index}"
+        )
+    return sizes
