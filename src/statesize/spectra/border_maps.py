@@ -1,0 +1,124 @@
+"""A recurrence between chosen borders: what each chunk shows of its past, leaves to its future and passes through."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from statesize.operators import Recurrence
+from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition
+
+# Most positions between two borders. Diagonal chunks cost n a position, others n b, and segments of decays b² n.
+_WIDEST = {DiagonalTransition: 128, FullTransition: 32, DeltaTransition: 32}
+
+
+class BorderMaps(NamedTuple):
+    """The c chunks between borders 0 = β_0 < β_1 < … < β_c = L, differentiable in the recurrence's tensors.
+
+    Attributes:
+        observed: C_t Φ(t, β_k), what the outputs of a chunk show of the state before it, (..., c, b, n).
+        arriving: Φ(β_{k+1}, s) B_s, what its inputs leave in the state after it, (..., c, n, b).
+        passed: Φ(β_{k+1}, β_k), its whole transition, (..., c, n, n).
+    """
+
+    observed: Tensor
+    arriving: Tensor
+    passed: Tensor
+
+
+def chosen_borders(real: Recurrence, positions: Iterable[int]) -> list[int]:
+    """Positions and as many more as keep chunks narrow, with 0 and L at the ends.
+
+    Args:
+        real: The recurrence.
+        positions: Cut positions that must be borders.
+
+    Returns:
+        Ascending borders.
+    """
+    widest = _WIDEST[type(real.transition)]
+    borders = [0]
+    for first, last in itertools.pairwise(sorted({0, *positions, real.length})):
+        pieces = -(-(last - first) // widest)
+        borders += [first + (last - first) * k // pieces for k in range(1, pieces + 1)]
+    return borders
+
+
+def border_maps(real: Recurrence, borders: list[int]) -> BorderMaps:
+    """The chunks of a recurrence between borders, all at once.
+
+    Narrower chunks are filled up to the widest one with steps that do nothing: A = I, B = C = 0.
+
+    Args:
+        real: A recurrence whose T is real as it stands.
+        borders: From `chosen_borders`.
+
+    Returns:
+        The maps, of the recurrence's full batch shape.
+    """
+    starts = torch.tensor(borders[:-1], device=real.device)[:, None]
+    ends = torch.tensor(borders[1:], device=real.device)[:, None]
+    time = starts + torch.arange(int((ends - starts).max()), device=real.device)
+    inside = (time < ends)[..., None]
+    time = torch.minimum(time, ends - 1)
+
+    def chunks(part: Tensor, trailing: int = 2) -> Tensor:
+        dimension = part.ndim - trailing
+        return part.index_select(dimension, time.flatten()).unflatten(dimension, time.shape)
+
+    shape, transition = real.batch_shape, real.transition
+    B, C = (
+        torch.where(inside, chunks(part.expand(*shape, *part.shape[-2:])), 0).to(part.dtype) for part in (real.B, real.C)
+    )
+    if isinstance(transition, FullTransition):
+        eye = torch.eye(B.shape[-1], dtype=B.dtype, device=B.device)
+        return _full(torch.where(inside[..., None], chunks(transition.full, 3), eye), B, C)
+    decay = torch.where(inside, chunks(transition.decay), 1).to(B.dtype)
+    prefix = decay.cumprod(-2)
+    suffix = torch.cat([decay[..., 1:, :], torch.ones_like(decay[..., :1, :])], -2).flip(-2).cumprod(-2).flip(-2)
+    if isinstance(transition, DiagonalTransition):
+        passed = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1]))
+        return BorderMaps(C * prefix, (B * suffix).mT, passed)
+    return _delta(chunks(transition.key), decay, B, C, prefix, suffix)
+
+
+def _full(A: Tensor, B: Tensor, C: Tensor) -> BorderMaps:
+    *shape, _, n = B.shape
+    passed = torch.eye(n, dtype=B.dtype, device=B.device).expand(*shape, n, n)
+    arriving = B.new_zeros((*shape, n, 0))
+    rows: list[Tensor] = []
+    for step, entering, leaving in zip(A.unbind(-3), B.unbind(-2), C.unbind(-2), strict=True):
+        passed = step @ passed
+        arriving = torch.cat([step @ arriving, entering[..., None]], -1)
+        rows.append((leaving[..., None, :] @ passed).squeeze(-2))
+    return BorderMaps(torch.stack(rows, -2), arriving, passed)
+
+
+def _delta(key: Tensor, decay: Tensor, B: Tensor, C: Tensor, prefix: Tensor, suffix: Tensor) -> BorderMaps:
+    # With D(s, t) the decays of the steps s + 1 … t and r_t = k_tᵀ D_t x_t what step t erases, the state is
+    #   x_{t+1} = D(−1, t) x_0 − Σ_{s≤t} D(s, t) B_s r_s,   so that   r_t + Σ_{s<t} k_tᵀ D(s, t) B_s r_s = k_tᵀ D(−1, t) x_0:
+    # one unit triangular system a chunk (Yang et al., "Parallelizing Linear Transformers with the Delta Rule", 2024).
+    # An input at s counts as r_s = −1. D(s, t) is multiplied out, since quotients of prefixes may be 0 / 0.
+    width = decay.shape[-2]
+    step = torch.arange(width, device=decay.device)
+    later = step[:, None] > step
+    factors = torch.where(later[..., None], decay[..., :, None, :], 1)
+    between = factors.cumprod(-3) * (step[:, None] >= step)[..., None]
+    erased = _through(key, between, B) * later
+    right = torch.cat([key * prefix, torch.eye(width, dtype=B.dtype, device=B.device).expand_as(erased)], -1)
+    solved: Tensor = cast("Any", torch.linalg).solve_triangular(erased, right, upper=False, unitriangular=True)
+    erasing, inverse = solved[..., : B.shape[-1]], solved[..., B.shape[-1] :]
+    left = (suffix * B).mT
+    passed = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1])) - left @ erasing
+    return BorderMaps(C * prefix - _through(C, between, B) @ erasing, left @ inverse, passed)
+
+
+def _through(rows: Tensor, between: Tensor, columns: Tensor) -> Tensor:
+    """rows_tᵀ D(s, t) columns_s for all t and s, (..., b, b)."""
+    if between.shape[-1] == 1:
+        return (rows @ columns.mT) * between.squeeze(-1)
+    return torch.einsum("...tsn,...tn,...sn->...ts", between, rows, columns)
