@@ -30,6 +30,7 @@ def test_entropy_of_known_spectra() -> None:
         values = sigma * scale
         found, bound = entropies(
             entropy_rule(22),
+            2e-4,
             lambda shift, values=values: torch.log1p((values / shift[:, None]) ** 2).sum(-1, keepdim=True),
             values.square().sum(-1, keepdim=True),
             torch.full((3,), scale, dtype=torch.float64),
@@ -54,6 +55,7 @@ def test_errors_of_a_rule_reach_its_bound() -> None:
         off = EntropyRule(exact.shifts, exact.sigma * sigma, exact.entropy * entropy, *errors)
         found, bound = entropies(
             off,
+            2e-4,
             lambda shift: torch.log1p((values / shift[:, None]) ** 2).sum(-1, keepdim=True),
             values.square().sum(-1, keepdim=True),
             torch.ones(1, dtype=torch.float64),
@@ -67,6 +69,7 @@ def test_errors_of_a_rule_reach_its_bound() -> None:
 def test_too_little_to_tell_is_said() -> None:
     _, bound = entropies(
         entropy_rule(12),
+        1e-2,
         lambda shift: torch.zeros(1, 1, dtype=torch.float64),
         torch.zeros(1, 1, dtype=torch.float64),
         torch.ones(1, dtype=torch.float64),
@@ -75,3 +78,39 @@ def test_too_little_to_tell_is_said() -> None:
         torch.zeros(1, 1, dtype=torch.float64),
     )
     assert math.isinf(float(bound))
+
+
+@pytest.mark.parametrize("accuracy", [1e-2, 2e-4, 1e-6])
+def test_shifts_that_tell_nothing_new_are_left_out(accuracy: float) -> None:
+    # Spectra that end at a floor, from 1 down to below all shifts, flat, falling evenly, or in two groups.
+    floor = torch.logspace(0, -10, 21, dtype=torch.float64)[:, None]
+    even = torch.linspace(0, 1, 40, dtype=torch.float64)
+    spectra = torch.stack([floor**even, floor + (1 - floor) * even, torch.where(even < 0.2, 1.0, floor)], 1)
+    rank = torch.full((1, 1), 40)
+    used: list[int] = []
+    for values in spectra.flatten(0, 1):
+        shifts: list[float] = []
+
+        def log_determinants(
+            shift: torch.Tensor, values: torch.Tensor = values, seen: list[float] = shifts
+        ) -> torch.Tensor:
+            seen.append(float(shift))
+            return torch.log1p((values / shift[:, None]) ** 2).sum(-1, keepdim=True)
+
+        found, bound = entropies(
+            entropy_rule(22),
+            accuracy,
+            log_determinants,
+            values.square().sum()[None, None],
+            torch.ones(1, dtype=torch.float64),
+            rank,
+            rank,
+            torch.zeros(1, 1, dtype=torch.float64),
+        )
+        p = values / values.sum()
+        exact = torch.exp(-torch.xlogy(p, p).sum())
+        assert abs(float(found) - float(exact)) <= float(bound)
+        assert float(bound) <= max(accuracy, 3e-4) * float(exact)
+        used.append(len(shifts))
+    assert min(used) <= 7
+    assert max(used) >= min(used) + 8

@@ -121,10 +121,10 @@ class CertifiedBlocks(HankelBlocks):
         scale = torch.where(bound > 0, bound, torch.ones_like(bound))
         empty = squared.sqrt() <= self._error
         ess, error, open_ = torch.zeros_like(squared), torch.zeros_like(squared), self._wanted & ~empty
-        rank = self._limit.clamp(max=self._eliminations.order)
+        rank = torch.where(open_, self._limit.clamp(max=self._eliminations.order), 0)
         for rule in rules_from(accuracy, int(rank.max()) if rank.numel() else 0):
             log_determinants = self._eliminations.log_determinants
-            ess, error = entropies(rule, log_determinants, squared, scale, rank, self._limit, self._error)
+            ess, error = entropies(rule, accuracy, log_determinants, squared, scale, rank, self._limit, self._error)
             open_ = self._wanted & ~empty & ~(error <= accuracy * ess)
             # Where Σσ is small beside the bound on σ_1, more shifts are needed; for a few positions they do not pay.
             if int(open_.sum()) * 64 <= int(self._wanted.sum()):

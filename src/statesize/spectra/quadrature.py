@@ -21,6 +21,12 @@ _RULES = {
     26: (3e-9, 1.5, 1e-9),
 }
 _FLOOR = 1e-3
+# Where more singular values than this matter, their sum is so large that the floor does not.
+_MANY = 256
+# What the shifts that are left out may add to the error: a share of the rule's own, or what the accuracy leaves, of
+# which the second number is used.
+_SETTLED = 0.25
+_BUDGET = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +49,12 @@ class EntropyRule:
 
     def expected_error(self, rank: int) -> float:
         """The relative error of entropy-ESS that these errors allow when Σσ is half the bound on σ_1."""
-        return 2 * (4 * self.sigma_error + self.entropy_error) * (1 + _FLOOR * rank)
+        return 2 * self.weighed(self.sigma_error, self.entropy_error) * (1 + _FLOOR * min(rank, _MANY))
+
+    @staticmethod
+    def weighed(sigma: float, entropy: float) -> float:
+        """What errors of Σσ and Σσ ln σ add up to in the logarithm of entropy-ESS, times Σσ; typically."""
+        return 4 * sigma + entropy
 
 
 @functools.cache
@@ -86,6 +97,7 @@ def rules_from(accuracy: float, rank: int) -> Iterator[EntropyRule]:
 
 def entropies(
     rule: EntropyRule,
+    accuracy: float,
     log_determinants: Callable[[Tensor], Tensor],
     squared_norms: Tensor,
     bound: Tensor,
@@ -96,10 +108,12 @@ def entropies(
     """Entropy-ESS and its bound at all positions of many chunks.
 
     With g = σ/m, S = Σ g and Q = Σ g ln g, ESS = exp(ln S − Q/S). Both sums follow from ‖H‖_F² and φ(s) =
-    ln det(I + HᵀH/s²) by the weights of the rule.
+    ln det(I + HᵀH/s²) by the weights of the rule. Shifts are taken from the largest down, until all σ are so much
+    larger that φ is a straight line in ln s from there on.
 
     Args:
         rule: From `rules_from`.
+        accuracy: Relative accuracy asked, beyond which no shifts are spent; the bound that is returned may exceed it.
         log_determinants: φ at shifts (N,), giving (N, b).
         squared_norms: ‖H_i‖_F², (N, b).
         bound: m ≥ σ_1 of all positions of a chunk, (N,), positive.
@@ -111,12 +125,20 @@ def entropies(
         Entropy-ESS and a bound on its error, (N, b); the bound is infinite where the sums are too small to tell.
     """
     m = bound[:, None]
-    squares = squared_norms / m.square()
-    phi = torch.stack([squares, *(log_determinants(shift * bound) for shift in rule.shifts.to(bound.device))], -1)
-    S, Q = phi @ rule.sigma.to(bound.device), phi @ rule.entropy.to(bound.device)
+    known, first = _until_settled(rule, accuracy, log_determinants, bound, rank)
+    phi, unseen, lost = _extended(rule, known, first, rank)
+    phi = torch.cat([(squared_norms / m.square())[..., None], phi], -1)
+    rest = _rest(rule.shifts.shape[0])[first].to(bound.device)
+    S, Q = (
+        phi @ weights.to(bound.device) + centre * unseen
+        for weights, centre in ((rule.sigma, rest[0, 0]), (rule.entropy, rest[1, 0]))
+    )
+    S_noise, Q_noise = (
+        lost @ weights[1:].abs().to(bound.device) + reach * unseen
+        for weights, reach in ((rule.sigma, rest[0, 1]), (rule.entropy, rest[1, 1]))
+    )
     spread = (error / m).clamp(max=0.3)
     smooth = S + _FLOOR * rank
-    S_noise, Q_noise = _noise(rule, phi, rank)
     S_error = rule.sigma_error * smooth + limit * spread + S_noise
     Q_error = rule.entropy_error * smooth + limit * (spread - torch.xlogy(spread, spread)) + Q_noise
     least = S - S_error
@@ -125,19 +147,81 @@ def entropies(
     return ess, torch.where(least > 0, ess * torch.expm1(change), torch.inf)
 
 
-def _noise(rule: EntropyRule, phi: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+def _until_settled(
+    rule: EntropyRule, accuracy: float, log_determinants: Callable[[Tensor], Tensor], bound: Tensor, rank: Tensor
+) -> tuple[Tensor, int]:
+    """φ (N, b, K) from the largest shift down to the first that tells enough of those below it, and which that is."""
+    shifts = rule.shifts.to(bound.device)
+    count = shifts.shape[0]
+    reach = _rest(count)[:, :, 1]
+    own = rule.weighed(rule.sigma_error, rule.entropy_error)
+    phi = torch.zeros(*rank.shape, count, dtype=bound.dtype, device=bound.device)
+    sum_at_least = torch.zeros_like(phi[..., 0])
+    for k in reversed(range(count)):
+        phi[..., k] = log_determinants(shifts[k] * bound)
+        # ln(1 + x²) < 0.805 x, so Σσ > s φ(s) / 0.805.
+        sum_at_least = torch.maximum(sum_at_least, phi[..., k] * shifts[k] / 0.805)
+        if 0 < k < count - 1:
+            unseen = rank - _clear(phi[..., k : k + 2], shifts[k : k + 2]).squeeze(-1)
+            left = (_BUDGET * accuracy - own) * sum_at_least - own * _FLOOR * rank
+            enough = torch.maximum(_SETTLED * own * sum_at_least, left)
+            if bool((unseen * rule.weighed(float(reach[k, 0]), float(reach[k, 1])) <= enough).all()):
+                return phi, k
+    return phi, 0
+
+
+def _extended(rule: EntropyRule, phi: Tensor, first: int, rank: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """φ at all shifts, by a line in ln s where it is not known; the directions that the line leaves out; noise of φ."""
+    shifts = rule.shifts.to(phi.device)
     # At a shift s the pivots of directions with σ < s are known to about eps m²/s² of themselves, at the worst not at
     # all; others are larger. −dφ/d ln s = 2 Σ σ²/(σ² + s²) falls with s, so its mean over the step to the next shift
     # bounds from below how many directions are not of that kind.
-    shifts = rule.shifts.to(phi.device)
     doubt = (4 * torch.finfo(phi.dtype).eps / shifts.square()).clamp(max=1)
-    steps = (shifts[1:] / shifts[:-1]).log()
-    clear = torch.nn.functional.pad((phi[..., 1:-1] - phi[..., 2:]) / (2 * steps), (0, 1))
+    clear = torch.nn.functional.pad(_clear(phi, shifts), (0, 1))
     # φ carries the same noise; over a step of at least 0.8 in ln s it can hide as many directions again, and half more.
     lost = doubt * (1 + 1.5 * doubt) * (rank[..., None] - clear).clamp(min=0)
-    weights = torch.stack([rule.sigma[1:], rule.entropy[1:]], -1).abs().to(phi.device)
-    noise = lost @ weights
-    return noise[..., 0], noise[..., 1]
+    if not first:
+        return phi, torch.zeros_like(phi[..., 0]), lost
+    fan = (shifts[first] / shifts[:first]).log()
+    slope, here, noise = (part[..., first, None] for part in (clear, phi, lost))
+    carried = noise + (noise + lost[..., first + 1, None]) * fan / (shifts[first + 1] / shifts[first]).log()
+    line = torch.cat([here + 2 * slope * fan, phi[..., first:]], -1)
+    return line, rank - slope.squeeze(-1), torch.cat([carried, lost[..., first:]], -1)
+
+
+def _clear(phi: Tensor, shifts: Tensor) -> Tensor:
+    return (phi[..., :-1] - phi[..., 1:]) / (2 * (shifts[1:] / shifts[:-1]).log())
+
+
+@functools.cache
+def _rest(count: int) -> Tensor:
+    """What a line in ln s in place of φ below the shift k leaves out, (K, 2, 2): for σ and σ ln σ, centre and reach.
+
+    A singular value σ adds a(σ) = (ln(1 + σ²/s_k²) − ln(1 + σ²/s_{k+1}²)) / (2 ln(s_{k+1}/s_k)) to the slope of the
+    line. What the weights make of its exact φ and of the line differ by a number between (centre − reach)(1 − a(σ))
+    and (centre + reach)(1 − a(σ)), so the sums differ by centre · u to within reach · u, where u = rank − Σ a(σ).
+
+    Args:
+        count: K.
+
+    Returns:
+        Centre and reach in the last dimension; 0 for the k at which no line can start.
+    """
+    rule = entropy_rule(count)
+    sigma = torch.logspace(-14, 0, 5003, dtype=torch.float64)
+    waves = _basis(sigma, rule.shifts)[:, 1:]
+    weights = torch.stack([rule.sigma[1:], rule.entropy[1:]], -1)
+    # 1 − a, without cancellation where σ is large.
+    inverse = torch.log1p((rule.shifts / sigma[:, None]).square())
+    found = torch.zeros(count, 2, 2, dtype=torch.float64)
+    for k in range(1, count - 1):
+        fan = (rule.shifts[k] / rule.shifts[:k]).log()
+        left = (inverse[:, k + 1] - inverse[:, k]) / (2 * (rule.shifts[k + 1] / rule.shifts[k]).log())
+        line = waves[:, k, None] + 2 * (1 - left)[:, None] * fan
+        ratio = ((waves[:, :k] - line) @ weights[:k])[left > 1e-9] / left[left > 1e-9, None]
+        low, high = ratio.amin(0), ratio.amax(0)
+        found[k] = torch.stack([(high + low) / 2, 1.02 * (high - low) / 2], -1)
+    return found
 
 
 def _basis(sigma: Tensor, shifts: Tensor) -> Tensor:
