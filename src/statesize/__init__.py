@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
+    from statesize.spectra.differentiable import differentiable_entropy
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
@@ -24,6 +25,7 @@ _HOMES = {
     "operators": ("Convolution", "Dense", "Operator", "Recurrence", "SoftmaxAttention"),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
+    "spectra.differentiable": ("differentiable_entropy",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -43,6 +45,7 @@ __all__ = [
     "StatesizeError",
     "__version__",
     "capture",
+    "differentiable_entropy",
     "energy_ess",
     "entropy_ess",
     "hankel_singular_values",

@@ -68,22 +68,21 @@ def border_maps(real: Recurrence, borders: list[int]) -> BorderMaps:
 
     def chunks(part: Tensor, trailing: int = 2) -> Tensor:
         dimension = part.ndim - trailing
-        return part.index_select(dimension, time.flatten()).unflatten(dimension, time.shape)
+        taken: Tensor = part.index_select(dimension, time.flatten())
+        return taken.reshape(*part.shape[:dimension], *time.shape, *part.shape[dimension + 1 :])
 
     shape, transition = real.batch_shape, real.transition
-    B, C = (
-        torch.where(inside, chunks(part.expand(*shape, *part.shape[-2:])), 0).to(part.dtype) for part in (real.B, real.C)
-    )
+    B, C = (torch.where(inside, chunks(part.expand(*shape, *part.shape[-2:])), 0) for part in (real.B, real.C))
     if isinstance(transition, FullTransition):
         eye = torch.eye(B.shape[-1], dtype=B.dtype, device=B.device)
         return _full(torch.where(inside[..., None], chunks(transition.full, 3), eye), B, C)
-    decay = torch.where(inside, chunks(transition.decay), 1).to(B.dtype)
+    decay = torch.where(inside, chunks(transition.decay), 1)
     prefix = decay.cumprod(-2)
     suffix = torch.cat([decay[..., 1:, :], torch.ones_like(decay[..., :1, :])], -2).flip(-2).cumprod(-2).flip(-2)
     if isinstance(transition, DiagonalTransition):
         passed = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1]))
         return BorderMaps(C * prefix, (B * suffix).mT, passed)
-    return _delta(chunks(transition.key), decay, B, C, prefix, suffix)
+    return _delta(chunks(transition.key.expand(*shape, *real.B.shape[-2:])), decay, B, C, prefix, suffix)
 
 
 def _full(A: Tensor, B: Tensor, C: Tensor) -> BorderMaps:
@@ -100,7 +99,7 @@ def _full(A: Tensor, B: Tensor, C: Tensor) -> BorderMaps:
 
 def _delta(key: Tensor, decay: Tensor, B: Tensor, C: Tensor, prefix: Tensor, suffix: Tensor) -> BorderMaps:
     # With D(s, t) the decays of the steps s + 1 … t and r_t = k_tᵀ D_t x_t what step t erases, the state is
-    #   x_{t+1} = D(−1, t) x_0 − Σ_{s≤t} D(s, t) B_s r_s,   so that   r_t + Σ_{s<t} k_tᵀ D(s, t) B_s r_s = k_tᵀ D(−1, t) x_0:
+    #   x_{t+1} = D(−1, t) x_0 − Σ_{s≤t} D(s, t) B_s r_s,   so   r_t + Σ_{s<t} k_tᵀ D(s, t) B_s r_s = k_tᵀ D(−1, t) x_0:
     # one unit triangular system a chunk (Yang et al., "Parallelizing Linear Transformers with the Delta Rule", 2024).
     # An input at s counts as r_s = −1. D(s, t) is multiplied out, since quotients of prefixes may be 0 / 0.
     width = decay.shape[-2]
@@ -108,17 +107,19 @@ def _delta(key: Tensor, decay: Tensor, B: Tensor, C: Tensor, prefix: Tensor, suf
     later = step[:, None] > step
     factors = torch.where(later[..., None], decay[..., :, None, :], 1)
     between = factors.cumprod(-3) * (step[:, None] >= step)[..., None]
-    erased = _through(key, between, B) * later
+    erased, shown = _through(key, C, between, B)
     right = torch.cat([key * prefix, torch.eye(width, dtype=B.dtype, device=B.device).expand_as(erased)], -1)
     solved: Tensor = cast("Any", torch.linalg).solve_triangular(erased, right, upper=False, unitriangular=True)
     erasing, inverse = solved[..., : B.shape[-1]], solved[..., B.shape[-1] :]
     left = (suffix * B).mT
     passed = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1])) - left @ erasing
-    return BorderMaps(C * prefix - _through(C, between, B) @ erasing, left @ inverse, passed)
+    return BorderMaps(C * prefix - shown @ erasing, left @ inverse, passed)
 
 
-def _through(rows: Tensor, between: Tensor, columns: Tensor) -> Tensor:
-    """rows_tᵀ D(s, t) columns_s for all t and s, (..., b, b)."""
+def _through(first: Tensor, second: Tensor, between: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """rows_tᵀ D(s, t) columns_s for all t and s, (..., b, b), of two sets of rows."""
     if between.shape[-1] == 1:
-        return (rows @ columns.mT) * between.squeeze(-1)
-    return torch.einsum("...tsn,...tn,...sn->...ts", between, rows, columns)
+        same = between.squeeze(-1)
+        return (first @ columns.mT) * same, (second @ columns.mT) * same
+    both = torch.stack([first, second], -2) @ (between * columns[..., None, :, :]).mT
+    return both[..., 0, :], both[..., 1, :]

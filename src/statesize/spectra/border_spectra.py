@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from statesize.operators.validation import require_finite
 from statesize.spectra.border_maps import BorderMaps
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 
@@ -31,7 +32,10 @@ def border_singular_values(maps: BorderMaps, wanted: Tensor) -> Tensor:
         wanted: Which borders k, (P,) int64, none of them 0 or c.
 
     Returns:
-        (..., P, n), descending; 0, with gradient 0, at and below the largest of 1e-10 σ_1 and the round-off.
+        (..., P, n), descending; 0, with gradient 0, at and below the larger of 1e-10 σ_1 and the round-off.
+
+    Raises:
+        InputError: T overflows.
     """
     return cast("Any", _BorderSingularValues).apply(*maps, wanted)
 
@@ -42,7 +46,9 @@ class _BorderSingularValues(torch.autograd.Function):
         reach, observe = _factors(observed, arriving, passed)
         # reach[k] belongs to border k, observe[k] to border k + 1.
         L, S = reach.index_select(-3, wanted), observe.index_select(-3, wanted - 1)
-        U, sigma, Vh = cast("Any", torch.linalg).svd(S @ L)
+        product = S @ L
+        require_finite("T", product)
+        U, sigma, Vh = cast("Any", torch.linalg).svd(product)
         noise = 8 * sigma.shape[-1] * torch.finfo(sigma.dtype).eps * frobenius_norm(S) * frobenius_norm(L)
         floor = torch.maximum(RELATIVE_FLOOR * sigma[..., 0], noise)[..., None]
         sigma = torch.where(sigma > floor, sigma, 0)
@@ -51,7 +57,9 @@ class _BorderSingularValues(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
         observed, arriving, passed, wanted, reach, observe, left, sigma, right = ctx.saved_tensors
         alive = sigma > 0
         # The whole derivative of P P̄ and the like is twice this half, which takes the 2 of 2σ away.
