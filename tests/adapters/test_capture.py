@@ -1,5 +1,6 @@
 """Capture: which modules are mixers, what is kept and restored, and what is refused."""
 
+import copy
 import gc
 import weakref
 
@@ -202,9 +203,12 @@ def test_a_selected_mixer_that_is_not_called_is_an_error(model, ids):
         capture(model, ids, ["unused"])
 
 
-def test_half_precision_is_refused(model, ids):
-    with pytest.raises(ModelError, match="bfloat16"):
-        capture(model.to(torch.bfloat16), ids)
+def test_half_precision_runs_in_single_precision(model, ids):
+    model.to(torch.bfloat16)
+    captured = [item.operator.dense() for item in capture(model, ids)]
+    expected = [item.operator.dense() for item in capture(copy.deepcopy(model).float(), ids)]
+    torch.testing.assert_close(captured, expected, rtol=0, atol=0)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
 def test_nan_weights_name_layer_head_and_position(model, ids):

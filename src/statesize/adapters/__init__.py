@@ -1,5 +1,7 @@
 """From a running model to its operators."""
 
-from statesize.adapters.capture import Captured, capture, find_mixers, select_mixers
+from statesize.adapters.capture import Capture, Captured, Mixer, capture
+from statesize.adapters.faithfulness import logits_difference
+from statesize.adapters.selection import find_mixers, select_mixers
 
-__all__ = ["Captured", "capture", "find_mixers", "select_mixers"]
+__all__ = ["Capture", "Captured", "Mixer", "capture", "find_mixers", "logits_difference", "select_mixers"]

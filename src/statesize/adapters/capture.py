@@ -1,246 +1,161 @@
-"""Capture the operators of a model whose mixers know them: any module with a method `operator(hidden)`."""
+"""Capture the operators of a model, one mixer at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from operator import index as whole_number
-from typing import Any, SupportsIndex, cast
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Self
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from statesize.errors import InputError, ModelError
-from statesize.operators import Operator
+from statesize.adapters.calls import Call, Mixer, described, record_calls, sampled
+from statesize.adapters.captured import Captured, described_by, from_method, from_observation
+from statesize.adapters.faithfulness import check_faithful, relative_difference, unfaithfulness
+from statesize.adapters.forward import Inputs, check_inputs, check_model, measuring
+from statesize.adapters.layers import skipped_layers
+from statesize.adapters.observation import Observation
+from statesize.adapters.running import running_modules
+from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some
+from statesize.adapters.sources import observing_all
+from statesize.errors import ModelError
+
+__all__ = ["Capture", "Captured", "Mixer", "capture"]
 
 
-@dataclass(frozen=True)
-class Captured:
-    """One mixer's operator at one input.
+class Capture(Iterator[Captured]):
+    """The mixers of one forward pass, measured one at a time: an iterator of Captured.
 
     Attributes:
-        name: The mixer's module name in the model; a second call in the same forward pass adds "@1", a third "@2".
-        kind: What the mixer is, such as "sa" or "gla".
-        operator: T at this input, batch shape (sequence, head) or (sequence, channel).
-        multiplicity: How many channels share one operator.
+        mixers: The chosen mixers in the order of their calls; what only a mixer's own method `operator` knows is 0.
+        skipped: Reason by module name, for layers in which nothing was seen.
     """
 
-    name: str
-    kind: str
-    operator: Operator
-    multiplicity: int
+    def __init__(self, model: nn.Module, calls: list[Call], chosen: set[str], skipped: dict[str, str]) -> None:
+        self._model = model
+        self._calls = [call for call in calls if not chosen.isdisjoint(_names(call))]
+        self._ready: list[Captured] = []
+        self._labels = _Labels()
+        self._chosen = chosen
+        labels = _Labels()
+        self.mixers = tuple(labels.of(mixer) for call in self._calls for mixer in _mixers(call) if mixer.name in chosen)
+        self.skipped = skipped
 
+    def __iter__(self) -> Self:
+        return self
 
-def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
-    """The mixers of a model by module name, in the order in which the model registers them.
+    def __next__(self) -> Captured:
+        while not self._ready:
+            if not self._calls:
+                raise StopIteration
+            call = self._calls.pop(0)
+            self._ready = self._again(call) if call.mixers else self._from_method(call)
+        # The captured value has no name here: what is yielded must hold the only reference.
+        return self._ready.pop(0)
 
-    A mixer is a module whose class has a method `operator`; one that lies inside another mixer is part of it.
+    def _from_method(self, call: Call) -> list[Captured]:
+        return [from_method(self._labels.next(call.name), call.module, call.args[0])]
 
-    Args:
-        model: Any module.
+    def _again(self, call: Call) -> list[Captured]:
+        observations: list[Observation] = []
+        wanted = {mixer.name for mixer in call.mixers}
 
-    Returns:
-        Mixers by module name; a model that is itself a mixer goes by the name of its class.
-    """
-    found: dict[str, nn.Module] = {}
-    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
-    for name, module in modules:
-        if not callable(getattr(type(module), "operator", None)):
-            continue
-        inside = "" in found or any(name.startswith(f"{outer}.") for outer in found)
-        if not inside:
-            found[name] = module
-    return {name or type(model).__name__: module for name, module in found.items()}
+        def observe(observation: Observation) -> None:
+            if len(running.frames) == 1 and observation.name in wanted:
+                observations.append(observation)
 
-
-def select_mixers(model: nn.Module, layers: int | str | Sequence[int | str] | None = None) -> dict[str, nn.Module]:
-    """The mixers of a model that a choice of layers means.
-
-    Args:
-        model: Any module.
-        layers: Mixers by index or module name, one or several; None takes all.
-
-    Returns:
-        Mixers by module name, each once, in the order in which the model registers them.
-
-    Raises:
-        ModelError: If the model has no mixer.
-        InputError: If a chosen mixer is not there, or `layers` is no choice at all.
-    """
-    mixers = find_mixers(model)
-    if not mixers:
-        raise ModelError(
-            f"{type(model).__name__} has no mixer that statesize can measure: none of its modules has a method "
-            "`operator(hidden)`. Give your layer one that returns a statesize Operator for what its forward receives."
-        )
-    if layers is None:
-        return mixers
-    names = list(mixers)
-    chosen = _listed(layers)
-    if not chosen:
-        raise InputError(f"layers is empty; give indices or names, or None for all. Mixers: {', '.join(names)}.")
-    selected: set[str] = set()
-    for layer in chosen:
-        index = _integer(layer)
-        if isinstance(layer, str) and layer in mixers:
-            selected.add(layer)
-        elif index is not None and -len(names) <= index < len(names):
-            selected.add(names[index])
-        else:
-            raise InputError(
-                f"layers has {layer!r}, but the model's {len(names)} mixers are {', '.join(names)}; "
-                f"choose by name or by index 0 … {len(names) - 1}."
+        with ExitStack() as stack:
+            stack.enter_context(measuring(self._model))
+            running = stack.enter_context(running_modules(self._model))
+            stack.enter_context(observing_all(self._model, running, observe))
+            output = sampled(call.module(*call.args, **call.kwargs))
+        if [described(observation) for observation in observations] != call.mixers:
+            raise ModelError(
+                f"Mixer {call.name}: called again with the same arguments, it took another way through its code. Its "
+                "forward depends on something outside of its arguments, so it cannot be measured by itself."
             )
-    return {name: mixers[name] for name in names if name in selected}
+        again = 0.0
+        if output is not None and call.output is not None:
+            again = relative_difference(output, call.output)
+            check_faithful(call.name, again, "its output when called again with the same arguments")
+        return [self._captured(item, again) for item in observations if item.name in self._chosen]
+
+    def _captured(self, observation: Observation, again: float) -> Captured:
+        name = self._labels.next(observation.name)
+        difference = unfaithfulness(observation)
+        check_faithful(name, difference, "the captured operator applied to its input")
+        return from_observation(name, observation, max(difference, again))
 
 
-def _listed(layers: object) -> list[object]:
-    if isinstance(layers, str):
-        return [layers]
-    try:
-        return list(cast("Iterable[object]", layers))
-    except TypeError:
-        # Whatever is no list is one choice, and refused like a wrong entry of a list where it is not an integer.
-        return [layers]
-
-
-def _integer(value: object) -> int | None:
-    try:
-        return None if isinstance(value, bool) else whole_number(cast("SupportsIndex", value))
-    except TypeError:
-        return None
-
-
-def capture(
-    model: nn.Module, input_ids: Tensor, layers: int | str | Sequence[int | str] | None = None
-) -> Iterator[Captured]:
+def capture(model: nn.Module, input_ids: Inputs, layers: Layers = None, *, short_convolutions: bool = False) -> Capture:
     """Run a model once and yield the operator of each of its mixers, one at a time.
 
-    The forward pass runs at once, in eval mode and without gradients; it keeps what entered each mixer. An operator
-    is built when the iterator reaches it, so only one is alive at a time unless the caller keeps them. The model's
-    training mode and hooks are as before when this returns or raises. Its weights must not change while the
-    iterator is in use. Raises InputError where `layers` selects a mixer that is not there, and ModelError where the
-    model has no mixer or weights of fewer than 32 bits.
+    The forward pass runs at once, in eval mode, without gradients or cache, in float32 at least; it keeps what entered
+    each mixer. When the iterator reaches a mixer, that module alone is called again with the same arguments and its
+    operator taken, so only one is alive at a time unless the caller keeps them. Between the steps, and when a call
+    returns or raises, the model is as before: mode, hooks, weights, dtype, implementations and random state. Its
+    weights must not change while the iterator is in use, and hooks of one's own on its modules see those calls too.
+
+    Mixers are modules with a method `operator(hidden) -> Operator`, where `hidden` is the first argument of their
+    forward, and the kernels of transformers that `statesize models` lists. Raises InputError for padding, a cache, a
+    text of less than 2 tokens, and where `layers` selects a mixer that is not there.
 
     Args:
-        model: A model of which some modules have a method `operator(hidden) -> Operator`, where `hidden` is the
-            first argument of their forward.
-        input_ids: What the model's forward takes, such as token ids (S, L); moved to the model's device.
+        model: Any causal model.
+        input_ids: What the model's forward takes, such as token ids (S, L), or a mapping such as a tokenizer returns;
+            moved to the model's device.
         layers: Mixers to capture, by index or module name, one or several; None takes all.
+        short_convolutions: Whether the short convolutions inside other mixers are captured as mixers of their own.
 
     Returns:
         An iterator of Captured, in the order in which the model calls its mixers.
 
     Raises:
-        ModelError: If a selected mixer is not called.
+        ModelError: If the model has no known mixer, a selected one is not called, its weights are quantised or not
+            there, or it is no causal language model. While iterating: if T u is not what the model passed on.
     """
-    mixers = select_mixers(model, layers)
-    _check_precision(model)
-    calls = _record_inputs(model, mixers, input_ids)
-    called = {name for name, _ in calls}
-    missing = [name for name in mixers if name not in called]
-    if missing and (layers is not None or not called):
+    check_model(model)
+    check_inputs(model, input_ids)
+    own = find_mixers(model)
+    recording = record_calls(model, input_ids, own, short_convolutions=short_convolutions)
+    observed = list(dict.fromkeys(name for call in recording.calls for name in _names(call)))
+    names = list(own) + [name for name in observed if name not in own]
+    require_some(model, names)
+    chosen = chosen_names(names, layers)
+    missing = [name for name in chosen if name not in observed]
+    if missing and (layers is not None or not observed):
         raise ModelError(
             f"The forward pass of {type(model).__name__} never called {', '.join(missing)}: there is nothing to "
             "measure. Choose other layers, or call the model in a way that uses them."
         )
-    return _operators(mixers, calls)
+    skipped = dict.fromkeys(missing, "the forward pass does not call it")
+    skipped |= {
+        name: reason
+        for name, reason in skipped_layers(model, recording.called, observed).items()
+        if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
+    }
+    return Capture(model, recording.calls, set(chosen), skipped)
 
 
-def _check_precision(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and torch.finfo(parameter.dtype).bits < 32:
-            raise ModelError(
-                f"Parameter {name} is {str(parameter.dtype).removeprefix('torch.')}: the rounding of fewer than 32 "
-                "bits shows up as state that is not there. Call model.float() first."
-            )
+def _names(call: Call) -> list[str]:
+    return [mixer.name for mixer in call.mixers] or [call.name]
 
 
-def _record_inputs(model: nn.Module, mixers: dict[str, nn.Module], input_ids: Tensor) -> list[tuple[str, Tensor]]:
-    calls: list[tuple[str, Tensor]] = []
-
-    def recorder(name: str) -> Callable[..., None]:
-        def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            hidden: object = args[0] if args else next(iter(kwargs.values()), None)
-            if not isinstance(hidden, Tensor):
-                raise ModelError(
-                    f"Mixer {name} was called with {type(hidden).__name__} as its first argument, "
-                    "but a tensor of hidden states is expected there."
-                )
-            # A copy, because a block may add to its hidden states in place.
-            calls.append((name, hidden.detach().clone()))
-
-        return record
-
-    with ExitStack() as stack, _evaluating(model), torch.no_grad():
-        for name, mixer in mixers.items():
-            stack.callback(mixer.register_forward_pre_hook(recorder(name), with_kwargs=True).remove)
-        model(input_ids.to(_device(model)))
-    return calls
+def _mixers(call: Call) -> list[Mixer]:
+    kind, multiplicity = described_by(call.module)
+    return call.mixers or [Mixer(call.name, kind, 0, multiplicity, None, 0)]
 
 
-def _device(model: nn.Module) -> torch.device:
-    tensor = next(model.parameters(), None)
-    if tensor is None:
-        tensor = next(model.buffers(), None)
-    return torch.device("cpu") if tensor is None else tensor.device
+class _Labels:
+    """Names of mixers, with a number from their second call on."""
 
+    def __init__(self) -> None:
+        self.times: dict[str, int] = {}
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Generator[None]:
-    # One flag a module: model.train(True) would also switch on parts that were frozen in eval mode.
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    def next(self, name: str) -> str:
+        count = self.times[name] = self.times.get(name, -1) + 1
+        return f"{name}@{count}" if count else name
 
-
-def _operators(mixers: dict[str, nn.Module], calls: list[tuple[str, Tensor]]) -> Iterator[Captured]:
-    times: dict[str, int] = {}
-    while calls:
-        name, hidden = calls.pop(0)
-        count = times[name] = times.get(name, -1) + 1
-        label = f"{name}@{count}" if count else name
-        # The operator has no name here: the yielded value must hold the only reference.
-        yield _captured(label, mixers[name], hidden)
-
-
-def _captured(name: str, mixer: nn.Module, hidden: Tensor) -> Captured:
-    try:
-        with _evaluating(mixer), torch.no_grad():
-            operator = cast("Callable[[Tensor], object]", mixer.operator)(hidden)
-    except InputError as error:
-        raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error
-    if not isinstance(operator, Operator):
-        raise ModelError(
-            f"Mixer {name}: operator(hidden) returned {type(operator).__name__}, not a statesize Operator."
-        )
-    if len(operator.batch_shape) != 2 or operator.batch_shape[0] != hidden.shape[0]:
-        raise ModelError(
-            f"Mixer {name}: operator(hidden) has batch shape {tuple(operator.batch_shape)}, but (sequence, head) "
-            f"with {hidden.shape[0]} sequences is expected."
-        )
-    if hidden.ndim < 2 or operator.length != hidden.shape[1]:
-        raise ModelError(
-            f"Mixer {name}: operator(hidden) has length {operator.length}, but its forward received hidden states of "
-            f"shape {tuple(hidden.shape)}; (sequence, {operator.length}, …) is expected for it."
-        )
-    _check_finite(name, operator)
-    kind = str(getattr(mixer, "kind", type(mixer).__name__))
-    return Captured(name, kind, operator, int(getattr(mixer, "multiplicity", 1)))
-
-
-def _check_finite(name: str, operator: Operator) -> None:
-    for tensor in vars(operator).values():
-        if not isinstance(tensor, Tensor) or tensor.ndim < 3 or bool(torch.isfinite(tensor).all()):
-            continue
-        bad = ~torch.isfinite(tensor)
-        sequence, head, position = (int(index) for index in bad.nonzero()[0, :3])
-        raise InputError(
-            f"Mixer {name}, sequence {sequence}, head {head}: the operator has NaN or infinity, first at position "
-            f"{position}. Check the model's weights and inputs for values that are not finite."
+    def of(self, mixer: Mixer) -> Mixer:
+        return Mixer(
+            self.next(mixer.name), mixer.kind, mixer.units, mixer.multiplicity, mixer.state_size, mixer.state_bytes
         )

@@ -7,13 +7,32 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from torch import nn
 
+from statesize.adapters import (
+    attention,
+    inner_convolutions,
+    lightning,
+    mlstm,
+    rg_lru,
+    scans,
+    short_convolution,
+    softmax_tap,
+)
 from statesize.adapters.observation import Record
 from statesize.adapters.running import Running
 
 Source = Callable[[nn.Module, Running, Record], AbstractContextManager[None]]
 
 # One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
-SOURCES: tuple[Source, ...] = ()
+SOURCES: tuple[Source, ...] = (
+    attention.observing,
+    softmax_tap.observing,
+    scans.observing,
+    inner_convolutions.observing,
+    short_convolution.observing,
+    rg_lru.observing,
+    mlstm.observing,
+    lightning.observing,
+)
 
 
 @contextmanager

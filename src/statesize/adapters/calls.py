@@ -1,0 +1,208 @@
+"""The first pass: which modules mixed, and what they were called with."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.forward import Inputs, measuring, run_model
+from statesize.adapters.observation import Observation
+from statesize.adapters.running import Frame, Running, running_modules
+from statesize.adapters.sources import observing_all
+from statesize.errors import ModelError
+
+SAMPLE = 4096
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """What is known of a mixer before it is measured.
+
+    Attributes:
+        name: Its module name; a second call in the same forward pass adds "@1", a third "@2".
+        kind: What it is, such as "attention" or "mamba2".
+        units: Number of heads or channels that have a T of their own.
+        multiplicity: How many channels share one T.
+        state_size: Theoretical state-size once it has filled, or None where it is a cache that grows.
+        state_bytes: Bytes that the model's own cache holds for it at the end of one sequence.
+    """
+
+    name: str
+    kind: str
+    units: int
+    multiplicity: int
+    state_size: int | None
+    state_bytes: int
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a module that mixes.
+
+    Attributes:
+        name: Module name.
+        module: The module.
+        args: Copies of its positional arguments.
+        kwargs: Copies of its keyword arguments.
+        mixers: What was observed in it, in this order; empty for a module with a method `operator`.
+        output: A sample of its output, or None for a module with a method `operator`.
+    """
+
+    name: str
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    mixers: list[Mixer] = field(default_factory=list[Mixer])
+    output: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A forward pass.
+
+    Attributes:
+        calls: Calls of mixers, in the order of the pass.
+        called: Names of all modules that ran.
+    """
+
+    calls: list[Call]
+    called: set[str]
+
+
+def record_calls(
+    model: nn.Module, inputs: Inputs, own: Mapping[str, nn.Module], *, short_convolutions: bool
+) -> Recording:
+    """Run a model once and keep what each of its mixers was called with.
+
+    Args:
+        model: Any module.
+        inputs: What its forward takes.
+        own: Mixers with a method `operator`, by name; what is observed inside of one is part of it.
+        short_convolutions: Whether the short convolutions inside other mixers are kept too.
+
+    Returns:
+        The calls of mixers.
+    """
+    recorder = _Recorder(own, short_convolutions)
+    with ExitStack() as stack:
+        stack.enter_context(measuring(model))
+        recorder.running = stack.enter_context(running_modules(model, recorder.leave))
+        for name, mixer in own.items():
+            hook = mixer.register_forward_pre_hook(recorder.entering(name), with_kwargs=True)
+            stack.callback(hook.remove)
+        stack.enter_context(observing_all(model, recorder.running, recorder.observe))
+        run_model(model, inputs)
+    return Recording(recorder.calls, recorder.called)
+
+
+class _Recorder:
+    def __init__(self, own: Mapping[str, nn.Module], short_convolutions: bool) -> None:
+        self.own = set(own.values())
+        self.short_convolutions = short_convolutions
+        self.calls: list[Call] = []
+        self.called: set[str] = set()
+        self.running = Running()
+        self.open: dict[Frame, Call] = {}
+        self.copies = _Copies()
+
+    def entering(self, name: str) -> Callable[..., None]:
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden: object = args[0] if args else next(iter(kwargs.values()), None)
+            if not isinstance(hidden, Tensor):
+                raise ModelError(
+                    f"Mixer {name} was called with {type(hidden).__name__} as its first argument, "
+                    "but a tensor of hidden states is expected there."
+                )
+            # A copy, because a block may add to its hidden states in place.
+            self.calls.append(Call(name, module, (hidden.detach().clone(),), {}))
+
+        return enter
+
+    def observe(self, observation: Observation) -> None:
+        if observation.inner and not self.short_convolutions:
+            return
+        if any(frame.module in self.own for frame in self.running.frames):
+            return
+        frame = self.running.frame
+        call = self.open.get(frame)
+        if call is None:
+            args, kwargs = self.copies.of(frame.args), self.copies.of(frame.kwargs)
+            call = self.open[frame] = Call(frame.name, frame.module, args, kwargs)
+            self.calls.append(call)
+        call.mixers.append(described(observation))
+
+    def leave(self, frame: Frame, output: object) -> None:
+        self.called.add(frame.name)
+        call = self.open.pop(frame, None)
+        if call is not None:
+            call.output = sampled(output)
+
+
+def described(observation: Observation) -> Mixer:
+    """What an Observation says of its mixer.
+
+    Args:
+        observation: One call of a kernel.
+
+    Returns:
+        The same without its tensors.
+    """
+    return Mixer(
+        observation.name,
+        observation.kind,
+        observation.batch_shape[1],
+        observation.multiplicity,
+        observation.state_size,
+        observation.state_bytes,
+    )
+
+
+def sampled(output: object) -> Tensor | None:
+    """Some numbers of a module's output, the same ones each time.
+
+    Args:
+        output: What a module returned.
+
+    Returns:
+        At most 4096 numbers of its first tensor, on the CPU, or None without one.
+    """
+    if isinstance(output, tuple | list) and output:
+        return sampled(cast("Any", output)[0])
+    if not isinstance(output, Tensor):
+        return None
+    numbers = output.detach().flatten()
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(max(len(numbers), 1), (min(SAMPLE, len(numbers)),), generator=generator)
+    return numbers[chosen.to(numbers.device)].cpu()
+
+
+class _Copies:
+    """Copies of arguments; a tensor that several layers are given, such as a mask, is copied once."""
+
+    def __init__(self) -> None:
+        self.made: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._of_tensor(value)
+        if isinstance(value, dict):
+            return {key: self.of(part) for key, part in cast("dict[Any, Any]", value).items()}
+        if type(value) in (tuple, list):
+            return type(value)(self.of(part) for part in value)
+        return value
+
+    def _of_tensor(self, tensor: Tensor) -> Tensor:
+        # Tensors of inference mode do not count their changes.
+        version = -1 if tensor.is_inference() else tensor._version
+        known = self.made.get(id(tensor))
+        if known is not None and known[0]() is tensor and known[1] == version >= 0:
+            return known[2]
+        copy = tensor.detach().clone()
+        self.made[id(tensor)] = (weakref.ref(tensor), version, copy)
+        return copy

@@ -1,0 +1,148 @@
+"""What capture yields: one mixer's operator at one input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.forward import evaluating
+from statesize.adapters.observation import Observation, Units
+from statesize.adapters.precision import in_single_precision, stored_element_size
+from statesize.errors import InputError, ModelError
+from statesize.operators import Operator
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """One mixer's operator at one input.
+
+    Attributes:
+        name: The mixer's module name in the model; a second call in the same forward pass adds "@1", a third "@2".
+        kind: What the mixer is, such as "attention" or "gla".
+        multiplicity: How many channels share one operator.
+        units: Number of heads or channels, each with a T of its own.
+        units_operator: Builds T for chosen units only, batch shape (sequence, chosen units).
+        state_bytes: Bytes that the model's own cache holds for this mixer at the end of one sequence.
+        faithfulness: The largest difference between T u and what the model itself passed on, on a sample of units,
+            relative to the largest value; None where the mixer's own method `operator` was asked.
+    """
+
+    name: str
+    kind: str
+    multiplicity: int
+    units: int
+    units_operator: Callable[[Units], Operator]
+    state_bytes: int
+    faithfulness: float | None
+
+    @property
+    def operator(self) -> Operator:
+        """T of all units at this input, batch shape (sequence, head) or (sequence, channel), built when asked for."""
+        return self.units_operator(slice(None))
+
+
+def from_observation(name: str, observation: Observation, faithfulness: float) -> Captured:
+    """What a kernel's Observation captures.
+
+    Args:
+        name: What the mixer is called.
+        observation: One call of the kernel.
+        faithfulness: The largest relative difference that was found.
+
+    Returns:
+        The Captured; its operators are built when they are asked for, and their errors name the mixer.
+    """
+
+    def units_operator(units: Units) -> Operator:
+        try:
+            return observation.operator(units)
+        except InputError as error:
+            raise InputError(f"Mixer {name} (indices are sequence, chosen unit, position, …): {error}") from error
+
+    return Captured(
+        name,
+        observation.kind,
+        observation.multiplicity,
+        observation.batch_shape[1],
+        units_operator,
+        observation.state_bytes,
+        faithfulness,
+    )
+
+
+def from_method(name: str, mixer: nn.Module, hidden: Tensor) -> Captured:
+    """What a mixer's own method `operator` captures.
+
+    Args:
+        name: What the mixer is called.
+        mixer: A module with a method `operator`.
+        hidden: What its forward received first, (S, L, …).
+
+    Returns:
+        The Captured; its operator is built already.
+
+    Raises:
+        InputError: The operator is not finite, or refuses what it is made of.
+        ModelError: It is no operator, or one of another shape than the input's.
+    """
+    try:
+        with evaluating(mixer), in_single_precision(mixer), torch.no_grad():
+            operator: object = mixer.operator(hidden)  # pyright: ignore[reportCallIssue]
+    except InputError as error:
+        raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error
+    if not isinstance(operator, Operator):
+        raise ModelError(
+            f"Mixer {name}: operator(hidden) returned {type(operator).__name__}, not a statesize Operator."
+        )
+    if len(operator.batch_shape) != 2 or operator.batch_shape[0] != hidden.shape[0]:
+        raise ModelError(
+            f"Mixer {name}: operator(hidden) has batch shape {tuple(operator.batch_shape)}, but (sequence, head) "
+            f"with {hidden.shape[0]} sequences is expected."
+        )
+    if hidden.ndim < 2 or operator.length != hidden.shape[1]:
+        raise ModelError(
+            f"Mixer {name}: operator(hidden) has length {operator.length}, but its forward received hidden states of "
+            f"shape {tuple(hidden.shape)}; (sequence, {operator.length}, …) is expected for it."
+        )
+    _check_finite(name, operator)
+    kind, multiplicity = described_by(mixer)
+    heads = operator.batch_shape[1]
+    numbers = int(operator.state_size()[-1]) * heads * multiplicity
+    return Captured(
+        name, kind, multiplicity, heads, _selecting(operator), numbers * stored_element_size(mixer), faithfulness=None
+    )
+
+
+def described_by(mixer: nn.Module) -> tuple[str, int]:
+    """What a mixer with a method `operator` says of itself.
+
+    Args:
+        mixer: The module.
+
+    Returns:
+        Its attributes `kind` and `multiplicity`; the name of its class and 1 without them.
+    """
+    return str(getattr(mixer, "kind", type(mixer).__name__)), int(getattr(mixer, "multiplicity", 1))
+
+
+def _selecting(operator: Operator) -> Callable[[Units], Operator]:
+    def units_operator(units: Units) -> Operator:
+        whole = isinstance(units, slice) and units == slice(None)
+        return operator if whole else operator[:, units]
+
+    return units_operator
+
+
+def _check_finite(name: str, operator: Operator) -> None:
+    for tensor in vars(operator).values():
+        if not isinstance(tensor, Tensor) or tensor.ndim < 3 or bool(torch.isfinite(tensor).all()):
+            continue
+        bad = ~torch.isfinite(tensor)
+        sequence, head, position = (int(index) for index in bad.nonzero()[0, :3])
+        raise InputError(
+            f"Mixer {name}, sequence {sequence}, head {head}: the operator has NaN or infinity, first at position "
+            f"{position}. Check the model's weights and inputs for values that are not finite."
+        )

@@ -1,0 +1,195 @@
+"""How a model is run to be measured, and what it is given."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.precision import single_precision
+from statesize.adapters.pretrained import configurations, pretrained_models
+from statesize.errors import InputError, ModelError
+
+Inputs = Tensor | Mapping[str, Any]
+UNPADDED = "give texts of different length one after another, without it."
+EXPERTS = "_experts_implementation_internal"
+
+
+@contextmanager
+def measuring(model: nn.Module) -> Generator[None]:
+    """Hold a model as it is measured: eval mode, no gradients, float32 at least, experts one after another.
+
+    Modes, weights, configurations and random state are as before when this closes.
+
+    Args:
+        model: Any module.
+
+    Yields:
+        Nothing.
+    """
+    device = device_of(model)
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(evaluating(model))
+        stack.enter_context(_plain_experts(model))
+        stack.enter_context(single_precision(model))
+        yield
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[None]:
+    """Hold a module in eval mode.
+
+    Args:
+        model: Any module.
+
+    Yields:
+        Nothing.
+    """
+    # One flag a module: model.train(True) would also switch on parts that were frozen in eval mode.
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _plain_experts(model: nn.Module) -> Generator[None]:
+    configs = configurations(model, lambda part: part._can_set_experts_implementation())
+    implementations = [(config, getattr(config, EXPERTS, None)) for config in configs]
+    try:
+        for config, _ in implementations:
+            setattr(config, EXPERTS, "eager")
+        yield
+    finally:
+        for config, implementation in implementations:
+            setattr(config, EXPERTS, implementation)
+
+
+def run_model(model: nn.Module, inputs: Inputs, *, all_logits: bool = False) -> Any:
+    """One forward pass without a cache.
+
+    Args:
+        model: Any module.
+        inputs: Token ids (S, L), or a mapping such as a tokenizer returns; moved to the model's device.
+        all_logits: Whether the logits of every position are wanted; else of the last only, where the model can.
+
+    Returns:
+        What the model returns.
+    """
+    device = device_of(model)
+    options: dict[str, Any] = {}
+    if _accepts(model, "use_cache"):
+        options["use_cache"] = False
+    if not all_logits and "logits_to_keep" in inspect.signature(model.forward).parameters:
+        options["logits_to_keep"] = 1
+    if isinstance(inputs, Mapping):
+        given = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+        return model(**given | options)
+    return model(inputs.to(device), **options)
+
+
+def _accepts(model: nn.Module, name: str) -> bool:
+    parameters = inspect.signature(model.forward).parameters
+    if name in parameters:
+        return True
+    # A wrapper, as of an adapter library, hands what it does not know to the transformers model inside.
+    wrapped = pretrained_models(model)
+    anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return anything and bool(wrapped) and wrapped[0] is not model
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device on which a model takes its input.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        That of its first parameter or buffer, or the CPU.
+    """
+    tensor = next(model.parameters(), None)
+    if tensor is None:
+        tensor = next(model.buffers(), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse what cannot be run or would not be the model's own numbers.
+
+    Args:
+        model: Any module.
+
+    Raises:
+        ModelError: An encoder–decoder, a model on the meta device, or quantised weights.
+    """
+    for part in pretrained_models(model):
+        if part.config.is_encoder_decoder:
+            raise ModelError(
+                f"{type(part).__name__} is an encoder–decoder model; statesize measures causal language models. Load a "
+                "decoder, such as one of AutoModelForCausalLM."
+            )
+        if getattr(part, "hf_quantizer", None) is not None or getattr(part, "is_quantized", False):
+            raise ModelError(
+                f"{type(part).__name__} has quantised weights, whose rounding shows up as state that is not there. "
+                "Load it without quantization_config."
+            )
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ModelError(
+                f"Parameter {name} is on the meta device, so the model has no weights; load them with from_pretrained "
+                "or move the model with to_empty() and fill it."
+            )
+        if parameter.element_size() < 2:
+            raise ModelError(
+                f"Parameter {name} is {str(parameter.dtype).removeprefix('torch.')}: quantised weights cannot be "
+                "measured. Load the model in bfloat16 or float32."
+            )
+
+
+def check_inputs(model: nn.Module, inputs: object) -> None:
+    """Refuse what is no whole text of one length.
+
+    Args:
+        model: The model that will be given it.
+        inputs: Token ids, or a mapping such as a tokenizer returns.
+
+    Raises:
+        InputError: Less than two tokens, padding, or a cache of earlier text.
+    """
+    if not isinstance(inputs, Mapping):
+        ids: object = inputs
+    else:
+        cache = [name for name in ("past_key_values", "cache_params", "state") if inputs.get(name) is not None]
+        if cache:
+            raise InputError(f"{cache[0]} was given; statesize measures a whole text at once, so leave the cache out.")
+        mask = inputs.get("attention_mask")
+        if isinstance(mask, Tensor) and not bool(mask.all()):
+            raise InputError(f"attention_mask marks padding; {UNPADDED}")
+        ids = inputs.get("input_ids", inputs.get("inputs_embeds"))
+    if not isinstance(ids, Tensor) or ids.ndim < 2:
+        what = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
+        raise InputError(f"input_ids must be a tensor of shape (sequences, positions), got {what}.")
+    if ids.shape[1] < 2:
+        raise InputError(f"The text has {ids.shape[1]} tokens; at least 2 are needed, for a past and a future.")
+    _check_padding(model, ids)
+
+
+def _check_padding(model: nn.Module, ids: Tensor) -> None:
+    for part in pretrained_models(model)[:1]:
+        pad = getattr(part.config.get_text_config(), "pad_token_id", None)
+        if pad is None or ids.ndim != 2 or ids.is_floating_point():
+            continue
+        # A single one may be a mark at a text's border, which many models write with the token for padding.
+        padded = (ids == pad)[:, [0, 1, -2, -1]]
+        if bool((padded[:, :2].all(1) | padded[:, 2:].all(1)).any()):
+            raise InputError(f"input_ids begin or end with several padding tokens (id {pad}); {UNPADDED}")

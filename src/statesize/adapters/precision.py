@@ -1,0 +1,137 @@
+"""Weights of half precision stay as they are: each part is in float32 while it runs, and only then."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.layers import layer_lists
+
+_STORED = "_statesize_stored"
+Swap = tuple[dict[str, Tensor | None], str, Tensor]
+
+
+@contextmanager
+def single_precision(model: nn.Module) -> Generator[None]:
+    """Run every part of a model in float32 at least, one layer at a time in memory.
+
+    When a module of fewer than 32 bits is called, float32 copies take the place of the weights and buffers of it and
+    its parts, and the originals come back, the same objects, when it returns. A module that holds a list of layers
+    only has its own weights copied. Embeddings are looked up as they are, and what was found is converted.
+
+    Args:
+        model: Any module; a call of one of its parts alone is in float32 too.
+
+    Yields:
+        Nothing.
+    """
+    if not any(_is_low(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        yield
+        return
+    holders = _holders_of_layers(model)
+    frames: list[tuple[nn.Module, list[Swap]]] = []
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        frames.append((module, swaps := []))
+        _to_single([module] if module in holders else module.modules(), swaps)
+        return _single(args), _single(kwargs)
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> Any:
+        while frames:
+            left, swaps = frames.pop()
+            _restore(swaps)
+            if left is module:
+                break
+        return _single(output)
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            stack.callback(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+        try:
+            yield
+        finally:
+            while frames:
+                _restore(frames.pop()[1])
+
+
+@contextmanager
+def in_single_precision(module: nn.Module) -> Generator[None]:
+    """Hold a module and its parts in float32 at least, for code that uses its weights without calling it.
+
+    Args:
+        module: Any module.
+
+    Yields:
+        Nothing.
+    """
+    swaps: list[Swap] = []
+    try:
+        _to_single(module.modules(), swaps)
+        yield
+    finally:
+        _restore(swaps)
+
+
+def stored_element_size(module: nn.Module) -> int:
+    """Bytes of one number of a module's weights as the model holds them, whatever they are while it runs.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        Bytes; those of float32 where it has no weights.
+    """
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            return cast("Tensor", getattr(parameter, _STORED, parameter)).element_size()
+    return torch.float32.itemsize
+
+
+def _holders_of_layers(model: nn.Module) -> set[nn.Module]:
+    names = {""}
+    for name in layer_lists(model):
+        parts = name.split(".")
+        names |= {".".join(parts[: count + 1]) for count in range(len(parts))}
+    # A model without a list of layers is one layer.
+    return {model.get_submodule(name) for name in names} if len(names) > 1 else set()
+
+
+def _to_single(modules: Iterable[nn.Module], swaps: list[Swap]) -> None:
+    for module in modules:
+        if type(module) is nn.Embedding:
+            continue
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in cast("dict[str, Tensor | None]", tensors).items():
+                if tensor is None or not _is_low(tensor):
+                    continue
+                single = tensor.detach().float()
+                if isinstance(tensor, nn.Parameter):
+                    single = nn.Parameter(single, requires_grad=False)
+                setattr(single, _STORED, tensor)
+                swaps.append((tensors, name, tensor))
+                tensors[name] = single
+
+
+def _restore(swaps: list[Swap]) -> None:
+    while swaps:
+        tensors, name, original = swaps.pop()
+        tensors[name] = original
+
+
+def _is_low(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 32
+
+
+def _single(value: object) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if _is_low(value) else value
+    if type(value) in (tuple, list):
+        return type(value)(_single(part) for part in cast("Iterable[object]", value))
+    if type(value) is dict:
+        return {key: _single(part) for key, part in cast("dict[Any, object]", value).items()}
+    return value

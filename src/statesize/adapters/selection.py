@@ -1,0 +1,116 @@
+"""Which mixers a model has by their method `operator`, and which ones a choice of layers means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
+
+from torch import nn
+
+from statesize.adapters.layers import HOW_TO_SUPPLY
+from statesize.errors import InputError, ModelError
+from statesize.operators.validation import whole_number
+
+Layers = int | str | Sequence[int | str] | None
+
+
+def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
+    """The mixers of a model that bring a method `operator`, by module name, in the order of their registration.
+
+    One that lies inside another is part of it. Mixers of transformers have no such method: a forward pass shows them.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        Mixers by module name; a model that is itself a mixer goes by the name of its class.
+    """
+    found: dict[str, nn.Module] = {}
+    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+    for name, module in modules:
+        if not callable(getattr(type(module), "operator", None)):
+            continue
+        inside = "" in found or any(name.startswith(f"{outer}.") for outer in found)
+        if not inside:
+            found[name] = module
+    return {name or type(model).__name__: module for name, module in found.items()}
+
+
+def select_mixers(model: nn.Module, layers: Layers = None) -> dict[str, nn.Module]:
+    """The mixers with a method `operator` that a choice of layers means.
+
+    Args:
+        model: Any module.
+        layers: Mixers by index or module name, one or several; None takes all.
+
+    Returns:
+        Mixers by module name, each once, in the order in which the model registers them.
+
+    Raises:
+        ModelError: If the model has no such mixer.
+    """
+    mixers = find_mixers(model)
+    if not mixers:
+        raise ModelError(f"{type(model).__name__}: none of its modules has a method `operator(hidden)`.")
+    return {name: mixers[name] for name in chosen_names(list(mixers), layers)}
+
+
+def chosen_names(names: Sequence[str], layers: Layers) -> list[str]:
+    """The names that a choice of layers means.
+
+    Args:
+        names: What there is to choose from.
+        layers: Mixers by index or module name, one or several; None takes all.
+
+    Returns:
+        The chosen names, each once, in the order of `names`.
+
+    Raises:
+        InputError: If a chosen mixer is not there, or `layers` is no choice at all.
+    """
+    if layers is None:
+        return list(names)
+    chosen = _listed(layers)
+    if not chosen:
+        raise InputError(f"layers is empty; give indices or names, or None for all. Mixers: {', '.join(names)}.")
+    selected: set[str] = set()
+    for layer in chosen:
+        index = whole_number(layer)
+        if isinstance(layer, str) and layer in names:
+            selected.add(layer)
+        elif index is not None and -len(names) <= index < len(names):
+            selected.add(names[index])
+        else:
+            raise InputError(
+                f"layers has {layer!r}, but the model's {len(names)} mixers are {', '.join(names)}; "
+                f"choose by name or by index 0 … {len(names) - 1}."
+            )
+    return [name for name in names if name in selected]
+
+
+def require_some(model: nn.Module, names: Sequence[str]) -> None:
+    """Refuse a model in which nothing can be measured.
+
+    Args:
+        model: The model.
+        names: Its mixers.
+
+    Raises:
+        ModelError: There are none.
+    """
+    if not names:
+        raise ModelError(
+            f"{type(model).__name__} has no mixer that statesize knows: none of its modules has a method "
+            f"`operator(hidden)`, and no known kernel ran; {HOW_TO_SUPPLY} for what its forward receives. "
+            "`statesize models` lists what is known."
+        )
+
+
+def _listed(layers: object) -> list[object]:
+    if isinstance(layers, str):
+        return [layers]
+    try:
+        return list(cast("Iterable[object]", layers))
+    except TypeError:
+        # Whatever is no list is one choice, and refused like a wrong entry of a list where it is not an integer.
+        return [layers]
