@@ -77,6 +77,11 @@ def pure_torch(function: Callable[..., Any]) -> Callable[..., Any]:
     return inspect.unwrap(function)
 
 
+def first(result: Any) -> Tensor:
+    """The tensor that a kernel mixed: what it returned, or the first of several things."""
+    return cast("Tensor", result[0] if isinstance(result, tuple) else result)
+
+
 @contextmanager
 def replaced(file: ModuleType, name: str, replacement: Callable[..., Any]) -> Generator[None]:
     """Let a name of a source file mean something else while this is open.
@@ -111,11 +116,10 @@ def observed(function: Callable[..., Any], called: Callable[[Mapping[str, Any], 
     signature = inspect.signature(body)
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        result = body(*args, **kwargs)
+        result: Any = body(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        output = cast("Tensor", result[0] if isinstance(result, tuple) else result)
-        called({**bound.arguments, **bound.arguments.get("kwargs", {})}, output)
+        called({**bound.arguments, **bound.arguments.get("kwargs", {})}, first(result))
         return result
 
     # A second observer must find the arguments, but not pass over this one by unwrapping it.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from statesize.adapters.kernel_functions import first
 from statesize.adapters.observation import Observation, Record, Units, unchanged
 from statesize.adapters.parts import MixerCall, observing_parts
 from statesize.adapters.running import Running
@@ -68,7 +69,7 @@ def mlstm(call: MixerCall) -> Observation:
         batch_shape=(sequences, heads),
         operator=operator,
         values=values,
-        mixed=part.output[0] if isinstance(part.output, tuple) else part.output,
+        mixed=first(part.output),
         passed_on=unchanged,
         multiplicity=channels,
         state_size=states,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -67,7 +67,8 @@ def observing_parts(
         Nothing.
     """
     with ExitStack() as hooks:
-        for name, module in model.named_modules():
+        modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+        for name, module in modules:
             if is_a(module, classes):
                 call = MixerCall(name or type(model).__name__, module)
                 for part in parts:
@@ -89,7 +90,7 @@ def _keeping(call: MixerCall, part: str) -> Callable[..., None]:
 def _recording(call: MixerCall, parse: Parse, record: Record) -> Callable[..., None]:
     def returned(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         try:
-            record(parse(MixerCall(call.name, cast("nn.Module", module), dict(call.parts))))
+            record(parse(MixerCall(call.name, module, dict(call.parts))))
         finally:
             call.parts.clear()
 

@@ -1,0 +1,61 @@
+"""T from the model's own code: what it makes of an impulse at each position, with everything else as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from statesize.adapters.kernel_functions import observed, pure_torch, replaced, source_files
+from statesize.adapters.scans import KERNELS
+from torch import Tensor, nn
+
+Arguments = dict[str, Any]
+
+
+@contextmanager
+def kernel_arguments(model: nn.Module) -> Iterator[list[tuple[Any, Arguments]]]:
+    """The calls of a model's kernels while this is open: the pure-torch function and its arguments by name."""
+    calls: list[tuple[Any, Arguments]] = []
+    with ExitStack() as stack:
+        for file in source_files(model):
+            for name in KERNELS.keys() & vars(file).keys():
+                body = pure_torch(vars(file)[name])
+                keep = observed(body, lambda arguments, _, body=body: calls.append((body, dict(arguments))))
+                stack.enter_context(replaced(file, name, keep))
+        yield calls
+
+
+def impulse_responses(function: Any, arguments: Arguments) -> Tensor:
+    """T of every unit, (S, units, L, L), by calling the kernel again with unit impulses as its values."""
+    arguments = {name: value for name, value in arguments.items() if name != "kwargs"}
+    name = next(name for name in ("hidden_states", "value") if name in arguments)
+    values = arguments[name]
+    if values.ndim == 3:
+        return _one_channel_each(function, arguments, name)
+    sequences, length, heads, _ = values.shape
+    impulses = torch.eye(length, dtype=values.dtype)[:, None].expand(sequences, length, heads, length)
+    return _first(function(**{**arguments, name: impulses.contiguous()})).transpose(1, 2)
+
+
+def _one_channel_each(function: Any, arguments: Arguments, name: str) -> Tensor:
+    # No dimension of the values is free, so that every impulse is a sequence of its own.
+    values = arguments[name]
+    position = 2 if name == "hidden_states" else 1
+    length, found = values.shape[position], []
+    for s in range(len(values)):
+        alike = {
+            key: value[s : s + 1].expand(length, *value.shape[1:]) if key in ("dt", "B", "C", "key") else value
+            for key, value in arguments.items()
+        }
+        impulses = torch.eye(length, dtype=values.dtype).unsqueeze(3 - position)
+        impulses = impulses.expand(length, *values.shape[1:])
+        gate = {"z": None} if "z" in arguments else {}
+        response = _first(function(**{**alike, **gate, name: impulses}))
+        found.append((response if position == 2 else response.transpose(1, 2)).permute(1, 2, 0))
+    return torch.stack(found)
+
+
+def _first(result: Any) -> Tensor:
+    return result[0] if isinstance(result, tuple) else result
