@@ -1,0 +1,240 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from oracles.operators import FAMILIES, random_operator
+
+import statesize as ss
+
+Build = Callable[..., ss.Operator]
+
+
+def normal(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def scalar(a: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ss.Operator:
+    return ss.Recurrence(a[..., :1].sigmoid(), B, C)
+
+
+def diagonal(a: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ss.Operator:
+    return ss.Recurrence(a.sigmoid(), B, C)
+
+
+def full(a: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ss.Operator:
+    return ss.Recurrence(torch.diag_embed(a.sigmoid()) - 0.3 * a[..., :, None] * B[..., None, :], B, C)
+
+
+def delta(a: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ss.Operator:
+    return ss.Recurrence.delta_rule(B / 2, a[..., 0].sigmoid(), C, a[..., 1].sigmoid())
+
+
+def gated_delta(a: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ss.Operator:
+    return ss.Recurrence.delta_rule(B / 2, a[..., 0].sigmoid(), C, (a + 1).sigmoid())
+
+
+def complex_modes(a: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ss.Operator:
+    return ss.Recurrence(torch.polar(a.sigmoid(), B), B + 0j, torch.complex(C, a))
+
+
+def dense(a: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ss.Operator:
+    return ss.Dense((B @ C.mT + a @ B.mT).tril())
+
+
+def attention(a: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ss.Operator:
+    return ss.SoftmaxAttention(a + B, C, 0.7)
+
+
+def sliding(a: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ss.Operator:
+    return ss.SoftmaxAttention(a + B, C, 0.7, window=4)
+
+
+def convolution(a: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ss.Operator:
+    return ss.Convolution((a + B * C).flatten(-2)[..., :7], length=9)
+
+
+BUILDS = [scalar, diagonal, full, delta, gated_delta, complex_modes, dense, attention, sliding, convolution]
+
+
+def by_definition(operator: ss.Operator, positions: list[int], floor: float = 1e-10) -> torch.Tensor:
+    """The entropy of svdvals, differentiated by autograd; what lies below the floor counts as 0."""
+    T, found = operator.dense(), []
+    for i in positions:
+        sigma = torch.linalg.svdvals(T[..., i:, :i])
+        kept = torch.where(sigma > floor * sigma[..., :1], sigma, 0)
+        found.append(ss.entropy_ess(kept))
+    return torch.stack(found, -1)
+
+
+def gradients(total: torch.Tensor, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(total, tensors, retain_graph=True, allow_unused=True, materialize_grads=True))
+
+
+def assert_same_gradients(
+    found: torch.Tensor, exact: torch.Tensor, tensors: list[torch.Tensor], rtol: float = 1e-6, atol: float = 1e-8
+) -> None:
+    for mine, plain in zip(gradients(found, tensors), gradients(exact, tensors), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=rtol, atol=atol * max(1.0, float(plain.abs().max())))
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_gradcheck(build: Build) -> None:
+    tensors = [normal(seed, 9, 2).requires_grad_() for seed in range(3)]
+    assert torch.autograd.gradcheck(lambda *parts: ss.differentiable_entropy(build(*parts), [2, 4, 7]), tensors)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_values_and_gradients_are_those_of_the_definition(build: Build) -> None:
+    tensors = [normal(seed, 2, 3, 45, 4).requires_grad_() for seed in range(3)]
+    positions = [30, 2, 17, 17] if build is not convolution else [3, 2, 7, 7]
+    operator = build(*tensors)
+    found, exact = ss.differentiable_entropy(operator, positions), by_definition(operator, positions)
+    torch.testing.assert_close(found, exact, rtol=1e-8, atol=0)
+    measured = ss.measure(operator, positions=positions, engine="dense").entropy
+    torch.testing.assert_close(found, measured, rtol=1e-7, atol=0)
+    weights = normal(5, *found.shape)
+    assert_same_gradients((weights * found).sum(), (weights * exact).sum(), tensors, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hard_families_have_the_values_of_measure(family: str) -> None:
+    for seed, length in ((0, 2), (1, 37), (2, 150)):
+        operator = random_operator(family, seed, length)
+        measured = ss.measure(operator, positions=9, engine="dense")
+        found = ss.differentiable_entropy(operator, 9)
+        torch.testing.assert_close(found, measured.entropy, rtol=1e-7, atol=1e-12)
+
+
+def test_repeated_singular_values() -> None:
+    # A delay by 3: H_i = I, so every singular value is 1, and so is every derivative a plain mean of the diagonal.
+    A = torch.zeros(12, 3, 3, dtype=torch.float64)
+    A[:, 1, 0] = A[:, 2, 1] = 1
+    first, last = torch.eye(3, dtype=torch.float64)[[0, 2]]
+    B = first.repeat(12, 1).requires_grad_()
+    operator = ss.Recurrence(A, B, last.expand(12, 3))
+    ess = ss.differentiable_entropy(operator, [6])
+    torch.testing.assert_close(ess, torch.tensor([2.0], dtype=torch.float64))
+    # At equal singular values the entropy is at its top: no first-order change at this rank.
+    (gradient,) = torch.autograd.grad(ess.sum(), B)
+    assert float(gradient.abs().max()) < 1e-12
+
+
+def test_equal_pairs_have_the_gradient_of_the_definition() -> None:
+    # Two copies of one recurrence take turns, one at even and one at odd steps: all singular values come twice.
+    B, C, a = (normal(seed, 20, 2) for seed in range(3))
+    a.requires_grad_()
+    zero = torch.zeros(20, 2, dtype=torch.float64)
+    interleaved = [torch.stack([torch.cat([x, zero], -1), torch.cat([zero, x], -1)], 1).flatten(0, 1) for x in (B, C)]
+    decay = torch.stack([a.sigmoid().repeat(1, 2), torch.ones(20, 4, dtype=torch.float64)], 1).flatten(0, 1)
+    operator = ss.Recurrence(decay, *interleaved)
+    values = ss.hankel_singular_values(operator, [20])[0]
+    torch.testing.assert_close(values[0::2], values[1::2])
+    found, exact = ss.differentiable_entropy(operator, [20]), by_definition(operator, [20])
+    assert_same_gradients(found.sum(), exact.sum(), [a])
+
+
+@pytest.mark.parametrize("build", [diagonal, full, gated_delta])
+def test_rank_deficiency_pulls_at_nothing(build: Build) -> None:
+    # A state that is never read, and one that copies another: ranks 2 of 4, noise of 1e-16 beside it.
+    tensors = [normal(seed, 30, 4) for seed in range(3)]
+    tensors[2][:, 3] = 0
+    if build is diagonal:
+        for part in tensors:
+            part[:, 1] = part[:, 0]
+    tensors = [part.requires_grad_() for part in tensors]
+    operator = build(*tensors)
+    found, exact = ss.differentiable_entropy(operator, 5), by_definition(operator, [1, 8, 15, 22, 29])
+    torch.testing.assert_close(found, exact)
+    assert_same_gradients(found.sum(), exact.sum(), tensors)
+
+
+@pytest.mark.parametrize("build", [diagonal, full, delta, gated_delta, dense])
+def test_zero_operators_have_no_entropy_and_no_gradient(build: Build) -> None:
+    tensors = [torch.zeros(12, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    ess = ss.differentiable_entropy(build(*tensors), 4)
+    assert not bool(ess.any())
+    assert not any(bool(gradient.any()) for gradient in gradients(ess.sum(), tensors))
+
+
+def test_a_zero_entry_leaves_the_others_alone() -> None:
+    B = normal(0, 2, 12, 3)
+    B[0] = 0
+    B.requires_grad_()
+    ess = ss.differentiable_entropy(diagonal(normal(1, 2, 12, 3), B, normal(2, 2, 12, 3)), 4)
+    (gradient,) = torch.autograd.grad(ess.sum(), B)
+    assert not bool(ess[0].any())
+    assert not bool(gradient[0].any())
+    assert bool(torch.isfinite(gradient).all())
+    assert bool(gradient[1].any())
+
+
+@pytest.mark.parametrize("build", [diagonal, gated_delta])
+def test_resets_have_the_gradient_of_the_definition(build: Build) -> None:
+    tensors = [normal(seed, 20, 3) for seed in range(3)]
+    tensors[0][9] = -torch.inf
+    a = tensors[0].sigmoid().requires_grad_()
+    B = tensors[1].requires_grad_()
+    if build is diagonal:
+        operator = ss.Recurrence(a, B, tensors[2])
+    else:
+        operator = ss.Recurrence.delta_rule(B, torch.full((20,), 0.5, dtype=torch.float64), tensors[2], a)
+    positions = [5, 9, 10, 14]
+    found, exact = ss.differentiable_entropy(operator, positions), by_definition(operator, positions)
+    torch.testing.assert_close(found, exact)
+    assert_same_gradients(found.sum(), exact.sum(), [a, B])
+
+
+def test_float32_tensors_take_float32_gradients_of_float64_values() -> None:
+    tensors = [normal(seed, 60, 4).float().requires_grad_() for seed in range(3)]
+    operator = diagonal(*tensors)
+    ess = ss.differentiable_entropy(operator, 6)
+    assert ess.dtype == torch.float64
+    torch.testing.assert_close(ess, ss.measure(operator, positions=6, engine="dense").entropy, rtol=1e-7, atol=0)
+    ess.sum().backward()
+    doubles = [part.detach().double().requires_grad_() for part in tensors]
+    ss.differentiable_entropy(diagonal(*doubles), 6).sum().backward()
+    for part, double in zip(tensors, doubles, strict=True):
+        assert part.grad.dtype == torch.float32
+        torch.testing.assert_close(part.grad.double(), double.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [diagonal, dense])
+def test_positions(build: Build) -> None:
+    tensors = [normal(seed, 3, 8, 2) for seed in range(3)]
+    operator = build(*tensors)
+    every = ss.differentiable_entropy(operator)
+    assert every.shape == (3, 7)
+    torch.testing.assert_close(ss.differentiable_entropy(operator, 3), every[:, [0, 3, 6]])
+    torch.testing.assert_close(ss.differentiable_entropy(operator, [5, 2, 5]), every[:, [4, 1, 4]])
+    assert ss.differentiable_entropy(operator, []).shape == (3, 0)
+    with pytest.raises(ss.InputError, match="positions"):
+        ss.differentiable_entropy(operator, [8])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_scale_does_not_matter(scale: float) -> None:
+    a, B, C = (normal(seed, 30, 3) for seed in range(3))
+    large = (B * scale).requires_grad_()
+    B.requires_grad_()
+    plain, scaled = (
+        torch.autograd.grad(ss.differentiable_entropy(diagonal(a, part, C), 5).sum(), part)[0] for part in (B, large)
+    )
+    torch.testing.assert_close(scaled * scale, plain)
+
+
+def test_no_batch_entries() -> None:
+    assert ss.differentiable_entropy(diagonal(*(normal(0, 0, 8, 2) for _ in range(3))), 3).shape == (0, 3)
+    assert ss.differentiable_entropy(dense(*(normal(0, 0, 8, 2) for _ in range(3))), 3).shape == (0, 3)
+
+
+def test_second_derivatives_are_refused() -> None:
+    a = normal(0, 12, 2).requires_grad_()
+    ess = ss.differentiable_entropy(diagonal(a, normal(1, 12, 2), normal(2, 12, 2)), [6])
+    (gradient,) = torch.autograd.grad(ess.sum(), a, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_a_matrix_is_not_an_operator() -> None:
+    with pytest.raises(ss.InputError, match="wrap T in Dense"):
+        ss.differentiable_entropy(torch.eye(3))
