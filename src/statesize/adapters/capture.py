@@ -30,9 +30,12 @@ class Capture(Iterator[Captured]):
         skipped: Reason by module name, for layers in which nothing was seen.
     """
 
-    def __init__(self, model: nn.Module, calls: list[Call], chosen: set[str], skipped: dict[str, str]) -> None:
+    def __init__(
+        self, model: nn.Module, calls: list[Call], chosen: set[str], skipped: dict[str, str], short_convolutions: bool
+    ) -> None:
         self._model = model
         self._calls = [call for call in calls if not chosen.isdisjoint(_names(call))]
+        self._short_convolutions = short_convolutions
         self._ready: list[Captured] = []
         self._labels = _Labels()
         self._chosen = chosen
@@ -57,10 +60,9 @@ class Capture(Iterator[Captured]):
 
     def _again(self, call: Call) -> list[Captured]:
         observations: list[Observation] = []
-        wanted = {mixer.name for mixer in call.mixers}
 
         def observe(observation: Observation) -> None:
-            if len(running.frames) == 1 and observation.name in wanted:
+            if len(running.frames) == 1 and (self._short_convolutions or not observation.inner):
                 observations.append(observation)
 
         with ExitStack() as stack:
@@ -133,7 +135,7 @@ def capture(model: nn.Module, input_ids: Inputs, layers: Layers = None, *, short
         for name, reason in skipped_layers(model, recording.called, observed).items()
         if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
     }
-    return Capture(model, recording.calls, set(chosen), skipped)
+    return Capture(model, recording.calls, set(chosen), skipped, short_convolutions)
 
 
 def _names(call: Call) -> list[str]:

@@ -58,14 +58,24 @@ def causal_convolution(call: KernelCall) -> Observation:
     arguments = call.arguments
     activation = _activation(arguments["activation"])
     weight, bias = arguments["weight"], arguments["bias"]
-    return _convolution(call.name, call.module, arguments["hidden_states"], weight, bias, activation, call.output)
+    name = f"{call.name}.{_part_with(call.module, weight)}"
+    return _convolution(name, call.module, arguments["hidden_states"], weight, bias, activation, call.output)
 
 
 def _before_rg_lru(call: MixerCall) -> Observation:
     part, convolution = call.parts["conv_1d"], cast("Any", call.module).conv_1d
     values = part.args[0]
     output = part.output[..., : values.shape[-1]]
-    return _convolution(call.name, convolution, values, convolution.weight.squeeze(1), convolution.bias, None, output)
+    name = f"{call.name}.conv_1d"
+    return _convolution(name, convolution, values, convolution.weight.squeeze(1), convolution.bias, None, output)
+
+
+def _part_with(module: nn.Module, weight: Tensor) -> str:
+    """The name of the part that holds a weight, which the mixer uses without calling that part."""
+    for name, parameter in module.named_parameters():
+        if parameter.data_ptr() == weight.data_ptr():
+            return name.rpartition(".")[0]
+    return "conv1d"
 
 
 def _activation(name: str | None) -> Callable[[Tensor], Tensor] | None:
