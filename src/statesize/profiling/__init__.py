@@ -1,6 +1,7 @@
 """A whole model, measured over inputs."""
 
+from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.profile import Profile
 from statesize.profiling.run import Progress, profile
 
-__all__ = ["Profile", "Progress", "profile"]
+__all__ = ["MOST_OPERATIONS", "Profile", "Progress", "profile"]

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from statesize.errors import InputError
+from statesize.profiling.documents import file_documents
+from statesize.profiling.tokens import AnyTokenizer, encode, join_documents
 
-TokenInput: TypeAlias = Tensor | Sequence[int] | str
+TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path
 Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
 
 
-def sequences(inputs: Inputs, tokenizer: Tokenizer | None = None) -> tuple[Iterator[Tensor], int | None]:
+def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[Iterator[Tensor], int | None]:
     """Token ids, one sequence after another.
 
     The iterator raises InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids
-    that are negative or not integers, and for text without a tokenizer.
+    that are negative or not integers, and for text without a tokenizer; FileError for a file that cannot be read.
 
     Args:
-        inputs: LongTensor (L,) or (S, L), token ids as a list, a string, or an iterable of any of these.
+        inputs: LongTensor (L,) or (S, L), token ids as a list, a string, the Path of a file, or an iterable of any
+            of these. A text file is one sequence, its documents joined; of a .jsonl file each line is one.
         tokenizer: Needed for strings.
 
     Returns:
@@ -34,28 +37,37 @@ def sequences(inputs: Inputs, tokenizer: Tokenizer | None = None) -> tuple[Itera
         ([[5, 6, 7], [8, 9]], 2)
     """
     items: Iterable[Any] = [inputs] if _is_single(inputs) else cast("Iterable[Any]", inputs)
-    count = sum(_rows(item) for item in cast("list[Any]", items)) if isinstance(items, list | tuple) else None
+    count = sum(_rows(item) for item in cast("list[Any]", items)) if _countable(items) else None
     return _checked(_split(items, tokenizer)), count
 
 
 def _is_single(inputs: object) -> bool:
-    if isinstance(inputs, Tensor | str):
+    if isinstance(inputs, Tensor | str | Path):
         return True
     return isinstance(inputs, list | tuple) and any(isinstance(item, int) for item in cast("Sequence[object]", inputs))
+
+
+def _countable(items: object) -> bool:
+    if not isinstance(items, list | tuple):
+        return False
+    return not any(isinstance(item, Path) and item.suffix == ".jsonl" for item in cast("Sequence[object]", items))
 
 
 def _rows(item: object) -> int:
     return item.shape[0] if isinstance(item, Tensor) and item.ndim == 2 else 1
 
 
-def _split(items: Iterable[Any], tokenizer: Tokenizer | None) -> Iterator[Tensor]:
+def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Tensor]:
     for item in items:
-        if isinstance(item, str):
-            if tokenizer is None:
-                raise InputError(f"inputs hold text ({item[:40]!r}); give the model's tokenizer to profile text.")
-            yield torch.tensor(tokenizer.encode(item).ids, dtype=torch.long)
-        else:
+        if not isinstance(item, str | Path):
             yield from _ids(item)
+        elif tokenizer is None:
+            raise InputError(f"inputs hold text ({str(item)[:40]!r}); give the model's tokenizer to profile text.")
+        elif isinstance(item, str):
+            yield torch.tensor(encode(tokenizer, item), dtype=torch.long)
+        else:
+            for documents in file_documents(item):
+                yield join_documents(tokenizer, documents)
 
 
 def _ids(item: object) -> Iterator[Tensor]:

@@ -1,29 +1,35 @@
-"""Profile a model: every mixer over every sequence, one mixer's operator at a time."""
+"""Profile a model: every mixer over every sequence, a block of heads or channels at a time."""
 
 from __future__ import annotations
 
 import platform
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
+import xarray as xr
 from torch import Tensor, nn
 
-from statesize.adapters import Captured, capture, find_mixers, select_mixers
-from statesize.errors import InputError, ModelError
-from statesize.measurement import Measurement, measure
+from statesize.adapters import Capture, capture
+from statesize.errors import FileError, InputError
 from statesize.profiling.digests import tokens_sha256, weights_sha256
 from statesize.profiling.inputs import Inputs, sequences
+from statesize.profiling.measuring import MOST_OPERATIONS, measure_mixer, plan_work
 from statesize.profiling.profile import Profile
-from statesize.profiling.settings import Settings, check_settings
-from statesize.profiling.store import SCHEMA
-from statesize.profiling.tree import MixerRecord, SequenceRecord, build_tree
+from statesize.profiling.record import SequenceRecord
+from statesize.profiling.settings import MEMORY, Channels, Settings, check_settings
+from statesize.profiling.store import SCHEMA, check_destination, open_tree, write_nodes
+from statesize.profiling.tokens import AnyTokenizer
+from statesize.profiling.tree import MixerRun, mixer_parts, token_dataset
+from statesize.profiling.units import Units, run_key
 from statesize.version import __version__
+
+Layers = int | str | Sequence[int | str] | None
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Progress:
         name: Its name.
         engine: The engine that measured it.
         seconds: Seconds that measuring it took.
+        resumed: Whether an earlier run had measured it.
     """
 
     sequence: int
@@ -47,87 +54,189 @@ class Progress:
     name: str
     engine: str
     seconds: float
+    resumed: bool = False
 
 
-@dataclass
-class _Results:
+@dataclass(eq=False)
+class _Run:
+    model: nn.Module
+    layers: Layers
+    settings: Settings
+    reference: int | None
+    count: int | None
+    units: Units | None
+    on_progress: Callable[[Progress], None] | None
     sequences: list[Tensor] = field(default_factory=list[Tensor])
-    mixers: dict[str, MixerRecord] = field(default_factory=dict[str, MixerRecord])
+    mixers: dict[str, MixerRun] = field(default_factory=dict[str, MixerRun])
+    skipped: dict[str, str] = field(default_factory=dict[str, str])
+    seconds: float = 0.0
+    _records: dict[tuple[str, int], SequenceRecord] = field(default_factory=dict[tuple[str, int], SequenceRecord])
+
+    def measure(self, ids: Tensor) -> None:
+        """One more sequence."""
+        sequence = len(self.sequences)
+        self.sequences.append(ids)
+        # Without a list of sequences, the first says how many heads or channels all others are measured for.
+        self.reference = self.reference or len(ids)
+        if self._resume(sequence, ids):
+            return
+        captured = self._captured(sequence, ids)
+        names = [mixer.name for mixer in captured.mixers]
+        for index, item in enumerate(captured):
+            record = None if self.units is None else self.units.read(sequence, ids, item.name)
+            resumed = record is not None
+            if record is None:
+                work = plan_work(item, sequence, len(ids), self.reference, self.settings)
+                record = measure_mixer(item, sequence, work, self.settings)
+                if self.units is not None:
+                    self.units.write(sequence, ids, record)
+            self._add(sequence, record, index, len(names), resumed=resumed)
+            # The loop variables would keep this operator alive while the next is built.
+            del item, record
+        if self.units is not None:
+            self.units.finish(sequence, ids, names, captured.skipped)
+        self.skipped |= captured.skipped
+
+    def read(self, mixer: str, sequence: int) -> SequenceRecord:
+        """A record, from memory or from its file."""
+        if self.units is None:
+            return self._records[mixer, sequence]
+        record = self.units.read(sequence, self.sequences[sequence], mixer)
+        if record is None:
+            raise FileError(
+                f"{self.units.folder} was changed while it was in use: mixer {mixer} of sequence {sequence} is missing "
+                "or damaged. Run the same command again; what is intact is kept."
+            )
+        return record
+
+    def _resume(self, sequence: int, ids: Tensor) -> bool:
+        """Take a sequence from its files, if all mixers are there."""
+        finished = None if self.units is None else self.units.finished(sequence, ids)
+        if self.units is None or finished is None:
+            return False
+        names, skipped = finished
+        # Twice, so that no more than one record is in memory: nothing may be added before all are known to be whole.
+        if any(self.units.read(sequence, ids, name) is None for name in names):
+            return False
+        for index, name in enumerate(names):
+            self._add(sequence, self.read(name, sequence), index, len(names), resumed=True)
+        self.skipped |= skipped
+        return True
+
+    def _add(self, sequence: int, record: SequenceRecord, index: int, total: int, *, resumed: bool) -> None:
+        known = self.mixers.setdefault(record.name, MixerRun.begin(record))
+        known.add(sequence, record)
+        self.seconds += record.seconds
+        if self.units is None:
+            self._records[record.name, sequence] = record
+        if self.on_progress is not None:
+            seconds = 0.0 if resumed else record.seconds
+            self.on_progress(Progress(sequence, self.count, index, total, record.name, record.engine, seconds, resumed))
+
+    def _captured(self, sequence: int, ids: Tensor) -> Capture:
+        try:
+            return capture(self.model, ids[None], self.layers)
+        except IndexError as error:
+            raise InputError(
+                f"The model refused sequence {sequence} of {len(ids)} tokens with ids up to {int(ids.max())}: {error}. "
+                "Check that the ids come from the model's own tokenizer and that the sequence is not too long for it."
+            ) from error
 
 
 def profile(
     model: nn.Module,
     inputs: Inputs,
     *,
-    tokenizer: Tokenizer | None = None,
-    layers: int | str | Sequence[int | str] | None = None,
+    tokenizer: AnyTokenizer | None = None,
+    layers: Layers = None,
+    channels: Channels = None,
     tolerances: Sequence[float] = (1e-3,),
     relative_tolerances: Sequence[float] = (1e-2,),
     positions: int | Sequence[int] | None = None,
+    stride: int | None = None,
+    past: int | None = None,
+    future: int | None = None,
     engine: str = "auto",
+    seed: int = 0,
+    memory: int | str = MEMORY,
+    output: str | PathLike[str] | None = None,
     name: str | None = None,
+    source: Mapping[str, str] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Profile:
     """Measure the effective state-size of every mixer of a model over inputs.
 
-    Sequences are run one after another and each mixer's operator is dropped once it is measured, so memory holds
-    one operator at a time. Operators come in the model's dtype and are measured in float64.
+    Sequences are run one after another, and each mixer is measured in blocks of heads or channels that fit `memory`.
+    Operators come in the model's dtype and are measured in float64.
+    With `output`, what is finished is kept in files beside it, in the folder of the same name with `.units`: the same
+    call after a crash or an interrupt goes on from there, and memory does not grow with the number of sequences.
     Wrong inputs, tolerances, positions or layers, and operators that are not finite, are an InputError; a model
-    without mixers, or with one whose heads change from sequence to sequence, is a ModelError.
+    without mixers, or with one whose heads change from sequence to sequence, is a ModelError; an output that cannot be
+    written is a FileError.
 
     Args:
         model: A model of which some modules have a method `operator(hidden)`; see `statesize.capture`.
-        inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, or an iterable of these.
-        tokenizer: Turns text into ids, and ids into the tokens that plots and reports show.
+        inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, a Path of a text or JSONL file, or an
+            iterable of these.
+        tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers` or of
+            transformers.
         layers: Mixers to measure, by index or module name, one or several; None takes all.
+        channels: Heads or channels of each mixer that are measured: "all", or a number, drawn from all parts of the
+            layer; None takes all where they cost at most `statesize.profiling.MOST_OPERATIONS` a sequence.
         tolerances: Absolute tolerances τ of the tolerance-ESS.
         relative_tolerances: Tolerances ρ relative to σ_1 at each position.
         positions: Positions to measure: None for all, an int for that many evenly spread, or the positions; a
             sequence that is too short for some of these is measured at the others.
+        stride: Measure every so many positions, instead of `positions`.
+        past: Cut H_i to its last `past` columns; positions at which that does not fit are left out.
+        future: Cut H_i to its first `future` rows, likewise.
         engine: An engine of `statesize.measure`.
+        seed: Of the choice of heads or channels.
+        memory: Bytes that measuring may hold at once, as a number or such as "4GB", beside model and results.
+        output: Folder for the profile.
         name: What tables call the model; None takes the name of its class.
+        source: Where the model comes from, kept with the profile.
         on_progress: Called after each mixer of each sequence.
 
     Returns:
-        A Profile of all mixers, sequences and positions; position 0, where nothing has passed, holds ESS 0.
+        A Profile of all mixers, sequences and positions; position 0, where nothing has passed, holds ESS 0. With
+        `output`, it reads from that folder.
     """
-    settings = check_settings(tolerances, relative_tolerances, positions, engine)
-    start = time.perf_counter()
-    results = _Results()
+    settings = check_settings(
+        tolerances, relative_tolerances, positions, engine,
+        stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
+    )  # fmt: skip
     iterator, count = sequences(inputs, tokenizer)
+    reference = None
     if count is not None:
         # They lie in memory already: what is wrong with any of them shows before the work.
         known = list(iterator)
-        _check_reach(settings, known)
+        reference = max(len(ids) for ids in known)
+        settings.check_reach(reference)
         iterator = iter(known)
-    with _one_thread():
+    weights = weights_sha256(model)
+    units = None if output is None else _open_units(Path(output), run_key(model, weights, settings, layers, reference))
+    run = _Run(model, layers, settings, reference, count, units, on_progress)
+    with one_thread():
         for ids in iterator:
-            results.sequences.append(ids)
-            _measure_sequence(model, ids, layers, settings, results, count, on_progress)
-    _check_reach(settings, results.sequences)
-    found = list(find_mixers(model)) if layers is None else list(results.mixers)
-    tree = build_tree(results.sequences, results.mixers, settings.tolerances, settings.relative_tolerances, tokenizer)
-    tree.attrs.update(
-        {
-            "schema": SCHEMA,
-            "model": name or type(model).__name__,
-            "mixers": list(results.mixers),
-            "versions": _versions(),
-            "weights_sha256": weights_sha256(model),
-            "tokens_sha256": tokens_sha256(results.sequences),
-            "tolerances": list(settings.tolerances),
-            "relative_tolerances": list(settings.relative_tolerances),
-            "skipped": {mixer: "the forward pass does not call it" for mixer in found if mixer not in results.mixers},
-            "seconds": round(time.perf_counter() - start, 3),
-        }
-    )
-    return Profile(tree)
+            run.measure(ids)
+    settings.check_reach(max(len(ids) for ids in run.sequences))
+    root = token_dataset(run.sequences, tokenizer)
+    facts = {"model": name or type(model).__name__, "weights_sha256": weights, "source": dict(source or {})}
+    root.attrs |= facts | _attributes(run)
+    return _gathered(run, root, None if output is None else Path(output))
 
 
 @contextmanager
-def _one_thread() -> Generator[None]:
-    # Thousands of small singular value problems: threads that wait for each other cost more than they give, and on
-    # a busy machine twenty times as much.
+def one_thread() -> Generator[None]:
+    """Let torch compute on one thread.
+
+    Thousands of small singular value problems: threads that wait for each other cost more than they give, and on a
+    busy machine twenty times as much.
+
+    Yields:
+        Nothing.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -136,115 +245,45 @@ def _one_thread() -> Generator[None]:
         torch.set_num_threads(threads)
 
 
-def _check_reach(settings: Settings, sequences: Sequence[Tensor]) -> None:
-    if not isinstance(settings.positions, tuple):
-        return
-    longest = max(len(ids) for ids in sequences)
-    beyond = [position for position in settings.positions if position >= longest]
-    if beyond:
-        raise InputError(
-            f"positions has {', '.join(map(str, beyond))}, but the longest sequence has {longest} tokens; expected "
-            f"positions of at most {longest - 1}."
-        )
+def _open_units(output: Path, key: str) -> Units:
+    check_destination(output)
+    units = Units(output.with_name(f"{output.name}.units"), key)
+    units.open()
+    return units
 
 
-def _measure_sequence(
-    model: nn.Module,
-    ids: Tensor,
-    layers: int | str | Sequence[int | str] | None,
-    settings: Settings,
-    results: _Results,
-    count: int | None,
-    on_progress: Callable[[Progress], None] | None,
-) -> None:
-    sequence = len(results.sequences) - 1
-    total = len(select_mixers(model, layers))
-    try:
-        captured = capture(model, ids[None], layers)
-    except IndexError as error:
-        raise InputError(
-            f"The model refused sequence {sequence} of {len(ids)} tokens with ids up to {int(ids.max())}: {error}. "
-            "Check that the ids come from the model's own tokenizer and that the sequence is not too long for it."
-        ) from error
-    for mixer, item in enumerate(captured):
-        start = time.perf_counter()
-        record = _measure_mixer(item, len(ids), sequence, settings)
-        known = results.mixers.setdefault(
-            item.name, MixerRecord(item.kind, item.multiplicity, str(item.operator.dtype).removeprefix("torch."))
-        )
-        if record is not None:
-            _check_heads(item.name, known, record, sequence)
-            known.sequences[sequence] = record
-        if on_progress is not None:
-            seconds = time.perf_counter() - start
-            on_progress(
-                Progress(sequence, count, mixer, total, item.name, record.engine if record else "none", seconds)
-            )
-        # The loop variable would keep this operator alive while the next is built.
-        del item
-
-
-def _check_heads(name: str, known: MixerRecord, record: SequenceRecord, sequence: int) -> None:
-    heads = len(record.entropy)
-    for earlier, other in known.sequences.items():
-        if len(other.entropy) != heads:
-            raise ModelError(
-                f"Mixer {name}: its operator has {len(other.entropy)} heads at sequence {earlier} and {heads} at "
-                f"sequence {sequence}; a profile needs the same number at each."
-            )
-
-
-def _measure_mixer(item: Captured, length: int, sequence: int, settings: Settings) -> SequenceRecord | None:
-    if item.operator.length != length:
-        raise ModelError(
-            f"Mixer {item.name}, sequence {sequence}: its operator has length {item.operator.length}, but the "
-            f"sequence has {length} tokens; a profile needs one position a token."
-        )
-    positions: int | list[int] | None
-    if isinstance(settings.positions, tuple):
-        positions = [position for position in settings.positions if position < length]
-        if not positions:
-            return None
-    else:
-        positions = settings.positions
-    try:
-        measurement = measure(
-            item.operator,
-            tolerances=settings.tolerances,
-            relative_tolerances=settings.relative_tolerances,
-            positions=positions,
-            engine=settings.engine,
-        )
-    except InputError as error:
-        raise InputError(f"Mixer {item.name}, sequence {sequence} (a batch entry is (0, head)): {error}") from error
-    return _record(measurement)
-
-
-def _record(measurement: Measurement) -> SequenceRecord:
-    def exact(value: Tensor | None) -> NDArray[np.float64]:
-        if value is None:
-            raise ModelError("the measurement lacks an output that a profile holds")
-        return value.detach()[0].cpu().numpy().astype(np.float64)
-
-    def array(value: Tensor | None) -> NDArray[np.float32]:
-        return exact(value).astype(np.float32)
-
-    return SequenceRecord(
-        positions=measurement.positions.cpu().numpy(),
-        entropy=array(measurement.entropy),
-        entropy_bound=exact(measurement.entropy_bound),
-        tolerance=array(measurement.tolerance),
-        lower=array(measurement.lower),
-        upper=array(measurement.upper),
-        relative_tolerance=array(measurement.relative_tolerance),
-        relative_lower=array(measurement.relative_lower),
-        relative_upper=array(measurement.relative_upper),
-        norm=exact(measurement.norm),
-        error_bound=exact(measurement.error_bound),
-        state_size=array(measurement.state_size[None]),
-        ceiling=array(measurement.ceiling[None]),
-        engine=measurement.engine,
+def _gathered(run: _Run, root: xr.Dataset, output: Path | None) -> Profile:
+    lengths = [len(ids) for ids in run.sequences]
+    nodes = (
+        (mixer.name, mixer_parts(mixer, lengths, run.settings, run.read, whole=run.units is None))
+        for mixer in run.mixers.values()
     )
+    if output is None or run.units is None:
+        parts = {f"/{mixer}": next(iter(datasets)) for mixer, datasets in nodes}
+        return Profile(xr.DataTree.from_dict({"/": root} | parts))
+    write_nodes(output, root, nodes)
+    run.units.remove()
+    return Profile(open_tree(output))
+
+
+def _attributes(run: _Run) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "mixers": list(run.mixers),
+        "versions": _versions(),
+        "tokens_sha256": tokens_sha256(run.sequences),
+        "tolerances": list(run.settings.tolerances),
+        "relative_tolerances": list(run.settings.relative_tolerances),
+        "settings": _settings(run.settings),
+        "skipped": {part: reason for part, reason in run.skipped.items() if part not in run.mixers},
+        "seconds": round(run.seconds, 3),
+    }
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    # As JSON has them, so that a profile that was read equals the one that was saved.
+    values = asdict(settings) | {"most_operations": MOST_OPERATIONS}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _versions() -> dict[str, str]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 
 from statesize.errors import InputError
 from statesize.ess import check_tolerances
 from statesize.operators.validation import whole_number
+from statesize.spectra.cut import Cut, make_cut
+
+GIGABYTE = 10**9
+MEMORY = 2 * GIGABYTE
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": GIGABYTE, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+
+Channels = int | Literal["all"] | None
 
 
 @dataclass(frozen=True)
@@ -21,16 +30,82 @@ class Settings:
         tolerances: Absolute tolerances τ, in units of σ.
         relative_tolerances: Tolerances ρ, in units of σ_1 at each position.
         positions: None for all, a number of them, or the positions themselves, ascending and at least 1.
+        stride: Every so many positions, beginning at the first.
+        past: Columns of H_i that are kept, or None for all.
+        future: Rows of H_i that are kept, or None for all.
         engine: Name of an engine.
+        channels: Heads or channels of each mixer that are measured: a number, "all", or None for all up to a cost.
+        seed: Of the choice of heads or channels.
+        memory: Bytes that measuring may hold at once, beside the model and the results.
     """
 
     tolerances: tuple[float, ...]
     relative_tolerances: tuple[float, ...]
     positions: int | tuple[int, ...] | None
     engine: str
+    stride: int = 1
+    past: int | None = None
+    future: int | None = None
+    channels: Channels = None
+    seed: int = 0
+    memory: int = MEMORY
+
+    def cut(self, length: int) -> Cut | None:
+        """Which blocks H_i of a sequence are measured.
+
+        Args:
+            length: Tokens of the sequence.
+
+        Returns:
+            The cut, or None where the sequence is too short for any of the positions or for the window.
+        """
+        first, last = self.past or 1, length - (self.future or 1)
+        if first > last:
+            return None
+        if isinstance(self.positions, tuple):
+            fitting = [position for position in self.positions if first <= position <= last]
+            return make_cut(length, fitting, self.past, self.future) if fitting else None
+        positions = range(first, last + 1, self.stride) if self.positions is None else self.positions
+        return make_cut(length, positions, self.past, self.future)
+
+    def check_reach(self, longest: int) -> None:
+        """Refuse positions and windows that fit into no sequence.
+
+        Args:
+            longest: Tokens of the longest sequence.
+
+        Raises:
+            InputError: If there are any.
+        """
+        first, last = self.past or 1, longest - (self.future or 1)
+        if first > last:
+            raise InputError(
+                f"past={self.past} and future={self.future} do not fit into the longest sequence, of {longest} tokens; "
+                "give smaller windows or longer sequences."
+            )
+        listed = self.positions if isinstance(self.positions, tuple) else ()
+        outside = [position for position in listed if position > last]
+        if outside:
+            window = "" if self.future is None else f", of which the last {self.future} are its future,"
+            raise InputError(
+                f"positions has {', '.join(map(str, outside))}, but the longest sequence has {longest} tokens{window}; "
+                f"expected positions of at most {last}."
+            )
 
 
-def check_settings(tolerances: object, relative_tolerances: object, positions: object, engine: str) -> Settings:
+def check_settings(
+    tolerances: object = (1e-3,),
+    relative_tolerances: object = (1e-2,),
+    positions: object = None,
+    engine: str = "auto",
+    *,
+    stride: object = None,
+    past: object = None,
+    future: object = None,
+    channels: object = None,
+    seed: object = 0,
+    memory: object = MEMORY,
+) -> Settings:
     """Settings from what a caller gave; anything else than these is an InputError that names the argument.
 
     Args:
@@ -38,20 +113,79 @@ def check_settings(tolerances: object, relative_tolerances: object, positions: o
         relative_tolerances: Likewise.
         positions: None, an integer ≥ 1, or an iterable of integers ≥ 0; position 0 needs no measurement.
         engine: Name of an engine.
+        stride: An integer ≥ 1, or None; not together with positions.
+        past: An integer ≥ 1, or None.
+        future: Likewise.
+        channels: An integer ≥ 1, "all" or None.
+        seed: An integer ≥ 0.
+        memory: Bytes, or a string such as "4GB" or "512 MiB".
 
     Returns:
         The settings.
 
+    Raises:
+        InputError: If positions and stride are given together.
+
     Example:
         >>> check_settings([1e-3], (), positions=[9, 0, 2], engine="auto").positions
         (2, 9)
+        >>> check_settings(memory="4GB").memory
+        4000000000
     """
+    step = _counted("stride", stride)
+    if step is not None and positions is not None:
+        raise InputError("positions and stride are two ways to say which positions are measured; give one of them.")
     return Settings(
         _thresholds("tolerances", tolerances),
         _thresholds("relative_tolerances", relative_tolerances),
         _positions(positions),
         engine,
+        step or 1,
+        _counted("past", past),
+        _counted("future", future),
+        "all" if channels == "all" else _counted("channels", channels, 'None, "all" or a number of at least 1'),
+        _seed(seed),
+        memory_bytes(memory),
     )
+
+
+def memory_bytes(given: object) -> int:
+    """A number of bytes.
+
+    Args:
+        given: An integer ≥ 1, or a string such as "4GB", "512 MiB" or "1000000".
+
+    Returns:
+        Bytes; GB is 10⁹, GiB 2³⁰.
+
+    Raises:
+        InputError: If it is neither.
+
+    Example:
+        >>> memory_bytes("1.5 GiB")
+        1610612736
+    """
+    found = _SIZE.fullmatch(given.strip().lower()) if isinstance(given, str) else None
+    number = whole_number(given)
+    if found is not None and found[2] in _UNITS:
+        number = int(float(found[1]) * _UNITS[found[2]])
+    if number is None or number < 1:
+        raise InputError(f"memory is {given!r}; expected bytes, or a size such as '4GB' or '512MiB'.")
+    return number
+
+
+def _counted(name: str, given: object, expected: str = "None or a number of at least 1") -> int | None:
+    number = None if given is None else whole_number(given)
+    if given is not None and (number is None or number < 1):
+        raise InputError(f"{name} is {given!r}; expected {expected}.")
+    return number
+
+
+def _seed(given: object) -> int:
+    seed = whole_number(given)
+    if seed is None or seed < 0:
+        raise InputError(f"seed is {given!r}; expected a whole number of at least 0.")
+    return seed
 
 
 def _thresholds(name: str, given: object) -> tuple[float, ...]:

@@ -6,17 +6,20 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import xarray as xr
+import zarr
 
 from statesize.errors import FileError
 from statesize.files import replace_folder
+from statesize.profiling.upgrade import from_version_1
 
 FORMAT = "statesize-profile"
-SCHEMA = 1
+SCHEMA = 2
 MARKER = "profile.json"
 
 
@@ -40,11 +43,23 @@ def check_destination(path: Path) -> None:
 
 
 def save_tree(tree: xr.DataTree, path: Path) -> None:
-    """Write a tree into a temporary folder beside `path`, then move it there; an older profile there is replaced.
+    """Write a tree; an older profile there is replaced once the new is complete.
 
     Args:
         tree: A profile's tree.
         path: The folder.
+    """
+    root = tree.to_dataset(inherit=False)
+    write_nodes(path, root, ((name, [node.to_dataset(inherit=False)]) for name, node in tree.children.items()))
+
+
+def write_nodes(path: Path, root: xr.Dataset, nodes: Iterable[tuple[str, Iterable[xr.Dataset]]]) -> None:
+    """Write a profile into a temporary folder beside `path`, one part at a time, then move it there.
+
+    Args:
+        path: The folder; an older profile there is replaced.
+        root: Tokens and attributes.
+        nodes: Each mixer's name and its dataset, in parts along the dimension sequence.
 
     Raises:
         FileError: If the folder must not or cannot be written.
@@ -53,8 +68,14 @@ def save_tree(tree: xr.DataTree, path: Path) -> None:
 
     def write(place: Path) -> None:
         # Version 2, because version 3 of zarr has no stable specification for strings.
-        tree.to_zarr(place, zarr_format=2)
-        marker = {"format": FORMAT, "schema": SCHEMA, "sha256": tree_sha256(tree)}
+        root.to_zarr(place, mode="w", zarr_format=2, consolidated=False)
+        for name, parts in nodes:
+            for index, part in enumerate(parts):
+                new = {"append_dim": "sequence"} if index else {"mode": "a"}
+                part.to_zarr(place, group=name, zarr_format=2, consolidated=False, **new)  # pyright: ignore[reportArgumentType]
+        zarr.consolidate_metadata(str(place), zarr_format=2)
+        with _opened(place) as tree:
+            marker = {"format": FORMAT, "schema": SCHEMA, "sha256": tree_sha256(tree)}
         (place / MARKER).write_text(json.dumps(marker), encoding="utf-8")
 
     try:
@@ -70,11 +91,41 @@ def load_tree(path: Path) -> xr.DataTree:
         path: The folder.
 
     Returns:
-        The tree, in memory.
+        The tree, in memory, as the present schema has it.
 
     Raises:
-        FileError: If it is missing, no profile, damaged, or of another schema version.
+        FileError: If it is missing, no profile, damaged, or of an unknown schema version.
     """
+    marker = _marker(path)
+    try:
+        with _opened(path) as opened:
+            tree = opened.load()
+        digest = tree_sha256(tree)
+    except Exception as error:
+        # Whatever a damaged store makes zarr raise, the user's question is the same.
+        raise FileError(f"{path} is damaged and cannot be read ({error}). Make the profile anew.") from error
+    if digest != marker.get("sha256"):
+        raise FileError(f"{path} is damaged: its contents are not what was written. Make the profile anew.")
+    return from_version_1(tree) if marker["schema"] == 1 else tree
+
+
+def open_tree(path: Path) -> xr.DataTree:
+    """Open a profile that was just written; each array is read when it is asked for, and not kept.
+
+    Args:
+        path: The folder, of the present schema; it must not be replaced while the tree is in use.
+
+    Returns:
+        The tree.
+    """
+    return _opened(path)
+
+
+def _opened(path: Path) -> xr.DataTree:
+    return xr.open_datatree(path, engine="zarr", cache=False)
+
+
+def _marker(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileError(f"There is no profile at {path}.")
     if not (path / MARKER).is_file():
@@ -86,21 +137,12 @@ def load_tree(path: Path) -> xr.DataTree:
     marker = cast("dict[str, Any]", loaded) if isinstance(loaded, dict) else {}
     if marker.get("format") != FORMAT:
         raise FileError(f"{path} is no statesize profile: its {MARKER} does not say so.")
-    if marker.get("schema") != SCHEMA:
+    if marker.get("schema") not in {1, SCHEMA}:
         raise FileError(
-            f"{path} is a profile of schema version {marker.get('schema')!r}, and this statesize reads version "
+            f"{path} is a profile of schema version {marker.get('schema')!r}, and this statesize reads versions 1 to "
             f"{SCHEMA}. Make the profile anew, or use the version of statesize that wrote it."
         )
-    try:
-        with xr.open_datatree(path, engine="zarr") as opened:
-            tree = opened.load()
-        digest = tree_sha256(tree)
-    except Exception as error:
-        # Whatever a damaged store makes zarr raise, the user's question is the same.
-        raise FileError(f"{path} is damaged and cannot be read ({error}). Make the profile anew.") from error
-    if digest != marker.get("sha256"):
-        raise FileError(f"{path} is damaged: its contents are not what was written. Make the profile anew.")
-    return tree
+    return marker
 
 
 def tree_sha256(tree: xr.DataTree) -> str:

@@ -1,179 +1,203 @@
-"""From measurements of single mixers and sequences to one labelled DataTree."""
+"""From measurements of single mixers and sequences to labelled datasets: tokens at the root, one node a mixer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
 
-Array = NDArray[np.float32]
-# Norms and bounds have the operator's scale, which float32 need not hold: 1e50, or a bound that would round to 0.
-Wide = NDArray[np.float64]
-_WIDE = ("entropy_bound", "norm", "error_bound")
+from statesize.errors import ModelError
+from statesize.profiling.record import WIDE, SequenceRecord
+from statesize.profiling.sampling import Sample
+from statesize.profiling.settings import Settings
+from statesize.profiling.tokens import AnyTokenizer, special_ids, token_text
+
+# Bytes of records that are gathered at once when a profile is written.
+_PART_BYTES = 2**28
 
 
-@dataclass(frozen=True)
-class SequenceRecord:
-    """One mixer over one sequence: H heads, P positions, K tolerances, R relative ones.
-
-    Attributes:
-        positions: (P,) integers ≥ 1.
-        entropy: (H, P).
-        entropy_bound: (H, P).
-        tolerance: (H, P, K).
-        lower: (H, P, K).
-        upper: (H, P, K).
-        relative_tolerance: (H, P, R).
-        relative_lower: (H, P, R).
-        relative_upper: (H, P, R).
-        norm: (H, P).
-        error_bound: (H, P).
-        state_size: (P,).
-        ceiling: (P,).
-        engine: The engine that gave these.
-    """
-
-    positions: NDArray[np.int64]
-    entropy: Array
-    entropy_bound: Wide
-    tolerance: Array
-    lower: Array
-    upper: Array
-    relative_tolerance: Array
-    relative_lower: Array
-    relative_upper: Array
-    norm: Wide
-    error_bound: Wide
-    state_size: Array
-    ceiling: Array
-    engine: str
-
-
-@dataclass
-class MixerRecord:
-    """One mixer over the sequences measured so far.
+@dataclass(eq=False)
+class MixerRun:
+    """What is kept of a mixer while sequences are measured; the records may lie on disk.
 
     Attributes:
-        kind: What the mixer is.
+        name: The mixer's name.
+        kind: What it is.
         multiplicity: Channels that share one operator.
-        dtype: Dtype in which the model made the operator.
-        sequences: Records by index of the sequence.
+        dtype: Dtype in which the model made the operators.
+        sample: Which heads or channels are measured.
+        engines: Those that were used.
+        sequences: Indices of the sequences in which it was called, ascending.
+        bytes: Size of the largest record.
     """
 
+    name: str
     kind: str
     multiplicity: int
     dtype: str
-    sequences: dict[int, SequenceRecord] = field(default_factory=dict[int, SequenceRecord])
+    sample: Sample
+    engines: set[str] = field(default_factory=set[str])
+    sequences: list[int] = field(default_factory=list[int])
+    bytes: int = 1
+
+    @classmethod
+    def begin(cls, record: SequenceRecord) -> MixerRun:
+        """A mixer that was met for the first time.
+
+        Args:
+            record: Its first record.
+
+        Returns:
+            What is kept of it, without the record's numbers.
+        """
+        return cls(record.name, record.kind, record.multiplicity, record.dtype, record.sample)
+
+    def add(self, sequence: int, record: SequenceRecord) -> None:
+        """Note a record.
+
+        Args:
+            sequence: Index of the sequence.
+            record: What was measured.
+
+        Raises:
+            ModelError: If its heads are not those of the earlier ones.
+        """
+        if record.sample.total != self.sample.total:
+            raise ModelError(
+                f"Mixer {self.name}: its operator has {self.sample.total} heads at sequence {self.sequences[0]} and "
+                f"{record.sample.total} at sequence {sequence}; a profile needs the same number at each."
+            )
+        self.sequences.append(sequence)
+        if len(record.positions):
+            self.engines.add(record.engine)
+        self.bytes = max(self.bytes, 4 * record.norm.nbytes + 9 * record.entropy.nbytes)
 
 
-def build_tree(
-    sequences: Sequence[Tensor],
-    mixers: Mapping[str, MixerRecord],
-    tolerances: Sequence[float],
-    relative_tolerances: Sequence[float],
-    tokenizer: Tokenizer | None,
-) -> xr.DataTree:
-    """Gather all records in a tree: tokens at the root, one node a mixer.
+Reader = Callable[[str, int], SequenceRecord]
+
+
+def token_dataset(sequences: Sequence[Tensor], tokenizer: AnyTokenizer | None) -> xr.Dataset:
+    """The root of a profile.
 
     Args:
         sequences: Token ids, (L,) each.
-        mixers: Records by mixer name.
-        tolerances: Absolute tolerances.
-        relative_tolerances: Relative tolerances.
         tokenizer: Gives token strings and special tokens; without one, tokens are shown by their ids.
 
     Returns:
-        The tree. A node has dims sequence, head (channel where multiplicity is 1), position, threshold and
-        relative_threshold; shorter sequences are NaN beyond their length.
+        token_ids, tokens, special (sequence, token), length (sequence); attribute special_tokens, ids by role.
     """
-    nodes: dict[str, xr.Dataset] = {"/": _tokens(sequences, tokenizer)}
-    for name, record in mixers.items():
-        nodes[f"/{name}"] = _node(record, len(sequences), tolerances, relative_tolerances)
-    return xr.DataTree.from_dict(nodes)
-
-
-def _tokens(sequences: Sequence[Tensor], tokenizer: Tokenizer | None) -> xr.Dataset:
     length = max(len(ids) for ids in sequences)
     ids = np.full((len(sequences), length), -1, np.int64)
     for row, sequence in zip(ids, sequences, strict=True):
         row[: len(sequence)] = sequence.numpy()
-    strings, special = {-1: ""}, {-1}
-    if tokenizer is not None:
-        special |= {key for key, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    strings = {-1: ""}
     for key in {int(token) for token in np.unique(ids)} - {-1}:
-        strings[key] = str(key) if tokenizer is None else tokenizer.decode([key], skip_special_tokens=False)
+        strings[key] = str(key) if tokenizer is None else token_text(tokenizer, key)
+    marked, roles = (set[int](), dict[str, int]()) if tokenizer is None else special_ids(tokenizer)
     dims = ("sequence", "token")
     return xr.Dataset(
         {
             "token_ids": (dims, ids),
             # A trailing NUL would be cut from a fixed-width string, so it is shown by its picture.
             "tokens": (dims, np.array([[strings[int(key)].replace("\0", "␀") for key in row] for row in ids])),
-            "special": (dims, np.isin(ids, list(special - {-1}))),
+            "special": (dims, np.isin(ids, sorted(marked))),
             "length": (("sequence",), np.array([len(sequence) for sequence in sequences])),
-        }
+        },
+        attrs={"special_tokens": roles},
     )
 
 
-def _node(
-    record: MixerRecord, count: int, tolerances: Sequence[float], relative_tolerances: Sequence[float]
+def mixer_parts(
+    run: MixerRun, lengths: Sequence[int], settings: Settings, read: Reader, *, whole: bool
+) -> Iterator[xr.Dataset]:
+    """The dataset of one mixer, in parts along the dimension sequence.
+
+    Args:
+        run: The mixer.
+        lengths: Tokens of each sequence.
+        settings: What was asked.
+        read: Gives the record of a mixer and a sequence in which it was called.
+        whole: One part for all sequences, however large.
+
+    Yields:
+        Datasets of dims sequence, head (channel where multiplicity is 1), position, threshold and
+        relative_threshold; NaN where nothing was measured.
+    """
+    cuts = [settings.cut(length) for length in sorted({lengths[sequence] for sequence in run.sequences})]
+    positions = np.array(sorted({position for cut in cuts if cut for position in cut.positions}), np.int64)
+    # Before position 0 nothing has passed; a window does not fit there.
+    if not len(positions) or (settings.past is None and settings.future is None):
+        positions = np.concatenate([np.zeros(1, np.int64), positions])
+    called, size = set(run.sequences), len(lengths) if whole else max(1, _PART_BYTES // run.bytes)
+    for first in range(0, len(lengths), size):
+        rows = range(first, min(first + size, len(lengths)))
+        records = {row - first: read(run.name, row) for row in rows if row in called}
+        yield _part(run, records, len(rows), positions, settings)
+
+
+def _part(
+    run: MixerRun,
+    records: Mapping[int, SequenceRecord],
+    count: int,
+    positions: NDArray[np.int64],
+    settings: Settings,
 ) -> xr.Dataset:
-    measured = record.sequences
-    positions = np.unique(np.concatenate([np.zeros(1, np.int64), *(item.positions for item in measured.values())]))
-    heads = max((item.entropy.shape[0] for item in measured.values()), default=0)
-    unit = "channel" if record.multiplicity == 1 else "head"
+    unit = "channel" if run.multiplicity == 1 else "head"
     by_head = ("sequence", unit, "position")
+    absolute, relative = (*by_head, "threshold"), (*by_head, "relative_threshold")
     dims = {
         "entropy": by_head,
         "entropy_bound": by_head,
-        "tolerance": (*by_head, "threshold"),
-        "lower": (*by_head, "threshold"),
-        "upper": (*by_head, "threshold"),
-        "relative_tolerance": (*by_head, "relative_threshold"),
-        "relative_lower": (*by_head, "relative_threshold"),
-        "relative_upper": (*by_head, "relative_threshold"),
+        "tolerance": absolute,
+        "lower": absolute,
+        "upper": absolute,
+        "relative_tolerance": relative,
+        "relative_lower": relative,
+        "relative_upper": relative,
         "norm": by_head,
         "error_bound": by_head,
         "state_size": ("sequence", "position"),
         "ceiling": ("sequence", "position"),
     }
-    sizes = {
-        "sequence": count,
-        unit: heads,
-        "position": len(positions),
-        "threshold": len(tolerances),
-        "relative_threshold": len(relative_tolerances),
-    }
-    variables = {
-        name: (names, _filled(name, [sizes[dim] for dim in names], measured, positions)) for name, names in dims.items()
-    }
     coordinates = {
+        unit: run.sample.units,
         "position": positions,
-        "threshold": np.array(tolerances, np.float64),
-        "relative_threshold": np.array(relative_tolerances, np.float64),
+        "threshold": np.array(settings.tolerances, np.float64),
+        "relative_threshold": np.array(settings.relative_tolerances, np.float64),
     }
-    engines = sorted({item.engine for item in measured.values()})
+    sizes = {"sequence": count} | {name: len(values) for name, values in coordinates.items()}
+    variables: dict[str, tuple[tuple[str, ...], NDArray[np.generic]]] = {
+        name: (names, _filled(name, [sizes[dim] for dim in names], records, positions)) for name, names in dims.items()
+    }
+    variables["stratum"] = ((unit,), run.sample.strata)
+    for name in ("state_bytes", "faithfulness"):
+        values = [float(getattr(records[row], name)) if row in records else np.nan for row in range(count)]
+        variables[name] = (("sequence",), np.array(values, np.float64))
     attributes = {
-        "kind": record.kind,
-        "multiplicity": record.multiplicity,
-        "dtype": record.dtype,
-        "engine": ", ".join(engines),
+        "kind": run.kind,
+        "multiplicity": run.multiplicity,
+        "dtype": run.dtype,
+        "engine": ", ".join(sorted(run.engines)),
+        "stratum_sizes": run.sample.sizes.tolist(),
     }
     return xr.Dataset(variables, coords=coordinates, attrs=attributes)
 
 
 def _filled(
-    name: str, shape: Sequence[int], measured: Mapping[int, SequenceRecord], positions: NDArray[np.int64]
+    name: str, shape: Sequence[int], records: Mapping[int, SequenceRecord], positions: NDArray[np.int64]
 ) -> NDArray[np.float32 | np.float64]:
     axis = 0 if name in {"state_size", "ceiling"} else 1
-    values = np.full(shape, np.nan).astype(np.float64 if name in _WIDE else np.float32)
-    for sequence, item in measured.items():
+    values = np.full(shape, np.nan).astype(np.float64 if name in WIDE else np.float32)
+    for row, record in records.items():
+        if not len(record.positions):
+            continue
         # Nothing has passed before position 0: every quantity there is 0.
-        values[(sequence, *(slice(None),) * axis, 0)] = 0.0
-        where = (slice(None),) * axis + (np.searchsorted(positions, item.positions),)
-        values[sequence][where] = getattr(item, name)
+        if positions[0] == 0:
+            values[(row, *(slice(None),) * axis, 0)] = 0.0
+        where = (slice(None),) * axis + (np.searchsorted(positions, record.positions),)
+        values[row][where] = getattr(record, name)
     return values

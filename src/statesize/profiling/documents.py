@@ -1,0 +1,119 @@
+"""Documents out of text files, JSONL files and data sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from statesize.errors import FileError
+from statesize.tasks.corpus import read_documents
+
+Note = Callable[[str], None]
+
+
+def file_documents(path: Path) -> Iterator[tuple[str, ...]]:
+    """The sequences of a file, each as the documents that it is made of.
+
+    Args:
+        path: A UTF-8 text file, of which blank lines part documents, or a .jsonl file with a field "text".
+
+    Yields:
+        All documents of a text file together, or those of a .jsonl file one by one.
+
+    Raises:
+        FileError: If a line of a .jsonl file holds no text.
+    """
+    if path.suffix != ".jsonl":
+        yield read_documents(path)
+        return
+
+    def refuse(problem: str) -> None:
+        raise FileError(f"{problem}. Mend the line, or leave it out.")
+
+    for document in read_jsonl(path, "text", refuse):
+        yield (document,)
+
+
+def read_jsonl(path: Path, field: str, on_bad_line: Note) -> Iterator[str]:
+    """The texts of a file of JSON objects, one a line; the file is read as far as they are asked for.
+
+    Args:
+        path: The file, in UTF-8.
+        field: Name of the field that holds the text.
+        on_bad_line: Called with file, line number and problem of each line that is left out; empty lines are not told.
+
+    Yields:
+        Texts, in order.
+
+    Raises:
+        FileError: If the file cannot be read or holds no text.
+    """
+    found = False
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if not line.strip():
+                    continue
+                text, problem = _text_of(line, field)
+                if text is None:
+                    on_bad_line(f"{path}, line {number}: {problem}")
+                else:
+                    found = True
+                    yield text
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read as a JSONL file: {error.strerror or error}") from error
+    if not found:
+        raise FileError(f'{path}: no line is a JSON object with text in a field "{field}"; name the right field.')
+
+
+def read_dataset(name: str, field: str, split: str, on_bad_line: Note) -> Iterator[str]:
+    """The texts of a data set of the package `datasets`.
+
+    Args:
+        name: A folder on disk that `save_to_disk` wrote or that holds files of data, or an id of the hub, which is
+            read as far as texts are asked for.
+        field: Name of the column that holds the text.
+        split: Which part of it, such as "train".
+        on_bad_line: Called with a row and its problem, for each row that is left out.
+
+    Yields:
+        Texts, in order.
+
+    Raises:
+        FileError: If the package is missing, or the data set or its column cannot be read.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise FileError(
+            "The package datasets is needed for data sets and is not installed: pip install 'statesize[datasets]'."
+        ) from error
+    library = cast("Any", datasets)
+    folder = Path(name)
+    saved = (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+    try:
+        data = library.load_from_disk(name) if saved else library.load_dataset(name, split=split, streaming=True)
+        rows = data[split] if isinstance(data, dict) else data
+        columns = rows.column_names
+    except Exception as error:  # the hub, arrow and the readers of many formats have no error in common
+        reason = " ".join(str(error).split())[:200]
+        raise FileError(f'There is no data set {name!r} with a part "{split}" that can be read: {reason}') from error
+    if columns is not None and field not in columns:
+        raise FileError(f'{name} has no column "{field}"; its columns are {", ".join(columns)}.')
+    for number, row in enumerate(cast("Iterator[dict[str, object]]", iter(rows))):
+        text = row.get(field)
+        if isinstance(text, str):
+            yield text
+        else:
+            on_bad_line(f'{name}, row {number}: "{field}" is {type(text).__name__}, not text')
+
+
+def _text_of(line: bytes, field: str) -> tuple[str | None, str]:
+    try:
+        values: object = json.loads(line)
+    except ValueError as error:
+        return None, f"no JSON ({str(error).partition(':')[0]})"
+    text = cast("dict[str, object]", values).get(field) if isinstance(values, dict) else None
+    return (text, "") if isinstance(text, str) else (None, f'no JSON object with text in the field "{field}"')

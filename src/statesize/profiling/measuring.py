@@ -1,0 +1,228 @@
+"""One mixer over one sequence: its heads or channels in blocks that fit the memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from statesize.adapters import Captured
+from statesize.errors import InputError, ModelError
+from statesize.measurement import Measurement, measure
+from statesize.operators import Operator, Recurrence
+from statesize.profiling.record import WIDE, SequenceRecord
+from statesize.profiling.sampling import Sample, draw
+from statesize.profiling.settings import Settings
+from statesize.spectra.cut import Cut
+from statesize.spectra.engine import choose_engine
+
+# Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
+# All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.
+MOST_OPERATIONS = 4e12
+FEWEST_UNITS = 8
+# Engines take more entries at once differently from few; this many show what they do.
+_SHOWN = 8
+
+_BY_UNIT = {
+    "entropy": "entropy",
+    "entropy_bound": "entropy_bound",
+    "tolerance": "tolerance",
+    "lower": "lower",
+    "upper": "upper",
+    "relative_tolerance": "relative_tolerance",
+    "relative_lower": "relative_lower",
+    "relative_upper": "relative_upper",
+    "norm": "norm",
+    "error_bound": "error_bound",
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """How one mixer is measured over one sequence.
+
+    Attributes:
+        sample: The heads or channels.
+        cut: Which H_i, or None where none fits into the sequence.
+        engine: The engine that a block is given to.
+        block: Units that are measured at once.
+        unit_bytes: Bytes that measuring one unit takes.
+        operations: What all units of the mixer would cost at the reference length.
+    """
+
+    sample: Sample
+    cut: Cut | None
+    engine: str
+    block: int
+    unit_bytes: int
+    operations: float
+
+
+def plan_work(item: Captured, sequence: int, length: int, reference: int, settings: Settings) -> Work:
+    """How a captured mixer is measured.
+
+    Args:
+        item: The mixer.
+        sequence: Index of the sequence, for messages.
+        length: Tokens of the sequence.
+        reference: Tokens of the sequence that decides how many units are measured, so that all have the same ones.
+        settings: What is asked.
+
+    Returns:
+        The work.
+
+    Raises:
+        ModelError: If the operator has another length than the sequence.
+    """
+    first = item.units_operator(slice(0, 1))
+    if first.length != length:
+        raise ModelError(
+            f"Mixer {item.name}, sequence {sequence}: its operator has length {first.length}, but the "
+            f"sequence has {length} tokens; a profile needs one position a token."
+        )
+    operations = item.units * operations_per_unit(first, reference, settings.cut(reference))
+    if settings.channels is None:
+        fitting = int(item.units * MOST_OPERATIONS / operations) if operations > MOST_OPERATIONS else item.units
+        count = max(FEWEST_UNITS, fitting)
+    else:
+        count = item.units if settings.channels == "all" else settings.channels
+    sample = draw(item.units, count, settings.seed, item.name)
+    cut = settings.cut(length)
+    if cut is None:
+        return Work(sample, None, "none", 1, 0, operations)
+    with _naming(item, sequence):
+        exact = first.to(dtype=torch.float64, device="cpu")
+    several = exact[:, torch.zeros(min(len(sample.units), _SHOWN), dtype=torch.int64)]
+    outputs = ("counts", "entropy", "relative") if settings.relative_tolerances else ("counts", "entropy")
+    engine = choose_engine(several, cut, outputs, settings.engine)
+    unit_bytes = _tensor_bytes(first) + _tensor_bytes(exact) + engine.footprint(exact, cut)
+    block = min(max(1, settings.memory // unit_bytes), len(sample.units))
+    return Work(sample, cut, engine.name, block, unit_bytes, operations)
+
+
+def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> float:
+    """About how many operations the spectra of one head or channel cost, by the leading term of the usual engine.
+
+    Args:
+        operator: One that tells what the mixer is.
+        length: Tokens.
+        cut: Which H_i, or None for none.
+
+    Returns:
+        Operations in float64.
+    """
+    if cut is None:
+        return 1.0
+    positions = len(cut.positions)
+    any_operator = float(length) ** 3 * min(8.0, positions / 2)
+    if not isinstance(operator, Recurrence):
+        return any_operator
+    states = int(operator.state_size().max())
+    return min(any_operator, 12.0 * states**3 * (length + positions))
+
+
+def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> SequenceRecord:
+    """Measure the chosen units of a mixer, block after block.
+
+    Args:
+        item: The mixer.
+        sequence: Index of the sequence, for messages.
+        work: How.
+        settings: What is asked.
+
+    Returns:
+        The record; without positions where none fits into the sequence.
+    """
+    start = time.perf_counter()
+    units = work.sample.units
+    dtype = str(item.units_operator(slice(0, 1)).dtype).removeprefix("torch.")
+    blocks = [units[first : first + work.block] for first in range(0, len(units), work.block)]
+    measured = [measure_block(item, sequence, block, work, settings) for block in blocks] if work.cut else []
+    arrays = {name: _joined(measured, name, settings, len(units)) for name in _BY_UNIT}
+    shared = {name: _shared(measured, name) for name in ("positions", "state_size", "ceiling")}
+    return SequenceRecord(
+        name=item.name,
+        kind=item.kind,
+        multiplicity=item.multiplicity,
+        dtype=dtype,
+        engine=", ".join(dict.fromkeys(measurement.engine for measurement in measured)) or "none",
+        state_bytes=item.state_bytes,
+        faithfulness=math.nan if item.faithfulness is None else item.faithfulness,
+        seconds=time.perf_counter() - start,
+        units=units,
+        strata=work.sample.strata,
+        sizes=work.sample.sizes,
+        positions=shared["positions"].astype(np.int64),
+        state_size=shared["state_size"].astype(np.float32),
+        ceiling=shared["ceiling"].astype(np.float32),
+        **arrays,
+    )
+
+
+def measure_block(
+    item: Captured, sequence: int, units: NDArray[np.int64], work: Work, settings: Settings
+) -> Measurement:
+    """Measure some units of a mixer at once.
+
+    Args:
+        item: The mixer.
+        sequence: Index of the sequence, for messages.
+        units: Indices of the heads or channels.
+        work: Where, with a cut.
+        settings: What is asked.
+
+    Returns:
+        The measurement, of batch shape (1, units).
+    """
+    everything = len(units) == item.units
+    chosen = slice(None) if everything else torch.from_numpy(units)
+    with _naming(item, sequence, "(0, head)" if everything else f"(0, k) for heads or channels {units.tolist()}"):
+        return measure(
+            item.units_operator(chosen).to(device="cpu"),
+            tolerances=settings.tolerances,
+            relative_tolerances=settings.relative_tolerances,
+            positions=work.cut.positions if work.cut else (),
+            past=settings.past,
+            future=settings.future,
+            engine=settings.engine,
+        )
+
+
+@contextmanager
+def _naming(item: Captured, sequence: int, entry: str = "(0, head)") -> Generator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"Mixer {item.name}, sequence {sequence} (a batch entry is {entry}): {error}") from error
+
+
+def _tensor_bytes(operator: Operator) -> int:
+    return sum(value.numel() * value.element_size() for value in vars(operator).values() if isinstance(value, Tensor))
+
+
+def _joined(measured: Sequence[Measurement], name: str, settings: Settings, units: int) -> NDArray[np.generic]:
+    dtype = np.float64 if name in WIDE else np.float32
+    if not measured:
+        counts = {"relative": len(settings.relative_tolerances), "tolerance": len(settings.tolerances)}
+        kind = "relative" if name.startswith("relative") else "tolerance"
+        by_threshold = name.removeprefix("relative_") in {"tolerance", "lower", "upper"}
+        return np.zeros((units, 0, counts[kind]) if by_threshold else (units, 0), dtype)
+    parts = [_array(getattr(measurement, name))[0] for measurement in measured]
+    return np.concatenate(parts).astype(dtype)
+
+
+def _shared(measured: Sequence[Measurement], name: str) -> NDArray[np.generic]:
+    return _array(getattr(measured[0], name)) if measured else np.zeros(0)
+
+
+def _array(value: Tensor | None) -> NDArray[np.generic]:
+    if value is None:
+        raise ModelError("the measurement lacks an output that a profile holds")
+    return value.detach().cpu().numpy()

@@ -1,0 +1,147 @@
+"""Some heads or channels of a layer in place of all, and what their mean says about the layer.
+
+The units of a layer are cut into contiguous strata of nearly equal size, and two or three units are drawn from each
+without replacement. The mean over the layer is estimated by Σ_h (N_h/N) ȳ_h, its variance by
+Σ_h (N_h/N)² (1 − n_h/N_h) s_h²/n_h with the finite-population correction (Cochran, Sampling Techniques, 1977, §5.4),
+and the interval is that of Student's t with n − strata degrees of freedom. It speaks of the choice of units alone: the
+sequences and positions are taken as given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The units of one layer that are measured.
+
+    Attributes:
+        units: Indices, ascending, (n,) int64.
+        strata: Stratum of each, (n,) int64.
+        sizes: Units in each stratum, measured or not, (strata,) int64.
+    """
+
+    units: NDArray[np.int64]
+    strata: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    @property
+    def total(self) -> int:
+        """Units of the layer."""
+        return int(self.sizes.sum())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over all units of a layer.
+
+    Attributes:
+        mean: The estimate; NaN where nothing is known.
+        error: Half the width of its confidence interval of 95 %: 0 where every unit was measured, NaN where a single
+            unit of several was.
+    """
+
+    mean: float
+    error: float
+
+
+def draw(total: int, count: int, seed: int, name: str) -> Sample:
+    """Draw units of a layer, the same ones for the same seed and name.
+
+    Args:
+        total: Units of the layer.
+        count: How many to draw; all where there are no more.
+        seed: The seed.
+        name: The layer's name, so that layers are drawn independently.
+
+    Returns:
+        The sample; of all units it has one stratum.
+
+    Example:
+        >>> draw(3, 8, 0, "layer").units.tolist()
+        [0, 1, 2]
+        >>> len(draw(1000, 10, 0, "layer").units)
+        10
+    """
+    if count >= total:
+        units = np.arange(total, dtype=np.int64)
+        return Sample(units, np.zeros_like(units), np.array([total], np.int64))
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    parts = np.array_split(np.arange(total, dtype=np.int64), max(1, count // 2))
+    # The larger strata come first, and so do the larger shares: no stratum is asked for more than it has.
+    shares = [len(share) for share in np.array_split(np.arange(count), len(parts))]
+    drawn = [np.sort(generator.choice(part, share, replace=False)) for part, share in zip(parts, shares, strict=True)]
+    strata = np.repeat(np.arange(len(parts), dtype=np.int64), shares)
+    return Sample(np.concatenate(drawn), strata, np.array([len(part) for part in parts], np.int64))
+
+
+def estimate(values: NDArray[np.float64], sample: Sample) -> Estimate:
+    """The mean over all units of a layer, from those that were measured.
+
+    Args:
+        values: One number a measured unit, (n,).
+        sample: How they were drawn.
+
+    Returns:
+        The mean and its error.
+
+    Example:
+        >>> estimate(np.array([1.0, 2.0, 6.0]), draw(3, 3, 0, "layer"))
+        Estimate(mean=3.0, error=0.0)
+    """
+    if not len(values) or not np.isfinite(values).all():
+        return Estimate(math.nan, math.nan)
+    mean = variance = 0.0
+    for stratum, size in enumerate(sample.sizes):
+        inside = values[sample.strata == stratum]
+        weight = float(size / sample.total)
+        mean += weight * float(inside.mean())
+        if len(inside) < size:
+            spread = float(inside.var(ddof=1)) if len(inside) > 1 else math.nan
+            variance += weight**2 * (1 - len(inside) / float(size)) * spread / len(inside)
+    freedom = len(values) - len(sample.sizes)
+    return Estimate(mean, math.sqrt(variance) * student_t(freedom) if variance else 0.0)
+
+
+def student_t(freedom: int) -> float:
+    """The number within which Student's t stays, in absolute value, with probability 0.95.
+
+    By bisection of the closed form for whole degrees of freedom (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4).
+
+    Args:
+        freedom: Degrees of freedom.
+
+    Returns:
+        The number; NaN without degrees of freedom.
+
+    Example:
+        >>> round(student_t(1), 3), round(student_t(10), 3)
+        (12.706, 2.228)
+    """
+    if freedom < 1:
+        return math.nan
+    low, high = 0.0, math.pi / 2
+    while high - low > 1e-13:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _inside(middle, freedom) < CONFIDENCE else (low, middle)
+    return math.tan(low) * math.sqrt(freedom)
+
+
+def _inside(angle: float, freedom: int) -> float:
+    """The probability that |t| is at most tan(angle) √freedom."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine if odd else 1.0), 0.0
+    for step in range(freedom // 2):
+        total += term
+        term *= cosine**2 * (2 * step + 1 + odd) / (2 * step + 2 + odd)
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

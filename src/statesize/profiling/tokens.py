@@ -1,0 +1,135 @@
+"""Tokenizers of the two kinds that models come with: tokenizers.Tokenizer and those of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from statesize.errors import InputError
+
+
+class TransformersTokenizer(Protocol):
+    """What is used of a tokenizer of transformers."""
+
+    bos_token_id: int | None
+    eos_token_id: int | None
+    pad_token_id: int | None
+    all_special_ids: list[int]
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        """An object with `input_ids`."""
+        ...
+
+    def decode(self, token_ids: Any, **options: Any) -> Any:
+        """The text of some ids."""
+        ...
+
+
+AnyTokenizer: TypeAlias = Tokenizer | TransformersTokenizer
+
+_ENDS = ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>")
+_BEGINNINGS = ("<bos>", "<s>", "<|begin_of_text|>", "<|startoftext|>")
+
+
+def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
+    """A text as a model reads it, with the special tokens that its tokenizer adds.
+
+    Args:
+        tokenizer: Of either kind.
+        text: The text.
+
+    Returns:
+        Token ids.
+    """
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer.encode(text).ids
+    return list(tokenizer(text).input_ids)
+
+
+def join_documents(tokenizer: AnyTokenizer, documents: Sequence[str]) -> Tensor:
+    """Documents as one sequence: each is followed by the end-of-sequence token, as models see them in training.
+
+    Letters of a document that spell a special token are text. A beginning-of-sequence token comes first where the
+    tokenizer adds one.
+
+    Args:
+        tokenizer: Of either kind.
+        documents: At least one.
+
+    Returns:
+        Token ids, (L,) int64.
+
+    Raises:
+        InputError: If there are several documents and the tokenizer has no end-of-sequence token to part them.
+    """
+    end = special_ids(tokenizer)[1].get("eos")
+    if end is None and len(documents) > 1:
+        raise InputError(
+            f"The tokenizer has no end-of-sequence token to put between {len(documents)} documents: give a text "
+            "without blank lines, which is one document, or JSONL, where each line is a sequence of its own."
+        )
+    ids: list[int] = []
+    for document in documents:
+        ids += _plain(tokenizer, document) + ([] if end is None else [end])
+    first = _beginning(tokenizer)
+    return torch.tensor(ids if first is None else [first, *ids], dtype=torch.int64)
+
+
+def special_ids(tokenizer: AnyTokenizer) -> tuple[set[int], dict[str, int]]:
+    """The special tokens of a tokenizer.
+
+    Args:
+        tokenizer: Of either kind.
+
+    Returns:
+        All their ids, and those whose role is known: "eos", "bos", "pad".
+    """
+    if isinstance(tokenizer, Tokenizer):
+        added = {key for key, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        named = {"eos": _first_known(tokenizer, _ENDS), "bos": _first_known(tokenizer, _BEGINNINGS)}
+        return added, {role: key for role, key in named.items() if key is not None}
+    roles = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ("eos", "bos", "pad")}
+    return set(tokenizer.all_special_ids), {role: int(key) for role, key in roles.items() if key is not None}
+
+
+def token_text(tokenizer: AnyTokenizer, token: int) -> str:
+    """One token as text.
+
+    Args:
+        tokenizer: Of either kind.
+        token: Its id.
+
+    Returns:
+        The text; the id itself where the tokenizer has no such token.
+    """
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer.decode([token], skip_special_tokens=False)
+    text = tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return str(text) if text is not None else str(token)
+
+
+def _first_known(tokenizer: Tokenizer, names: Sequence[str]) -> int | None:
+    known = (tokenizer.token_to_id(name) for name in names)
+    return next((key for key in known if key is not None), None)
+
+
+def _plain(tokenizer: AnyTokenizer, document: str) -> list[int]:
+    if not isinstance(tokenizer, Tokenizer):
+        return list(tokenizer(document, add_special_tokens=False, split_special_tokens=True).input_ids)
+    special_as_text = tokenizer.encode_special_tokens
+    tokenizer.encode_special_tokens = True
+    try:
+        return tokenizer.encode(document, add_special_tokens=False).ids
+    finally:
+        tokenizer.encode_special_tokens = special_as_text
+
+
+def _beginning(tokenizer: AnyTokenizer) -> int | None:
+    if isinstance(tokenizer, Tokenizer) or tokenizer.bos_token_id is None:
+        return None
+    ids = cast("list[int]", tokenizer("a").input_ids)
+    return tokenizer.bos_token_id if ids and ids[0] == tokenizer.bos_token_id else None
