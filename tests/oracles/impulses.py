@@ -7,9 +7,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from statesize.adapters.kernel_functions import observed, pure_torch, replaced, source_files
 from statesize.adapters.scans import KERNELS
-from torch import Tensor, nn
 
 Arguments = dict[str, Any]
 
@@ -27,6 +28,7 @@ def kernel_arguments(model: nn.Module) -> Iterator[list[tuple[Any, Arguments]]]:
         yield calls
 
 
+@torch.no_grad()
 def impulse_responses(function: Any, arguments: Arguments) -> Tensor:
     """T of every unit, (S, units, L, L), by calling the kernel again with unit impulses as its values."""
     arguments = {name: value for name, value in arguments.items() if name != "kwargs"}
@@ -55,6 +57,31 @@ def _one_channel_each(function: Any, arguments: Arguments, name: str) -> Tensor:
         response = _first(function(**{**alike, **gate, name: impulses}))
         found.append((response if position == 2 else response.transpose(1, 2)).permute(1, 2, 0))
     return torch.stack(found)
+
+
+@contextmanager
+def part_arguments(part: nn.Module) -> Iterator[Arguments]:
+    """What a part was last called with while this is open: keyword arguments by name, the others by number."""
+    kept: Arguments = {}
+
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        kept.update({str(number): value for number, value in enumerate(args)} | kwargs | {"output": output})
+
+    handle = part.register_forward_hook(keep, with_kwargs=True)
+    try:
+        yield kept
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def output_of(part: nn.Module, output: Tensor) -> Iterator[None]:
+    """While this is open, a part returns what it is told."""
+    handle = part.register_forward_hook(lambda module, args, _: output)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _first(result: Any) -> Tensor:

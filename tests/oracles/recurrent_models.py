@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
 from statesize.adapters.observation import Observation
 from statesize.adapters.running import running_modules
 from statesize.adapters.sources import Source
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 _ANY = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": None}
 _HEADS = {**_ANY, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -49,13 +50,14 @@ FAMILIES: dict[str, tuple[dict[str, Any], tuple[str, int]]] = {
     "zamba": (
         {
             **_HEADS,
+            "num_hidden_layers": 4,
             "num_key_value_heads": 4,
-            "layer_types": ["linear_attention", "hybrid"],
+            "layer_types": ["linear_attention", "hybrid"] * 2,
             "mamba_d_state": 8,
             "n_mamba_heads": 2,
             "mamba_dt_rank": 4,
         },
-        ("mamba", 4),
+        ("mamba", 8),
     ),
     "mamba2": (
         {**_ANY, "state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 2, "expand": 2, "chunk_size": 8},

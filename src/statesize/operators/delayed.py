@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from statesize.errors import InputError
 from statesize.operators.recurrence import Recurrence
-from statesize.operators.validation import require_rank, shape
+from statesize.operators.validation import shape
 
 
 class DelayedRecurrence(Recurrence):
@@ -22,6 +23,9 @@ class DelayedRecurrence(Recurrence):
         C: Output vectors, (..., L, n).
         D: Feed-through, (..., L) or (..., 1).
 
+    Raises:
+        InputError: Wrong shapes or dtypes, or not finite.
+
     Example:
         >>> import torch
         >>> one = torch.ones(3, 1)
@@ -33,10 +37,15 @@ class DelayedRecurrence(Recurrence):
 
     def __init__(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> None:
         states = B.shape[-1]
-        full = A if A.ndim == B.ndim + 1 else torch.diag_embed(A.expand(*A.shape[:-1], states))
-        require_rank("A", full, B.ndim + 1, f"(..., L, 1), (..., L, n) or (..., L, n, n) for B {shape(B)}")
-        kept = torch.eye(states, dtype=full.dtype, device=full.device).expand_as(full)
-        pair = torch.cat([torch.cat([full, kept], -2), torch.zeros_like(torch.cat([full, kept], -2))], -1)
+        if A.ndim == B.ndim and A.shape[-1] in (1, states):
+            A = torch.diag_embed(A.expand(*A.shape[:-1], states))
+        if A.ndim != B.ndim + 1 or A.shape[-2:] != (states, states):
+            raise InputError(
+                f"A must have shape (..., L, 1), (..., L, {states}) or (..., L, {states}, {states}) for B {shape(B)}, "
+                f"got {shape(A)}"
+            )
+        kept = torch.cat([A, torch.eye(states, dtype=A.dtype, device=A.device).expand_as(A)], -2)
+        pair = torch.cat([kept, torch.zeros_like(kept)], -1)
         nothing = torch.zeros_like(B)
         super().__init__(pair, torch.cat([B, nothing], -1), torch.cat([torch.zeros_like(C), C], -1), D)
 

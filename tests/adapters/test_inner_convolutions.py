@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from oracles.recurrent_models import observations, reproduction_error, tiny_model, tokens
+
+from statesize import Convolution
+from statesize.adapters import inner_convolutions
+
+# How many are observed in the models of a family.
+FAMILIES = {
+    "mamba": 2,
+    "zamba": 4,
+    "mamba2": 2,
+    "nemotron_h": 1,
+    "qwen3_next": 3,
+    "kimi_linear": 1,
+    "recurrent_gemma": 2,
+    "lfm2": 0,
+}
+
+
+@pytest.mark.parametrize(("family", "number"), FAMILIES.items())
+def test_operators_are_what_the_model_computed(family: str, number: int) -> None:
+    seen = observations(tiny_model(family), tokens(), inner_convolutions.observing)
+    assert [(observation.kind, observation.inner) for observation in seen] == [("short convolution", True)] * number
+    for observation in seen:
+        operator = observation.operator(slice(None))
+        assert isinstance(operator, Convolution)
+        assert operator.batch_shape == observation.batch_shape
+        assert int(operator.state_size()[0]) == observation.state_size == 3
+        assert reproduction_error(observation) < 1e-5
+        units = torch.tensor([3, 0])
+        part = observation.passed_on(observation.operator(units).apply(observation.values[:, units].double()), units)
+        torch.testing.assert_close(part, observation.mixed[:, units].double(), rtol=1e-4, atol=1e-5)
