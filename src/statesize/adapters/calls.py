@@ -195,6 +195,11 @@ class _Copies:
             return {key: self.of(part) for key, part in cast("dict[Any, Any]", value).items()}
         if type(value) in (tuple, list):
             return type(value)(self.of(part) for part in value)
+        if hasattr(value, "get_seq_length"):
+            raise ModelError(
+                f"The forward pass fills a cache ({type(value).__name__}) although it is asked not to, so its mixers "
+                "cannot be called again one by one. Let the model's forward call its parts with use_cache=False."
+            )
         return value
 
     def _of_tensor(self, tensor: Tensor) -> Tensor:

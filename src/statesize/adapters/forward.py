@@ -37,7 +37,7 @@ def measuring(model: nn.Module) -> Generator[None]:
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(evaluating(model))
-        stack.enter_context(_plain_experts(model))
+        stack.enter_context(_configured(model))
         stack.enter_context(single_precision(model))
         yield
 
@@ -63,16 +63,19 @@ def evaluating(model: nn.Module) -> Generator[None]:
 
 
 @contextmanager
-def _plain_experts(model: nn.Module) -> Generator[None]:
-    configs = configurations(model, lambda part: part._can_set_experts_implementation())
-    implementations = [(config, getattr(config, EXPERTS, None)) for config in configs]
+def _configured(model: nn.Module) -> Generator[None]:
+    # A module around a transformers model may not hand `use_cache` on, so the configurations say it too.
+    with_experts = configurations(model, lambda part: part._can_set_experts_implementation())
+    changes = [(config, EXPERTS, "eager") for config in with_experts]
+    changes += [(config, "use_cache", False) for config in configurations(model) if hasattr(config, "use_cache")]
+    before = [(config, name, getattr(config, name, None)) for config, name, _ in changes]
     try:
-        for config, _ in implementations:
-            setattr(config, EXPERTS, "eager")
+        for config, name, value in changes:
+            setattr(config, name, value)
         yield
     finally:
-        for config, implementation in implementations:
-            setattr(config, EXPERTS, implementation)
+        for config, name, value in before:
+            setattr(config, name, value)
 
 
 def run_model(model: nn.Module, inputs: Inputs, *, all_logits: bool = False) -> Any:

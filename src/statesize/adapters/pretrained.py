@@ -24,7 +24,7 @@ def pretrained_models(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, library.PreTrainedModel)]
 
 
-def configurations(model: nn.Module, suits: Callable[[Any], bool]) -> list[Any]:
+def configurations(model: nn.Module, suits: Callable[[Any], bool] = lambda _: True) -> list[Any]:
     """The configuration objects that the parts of a model read, each once.
 
     Args:

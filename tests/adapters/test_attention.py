@@ -1,0 +1,76 @@
+"""Attention from the registry: probabilities, windows, caches, against impulses through the model's own function."""
+
+import pytest
+import torch
+from oracles.attention_models import REGISTERED, attention_model, impulse_responses, token_ids
+
+from statesize.adapters import capture, logits_difference
+from statesize.errors import ModelError
+
+
+@pytest.mark.parametrize("family", REGISTERED)
+def test_a_family_s_operators_are_the_model_s(family):
+    model, ids = attention_model(family), token_ids()
+    windows = REGISTERED[family][1]
+    captured = list(capture(model, ids))
+    responses = impulse_responses(model, ids)
+    assert len(captured) == len(responses) == 2
+    for item, response, window in zip(captured, responses, windows, strict=True):
+        assert item.kind == ("attention" if window is None else "sliding attention")
+        assert item.faithfulness < 1e-5
+        matrix = item.operator.dense()
+        torch.testing.assert_close(matrix, response, rtol=0, atol=1e-6)
+        assert not matrix.triu(1).any()
+        reach = 20 if window is None else window - 1
+        assert item.operator.state_size().tolist() == [min(i, reach) for i in range(21)]
+    assert logits_difference(model, ids) < 1e-5
+
+
+@pytest.mark.parametrize("family", REGISTERED)
+def test_state_bytes_are_those_of_the_model_s_cache(family):
+    model, ids = attention_model(family), token_ids(1)
+    with torch.no_grad():
+        layers = model(input_ids=ids, use_cache=True).past_key_values.layers
+    assert [mixer.state_bytes for mixer in capture(model, ids).mixers] == [
+        layer.keys.nbytes + layer.values.nbytes for layer in layers
+    ]
+
+
+def test_heads_are_chosen_before_their_operators_are_made():
+    (item,) = capture(attention_model("llama"), token_ids(), 0)
+    assert (item.units, item.multiplicity, item.operator.batch_shape) == (4, 8, (2, 4))
+    chosen = item.units_operator(torch.tensor([3, 1]))
+    assert chosen.batch_shape == (2, 2)
+    assert torch.equal(chosen.dense(), item.operator.dense()[:, [3, 1]])
+    assert torch.equal(item.units_operator(slice(1, 3)).dense(), item.operator.dense()[:, 1:3])
+
+
+def test_sinks_take_part_of_the_probability():
+    rows = [item.operator.dense().sum(-1) for item in capture(attention_model("gpt_oss"), token_ids())]
+    assert all(bool((row < 0.999).any()) for row in rows)
+
+
+def test_a_model_inside_a_module_of_one_s_own():
+    class Wrapper(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, input_ids, **options):
+            return self.inner(input_ids=input_ids, **options).logits
+
+    names = [item.name for item in capture(Wrapper(attention_model("gemma2")), token_ids())]
+    assert names == ["inner.model.layers.0.self_attn", "inner.model.layers.1.self_attn"]
+
+
+def test_a_window_longer_than_the_text_keeps_its_name():
+    mixers = capture(attention_model("mistral", sliding_window=100), token_ids()).mixers
+    assert {(mixer.kind, mixer.state_size) for mixer in mixers} == {("sliding attention", 99)}
+
+
+def test_an_encoder_is_refused():
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32)
+    with pytest.raises(ModelError, match=r"later positions.*AutoModelForCausalLM"):
+        capture(BertForMaskedLM(config), token_ids())

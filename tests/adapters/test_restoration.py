@@ -1,0 +1,113 @@
+"""A model is left exactly as it was: by success, by an error inside its forward, and by Ctrl-C."""
+
+import copy
+
+import pytest
+import torch
+import transformers.masking_utils
+import transformers.modeling_utils
+from oracles.attention_models import attention_model, token_ids
+from oracles.recurrent_models import FAMILIES, tiny_model
+
+from statesize.adapters import capture, logits_difference
+from statesize.adapters.kernel_functions import source_files
+
+
+def state(model):
+    """Everything that observation might change, by identity where identity is meant."""
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    registries = (
+        transformers.modeling_utils.AttentionInterface._global_mapping,
+        transformers.masking_utils.AttentionMaskInterface._global_mapping,
+    )
+    return {
+        "tensors": [(name, id(tensor), tensor.data_ptr(), tensor.dtype) for name, tensor in tensors],
+        "modes": [module.training for module in model.modules()],
+        "hooks": [
+            (list(module._forward_hooks), list(module._forward_pre_hooks), list(module._forward_hooks_with_kwargs))
+            for module in model.modules()
+        ],
+        "attributes": [sorted(vars(module)) for module in model.modules()],
+        "configuration": copy.deepcopy(vars(model.config)),
+        "functions": [{name: id(value) for name, value in vars(file).items()} for file in source_files(model)],
+        "registries": [dict(registry) for registry in registries],
+        "random": torch.get_rng_state().tolist(),
+        "gradients": torch.is_grad_enabled(),
+        "dtype": torch.get_default_dtype(),
+        "modes of torch": torch.overrides._get_current_function_mode_stack(),
+    }
+
+
+def values(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+MODELS = ["llama", "gpt_oss", "gptj", "mamba2", "qwen3_next", "recurrent_gemma", "lfm2"]
+
+
+def built(family, dtype=torch.float32):
+    model = tiny_model(family) if family in FAMILIES else attention_model(family)
+    model.to(dtype).train()
+    next(model.children()).eval()
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", MODELS)
+def test_after_success_and_between_the_steps(family, dtype):
+    model = built(family, dtype)
+    before, weights = state(model), values(model)
+    for _ in capture(model, token_ids(1), short_convolutions=True):
+        assert state(model) == before
+    logits_difference(model, token_ids(1))
+    assert state(model) == before
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in values(model).items())
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("family", MODELS)
+def test_after_an_error_in_the_first_pass(family, error):
+    model = built(family, torch.bfloat16)
+
+    def fail(*_):
+        raise error("on purpose")
+
+    layers = next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
+    with next(layers[-1].children()).register_forward_hook(fail):
+        before = state(model)
+        with pytest.raises(error, match="on purpose"):
+            capture(model, token_ids(1))
+        assert state(model) == before
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("family", MODELS)
+def test_after_an_error_in_the_second_pass(family, error):
+    model = built(family, torch.bfloat16)
+    iterator = capture(model, token_ids(1))
+    module = model.get_submodule(iterator.mixers[0].name)
+
+    def fail(*_):
+        raise error("on purpose")
+
+    with module.register_forward_hook(fail):
+        before = state(model)
+        with pytest.raises(error, match="on purpose"):
+            next(iterator)
+        assert state(model) == before
+
+
+def test_randomness_in_a_forward_is_not_drawn_from_the_caller_s():
+    class Random(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = attention_model("llama")
+
+        def forward(self, input_ids):
+            torch.rand(3)
+            return self.attention(input_ids).logits
+
+    model = Random()
+    before = torch.get_rng_state()
+    list(capture(model, token_ids()))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,114 @@
+"""Attention without the registry, against impulses added to the values inside of the model."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from oracles.attention_models import UNREGISTERED, attention_model, token_ids
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.adapters import capture, logits_difference
+
+# For each family: attention module, part that makes the values, first value channel of each head in its output (seen
+# as a view), part that takes the mixed values.
+LAYOUTS: dict[str, tuple[str, str, Callable[[Tensor], Tensor], str]] = {
+    "bloom": ("self_attention", "query_key_value", lambda x: x.unflatten(-1, (4, 3, 8))[..., 2, 0], "dense"),
+    "falcon": ("self_attention", "query_key_value", lambda x: x.unflatten(-1, (6, 8))[..., 5:, 0], "dense"),
+    "gptj": ("attn", "v_proj", lambda x: x.unflatten(-1, (4, 8))[..., 0], "out_proj"),
+    "mpt": ("attn", "Wqkv", lambda x: x.unflatten(-1, (3, 4, 8))[..., 2, :, 0], "out_proj"),
+    "gpt_neo": ("attn.attention", "v_proj", lambda x: x.unflatten(-1, (4, 8))[..., 0], "out_proj"),
+    # Query, value, key, in this order, in four slices.
+    "codegen": ("attn", "qkv_proj", lambda x: x.unflatten(-1, (4, 3, 8))[..., 1, 0], "out_proj"),
+}
+
+
+@torch.no_grad()
+def impulse_response(family: str, model: nn.Module, layer: nn.Module, ids: Tensor) -> Tensor:
+    """T of one layer, (heads, L, L): batch entry j has 1 added to the values of position j, the last one nothing."""
+    attention, projection, first_value_channel, output = LAYOUTS[family]
+    length, mixed = ids.shape[1], []
+
+    def add_impulses(_, args, values):
+        first_value_channel(values)[range(length), range(length)] += 1
+        return values
+
+    module = layer.get_submodule(attention)
+    with (
+        module.get_submodule(projection).register_forward_hook(add_impulses),
+        module.get_submodule(output).register_forward_pre_hook(lambda _, args: mixed.append(args[0])),
+    ):
+        model(ids.expand(length + 1, -1), use_cache=False)
+    first = mixed[0].unflatten(-1, (4, 8))[..., 0]
+    return (first[:-1] - first[-1:]).permute(2, 1, 0)
+
+
+@pytest.mark.parametrize("family", UNREGISTERED)
+def test_a_family_s_operators_are_the_model_s(family):
+    model, ids = attention_model(family), token_ids()
+    windows = UNREGISTERED[family][1]
+    layers = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+    captured = list(capture(model, ids))
+    assert len(captured) == 2
+    for item, layer, window in zip(captured, layers, windows, strict=True):
+        assert item.kind == ("attention" if window is None else "sliding attention")
+        assert item.faithfulness < 1e-5
+        matrix = item.operator.dense()
+        response = impulse_response(family, model, layer, ids[:1])
+        torch.testing.assert_close(matrix[0], response, rtol=0, atol=1e-5)
+        assert not matrix.triu(1).any()
+        reach = 20 if window is None else window - 1
+        assert item.operator.state_size().tolist() == [min(i, reach) for i in range(21)]
+    assert logits_difference(model, ids) == 0
+
+
+@pytest.mark.parametrize("family", UNREGISTERED)
+def test_state_bytes_are_those_of_the_model_s_cache(family):
+    model, ids = attention_model(family), token_ids(1)
+    with torch.no_grad():
+        layers = model(input_ids=ids, use_cache=True).past_key_values.layers
+    assert [mixer.state_bytes for mixer in capture(model, ids).mixers] == [
+        layer.keys.nbytes + layer.values.nbytes for layer in layers
+    ]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_fused_attention_of_a_module_of_one_s_own(grouped):
+    class Fused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.projection = nn.Linear(8, 24)
+
+        def forward(self, hidden):
+            query, key, value = self.projection(hidden).unflatten(-1, (6, 4)).transpose(1, 2).split(2, 1)
+            key, value = (part[:, :1] if grouped else part for part in (key, value))
+            options = {"is_causal": True, "enable_gqa": grouped, "scale": 0.7}
+            self.mixed = functional.scaled_dot_product_attention(query, key, value=value, **options)
+            return self.mixed.transpose(1, 2).flatten(2)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(64, 8), Fused())
+    (item,) = capture(model, token_ids())
+    assert (item.name, item.kind, item.units, item.multiplicity) == ("1", "attention", 2, 4)
+    assert item.faithfulness < 1e-5
+    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21))
+
+
+def test_a_softmax_that_mixes_no_values_is_none_of_attention():
+    class Gate(nn.Module):
+        def forward(self, hidden):
+            return hidden * torch.softmax(hidden[:, None] @ hidden[:, None].mT, -1).sum((1, 2))[..., None]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.gate = nn.Embedding(64, 8), Gate()
+            self.attention = attention_model("gptj").transformer.h[0].attn
+
+        def forward(self, input_ids):
+            hidden = self.gate(self.embedding(input_ids)).repeat(1, 1, 4)
+            position = torch.arange(hidden.shape[1])[None]
+            causal = torch.full((21, 21), -1e9).triu(1)[None, None]
+            return self.attention(hidden, attention_mask=causal, position_ids=position)[0]
+
+    assert [item.name for item in capture(Model(), token_ids())] == ["attention"]
