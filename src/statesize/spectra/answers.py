@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,12 +15,15 @@ from statesize.operators import Convolution, Dense, Operator, Recurrence
 from statesize.spectra.blocks import HankelBlocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import ENGINES, Engine
+from statesize.spectra.threads import free_threads, in_parallel, one_torch_thread
 
 Answers = dict[str, Tensor]
 
 # Engines that square their numbers see nothing below the square root of the smallest double, nor above the largest's.
 _SQUARED_RANGE = (1e-100, 1e100)
 _SAFE = ("square_root", "dense")
+# Bytes of an engine's footprint, which grows with its work, from which a thread of its own saves time.
+_WORTH_A_THREAD = 2**24
 _LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
 
 
@@ -54,19 +58,34 @@ def answers(operator: Operator, engine: Engine, question: Question, memory: int)
     Raises:
         InputError: T itself is not finite.
     """
-    shape = operator.batch_shape
-    block = max(1, memory // max(1, engine.footprint(operator, question.cut)))
-    if shape.numel() <= block:
-        return _in_range(operator, engine, question)
-    parts: list[Answers] = []
-    names: dict[str, None] = {}
-    for first in range(0, shape.numel(), block):
-        entries = torch.arange(first, min(first + block, shape.numel()), device=operator.device)
-        found, name = _in_range(operator[torch.unravel_index(entries, shape)], engine, question)
-        parts.append(found)
-        names |= dict.fromkeys(name.split(", "))
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    shape, total = operator.batch_shape, operator.batch_shape.numel()
+    each = max(1, engine.footprint(operator, question.cut))
+    with one_torch_thread():
+        threads = min(free_threads(), memory // each, total * each // _WORTH_A_THREAD)
+        threads = max(1, threads if operator.device.type == "cpu" else 1)
+        block = max(1, min(memory // each // threads, -(-total // threads)))
+        if total <= block:
+            return _in_range(operator, engine, question)
+        blocks = torch.arange(total, device=operator.device).split(block)
+        tasks = [partial(_block, operator, torch.unravel_index(part, shape), engine, question) for part in blocks]
+        parts = in_parallel(tasks, most=threads)
+    names = dict.fromkeys(name for _, used in parts for name in used.split(", "))
+    joined = {name: torch.cat([found[name] for found, _ in parts]) for name in parts[0][0]}
     return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, ", ".join(names)
+
+
+def _block(operator: Operator, place: tuple[Tensor, ...], engine: Engine, question: Question) -> tuple[Answers, str]:
+    """What an engine answers for some batch entries."""
+    try:
+        return _in_range(operator[place], engine, question)
+    except InputError:
+        # It names entries as the block counts them; asked one by one, each can be named by its own index.
+        for entry in zip(*(part.tolist() for part in place), strict=True):
+            try:
+                _in_range(operator[entry], engine, question)
+            except InputError as error:
+                raise InputError(f"batch entry {entry}: {error}") from None
+        raise
 
 
 def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
