@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 _linalg = cast("Any", torch.linalg)
+# Norms between which no square that matters is lost, in float32 too.
+_SQUARES = (1e-15, 1e15)
 
 
 def singular_values(matrix: Tensor) -> Tensor:
@@ -22,13 +24,18 @@ def triangular_factor(matrix: Tensor) -> Tensor:
 
 def corner_energies(matrix: Tensor) -> Tensor:
     """‖T[j:, :j]‖_F² for j = 0 … b − 1 of real (..., b, b), as sums of squares without differences, (..., b)."""
-    sums = matrix.square().flip(-2).cumsum_(-2).flip(-2).cumsum_(-1)
-    return torch.nn.functional.pad(sums[..., 1:, :-1].diagonal(0, -2, -1), (1, 0))
+    below = matrix.square().cumsum_(-1).tril_(-1).sum(-2)
+    return torch.nn.functional.pad(below[..., :-1], (1, 0))
 
 
 def frobenius_norm(matrix: Tensor) -> Tensor:
-    """‖·‖_F of (..., m, n), scaled so that no square overflows or underflows."""
-    size = matrix.abs()
-    scale = size.amax((-2, -1), keepdim=True) if matrix.numel() else size.new_zeros((*size.shape[:-2], 1, 1))
+    """‖·‖_F of (..., m, n), scaled where a square would overflow or underflow."""
+    norm: Tensor = _linalg.vector_norm(matrix, dim=(-2, -1))
+    risky = ~((norm > _SQUARES[0]) & (norm < _SQUARES[1]))
+    if not bool(risky.any()):
+        return norm
+    size = matrix[risky].abs()
+    scale = size.amax((-2, -1), keepdim=True) if size.numel() else size.new_zeros((*size.shape[:-2], 1, 1))
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (size / scale).square().sum((-2, -1)).sqrt() * scale.squeeze((-2, -1))
+    scaled = (size / scale).square().sum((-2, -1)).sqrt() * scale.squeeze((-2, -1))
+    return norm.masked_scatter(risky, scaled)

@@ -15,13 +15,10 @@ from statesize.spectra.certified import CertifiedBlocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.elimination_tree import eliminate
 from statesize.spectra.factorisation import corner_energies, singular_values
+from statesize.spectra.symmetric_elimination import ROUND_OFF, eliminate_definite, eliminate_indefinite
 
-_linalg = cast("Any", torch.linalg)
 # Below this width the halves are so small that calls cost more than arithmetic.
 _LEAF = 32
-# Of one factorisation or product, in units of eps and of Frobenius norms. Worst cases grow with the dimension; what is
-# met in practice does not (Higham, Accuracy and Stability of Numerical Algorithms, sections 3.1 and 9.4).
-_ROUND_OFF = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,22 +26,22 @@ class PositionTree:
     """The blocks H_i of E operators as Schur complements that neighbouring positions share.
 
     For a range of positions, what all of them keep is eliminated from [[aI, T], [Tᵀ, cI]] once: the later rows for
-    the first half of the range, the earlier columns for the second. What remains has half the size. The first
-    elimination has the pivots aI and cI alone, so its products serve all shifts. 0.45 L³ operations a shift.
+    the first half of the range, the earlier columns for the second. What remains has half the size. Where the range
+    begins or ends the sequence, these have the pivots aI or cI alone, so their products serve all shifts.
 
     Attributes:
         first: T inside the first half, strictly lower, (E, h, h).
         second: T inside the second half, (E, h, h).
         below: T from the first half to the second, (E, h, h).
-        rows: below · belowᵀ.
-        columns: belowᵀ · below.
+        rows: T[−w:, :−w] · T[−w:, :−w]ᵀ for w = h, h/2, … down to the leaves, (E, w, w) each.
+        columns: T[w:, :w]ᵀ · T[w:, :w] likewise.
     """
 
     first: Tensor
     second: Tensor
     below: Tensor
-    rows: Tensor
-    columns: Tensor
+    rows: tuple[Tensor, ...]
+    columns: tuple[Tensor, ...]
 
     @property
     def width(self) -> int:
@@ -65,7 +62,8 @@ class PositionTree:
         """Some of the operators, in the order of an index (m,)."""
         if index.shape[0] == self.first.shape[0]:
             return self
-        return PositionTree(*(part[index] for part in (self.first, self.second, self.below, self.rows, self.columns)))
+        rows, columns = (tuple(part[index] for part in parts) for parts in (self.rows, self.columns))
+        return PositionTree(self.first[index], self.second[index], self.below[index], rows, columns)
 
     def squared_norms(self) -> Tensor:
         """‖H_i‖_F² as a sum of squares, (E, 2h)."""
@@ -73,7 +71,7 @@ class PositionTree:
 
     def norm_bound(self) -> Tensor:
         """An upper bound on σ_1 of every H_i, (E,): the Schatten 4-norm of T without its diagonal."""
-        left = self.first.mT @ self.first + self.columns
+        left = self.first.mT @ self.first + self.columns[0]
         right = self.second.mT @ self.second
         across = self.below.mT @ self.second
         fourth = sum(factor * part.square().sum((-2, -1)) for factor, part in ((1, left), (1, right), (2, across)))
@@ -148,27 +146,34 @@ class PositionTree:
 
     def _descend(self, a: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         E, h = self.first.shape[:2]
-        eye = torch.eye(h, dtype=a.dtype, device=a.device)
-        a_eye, c_eye = a[:, None, None] * eye, c[:, None, None] * eye
-        # Nodes of a level are ordered by entry, then by position.
-        P = torch.stack([a_eye, a_eye - self.rows / c[:, None, None]], 1).flatten(0, 1)
-        X = torch.stack([self.first, self.second], 1).flatten(0, 1)
-        C = torch.stack([c_eye - self.columns / a[:, None, None], c_eye], 1).flatten(0, 1)
-        logarithm = (h * a.abs().log()).repeat_interleave(2)
+        a_eye, c_eye = (torch.diag_embed(shift[:, None].expand(-1, h)) for shift in (a, c))
+        # Nodes of a level are ordered by position, then by entry.
+        P = torch.stack([a_eye, a_eye - self.rows[0] / c[:, None, None]])
+        X = torch.stack([self.first, self.second])
+        C = torch.stack([c_eye - self.columns[0] / a[:, None, None], c_eye])
+        logarithm = (h * a.abs().log()).expand(2, E)
         count = torch.zeros_like(logarithm, dtype=torch.int64)
-        epsilon = _ROUND_OFF * torch.finfo(a.dtype).eps
-        formed = self.below.square().sum((-2, -1)) / a.abs() + a.abs()
-        uncertainty = (epsilon * formed).repeat_interleave(2)
+        epsilon = ROUND_OFF * torch.finfo(a.dtype).eps
+        uncertainty = (epsilon * (self.below.square().sum((-2, -1)) / a.abs() + a.abs())).expand(2, E)
         definite = bool((a > 0).all())
-        while P.shape[-1] > _LEAF:
+        for columns, rows in zip(self.columns[1:], self.rows[1:], strict=True):
             P, X, C, more, logs, lost = _halve(P, X, C, definite)
-            count = count.repeat_interleave(2) + more
-            logarithm = logarithm.repeat_interleave(2) + logs
-            uncertainty = uncertainty.repeat_interleave(2) + lost
-        positive, logs, growth = eliminate(P, X, C)
-        count, logarithm = count[:, None] + positive, logarithm[:, None] + logs
-        uncertainty = uncertainty[:, None] + P.shape[-1] * torch.finfo(a.dtype).eps * growth
-        return count.reshape(E, 2 * h), logarithm.reshape(E, 2 * h), uncertainty.reshape(E, 2 * h)
+            # What the outermost halves eliminate has the pivots aI or cI alone, and only such.
+            h //= 2
+            C[0] = c_eye[:, :h, :h] - columns / a[:, None, None]
+            P[-1] = a_eye[:, :h, :h] - rows / c[:, None, None]
+            logs[0] = logs[-1] = h * a.abs().log()
+            for outermost, product in ((0, columns), (-1, rows)):
+                lost[outermost] = epsilon * (product.diagonal(0, -2, -1).sum(-1) / a.abs() + a.abs())
+            count = count.repeat_interleave(2, 0) + more
+            logarithm = logarithm.repeat_interleave(2, 0) + logs
+            uncertainty = uncertainty.repeat_interleave(2, 0) + lost
+        found = eliminate(P.flatten(0, 1), X.flatten(0, 1), C.flatten(0, 1))
+        positive, logs, growth = (part.view(-1, E, h) for part in found)
+        uncertainty = uncertainty[..., None] + h * torch.finfo(a.dtype).eps * growth
+        whole = (count[..., None] + positive, logarithm[..., None] + logs, uncertainty)
+        counted, logged, moved = (part.transpose(0, 1).flatten(1) for part in whole)
+        return counted, logged, moved
 
 
 @torch.no_grad()
@@ -204,71 +209,66 @@ def plant_tree(matrix: Tensor) -> PositionTree:
     strict = torch.nn.functional.pad(matrix.tril(-1), (0, padded - length, 0, padded - length))
     h = padded // 2
     below = strict[..., h:, :h].contiguous()
-    return PositionTree(
-        strict[..., :h, :h].contiguous(),
-        strict[..., h:, h:].contiguous(),
-        below,
-        below @ below.mT,
-        below.mT @ below,
-    )
+    columns, rows = [below.mT @ below], [below @ below.mT]
+    for level in range(1, levels):
+        # T[w:, :w] is T[2w:, :w] below T[w:2w, :w], and so from the other end.
+        w = h >> level
+        beside, above = strict[..., w : 2 * w, :w], strict[..., -w:, -2 * w : -w]
+        columns.append(columns[-1][..., :w, :w] + beside.mT @ beside)
+        rows.append(rows[-1][..., w:, w:] + above @ above.mT)
+    first, second = strict[..., :h, :h].contiguous(), strict[..., h:, h:].contiguous()
+    return PositionTree(first, second, below, tuple(rows), tuple(columns))
 
 
 def _halve(P: Tensor, X: Tensor, C: Tensor, definite: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Both halves of every node: Schur complements, positive pivots, Σ ln |pivot| and what round-off may move."""
-    h = P.shape[-1] // 2
+    """Both halves of every node (K, E, 2h, 2h), but for what the outermost two of the 2K eliminate.
+
+    Args:
+        P: Rows, (K, E, 2h, 2h).
+        X: Rows by columns.
+        C: Columns.
+        definite: Whether P and −C are positive definite.
+
+    Returns:
+        Schur complements P, X, C (2K, E, h, h), positive pivots, Σ ln |pivot| (definite only) and what round-off may
+        move, (2K, E); the first node's C and the last one's P are as they were.
+    """
+    K, E, h = P.shape[0], P.shape[1], P.shape[-1] // 2
     low, high = slice(0, h), slice(h, 2 * h)
-    cross = X[:, high, low]
     # The first half loses the rows of the second, the second half the columns of the first.
-    pivot = torch.cat([P[:, high, high], C[:, low, low]])
-    border = torch.cat([torch.cat([P[:, high, low], cross], -1), torch.cat([C[:, low, high], cross.mT], -1)])
-    if definite:
-        sign = torch.ones(pivot.shape[0], 1, 1, dtype=P.dtype, device=P.device)
-        sign[P.shape[0] :] = -1
-        factor = _definite_factor(sign * pivot)
-        half = _linalg.solve_triangular(factor, border, upper=False)
-        taken = [sign * part for part in _corners(half, half, h)]
-        logs = 2 * factor.diagonal(0, -2, -1).log().sum(-1)
-        more, lost = torch.zeros_like(logs, dtype=torch.int64), torch.zeros_like(logs)
-    else:
-        more, singular = _inertia(pivot)
-        logs = torch.zeros_like(singular, dtype=P.dtype)
-        solved = _linalg.solve_ex(pivot, border).result
-        taken = _corners(border, solved, h)
-        size = solved.square().sum((-2, -1)).sqrt()
-        scale = border.square().sum((-2, -1)).sqrt() + size * pivot.square().sum((-2, -1)).sqrt()
-        lost = torch.where(singular, torch.inf, _ROUND_OFF * torch.finfo(P.dtype).eps * size * scale)
-    nodes = P.shape[0]
-    (first_11, first_12, first_22), (second_11, second_12, second_22) = (
-        [part[half] for part in taken] for half in (slice(0, nodes), slice(nodes, None))
+    inner = (K - 1) * E
+    first, second = slice(0, inner), slice(inner, None)
+    panel = P.new_empty(2 * inner, h, 3 * h)
+    rows, columns = (panel[part].view(K - 1, E, h, 3 * h) for part in (first, second))
+    rows[..., :h], rows[..., h : 2 * h], rows[..., 2 * h :] = (
+        P[1:, :, high, high],
+        P[1:, :, high, low],
+        X[1:, :, high, low],
     )
-    kept_P = torch.stack([P[:, low, low] - first_11, P[:, high, high] - second_22], 1)
-    kept_X = torch.stack([X[:, low, low] - first_12, X[:, high, high] - second_12.mT], 1)
-    kept_C = torch.stack([C[:, low, low] - first_22, C[:, high, high] - second_11], 1)
-    kept = (part.flatten(0, 1) for part in (kept_P, kept_X, kept_C))
-    gained = (torch.stack([part[:nodes], part[nodes:]], 1).flatten() for part in (more, logs, lost))
-    return next(kept), next(kept), next(kept), next(gained), next(gained), next(gained)
-
-
-def _corners(left: Tensor, right: Tensor, h: int) -> list[Tensor]:
-    """The blocks (1, 1), (1, 2) and (2, 2) of the symmetric product leftᵀ right of panels of 2h columns."""
-    first, second = left[..., :h].mT, left[..., h:].mT
-    return [first @ right[..., :h], first @ right[..., h:], second @ right[..., h:]]
-
-
-def _definite_factor(matrix: Tensor) -> Tensor:
-    """Cholesky factor of matrices that are definite but for round-off, which is then made up for on the diagonal."""
-    factor, failed = _linalg.cholesky_ex(matrix)
-    if bool((failed != 0).any()):
-        epsilon = _ROUND_OFF * torch.finfo(matrix.dtype).eps
-        lift = epsilon * matrix.square().sum((-2, -1)).sqrt() * (failed != 0)
-        factor, _ = _linalg.cholesky_ex(matrix + torch.diag_embed(lift[:, None].expand(-1, matrix.shape[-1])))
-    return factor
-
-
-def _inertia(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Positive eigenvalues by Bunch and Kaufman's factorisation, and whether a pivot was exactly 0."""
-    factor, pivots, singular = _linalg.ldl_factor_ex(matrix)
-    single = pivots > 0
-    positive = ((factor.diagonal(0, -2, -1) > 0) & single).sum(-1)
-    # Every 2×2 pivot has one eigenvalue of either sign.
-    return positive + (~single).sum(-1) // 2, singular != 0
+    columns[..., :h], columns[..., h : 2 * h] = C[:-1, :, low, low], C[:-1, :, low, high]
+    columns[..., 2 * h :] = X[:-1, :, high, low].mT
+    if definite:
+        columns[..., :h].neg_()
+    taken = eliminate_definite(panel, h) if definite else eliminate_indefinite(panel, h)
+    pad = torch.nn.functional.pad
+    kept = [torch.stack([part[..., low, low], part[..., high, high]], 1) for part in (P, X, C)]
+    for entry in range(E):
+        (P_first, P_second), (X_first, X_second), (C_first, C_second) = (
+            (part[1:, 0, entry], part[:-1, 1, entry]) for part in kept
+        )
+        these, those = (slice(part.start + entry, part.stop, E) for part in (first, second))
+        taken.subtract_from(P_first, these, 0, 0, 1.0)
+        taken.subtract_from(X_first, these, 0, h, 1.0)
+        taken.subtract_from(C_first, these, h, h, 1.0)
+        sign = -1.0 if definite else 1.0
+        taken.subtract_from(C_second, those, 0, 0, sign)
+        # The second half's rows come first in X, and last in what is taken.
+        taken.subtract_from(X_second, those, h, 0, sign)
+        taken.subtract_from(P_second, those, h, h, sign)
+    gained = (
+        torch.stack([pad(part[first].view(K - 1, E), (0, 0, 1, 0)), pad(part[second].view(K - 1, E), (0, 0, 0, 1))], 1)
+        for part in (taken.positive, taken.logarithm, taken.lost)
+    )
+    positive, logarithm, lost = (part.flatten(0, 1) for part in gained)
+    kept_P, kept_X, kept_C = (part.flatten(0, 1) for part in kept)
+    return kept_P, kept_X, kept_C, positive, logarithm, lost
