@@ -10,7 +10,7 @@ from torch import nn
 
 from statesize.adapters.calls import Call, Mixer, described, record_calls, sampled
 from statesize.adapters.captured import Captured, described_by, from_method, from_observation
-from statesize.adapters.faithfulness import check_faithful, relative_difference, unfaithfulness
+from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
 from statesize.adapters.forward import Inputs, check_inputs, check_model, measuring
 from statesize.adapters.layers import skipped_layers
 from statesize.adapters.observation import Observation
@@ -75,16 +75,16 @@ class Capture(Iterator[Captured]):
                 f"Mixer {call.name}: called again with the same arguments, it took another way through its code. Its "
                 "forward depends on something outside of its arguments, so it cannot be measured by itself."
             )
-        again = 0.0
+        again, limit = 0.0, bound(call.module)
         if output is not None and call.output is not None:
             again = relative_difference(output, call.output)
-            check_faithful(call.name, again, "its output when called again with the same arguments")
-        return [self._captured(item, again) for item in observations if item.name in self._chosen]
+            check_faithful(call.name, again, "its output when called again with the same arguments", limit)
+        return [self._captured(item, again, limit) for item in observations if item.name in self._chosen]
 
-    def _captured(self, observation: Observation, again: float) -> Captured:
+    def _captured(self, observation: Observation, again: float, limit: float) -> Captured:
         name = self._labels.next(observation.name)
         difference = unfaithfulness(observation)
-        check_faithful(name, difference, "the captured operator applied to its input")
+        check_faithful(name, difference, "the captured operator applied to its input", limit)
         return from_observation(name, observation, max(difference, again))
 
 

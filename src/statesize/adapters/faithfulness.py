@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Inputs, check_inputs, check_model, measuring, run_model
 from statesize.adapters.observation import Observation
+from statesize.adapters.precision import stored_dtype
 from statesize.adapters.running import running_modules
 from statesize.adapters.sources import observing_all
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator
 
 UNITS = 4
-# 2^13 roundings of float32 (2^-23 each). Kernels of every model compute their softmax or scan in float32 even where
-# the weights are float64, and a sum of L·n terms, or a product of L decays, rounds some √L to L times: thousands at
-# the lengths that are measured. What was wired wrongly is off by tenths.
-BOUND = 2.0**-10
+# Kernels of every model compute their softmax or scan in float32 even where the weights are float64, and a sum of L·n
+# terms, or a product of L decays, rounds some √L to L times: thousands at the lengths that are measured. What was wired
+# wrongly is off by tenths.
+ROUNDINGS = 2**13
 
 
 def unfaithfulness(observation: Observation) -> float:
@@ -57,21 +58,35 @@ def relative_difference(value: Tensor, reference: Tensor) -> float:
     return difference / scale if scale else (float("inf") if difference else 0.0)
 
 
-def check_faithful(name: str, difference: float, what: str) -> None:
+def bound(mixer: nn.Module) -> float:
+    """The relative difference that rounding explains.
+
+    Args:
+        mixer: A module that mixes.
+
+    Returns:
+        2^13 roundings of float32, 9.8e-4; one rounding of its own weights where that is more, because constants that a
+        module holds in bfloat16, such as the decays of lightning attention over one and over many steps, agree to that.
+    """
+    return max(ROUNDINGS * torch.finfo(torch.float32).eps, torch.finfo(stored_dtype(mixer)).eps)
+
+
+def check_faithful(name: str, difference: float, what: str, bound: float) -> None:
     """Refuse an operator that is not the model's.
 
     Args:
         name: The mixer.
         difference: A relative difference.
         what: Where it lies.
+        bound: What is rounding.
 
     Raises:
         ModelError: It is beyond the bound.
     """
-    if not difference <= BOUND:
+    if not difference <= bound:
         raise ModelError(
             f"Mixer {name}: {what} differs from the model's own by {difference:.1e} of its largest value; at most "
-            f"{BOUND:.1e} is rounding. What would be measured is not what the model computes: check that the model is "
+            f"{bound:.1e} is rounding. What would be measured is not what the model computes: check that the model is "
             "deterministic and changes nothing in place, or leave this layer out."
         )
 

@@ -77,8 +77,23 @@ def in_single_precision(module: nn.Module) -> Generator[None]:
         _restore(swaps)
 
 
+def stored_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype of a module's weights as the model holds them, whatever they are while it runs.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        That of its first floating-point weight; float32 where it has none.
+    """
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            return cast("Tensor", getattr(parameter, _STORED, parameter)).dtype
+    return torch.float32
+
+
 def stored_element_size(module: nn.Module) -> int:
-    """Bytes of one number of a module's weights as the model holds them, whatever they are while it runs.
+    """Bytes of one number of a module's weights as the model holds them.
 
     Args:
         module: Any module.
@@ -86,10 +101,7 @@ def stored_element_size(module: nn.Module) -> int:
     Returns:
         Bytes; those of float32 where it has no weights.
     """
-    for parameter in module.parameters():
-        if parameter.is_floating_point():
-            return cast("Tensor", getattr(parameter, _STORED, parameter)).element_size()
-    return torch.float32.itemsize
+    return stored_dtype(module).itemsize
 
 
 def _holders_of_layers(model: nn.Module) -> set[nn.Module]:
