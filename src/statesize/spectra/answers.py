@@ -66,21 +66,27 @@ def answers(operator: Operator, engine: Engine, question: Question, memory: int)
         block = max(1, min(memory // each // threads, -(-total // threads)))
         if total <= block:
             return _in_range(operator, engine, question)
-        blocks = torch.arange(total, device=operator.device).split(block)
-        tasks = [partial(_block, operator, torch.unravel_index(part, shape), engine, question) for part in blocks]
-        parts = in_parallel(tasks, most=threads)
+        parts = in_parallel(
+            [partial(_block, operator, entries, engine, question) for entries in _split(total, block)], most=threads
+        )
     names = dict.fromkeys(name for _, used in parts for name in used.split(", "))
     joined = {name: torch.cat([found[name] for found, _ in parts]) for name in parts[0][0]}
     return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, ", ".join(names)
 
 
-def _block(operator: Operator, place: tuple[Tensor, ...], engine: Engine, question: Question) -> tuple[Answers, str]:
-    """What an engine answers for some batch entries."""
+def _split(total: int, block: int) -> list[Tensor]:
+    return [torch.arange(first, min(first + block, total)) for first in range(0, total, block)]
+
+
+def _block(operator: Operator, entries: Tensor, engine: Engine, question: Question) -> tuple[Answers, str]:
+    """What an engine answers for some entries of the flattened batch."""
+    place = torch.unravel_index(entries.to(operator.device), operator.batch_shape)
     try:
         return _in_range(operator[place], engine, question)
     except InputError:
         # It names entries as the block counts them; asked one by one, each can be named by its own index.
-        for entry in zip(*(part.tolist() for part in place), strict=True):
+        for single in zip(*place, strict=True):
+            entry = tuple(int(index) for index in single)
             try:
                 _in_range(operator[entry], engine, question)
             except InputError as error:

@@ -1,7 +1,7 @@
 """Threads: engines compute on one torch thread each, and several run side by side.
 
-torch splits its calls over threads one by one, which gains little on small matrices, and its LU factorisations of batches
-are wrong on several threads (pytorch issue 142815).
+torch splits its calls over threads one by one, which gains little on small matrices, and its LU factorisations of
+batches are wrong on several threads (pytorch issue 142815).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ _here = threading.local()
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
+def one_torch_thread() -> Generator[None]:
     """Sets torch to one thread and leaves the others to `in_parallel`; the setting comes back at the end.
 
     Yields:
