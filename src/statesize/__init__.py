@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import Measurement, hankel_singular_values, measure
     from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
+    from statesize.profiling.plan import Plan, plan
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
     from statesize.spectra.differentiable import differentiable_entropy
@@ -23,6 +24,7 @@ _HOMES = {
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "measurement": ("Measurement", "hankel_singular_values", "measure"),
     "operators": ("Convolution", "Dense", "Operator", "Recurrence", "SoftmaxAttention"),
+    "profiling.plan": ("Plan", "plan"),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
     "spectra.differentiable": ("differentiable_entropy",),
@@ -39,6 +41,7 @@ __all__ = [
     "Measurement",
     "ModelError",
     "Operator",
+    "Plan",
     "Profile",
     "Recurrence",
     "SoftmaxAttention",
@@ -50,6 +53,7 @@ __all__ = [
     "entropy_ess",
     "hankel_singular_values",
     "measure",
+    "plan",
     "profile",
     "tolerance_ess",
     "training",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from statesize.profiling.summary import average, summary_row, unit_dim
+from statesize.profiling.summary import average, summary_row
 
 if TYPE_CHECKING:
-    from statesize.profiling import Profile
+    import xarray as xr
+
+    from statesize.profiling import Plan, Profile
 
 SCHEMA = 1
 
@@ -44,32 +45,59 @@ def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
         "tokens": int(profile.tokens["length"].sum()),
         "tolerances": attributes["tolerances"],
         "relative_tolerances": attributes["relative_tolerances"],
+        "settings": attributes["settings"],
+        "source": attributes["source"],
         "mixers": [_mixer(profile, name) for name in profile.mixers],
         "skipped": [{"name": name, "reason": reason} for name, reason in attributes["skipped"].items()],
         "result": None if result is None else str(result),
     }
 
 
+def plan_document(plan: Plan, name: str) -> dict[str, Any]:
+    """A plan as `statesize profile --plan --json` prints it.
+
+    Args:
+        plan: The plan.
+        name: The model's name.
+
+    Returns:
+        JSON values; times in seconds, memory in bytes.
+    """
+    values = asdict(plan)
+    skipped = [{"name": part, "reason": reason} for part, reason in plan.skipped.items()]
+    return {"schema": SCHEMA, "model": name} | values | {"skipped": skipped, "spectra": plan.spectra}
+
+
 def _mixer(profile: Profile, name: str) -> dict[str, Any]:
     mixer = profile.mixer(name)
     row = summary_row(mixer, profile.model, name)
-    units, multiplicity = mixer.sizes[unit_dim(mixer)], int(mixer.attrs["multiplicity"])
-    itemsize = getattr(torch, str(mixer.attrs["dtype"])).itemsize
     return {
         "name": name,
         "kind": row["kind"],
-        "units": units,
-        "multiplicity": multiplicity,
+        "units": row["units"],
+        "measured": row["measured"],
+        "multiplicity": int(mixer.attrs["multiplicity"]),
         "state_size": row["tss"],
-        "state_bytes": int(row["tss"]) * units * multiplicity * itemsize,
+        "state_bytes": row["state_bytes"],
         "average_entropy": _number(row["average_entropy"]),
-        "average_tolerance": [_number(value) for value in average(mixer, "tolerance")],
-        "average_relative_tolerance": [_number(value) for value in average(mixer, "relative_tolerance")],
+        "average_entropy_interval": _interval(row["average_entropy"], row["average_entropy_error"]),
+        "average_tolerance": _averages(mixer, "tolerance"),
+        "average_relative_tolerance": _averages(mixer, "relative_tolerance"),
         "total_entropy": _number(row["total_entropy"]),
+        "total_entropy_interval": _interval(row["total_entropy"], row["total_entropy_error"]),
         "norm": _number(row["norm"]),
         "utilisation": _number(row["utilisation"]),
-        "faithfulness": None,
+        "faithfulness": _number(row["faithfulness"]),
     }
+
+
+def _averages(mixer: xr.Dataset, metric: str) -> list[float | None]:
+    values = mixer[metric].values
+    return [_number(average(mixer, values[..., index]).mean) for index in range(values.shape[-1])]
+
+
+def _interval(mean: float, error: float) -> list[float] | None:
+    return [mean - error, mean + error] if math.isfinite(error) else None
 
 
 def _number(value: str | float) -> float | None:

@@ -1,63 +1,172 @@
-"""`statesize profile`: one model over one text."""
+"""`statesize profile`: one model over texts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter, validators
-
-from statesize.errors import FileError, InputError
+from cyclopts import ArgumentCollection, Group, Parameter, validators
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from torch import Tensor
 
-    from statesize.mixers.model import LanguageModel
+    from statesize.profiling import Profile
+    from statesize.profiling.loading import LoadedModel
+
+
+def _one_input(arguments: ArgumentCollection) -> None:
+    given = [argument.name for argument in arguments if argument.has_tokens]
+    if len(given) != 1:
+        raise ValueError(f"Give one of --text, --jsonl and --dataset; {' and '.join(given) or 'none'} was given.")
+
+
+_INPUTS = Group("Inputs", validator=_one_input)
+_Flag = Parameter(negative="")
+_Count = Parameter(validator=validators.Number(gte=1))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Texts:
+    """What the model reads.
+
+    Attributes:
+        text: UTF-8 text files, one sequence each; blank lines separate documents, which are joined by the model's
+            end-of-sequence token. Repeat for several.
+        jsonl: A file of JSON objects, one a line, each a sequence.
+        dataset: A data set of the package datasets, on disk or of the hub; each row is a sequence.
+        field: Field of the JSON objects, or column of the data set, that holds the text.
+        split: Part of the data set.
+        sequences: How many sequences are read at most.
+        max_tokens: How many tokens of each sequence are read.
+    """
+
+    text: Annotated[list[Path] | None, Parameter(group=_INPUTS, negative="")] = None
+    jsonl: Annotated[Path | None, Parameter(group=_INPUTS)] = None
+    dataset: Annotated[str | None, Parameter(group=_INPUTS)] = None
+    field: str = "text"
+    split: str = "train"
+    sequences: Annotated[int | None, _Count] = None
+    max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 512
+
+    def documents(self, note: Callable[[str], None]) -> Iterator[tuple[str, ...]]:
+        """The sequences as the documents that they are made of.
+
+        Args:
+            note: Called with each line or row that is left out.
+
+        Yields:
+            The documents of one sequence.
+        """
+        from statesize.profiling.documents import file_documents, read_dataset, read_jsonl
+
+        for path in self.text or ():
+            yield from file_documents(path)
+        texts = iter(())
+        if self.jsonl is not None:
+            texts = read_jsonl(self.jsonl, self.field, note)
+        elif self.dataset is not None:
+            texts = read_dataset(self.dataset, self.field, self.split, note)
+        yield from ((text,) for text in texts)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Asked:
+    """What is measured.
+
+    Attributes:
+        stride: Measure every so many positions.
+        past: Cut the past to so many positions.
+        future: Cut the future to so many positions.
+        channels: Heads or channels of each layer that are measured: all, or a number, drawn from all parts of the
+            layer; left out, all of them up to a cost that --plan states.
+        seed: Of the choice of heads or channels.
+        memory: How much measuring may hold at once, beside the model and the results, such as 4GB.
+    """
+
+    stride: Annotated[int | None, _Count] = None
+    past: Annotated[int | None, _Count] = None
+    future: Annotated[int | None, _Count] = None
+    channels: Literal["all"] | Annotated[int, _Count] | None = None
+    seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
+    memory: str = "2GB"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Loading:
+    """How the model is loaded.
+
+    Attributes:
+        revision: Branch, tag or commit of a model of the hub.
+        device: Where the model runs, such as cpu or cuda:0.
+        dtype: Of the weights in memory; left out, as they are stored. The forward pass is in float32 at least.
+        allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
+        trust_remote_code: Run Python code that comes with the model.
+    """
+
+    revision: str | None = None
+    device: str = "cpu"
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
+    allow_pickle: Annotated[bool, _Flag] = False
+    trust_remote_code: Annotated[bool, _Flag] = False
 
 
 def profile(
     model: str,
     /,
     *,
-    text: Path,
+    texts: Texts | None = None,
+    asked: Asked | None = None,
+    loading: Loading | None = None,
     output: Path | None = None,
     html: Path | None = None,
-    max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 512,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    plan: Annotated[bool, _Flag] = False,
+    json: Annotated[bool, _Flag] = False,
 ) -> None:
-    """Profile a model over the beginning of a text and print a table.
+    """Profile a model over texts and print a table.
+
+    With --output, what is finished is kept while it runs: the same command goes on after a crash or an interrupt.
 
     Args:
-        model: A bundled name (sa, la, wla, gla) or a folder with config.json and model.safetensors.
-        text: A UTF-8 text file; blank lines separate documents, which are joined by the end-of-document token.
+        model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
+        texts: What the model reads.
+        asked: What is measured.
+        loading: How the model is loaded.
         output: Folder for the profile, to be read by `statesize report` and `Profile.load`.
         html: File for a report.
-        max_tokens: How many tokens of the text are read, as one sequence.
+        plan: Only print what would be measured, and its time and memory as a short calibration predicts them.
         json: Print one JSON document instead of the table.
     """
     from statesize import profiling
-    from statesize.cli.document import print_json, profile_document
-    from statesize.cli.progress import ProfileProgress, say
-    from statesize.cli.table import print_summary
+    from statesize.cli.document import plan_document, print_json, profile_document
+    from statesize.cli.progress import say
+    from statesize.cli.table import print_plan, print_summary
+    from statesize.profiling.loading import load_model
+    from statesize.profiling.settings import check_settings
     from statesize.profiling.store import check_destination
     from statesize.report import check_report_path, write_report
 
+    texts, options = texts or Texts(), asdict(asked or Asked())
     if output is not None:
         check_destination(output)
     if html is not None:
         check_report_path(html)
-    network, tokenizer = _load(model)
-    ids, total = _read(text, tokenizer, max_tokens)
-    if total > len(ids):
-        say(f"Reading the first {len(ids)} of {total} tokens; --max-tokens takes more.")
-    name = model if not Path(model).is_dir() else Path(model).absolute().name
-    with ProfileProgress() as progress:
-        result = profiling.profile(
-            network, ids, tokenizer=tokenizer, name=name, on_progress=progress.model(name, sequences=1)
-        )
+    check_settings(**options)
+    loaded = load_model(model, **asdict(loading or Loading()))
+    sequences = _read(texts, loaded)
+    if plan:
+        planned = profiling.plan(loaded.model, sequences, tokenizer=loaded.tokenizer, **options)
+        if json:
+            print_json(plan_document(planned, loaded.name))
+        else:
+            print_plan(planned)
+        return
+    result = _measure(loaded, sequences, options, output)
     if output is not None:
-        result.save(output)
         say(f"Profile: {output}")
     if html is not None:
         write_report([result], html)
@@ -68,37 +177,52 @@ def profile(
         print_summary([result])
 
 
-def _load(model: str) -> tuple[LanguageModel, Tokenizer]:
-    from statesize import zoo
-    from statesize.mixers import load_checkpoint
+def _read(texts: Texts, loaded: LoadedModel) -> list[Tensor]:
+    from itertools import islice
 
-    if model in zoo.names():
-        return zoo.load(model)
-    folder = Path(model)
-    if not folder.is_dir():
-        raise InputError(
-            f"there is no model {model!r}: it is neither a bundled name ({', '.join(zoo.names())}) nor a folder. "
-            "Models of the Hugging Face hub cannot be profiled yet."
-        )
-    return load_checkpoint(folder), _tokenizer(folder)
+    from statesize.cli.progress import say
+    from statesize.errors import InputError
+    from statesize.profiling.tokens import join_documents
+
+    left_out: list[str] = []
+    sequences: list[Tensor] = []
+    cut = tokens = 0
+    for number, documents in enumerate(islice(texts.documents(left_out.append), texts.sequences)):
+        ids = join_documents(loaded.tokenizer, documents)
+        if len(ids) < 2:
+            left_out.append(f"text {number + 1} has fewer than 2 tokens")
+            continue
+        cut, tokens = cut + (len(ids) > texts.max_tokens), tokens + len(ids)
+        sequences.append(ids[: texts.max_tokens])
+    if left_out:
+        more = f", and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        say(f"Left out {len(left_out)}: {'; '.join(left_out[:3])}{more}.")
+    if not sequences:
+        raise InputError("no text has 2 tokens or more; effective state-size is what passes from a past to a future.")
+    if cut:
+        read = sum(map(len, sequences))
+        of = "" if len(sequences) == 1 else f", {cut} of {len(sequences)} sequences cut"
+        say(f"Reading the first {read} of {tokens} tokens{of}; --max-tokens takes more.")
+    return sequences
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
+def _measure(loaded: LoadedModel, sequences: list[Tensor], options: dict[str, Any], output: Path | None) -> Profile:
+    from statesize import profiling
+    from statesize.cli.progress import ProfileProgress, say
 
-    # `statesize train` keeps the tokenizer in the folder of the run and the best weights in one inside it.
-    for path in (folder / "tokenizer.json", folder.absolute().parent / "tokenizer.json"):
-        if path.is_file():
-            try:
-                return Tokenizer.from_file(str(path))  # pyright: ignore[reportUnknownMemberType]
-            except Exception as error:  # the class that tokenizers raises has no narrower name
-                raise FileError(f"{path} is damaged ({error}); copy it again from where the model was made.") from error
-    raise FileError(f"{folder} has no tokenizer.json, nor has the folder above it; put the model's tokenizer there.")
-
-
-def _read(text: Path, tokenizer: Tokenizer, most: int) -> tuple[Tensor, int]:
-    from statesize.tasks.corpus import read_documents
-    from statesize.tasks.text import encode
-
-    ids = encode(read_documents(text), tokenizer)
-    return ids[:most], len(ids)
+    try:
+        with ProfileProgress() as progress:
+            return profiling.profile(
+                loaded.model,
+                sequences,
+                tokenizer=loaded.tokenizer,
+                output=output,
+                name=loaded.name,
+                source=loaded.source,
+                on_progress=progress.model(loaded.name, len(sequences)),
+                **options,
+            )
+    except KeyboardInterrupt:
+        if output is not None:
+            say(f"What is finished lies in {output}.units; the same command goes on from there.")
+        raise

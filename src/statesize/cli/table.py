@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from statesize.profiling import Profile
+    from statesize.profiling import Plan, Profile
 
 BAR = 16
 
@@ -35,21 +35,61 @@ def print_summary(profiles: Sequence[Profile]) -> None:
     Console(highlight=False, width=width, height=100).print(table, crop=False, overflow="ignore")
 
 
+def print_plan(plan: Plan) -> None:
+    """Print what a profile would measure and cost, one row a mixer, on stdout.
+
+    Args:
+        plan: The plan.
+    """
+    console = Console(highlight=False, soft_wrap=True, width=1000, height=100)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("layer", "kind"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("units", "measured", "at once", "positions", "engine", "memory", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for mixer in plan.mixers:
+        numbers = (mixer.units, mixer.measured, mixer.block, mixer.positions)
+        cells = (mixer.name, mixer.kind, *(f"{number:,}" for number in numbers), mixer.engine)
+        table.add_row(*map(Text, (*cells, byte_count(mixer.memory), f"{mixer.seconds:,.1f}")))
+    width = Measurement.get(console, console.options, table).maximum
+    out = Console(highlight=False, markup=False, soft_wrap=True, width=max(width, 80), height=100)
+    out.print(table, crop=False, overflow="ignore")
+    for part, reason in plan.skipped.items():
+        out.print(f"skipped: {part}: {reason}")
+    memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
+    out.print(
+        f"{plan.spectra:,} spectra of {len(plan.mixers)} mixers over {plan.sequences} sequences, {plan.tokens:,} "
+        f"tokens: about {plan.seconds:,.0f} s{memory}."
+    )
+    most = max((mixer.operations for mixer in plan.mixers), default=0.0)
+    out.print(
+        f"Without --channels, all heads or channels of a mixer are measured while they cost at most "
+        f"{plan.most_operations:.0e} operations a sequence; the largest here costs {most:.0e}."
+    )
+
+
 def _table(profiles: Sequence[Profile], console: Console, *, bars: bool) -> Table:
     rho = profiles[0].attributes["relative_tolerances"]
-    sigma, largest = ("s", "s_1") if console.options.ascii_only else ("σ", "σ₁")
+    sigma, largest, sign = ("s", "s_1", "+-") if console.options.ascii_only else ("σ", "σ₁", "±")
     relative = f"{sigma} > {rho[0]:g} {largest}" if rho else "rel. tolerance"
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("model", "layer"):
         table.add_column(heading, no_wrap=True)
+    rows = [row for profile in profiles for row in profile.summary_rows()]
+    # Columns that say nothing of these profiles are left out.
+    sampled = any(row["measured"] < row["units"] for row in rows)
+    checked = any(math.isfinite(row["faithfulness"]) for row in rows)
     for heading in (
         "TSS",
+        "state\nbytes",
+        *(["measured"] if sampled else []),
         "average ESS\n(entropy)",
         f"average ESS\n({relative})",
         "total ESS\n(entropy)",
         f"total ESS\n({relative})",
         "norm",
         "utilisation\n(entropy)",
+        *(["difference\nto model"] if checked else []),
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     if bars:
@@ -59,13 +99,46 @@ def _table(profiles: Sequence[Profile], console: Console, *, bars: bool) -> Tabl
             if index and not position:
                 table.add_row()
             cells = [Text(str(row["model"]), style="bold"), Text(str(row["layer"])), Text(f"{row['tss']}")]
-            cells += [Text(_figure(row[name], ".1f")) for name in ("average_entropy", "average_relative_tolerance")]
-            cells += [Text(_figure(row[name], ",.0f")) for name in ("total_entropy", "total_relative_tolerance")]
+            cells.append(Text(byte_count(row["state_bytes"])))
+            if sampled:
+                cells.append(Text(f"{row['measured']} of {row['units']}"))
+            for name, form in (("average", ".1f"), ("total", ",.0f")):
+                for metric in ("entropy", "relative_tolerance"):
+                    value, error = row[f"{name}_{metric}"], row[f"{name}_{metric}_error"]
+                    cells.append(Text(_estimate(value, error, form, sign)))
             cells += [Text(_norm(row["norm"])), Text(_figure(row["utilisation"], ".0%"))]
+            if checked:
+                cells.append(Text(_figure(row["faithfulness"], ".0e")))
             if bars:
                 cells.append(_bar(row["utilisation"], console))
             table.add_row(*cells)
     return table
+
+
+def byte_count(count: float) -> str:
+    """A number of bytes for people.
+
+    Args:
+        count: Bytes.
+
+    Returns:
+        Such as "512 B", "1.5 kB" or "2.0 GB".
+
+    Example:
+        >>> byte_count(1536)
+        '1.5 kB'
+    """
+    for name in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if name == "B" else f"{count:.1f} {name}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _estimate(value: float, error: float, form: str, sign: str) -> str:
+    if error == 0 or not math.isfinite(value):
+        return _figure(value, form)
+    return f"{_figure(value, form)} {sign} {_figure(error, form)}"
 
 
 def _figure(value: float, form: str) -> str:

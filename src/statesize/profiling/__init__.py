@@ -1,7 +1,8 @@
 """A whole model, measured over inputs."""
 
 from statesize.profiling.measuring import MOST_OPERATIONS
+from statesize.profiling.plan import Plan, PlannedMixer, plan
 from statesize.profiling.profile import Profile
 from statesize.profiling.run import Progress, profile
 
-__all__ = ["MOST_OPERATIONS", "Profile", "Progress", "profile"]
+__all__ = ["MOST_OPERATIONS", "Plan", "PlannedMixer", "Profile", "Progress", "plan", "profile"]

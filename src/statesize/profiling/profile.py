@@ -65,11 +65,10 @@ class Profile:
         return own | {"mixers": {name: dict(self.mixer(name).attrs) for name in self.mixers}}
 
     def summary(self) -> pd.DataFrame:
-        """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads.
+        """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads, with their errors.
 
         Returns:
-            Columns model, layer, kind, tss, average_entropy, average_relative_tolerance, total_entropy,
-            total_relative_tolerance, norm, utilisation; the relative tolerance is the first of the profile.
+            The columns of `statesize.profiling.summary.COLUMNS`; the relative tolerance is the first of the profile.
         """
         return pd.DataFrame(self.summary_rows(), columns=pd.Index(list(COLUMNS)))
 
@@ -117,7 +116,7 @@ class Profile:
     def load(cls, path: str | PathLike[str]) -> Self:
         """Read a profile that `save` wrote.
 
-        One that is missing, damaged or of another schema version is a FileError.
+        One that is missing, damaged or of an unknown schema version is a FileError; earlier versions are read too.
 
         Args:
             path: The folder.

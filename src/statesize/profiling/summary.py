@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypedDict, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.ess import utilisation
+from statesize.profiling.sampling import Estimate, Sample, estimate
 
 COLUMNS = {
     "model": "The model.",
@@ -18,16 +20,25 @@ COLUMNS = {
     "kind": "What the mixer is.",
     "tss": "Theoretical state-size: real numbers per channel that the layer's own recurrence keeps. Softmax attention "
     "keeps every past token, so its TSS grows with position: the largest is shown.",
+    "state_bytes": "Bytes that the model's own cache holds for the layer at the end of the longest sequence.",
+    "units": "Heads or channels of the layer.",
+    "measured": "How many of them were measured; where not all were, averages and totals are estimates.",
     "average_entropy": "Entropy-ESS, exp of the entropy of the Hankel singular values, averaged over sequences, "
     "positions and heads.",
+    "average_entropy_error": "Half the width of its confidence interval of 95 %, for the choice of heads or channels.",
     "average_relative_tolerance": "Relative tolerance-ESS, the number of Hankel singular values above ρ times the "
     "largest, averaged in the same way.",
+    "average_relative_tolerance_error": "Half the width of its confidence interval, likewise.",
     "total_entropy": "Entropy-ESS summed over the layer's channels, averaged over sequences and positions.",
     "total_relative_tolerance": "Relative tolerance-ESS summed over the layer's channels, averaged in the same way.",
+    "total_entropy_error": "Half the width of the confidence interval of the total entropy-ESS, likewise.",
+    "total_relative_tolerance_error": "Half the width of that of the total relative tolerance-ESS, likewise.",
     "norm": "Frobenius norm of what passes from the past to the future, averaged as above; a layer that erases "
     "lowers it even where its ESS stays.",
     "utilisation": "Entropy-ESS as a share of its ceiling, the most that TSS, past and future allow at that position; "
     "the mean of these shares over sequences, positions and heads.",
+    "faithfulness": "The largest difference, over sequences, between the operator applied to the layer's input and "
+    "what the model itself computed, relative to the largest value; unknown where a layer says its own operator.",
 }
 
 
@@ -38,12 +49,20 @@ class SummaryRow(TypedDict):
     layer: str
     kind: str
     tss: int
+    state_bytes: int
+    units: int
+    measured: int
     average_entropy: float
+    average_entropy_error: float
     average_relative_tolerance: float
+    average_relative_tolerance_error: float
     total_entropy: float
+    total_entropy_error: float
     total_relative_tolerance: float
+    total_relative_tolerance_error: float
     norm: float
     utilisation: float
+    faithfulness: float
 
 
 def unit_dim(node: xr.Dataset) -> str:
@@ -85,41 +104,77 @@ def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
     Returns:
         The row.
     """
-    past = node["position"].values >= 1
-    channels = node.sizes[unit_dim(node)] * int(node.attrs["multiplicity"])
-    entropy = _mean(node["entropy"].values[:, :, past])
-    relative = next(iter(average(node, "relative_tolerance")), float("nan"))
+    sample = sample_of(node)
+    channels = sample.total * int(node.attrs["multiplicity"])
+    entropy = average(node, node["entropy"].values)
+    thresholds = node["relative_tolerance"].values
+    known = thresholds.shape[-1] > 0
+    relative = average(node, thresholds[..., 0]) if known else Estimate(math.nan, math.nan)
     return {
         "model": model,
         "layer": layer,
         "kind": str(node.attrs["kind"]),
         "tss": int(np.nanmax(node["state_size"].values, initial=0)),
-        "average_entropy": entropy,
-        "average_relative_tolerance": relative,
-        "total_entropy": entropy * channels,
-        "total_relative_tolerance": relative * channels,
-        "norm": _mean(node["norm"].values[:, :, past]),
-        "utilisation": _mean(utilisation_of(node).values[:, :, past]),
+        "state_bytes": int(np.nanmax(node["state_bytes"].values, initial=0)),
+        "units": sample.total,
+        "measured": len(sample.units),
+        "average_entropy": entropy.mean,
+        "average_entropy_error": entropy.error,
+        "average_relative_tolerance": relative.mean,
+        "average_relative_tolerance_error": relative.error,
+        "total_entropy": entropy.mean * channels,
+        "total_entropy_error": entropy.error * channels,
+        "total_relative_tolerance": relative.mean * channels,
+        "total_relative_tolerance_error": relative.error * channels,
+        "norm": average(node, node["norm"].values).mean,
+        "utilisation": average(node, utilisation_of(node).values).mean,
+        "faithfulness": faithfulness_of(node),
     }
 
 
-def average(node: xr.Dataset, metric: str) -> list[float]:
-    """Tolerance-ESS averaged over sequences, positions 1 … L−1 and heads.
+def sample_of(node: xr.Dataset) -> Sample:
+    """Which heads or channels of a mixer were measured.
 
     Args:
-        node: A mixer's dataset.
-        metric: "tolerance" or "relative_tolerance".
+        node: The mixer's node.
 
     Returns:
-        One number a threshold.
+        The sample.
     """
-    values = node[metric].values[:, :, node["position"].values >= 1]
-    return [_mean(values[..., index]) for index in range(values.shape[-1])]
+    sizes = np.array(node.attrs["stratum_sizes"], np.int64)
+    return Sample(node[unit_dim(node)].values, node["stratum"].values, sizes)
 
 
-def _mean(values: NDArray[np.float32 | np.float64]) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean(dtype=np.float64)) if known.size else float("nan")
+def faithfulness_of(node: xr.Dataset) -> float:
+    """How far T u was from what the model computed, in the worst sequence.
+
+    Args:
+        node: The mixer's node.
+
+    Returns:
+        The largest relative difference; NaN where none is known.
+    """
+    known = node["faithfulness"].values
+    known = known[np.isfinite(known)]
+    return float(known.max()) if known.size else math.nan
+
+
+def average(node: xr.Dataset, values: NDArray[np.float32 | np.float64]) -> Estimate:
+    """A quantity averaged over sequences, positions 1 … L−1 and all heads or channels of the layer.
+
+    Args:
+        node: The mixer's node.
+        values: The quantity, (sequence, head, position).
+
+    Returns:
+        The mean, with the error that comes from the choice of heads or channels.
+    """
+    inside = values[:, :, node["position"].values >= 1].astype(np.float64)
+    known = np.isfinite(inside)
+    counts = known.sum((0, 2))
+    sums = np.where(known, inside, 0.0).sum((0, 2))
+    means = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    return estimate(means, sample_of(node))
 
 
 def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.DataFrame:
@@ -146,7 +201,7 @@ def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.
                 "layer": layer,
                 "kind": node.attrs["kind"],
                 "sequence": sequence,
-                "head": head,
+                "head": node[unit].values[head],
                 "position": position,
                 "token_id": root["token_ids"].values[sequence, position],
                 "token": root["tokens"].values[sequence, position],

@@ -28,6 +28,10 @@ class TransformersTokenizer(Protocol):
         """The text of some ids."""
         ...
 
+    def convert_ids_to_tokens(self, ids: int) -> Any:
+        """A token as the vocabulary has it."""
+        ...
+
 
 AnyTokenizer: TypeAlias = Tokenizer | TransformersTokenizer
 
@@ -104,12 +108,14 @@ def token_text(tokenizer: AnyTokenizer, token: int) -> str:
         token: Its id.
 
     Returns:
-        The text; the id itself where the tokenizer has no such token.
+        The text.
     """
     if isinstance(tokenizer, Tokenizer):
         return tokenizer.decode([token], skip_special_tokens=False)
-    text = tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return str(text) if text is not None else str(token)
+    text = str(tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    # Decoding takes the space off a text's first word, which SentencePiece writes as a low line.
+    spaced = str(tokenizer.convert_ids_to_tokens(token)).startswith("▁") and not text.startswith(" ")
+    return f" {text}" if spaced else text
 
 
 def _first_known(tokenizer: Tokenizer, names: Sequence[str]) -> int | None:

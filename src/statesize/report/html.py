@@ -180,7 +180,7 @@ def _body(profiles: Sequence[Profile], extent: Extent, title: str) -> str:
         "table": _table(profiles),
         "definitions": "".join(
             f"<dt>{escape(HEADINGS[name])}</dt><dd>{escape(_definition(name, rho))}</dd>"
-            for name in COLUMNS
+            for name in HEADINGS
             if name not in {"model", "layer", "kind"}
         ),
         "provenance": "".join(_provenance(profile) for profile in profiles),

@@ -1,0 +1,184 @@
+"""From a name to a model and its tokenizer: bundled, a checkpoint of statesize, or a model of transformers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from statesize import zoo
+from statesize.errors import FileError, InputError, ModelError, StatesizeError
+from statesize.mixers import load_checkpoint
+from statesize.profiling.tokens import AnyTokenizer
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model that is ready to be profiled.
+
+    Attributes:
+        name: What tables call it.
+        model: In evaluation mode, on its device.
+        tokenizer: Its tokenizer.
+        source: Where it comes from: kind ("bundled", "folder" or "hub"), and for a hub id its revision and commit.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: AnyTokenizer
+    source: dict[str, str]
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    A model that is not there or cannot be read is a FileError, one that is no causal language model a ModelError.
+
+    Args:
+        name: A bundled name, a folder (of `statesize train` or of transformers), or an id of the Hugging Face hub.
+        revision: Branch, tag or commit of a hub id.
+        device: Where the model runs.
+        dtype: Of the weights in memory: "float32", "float64", "bfloat16" or "float16"; None keeps those of the
+            checkpoint. The forward pass is in float32 at least, whatever they are.
+        allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
+        trust_remote_code: Run Python code that comes with the model.
+
+    Returns:
+        The model, its tokenizer, and where they come from.
+
+    Raises:
+        InputError: If the device or dtype is unknown, or there is no such model.
+    """
+    place = _device(device)
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
+    folder = Path(name)
+    if name in zoo.names():
+        model, tokenizer = zoo.load(name)
+        loaded = LoadedModel(name, model, tokenizer, {"kind": "bundled"})
+    elif folder.is_dir() and not _is_of_transformers(folder):
+        loaded = LoadedModel(
+            folder.absolute().name, load_checkpoint(folder), _checkpoint_tokenizer(folder), {"kind": "folder"}
+        )
+    elif folder.exists() and not folder.is_dir():
+        raise InputError(f"{name} is a file; give the folder of a model, with its config.json.")
+    else:
+        options = {"revision": revision, "trust_remote_code": trust_remote_code}
+        loaded = _from_transformers(name, dtype, options, allow_pickle=allow_pickle)
+    if loaded.source["kind"] != "hub" and revision is not None:
+        raise InputError(f"{name} is no model of the hub, so it has no revision {revision!r}; leave the revision out.")
+    model = loaded.model if dtype is None else loaded.model.to(DTYPES[dtype])
+    return LoadedModel(loaded.name, model.to(place).eval(), loaded.tokenizer, loaded.source)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"device is {name!r}, which cannot be used here: {reason}") from error
+    return device
+
+
+def _is_of_transformers(folder: Path) -> bool:
+    try:
+        config: object = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "model_type" in config
+
+
+def _checkpoint_tokenizer(folder: Path) -> Tokenizer:
+    # `statesize train` keeps the tokenizer in the folder of the run and the best weights in one inside it.
+    for path in (folder / "tokenizer.json", folder.absolute().parent / "tokenizer.json"):
+        if path.is_file():
+            try:
+                return Tokenizer.from_file(str(path))  # pyright: ignore[reportUnknownMemberType]
+            except Exception as error:  # the class that tokenizers raises has no narrower name
+                raise FileError(f"{path} is damaged ({error}); copy it again from where the model was made.") from error
+    raise FileError(f"{folder} has no tokenizer.json, nor has the folder above it; put the model's tokenizer there.")
+
+
+def _from_transformers(name: str, dtype: str | None, options: dict[str, Any], *, allow_pickle: bool) -> LoadedModel:
+    try:
+        import transformers
+    except ImportError as error:
+        raise FileError(
+            f"There is no model {name!r} among the bundled ones ({', '.join(zoo.names())}), and models of the hub need "
+            "the package transformers: pip install transformers."
+        ) from error
+    library = cast("Any", transformers)
+    try:
+        config = library.AutoConfig.from_pretrained(name, **options)
+        _check_causal(name, config, library)
+        model = library.AutoModelForCausalLM.from_pretrained(
+            name,
+            config=config,
+            dtype=DTYPES[dtype] if dtype is not None else "auto",
+            use_safetensors=None if allow_pickle else True,
+            weights_only=True,
+            **options,
+        )
+        tokenizer = library.AutoTokenizer.from_pretrained(name, **options)
+    except StatesizeError:
+        raise
+    except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
+        raise _refusal(name, error, options, allow_pickle=allow_pickle) from error
+    if Path(name).is_dir():
+        return LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
+    commit = str(getattr(config, "_commit_hash", None) or "unknown")
+    source = {"kind": "hub", "revision": options["revision"] or "main", "commit": commit}
+    return LoadedModel(name, model, tokenizer, source)
+
+
+def _check_causal(name: str, config: Any, library: Any) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{name} is an encoder-decoder model; statesize measures causal language models, as GPT-2 is.")
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(f"{name} has quantised weights; give the checkpoint that it was made from.")
+    architectures = [str(architecture) for architecture in getattr(config, "architectures", None) or []]
+    masked = any(architecture.endswith(("ForMaskedLM", "ForPreTraining")) for architecture in architectures)
+    known = type(config) in library.AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in (
+        getattr(config, "auto_map", None) or {}
+    )
+    if not known or (masked and not getattr(config, "is_decoder", False)):
+        raise ModelError(
+            f"{name} is no causal language model ({', '.join(architectures) or config.model_type}): each of its "
+            "positions sees the later ones, or transformers has no language model of it. Give a decoder, as GPT-2 is."
+        )
+
+
+def _refusal(name: str, error: Exception, options: dict[str, Any], *, allow_pickle: bool) -> FileError | InputError:
+    reason = " ".join(str(error).split())
+    if not allow_pickle and "safetensors" in reason:
+        return FileError(
+            f"{name} has no weights in safetensors; if you trust where it comes from, --allow-pickle reads the others, "
+            "with weights_only=True."
+        )
+    if not options["trust_remote_code"] and "trust_remote_code" in reason:
+        return FileError(
+            f"{name} brings Python code of its own, which is not run; if you have read it, give --trust-remote-code."
+        )
+    if Path(name).is_dir():
+        return FileError(f"{name} cannot be loaded: {reason[:300]}")
+    first = reason.partition(". ")[0][:200]
+    return InputError(
+        f"there is no model {name!r} that can be loaded: it is neither a bundled name ({', '.join(zoo.names())}) nor a "
+        f"folder, and the Hugging Face hub gives none (offline, misspelt, or it needs a login): {first}"
+    )
