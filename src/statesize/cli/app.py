@@ -14,6 +14,7 @@ app = App(
 )
 # By name, because the commands bring torch and altair with them, which --help and --version need not wait for.
 app.command("statesize.cli.demo:demo", name="demo", help="Profile the bundled models and write a report.")
+app.command("statesize.cli.models:models", name="models", help="List the models that can be measured.")
 app.command("statesize.cli.profile:profile", name="profile", help="Profile a model over a text.")
 app.command("statesize.cli.report:report", name="report", help="Write the HTML report of a saved profile.")
 app.command("statesize.cli.train:train", name="train", help="Train a small language model.")
