@@ -31,7 +31,7 @@ def test_entropy_of_known_spectra() -> None:
         found, bound = entropies(
             entropy_rule(22),
             2e-4,
-            lambda shift, values=values: torch.log1p((values / shift[:, None]) ** 2).sum(-1, keepdim=True),
+            lambda at, shift, values=values: torch.log1p((values[at] / shift[:, None]) ** 2).sum(-1, keepdim=True),
             values.square().sum(-1, keepdim=True),
             torch.full((3,), scale, dtype=torch.float64),
             rank,
@@ -56,7 +56,7 @@ def test_errors_of_a_rule_reach_its_bound() -> None:
         found, bound = entropies(
             off,
             2e-4,
-            lambda shift: torch.log1p((values / shift[:, None]) ** 2).sum(-1, keepdim=True),
+            lambda _, shift: torch.log1p((values / shift[:, None]) ** 2).sum(-1, keepdim=True),
             values.square().sum(-1, keepdim=True),
             torch.ones(1, dtype=torch.float64),
             torch.tensor([[4]]),
@@ -70,7 +70,7 @@ def test_too_little_to_tell_is_said() -> None:
     _, bound = entropies(
         entropy_rule(12),
         1e-2,
-        lambda shift: torch.zeros(1, 1, dtype=torch.float64),
+        lambda _, shift: torch.zeros(1, 1, dtype=torch.float64),
         torch.zeros(1, 1, dtype=torch.float64),
         torch.ones(1, dtype=torch.float64),
         torch.tensor([[4]]),
@@ -92,7 +92,7 @@ def test_shifts_that_tell_nothing_new_are_left_out(accuracy: float) -> None:
         shifts: list[float] = []
 
         def log_determinants(
-            shift: torch.Tensor, values: torch.Tensor = values, seen: list[float] = shifts
+            _: torch.Tensor, shift: torch.Tensor, values: torch.Tensor = values, seen: list[float] = shifts
         ) -> torch.Tensor:
             seen.append(float(shift))
             return torch.log1p((values / shift[:, None]) ** 2).sum(-1, keepdim=True)

@@ -123,8 +123,8 @@ class CertifiedBlocks(HankelBlocks):
         ess, error, open_ = torch.zeros_like(squared), torch.zeros_like(squared), self._wanted & ~empty
         rank = torch.where(open_, self._limit.clamp(max=self._eliminations.order), 0)
         for rule in rules_from(accuracy, int(rank.max()) if rank.numel() else 0):
-            log_determinants = self._eliminations.log_determinants
-            ess, error = entropies(rule, accuracy, log_determinants, squared, scale, rank, self._limit, self._error)
+            given = (squared, scale, rank, self._limit, self._error)
+            ess, error = entropies(rule, accuracy, self._log_determinants, *given)
             open_ = self._wanted & ~empty & ~(error <= accuracy * ess)
             # Where Σσ is small beside the bound on σ_1, more shifts are needed; for a few positions they do not pay.
             if int(open_.sum()) * 64 <= int(self._wanted.sum()):
@@ -145,6 +145,9 @@ class CertifiedBlocks(HankelBlocks):
             EngineError: Always.
         """
         raise EngineError("eliminations give counts and entropies; for all singular values use dense or square_root")
+
+    def _log_determinants(self, groups: Tensor, shift: Tensor) -> Tensor:
+        return self._eliminations.at(groups).log_determinants(shift)
 
     def _bracketed(self, low: Tensor, high: Tensor, ratio: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
         # Counts above thresholds known to lie in [low, high], (N, b), with their bounds; a threshold is the same at all

@@ -8,30 +8,40 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Recurrence
-from statesize.operators.transition import DiagonalTransition, FullTransition, Transition
+from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
 from statesize.spectra.bordered import BorderedChunks
 from statesize.spectra.bounds import carried_error
 from statesize.spectra.certified import CertifiedBlocks
 from statesize.spectra.cut import Cut
+from statesize.spectra.delta_chunk import delta_within
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 
-# Positions a chunk: eliminations cost b² a position, factorisations 1/b.
-WIDTH = 32
+
+def chunk_width(states: int) -> int:
+    """Positions a chunk: eliminations cost b² a position, factorisations of the states n³/b.
+
+    Args:
+        states: n.
+
+    Returns:
+        b, a power of 2.
+    """
+    return 32 if states < 96 else 64
 
 
-def chunked_blocks(recurrence: Recurrence, cut: Cut, width: int = WIDTH) -> CertifiedBlocks:
+def chunked_blocks(recurrence: Recurrence, cut: Cut, width: int | None = None) -> CertifiedBlocks:
     """Counts and entropies of a recurrence, linear in L.
 
     Args:
         recurrence: Any recurrence.
         cut: Which blocks, not windowed.
-        width: Positions a chunk, a power of 2.
+        width: Positions a chunk, a power of 2; None for what is fastest.
 
     Returns:
         The blocks; without gradients.
     """
     rank = int(recurrence.state_size()[0])
-    return CertifiedBlocks(recurrence_chunks(recurrence, width), recurrence.batch_shape, cut, rank)
+    return CertifiedBlocks(recurrence_chunks(recurrence, width or chunk_width(rank)), recurrence.batch_shape, cut, rank)
 
 
 @torch.no_grad()
@@ -89,6 +99,8 @@ def _within(real: Recurrence, width: int) -> tuple[Tensor, Tensor, Tensor, Tenso
     trailing = 3 if isinstance(real.transition, FullTransition) else 2
     transition: Transition = real.transition.map(lambda part: split(part, trailing))
     B, C = (split(part.expand(*real.batch_shape, *part.shape[-2:]), 2) for part in (real.B, real.C))
+    if isinstance(transition, DeltaTransition):
+        return delta_within(transition, B, C)
     n = B.shape[-1]
     eye = torch.eye(n, dtype=B.dtype, device=B.device)
     start = eye.expand(*B.shape[:-2], n, n)

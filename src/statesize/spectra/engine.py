@@ -9,7 +9,7 @@ from typing import cast
 from statesize.errors import EngineError
 from statesize.operators import Operator, Recurrence
 from statesize.spectra.blocks import HankelBlocks
-from statesize.spectra.chunked import WIDTH, chunked_blocks
+from statesize.spectra.chunked import chunk_width, chunked_blocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.dense import dense_singular_values
 from statesize.spectra.position_tree import tree_blocks
@@ -77,7 +77,8 @@ def _factors(operator: Operator, cut: Cut) -> int:
 
 
 def _chunk_factors(operator: Operator, cut: Cut) -> int:
-    return 12 * 8 * (-(-cut.length // WIDTH)) * _states(operator) * (_states(operator) + WIDTH)
+    states, width = _states(operator), chunk_width(_states(operator))
+    return 12 * 8 * (-(-cut.length // width)) * states * (states + width)
 
 
 def _compressed(operator: Operator, cut: Cut) -> int:

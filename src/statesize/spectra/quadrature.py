@@ -98,7 +98,7 @@ def rules_from(accuracy: float, rank: int) -> Iterator[EntropyRule]:
 def entropies(
     rule: EntropyRule,
     accuracy: float,
-    log_determinants: Callable[[Tensor], Tensor],
+    log_determinants: Callable[[Tensor, Tensor], Tensor],
     squared_norms: Tensor,
     bound: Tensor,
     rank: Tensor,
@@ -108,13 +108,13 @@ def entropies(
     """Entropy-ESS and its bound at all positions of many chunks.
 
     With g = σ/m, S = Σ g and Q = Σ g ln g, ESS = exp(ln S − Q/S). Both sums follow from ‖H‖_F² and φ(s) =
-    ln det(I + HᵀH/s²) by the weights of the rule. Shifts are taken from the largest down, until all σ are so much
-    larger that φ is a straight line in ln s from there on.
+    ln det(I + HᵀH/s²) by the weights of the rule. Shifts are taken from the largest down, in each chunk until
+    all σ are so much larger that φ is a straight line in ln s from there on.
 
     Args:
         rule: From `rules_from`.
         accuracy: Relative accuracy asked, beyond which no shifts are spent; the bound that is returned may exceed it.
-        log_determinants: φ at shifts (N,), giving (N, b).
+        log_determinants: φ of chunks (m,) at shifts (m,), giving (m, b).
         squared_norms: ‖H_i‖_F², (N, b).
         bound: m ≥ σ_1 of all positions of a chunk, (N,), positive.
         rank: The number of singular values that φ can see, (N, b).
@@ -128,14 +128,14 @@ def entropies(
     known, first = _until_settled(rule, accuracy, log_determinants, bound, rank)
     phi, unseen, lost = _extended(rule, known, first, rank)
     phi = torch.cat([(squared_norms / m.square())[..., None], phi], -1)
-    rest = _rest(rule.shifts.shape[0])[first].to(bound.device)
+    rest = _rest(rule.shifts.shape[0]).to(bound.device)[first][..., None]
     S, Q = (
-        phi @ weights.to(bound.device) + centre * unseen
-        for weights, centre in ((rule.sigma, rest[0, 0]), (rule.entropy, rest[1, 0]))
+        phi @ weights.to(bound.device) + rest[:, row, 0] * unseen
+        for row, weights in enumerate((rule.sigma, rule.entropy))
     )
     S_noise, Q_noise = (
-        lost @ weights[1:].abs().to(bound.device) + reach * unseen
-        for weights, reach in ((rule.sigma, rest[0, 1]), (rule.entropy, rest[1, 1]))
+        lost @ weights[1:].abs().to(bound.device) + rest[:, row, 1] * unseen
+        for row, weights in enumerate((rule.sigma, rule.entropy))
     )
     spread = (error / m).clamp(max=0.3)
     smooth = S + _FLOOR * rank
@@ -148,29 +148,40 @@ def entropies(
 
 
 def _until_settled(
-    rule: EntropyRule, accuracy: float, log_determinants: Callable[[Tensor], Tensor], bound: Tensor, rank: Tensor
-) -> tuple[Tensor, int]:
-    """φ (N, b, K) from the largest shift down to the first that tells enough of those below it, and which that is."""
+    rule: EntropyRule,
+    accuracy: float,
+    log_determinants: Callable[[Tensor, Tensor], Tensor],
+    bound: Tensor,
+    rank: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """φ (N, b, K) from the largest shift down to the first that tells enough of those below it, and which, (N,)."""
     shifts = rule.shifts.to(bound.device)
     count = shifts.shape[0]
     reach = _rest(count)[:, :, 1]
     own = rule.weighed(rule.sigma_error, rule.entropy_error)
     phi = torch.zeros(*rank.shape, count, dtype=bound.dtype, device=bound.device)
+    first = torch.zeros_like(rank[:, 0])
     sum_at_least = torch.zeros_like(phi[..., 0])
+    open_ = torch.arange(rank.shape[0], device=bound.device)
     for k in reversed(range(count)):
-        phi[..., k] = log_determinants(shifts[k] * bound)
+        found = log_determinants(open_, shifts[k] * bound[open_])
+        phi[open_, :, k] = found
         # ln(1 + x²) < 0.805 x, so Σσ > s φ(s) / 0.805.
-        sum_at_least = torch.maximum(sum_at_least, phi[..., k] * shifts[k] / 0.805)
+        least = sum_at_least[open_] = torch.maximum(sum_at_least[open_], found * shifts[k] / 0.805)
         if 0 < k < count - 1:
-            unseen = rank - _clear(phi[..., k : k + 2], shifts[k : k + 2]).squeeze(-1)
-            left = (_BUDGET * accuracy - own) * sum_at_least - own * _FLOOR * rank
-            enough = torch.maximum(_SETTLED * own * sum_at_least, left)
-            if bool((unseen * rule.weighed(float(reach[k, 0]), float(reach[k, 1])) <= enough).all()):
-                return phi, k
-    return phi, 0
+            dimensions = rank[open_]
+            unseen = dimensions - _clear(phi[open_, :, k : k + 2], shifts[k : k + 2]).squeeze(-1)
+            left = (_BUDGET * accuracy - own) * least - own * _FLOOR * dimensions
+            enough = torch.maximum(_SETTLED * own * least, left)
+            settled = (unseen * rule.weighed(float(reach[k, 0]), float(reach[k, 1])) <= enough).all(-1)
+            first[open_[settled]] = k
+            open_ = open_[~settled]
+            if not open_.numel():
+                break
+    return phi, first
 
 
-def _extended(rule: EntropyRule, phi: Tensor, first: int, rank: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _extended(rule: EntropyRule, phi: Tensor, first: Tensor, rank: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """φ at all shifts, by a line in ln s where it is not known; the directions that the line leaves out; noise of φ."""
     shifts = rule.shifts.to(phi.device)
     # At a shift s the pivots of directions with σ < s are known to about eps m²/s² of themselves, at the worst not at
@@ -180,13 +191,17 @@ def _extended(rule: EntropyRule, phi: Tensor, first: int, rank: Tensor) -> tuple
     clear = torch.nn.functional.pad(_clear(phi, shifts), (0, 1))
     # φ carries the same noise; over a step of at least 0.8 in ln s it can hide as many directions again, and half more.
     lost = doubt * (1 + 1.5 * doubt) * (rank[..., None] - clear).clamp(min=0)
-    if not first:
-        return phi, torch.zeros_like(phi[..., 0]), lost
-    fan = (shifts[first] / shifts[:first]).log()
-    slope, here, noise = (part[..., first, None] for part in (clear, phi, lost))
-    carried = noise + (noise + lost[..., first + 1, None]) * fan / (shifts[first + 1] / shifts[first]).log()
-    line = torch.cat([here + 2 * slope * fan, phi[..., first:]], -1)
-    return line, rank - slope.squeeze(-1), torch.cat([carried, lost[..., first:]], -1)
+    chunk = torch.arange(phi.shape[0], device=phi.device)
+    here, slope, noise, next_noise = (
+        part[chunk, :, at, None] for part, at in ((phi, first), (clear, first), (lost, first), (lost, first + 1))
+    )
+    logarithm = shifts.log()
+    fan = (logarithm[first, None] - logarithm).clamp(min=0)[:, None]
+    step = (logarithm[first + 1] - logarithm[first])[:, None, None]
+    known = fan == 0
+    line = torch.where(known, phi, here + 2 * slope * fan)
+    doubtful = torch.where(known, lost, noise + (noise + next_noise) * fan / step)
+    return line, torch.where(first[:, None] > 0, rank - slope.squeeze(-1), 0.0), doubtful
 
 
 def _clear(phi: Tensor, shifts: Tensor) -> Tensor:
