@@ -15,6 +15,7 @@ def test_auto_takes_the_square_roots_where_they_are_smaller() -> None:
     assert choose_engine(small, cut, ("counts", "entropy", "relative")).name == "small_state"
     assert choose_engine(large, cut, ("values",)).name == "dense"
     assert choose_engine(small, make_cut(20, past=3), ("counts",)).name == "dense"
+    assert choose_engine(small, make_cut(20, past=7, future=8), ("counts", "relative")).name == "square_root"
     assert choose_engine(Dense(torch.eye(20)), cut, ("entropy",)).name == "dense"
 
 
@@ -22,8 +23,8 @@ def test_refusals_name_the_engines_that_can() -> None:
     convolution = Convolution(torch.ones(2), 5)
     with pytest.raises(EngineError, match="works on recurrences, not on this Convolution; these can: dense"):
         choose_engine(convolution, make_cut(5), ("values",), "square_root")
-    with pytest.raises(EngineError, match="does not cut blocks by past and future; these can: dense"):
-        choose_engine(random_recurrence("full", 0, 9, 2), make_cut(9, future=2), ("counts",), "square_root")
+    with pytest.raises(EngineError, match="does not cut blocks by past and future; these can: dense, square_root"):
+        choose_engine(random_recurrence("full", 0, 9, 2), make_cut(9, future=2), ("counts",), "chunked")
     with pytest.raises(EngineError, match="no engine is called 'fast'; choose from auto, dense, square_root"):
         choose_engine(convolution, make_cut(5), ("values",), "fast")
 

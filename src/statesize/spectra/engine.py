@@ -16,8 +16,11 @@ from statesize.spectra.position_tree import tree_blocks
 from statesize.spectra.small_state import LARGEST_STATE, has_small_state, small_state_spectrum
 from statesize.spectra.square_root import square_root_singular_values
 from statesize.spectra.streaming import gives_columns, is_compressible, streaming_blocks
+from statesize.spectra.windowed import stretch_length, windowed_singular_values
 
 OUTPUTS = ("counts", "entropy", "values")
+# Sequences whose T takes longer to write out than windows on it take to measure.
+_LONGEST_MATRIX = 4096
 _RELATIVE = "relative"  # counts at relative tolerances, whose thresholds differ from position to position
 
 
@@ -53,7 +56,8 @@ class Engine:
 
 
 def _square_root(operator: Operator, cut: Cut) -> HankelBlocks:
-    return square_root_singular_values(cast("Recurrence", operator), cut)
+    singular_values = windowed_singular_values if cut.windowed else square_root_singular_values
+    return singular_values(cast("Recurrence", operator), cut)
 
 
 def _chunked(operator: Operator, cut: Cut) -> HankelBlocks:
@@ -73,6 +77,8 @@ def _several_matrices(operator: Operator, cut: Cut) -> int:
 
 
 def _factors(operator: Operator, cut: Cut) -> int:
+    if cut.windowed:
+        return 12 * 8 * stretch_length(cut, _states(operator)) * _states(operator) ** 2
     return 3 * 8 * max(1, len(cut.positions)) * _states(operator) ** 2
 
 
@@ -107,7 +113,7 @@ ENGINES = {
     engine.name: engine
     for engine in (
         Engine("dense", _ALL, True, _ANY, dense_singular_values, _several_matrices),
-        Engine("square_root", _ALL, False, _RECURRENCES, _square_root, _factors),
+        Engine("square_root", _ALL, True, _RECURRENCES, _square_root, _factors),
         Engine("small_state", _ALL, False, _SMALL, _small_state, _spectra),
         Engine("chunked", _NO_VALUES, False, _RECURRENCES, _chunked, _chunk_factors),
         Engine("streaming", _NO_VALUES, False, _ANY, streaming_blocks, _compressed),
@@ -143,7 +149,9 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
             return able["streaming"]
         if "square_root" not in able and _RELATIVE not in outputs and operator.length >= 128:
             return able.get("position_tree", able["dense"])
-        return able["square_root"] if "square_root" in able and states < operator.length / 2 else able["dense"]
+        fewer = 2 * states < min(cut.past or cut.length, cut.future or cut.length)
+        small = fewer or (cut.windowed and cut.length > _LONGEST_MATRIX)
+        return able["square_root"] if "square_root" in able and small else able["dense"]
     if name not in ENGINES:
         raise EngineError(f"no engine is called {name!r}; choose from auto, {', '.join(ENGINES)}")
     if name not in able:

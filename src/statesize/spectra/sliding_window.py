@@ -1,0 +1,229 @@
+"""Square-root factors of a window that slides over a recurrence, at every position at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statesize.operators.transition import DiagonalTransition, Transition
+from statesize.spectra.factorisation import frobenius_norm, triangular_factor
+
+# Without a window, inputs that are added at once: fewer make more steps, more make more doublings.
+_SMALLEST_BLOCK = 32
+# Numbers that are put together at once; these fit a processor's cache.
+_NUMBERS_AT_ONCE = 2**17
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """F_t with F_t F_tᴴ the Gramian of some steps, at every t; its columns are known up to a rotation.
+
+    Attributes:
+        factor: F, (..., L, n, k), k at most n.
+        norm: ‖F_t‖_F, (..., L).
+        error: What round-off may have added to F_t, in the Frobenius norm, (..., L).
+    """
+
+    factor: Tensor
+    norm: Tensor
+    error: Tensor
+
+    def part(self, first: int, last: int) -> Factors:
+        """Those for first ≤ t < last."""
+        return Factors(self.factor[..., first:last, :, :], self.norm[..., first:last], self.error[..., first:last])
+
+    def at(self, places: Tensor) -> Factors:
+        """Those at some t, (P,)."""
+        return Factors(self.factor[..., places, :, :], self.norm[..., places], self.error[..., places])
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Φ_t = A_{t+ℓ−1} … A_{t+1} A_t at every t that has so many after it.
+
+    Attributes:
+        matrix: Φ, (..., L − ℓ + 1, n, n); a diagonal one as a column, (..., n, 1) or (..., 1, 1).
+        diagonal: Which of the two.
+        gain: At least ‖Φ_t‖₂, (..., L − ℓ + 1).
+        error: What round-off may have added to Φ_t, in the same norm, (..., L − ℓ + 1).
+    """
+
+    matrix: Tensor
+    diagonal: bool
+    gain: Tensor
+    error: Tensor
+
+    @classmethod
+    def of(cls, transition: Transition) -> Products:
+        """The transitions themselves, ℓ = 1."""
+        diagonal, matrix, gain = isinstance(transition, DiagonalTransition), transition.matrix(), transition.gain()
+        return cls(matrix[..., None] if diagonal else matrix, diagonal, gain, torch.zeros_like(gain))._bounded()
+
+    def times(self, factor: Tensor) -> Tensor:
+        """Φ_t X_t for X (..., n, k)."""
+        return self.matrix * factor if self.diagonal else self.matrix @ factor
+
+    @property
+    def round_off(self) -> float:
+        """Of one multiplication by Φ_t, relative to the norms."""
+        return (4 if self.diagonal else 2 * (self.matrix.shape[-1] + 1)) * torch.finfo(self.matrix.dtype).eps
+
+    def adjoint(self) -> Products:
+        """Φ_tᴴ."""
+        return Products(self.matrix.conj() if self.diagonal else self.matrix.mH, self.diagonal, self.gain, self.error)
+
+    def part(self, first: int, last: int) -> Products:
+        """Those for first ≤ t < last."""
+        gain, error = self.gain[..., first:last], self.error[..., first:last]
+        return Products(self.matrix[..., first:last, :, :], self.diagonal, gain, error)
+
+    def doubled(self, steps: int) -> Products:
+        """The products of 2ℓ steps from these of ℓ."""
+        count = self.gain.shape[-1]
+        before, after = self.part(0, count - steps), self.part(steps, count)
+        gain = after.gain * before.gain
+        error = after.gain * before.error + after.error * before.gain + self.round_off * gain
+        return Products(after.times(before.matrix), self.diagonal, gain, error)._bounded()
+
+    def _bounded(self) -> Products:
+        """With a smaller gain where the norm of the product itself gives one."""
+        if self.diagonal:
+            norm = self.matrix.abs().amax((-2, -1))
+        elif bool((self.gain > 1).any()):
+            norm = spectral_bound(self.matrix)
+        else:
+            return self
+        return Products(self.matrix, self.diagonal, torch.minimum(self.gain, norm + self.error), self.error)
+
+
+def window_factors(
+    transition: Transition, B: Tensor, C: Tensor, past: int | None, future: int | None
+) -> tuple[Factors, Factors]:
+    """Square-root factors of both Gramians of every block T[i:i+h, i−w:i].
+
+    Windows are put together from windows of 1, 2, 4, … steps, whose factors are known at every t once those of half
+    the length are. With Φ_a(t) the transition over the a steps up to t,
+
+        F_{a+b}(t)ᴴ = R of qr([Φ_a(t) F_b(t − a), F_a(t)]ᴴ),    Φ_{a+b}(t) = Φ_a(t) Φ_b(t − a),
+
+    and without a QR while there are fewer columns than states. Nothing is ever taken out of a factor (no downdating),
+    so every step is backward stable, and errors pass through log₂ w steps rather than w. The future is treated alike,
+    with A_tᴴ in the place of A_t and from the other side.
+
+    Args:
+        transition: A_t of a recurrence with a real T.
+        B: Its input vectors, (..., L, n).
+        C: Its output vectors, (..., L, n).
+        past: w, or None for all inputs before i.
+        future: h, or None for all outputs from i on.
+
+    Returns:
+        L with L_{i−1} L_{i−1}ᴴ = R_i R_iᴴ at i − 1, and S with S_i S_iᴴ = O_iᴴ O_i at i, in the notation of
+        `square_root_singular_values`; where a window does not fit, of what there is of it.
+    """
+    products = {1: Products.of(transition)}
+    adjoint, arriving, showing = products[1].adjoint(), B[..., None], C.conj()[..., None]
+    leaving, lost = adjoint.times(showing), adjoint.round_off * adjoint.gain * frobenius_norm(showing)
+    norm = frobenius_norm(arriving)
+    reach = Factors(arriving, norm, torch.zeros_like(norm))
+    observe = Factors(leaving, frobenius_norm(leaving), lost)
+    return _Side(products, past=True).over(past, reach), _Side(products, past=False).over(future, observe)
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """The past or the future; both find the transitions over 1, 2, 4, … steps in `products` and add to it."""
+
+    products: dict[int, Products]
+    past: bool
+
+    def over(self, window: int | None, single: Factors) -> Factors:
+        """The factors over a window, from those over one step."""
+        length, states = single.factor.shape[-3:-1]
+        block = min(length, max(states, _SMALLEST_BLOCK))
+        power, steps, found = single, 1, None
+        while True:
+            if window is None:
+                if steps >= block:
+                    return self._over_all(steps, power)
+            elif window & steps:
+                found = power if found is None else self._joined(steps, found, power)
+            if window is not None and found is not None and 2 * steps > window:
+                return found
+            power = self._joined(steps, power, power)
+            steps *= 2
+
+    def _over_all(self, steps: int, window: Factors) -> Factors:
+        """Over everything up to t, from windows of `steps`: as many positions at a time."""
+        length = window.factor.shape[-3]
+        blocks: list[Factors] = []
+        for near in range(0, length, steps):
+            far = min(near + steps, length)
+            first, last = (near, far) if self.past else (length - far, length - near)
+            here = window.part(first, last)
+            if blocks:
+                size = far - near
+                older = blocks[-1].part(0, size) if self.past else blocks[-1].part(steps - size, steps)
+                here = _added(self._transitions(steps, first, last), older, here)
+            blocks.append(here)
+        return _concatenated(blocks if self.past else blocks[::-1])
+
+    def _joined(self, steps: int, beyond: Factors, near: Factors) -> Factors:
+        """Over `steps` nearest and what lies beyond them, some positions at a time."""
+        *batch, length, states, columns = near.factor.shape
+        size = max(1, _NUMBERS_AT_ONCE // max(1, math.prod(batch) * states * (columns + beyond.factor.shape[-1])))
+        parts: list[Factors] = [] if not self.past else [near.part(0, steps)]
+        start, stop = (steps, length) if self.past else (0, length - steps)
+        for first in range(start, stop, size):
+            last = min(first + size, stop)
+            older = beyond.part(first - steps, last - steps) if self.past else beyond.part(first + steps, last + steps)
+            parts.append(_added(self._transitions(steps, first, last), older, near.part(first, last)))
+        if not self.past:
+            parts.append(near.part(stop, length))
+        return _concatenated(parts)
+
+    def _transitions(self, steps: int, first: int, last: int) -> Products:
+        """What carries from beyond `steps` to first ≤ t < last."""
+        if steps not in self.products:
+            self.products[steps] = self.products[steps // 2].doubled(steps // 2)
+        found = self.products[steps]
+        return found.part(first - steps + 1, last - steps + 1) if self.past else found.part(first, last).adjoint()
+
+
+def _added(products: Products, beyond: Factors, near: Factors) -> Factors:
+    """Factors of both, at equal positions: what lies beyond is carried here by the products."""
+    lost = products.error + products.round_off * products.gain
+    error = torch.hypot(products.gain * beyond.error + lost * beyond.norm, near.error)
+    factor = torch.cat([products.times(beyond.factor), near.factor], -1)
+    states = factor.shape[-2]
+    if factor.shape[-1] > states:
+        factor = triangular_factor(factor.mH).mH
+    norm = frobenius_norm(factor)
+    return Factors(factor, norm, error + 2 * (states + 1) * torch.finfo(factor.dtype).eps * norm)
+
+
+def _concatenated(parts: list[Factors]) -> Factors:
+    width = max(part.factor.shape[-1] for part in parts)
+    wide = [torch.nn.functional.pad(part.factor, (0, width - part.factor.shape[-1])) for part in parts]
+    norms, errors = [part.norm for part in parts], [part.error for part in parts]
+    return Factors(torch.cat(wide, -3), torch.cat(norms, -1), torch.cat(errors, -1))
+
+
+def spectral_bound(matrix: Tensor) -> Tensor:
+    """At least ‖X‖₂, at most n^(1/16) times it, from ‖(XᴴX)⁴‖_F^(1/8); single precision is enough for that.
+
+    Args:
+        matrix: X, (..., n, n).
+
+    Returns:
+        (...).
+    """
+    scale = frobenius_norm(matrix)
+    safe = torch.where(scale > 0, scale, torch.ones_like(scale))
+    single = (matrix / safe[..., None, None]).to(torch.complex64 if matrix.is_complex() else torch.float32)
+    gram = single.mH @ single
+    square = gram @ gram
+    return 1.01 * scale * frobenius_norm(square @ square).to(scale.dtype) ** 0.125
