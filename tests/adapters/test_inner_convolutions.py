@@ -26,6 +26,7 @@ def test_operators_are_what_the_model_computed(family: str, number: int) -> None
     assert [(observation.kind, observation.inner) for observation in seen] == [("short convolution", True)] * number
     for observation in seen:
         operator = observation.operator(slice(None))
+        assert observation.name.endswith((".conv1d", ".conv_1d"))
         assert isinstance(operator, Convolution)
         assert operator.batch_shape == observation.batch_shape
         assert int(operator.state_size()[0]) == observation.state_size == 3
