@@ -52,6 +52,18 @@ def test_a_layer_that_is_not_called_says_so():
     }
 
 
+def test_a_list_of_projections_is_none_of_layers():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.language_model, self.heads = attention_model("llama"), nn.ModuleList([nn.Linear(64, 2)])
+
+        def forward(self, input_ids):
+            return self.heads[0](self.language_model(input_ids).logits)
+
+    assert capture(Model(), token_ids()).skipped == {}
+
+
 def test_lists_inside_of_layers_are_part_of_them():
     layer = nn.Module()
     layer.experts = nn.ModuleList([nn.Linear(1, 1)])

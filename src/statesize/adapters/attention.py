@@ -41,14 +41,19 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
         yield
         return
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, eager_mask
+    from transformers.masking_utils import AttentionMaskInterface, eager_mask  # pyright: ignore[reportUnknownVariableType]
 
     def attend(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
-    ) -> Any:
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor]:
         # The softmax tap must not see what is recorded here.
-        with torch._C.DisableTorchFunction():
-            output, probabilities = _eager(module)(module, query, key, value, mask, **options)
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            output, probabilities = _eager(module)(module, query, key, value, attention_mask, **options)
         if probabilities is None:
             raise ModelError(f"Mixer {running.name}: its eager attention returns no probabilities.")
         window = _window(module, options)
@@ -58,7 +63,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
             probabilities,
             value,
             output.transpose(1, 2),
-            seen=_seen(mask),
+            seen=_seen(attention_mask),
             window=window,
             state_bytes=cached * _cached_numbers(module, key, value) * stored_element_size(module),
         )
@@ -66,7 +71,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
         return output, probabilities
 
     implementations = [(config, getattr(config, IMPLEMENTATION, None)) for config in configs]
-    interfaces = ((AttentionInterface, attend), (AttentionMaskInterface, eager_mask))
+    interfaces: list[tuple[Any, Any]] = [(AttentionInterface, attend), (AttentionMaskInterface, eager_mask)]
     try:
         for interface, function in interfaces:
             interface.register(NAME, function)

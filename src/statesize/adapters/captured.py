@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,7 @@ def from_method(name: str, mixer: nn.Module, hidden: Tensor) -> Captured:
     """
     try:
         with evaluating(mixer), in_single_precision(mixer), torch.no_grad():
-            operator: object = mixer.operator(hidden)  # pyright: ignore[reportCallIssue]
+            operator = cast("Callable[[Tensor], object]", mixer.operator)(hidden)
     except InputError as error:
         raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error
     if not isinstance(operator, Operator):

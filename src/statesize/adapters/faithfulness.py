@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,11 +111,8 @@ def logits_difference(model: nn.Module, inputs: Inputs) -> float | None:
 
 
 def _first(output: Any) -> Tensor | None:
-    if isinstance(output, Tensor):
-        return output
-    logits = getattr(output, "logits", None)
-    if logits is None and isinstance(output, tuple | list | dict) and output:
-        logits = output[next(iter(output))] if isinstance(output, dict) else output[0]
+    first = cast("tuple[object, ...]", output)[0] if isinstance(output, tuple) and output else cast("object", output)
+    logits: object = getattr(output, "logits", first)
     return logits if isinstance(logits, Tensor) else None
 
 

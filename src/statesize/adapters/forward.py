@@ -33,7 +33,11 @@ def measuring(model: nn.Module) -> Generator[None]:
     """
     device = device_of(model)
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        stack.enter_context(
+            torch.random.fork_rng(  # pyright: ignore[reportUnknownArgumentType]
+                [device] if device.type == "cuda" else []
+            )
+        )
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(evaluating(model))
@@ -159,7 +163,7 @@ def check_model(model: nn.Module) -> None:
             )
 
 
-def check_inputs(model: nn.Module, inputs: object) -> None:
+def check_inputs(model: nn.Module, inputs: Inputs) -> None:
     """Refuse what is no whole text of one length.
 
     Args:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
 
 from torch import nn
 
 HOW_TO_SUPPLY = "give the class of its mixer a method `operator(hidden)` that returns a statesize Operator"
+
+# Lists of these are no lists of layers: projections of several heads or codebooks.
+POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout)
 
 
 def layer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
@@ -19,7 +23,8 @@ def layer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
         Each outermost ModuleList by its module name.
     """
     lists: dict[str, nn.ModuleList] = {}
-    for name, module in model.named_modules():
+    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+    for name, module in modules:
         if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in lists):
             lists[name] = module
     return lists
@@ -40,7 +45,7 @@ def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[s
     reasons: dict[str, str] = {}
     for list_name, layers in layer_lists(model).items():
         members = {f"{list_name}.{key}": layer for key, layer in layers.named_children()}
-        if not ran.isdisjoint(members):
+        if not ran.isdisjoint(members) and not all(isinstance(layer, POINTWISE) for layer in layers):
             reasons |= _unobserved(members, ran, mixers)
     return reasons
 

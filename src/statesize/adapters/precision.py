@@ -117,8 +117,9 @@ def _to_single(modules: Iterable[nn.Module], swaps: list[Swap]) -> None:
     for module in modules:
         if type(module) is nn.Embedding:
             continue
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in cast("dict[str, Tensor | None]", tensors).items():
+        held = vars(module)
+        for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
+            for name, tensor in tensors.items():
                 if tensor is None or not _is_low(tensor):
                     continue
                 single = tensor.detach().float()
@@ -142,8 +143,10 @@ def _is_low(tensor: Tensor) -> bool:
 def _single(value: object) -> Any:
     if isinstance(value, Tensor):
         return value.float() if _is_low(value) else value
-    if type(value) in (tuple, list):
-        return type(value)(_single(part) for part in cast("Iterable[object]", value))
+    if type(value) is tuple:
+        return tuple(_single(part) for part in cast("tuple[object, ...]", value))
+    if type(value) is list:
+        return [_single(part) for part in cast("list[object]", value)]
     if type(value) is dict:
         return {key: _single(part) for key, part in cast("dict[Any, object]", value).items()}
     return value

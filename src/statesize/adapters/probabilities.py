@@ -65,9 +65,15 @@ def observed_probabilities(
         mixed=mixed,
         passed_on=unchanged,
         multiplicity=values.shape[-1],
-        state_size=None if window is None else window - 1,
+        state_size=_filled(state_size) if window is None else window - 1,
         state_bytes=state_bytes,
     )
+
+
+def _filled(state_size: Tensor) -> int | None:
+    # A cache that does not keep the whole past without being a window: attention in chunks.
+    keeps_all = torch.equal(state_size, torch.arange(len(state_size), device=state_size.device))
+    return None if keeps_all else int(state_size.max())
 
 
 def _state_size(seen: Tensor) -> Tensor:

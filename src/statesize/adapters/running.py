@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -84,7 +84,8 @@ def running_modules(model: nn.Module, on_leave: Leave | None = None) -> Generato
             on_leave(running.frame, output)
 
     with ExitStack() as hooks:
-        for name, module in model.named_modules():
+        modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+        for name, module in modules:
             label = name or type(model).__name__
             handle = module.register_forward_pre_hook(entering(label), prepend=True, with_kwargs=True)
             hooks.callback(handle.remove)

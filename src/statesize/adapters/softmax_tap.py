@@ -66,10 +66,11 @@ class _SoftmaxTap(TorchFunctionMode):
     def _observe(self, probabilities: Tensor, values: Tensor, mixed: Tensor) -> None:
         # Some flatten sequences and heads into one dimension before they multiply.
         batch = probabilities.shape[:2]
-        values, mixed = (part if part.ndim == 4 else part.unflatten(0, batch) for part in (values, mixed))
-        module, running = self.running.module, self.running.name
+        values = values if values.ndim == 4 else values.reshape(*batch, *values.shape[1:])
+        mixed = mixed if mixed.ndim == 4 else mixed.reshape(*batch, *mixed.shape[1:])
+        module = self.running.module
         observation = observed_probabilities(
-            running,
+            self.running.name,
             probabilities,
             values,
             mixed,
@@ -107,7 +108,7 @@ def _fused_probabilities(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tenso
         args = (*args[:2], identity, *args[3:])
     else:
         kwargs = {**kwargs, "value": identity}
-    return cast("Tensor", functional.scaled_dot_product_attention(*args, **kwargs))
+    return functional.scaled_dot_product_attention(*args, **kwargs)
 
 
 def _window(module: nn.Module) -> int | None:
