@@ -5,7 +5,8 @@ from oracles.recurrences import random_recurrence
 from statesize.errors import EngineError
 from statesize.operators import Convolution, Dense
 from statesize.spectra.cut import make_cut
-from statesize.spectra.engine import choose_engine
+from statesize.spectra.engine import ENGINES, choose_engine, explain_choice
+from statesize.spectra.preference import PASSED_OVER
 
 
 def test_auto_takes_the_square_roots_where_they_are_smaller() -> None:
@@ -38,3 +39,24 @@ def test_auto_takes_an_elimination_where_it_is_faster() -> None:
     assert choose_engine(long, cut, ("counts",)).name == "position_tree"
     assert choose_engine(long, cut, ("counts", "relative")).name == "dense"
     assert choose_engine(long, cut, ("values",)).name == "dense"
+
+
+@pytest.mark.parametrize(
+    ("operator", "cut", "outputs", "taken"),
+    [
+        (random_recurrence("scalar", 0, 512, 32), make_cut(512), ("counts", "entropy"), "chunked"),
+        (random_recurrence("diagonal", 0, 64, 24), make_cut(64), ("counts",), "square_root"),
+        (random_recurrence("diagonal", 0, 64, 24, (8,)), make_cut(64), ("counts",), "small_state"),
+        (random_recurrence("full", 0, 64, 4), make_cut(64, past=20, future=20), ("entropy",), "square_root"),
+        (Convolution(torch.ones(3), 64), make_cut(64), ("values",), "dense"),
+        (Dense(torch.eye(200)), make_cut(200), ("counts", "relative"), "dense"),
+    ],
+)
+def test_the_choice_is_explained_for_every_engine(operator, cut, outputs, taken) -> None:
+    explained = explain_choice(operator, cut, outputs)
+    assert explained[0][0] == taken == choose_engine(operator, cut, outputs).name
+    assert sorted(name for name, _ in explained) == sorted(ENGINES) == sorted(PASSED_OVER)
+    assert all(reason for _, reason in explained)
+    for name, reason in explained[1:]:
+        refusal = ENGINES[name].refusal(operator, cut, outputs)
+        assert refusal in (None, reason)

@@ -13,15 +13,13 @@ from statesize.spectra.chunked import chunk_width, chunked_blocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.dense import dense_singular_values
 from statesize.spectra.position_tree import tree_blocks
+from statesize.spectra.preference import PASSED_OVER, RELATIVE, largest_state
 from statesize.spectra.small_state import LARGEST_STATE, has_small_state, small_state_spectrum
 from statesize.spectra.square_root import square_root_singular_values
-from statesize.spectra.streaming import gives_columns, is_compressible, streaming_blocks
+from statesize.spectra.streaming import gives_columns, streaming_blocks
 from statesize.spectra.windowed import stretch_length, windowed_singular_values
 
 OUTPUTS = ("counts", "entropy", "values")
-# Sequences whose T takes longer to write out than windows on it take to measure.
-_LONGEST_MATRIX = 4096
-_RELATIVE = "relative"  # counts at relative tolerances, whose thresholds differ from position to position
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class Engine:
         takes: Which operators it works on, in words and as a test.
         blocks: The algorithm.
         footprint: About how many bytes it holds for one batch entry.
+        cost: Of all positions of one batch entry, in words for a table.
     """
 
     name: str
@@ -43,6 +42,7 @@ class Engine:
     takes: tuple[str, Callable[[Operator], bool]]
     blocks: Callable[[Operator, Cut], HankelBlocks]
     footprint: Callable[[Operator, Cut], int]
+    cost: str
 
     def refusal(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why this engine cannot do it, or None."""
@@ -51,7 +51,7 @@ class Engine:
             return f"works on {words}, not on this {type(operator).__name__}"
         if cut.windowed and not self.windows:
             return "does not cut blocks by past and future"
-        missing = [output for output in outputs if output not in self.gives and output != _RELATIVE]
+        missing = [output for output in outputs if output not in self.gives and output != RELATIVE]
         return f"does not give {', '.join(missing)}" if missing else None
 
 
@@ -69,7 +69,7 @@ def _small_state(operator: Operator, cut: Cut) -> HankelBlocks:
 
 
 def _spectra(operator: Operator, cut: Cut) -> int:
-    return 8 * cut.length * (_states(operator) * (_states(operator) + 1) // 2 + 8 * _states(operator))
+    return 8 * cut.length * (largest_state(operator) * (largest_state(operator) + 1) // 2 + 8 * largest_state(operator))
 
 
 def _several_matrices(operator: Operator, cut: Cut) -> int:
@@ -78,22 +78,18 @@ def _several_matrices(operator: Operator, cut: Cut) -> int:
 
 def _factors(operator: Operator, cut: Cut) -> int:
     if cut.windowed:
-        return 12 * 8 * stretch_length(cut, _states(operator)) * _states(operator) ** 2
-    return 3 * 8 * max(1, len(cut.positions)) * _states(operator) ** 2
+        return 12 * 8 * stretch_length(cut, largest_state(operator)) * largest_state(operator) ** 2
+    return 3 * 8 * max(1, len(cut.positions)) * largest_state(operator) ** 2
 
 
 def _chunk_factors(operator: Operator, cut: Cut) -> int:
-    states, width = _states(operator), chunk_width(_states(operator))
+    states, width = largest_state(operator), chunk_width(largest_state(operator))
     return 12 * 8 * (-(-cut.length // width)) * states * (states + width)
 
 
 def _compressed(operator: Operator, cut: Cut) -> int:
     width = 256
     return 8 * cut.length * (6 * width + (0 if gives_columns(operator) else 2 * cut.length))
-
-
-def _states(operator: Operator) -> int:
-    return int(operator.state_size().max())
 
 
 def _any(operator: Operator) -> bool:
@@ -112,14 +108,41 @@ _ALL, _NO_VALUES = frozenset(OUTPUTS), frozenset(("counts", "entropy"))
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("dense", _ALL, True, _ANY, dense_singular_values, _several_matrices),
-        Engine("square_root", _ALL, True, _RECURRENCES, _square_root, _factors),
-        Engine("small_state", _ALL, False, _SMALL, _small_state, _spectra),
-        Engine("chunked", _NO_VALUES, False, _RECURRENCES, _chunked, _chunk_factors),
-        Engine("streaming", _NO_VALUES, False, _ANY, streaming_blocks, _compressed),
-        Engine("position_tree", _NO_VALUES, False, _ANY, tree_blocks, _several_matrices),
+        Engine("dense", _ALL, True, _ANY, dense_singular_values, _several_matrices, "O(L⁴)"),
+        Engine("square_root", _ALL, True, _RECURRENCES, _square_root, _factors, "O(L n³)"),
+        Engine("small_state", _ALL, False, _SMALL, _small_state, _spectra, "O(L n³), channels side by side"),
+        Engine("chunked", _NO_VALUES, False, _RECURRENCES, _chunked, _chunk_factors, "O(L n²)"),
+        Engine("streaming", _NO_VALUES, False, _ANY, streaming_blocks, _compressed, "O(L² r) for numerical rank r"),
+        Engine("position_tree", _NO_VALUES, False, _ANY, tree_blocks, _several_matrices, "O(L³)"),
     )
 }
+
+
+def explain_choice(operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The engine that "auto" takes, and why not each of the others.
+
+    Args:
+        operator: What is measured.
+        cut: Which blocks.
+        outputs: As for `choose_engine`.
+
+    Returns:
+        (engine, reason): first the one that is taken, then the others as they were asked.
+    """
+    taken: list[tuple[str, str]] = []
+    others: list[tuple[str, str]] = []
+    for name, passed_over in PASSED_OVER.items():
+        engine = ENGINES[name]
+        reason = engine.refusal(operator, cut, outputs)
+        if reason is None and taken:
+            reason = f"could do it too, but {taken[0][0]} is asked first"
+        elif reason is None:
+            reason = passed_over(operator, cut, outputs)
+        if reason is None:
+            taken.append((name, f"the first that gives what is asked and pays: {engine.cost}"))
+        else:
+            others.append((name, reason))
+    return taken + others
 
 
 def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: str = "auto") -> Engine:
@@ -137,25 +160,12 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
     Raises:
         EngineError: No engine of that name, or it does not give what is asked; the message names those that do.
     """
-    able = {key: engine for key, engine in ENGINES.items() if engine.refusal(operator, cut, outputs) is None}
     if name == "auto":
-        states = _states(operator)
-        entries = operator.batch_shape.numel()
-        if "small_state" in able and "values" not in outputs and (states <= 16 or entries >= 8):
-            return able["small_state"]
-        if "chunked" in able and states >= 32 and operator.length >= 16 * states:
-            return able["chunked"]
-        if "streaming" in able and not isinstance(operator, Recurrence) and is_compressible(operator):
-            return able["streaming"]
-        if "square_root" not in able and _RELATIVE not in outputs and operator.length >= 128:
-            return able.get("position_tree", able["dense"])
-        fewer = 2 * states < min(cut.past or cut.length, cut.future or cut.length)
-        small = fewer or (cut.windowed and cut.length > _LONGEST_MATRIX)
-        return able["square_root"] if "square_root" in able and small else able["dense"]
+        return ENGINES[explain_choice(operator, cut, outputs)[0][0]]
     if name not in ENGINES:
         raise EngineError(f"no engine is called {name!r}; choose from auto, {', '.join(ENGINES)}")
-    if name not in able:
-        raise EngineError(
-            f"engine {name!r} {ENGINES[name].refusal(operator, cut, outputs)}; these can: {', '.join(able)}"
-        )
+    refusal = ENGINES[name].refusal(operator, cut, outputs)
+    if refusal is not None:
+        able = [key for key, engine in ENGINES.items() if engine.refusal(operator, cut, outputs) is None]
+        raise EngineError(f"engine {name!r} {refusal}; these can: {', '.join(able)}")
     return ENGINES[name]
