@@ -56,7 +56,7 @@ def test_batch_dimensions_broadcast() -> None:
         assert [part.shape[:2] for part in maps] == [(3, 2)] * 3
 
 
-@pytest.mark.parametrize(("structure", "widest"), [("diagonal", 128), ("full", 32), ("delta", 32)])
+@pytest.mark.parametrize(("structure", "widest"), [("diagonal", 128), ("full", 32), ("delta", 64)])
 def test_borders_hold_every_position_and_keep_chunks_narrow(structure: str, widest: int) -> None:
     real = random_recurrence(structure, 0, 300, 2)
     borders = chosen_borders(real, [299, 7, 7, 8])

@@ -148,6 +148,34 @@ def test_rank_deficiency_pulls_at_nothing(build: Build) -> None:
     assert_same_gradients(found.sum(), exact.sum(), tensors)
 
 
+def test_a_matrix_of_low_rank_is_pulled_along_that_rank_only() -> None:
+    matrix = (normal(0, 16, 2) @ normal(1, 2, 16)).tril().requires_grad_()
+    (gradient,) = torch.autograd.grad(ss.differentiable_entropy(ss.Dense(matrix), [8]).sum(), matrix)
+    strengths = torch.linalg.svdvals(gradient)
+    assert float(strengths[1]) > 1e-3
+    assert float(strengths[2]) < 1e-14
+
+
+def test_singular_values_below_the_floor_count_as_none() -> None:
+    decay = torch.tensor([0.9, 0.5], dtype=torch.float64).expand(20, 2)
+    B = (normal(0, 20, 2) * torch.tensor([1.0, 1e-11], dtype=torch.float64)).requires_grad_()
+    C = normal(1, 20, 2)
+    ess = ss.differentiable_entropy(ss.Recurrence(decay, B, C), [10])
+    assert ess.tolist() == [1.0]
+    (gradient,) = torch.autograd.grad(ess.sum(), B)
+    assert float(gradient.abs().max()) < 1e-12
+
+
+def test_what_nobody_reads_is_nothing() -> None:
+    # Written in one direction of the state and read in another, after rotations: H = 0 but for round-off.
+    turned = torch.linalg.qr(normal(0, 4, 4)).Q
+    write, read = normal(1, 30, 2) @ turned[:, :2].mT, normal(2, 30, 2) @ turned[:, 2:].mT
+    A = (turned @ torch.diag(torch.tensor([0.9, 0.8, 0.7, 0.6], dtype=torch.float64)) @ turned.mT).expand(30, 4, 4)
+    ess = ss.differentiable_entropy(ss.Recurrence(A, write.requires_grad_(), read), 5)
+    assert not bool(ess.any())
+    assert not bool(torch.autograd.grad(ess.sum(), write)[0].any())
+
+
 @pytest.mark.parametrize("build", [diagonal, full, delta, gated_delta, dense])
 def test_zero_operators_have_no_entropy_and_no_gradient(build: Build) -> None:
     tensors = [torch.zeros(12, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]

@@ -12,8 +12,10 @@ from torch import Tensor
 from statesize.operators import Recurrence
 from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition
 
-# Most positions between two borders. Diagonal chunks cost n a position, others n b, and segments of decays b² n.
-_WIDEST = {DiagonalTransition: 128, FullTransition: 32, DeltaTransition: 32}
+# Most positions between two borders: few chunks, that are cheap to form. Measured for n = 64.
+_WIDEST = {DiagonalTransition: 128, FullTransition: 32, DeltaTransition: 64}
+# Positions over which products of decays are written out one by one.
+_LEAF = 8
 
 
 class BorderMaps(NamedTuple):
@@ -62,7 +64,11 @@ def border_maps(real: Recurrence, borders: list[int]) -> BorderMaps:
     """
     starts = torch.tensor(borders[:-1], device=real.device)[:, None]
     ends = torch.tensor(borders[1:], device=real.device)[:, None]
-    time = starts + torch.arange(int((ends - starts).max()), device=real.device)
+    width = int((ends - starts).max())
+    if isinstance(real.transition, DeltaTransition):
+        levels, leaf = _halvings(width)
+        width = leaf * 2**levels
+    time = starts + torch.arange(width, device=real.device)
     inside = (time < ends)[..., None]
     time = torch.minimum(time, ends - 1)
 
@@ -77,8 +83,7 @@ def border_maps(real: Recurrence, borders: list[int]) -> BorderMaps:
         eye = torch.eye(B.shape[-1], dtype=B.dtype, device=B.device)
         return _full(torch.where(inside[..., None], chunks(transition.full, 3), eye), B, C)
     decay = torch.where(inside, chunks(transition.decay), 1)
-    prefix = decay.cumprod(-2)
-    suffix = torch.cat([decay[..., 1:, :], torch.ones_like(decay[..., :1, :])], -2).flip(-2).cumprod(-2).flip(-2)
+    prefix, suffix = decay.cumprod(-2), _suffixes(decay)
     if isinstance(transition, DiagonalTransition):
         passed = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1]))
         return BorderMaps(C * prefix, (B * suffix).mT, passed)
@@ -101,14 +106,10 @@ def _delta(key: Tensor, decay: Tensor, B: Tensor, C: Tensor, prefix: Tensor, suf
     # With D(s, t) the decays of the steps s + 1 … t and r_t = k_tᵀ D_t x_t what step t erases, the state is
     #   x_{t+1} = D(−1, t) x_0 − Σ_{s≤t} D(s, t) B_s r_s,   so   r_t + Σ_{s<t} k_tᵀ D(s, t) B_s r_s = k_tᵀ D(−1, t) x_0:
     # one unit triangular system a chunk (Yang et al., "Parallelizing Linear Transformers with the Delta Rule", 2024).
-    # An input at s counts as r_s = −1. D(s, t) is multiplied out, since quotients of prefixes may be 0 / 0.
-    width = decay.shape[-2]
-    step = torch.arange(width, device=decay.device)
-    later = step[:, None] > step
-    factors = torch.where(later[..., None], decay[..., :, None, :], 1)
-    between = factors.cumprod(-3) * (step[:, None] >= step)[..., None]
-    erased, shown = _through(key, C, between, B)
-    right = torch.cat([key * prefix, torch.eye(width, dtype=B.dtype, device=B.device).expand_as(erased)], -1)
+    # An input at s counts as r_s = −1.
+    erased, shown = _through(torch.stack([key, C], -3), decay[..., None, :, :], B[..., None, :, :]).unbind(-3)
+    eye = torch.eye(B.shape[-2], dtype=B.dtype, device=B.device).expand_as(erased)
+    right = torch.cat([key * prefix, eye], -1)
     solved: Tensor = cast("Any", torch.linalg).solve_triangular(erased, right, upper=False, unitriangular=True)
     erasing, inverse = solved[..., : B.shape[-1]], solved[..., B.shape[-1] :]
     left = (suffix * B).mT
@@ -116,10 +117,38 @@ def _delta(key: Tensor, decay: Tensor, B: Tensor, C: Tensor, prefix: Tensor, suf
     return BorderMaps(C * prefix - shown @ erasing, left @ inverse, passed)
 
 
-def _through(first: Tensor, second: Tensor, between: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """rows_tᵀ D(s, t) columns_s for all t and s, (..., b, b), of two sets of rows."""
-    if between.shape[-1] == 1:
-        same = between.squeeze(-1)
-        return (first @ columns.mT) * same, (second @ columns.mT) * same
-    both = torch.stack([first, second], -2) @ (between * columns[..., None, :, :]).mT
-    return both[..., 0, :], both[..., 1, :]
+def _through(rows: Tensor, decay: Tensor, columns: Tensor) -> Tensor:
+    """rows_tᵀ D(s, t) columns_s for s ≤ t, else 0, (..., b, b), b a leaf times a power of 2.
+
+    From halves to the whole: D(s, t) = D(s, m) D(m, t) across the middle m. Quotients of prefixes could be 0 / 0.
+    """
+    levels, leaf = _halvings(rows.shape[-2])
+    found = _leaves(*(part.unflatten(-2, (-1, leaf)) for part in (rows, decay, columns)))
+    for level in range(levels):
+        halves = [part.unflatten(-2, (-1, 2, leaf * 2**level)).unbind(-3) for part in (rows, decay, columns)]
+        (_, late), (before, after), (early, _) = halves
+        across = (late * after.cumprod(-2)) @ (early * _suffixes(before)).mT
+        first, second = found.unflatten(-3, (-1, 2)).unbind(-3)
+        top, bottom = torch.cat([first, torch.zeros_like(across)], -1), torch.cat([across, second], -1)
+        found = torch.cat([top, bottom], -2)
+    return found.squeeze(-3)
+
+
+def _leaves(rows: Tensor, decay: Tensor, columns: Tensor) -> Tensor:
+    step = torch.arange(decay.shape[-2], device=decay.device)
+    factors = torch.where((step[:, None] > step)[..., None], decay[..., :, None, :], 1)
+    between = factors.cumprod(-3) * (step[:, None] >= step)[..., None]
+    if decay.shape[-1] == 1:
+        return (rows @ columns.mT) * between.squeeze(-1)
+    return (rows[..., :, None, :] * (between * columns[..., None, :, :])).sum(-1)
+
+
+def _halvings(width: int) -> tuple[int, int]:
+    """How often a chunk is halved until at most 8 positions are left, and how many that are, rounded up."""
+    levels = (-(-width // _LEAF) - 1).bit_length()
+    return levels, -(-width // 2**levels)
+
+
+def _suffixes(decay: Tensor) -> Tensor:
+    """Products of all later factors, (..., b, n)."""
+    return torch.cat([decay[..., 1:, :], torch.ones_like(decay[..., :1, :])], -2).flip(-2).cumprod(-2).flip(-2)

@@ -31,7 +31,7 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
 
     Returns:
         (..., P) float64, equal to `measure(operator, positions=positions, engine="dense").entropy` but for round-off
-        and r · 2e-9 of itself, r the number of singular values.
+        and r · 3e-9 of itself, r the number of singular values.
 
     Raises:
         InputError: Not an operator, a position out of range, or a T that overflows.
