@@ -19,7 +19,7 @@ def chosen(units: Units, count: int, device: torch.device) -> Tensor:
     Returns:
         (chosen units,) int64.
     """
-    return torch.arange(count)[units].to(device)
+    return torch.arange(count, device=device)[units if isinstance(units, slice) else units.to(device)]
 
 
 def take(tensor: Tensor, units: Units, dimension: int) -> Tensor:
