@@ -91,3 +91,19 @@ def test_auto_streams_what_can_be_compressed() -> None:
     assert choose_engine(short, make_cut(128), ("counts", "relative")).name == "streaming"
     long = Convolution(torch.randn(2, 128, generator=g, dtype=torch.float64), 128)
     assert choose_engine(long, make_cut(128), ("counts",)).name == "position_tree"
+
+
+def test_what_is_dropped_adds_up_to_less_than_its_largest_for_every_singular_value() -> None:
+    # Entropy of long sequences hangs on it: hundreds of singular values could each be off by the error, but are not.
+    g = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(400, 12, generator=g, dtype=torch.float64) for _ in range(2))
+    matrix = ((left * torch.logspace(0, -13, 12, dtype=torch.float64)) @ right.mT).tril()
+    chunks = compressed_chunks(Dense(matrix), 32)
+    assert chunks.summed_error is not None
+    found = chunks.spectra(torch.tensor([6, 12]), torch.tensor([8, 0]))
+    for row, chunk, position in ((0, 6, 200), (1, 12, 384)):
+        exact = torch.linalg.svdvals(matrix[position:, :position])
+        k = min(len(exact), found.shape[-1])
+        off = (found[row, :k] - exact[:k]).abs().sum() + exact[k:].sum()
+        assert float(off) <= float(chunks.summed_error[chunk]) + 1e-13 * float(exact.sum())
+        assert float(chunks.summed_error[chunk]) < 20 * float(chunks.error[chunk])

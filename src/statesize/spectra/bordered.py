@@ -31,6 +31,7 @@ class BorderedChunks:
         core: Σ, (N, k), not negative.
         future: Z, (N, k, b).
         error: How far the singular values of these matrices can be from those of the H_i they stand for, (N,).
+        summed_error: The sum of all those distances, (N,), where more is known than that none passes `error`.
     """
 
     past: Tensor
@@ -38,6 +39,7 @@ class BorderedChunks:
     core: Tensor
     future: Tensor
     error: Tensor
+    summed_error: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -54,7 +56,9 @@ class BorderedChunks:
         if index.shape[0] == self.core.shape[0]:
             return self
         parts = (self.past, self.inside, self.core, self.future, self.error)
-        return BorderedChunks(*(part[index] for part in parts))
+        past, inside, core, future, error = (part[index] for part in parts)
+        summed = None if self.summed_error is None else self.summed_error[index]
+        return BorderedChunks(past, inside, core, future, error, summed)
 
     def squared_norms(self) -> Tensor:
         """‖H_i‖_F² as a sum of squares, (N, b)."""

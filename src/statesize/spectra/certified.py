@@ -41,6 +41,11 @@ class Eliminations(Protocol):
         """How far the singular values of what is eliminated can be from those of H_i, (N,)."""
         ...
 
+    @property
+    def summed_error(self) -> Tensor | None:
+        """The sum of those distances over all singular values, (N,), or None if no more is known."""
+        ...
+
     def at(self, index: Tensor) -> Self:
         """Some of the groups."""
         ...
@@ -94,6 +99,12 @@ class CertifiedBlocks(HankelBlocks):
         self._squared_norms = eliminations.squared_norms()
         roundoff = 8 * eliminations.order * torch.finfo(torch.float64).eps * self._squared_norms.amax(-1).sqrt()
         self._error = (eliminations.error + roundoff + UNDERFLOW)[:, None]
+        # On average over the singular values of a position; round-off moves no more of them than there are rows.
+        self._mean_error = self._error.expand_as(self._limit)
+        if eliminations.summed_error is not None:
+            summed = (eliminations.summed_error + eliminations.order * roundoff)[:, None]
+            mean = summed / self._limit.clamp(min=1) + UNDERFLOW
+            self._mean_error = torch.minimum(self._mean_error, mean)
         self._top: tuple[Tensor, Tensor] | None = None
         self.error_bound = self._at_positions(self._error.expand_as(self._limit))
 
@@ -123,7 +134,7 @@ class CertifiedBlocks(HankelBlocks):
         ess, error, open_ = torch.zeros_like(squared), torch.zeros_like(squared), self._wanted & ~empty
         rank = torch.where(open_, self._limit.clamp(max=self._eliminations.order), 0)
         for rule in rules_from(accuracy, int(rank.max()) if rank.numel() else 0):
-            given = (squared, scale, rank, self._limit, self._error)
+            given = (squared, scale, rank, self._limit, self._mean_error)
             ess, error = entropies(rule, accuracy, self._log_determinants, *given)
             open_ = self._wanted & ~empty & ~(error <= accuracy * ess)
             # Where Σσ is small beside the bound on σ_1, more shifts are needed; for a few positions they do not pay.

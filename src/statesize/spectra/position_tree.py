@@ -58,6 +58,11 @@ class PositionTree:
         """T is taken as it is: 0, (E,)."""
         return self.first.new_zeros(self.first.shape[0])
 
+    @property
+    def summed_error(self) -> None:
+        """No more is known than `error`."""
+        return None
+
     def at(self, index: Tensor) -> PositionTree:
         """Some of the operators, in the order of an index (m,)."""
         if index.shape[0] == self.first.shape[0]:

@@ -119,7 +119,7 @@ def entropies(
         bound: m ≥ σ_1 of all positions of a chunk, (N,), positive.
         rank: The number of singular values that φ can see, (N, b).
         limit: The number of singular values of H_i, (N, b); those that φ does not see are within δ of 0.
-        error: δ on each σ, (N, 1) or (N, b).
+        error: δ on each σ, or on their average, (N, 1) or (N, b).
 
     Returns:
         Entropy-ESS and a bound on its error, (N, b); the bound is infinite where the sums are too small to tell.

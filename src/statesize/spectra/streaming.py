@@ -17,6 +17,8 @@ from statesize.spectra.factorisation import singular_values, triangular_factor
 _linalg = cast("Any", torch.linalg)
 # Positions a chunk.
 _WIDTH = 32
+# Columns of T that are formed at once, a multiple of the width.
+_PANEL = 128
 # What a chunk may drop, relative to the largest singular value met so far.
 _DROPPED = 1e-10
 
@@ -57,21 +59,24 @@ def compressed_chunks(operator: Operator, width: int) -> BorderedChunks:
     length, entries = operator.length, operator.batch_shape.numel()
     count = -(-length // width)
     past = torch.zeros(entries, length, 0, dtype=operator.dtype, device=operator.device)
-    error = past.new_zeros(entries)
+    error, summed = past.new_zeros(entries), past.new_zeros(entries)
     top = past.new_zeros(entries)
     chunks: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     errors: list[Tensor] = []
+    sums: list[Tensor] = []
+    panel, panel_first = past, 0
     for k in range(count):
         first, last = k * width, min(length, (k + 1) * width)
-        columns = source.columns(first, last).expand(*operator.batch_shape, length - first, last - first)
-        columns = columns.reshape(entries, length - first, last - first)
-        require_finite(f"T[{first}:, {first}:{last}]", columns)
+        if k % (_PANEL // width) == 0:
+            panel, panel_first = _panel(source, first, min(length, first + _PANEL)), first
+        columns = panel[:, first - panel_first :, first - panel_first : last - panel_first]
         inside = columns[:, : last - first].tril(-1)
         here, tall = past[:, : last - first], torch.cat([past[:, last - first :], columns[:, last - first :]], -1)
         factor = triangular_factor(tall) if tall.shape[-2] > tall.shape[-1] else tall
         r = here.shape[-1]
         chunks.append(_rotated(here, inside, factor[..., :r], factor[..., r:], width))
         errors.append(error)
+        sums.append(summed)
         if last == length:
             break
         _, sigma, Vh = _linalg.svd(factor, full_matrices=False)
@@ -80,8 +85,18 @@ def compressed_chunks(operator: Operator, width: int) -> BorderedChunks:
         dropped = sigma[:, kept:].square().sum(-1).sqrt()
         roundoff = 8 * torch.finfo(tall.dtype).eps * tall.shape[-1] * top
         error = error + dropped + roundoff
+        summed = summed + sigma[:, kept:].sum(-1) + tall.shape[-1] * roundoff
         past = tall @ Vh[:, :kept].mT
-    return _stacked(chunks, torch.stack(errors, 1).flatten(), width)
+    return _stacked(chunks, torch.stack(errors, 1).flatten(), torch.stack(sums, 1).flatten(), width)
+
+
+def _panel(source: Operator, first: int, last: int) -> Tensor:
+    """T[first:, first:last] of all entries, (E, L − first, last − first)."""
+    columns = source.columns(first, last)
+    shape = (source.length - first, last - first)
+    if not bool(torch.isfinite(columns.sum())):
+        require_finite(f"T[{first}:, {first}:{last}]", columns)
+    return columns.expand(*source.batch_shape, *shape).reshape(-1, *shape)
 
 
 def _rotated(
@@ -99,13 +114,16 @@ def _rotated(
     )
 
 
-def _stacked(chunks: list[tuple[Tensor, Tensor, Tensor, Tensor]], error: Tensor, width: int) -> BorderedChunks:
+def _stacked(
+    chunks: list[tuple[Tensor, Tensor, Tensor, Tensor]], error: Tensor, summed: Tensor, width: int
+) -> BorderedChunks:
     k = max(core.shape[-1] for _, _, core, _ in chunks)
     past = torch.stack([_grown(part, width, k) for part, _, _, _ in chunks], 1)
     inside = torch.stack([part for _, part, _, _ in chunks], 1)
     core = torch.stack([_grown(part, part.shape[0], k) for _, _, part, _ in chunks], 1)
     future = torch.stack([_grown(part, k, width) for _, _, _, part in chunks], 1)
-    return BorderedChunks(past.flatten(0, 1), inside.flatten(0, 1), core.flatten(0, 1), future.flatten(0, 1), error)
+    past, inside, core, future = (part.flatten(0, 1) for part in (past, inside, core, future))
+    return BorderedChunks(past, inside, core, future, error, summed)
 
 
 def _grown(matrices: Tensor, rows: int, columns: int) -> Tensor:
