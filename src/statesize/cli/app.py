@@ -13,7 +13,11 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 # By name, because the commands bring torch and altair with them, which --help and --version need not wait for.
+bench = App(name="bench", help="Time the engines.")
+bench.command("statesize.cli.bench:engines", name="engines", help="Time every engine against the definition.")
+app.command(bench)
 app.command("statesize.cli.demo:demo", name="demo", help="Profile the bundled models and write a report.")
+app.command("statesize.cli.engines:engines", name="engines", help="List the engines and say which one is taken.")
 app.command("statesize.cli.models:models", name="models", help="List the models that can be measured.")
 app.command("statesize.cli.profile:profile", name="profile", help="Profile a model over a text.")
 app.command("statesize.cli.report:report", name="report", help="Write the HTML report of a saved profile.")

@@ -1,0 +1,82 @@
+"""What an engine says against what the definition says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from statesize.benchmarks.cases import Case, ask
+from statesize.operators import Operator
+from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.factorisation import singular_values
+
+# Of the definition itself, in units of σ_1; for entropies relative.
+_EXACT = 1e-12
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Answers of an engine against the definition.
+
+    Attributes:
+        error: The largest: of entropies relative, of values in units of σ_1, of counts the difference.
+        wrong: Counts that differ; entropies and values that are farther off than the engine's own bound.
+        checked: Answers that were compared.
+    """
+
+    error: float
+    wrong: int
+    checked: int
+
+
+def definition(operator: Operator, positions: list[int]) -> Tensor:
+    """Singular values of H_i at some positions, decomposed one by one; only the columns that they need are formed.
+
+    Args:
+        operator: Unbatched.
+        positions: Cut positions.
+
+    Returns:
+        (P, r), descending, zero-padded.
+    """
+    columns = operator.columns(0, max(positions))
+    spectra = [singular_values(columns[i:, :i]) for i in positions]
+    r = max(sigma.shape[-1] for sigma in spectra)
+    return torch.stack([torch.nn.functional.pad(sigma, (0, r - sigma.shape[-1])) for sigma in spectra])
+
+
+def accuracy(case: Case, operator: Operator, output: str, positions: list[int], exact: Tensor) -> Accuracy:
+    """How right one output of a case's engine is.
+
+    Args:
+        case: Its engine and tolerances.
+        operator: Unbatched.
+        output: "counts", "entropy" or "values".
+        positions: Cut positions.
+        exact: `definition` at these.
+
+    Returns:
+        The comparison.
+    """
+    top = exact[:, 0]
+    tau = [ratio * float(top.max()) for ratio in case.ratios]
+    found = ask(operator, case, output, tau)
+    at = [i - 1 for i in positions]
+    if found.tolerance is not None and output == "counts":
+        expected = (exact[:, None, :] > exact.new_tensor(tau)[:, None]).sum(-1)
+        off = (found.tolerance[at] - expected).abs()
+        return Accuracy(float(off.max()), int((off > 0).sum()), off.numel())
+    if found.entropy is not None and found.entropy_bound is not None:
+        ess = effective_rank(exact)
+        off = (found.entropy[at] - ess).abs()
+        return Accuracy(
+            float((off / ess).max()), int((off > found.entropy_bound[at] + _EXACT * ess).sum()), off.numel()
+        )
+    values = cast("Tensor", found.values)[at]
+    r = max(values.shape[-1], exact.shape[-1])
+    sigma, reference = (torch.nn.functional.pad(part, (0, r - part.shape[-1])) for part in (values, exact))
+    off = (sigma - reference).abs().amax(-1)
+    return Accuracy(float((off / top).max()), int((off > found.error_bound[at] + _EXACT * top).sum()), off.numel())

@@ -1,0 +1,150 @@
+"""The operators that engines are timed on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.measurement import Measurement, measure
+from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
+
+_linalg = cast("Any", torch.linalg)
+_RATIOS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator, an engine and what it is asked for.
+
+    Attributes:
+        name: As the table shows it.
+        make: The operator of a length.
+        engine: As given to `engine=`.
+        outputs: Each is a row.
+        entropy_accuracy: Relative accuracy asked of entropies.
+        ratios: τ/σ_1 at which counts are checked.
+        lengths: How many times the length of the other cases.
+    """
+
+    name: str
+    make: Callable[[int], Operator]
+    engine: str
+    outputs: tuple[str, ...] = ("counts", "entropy")
+    entropy_accuracy: float = 2e-4
+    ratios: tuple[float, ...] = _RATIOS
+    lengths: int = 1
+
+
+def ask(operator: Operator, case: Case, output: str, tolerances: Sequence[float]) -> Measurement:
+    """One output of a case's engine at all positions.
+
+    Args:
+        operator: As the case makes it, or a part of it.
+        case: The case.
+        output: "counts", "entropy" or "values".
+        tolerances: Absolute τ.
+
+    Returns:
+        The measurement.
+    """
+    return measure(
+        operator, tolerances, (), outputs=(output,), engine=case.engine, entropy_accuracy=case.entropy_accuracy
+    )
+
+
+def gated(length: int, states: int) -> Recurrence:
+    """Gated linear attention with decays near 1."""
+    g = torch.Generator().manual_seed(0)
+    decay = torch.sigmoid(_normal(g, length, states) + 2) ** (1 / 16)
+    return Recurrence(decay, _normal(g, length, states) / math.sqrt(states), _normal(g, length, states))
+
+
+def delta(length: int, states: int) -> Recurrence:
+    """Gated delta rule with unit keys."""
+    g = torch.Generator().manual_seed(0)
+    key = torch.nn.functional.normalize(_normal(g, length, states), dim=-1)
+    query = _normal(g, length, states) / math.sqrt(states)
+    decay = torch.sigmoid(_normal(g, length) + 3) ** 0.25
+    return Recurrence.delta_rule(key, _normal(g, length).sigmoid(), query, decay)
+
+
+def full(length: int, states: int) -> Recurrence:
+    """Full transitions, slightly contracting."""
+    g = torch.Generator().manual_seed(0)
+    A: Tensor = 0.99 * _linalg.qr(_normal(g, length, states, states)).Q
+    return Recurrence(A, _normal(g, length, states), _normal(g, length, states))
+
+
+def selective(length: int, states: int, channels: int) -> Recurrence:
+    """Channels of a selective state-space model, A = −1 … −n."""
+    g = torch.Generator().manual_seed(0)
+    step = torch.nn.functional.softplus(_normal(g, channels, length, 1) - 4)
+    decay = torch.exp(-step * torch.arange(1, states + 1))
+    return Recurrence(decay, step * _normal(g, 1, length, states), _normal(g, 1, length, states))
+
+
+def attention(length: int, width: int) -> SoftmaxAttention:
+    """Softmax attention with random queries and keys: full rank."""
+    g = torch.Generator().manual_seed(0)
+    return SoftmaxAttention(_normal(g, length, width), _normal(g, length, width), 1 / math.sqrt(width))
+
+
+def smooth_attention(length: int, width: int) -> SoftmaxAttention:
+    """Softmax attention with queries and keys on a slow curve: singular values that fall fast."""
+    g = torch.Generator().manual_seed(0)
+    angle = 3.1 * torch.arange(length, dtype=torch.float64)[:, None] / length * torch.arange(1, 7)
+    curve, mixture = torch.cat([angle.sin(), angle.cos()], -1), _normal(g, 12, width)
+    return SoftmaxAttention(curve @ mixture, curve @ mixture.roll(1, 0), 0.5 / math.sqrt(width))
+
+
+def modal_convolution(length: int, modes: int) -> Convolution:
+    """A long kernel made of damped oscillations, as state-space models have."""
+    g = torch.Generator().manual_seed(0)
+    lag, mode = torch.arange(length, dtype=torch.float64), torch.arange(1, modes + 1)[:, None]
+    waves = torch.exp(-0.001 * mode * lag) * torch.cos(8 * math.pi * mode * lag / length)
+    return Convolution((_normal(g, modes, 1) * waves).sum(0), length)
+
+
+def irregular_convolution(length: int) -> Convolution:
+    """A long kernel of decaying noise: at L = 2048, 197 singular values above 1e-3 σ_1 and 631 above 1e-10 σ_1."""
+    g = torch.Generator().manual_seed(0)
+    lag = torch.arange(length, dtype=torch.float64)
+    return Convolution(_normal(g, length) * torch.exp(-40 * lag / length), length)
+
+
+def cases(quick: bool) -> tuple[Case, ...]:
+    """All cases, in the order of the table.
+
+    Args:
+        quick: 32 channels of the state-space layer instead of 1536, and no long sequence.
+
+    Returns:
+        The cases.
+    """
+    channels, values, large = 32 if quick else 1536, ("values",), _RATIOS[:3]
+    layer = partial(selective, states=16, channels=channels)
+    smooth = Case("softmax d=64, decaying", partial(smooth_attention, width=64), "streaming", entropy_accuracy=5e-4)
+    return (
+        Case("gated n=64", partial(gated, states=64), "chunked"),
+        Case("gated n=128", partial(gated, states=128), "chunked"),
+        Case("delta rule n=128", partial(delta, states=128), "chunked"),
+        Case("full transition n=64", partial(full, states=64), "chunked"),
+        Case(f"Mamba layer n=16, {channels} channels", layer, "small_state", values),
+        Case("gated n=64, all σ", partial(gated, states=64), "square_root", values),
+        Case("gated n=128, all σ", partial(gated, states=128), "square_root", values),
+        Case("softmax d=64, full rank", partial(attention, width=64), "position_tree", ratios=large),
+        smooth,
+        Case("convolution, 32 modes", partial(modal_convolution, modes=32), "streaming", entropy_accuracy=5e-4),
+        Case("convolution, irregular", irregular_convolution, "position_tree", entropy_accuracy=1e-3, ratios=large),
+        replace(smooth, name="softmax from q, k, decaying", lengths=2 if quick else 8),
+    )
+
+
+def _normal(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)

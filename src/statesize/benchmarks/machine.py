@@ -1,0 +1,27 @@
+"""What a benchmark ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from statesize.version import __version__
+
+
+def machine() -> str:
+    """The processor, as far as the system names it, and how many of them there are."""
+    name = platform.processor() or platform.machine()
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        lines = described.read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what does the arithmetic."""
+    packages = {package: version(package) for package in ("torch", "numpy", "numba")}
+    return {"statesize": __version__, "python": sys.version.split()[0], **packages}

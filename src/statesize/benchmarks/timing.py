@@ -1,0 +1,63 @@
+"""How calls are timed, on machines that do other things as well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from statesize.spectra.factorisation import singular_values
+
+
+def clock() -> str:
+    """What `seconds` counts: "processor" time on one thread, which neighbours do not lengthen, else "wall" time."""
+    return "processor" if torch.get_num_threads() == 1 else "wall"
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Seconds of one call, as torch's number of threads has them counted.
+
+    Args:
+        call: Without arguments.
+
+    Returns:
+        Seconds.
+    """
+    now = time.process_time if clock() == "processor" else time.perf_counter
+    start = now()
+    call()
+    return now() - start
+
+
+def midpoints(length: int, count: int) -> list[int]:
+    """Cut positions in the middle of equal parts of 1 … L − 1, whose mean cost is close to that of all positions.
+
+    Args:
+        length: L.
+        count: How many; all positions where there are not more.
+
+    Returns:
+        Positions, ascending.
+    """
+    count = min(count, length - 1)
+    return [1 + (2 * k + 1) * (length - 1) // (2 * count) for k in range(count)]
+
+
+def dense_seconds(matrix: Tensor, positions: list[int]) -> float:
+    """Seconds of the definition at all positions of one T, from a sample.
+
+    Args:
+        matrix: T, (L, L).
+        positions: The positions at which it is timed, as `midpoints` spreads them.
+
+    Returns:
+        Seconds, scaled to L − 1 positions.
+    """
+
+    def loop() -> None:
+        for i in positions:
+            singular_values(matrix[i:, :i])
+
+    return seconds(loop) / len(positions) * (matrix.shape[-1] - 1)

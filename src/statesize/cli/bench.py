@@ -1,0 +1,90 @@
+"""`statesize bench`: the benchmarks."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter, validators
+
+_HEADINGS = ("case", "engine", "output", "L", "ratio", "seconds", "µs each", "error", "wrong", "memory")
+
+
+def engines(
+    *,
+    length: Annotated[int | None, Parameter(validator=validators.Number(gte=128))] = None,
+    threads: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    output: Path | None = None,
+) -> None:
+    """Time every engine against the definition, torch.linalg.svdvals of each H_i in a loop, and print one table.
+
+    A ratio is the seconds of the loop over those of the engine, both in this process, in turn, with set-up; medians of
+    three rounds. The loop is timed at 8 evenly spread positions and scaled to all. Errors are those at these positions;
+    memory is that of the operator and the measurement, in a process of its own.
+
+    Args:
+        length: Sequence length; 2048 if not given, 256 with --quick. One case is 8 times as long.
+        threads: CPU threads, for both sides. With one, processor time is counted, which a busy machine does not change.
+        quick: Short sequences, few channels, one round: less than a minute, to see that it works.
+        json: Print one JSON document instead of the table.
+        output: File for the same JSON document.
+    """
+    import torch
+
+    from statesize.benchmarks.engines import benchmark
+    from statesize.cli.document import print_json
+    from statesize.cli.progress import say
+    from statesize.files import check_writable, replace_file
+
+    if output is not None:
+        check_writable(output.absolute().parent)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        document = benchmark(length, quick, on_row=lambda row: say(f"{row.case}: {row.output} {row.seconds:.3g} s"))
+    finally:
+        torch.set_num_threads(before)
+    if output is not None:
+        replace_file(output, (json_module.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
+        say(f"Benchmark: {output}")
+    if json:
+        print_json(document)
+    else:
+        _print(document)
+
+
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"
+
+
+def _print(document: dict[str, Any]) -> None:
+    from statesize.cli.whole_table import print_whole
+
+    exponents = ", ".join(f"{engine} {slope:.2f}" for engine, slope in document["exponents"].items())
+    threads = "1 thread" if document["threads"] == 1 else f"{document['threads']} threads"
+    positions = max(row["dense_positions"] for row in document["rows"])
+    notes = (
+        f"Cost grows with L to the power of: {exponents}.",
+        f"The dense loop was timed at {positions} positions and scaled to all; {threads} for both sides, "
+        f"{document['clock']} time; {document['machine']}.",
+    )
+    print_whole(_HEADINGS, [_cells(row) for row in document["rows"]], left=3, notes=notes)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    error = "-" if row["output"] == "counts" else f"{row['error']:.1e}"
+    return [
+        row["case"],
+        row["engine"],
+        row["output"],
+        f"{row['length']}",
+        _ratio(row["ratio"]),
+        f"{row['seconds']:.3f}",
+        f"{row['microseconds_per_spectrum']:.2f}",
+        error,
+        f"{row['miscounts']}/{row['checked']}",
+        f"{row['peak_bytes'] / 2**20:,.0f} MiB",
+    ]

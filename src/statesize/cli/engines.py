@@ -1,0 +1,129 @@
+"""`statesize engines`: what there is, and which one is taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter, validators
+
+if TYPE_CHECKING:
+    from statesize.operators import Operator
+
+_Positive = Parameter(validator=validators.Number(gte=1))
+
+
+def engines(
+    *,
+    explain: Annotated[bool, Parameter(negative="")] = False,
+    operator: Literal["attention", "recurrence", "delta", "convolution"] = "attention",
+    transition: Literal["scalar", "diagonal", "full"] = "diagonal",
+    length: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 2048,
+    states: Annotated[int, _Positive] = 64,
+    units: Annotated[int, _Positive] = 1,
+    outputs: Annotated[tuple[Literal["counts", "entropy", "values"], ...], Parameter(negative="")] = (
+        "counts",
+        "entropy",
+    ),
+    relative: bool = True,
+    past: int | None = None,
+    future: int | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """List the engines: what each works on, what it gives and what it costs.
+
+    With --explain, say which engine "auto" takes for an operator with random entries, and why not each of the others.
+
+    Args:
+        explain: Say which engine is taken; the options that follow tell for what.
+        operator: The kind of operator; delta is a recurrence with the delta rule.
+        transition: Of a recurrence.
+        length: Sequence length.
+        states: States of a recurrence, width of queries and keys, or taps of a convolution.
+        units: Heads or channels.
+        outputs: What is asked.
+        relative: Whether counts at relative tolerances are among what is asked, as they are of `measure` by default.
+        past: Columns kept of each block; all if not given.
+        future: Rows kept of each block; all if not given.
+        json: Print one JSON document instead of a table.
+    """
+    if not explain:
+        _list(json)
+        return
+    from statesize.spectra.cut import make_cut
+    from statesize.spectra.engine import explain_choice
+
+    cut = make_cut(length, past=past, future=future)
+    asked = (*outputs, "relative") if relative and "counts" in outputs else outputs
+    reasons = explain_choice(_random(operator, transition, length, states, units), cut, asked)
+    given = {"operator": operator, "length": length, "states": states, "units": units, "past": past, "future": future}
+    if operator == "recurrence":
+        given["transition"] = transition
+    _print_choice(given | {"outputs": list(asked)}, reasons, json)
+
+
+def _list(json: bool) -> None:
+    from statesize.cli.document import print_json
+    from statesize.cli.whole_table import print_whole
+    from statesize.spectra.engine import ENGINES, OUTPUTS
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": engine.name,
+            "takes": engine.takes[0],
+            "gives": [output for output in OUTPUTS if output in engine.gives],
+            "windows": engine.windows,
+            "cost": engine.cost,
+        }
+        for engine in ENGINES.values()
+    ]
+    if json:
+        print_json({"schema": 1, "engines": rows})
+        return
+    cells = [
+        (row["name"], row["takes"], ", ".join(row["gives"]), "yes" if row["windows"] else "-", row["cost"])
+        for row in rows
+    ]
+    note = "cost: of one head at all L positions; n states. Which one is taken: statesize engines --explain"
+    print_whole(("engine", "works on", "gives", "windows", "cost"), cells, left=5, notes=(note,))
+
+
+def _print_choice(given: dict[str, Any], reasons: list[tuple[str, str]], json: bool) -> None:
+    from statesize.cli.document import print_json
+    from statesize.cli.whole_table import print_whole
+
+    if json:
+        others = [{"engine": engine, "reason": reason} for engine, reason in reasons[1:]]
+        taken = {"taken": reasons[0][0], "reason": reasons[0][1], "others": others}
+        print_json({"schema": 1, "asked": given, **taken})
+        return
+    asked = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None and name != "outputs")
+    cells = [(engine, "no" if place else "yes", reason) for place, (engine, reason) in enumerate(reasons)]
+    notes = (
+        f"For {asked}; {', '.join(given['outputs'])}; random entries.",
+        "What a measurement used is its `.engine`; two names where a safer engine had to help.",
+    )
+    print_whole(("engine", "taken", "why"), cells, left=3, notes=notes)
+
+
+def _random(kind: str, transition: str, length: int, states: int, units: int) -> Operator:
+    """An operator of a kind with random entries, the same for all units."""
+    import torch
+
+    from statesize.operators import Convolution, Recurrence, SoftmaxAttention
+
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).expand(units, *shape)
+
+    if kind == "convolution":
+        return Convolution(normal(states), length)
+    query, key = normal(length, states), normal(length, states)
+    if kind == "attention":
+        return SoftmaxAttention(query, key, states**-0.5)
+    if kind == "delta":
+        unit = torch.nn.functional.normalize(key, dim=-1)
+        return Recurrence.delta_rule(unit, normal(length).sigmoid(), query, normal(length).sigmoid())
+    if transition == "full":
+        return Recurrence(normal(length, states, states) / (2 * states**0.5), key, query)
+    return Recurrence(normal(length, 1 if transition == "scalar" else states).sigmoid(), key, query)

@@ -1,0 +1,26 @@
+import pickle
+
+import pytest
+
+from statesize.benchmarks.cases import ask, cases
+from statesize.spectra.cut import make_cut
+from statesize.spectra.engine import ENGINES
+
+
+@pytest.mark.parametrize("case", cases(quick=True), ids=lambda case: case.name)
+def test_each_case_is_made_and_its_engine_takes_it(case):
+    operator = case.make(64)
+    assert operator.length == 64
+    assert ENGINES[case.engine].refusal(operator, make_cut(64), case.outputs) is None
+    # Memory is measured in a child process.
+    again = pickle.loads(pickle.dumps(case))  # noqa: S301
+    found = ask(again.make(64)[(0,) * len(operator.batch_shape)], again, case.outputs[0], (1e-3,))
+    assert (found.tolerance is not None) == (case.outputs[0] == "counts")
+
+
+def test_names_tell_the_cases_apart():
+    for quick in (True, False):
+        names = [case.name for case in cases(quick)]
+        assert len(set(names)) == len(names)
+    assert any("1536 channels" in case.name for case in cases(quick=False))
+    assert max(case.lengths for case in cases(quick=False)) == 8

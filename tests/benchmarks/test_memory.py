@@ -1,0 +1,46 @@
+from functools import partial
+
+import pytest
+import torch
+
+from statesize.benchmarks.memory import peak_bytes
+from statesize.operators import Dense, Operator
+
+MEBIBYTE = 2**20
+
+
+def make(length: int) -> Operator:
+    return Dense(torch.eye(length, dtype=torch.float64))
+
+
+def nothing(operator: Operator | None = None) -> None:
+    pass
+
+
+def hold(operator: Operator, mebibytes: int) -> torch.Tensor:
+    torch.ones(3 * mebibytes * MEBIBYTE // 8, dtype=torch.float64)
+    return torch.ones(mebibytes * MEBIBYTE // 8, dtype=torch.float64)
+
+
+def warm() -> None:
+    hold(make(8), mebibytes=1)
+
+
+def fail(operator: Operator) -> None:
+    raise ValueError(f"of length {operator.length}")
+
+
+def test_the_peak_of_each_call_with_the_operator():
+    held = 8 * 1024**2
+    small, large, again = peak_bytes(
+        partial(make, 1024), [nothing, partial(hold, mebibytes=40), nothing], warm, threads=1
+    )
+    # The 120 MiB are gone before the 40 are taken.
+    assert held <= small < held + 4 * MEBIBYTE
+    assert held + 120 * MEBIBYTE <= large < held + 130 * MEBIBYTE
+    assert again < held + 8 * MEBIBYTE
+
+
+def test_what_fails_there_fails_here():
+    with pytest.raises(ValueError, match="of length 4"):
+        peak_bytes(partial(make, 4), [fail], warm, threads=1)
