@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _one_input(arguments: ArgumentCollection) -> None:
     given = [argument.name for argument in arguments if argument.has_tokens]
     if len(given) != 1:
-        raise ValueError(f"Give one of --text, --jsonl and --dataset; {' and '.join(given) or 'none'} was given.")
+        raise ValueError(f"Give one of --text, --jsonl and --dataset; given: {', '.join(given) or 'none'}.")
 
 
 _INPUTS = Group("Inputs", validator=_one_input)

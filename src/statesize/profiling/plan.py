@@ -9,12 +9,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, capture
 from statesize.profiling.inputs import Inputs, sequences
 from statesize.profiling.measuring import MOST_OPERATIONS, Work, measure_block, plan_work
-from statesize.profiling.run import Layers, one_thread
+from statesize.profiling.run import Layers
 from statesize.profiling.settings import MEMORY, Channels, Settings, check_settings
 from statesize.profiling.tokens import AnyTokenizer
 
@@ -130,16 +131,14 @@ def plan(
     known = sorted(sequences(inputs, tokenizer)[0], key=len)
     longest = len(known[-1])
     settings.check_reach(longest)
-    with one_thread():
-        trial = _Trial(model, layers, settings, longest)
-        trial.run(known[-1])
-        middle = known[len(known) // 2] if len(known[0]) * _DIFFERENT_LENGTH < longest else None
-        shorter = None
-        if middle is not None:
-            # Half of the sequences are no longer than this one; where all but a few are long, the shortest tells more.
-            middle = middle if len(middle) * _DIFFERENT_LENGTH < longest else known[0]
-            shorter = _Trial(model, layers, settings, longest)
-            shorter.run(middle)
+    trial = _Trial(model, layers, settings, longest)
+    trial.run(known[-1])
+    shorter = None
+    if len(known[0]) * _DIFFERENT_LENGTH < longest:
+        # Half of the sequences are no longer than the middle one; where that is a long one, the shortest tells more.
+        middle = known[len(known) // 2]
+        shorter = _Trial(model, layers, settings, longest)
+        shorter.run(middle if len(middle) * _DIFFERENT_LENGTH < longest else known[0])
     return _plan(trial, shorter, [len(ids) for ids in known])
 
 
@@ -196,18 +195,18 @@ class _Trial:
 
     def _try(self, item: Captured, mixer: _Mixer, *, first: bool) -> None:
         """Time blocks of more and more units, up to a whole one."""
-        units = mixer.work.sample.units
-        cold = self._seconds(item, mixer, 1) if first else 0.0
-        count, seconds = 1, self._seconds(item, mixer, 1)
+        # Fewer units than threads would not show how fast a block is.
+        fewest = count = min(mixer.work.block, torch.get_num_threads())
+        cold = self._seconds(item, mixer, count) if first else 0.0
+        seconds = total = few = self._seconds(item, mixer, count)
         # What is compiled or loaded on first use is paid once.
-        self.start_up += max(0.0, cold - seconds)
-        total, lone = seconds, seconds
+        self.start_up += max(0.0, cold - few)
         while count < mixer.work.block and total < _ENOUGH:
-            count = min(4 * count, mixer.work.block, len(units))
+            count = min(4 * count, mixer.work.block)
             seconds = self._seconds(item, mixer, count)
             total += seconds
-        mixer.unit = max((seconds - lone) / (count - 1), 0.0) if count > 1 else lone
-        mixer.call = max(lone - mixer.unit, 0.0) if count > 1 else 0.0
+        mixer.unit = max(seconds - few, 0.0) / (count - fewest) if count > fewest else few / count
+        mixer.call = max(few - fewest * mixer.unit, 0.0)
 
     def _seconds(self, item: Captured, mixer: _Mixer, count: int) -> float:
         units = mixer.work.sample.units

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -23,7 +22,7 @@ from statesize.profiling.measuring import MOST_OPERATIONS, measure_mixer, plan_w
 from statesize.profiling.profile import Profile
 from statesize.profiling.record import SequenceRecord
 from statesize.profiling.settings import MEMORY, Channels, Settings, check_settings
-from statesize.profiling.store import SCHEMA, check_destination, open_tree, write_nodes
+from statesize.profiling.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
 from statesize.profiling.tokens import AnyTokenizer
 from statesize.profiling.tree import MixerRun, mixer_parts, token_dataset
 from statesize.profiling.units import Units, run_key
@@ -169,7 +168,8 @@ def profile(
     Sequences are run one after another, and each mixer is measured in blocks of heads or channels that fit `memory`.
     Operators come in the model's dtype and are measured in float64.
     With `output`, what is finished is kept in files beside it, in the folder of the same name with `.units`: the same
-    call after a crash or an interrupt goes on from there, and memory does not grow with the number of sequences.
+    call after a crash or an interrupt goes on from there, and memory does not grow with the number of sequences. Once
+    the profile is complete, the same call returns it.
     Wrong inputs, tolerances, positions or layers, and operators that are not finite, are an InputError; a model
     without mixers, or with one whose heads change from sequence to sequence, is a ModelError; an output that cannot be
     written is a FileError.
@@ -206,7 +206,9 @@ def profile(
         tolerances, relative_tolerances, positions, engine,
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
     )  # fmt: skip
+    name, output = name or type(model).__name__, None if output is None else Path(output)
     iterator, count = sequences(inputs, tokenizer)
+    known: list[Tensor] = []
     reference = None
     if count is not None:
         # They lie in memory already: what is wrong with any of them shows before the work.
@@ -215,34 +217,19 @@ def profile(
         settings.check_reach(reference)
         iterator = iter(known)
     weights = weights_sha256(model)
-    units = None if output is None else _open_units(Path(output), run_key(model, weights, settings, layers, reference))
+    key = run_key(model, weights, settings, layers, reference)
+    units = None if output is None else _open_units(output, key)
+    if output is not None and units is not None and _is_finished(output, key, known, name):
+        units.remove()
+        return Profile(open_tree(output))
     run = _Run(model, layers, settings, reference, count, units, on_progress)
-    with one_thread():
-        for ids in iterator:
-            run.measure(ids)
+    for ids in iterator:
+        run.measure(ids)
     settings.check_reach(max(len(ids) for ids in run.sequences))
     root = token_dataset(run.sequences, tokenizer)
-    facts = {"model": name or type(model).__name__, "weights_sha256": weights, "source": dict(source or {})}
+    facts = {"model": name, "weights_sha256": weights, "run_sha256": key, "source": dict(source or {})}
     root.attrs |= facts | _attributes(run)
-    return _gathered(run, root, None if output is None else Path(output))
-
-
-@contextmanager
-def one_thread() -> Generator[None]:
-    """Let torch compute on one thread.
-
-    Thousands of small singular value problems: threads that wait for each other cost more than they give, and on a
-    busy machine twenty times as much.
-
-    Yields:
-        Nothing.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return _gathered(run, root, output)
 
 
 def _open_units(output: Path, key: str) -> Units:
@@ -250,6 +237,16 @@ def _open_units(output: Path, key: str) -> Units:
     units = Units(output.with_name(f"{output.name}.units"), key)
     units.open()
     return units
+
+
+def _is_finished(output: Path, key: str, sequences: Sequence[Tensor], name: str) -> bool:
+    """Whether the profile of this very run is there: it was killed while it tidied up, or is asked for once more."""
+    try:
+        attributes = load_tree(output).attrs
+    except FileError:
+        return False
+    same = (attributes["model"], attributes.get("run_sha256")) == (name, key)
+    return same and bool(sequences) and attributes["tokens_sha256"] == tokens_sha256(sequences)
 
 
 def _gathered(run: _Run, root: xr.Dataset, output: Path | None) -> Profile:

@@ -56,6 +56,8 @@ def run_key(model: nn.Module, weights: str, settings: Settings, layers: object, 
         "layers": layers,
         "reference": reference,
         "device": str(next((parameter.device for parameter in model.parameters()), "cpu")),
+        # Threads share the heads out among them, which shows in the last bits.
+        "threads": torch.get_num_threads(),
         "versions": [__version__, str(torch.__version__), np.__version__],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()

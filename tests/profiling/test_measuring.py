@@ -1,0 +1,105 @@
+"""A mixer in blocks: the same numbers as at once, and never more at once than the memory allows."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from statesize.adapters import Captured
+from statesize.errors import InputError
+from statesize.measurement import measure
+from statesize.operators import Dense, Recurrence
+from statesize.profiling import measuring
+from statesize.profiling.measuring import measure_mixer, operations_per_unit, plan_work
+from statesize.profiling.settings import check_settings
+
+LENGTH, UNITS = 24, 10
+
+
+@pytest.fixture
+def operator():
+    generator = torch.Generator().manual_seed(0)
+    key, query = torch.randn(2, 1, UNITS, LENGTH, 3, generator=generator, dtype=torch.float64)
+    return Recurrence(torch.rand(1, UNITS, LENGTH, 1, generator=generator, dtype=torch.float64), key, query)
+
+
+def captured(operator, sizes):
+    def units_operator(units):
+        built = operator[:, units]
+        sizes.append(built.batch_shape[1])
+        return built
+
+    return Captured("layer", "decay", 4, UNITS, units_operator, 64, None)
+
+
+def run(operator, sizes, **options):
+    item, settings = captured(operator, sizes), check_settings(**options)
+    return measure_mixer(item, 0, plan_work(item, 0, LENGTH, LENGTH, settings), settings)
+
+
+def test_blocks_give_the_numbers_of_the_definition(operator):
+    sizes = []
+    # About three units at a time.
+    each = plan_work(captured(operator, []), 0, LENGTH, LENGTH, check_settings()).unit_bytes
+    record = run(operator, sizes, memory=3 * each + each // 2)
+    assert sorted(set(sizes)) == [1, 3]
+    expected = measure(operator, engine="dense")
+    for name in ("entropy", "tolerance", "relative_tolerance", "norm"):
+        np.testing.assert_allclose(getattr(record, name), getattr(expected, name)[0].numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(record.positions, expected.positions)
+    np.testing.assert_array_equal(record.ceiling, expected.ceiling)
+    assert math.isnan(record.faithfulness)
+
+
+def test_a_unit_at_a_time_where_the_memory_is_less_than_one_needs(operator):
+    sizes = []
+    run(operator, sizes, memory=1)
+    assert set(sizes) == {1}
+
+
+def test_a_sample_is_the_same_units_of_the_whole(operator):
+    record, whole = run(operator, [], channels=4, seed=5), run(operator, [], channels="all")
+    assert len(record.units) == 4
+    np.testing.assert_allclose(record.entropy, whole.entropy[record.units], rtol=1e-6)
+
+
+def test_windows_and_stride(operator):
+    record = run(operator, [], past=5, future=4, stride=3)
+    assert record.positions.tolist() == [5, 8, 11, 14, 17, 20]
+    expected = measure(operator, positions=record.positions.tolist(), past=5, future=4, engine="dense")
+    np.testing.assert_allclose(record.entropy, expected.entropy[0].numpy(), rtol=1e-5)
+    assert record.ceiling.tolist() == [3] * 6
+
+
+@pytest.mark.parametrize("operator_type", [Recurrence, Dense])
+def test_a_costly_mixer_is_sampled_unless_all_are_asked_for(operator, monkeypatch, operator_type):
+    operator = operator if operator_type is Recurrence else Dense(operator.dense())
+    settings = check_settings()
+    one = operations_per_unit(operator, LENGTH, settings.cut(LENGTH))
+    monkeypatch.setattr(measuring, "MOST_OPERATIONS", 9.5 * one)
+
+    def measured(**options):
+        return len(plan_work(captured(operator, []), 0, LENGTH, LENGTH, check_settings(**options)).sample.units)
+
+    assert measured() == 9
+    assert measured(channels="all") == UNITS
+    assert measured(channels=2) == 2
+    # The sequence that decides is the longest, whichever is measured.
+    monkeypatch.setattr(measuring, "MOST_OPERATIONS", 10.5 * one)
+    assert measured() == UNITS
+    longer = plan_work(captured(operator, []), 0, LENGTH, 2 * LENGTH, settings)
+    assert len(longer.sample.units) == 8
+
+
+def test_what_is_refused_names_mixer_sequence_and_units():
+    operator = Dense(torch.ones(1, 2, LENGTH, LENGTH, dtype=torch.float64).tril())
+
+    def units_operator(units):
+        raise InputError("T has NaN")
+
+    item = Captured("layer", "decay", 4, 2, lambda units: operator[:, units], 64, None)
+    work = plan_work(item, 3, LENGTH, LENGTH, check_settings(memory=1))
+    broken = Captured("layer", "decay", 4, 2, units_operator, 64, None)
+    with pytest.raises(InputError, match=r"^Mixer layer, sequence 3 .*\[0\]\): T has NaN$"):
+        measuring.measure_block(broken, 3, np.array([0]), work, check_settings())

@@ -1,0 +1,230 @@
+"""Long runs: killed, damaged, changed, and in the end the same profile."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from statesize.errors import FileError
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.profiling import Profile, profile
+
+SEQUENCES = [list(range(1, 97)), [3, 1, 4, 1, 5, 9, 2], list(range(80))]
+LAYERS = 6
+
+# What a run does, as its own process: torch on one thread, as the tests' process.
+PROGRAM = """
+import json, sys
+import torch
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.profiling import profile
+shape, sequences, output = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+model = LanguageModel(ModelConfig(**shape), torch.Generator().manual_seed(0))
+profile(model, sequences, output=output)
+"""
+SHAPE = {"mixer": "sa", "vocabulary_size": 128, "width": 16, "heads": 4, "layers": LAYERS, "key_size": 4}
+
+
+def build(**shape):
+    return LanguageModel(ModelConfig(**(SHAPE | shape)), torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def same(left, right):
+    """Bit for bit, but for the time it took."""
+    for name in ("/", *left.mixers):
+        mine, other = (profile.tree[name].to_dataset(inherit=False).load() for profile in (left, right))
+        mine.attrs.pop("seconds", None), other.attrs.pop("seconds", None)
+        if not mine.identical(other):
+            return False
+    return left.mixers == right.mixers
+
+
+def units(output):
+    return sorted(output.with_name(f"{output.name}.units").rglob("*.unit"))
+
+
+def kill_at_random(output, generator, times):
+    """Start the run and kill it at some moment after it has begun to finish units; how many were there each time."""
+    command = [sys.executable, "-c", PROGRAM, json.dumps(SHAPE), json.dumps(SEQUENCES), str(output)]
+    counts = []
+    for _ in range(times):
+        before, wait = len(units(output)), generator.choice([0, 1, 2, 3])
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and len(units(output)) <= before + wait:
+            time.sleep(0.002)
+        time.sleep(generator.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
+        assert process.returncode in {-signal.SIGKILL, 0}, errors
+        counts.append(len(units(output)))
+        if process.returncode == 0 or output.exists():
+            break
+    return counts
+
+
+def killed_and_resumed(tmp_path, seed, times):
+    output = tmp_path / "result"
+    counts = kill_at_random(output, random.Random(seed), times)  # noqa: S311
+    assert counts == sorted(counts)
+    told = []
+    result = profile(build(), SEQUENCES, output=output, on_progress=told.append)
+    if told:
+        assert [(step.sequence, step.mixer) for step in told] == [(s, m) for s in range(3) for m in range(LAYERS)]
+        # What was whole in the end was not done again; a note for each finished sequence lies beside its units.
+        assert sum(step.resumed for step in told) >= counts[-1] - len(SEQUENCES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result"]
+    assert same(result, profile(build(), SEQUENCES))
+    assert same(Profile.load(output), result)
+    return counts
+
+
+def test_killed_twice(tmp_path):
+    counts = killed_and_resumed(tmp_path, seed=0, times=2)
+    assert counts[0] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_killed_again_and_again(tmp_path, seed):
+    killed_and_resumed(tmp_path, seed, times=8)
+
+
+class Stop(Exception):
+    """An interrupt at a chosen unit."""
+
+
+def stopped(model, sequences, output, after, **options):
+    told = []
+
+    def stop(progress):
+        told.append(progress)
+        if len(told) == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        profile(model, sequences, output=output, on_progress=stop, **options)
+
+
+SMALL = {"mixer": "gla", "layers": 2, "key_size": 3, "heads": 2, "width": 8, "vocabulary_size": 16}
+TEXTS = [list(range(12)), [3, 1, 4, 1, 5, 9, 2], list(range(9))]
+
+
+def resumed(model, output, sequences=TEXTS, **options):
+    """Which (sequence, mixer) were not measured again."""
+    told = []
+    result = profile(model, sequences, output=output, on_progress=told.append, **options)
+    return result, [(step.sequence, step.mixer) for step in told if step.resumed]
+
+
+def test_interrupted_in_the_middle_of_a_sequence(tmp_path):
+    stopped(build(**SMALL), TEXTS, tmp_path / "out", after=3)
+    result, kept = resumed(build(**SMALL), tmp_path / "out")
+    assert kept == [(0, 0), (0, 1), (1, 0)]
+    assert same(result, profile(build(**SMALL), TEXTS))
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_without_a_list_of_sequences(tmp_path):
+    stopped(build(**SMALL), iter(TEXTS), tmp_path / "out", after=3)
+    result, kept = resumed(build(**SMALL), tmp_path / "out", sequences=iter(TEXTS))
+    assert len(kept) == 3
+    assert same(result, profile(build(**SMALL), iter(TEXTS)))
+
+
+def changed_weight(model):
+    with torch.no_grad():
+        model.embedding.weight[0, 0] += 1e-6
+    return model
+
+
+def changed_buffer(model):
+    # Not part of the state_dict, as the frequencies of rotary embeddings.
+    model.register_buffer("frequencies", torch.ones(2), persistent=False)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [
+        (changed_weight, {}),
+        (changed_buffer, {}),
+        (lambda model: model.double(), {}),
+        (lambda model: model, {"tolerances": (1e-4,)}),
+        (lambda model: model, {"positions": 3}),
+        (lambda model: model, {"stride": 2}),
+        (lambda model: model, {"past": 2}),
+        (lambda model: model, {"engine": "dense"}),
+        (lambda model: model, {"channels": 1}),
+        (lambda model: model, {"channels": 1, "seed": 1}),
+        (lambda model: model, {"memory": 10**6}),
+        (lambda model: model, {"sequences": [ids[::-1] for ids in TEXTS]}),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_what_has_changed_is_measured_anew(tmp_path, change, options):
+    stopped(build(**SMALL), TEXTS, tmp_path / "out", after=5)
+    result, kept = resumed(change(build(**SMALL)), tmp_path / "out", **options)
+    assert kept == []
+    rest = dict(options)
+    assert same(result, profile(change(build(**SMALL)), rest.pop("sequences", TEXTS), **rest))
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "delete", "note"])
+def test_damaged_units_are_done_again(tmp_path, damage):
+    output = tmp_path / "out"
+    stopped(build(**SMALL), TEXTS, output, after=5)
+    paths = sorted(units(output), key=lambda path: path.stat().st_size)
+    # Notes of finished sequences are the small ones.
+    path = paths[0] if damage == "note" else paths[-1]
+    content = path.read_bytes()
+    if damage == "delete":
+        path.unlink()
+    elif damage == "bit":
+        path.write_bytes(content[:300] + bytes([content[300] ^ 1]) + content[301:])
+    else:
+        path.write_bytes(content[:-9])
+    result, kept = resumed(build(**SMALL), output)
+    assert len(kept) == (5 if damage == "note" else 4)
+    assert same(result, profile(build(**SMALL), TEXTS))
+
+
+def test_a_finished_profile_is_not_measured_again(tmp_path):
+    first = profile(build(**SMALL), TEXTS, output=tmp_path / "out")
+    again, _ = resumed(build(**SMALL), tmp_path / "out")
+    assert again.tree.attrs["seconds"] == first.tree.attrs["seconds"]
+    told = []
+    profile(build(**SMALL), TEXTS, output=tmp_path / "out", stride=2, on_progress=told.append)
+    assert len(told) == 6
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_records_are_not_held_while_it_runs(tmp_path, monkeypatch):
+    # Parts of one sequence each, as a long run writes them.
+    monkeypatch.setattr("statesize.profiling.tree._PART_BYTES", 1)
+    result = profile(build(**SMALL), TEXTS, output=tmp_path / "out", tolerances=(1e-3, 1e-1))
+    assert same(result, profile(build(**SMALL), TEXTS, tolerances=(1e-3, 1e-1)))
+    assert np.isnan(result.mixer("layers.0.mixer")["entropy"].values[1, :, 7:]).all()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "out.units").mkdir()
+    (tmp_path / "out.units" / "notes").write_text("mine")
+    with pytest.raises(FileError, match=r"out\.units.*left alone"):
+        profile(build(**SMALL), TEXTS, output=tmp_path / "out")
+    assert (tmp_path / "out.units" / "notes").read_text() == "mine"
