@@ -35,15 +35,18 @@ def test_every_chunk_is_what_its_steps_make(structure: str) -> None:
         assert not bool(maps.arriving[..., k, :, width:].any())
 
 
-def test_decays_of_the_delta_rule_may_be_zero_negative_and_tiny() -> None:
+@pytest.mark.parametrize("width", [3, 12, 50])
+def test_decays_of_the_delta_rule_may_be_zero_negative_and_tiny(width: int) -> None:
     g = torch.Generator().manual_seed(0)
-    key, query = (torch.randn(12, 3, generator=g, dtype=torch.float64) for _ in range(2))
-    decay = torch.rand(12, 3, generator=g, dtype=torch.float64)
-    decay[4], decay[5, 1], decay[7], decay[8, 0] = 0, -0.5, 1e-200, 1e-200
-    real = Recurrence.delta_rule(key, torch.rand(12, generator=g, dtype=torch.float64), query, decay)
-    maps = border_maps(real, [0, 12])
-    for found, expected in zip(maps, stepped(real, 0, 12), strict=True):
-        torch.testing.assert_close(found.squeeze(-3), expected)
+    key, query = (torch.randn(width, 3, generator=g, dtype=torch.float64) / 2 for _ in range(2))
+    decay = torch.rand(width, 3, generator=g, dtype=torch.float64)
+    decay[4::9], decay[5::9, 1], decay[7::9], decay[8::9, 0] = 0, -0.5, 1e-200, 1e-200
+    real = Recurrence.delta_rule(key, torch.rand(width, generator=g, dtype=torch.float64), query, decay)
+    maps = border_maps(real, [0, width])
+    observed, arriving, passed = stepped(real, 0, width)
+    torch.testing.assert_close(maps.observed[0, :width], observed)
+    torch.testing.assert_close(maps.arriving[0, :, :width], arriving)
+    torch.testing.assert_close(maps.passed[0], passed)
 
 
 def test_batch_dimensions_broadcast() -> None:

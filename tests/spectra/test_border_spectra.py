@@ -2,7 +2,6 @@ import pytest
 import torch
 from oracles.recurrences import STRUCTURES, random_recurrence
 
-from statesize.errors import InputError
 from statesize.operators import Recurrence
 from statesize.spectra.border_maps import border_maps, chosen_borders
 from statesize.spectra.border_spectra import border_singular_values
@@ -50,9 +49,3 @@ def test_small_singular_values_keep_their_gradient() -> None:
     (found,) = torch.autograd.grad(values[3], B)
     (exact,) = torch.autograd.grad(torch.linalg.svdvals(recurrence.dense()[12:, :12])[3], B)
     torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-6 * float(exact.abs().max()))
-
-
-def test_overflow_is_an_error() -> None:
-    growing = Recurrence(torch.full((400, 1), 1e3), torch.ones(400, 2), torch.ones(400, 2))
-    with pytest.raises(InputError, match="T must be finite"):
-        at_borders(growing.to(dtype=torch.float64), [200])

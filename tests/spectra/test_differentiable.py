@@ -250,9 +250,25 @@ def test_the_scale_does_not_matter(scale: float) -> None:
     torch.testing.assert_close(scaled * scale, plain)
 
 
-def test_no_batch_entries() -> None:
-    assert ss.differentiable_entropy(diagonal(*(normal(0, 0, 8, 2) for _ in range(3))), 3).shape == (0, 3)
-    assert ss.differentiable_entropy(dense(*(normal(0, 0, 8, 2) for _ in range(3))), 3).shape == (0, 3)
+@pytest.mark.parametrize("build", [diagonal, full, gated_delta, dense])
+def test_no_batch_entries(build: Build) -> None:
+    assert ss.differentiable_entropy(build(*(normal(0, 0, 8, 2) for _ in range(3))), 3).shape == (0, 3)
+
+
+def test_nothing_is_carried_through_a_window_of_one() -> None:
+    key = normal(0, 2, 8, 3).requires_grad_()
+    for operator in (ss.SoftmaxAttention(key, key, 1.0, window=1), ss.Convolution(key[..., :1, 0], 8)):
+        ess = ss.differentiable_entropy(operator, 3)
+        assert ess.shape == (2, 3)
+        assert not bool(ess.any())
+
+
+def test_overflow_is_an_error() -> None:
+    huge = torch.full((8, 2), 1e200, dtype=torch.float64)
+    growing = ss.Recurrence(torch.full((400, 1), 1e3), torch.ones(400, 2), torch.ones(400, 2))
+    for operator in (ss.SoftmaxAttention(huge, huge, 1.0), growing):
+        with pytest.raises(ss.InputError, match="T must be finite"):
+            ss.differentiable_entropy(operator, 3)
 
 
 def test_second_derivatives_are_refused() -> None:

@@ -106,7 +106,7 @@ def _delta(key: Tensor, decay: Tensor, B: Tensor, C: Tensor, prefix: Tensor, suf
     # With D(s, t) the decays of the steps s + 1 … t and r_t = k_tᵀ D_t x_t what step t erases, the state is
     #   x_{t+1} = D(−1, t) x_0 − Σ_{s≤t} D(s, t) B_s r_s,   so   r_t + Σ_{s<t} k_tᵀ D(s, t) B_s r_s = k_tᵀ D(−1, t) x_0:
     # one unit triangular system a chunk (Yang et al., "Parallelizing Linear Transformers with the Delta Rule", 2024).
-    # An input at s counts as r_s = −1.
+    # An input at s counts as r_s = −1: what arrives is D(s, b − 1) B_s times the inverse of that triangle.
     erased, shown = _through(torch.stack([key, C], -3), decay[..., None, :, :], B[..., None, :, :]).unbind(-3)
     eye = torch.eye(B.shape[-2], dtype=B.dtype, device=B.device).expand_as(erased)
     right = torch.cat([key * prefix, eye], -1)
@@ -118,20 +118,22 @@ def _delta(key: Tensor, decay: Tensor, B: Tensor, C: Tensor, prefix: Tensor, suf
 
 
 def _through(rows: Tensor, decay: Tensor, columns: Tensor) -> Tensor:
-    """rows_tᵀ D(s, t) columns_s for s ≤ t, else 0, (..., b, b), b a leaf times a power of 2.
-
-    From halves to the whole: D(s, t) = D(s, m) D(m, t) across the middle m. Quotients of prefixes could be 0 / 0.
-    """
-    levels, leaf = _halvings(rows.shape[-2])
-    found = _leaves(*(part.unflatten(-2, (-1, leaf)) for part in (rows, decay, columns)))
-    for level in range(levels):
-        halves = [part.unflatten(-2, (-1, 2, leaf * 2**level)).unbind(-3) for part in (rows, decay, columns)]
-        (_, late), (before, after), (early, _) = halves
-        across = (late * after.cumprod(-2)) @ (early * _suffixes(before)).mT
-        first, second = found.unflatten(-3, (-1, 2)).unbind(-3)
-        top, bottom = torch.cat([first, torch.zeros_like(across)], -1), torch.cat([across, second], -1)
-        found = torch.cat([top, bottom], -2)
+    """rows_tᵀ D(s, t) columns_s for s ≤ t, else 0, (..., b, b), b a leaf times a power of 2."""
+    # From halves to the whole: D(s, t) = D(s, m) D(m, t) across the middle m. Quotients of prefixes could be 0 / 0.
+    levels, size = _halvings(rows.shape[-2])
+    found = _leaves(_blocks(rows, size), _blocks(decay, size), _blocks(columns, size))
+    for _ in range(levels):
+        late = _blocks(rows, size)[..., 1::2, :, :] * _blocks(decay, size)[..., 1::2, :, :].cumprod(-2)
+        early = _blocks(columns, size)[..., 0::2, :, :] * _suffixes(_blocks(decay, size)[..., 0::2, :, :])
+        across = late @ early.mT
+        top = torch.cat([found[..., 0::2, :, :], torch.zeros_like(across)], -1)
+        found = torch.cat([top, torch.cat([across, found[..., 1::2, :, :]], -1)], -2)
+        size *= 2
     return found.squeeze(-3)
+
+
+def _blocks(part: Tensor, size: int) -> Tensor:
+    return part.reshape(*part.shape[:-2], part.shape[-2] // size, size, part.shape[-1])
 
 
 def _leaves(rows: Tensor, decay: Tensor, columns: Tensor) -> Tensor:

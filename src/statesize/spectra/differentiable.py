@@ -7,6 +7,7 @@ from torch import Tensor
 
 from statesize.errors import InputError
 from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
+from statesize.operators.validation import require_finite
 from statesize.spectra.border_maps import border_maps, chosen_borders
 from statesize.spectra.border_spectra import RELATIVE_FLOOR, border_singular_values
 from statesize.spectra.cut import Positions, make_cut
@@ -63,13 +64,13 @@ def _of_recurrence(recurrence: Recurrence, positions: tuple[int, ...]) -> Tensor
 
 
 def _of_blocks(operator: Operator, positions: tuple[int, ...]) -> Tensor:
-    T, L = operator.dense(), operator.length
+    T = operator.dense()
+    require_finite("T", T)
     # Beyond their window or their kernel these are 0.
     limited = isinstance(operator, Convolution | SoftmaxAttention)
-    reach = int(operator.state_size().max()) if limited else L
+    reach = int(operator.state_size().max()) if limited else operator.length
     entropies: list[Tensor] = []
     for i in positions:
-        block = T[..., i : i + reach, max(0, i - reach) : i]
-        sigma = singular_values(block)
+        sigma = singular_values(T[..., i : i + reach, max(0, i - reach) : i])
         entropies.append(effective_rank(torch.where(sigma > RELATIVE_FLOOR * largest(sigma)[..., None], sigma, 0)))
     return torch.stack(entropies, -1)
