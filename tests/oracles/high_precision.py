@@ -6,10 +6,15 @@ import torch
 from statesize.operators import Recurrence
 
 
-def exact_singular_values(recurrence: Recurrence, position: int) -> list[mpmath.mpf]:
+def exact_singular_values(
+    recurrence: Recurrence, position: int, past: int | None = None, future: int | None = None
+) -> list[mpmath.mpf]:
     """Of an unbatched real recurrence; every float64 entry is taken exactly."""
     with mpmath.workdps(60):
-        return list(mpmath.svd_r(_block(recurrence, position), compute_uv=False))
+        block = _block(recurrence, position)
+        first = 0 if past is None else position - past
+        rows = block.rows if future is None else future
+        return list(mpmath.svd_r(block[:rows, first:], compute_uv=False))
 
 
 def _block(recurrence: Recurrence, position: int) -> mpmath.matrix:

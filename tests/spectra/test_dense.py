@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from statesize.operators import Dense
+from statesize.spectra import dense
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dense import dense_singular_values
 
@@ -14,6 +16,19 @@ def test_is_the_definition() -> None:
         k = expected.shape[-1]
         assert torch.equal(spectrum.values[:, place, :k], expected)
         assert not bool(spectrum.values[:, place, k:].any())
+
+
+def test_windows_of_one_shape_are_those_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(1)
+    matrix = torch.randn(2, 14, 14, generator=g, dtype=torch.float64).tril()
+    cut = make_cut(14, [9, 5, 4, 5], past=4, future=3)
+    whole = dense_singular_values(Dense(matrix), cut)
+    monkeypatch.setattr(dense, "_NUMBERS_AT_ONCE", 2 * 2 * 3 * 3)
+    parts = dense_singular_values(Dense(matrix), cut)
+    for place, i in enumerate(cut.positions):
+        torch.testing.assert_close(whole.values[:, place], torch.linalg.svdvals(matrix[:, i : i + 3, i - 4 : i]))
+    torch.testing.assert_close(parts.values, whole.values)
+    torch.testing.assert_close(parts.error_bound, whole.error_bound)
 
 
 def test_gradients_flow() -> None:

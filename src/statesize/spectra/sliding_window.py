@@ -143,18 +143,16 @@ class _Side:
     def over(self, window: int | None, single: Factors) -> Factors:
         """The factors over a window, from those over one step."""
         length, states = single.factor.shape[-3:-1]
-        block = min(length, max(states, _SMALLEST_BLOCK))
-        power, steps, found = single, 1, None
-        while True:
-            if window is None:
-                if steps >= block:
-                    return self._over_all(steps, power)
-            elif window & steps:
-                found = power if found is None else self._joined(steps, found, power)
-            if window is not None and found is not None and 2 * steps > window:
-                return found
-            power = self._joined(steps, power, power)
-            steps *= 2
+        # As many steps as a power of two, whose transitions are known, or all there are.
+        block = min(length, 1 << (max(states, _SMALLEST_BLOCK) - 1).bit_length())
+        span = block if window is None else window
+        found = power = single
+        for steps in (1 << digit for digit in range(span.bit_length())):
+            if span & steps:
+                found = power if span % steps == 0 else self._joined(steps, found, power)
+            if 2 * steps <= span:
+                power = self._joined(steps, power, power)
+        return self._over_all(block, found) if window is None else found
 
     def _over_all(self, steps: int, window: Factors) -> Factors:
         """Over everything up to t, from windows of `steps`: as many positions at a time."""

@@ -1,0 +1,66 @@
+import pytest
+import torch
+from oracles.recurrences import STRUCTURES, random_recurrence
+
+from statesize.spectra.sliding_window import Products, spectral_bound, window_factors
+
+
+def gramians(A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, past: int, future: int) -> tuple[torch.Tensor, ...]:
+    """Sums over the windows, term by term, of full transitions (L, n, n)."""
+    length, n = B.shape
+    reach, observe = torch.zeros(length, n, n, dtype=B.dtype), torch.zeros(length, n, n, dtype=B.dtype)
+    for t in range(length):
+        carried = torch.eye(n, dtype=B.dtype)
+        for s in range(t, max(t - past, -1), -1):
+            column = carried @ B[s, :, None]
+            reach[t] += column @ column.mH
+            carried = carried @ A[s]
+        carried = torch.eye(n, dtype=B.dtype)
+        for s in range(t, min(t + future, length)):
+            carried = A[s] @ carried
+            row = C[s, None] @ carried
+            observe[t] += row.mH @ row
+    return reach, observe
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize(("past", "future"), [(1, 2), (3, 7), (16, 11), (None, 19), (13, None)])
+def test_factors_are_those_of_the_gramians(structure: str, past: int | None, future: int | None) -> None:
+    real = random_recurrence(structure, 0, 21, 4).with_real_output()
+    found = window_factors(real.transition, real.B, real.C, past, future)
+    n = real.B.shape[-1]
+    A = real.A if real.A.ndim == 3 else torch.diag_embed(real.A.expand(21, n))
+    for factors, expected in zip(found, gramians(A, real.B, real.C, past or 21, future or 21), strict=True):
+        torch.testing.assert_close(factors.factor @ factors.factor.mH, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(factors.norm.square(), expected.diagonal(0, -2, -1).real.sum(-1))
+        assert factors.factor.shape[-1] <= n
+        assert bool((factors.error <= 1e-11 * factors.norm.amax()).all())
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_products_over_eight_steps(structure: str) -> None:
+    transition = random_recurrence(structure, 1, 19, 4).transition
+    products = Products.of(transition)
+    for steps in (1, 2, 4):
+        products = products.doubled(steps)
+    full = random_recurrence(structure, 1, 19, 4).A
+    full = full if full.ndim == 3 else torch.diag_embed(full)
+    expected = [torch.linalg.multi_dot([full[s] for s in range(t + 7, t - 1, -1)]) for t in range(12)]
+    matrix = torch.diag_embed(products.matrix.squeeze(-1)) if products.diagonal else products.matrix
+    torch.testing.assert_close(matrix, torch.stack(expected), rtol=1e-12, atol=1e-14)
+    assert bool((products.gain >= torch.linalg.matrix_norm(torch.stack(expected), 2) * (1 - 1e-12)).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_spectral_bound_is_above_and_near(dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(0)
+    n = 24
+    scale = torch.tensor([1e-200, 1e-3, 1.0, 1e200], dtype=torch.float64)[:, None, None]
+    matrix = torch.randn(4, n, n, generator=g, dtype=dtype) * scale
+    orthogonal = torch.linalg.qr(torch.randn(n, n, generator=g, dtype=dtype)).Q
+    graded = torch.diag(torch.logspace(0, -30, n, dtype=torch.float64)).to(dtype)
+    for case in (matrix, orthogonal, graded):
+        norm = torch.linalg.matrix_norm(case, 2)
+        assert bool((spectral_bound(case) >= norm).all())
+        assert bool((spectral_bound(case) <= 1.02 * n ** (1 / 16) * norm).all())
+    assert float(spectral_bound(torch.zeros(n, n, dtype=dtype))) == 0
