@@ -1,6 +1,10 @@
 """A model is left exactly as it was: by success, by an error inside its forward, and by Ctrl-C."""
 
 import copy
+import os
+import signal
+import threading
+import time
 
 import pytest
 import torch
@@ -111,3 +115,22 @@ def test_randomness_in_a_forward_is_not_drawn_from_the_caller_s():
     before = torch.get_rng_state()
     list(capture(model, token_ids()))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_after_an_interrupt_at_any_moment(family):
+    model, ids = built(family, torch.bfloat16), token_ids(1)
+    before = state(model)
+    start = time.perf_counter()
+    list(capture(model, ids))
+    seconds = time.perf_counter() - start
+    for moment in torch.linspace(0, seconds, 20).tolist():
+        with pytest.raises(KeyboardInterrupt):
+            capture_until_interrupted(model, ids, moment)
+        assert state(model) == before
+
+
+def capture_until_interrupted(model, ids, moment):
+    threading.Timer(moment, os.kill, (os.getpid(), signal.SIGINT)).start()
+    while True:
+        list(capture(model, ids))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Inputs, measuring, run_model
+from statesize.adapters.interrupts import interrupts_held
 from statesize.adapters.observation import Observation
 from statesize.adapters.running import Frame, Running, running_modules
 from statesize.adapters.sources import observing_all
@@ -90,14 +91,15 @@ def record_calls(
         The calls of mixers.
     """
     recorder = _Recorder(own, short_convolutions)
-    with ExitStack() as stack:
+    with interrupts_held() as interrupts, ExitStack() as stack:
         stack.enter_context(measuring(model))
         recorder.running = stack.enter_context(running_modules(model, recorder.leave))
         for name, mixer in own.items():
             hook = mixer.register_forward_pre_hook(recorder.entering(name), with_kwargs=True)
             stack.callback(hook.remove)
         stack.enter_context(observing_all(model, recorder.running, recorder.observe))
-        run_model(model, inputs)
+        with interrupts.let_through():
+            run_model(model, inputs)
     return Recording(recorder.calls, recorder.called)
 
 

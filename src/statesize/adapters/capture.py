@@ -12,6 +12,7 @@ from statesize.adapters.calls import Call, Mixer, described, record_calls, sampl
 from statesize.adapters.captured import Captured, described_by, from_method, from_observation
 from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
 from statesize.adapters.forward import Inputs, check_inputs, check_model, measuring
+from statesize.adapters.interrupts import interrupts_held
 from statesize.adapters.layers import skipped_layers
 from statesize.adapters.observation import Observation
 from statesize.adapters.running import running_modules
@@ -65,11 +66,12 @@ class Capture(Iterator[Captured]):
             if len(running.frames) == 1 and (self._short_convolutions or not observation.inner):
                 observations.append(observation)
 
-        with ExitStack() as stack:
+        with interrupts_held() as interrupts, ExitStack() as stack:
             stack.enter_context(measuring(self._model))
             running = stack.enter_context(running_modules(self._model))
             stack.enter_context(observing_all(self._model, running, observe))
-            output = sampled(call.module(*call.args, **call.kwargs))
+            with interrupts.let_through():
+                output = sampled(call.module(*call.args, **call.kwargs))
         if [described(observation) for observation in observations] != call.mixers:
             raise ModelError(
                 f"Mixer {call.name}: called again with the same arguments, it took another way through its code. Its "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import evaluating
+from statesize.adapters.interrupts import interrupts_held
 from statesize.adapters.observation import Observation, Units
 from statesize.adapters.precision import in_single_precision, stored_element_size
 from statesize.errors import InputError, ModelError
@@ -90,7 +91,13 @@ def from_method(name: str, mixer: nn.Module, hidden: Tensor) -> Captured:
         ModelError: It is no operator, or one of another shape than the input's.
     """
     try:
-        with evaluating(mixer), in_single_precision(mixer), torch.no_grad():
+        with (
+            interrupts_held() as interrupts,
+            evaluating(mixer),
+            in_single_precision(mixer),
+            torch.no_grad(),
+            interrupts.let_through(),
+        ):
             operator = cast("Callable[[Tensor], object]", mixer.operator)(hidden)
     except InputError as error:
         raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error

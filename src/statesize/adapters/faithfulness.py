@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Inputs, check_inputs, check_model, measuring, run_model
+from statesize.adapters.interrupts import interrupts_held
 from statesize.adapters.observation import Observation
 from statesize.adapters.precision import stored_dtype
 from statesize.adapters.running import running_modules
@@ -103,16 +104,19 @@ def logits_difference(model: nn.Module, inputs: Inputs) -> float | None:
     """
     check_model(model)
     check_inputs(model, inputs)
-    with measuring(model):
-        plain = _first(run_model(model, inputs, all_logits=True))
+    with interrupts_held() as interrupts, measuring(model):
+        with interrupts.let_through():
+            plain = _first(run_model(model, inputs, all_logits=True))
         with running_modules(model) as running, observing_all(model, running, lambda _: None):
-            observed = _first(run_model(model, inputs, all_logits=True))
+            with interrupts.let_through():
+                observed = _first(run_model(model, inputs, all_logits=True))
     return None if plain is None or observed is None else relative_difference(observed, plain)
 
 
-def _first(output: Any) -> Tensor | None:
-    first = cast("tuple[object, ...]", output)[0] if isinstance(output, tuple) and output else cast("object", output)
-    logits: object = getattr(output, "logits", first)
+def _first(output: object) -> Tensor | None:
+    if isinstance(output, tuple):
+        output = next(iter(cast("tuple[object, ...]", output)), None)
+    logits: object = getattr(output, "logits", output)
     return logits if isinstance(logits, Tensor) else None
 
 

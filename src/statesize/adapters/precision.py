@@ -42,8 +42,9 @@ def single_precision(model: nn.Module) -> Generator[None]:
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> Any:
         while frames:
-            left, swaps = frames.pop()
+            left, swaps = frames[-1]
             _restore(swaps)
+            frames.pop()
             if left is module:
                 break
         return _single(output)
@@ -56,7 +57,8 @@ def single_precision(model: nn.Module) -> Generator[None]:
             yield
         finally:
             while frames:
-                _restore(frames.pop()[1])
+                _restore(frames[-1][1])
+                frames.pop()
 
 
 @contextmanager
@@ -131,9 +133,11 @@ def _to_single(modules: Iterable[nn.Module], swaps: list[Swap]) -> None:
 
 
 def _restore(swaps: list[Swap]) -> None:
+    # Put back before it is struck off: an interrupt between the two leaves it to be put back again.
     while swaps:
-        tensors, name, original = swaps.pop()
+        tensors, name, original = swaps[-1]
         tensors[name] = original
+        swaps.pop()
 
 
 def _is_low(tensor: Tensor) -> bool:
