@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from oracles.recurrences import STRUCTURES, random_recurrence
 
+from statesize.operators.transition import FullTransition
 from statesize.spectra.sliding_window import Products, spectral_bound, window_factors
 
 
@@ -49,6 +51,21 @@ def test_products_over_eight_steps(structure: str) -> None:
     matrix = torch.diag_embed(products.matrix.squeeze(-1)) if products.diagonal else products.matrix
     torch.testing.assert_close(matrix, torch.stack(expected), rtol=1e-12, atol=1e-14)
     assert bool((products.gain >= torch.linalg.matrix_norm(torch.stack(expected), 2) * (1 - 1e-12)).all())
+
+
+def test_products_know_what_cancelled() -> None:
+    g = torch.Generator().manual_seed(0)
+    rotation = torch.linalg.qr(torch.randn(2, 4, 4, generator=g, dtype=torch.float64)).Q
+    stretch = rotation[0] * torch.logspace(3.5, -3.5, 4, dtype=torch.float64) @ rotation[1]
+    A = torch.stack([stretch, torch.linalg.inv(stretch)]).repeat(8, 1, 1)
+    products = Products.of(FullTransition(A))
+    for steps in (1, 2, 4):
+        products = products.doubled(steps)
+    exact = np.eye(4, dtype=np.longdouble)
+    for step in A[:8].numpy().astype(np.longdouble):
+        exact = step @ exact
+    error = float(torch.linalg.matrix_norm(torch.from_numpy((products.matrix[0].numpy() - exact).astype(float)), 2))
+    assert 1e-12 < error <= float(products.error[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
