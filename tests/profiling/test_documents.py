@@ -1,0 +1,96 @@
+"""Texts out of files and data sets."""
+
+import json
+import sys
+
+import pytest
+
+from statesize.errors import FileError
+from statesize.profiling.documents import file_documents, read_dataset, read_jsonl
+
+ROWS = [{"text": "one", "body": "eins"}, {"text": "two", "body": "zwei"}, {"text": "three", "body": "drei"}]
+
+
+def write_lines(path, lines):
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_jsonl(tmp_path):
+    path = write_lines(tmp_path / "texts.jsonl", map(json.dumps, ROWS))
+    assert list(read_jsonl(path, "body", pytest.fail)) == ["eins", "zwei", "drei"]
+    assert list(file_documents(path)) == [("one",), ("two",), ("three",)]
+
+
+def test_bad_lines_are_told_and_left_out(tmp_path):
+    lines = ['{"text": "one"}', "", '{"text": "tw', "[]", '{"text": 3}', '{"other": "x"}', '{"text": "two"}']
+    path = write_lines(tmp_path / "texts.jsonl", lines)
+    told = []
+    assert list(read_jsonl(path, "text", told.append)) == ["one", "two"]
+    assert [note.partition(":")[0].rpartition(" ")[2] for note in told] == ["3", "4", "5", "6"]
+    assert "no JSON" in told[0]
+    assert 'text in the field "text"' in told[1]
+    # Through profile(), which has nobody to tell, a bad line is an error.
+    with pytest.raises(FileError, match="line 3"):
+        list(file_documents(path))
+
+
+def test_bytes_that_are_not_utf8(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_bytes('{"text": "café"}\n'.encode("latin-1") + b'{"text": "two"}\n')
+    told = []
+    assert list(read_jsonl(path, "text", told.append)) == ["two"]
+    assert "line 1: no JSON" in told[0]
+
+
+def test_a_file_is_read_as_far_as_it_is_needed(tmp_path):
+    path = write_lines(tmp_path / "texts.jsonl", ['{"text": "one"}', "damaged"])
+    assert next(read_jsonl(path, "text", pytest.fail)) == "one"
+
+
+@pytest.mark.parametrize(("lines", "message"), [([], "no line"), (['{"other": 1}'], '"text"')])
+def test_no_text_at_all(tmp_path, lines, message):
+    with pytest.raises(FileError, match=message):
+        list(read_jsonl(write_lines(tmp_path / "texts.jsonl", lines), "text", lambda _: None))
+    with pytest.raises(FileError, match="cannot be read"):
+        list(read_jsonl(tmp_path / "missing.jsonl", "text", pytest.fail))
+
+
+@pytest.fixture(scope="module")
+def datasets():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_DATASETS_OFFLINE", "1")
+        yield pytest.importorskip("datasets")
+
+
+@pytest.mark.parametrize("kind", ["saved", "splits", "files"])
+def test_data_sets_on_disk(datasets, tmp_path, kind):
+    data = datasets.Dataset.from_list([*ROWS, {"text": None, "body": "nichts"}])
+    if kind == "files":
+        (tmp_path / "data").mkdir()
+        data.to_parquet(str(tmp_path / "data" / "train.parquet"))
+    else:
+        saved = data if kind == "saved" else datasets.DatasetDict({"train": data})
+        saved.save_to_disk(str(tmp_path / "data"))
+    told = []
+    name = str(tmp_path / "data")
+    assert list(read_dataset(name, "text", "train", told.append)) == ["one", "two", "three"]
+    assert len(told) == 1
+    assert "row 3" in told[0]
+    with pytest.raises(FileError, match='no column "title"; its columns are text, body'):
+        next(read_dataset(name, "title", "train", pytest.fail))
+    if kind != "saved":
+        with pytest.raises(FileError, match='part "validation"'):
+            next(read_dataset(name, "text", "validation", pytest.fail))
+
+
+def test_a_data_set_that_is_not_there(datasets, tmp_path):
+    with pytest.raises(FileError, match="There is no data set .*nowhere"):
+        next(read_dataset(str(tmp_path / "nowhere"), "text", "train", pytest.fail))
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(FileError, match=r"pip install 'statesize\[datasets\]'"):
+        next(read_dataset("anything", "text", "train", pytest.fail))
