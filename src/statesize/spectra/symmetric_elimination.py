@@ -92,9 +92,11 @@ def eliminate_definite(rows: Tensor, width: int) -> Eliminated:
 
 
 def eliminate_indefinite(rows: Tensor, width: int) -> Eliminated:
-    """Eliminate symmetric S, in place, with pivoting inside blocks of rows only.
+    """Eliminate symmetric S, in place, a block of rows at a time.
 
-    A block that is close to singular makes large numbers; what their round-off may change is counted in `lost`.
+    A block of rows [D | U] is turned by the eigenvectors of D = Q Λ Qᵀ: W = Qᵀ U, and Wᵀ Λ⁻¹ W is taken from what is
+    left. Round-off is then that of one symmetric D + ΔD, of U and of the product, whose terms add up to at most
+    Σ_j ‖w_j‖²/|λ_j|; solving with D instead would lose ‖D‖ ‖D⁻¹U‖², which is more by D's condition number.
 
     Args:
         rows: [S | R], (N, h, h + m); overwritten.
@@ -106,17 +108,21 @@ def eliminate_indefinite(rows: Tensor, width: int) -> Eliminated:
     solved = torch.empty_like(rows)
     positive = torch.zeros(rows.shape[0], dtype=torch.int64, device=rows.device)
     lost = rows.new_zeros(rows.shape[0])
+    eps = torch.finfo(rows.dtype).eps
 
     def factorise(low: int, high: int) -> None:
-        block, border = rows[:, low:high, low:high], rows[:, low:high, high:]
-        more, singular = _inertia(block)
-        found = _linalg.solve_ex(block, border).result
-        solved[:, low:high, high:] = found
-        positive.add_(more)
-        size = _norm(found)
-        # S's own blocks enter `border`, so this is also what the pivots to come have lost.
-        change = ROUND_OFF * torch.finfo(rows.dtype).eps * size * (_norm(border) + size * _norm(block))
-        lost.add_(torch.where(singular, torch.inf, change))
+        eigenvalues, Q = _linalg.eigh(rows[:, low:high, low:high])
+        turned = Q.mT @ rows[:, low:high, high:]
+        energies = turned.square().sum(-1)
+        # S's own blocks enter `turned`, so this is also what the pivots to come have lost.
+        size = energies.sum(-1).sqrt() + eigenvalues.abs().amax(-1)
+        # An eigenvalue of 0 is moved by no more than what D has lost anyway.
+        least = (eps * size).clamp(min=torch.finfo(rows.dtype).tiny)[:, None]
+        eigenvalues = torch.where(eigenvalues.abs() < least, torch.copysign(least, eigenvalues), eigenvalues)
+        rows[:, low:high, high:] = turned
+        solved[:, low:high, high:] = turned / eigenvalues[..., None]
+        positive.add_((eigenvalues > 0).sum(-1))
+        lost.add_(size + (energies / eigenvalues.abs()).sum(-1), alpha=ROUND_OFF * eps)
 
     def advance(low: int, high: int) -> None:
         if high - low <= _BLOCK:
@@ -143,12 +149,3 @@ def _definite_factor(matrix: Tensor) -> Tensor:
         lift = ROUND_OFF * torch.finfo(matrix.dtype).eps * _norm(matrix) * (failed != 0)
         factor, _ = _linalg.cholesky_ex(matrix + torch.diag_embed(lift[:, None].expand(-1, matrix.shape[-1])))
     return factor
-
-
-def _inertia(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Positive eigenvalues by Bunch and Kaufman's factorisation, and whether a pivot was exactly 0."""
-    factor, pivots, singular = _linalg.ldl_factor_ex(matrix)
-    single = pivots > 0
-    positive = ((factor.diagonal(0, -2, -1) > 0) & single).sum(-1)
-    # Every 2×2 pivot has one eigenvalue of either sign.
-    return positive + (~single).sum(-1) // 2, singular != 0
