@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, Self
 
 import torch
@@ -19,8 +20,8 @@ _ROUNDS = 12
 _FIRST_GAP = 2e-6
 # Positions for which singular values cost less than another evaluation.
 _FEW = 4
-# Decompositions held at once when singular values are needed after all.
-_SPECTRA_AT_ONCE = 512
+# Numbers of the matrices that are decomposed at once when singular values are needed after all.
+_DECOMPOSED_AT_ONCE = 2**21
 
 
 class Eliminations(Protocol):
@@ -117,7 +118,7 @@ class CertifiedBlocks(HankelBlocks):
         even = torch.ones_like(self._limit, dtype=thresholds.dtype)
         return self._gathered([self._bracketed(tau * even, tau * even) for tau in thresholds])
 
-    def relative_counts(self, ratios: Tensor) -> Counts:
+    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,)."""
         if not ratios.numel() or not self._wanted.any():
             none = torch.zeros_like(self._limit)
@@ -142,8 +143,7 @@ class CertifiedBlocks(HankelBlocks):
                 break
         ess, error = (torch.where(empty, torch.zeros_like(part), part) for part in (ess, error))
         group, offset = open_.nonzero(as_tuple=True)
-        for part in range(0, group.shape[0], _SPECTRA_AT_ONCE):
-            at = group[part : part + _SPECTRA_AT_ONCE], offset[part : part + _SPECTRA_AT_ONCE]
+        for at in self._portions(group, offset):
             values, delta = self._eliminations.spectra(*at), self._error[at[0], 0]
             exact = torch.where(values[:, 0] > delta, effective_rank(values), 0.0)
             ess, error = ess.index_put(at, exact), error.index_put(at, entropy_bound(values, delta))
@@ -194,8 +194,7 @@ class CertifiedBlocks(HankelBlocks):
         """Singular values for the positions whose count is still open."""
         count = lower.clone()
         group, offset = (self._wanted & (lower != upper)).nonzero(as_tuple=True)
-        for part in range(0, group.shape[0], _SPECTRA_AT_ONCE):
-            at = group[part : part + _SPECTRA_AT_ONCE], offset[part : part + _SPECTRA_AT_ONCE]
+        for at in self._portions(group, offset):
             values = self._eliminations.spectra(*at)
             exact = (threshold[at] if ratio is None else ratio * values[:, 0])[:, None]
             slack = self._error[at[0]] * (1 if ratio is None else 1 + ratio)
@@ -203,6 +202,12 @@ class CertifiedBlocks(HankelBlocks):
             count[at] = torch.minimum((values > exact).sum(-1), self._limit[at])
             lower[at], upper[at] = least.squeeze(-1), most.squeeze(-1)
         return count, lower, upper
+
+    def _portions(self, group: Tensor, offset: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Positions in portions whose matrices may be held at once."""
+        size = max(1, _DECOMPOSED_AT_ONCE // self._eliminations.order**2)
+        for first in range(0, group.shape[0], size):
+            yield group[first : first + size], offset[first : first + size]
 
     def _largest(self) -> tuple[Tensor, Tensor]:
         """σ_1 of every position between two numbers, (N, b): a Rayleigh quotient and a shift that no σ exceeds."""
