@@ -39,13 +39,22 @@ def peak_bytes(
     Returns:
         Bytes, one number a call.
     """
+    with child_process() as pool:
+        return pool.submit(_peaks, make, calls, warm, threads).result()
+
+
+def child_process() -> ProcessPoolExecutor:
+    """A process for one benchmark, so that what others left behind is not counted.
+
+    Returns:
+        An executor; what is submitted is pickled.
+    """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         # The server imports torch once; its children begin with it.
         context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peaks, make, calls, warm, threads).result()
+    return ProcessPoolExecutor(1, mp_context=context)
 
 
 def _peaks(
@@ -56,18 +65,41 @@ def _peaks(
 ) -> list[int]:
     torch.set_num_threads(threads)
     warm()
-    _give_back()
-    before = _memory("VmRSS")
+    before = resident_bytes()
     operator = make()
     peaks: list[int] = []
     for call in calls:
-        _give_back()
-        with suppress(OSError):
-            _RESET.write_text("5", encoding="ascii")
+        forget_peak()
         # What is returned counts too, and is gone before the next call.
         call(operator)
-        peaks.append(max(0, _memory("VmHWM") - before))
+        peaks.append(max(0, peak_resident_bytes() - before))
     return peaks
+
+
+def resident_bytes() -> int:
+    """Memory that this process occupies now, what is free but kept given back; the most so far where no more is known.
+
+    Returns:
+        Bytes.
+    """
+    _give_back()
+    return _memory("VmRSS")
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process occupied since `forget_peak`, or ever where the system cannot forget.
+
+    Returns:
+        Bytes.
+    """
+    return _memory("VmHWM")
+
+
+def forget_peak() -> None:
+    """Set the high-water mark of this process back to what it occupies now; on Linux only."""
+    _give_back()
+    with suppress(OSError):
+        _RESET.write_text("5", encoding="ascii")
 
 
 def _give_back() -> None:
