@@ -6,6 +6,8 @@ import shutil
 import signal
 
 import pytest
+import torch
+from oracles.pretrained import save_tiny
 
 from statesize.cli import main
 from statesize.profiling import Profile
@@ -70,10 +72,12 @@ def test_only_the_beginning_is_read(checkpoint, text, here, capsys):
     assert os.listdir(here) == []
 
 
-def test_no_such_model(text, here, capsys):
+def test_no_such_model(text, here, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     message = refused(["profile", "state-spaces/mamba-130m", "--text", text], capsys)
     for part in ("state-spaces/mamba-130m", "sa, la, wla, gla", "hub"):
         assert part in message
+    assert len(message.splitlines()) == 1
 
 
 def test_a_folder_without_a_checkpoint(tmp_path, text, here, capsys):
@@ -169,5 +173,128 @@ def test_interrupt_leaves_earlier_results(slow_checkpoint, text, run):
     assert out == ""
     assert "Traceback" not in errors
     assert errors.splitlines()[-1].startswith("statesize: error: interrupted")
-    assert os.listdir(run.folder) == ["result"]
+    assert "result.units" in errors
+    assert sorted(os.listdir(run.folder)) == ["result", "result.units"]
     assert Profile.load(run.folder / "result").tree.identical(before.tree)
+
+
+def documents_of(capsys):
+    captured = capsys.readouterr()
+    return json.loads(captured.out), captured.err
+
+
+def test_a_model_of_transformers(tmp_path, text, here, capsys):
+    folder = save_tiny(tmp_path / "llama", dtype=torch.bfloat16)
+    assert main(["profile", str(folder), "--text", str(text), "--json", "--max-tokens", "20", "--channels", "2"]) == 0
+    document, _ = documents_of(capsys)
+    assert (document["model"], document["source"]) == ("llama", {"kind": "folder"})
+    mixer = document["mixers"][0]
+    assert (mixer["name"], mixer["kind"]) == ("model.layers.0.self_attn", "attention")
+    assert (mixer["units"], mixer["measured"], mixer["multiplicity"], mixer["state_size"]) == (4, 2, 8, 19)
+    # Keys and values of two heads of eight numbers, in bfloat16.
+    assert mixer["state_bytes"] == 2 * 2 * 8 * 20 * 2
+    assert 0 < mixer["faithfulness"] < 1e-5
+    low, high = mixer["average_entropy_interval"]
+    assert low <= mixer["average_entropy"] <= high
+    assert main(["profile", str(folder), "--text", str(text), "--channels", "2"]) == 0
+    out = capsys.readouterr().out
+    for part in ("2 of 4", "±", "bytes", "to model"):
+        assert part in out
+
+
+@pytest.mark.parametrize("name", ["gla", "pretrained"])
+def test_plan(name, tmp_path, text, here, capsys):
+    model = name if name == "gla" else save_tiny(tmp_path / name)
+    arguments = ["profile", str(model), "--text", str(text), "--plan", "--stride", "3", "--max-tokens", "22"]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    layers = 4 if name == "gla" else 2
+    assert f"{layers * 4 * 7} spectra of {layers} mixers over 1 sequences, 22 tokens: about" in captured.out
+    assert "profiling" not in captured.err
+    assert main([*arguments, "--json"]) == 0
+    document, _ = documents_of(capsys)
+    assert document["spectra"] == layers * 4 * 7
+    assert {"engine", "measured", "seconds", "memory", "block"} <= document["mixers"][0].keys()
+    assert os.listdir(here) == []
+
+
+def test_sequences_of_different_lengths(checkpoint, text, tmp_path, here, capsys):
+    lines = ['{"body": "One text."}', "damaged", '{"body": "Another, and longer text."}', '{"body": ""}', '{"x": 1}']
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    command = ["profile", str(checkpoint), "--jsonl", str(tmp_path / "texts.jsonl"), "--field", "body", "--json"]
+    assert main(command) == 0
+    document, errors = documents_of(capsys)
+    assert document["sequences"] == 2
+    assert "Left out 3:" in errors
+    assert "line 2: no JSON" in errors
+    assert main([*command, "--sequences", "1"]) == 0
+    assert documents_of(capsys)[0]["sequences"] == 1
+    assert main(["profile", str(checkpoint), "--text", str(text), "--text", str(text), "--json"]) == 0
+    assert documents_of(capsys)[0]["sequences"] == 2
+
+
+def test_a_data_set(checkpoint, tmp_path, here, capsys):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"text": ["One text.", "Another, and longer text."]}).save_to_disk(str(tmp_path / "set"))
+    capsys.readouterr()
+    assert main(["profile", str(checkpoint), "--dataset", str(tmp_path / "set"), "--json"]) == 0
+    assert documents_of(capsys)[0]["sequences"] == 2
+
+
+def test_windows_are_in_the_profile(checkpoint, text, here, capsys):
+    arguments = ["--past", "5", "--future", "4", "--output", "result", "--html", "page.html", "--json"]
+    assert main(["profile", str(checkpoint), "--text", str(text), *arguments]) == 0
+    document, _ = documents_of(capsys)
+    assert (document["settings"]["past"], document["settings"]["future"]) == (5, 4)
+    mixer = Profile.load("result").mixer("layers.0.mixer")
+    assert (mixer["ceiling"].values == 4).all()
+    assert mixer["position"].values[0] == 5
+    assert main(["profile", str(checkpoint), "--text", str(text), "--past", "900"]) == 1
+    assert "do not fit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--text", "a.txt", "--jsonl", "b.jsonl"],
+        ["--text", "a.txt", "--channels", "0"],
+        ["--text", "a.txt", "--channels", "most"],
+        ["--text", "a.txt", "--past", "0"],
+        ["--text", "a.txt", "--dtype", "int8"],
+    ],
+)
+def test_wrong_usage(arguments, here, capsys):
+    assert main(["profile", "gla", *arguments]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_wrong_memory(text, here, capsys):
+    assert "memory is 'much'" in refused(["profile", "gla", "--text", text, "--memory", "much"], capsys)
+
+
+def test_a_tokenizer_without_an_end_of_sequence_token(tmp_path, text, here, capsys):
+    folder = save_tiny(tmp_path / "llama", eos=False)
+    assert "no end-of-sequence token" in refused(["profile", folder, "--text", text], capsys)
+
+
+def test_a_text_of_one_token(tmp_path, text, here, capsys):
+    folder = save_tiny(tmp_path / "llama", eos=False)
+    text.write_text("a")
+    assert "2 tokens" in refused(["profile", folder, "--text", text], capsys)
+
+
+def test_the_same_command_goes_on(slow_checkpoint, text, run):
+    text.write_text("A longer text with many words. " * 60, encoding="utf-8")
+    command = ["profile", slow_checkpoint, "--text", text, "--max-tokens", "48", "--output", "result"]
+    process = run.start(*command)
+    while "mixer 3 of 24" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert os.listdir(run.folder) == ["result.units"]
+    finished = run(*command)
+    assert finished.returncode == 0
+    kept = next(line for line in finished.stderr.splitlines() if "measured by an earlier run" in line)
+    assert int(kept.split(":")[1].split()[0]) >= 3
+    assert os.listdir(run.folder) == ["result"]

@@ -86,7 +86,7 @@ def test_data_sets_on_disk(datasets, tmp_path, kind):
 
 
 def test_a_data_set_that_is_not_there(datasets, tmp_path):
-    with pytest.raises(FileError, match="There is no data set .*nowhere"):
+    with pytest.raises(FileError, match=r"There is no data set .*nowhere"):
         next(read_dataset(str(tmp_path / "nowhere"), "text", "train", pytest.fail))
 
 

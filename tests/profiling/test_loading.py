@@ -76,7 +76,7 @@ def pickled(folder, content):
 
 def test_pickled_weights_only_on_request(tmp_path):
     folder = pickled(tmp_path / "llama", lambda stream: torch.save(tiny_llama().state_dict(), stream))
-    with pytest.raises(FileError, match="no weights in safetensors.*--allow-pickle") as error:
+    with pytest.raises(FileError, match=r"no weights in safetensors.*--allow-pickle") as error:
         load_model(folder)
     assert one_line(error)
     loaded = load_model(folder, allow_pickle=True)
@@ -130,7 +130,7 @@ def test_quantised_weights(tmp_path):
 
 
 def test_a_name_that_is_nowhere():
-    with pytest.raises(InputError, match="sa, la, wla, gla.* nor a folder, and the Hugging Face hub") as error:
+    with pytest.raises(InputError, match=r"sa, la, wla, gla.* nor a folder, and the Hugging Face hub") as error:
         load_model("no-one/no-such-model")
     assert one_line(error)
 

@@ -72,9 +72,9 @@ def kill_at_random(output, generator, times):
         process.send_signal(signal.SIGKILL)
         _, errors = process.communicate()
         assert process.returncode in {-signal.SIGKILL, 0}, errors
-        counts.append(len(units(output)))
-        if process.returncode == 0 or output.exists():
+        if output.exists():
             break
+        counts.append(len(units(output)))
     return counts
 
 

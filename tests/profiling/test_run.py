@@ -187,6 +187,64 @@ def test_a_mixer_that_was_measured_nowhere_has_a_row_of_nothing(model):
     assert math.isnan(result.summary_rows()[2]["utilisation"])
 
 
+def test_windows_are_drawn_where_they_fit(model, tmp_path):
+    result = profile(model, [LONG, SHORT, [1, 2, 3]], past=4, future=2)
+    for name in result.mixers:
+        mixer = result.mixer(name)
+        # No window fits at position 0, so nothing is said of it.
+        assert mixer["position"].values.tolist() == list(range(4, 13))
+        assert np.isfinite(mixer["entropy"].values[1, :, 0]).all()
+        assert np.isnan(mixer["entropy"].values[1, :, 1:]).all()
+        assert np.isnan(mixer["entropy"].values[2]).all()
+        assert (mixer["ceiling"].values[0] == 2).all()
+        ids = torch.tensor([LONG])
+        expected = next(item for item in capture(model, ids) if item.name == name).operator
+        reference = measure(expected, past=4, future=2, engine="dense")
+        np.testing.assert_allclose(mixer["entropy"].values[0], reference.entropy[0].numpy(), rtol=1e-5)
+    assert (result.attributes["settings"]["past"], result.attributes["settings"]["future"]) == (4, 2)
+    assert all(0 < row["utilisation"] <= 1 for row in result.summary_rows())
+    assert result.to_html(tmp_path / "page.html").is_file()
+    assert len(result.plot.positions(sequence=0).to_dict()["datasets"]["positions"]) == 9
+
+
+def test_windows_that_fit_into_no_sequence(model):
+    with pytest.raises(InputError, match="do not fit into the longest sequence, of 14 tokens"):
+        profile(model, [LONG, SHORT], past=9, future=9)
+
+
+def test_a_sample_stands_for_the_layer(model):
+    model.second = Attention(8, 16, 4)
+    whole, some = (profile(model, [LONG, SHORT], channels=channels) for channels in ("all", 6))
+    mixer = some.mixer("second")
+    heads = mixer["head"].values
+    assert len(heads) == 6
+    np.testing.assert_array_equal(mixer["entropy"].values, whole.mixer("second")["entropy"].values[:, heads])
+    assert set(some.to_dataframe().query("layer == 'second'")["head"]) == set(heads.tolist())
+    row, true = some.summary_rows()[1], whole.summary_rows()[1]
+    assert (row["units"], row["measured"], true["measured"]) == (16, 6, 16)
+    assert true["average_entropy_error"] == 0
+    assert row["average_entropy_error"] > 0
+    # Five channels share each of sixteen heads.
+    assert row["total_entropy"] == pytest.approx(80 * row["average_entropy"])
+    assert row["total_entropy_error"] == pytest.approx(80 * row["average_entropy_error"])
+    assert abs(row["average_entropy"] - true["average_entropy"]) <= row["average_entropy_error"]
+    # The other mixer has but two heads.
+    assert some.summary_rows()[0]["measured"] == 2
+
+
+def test_text_files(model, tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({"?": 0, "one": 1, "two": 2}, unk_token="?"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(["<eos>"])
+    (tmp_path / "a.txt").write_text("one two\n\ntwo\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"text": "one"}\n{"text": "two two"}\n', encoding="utf-8")
+    result = profile(model, [tmp_path / "a.txt", tmp_path / "b.jsonl", "one two"], tokenizer=tokenizer)
+    assert result.tokens["length"].values.tolist() == [5, 2, 3, 2]
+    assert result.tokens["token_ids"].values[0].tolist() == [1, 2, 3, 2, 3]
+    with pytest.raises(InputError, match="give the model's tokenizer"):
+        profile(model, tmp_path / "a.txt")
+
+
 def test_unknown_engine(model):
     with pytest.raises(EngineError, match="fastest"):
         profile(model, LONG, engine="fastest")

@@ -47,3 +47,64 @@ def test_wrong_thresholds(name, given):
     arguments = {"tolerances": (1e-3,), "relative_tolerances": (1e-2,), name: given}
     with pytest.raises(InputError, match=f"^{name} "):
         check_settings(**arguments, positions=None, engine="auto")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(1, 1), (np.int64(5), 5), ("7", 7), ("4GB", 4 * 10**9), ("1.5 GiB", 3 * 2**29), (" 512 mb", 512 * 10**6)],
+    ids=repr,
+)
+def test_memory(given, expected):
+    assert check_settings(memory=given).memory == expected
+
+
+@pytest.mark.parametrize("given", [0, -1, 2.5, True, None, "", "GB", "4 XB", "-4GB", "4GB4", [4]], ids=repr)
+def test_wrong_memory(given):
+    with pytest.raises(InputError, match=r"^memory is "):
+        check_settings(memory=given)
+
+
+@pytest.mark.parametrize("name", ["stride", "past", "future", "channels"])
+@pytest.mark.parametrize("given", [0, -1, 1.5, "many", True, [1]], ids=repr)
+def test_wrong_numbers(name, given):
+    with pytest.raises(InputError, match=f"^{name} is "):
+        check_settings(**{name: given})
+
+
+@pytest.mark.parametrize("given", [-1, 0.5, None, "a"], ids=repr)
+def test_wrong_seed(given):
+    with pytest.raises(InputError, match=r"^seed is "):
+        check_settings(seed=given)
+
+
+def test_positions_and_stride_exclude_each_other():
+    with pytest.raises(InputError, match="positions and stride"):
+        check_settings(positions=3, stride=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "length", "expected"),
+    [
+        ({}, 5, (1, 2, 3, 4)),
+        ({"stride": 2}, 6, (1, 3, 5)),
+        ({"stride": 9}, 6, (1,)),
+        ({"positions": 3}, 6, (1, 3, 5)),
+        ({"positions": [2, 7]}, 6, (2,)),
+        ({"positions": [7]}, 6, None),
+        ({"past": 3}, 6, (3, 4, 5)),
+        ({"past": 3, "future": 2}, 6, (3, 4)),
+        ({"past": 3, "future": 2, "stride": 5}, 6, (3,)),
+        ({"past": 3, "future": 2, "positions": [2, 3, 5]}, 6, (3,)),
+        ({"past": 3, "future": 2}, 4, None),
+        ({"past": 6}, 6, None),
+    ],
+)
+def test_positions_of_a_sequence(options, length, expected):
+    cut = check_settings(**options).cut(length)
+    assert (None if cut is None else cut.positions) == expected
+
+
+def test_windows_that_fit_nowhere():
+    with pytest.raises(InputError, match="past=4 and future=3 do not fit into the longest sequence, of 6 tokens"):
+        check_settings(past=4, future=3).check_reach(6)
+    check_settings(past=3, future=3).check_reach(6)

@@ -22,6 +22,11 @@ def _one_input(arguments: ArgumentCollection) -> None:
         raise ValueError(f"Give one of --text, --jsonl and --dataset; given: {', '.join(given) or 'none'}.")
 
 
+def _some(_: object, channels: object) -> None:
+    if isinstance(channels, int) and channels < 1:
+        raise ValueError('Must be "all" or at least 1.')
+
+
 _INPUTS = Group("Inputs", validator=_one_input)
 _Flag = Parameter(negative="")
 _Count = Parameter(validator=validators.Number(gte=1))
@@ -90,7 +95,7 @@ class Asked:
     stride: Annotated[int | None, _Count] = None
     past: Annotated[int | None, _Count] = None
     future: Annotated[int | None, _Count] = None
-    channels: Literal["all"] | Annotated[int, _Count] | None = None
+    channels: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
     seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
     memory: str = "2GB"
 

@@ -59,8 +59,14 @@ class ProfileProgress:
             What `statesize.profile` takes as `on_progress`.
         """
         task = self._bars.add_task(f"profiling {name}", total=None, mixer="")
+        before = 0
 
         def update(progress: Progress) -> None:
+            nonlocal before
+            before += progress.resumed
+            if before and not progress.resumed:
+                say(f"profiling {name}: {before} mixers of sequences were measured by an earlier run; they are kept")
+                before = 0
             if self._plain and (sequences == 1 or progress.mixer + 1 == progress.mixers):
                 place = f"sequence {progress.sequence + 1} of {sequences}, mixer {progress.mixer + 1} of"
                 say(f"profiling {name}: {place} {progress.mixers} ({progress.name})")

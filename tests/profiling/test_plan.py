@@ -1,0 +1,74 @@
+"""Plans: what they count is what a profile then measures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from oracles.pretrained import tiny_llama
+
+from statesize import zoo
+from statesize.cli.document import plan_document
+from statesize.errors import InputError
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.profiling import plan, profile
+
+TEXTS = [list(range(24)), [3, 1, 4, 1, 5, 9, 2], list(range(9))]
+
+
+def small():
+    config = ModelConfig(mixer="gla", vocabulary_size=32, width=16, heads=4, layers=3, key_size=3)
+    return LanguageModel(config, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("build", [small, tiny_llama, lambda: zoo.load("sa")[0]], ids=["gla", "llama", "bundled"])
+@pytest.mark.parametrize("options", [{}, {"channels": 2, "stride": 4}, {"past": 3, "future": 2}], ids=str)
+def test_it_counts_what_a_profile_measures(build, options):
+    model = build()
+    planned, result = plan(model, TEXTS, **options), profile(model, TEXTS, **options)
+    assert (planned.sequences, planned.tokens) == (3, 40)
+    assert [mixer.name for mixer in planned.mixers] == list(result.mixers)
+    spectra = 0
+    for mixer, row in zip(planned.mixers, result.summary_rows(), strict=True):
+        assert (mixer.kind, mixer.units, mixer.measured) == (row["kind"], row["units"], row["measured"])
+        node = result.mixer(mixer.name)
+        inside = node["entropy"].values[:, :, node["position"].values >= 1]
+        spectra += int(np.isfinite(inside).sum())
+        assert mixer.positions == np.isfinite(inside[:, 0]).sum()
+        assert 1 <= mixer.block <= mixer.measured
+        assert mixer.engine in node.attrs["engine"].split(", ")
+    assert planned.spectra == spectra
+
+
+def test_every_figure_is_there():
+    planned = plan(small(), TEXTS)
+    assert planned.seconds > 0
+    assert all(mixer.seconds > 0 and mixer.memory > 0 and mixer.operations > 0 for mixer in planned.mixers)
+    assert planned.seconds >= sum(mixer.seconds for mixer in planned.mixers)
+    # The process holds Python, torch and the model at least.
+    assert planned.memory is None or planned.memory > 10**7
+    document = json.loads(json.dumps(plan_document(planned, "small")))
+    assert (document["model"], document["spectra"], len(document["mixers"])) == ("small", planned.spectra, 3)
+
+
+def test_mixers_that_were_not_tried_cost_like_their_neighbours():
+    config = ModelConfig(mixer="gla", vocabulary_size=32, width=8, heads=2, layers=8, key_size=2)
+    planned = plan(LanguageModel(config, torch.Generator().manual_seed(0)), [list(range(20))])
+    # Layers 0, 1, 2 and 4 were tried; 3 lies between, 5 to 7 follow the last.
+    seconds = [mixer.seconds for mixer in planned.mixers]
+    assert min(seconds[2], seconds[4]) <= seconds[3] <= max(seconds[2], seconds[4])
+    assert seconds[4] == seconds[5] == seconds[6] == seconds[7]
+
+
+def test_the_memory_sets_how_many_units_are_measured_at_once():
+    one = plan(small(), TEXTS, memory=1)
+    assert [mixer.block for mixer in one.mixers] == [1, 1, 1]
+    more = plan(small(), TEXTS, memory=3 * one.mixers[0].memory)
+    assert [mixer.block for mixer in more.mixers] == [3, 3, 3]
+
+
+def test_bad_input_is_refused_as_by_profile():
+    with pytest.raises(InputError, match="positions has 99"):
+        plan(small(), TEXTS, positions=[99])
+    with pytest.raises(InputError, match="1 token"):
+        plan(small(), [[1]])
