@@ -8,7 +8,8 @@ from statesize.operators import Convolution, Dense, Operator, SoftmaxAttention
 from statesize.spectra import position_tree
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dense import dense_singular_values
-from statesize.spectra.position_tree import plant_tree, tree_blocks
+from statesize.spectra.position_tree import plant_tree
+from statesize.spectra.relative_bands import tree_blocks
 
 
 def attention(seed: int, length: int, sharpness: float, batch: tuple[int, ...] = ()) -> SoftmaxAttention:

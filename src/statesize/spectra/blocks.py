@@ -37,7 +37,7 @@ class HankelBlocks(ABC):
         """#{σ > τ} for absolute thresholds (K,)."""
 
     @abstractmethod
-    def relative_counts(self, ratios: Tensor) -> Counts:
+    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,)."""
 
     @abstractmethod

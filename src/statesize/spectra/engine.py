@@ -12,8 +12,8 @@ from statesize.spectra.blocks import HankelBlocks
 from statesize.spectra.chunked import chunk_width, chunked_blocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.dense import dense_singular_values
-from statesize.spectra.position_tree import tree_blocks
 from statesize.spectra.preference import PASSED_OVER, RELATIVE, largest_state
+from statesize.spectra.relative_bands import tree_blocks
 from statesize.spectra.small_state import LARGEST_STATE, has_small_state, small_state_spectrum
 from statesize.spectra.square_root import square_root_singular_values
 from statesize.spectra.streaming import gives_columns, streaming_blocks

@@ -9,14 +9,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.operators import Operator
-from statesize.operators.validation import require_finite
-from statesize.spectra.certified import CertifiedBlocks
-from statesize.spectra.cut import Cut
 from statesize.spectra.elimination_tree import eliminate
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.symmetric_elimination import ROUND_OFF, eliminate_definite, eliminate_indefinite
 
+# Positions whose largest singular values are found together.
+_RANGE = 64
+# Relative round-off of a norm or of a quotient.
+_SLACK = 1e-12
 # Below this width the halves are so small that calls cost more than arithmetic.
 _LEAF = 32
 
@@ -99,42 +99,67 @@ class PositionTree:
             found.append(torch.nn.functional.pad(sigma, (0, h - sigma.shape[0])))
         return torch.stack(found)
 
-    def rayleigh_quotients(self, steps: int = 6) -> Tensor:
-        """A lower bound on σ_1 at every position, near it, by the power method on all of them at once.
-
-        Args:
-            steps: Products with Hᵀ H.
+    def rayleigh_quotients(self) -> Tensor:
+        """A lower bound on σ_1 at every position, near it.
 
         Returns:
             (E, 2h).
         """
+        return self.largest()[0]
+
+    def largest(self, steps: int = 12, closeness: float = 1e-4) -> tuple[Tensor, Tensor]:
+        """σ_1 of every position between two numbers, by the power method on many positions at once.
+
+        From below by ‖H x‖ for ‖x‖ = 1, from above, where H has no negative entries, by Collatz and Wielandt:
+        σ_1² ≤ max_j (Hᵀ H x)_j / x_j for every x > 0.
+
+        Args:
+            steps: Products with Hᵀ H, at the most.
+            closeness: Relative distance of the bounds at which a range of positions is left.
+
+        Returns:
+            Two tensors (E, 2h); the upper bound is infinite where H has negative entries.
+        """
         strict = self._strict()
-        position = torch.arange(self.width, device=strict.device)
-        past = (position < position[:, None]).to(strict.dtype)
-        vector = past / past.sum(-1, keepdim=True).clamp(min=1).sqrt()
-        norm = strict.new_zeros(strict.shape[:2])
-        for _ in range(steps):
-            image = (vector @ strict.mT) * (1 - past)
-            norm = torch.maximum(norm, image.square().sum(-1).sqrt())
-            back = (image @ strict) * past
-            size = back.square().sum(-1, keepdim=True).sqrt()
-            vector = back / torch.where(size > 0, size, torch.ones_like(size))
-        return norm
+        low, high = strict.new_zeros(strict.shape[:2]), strict.new_full(strict.shape[:2], torch.inf)
+        for first in range(0, self.width, _RANGE):
+            last = min(first + _RANGE, self.width)
+            block = strict[:, first:, :last]
+            place = torch.arange(first, last, device=strict.device)[:, None]
+            past = (torch.arange(last, device=strict.device) < place).to(strict.dtype)
+            future = (torch.arange(first, self.width, device=strict.device) >= place).to(strict.dtype)
+            signed = (block < 0).any()
+            vector = past.expand(strict.shape[0], -1, -1)
+            for _ in range(steps):
+                vector = vector / vector.square().sum(-1, keepdim=True).sqrt().clamp(min=torch.finfo(low.dtype).tiny)
+                image = (vector @ block.mT) * future
+                back = (image @ block) * past
+                norm = image.square().sum(-1).sqrt()
+                low[:, first:last] = torch.maximum(low[:, first:last], norm)
+                if not signed:
+                    ratio = torch.where(past > 0, back / vector, 0.0).amax(-1)
+                    high[:, first:last] = torch.minimum(high[:, first:last], (1 + _SLACK) * ratio.sqrt())
+                if bool((high[:, first:last] <= (1 + closeness) * low[:, first:last]).all()):
+                    break
+                floor = 1e-9 * back.amax(-1, keepdim=True)
+                vector = back if signed else torch.maximum(back, floor) * past
+        return low * (1 - _SLACK), high
 
     def _strict(self) -> Tensor:
         upper = torch.cat([self.first, torch.zeros_like(self.below)], -1)
         return torch.cat([upper, torch.cat([self.below, self.second], -1)], -2)
 
-    def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+    def counts(self, shift: Tensor, within: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """How many σ(H_i) exceed a threshold: the positive inertia of [[−τI, H], [Hᵀ, −τI]] (Sylvester).
 
         Args:
             shift: τ > 0, (E,).
+            within: Positions that are needed; the cost falls with their number.
 
         Returns:
-            ν, (E, 2h) int64, exact for some threshold within the second result, (E, 2h), of τ.
+            ν, (E, w) int64, exact for some threshold within the second result, (E, w), of τ.
         """
-        positive, _, uncertainty = self._descend(-shift, -shift)
+        positive, _, uncertainty = self._descend(-shift, -shift, within)
         return positive, uncertainty
 
     def log_determinants(self, shift: Tensor) -> Tensor:
@@ -146,57 +171,52 @@ class PositionTree:
         Returns:
             φ.
         """
-        _, logarithm, _ = self._descend(shift, -shift)
+        _, logarithm, _ = self._descend(shift, -shift, slice(None))
         return logarithm - 2 * self.first.shape[-1] * shift.log()[:, None]
 
-    def _descend(self, a: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _descend(self, a: Tensor, c: Tensor, within: slice) -> tuple[Tensor, Tensor, Tensor]:
         E, h = self.first.shape[:2]
+        first, last, _ = within.indices(2 * h)
         a_eye, c_eye = (torch.diag_embed(shift[:, None].expand(-1, h)) for shift in (a, c))
-        # Nodes of a level are ordered by position, then by entry.
-        P = torch.stack([a_eye, a_eye - self.rows[0] / c[:, None, None]])
-        X = torch.stack([self.first, self.second])
-        C = torch.stack([c_eye - self.columns[0] / a[:, None, None], c_eye])
-        logarithm = (h * a.abs().log()).expand(2, E)
+        # Nodes of a level are ordered by position, then by entry; those from `begin` to `end` are needed.
+        begin, end = first // h, -(-last // h)
+        P = torch.stack([a_eye, a_eye - self.rows[0] / c[:, None, None]][begin:end])
+        X = torch.stack([self.first, self.second][begin:end])
+        C = torch.stack([c_eye - self.columns[0] / a[:, None, None], c_eye][begin:end])
+        logarithm = (h * a.abs().log()).expand(end - begin, E)
         count = torch.zeros_like(logarithm, dtype=torch.int64)
         epsilon = ROUND_OFF * torch.finfo(a.dtype).eps
-        uncertainty = (epsilon * (self.below.square().sum((-2, -1)) / a.abs() + a.abs())).expand(2, E)
+        uncertainty = (epsilon * (self.below.square().sum((-2, -1)) / a.abs() + a.abs())).expand(end - begin, E)
         definite = bool((a > 0).all())
         for columns, rows in zip(self.columns[1:], self.rows[1:], strict=True):
-            P, X, C, more, logs, lost = _halve(P, X, C, definite)
-            # What the outermost halves eliminate has the pivots aI or cI alone, and only such.
             h //= 2
-            C[0] = c_eye[:, :h, :h] - columns / a[:, None, None]
-            P[-1] = a_eye[:, :h, :h] - rows / c[:, None, None]
-            logs[0] = logs[-1] = h * a.abs().log()
-            for outermost, product in ((0, columns), (-1, rows)):
-                lost[outermost] = epsilon * (product.diagonal(0, -2, -1).sum(-1) / a.abs() + a.abs())
-            count = count.repeat_interleave(2, 0) + more
-            logarithm = logarithm.repeat_interleave(2, 0) + logs
-            uncertainty = uncertainty.repeat_interleave(2, 0) + lost
+            parents = torch.arange(first // h, -(-last // h), device=a.device) // 2 - begin
+            begin, end = first // h, -(-last // h)
+            P, X, C, more, logs, lost = _halve(P, X, C, definite, begin, end, 2 * self.first.shape[-1] // h)
+            # What the outermost halves eliminate has the pivots aI or cI alone, and only such.
+            if begin == 0:
+                C[0] = c_eye[:, :h, :h] - columns / a[:, None, None]
+            if end * h == 2 * self.first.shape[-1]:
+                P[-1] = a_eye[:, :h, :h] - rows / c[:, None, None]
+            for outermost, product, reached in (
+                (0, columns, begin == 0),
+                (-1, rows, end * h == 2 * self.first.shape[-1]),
+            ):
+                if reached:
+                    logs[outermost] = h * a.abs().log()
+                    lost[outermost] = epsilon * (product.diagonal(0, -2, -1).sum(-1) / a.abs() + a.abs())
+            count, logarithm, uncertainty = (
+                count[parents] + more,
+                logarithm[parents] + logs,
+                uncertainty[parents] + lost,
+            )
         found = eliminate(P.flatten(0, 1), X.flatten(0, 1), C.flatten(0, 1))
-        positive, logs, growth = (part.view(-1, E, h) for part in found)
+        positive, logs, growth = (part.view(end - begin, E, h) for part in found)
         uncertainty = uncertainty[..., None] + h * torch.finfo(a.dtype).eps * growth
         whole = (count[..., None] + positive, logarithm[..., None] + logs, uncertainty)
-        counted, logged, moved = (part.transpose(0, 1).flatten(1) for part in whole)
+        kept = slice(first - begin * h, last - begin * h)
+        counted, logged, moved = (part.transpose(0, 1).flatten(1)[:, kept] for part in whole)
         return counted, logged, moved
-
-
-@torch.no_grad()
-def tree_blocks(operator: Operator, cut: Cut) -> CertifiedBlocks:
-    """Counts and entropies of any operator, whatever its rank; about 7 L² numbers are held for each batch entry.
-
-    Args:
-        operator: Any operator.
-        cut: Which blocks, not windowed.
-
-    Returns:
-        The blocks; without gradients.
-    """
-    matrix = operator.dense()
-    require_finite("T", matrix)
-    return CertifiedBlocks(
-        plant_tree(matrix.flatten(0, -3) if matrix.ndim > 2 else matrix[None]), operator.batch_shape, cut, cut.length
-    )
 
 
 def plant_tree(matrix: Tensor) -> PositionTree:
@@ -225,55 +245,65 @@ def plant_tree(matrix: Tensor) -> PositionTree:
     return PositionTree(first, second, below, tuple(rows), tuple(columns))
 
 
-def _halve(P: Tensor, X: Tensor, C: Tensor, definite: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Both halves of every node (K, E, 2h, 2h), but for what the outermost two of the 2K eliminate.
+def _halve(
+    P: Tensor, X: Tensor, C: Tensor, definite: bool, begin: int, end: int, total: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Halves of nodes (K, E, 2h, 2h), but for what the outermost two of a level eliminate.
 
     Args:
         P: Rows, (K, E, 2h, 2h).
         X: Rows by columns.
         C: Columns.
         definite: Whether P and −C are positive definite.
+        begin: Number of the first half that is needed, counted over the whole level.
+        end: Number after the last one.
+        total: Halves of the whole level.
 
     Returns:
-        Schur complements P, X, C (2K, E, h, h), positive pivots, Σ ln |pivot| (definite only) and what round-off may
-        move, (2K, E); the first node's C and the last one's P are as they were.
+        Schur complements P, X, C (end − begin, E, h, h), positive pivots, Σ ln |pivot| (definite only) and what
+        round-off may move, (end − begin, E); C of half 0 and P of the last half are as they were.
     """
-    K, E, h = P.shape[0], P.shape[1], P.shape[-1] // 2
+    E, h = P.shape[1], P.shape[-1] // 2
     low, high = slice(0, h), slice(h, 2 * h)
-    # The first half loses the rows of the second, the second half the columns of the first.
-    inner = (K - 1) * E
-    first, second = slice(0, inner), slice(inner, None)
-    panel = P.new_empty(2 * inner, h, 3 * h)
-    rows, columns = (panel[part].view(K - 1, E, h, 3 * h) for part in (first, second))
-    rows[..., :h], rows[..., h : 2 * h], rows[..., 2 * h :] = (
-        P[1:, :, high, high],
-        P[1:, :, high, low],
-        X[1:, :, high, low],
-    )
-    columns[..., :h], columns[..., h : 2 * h] = C[:-1, :, low, low], C[:-1, :, low, high]
-    columns[..., 2 * h :] = X[:-1, :, high, low].mT
+    node = begin // 2
+    # Halves with even numbers lose the rows of the next, those with odd numbers the columns of the one before.
+    even, odd = range(max(2, begin + begin % 2), end, 2), range(begin + 1 - begin % 2, min(end, total - 1), 2)
+    split = len(even) * E
+    panel = P.new_empty(split + len(odd) * E, h, 3 * h)
+    rows = panel[:split].view(len(even), E, h, 3 * h)
+    columns = panel[split:].view(len(odd), E, h, 3 * h)
+    nodes = slice(even.start // 2 - node, even.start // 2 - node + len(even))
+    rows[..., :h], rows[..., h : 2 * h] = P[nodes, :, high, high], P[nodes, :, high, low]
+    rows[..., 2 * h :] = X[nodes, :, high, low]
+    nodes = slice(odd.start // 2 - node, odd.start // 2 - node + len(odd))
+    columns[..., :h], columns[..., h : 2 * h] = C[nodes, :, low, low], C[nodes, :, low, high]
+    columns[..., 2 * h :] = X[nodes, :, high, low].mT
     if definite:
         columns[..., :h].neg_()
     taken = eliminate_definite(panel, h) if definite else eliminate_indefinite(panel, h)
-    pad = torch.nn.functional.pad
-    kept = [torch.stack([part[..., low, low], part[..., high, high]], 1) for part in (P, X, C)]
-    for entry in range(E):
-        (P_first, P_second), (X_first, X_second), (C_first, C_second) = (
-            (part[1:, 0, entry], part[:-1, 1, entry]) for part in kept
-        )
-        these, those = (slice(part.start + entry, part.stop, E) for part in (first, second))
-        taken.subtract_from(P_first, these, 0, 0, 1.0)
-        taken.subtract_from(X_first, these, 0, h, 1.0)
-        taken.subtract_from(C_first, these, h, h, 1.0)
-        sign = -1.0 if definite else 1.0
-        taken.subtract_from(C_second, those, 0, 0, sign)
-        # The second half's rows come first in X, and last in what is taken.
-        taken.subtract_from(X_second, those, h, 0, sign)
-        taken.subtract_from(P_second, those, h, h, sign)
-    gained = (
-        torch.stack([pad(part[first].view(K - 1, E), (0, 0, 1, 0)), pad(part[second].view(K - 1, E), (0, 0, 0, 1))], 1)
-        for part in (taken.positive, taken.logarithm, taken.lost)
+    needed = slice(begin - 2 * node, end - 2 * node)
+    kept_P, kept_X, kept_C = (
+        torch.stack([part[..., low, low], part[..., high, high]], 1).flatten(0, 1)[needed] for part in (P, X, C)
     )
-    positive, logarithm, lost = (part.flatten(0, 1) for part in gained)
-    kept_P, kept_X, kept_C = (part.flatten(0, 1) for part in kept)
+    halves = slice(even.start - begin, None, 2), slice(odd.start - begin, odd.stop - begin, 2)
+    for entry in range(E):
+        (P_even, P_odd), (X_even, X_odd), (C_even, C_odd) = (
+            [part[half, entry] for half in halves] for part in (kept_P, kept_X, kept_C)
+        )
+        these, those = slice(entry, split, E), slice(split + entry, None, E)
+        taken.subtract_from(P_even, these, 0, 0, 1.0)
+        taken.subtract_from(X_even, these, 0, h, 1.0)
+        taken.subtract_from(C_even, these, h, h, 1.0)
+        sign = -1.0 if definite else 1.0
+        taken.subtract_from(C_odd, those, 0, 0, sign)
+        # The second half's rows come first in X, and last in what is taken.
+        taken.subtract_from(X_odd, those, h, 0, sign)
+        taken.subtract_from(P_odd, those, h, h, sign)
+    positive, logarithm, lost = (
+        part.new_zeros(end - begin, E) for part in (taken.positive, taken.logarithm, taken.lost)
+    )
+    for half, part, count in zip(halves, (slice(0, split), slice(split, None)), (len(even), len(odd)), strict=True):
+        positive[half] = taken.positive[part].view(count, E)
+        logarithm[half] = taken.logarithm[part].view(count, E)
+        lost[half] = taken.lost[part].view(count, E)
     return kept_P, kept_X, kept_C, positive, logarithm, lost

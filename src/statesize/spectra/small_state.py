@@ -96,7 +96,7 @@ class SquaredSpectrum(Spectrum):
         tau = thresholds.expand(*self.error_bound.shape, -1)
         return self._settled(tau, self.carried_error[..., None], lambda part: part.counts(thresholds))
 
-    def relative_counts(self, ratios: Tensor) -> Counts:
+    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,)."""
         top = largest(self.values)
         # σ_1 itself is known to ε / σ_1 and what the factors lost.

@@ -35,7 +35,7 @@ class Spectrum(HankelBlocks):
         """#{σ > τ} for absolute thresholds (K,)."""
         return self._count(thresholds.expand(*self.error_bound.shape, -1), self.error_bound[..., None])
 
-    def relative_counts(self, ratios: Tensor) -> Counts:
+    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,); the threshold is itself uncertain by ρ δ."""
         return self._count(ratios * largest(self.values)[..., None], self.error_bound[..., None] * (1 + ratios))
 
