@@ -12,6 +12,8 @@ RELATIVE = "relative"
 """Stands among the outputs for counts at relative tolerances, whose thresholds differ from position to position."""
 # Sequences whose T takes longer to write out than windows on it take to measure.
 _LONGEST_MATRIX = 4096
+# Positions whose singular values take as long as what is done for all of them.
+_FEW_POSITIONS = 32
 
 
 def largest_state(operator: Operator) -> int:
@@ -49,7 +51,9 @@ def _position_tree(operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> st
         return "works on T itself, which is more than the state of a recurrence"
     if RELATIVE in outputs:
         return "shares one threshold among positions; those of relative tolerances differ"
-    return "pays from 128 positions on" if operator.length < 128 else None
+    if operator.length < 128 or len(cut.positions) < _FEW_POSITIONS:
+        return f"works on all positions at once, which pays from 128 on, and where {_FEW_POSITIONS} of them are asked"
+    return None
 
 
 def _square_root(operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
