@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from statesize.adapters.capture import Captured, capture
     from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
-    from statesize.measurement import Measurement, hankel_singular_values, measure
+    from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
     from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
     from statesize.profiling.plan import Plan, plan
     from statesize.profiling.profile import Profile
@@ -22,7 +22,7 @@ _HOMES = {
     "adapters.capture": ("Captured", "capture"),
     "errors": ("EngineError", "FileError", "InputError", "ModelError", "StatesizeError"),
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
-    "measurement": ("Measurement", "hankel_singular_values", "measure"),
+    "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
     "operators": ("Convolution", "Dense", "Operator", "Recurrence", "SoftmaxAttention"),
     "profiling.plan": ("Plan", "plan"),
     "profiling.profile": ("Profile",),
@@ -34,6 +34,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Captured",
     "Convolution",
+    "CountBands",
     "Dense",
     "EngineError",
     "FileError",
@@ -48,6 +49,7 @@ __all__ = [
     "StatesizeError",
     "__version__",
     "capture",
+    "count_bands",
     "differentiable_entropy",
     "energy_ess",
     "entropy_ess",

@@ -15,6 +15,7 @@ from statesize.spectra.answers import Question, answers
 from statesize.spectra.blocks import HankelBlocks
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.engine import OUTPUTS, choose_engine
+from statesize.spectra.interlacing import shared_bounds, spread_bounds
 
 # Bytes that an engine may hold at once; more batch entries than fit are measured in turn.
 _MEMORY_BUDGET = 2**30
@@ -42,6 +43,8 @@ class Measurement:
         ceiling: The largest ESS possible, (P,) int64.
         engine: The engine that was used; two names where a safer one had to help.
         error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
+        past: The window on the past that was asked, or None.
+        future: The window on the future, or None.
     """
 
     positions: Tensor
@@ -61,6 +64,25 @@ class Measurement:
     ceiling: Tensor
     engine: str
     error_bound: Tensor
+    past: int | None = None
+    future: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CountBands:
+    """What `count_bands` found: between which numbers the tolerance-ESS lies, at every position.
+
+    Attributes:
+        positions: Cut positions i, (P,) int64: all of 1 … L − 1, or all at which the windows fit.
+        tolerances: τ, (K,), in units of σ.
+        lower: The smallest possible #{σ > τ}, (..., P, K) int64.
+        upper: The largest, (..., P, K) int64.
+    """
+
+    positions: Tensor
+    tolerances: Tensor
+    lower: Tensor
+    upper: Tensor
 
 
 def measure(
@@ -73,6 +95,7 @@ def measure(
     future: int | None = None,
     engine: str = "auto",
     entropy_accuracy: float = 2e-4,
+    count_accuracy: float = 0.0,
 ) -> Measurement:
     """Effective state-sizes of an operator at each position, computed in float64.
 
@@ -86,6 +109,8 @@ def measure(
         future: Cut H_i to its first `future` rows, or None.
         engine: "auto" or the name of an engine.
         entropy_accuracy: Relative accuracy asked of the entropy; engines with all singular values are exact.
+        count_accuracy: Counts at relative tolerances may be left between bounds this share of the larger one apart,
+            which is many times faster where H_i has full rank; 0 asks for exact ones.
 
     Returns:
         A Measurement.
@@ -104,13 +129,15 @@ def measure(
     asked = _asked(outputs)
     if not entropy_accuracy > 0:
         raise InputError(f"entropy_accuracy must be positive, got {entropy_accuracy!r}")
+    if not 0 <= count_accuracy < 1:
+        raise InputError(f"count_accuracy must be at least 0 and below 1, got {count_accuracy!r}")
     cut = make_cut(operator.length, positions, past, future)
     device = exact.device
     tau = _thresholds("tolerances", tolerances, device)
     rho = _thresholds("relative_tolerances", relative_tolerances, device)
-    relative_asked = "counts" in asked and rho.numel() > 0
+    relative_asked = "counts" in asked and rho.numel() > 0 and not count_accuracy
     chosen = choose_engine(exact, cut, (*asked, "relative") if relative_asked else asked, engine)
-    question = Question(cut, lambda blocks: _ask(blocks, asked, tau, rho, entropy_accuracy))
+    question = Question(cut, lambda blocks: _ask(blocks, asked, tau, rho, (entropy_accuracy, count_accuracy)))
     found, used = answers(exact, chosen, question, _MEMORY_BUDGET)
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
     state_size = exact.state_size()[at]
@@ -132,7 +159,68 @@ def measure(
         ceiling=ceiling(state_size, at, cut.length, past, future),
         engine=used,
         error_bound=found["error_bound"],
+        past=past,
+        future=future,
     )
+
+
+def count_bands(operator: Operator, measurement: Measurement, shared: bool = False) -> CountBands:
+    """Between which numbers the tolerance-ESS lies at the positions that were not measured.
+
+    From one position to the next a block loses a row and gains a column, so its count at an absolute tolerance
+    changes by at most 1 (with a window on the past it may fall by 2, with one on the future rise by 2): from the
+    certified `lower` and `upper` of some positions follow certain bounds at all others. They cost nothing.
+
+    With `shared`, two more blocks between any two neighbours i < k that were measured are decomposed: for i ≤ m ≤ k,
+
+        ν(T[k:, :i]) ≤ ν_m ≤ min(ν(T[k:, :i]) + k − i, ν(T[i:, :k])),
+
+    which tells much where neighbours share much: where the state is full, or where T changes slowly. Counts at
+    relative tolerances have no such bounds, as σ_1 changes from position to position.
+
+    Args:
+        operator: What was measured.
+        measurement: Its counts at absolute tolerances, at some positions.
+        shared: Also decompose what neighbouring blocks share and span; needs T itself.
+
+    Returns:
+        The bounds.
+
+    Raises:
+        InputError: A measurement without such counts, or of an operator of another shape.
+
+    Example:
+        >>> from statesize.operators import Recurrence
+        >>> running_sum = Recurrence(A=torch.ones(8, 1), B=torch.ones(8, 1), C=torch.ones(8, 1))
+        >>> bands = count_bands(running_sum, measure(running_sum, positions=[2, 6]))
+        >>> bands.lower.squeeze(-1), bands.upper.squeeze(-1)
+        (tensor([0, 1, 0, 0, 0, 1, 0]), tensor([1, 1, 1, 1, 1, 1, 1]))
+    """
+    exact = _exact(operator)
+    least, most, tolerances = measurement.lower, measurement.upper, measurement.tolerances
+    if least is None or most is None or not tolerances.numel():
+        raise InputError("count_bands needs counts at absolute tolerances; measure them with outputs=('counts',)")
+    if least.shape[:-2] != exact.batch_shape:
+        raise InputError(
+            f"the measurement is of batch shape {tuple(least.shape[:-2])}, the operator of "
+            f"{tuple(exact.batch_shape)}; give the operator that was measured"
+        )
+    past, future = measurement.past, measurement.future
+    every = make_cut(exact.length, None, past, future)
+    some = make_cut(exact.length, sorted(set(measurement.positions.tolist())), past, future)
+    at = torch.tensor(every.positions, dtype=torch.int64, device=exact.device)
+    limit = ceiling(exact.state_size()[at], at, exact.length, past, future)
+    upper = limit[:, None].expand(*exact.batch_shape, len(at), tolerances.numel()).clone()
+    lower = torch.zeros_like(upper)
+    if shared and some.positions:
+        between = slice(some.positions[0] - every.positions[0], some.positions[-1] - every.positions[0] + 1)
+        core, hull = shared_bounds(exact, some, tolerances)
+        lower[..., between, :] = core
+        upper[..., between, :] = torch.minimum(upper[..., between, :], hull)
+    place = measurement.positions - every.positions[0]
+    lower[..., place, :] = torch.maximum(lower[..., place, :], least)
+    upper[..., place, :] = torch.minimum(upper[..., place, :], most)
+    return CountBands(at, tolerances, *spread_bounds(every, lower, upper))
 
 
 def hankel_singular_values(operator: Operator, positions: Positions = None, engine: str = "auto") -> Tensor:
@@ -160,7 +248,7 @@ def hankel_singular_values(operator: Operator, positions: Positions = None, engi
     cut = make_cut(operator.length, positions)
     chosen = choose_engine(exact, cut, ("values",), engine)
     none = torch.zeros(0, dtype=torch.float64)
-    question = Question(cut, lambda blocks: _ask(blocks, ("values",), none, none, accuracy=1.0))
+    question = Question(cut, lambda blocks: _ask(blocks, ("values",), none, none, (1.0, 0.0)))
     return answers(exact, chosen, question, _MEMORY_BUDGET)[0]["values"]
 
 
@@ -170,15 +258,18 @@ def _exact(operator: Operator) -> Operator:
     return operator if operator.dtype == torch.float64 else operator.to(dtype=torch.float64)
 
 
-def _ask(blocks: HankelBlocks, asked: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: float) -> dict[str, Tensor]:
+def _ask(
+    blocks: HankelBlocks, asked: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: tuple[float, float]
+) -> dict[str, Tensor]:
+    entropy_accuracy, count_accuracy = accuracy
     found = {"norm": blocks.norms(), "error_bound": blocks.error_bound}
     if "counts" in asked:
-        absolute, relative = blocks.counts(tau), blocks.relative_counts(rho)
+        absolute, relative = blocks.counts(tau), blocks.relative_counts(rho, count_accuracy)
         found |= {"tolerance": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
         found |= {"relative_tolerance": relative.count}
         found |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
     if "entropy" in asked:
-        found["entropy"], found["entropy_bound"] = blocks.entropies(accuracy)
+        found["entropy"], found["entropy_bound"] = blocks.entropies(entropy_accuracy)
     if "values" in asked:
         found["values"] = blocks.singular_values()
     return found
