@@ -35,6 +35,8 @@ class PositionTree:
         below: T from the first half to the second, (E, h, h).
         rows: T[−w:, :−w] · T[−w:, :−w]ᵀ for w = h, h/2, … down to the leaves, (E, w, w) each.
         columns: T[w:, :w]ᵀ · T[w:, :w] likewise.
+        needed: The first position of those that counts and log-determinants are needed of, and one past the last; what
+            is given for the others means nothing.
     """
 
     first: Tensor
@@ -42,6 +44,7 @@ class PositionTree:
     below: Tensor
     rows: tuple[Tensor, ...]
     columns: tuple[Tensor, ...]
+    needed: tuple[int, int] | None = None
 
     @property
     def width(self) -> int:
@@ -68,7 +71,7 @@ class PositionTree:
         if index.shape[0] == self.first.shape[0]:
             return self
         rows, columns = (tuple(part[index] for part in parts) for parts in (self.rows, self.columns))
-        return PositionTree(self.first[index], self.second[index], self.below[index], rows, columns)
+        return PositionTree(self.first[index], self.second[index], self.below[index], rows, columns, self.needed)
 
     def squared_norms(self) -> Tensor:
         """‖H_i‖_F² as a sum of squares, (E, 2h)."""
@@ -149,17 +152,20 @@ class PositionTree:
         upper = torch.cat([self.first, torch.zeros_like(self.below)], -1)
         return torch.cat([upper, torch.cat([self.below, self.second], -1)], -2)
 
-    def counts(self, shift: Tensor, within: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    def counts(self, shift: Tensor, within: slice | None = None) -> tuple[Tensor, Tensor]:
         """How many σ(H_i) exceed a threshold: the positive inertia of [[−τI, H], [Hᵀ, −τI]] (Sylvester).
 
         Args:
             shift: τ > 0, (E,).
-            within: Positions that are needed; the cost falls with their number.
+            within: These positions only; the cost falls with their number.
 
         Returns:
-            ν, (E, w) int64, exact for some threshold within the second result, (E, w), of τ.
+            ν, (E, w) int64, exact for some threshold within the second result, (E, w), of τ; w = 2h for all positions.
         """
-        positive, _, uncertainty = self._descend(-shift, -shift, within)
+        if within is None:
+            positive, _, uncertainty = self._descend_to_needed(-shift, -shift)
+        else:
+            positive, _, uncertainty = self._descend(-shift, -shift, within)
         return positive, uncertainty
 
     def log_determinants(self, shift: Tensor) -> Tensor:
@@ -171,8 +177,15 @@ class PositionTree:
         Returns:
             φ.
         """
-        _, logarithm, _ = self._descend(shift, -shift, slice(None))
+        _, logarithm, _ = self._descend_to_needed(shift, -shift)
         return logarithm - 2 * self.first.shape[-1] * shift.log()[:, None]
+
+    def _descend_to_needed(self, a: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first, last = self.needed or (0, self.width)
+        counted, logged, moved = self._descend(a, c, slice(first, last))
+        beside = (first, self.width - last)
+        pad = torch.nn.functional.pad
+        return pad(counted, beside), pad(logged, beside), pad(moved, beside)
 
     def _descend(self, a: Tensor, c: Tensor, within: slice) -> tuple[Tensor, Tensor, Tensor]:
         E, h = self.first.shape[:2]

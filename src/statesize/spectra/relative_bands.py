@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -31,6 +32,8 @@ class TreeBlocks(CertifiedBlocks):
     """
 
     def __init__(self, tree: PositionTree, batch_shape: torch.Size, cut: Cut) -> None:
+        if cut.positions:
+            tree = replace(tree, needed=(min(cut.positions), max(cut.positions) + 1))
         super().__init__(tree, batch_shape, cut, cut.length)
         self._tree = tree
 
