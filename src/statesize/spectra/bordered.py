@@ -68,12 +68,13 @@ class BorderedChunks:
 
     def norm_bound(self) -> Tensor:
         """An upper bound on σ_1 of every H_i of a chunk, (N,): the Schatten 4-norm of the whole matrix."""
-        left = self.past.mH @ self.past + torch.diag_embed(self.core.square())
+        # ‖RᴴR + Σ²‖² term by term: R has fewer rows than columns where the rank is high.
+        rows = (self.past @ self.past.mH).abs().square().sum((-2, -1))
+        columns = self.past.abs().square().sum(-2)
+        left = rows + (self.core.square() * (2 * columns + self.core.square())).sum(-1)
         right = self.inside.mT @ self.inside + _real(self.future.mH @ self.future)
         across = self.past.mH @ self.inside.to(self.past.dtype) + self.core[..., None] * self.future
-        fourth = (
-            left.abs().square().sum((-2, -1)) + right.square().sum((-2, -1)) + 2 * across.abs().square().sum((-2, -1))
-        )
+        fourth = left + right.square().sum((-2, -1)) + 2 * across.abs().square().sum((-2, -1))
         return fourth.sqrt().sqrt()
 
     def log_determinants(self, shift: Tensor) -> Tensor:
