@@ -1,9 +1,12 @@
 import json
+from typing import get_args
 
 import pytest
 
 from statesize.benchmarks.cases import cases
+from statesize.benchmarks.model_cases import model_cases
 from statesize.cli import main
+from statesize.cli.bench_models import Case
 from statesize.spectra.engine import ENGINES
 
 ROW = {"case", "output", "length", "ratio", "seconds", "error", "miscounts", "peak_bytes", "engine", "dense_positions"}
@@ -32,3 +35,25 @@ def test_a_quick_run(run):
         assert set(row) >= ROW
         assert row["miscounts"] == 0
     assert done.stderr.count("\n") == len(expected) + 1
+
+
+def test_wrong_usage_of_models(capsys, tmp_path):
+    assert main(["bench", "models", "--case", "gpt"]) == 2
+    assert main(["bench", "models", "--length", "2"]) == 2
+    (tmp_path / "file").touch()
+    assert main(["bench", "models", "--output", str(tmp_path / "file" / "result.json")]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_names_of_models():
+    assert get_args(Case) == tuple(case.name for case in model_cases(quick=False))
+
+
+@pytest.mark.slow
+def test_a_quick_run_of_models(run):
+    done = run("bench", "models", "--quick", "--json", "--case", "llama_3", "--case", "mamba_2", "--output", "x.json")
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    assert json.loads((run.folder / "x.json").read_text(encoding="utf-8")) == document
+    assert [(row["case"], row["length"]) for row in document["rows"]] == [("llama_3", 192), ("mamba_2", 192)]
+    assert done.stderr.count("\n") == 3

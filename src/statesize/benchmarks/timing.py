@@ -16,6 +16,11 @@ def clock() -> str:
     return "processor" if torch.get_num_threads() == 1 else "wall"
 
 
+def now() -> float:
+    """Seconds on that clock, from any moment on."""
+    return time.process_time() if clock() == "processor" else time.perf_counter()
+
+
 def seconds(call: Callable[[], object]) -> float:
     """Seconds of one call, as torch's number of threads has them counted.
 
@@ -25,7 +30,6 @@ def seconds(call: Callable[[], object]) -> float:
     Returns:
         Seconds.
     """
-    now = time.process_time if clock() == "processor" else time.perf_counter
     start = now()
     call()
     return now() - start

@@ -15,6 +15,7 @@ app = App(
 # By name, because the commands bring torch and altair with them, which --help and --version need not wait for.
 bench = App(name="bench", help="Time the engines.")
 bench.command("statesize.cli.bench:engines", name="engines", help="Time every engine against the definition.")
+bench.command("statesize.cli.bench_models:models", name="models", help="Measure a layer of published models.")
 app.command(bench)
 app.command("statesize.cli.demo:demo", name="demo", help="Profile the bundled models and write a report.")
 app.command("statesize.cli.engines:engines", name="engines", help="List the engines and say which one is taken.")

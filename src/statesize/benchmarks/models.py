@@ -1,0 +1,213 @@
+"""One layer of published models against the definition: seconds, memory, and what the whole model would take."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from statesize.adapters import Captured, capture
+from statesize.adapters.observation import Units
+from statesize.benchmarks.machine import machine, versions
+from statesize.benchmarks.memory import child_process, forget_peak, peak_resident_bytes, resident_bytes
+from statesize.benchmarks.model_cases import ModelCase, random_tokens
+from statesize.benchmarks.timing import clock, dense_seconds, midpoints, now
+from statesize.errors import ModelError
+from statesize.measurement import measure
+from statesize.operators import Operator
+from statesize.profiling.measuring import measure_mixer, plan_work
+from statesize.profiling.settings import check_settings
+
+SCHEMA = 1
+_LENGTH, _QUICK_LENGTH = 2048, 192
+_WARM_LENGTH = 16
+# Heads or channels, and positions of each, at which the definition is timed.
+_DENSE_UNITS, _DENSE_POSITIONS = 2, 8
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """What measuring one layer took: counts and entropy at all positions of all heads or channels.
+
+    Attributes:
+        case: The case.
+        model: The published model of that shape.
+        layers: Layers of this kind in the whole model.
+        kind: What the mixer is.
+        engine: What measured it.
+        length: L.
+        units: Heads or channels.
+        spectra: Positions 1 … L − 1 of all of them.
+        tolerances: Absolute τ at which counts were asked.
+        relative_tolerances: ρ at which counts were asked.
+        seconds: From the model and its tokens to the record of a profile.
+        capture_seconds: Of these, for running the model and taking what makes its operators.
+        operator_seconds: For building the operators, block by block.
+        measuring_seconds: For their spectra and all else.
+        processor_seconds: Of all threads, for all of it.
+        microseconds_per_spectrum: `seconds` for each of the spectra.
+        dense_seconds: What the definition would take for all of the spectra, with T there for nothing.
+        dense_units: At how many of the units it was timed, then scaled to all.
+        dense_positions: At how many positions of each.
+        ratio: `dense_seconds` over `seconds`.
+        peak_bytes: The most memory held, above what the model and the libraries held before.
+        model_bytes: Memory of the model's weights.
+        model_seconds: `seconds` for all layers of this kind of the whole model.
+        faithfulness: The largest relative difference between T u and what the model itself passed on.
+    """
+
+    case: str
+    model: str
+    layers: int
+    kind: str
+    engine: str
+    length: int
+    units: int
+    spectra: int
+    tolerances: tuple[float, ...]
+    relative_tolerances: tuple[float, ...]
+    seconds: float
+    capture_seconds: float
+    operator_seconds: float
+    measuring_seconds: float
+    processor_seconds: float
+    microseconds_per_spectrum: float
+    dense_seconds: float
+    dense_units: int
+    dense_positions: int
+    ratio: float
+    peak_bytes: int
+    model_bytes: int
+    model_seconds: float
+    faithfulness: float
+
+
+def benchmark_models(
+    cases: tuple[ModelCase, ...],
+    length: int | None = None,
+    quick: bool = False,
+    on_row: Callable[[ModelRow], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure a layer of each model, in a process of its own, with as many threads as torch is set to.
+
+    Args:
+        cases: The models.
+        length: L; 2048 if not given, 192 for a quick run.
+        quick: Whether the default length is the short one.
+        on_row: Called with each row when it is there.
+
+    Returns:
+        A JSON document with rows, threads, the kind of time, machine and versions.
+    """
+    rows: list[ModelRow] = []
+    for case in cases:
+        with child_process() as pool:
+            row = pool.submit(
+                measure_layer, case, length or (_QUICK_LENGTH if quick else _LENGTH), torch.get_num_threads()
+            ).result()
+        rows.append(row)
+        on_row(row)
+    return {
+        "schema": SCHEMA,
+        "rows": [asdict(row) for row in rows],
+        "threads": torch.get_num_threads(),
+        "clock": clock(),
+        "machine": machine(),
+        "versions": versions() | {"transformers": version("transformers")},
+    }
+
+
+def measure_layer(case: ModelCase, length: int, threads: int) -> ModelRow:
+    """The row of a case; this process should do nothing else.
+
+    Args:
+        case: The case.
+        length: L.
+        threads: Of torch.
+
+    Returns:
+        The row.
+
+    Raises:
+        ModelError: The model has not exactly one mixer.
+    """
+    torch.set_num_threads(threads)
+    model = case.make()
+    settings = check_settings(relative_tolerances=case.relative_tolerances, channels="all")
+    # Once in the life of a process: files are imported, kernels compiled, buffers made.
+    list(capture(model, random_tokens(_WARM_LENGTH)))
+    before = resident_bytes()
+    forget_peak()
+    start, processor = now(), time.process_time()
+    item = _only(case, list(capture(model, random_tokens(length))))
+    capture_seconds, processor = now() - start, time.process_time() - processor
+    dense = _dense_seconds(item)
+    watched = _Watched(item)
+    work = plan_work(watched.item, 0, length, length, settings)
+    measure(item.units_operator(slice(0, 1)), positions=[1], engine=work.engine)
+    watched.seconds = 0.0
+    start, resumed = now(), time.process_time()
+    record = measure_mixer(watched.item, 0, work, settings)
+    rest, processor = now() - start, processor + time.process_time() - resumed
+    spectra = item.units * (length - 1)
+    return ModelRow(
+        case=case.name,
+        model=case.model,
+        layers=case.layers,
+        kind=item.kind,
+        engine=record.engine,
+        length=length,
+        units=item.units,
+        spectra=spectra,
+        tolerances=settings.tolerances,
+        relative_tolerances=settings.relative_tolerances,
+        seconds=capture_seconds + rest,
+        capture_seconds=capture_seconds,
+        operator_seconds=watched.seconds,
+        measuring_seconds=rest - watched.seconds,
+        processor_seconds=processor,
+        microseconds_per_spectrum=1e6 * (capture_seconds + rest) / spectra,
+        dense_seconds=dense,
+        dense_units=min(_DENSE_UNITS, item.units),
+        dense_positions=len(midpoints(length, _DENSE_POSITIONS)),
+        ratio=dense / (capture_seconds + rest),
+        peak_bytes=peak_resident_bytes() - before,
+        model_bytes=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
+        model_seconds=case.layers * (capture_seconds + rest),
+        faithfulness=record.faithfulness,
+    )
+
+
+class _Watched:
+    """A mixer with the seconds that building its operators took."""
+
+    def __init__(self, item: Captured) -> None:
+        self.seconds = 0.0
+        self.item = replace(item, units_operator=partial(self._build, item.units_operator))
+
+    def _build(self, build: Callable[[Units], Operator], units: Units) -> Operator:
+        start = now()
+        operator = build(units)
+        self.seconds += now() - start
+        return operator
+
+
+def _only(case: ModelCase, captured: list[Captured]) -> Captured:
+    if len(captured) != 1:
+        raise ModelError(f"{case.model} with one layer has {len(captured)} mixers; 1 is expected.")
+    return captured[0]
+
+
+def _dense_seconds(item: Captured) -> float:
+    """Seconds of the definition for all units, from a sample of units and positions."""
+    count = min(_DENSE_UNITS, item.units)
+    sample = item.units_operator(torch.linspace(0, item.units - 1, count).round().long())
+    positions = midpoints(sample.length, _DENSE_POSITIONS)
+    taken = [dense_seconds(sample[0, k].to(torch.float64).dense(), positions) for k in range(count)]
+    return statistics.fmean(taken) * item.units

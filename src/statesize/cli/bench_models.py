@@ -1,0 +1,115 @@
+"""`statesize bench models`: layers of published models."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter, validators
+
+Case = Literal["falcon_mamba", "llama_3", "mamba_2", "qwen3_next"]
+_HEADINGS = (
+    "model",
+    "mixer",
+    "engine",
+    "L",
+    "spectra",
+    "seconds",
+    "capture",
+    "operators",
+    "measuring",
+    "µs each",
+    "ratio",
+    "memory",
+    "all layers",
+)
+
+
+def models(
+    *,
+    case: Annotated[tuple[Case, ...], Parameter(negative="")] = (),
+    length: Annotated[int | None, Parameter(validator=validators.Number(gte=32))] = None,
+    threads: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    output: Path | None = None,
+) -> None:
+    """Measure one full-width layer of published models, with random weights, and print one table.
+
+    Each runs in a process of its own, through capture and the blocks of a profile: counts and entropy at all positions
+    of all heads or channels. A ratio is the seconds of the definition, torch.linalg.svdvals of each H_i in a loop, over
+    all seconds of the layer; the loop is timed on a sample of heads and positions, and scaled. Memory is what is held
+    above the model itself.
+
+    Args:
+        case: Only this one, or these.
+        length: Tokens; 2048 if not given, 192 with --quick.
+        threads: CPU threads; as torch has them if not given. With one, processor time is counted.
+        quick: Narrow models and short sequences: less than a minute, to see that it works.
+        json: Print one JSON document instead of the table.
+        output: File for the same JSON document.
+    """
+    import torch
+
+    from statesize.benchmarks.model_cases import model_cases
+    from statesize.benchmarks.models import benchmark_models
+    from statesize.cli.document import print_json
+    from statesize.cli.progress import say
+    from statesize.files import check_writable, replace_file
+
+    if output is not None:
+        check_writable(output.absolute().parent)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        document = benchmark_models(
+            tuple(item for item in model_cases(quick) if item.name in case or not case),
+            length,
+            quick,
+            on_row=lambda row: say(f"{row.model}: {row.seconds:.3g} s"),
+        )
+    finally:
+        torch.set_num_threads(before)
+    if output is not None:
+        replace_file(output, (json_module.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
+        say(f"Benchmark: {output}")
+    if json:
+        print_json(document)
+    else:
+        _print(document)
+
+
+def _print(document: dict[str, Any]) -> None:
+    from statesize.cli.whole_table import print_whole
+
+    rows = document["rows"]
+    threads = "1 thread" if document["threads"] == 1 else f"{document['threads']} threads"
+    absolute = [row["model"] for row in rows if not row["relative_tolerances"]]
+    notes = (
+        f"The definition was timed at {max(row['dense_positions'] for row in rows)} positions of "
+        f"{max(row['dense_units'] for row in rows)} heads or channels and scaled to all; {threads} for both sides, "
+        f"{document['clock']} time; {document['machine']}.",
+        "Counts at one absolute and one relative tolerance"
+        + (f" (absolute only: {', '.join(absolute)})" if absolute else "")
+        + ", and entropy.",
+    )
+    print_whole(_HEADINGS, [_cells(row) for row in rows], left=3, notes=notes)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["model"],
+        row["kind"],
+        row["engine"],
+        f"{row['length']}",
+        f"{row['spectra']:,}",
+        f"{row['seconds']:.1f}",
+        f"{row['capture_seconds']:.1f}",
+        f"{row['operator_seconds']:.1f}",
+        f"{row['measuring_seconds']:.1f}",
+        f"{row['microseconds_per_spectrum']:.2f}",
+        f"{row['ratio']:,.0f}×",
+        f"{row['peak_bytes'] / 2**20:,.0f} MiB",
+        f"{row['layers']} in {row['model_seconds'] / 60:,.1f} min",
+    ]
