@@ -71,6 +71,12 @@ def test_a_wrong_operator_fails_the_capture(monkeypatch):
         next(iterator)
 
 
+def test_what_was_found_is_kept_with_the_operator(monkeypatch):
+    monkeypatch.setattr(faithfulness, "_applied", lambda operator, values: 1.0001 * operator.dense() @ values)
+    (item,) = capture(attention_model("llama"), token_ids(), 0)
+    assert item.faithfulness == pytest.approx(1e-4, rel=0.01)
+
+
 def test_a_mixer_that_changes_from_call_to_call_fails_the_capture():
     class Drifting(nn.Module):
         def __init__(self):

@@ -46,6 +46,18 @@ def test_it_comes_at_once_where_it_is_let_through_and_a_second_one_after_the_end
     assert interrupted(run) == ["put back"]
 
 
+def test_what_an_interrupt_unwinds_is_not_interrupted_again():
+    def run(step):
+        with interrupts_held() as interrupts, interrupts.let_through():
+            try:
+                press()
+            finally:
+                press()
+                step("put back")
+
+    assert interrupted(run) == ["put back"]
+
+
 def test_one_that_nothing_let_through_comes_at_the_end():
     def run(step):
         with interrupts_held():

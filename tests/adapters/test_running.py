@@ -10,12 +10,12 @@ from statesize.adapters.running import running_modules
 class Part(nn.Module):
     def __init__(self, running):
         super().__init__()
-        self.running, self.seen, self.broken = running, [], False
+        self.running, self.seen, self.error = running, [], None
 
     def forward(self, hidden, factor=1):
         self.seen.append([frame.name for frame in self.running().frames])
-        if self.broken:
-            raise ValueError("broken")
+        if self.error is not None:
+            raise self.error
         return hidden * factor
 
 
@@ -27,8 +27,8 @@ class Whole(nn.Module):
     def forward(self, hidden):
         try:
             return self.part(hidden, factor=2)
-        except ValueError:
-            return self.part.running().name
+        except (ValueError, KeyboardInterrupt):
+            return "failed"
 
 
 def test_names_arguments_and_outputs():
@@ -46,11 +46,10 @@ def test_names_arguments_and_outputs():
     assert model.part.seen[2:] == [[]]
 
 
-def test_a_module_that_fails_is_taken_off():
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_module_that_fails_is_taken_off(error):
     model = Whole(lambda: running)
-    model.part.broken = True
+    model.part.error = error("broken")
     with running_modules(model) as running:
-        assert model(torch.tensor(3)) == "Whole"
-        with pytest.raises(ValueError, match="broken"):
-            model.part(torch.tensor(3))
+        assert model(torch.tensor(3)) == "failed"
         assert running.frames == []

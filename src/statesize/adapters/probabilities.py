@@ -43,7 +43,8 @@ def observed_probabilities(
             f"Mixer {name} attends from {length} positions to {keys}: cross-attention or a filled cache. statesize "
             "measures causal language models on the whole text at once."
         )
-    if bool(probabilities.triu(1).any()):
+    # Head by head: a copy of all maps would double what the layer holds.
+    if any(bool(head.triu(1).any()) for head in probabilities.flatten(0, 1)):
         raise ModelError(
             f"Mixer {name} attends to later positions: an encoder or a prefix model. statesize measures causal "
             "language models; load a decoder, such as one of AutoModelForCausalLM."
