@@ -59,11 +59,11 @@ def answers(operator: Operator, engine: Engine, question: Question, memory: int)
         InputError: T itself is not finite.
     """
     shape, total = operator.batch_shape, operator.batch_shape.numel()
-    each = max(1, engine.footprint(operator, question.cut))
+    each, shared = (max(1, part(operator, question.cut)) for part in (engine.footprint, engine.shared))
     with one_torch_thread():
-        threads = min(free_threads(), memory // each, total * each // _WORTH_A_THREAD)
+        threads = min(free_threads(), memory // (each + shared), total * each // _WORTH_A_THREAD)
         threads = max(1, threads if operator.device.type == "cpu" else 1)
-        block = max(1, min(memory // each // threads, -(-total // threads)))
+        block = max(1, min((memory // threads - shared) // each, -(-total // threads)))
         if total <= block:
             return _in_range(operator, engine, question)
         parts = in_parallel(
@@ -102,7 +102,8 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
         place = left.nonzero().unbind(-1) if found is not None and left.ndim else ...
         part = operator if place is ... else operator[place]
         try:
-            again = question.ask(attempt.blocks(part, question.cut))
+            blocks = attempt.blocks(part, question.cut)
+            again = question.ask(blocks)
         except _LinAlgError:
             continue
         except InputError:
@@ -110,7 +111,7 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
             if found is not None:
                 _require_finite(found, question.cut)
             raise
-        used.append(attempt.name)
+        used.append(f"{attempt.name} ({blocks.way})" if blocks.way else attempt.name)
         if found is None:
             found = again
         else:

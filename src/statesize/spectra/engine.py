@@ -7,17 +7,31 @@ from dataclasses import dataclass
 from typing import cast
 
 from statesize.errors import EngineError
-from statesize.operators import Operator, Recurrence
+from statesize.operators import Convolution, Operator, Recurrence
 from statesize.spectra.blocks import HankelBlocks
-from statesize.spectra.chunked import chunk_width, chunked_blocks
+from statesize.spectra.chunked import chunked_blocks
+from statesize.spectra.convolution import convolution_blocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.dense import dense_singular_values
-from statesize.spectra.preference import PASSED_OVER, RELATIVE, largest_state
+from statesize.spectra.distinct_blocks import distinct_blocks
+from statesize.spectra.footprint import (
+    WAY_OUT,
+    chunked_footprint,
+    convolution_footprint,
+    dense_footprint,
+    distinct_blocks_footprint,
+    small_state_footprint,
+    small_state_lanes,
+    square_root_footprint,
+    streaming_footprint,
+    tree_footprint,
+)
+from statesize.spectra.preference import PASSED_OVER, RELATIVE
 from statesize.spectra.relative_bands import tree_blocks
 from statesize.spectra.small_state import LARGEST_STATE, has_small_state, small_state_spectrum
 from statesize.spectra.square_root import square_root_singular_values
-from statesize.spectra.streaming import gives_columns, streaming_blocks
-from statesize.spectra.windowed import stretch_length, windowed_singular_values
+from statesize.spectra.streaming import streaming_blocks
+from statesize.spectra.windowed import windowed_singular_values
 
 OUTPUTS = ("counts", "entropy", "values")
 
@@ -33,6 +47,7 @@ class Engine:
         takes: Which operators it works on, in words and as a test.
         blocks: The algorithm.
         footprint: About how many bytes it holds for one batch entry.
+        shared: About how many bytes it holds besides, however many the entries are.
         cost: Of all positions of one batch entry, in words for a table.
     """
 
@@ -42,6 +57,7 @@ class Engine:
     takes: tuple[str, Callable[[Operator], bool]]
     blocks: Callable[[Operator, Cut], HankelBlocks]
     footprint: Callable[[Operator, Cut], int]
+    shared: Callable[[Operator, Cut], int]
     cost: str
 
     def refusal(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
@@ -68,39 +84,28 @@ def _small_state(operator: Operator, cut: Cut) -> HankelBlocks:
     return small_state_spectrum(cast("Recurrence", operator), cut)
 
 
-def _spectra(operator: Operator, cut: Cut) -> int:
-    return 8 * cut.length * (largest_state(operator) * (largest_state(operator) + 1) // 2 + 8 * largest_state(operator))
-
-
-def _several_matrices(operator: Operator, cut: Cut) -> int:
-    return 8 * 8 * cut.length**2
-
-
-def _factors(operator: Operator, cut: Cut) -> int:
-    if cut.windowed:
-        return 12 * 8 * stretch_length(cut, largest_state(operator)) * largest_state(operator) ** 2
-    return 3 * 8 * max(1, len(cut.positions)) * largest_state(operator) ** 2
-
-
-def _chunk_factors(operator: Operator, cut: Cut) -> int:
-    states, width = largest_state(operator), chunk_width(largest_state(operator))
-    return 12 * 8 * (-(-cut.length // width)) * states * (states + width)
-
-
-def _compressed(operator: Operator, cut: Cut) -> int:
-    width = 256
-    return 8 * cut.length * (6 * width + (0 if gives_columns(operator) else 2 * cut.length))
-
-
 def _any(operator: Operator) -> bool:
     return True
+
+
+def _nothing(operator: Operator, cut: Cut) -> int:
+    return 0
+
+
+def _way_out(operator: Operator, cut: Cut) -> int:
+    return WAY_OUT
 
 
 def _is_recurrence(operator: Operator) -> bool:
     return isinstance(operator, Recurrence)
 
 
+def _is_convolution(operator: Operator) -> bool:
+    return isinstance(operator, Convolution)
+
+
 _ANY = ("every operator", _any)
+_CONVOLUTIONS = ("convolutions", _is_convolution)
 _RECURRENCES = ("recurrences", _is_recurrence)
 _SMALL = (f"real diagonal recurrences of at most {LARGEST_STATE} states", has_small_state)
 _ALL, _NO_VALUES = frozenset(OUTPUTS), frozenset(("counts", "entropy"))
@@ -108,12 +113,50 @@ _ALL, _NO_VALUES = frozenset(OUTPUTS), frozenset(("counts", "entropy"))
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("dense", _ALL, True, _ANY, dense_singular_values, _several_matrices, "O(L⁴)"),
-        Engine("square_root", _ALL, True, _RECURRENCES, _square_root, _factors, "O(L n³)"),
-        Engine("small_state", _ALL, False, _SMALL, _small_state, _spectra, "O(L n³), channels side by side"),
-        Engine("chunked", _NO_VALUES, False, _RECURRENCES, _chunked, _chunk_factors, "O(L n²)"),
-        Engine("streaming", _NO_VALUES, False, _ANY, streaming_blocks, _compressed, "O(L² r) for numerical rank r"),
-        Engine("position_tree", _NO_VALUES, False, _ANY, tree_blocks, _several_matrices, "O(L³)"),
+        Engine("dense", _ALL, True, _ANY, dense_singular_values, dense_footprint, _nothing, "O(L⁴)"),
+        Engine("square_root", _ALL, True, _RECURRENCES, _square_root, square_root_footprint, _nothing, "O(L n³)"),
+        Engine(
+            "small_state",
+            _ALL,
+            False,
+            _SMALL,
+            _small_state,
+            small_state_footprint,
+            small_state_lanes,
+            "O(L n³), channels side by side",
+        ),
+        Engine("chunked", _NO_VALUES, False, _RECURRENCES, _chunked, chunked_footprint, _way_out, "O(L n²)"),
+        Engine(
+            "distinct_blocks",
+            _ALL,
+            True,
+            _CONVOLUTIONS,
+            distinct_blocks,
+            distinct_blocks_footprint,
+            _nothing,
+            "O(L⁴), for K taps O(K⁴)",
+        ),
+        Engine(
+            "convolution",
+            _NO_VALUES,
+            False,
+            _CONVOLUTIONS,
+            convolution_blocks,
+            convolution_footprint,
+            _way_out,
+            "O(L r²) for a realisation of r states, else at most O(L³)",
+        ),
+        Engine(
+            "streaming",
+            _NO_VALUES,
+            False,
+            _ANY,
+            streaming_blocks,
+            streaming_footprint,
+            _way_out,
+            "O(L² r) for numerical rank r",
+        ),
+        Engine("position_tree", _NO_VALUES, False, _ANY, tree_blocks, tree_footprint, _way_out, "O(L³)"),
     )
 }
 

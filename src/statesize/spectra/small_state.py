@@ -23,7 +23,7 @@ from statesize.spectra.square_root import propagation_error, square_root_singula
 
 LARGEST_STATE = 32
 # Recurrences computed side by side; fewer leave the processor's vectors half empty.
-_LANES = 16
+LANES = 16
 # Error of the eigenvalues of MᵀM, in units of ‖M‖_F².
 _SQUARED_ERROR = 4 * float(np.finfo(np.float64).eps)
 # Batch entries whose singular values are computed again at once.
@@ -136,7 +136,7 @@ class SquaredSpectrum(Spectrum):
 @compile_lanes
 def _all_spectra(A: Lanes, B: Lanes, C: Lanes, positions: PositionArray, squares: Lanes, norms: Lanes) -> None:
     entries, length, n = A.shape
-    W = _LANES
+    W = LANES
     S = np.zeros((length + 1, n * (n + 1) // 2, W))
     L = np.zeros((n * (n + 1) // 2, W))
     M, G = np.empty((n, n, W)), np.empty((n, n, W))
