@@ -6,7 +6,7 @@ import math
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -104,7 +104,8 @@ def _table(profiles: Sequence[Profile], console: Console, *, bars: bool) -> Tabl
                 cells.append(Text(f"{row['measured']} of {row['units']}"))
             for name, form in (("average", ".1f"), ("total", ",.0f")):
                 for metric in ("entropy", "relative_tolerance"):
-                    value, error = row[f"{name}_{metric}"], row[f"{name}_{metric}_error"]
+                    figures = cast("dict[str, float]", row)
+                    value, error = figures[f"{name}_{metric}"], figures[f"{name}_{metric}_error"]
                     cells.append(Text(_estimate(value, error, form, sign)))
             cells += [Text(_norm(row["norm"])), Text(_figure(row["utilisation"], ".0%"))]
             if checked:

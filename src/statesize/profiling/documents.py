@@ -95,8 +95,8 @@ def read_dataset(name: str, field: str, split: str, on_bad_line: Note) -> Iterat
     saved = (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
     try:
         data = library.load_from_disk(name) if saved else library.load_dataset(name, split=split, streaming=True)
-        rows = data[split] if isinstance(data, dict) else data
-        columns = rows.column_names
+        rows = cast("Any", data[split] if isinstance(data, dict) else data)
+        columns = cast("list[str] | None", rows.column_names)
     except Exception as error:  # the hub, arrow and the readers of many formats have no error in common
         reason = " ".join(str(error).split())[:200]
         raise FileError(f'There is no data set {name!r} with a part "{split}" that can be read: {reason}') from error

@@ -152,7 +152,7 @@ def _check_causal(name: str, config: Any, library: Any) -> None:
         raise ModelError(f"{name} is an encoder-decoder model; statesize measures causal language models, as GPT-2 is.")
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(f"{name} has quantised weights; give the checkpoint that it was made from.")
-    architectures = [str(architecture) for architecture in getattr(config, "architectures", None) or []]
+    architectures = cast("list[str]", getattr(config, "architectures", None) or [])
     masked = any(architecture.endswith(("ForMaskedLM", "ForPreTraining")) for architecture in architectures)
     known = type(config) in library.AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in (
         getattr(config, "auto_map", None) or {}

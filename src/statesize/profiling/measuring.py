@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,18 +31,18 @@ FEWEST_UNITS = 8
 # Engines take more entries at once differently from few; this many show what they do.
 _SHOWN = 8
 
-_BY_UNIT = {
-    "entropy": "entropy",
-    "entropy_bound": "entropy_bound",
-    "tolerance": "tolerance",
-    "lower": "lower",
-    "upper": "upper",
-    "relative_tolerance": "relative_tolerance",
-    "relative_lower": "relative_lower",
-    "relative_upper": "relative_upper",
-    "norm": "norm",
-    "error_bound": "error_bound",
-}
+_BY_UNIT = (
+    "entropy",
+    "entropy_bound",
+    "tolerance",
+    "lower",
+    "upper",
+    "relative_tolerance",
+    "relative_lower",
+    "relative_upper",
+    "norm",
+    "error_bound",
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Work:
 
     Attributes:
         sample: The heads or channels.
+        dtype: Dtype in which the model made the operator.
         cut: Which H_i, or None where none fits into the sequence.
         engine: The engine that a block is given to.
         block: Units that are measured at once.
@@ -58,6 +60,7 @@ class Work:
     """
 
     sample: Sample
+    dtype: str
     cut: Cut | None
     engine: str
     block: int
@@ -94,9 +97,9 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     else:
         count = item.units if settings.channels == "all" else settings.channels
     sample = draw(item.units, count, settings.seed, item.name)
-    cut = settings.cut(length)
+    cut, dtype = settings.cut(length), str(first.dtype).removeprefix("torch.")
     if cut is None:
-        return Work(sample, None, "none", 1, 0, operations)
+        return Work(sample, dtype, None, "none", 1, 0, operations)
     with _naming(item, sequence):
         exact = first.to(dtype=torch.float64, device="cpu")
     several = exact[:, torch.zeros(min(len(sample.units), _SHOWN), dtype=torch.int64)]
@@ -104,7 +107,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     engine = choose_engine(several, cut, outputs, settings.engine)
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(exact) + engine.footprint(exact, cut)
     block = min(max(1, settings.memory // unit_bytes), len(sample.units))
-    return Work(sample, cut, engine.name, block, unit_bytes, operations)
+    return Work(sample, dtype, cut, engine.name, block, unit_bytes, operations)
 
 
 def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> float:
@@ -142,16 +145,15 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     """
     start = time.perf_counter()
     units = work.sample.units
-    dtype = str(item.units_operator(slice(0, 1)).dtype).removeprefix("torch.")
     blocks = [units[first : first + work.block] for first in range(0, len(units), work.block)]
     measured = [measure_block(item, sequence, block, work, settings) for block in blocks] if work.cut else []
-    arrays = {name: _joined(measured, name, settings, len(units)) for name in _BY_UNIT}
+    arrays: dict[str, Any] = {name: _joined(measured, name, settings, len(units)) for name in _BY_UNIT}
     shared = {name: _shared(measured, name) for name in ("positions", "state_size", "ceiling")}
     return SequenceRecord(
         name=item.name,
         kind=item.kind,
         multiplicity=item.multiplicity,
-        dtype=dtype,
+        dtype=work.dtype,
         engine=", ".join(dict.fromkeys(measurement.engine for measurement in measured)) or "none",
         state_bytes=item.state_bytes,
         faithfulness=math.nan if item.faithfulness is None else item.faithfulness,
@@ -204,7 +206,9 @@ def _naming(item: Captured, sequence: int, entry: str = "(0, head)") -> Generato
 
 
 def _tensor_bytes(operator: Operator) -> int:
-    return sum(value.numel() * value.element_size() for value in vars(operator).values() if isinstance(value, Tensor))
+    held: list[object] = list(vars(operator).values())
+    tensors = sum(value.numel() * value.element_size() for value in held if isinstance(value, Tensor))
+    return tensors + sum(_tensor_bytes(value) for value in held if isinstance(value, Operator))
 
 
 def _joined(measured: Sequence[Measurement], name: str, settings: Settings, units: int) -> NDArray[np.generic]:

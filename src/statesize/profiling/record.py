@@ -86,8 +86,9 @@ class SequenceRecord:
         Returns:
             A line with the SHA-256 of the rest, a line of JSON, and safetensors.
         """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        arrays = {name: np.ascontiguousarray(value) for name, value in values.items() if isinstance(value, np.ndarray)}
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        names = [name for name, value in values.items() if isinstance(value, np.ndarray)]
+        arrays: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(values[name]) for name in names}
         facts = {name: value for name, value in values.items() if name not in arrays}
         return sealed(json.dumps(facts).encode() + b"\n" + safetensors.numpy.save(arrays))
 

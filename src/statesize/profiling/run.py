@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -280,7 +281,7 @@ def _attributes(run: _Run) -> dict[str, Any]:
 def _settings(settings: Settings) -> dict[str, Any]:
     # As JSON has them, so that a profile that was read equals the one that was saved.
     values = asdict(settings) | {"most_operations": MOST_OPERATIONS}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return json.loads(json.dumps(values))
 
 
 def _versions() -> dict[str, str]:

@@ -71,8 +71,8 @@ def write_nodes(path: Path, root: xr.Dataset, nodes: Iterable[tuple[str, Iterabl
         root.to_zarr(place, mode="w", zarr_format=2, consolidated=False)
         for name, parts in nodes:
             for index, part in enumerate(parts):
-                new = {"append_dim": "sequence"} if index else {"mode": "a"}
-                part.to_zarr(place, group=name, zarr_format=2, consolidated=False, **new)  # pyright: ignore[reportArgumentType]
+                new: dict[str, Any] = {"append_dim": "sequence"} if index else {"mode": "a"}
+                part.to_zarr(place, group=name, zarr_format=2, consolidated=False, **new)
         zarr.consolidate_metadata(str(place), zarr_format=2)
         with _opened(place) as tree:
             marker = {"format": FORMAT, "schema": SCHEMA, "sha256": tree_sha256(tree)}
