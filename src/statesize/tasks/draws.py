@@ -1,0 +1,49 @@
+"""Draws without replacement, a row for each sequence of a batch at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def distinct(count: int, draws: int, rows: int, generator: torch.Generator) -> Tensor:
+    """Different numbers in random order, each row drawn for itself.
+
+    Args:
+        count: numbers to draw from, 0 … count − 1.
+        draws: how many, at most `count`.
+        rows: number of rows.
+        generator: where the draws come from.
+
+    Returns:
+        Numbers (rows, draws), int64; every ordered choice is as likely as any other.
+    """
+    if draws * draws > count:
+        return torch.rand(rows, count, generator=generator).topk(draws).indices
+    # Few of many, as keys of a large vocabulary: most rows are without repeats at once, the others are drawn anew.
+    numbers = torch.randint(count, (rows, draws), generator=generator)
+    while True:
+        ordered = numbers.sort().values
+        again = (ordered[:, 1:] == ordered[:, :-1]).any(1).nonzero().squeeze(1)
+        if len(again) == 0:
+            return numbers
+        numbers[again] = torch.randint(count, (len(again), draws), generator=generator)
+
+
+def race(weights: Tensor, draws: int, rows: int, generator: torch.Generator) -> Tensor:
+    """Different numbers in increasing order: drawn one after the other, with probabilities proportional to weights.
+
+    The `draws` first arrivals of independent exponential waiting times with these rates (Efraimidis & Spirakis,
+    "Weighted random sampling with a reservoir", 2006).
+
+    Args:
+        weights: positive (count,).
+        draws: how many, at most `count`.
+        rows: number of rows.
+        generator: where the draws come from.
+
+    Returns:
+        Numbers (rows, draws), int64.
+    """
+    arrivals = torch.empty(rows, len(weights), dtype=torch.float64).exponential_(generator=generator) / weights
+    return arrivals.topk(draws, largest=False).indices.sort().values

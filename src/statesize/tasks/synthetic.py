@@ -1,0 +1,137 @@
+"""What tasks that are generated from a few numbers have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import SupportsIndex, cast, get_type_hints
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticTask(ABC):
+    """A task whose sequences are generated: a frozen dataclass of whole numbers, real numbers and switches only.
+
+    Two tasks are equal, and hash alike, where their numbers are. A task of your own is a frozen dataclass that
+    inherits this one and has `vocabulary_size` and `length` (fields or properties), `items`, `chance` and `sample`;
+    `__post_init__`, where it has one, begins with `super().__post_init__()`.
+
+    Attributes:
+        held_out_sequences: sequences to evaluate on.
+        held_out_seed: which ones; they are drawn apart from what any training seed gives.
+
+    Raises:
+        InputError: a number is of another type than its field, or not finite, or the held-out ones are out of range.
+    """
+
+    held_out_sequences: int = 256
+    held_out_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, kind in number_fields(type(self)).items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
+        self._require_at_least("held_out_sequences", 1)
+        self._require_at_least("held_out_seed", 0)
+
+    @property
+    @abstractmethod
+    def items(self) -> int:
+        """What a sequence asks to keep in memory at once: key-value pairs, or tokens."""
+
+    @property
+    @abstractmethod
+    def chance(self) -> float:
+        """Accuracy of the best guess by one who knows which answers a sequence holds, but not where each belongs."""
+
+    @abstractmethod
+    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random batch.
+
+        Args:
+            batch_size: number of sequences, S.
+            generator: a CPU generator, from which alone the batch is drawn.
+
+        Returns:
+            Inputs and targets, (S, L) int64; targets are `IGNORED` where nothing is asked.
+        """
+
+    def held_out(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The evaluation sequences: the same ones in the same order at every call and for every batch size.
+
+        Args:
+            batch_size: number of sequences in a batch, S; the last batch may have fewer.
+
+        Yields:
+            Inputs and targets, (S, L) int64.
+
+        Raises:
+            InputError: `batch_size` is not positive.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; a positive number was expected")
+        # A hash, so that no seed that somebody trains with gives the sequences that are held out.
+        digest = hashlib.sha256(f"held out {self.held_out_seed}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        inputs, targets = self.sample(self.held_out_sequences, generator)
+        yield from zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
+
+    def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
+        """Figures of an evaluation over the held-out sequences.
+
+        Args:
+            mean_nats: mean over scored targets of −ln p(target).
+            accuracy: share of scored targets that are the most probable token.
+
+        Returns:
+            `loss` (nats per target), `accuracy` and `chance`.
+        """
+        return {"loss": mean_nats, "accuracy": accuracy, "chance": self.chance}
+
+    def _require_at_least(self, name: str, least: int) -> None:
+        if getattr(self, name) < least:
+            raise InputError(f"{name} is {getattr(self, name)}; at least {least} was expected")
+
+
+def number_fields(task: type[SyntheticTask]) -> dict[str, type]:
+    """The numbers that a task is built from.
+
+    Args:
+        task: the class.
+
+    Returns:
+        Name → int, float or bool, in the order of the constructor's arguments.
+
+    Raises:
+        InputError: a field is of another type.
+    """
+    hints = get_type_hints(task)
+    fields = {field.name: cast("type", hints[field.name]) for field in dataclasses.fields(task) if field.init}
+    for name, kind in fields.items():
+        if kind not in (int, float, bool):
+            raise InputError(
+                f"{task.__name__}.{name} is declared {kind}; a task is built from int, float and bool only"
+            )
+    return fields
+
+
+def _checked(name: str, value: object, kind: type) -> bool | int | float:
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is not bool and not isinstance(value, bool):
+        try:
+            # Integers of NumPy are integers too, and whole numbers are real ones.
+            return kind(operator.index(cast("SupportsIndex", value)))
+        except TypeError:
+            if kind is float and isinstance(value, float) and math.isfinite(value):
+                return float(value)
+    expected = {bool: "true or false", int: "a whole number", float: "a finite number"}[kind]
+    raise InputError(f"{name} is {value!r}; {expected} was expected")
