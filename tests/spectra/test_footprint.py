@@ -1,0 +1,103 @@
+"""Engines hold about what they say they hold; measured in processes of their own."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from statesize.benchmarks.cases import attention, delta, full, gated, modal_convolution, selective, smooth_attention
+from statesize.benchmarks.memory import peak_bytes
+from statesize.measurement import measure
+from statesize.operators import Convolution, Recurrence, SoftmaxAttention
+from statesize.spectra.cut import make_cut
+from statesize.spectra.engine import ENGINES
+
+# What libraries and interpreter may take or keep on the side.
+ASIDE = 12 * 2**20
+
+
+def complex_modes(length, states):
+    g = torch.Generator().manual_seed(0)
+    normal = partial(torch.randn, length, states, generator=g, dtype=torch.float64)
+    return Recurrence(torch.polar(normal().sigmoid() ** 0.2, normal()), normal(), normal())
+
+
+def heads(make, length, count):
+    one = make(length)
+    if isinstance(one, Convolution):
+        return Convolution(one.kernel.repeat(count, 1), length)
+    if isinstance(one, SoftmaxAttention):
+        return SoftmaxAttention(one.query.repeat(count, 1, 1), one.key.repeat(count, 1, 1), one.scale)
+    if one.batch_shape:
+        return one
+    return one._mapped(lambda part, tail: part.repeat(count, *(1,) * tail))
+
+
+def nothing(operator):
+    pass
+
+
+def ask(operator, engine, outputs, budget=2**50):
+    import statesize.measurement
+
+    statesize.measurement._MEMORY_BUDGET = budget
+    relative = () if engine == "position_tree" else (1e-2,)
+    return measure(operator, (1e-3,), relative, outputs=outputs, engine=engine)
+
+
+def warm(make, engine, outputs):
+    ask(heads(make, 128, 2), engine, outputs)
+
+
+def peak(make, length, count, engine, outputs=("counts", "entropy"), **options):
+    call = partial(ask, engine=engine, outputs=outputs, **options)
+    built = partial(heads, make, length, count)
+    held, reached = peak_bytes(built, [nothing, call], partial(warm, make, engine, outputs), threads=1)
+    return reached - held
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "make", "length", "count"),
+    [
+        ("dense", partial(attention, width=16), 256, 4),
+        ("square_root", partial(gated, states=16), 2048, 4),
+        ("square_root", partial(gated, states=64), 512, 4),
+        ("square_root", partial(complex_modes, states=16), 512, 4),
+        ("small_state", partial(selective, states=16, channels=128), 2048, 128),
+        ("small_state", partial(selective, states=32, channels=32), 1024, 32),
+        ("chunked", partial(gated, states=16), 4096, 8),
+        ("chunked", partial(gated, states=64), 2048, 8),
+        ("chunked", partial(gated, states=128), 2048, 4),
+        ("chunked", partial(delta, states=64), 2048, 4),
+        ("chunked", partial(full, states=32), 2048, 4),
+        ("chunked", partial(complex_modes, states=16), 2048, 4),
+        ("streaming", partial(smooth_attention, width=64), 2048, 4),
+        ("streaming", partial(modal_convolution, modes=32), 2048, 4),
+        ("position_tree", partial(attention, width=64), 512, 4),
+        ("position_tree", partial(attention, width=64), 1024, 1),
+    ],
+)
+def test_the_estimate_bounds_what_is_held(engine, make, length, count):
+    operator, cut = heads(make, length, count), make_cut(length)
+    estimate = count * ENGINES[engine].footprint(operator, cut)
+    most = 1.5 * estimate + ENGINES[engine].shared(operator, cut) + ASIDE
+    measured = peak(make, length, count, engine)
+    assert measured < most
+    assert measured > estimate / 3 - ASIDE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "make", "length", "count"),
+    [
+        ("chunked", partial(gated, states=64), 1024, 64),
+        ("square_root", partial(gated, states=16), 1024, 64),
+        ("small_state", partial(selective, states=16, channels=512), 1024, 512),
+        ("position_tree", partial(attention, width=64), 256, 64),
+    ],
+)
+def test_many_heads_stay_within_the_budget(engine, make, length, count):
+    budget = 2**27
+    assert count * ENGINES[engine].footprint(heads(make, length, 1), make_cut(length)) > 2 * budget
+    assert peak(make, length, count, engine, ("counts",), budget=budget) < 1.5 * budget + ASIDE
