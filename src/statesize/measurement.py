@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -167,16 +168,18 @@ def measure(
 def count_bands(operator: Operator, measurement: Measurement, shared: bool = False) -> CountBands:
     """Between which numbers the tolerance-ESS lies at the positions that were not measured.
 
-    From one position to the next a block loses a row and gains a column, so its count at an absolute tolerance
-    changes by at most 1 (with a window on the past it may fall by 2, with one on the future rise by 2): from the
-    certified `lower` and `upper` of some positions follow certain bounds at all others. They cost nothing.
+    Let ν be the number of singular values above an absolute tolerance. A matrix without one of its rows or columns has
+    the same ν or 1 less (Horn and Johnson, Topics in Matrix Analysis, corollary 3.1.3). From one position to the next
+    H_i loses a row and gains a column, so |ν_i − ν_j| ≤ |i − j|; under `past` ν may fall by 2 a position, under
+    `future` rise by 2. So the certified `lower` and `upper` of some positions bound all others, at no cost.
 
-    With `shared`, two more blocks between any two neighbours i < k that were measured are decomposed: for i ≤ m ≤ k,
+    With `shared`, two more blocks between any two neighbours i < k that were measured are decomposed. T[k:, :i] is a
+    part of H_m for i ≤ m ≤ k and lacks k − i of its rows and columns, and H_m is a part of T[i:, :k]:
 
-        ν(T[k:, :i]) ≤ ν_m ≤ min(ν(T[k:, :i]) + k − i, ν(T[i:, :k])),
+        ν(T[k:, :i]) ≤ ν_m ≤ min(ν(T[k:, :i]) + k − i, ν(T[i:, :k])).
 
-    which tells much where neighbours share much: where the state is full, or where T changes slowly. Counts at
-    relative tolerances have no such bounds, as σ_1 changes from position to position.
+    That tells much where neighbours share much: where the state is full, or where T changes slowly. Counts at relative
+    tolerances have no such bounds, as σ_1 changes from position to position.
 
     Args:
         operator: What was measured.
@@ -207,7 +210,8 @@ def count_bands(operator: Operator, measurement: Measurement, shared: bool = Fal
         )
     past, future = measurement.past, measurement.future
     every = make_cut(exact.length, None, past, future)
-    some = make_cut(exact.length, sorted(set(measurement.positions.tolist())), past, future)
+    measured = cast("list[int]", measurement.positions.tolist())
+    some = make_cut(exact.length, sorted(set(measured)), past, future)
     at = torch.tensor(every.positions, dtype=torch.int64, device=exact.device)
     limit = ceiling(exact.state_size()[at], at, exact.length, past, future)
     upper = limit[:, None].expand(*exact.batch_shape, len(at), tolerances.numel()).clone()
