@@ -27,6 +27,8 @@ class HankelBlocks(ABC):
     """The blocks H_i of an operator at the P positions of a cut, as an engine holds them."""
 
     error_bound: Tensor
+    way: str = ""
+    """Which way an engine that has several took."""
 
     @abstractmethod
     def norms(self) -> Tensor:

@@ -80,7 +80,7 @@ class CertifiedBlocks(HankelBlocks):
     """The blocks H_i of an operator by shifted eliminations.
 
     Args:
-        eliminations: Groups in the order of the flattened batch, then of the positions.
+        eliminations: Groups in the order of the flattened batch, then of the positions, from 0 on as far as needed.
         batch_shape: Batch shape of the operator.
         cut: Which blocks, not windowed.
         rank: A bound on the rank of every H_i.
@@ -91,11 +91,12 @@ class CertifiedBlocks(HankelBlocks):
         self._eliminations = eliminations
         self._shape = batch_shape
         self._positions = torch.tensor(cut.positions, dtype=torch.int64, device=device)
-        self._padded_length = -(-cut.length // b) * b
+        entries = batch_shape.numel()
+        groups = eliminations.error.shape[0] // entries if entries else -(-cut.length // b)
+        self._padded_length = groups * b
         position = torch.arange(self._padded_length, device=device).reshape(-1, b)
         limit = torch.minimum(position, cut.length - position).clamp(0, rank)
         wanted = torch.isin(position, self._positions)
-        entries = batch_shape.numel()
         self._limit, self._wanted = limit.repeat(entries, 1), wanted.repeat(entries, 1)
         self._squared_norms = eliminations.squared_norms()
         roundoff = 8 * eliminations.order * torch.finfo(torch.float64).eps * self._squared_norms.amax(-1).sqrt()

@@ -70,6 +70,8 @@ def _never(operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None
 PASSED_OVER: dict[str, Callable[[Operator, Cut, tuple[str, ...]], str | None]] = {
     "small_state": _small_state,
     "chunked": _chunked,
+    "convolution": _never,
+    "distinct_blocks": _never,
     "streaming": _streaming,
     "position_tree": _position_tree,
     "square_root": _square_root,

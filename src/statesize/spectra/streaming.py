@@ -37,7 +37,7 @@ def streaming_blocks(operator: Operator, cut: Cut) -> CertifiedBlocks:
     return CertifiedBlocks(compressed_chunks(operator, _WIDTH), operator.batch_shape, cut, cut.length)
 
 
-def compressed_chunks(operator: Operator, width: int) -> BorderedChunks:
+def compressed_chunks(operator: Operator, width: int, positions: int | None = None) -> BorderedChunks:
     """Bordered chunks of T; O(L² (r + b)) for rank r.
 
     W stands for the past of a chunk [i0, i1): its columns have the singular values of T[i0:, :i0]. With
@@ -50,6 +50,7 @@ def compressed_chunks(operator: Operator, width: int) -> BorderedChunks:
     Args:
         operator: Of batch shape (...).
         width: b, positions a chunk.
+        positions: How many are needed, from 0 on, or None for all L.
 
     Returns:
         Chunks in the order of the flattened batch, then of the positions. Positions past L − 1 belong to the padding.
@@ -57,7 +58,7 @@ def compressed_chunks(operator: Operator, width: int) -> BorderedChunks:
     # An operator that cannot give single columns would form all of T for each chunk.
     source = operator if gives_columns(operator) else Dense(_finite(operator.dense()))
     length, entries = operator.length, operator.batch_shape.numel()
-    count = -(-length // width)
+    count = -(-(positions or length) // width)
     past = torch.zeros(entries, length, 0, dtype=operator.dtype, device=operator.device)
     error, summed = past.new_zeros(entries), past.new_zeros(entries)
     top = past.new_zeros(entries)
