@@ -1,17 +1,31 @@
 """Tasks to train and evaluate sequence models on."""
 
+from statesize.tasks.compression import Compression
 from statesize.tasks.corpus import Corpus, python_prose, read_documents, read_text
-from statesize.tasks.task import Task
+from statesize.tasks.mqar import MQAR
+from statesize.tasks.registry import build_task, register_task, task_names, task_settings
+from statesize.tasks.selective_copying import SelectiveCopying
+from statesize.tasks.synthetic import SyntheticTask
+from statesize.tasks.task import IGNORED, Task
 from statesize.tasks.text import TextTask, byte_count, encode, train_tokenizer
 
 __all__ = [
+    "IGNORED",
+    "MQAR",
+    "Compression",
     "Corpus",
+    "SelectiveCopying",
+    "SyntheticTask",
     "Task",
     "TextTask",
+    "build_task",
     "byte_count",
     "encode",
     "python_prose",
     "read_documents",
     "read_text",
+    "register_task",
+    "task_names",
+    "task_settings",
     "train_tokenizer",
 ]

@@ -19,7 +19,7 @@ def distinct(count: int, draws: int, rows: int, generator: torch.Generator) -> T
         Numbers (rows, draws), int64; every ordered choice is as likely as any other.
     """
     if draws * draws > count:
-        return torch.rand(rows, count, generator=generator).topk(draws).indices
+        return torch.rand(rows, count, dtype=torch.float64, generator=generator).topk(draws).indices
     # Few of many, as keys of a large vocabulary: most rows are without repeats at once, the others are drawn anew.
     numbers = torch.randint(count, (rows, draws), generator=generator)
     while True:
@@ -30,14 +30,14 @@ def distinct(count: int, draws: int, rows: int, generator: torch.Generator) -> T
         numbers[again] = torch.randint(count, (len(again), draws), generator=generator)
 
 
-def race(weights: Tensor, draws: int, rows: int, generator: torch.Generator) -> Tensor:
+def race(log_weights: Tensor, draws: int, rows: int, generator: torch.Generator) -> Tensor:
     """Different numbers in increasing order: drawn one after the other, with probabilities proportional to weights.
 
     The `draws` first arrivals of independent exponential waiting times with these rates (Efraimidis & Spirakis,
     "Weighted random sampling with a reservoir", 2006).
 
     Args:
-        weights: positive (count,).
+        log_weights: (count,), float64.
         draws: how many, at most `count`.
         rows: number of rows.
         generator: where the draws come from.
@@ -45,5 +45,5 @@ def race(weights: Tensor, draws: int, rows: int, generator: torch.Generator) -> 
     Returns:
         Numbers (rows, draws), int64.
     """
-    arrivals = torch.empty(rows, len(weights), dtype=torch.float64).exponential_(generator=generator) / weights
-    return arrivals.topk(draws, largest=False).indices.sort().values
+    waits = torch.empty(rows, len(log_weights), dtype=torch.float64).exponential_(generator=generator)
+    return (waits.log() - log_weights).topk(draws, largest=False).indices.sort().values

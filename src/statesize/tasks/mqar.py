@@ -143,6 +143,6 @@ class MQAR(SyntheticTask):
             inputs[:, start:], targets[:, start:] = queries, answers
             return inputs, targets
         inputs[:, start:].random_(self.keys, self.vocabulary_size, generator=generator)
-        weights = torch.arange(1, gaps + 1) ** (self.gap_power - 1)
-        positions = start + race(weights, self.queries, batch_size, generator)
+        log_weights = (self.gap_power - 1) * torch.arange(1, gaps + 1, dtype=torch.float64).log()
+        positions = start + race(log_weights, self.queries, batch_size, generator)
         return inputs.scatter_(1, positions, queries), targets.scatter_(1, positions, answers)

@@ -82,7 +82,8 @@ class SyntheticTask(ABC):
         digest = hashlib.sha256(f"held out {self.held_out_seed}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         inputs, targets = self.sample(self.held_out_sequences, generator)
-        yield from zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
+        for start in range(0, self.held_out_sequences, batch_size):
+            yield inputs[start : start + batch_size], targets[start : start + batch_size]
 
     def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
         """Figures of an evaluation over the held-out sequences.

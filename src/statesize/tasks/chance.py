@@ -1,0 +1,49 @@
+"""How often the most frequent symbol occurs: what can be guessed from a sequence without knowing its order."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+
+
+@functools.cache
+def most_frequent_share(draws: int, symbols: int) -> float:
+    """Expected share of the most frequent symbol among independent, uniform draws.
+
+    One who knows how often each symbol occurs in a sequence, but not where, does best to answer every position with
+    the most frequent one, and is right at this share of them. The counts of the symbols are independent Poisson
+    variables of mean `draws / symbols`, given that they add up to `draws`; the chance that none is above m is then a
+    coefficient of a power of the truncated generating function, which a Fourier transform gives.
+
+    Args:
+        draws: number of draws, at least 1.
+        symbols: number of symbols, at least 1.
+
+    Returns:
+        E[largest count] / draws, from 1 / symbols (exclusive, but for one symbol) to 1.
+
+    Examples:
+        >>> round(most_frequent_share(2, 4), 12)  # both draws are equal once in four times
+        0.625
+    """
+    mean = draws / symbols
+    total = _poisson(draws, float(draws))
+    expected = 0.0
+    for most in range(draws):
+        if most * symbols < draws:
+            expected += 1.0
+            continue
+        truncated = np.array([_poisson(count, mean) for count in range(most + 1)])
+        degrees = most * symbols + 1
+        power = np.fft.irfft(np.fft.rfft(truncated, degrees) ** symbols, degrees)
+        above = 1 - power[draws] / total
+        if above < 1e-15:
+            break
+        expected += above
+    return float(expected / draws)
+
+
+def _poisson(count: int, mean: float) -> float:
+    return math.exp(count * math.log(mean) - mean - math.lgamma(count + 1))
