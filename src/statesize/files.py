@@ -60,16 +60,17 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         ) from error
 
 
-def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Writes a folder under a temporary name beside its place, then moves it there; what was there is replaced.
+def replace_folder(folder: Path, write: Callable[[Path], object], scratch: Path | None = None) -> None:
+    """Writes a folder under a temporary name, then moves it to its place; what was there is replaced.
 
     An interruption or an error leaves the old folder as it was; errors of the operating system are passed on.
 
     Args:
         folder: Its parent exists.
         write: Makes the folder at the path it is given.
+        scratch: A folder of the same file system for the temporary one; None takes the parent.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=folder.absolute().parent))
+    temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=scratch or folder.absolute().parent))
     new, old = temporary / "new", temporary / "old"
     try:
         write(new)

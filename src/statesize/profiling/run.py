@@ -259,7 +259,8 @@ def _gathered(run: _Run, root: xr.Dataset, output: Path | None) -> Profile:
     if output is None or run.units is None:
         parts = {f"/{mixer}": next(iter(datasets)) for mixer, datasets in nodes}
         return Profile(xr.DataTree.from_dict({"/": root} | parts))
-    write_nodes(output, root, nodes)
+    # What a kill leaves half-written goes with the units, once the same command has finished.
+    write_nodes(output, root, nodes, scratch=run.units.folder)
     run.units.remove()
     return Profile(open_tree(output))
 

@@ -53,13 +53,19 @@ def save_tree(tree: xr.DataTree, path: Path) -> None:
     write_nodes(path, root, ((name, [node.to_dataset(inherit=False)]) for name, node in tree.children.items()))
 
 
-def write_nodes(path: Path, root: xr.Dataset, nodes: Iterable[tuple[str, Iterable[xr.Dataset]]]) -> None:
-    """Write a profile into a temporary folder beside `path`, one part at a time, then move it there.
+def write_nodes(
+    path: Path,
+    root: xr.Dataset,
+    nodes: Iterable[tuple[str, Iterable[xr.Dataset]]],
+    scratch: Path | None = None,
+) -> None:
+    """Write a profile into a temporary folder, one part at a time, then move it to its place.
 
     Args:
         path: The folder; an older profile there is replaced.
         root: Tokens and attributes.
         nodes: Each mixer's name and its dataset, in parts along the dimension sequence.
+        scratch: A folder of the same file system for the temporary one; None takes the parent.
 
     Raises:
         FileError: If the folder must not or cannot be written.
@@ -79,7 +85,7 @@ def write_nodes(path: Path, root: xr.Dataset, nodes: Iterable[tuple[str, Iterabl
         (place / MARKER).write_text(json.dumps(marker), encoding="utf-8")
 
     try:
-        replace_folder(path, write)
+        replace_folder(path, write, scratch)
     except OSError as error:
         raise FileError(f"{path} cannot be written: {error}.") from error
 
