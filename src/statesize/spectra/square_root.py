@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Recurrence
+from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.bounds import carried_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import frobenius_norm, singular_values, triangular_factor
 from statesize.spectra.spectrum import Spectrum
+from statesize.spectra.triangular_update import carried_factors
 
 
 def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
@@ -18,7 +20,9 @@ def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
     H_i = O_i R_i with R_i = [A_{i−1}…A_1 B_0, …, B_{i−1}] and O_i the rows C_r A_r … A_i, r ≥ i. With R_i R_iᵀ =
     L_i L_iᵀ and O_iᵀ O_i = S_iᵀ S_i,
 
-        L_{i+1}ᵀ = R of qr([(A_i L_i)ᵀ; B_iᵀ]),    S_i = R of qr([S_{i+1}; C_i] A_i).
+        L_{i+1}ᵀ = R of qr([(A_i L_i)ᵀ; B_iᵀ]),    S_i = R of qr([S_{i+1}; C_i] A_i),
+
+    by plane rotations in O(L n²) where A is real and diagonal.
 
     The Gramians themselves are never formed, so small singular values keep their accuracy relative to σ_1
     (square-root balancing: Tombs and Postlethwaite, 1987; time-varying: van der Veen and Dewilde).
@@ -31,6 +35,23 @@ def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
         The spectrum, r = min(n, the largest min(rows, columns)).
     """
     real = recurrence.with_real_output()
+    states = real.B.shape[-1]
+    by_rotations = isinstance(real.transition, DiagonalTransition) and not real.B.is_complex()
+    products, reach, observe = (_rotated_factors if by_rotations else _factors)(real, cut)
+    r = min(states, cut.largest_rank())
+    bound = propagation_error(real, reach, observe)
+    limit = cut.limits(bound.device)
+    if not cut.positions:
+        return Spectrum(bound.new_zeros((*real.batch_shape, 0, r)), bound[..., :0], limit)
+    values = singular_values(products)[..., :r]
+    # A block of fewer rows or columns than states has no further singular values; what is left there is round-off.
+    values = values.masked_fill(torch.arange(r, device=values.device) >= limit[:, None], 0)
+    positions = torch.tensor(cut.positions, device=values.device)
+    return Spectrum(values, bound[..., positions - 1], limit)
+
+
+def _factors(real: Recurrence, cut: Cut) -> tuple[Tensor, Tensor, Tensor]:
+    """S_i L_i at the positions of a cut, (..., P, n, n), and ‖L_t‖_F, t = 0 … L − 1, and ‖S_t‖_F, t = 1 … L."""
     A, B, C = real.transition, real.B, real.C
     length, states = B.shape[-2:]
     wanted = set(cut.positions)
@@ -51,17 +72,29 @@ def square_root_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
         observe_norms.append(rows)
         if t in wanted:
             products[t] = rows @ reach.pop(t)
+    found = [products[i] for i in cut.positions] or [zero]
+    return torch.stack(found, -3), reach_norms.joined(), observe_norms.joined().flip(-1)
 
-    r = min(states, cut.largest_rank())
-    bound = propagation_error(real, reach_norms.joined(), observe_norms.joined().flip(-1))
-    limit = cut.limits(bound.device)
-    if not wanted:
-        return Spectrum(bound.new_zeros((*real.batch_shape, 0, r)), bound[..., :0], limit)
-    values = singular_values(torch.stack([products[i] for i in cut.positions], -3))[..., :r]
-    # A block of fewer rows or columns than states has no further singular values; what is left there is round-off.
-    values = values.masked_fill(torch.arange(r, device=values.device) >= limit[:, None], 0)
-    positions = torch.tensor(cut.positions, device=values.device)
-    return Spectrum(values, bound[..., positions - 1], limit)
+
+def _rotated_factors(real: Recurrence, cut: Cut) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for a real diagonal transition."""
+    shape = (*real.batch_shape, real.length)
+    decay, B, C = (
+        part.expand(*shape, part.shape[-1]).flatten(0, -3) if len(shape) > 1 else part[None]
+        for part in (real.transition.matrix(), real.B, real.C)
+    )
+    wanted = torch.zeros(real.length, dtype=torch.bool, device=B.device)
+    positions = torch.tensor(cut.positions, dtype=torch.int64, device=B.device)
+    wanted[positions] = True
+    L, reach = carried_factors(decay[:, :-1], B[:, :-1], wanted[1:])
+    backward = decay[:, 1:].flip(1)
+    S, observe = carried_factors(backward, C[:, 1:].flip(1) * backward, wanted[1:].flip(0))
+    place = (wanted.cumsum(0) - 1)[positions]
+    products = S.flip(1)[:, place] @ L[:, place].mT
+    pad = torch.nn.functional.pad
+    found = (products, pad(reach, (1, 0)), pad(observe.flip(1), (0, 1)))
+    products, reach, observe = (part.reshape(*shape[:-1], *part.shape[1:]) for part in found)
+    return products, reach, observe
 
 
 class _Norms:
