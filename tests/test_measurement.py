@@ -8,6 +8,7 @@ from statesize import measurement
 from statesize.errors import EngineError, InputError
 from statesize.measurement import count_bands, hankel_singular_values, measure
 from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
+from statesize.spectra import answers
 from statesize.spectra.cut import make_cut
 from statesize.spectra.engine import ENGINES
 
@@ -118,6 +119,20 @@ def test_entries_in_turn_give_the_same(engine: str, monkeypatch: pytest.MonkeyPa
     for name in ("tolerance", "lower", "upper", "relative_tolerance"):
         assert torch.equal(getattr(split, name), getattr(whole, name))
     for name in ("entropy", "entropy_bound", "norm", "error_bound"):
+        torch.testing.assert_close(getattr(split, name), getattr(whole, name), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("engine", ["square_root", "dense"])
+def test_positions_in_turn_give_the_same(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recurrence = random_recurrence("diagonal", 3, 120, 3, batch=(2,))
+    asked = ("counts", "entropy", "values")
+    whole = measure(recurrence, engine=engine, outputs=asked)
+    monkeypatch.setattr(measurement, "_MEMORY_BUDGET", ENGINES[engine].footprint(recurrence, make_cut(120)) // 2)
+    blocks = answers._position_blocks(recurrence, ENGINES[engine], make_cut(120), measurement._MEMORY_BUDGET)
+    assert len(blocks) > 1
+    split = measure(recurrence, engine=engine, outputs=asked)
+    assert torch.equal(split.tolerance, whole.tolerance)
+    for name in ("values", "entropy", "norm", "error_bound"):
         torch.testing.assert_close(getattr(split, name), getattr(whole, name), rtol=1e-12, atol=1e-14)
 
 

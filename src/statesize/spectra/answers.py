@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -41,7 +41,7 @@ class Question:
 
 
 def answers(operator: Operator, engine: Engine, question: Question, memory: int) -> tuple[Answers, str]:
-    """What an engine answers for all batch entries, as many at once as the memory allows.
+    """What an engine answers for all batch entries, as many of them and of their positions at once as memory allows.
 
     Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are asked of
     `square_root` or `dense` instead.
@@ -58,6 +58,9 @@ def answers(operator: Operator, engine: Engine, question: Question, memory: int)
     Raises:
         InputError: T itself is not finite.
     """
+    cuts = _position_blocks(operator, engine, question.cut, memory)
+    if len(cuts) > 1:
+        return _joined([answers(operator, engine, replace(question, cut=cut), memory) for cut in cuts], operator)
     shape, total = operator.batch_shape, operator.batch_shape.numel()
     each, shared = (max(1, part(operator, question.cut)) for part in (engine.footprint, engine.shared))
     with one_torch_thread():
@@ -72,6 +75,27 @@ def answers(operator: Operator, engine: Engine, question: Question, memory: int)
     names = dict.fromkeys(name for _, used in parts for name in used.split(", "))
     joined = {name: torch.cat([found[name] for found, _ in parts]) for name in parts[0][0]}
     return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, ", ".join(names)
+
+
+def _position_blocks(operator: Operator, engine: Engine, cut: Cut, memory: int) -> list[Cut]:
+    """The cut, or parts of it where one entry would not fit and an engine holds less for fewer positions."""
+    held, half = engine.footprint(operator, cut), replace(cut, positions=cut.positions[::2])
+    if held <= memory or len(cut.positions) < 2 or engine.footprint(operator, half) > 0.75 * held:
+        return [cut]
+    middle = len(cut.positions) // 2
+    halves = (replace(cut, positions=part) for part in (cut.positions[:middle], cut.positions[middle:]))
+    return [part for half in halves for part in _position_blocks(operator, engine, half, memory)]
+
+
+def _joined(parts: list[tuple[Answers, str]], operator: Operator) -> tuple[Answers, str]:
+    """Answers for parts of the positions as one; shorter spectra are padded with zeros."""
+    names = dict.fromkeys(name for _, used in parts for name in used.split(", "))
+    r = max(found["values"].shape[-1] if "values" in found else 0 for found, _ in parts)
+    for found, _ in parts:
+        if "values" in found:
+            found["values"] = torch.nn.functional.pad(found["values"], (0, r - found["values"].shape[-1]))
+    dim = len(operator.batch_shape)
+    return {name: torch.cat([found[name] for found, _ in parts], dim) for name in parts[0][0]}, ", ".join(names)
 
 
 def _split(total: int, block: int) -> list[Tensor]:
