@@ -24,7 +24,7 @@ def task_names() -> tuple[str, ...]:
     return tuple(_TASKS)
 
 
-def register_task(name: str, task: type[SyntheticTask]) -> None:
+def register_task(name: str, task: type) -> None:
     """Makes a task of your own known by a name, wherever a task is named: `build_task`, grids and their files.
 
     Args:

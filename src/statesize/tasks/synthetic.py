@@ -115,7 +115,8 @@ def number_fields(task: type[SyntheticTask]) -> dict[str, type]:
         InputError: a field is of another type.
     """
     hints = get_type_hints(task)
-    fields = {field.name: cast("type", hints[field.name]) for field in dataclasses.fields(task) if field.init}
+    own_first = sorted((field for field in dataclasses.fields(task) if field.init), key=lambda field: field.kw_only)
+    fields = {field.name: cast("type", hints[field.name]) for field in own_first}
     for name, kind in fields.items():
         if kind not in (int, float, bool):
             raise InputError(
