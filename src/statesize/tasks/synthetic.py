@@ -115,8 +115,12 @@ def number_fields(task: type[SyntheticTask]) -> dict[str, type]:
         InputError: a field is of another type.
     """
     hints = get_type_hints(task)
-    own_first = sorted((field for field in dataclasses.fields(task) if field.init), key=lambda field: field.kw_only)
-    fields = {field.name: cast("type", hints[field.name]) for field in own_first}
+    fields = {
+        field.name: cast("type", hints[field.name])
+        for keyword in (False, True)
+        for field in dataclasses.fields(task)
+        if field.init and field.kw_only is keyword
+    }
     for name, kind in fields.items():
         if kind not in (int, float, bool):
             raise InputError(
