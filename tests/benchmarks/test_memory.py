@@ -31,12 +31,13 @@ def fail(operator: Operator) -> None:
 
 
 def test_the_peak_of_each_call_with_the_operator():
-    held = 8 * 1024**2
+    # The kernel counts resident pages in portions.
+    held = 8 * 1024**2 - MEBIBYTE
     small, large, again = peak_bytes(
         partial(make, 1024), [nothing, partial(hold, mebibytes=40), nothing], warm, threads=1
     )
     # The 120 MiB are gone before the 40 are taken.
-    assert held <= small < held + 4 * MEBIBYTE
+    assert held <= small < held + 5 * MEBIBYTE
     assert held + 120 * MEBIBYTE <= large < held + 130 * MEBIBYTE
     assert again < held + 8 * MEBIBYTE
 

@@ -26,7 +26,7 @@ def test_the_list(capsys):
         (["--operator", "delta", "--states", "32", "--length", "512", "--units", "3"], "chunked"),
         (["--operator", "attention", "--length", "256", "--no-relative"], "position_tree"),
         (["--operator", "attention", "--length", "40", "--past", "8", "--future", "8"], "dense"),
-        (["--operator", "convolution", "--length", "40", "--outputs", "values"], "dense"),
+        (["--operator", "convolution", "--length", "40", "--outputs", "values"], "distinct_blocks"),
     ],
 )
 def test_explain(arguments, taken, capsys):

@@ -18,9 +18,11 @@ def test_nothing_is_cut(columns, monkeypatch):
         monkeypatch.setattr("sys.stdout", terminal)
         print_whole(["case", "ratio"], ROWS, left=1, notes=["a note"])
         terminal.flush()
-        out = os.read(leader, 1 << 16).decode()
+        out = b""
+        while b"a note" not in out:
+            out += os.read(leader, 1 << 16)
     os.close(leader)
-    lines = [line.rstrip() for line in out.splitlines()]
+    lines = [line.rstrip() for line in out.decode().splitlines()]
     assert lines[0].split() == ["case", "ratio"]
     assert [line.split("  ")[0] for line in lines[1:3]] == [row[0] for row in ROWS]
     assert lines[3:] == ["", "a note"]

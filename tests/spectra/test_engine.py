@@ -48,7 +48,7 @@ def test_auto_takes_an_elimination_where_it_is_faster() -> None:
         (random_recurrence("diagonal", 0, 64, 24), make_cut(64), ("counts",), "square_root"),
         (random_recurrence("diagonal", 0, 64, 24, (8,)), make_cut(64), ("counts",), "small_state"),
         (random_recurrence("full", 0, 64, 4), make_cut(64, past=20, future=20), ("entropy",), "square_root"),
-        (Convolution(torch.ones(3), 64), make_cut(64), ("values",), "dense"),
+        (Convolution(torch.ones(3), 64), make_cut(64), ("values",), "distinct_blocks"),
         (Dense(torch.eye(200)), make_cut(200), ("counts", "relative"), "dense"),
     ],
 )

@@ -7,7 +7,14 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 
-from statesize.benchmarks.cases import attention, gated, selective, smooth_attention
+from statesize.benchmarks.cases import (
+    attention,
+    gated,
+    modal_convolution,
+    selective,
+    short_convolution,
+    smooth_attention,
+)
 from statesize.benchmarks.timing import dense_seconds, midpoints, seconds
 from statesize.measurement import measure
 from statesize.operators import Operator
@@ -23,6 +30,8 @@ _OPERATORS: dict[str, Callable[[int], Operator]] = {
     "chunked": partial(gated, states=64),
     "streaming": partial(smooth_attention, width=64),
     "position_tree": partial(attention, width=64),
+    "convolution": partial(modal_convolution, modes=32),
+    "distinct_blocks": partial(short_convolution, taps=64),
 }
 _ROUNDS = 3
 _LONG = 2.0  # seconds from which a call is not repeated
