@@ -19,12 +19,12 @@ from statesize.spectra.realisation import realise
 from statesize.spectra.relative_bands import tree_blocks
 from statesize.spectra.streaming import compressed_chunks, is_compressible
 
-# Below this length, or for so few positions, one decomposition each costs less than anything else.
-_SHORT, _FEW = 96, 4
+# Work of decompositions (rows · columns²) that costs less than anything else.
+_QUICK = 2e8
 # Positions a chunk.
 _WIDTH = 32
-# A realisation must be within this of σ_1 / L: sums over all singular values are then known to about as much.
-_MISFIT = 2e-6
+# A realisation must be within this of σ_1; it is usually much closer.
+_MISFIT = 2e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +82,7 @@ class ConvolutionBlocks(HankelBlocks):
         Raises:
             EngineError: Always.
         """
-        raise EngineError(
-            "the ways of `convolution` give counts and entropies; for all singular values use distinct_blocks"
-        )
+        raise EngineError("convolution gives counts and entropies; for all singular values use distinct_blocks")
 
     def _joined(self, ask: Callable[[HankelBlocks], tuple[Tensor, ...]]) -> list[Tensor]:
         """Answers (m, distinct positions, ...) of all parts as tensors (..., P, ...)."""
@@ -105,10 +103,10 @@ def convolution_blocks(operator: Operator, cut: Cut) -> ConvolutionBlocks:
     k_m is the last tap that is not 0, at most the first m rows and columns are not 0. So the positions up to L' / 2 of
     a sequence of L' = min(L, 2 m) tell all, and a short kernel costs the same at any length. These are found
 
-    - for short L' or few positions, by a decomposition each;
-    - for kernels that a few states make, from a realisation, if what it misses is negligible;
-    - for other kernels of low numerical rank, by compressing the past;
-    - otherwise by the position tree.
+    - for short L' or few positions by a decomposition each;
+    - for kernels that a few states make from a realisation, if what it misses is negligible;
+    - for other kernels of low numerical rank by compressing the past;
+    - else by the position tree, or again by decompositions where positions are few.
 
     Args:
         operator: A convolution.
@@ -119,34 +117,36 @@ def convolution_blocks(operator: Operator, cut: Cut) -> ConvolutionBlocks:
     """
     convolution = cast("Convolution", operator)
     shape = convolution.batch_shape
-    kernel = convolution.kernel.reshape(shape.numel(), -1)[:, : cut.length]
+    kernel = convolution.kernel.reshape(shape.numel(), convolution.kernel.shape[-1])[:, : cut.length]
     taps = (kernel != 0).any(0).nonzero()
     last = max(1, int(taps.max())) if taps.numel() else 1
     length = min(cut.length, 2 * last)
-    nearest = torch.tensor([min(i, cut.length - i, length // 2) for i in cut.positions], dtype=torch.int64)
-    different, place = nearest.unique(return_inverse=True)
-    positions = tuple(int(i) for i in different)
+    nearest = [min(i, cut.length - i, length // 2) for i in cut.positions]
+    different = {position: place for place, position in enumerate(sorted(set(nearest)))}
     kernel = torch.nn.functional.pad(kernel, (0, max(0, length - kernel.shape[-1])))[:, :length]
-    parts = _parts(kernel, Cut(length, positions))
-    return ConvolutionBlocks(parts, shape, place.to(kernel.device))
+    place = torch.tensor([different[i] for i in nearest], dtype=torch.int64, device=kernel.device)
+    return ConvolutionBlocks(_parts(kernel, Cut(length, tuple(different))), shape, place)
 
 
 def _parts(kernel: Tensor, cut: Cut) -> list[Part]:
     left = torch.arange(kernel.shape[0], device=kernel.device)
-    if cut.length < _SHORT or len(cut.positions) <= _FEW or not left.numel():
+    work = sum((cut.length - i) * i**2 for i in cut.positions)
+    if work <= _QUICK or not left.numel():
         return [Part("distinct_blocks", left, distinct_blocks(Convolution(kernel, cut.length), cut))]
     parts: list[Part] = []
     fitted = _realised(kernel, cut)
     if fitted is not None:
         parts.append(fitted)
         left = left[~torch.isin(left, fitted.entries)]
-    smooth = [entry for entry in left.tolist() if is_compressible(Convolution(kernel[entry], cut.length))]
-    if smooth:
-        entries = torch.tensor(smooth, device=kernel.device)
+    smooth = [is_compressible(Convolution(kernel[entry], cut.length)) for entry in left]
+    entries = left[torch.tensor(smooth, dtype=torch.bool, device=kernel.device)]
+    if entries.numel():
         chunks = compressed_chunks(Convolution(kernel[entries], cut.length), _WIDTH, cut.length // 2 + 1)
         parts.append(Part("streaming", entries, CertifiedBlocks(chunks, entries.shape, cut, cut.length)))
         left = left[~torch.isin(left, entries)]
-    if left.numel():
+    if left.numel() and work <= cut.length**3:
+        parts.append(Part("distinct_blocks", left, distinct_blocks(Convolution(kernel[left], cut.length), cut)))
+    elif left.numel():
         later = Cut(cut.length, tuple(cut.length - i for i in cut.positions))
         parts.append(Part("position_tree", left, tree_blocks(Convolution(kernel[left], cut.length), later)))
     return parts
@@ -158,10 +158,9 @@ def _realised(kernel: Tensor, cut: Cut) -> Part | None:
         return None
     realisation, entries = found
     chunks = realisation.chunks(_WIDTH)
-    error = chunks.error.unflatten(0, (entries.shape[0], -1))
-    good = error.amax(-1) <= _MISFIT / cut.length * realisation.largest
-    entries = entries[good]
+    number = torch.arange(chunks.error.shape[0], device=kernel.device).view(entries.shape[0], -1)
+    good = chunks.error[number].amax(-1) <= _MISFIT * realisation.largest
+    entries, index = entries[good], number[good].flatten()
     if not entries.numel():
         return None
-    index = torch.arange(chunks.error.shape[0], device=kernel.device).view_as(error)[good].flatten()
     return Part("realisation", entries, CertifiedBlocks(chunks.at(index), entries.shape, cut, cut.length))

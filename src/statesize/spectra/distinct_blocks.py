@@ -9,7 +9,7 @@ from torch import Tensor
 
 from statesize.operators import Convolution, Operator
 from statesize.spectra.cut import Cut
-from statesize.spectra.factorisation import singular_values
+from statesize.spectra.dense import block_spectrum
 from statesize.spectra.spectrum import Spectrum
 
 
@@ -38,16 +38,15 @@ def distinct_blocks(operator: Operator, cut: Cut) -> Spectrum:
     values: list[Tensor] = []
     bounds: list[Tensor] = []
     for rows, columns in shapes:
-        sigma = singular_values(hankel_matrix(kernel, rows, columns))
-        values.append(torch.nn.functional.pad(sigma, (0, r - columns)))
-        # As in dense.py.
-        bounds.append(8 * rows**0.5 * torch.finfo(kernel.dtype).eps * sigma[..., 0].detach())
+        block = block_spectrum(hankel_matrix(kernel, rows, columns)[..., None, :, :])
+        values.append(torch.nn.functional.pad(block.values, (0, r - columns)))
+        bounds.append(block.error_bound)
     limit = cut.limits(kernel.device)
     if not values:
         empty = kernel.new_zeros((*kernel.shape[:-1], 0))
         return Spectrum(empty[..., None], empty, limit)
     at = torch.tensor(place, dtype=torch.int64, device=kernel.device)
-    return Spectrum(torch.stack(values, -2)[..., at, :], torch.stack(bounds, -1)[..., at], limit)
+    return Spectrum(torch.cat(values, -2)[..., at, :], torch.cat(bounds, -1)[..., at], limit)
 
 
 def hankel_matrix(kernel: Tensor, rows: int, columns: int) -> Tensor:

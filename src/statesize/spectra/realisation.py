@@ -12,7 +12,7 @@ from statesize.spectra.bordered import BorderedChunks
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 from statesize.spectra.symmetric_elimination import ROUND_OFF
 
-_linalg = cast("Any", torch.linalg)
+_linalg, _fft = cast("Any", torch.linalg), cast("Any", torch.fft)
 # Singular values of the Hankel matrix that a realisation leaves out, relative to the largest.
 _DROPPED = 1e-11
 # Random vectors for the range of the Hankel matrix, and how many of them must turn out to be more than enough.
@@ -73,23 +73,29 @@ class Realisation:
         lag = torch.arange(width, device=C.device)
         lag = lag[:, None] - lag - 1
         inside = torch.where(lag >= 0, self.kernel[:, lag.clamp(min=0)], 0)[:, None].expand(-1, count, -1, -1)
-        error = self._distance(width, count) + self._round_off(S, L, shown, arriving)
-        parts = shown @ L.mT @ Vh.mT, inside, sigma, U.mT @ S @ arriving, torch.nan_to_num(error, nan=torch.inf)
+        error, summed = self._distance(width, self._round_off(S, L, shown, arriving))
+        parts = shown @ L.mT @ Vh.mT, inside, sigma, U.mT @ S @ arriving, error, summed
         return BorderedChunks(*(part.flatten(0, 1) for part in parts))
 
-    def _distance(self, width: int, count: int) -> Tensor:
+    def _distance(self, width: int, round_off: Tensor) -> tuple[Tensor, Tensor]:
+        # Bounds on the norm and on the sum of the singular values of what is not realised (Mirsky), for each chunk.
         # T without its diagonal, of a kernel e_1 … e_{L−1}, is part of a circulant matrix of any order N ≥ L, whose
-        # norm is max |DFT_N(e)|; and a block of i columns has no Frobenius norm beyond √i ‖e‖₂.
-        whole = torch.fft.rfft(self.misfit, _power_of_two(self.misfit.shape[-1] + 1)).abs().amax(-1, keepdim=True)
-        columns = width * torch.arange(1, count + 1, dtype=whole.dtype, device=whole.device)
-        part = columns.sqrt() * self.misfit.square().sum(-1, keepdim=True).sqrt()
+        # norm is max |DFT_N(e)|; a block of i columns has no Frobenius norm beyond √i ‖e‖₂, and a sum beyond √i times
+        # that.
+        spectrum: Tensor = _fft.rfft(self.misfit, _power_of_two(self.misfit.shape[-1] + 1))
+        whole = spectrum.abs().amax(-1, keepdim=True)
+        count = round_off.shape[1]
+        root = (width * torch.arange(1, count + 1, dtype=whole.dtype, device=whole.device)).sqrt()
+        part = root * self.misfit.square().sum(-1, keepdim=True).sqrt()
         # (C Aᵗ)(Aˢ B) for s < b, as computed, against C Aᵗ⁺ˢ B; each s comes again in every chunk.
         lag = torch.arange(self.kernel.shape[-1], device=whole.device)
         lag = lag[:width, None] + lag
         known = lag < self.kernel.shape[-1]
         fitted = self.kernel[:, torch.where(known, lag, 0)]
         uneven = torch.where(known, self.reached[:, :width] @ self.observed.mT - fitted, 0)
-        return torch.minimum(whole, part) + count**0.5 * frobenius_norm(uneven)[:, None]
+        rounded = count**0.5 * frobenius_norm(uneven)[:, None] + round_off
+        error, summed = torch.minimum(whole, part) + rounded, root * (part + rounded)
+        return torch.nan_to_num(error, nan=torch.inf), torch.nan_to_num(summed, nan=torch.inf)
 
     def _round_off(self, S: Tensor, L: Tensor, shown: Tensor, arriving: Tensor) -> Tensor:
         # From one chunk to the next Aᵇ moves from one factor of (C Aᵗ)(Aˢ B) to the other, at most once for each
@@ -145,11 +151,11 @@ def _range(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     lags = kernel.shape[-1]
     columns = (lags + 1) // 2
     rows, size = lags + 1 - columns, _power_of_two(lags)
-    frequencies = torch.fft.rfft(kernel, size)[..., None]
+    spectrum: Tensor = _fft.rfft(kernel, size)[..., None]
 
     def product(vectors: Tensor, kept: int) -> Tensor:
         # Σ_c k_{1+r+c} x_c is a correlation.
-        return torch.fft.irfft(frequencies * torch.fft.rfft(vectors, size, dim=-2).conj(), size, dim=-2)[:, :kept]
+        return _fft.irfft(spectrum * _fft.rfft(vectors, size, dim=-2).conj(), size, dim=-2)[:, :kept]
 
     most, tried = lags // _POSITIONS_A_VECTOR, min(_VECTORS, columns)
     while True:
@@ -175,7 +181,7 @@ def _observed(basis: Tensor, count: int, width: int) -> tuple[Tensor, Tensor, Te
 
 
 def _powers(row: Tensor, A: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]:
-    """x Aᵗ for t < count, (E, count, r), from x (E, 1, r), and Aᵇ."""
+    """Rows x Aᵗ for t < count, (E, count, r), from x (E, 1, r), and Aᵇ."""
     block, power = row, A
     while block.shape[1] < width:
         block, power = torch.cat([block, block @ power], 1), power @ power
