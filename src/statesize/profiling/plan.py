@@ -168,7 +168,6 @@ class _Trial:
     length: int = 0
     mixers: list[_Mixer] = field(default_factory=list[_Mixer])
     skipped: dict[str, str] = field(default_factory=dict[str, str])
-    start_up: float = 0.0
     overhead: float = 0.0
 
     def run(self, ids: Tensor) -> None:
@@ -197,13 +196,16 @@ class _Trial:
         """Time blocks of more and more units, up to a whole one."""
         # Fewer units than threads would not show how fast a block is.
         fewest = count = min(mixer.work.block, torch.get_num_threads())
-        cold = self._seconds(item, mixer, count) if first else 0.0
+        if first:
+            # What is compiled or loaded on first use is on disk or in memory afterwards.
+            self._seconds(item, mixer, count)
         seconds = total = few = self._seconds(item, mixer, count)
-        # What is compiled or loaded on first use is paid once.
-        self.start_up += max(0.0, cold - few)
         while count < mixer.work.block and total < _ENOUGH:
-            count = min(4 * count, mixer.work.block)
+            before, count, last = seconds, min(4 * count, mixer.work.block), count
             seconds = self._seconds(item, mixer, count)
+            if seconds > 2 * before * count / last:
+                # Larger blocks may be the first to take some path through the engine.
+                seconds = self._seconds(item, mixer, count)
             total += seconds
         mixer.unit = max(seconds - few, 0.0) / (count - fewest) if count > fewest else few / count
         mixer.call = max(few - fewest * mixer.unit, 0.0)
@@ -269,7 +271,7 @@ def _plan(trial: _Trial, shorter: _Trial | None, lengths: Sequence[int]) -> Plan
         skipped=trial.skipped,
         sequences=len(lengths),
         tokens=sum(lengths),
-        seconds=sum(mixer.seconds for mixer in planned) + overhead + trial.start_up,
+        seconds=sum(mixer.seconds for mixer in planned) + overhead,
         memory=None if peak is None else peak + max((mixer.memory for mixer in planned), default=0) + results,
         most_operations=MOST_OPERATIONS,
     )
