@@ -5,14 +5,15 @@ import torch
 
 from statesize.mixers import MIXERS, LanguageModel, ModelConfig
 from statesize.mixers.config import MIXER_NAMES
-from statesize.operators import Recurrence
+from statesize.operators import GatedConvolution, Recurrence
 from statesize.operators import SoftmaxAttention as SoftmaxOperator
 
+HEADS = ("sa", "la", "wla", "gla", "gla-s6")
 LENGTHS = (1, 2, 5, 33, 71)
 
 
 def mixer_of(name, dtype=torch.float64, **changes):
-    config = ModelConfig(mixer=name, width=24, heads=3, key_size=5, layers=1, decay_bias=-2.0, **changes)
+    config = ModelConfig(mixer=name, width=24, heads=3, **{"key_size": 6, "layers": 1, "decay_bias": -2.0, **changes})
     return LanguageModel(config, torch.Generator().manual_seed(3)).to(dtype).blocks[0].mixer
 
 
@@ -30,7 +31,7 @@ def test_the_configuration_and_the_registry_name_the_same_mixers():
 def test_the_operator_maps_values_to_mixed_values(name, length):
     mixer, hidden = mixer_of(name), hidden_of(length)
     operator = mixer.operator(hidden)
-    assert operator.batch_shape == (2, 3)
+    assert operator.batch_shape == (2, 3 if name in HEADS else 24)
     assert operator.length == length
     assert operator.dtype == torch.float64
     torch.testing.assert_close(
@@ -71,8 +72,8 @@ def test_no_output_depends_on_a_later_input(name):
 @pytest.mark.parametrize("name", MIXER_NAMES)
 def test_gradients_reach_every_parameter_and_equal_those_through_the_operator(name):
     mixer, hidden = mixer_of(name), hidden_of(40)
-    weights = torch.randn(2, 3, 40, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     mixed = mixer.mixed_values(hidden)
+    weights = torch.randn(mixed.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     parameters = {
         key: p for key, p in mixer.named_parameters() if key not in ("norm_weight", "output_projection.weight")
     }
@@ -113,13 +114,16 @@ def test_decays_beyond_the_bound_are_the_same_in_step_training_form_and_operator
 def test_kinds_of_operators_and_their_state(name):
     mixer, hidden = mixer_of(name), hidden_of(9)
     operator = mixer.operator(hidden)
-    assert mixer.multiplicity == 8
+    assert mixer.multiplicity == (8 if name in HEADS else 1)
     if name == "sa":
         assert isinstance(operator, SoftmaxOperator)
         assert operator.state_size().tolist() == list(range(9))
+    elif name == "hyena":
+        assert isinstance(operator, GatedConvolution)
+        assert operator.state_size().tolist() == [8] * 9
     else:
         assert isinstance(operator, Recurrence)
-        assert operator.state_size().tolist() == [0] + [5] * 8 or operator.state_size().tolist() == [5] * 9
+        assert operator.state_size().tolist() == [6] * 9
 
 
 def test_only_gated_decays_depend_on_the_input():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,13 +11,27 @@ from torch.nn import functional
 
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.gated import GatedLinearAttention
+from statesize.mixers.gated_s6 import GatedLinearAttentionS6
 from statesize.mixers.linear import LinearAttention
+from statesize.mixers.long_convolution import LongConvolution
 from statesize.mixers.mixer import NORM_EPSILON, Mixer
+from statesize.mixers.s4d import S4D
+from statesize.mixers.s6 import S6
 from statesize.mixers.softmax import SoftmaxAttention
 from statesize.mixers.weighted import WeightedLinearAttention
 
-MIXERS: dict[str, type[Mixer]] = {
-    mixer.kind: mixer for mixer in (SoftmaxAttention, LinearAttention, WeightedLinearAttention, GatedLinearAttention)
+MIXERS: dict[str, Callable[[ModelConfig], Mixer]] = {
+    mixer.kind: mixer
+    for mixer in (
+        SoftmaxAttention,
+        LinearAttention,
+        WeightedLinearAttention,
+        GatedLinearAttention,
+        S6,
+        GatedLinearAttentionS6,
+        S4D,
+        LongConvolution,
+    )
 }
 """The mixers by the name that `ModelConfig.mixer` uses."""
 
@@ -80,12 +95,13 @@ class Block(nn.Module):
 
     Args:
         config: Shape of the model.
+        layer: Which layer it is, from 0; `config.mixer` says what mixes there.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int = 0) -> None:
         super().__init__()
         self.mixer_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
-        self.mixer = MIXERS[config.mixer](config)
+        self.mixer = MIXERS[config.mixer_of(layer)](config)
         self.mlp_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
         self.mlp = GatedMLP(config)
         self.dropout = LocalDropout(config.dropout)

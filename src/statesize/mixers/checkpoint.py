@@ -103,7 +103,8 @@ def _shapes(config: ModelConfig, layers: int, path: Path) -> dict[str, tuple[int
     """Shapes of the first layers and of what stands around them, by name in the state of a `LanguageModel`."""
     try:
         with torch.device("meta"):
-            block = Block(config).state_dict()
+            # Layers of one mixer are alike; the pattern's layers are all there are.
+            blocks = [Block(config, layer).state_dict() for layer in range(len(config.pattern))]
     except (RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise FileError(f"the config.json of {path} describes a model that torch cannot build ({reason})") from error
@@ -111,8 +112,12 @@ def _shapes(config: ModelConfig, layers: int, path: Path) -> dict[str, tuple[int
         "embedding.weight": (config.vocabulary_size, config.width),
         "norm.weight": (config.width,),
     }
+    if config.positions:
+        shapes["position_embedding.weight"] = (config.positions, config.width)
     for layer in range(layers):
-        shapes |= {f"layers.{layer}.{name}": tuple(tensor.shape) for name, tensor in block.items()}
+        shapes |= {
+            f"layers.{layer}.{name}": tuple(tensor.shape) for name, tensor in blocks[layer % len(blocks)].items()
+        }
     return shapes
 
 

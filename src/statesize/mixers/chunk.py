@@ -9,12 +9,24 @@ from torch.nn import functional
 CHUNK_SIZE = 32
 """Positions a chunk: intra-chunk work grows with it, the number of sequential steps falls with it."""
 
-MINIMUM_LOG_DECAY = -4.0
-"""Smallest ln a that the mixers produce.
 
-Inside a chunk, decays are taken relative to its middle, so the largest exponent is CHUNK_SIZE / 2 * 4 = 64, and
-e^64 = 6e27 leaves float32 (3e38) ten orders of magnitude for queries and keys.
-"""
+def minimum_log_decay(chunk_size: int) -> float:
+    """Smallest ln a that chunks of some size take.
+
+    Inside a chunk, decays are taken relative to its middle, so the largest exponent is half its size times 128 / size:
+    e^64 = 6e27 leaves float32 (3e38) ten orders of magnitude for queries and keys.
+
+    Args:
+        chunk_size: Positions a chunk.
+
+    Returns:
+        −128 / chunk_size.
+    """
+    return -128 / chunk_size
+
+
+MINIMUM_LOG_DECAY = minimum_log_decay(CHUNK_SIZE)
+"""Smallest ln a of chunks of the usual size: −4."""
 
 
 def mix_sequentially(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None) -> Tensor:
@@ -40,8 +52,10 @@ def mix_sequentially(query: Tensor, key: Tensor, value: Tensor, log_decay: Tenso
     return torch.stack(outputs, dim=-2)
 
 
-def mix_chunked(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None) -> Tensor:
-    """The same map as `mix_sequentially`, parallel inside chunks of `CHUNK_SIZE` positions.
+def mix_chunked(
+    query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None, chunk_size: int = CHUNK_SIZE
+) -> Tensor:
+    """The same map as `mix_sequentially`, parallel inside chunks of positions.
 
     Within a chunk, with G_t = Σ_{s ≤ t} ln a_s and a middle position m, the scores are
     Σ_n (q_t e^{G_t − G_m})_n (k_s e^{G_m − G_s})_n; across chunks, the state is carried by a loop over chunks
@@ -51,7 +65,8 @@ def mix_chunked(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | N
         query: q, (..., L, n).
         key: k, (..., L, n).
         value: v, (..., L, d_v).
-        log_decay: ln a, broadcastable to (..., L, n), between `MINIMUM_LOG_DECAY` and 0; None is a = 1.
+        log_decay: ln a, broadcastable to (..., L, n), between `minimum_log_decay(chunk_size)` and 0; None is a = 1.
+        chunk_size: Positions a chunk.
 
     Returns:
         y, (..., L, d_v).
@@ -62,13 +77,13 @@ def mix_chunked(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | N
         tensor([1.0000, 0.3679, 0.1353])
     """
     length = key.shape[-2]
-    size = min(CHUNK_SIZE, length)
+    size = min(chunk_size, length)
     query, key, value = (_in_chunks(tensor, size) for tensor in (query, key, value))
     if log_decay is None:
         within_query, within_key, from_start, to_end, whole = query, key, query, key, None
     else:
         # A sum from the middle outwards would be one product with a matrix of signs; a cumulative sum is as exact
-        # here, because |G| stays below CHUNK_SIZE * 4.
+        # here, because |G| stays below 128.
         total = _in_chunks(log_decay, size).cumsum(dim=-2)
         middle, last = total[..., size // 2 : size // 2 + 1, :], total[..., -1:, :]
         within_query, within_key = query * (total - middle).exp(), key * (middle - total).exp()

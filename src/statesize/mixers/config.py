@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, cast, get_type_hints
 
 from statesize.errors import FileError, InputError
 
-MIXER_NAMES = ("sa", "la", "wla", "gla")
-"""Names of the sequence mixers: softmax, linear, weighted linear and gated linear attention."""
+MIXER_NAMES = ("sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena")
+"""Names of the sequence mixers.
+
+Softmax, linear, weighted linear and gated linear attention; the selective state-space model S6 and gated linear
+attention with its decays; a state-space model that does not vary in time; a long gated convolution.
+"""
 
 CONFIG_FORMAT = 1
 """Version of the written form of a `ModelConfig`; it grows by one when old files can no longer be read."""
+
+ADDED_FIELDS = frozenset({"normalised", "smallest_step", "largest_step", "positions"})
+"""Fields that older files lack; such a file means their defaults."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +30,30 @@ class ModelConfig:
     The defaults give a model of about one million parameters.
 
     Attributes:
-        mixer: Sequence mixer of every layer: "sa", "la", "wla" or "gla".
+        mixer: Sequence mixer of every layer, one of `MIXER_NAMES`; or a pattern such as "gla,sa", which is repeated
+            until every layer has one.
         vocabulary_size: Number of tokens; the embedding is shared with the output layer.
         width: Model dimension d; a multiple of `heads`.
         heads: Heads of each mixer.
-        layers: Number of blocks.
-        key_size: Key dimension n of a head, the theoretical state-size of the linear mixers.
+        layers: Number of blocks, a multiple of the length of the pattern.
+        key_size: Key dimension n of a head or states n of a channel, the theoretical state-size of the mixers with a
+            fixed one; even for "s4d". For "hyena" the hidden width of the network that makes the filter.
         mlp_factor: Hidden width of the gated MLP in units of `width`.
-        convolution_size: Taps of the short causal convolution on queries, keys and values; 1 leaves it a scale.
+        convolution_size: Taps of the short causal convolution on what enters a mixer; 1 leaves it a scale.
         decay_bias: Initial bias b of the decays of "wla" and "gla": a = exp(logsigmoid(b) / 16), that is 0.997 for
             3 and 0.958 for 0. Small biases make heads forget early in training and are prone to state collapse.
         dropout: Probability of dropping a channel of what a mixer or an MLP adds to the residual stream; training only.
+        normalised: Whether the rates of "s6" and "gla-s6" start at −1/n … −n/n rather than −1 … −n.
+        smallest_step: Lower end of the scale on which the step sizes of "s6", "gla-s6" and "s4d" start, and the rates
+            of the filter's window in "hyena".
+        largest_step: Its upper end.
+        positions: Length of the longest sequence of a learned positional embedding; 0 for none.
 
     Example:
         >>> ModelConfig(mixer="la", width=64, heads=2).value_size
         32
+        >>> ModelConfig(mixer="gla,sa", layers=4).mixer_of(3)
+        'sa'
     """
 
     mixer: str = "gla"
@@ -49,14 +66,20 @@ class ModelConfig:
     convolution_size: int = 4
     decay_bias: float = 3.0
     dropout: float = 0.0
+    normalised: bool = False
+    smallest_step: float = 0.001
+    largest_step: float = 0.1
+    positions: int = 0
 
     def __post_init__(self) -> None:
-        if self.mixer not in MIXER_NAMES:
-            raise InputError(f"mixer is {self.mixer!r}; the mixers are {', '.join(MIXER_NAMES)}")
-        for name in ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor", "convolution_size"):
+        least = dict.fromkeys(
+            ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor", "convolution_size"), 1
+        )
+        for name, bound in {**least, "positions": 0}.items():
             value: object = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
+            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
+                raise InputError(f"{name} is {value!r}; it must be an integer of at least {bound}")
+        self._check_pattern()
         if self.width % self.heads:
             raise InputError(
                 f"width is {self.width} and heads is {self.heads}; width must be a multiple of heads,"
@@ -66,11 +89,50 @@ class ModelConfig:
             raise InputError(f"dropout is {self.dropout!r}; it must be at least 0 and below 1")
         if not abs(self.decay_bias) < 64:
             raise InputError(f"decay_bias is {self.decay_bias!r}; it must lie between -64 and 64")
+        if not 0 < self.smallest_step <= self.largest_step < math.inf:
+            raise InputError(
+                f"smallest_step is {self.smallest_step!r} and largest_step {self.largest_step!r}; both must be"
+                " positive, and the smallest not above the largest"
+            )
 
     @property
     def value_size(self) -> int:
         """Value channels of a head: width / heads."""
         return self.width // self.heads
+
+    @property
+    def pattern(self) -> tuple[str, ...]:
+        """The mixers of the first layers, which the following layers repeat."""
+        return tuple(self.mixer.split(","))
+
+    def mixer_of(self, layer: int) -> str:
+        """The mixer of one layer.
+
+        Args:
+            layer: From 0.
+
+        Returns:
+            One of `MIXER_NAMES`.
+        """
+        return self.pattern[layer % len(self.pattern)]
+
+    def _check_pattern(self) -> None:
+        unknown = [name for name in self.pattern if name not in MIXER_NAMES]
+        if unknown:
+            raise InputError(
+                f"mixer is {self.mixer!r}; the mixers are {', '.join(MIXER_NAMES)}, alone or as a pattern of layers"
+                " such as 'gla,sa', without spaces"
+            )
+        if self.layers % len(self.pattern):
+            raise InputError(
+                f"layers is {self.layers} and mixer {self.mixer!r} names {len(self.pattern)}; layers must be a multiple"
+                " of the length of the pattern"
+            )
+        if "s4d" in self.pattern and self.key_size % 2:
+            raise InputError(
+                f"key_size is {self.key_size}; the states of 's4d' come in pairs, so it must be even, such as"
+                f" {self.key_size + 1}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values, with its format version.
@@ -104,9 +166,10 @@ class ModelConfig:
                 " Use the statesize that wrote it, or train the model again"
             )
         types: dict[str, type] = get_type_hints(cls)
-        if types.keys() != fields.keys():
+        missing = types.keys() - fields.keys() - ADDED_FIELDS
+        if missing or fields.keys() - types.keys():
             raise FileError(
-                f"{source} lacks {sorted(types.keys() - fields.keys())} and has unknown"
+                f"{source} lacks {sorted(missing)} and has unknown"
                 f" {sorted(fields.keys() - types.keys())}; it is damaged or not a statesize model"
             )
         for name, value in fields.items():

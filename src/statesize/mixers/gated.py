@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from statesize.mixers.config import ModelConfig
@@ -23,7 +24,16 @@ class GatedLinearAttention(LinearAttention):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.decay = nn.Linear(config.width, self.heads * self.key_size)
-        nn.init.constant_(self.decay.bias, config.decay_bias)
+        self._first_bias = config.decay_bias
+        self._set_initial_values()
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """First value of b.
+
+        Returns:
+            Values by parameter name.
+        """
+        return {"decay.bias": torch.full_like(self.decay.bias, self._first_bias)}
 
     def log_decay(self, hidden: Tensor) -> Tensor:
         """Logarithm of the decay at each position.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from statesize.mixers.chunk import CHUNK_SIZE
 from statesize.mixers.fused import mix
-from statesize.mixers.mixer import Mixer
+from statesize.mixers.head_mixer import HeadMixer
 from statesize.operators import Recurrence
 
 
@@ -19,13 +20,15 @@ class LinearCache(NamedTuple):
     state: Tensor
 
 
-class LinearAttention(Mixer):
+class LinearAttention(HeadMixer):
     """T from x_t = diag(a_t) x_{t−1} + k_t u_t, y_t = q_tᵀ x_t / √n, with a_t = 1; n = key_size real numbers of state.
 
     Subclasses give other decays by overriding `log_decay`.
     """
 
     kind = "la"
+    chunk_size: ClassVar[int] = CHUNK_SIZE
+    """Positions a chunk of the training form; it bounds the decays (`minimum_log_decay`)."""
 
     def log_decay(self, hidden: Tensor) -> Tensor | None:
         """Logarithm of the decay at each position.
@@ -34,7 +37,7 @@ class LinearAttention(Mixer):
             hidden: (S, L, d).
 
         Returns:
-            ln a between `MINIMUM_LOG_DECAY` and 0, (S or 1, H, L or 1, n); None where a = 1.
+            ln a between `minimum_log_decay(chunk_size)` and 0, (S or 1, H, L or 1, n); None where a = 1.
         """
         del hidden
         return None
@@ -63,7 +66,7 @@ class LinearAttention(Mixer):
             (S, H, L, d_v).
         """
         query, key, value = self._query_key_value(hidden)
-        return mix(query * self.key_size**-0.5, key, value, self.log_decay(hidden))
+        return mix(query * self.key_size**-0.5, key, value, self.log_decay(hidden), self.chunk_size)
 
     def initial_cache(self, batch: int) -> LinearCache:
         """The cache of `step` before the first token.

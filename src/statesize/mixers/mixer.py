@@ -1,4 +1,4 @@
-"""What the four sequence mixers share: projections, short convolution, heads, normalised output."""
+"""What all sequence mixers share: projection, short convolution, normalised output."""
 
 from __future__ import annotations
 
@@ -17,32 +17,41 @@ NORM_EPSILON = 1e-5
 
 
 class Mixer(nn.Module, ABC):
-    """A sequence mixer with heads, whose mixing of each head is one causal operator T.
+    """A sequence mixer of several units (heads or channels), each of which mixes by one causal operator T.
 
-    The input is projected to queries, keys and values, which pass a short causal convolution. Each head maps its
-    values by T to mixed values; these are RMS-normalised per head and projected to the output. `operator(hidden)` is
-    exactly that T: `operator(hidden).dense() @ values(hidden)` equals `mixed_values(hidden)`.
+    The input is projected, and what comes out passes a short causal convolution. Each unit maps its values by T to
+    mixed values; these are RMS-normalised per head and projected to the output. `operator(hidden)` is exactly that T:
+    `operator(hidden).dense() @ values(hidden)` equals `mixed_values(hidden)`.
 
     Args:
         config: Shape of the model.
+        sizes: Widths of what the input is projected to.
     """
 
     kind: ClassVar[str]
-    """Short name of the mixer: "sa", "la", "wla" or "gla"."""
+    """Short name of the mixer, such as "gla"; a key of `MIXERS`."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, sizes: list[int]) -> None:
         super().__init__()
         self.heads, self.key_size, self.value_size = config.heads, config.key_size, config.value_size
-        self._sizes = [self.heads * self.key_size, self.heads * self.key_size, config.width]
-        self.projection = nn.Linear(config.width, sum(self._sizes), bias=False)
-        self.convolution = ShortConvolution(sum(self._sizes), config.convolution_size)
+        self._sizes = sizes
+        self.projection = nn.Linear(config.width, sum(sizes), bias=False)
+        self.convolution = ShortConvolution(sum(sizes), config.convolution_size)
         self.norm_weight = nn.Parameter(torch.ones(self.heads, self.value_size))
         self.output_projection = nn.Linear(config.width, config.width, bias=False)
 
     @property
+    @abstractmethod
     def multiplicity(self) -> int:
-        """Value channels that share one T: d_v."""
-        return self.value_size
+        """Value channels P that share one T."""
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """First values of the parameters that do not start as random matrices.
+
+        Returns:
+            Values by parameter name.
+        """
+        return {}
 
     @abstractmethod
     def operator(self, hidden: Tensor) -> Operator:
@@ -52,18 +61,18 @@ class Mixer(nn.Module, ABC):
             hidden: What `forward` receives, (S, L, d).
 
         Returns:
-            An operator of batch shape (sequence, head), in the module's dtype.
+            An operator of batch shape (sequence, unit), in the module's dtype.
         """
 
     @abstractmethod
     def mixed_values(self, hidden: Tensor) -> Tensor:
-        """The values of each head after mixing, before the norm, in the training form.
+        """The values of each unit after mixing, before the norm, in the training form.
 
         Args:
             hidden: (S, L, d).
 
         Returns:
-            (S, H, L, d_v).
+            (S, unit, L, P).
         """
 
     @abstractmethod
@@ -86,17 +95,18 @@ class Mixer(nn.Module, ABC):
             The output (S, d) and the next cache.
         """
 
+    @abstractmethod
     def values(self, hidden: Tensor) -> Tensor:
-        """The inputs of T: the convolved values of each head.
+        """The inputs of T.
 
         Args:
             hidden: (S, L, d).
 
         Returns:
-            (S, H, L, d_v).
+            (S, unit, L, P).
         """
-        return self._query_key_value(hidden)[2]
 
+    @abstractmethod
     def forward(self, hidden: Tensor) -> Tensor:
         """Mixes whole sequences.
 
@@ -106,24 +116,22 @@ class Mixer(nn.Module, ABC):
         Returns:
             (S, L, d).
         """
-        return self._emit(self.mixed_values(hidden).transpose(1, 2))
 
-    def _query_key_value(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Convolved queries, keys and values, (S, H, L, n), (S, H, L, n) and (S, H, L, d_v)."""
-        query, key, value = self._split(self.convolution(self.projection(hidden)))
-        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    def _convolved(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """What the input is projected to, convolved: one (S, L, size) for each of the sizes."""
+        return torch.split(self.convolution(self.projection(hidden)), self._sizes, dim=-1)
 
-    def _step_query_key_value(self, hidden: Tensor, cache: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-        """The same for one token, (S, H, n), (S, H, n) and (S, H, d_v), with the cache of the convolution."""
+    def _step_convolved(self, hidden: Tensor, cache: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The same for one token, (S, size) each, with the cache of the convolution."""
         convolved, cache = self.convolution.step(self.projection(hidden), cache)
-        return self._split(convolved), cache
-
-    def _split(self, tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = torch.split(tensor, self._sizes, dim=-1)
-        query, key, value = (part.reshape(*part.shape[:-1], self.heads, -1) for part in (query, key, value))
-        return query, key, value
+        return torch.split(convolved, self._sizes, dim=-1), cache
 
     def _emit(self, mixed: Tensor) -> Tensor:
         """Norm per head and output projection: (..., H, d_v) to (..., d)."""
         normed = functional.rms_norm(mixed, (self.value_size,), eps=NORM_EPSILON) * self.norm_weight
         return self.output_projection(normed.flatten(-2))
+
+    def _set_initial_values(self) -> None:
+        with torch.no_grad():
+            for name, value in self.initial_values().items():
+                self.get_parameter(name).copy_(value)

@@ -18,7 +18,8 @@ from statesize.mixers.mixer import NORM_EPSILON
 class LanguageModel(nn.Module):
     """Token embedding, `config.layers` blocks, a norm, and the embedding again as output layer.
 
-    There is no positional embedding: order is seen by the short convolutions, the causal mixing and the decays.
+    Order is seen by the short convolutions, the causal mixing and the decays; with `config.positions` a learned
+    positional embedding is added to that of the tokens.
 
     Args:
         config: Shape of the model.
@@ -36,8 +37,9 @@ class LanguageModel(nn.Module):
         # The modules draw their own first values when built; on the meta device that touches no random state.
         with torch.device("meta"):
             self.embedding = nn.Embedding(config.vocabulary_size, config.width)
-            self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+            self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
             self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
+            self.position_embedding = nn.Embedding(config.positions, config.width) if config.positions else None
         self.to_empty(device="cpu")
         self._initialise(generator)
 
@@ -56,10 +58,11 @@ class LanguageModel(nn.Module):
             Logits (S, L, V), in the model's dtype.
 
         Raises:
-            InputError: `input_ids` is not of shape (S, L) with L ≥ 1, or holds tokens outside the vocabulary.
+            InputError: `input_ids` is not of shape (S, L) with L ≥ 1, holds tokens outside the vocabulary, or is longer
+                than the positional embedding.
         """
         self._check(input_ids, "(S, L)", 2)
-        hidden = self._embed(input_ids)
+        hidden = self._embed(input_ids, slice(0, input_ids.shape[1]))
         for block in self.blocks:
             hidden = block(hidden)
         return functional.linear(self.norm(hidden), self.embedding.weight)
@@ -69,18 +72,20 @@ class LanguageModel(nn.Module):
 
         Args:
             input_ids: (S,), int64.
-            caches: From `initial_caches` or the previous step, one a layer.
+            caches: From `initial_caches` or the previous step.
 
         Returns:
             Logits (S, V) and the next caches.
 
         Raises:
-            InputError: `input_ids` is not of shape (S,), or holds tokens outside the vocabulary.
+            InputError: `input_ids` is not of shape (S,), holds tokens outside the vocabulary, or the sequence is longer
+                than the positional embedding.
         """
         self._check(input_ids, "(S,)", 1)
-        hidden = self._embed(input_ids)
-        following: list[Any] = []
-        for block, cache in zip(self.blocks, caches, strict=True):
+        position, *layer_caches = caches
+        hidden = self._embed(input_ids, position)
+        following: list[Any] = [position + 1]
+        for block, cache in zip(self.blocks, layer_caches, strict=True):
             hidden, cache = block.step(hidden, cache)
             following.append(cache)
         return functional.linear(self.norm(hidden), self.embedding.weight), following
@@ -92,9 +97,9 @@ class LanguageModel(nn.Module):
             batch: Number of sequences S.
 
         Returns:
-            One cache a layer.
+            The position 0, and one cache a layer.
         """
-        return [block.mixer.initial_cache(batch) for block in self.blocks]
+        return [0, *(block.mixer.initial_cache(batch) for block in self.blocks)]
 
     def set_dropout_generator(self, generator: torch.Generator | None) -> None:
         """Makes every dropout draw from one generator.
@@ -118,21 +123,35 @@ class LanguageModel(nn.Module):
                 " Was the text encoded with another tokenizer?"
             )
 
-    def _embed(self, input_ids: Tensor) -> Tensor:
+    def _embed(self, input_ids: Tensor, positions: int | slice) -> Tensor:
         # The output layer wants rows of norm about 1, the residual stream entries of about 1: the factor gives both.
-        return self.embedding(input_ids) * self.config.width**0.5
+        embedded = self.embedding(input_ids) * self.config.width**0.5
+        if self.position_embedding is None:
+            return embedded
+        length = positions.stop if isinstance(positions, slice) else positions + 1
+        if length > self.config.positions:
+            raise InputError(
+                f"the sequence has at least {length} tokens and the positional embedding {self.config.positions};"
+                " give shorter sequences, or a model with more positions"
+            )
+        return embedded + self.position_embedding.weight[positions] * self.config.width**0.5
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator | None) -> None:
         """Weights normal with variance 1 / fan-in; what writes to the residual stream is scaled by its depth."""
         depth_scale = (2 * self.config.layers) ** -0.5
+        given = {
+            f"layers.{layer}.mixer.{name}": value
+            for layer, block in enumerate(self.blocks)
+            for name, value in block.mixer.initial_values().items()
+        }
         for name, parameter in self.named_parameters():
             part = name.removesuffix(".weight").rpartition(".")[2]
-            if part == "convolution":
+            if name in given:
+                parameter.copy_(given[name])
+            elif part == "convolution":
                 bound = parameter.shape[-1] ** -0.5
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
-            elif name.endswith(("decay_bias", "decay.bias")):
-                nn.init.constant_(parameter, self.config.decay_bias)
             elif part.endswith("norm") or name.endswith("norm_weight"):
                 nn.init.ones_(parameter)
             else:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize.mixers.mixer import Mixer
+from statesize.mixers.head_mixer import HeadMixer
 from statesize.operators import SoftmaxAttention as SoftmaxOperator
 
 
@@ -20,7 +20,7 @@ class SoftmaxCache(NamedTuple):
     value: Tensor
 
 
-class SoftmaxAttention(Mixer):
+class SoftmaxAttention(HeadMixer):
     """T = softmax(q kᵀ / √n) over the past and the present; its state is the whole cache."""
 
     kind = "sa"

@@ -37,7 +37,17 @@ class WeightedLinearAttention(LinearAttention):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.decay_bias = nn.Parameter(torch.full((self.heads, self.key_size), config.decay_bias))
+        self.decay_bias = nn.Parameter(torch.empty(self.heads, self.key_size))
+        self._first_bias = config.decay_bias
+        self._set_initial_values()
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """Where the decays start.
+
+        Returns:
+            Values by parameter name.
+        """
+        return {"decay_bias": torch.full_like(self.decay_bias, self._first_bias)}
 
     def log_decay(self, hidden: Tensor) -> Tensor:
         """Logarithm of the decay, the same at each position of each sequence.

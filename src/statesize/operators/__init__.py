@@ -3,7 +3,8 @@
 from statesize.operators.attention import SoftmaxAttention
 from statesize.operators.convolution import Convolution
 from statesize.operators.dense import Dense
+from statesize.operators.gated_convolution import GatedConvolution
 from statesize.operators.operator import Operator
 from statesize.operators.recurrence import Recurrence
 
-__all__ = ["Convolution", "Dense", "Operator", "Recurrence", "SoftmaxAttention"]
+__all__ = ["Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "SoftmaxAttention"]

@@ -1,0 +1,122 @@
+"""Causal convolutions between gates: what comes in and what goes out is scaled position by position."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.operators.convolution import Convolution
+from statesize.operators.operator import Operator, batch_index
+from statesize.operators.validation import (
+    broadcast_batch,
+    require_finite,
+    require_floating,
+    require_rank,
+    require_same_device,
+    shape,
+)
+
+
+class GatedConvolution(Operator):
+    """y_t = output_gate_t Σ_s kernel_s input_gate_{t−s} u_{t−s}: T = Diag(output_gate) Conv(kernel) Diag(input_gate).
+
+    Its own recurrence is a shift register of K − 1 gated inputs, its theoretical state-size. Gates that are not 0
+    leave the rank of H_i alone and change its singular values. Batch dimensions have equal rank and broadcast where 1.
+
+    Args:
+        kernel: (..., K), real floating; taps beyond the length are never used.
+        input_gate: (..., L).
+        output_gate: (..., L).
+
+    Raises:
+        InputError: Wrong shapes or dtypes, or not finite.
+
+    Example:
+        >>> import torch
+        >>> kernel, gate = torch.tensor([1.0, 0.5]), torch.tensor([4.0, 2.0, 1.0])
+        >>> GatedConvolution(kernel, input_gate=gate, output_gate=torch.ones(3)).dense()
+        tensor([[4., 0., 0.],
+                [2., 2., 0.],
+                [0., 1., 1.]])
+    """
+
+    def __init__(self, kernel: Tensor, input_gate: Tensor, output_gate: Tensor) -> None:
+        parts = {"kernel": kernel, "input_gate": input_gate, "output_gate": output_gate}
+        for name, tensor in parts.items():
+            require_floating(name, tensor)
+        for name in ("input_gate", "output_gate"):
+            require_rank(name, parts[name], kernel.ndim, "(..., L)")
+        if input_gate.shape[-1] != output_gate.shape[-1]:
+            raise InputError(
+                "input_gate and output_gate must have the same length, "
+                f"got {shape(input_gate)} and {shape(output_gate)}"
+            )
+        require_same_device(parts)
+        for name in ("input_gate", "output_gate"):
+            require_finite(name, parts[name])
+        common = torch.promote_types(torch.promote_types(kernel.dtype, input_gate.dtype), output_gate.dtype)
+        self._batch_shape = broadcast_batch({name: tensor.shape[:-1] for name, tensor in parts.items()})
+        self._convolution = Convolution(kernel.to(common), input_gate.shape[-1])
+        self.input_gate = input_gate.to(common)
+        self.output_gate = output_gate.to(common)
+
+    @property
+    def kernel(self) -> Tensor:
+        """The kernel, (..., K)."""
+        return self._convolution.kernel
+
+    @property
+    def length(self) -> int:
+        """Sequence length L."""
+        return self._convolution.length
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions of the kernel and the gates, broadcast."""
+        return self._batch_shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the kernel and the gates."""
+        return self._convolution.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        return self._convolution.device
+
+    def dense(self) -> Tensor:
+        """T, (..., L, L)."""
+        return self.output_gate.unsqueeze(-1) * self._convolution.dense() * self.input_gate.unsqueeze(-2)
+
+    def columns(self, first: int, last: int) -> Tensor:
+        """See `Operator.columns`; the rest of T is not formed."""
+        taps = self._convolution.columns(first, last)
+        gated = self.output_gate[..., first:, None] * taps * self.input_gate[..., None, first:last]
+        return gated.detach()
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """T u through the shift register."""
+        return self.output_gate.unsqueeze(-1) * self._convolution.apply(self.input_gate.unsqueeze(-1) * inputs)
+
+    def state_size(self) -> Tensor:
+        """K − 1 at every position.
+
+        Returns:
+            (L,) int64.
+        """
+        return self._convolution.state_size()
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+        """See `Operator.to`."""
+        parts = (self.kernel, self.input_gate, self.output_gate)
+        return type(self)(*(part.to(device=device, dtype=dtype) for part in parts))
+
+    def __getitem__(self, index: object) -> Self:
+        """See `Operator.__getitem__`."""
+        place = batch_index(index, self.batch_shape)
+        parts = (self.kernel, self.input_gate, self.output_gate)
+        return type(self)(*(part.expand(*self.batch_shape, -1)[place] for part in parts))
