@@ -17,6 +17,8 @@ seeds = st.integers(0, 2**31)
 lengths = st.integers(2, 16)
 state_sizes = st.integers(1, 5)
 engines = st.sampled_from(("dense", "square_root"))
+FOR_RECURRENCES = [name for name, engine in ENGINES.items() if engine.takes[0] != "convolutions"]
+FOR_CONVOLUTIONS = ("convolution", "distinct_blocks")
 
 
 @given(structures, seeds, lengths, state_sizes, engines)
@@ -108,7 +110,7 @@ def test_a_minimal_recurrence_fills_its_ceiling(seed: int, length: int, states: 
     assert torch.equal(found.relative_tolerance.squeeze(-1), found.ceiling)
 
 
-@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("engine", FOR_RECURRENCES)
 def test_entries_in_turn_give_the_same(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recurrence = random_recurrence("diagonal", 3, 12, 3, batch=(2, 4))
     whole = measure(recurrence, engine=engine)
@@ -265,7 +267,7 @@ def test_gradients_flow_through_the_definition() -> None:
     assert bool(leaf.grad.any())
 
 
-@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("engine", FOR_RECURRENCES)
 @pytest.mark.parametrize("scale", [1e-170, 1e-120, 1e120, 1e140])
 def test_scales_beyond_what_can_be_squared(engine: str, scale: float) -> None:
     base = random_recurrence("diagonal", 0, 14, 3, batch=(2,))
@@ -278,7 +280,31 @@ def test_scales_beyond_what_can_be_squared(engine: str, scale: float) -> None:
     assert bool((found.error_bound[1] >= 1e-17 * expected.norm[1] * scale).all())
 
 
-@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("engine", FOR_CONVOLUTIONS)
+def test_kernels_beyond_what_can_be_squared(engine: str) -> None:
+    base = torch.cos(torch.arange(600, dtype=torch.float64) / 9)
+    expected = measure(Convolution(base, 600), (3.0,), positions=[3, 300], engine="dense")
+    kernel = base * torch.tensor([1.0, 1e-170, 1e-120, 1e120], dtype=torch.float64)[:, None]
+    found = measure(Convolution(kernel, 600), (3e-120,), positions=[3, 300], engine=engine)
+    torch.testing.assert_close(found.entropy, expected.entropy.expand(4, -1), rtol=1e-3, atol=0)
+    assert torch.equal(found.tolerance[2], expected.tolerance)
+    assert torch.equal(found.tolerance[1], torch.zeros_like(expected.tolerance))
+    assert "distinct_blocks" in found.engine
+
+
+@pytest.mark.parametrize("engine", FOR_CONVOLUTIONS)
+def test_kernels_in_turn_give_the_same(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(0)
+    operator = Convolution(torch.randn(2, 3, 40, generator=g, dtype=torch.float64), 60)
+    whole, cut, held = measure(operator, engine=engine), make_cut(60), ENGINES[engine]
+    budget = 2 * held.footprint(operator, cut) + held.shared(operator, cut)
+    monkeypatch.setattr(measurement, "_MEMORY_BUDGET", budget)
+    split = measure(operator, engine=engine)
+    assert torch.equal(split.tolerance, whole.tolerance)
+    torch.testing.assert_close(split.entropy, whole.entropy)
+
+
+@pytest.mark.parametrize("engine", FOR_RECURRENCES)
 def test_growth_is_followed_as_far_as_float64_reaches(engine: str) -> None:
     ones = torch.ones(40, 1, dtype=torch.float64)
     assert (
@@ -302,7 +328,7 @@ def test_overflowing_scores_are_an_input_error() -> None:
         measure(SoftmaxAttention(huge, huge, 1.0))
 
 
-@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("engine", FOR_RECURRENCES)
 def test_operators_with_gradients_are_measured_like_others(engine: str) -> None:
     recurrence = random_recurrence("diagonal", 0, 12, 3, batch=(2,))
     leaves = [part.clone().requires_grad_() for part in (recurrence.A, recurrence.B, recurrence.C)]

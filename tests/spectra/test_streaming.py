@@ -87,10 +87,15 @@ def test_auto_streams_what_can_be_compressed() -> None:
     assert not is_compressible(rough)
     assert not is_compressible(smooth_attention(40))
     assert choose_engine(smooth, make_cut(128), ("counts", "relative")).name == "streaming"
-    short = Convolution(torch.randn(2, 9, generator=g, dtype=torch.float64), 128)
-    assert choose_engine(short, make_cut(128), ("counts", "relative")).name == "streaming"
-    long = Convolution(torch.randn(2, 128, generator=g, dtype=torch.float64), 128)
-    assert choose_engine(long, make_cut(128), ("counts",)).name == "position_tree"
+
+
+def test_chunks_of_the_first_positions_only() -> None:
+    operator = smooth_attention(41)
+    every, some = compressed_chunks(operator, 8), compressed_chunks(operator, 8, 19)
+    assert some.error.shape == (3,)
+    group, offset = torch.tensor([0, 1, 2]), torch.tensor([5, 0, 7])
+    k = some.core.shape[-1] + 8
+    torch.testing.assert_close(some.spectra(group, offset), every.spectra(group, offset)[:, :k])
 
 
 def test_what_is_dropped_adds_up_to_less_than_its_largest_for_every_singular_value() -> None:

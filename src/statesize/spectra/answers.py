@@ -21,7 +21,7 @@ Answers = dict[str, Tensor]
 
 # Engines that square their numbers see nothing below the square root of the smallest double, nor above the largest's.
 _SQUARED_RANGE = (1e-100, 1e100)
-_SAFE = ("square_root", "dense")
+_SAFE = ("square_root", "distinct_blocks", "dense")
 # Bytes of an engine's footprint, which grows with its work, from which a thread of its own saves time.
 _WORTH_A_THREAD = 2**24
 _LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
@@ -44,7 +44,7 @@ def answers(operator: Operator, engine: Engine, question: Question, memory: int)
     """What an engine answers for all batch entries, as many of them and of their positions at once as memory allows.
 
     Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are asked of
-    `square_root` or `dense` instead.
+    `square_root`, `distinct_blocks` or `dense` instead.
 
     Args:
         operator: In float64.
@@ -154,7 +154,7 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
 
 
 def _attempts(engine: Engine, operator: Operator) -> list[Engine]:
-    safe = [ENGINES[name] for name in _SAFE if name == "dense" or isinstance(operator, Recurrence)]
+    safe = [ENGINES[name] for name in _SAFE if ENGINES[name].takes[1](operator)]
     return [engine, *(other for other in safe if other is not engine)] if engine.name != "dense" else [engine]
 
 
