@@ -1,9 +1,12 @@
+import os
+import signal
 from functools import partial
 
 import pytest
 import torch
 
 from statesize.benchmarks.memory import peak_bytes
+from statesize.errors import StatesizeError
 from statesize.operators import Dense, Operator
 
 MEBIBYTE = 2**20
@@ -26,6 +29,10 @@ def warm() -> None:
     hold(make(8), mebibytes=1)
 
 
+def die(operator: Operator) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def fail(operator: Operator) -> None:
     raise ValueError(f"of length {operator.length}")
 
@@ -40,6 +47,11 @@ def test_the_peak_of_each_call_with_the_operator():
     assert held <= small < held + 5 * MEBIBYTE
     assert held + 120 * MEBIBYTE <= large < held + 130 * MEBIBYTE
     assert again < held + 8 * MEBIBYTE
+
+
+def test_a_child_that_is_killed():
+    with pytest.raises(StatesizeError, match="memory runs out"):
+        peak_bytes(partial(make, 4), [die], warm, threads=1)
 
 
 def test_what_fails_there_fails_here():

@@ -8,11 +8,13 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from statesize.errors import StatesizeError
 from statesize.operators import Operator
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -38,9 +40,18 @@ def peak_bytes(
 
     Returns:
         Bytes, one number a call.
+
+    Raises:
+        StatesizeError: The child did not live to tell.
     """
     with child_process() as pool:
-        return pool.submit(_peaks, make, calls, warm, threads).result()
+        try:
+            return pool.submit(_peaks, make, calls, warm, threads).result()
+        except BrokenProcessPool:
+            raise StatesizeError(
+                "the process that measures memory was ended from outside, as happens when memory runs out; "
+                "give a shorter length"
+            ) from None
 
 
 def child_process() -> ProcessPoolExecutor:
