@@ -1,37 +1,46 @@
 import numpy as np
 import pytest
 
-from statesize.spectra.lane_eigenvalues import eigenvalues
+from statesize.spectra.lane_eigenvalues import GROUPS, WIDTH, root_free_qr, sort_descending, tridiagonalise
 
 
 def found(matrices: np.ndarray) -> np.ndarray:
-    """Sorted eigenvalues of (W, n, n) by lanes."""
-    lanes = np.ascontiguousarray(np.moveaxis(matrices, 0, -1))
-    n, W = lanes.shape[0], lanes.shape[2]
-    diagonal = np.zeros((n, W))
-    eigenvalues(lanes, diagonal, np.zeros((n, W)), np.zeros((2 * n + 8, W)))
-    return np.sort(diagonal.T, -1)
+    """Eigenvalues, descending, of (4 · 8, n, n) of trace 1."""
+    n = matrices.shape[1]
+    diagonal, squares = np.full(n * GROUPS * WIDTH, np.nan), np.full(n * GROUPS * WIDTH, np.nan)
+    for group in range(GROUPS):
+        lanes = np.moveaxis(matrices[group * WIDTH : (group + 1) * WIDTH], 0, -1).copy()
+        lanes[np.triu_indices(n, 1)] = np.nan
+        tridiagonalise(lanes.ravel(), n, group, diagonal, squares, np.zeros(2 * n * WIDTH))
+    root_free_qr(diagonal, squares, n)
+    sort_descending(diagonal, n)
+    return diagonal.reshape(n, GROUPS * WIDTH).T
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 16, 32])
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 7, 16, 32])
 def test_equals_lapack(n: int) -> None:
     rng = np.random.default_rng(n)
-    normal = rng.standard_normal((5, n, n))
-    low_rank = normal[:, :, :1] @ normal[:, :1, :]
-    graded = normal * np.logspace(0, -8, n)
-    for matrices in (normal, low_rank + np.swapaxes(low_rank, 1, 2), np.swapaxes(graded, 1, 2) @ graded):
-        symmetric = (matrices + np.swapaxes(matrices, 1, 2)) / 2
-        expected = np.linalg.eigvalsh(symmetric)
-        scale = np.abs(expected).max(-1, keepdims=True)
-        assert (np.abs(found(symmetric) - expected) <= 4e-16 * n * scale).all()
+    normal = rng.standard_normal((GROUPS * WIDTH, n, n))
+    rank_one = normal[:, :, :1] @ np.swapaxes(normal[:, :, :1], 1, 2)
+    for gram in (
+        np.swapaxes(normal, 1, 2) @ normal,
+        rank_one,
+        np.swapaxes(graded := normal * np.logspace(0, -8, n), 1, 2) @ graded,
+        np.broadcast_to(np.eye(n), normal.shape),
+        np.broadcast_to(np.diag(np.arange(n, 0.0, -1)), normal.shape),
+    ):
+        matrices = gram / np.trace(gram, axis1=1, axis2=2)[:, None, None]
+        expected = np.linalg.eigvalsh(matrices)[:, ::-1]
+        assert np.abs(found(matrices) - expected).max() <= 8 * np.finfo(float).eps
 
 
 def test_lanes_do_not_touch_each_other() -> None:
     rng = np.random.default_rng(0)
     one = rng.standard_normal((6, 6))
-    mixed = np.stack([one + one.T, np.zeros((6, 6)), np.eye(6), np.diag(np.arange(6.0))])
-    together = found(mixed)
-    np.testing.assert_array_equal(together[1], np.zeros(6))
-    np.testing.assert_allclose(together[2], np.ones(6))
-    np.testing.assert_allclose(together[3], np.arange(6.0), atol=1e-15)
-    np.testing.assert_allclose(together[0], np.linalg.eigvalsh(mixed[0]), atol=1e-13)
+    one = one @ one.T / np.trace(one @ one.T)
+    kinds = [one, np.zeros((6, 6)), np.eye(6) / 6, np.diag(np.arange(6.0)) / 15]
+    together = found(np.stack([kinds[k % 4] for k in range(GROUPS * WIDTH)]))
+    np.testing.assert_array_equal(together[1::4], 0)
+    np.testing.assert_allclose(together[2::4], 1 / 6)
+    np.testing.assert_allclose(together[3::4] * 15, np.broadcast_to(np.arange(5.0, -1, -1), (8, 6)), atol=1e-14)
+    np.testing.assert_allclose(together[::4], np.broadcast_to(np.linalg.eigvalsh(one)[::-1], (8, 6)), atol=1e-15)

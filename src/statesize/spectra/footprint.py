@@ -68,8 +68,8 @@ def small_state_footprint(operator: Operator, cut: Cut) -> int:
 
 def small_state_lanes(operator: Operator, cut: Cut) -> int:
     """The future's factor at every position of the channels that are computed side by side."""
-    n = largest_state(operator)
-    return _DOUBLE * LANES * (cut.length + 1) * n * (n + 1) // 2
+    n = largest_state(operator) + largest_state(operator) % 2
+    return _DOUBLE * LANES * (cut.length + 1) * (n * (n + 2) // 2 + 3)
 
 
 def _number(operator: Operator) -> int:

@@ -1,147 +1,166 @@
-"""Eigenvalues of several small symmetric matrices side by side, one in each lane of the last dimension."""
+"""Eigenvalues of many small symmetric matrices side by side."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, cast
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-Lanes = npt.NDArray[np.float64]
+from statesize.spectra.lanes import any_positive, compile_lanes, lane_functions, square_root, store, where_positive
 
-compile_lanes = cast("Any", numba).njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+Array = npt.NDArray[np.float64]
+
+WIDTH = 8
+"""Matrices that are made tridiagonal together: as many doubles as the widest vector registers hold."""
+GROUPS = 4
+"""Groups of these whose eigenvalues are iterated together: its divisions wait for one another, but not for others'."""
+
+load, splat = lane_functions(WIDTH)
+load_all, splat_all = lane_functions(WIDTH * GROUPS)
+# Squared subdiagonal entries that are taken for 0, for matrices of trace 1.
+_NEGLIGIBLE = 1e-33
+_SWEEPS = 60
 
 
 @compile_lanes
-def eigenvalues(matrix: Lanes, diagonal: Lanes, squares: Lanes, work: Lanes) -> None:
-    """Eigenvalues of symmetric matrices (n, n, W), unsorted, into `diagonal` (n, W); the lower triangles are destroyed.
-
-    Householder tridiagonalisation, then the root-free QR iteration of Pal, Walker and Kahan (Parlett, The Symmetric
-    Eigenvalue Problem, section 8.15). The error is a small multiple of eps times the norm.
+def tridiagonalise(matrix: Array, n: int, group: int, diagonal: Array, squares: Array, work: Array) -> None:
+    """One group of symmetric matrices by Householder reflections; n is a constant of the arrays.
 
     Args:
-        matrix: (n, n, W), lower triangles.
-        diagonal: (n, W), the result.
-        squares: (n, W), for the squared subdiagonal.
-        work: (2 n + 8, W).
+        matrix: (n · n · 8), of which the lower triangles are used, and destroyed.
+        n: Rows and columns.
+        group: Where the results go.
+        diagonal: (n · 4 · 8), the diagonals, of which group g is the g-th of 4.
+        squares: The same for the squared subdiagonals.
+        work: (2 n · 8).
     """
-    _tridiagonalise(matrix, diagonal, squares, work)
-    _root_free_qr(diagonal, squares, work)
-
-
-@compile_lanes
-def _tridiagonalise(G: Lanes, d: Lanes, e2: Lanes, work: Lanes) -> None:
-    n, W = G.shape[0], G.shape[2]
-    v, p, t = work[:n], work[n : 2 * n], work[2 * n :]
+    zero = splat(0.0)
     for k in range(n - 2):
-        m = n - k - 1
-        for w in range(W):
-            t[0, w] = 0.0
+        m, corner = n - k - 1, (k + 1) * (n + 1)
+        tail = zero
         for i in range(1, m):
-            for w in range(W):
-                x = G[k + 1 + i, k, w]
-                t[0, w] += x * x
-                v[i, w] = x
-        for w in range(W):
-            x = G[k + 1, k, w]
-            square = t[0, w] + x * x
-            norm = math.sqrt(square)
-            v[0, w] = x + norm if x >= 0.0 else x - norm
-            length = t[0, w] + v[0, w] * v[0, w]
-            t[1, w] = 2.0 / length if length > 0.0 else 0.0
-            e2[k, w] = square
-            d[k, w] = G[k, k, w]
-        for i in range(m):
-            for w in range(W):
-                p[i, w] = 0.0
-        for j in range(m):
-            for w in range(W):
-                t[2, w] = G[k + 1 + j, k + 1 + j, w] * v[j, w]
-            for i in range(j + 1, m):
-                for w in range(W):
-                    g = G[k + 1 + i, k + 1 + j, w]
-                    p[i, w] += g * v[j, w]
-                    t[2, w] += g * v[i, w]
-            for w in range(W):
-                p[j, w] += t[2, w]
-        for w in range(W):
-            t[3, w] = 0.0
-        for i in range(m):
-            for w in range(W):
-                p[i, w] *= t[1, w]
-                t[3, w] += p[i, w] * v[i, w]
-        for w in range(W):
-            t[3, w] *= 0.5 * t[1, w]
-        for i in range(m):
-            for w in range(W):
-                p[i, w] -= t[3, w] * v[i, w]
-        for j in range(m):
-            for i in range(j, m):
-                for w in range(W):
-                    G[k + 1 + i, k + 1 + j, w] -= v[i, w] * p[j, w] + p[i, w] * v[j, w]
-    for w in range(W):
-        d[n - 1, w] = G[n - 1, n - 1, w]
+            x = load(matrix, corner + i * n - 1)
+            tail = tail + x * x
+            store(work, i, x)
+        x = load(matrix, corner - 1)
+        square = tail + x * x
+        norm = square_root(square)
+        first = where_positive(x, x + norm, x - norm)
+        store(work, 0, first)
+        length = tail + first * first
+        scale = where_positive(length, splat(2.0) / length, zero)
+        store(squares, k * GROUPS + group, square)
+        store(diagonal, k * GROUPS + group, load(matrix, corner - n - 1))
+        _reflect(matrix, n, m, corner, scale, work)
+    store(diagonal, (n - 1) * GROUPS + group, load(matrix, n * n - 1))
     if n > 1:
-        for w in range(W):
-            d[n - 2, w] = G[n - 2, n - 2, w]
-            x = G[n - 1, n - 2, w]
-            e2[n - 2, w] = x * x
+        x = load(matrix, n * n - 2)
+        store(diagonal, (n - 2) * GROUPS + group, load(matrix, n * n - n - 2))
+        store(squares, (n - 2) * GROUPS + group, x * x)
 
 
 @compile_lanes
-def _root_free_qr(d: Lanes, e2: Lanes, work: Lanes) -> None:
-    n, W = d.shape
-    scale, shift, cosine, sine, gamma, p = work[0], work[1], work[2], work[3], work[4], work[5]
-    for w in range(W):
-        scale[w] = 0.0
-    for i in range(n):
-        for w in range(W):
-            scale[w] = max(scale[w], d[i, w] * d[i, w])
-    for i in range(n - 1):
-        for w in range(W):
-            scale[w] = max(scale[w], e2[i, w])
+def _reflect(G: Array, n: int, m: int, corner: int, scale: Any, work: Array) -> None:
+    # G ← H G H for the lower triangle of m rows from `corner` on, with H = I − scale v vᵀ and v = work[:m].
+    zero, p = splat(0.0), n
+    for i in range(m):
+        store(work, p + i, zero)
+    # p = G v, two columns at a time.
+    for j in range(0, m - 1, 2):
+        a = corner + j * (n + 1)
+        v0, v1, between = load(work, j), load(work, j + 1), load(G, a + n)
+        s0, s1 = load(G, a) * v0 + between * v1, between * v0 + load(G, a + n + 1) * v1
+        for i in range(j + 2, m):
+            a += n
+            g0, g1, x = load(G, a + n), load(G, a + n + 1), load(work, i)
+            store(work, p + i, load(work, p + i) + g0 * v0 + g1 * v1)
+            s0 = s0 + g0 * x
+            s1 = s1 + g1 * x
+        store(work, p + j, load(work, p + j) + s0)
+        store(work, p + j + 1, load(work, p + j + 1) + s1)
+    if m % 2:
+        last = m - 1
+        store(work, p + last, load(work, p + last) + load(G, corner + last * (n + 1)) * load(work, last))
+    inner = zero
+    for i in range(m):
+        x = load(work, p + i) * scale
+        store(work, p + i, x)
+        inner = inner + x * load(work, i)
+    inner = inner * scale * splat(0.5)
+    for i in range(m):
+        store(work, p + i, load(work, p + i) - inner * load(work, i))
+    # G ← G − v pᵀ − p vᵀ
+    for j in range(0, m, 2):
+        v0, p0 = load(work, j), load(work, p + j)
+        a = corner + j * (n + 1)
+        store(G, a, load(G, a) - v0 * p0 - p0 * v0)
+        if j + 1 < m:
+            v1, p1 = load(work, j + 1), load(work, p + j + 1)
+            for i in range(j + 1, m):
+                a += n
+                x, y = load(work, i), load(work, p + i)
+                store(G, a, load(G, a) - x * p0 - y * v0)
+                store(G, a + 1, load(G, a + 1) - x * p1 - y * v1)
+
+
+@compile_lanes
+def root_free_qr(diagonal: Array, squares: Array, n: int) -> None:
+    """Eigenvalues of all groups of tridiagonal matrices of trace 1, unsorted, in the place of the diagonals.
+
+    The root-free QR iteration of Pal, Walker and Kahan (Parlett, The Symmetric Eigenvalue Problem, section 8.15), with
+    an error of a small multiple of eps.
+
+    Args:
+        diagonal: (n · 4 · 8).
+        squares: (n · 4 · 8), the squared subdiagonals; destroyed.
+        n: Rows and columns.
+    """
+    zero, one, half, negligible = splat_all(0.0), splat_all(1.0), splat_all(0.5), splat_all(_NEGLIGIBLE)
     for last in range(n - 1, 0, -1):
-        for _ in range(60):
-            open_ = 0.0
-            for w in range(W):
-                open_ = max(open_, e2[last - 1, w] - 1e-32 * scale[w])
-            if open_ <= 0.0:
+        for _ in range(_SWEEPS):
+            square = load_all(squares, last - 1)
+            if not any_positive(square - negligible):
                 break
-            for w in range(W):
-                square = e2[last - 1, w]
-                half = 0.5 * (d[last - 1, w] - d[last, w])
-                root = math.sqrt(half * half + square)
-                toward = half + root if half >= 0.0 else half - root
-                shift[w] = d[last, w] - (square / toward if toward != 0.0 else 0.0)
-                cosine[w] = 1.0
-                sine[w] = 0.0
-                gamma[w] = d[0, w] - shift[w]
-                p[w] = gamma[w] * gamma[w]
+            end = load_all(diagonal, last)
+            middle = half * (load_all(diagonal, last - 1) - end)
+            root = square_root(middle * middle + square)
+            toward = where_positive(middle, middle + root, middle - root)
+            shift = end - where_positive(toward * toward, square / toward, zero)
+            cosine, sine = one, zero
+            gamma = load_all(diagonal, 0) - shift
+            p = gamma * gamma
             for i in range(last):
-                _rotate(d, e2, i, shift, cosine, sine, gamma, p)
-            for w in range(W):
-                e2[last - 1, w] = sine[w] * p[w]
-                d[last, w] = shift[w] + gamma[w]
+                square = load_all(squares, i)
+                radius = p + square
+                if i > 0:
+                    store(squares, i - 1, sine * radius)
+                inverse, before, old = one / radius, cosine, gamma
+                # Their quotient does not wait for the new cosine, by which one would divide otherwise.
+                ratio = radius / p
+                cosine = where_positive(radius, p * inverse, one)
+                sine = where_positive(radius, square * inverse, zero)
+                alpha = load_all(diagonal, i + 1)
+                gamma = cosine * (alpha - shift) - sine * old
+                store(diagonal, i, old + (alpha - gamma))
+                p = where_positive(p, gamma * gamma * ratio, before * square)
+            store(squares, last - 1, sine * p)
+            store(diagonal, last, shift + gamma)
 
 
 @compile_lanes
-def _rotate(d: Lanes, e2: Lanes, i: int, shift: Lanes, cosine: Lanes, sine: Lanes, gamma: Lanes, p: Lanes) -> None:
-    for w in range(d.shape[1]):
-        square = e2[i, w]
-        radius = p[w] + square
-        if i > 0:
-            e2[i - 1, w] = sine[w] * radius
-        before = cosine[w]
-        inverse = 1.0 / radius if radius > 0.0 else 0.0
-        c = p[w] * inverse if radius > 0.0 else 1.0
-        s = square * inverse
-        old = gamma[w]
-        alpha = d[i + 1, w]
-        new = c * (alpha - shift[w]) - s * old
-        d[i, w] = old + (alpha - new)
-        p[w] = new * new / c if c > 0.0 else before * square
-        cosine[w] = c
-        sine[w] = s
-        gamma[w] = new
+def sort_descending(values: Array, n: int) -> None:
+    """Each lane of all groups in descending order.
+
+    Args:
+        values: (n · 4 · 8).
+        n: How many values.
+    """
+    for end in range(n - 1, 0, -1):
+        x = load_all(values, 0)
+        for i in range(end):
+            y = load_all(values, i + 1)
+            larger = x - y
+            store(values, i, where_positive(larger, x, y))
+            x = where_positive(larger, y, x)
+        store(values, end, x)

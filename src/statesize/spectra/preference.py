@@ -23,7 +23,7 @@ def largest_state(operator: Operator) -> int:
 
 def _small_state(operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
     if "values" in outputs:
-        return "squares its numbers, so that it knows small singular values to 3e-8 σ_1 only"
+        return "squares its numbers, so that it knows small singular values to 4e-8 σ_1 only"
     if largest_state(operator) > 16 and operator.batch_shape.numel() < 8:
         return f"computes channels side by side: with {largest_state(operator)} states it takes at least 8 of them"
     return None

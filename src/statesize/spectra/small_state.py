@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,19 +16,18 @@ from statesize.spectra.blocks import Counts
 from statesize.spectra.bounds import UNDERFLOW, count_bounds
 from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import largest
-from statesize.spectra.lane_eigenvalues import Lanes, compile_lanes, eigenvalues
+from statesize.spectra.lane_eigenvalues import WIDTH, Array
+from statesize.spectra.lane_spectra import squared_spectra
 from statesize.spectra.spectrum import Spectrum
-from statesize.spectra.square_root import propagation_error, square_root_singular_values
+from statesize.spectra.square_root import square_root_singular_values
 
 LARGEST_STATE = 32
-# Recurrences computed side by side; fewer leave the processor's vectors half empty.
-LANES = 16
+LANES = WIDTH
+"""Recurrences computed side by side; fewer leave the processor's vectors half empty."""
 # Error of the eigenvalues of MᵀM, in units of ‖M‖_F².
-_SQUARED_ERROR = 4 * float(np.finfo(np.float64).eps)
+_SQUARED_ERROR = 8 * float(np.finfo(np.float64).eps)
 # Batch entries whose singular values are computed again at once.
 _RECOMPUTED_AT_ONCE = 32
-
-PositionArray = npt.NDArray[np.int64]
 
 
 def has_small_state(operator: Operator) -> bool:
@@ -43,7 +41,7 @@ def has_small_state(operator: Operator) -> bool:
 def small_state_spectrum(recurrence: Recurrence, cut: Cut) -> SquaredSpectrum:
     """σ² = eig(MᵀM) with M = S_i L_i, the square-root factors carried from position to position by Givens rotations.
 
-    Squaring once costs digits of the small σ: an error ε of σ², 4 eps ‖M‖_F², is an error of √ε = 3e-8 ‖M‖_F on a σ
+    Squaring once costs digits of the small σ: an error ε of σ², 8 eps ‖M‖_F², is an error of √ε = 4e-8 ‖M‖_F on a σ
     near 0. Counts compare squares, so that a tolerance τ is in doubt only within ε / 2τ of a σ; recurrences with such
     a doubt are computed again by singular value decompositions of M.
 
@@ -54,25 +52,33 @@ def small_state_spectrum(recurrence: Recurrence, cut: Cut) -> SquaredSpectrum:
     Returns:
         The spectrum, r = min(n, the largest min(rows, columns)); without gradients.
     """
-    shape, (length, states) = recurrence.batch_shape, recurrence.B.shape[-2:]
-    flat = (shape.numel(), length, states)
-    wide = (part.expand(*shape, length, states).reshape(flat) for part in (recurrence.A, recurrence.B, recurrence.C))
-    A, B, C = (part.cpu().numpy() for part in wide)
-    positions = np.unique(np.asarray(cut.positions, dtype=np.int64))
-    squares = np.zeros((flat[0], positions.shape[0], states))
-    norms = np.zeros((2, flat[0], length))
-    _all_spectra(A, B, C, positions, squares, norms)
-    device, limit = recurrence.device, cut.limits(recurrence.device)
-    reach, observe = (torch.from_numpy(part).to(device).reshape(*shape, length) for part in norms)
-    places = torch.tensor(cut.positions, dtype=torch.int64, device=device)
-    carried = propagation_error(recurrence, reach, observe)[..., places - 1] + UNDERFLOW
-    r = min(states, cut.largest_rank())
-    order = torch.from_numpy(np.searchsorted(positions, np.asarray(cut.positions, dtype=np.int64)))
-    squared = torch.from_numpy(squares)[:, order].sort(-1, descending=True).values.to(device)
-    squared = squared.reshape(*shape, *squared.shape[1:])
-    epsilon = _SQUARED_ERROR * squared.sum(-1)
-    squared = squared[..., :r].masked_fill(torch.arange(r, device=device) >= limit[:, None], 0)
-    return SquaredSpectrum(squared.sqrt(), epsilon.sqrt() + carried, limit, recurrence, cut, epsilon, carried)
+    shape, device = recurrence.batch_shape, recurrence.device
+    asked = torch.tensor(cut.positions, dtype=torch.int64)
+    positions, order = cast("tuple[Tensor, Tensor]", asked.unique(return_inverse=True))
+    r = min(recurrence.B.shape[-1], cut.largest_rank())
+    squares = torch.zeros(shape.numel(), len(positions), r, dtype=torch.float64)
+    errors, totals = squares.new_zeros(2, *squares.shape[:-1]), squares.new_zeros(shape.numel())
+    limits = torch.minimum(positions, cut.length - positions)
+    results = (limits.numpy(), squares.numpy(), errors.numpy(), totals.numpy())
+    squared_spectra(*_arrays(recurrence), positions.numpy(), *results)
+    # As in `propagation_error`: what the step errors can do at most, or what of them is not yet forgotten.
+    local, last = errors
+    carried = torch.minimum(totals[:, None], torch.nan_to_num(local, nan=torch.inf)) + last + UNDERFLOW
+    if not torch.equal(asked, positions):
+        squares, carried = squares[:, order], carried[:, order]
+    squares, carried = (part.reshape(*shape, *part.shape[1:]).to(device) for part in (squares, carried))
+    epsilon = _SQUARED_ERROR * squares.sum(-1)
+    known = (squares.sqrt(), epsilon.sqrt() + carried, cut.limits(device))
+    return SquaredSpectrum(*known, recurrence, cut, squares, epsilon, carried)
+
+
+def _arrays(recurrence: Recurrence) -> list[Array]:
+    # (entries, L, n, 2), of which the last dimension is one number twice: arrays that are not contiguous are all of one
+    # type to numba, which would compile the kernels again for each mixture of contiguous and other ones.
+    shape = torch.Size((*recurrence.batch_shape, *recurrence.B.shape[-2:]))
+    parts = (recurrence.A, recurrence.B, recurrence.C)
+    flat = (part.expand(shape).reshape(recurrence.batch_shape.numel(), *shape[-2:]).cpu() for part in parts)
+    return [part[..., None].expand(*part.shape, 2).numpy() for part in flat]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +88,20 @@ class SquaredSpectrum(Spectrum):
     Attributes:
         recurrence: What was measured.
         cut: Which blocks.
+        squares: σ̂², (..., P, r).
         squared_error: ε, what σ̂² may be off for having been computed as a square, (..., P).
         carried_error: What σ may be off for the round-off of the factors, (..., P).
     """
 
     recurrence: Recurrence
     cut: Cut
+    squares: Tensor
     squared_error: Tensor
     carried_error: Tensor
+
+    def norms(self) -> Tensor:
+        """‖H_i‖_F, (..., P)."""
+        return self.squares.sum(-1).sqrt()
 
     def counts(self, thresholds: Tensor) -> Counts:
         """#{σ > τ} for absolute thresholds (K,)."""
@@ -112,11 +124,14 @@ class SquaredSpectrum(Spectrum):
         return entropy, bound
 
     def _settled(self, threshold: Tensor, slack: Tensor, again: Callable[[Spectrum], Counts]) -> Counts:
-        squared, level = self.values.square(), threshold.square()
+        level = threshold.square()
         doubt = self.squared_error[..., None] + (2 * threshold + slack) * slack
-        count = (squared[..., None, :] > level[..., None]).sum(-1)
-        lower, upper = count_bounds(squared, doubt, level, self.limit)
-        for place, exact in self._recomputed((lower != upper).any(-1).any(-1)):
+        lower, upper = count_bounds(self.squares, doubt, level, self.limit)
+        open_ = lower != upper
+        if not bool(open_.any()):
+            return Counts(lower, lower, upper)
+        count = (self.squares[..., None, :] > level[..., None]).sum(-1)
+        for place, exact in self._recomputed(open_.any(-1).any(-1)):
             found = again(exact)
             count[place], lower[place], upper[place] = found.count, found.lower, found.upper
         return Counts(count, lower, upper)
@@ -131,119 +146,3 @@ class SquaredSpectrum(Spectrum):
         for first in range(0, chosen.shape[0], _RECOMPUTED_AT_ONCE):
             place = chosen[first : first + _RECOMPUTED_AT_ONCE].unbind(-1)
             yield place, square_root_singular_values(self.recurrence[place], self.cut)
-
-
-@compile_lanes
-def _all_spectra(A: Lanes, B: Lanes, C: Lanes, positions: PositionArray, squares: Lanes, norms: Lanes) -> None:
-    entries, length, n = A.shape
-    W = LANES
-    S = np.zeros((length + 1, n * (n + 1) // 2, W))
-    L = np.zeros((n * (n + 1) // 2, W))
-    M, G = np.empty((n, n, W)), np.empty((n, n, W))
-    a, v = np.empty((n, W)), np.empty((n, W))
-    d, e2, work = np.zeros((n, W)), np.zeros((n, W)), np.empty((2 * n + 8, W))
-    for first in range(0, entries, W):
-        for t in range(length - 1, 0, -1):
-            S[t] = S[t + 1]
-            _load(C, first, t, v)
-            _append(S[t], v, work)
-            _load(A, first, t, a)
-            _scale(S[t], a)
-            _store_norm(S[t], norms[1], first, t - 1, work)
-        L[:] = 0.0
-        place = 0
-        for t in range(1, length):
-            _load(A, first, t - 1, a)
-            _scale(L, a)
-            _load(B, first, t - 1, v)
-            _append(L, v, work)
-            _store_norm(L, norms[0], first, t, work)
-            if place < positions.shape[0] and positions[place] == t:
-                _square(S[t], L, M, G, work)
-                eigenvalues(G, d, e2, work)
-                for w in range(min(W, entries - first)):
-                    for i in range(n):
-                        squares[first + w, place, i] = max(d[i, w], 0.0)
-                place += 1
-
-
-@compile_lanes
-def _load(source: Lanes, first: int, t: int, target: Lanes) -> None:
-    n, W = target.shape
-    for w in range(W):
-        entry = min(first + w, source.shape[0] - 1)
-        for i in range(n):
-            target[i, w] = source[entry, t, i]
-
-
-@compile_lanes
-def _append(R: Lanes, row: Lanes, work: Lanes) -> None:
-    # R of qr([R; row]) by Givens rotations; R upper triangular, packed by rows. The row is destroyed.
-    n, W = row.shape
-    cosine, sine = work[0], work[1]
-    k = 0
-    for r in range(n):
-        for w in range(W):
-            x, y = R[k, w], row[r, w]
-            h = math.sqrt(x * x + y * y)
-            inverse = 1.0 / h if h > 0.0 else 0.0
-            cosine[w] = x * inverse if h > 0.0 else 1.0
-            sine[w] = y * inverse
-            R[k, w] = h
-        k += 1
-        for i in range(r + 1, n):
-            for w in range(W):
-                p, q = R[k, w], row[i, w]
-                R[k, w] = cosine[w] * p + sine[w] * q
-                row[i, w] = cosine[w] * q - sine[w] * p
-            k += 1
-
-
-@compile_lanes
-def _scale(R: Lanes, a: Lanes) -> None:
-    n, W = a.shape
-    k = 0
-    for r in range(n):
-        for i in range(r, n):
-            for w in range(W):
-                R[k, w] *= a[i, w]
-            k += 1
-
-
-@compile_lanes
-def _store_norm(R: Lanes, norms: Lanes, first: int, place: int, work: Lanes) -> None:
-    total = work[0]
-    total[:] = 0.0
-    for k in range(R.shape[0]):
-        for w in range(R.shape[1]):
-            total[w] += R[k, w] * R[k, w]
-    for w in range(min(R.shape[1], norms.shape[0] - first)):
-        norms[first + w, place] = math.sqrt(total[w])
-
-
-@compile_lanes
-def _square(S: Lanes, L: Lanes, M: Lanes, G: Lanes, work: Lanes) -> None:
-    # M = S Lᵀ for packed upper triangles S and L, and the lower triangle of G = MᵀM.
-    n, W = M.shape[0], M.shape[2]
-    x = work[0]
-    for i in range(n):
-        for j in range(n):
-            least = max(i, j)
-            s = i * n - i * (i - 1) // 2 + least - i
-            f = j * n - j * (j - 1) // 2 + least - j
-            for w in range(W):
-                x[w] = 0.0
-            for k in range(n - least):
-                for w in range(W):
-                    x[w] += S[s + k, w] * L[f + k, w]
-            for w in range(W):
-                M[i, j, w] = x[w]
-    for i in range(n):
-        for j in range(i + 1):
-            for w in range(W):
-                x[w] = 0.0
-            for k in range(n):
-                for w in range(W):
-                    x[w] += M[k, i, w] * M[k, j, w]
-            for w in range(W):
-                G[i, j, w] = x[w]

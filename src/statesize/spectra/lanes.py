@@ -1,0 +1,157 @@
+"""Vectors of doubles in compiled code: the same arithmetic on several problems side by side.
+
+numba has scalars and arrays only, and its loops over a last dimension write every intermediate result to memory. A
+value of the type `LanesType` stays in the processor's vector registers; where these are narrower, LLVM takes several.
+"""
+
+# numba's extension interface and llvmlite are untyped.
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportOptionalCall=false, reportUntypedClassDecorator=false, reportUntypedFunctionDecorator=false
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, cast
+
+import numba
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+compile_lanes = cast("Any", numba).njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+_in_compiled_code = cast("Any", intrinsic)
+
+
+class LanesType(types.Type):
+    """The type of W doubles side by side.
+
+    Args:
+        width: W, a power of 2.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__(name=f"Lanes{width}")
+
+
+@register_model(LanesType)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, lanes: LanesType) -> None:
+        super().__init__(manager, lanes, _vector(lanes.width))
+
+
+def _vector(width: int) -> Any:
+    return ir.VectorType(ir.DoubleType(), width)
+
+
+def _register(function: Callable[..., Any], instruction: str) -> None:
+    @infer_global(function)
+    class _(AbstractTemplate):
+        def generic(self, args: Any, kws: Any) -> Any:
+            if len(args) == 2 and isinstance(args[0], LanesType) and args[0] == args[1]:
+                return signature(args[0], *args)
+            return None
+
+    @lower_builtin(function, LanesType, LanesType)
+    def _(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, instruction)(*args, flags=("contract",))
+
+
+for _function, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _register(_function, _instruction)
+
+
+def lane_functions(width: int) -> tuple[Any, Any]:
+    """Functions for compiled code that make lanes.
+
+    Args:
+        width: W, a power of 2.
+
+    Returns:
+        `load(array, k)`, the k-th W doubles of a contiguous array of one dimension, and `splat(x)`, W times x.
+    """
+    lanes, vector = LanesType(width), _vector(width)
+
+    @_in_compiled_code
+    def load(typing: Any, array: Any, k: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            value = builder.load(_address(context, builder, sig.args[0], args, vector))
+            value.align = 8
+            return value
+
+        return lanes(array, types.intp), generate
+
+    @_in_compiled_code
+    def splat(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            unset, index = ir.Constant(vector, ir.Undefined), ir.IntType(32)
+            one = builder.insert_element(unset, args[0], ir.Constant(index, 0))
+            return builder.shuffle_vector(one, unset, ir.Constant(ir.VectorType(index, width), [0] * width))
+
+        return lanes(types.float64), generate
+
+    return load, splat
+
+
+@_in_compiled_code
+def store(typing: Any, array: Any, k: Any, x: Any) -> Any:
+    """Puts lanes into the k-th place of a contiguous array of one dimension."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[2], _address(context, builder, sig.args[0], args, _vector(x.width)), align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, x), generate
+
+
+@_in_compiled_code
+def square_root(typing: Any, x: Any) -> Any:
+    """√x in each lane."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = _vector(x.width)
+        name = f"llvm.sqrt.v{x.width}f64"
+        return builder.call(
+            cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), name), args
+        )
+
+    return x(x), generate
+
+
+@_in_compiled_code
+def where_positive(typing: Any, x: Any, positive: Any, other: Any) -> Any:
+    """In each lane the second where the first is above 0, else the third."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(_positive(builder, args[0], x.width), args[1], args[2])
+
+    return x(x, x, x), generate
+
+
+@_in_compiled_code
+def any_positive(typing: Any, x: Any) -> Any:
+    """Whether any lane is above 0."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = ir.IntType(x.width)
+        found = builder.bitcast(_positive(builder, args[0], x.width), bits)
+        return builder.icmp_unsigned("!=", found, ir.Constant(bits, 0))
+
+    return types.boolean(x), generate
+
+
+def _positive(builder: Any, x: Any, width: int) -> Any:
+    return builder.fcmp_ordered(">", x, ir.Constant(_vector(width), [0.0] * width))
+
+
+def _address(context: Any, builder: Any, array_type: Any, args: Any, vector: Any) -> Any:
+    array = context.make_array(array_type)(context, builder, args[0])
+    place = builder.mul(args[1], ir.Constant(args[1].type, vector.count))
+    return builder.bitcast(builder.gep(array.data, [place]), vector.as_pointer())
