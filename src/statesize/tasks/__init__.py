@@ -1,5 +1,6 @@
 """Tasks to train and evaluate sequence models on."""
 
+from statesize.tasks.chance import most_frequent_share
 from statesize.tasks.compression import Compression
 from statesize.tasks.corpus import Corpus, python_prose, read_documents, read_text
 from statesize.tasks.mqar import MQAR
@@ -21,6 +22,7 @@ __all__ = [
     "build_task",
     "byte_count",
     "encode",
+    "most_frequent_share",
     "python_prose",
     "read_documents",
     "read_text",
