@@ -16,17 +16,18 @@ def test_entropy_stays_within_its_bound(seed: int, r: int, decades: int, adversa
     other = (values + error[:, None] * (noise.sign() if adversary else noise)).clamp(min=0)
     moved = (entropy_ess(other) - entropy_ess(values)).abs()
     alive = values[:, 0] > error
-    assert bool((moved <= entropy_bound(values, error) * (1 + 1e-9) + 1e-12)[alive].all())
+    assert bool((moved <= entropy_bound(values, error, entropy_ess(values)) * (1 + 1e-9) + 1e-12)[alive].all())
 
 
 def test_entropy_bound_vanishes_with_the_error() -> None:
     values = torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)
-    assert float(entropy_bound(values, torch.tensor(0.0, dtype=torch.float64))) == 0
-    assert 0 < float(entropy_bound(values, torch.tensor(1e-12, dtype=torch.float64))) < 1e-9
+    ess = entropy_ess(values)
+    assert float(entropy_bound(values, torch.tensor(0.0, dtype=torch.float64), ess)) == 0
+    assert 0 < float(entropy_bound(values, torch.tensor(1e-12, dtype=torch.float64), ess)) < 1e-9
 
 
 def test_entropy_bound_of_no_values_is_zero() -> None:
-    assert entropy_bound(torch.zeros(4, 0), torch.zeros(4)).tolist() == [0] * 4
+    assert entropy_bound(torch.zeros(4, 0), torch.zeros(4), torch.zeros(4)).tolist() == [0] * 4
 
 
 def test_counts_are_bracketed_by_what_the_error_allows() -> None:

@@ -245,12 +245,18 @@ class Recurrence(Operator):
         """See `Operator.to`."""
         if dtype is not None and self.is_complex:
             dtype = dtype.to_complex()
-        return self._mapped(lambda part, _: part.to(device=device, dtype=dtype))
+        moved = self._mapped(lambda part, _: part.to(device=device, dtype=dtype))
+        if moved.dtype != self.dtype:
+            for name, tensor in (("B", moved.B), ("C", moved.C)):
+                require_finite(name, tensor)
+        return moved
 
     def __getitem__(self, index: object) -> Self:
         """See `Operator.__getitem__`."""
         place = batch_index(index, self.batch_shape)
-        return self._mapped(lambda part, tail: part.expand(self.batch_shape + part.shape[part.ndim - tail :])[place])
+        chosen = self._mapped(lambda part, tail: part.expand(self.batch_shape + part.shape[part.ndim - tail :])[place])
+        chosen._batch_shape = chosen.B.shape[:-2]
+        return chosen
 
     @torch.no_grad()
     def _require_real_output(self) -> None:
@@ -273,15 +279,13 @@ class Recurrence(Operator):
             )
 
     def _mapped(self, function: Callable[[Tensor, int], Tensor]) -> Self:
-        """A copy with every tensor replaced; the function also takes how many trailing dimensions are not batch."""
+        """Every tensor replaced, unchecked; the function is also told how many last dimensions are no batch."""
         tail = 3 if isinstance(self.transition, FullTransition) else 2
         feed = None if self.D is None else function(self.D, 1)
         copy = type(self).__new__(type(self))
-        copy._fill(
-            self.transition.map(lambda part: function(part, tail)),
-            function(self.B, 2),
-            function(self.C, 2),
-            feed.real if feed is not None and feed.is_complex() else feed,
-            self.conjugate_pairs,
-        )
+        copy.transition = self.transition.map(lambda part: function(part, tail))
+        copy.B, copy.C = function(self.B, 2), function(self.C, 2)
+        copy.D = feed.real if feed is not None and feed.is_complex() else feed
+        copy.conjugate_pairs = self.conjugate_pairs
+        copy._batch_shape = self._batch_shape
         return copy

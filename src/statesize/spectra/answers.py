@@ -106,7 +106,7 @@ def _block(operator: Operator, entries: Tensor, engine: Engine, question: Questi
     """What an engine answers for some entries of the flattened batch."""
     place = torch.unravel_index(entries.to(operator.device), operator.batch_shape)
     try:
-        return _in_range(operator[place], engine, question)
+        return _in_range(_chosen(operator, place), engine, question)
     except InputError:
         # It names entries as the block counts them; asked one by one, each can be named by its own index.
         for single in zip(*place, strict=True):
@@ -116,6 +116,15 @@ def _block(operator: Operator, entries: Tensor, engine: Engine, question: Questi
             except InputError as error:
                 raise InputError(f"batch entry {entry}: {error}") from None
         raise
+
+
+def _chosen(operator: Operator, place: tuple[Tensor, ...]) -> Operator:
+    """Successive entries of the flattened batch."""
+    shape = operator.batch_shape
+    if shape.numel() == shape[-1]:
+        # A slice takes no copies, as entries by their numbers do.
+        return operator[(*(0 for _ in shape[:-1]), slice(int(place[-1][0]), int(place[-1][-1]) + 1))]
+    return operator[place]
 
 
 def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:

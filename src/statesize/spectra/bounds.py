@@ -27,7 +27,7 @@ def carried_error(gain: Tensor, steps: Tensor) -> Tensor:
     return torch.stack(carried, -1)
 
 
-def entropy_bound(values: Tensor, error: Tensor) -> Tensor:
+def entropy_bound(values: Tensor, error: Tensor, ess: Tensor) -> Tensor:
     """How far entropy-ESS can move when every σ moves by at most `error`.
 
     With p = σ/Σσ and D = ½ ‖p − p̂‖₁, |H(p) − H(p̂)| ≤ D ln(r − 1) + h(D), h the binary entropy, for D ≤ 1 − 1/r
@@ -36,6 +36,7 @@ def entropy_bound(values: Tensor, error: Tensor) -> Tensor:
     Args:
         values: σ̂, (..., r).
         error: δ ≥ |σ̂ − σ|, (...).
+        ess: The computed ESS, (...).
 
     Returns:
         (...), a bound on |ESS − computed ESS|; 0 where σ_1 ≤ δ, where ESS is 0 by definition.
@@ -50,9 +51,7 @@ def entropy_bound(values: Tensor, error: Tensor) -> Tensor:
     ln_r = torch.full_like(distance, math.log(r))
     change = distance * math.log(max(r - 1, 1)) + _entr(distance) + _entr(1 - distance)
     change = torch.where(distance <= 1 - 1 / r, torch.minimum(change, ln_r), ln_r)
-    p = values / total.clamp(min=torch.finfo(values.dtype).tiny)[..., None]
-    ess = _entr(p).sum(-1).exp()
-    bound = (ess * torch.expm1(change)).clamp(max=float(r))
+    bound = (ess.detach() * torch.expm1(change)).clamp(max=float(r))
     return torch.where(values.amax(-1) <= error, torch.zeros_like(bound), bound)
 
 

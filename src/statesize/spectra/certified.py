@@ -147,7 +147,7 @@ class CertifiedBlocks(HankelBlocks):
         for at in self._portions(group, offset):
             values, delta = self._eliminations.spectra(*at), self._error[at[0], 0]
             exact = torch.where(values[:, 0] > delta, effective_rank(values), 0.0)
-            ess, error = ess.index_put(at, exact), error.index_put(at, entropy_bound(values, delta))
+            ess, error = ess.index_put(at, exact), error.index_put(at, entropy_bound(values, delta, exact))
         return self._at_positions(ess), self._at_positions(error)
 
     def singular_values(self) -> Tensor:

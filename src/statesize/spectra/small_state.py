@@ -13,7 +13,7 @@ from torch import Tensor
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.blocks import Counts
-from statesize.spectra.bounds import UNDERFLOW, count_bounds
+from statesize.spectra.bounds import UNDERFLOW, count_bounds, entropy_bound
 from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import largest
 from statesize.spectra.lane_eigenvalues import WIDTH, Array
@@ -118,7 +118,11 @@ class SquaredSpectrum(Spectrum):
 
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
-        entropy, bound = super().entropies(accuracy)
+        total, top = self.values.sum(-1), largest(self.values)
+        # ln S − (Σ σ ln σ) / S, which needs one logarithm and one product a singular value.
+        exponent = total.log() - torch.xlogy(self.values, self.values).sum(-1) / total
+        entropy = torch.where(top > self.error_bound, exponent.exp().clamp(min=1), 0.0)
+        bound = entropy_bound(self.values, self.error_bound, entropy)
         for place, exact in self._recomputed((bound > accuracy * entropy).any(-1)):
             entropy[place], bound[place] = exact.entropies(accuracy)
         return entropy, bound

@@ -44,7 +44,7 @@ class Spectrum(HankelBlocks):
         del accuracy
         alive = largest(self.values) > self.error_bound
         entropy = torch.where(alive, effective_rank(self.values), 0.0)
-        return entropy, entropy_bound(self.values.detach(), self.error_bound)
+        return entropy, entropy_bound(self.values.detach(), self.error_bound, entropy)
 
     def singular_values(self) -> Tensor:
         """σ̂, (..., P, r), descending, zero-padded."""
