@@ -1,0 +1,138 @@
+"""One step of training, and the evaluation: the mathematics that every way of training shares."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.errors import InputError, StatesizeError
+from statesize.mixers.model import LanguageModel
+from statesize.tasks.task import IGNORED, Task
+from statesize.training.checkpoint import Progress, TrainingState
+from statesize.training.config import TrainingConfig
+from statesize.training.record import StepRecord
+
+
+class DivergenceError(StatesizeError):
+    """A loss or gradient is not finite."""
+
+
+def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> TrainingState:
+    """The state of a run before its first step.
+
+    Args:
+        model: Moved to the device and put in training mode.
+        task: What it learns.
+        config: Settings.
+
+    Returns:
+        Model, AdamW, the sources of batches and of dropout, and no progress.
+
+    Raises:
+        InputError: The device is missing, or the task has more tokens than the model.
+    """
+    if task.vocabulary_size > model.config.vocabulary_size:
+        raise InputError(
+            f"the task has {task.vocabulary_size} tokens and the model {model.config.vocabulary_size};"
+            " give the model at least as many"
+        )
+    try:
+        model.to(config.device).train()
+        dropout = torch.Generator(device=config.device).manual_seed(config.seed + 1)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device is {config.device!r}, which torch cannot use here ({error}); use 'cpu'") from error
+    model.set_dropout_generator(dropout)
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=config.rate,
+        betas=(0.9, 0.98),
+        # One pass over all parameters; on a CPU, torch would choose a loop of a dozen small operations for each.
+        fused=torch.device(config.device).type == "cpu",
+    )
+    generators = {"batches": torch.Generator().manual_seed(config.seed), "dropout": dropout}
+    return TrainingState(model, optimizer, generators, Progress())
+
+
+def train_step(state: TrainingState, task: Task, config: TrainingConfig, step: int) -> StepRecord:
+    """One step of the optimizer.
+
+    Args:
+        state: Model, optimizer and generators are changed; its progress is not.
+        task: What is learned.
+        config: Settings.
+        step: 1 for the first.
+
+    Returns:
+        The record of the step, without a held-out report.
+
+    Raises:
+        DivergenceError: The loss or the gradient is not finite; the weights are then those of the step before.
+    """
+    started = time.perf_counter()
+    model, rate = state.model, config.rate_at(step)
+    batches = [task.sample(config.batch_size, state.generators["batches"]) for _ in range(config.accumulation)]
+    # Dividing by the targets of the whole step makes accumulation the same as one larger batch.
+    count = max(sum(int((targets != IGNORED).sum()) for _, targets in batches), 1)
+    state.optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for input_ids, targets in batches:
+        loss = _summed_loss(model(input_ids.to(config.device)), targets.to(config.device)) / count
+        total += loss.item()
+        _require_finite(total, "loss", step, state.progress, config)
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+    norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip))
+    _require_finite(norm, "gradient norm", step, state.progress, config)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+    tokens = sum(input_ids.numel() for input_ids, _ in batches)
+    return StepRecord(step, total, rate, norm, tokens, time.perf_counter() - started)
+
+
+def _summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def _require_finite(value: float, name: str, step: int, progress: Progress, config: TrainingConfig) -> None:
+    if not math.isfinite(value):
+        kept = progress.step // config.checkpoint_every * config.checkpoint_every
+        rest = f"; the checkpoint of step {kept} is intact" if kept else ""
+        raise DivergenceError(f"{name} is {value} at step {step}{rest}. Try a learning rate below {config.rate:g}")
+
+
+@torch.no_grad()
+def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, float]:
+    """Mean loss and accuracy over the held-out data of a task.
+
+    Args:
+        model: The model; its training mode is restored.
+        task: The task.
+        batch_size: Sequences of one forward pass.
+
+    Returns:
+        "loss" in nats a target, "accuracy", and what the task's report adds.
+
+    Raises:
+        InputError: The held-out data have no target.
+    """
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    nats, correct, count = 0.0, 0, 0
+    try:
+        for input_ids, targets in task.held_out(batch_size):
+            logits, targets = model(input_ids.to(device)), targets.to(device)
+            nats += float(_summed_loss(logits, targets))
+            correct += int((logits.argmax(-1) == targets).sum())
+            count += int((targets != IGNORED).sum())
+    finally:
+        model.train(training)
+    if count == 0:
+        raise InputError("the task's held-out data have no target; at least one is needed to evaluate the model")
+    loss, accuracy = nats / count, correct / count
+    return {"loss": loss, "accuracy": accuracy, **task.report(loss, accuracy)}
