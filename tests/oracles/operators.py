@@ -1,6 +1,7 @@
 """Random operators of every family that is known to be hard for an engine."""
 
 import torch
+from oracles.kernels import bump, irregular, late, modes
 from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
@@ -21,6 +22,9 @@ FAMILIES = (
     "sliding attention",
     "short convolution",
     "long convolution",
+    "modal convolution",
+    "smooth convolution",
+    "late convolution",
     "identity",
 )
 
@@ -51,7 +55,14 @@ def random_operator(family: str, seed: int, length: int) -> Operator:
         window = max(1, length // 3) if family == "sliding attention" else None
         return SoftmaxAttention(normal(length, 8), normal(length, 8), factor, window)
     if "convolution" in family:
-        return Convolution(normal(min(length, 6) if family == "short convolution" else length), length)
+        kernels = {
+            "short convolution": lambda: irregular(seed, min(length, 6)),
+            "long convolution": lambda: irregular(seed, length) * 0.99 ** (seed % 5 * torch.arange(length)),
+            "modal convolution": lambda: modes(seed, states, length),
+            "smooth convolution": lambda: bump(length),
+            "late convolution": lambda: late(length),
+        }
+        return Convolution(kernels[family](), length)
     matrices = {
         "constant": lambda: torch.ones(length, length, dtype=torch.float64),
         "zero": lambda: torch.zeros(length, length, dtype=torch.float64),
@@ -66,4 +77,6 @@ def scaled(operator: Operator, factor: float) -> Operator:
     """The same operator times a number."""
     if isinstance(operator, Recurrence):
         return Recurrence(operator.A, operator.B * factor, operator.C)
+    if isinstance(operator, Convolution):
+        return Convolution(operator.kernel * factor, operator.length)
     return Dense(operator.dense() * factor)

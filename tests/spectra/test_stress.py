@@ -5,12 +5,19 @@ import torch
 from oracles.operators import FAMILIES, random_operator, scaled
 
 from statesize.operators import Operator
+from statesize.spectra import convolution
 from statesize.spectra.blocks import Counts
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dense import dense_singular_values
 from statesize.spectra.engine import ENGINES
 
 RATIOS = torch.tensor([1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7], dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def every_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions are not only decomposed at lengths where that is quick."""
+    monkeypatch.setattr(convolution, "_QUICK", 100)
 
 
 def wrong(found: Counts, expected: Counts) -> int:
