@@ -63,7 +63,7 @@ class Compression(SyntheticTask):
 
     @property
     def length(self) -> int:
-        """Tokens of a sequence: the symbols, the compression token and as many places."""
+        """Tokens of a sequence, L = 2N + 1."""
         return 2 * self.tokens + 1
 
     @property

@@ -116,7 +116,7 @@ class MQAR(SyntheticTask):
 
     @property
     def chance(self) -> float:
-        """1 / P: one of the values that the sequence holds, which are all different."""
+        """1 / P, because the values that a sequence holds are all different."""
         return 1 / self.pairs
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class SyntheticTask(ABC):
     @property
     @abstractmethod
     def items(self) -> int:
-        """What a sequence asks to keep in memory at once: key-value pairs, or tokens."""
+        """Number of things that a sequence asks to keep in memory at once, key-value pairs or tokens."""
 
     @property
     @abstractmethod
