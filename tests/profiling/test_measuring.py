@@ -41,8 +41,8 @@ def run(operator, sizes, **options):
 def test_blocks_give_the_numbers_of_the_definition(operator):
     sizes = []
     # About three units at a time.
-    each = plan_work(captured(operator, []), 0, LENGTH, LENGTH, check_settings()).unit_bytes
-    record = run(operator, sizes, memory=3 * each + each // 2)
+    work = plan_work(captured(operator, []), 0, LENGTH, LENGTH, check_settings())
+    record = run(operator, sizes, memory=work.shared_bytes + 3 * work.unit_bytes + work.unit_bytes // 2)
     assert sorted(set(sizes)) == [1, 3]
     expected = measure(operator, engine="dense")
     for name in ("entropy", "tolerance", "relative_tolerance", "norm"):

@@ -63,8 +63,12 @@ def test_mixers_that_were_not_tried_cost_like_their_neighbours():
 def test_the_memory_sets_how_many_units_are_measured_at_once():
     one = plan(small(), TEXTS, memory=1)
     assert [mixer.block for mixer in one.mixers] == [1, 1, 1]
-    more = plan(small(), TEXTS, memory=3 * one.mixers[0].memory)
-    assert [mixer.block for mixer in more.mixers] == [3, 3, 3]
+    most = plan(small(), TEXTS)
+    assert [mixer.block for mixer in most.mixers] == [4, 4, 4]
+    # What four units take beside what one takes is three units.
+    each = (most.mixers[0].memory - one.mixers[0].memory) // 3
+    more = plan(small(), TEXTS, memory=one.mixers[0].memory + each)
+    assert [mixer.block for mixer in more.mixers] == [2, 2, 2]
 
 
 def test_bad_input_is_refused_as_by_profile():

@@ -173,6 +173,7 @@ def changed_buffer(model):
         (lambda model: model, {"channels": 1}),
         (lambda model: model, {"channels": 1, "seed": 1}),
         (lambda model: model, {"memory": 10**6}),
+        (lambda model: model, {"count_accuracy": 0.1}),
         (lambda model: model, {"sequences": [ids[::-1] for ids in TEXTS]}),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),

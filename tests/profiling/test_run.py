@@ -232,6 +232,15 @@ def test_a_sample_stands_for_the_layer(model):
     assert some.summary_rows()[0]["measured"] == 2
 
 
+def test_counts_may_be_left_between_bounds(model):
+    exact, bounded = (profile(model, LONG, count_accuracy=share).mixer("second") for share in (0.0, 0.5))
+    counts = exact["relative_tolerance"].values
+    lower, upper = bounded["relative_lower"].values, bounded["relative_upper"].values
+    assert (lower <= counts).all()
+    assert (counts <= upper).all()
+    assert (upper - lower <= 0.5 * upper).all()
+
+
 def test_text_files(model, tmp_path):
     tokenizer = Tokenizer(models.WordLevel({"?": 0, "one": 1, "two": 2}, unk_token="?"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -71,6 +71,12 @@ def test_wrong_numbers(name, given):
         check_settings(**{name: given})
 
 
+@pytest.mark.parametrize("given", [-0.1, 1, 1.0, True, None, "0.1", float("nan")], ids=repr)
+def test_wrong_count_accuracy(given):
+    with pytest.raises(InputError, match=r"^count_accuracy is "):
+        check_settings(count_accuracy=given)
+
+
 @pytest.mark.parametrize("given", [-1, 0.5, None, "a"], ids=repr)
 def test_wrong_seed(given):
     with pytest.raises(InputError, match=r"^seed is "):

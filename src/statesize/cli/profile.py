@@ -90,6 +90,8 @@ class Asked:
             layer; left out, all of them up to a cost that --plan states.
         seed: Of the choice of heads or channels.
         memory: How much measuring may hold at once, beside the model and the results, such as 4GB.
+        count_accuracy: Counts at relative tolerances may be left between bounds this share apart, such as 0.02, which
+            is many times faster for attention; 0 asks for exact ones.
     """
 
     stride: Annotated[int | None, _Count] = None
@@ -98,6 +100,7 @@ class Asked:
     channels: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
     seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
     memory: str = "2GB"
+    count_accuracy: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.0
 
 
 @Parameter(name="*")

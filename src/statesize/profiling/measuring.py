@@ -56,6 +56,7 @@ class Work:
         engine: The engine that a block is given to.
         block: Units that are measured at once.
         unit_bytes: Bytes that measuring one unit takes.
+        shared_bytes: Bytes that it takes besides, however many the units are.
         operations: What all units of the mixer would cost at the reference length.
     """
 
@@ -65,6 +66,7 @@ class Work:
     engine: str
     block: int
     unit_bytes: int
+    shared_bytes: int
     operations: float
 
 
@@ -99,15 +101,17 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     sample = draw(item.units, count, settings.seed, item.name)
     cut, dtype = settings.cut(length), str(first.dtype).removeprefix("torch.")
     if cut is None:
-        return Work(sample, dtype, None, "none", 1, 0, operations)
+        return Work(sample, dtype, None, "none", 1, 0, 0, operations)
     with _naming(item, sequence):
         exact = first.to(dtype=torch.float64, device="cpu")
     several = exact[:, torch.zeros(min(len(sample.units), _SHOWN), dtype=torch.int64)]
-    outputs = ("counts", "entropy", "relative") if settings.relative_tolerances else ("counts", "entropy")
+    exactly = bool(settings.relative_tolerances) and not settings.count_accuracy
+    outputs = ("counts", "entropy", "relative") if exactly else ("counts", "entropy")
     engine = choose_engine(several, cut, outputs, settings.engine)
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(exact) + engine.footprint(exact, cut)
-    block = min(max(1, settings.memory // unit_bytes), len(sample.units))
-    return Work(sample, dtype, cut, engine.name, block, unit_bytes, operations)
+    shared_bytes = engine.shared(exact, cut)
+    block = min(max(1, (settings.memory - shared_bytes) // unit_bytes), len(sample.units))
+    return Work(sample, dtype, cut, engine.name, block, unit_bytes, shared_bytes, operations)
 
 
 def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> float:
@@ -194,6 +198,7 @@ def measure_block(
             past=settings.past,
             future=settings.future,
             engine=settings.engine,
+            count_accuracy=settings.count_accuracy,
         )
 
 

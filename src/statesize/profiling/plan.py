@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-import statistics
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from statesize.adapters import Captured, capture
+from statesize.profiling.calibration import Trial
 from statesize.profiling.inputs import Inputs, sequences
-from statesize.profiling.measuring import MOST_OPERATIONS, Work, measure_block, plan_work
+from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.run import Layers
-from statesize.profiling.settings import MEMORY, Channels, Settings, check_settings
+from statesize.profiling.settings import MEMORY, Channels, check_settings
 from statesize.profiling.tokens import AnyTokenizer
 
-# Seconds that the calibration of one mixer may go on beyond its first two blocks.
-_ENOUGH = 0.25
 # Numbers that are kept of each spectrum, in bytes; twice, while they are put into one profile.
 _RESULT_BYTES = 2 * 52
 _DIFFERENT_LENGTH = 1.25
@@ -99,6 +94,7 @@ def plan(
     engine: str = "auto",
     seed: int = 0,
     memory: int | str = MEMORY,
+    count_accuracy: float = 0.0,
 ) -> Plan:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
@@ -120,6 +116,7 @@ def plan(
         engine: Likewise.
         seed: Likewise.
         memory: Likewise.
+        count_accuracy: Likewise.
 
     Returns:
         The plan.
@@ -127,118 +124,23 @@ def plan(
     settings = check_settings(
         tolerances, relative_tolerances, positions, engine,
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
+        count_accuracy=count_accuracy,
     )  # fmt: skip
     known = sorted(sequences(inputs, tokenizer)[0], key=len)
     longest = len(known[-1])
     settings.check_reach(longest)
-    trial = _Trial(model, layers, settings, longest)
+    trial = Trial(model, layers, settings, longest)
     trial.run(known[-1])
     shorter = None
     if len(known[0]) * _DIFFERENT_LENGTH < longest:
         # Half of the sequences are no longer than the middle one; where that is a long one, the shortest tells more.
         middle = known[len(known) // 2]
-        shorter = _Trial(model, layers, settings, longest)
+        shorter = Trial(model, layers, settings, longest)
         shorter.run(middle if len(middle) * _DIFFERENT_LENGTH < longest else known[0])
     return _plan(trial, shorter, [len(ids) for ids in known])
 
 
-@dataclass(eq=False)
-class _Mixer:
-    name: str
-    kind: str
-    units: int
-    work: Work
-    # Seconds of a call, and of each unit of a block, where this mixer was tried.
-    call: float | None = None
-    unit: float | None = None
-
-    @property
-    def group(self) -> tuple[str, str, int]:
-        return self.kind, self.work.engine, self.units
-
-
-@dataclass(eq=False)
-class _Trial:
-    """One sequence, its mixers captured and some of them tried."""
-
-    model: nn.Module
-    layers: Layers
-    settings: Settings
-    reference: int
-    length: int = 0
-    mixers: list[_Mixer] = field(default_factory=list[_Mixer])
-    skipped: dict[str, str] = field(default_factory=dict[str, str])
-    overhead: float = 0.0
-
-    def run(self, ids: Tensor) -> None:
-        """Capture the mixers of a sequence and try some."""
-        self.length = len(ids)
-        start = time.perf_counter()
-        captured = capture(self.model, ids[None], self.layers)
-        self.skipped = captured.skipped
-        tried = 0.0
-        for item in captured:
-            work = plan_work(item, 0, len(ids), self.reference, self.settings)
-            mixer = _Mixer(item.name, item.kind, item.units, work)
-            alike = sum(other.group == mixer.group for other in self.mixers)
-            self.mixers.append(mixer)
-            # The first layers of a kind, then ever fewer: 0, 1, 2, 4, 8, …
-            if work.cut is not None and alike & (alike - 1) == 0:
-                before = time.perf_counter()
-                self._try(item, mixer, first=alike == 0)
-                tried += time.perf_counter() - before
-            del item
-        self.overhead = time.perf_counter() - start - tried
-        for group in {mixer.group for mixer in self.mixers}:
-            _fill([mixer for mixer in self.mixers if mixer.group == group])
-
-    def _try(self, item: Captured, mixer: _Mixer, *, first: bool) -> None:
-        """Time blocks of more and more units, up to a whole one."""
-        # Fewer units than threads would not show how fast a block is.
-        fewest = count = min(mixer.work.block, torch.get_num_threads())
-        if first:
-            # What is compiled or loaded on first use is on disk or in memory afterwards.
-            self._seconds(item, mixer, count)
-        seconds = total = few = self._seconds(item, mixer, count)
-        while count < mixer.work.block and total < _ENOUGH:
-            before, count, last = seconds, min(4 * count, mixer.work.block), count
-            seconds = self._seconds(item, mixer, count)
-            if seconds > 2 * before * count / last:
-                # Larger blocks may be the first to take some path through the engine.
-                seconds = self._seconds(item, mixer, count)
-            total += seconds
-        mixer.unit = max(seconds - few, 0.0) / (count - fewest) if count > fewest else few / count
-        mixer.call = max(few - fewest * mixer.unit, 0.0)
-
-    def _seconds(self, item: Captured, mixer: _Mixer, count: int) -> float:
-        units = mixer.work.sample.units
-        # Evenly spread, because heads of one layer differ in rank, and some engines take longer for a higher one.
-        chosen = units[[index * len(units) // count for index in range(count)]]
-        start = time.perf_counter()
-        measure_block(item, 0, chosen, mixer.work, self.settings)
-        return time.perf_counter() - start
-
-    def seconds(self, mixer: _Mixer) -> float:
-        """Predicted time of one mixer over this sequence."""
-        if mixer.unit is None or mixer.call is None:
-            return 0.0
-        units = len(mixer.work.sample.units)
-        return math.ceil(units / mixer.work.block) * mixer.call + units * mixer.unit
-
-
-def _fill(alike: list[_Mixer]) -> None:
-    """Give the mixers between those that were tried the mean of their neighbours."""
-    tried = [index for index, mixer in enumerate(alike) if mixer.unit is not None]
-    for index, mixer in enumerate(alike):
-        if mixer.unit is None and tried:
-            before = [other for other in tried if other < index][-1:]
-            after = [other for other in tried if other > index][:1]
-            near = [alike[other] for other in before + after]
-            mixer.unit = statistics.fmean(other.unit or 0.0 for other in near)
-            mixer.call = statistics.fmean(other.call or 0.0 for other in near)
-
-
-def _plan(trial: _Trial, shorter: _Trial | None, lengths: Sequence[int]) -> Plan:
+def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int]) -> Plan:
     planned: list[PlannedMixer] = []
     for mixer in trial.mixers:
         seconds = trial.seconds(mixer)
@@ -260,7 +162,7 @@ def _plan(trial: _Trial, shorter: _Trial | None, lengths: Sequence[int]) -> Plan
                 block=mixer.work.block,
                 operations=mixer.work.operations,
                 seconds=total,
-                memory=mixer.work.block * mixer.work.unit_bytes,
+                memory=mixer.work.block * mixer.work.unit_bytes + mixer.work.shared_bytes,
             )
         )
     overhead = trial.overhead * sum(lengths) / trial.length

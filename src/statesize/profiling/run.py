@@ -159,6 +159,7 @@ def profile(
     engine: str = "auto",
     seed: int = 0,
     memory: int | str = MEMORY,
+    count_accuracy: float = 0.0,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
     source: Mapping[str, str] | None = None,
@@ -194,6 +195,8 @@ def profile(
         engine: An engine of `statesize.measure`.
         seed: Of the choice of heads or channels.
         memory: Bytes that measuring may hold at once, as a number or such as "4GB", beside model and results.
+        count_accuracy: Counts at relative tolerances may be left between bounds this share apart, many times faster
+            where H_i has full rank; 0 asks for exact ones.
         output: Folder for the profile.
         name: What tables call the model; None takes the name of its class.
         source: Where the model comes from, kept with the profile.
@@ -206,6 +209,7 @@ def profile(
     settings = check_settings(
         tolerances, relative_tolerances, positions, engine,
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
+        count_accuracy=count_accuracy,
     )  # fmt: skip
     name, output = name or type(model).__name__, None if output is None else Path(output)
     iterator, count = sequences(inputs, tokenizer)

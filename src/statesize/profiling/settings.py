@@ -37,6 +37,7 @@ class Settings:
         channels: Heads or channels of each mixer that are measured: a number, "all", or None for all up to a cost.
         seed: Of the choice of heads or channels.
         memory: Bytes that measuring may hold at once, beside the model and the results.
+        count_accuracy: How far apart the bounds of counts at relative tolerances may be left, as a share.
     """
 
     tolerances: tuple[float, ...]
@@ -49,6 +50,7 @@ class Settings:
     channels: Channels = None
     seed: int = 0
     memory: int = MEMORY
+    count_accuracy: float = 0.0
 
     def cut(self, length: int) -> Cut | None:
         """Which blocks H_i of a sequence are measured.
@@ -105,6 +107,7 @@ def check_settings(
     channels: object = None,
     seed: object = 0,
     memory: object = MEMORY,
+    count_accuracy: object = 0.0,
 ) -> Settings:
     """Settings from what a caller gave; anything else than these is an InputError that names the argument.
 
@@ -119,6 +122,7 @@ def check_settings(
         channels: An integer ≥ 1, "all" or None.
         seed: An integer ≥ 0.
         memory: Bytes, or a string such as "4GB" or "512 MiB".
+        count_accuracy: A number from 0 to below 1.
 
     Returns:
         The settings.
@@ -146,6 +150,7 @@ def check_settings(
         "all" if channels == "all" else _counted("channels", channels, 'None, "all" or a number of at least 1'),
         _seed(seed),
         memory_bytes(memory),
+        _share("count_accuracy", count_accuracy),
     )
 
 
@@ -179,6 +184,12 @@ def _counted(name: str, given: object, expected: str = "None or a number of at l
     if given is not None and (number is None or number < 1):
         raise InputError(f"{name} is {given!r}; expected {expected}.")
     return number
+
+
+def _share(name: str, given: object) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < 1:
+        raise InputError(f"{name} is {given!r}; expected a number of at least 0 and below 1.")
+    return float(given)
 
 
 def _seed(given: object) -> int:

@@ -1,0 +1,148 @@
+"""A short calibration: one sequence, its mixers captured, and some of them measured on a few heads or channels."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters import Captured, capture
+from statesize.profiling.measuring import Work, measure_block, plan_work
+from statesize.profiling.run import Layers
+from statesize.profiling.settings import Settings
+
+# Seconds after which larger blocks of a mixer are not tried any more.
+_ENOUGH = 0.25
+
+
+@dataclass(eq=False)
+class TriedMixer:
+    """One mixer of the sequence.
+
+    Attributes:
+        name: Its name.
+        kind: What it is.
+        units: Its heads or channels.
+        work: How it is measured.
+        call: Seconds of each block, however few units it has; None where the mixer was not tried.
+        unit: Seconds of each unit of a block, likewise.
+    """
+
+    name: str
+    kind: str
+    units: int
+    work: Work
+    call: float | None = None
+    unit: float | None = None
+
+    @property
+    def group(self) -> tuple[str, str, int]:
+        """What mixers have in common that cost about the same."""
+        return self.kind, self.work.engine, self.units
+
+
+@dataclass(eq=False)
+class Trial:
+    """One sequence, its mixers captured and some of them tried.
+
+    Attributes:
+        model: The model.
+        layers: The choice of layers.
+        settings: What is asked.
+        reference: Tokens of the longest sequence.
+        length: Tokens of this sequence.
+        mixers: All of its mixers.
+        skipped: What is not measured, and why.
+        overhead: Seconds of the forward pass and of building operators.
+    """
+
+    model: nn.Module
+    layers: Layers
+    settings: Settings
+    reference: int
+    length: int = 0
+    mixers: list[TriedMixer] = field(default_factory=list[TriedMixer])
+    skipped: dict[str, str] = field(default_factory=dict[str, str])
+    overhead: float = 0.0
+
+    def run(self, ids: Tensor) -> None:
+        """Capture the mixers of a sequence and try some.
+
+        Args:
+            ids: Its tokens, (L,).
+        """
+        self.length = len(ids)
+        start = time.perf_counter()
+        captured = capture(self.model, ids[None], self.layers)
+        self.skipped = captured.skipped
+        tried = 0.0
+        for item in captured:
+            work = plan_work(item, 0, len(ids), self.reference, self.settings)
+            mixer = TriedMixer(item.name, item.kind, item.units, work)
+            alike = sum(other.group == mixer.group for other in self.mixers)
+            self.mixers.append(mixer)
+            # The first layers of a kind, then ever fewer: 0, 1, 2, 4, 8, …
+            if work.cut is not None and alike & (alike - 1) == 0:
+                before = time.perf_counter()
+                self._try(item, mixer, first=alike == 0)
+                tried += time.perf_counter() - before
+            del item
+        self.overhead = time.perf_counter() - start - tried
+        for group in {mixer.group for mixer in self.mixers}:
+            _fill([mixer for mixer in self.mixers if mixer.group == group])
+
+    def _try(self, item: Captured, mixer: TriedMixer, *, first: bool) -> None:
+        """Time blocks of more and more units, up to a whole one."""
+        # Fewer units than threads would not show how fast a block is.
+        fewest = count = min(mixer.work.block, torch.get_num_threads())
+        if first:
+            # What is compiled or loaded on first use is on disk or in memory afterwards.
+            self._seconds(item, mixer, count)
+        seconds = total = few = self._seconds(item, mixer, count)
+        while count < mixer.work.block and total < _ENOUGH:
+            before, count, last = seconds, min(4 * count, mixer.work.block), count
+            seconds = self._seconds(item, mixer, count)
+            if seconds > 2 * before * count / last:
+                # Larger blocks may be the first to take some path through the engine.
+                seconds = self._seconds(item, mixer, count)
+            total += seconds
+        mixer.unit = max(seconds - few, 0.0) / (count - fewest) if count > fewest else few / count
+        mixer.call = max(few - fewest * mixer.unit, 0.0)
+
+    def _seconds(self, item: Captured, mixer: TriedMixer, count: int) -> float:
+        units = mixer.work.sample.units
+        # Evenly spread, because heads of one layer differ in rank, and some engines take longer for a higher one.
+        chosen = units[[index * len(units) // count for index in range(count)]]
+        start = time.perf_counter()
+        measure_block(item, 0, chosen, mixer.work, self.settings)
+        return time.perf_counter() - start
+
+    def seconds(self, mixer: TriedMixer) -> float:
+        """Predicted time of one mixer over this sequence.
+
+        Args:
+            mixer: One of its mixers.
+
+        Returns:
+            Seconds; 0 where nothing of it is measured.
+        """
+        if mixer.unit is None or mixer.call is None:
+            return 0.0
+        units = len(mixer.work.sample.units)
+        return math.ceil(units / mixer.work.block) * mixer.call + units * mixer.unit
+
+
+def _fill(alike: list[TriedMixer]) -> None:
+    """Give the mixers between those that were tried the mean of their neighbours."""
+    tried = [index for index, mixer in enumerate(alike) if mixer.unit is not None]
+    for index, mixer in enumerate(alike):
+        if mixer.unit is None and tried:
+            before = [other for other in tried if other < index][-1:]
+            after = [other for other in tried if other > index][:1]
+            near = [alike[other] for other in before + after]
+            mixer.unit = statistics.fmean(other.unit or 0.0 for other in near)
+            mixer.call = statistics.fmean(other.call or 0.0 for other in near)
