@@ -1,0 +1,115 @@
+"""Runs on Ray: a local cluster that is started for them, or one that is there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import socket
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from statesize.errors import InputError, StatesizeError
+from statesize.studies.grid import Run
+from statesize.studies.local import available_cores, outcome_of
+from statesize.studies.outcome import ATTEMPTS, WORKER_ENVIRONMENT, Executor, Outcome
+from statesize.studies.settings import Execution
+
+_CONNECT_SECONDS = 5.0
+
+
+def ray_executor(address: str | None, execution: Execution) -> Executor:
+    """An executor of a Ray cluster, whose machines have this statesize installed.
+
+    Args:
+        address: HOST:PORT or ray://HOST:PORT of a cluster; None starts one on this machine, without a dashboard, and
+            stops it at the end.
+        execution: Cores, GPUs and memory of a run.
+
+    Returns:
+        The executor.
+
+    Raises:
+        InputError: Ray is not installed, or nothing answers at the address.
+    """
+    try:
+        importlib.import_module("ray")
+    except ImportError as error:
+        raise InputError("Ray is not installed; pip install 'statesize[ray]', or leave --ray out") from error
+    if address is not None:
+        _require_reachable(address)
+    return partial(_run_on_ray, address=address, execution=execution)
+
+
+def _require_reachable(address: str) -> None:
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise InputError(f"the Ray address is {address!r}; HOST:PORT or ray://HOST:PORT was expected")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"nothing answers at the Ray address {address} ({error}); start a cluster there with ray start --head, or"
+            " give --ray without an address"
+        ) from error
+
+
+def _run_on_ray(runs: Sequence[Run], address: str | None, execution: Execution) -> Iterator[Outcome]:
+    ray: Any = importlib.import_module("ray")
+    # Every core of this machine, not only the whole ones of a container's share, as the local executor takes.
+    local: dict[str, Any] = {"num_cpus": available_cores(), "include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise StatesizeError(f"Ray cannot be started or reached: {error}") from error
+    try:
+        yield from _outcomes(ray, runs, execution)
+    finally:
+        ray.shutdown()
+
+
+def _outcomes(ray: Any, runs: Sequence[Run], execution: Execution) -> Iterator[Outcome]:
+    _require_resources(ray, execution)
+    # Killed workers are counted here rather than by Ray, so that both executors do the same.
+    task = ray.remote(_answer).options(
+        num_cpus=execution.cpus,
+        num_gpus=execution.gpus,
+        memory=execution.memory,
+        max_retries=0,
+        runtime_env={"env_vars": WORKER_ENVIRONMENT},
+    )
+    attempts = dict.fromkeys(runs, 1)
+    pending = {task.remote(json.dumps(run.to_dict())): run for run in runs}
+    while pending:
+        ready, _ = ray.wait(list(pending), num_returns=1)
+        run = pending.pop(ready[0])
+        try:
+            yield outcome_of(run, json.loads(ray.get(ready[0])))
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError):
+            if attempts[run] == ATTEMPTS:
+                yield Outcome(run, (), f"its worker was killed {ATTEMPTS} times; is memory enough for {run.label}?")
+            else:
+                attempts[run] += 1
+                pending[task.remote(json.dumps(run.to_dict()))] = run
+        except ray.exceptions.RayError as error:
+            yield Outcome(run, (), str(error).splitlines()[0])
+
+
+def _require_resources(ray: Any, execution: Execution) -> None:
+    there: dict[str, float] = ray.cluster_resources()
+    asked = {"CPU": execution.cpus, "GPU": execution.gpus, "memory": execution.memory}
+    for name, amount in asked.items():
+        if amount > there.get(name, 0):
+            raise InputError(
+                f"a run asks for {name} {amount:g} and the Ray cluster has {there.get(name, 0):g}; lower [execution]"
+            )
+
+
+def _answer(line: str) -> str:
+    # Imported where the work is done, so that the driver sends a line and no code of ours.
+    import torch
+
+    from statesize.studies.worker import answer
+
+    torch.set_num_threads(1)
+    return answer(line)

@@ -1,0 +1,79 @@
+"""How long a grid will take, from the size of its runs and the speed of this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from statesize.mixers.config import ModelConfig
+from statesize.mixers.model import LanguageModel
+from statesize.spectra.threads import one_torch_thread
+from statesize.studies.grid import Run
+from statesize.tasks.mqar import MQAR
+from statesize.training.config import TrainingConfig
+from statesize.training.in_memory import train_in_memory
+
+# Entries of hidden layers cost as much as this many multiplications: small layers are bound by memory, not arithmetic.
+_ENTRY = 60
+# Positions of a chunk of the linear mixers.
+_CHUNK = 32
+
+
+def work(run: Run) -> float:
+    """The size of a run, in multiplications and what takes as long.
+
+    Args:
+        run: A run.
+
+    Returns:
+        A number in proportion to its seconds.
+    """
+    model, training = run.model, run.training
+    length, held_out = int(getattr(run.task, "length", 256)), run.task.held_out_sequences
+    measurements = 2 + training.steps // run.measuring.every
+    # A backward pass costs as much as two forward ones.
+    tokens = length * (3 * training.steps * training.batch_size * training.accumulation + measurements * held_out)
+    layers = sum(_layer(model, model.mixer_of(layer), length) for layer in range(model.layers))
+    output = (model.width + _ENTRY) * model.vocabulary_size
+    return tokens * (layers + output)
+
+
+def _layer(model: ModelConfig, mixer: str, length: int) -> float:
+    """Work of one layer for one token."""
+    mlp, keys = model.mlp_factor * model.width, model.heads * model.key_size
+    inputs = 2 * keys + model.width
+    products = model.width * (inputs + model.width + 3 * mlp)
+    seen = length if mixer in {"sa", "hyena"} else min(_CHUNK, length)
+    mixing = seen * (keys + model.width + _ENTRY * model.heads)
+    gates = 0 if mixer in {"sa", "la"} else 4 * keys
+    return products + mixing + _ENTRY * (4 * inputs + 6 * model.width + 3 * mlp + gates)
+
+
+def predicted_seconds(runs: Sequence[Run], workers: int) -> float:
+    """About how long runs take, from a few steps of a small one on this machine.
+
+    Args:
+        runs: The grid.
+        workers: How many are done at once.
+
+    Returns:
+        Seconds.
+    """
+    task = MQAR(pairs=8, length=64, vocabulary_size=64)
+    shape = ModelConfig(mixer="gla", vocabulary_size=64, width=32, heads=2, layers=2, key_size=8, mlp_factor=2)
+    run = Run(shape, task, TrainingConfig(steps=8, batch_size=32))
+    with one_torch_thread():
+        model = LanguageModel(shape, torch.Generator().manual_seed(0))
+        steps = train_in_memory(model, task, run.training)
+        for _ in range(3):
+            next(steps)
+        # Processor time, which other processes do not change.
+        started = time.thread_time()
+        remaining = sum(1 for _ in steps)
+        a_step = (time.thread_time() - started) / remaining
+    tokens_share = 3 * task.length * run.training.batch_size
+    layers = sum(_layer(shape, shape.mixer_of(layer), task.length) for layer in range(shape.layers))
+    speed = tokens_share * (layers + (shape.width + _ENTRY) * shape.vocabulary_size) / a_step
+    return sum(map(work, runs)) / speed / max(workers, 1)

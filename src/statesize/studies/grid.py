@@ -1,0 +1,153 @@
+"""A study's grid as data: what is trained, how it is measured, and the name of each run by its content."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import torch
+
+from statesize.errors import InputError
+from statesize.mixers.config import ModelConfig
+from statesize.mixers.model import LanguageModel
+from statesize.tasks.registry import build_task, task_settings
+from statesize.tasks.synthetic import SyntheticTask
+from statesize.training.config import TrainingConfig
+
+ROW_FORMAT = 1
+"""Version of the rows that a run gives; it is part of a run's key, so that older rows are never taken for newer ones."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured of each run, at its start, on the way and at its end.
+
+    Attributes:
+        every: Steps between measurements.
+        sequences: Held-out sequences on which the ESS is measured; the accuracy is that of all of them.
+        relative_tolerances: ρ of the relative tolerance-ESS; the first is the metric of claims.
+        tolerances: Absolute τ.
+
+    Raises:
+        InputError: A number is out of range.
+    """
+
+    every: int = 200
+    sequences: int = 16
+    relative_tolerances: tuple[float, ...] = (1e-2, 1e-3)
+    tolerances: tuple[float, ...] = (1e-3,)
+
+    def __post_init__(self) -> None:
+        for name in ("every", "sequences"):
+            value: object = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; a whole number of at least 1 was expected")
+        for name in ("relative_tolerances", "tolerances"):
+            values: object = getattr(self, name)
+            if not isinstance(values, tuple | list) or not all(
+                isinstance(value, float | int) and 0 <= value < math.inf for value in values
+            ):
+                raise InputError(f"{name} is {values!r}; a list of numbers of at least 0 was expected")
+            object.__setattr__(self, name, tuple(float(value) for value in values))
+        if not self.relative_tolerances:
+            raise InputError("relative_tolerances is empty; the claims are made for its first one, such as 0.01")
+
+    @property
+    def claim_metric(self) -> str:
+        """The column of the metric for which claims are made: the relative tolerance-ESS of the first ρ."""
+        return f"relative_{self.relative_tolerances[0]:g}"
+
+
+def _open_gates(model: LanguageModel) -> None:
+    """Input gates start nearly open, a = 0.997, as the decay_bias 3 does: the baseline against collapse."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("decay_bias", "decay.bias")):
+                parameter.fill_(3.0)
+
+
+def _none(model: LanguageModel) -> None:
+    del model
+
+
+INTERVENTIONS: dict[str, Callable[[LanguageModel], None]] = {"none": _none, "open_gates": _open_gates}
+"""What is done to a model before it is trained, by name."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run with its measurements; equal runs have equal keys, in every process and on every machine.
+
+    Attributes:
+        model: The model.
+        task: What it learns.
+        training: How; its seed is that of the initial weights too.
+        measuring: What is measured.
+        intervention: One of `INTERVENTIONS`.
+
+    Raises:
+        InputError: The intervention is not known.
+    """
+
+    model: ModelConfig
+    task: SyntheticTask
+    training: TrainingConfig
+    measuring: Measuring = Measuring()
+    intervention: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.intervention not in INTERVENTIONS:
+            raise InputError(f"intervention is {self.intervention!r}; one of {', '.join(INTERVENTIONS)} was expected")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run as JSON values, of which `from_dict` makes an equal one.
+
+        Returns:
+            Nested settings.
+        """
+        return {
+            "model": dataclasses.asdict(self.model),
+            "task": task_settings(self.task),
+            "training": dataclasses.asdict(self.training),
+            "measuring": {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self.measuring).items()},
+            "intervention": self.intervention,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The run that `to_dict` wrote.
+
+        Args:
+            values: Its settings.
+
+        Returns:
+            The run.
+        """
+        return cls(
+            ModelConfig(**values["model"]),
+            build_task(values["task"]),
+            TrainingConfig(**values["training"]),
+            Measuring(**values["measuring"]),
+            values["intervention"],
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """The run's name: the first 16 hexadecimal digits of the SHA-256 of its settings."""
+        content = json.dumps({"rows": ROW_FORMAT, **self.to_dict()}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """The run in a few words, for lines of progress."""
+        task = task_settings(self.task)["name"]
+        model, training = self.model, self.training
+        words = [f"{task} kv {self.task.items}", model.mixer, f"n {model.key_size}", f"rate {training.rate:g}"]
+        extra = [] if self.intervention == "none" else [self.intervention]
+        return ", ".join([*words, f"seed {training.seed}", *extra])

@@ -1,0 +1,166 @@
+"""Runs on this machine: in the calling process, or one process a core with one thread each."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from statesize.errors import StatesizeError
+from statesize.studies.grid import Run
+from statesize.studies.outcome import ATTEMPTS, WORKER_ENVIRONMENT, Executor, Outcome
+from statesize.studies.run import carry_out
+
+
+def local_executor(workers: int = 0) -> Executor:
+    """An executor of this machine.
+
+    Args:
+        workers: Number of processes; 0 takes one a core, 1 works in the calling process, which also knows tasks and
+            mixers that were registered there.
+
+    Returns:
+        The executor.
+    """
+    workers = workers or available_cores()
+    return run_here if workers == 1 else partial(run_in_processes, workers=workers)
+
+
+def available_cores() -> int:
+    """The cores that this process may use.
+
+    Returns:
+        At least 1.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_here(runs: Sequence[Run]) -> Iterator[Outcome]:
+    """Does runs one after another in this process.
+
+    Args:
+        runs: What to do.
+
+    Yields:
+        Their outcomes, in this order.
+    """
+    for run in runs:
+        try:
+            yield Outcome(run, tuple(carry_out(run)))
+        except StatesizeError as error:
+            yield Outcome(run, (), str(error))
+
+
+def run_in_processes(runs: Sequence[Run], workers: int) -> Iterator[Outcome]:
+    """Does runs in several processes of one thread each; the run of a process that is killed is done again.
+
+    Args:
+        runs: What to do.
+        workers: Number of processes.
+
+    Yields:
+        Their outcomes as they come.
+    """
+    waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
+    found: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
+    for run in runs:
+        waiting.put(run)
+    processes = [_WorkerProcess() for _ in range(min(workers, len(runs)))]
+    for process in processes:
+        threading.Thread(target=_serve, args=(process, waiting, found), daemon=True).start()
+    try:
+        for _ in runs:
+            outcome = found.get()
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield outcome
+    finally:
+        for process in processes:
+            process.close()
+
+
+def _serve(
+    process: _WorkerProcess,
+    waiting: queue.SimpleQueue[Run],
+    found: queue.SimpleQueue[Outcome | BaseException],
+) -> None:
+    while not process.closed:
+        try:
+            found.put(process.do(waiting.get_nowait()))
+        except queue.Empty:
+            return
+        except BaseException as error:
+            found.put(error)
+            return
+
+
+class _WorkerProcess:
+    """A process of `statesize.studies.worker`, started anew when it was killed."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._process: subprocess.Popen[str] | None = None
+        self._starting = threading.Lock()
+
+    def do(self, run: Run) -> Outcome:
+        """Does one run, again where the process is killed meanwhile."""
+        for _ in range(ATTEMPTS):
+            try:
+                answer = self._ask(json.dumps(run.to_dict()))
+            except (BrokenPipeError, ValueError):
+                answer = ""
+            if answer.endswith("\n"):
+                return outcome_of(run, json.loads(answer))
+            if self.closed:
+                break
+            self._end()
+        return Outcome(run, (), f"its process was killed {ATTEMPTS} times; is there memory enough for {run.label}?")
+
+    def close(self) -> None:
+        """Ends the process, whatever it is doing."""
+        self.closed = True
+        self._end()
+
+    def _ask(self, line: str) -> str:
+        with self._starting:
+            if self.closed:
+                return ""
+            process = self._process = self._process or self._start()
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+        return process.stdout.readline()
+
+    def _start(self) -> subprocess.Popen[str]:
+        # -P: a file of the current folder must not stand in for a module.
+        command = [sys.executable, "-P", "-m", "statesize.studies.worker"]
+        environment = {**os.environ, **WORKER_ENVIRONMENT}
+        return subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, encoding="utf-8"
+        )
+
+    def _end(self) -> None:
+        with self._starting:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+def outcome_of(run: Run, answer: dict[str, Any]) -> Outcome:
+    """The outcome that a worker's answer tells.
+
+    Args:
+        run: The run.
+        answer: From `statesize.studies.worker.answer`.
+
+    Returns:
+        The outcome.
+    """
+    return Outcome(run, tuple(answer.get("rows", ())), answer.get("error", ""))

@@ -1,0 +1,129 @@
+"""One run of a grid: training, with ESS and accuracy on held-out sequences at the start, on the way and at the end."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from functools import cache
+from typing import TypeAlias
+
+import torch
+
+from statesize.adapters.capture import capture
+from statesize.errors import StatesizeError
+from statesize.ess import utilisation
+from statesize.measurement import measure
+from statesize.mixers.model import LanguageModel
+from statesize.spectra.threads import one_torch_thread
+from statesize.studies.grid import INTERVENTIONS, Measuring, Run
+from statesize.tasks.registry import task_settings
+from statesize.training.in_memory import train_in_memory
+from statesize.training.step import DivergenceError, evaluate
+from statesize.version import __version__
+
+Row: TypeAlias = dict[str, str | int | float | bool]
+
+DONE, DIVERGED = "done", "diverged"
+
+
+def carry_out(run: Run) -> list[Row]:
+    """Trains and measures one run, on one thread, so that its numbers do not depend on where it is done.
+
+    A run that diverges ends with a row that says so, whose measurements are NaN.
+
+    Args:
+        run: What to do.
+
+    Returns:
+        One row for each measurement: at step 0, every `run.measuring.every` steps, and after the last.
+    """
+    with one_torch_thread():
+        return _carry_out(run)
+
+
+def _carry_out(run: Run) -> list[Row]:
+    started, rows = time.perf_counter(), list[Row]()
+    model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
+    INTERVENTIONS[run.intervention](model)
+    step, last = 0, run.training.steps
+    try:
+        rows.append(_row(run, 0, _measured(model, run), started))
+        for record in train_in_memory(model, run.task, run.training):
+            step = record.step
+            if step % run.measuring.every == 0 or step == last:
+                rows.append(_row(run, step, _measured(model, run), started))
+    except DivergenceError as error:
+        unknown = dict.fromkeys(_columns(run.measuring), float("nan"))
+        rows.append(_row(run, step, unknown, started) | {"final": True, "status": DIVERGED, "message": str(error)})
+    return rows
+
+
+def _columns(measuring: Measuring) -> list[str]:
+    relative = [f"relative_{value:g}" for value in measuring.relative_tolerances]
+    metrics = ["entropy", *relative, *(f"tolerance_{value:g}" for value in measuring.tolerances)]
+    return ["loss", "accuracy", "state_size", "norm", *metrics, *(f"utilisation_{metric}" for metric in metrics)]
+
+
+def _row(run: Run, step: int, measured: dict[str, float], started: float) -> Row:
+    task, model, training = task_settings(run.task), run.model, run.training
+    return {
+        "run": run.key,
+        "step": step,
+        "final": step == training.steps,
+        "status": DONE,
+        "message": "",
+        "task": str(task["name"]),
+        "kv": run.task.items,
+        "length": int(getattr(run.task, "length", 0)),
+        "chance": run.task.chance,
+        "mixer": model.mixer,
+        "key_size": model.key_size,
+        "heads": model.heads,
+        "width": model.width,
+        "rate": training.rate,
+        "seed": training.seed,
+        "intervention": run.intervention,
+        **measured,
+        "seconds": time.perf_counter() - started,
+        "settings": json.dumps(run.to_dict(), sort_keys=True),
+        "versions": _versions(),
+    }
+
+
+@torch.no_grad()
+def _measured(model: LanguageModel, run: Run) -> dict[str, float]:
+    """Loss, accuracy, and the averages over mixers, sequences, heads and positions of TSS, norm and ESS."""
+    report = evaluate(model, run.task, run.training.batch_size)
+    input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(run.training.device)
+    names, sums, mixers = _columns(run.measuring)[2:], dict[str, float](), 0
+    try:
+        for captured in capture(model, input_ids):
+            mixers += 1
+            for name, value in _of_mixer(captured.operator, run.measuring).items():
+                sums[name] = sums.get(name, 0.0) + value
+    except StatesizeError as error:
+        # Weights that are still finite can make an operator that is not.
+        raise DivergenceError(f"the operators cannot be measured: {error}") from error
+    found = {name: sums[name] / mixers for name in names}
+    return {"loss": report["loss"], "accuracy": report["accuracy"], **found}
+
+
+def _of_mixer(operator, measuring: Measuring) -> dict[str, float]:
+    found = measure(operator, measuring.tolerances, measuring.relative_tolerances)
+    assert found.entropy is not None and found.relative_tolerance is not None and found.tolerance is not None
+    metrics = {"entropy": found.entropy}
+    metrics |= {
+        f"relative_{v:g}": found.relative_tolerance[..., k] for k, v in enumerate(measuring.relative_tolerances)
+    }
+    metrics |= {f"tolerance_{v:g}": found.tolerance[..., k] for k, v in enumerate(measuring.tolerances)}
+    values = {"state_size": float(found.state_size.double().mean()), "norm": float(found.norm.mean())}
+    for name, ess in metrics.items():
+        values[name] = float(ess.double().mean())
+        values[f"utilisation_{name}"] = float(utilisation(ess.double(), found.ceiling).nanmean())
+    return values
+
+
+@cache
+def _versions() -> str:
+    return f"statesize {__version__}, torch {torch.__version__}, python {platform.python_version()}"

@@ -1,0 +1,93 @@
+"""A study from its settings to its table: what is missing is done, what is there is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from statesize.errors import StatesizeError
+from statesize.studies.cost import work
+from statesize.studies.outcome import Executor, Outcome
+from statesize.studies.settings import Settings
+from statesize.studies.table import ResultTable
+
+
+@dataclass(frozen=True)
+class StudyProgress:
+    """How far a study is.
+
+    Attributes:
+        outcome: The run that came to its end.
+        done: Runs that are done, those of earlier starts among them.
+        total: Runs of the grid.
+        remaining_seconds: How long the rest will take at the speed so far.
+    """
+
+    outcome: Outcome
+    done: int
+    total: int
+    remaining_seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """A grid that is done.
+
+    Attributes:
+        frame: One row a measurement.
+        path: table.parquet.
+        seconds: Time that this start took; runs of earlier ones are in the rows.
+    """
+
+    frame: pd.DataFrame
+    path: Path
+    seconds: float
+
+
+def run_study(
+    settings: Settings,
+    folder: Path,
+    executor: Executor,
+    on_progress: Callable[[StudyProgress], None] | None = None,
+) -> StudyResult:
+    """Does the runs of a grid that the folder does not hold yet, and writes each when it is done.
+
+    Args:
+        settings: The grid.
+        folder: Where; missing, empty, or that of the same study.
+        executor: Does the runs.
+        on_progress: Called after each run.
+
+    Returns:
+        All rows of the grid.
+
+    Raises:
+        FileError: The folder is that of another study, or cannot be written.
+        StatesizeError: Some runs failed; the others are kept.
+    """
+    started = time.perf_counter()
+    table = ResultTable.open(folder, settings.study)
+    missing = table.missing(settings.runs)
+    done, worked, failures = len(settings.runs) - len(missing), 0.0, list[Outcome]()
+    total_work = sum(map(work, missing))
+    for outcome in executor(missing) if missing else ():
+        if outcome.error:
+            failures.append(outcome)
+        else:
+            table.add(outcome.run, outcome.rows)
+        done, worked = done + 1, worked + work(outcome.run)
+        if on_progress is not None:
+            remaining = (time.perf_counter() - started) * (total_work - worked) / worked
+            on_progress(StudyProgress(outcome, done, len(settings.runs), remaining))
+    if failures:
+        first = failures[0]
+        raise StatesizeError(
+            f"{len(failures)} of {len(settings.runs)} runs failed, the first ({first.run.label}) because {first.error}."
+            " The others are kept: the same command does only what is missing"
+        )
+    frame = table.frame(settings.runs)
+    return StudyResult(frame, table.write(frame), time.perf_counter() - started)
