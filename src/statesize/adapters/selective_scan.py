@@ -35,7 +35,7 @@ def selective_scan(call: KernelCall) -> Observation:
         step = step[..., None]
         B, C = (arguments[name].transpose(1, 2)[:, None].detach().double() for name in ("B", "C"))
         feed = None if D is None else take(D, units, 0)[None, :, None]
-        return Recurrence(torch.exp(step * take(A, units, 0)[:, None]), step * B, C, feed)
+        return Recurrence((step * take(A, units, 0)[:, None]).exp_(), step * B, C, feed)
 
     def gated(mixed: Tensor, units: Units) -> Tensor:
         return mixed * functional.silu(take(gate, units, 1))[..., None]

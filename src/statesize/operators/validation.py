@@ -40,10 +40,23 @@ def require_finite(name: str, tensor: Tensor) -> None:
     Raises:
         InputError: With the index of the first entry that is not finite.
     """
-    finite = torch.isfinite(tensor)
-    if not bool(finite.all()):
+    if not all_finite(tensor):
+        finite = torch.isfinite(tensor)
         index = tuple(int(k) for k in (~finite).nonzero()[0])
         raise InputError(f"{name} must be finite, got {tensor[index].item()} at index {index} of shape {shape(tensor)}")
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite.
+
+    Args:
+        tensor: Floating or complex.
+
+    Returns:
+        The answer, in one pass: a minimum and maximum show both.
+    """
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(real.detach()))).all())
 
 
 def whole_number(value: object) -> int | None:

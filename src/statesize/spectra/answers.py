@@ -66,7 +66,8 @@ def answers(operator: Operator, engine: Engine, question: Question, memory: int)
     with one_torch_thread():
         threads = min(free_threads(), memory // (each + shared), total * each // _WORTH_A_THREAD)
         threads = max(1, threads if operator.device.type == "cpu" else 1)
-        block = max(1, min((memory // threads - shared) // each, -(-total // threads)))
+        held = min(memory // threads - shared, engine.portion)
+        block = max(1, min(held // each, -(-total // threads)))
         if total <= block:
             return _in_range(operator, engine, question)
         parts = in_parallel(

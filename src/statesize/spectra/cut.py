@@ -53,12 +53,13 @@ class Cut:
 
     def limits(self, device: torch.device | None = None) -> Tensor:
         """min(rows, columns) of each block, (P,) int64: no rank can pass it."""
-        limits = [min(self.rows(i), self.columns(i)) for i in self.positions]
-        return torch.tensor(limits, dtype=torch.int64, device=device)
+        columns = torch.tensor(self.positions, dtype=torch.int64, device=device)
+        limits = torch.minimum(columns, self.length - columns)
+        return limits.clamp(max=min(self.past or self.length, self.future or self.length))
 
     def largest_rank(self) -> int:
         """The largest min(rows, columns) over the positions, 0 where there are none."""
-        return max((min(self.rows(i), self.columns(i)) for i in self.positions), default=0)
+        return int(self.limits().max()) if self.positions else 0
 
     @property
     def windowed(self) -> bool:

@@ -49,6 +49,7 @@ class Engine:
         footprint: About how many bytes it holds for one batch entry.
         shared: About how many bytes it holds besides, however many the entries are.
         cost: Of all positions of one batch entry, in words for a table.
+        portion: Bytes of its footprint beyond which blocks of more entries only leave the processor's caches.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Engine:
     footprint: Callable[[Operator, Cut], int]
     shared: Callable[[Operator, Cut], int]
     cost: str
+    portion: int = 2**62
 
     def refusal(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why this engine cannot do it, or None."""
@@ -124,6 +126,7 @@ ENGINES = {
             small_state_footprint,
             small_state_lanes,
             "O(L n³), channels side by side",
+            portion=2**27,
         ),
         Engine("chunked", _NO_VALUES, False, _RECURRENCES, _chunked, chunked_footprint, _way_out, "O(L n²)"),
         Engine(
