@@ -1,8 +1,9 @@
 """A whole model, measured over inputs."""
 
+from statesize.profiling.gathering import Progress
 from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.plan import Plan, PlannedMixer, plan
 from statesize.profiling.profile import Profile
-from statesize.profiling.run import Progress, profile
+from statesize.profiling.run import profile
 
 __all__ = ["MOST_OPERATIONS", "Plan", "PlannedMixer", "Profile", "Progress", "plan", "profile"]

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, capture
-from statesize.profiling.measuring import Work, measure_block, plan_work
-from statesize.profiling.run import Layers
+from statesize.profiling.measuring import Layers, Work, measure_block, plan_work
 from statesize.profiling.settings import Settings
 
 # Seconds after which larger blocks of a mixer are not tried any more.

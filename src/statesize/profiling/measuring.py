@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from statesize.adapters import Captured
+from statesize.adapters import Capture, Captured, capture
 from statesize.errors import InputError, ModelError
 from statesize.measurement import Measurement, measure
 from statesize.operators import Operator, Recurrence
@@ -45,6 +45,9 @@ _BY_UNIT = (
 )
 
 
+Layers = int | str | Sequence[int | str] | None
+
+
 @dataclass(frozen=True)
 class Work:
     """How one mixer is measured over one sequence.
@@ -68,6 +71,30 @@ class Work:
     unit_bytes: int
     shared_bytes: int
     operations: float
+
+
+def capture_mixers(model: nn.Module, sequence: int, ids: Tensor, layers: Layers) -> Capture:
+    """Run a model over a sequence and find its mixers.
+
+    Args:
+        model: The model.
+        sequence: Index of the sequence, for messages.
+        ids: Its tokens, (L,).
+        layers: The choice of layers.
+
+    Returns:
+        The mixers, to be iterated over.
+
+    Raises:
+        InputError: If the model has no such tokens or positions.
+    """
+    try:
+        return capture(model, ids[None], layers)
+    except IndexError as error:
+        raise InputError(
+            f"The model refused sequence {sequence} of {len(ids)} tokens with ids up to {int(ids.max())}: {error}. "
+            "Check that the ids come from the model's own tokenizer and that the sequence is not too long for it."
+        ) from error
 
 
 def plan_work(item: Captured, sequence: int, length: int, reference: int, settings: Settings) -> Work:

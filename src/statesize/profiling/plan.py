@@ -11,8 +11,7 @@ from torch import nn
 
 from statesize.profiling.calibration import Trial
 from statesize.profiling.inputs import Inputs, sequences
-from statesize.profiling.measuring import MOST_OPERATIONS
-from statesize.profiling.run import Layers
+from statesize.profiling.measuring import MOST_OPERATIONS, Layers
 from statesize.profiling.settings import MEMORY, Channels, check_settings
 from statesize.profiling.tokens import AnyTokenizer
 

@@ -145,6 +145,20 @@ class Units:
         facts: dict[str, Any] = json.loads(payload)
         return facts["mixers"], facts["skipped"]
 
+    def whole(self, sequence: int, ids: Tensor) -> tuple[list[str], dict[str, str]] | None:
+        """What `finish` noted, if all units of the sequence are intact.
+
+        Args:
+            sequence: Index of the sequence.
+            ids: Its tokens.
+
+        Returns:
+            As `finished`.
+        """
+        facts = self.finished(sequence, ids)
+        # No record is kept, so that no more than one is in memory.
+        return facts if facts and all(self.read(sequence, ids, name) is not None for name in facts[0]) else None
+
     def remove(self) -> None:
         """Remove the folder, the units of other runs included, once the profile is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
