@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -13,10 +13,12 @@ from statesize.errors import EngineError
 from statesize.operators import Convolution, Operator
 from statesize.spectra.blocks import Counts, HankelBlocks
 from statesize.spectra.certified import CertifiedBlocks
+from statesize.spectra.circulant import circulant_norm
 from statesize.spectra.cut import Cut
 from statesize.spectra.distinct_blocks import distinct_blocks
+from statesize.spectra.position_tree import plant_tree
 from statesize.spectra.realisation import realise
-from statesize.spectra.relative_bands import tree_blocks
+from statesize.spectra.relative_bands import TreeBlocks
 from statesize.spectra.streaming import compressed_chunks, is_compressible
 
 # Work of decompositions (rows · columns²) that costs less than anything else.
@@ -148,7 +150,10 @@ def _parts(kernel: Tensor, cut: Cut) -> list[Part]:
         parts.append(Part("distinct_blocks", left, distinct_blocks(Convolution(kernel[left], cut.length), cut)))
     elif left.numel():
         later = Cut(cut.length, tuple(cut.length - i for i in cut.positions))
-        parts.append(Part("position_tree", left, tree_blocks(Convolution(kernel[left], cut.length), later)))
+        tree = plant_tree(Convolution(kernel[left], cut.length).dense())
+        # The norm that the tree would take grows with the rank, and with it how much of an entropy is in doubt.
+        tree = replace(tree, known_bound=circulant_norm(kernel[left, 1:]))
+        parts.append(Part("position_tree", left, TreeBlocks(tree, left.shape, later)))
     return parts
 
 

@@ -37,6 +37,7 @@ class PositionTree:
         columns: T[w:, :w]ᵀ · T[w:, :w] likewise.
         needed: The first position of those that counts and log-determinants are needed of, and one past the last; what
             is given for the others means nothing.
+        known_bound: A bound on σ_1 of every H_i where a closer one is known than would be computed, (E,).
     """
 
     first: Tensor
@@ -45,6 +46,7 @@ class PositionTree:
     rows: tuple[Tensor, ...]
     columns: tuple[Tensor, ...]
     needed: tuple[int, int] | None = None
+    known_bound: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -71,14 +73,17 @@ class PositionTree:
         if index.shape[0] == self.first.shape[0]:
             return self
         rows, columns = (tuple(part[index] for part in parts) for parts in (self.rows, self.columns))
-        return PositionTree(self.first[index], self.second[index], self.below[index], rows, columns, self.needed)
+        known = None if self.known_bound is None else self.known_bound[index]
+        return PositionTree(self.first[index], self.second[index], self.below[index], rows, columns, self.needed, known)
 
     def squared_norms(self) -> Tensor:
         """‖H_i‖_F² as a sum of squares, (E, 2h)."""
         return corner_energies(self._strict())
 
     def norm_bound(self) -> Tensor:
-        """An upper bound on σ_1 of every H_i, (E,): the Schatten 4-norm of T without its diagonal."""
+        """An upper bound on σ_1 of every H_i, (E,): the Schatten 4-norm of T without its diagonal, or the known one."""
+        if self.known_bound is not None:
+            return self.known_bound
         left = self.first.mT @ self.first + self.columns[0]
         right = self.second.mT @ self.second
         across = self.below.mT @ self.second

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from statesize.spectra.bordered import BorderedChunks
+from statesize.spectra.circulant import circulant_norm, power_of_two
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 from statesize.spectra.symmetric_elimination import ROUND_OFF
 
@@ -79,11 +80,8 @@ class Realisation:
 
     def _distance(self, width: int, round_off: Tensor) -> tuple[Tensor, Tensor]:
         # Bounds on the norm and on the sum of the singular values of what is not realised (Mirsky), for each chunk.
-        # T without its diagonal, of a kernel e_1 … e_{L−1}, is part of a circulant matrix of any order N ≥ L, whose
-        # norm is max |DFT_N(e)|; a block of i columns has no Frobenius norm beyond √i ‖e‖₂, and a sum beyond √i times
-        # that.
-        spectrum: Tensor = _fft.rfft(self.misfit, _power_of_two(self.misfit.shape[-1] + 1))
-        whole = spectrum.abs().amax(-1, keepdim=True)
+        # A block of i columns of the misfit e has no Frobenius norm beyond √i ‖e‖₂, and a sum beyond √i times that.
+        whole = circulant_norm(self.misfit)[:, None]
         count = round_off.shape[1]
         root = (width * torch.arange(1, count + 1, dtype=whole.dtype, device=whole.device)).sqrt()
         part = root * self.misfit.square().sum(-1, keepdim=True).sqrt()
@@ -150,7 +148,7 @@ def _range(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Left singular vectors and singular values of the square H_{L/2}, (E', rows, v) and (E', v), and of which E'."""
     lags = kernel.shape[-1]
     columns = (lags + 1) // 2
-    rows, size = lags + 1 - columns, _power_of_two(lags)
+    rows, size = lags + 1 - columns, power_of_two(lags)
     spectrum: Tensor = _fft.rfft(kernel, size)[..., None]
 
     def product(vectors: Tensor, kept: int) -> Tensor:
@@ -189,7 +187,3 @@ def _powers(row: Tensor, A: Tensor, count: int, width: int) -> tuple[Tensor, Ten
     while len(blocks) * width < count:
         blocks.append(blocks[-1] @ power)
     return torch.cat(blocks, 1)[:, :count], power
-
-
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
