@@ -5,6 +5,7 @@ from oracles.recurrences import random_recurrence
 from statesize.operators import Recurrence
 from statesize.spectra.bounds import UNDERFLOW
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dense import dense_singular_values
 from statesize.spectra.small_state import small_state_spectrum
 from statesize.spectra.square_root import square_root_singular_values
 
@@ -16,6 +17,16 @@ def test_the_error_of_the_factors_is_that_of_the_square_root_engine(states: int)
     cut = make_cut(60)
     plain, fast = square_root_singular_values(growing, cut), small_state_spectrum(growing, cut)
     torch.testing.assert_close(fast.carried_error - UNDERFLOW, plain.error_bound, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("length", [64, 65, 97])
+@pytest.mark.parametrize("stride", [1, 31, 40])
+def test_chunks_of_positions(length: int, stride: int) -> None:
+    recurrence = random_recurrence("diagonal", length, length, 3, batch=(2,))
+    cut = make_cut(length, range(1, length, stride))
+    fast, plain = small_state_spectrum(recurrence, cut), dense_singular_values(recurrence, cut)
+    off = (fast.values - plain.values[..., :3]).abs().amax(-1)
+    assert bool((off <= fast.error_bound + plain.error_bound).all())
 
 
 def test_positions_in_any_order_and_number() -> None:

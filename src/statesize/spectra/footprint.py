@@ -6,6 +6,7 @@ from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import FullTransition
 from statesize.spectra.chunked import chunk_width
 from statesize.spectra.cut import Cut
+from statesize.spectra.lane_spectra import CHUNK
 from statesize.spectra.preference import largest_state
 from statesize.spectra.small_state import LANES
 from statesize.spectra.streaming import gives_columns
@@ -67,9 +68,9 @@ def small_state_footprint(operator: Operator, cut: Cut) -> int:
 
 
 def small_state_lanes(operator: Operator, cut: Cut) -> int:
-    """The future's factor at every position of the channels that are computed side by side."""
+    """Factors of the channels that are computed side by side: at the ends of all chunks, and in one of them."""
     n = largest_state(operator) + largest_state(operator) % 2
-    return _DOUBLE * LANES * (cut.length + 1) * (n * (n + 2) // 2 + 3)
+    return _DOUBLE * LANES * ((cut.length // CHUNK + CHUNK + 3) * n * (n + 2) // 2 + 3 * cut.length)
 
 
 def _number(operator: Operator) -> int:

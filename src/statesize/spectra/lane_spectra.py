@@ -22,6 +22,10 @@ from statesize.spectra.lanes import compile_lanes, square_root, store, where_pos
 
 Integers = npt.NDArray[np.int64]
 
+# Positions whose factors of the future are held at once. All of them would be 18 MB for 2048 positions of 16 states,
+# which takes longer to write and read than to compute once more from every 32nd.
+CHUNK = 32
+
 
 @compile_lanes
 def squared_spectra(
@@ -42,63 +46,84 @@ def squared_spectra(
     """
     entries, length = A.shape[:2]
     n = A.shape[2] + A.shape[2] % 2
-    size = factor_size(n)
-    S, L = np.empty((length + 1) * size * WIDTH), np.empty(size * WIDTH)
-    future = np.empty((length + 1) * 3 * WIDTH)
+    size, chunks = factor_size(n), (length - 1) // CHUNK + 1
+    ends, S = np.empty((chunks + 1) * size * WIDTH), np.empty((CHUNK + 1) * size * WIDTH)
+    future = np.empty(length * 3 * WIDTH)
     for first in range(0, entries, WIDTH):
-        S[length * size * WIDTH :] = 0.0
-        L[:] = 0.0
-        _future(A, C, first, n, S, future)
-        _past(A, B, first, n, positions, limits, S, L, future, squares, errors, totals)
+        _future(A, C, first, n, ends, future)
+        _past(A, B, C, first, n, positions, limits, ends, S, future, squares, errors, totals)
 
 
 @compile_lanes
-def _future(A: Array, C: Array, first: int, n: int, S: Array, future: Array) -> None:
-    # S_t, and of each its norm, the error carried so far and that of its own step.
-    length, states = A.shape[1], A.shape[2]
-    a, row = np.zeros(n * WIDTH), np.zeros(n * WIDTH)
-    epsilon = splat(2.0 * (states + 1) * 2.0**-52)
-    size, norm, error = factor_size(n), splat(0.0), splat(0.0)
+def _future(A: Array, C: Array, first: int, n: int, ends: Array, future: Array) -> None:
+    # S_t at the end of each chunk, and at every t its norm, the error carried so far and that of its own step.
+    length, states, size = A.shape[1], A.shape[2], factor_size(n)
+    R, a, row = np.zeros(size * WIDTH), np.zeros(n * WIDTH), np.zeros(n * WIDTH)
+    epsilon, norm, error = splat(2.0 * (states + 1) * 2.0**-52), splat(0.0), splat(0.0)
+    ends[-size * WIDTH :] = 0.0
     for t in range(length - 1, 0, -1):
-        gain = _gather(A, first, t, a)
-        _gather(C, first, t, row)
-        leaving = splat(0.0)
-        for i in range(n):
-            x = load(row, i)
-            leaving = leaving + x * x
-            store(row, i, x * load(a, i))
+        gain, leaving = _leave(A, C, first, t, a, row, n)
         before = square_root(norm * norm + leaving)
-        norm = append(S, (t + 1) * size, S, t * size, a, row, n)
+        norm = append(R, 0, R, 0, a, row, n)
         step = epsilon * (norm + gain * before)
         error = gain * error + step
         store(future, 3 * t, norm)
         store(future, 3 * t + 1, error)
         store(future, 3 * t + 2, step)
+        if t % CHUNK == 0:
+            end = t // CHUNK * size * WIDTH
+            ends[end : end + size * WIDTH] = R
+
+
+@compile_lanes
+def _refill(A: Array, C: Array, first: int, chunk: int, n: int, ends: Array, S: Array) -> None:
+    # S_t at all positions of a chunk.
+    size, start = factor_size(n), chunk * CHUNK
+    a, row = np.zeros(n * WIDTH), np.zeros(n * WIDTH)
+    stop = min(start + CHUNK, A.shape[1])
+    S[(stop - start) * size * WIDTH : (stop - start + 1) * size * WIDTH] = ends[
+        (chunk + 1) * size * WIDTH : (chunk + 2) * size * WIDTH
+    ]
+    for t in range(stop - 1, max(start, 1) - 1, -1):
+        _leave(A, C, first, t, a, row, n)
+        append(S, (t - start + 1) * size, S, (t - start) * size, a, row, n)
+
+
+@compile_lanes
+def _leave(A: Array, C: Array, first: int, t: int, a: Array, row: Array, n: int) -> Any:
+    # A_t and C_t A_t, and from them ‖A_t‖ and ‖C_t‖².
+    gain, total = _gather(A, first, t, a), splat(0.0)
+    _gather(C, first, t, row)
+    for i in range(n):
+        x = load(row, i)
+        total = total + x * x
+        store(row, i, x * load(a, i))
+    return gain, total
 
 
 @compile_lanes
 def _past(
     A: Array,
     B: Array,
+    C: Array,
     first: int,
     n: int,
     positions: Integers,
     limits: Integers,
+    ends: Array,
     S: Array,
-    L: Array,
     future: Array,
     squares: Array,
     errors: Array,
     totals: Array,
 ) -> None:
-    length, states = A.shape[1], A.shape[2]
-    a, row = np.zeros(n * WIDTH), np.zeros(n * WIDTH)
+    length, states, size = A.shape[1], A.shape[2], factor_size(n)
+    L, a, row = np.zeros(size * WIDTH), np.zeros(n * WIDTH), np.zeros(n * WIDTH)
     product, gram, work = np.empty(n * n * WIDTH), np.empty(n * n * WIDTH), np.empty(2 * n * WIDTH)
     diagonal, subdiagonal = np.zeros(n * GROUPS * WIDTH), np.zeros(n * GROUPS * WIDTH)
     scale, line = np.zeros(GROUPS * WIDTH), np.empty(2 * WIDTH)
-    epsilon = splat(2.0 * (states + 1) * 2.0**-52)
-    size, norm, error, total = factor_size(n), splat(0.0), splat(0.0), splat(0.0)
-    place, waiting = 0, 0
+    epsilon, norm, error, total = splat(2.0 * (states + 1) * 2.0**-52), splat(0.0), splat(0.0), splat(0.0)
+    place, waiting, chunk = 0, 0, -1
     for t in range(1, length):
         gain = _gather(A, first, t - 1, a)
         _gather(B, first, t - 1, row)
@@ -112,7 +137,10 @@ def _past(
             store(line, 0, observe * error + norm * load(future, 3 * t + 1))
             store(line, 1, epsilon * observe * norm)
             _spread(line, first, place + waiting, errors)
-            store(scale, waiting, squared_product(S, t * size, L, product, gram, n))
+            if chunk != t // CHUNK:
+                chunk = t // CHUNK
+                _refill(A, C, first, chunk, n, ends, S)
+            store(scale, waiting, squared_product(S, t % CHUNK * size, L, product, gram, n))
             tridiagonalise(gram, n, waiting, diagonal, subdiagonal, work)
             waiting += 1
         if waiting == GROUPS or (waiting and t == length - 1):
