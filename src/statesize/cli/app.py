@@ -22,4 +22,8 @@ app.command("statesize.cli.engines:engines", name="engines", help="List the engi
 app.command("statesize.cli.models:models", name="models", help="List the models that can be measured.")
 app.command("statesize.cli.profile:profile", name="profile", help="Profile a model over a text.")
 app.command("statesize.cli.report:report", name="report", help="Write the HTML report of a saved profile.")
+study = App(name="study", help="Train grids of small models and see what ESS tells.")
+study.command("statesize.cli.study:correlation", name="correlation", help="Does ESS tell accuracy better than TSS?")
+study.command("statesize.cli.study:regimes", name="regimes", help="Which mixers fill their state, which do not?")
+app.command(study)
 app.command("statesize.cli.train:train", name="train", help="Train a small language model.")

@@ -17,6 +17,8 @@ from statesize.training.in_memory import train_in_memory
 
 # Entries of hidden layers cost as much as this many multiplications: small layers are bound by memory, not arithmetic.
 _ENTRY = 60
+# What a step costs besides, however small its tensors are: some hundred calls of torch.
+_CALLS = 4e7
 # Positions of a chunk of the linear mixers.
 _CHUNK = 32
 
@@ -31,13 +33,13 @@ def work(run: Run) -> float:
         A number in proportion to its seconds.
     """
     model, training = run.model, run.training
-    length, held_out = int(getattr(run.task, "length", 256)), run.task.held_out_sequences
+    length, held_out = run.task.length, run.task.held_out_sequences
     measurements = 2 + training.steps // run.measuring.every
     # A backward pass costs as much as two forward ones.
     tokens = length * (3 * training.steps * training.batch_size * training.accumulation + measurements * held_out)
     layers = sum(_layer(model, model.mixer_of(layer), length) for layer in range(model.layers))
     output = (model.width + _ENTRY) * model.vocabulary_size
-    return tokens * (layers + output)
+    return tokens * (layers + output) + _CALLS * training.steps * training.accumulation
 
 
 def _layer(model: ModelConfig, mixer: str, length: int) -> float:

@@ -6,10 +6,10 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Protocol, Self, cast
 
 import torch
 
@@ -18,10 +18,48 @@ from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.registry import build_task, task_settings
 from statesize.tasks.synthetic import SyntheticTask
+from statesize.tasks.task import Task
 from statesize.training.config import TrainingConfig
 
 ROW_FORMAT = 1
-"""Version of the rows that a run gives; it is part of a run's key, so that older rows are never taken for newer ones."""
+"""Version of the rows of a run; it is part of a run's key, so that older rows are never taken for newer ones."""
+
+
+class StudyTask(Task, Protocol):
+    """What a study asks of a task, and every registered one has."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        ...
+
+    @property
+    def items(self) -> int:
+        """What a sequence asks to keep at once, the kv of a study."""
+        ...
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing."""
+        ...
+
+    @property
+    def held_out_sequences(self) -> int:
+        """Sequences to evaluate on."""
+        ...
+
+
+def study_task(settings: Mapping[str, object]) -> StudyTask:
+    """A task by its name and numbers.
+
+    Args:
+        settings: For `build_task`, which refuses what does not fit with an InputError.
+
+    Returns:
+        The task.
+    """
+    # The base class leaves it to each task whether these are fields or properties.
+    return cast("StudyTask", build_task(settings))
 
 
 @dataclass(frozen=True)
@@ -49,19 +87,27 @@ class Measuring:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; a whole number of at least 1 was expected")
         for name in ("relative_tolerances", "tolerances"):
-            values: object = getattr(self, name)
-            if not isinstance(values, tuple | list) or not all(
-                isinstance(value, float | int) and 0 <= value < math.inf for value in values
-            ):
+            values = cast("tuple[object, ...] | list[object]", getattr(self, name))
+            if not isinstance(values, tuple | list) or not all(map(_is_tolerance, values)):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise InputError(f"{name} is {values!r}; a list of numbers of at least 0 was expected")
-            object.__setattr__(self, name, tuple(float(value) for value in values))
+            object.__setattr__(self, name, tuple(map(float, cast("list[float]", values))))
         if not self.relative_tolerances:
             raise InputError("relative_tolerances is empty; the claims are made for its first one, such as 0.01")
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """The columns of ESS: entropy, then relative and absolute tolerances."""
+        relative = (f"relative_{value:g}" for value in self.relative_tolerances)
+        return ("entropy", *relative, *(f"tolerance_{value:g}" for value in self.tolerances))
+
+    @property
     def claim_metric(self) -> str:
         """The column of the metric for which claims are made: the relative tolerance-ESS of the first ρ."""
-        return f"relative_{self.relative_tolerances[0]:g}"
+        return self.metrics[1]
+
+
+def _is_tolerance(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _open_gates(model: LanguageModel) -> None:
@@ -96,7 +142,7 @@ class Run:
     """
 
     model: ModelConfig
-    task: SyntheticTask
+    task: StudyTask
     training: TrainingConfig
     measuring: Measuring = Measuring()
     intervention: str = "none"
@@ -113,11 +159,19 @@ class Run:
         """
         return {
             "model": dataclasses.asdict(self.model),
-            "task": task_settings(self.task),
+            "task": self.task_settings(),
             "training": dataclasses.asdict(self.training),
-            "measuring": {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self.measuring).items()},
+            "measuring": dataclasses.asdict(self.measuring),
             "intervention": self.intervention,
         }
+
+    def task_settings(self) -> dict[str, str | int | float | bool]:
+        """The task's name and numbers.
+
+        Returns:
+            What `study_task` builds it from.
+        """
+        return task_settings(cast("SyntheticTask", self.task))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -131,7 +185,7 @@ class Run:
         """
         return cls(
             ModelConfig(**values["model"]),
-            build_task(values["task"]),
+            study_task(values["task"]),
             TrainingConfig(**values["training"]),
             Measuring(**values["measuring"]),
             values["intervention"],
@@ -146,7 +200,7 @@ class Run:
     @property
     def label(self) -> str:
         """The run in a few words, for lines of progress."""
-        task = task_settings(self.task)["name"]
+        task = self.task_settings()["name"]
         model, training = self.model, self.training
         words = [f"{task} kv {self.task.items}", model.mixer, f"n {model.key_size}", f"rate {training.rate:g}"]
         extra = [] if self.intervention == "none" else [self.intervention]

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import IO, Any, cast
 
 from statesize.errors import StatesizeError
 from statesize.studies.grid import Run
@@ -132,10 +132,11 @@ class _WorkerProcess:
             if self.closed:
                 return ""
             process = self._process = self._process or self._start()
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(line + "\n")
-        process.stdin.flush()
-        return process.stdout.readline()
+        # Both are pipes, because they were asked for.
+        stdin, stdout = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+        stdin.write(line + "\n")
+        stdin.flush()
+        return stdout.readline()
 
     def _start(self) -> subprocess.Popen[str]:
         # -P: a file of the current folder must not stand in for a module.

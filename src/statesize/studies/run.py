@@ -6,18 +6,19 @@ import json
 import platform
 import time
 from functools import cache
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
+from torch import Tensor
 
 from statesize.adapters.capture import capture
 from statesize.errors import StatesizeError
 from statesize.ess import utilisation
 from statesize.measurement import measure
 from statesize.mixers.model import LanguageModel
+from statesize.operators import Operator
 from statesize.spectra.threads import one_torch_thread
 from statesize.studies.grid import INTERVENTIONS, Measuring, Run
-from statesize.tasks.registry import task_settings
 from statesize.training.in_memory import train_in_memory
 from statesize.training.step import DivergenceError, evaluate
 from statesize.version import __version__
@@ -60,22 +61,21 @@ def _carry_out(run: Run) -> list[Row]:
 
 
 def _columns(measuring: Measuring) -> list[str]:
-    relative = [f"relative_{value:g}" for value in measuring.relative_tolerances]
-    metrics = ["entropy", *relative, *(f"tolerance_{value:g}" for value in measuring.tolerances)]
-    return ["loss", "accuracy", "state_size", "norm", *metrics, *(f"utilisation_{metric}" for metric in metrics)]
+    shares = [f"utilisation_{metric}" for metric in measuring.metrics]
+    return ["loss", "accuracy", "state_size", "norm", *measuring.metrics, *shares]
 
 
 def _row(run: Run, step: int, measured: dict[str, float], started: float) -> Row:
-    task, model, training = task_settings(run.task), run.model, run.training
+    model, training = run.model, run.training
     return {
         "run": run.key,
         "step": step,
         "final": step == training.steps,
         "status": DONE,
         "message": "",
-        "task": str(task["name"]),
+        "task": str(run.task_settings()["name"]),
         "kv": run.task.items,
-        "length": int(getattr(run.task, "length", 0)),
+        "length": run.task.length,
         "chance": run.task.chance,
         "mixer": model.mixer,
         "key_size": model.key_size,
@@ -109,18 +109,16 @@ def _measured(model: LanguageModel, run: Run) -> dict[str, float]:
     return {"loss": report["loss"], "accuracy": report["accuracy"], **found}
 
 
-def _of_mixer(operator, measuring: Measuring) -> dict[str, float]:
+def _of_mixer(operator: Operator, measuring: Measuring) -> dict[str, float]:
     found = measure(operator, measuring.tolerances, measuring.relative_tolerances)
-    assert found.entropy is not None and found.relative_tolerance is not None and found.tolerance is not None
-    metrics = {"entropy": found.entropy}
-    metrics |= {
-        f"relative_{v:g}": found.relative_tolerance[..., k] for k, v in enumerate(measuring.relative_tolerances)
-    }
-    metrics |= {f"tolerance_{v:g}": found.tolerance[..., k] for k, v in enumerate(measuring.tolerances)}
+    # None only where measure is asked for less.
+    given = (found.entropy, found.relative_tolerance, found.tolerance)
+    entropy, relative, absolute = (cast("Tensor", ess).double() for ess in given)
+    metrics = dict(zip(measuring.metrics, [entropy, *relative.unbind(-1), *absolute.unbind(-1)], strict=True))
     values = {"state_size": float(found.state_size.double().mean()), "norm": float(found.norm.mean())}
     for name, ess in metrics.items():
-        values[name] = float(ess.double().mean())
-        values[f"utilisation_{name}"] = float(utilisation(ess.double(), found.ceiling).nanmean())
+        values[name] = float(ess.mean())
+        values[f"utilisation_{name}"] = float(utilisation(ess, found.ceiling).nanmean())
     return values
 
 

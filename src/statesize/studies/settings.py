@@ -13,8 +13,7 @@ from typing import Any, cast
 
 from statesize.errors import FileError, InputError
 from statesize.mixers.config import ModelConfig
-from statesize.studies.grid import Measuring, Run
-from statesize.tasks.registry import build_task
+from statesize.studies.grid import Measuring, Run, study_task
 from statesize.training.config import TrainingConfig
 
 PRESETS = ("laptop", "paper", "smoke")
@@ -112,11 +111,12 @@ def read_settings(path: Path, study: str) -> Settings:
 
 
 def parse_settings(text: str, study: str) -> Settings:
-    """Settings from the text of a TOML file, which is read and never executed.
+    r"""Settings from the text of a TOML file, which is read and never executed.
 
     The tables [model], [training] and [measuring] have the fields of `ModelConfig`, `TrainingConfig` and `Measuring`;
-    each [[task]] has `name` and the numbers of that task, and may have [task.model] and [task.training], which take
-    the place of what the tables say. `intervention` is a name. [execution] has the fields of `Execution`.
+    each [[task]] has `name` and the numbers of that task, and may have [task.model], [task.training] and
+    `intervention`, which take the place of what is said outside. `intervention` is a name of `INTERVENTIONS`.
+    [execution] has the fields of `Execution`.
 
     Args:
         text: TOML.
@@ -129,7 +129,7 @@ def parse_settings(text: str, study: str) -> Settings:
         InputError: It is no TOML, is for another study, has a key that does not exist, or a value that does not fit.
 
     Example:
-        >>> grid = '[model]\\nmixer = ["la", "gla"]\\n[[task]]\\nname = "mqar"\\npairs = [4, 8]'
+        >>> grid = '[model]\nmixer = ["la", "gla"]\n[[task]]\nname = "mqar"\npairs = [4, 8]'
         >>> [run.label for run in parse_settings(grid, "correlation").runs][0]
         'mqar kv 4, la, n 32, rate 0.006, seed 0'
     """
@@ -147,7 +147,7 @@ def parse_settings(text: str, study: str) -> Settings:
     training = _table(given, "training", _TRAINING)
     measuring = Measuring(**_table(given, "measuring", Measuring.__dataclass_fields__))
     execution = Execution(**_table(given, "execution", Execution.__dataclass_fields__))
-    interventions = _as_list(given.get("intervention", "none"))
+    interventions = given.get("intervention", "none")
     runs: dict[str, Run] = {}
     for number, table in enumerate(cast("list[object]", tasks), start=1):
         if not isinstance(table, dict):
@@ -162,16 +162,16 @@ def _runs(
     model: dict[str, Any],
     training: dict[str, Any],
     measuring: Measuring,
-    interventions: list[Any],
+    interventions: Any,
 ) -> Iterator[Run]:
-    numbers = {name: value for name, value in task.items() if name not in {"model", "training"}}
+    numbers = {name: value for name, value in task.items() if name not in {"model", "training", "intervention"}}
     models = {**model, **_table(task, "model", _MODEL)}
     trainings = {**training, **_table(task, "training", _TRAINING)}
-    for built in map(build_task, _product(numbers)):
+    for built in map(study_task, _product(numbers)):
         for shape in _product(models):
             config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)
             for how in _product(trainings):
-                for intervention in interventions:
+                for intervention in _as_list(task.get("intervention", interventions)):
                     yield Run(config, built, TrainingConfig(**how), measuring, intervention)
 
 
@@ -197,6 +197,5 @@ def _table(given: Mapping[str, Any], name: str, fields: Any) -> dict[str, Any]:
 def _refuse_unknown(values: Mapping[str, Any], known: Any, place: str) -> None:
     for name in values:
         if name not in known:
-            raise InputError(
-                f"{place} has the key {name!r}, which does not exist; the keys are {', '.join(sorted(known))}"
-            )
+            keys = ", ".join(sorted(known))
+            raise InputError(f"{place} has the key {name!r}, which does not exist; the keys are {keys}")

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from statesize.errors import StatesizeError
 from statesize.studies.cost import work
 from statesize.studies.outcome import Executor, Outcome
+from statesize.studies.run import Row
 from statesize.studies.settings import Settings
 from statesize.studies.table import ResultTable
 
@@ -38,12 +37,12 @@ class StudyResult:
     """A grid that is done.
 
     Attributes:
-        frame: One row a measurement.
+        rows: One a measurement.
         path: table.parquet.
         seconds: Time that this start took; runs of earlier ones are in the rows.
     """
 
-    frame: pd.DataFrame
+    rows: list[Row]
     path: Path
     seconds: float
 
@@ -89,5 +88,5 @@ def run_study(
             f"{len(failures)} of {len(settings.runs)} runs failed, the first ({first.run.label}) because {first.error}."
             " The others are kept: the same command does only what is missing"
         )
-    frame = table.frame(settings.runs)
-    return StudyResult(frame, table.write(frame), time.perf_counter() - started)
+    rows = table.rows(settings.runs)
+    return StudyResult(rows, table.write(rows), time.perf_counter() - started)

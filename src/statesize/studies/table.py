@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -71,7 +71,7 @@ class ResultTable:
             run: The run.
             rows: What `carry_out` gave.
         """
-        replace_file(self._path(run), _parquet(pd.DataFrame(list(rows))))
+        replace_file(self._path(run), _parquet(rows))
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
         """The runs that have no rows yet.
@@ -84,47 +84,45 @@ class ResultTable:
         """
         return [run for run in runs if self._rows(run) is None]
 
-    def frame(self, runs: Sequence[Run]) -> pd.DataFrame:
+    def rows(self, runs: Sequence[Run]) -> list[Row]:
         """The rows of the runs that are done, in the order of the grid.
 
         Args:
             runs: A grid.
 
         Returns:
-            One row a measurement.
+            One a measurement.
         """
-        parts = [rows for run in runs if (rows := self._rows(run)) is not None]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        return [row for run in runs for row in self._rows(run) or ()]
 
-    def write(self, frame: pd.DataFrame) -> Path:
-        """Writes all rows to one file; a place that cannot be written is a FileError.
+    def write(self, rows: Sequence[Row]) -> Path:
+        """Writes rows to one file; a place that cannot be written is a FileError.
 
         Args:
-            frame: From `frame`.
+            rows: From `rows`.
 
         Returns:
             The file, table.parquet.
         """
         path = self.folder / "table.parquet"
-        replace_file(path, _parquet(frame))
+        replace_file(path, _parquet(rows))
         return path
 
     def _path(self, run: Run) -> Path:
         return self.folder / "runs" / f"{run.key}.parquet"
 
-    def _rows(self, run: Run) -> pd.DataFrame | None:
+    def _rows(self, run: Run) -> list[Row] | None:
         try:
-            return pd.read_parquet(io.BytesIO(self._path(run).read_bytes()))
-        except FileNotFoundError:
-            return None
+            frame = pd.read_parquet(io.BytesIO(self._path(run).read_bytes()))
         except (OSError, ValueError):
-            # A file that another program has cut or changed; the run is done again.
+            # It is not there, or another program has cut or changed it; the run is to be done.
             return None
+        return cast("list[Row]", frame.to_dict(orient="records"))
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
+def _parquet(rows: Sequence[Row]) -> bytes:
     content = io.BytesIO()
-    frame.to_parquet(content, index=False)
+    pd.DataFrame(list(rows)).to_parquet(content, index=False)
     return content.getvalue()
 
 

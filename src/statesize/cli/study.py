@@ -1,0 +1,164 @@
+"""`statesize study`: grids of training runs, and what they say about effective state-size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+from cyclopts import Parameter
+
+from statesize.errors import InputError
+
+if TYPE_CHECKING:
+    from statesize.studies.outcome import Executor
+    from statesize.studies.settings import Settings
+    from statesize.studies.study import StudyProgress
+
+Preset: TypeAlias = Literal["laptop", "paper", "smoke"]
+Flag: TypeAlias = Annotated[bool, Parameter(negative="")]
+Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
+
+
+def correlation(
+    *,
+    preset: Preset = "laptop",
+    config: Path | None = None,
+    dry_run: Flag = False,
+    output: Path | None = None,
+    json: Flag = False,
+    ray: Cluster = False,
+) -> None:
+    """Train a grid of small models and correlate their accuracy with ESS/kv and TSS/kv, over all and inside cells.
+
+    OUTPUT receives runs/ (a file a finished run), table.parquet and study.html. The same command continues a study
+    that was stopped.
+
+    Args:
+        preset: laptop takes two cores at most 12 minutes, paper is for a cluster, smoke takes seconds.
+        config: TOML file with a grid of your own instead.
+        dry_run: Print the grid and about how long it will take, and do nothing.
+        output: Folder; statesize-study-NAME-PRESET if not given.
+        json: Print one JSON document instead of the conclusion.
+        ray: Do the runs on the Ray cluster at this address, or without one, on a cluster that is started here.
+    """
+    _study("correlation", preset, config, dry_run, output, json, ray)
+
+
+def regimes(
+    *,
+    preset: Preset = "laptop",
+    config: Path | None = None,
+    dry_run: Flag = False,
+    output: Path | None = None,
+    json: Flag = False,
+    ray: Cluster = False,
+) -> None:
+    """Train mixers with equal state sizes on harder and harder tasks: which fill their state, which leave it idle.
+
+    OUTPUT receives runs/ (a file a finished run), table.parquet and study.html. The same command continues a study
+    that was stopped.
+
+    Args:
+        preset: laptop takes two cores at most 12 minutes, paper is for a cluster, smoke takes seconds.
+        config: TOML file with a grid of your own instead.
+        dry_run: Print the grid and about how long it will take, and do nothing.
+        output: Folder; statesize-study-NAME-PRESET if not given.
+        json: Print one JSON document instead of the conclusion.
+        ray: Do the runs on the Ray cluster at this address, or without one, on a cluster that is started here.
+    """
+    _study("regimes", preset, config, dry_run, output, json, ray)
+
+
+def _study(
+    name: str, preset: Preset, config: Path | None, dry_run: bool, output: Path | None, json: bool, ray: bool | str
+) -> None:
+    from statesize.studies.settings import preset_settings, read_settings
+
+    settings = preset_settings(name, preset) if config is None else read_settings(config, name)
+    chosen = preset if config is None else config.stem
+    if dry_run:
+        _print_plan(settings, chosen, json)
+        return
+    from statesize.cli.document import SCHEMA, print_json
+    from statesize.cli.progress import say
+    from statesize.studies.conclude import conclude
+    from statesize.studies.conclusion import known
+    from statesize.studies.study import run_study
+
+    folder = output or Path(f"statesize-study-{name}-{chosen}")
+    result = run_study(settings, folder, _executor(settings, ray), _progress(say))
+    conclusion = conclude(settings, result.rows, folder)
+    say(f"Table: {result.path}")
+    say(f"Report: {folder / 'study.html'}")
+    if json:
+        print_json(
+            {
+                "schema": SCHEMA,
+                "study": name,
+                "preset": chosen,
+                "claim": conclusion.claim,
+                "holds": conclusion.holds,
+                "figures": known(conclusion.figures),
+                "runs": len(settings.runs),
+                "seconds": result.seconds,
+                "table": str(result.path),
+            }
+        )
+    else:
+        print("\n".join(conclusion.lines()))
+
+
+def _executor(settings: Settings, ray: bool | str) -> Executor:
+    if ray is not False:
+        from statesize.studies.cluster import ray_executor
+
+        return ray_executor(ray if isinstance(ray, str) else None, settings.execution)
+    from statesize.studies.local import local_executor
+
+    return local_executor(settings.execution.workers)
+
+
+def _progress(say: Callable[[str], None]) -> Callable[[StudyProgress], None]:
+    def on_progress(progress: StudyProgress) -> None:
+        outcome = progress.outcome
+        last = outcome.rows[-1] if outcome.rows else {}
+        told = outcome.error or str(last["message"]) or f"accuracy {last['accuracy']:.2f}"
+        left = f"about {_duration(progress.remaining_seconds)} left"
+        say(f"run {progress.done} of {progress.total}: {outcome.run.label}: {told}; {left}")
+
+    return on_progress
+
+
+def _print_plan(settings: Settings, preset: str, json: bool) -> None:
+    from statesize.cli.document import SCHEMA, print_json
+    from statesize.studies.cost import predicted_seconds
+    from statesize.studies.local import available_cores
+
+    if not settings.runs:
+        raise InputError("the grid is empty; give each list at least one value")
+    workers = settings.execution.workers or available_cores()
+    seconds = predicted_seconds(settings.runs, workers)
+    runs = [run.label for run in settings.runs]
+    if json:
+        print_json(
+            {
+                "schema": SCHEMA,
+                "study": settings.study,
+                "preset": preset,
+                "runs": runs,
+                "workers": workers,
+                "seconds": seconds,
+            }
+        )
+        return
+    print("\n".join(runs))
+    print(f"{len(runs)} runs, about {_duration(seconds)} with {workers} processes on this machine.")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.0f} hours" if seconds < 172800 else f"{seconds / 86400:,.0f} days"

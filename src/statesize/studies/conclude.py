@@ -1,0 +1,35 @@
+"""From a study's table to its conclusion and its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from statesize.studies.charts import correlation_charts, regimes_charts
+from statesize.studies.conclusion import Conclusion
+from statesize.studies.correlation import correlation
+from statesize.studies.page import write_page
+from statesize.studies.regimes import regimes
+from statesize.studies.run import Row
+from statesize.studies.settings import Settings
+
+STUDIES = {"correlation": (correlation, correlation_charts), "regimes": (regimes, regimes_charts)}
+"""The conclusion and the charts of a study, each from all rows and the column of the claim's metric."""
+
+
+def conclude(settings: Settings, rows: Sequence[Row], folder: Path) -> Conclusion:
+    """The conclusion of a study, and its page study.html in its folder; a full disk is a FileError.
+
+    Args:
+        settings: The grid.
+        rows: All its rows.
+        folder: Of the study.
+
+    Returns:
+        The conclusion.
+    """
+    metric = settings.runs[0].measuring.claim_metric
+    conclusion_of, charts_of = STUDIES[settings.study]
+    conclusion = conclusion_of(rows, metric)
+    write_page(conclusion, charts_of(rows, metric), folder / "study.html")
+    return conclusion
