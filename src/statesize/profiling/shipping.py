@@ -1,0 +1,93 @@
+"""A model of this process on its way to others: its structure without numbers, and its weights as plain bytes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from statesize.errors import ModelError
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A module whose parameters and buffers hold no numbers; to be pickled in one piece.
+
+    Attributes:
+        module: The module, of meta tensors.
+        tensors: These tensors, each once.
+        devices: Where each belongs.
+    """
+
+    module: nn.Module
+    tensors: tuple[Tensor, ...]
+    devices: tuple[str, ...]
+
+
+def take_apart(model: nn.Module) -> tuple[Structure, list[Bytes]]:
+    """Separate a module from its numbers; the module stays as it is.
+
+    Args:
+        model: Any module that `copy.deepcopy` can copy.
+
+    Returns:
+        The structure, and the bytes of each of its tensors.
+
+    Raises:
+        ModelError: If something in the module cannot be copied.
+    """
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    # A copy takes these in place of the originals, in all places that hold the same tensor.
+    empty = {key: _empty(tensor) for key, tensor in tensors.items()}
+    try:
+        module = copy.deepcopy(model, {**empty})
+    except (TypeError, RuntimeError) as error:
+        raise ModelError(
+            f"{type(model).__name__} holds something that cannot be copied to another process ({error}); give a "
+            "function that loads the model there."
+        ) from error
+    devices = tuple(str(tensor.device) for tensor in tensors.values())
+    return Structure(module, tuple(empty.values()), devices), [_bytes(tensor) for tensor in tensors.values()]
+
+
+def put_together(structure: Structure, contents: list[Bytes]) -> nn.Module:
+    """The module that `take_apart` was given.
+
+    Args:
+        structure: Its structure.
+        contents: The bytes of each tensor.
+
+    Returns:
+        The module.
+
+    Example:
+        >>> layer = nn.Linear(2, 3)
+        >>> torch.equal(put_together(*take_apart(layer)).weight, layer.weight)
+        True
+    """
+    filled = {
+        id(empty): _filled(empty, content, device)
+        for empty, content, device in zip(structure.tensors, contents, structure.devices, strict=True)
+    }
+    return copy.deepcopy(structure.module, {**filled})
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    like = torch.empty_like(tensor.detach(), device="meta", memory_format=torch.contiguous_format)
+    return nn.Parameter(like, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else like
+
+
+def _bytes(tensor: Tensor) -> Bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _filled(empty: Tensor, content: Bytes, device: str) -> Tensor:
+    # A copy, because what other processes share must not be written to.
+    values = torch.from_numpy(content.copy()).view(empty.dtype).reshape(empty.shape).to(device)
+    return nn.Parameter(values, empty.requires_grad) if isinstance(empty, nn.Parameter) else values

@@ -1,0 +1,125 @@
+"""Ray: a cluster at an address, or one on this machine that is stopped at the end."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from statesize.errors import InputError, StatesizeError
+
+_CONNECT_SECONDS = 5.0
+# Of the machine's memory, what workers may ask for; the rest is for the calling process and Ray's own.
+_FOR_WORKERS = 0.8
+_USAGE = "RAY_USAGE_STATS_ENABLED"
+
+
+@contextmanager
+def ray_session(address: str | None = None) -> Generator[Any]:
+    """Ray, connected to a cluster, for the time of a block.
+
+    Without an address, a connection that the process has already is used and left open; else Ray is started on this
+    machine, without a dashboard and without reports of its usage, and stopped at the end. As every Ray, it listens on
+    all network interfaces and runs what it is sent: on machines that others can reach, a firewall belongs before it.
+
+    Args:
+        address: HOST:PORT or ray://HOST:PORT of a cluster, or "auto" for the one that runs on this machine.
+
+    Yields:
+        The module ray.
+
+    Raises:
+        InputError: Ray is not installed, or nothing answers at the address.
+        StatesizeError: Ray cannot be started, or the cluster refuses.
+    """
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise InputError("Ray is not installed; pip install 'statesize[ray]', or run without it") from error
+    if ray.is_initialized():
+        if address is not None:
+            raise InputError(
+                f"this process is connected to a Ray cluster already; leave the address {address} out to use that one,"
+                " or call ray.shutdown() before"
+            )
+        yield ray
+        return
+    if address not in {None, "auto"}:
+        _require_reachable(str(address))
+    with _handlers_kept(), _no_usage_reports(address):
+        try:
+            try:
+                ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **_local(address))
+            except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+                where = "on this machine" if address is None else f"at {address}"
+                reason = " ".join(str(error).split())[:300]
+                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}") from error
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def available_cores() -> int:
+    """The cores that this process may use.
+
+    Returns:
+        At least 1.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _local(address: str | None) -> dict[str, Any]:
+    if address is not None:
+        return {}
+    # Every core that the process may use, not only the whole ones of a container's share.
+    options: dict[str, Any] = {"num_cpus": available_cores(), "include_dashboard": False}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        limit = Path("/sys/fs/cgroup/memory.max")
+        text = limit.read_text(encoding="ascii").strip() if limit.is_file() else ""
+        options["_memory"] = int(_FOR_WORKERS * (min(memory, int(text)) if text.isdigit() else memory))
+    return options
+
+
+def _require_reachable(address: str) -> None:
+    # Ray itself waits for a minute, and then may end the process.
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise InputError(f"the Ray address is {address!r}; HOST:PORT, ray://HOST:PORT or auto was expected")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"nothing answers at the Ray address {address} ({error}); start a cluster there with ray start --head, or"
+            " give no address"
+        ) from error
+
+
+@contextmanager
+def _handlers_kept() -> Generator[None]:
+    # Ray sets its own handler of SIGTERM, and leaves it.
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if here and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _no_usage_reports(address: str | None) -> Generator[None]:
+    if address is not None or _USAGE in os.environ:
+        yield
+        return
+    os.environ[_USAGE] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[_USAGE]
