@@ -91,15 +91,17 @@ def test_small_values_are_within_the_bound_of_exact_ones() -> None:
 
 def test_kernels_of_a_batch_are_told_apart() -> None:
     length = 400
-    kernels = torch.stack([modes(0, 2, length), irregular(0, length), 0 * bump(length), modes(1, 6, length)])
+    # Noise needs too many states, and no powers of a matrix make the late kernel.
+    others = [irregular(0, length), late(length), 0 * bump(length)]
+    kernels = torch.stack([modes(0, 2, length), *others, modes(1, 6, length)])
     chunks, entries = chunks_of(kernels)
-    assert entries.tolist() == [0, 2, 3]
+    assert entries.tolist() == [0, 3, 4]
     error = chunks.error.reshape(3, -1)
     assert bool((error[0] < 1e-10).all())
     assert bool((error[1] == 0).all())
     assert bool((error[2] < 1e-10).all())
-    alone, _ = chunks_of(kernels[3:])
-    torch.testing.assert_close(error[2], alone.error, rtol=0.9, atol=0)
+    alone, _ = chunks_of(kernels[:1])
+    torch.testing.assert_close(error[0], alone.error, rtol=0.3, atol=0)
 
 
 def test_growing_modes() -> None:

@@ -123,25 +123,24 @@ def realise(kernel: Tensor, width: int) -> tuple[Realisation, Tensor] | None:
         are none. How well it fits is for `Realisation.chunks` to say.
     """
     basis, sigma, chosen = _range(kernel)
+    if not chosen.numel():
+        return None
     order = (sigma > _DROPPED * sigma[:, :1]).sum(-1)
-    if not chosen.numel():
-        return None
     # Directions that a kernel does not need are 0 and stay so.
-    alive = (torch.arange(int(order.max().clamp(min=1)), device=kernel.device) < order[:, None])[:, None]
-    lags = kernel.shape[-1]
+    alive = (torch.arange(max(1, int(order.max())), device=kernel.device) < order[:, None])[:, None]
+    lags, kernel = kernel.shape[-1], kernel[chosen]
     observed, _, _ = _observed(basis[..., : alive.shape[-1]] * alive, lags, width)
-    usable = torch.isfinite(observed).flatten(1).all(-1)
-    observed, alive, largest, chosen = observed[usable], alive[usable], sigma[usable, 0], chosen[usable]
-    if not chosen.numel():
-        return None
     observed, A, power = _observed(_linalg.qr(observed).Q * alive, lags, width)
     Q, R = _linalg.qr(observed)
     R = R + torch.diag_embed((~alive).squeeze(-2).to(R.dtype))
-    B = _linalg.solve_triangular(R, Q.mT @ kernel[chosen, :, None], upper=True) * alive.mT
+    B = _linalg.solve_triangular(R, Q.mT @ kernel[..., None], upper=True)
     count = -(-((lags + 1) // 2 + 1) // width)
     reached, _ = _powers(B.mT, A.mT, count * width, width)
     fitted = (observed @ B).squeeze(-1)
-    return Realisation(observed, reached, power, fitted, kernel[chosen] - fitted, largest), chosen
+    parts = observed, reached, power, fitted, kernel - fitted, sigma[:, 0]
+    # Powers that overflow leave a kernel to other ways.
+    usable = torch.stack([torch.isfinite(part).flatten(1).all(-1) for part in parts[:4]]).all(0)
+    return (Realisation(*(part[usable] for part in parts)), chosen[usable]) if bool(usable.any()) else None
 
 
 def _range(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
