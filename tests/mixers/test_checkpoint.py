@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from statesize.errors import FileError, InputError
 from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint, save_checkpoint
-from statesize.mixers.config import MIXER_NAMES
+from statesize.mixers.config import ADDED_FIELDS, MIXER_NAMES
 
 
 def model_of(name="gla"):
@@ -31,6 +31,32 @@ def test_what_is_saved_comes_back(name, tmp_path):
     assert torch.equal(loaded(TOKENS), model(TOKENS))
     assert json.loads((tmp_path / "a" / "b" / "config.json").read_text())["extra"] == {"note": "kept"}
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_a_hybrid_with_positions_comes_back_and_the_order_of_its_layers_is_checked(tmp_path):
+    config = ModelConfig(
+        mixer="gla,s6,sa", vocabulary_size=11, width=16, heads=2, layers=6, key_size=4, positions=12, normalised=True
+    )
+    model = LanguageModel(config, torch.Generator().manual_seed(0)).eval()
+    save_checkpoint(model, tmp_path)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.config == config
+    assert [block.mixer.kind for block in loaded.blocks] == ["gla", "s6", "sa"] * 2
+    assert torch.equal(loaded(TOKENS), model(TOKENS))
+    values = json.loads((tmp_path / "config.json").read_text())
+    for changes, name in (({"mixer": "gla,sa,s6"}, r"layers\.1\.mixer"), ({"positions": 11}, "position_embedding")):
+        (tmp_path / "config.json").write_text(json.dumps({**values, **changes}))
+        with pytest.raises(FileError, match=rf"does not fit its config\.json, first at {name}"):
+            load_checkpoint(tmp_path)
+
+
+def test_a_folder_written_before_there_were_patterns_still_loads(tmp_path):
+    model = model_of()
+    save_checkpoint(model, tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    old = {name: value for name, value in values.items() if name not in ADDED_FIELDS}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert torch.equal(load_checkpoint(tmp_path)(TOKENS), model(TOKENS))
 
 
 def test_half_precision_is_stored_small_and_upcast(tmp_path):
@@ -168,6 +194,9 @@ def test_an_interruption_never_leaves_weights_with_the_configuration_of_another_
         {"layers": 10**12},
         {"layers": 3},
         {"layers": 1},
+        {"positions": 10**15},
+        {"mixer": "s6", "key_size": 10**17},
+        {"mixer": "hyena", "width": 2 * 10**20},
     ],
 )
 def test_a_configuration_of_absurd_size_is_refused_without_building_the_model(changes, tmp_path):

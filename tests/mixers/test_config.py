@@ -19,6 +19,15 @@ from statesize.mixers import ModelConfig
         ({"heads": True}, r"heads is True"),
         ({"dropout": 1.0}, r"dropout is 1\.0"),
         ({"decay_bias": float("nan")}, r"decay_bias is nan"),
+        ({"mixer": "gla, sa"}, r"'gla, sa'.*such as 'gla,sa', without spaces"),
+        ({"mixer": "gla,sa,"}, r"'gla,sa,'.*the mixers are sa"),
+        ({"mixer": ""}, r"mixer is ''"),
+        ({"mixer": "gla,sa,gla", "layers": 4}, r"layers is 4 and mixer 'gla,sa,gla' names 3"),
+        ({"mixer": "sa,s4d", "key_size": 5}, r"key_size is 5.*even, such as 6"),
+        ({"smallest_step": 0.0}, r"smallest_step is 0\.0 and largest_step 0\.1"),
+        ({"smallest_step": 0.2}, r"smallest_step is 0\.2 and largest_step 0\.1"),
+        ({"largest_step": float("inf")}, r"largest_step inf"),
+        ({"positions": -1}, r"positions is -1; it must be an integer of at least 0"),
     ],
 )
 def test_bad_values_are_refused_and_quoted(changes, said):
@@ -27,8 +36,26 @@ def test_bad_values_are_refused_and_quoted(changes, said):
 
 
 def test_the_written_form_comes_back():
-    config = ModelConfig(mixer="wla", width=64, decay_bias=0.0, dropout=0.2)
-    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for config in (
+        ModelConfig(mixer="wla", width=64, decay_bias=0.0, dropout=0.2),
+        ModelConfig(mixer="s6,sa", normalised=True, smallest_step=0.01, largest_step=1, positions=64),
+    ):
+        assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_files_written_before_a_field_was_added_mean_its_default():
+    """What statesize wrote when there were four mixers."""
+    written = {
+        **{"format": 1, "mixer": "gla", "vocabulary_size": 1024, "width": 128, "heads": 4, "layers": 4},
+        **{"key_size": 32, "mlp_factor": 3, "convolution_size": 4, "decay_bias": 3.0, "dropout": 0.1},
+    }
+    assert ModelConfig.from_dict(written) == ModelConfig(mixer="gla", dropout=0.1)
+
+
+def test_a_pattern_is_repeated_until_every_layer_has_a_mixer():
+    config = ModelConfig(mixer="gla,gla,sa", layers=6)
+    assert [config.mixer_of(layer) for layer in range(6)] == ["gla", "gla", "sa"] * 2
+    assert ModelConfig(mixer="la", layers=5).mixer_of(4) == "la"
 
 
 @pytest.mark.parametrize(
@@ -40,6 +67,7 @@ def test_the_written_form_comes_back():
         (lambda values: {**values, "colour": 1}, r"unknown \['colour'\]"),
         (lambda values: {**values, "width": "wide"}, r"width = 'wide'; expected int"),
         (lambda values: {**values, "heads": 5}, r"here: width is 128 and heads is 5"),
+        (lambda values: {**values, "normalised": 1}, r"normalised = 1; expected bool"),
         (lambda values: [values], r"here holds list"),
     ],
 )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from statesize.adapters import capture
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.mixers.config import MIXER_NAMES
@@ -19,10 +20,11 @@ def tokens(length, batch=2):
     return torch.randint(0, 11, (batch, length), generator=torch.Generator().manual_seed(length))
 
 
-@pytest.mark.parametrize("name", MIXER_NAMES)
+@pytest.mark.parametrize("name", [*MIXER_NAMES, "gla,sa"])
 @pytest.mark.parametrize("length", [1, 37])
-def test_steps_equal_the_whole_sequence(name, length):
-    model, input_ids = model_of(name).double().eval(), tokens(length)
+@pytest.mark.parametrize("positions", [0, 37])
+def test_steps_equal_the_whole_sequence(name, length, positions):
+    model, input_ids = model_of(name, positions=positions).double().eval(), tokens(length)
     logits = model(input_ids)
     assert logits.shape == (2, length, 11)
     caches, outputs = model.initial_caches(2), []
@@ -59,6 +61,33 @@ def test_every_parameter_is_initialised_and_finite(name):
         assert parameter.isfinite().all(), key
         assert not parameter.is_meta
         assert parameter.abs().max() > 0, key
+
+
+def test_a_pattern_gives_each_layer_its_mixer_and_capture_says_which():
+    model = model_of("s6,hyena", layers=4)
+    captured = list(capture(model, tokens(6)))
+    assert [mixer.kind for mixer in captured] == ["s6", "hyena"] * 2
+    assert [(mixer.units, mixer.multiplicity) for mixer in captured] == [(16, 1)] * 4
+
+
+def test_with_positions_order_is_seen_without_convolution_or_decay():
+    """Softmax attention sees a set of tokens but for the causal mask; the last output tells."""
+    input_ids, swapped = torch.tensor([[1, 2, 3]]), torch.tensor([[2, 1, 3]])
+    for positions in (0, 3):
+        model = model_of("sa", convolution_size=1, layers=1, positions=positions).eval()
+        same = torch.allclose(model(input_ids)[:, -1], model(swapped)[:, -1], atol=1e-5)
+        assert same == (positions == 0)
+
+
+def test_sequences_longer_than_the_positional_embedding_are_refused():
+    model = model_of(positions=3).eval()
+    with pytest.raises(InputError, match="at least 4 tokens and the positional embedding 3"):
+        model(tokens(4))
+    caches = model.initial_caches(2)
+    for t in range(3):
+        _, caches = model.step(tokens(4)[:, t], caches)
+    with pytest.raises(InputError, match="at least 4 tokens"):
+        model.step(tokens(4)[:, 3], caches)
 
 
 def test_dropout_draws_from_its_generator_only_in_training():

@@ -25,7 +25,7 @@ def train(
     task: Literal["text"],
     /,
     *,
-    mixer: Literal["sa", "la", "wla", "gla"],
+    mixer: Literal["sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena"],
     output: Path,
     text: Path | None = None,
     steps: int = 4000,
@@ -51,7 +51,8 @@ def train(
 
     Args:
         task: What to train on.
-        mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention.
+        mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention, state-space models, or a long
+            convolution.
         output: Folder of the run.
         text: UTF-8 text file to train on instead; documents are separated by blank lines.
         steps: Optimizer steps.
