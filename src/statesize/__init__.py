@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
-    from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
+    from statesize.operators import Convolution, Dense, GatedConvolution, Operator, Recurrence, SoftmaxAttention
     from statesize.profiling.plan import Plan, plan
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
@@ -23,7 +23,7 @@ _HOMES = {
     "errors": ("EngineError", "FileError", "InputError", "ModelError", "StatesizeError"),
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
-    "operators": ("Convolution", "Dense", "Operator", "Recurrence", "SoftmaxAttention"),
+    "operators": ("Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "SoftmaxAttention"),
     "profiling.plan": ("Plan", "plan"),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
@@ -38,6 +38,7 @@ __all__ = [
     "Dense",
     "EngineError",
     "FileError",
+    "GatedConvolution",
     "InputError",
     "Measurement",
     "ModelError",

@@ -4,19 +4,27 @@ from statesize.mixers.block import MIXERS, Block, GatedMLP
 from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.gated import GatedLinearAttention
+from statesize.mixers.gated_s6 import GatedLinearAttentionS6
 from statesize.mixers.linear import LinearAttention
+from statesize.mixers.long_convolution import LongConvolution
 from statesize.mixers.mixer import Mixer
 from statesize.mixers.model import LanguageModel
+from statesize.mixers.s4d import S4D
+from statesize.mixers.s6 import S6
 from statesize.mixers.softmax import SoftmaxAttention
 from statesize.mixers.weighted import WeightedLinearAttention
 
 __all__ = [
     "MIXERS",
+    "S4D",
+    "S6",
     "Block",
     "GatedLinearAttention",
+    "GatedLinearAttentionS6",
     "GatedMLP",
     "LanguageModel",
     "LinearAttention",
+    "LongConvolution",
     "Mixer",
     "ModelConfig",
     "SoftmaxAttention",
