@@ -32,14 +32,22 @@ def work(run: Run) -> float:
     Returns:
         A number in proportion to its seconds.
     """
-    model, training = run.model, run.training
-    length, held_out = run.task.length, run.task.held_out_sequences
-    measurements = 2 + training.steps // run.measuring.every
+    measurements = 2 + run.training.steps // run.measuring.every
+    return run.training.steps * _step(run) + measurements * run.task.held_out_sequences * run.task.length * _token(run)
+
+
+def _step(run: Run) -> float:
+    """Work of one step of training."""
+    tokens = run.task.length * run.training.batch_size
     # A backward pass costs as much as two forward ones.
-    tokens = length * (3 * training.steps * training.batch_size * training.accumulation + measurements * held_out)
-    layers = sum(_layer(model, model.mixer_of(layer), length) for layer in range(model.layers))
-    output = (model.width + _ENTRY) * model.vocabulary_size
-    return tokens * (layers + output) + _CALLS * training.steps * training.accumulation
+    return run.training.accumulation * (3 * tokens * _token(run) + _CALLS)
+
+
+def _token(run: Run) -> float:
+    """Work of a forward pass for one token."""
+    model = run.model
+    layers = sum(_layer(model, model.mixer_of(layer), run.task.length) for layer in range(model.layers))
+    return layers + (model.width + _ENTRY) * model.vocabulary_size
 
 
 def _layer(model: ModelConfig, mixer: str, length: int) -> float:
@@ -75,7 +83,4 @@ def predicted_seconds(runs: Sequence[Run], workers: int) -> float:
         started = time.thread_time()
         remaining = sum(1 for _ in steps)
         a_step = (time.thread_time() - started) / remaining
-    tokens_share = 3 * task.length * run.training.batch_size
-    layers = sum(_layer(shape, shape.mixer_of(layer), task.length) for layer in range(shape.layers))
-    speed = tokens_share * (layers + (shape.width + _ENTRY) * shape.vocabulary_size) / a_step
-    return sum(map(work, runs)) / speed / max(workers, 1)
+    return sum(map(work, runs)) * a_step / _step(run) / max(workers, 1)

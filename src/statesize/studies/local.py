@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -72,8 +73,9 @@ def run_in_processes(runs: Sequence[Run], workers: int) -> Iterator[Outcome]:
     for run in runs:
         waiting.put(run)
     processes = [_WorkerProcess() for _ in range(min(workers, len(runs)))]
-    for process in processes:
-        threading.Thread(target=_serve, args=(process, waiting, found), daemon=True).start()
+    threads = [threading.Thread(target=_serve, args=(process, waiting, found), daemon=True) for process in processes]
+    for thread in threads:
+        thread.start()
     try:
         for _ in runs:
             outcome = found.get()
@@ -82,7 +84,9 @@ def run_in_processes(runs: Sequence[Run], workers: int) -> Iterator[Outcome]:
             yield outcome
     finally:
         for process in processes:
-            process.close()
+            process.stop()
+        for thread in threads:
+            thread.join()
 
 
 def _serve(
@@ -90,68 +94,72 @@ def _serve(
     waiting: queue.SimpleQueue[Run],
     found: queue.SimpleQueue[Outcome | BaseException],
 ) -> None:
-    while not process.closed:
-        try:
+    try:
+        while not process.stopped:
             found.put(process.do(waiting.get_nowait()))
-        except queue.Empty:
-            return
-        except BaseException as error:
-            found.put(error)
-            return
+    except queue.Empty:
+        return
+    except BaseException as error:
+        found.put(error)
+    finally:
+        process.close()
 
 
 class _WorkerProcess:
-    """A process of `statesize.studies.worker`, started anew when it was killed."""
+    """A process of `statesize.studies.worker`, started anew when it was killed; all but `stop` is for one thread."""
 
     def __init__(self) -> None:
-        self.closed = False
+        self.stopped = False
         self._process: subprocess.Popen[str] | None = None
         self._starting = threading.Lock()
 
     def do(self, run: Run) -> Outcome:
         """Does one run, again where the process is killed meanwhile."""
         for _ in range(ATTEMPTS):
-            try:
-                answer = self._ask(json.dumps(run.to_dict()))
-            except (BrokenPipeError, ValueError):
-                answer = ""
+            answer = self._ask(json.dumps(run.to_dict()))
             if answer.endswith("\n"):
                 return outcome_of(run, json.loads(answer))
-            if self.closed:
-                break
-            self._end()
+            self.close()
         return Outcome(run, (), f"its process was killed {ATTEMPTS} times; is there memory enough for {run.label}?")
 
+    def stop(self) -> None:
+        """Kills the process from another thread, whatever it is doing; no other is started."""
+        with self._starting:
+            self.stopped = True
+            if self._process is not None:
+                self._process.kill()
+
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
-        self.closed = True
-        self._end()
+        """Ends the process and closes its pipes."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            # A line that the process did not take is not missed.
+            with contextlib.suppress(BrokenPipeError):
+                process.communicate()
 
     def _ask(self, line: str) -> str:
         with self._starting:
-            if self.closed:
+            if self.stopped:
                 return ""
-            process = self._process = self._process or self._start()
+            process = self._process = self._process or _start()
         # Both are pipes, because they were asked for.
         stdin, stdout = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
-        stdin.write(line + "\n")
-        stdin.flush()
+        try:
+            stdin.write(line + "\n")
+            stdin.flush()
+        except BrokenPipeError:
+            return ""
         return stdout.readline()
 
-    def _start(self) -> subprocess.Popen[str]:
-        # -P: a file of the current folder must not stand in for a module.
-        command = [sys.executable, "-P", "-m", "statesize.studies.worker"]
-        environment = {**os.environ, **WORKER_ENVIRONMENT}
-        return subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, encoding="utf-8"
-        )
 
-    def _end(self) -> None:
-        with self._starting:
-            process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+def _start() -> subprocess.Popen[str]:
+    # -P: a file of the current folder must not stand in for a module.
+    command = [sys.executable, "-P", "-m", "statesize.studies.worker"]
+    environment = {**os.environ, **WORKER_ENVIRONMENT}
+    return subprocess.Popen(  # noqa: S603
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, encoding="utf-8"
+    )
 
 
 def outcome_of(run: Run, answer: dict[str, Any]) -> Outcome:

@@ -95,7 +95,7 @@ def _row(run: Run, step: int, measured: dict[str, float], started: float) -> Row
 def _measured(model: LanguageModel, run: Run) -> dict[str, float]:
     """Loss, accuracy, and the averages over mixers, sequences, heads and positions of TSS, norm and ESS."""
     report = evaluate(model, run.task, run.training.batch_size)
-    input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(run.training.device)
+    input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
     names, sums, mixers = _columns(run.measuring)[2:], dict[str, float](), 0
     try:
         for captured in capture(model, input_ids):

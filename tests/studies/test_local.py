@@ -1,0 +1,42 @@
+"""Runs in this process and in others: the same rows, also when a worker is killed."""
+
+import dataclasses
+import os
+import signal
+
+from statesize.studies.local import local_executor, run_here, run_in_processes
+
+
+def rows_of(outcomes, without_time):
+    return {outcome.run.key: without_time(outcome.rows) for outcome in outcomes}
+
+
+def test_one_worker_is_this_process():
+    assert local_executor(1) is run_here
+
+
+def test_the_same_rows_when_a_worker_is_killed(runs, workers_of, without_time):
+    found, killed = [], []
+    for outcome in run_in_processes(runs, workers=2):
+        found.append(outcome)
+        if not killed:
+            killed = workers_of()
+            os.kill(killed[0], signal.SIGKILL)
+    assert len(killed) == 2
+    assert not any(outcome.error for outcome in found)
+    assert rows_of(found, without_time) == rows_of(run_here(runs), without_time)
+    assert workers_of() == []
+
+
+def test_what_cannot_be_done_is_told(runs):
+    run = dataclasses.replace(runs[0], training=dataclasses.replace(runs[0].training, device="abacus"))
+    for executor in (run_here, local_executor(2)):
+        (outcome,) = executor([run])
+        assert "device is 'abacus'" in outcome.error
+
+
+def test_workers_end_with_the_iterator(runs, workers_of):
+    outcomes = run_in_processes(runs, workers=2)
+    next(outcomes)
+    outcomes.close()
+    assert workers_of() == []

@@ -1,0 +1,58 @@
+"""The table on disk: resumed, refused, damaged, full."""
+
+import pytest
+
+from statesize.errors import FileError
+from statesize.studies.run import carry_out
+from statesize.studies.table import ResultTable
+
+
+@pytest.fixture(scope="module")
+def rows(runs):
+    return carry_out(runs[0])
+
+
+def test_rows_survive(tmp_path, runs, rows):
+    table = ResultTable.open(tmp_path / "a" / "b", "correlation")
+    assert table.missing(runs) == list(runs)
+    table.add(runs[0], rows)
+    again = ResultTable.open(tmp_path / "a" / "b", "correlation")
+    assert again.missing(runs) == list(runs[1:])
+    assert again.rows(runs) == rows
+    assert again.write(rows).is_file()
+
+
+def test_a_damaged_run_is_done_again(tmp_path, runs, rows):
+    table = ResultTable.open(tmp_path / "study", "correlation")
+    table.add(runs[0], rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    path.write_bytes(path.read_bytes()[:-100])
+    assert table.missing(runs[:1]) == [runs[0]]
+    assert table.rows(runs[:1]) == []
+
+
+def test_folders_that_are_refused(tmp_path):
+    ResultTable.open(tmp_path / "one", "regimes")
+    with pytest.raises(FileError, match=r"the study 'regimes'.*this is 'correlation'"):
+        ResultTable.open(tmp_path / "one", "correlation")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "thesis.tex").touch()
+    with pytest.raises(FileError, match="is not empty and holds no study"):
+        ResultTable.open(tmp_path / "two", "correlation")
+    (tmp_path / "three").touch()
+    with pytest.raises(FileError, match="is a file"):
+        ResultTable.open(tmp_path / "three", "correlation")
+    (tmp_path / "one" / "study.json").write_text("{", encoding="utf-8")
+    with pytest.raises(FileError, match="cannot be read"):
+        ResultTable.open(tmp_path / "one", "regimes")
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows, monkeypatch):
+    table = ResultTable.open(tmp_path / "study", "correlation")
+    table.add(runs[0], rows)
+    # A real full disk needs a file system of its own; a folder that is a file fails at the same place.
+    monkeypatch.setattr(ResultTable, "_path", lambda self, run: self.folder / "study.json" / f"{run.key}.parquet")
+    with pytest.raises(FileError, match="cannot write"):
+        table.add(runs[1], rows)
+    monkeypatch.undo()
+    assert table.rows(runs) == rows
