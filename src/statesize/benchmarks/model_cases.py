@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -60,7 +60,7 @@ class ModelCase:
         config = AutoConfig.for_model(self.model_type, **given)  # pyright: ignore[reportUnknownMemberType]
         with torch.random.fork_rng([]):  # pyright: ignore[reportUnknownMemberType]
             torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
-            model: nn.Module = AutoModel.from_config(config)
+            model = cast("nn.Module", AutoModel.from_config(config))
         return model.eval()
 
 

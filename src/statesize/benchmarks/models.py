@@ -146,16 +146,16 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> ModelRow:
     forget_peak()
     start, processor = now(), time.process_time()
     item = _only(case, list(capture(model, random_tokens(length))))
-    capture_seconds, processor = now() - start, time.process_time() - processor
-    dense = _dense_seconds(item)
-    watched = _Watched(item)
-    work = plan_work(watched.item, 0, length, length, settings)
+    capturing, processor = now() - start, time.process_time() - processor
+    work = plan_work(item, 0, length, length, settings)
     measure(item.units_operator(slice(0, 1)), positions=[1], engine=work.engine)
-    watched.seconds = 0.0
+    watched = _Watched(item)
     start, resumed = now(), time.process_time()
     record = measure_mixer(watched.item, 0, work, settings)
-    rest, processor = now() - start, processor + time.process_time() - resumed
-    spectra = item.units * (length - 1)
+    measuring, processor = now() - start, processor + time.process_time() - resumed
+    peak = peak_resident_bytes() - before
+    dense = _dense_seconds(item)
+    spectra, total = item.units * (length - 1), capturing + measuring
     return ModelRow(
         case=case.name,
         model=case.model,
@@ -167,19 +167,19 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> ModelRow:
         spectra=spectra,
         tolerances=settings.tolerances,
         relative_tolerances=settings.relative_tolerances,
-        seconds=capture_seconds + rest,
-        capture_seconds=capture_seconds,
+        seconds=total,
+        capture_seconds=capturing,
         operator_seconds=watched.seconds,
-        measuring_seconds=rest - watched.seconds,
+        measuring_seconds=measuring - watched.seconds,
         processor_seconds=processor,
-        microseconds_per_spectrum=1e6 * (capture_seconds + rest) / spectra,
+        microseconds_per_spectrum=1e6 * total / spectra,
         dense_seconds=dense,
         dense_units=min(_DENSE_UNITS, item.units),
         dense_positions=len(midpoints(length, _DENSE_POSITIONS)),
-        ratio=dense / (capture_seconds + rest),
-        peak_bytes=peak_resident_bytes() - before,
+        ratio=dense / total,
+        peak_bytes=max(0, peak),
         model_bytes=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
-        model_seconds=case.layers * (capture_seconds + rest),
+        model_seconds=case.layers * total,
         faithfulness=record.faithfulness,
     )
 
