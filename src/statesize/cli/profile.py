@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,8 +13,8 @@ from cyclopts import ArgumentCollection, Group, Parameter, validators
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from statesize.profiling import Profile
-    from statesize.profiling.loading import LoadedModel
+    from statesize.profiling import Plan, Profile
+    from statesize.profiling.tokens import AnyTokenizer
 
 
 def _one_input(arguments: ArgumentCollection) -> None:
@@ -28,6 +29,8 @@ def _some(_: object, channels: object) -> None:
 
 
 _INPUTS = Group("Inputs", validator=_one_input)
+# Other processes measure, or nothing is measured.
+_PLACE = Group(validator=validators.LimitedChoice(), show=False)
 _Flag = Parameter(negative="")
 _Count = Parameter(validator=validators.Number(gte=1))
 
@@ -123,6 +126,23 @@ class Loading:
     trust_remote_code: Annotated[bool, _Flag] = False
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Place:
+    """Who measures.
+
+    Attributes:
+        ray: Spread the sequences over processes that each hold the model: on a Ray cluster, by its HOST:PORT,
+            ray://HOST:PORT or auto for the one that runs here; without an address on Ray started on this machine.
+        ray_cpus: Cores of each of these processes.
+    """
+
+    ray: Annotated[
+        bool | str, Parameter(group=("Parameters", _PLACE), metavar="[ADDRESS]", negative="", show_default=False)
+    ] = False
+    ray_cpus: Annotated[int, _Count] = 1
+
+
 def profile(
     model: str,
     /,
@@ -130,9 +150,10 @@ def profile(
     texts: Texts | None = None,
     asked: Asked | None = None,
     loading: Loading | None = None,
+    place: Place | None = None,
     output: Path | None = None,
     html: Path | None = None,
-    plan: Annotated[bool, _Flag] = False,
+    plan: Annotated[bool, Parameter(group=("Parameters", _PLACE), negative="")] = False,
     json: Annotated[bool, _Flag] = False,
 ) -> None:
     """Profile a model over texts and print a table.
@@ -144,36 +165,35 @@ def profile(
         texts: What the model reads.
         asked: What is measured.
         loading: How the model is loaded.
+        place: Who measures.
         output: Folder for the profile, to be read by `statesize report` and `Profile.load`.
         html: File for a report.
         plan: Only print what would be measured, and its time and memory as a short calibration predicts them.
         json: Print one JSON document instead of the table.
     """
-    from statesize import profiling
     from statesize.cli.document import plan_document, print_json, profile_document
     from statesize.cli.progress import say
     from statesize.cli.table import print_plan, print_summary
-    from statesize.profiling.loading import load_model
     from statesize.profiling.settings import check_settings
     from statesize.profiling.store import check_destination
     from statesize.report import check_report_path, write_report
 
-    texts, options = texts or Texts(), asdict(asked or Asked())
+    texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
     if output is not None:
         check_destination(output)
     if html is not None:
         check_report_path(html)
     check_settings(**options)
-    loaded = load_model(model, **asdict(loading or Loading()))
-    sequences = _read(texts, loaded)
-    if plan:
-        planned = profiling.plan(loaded.model, sequences, tokenizer=loaded.tokenizer, **options)
+    run = _on_ray(model, loading, place) if place is not None and place.ray is not False else _here(model, loading)
+    sequences = _read(texts, run.tokenizer)
+    if plan and run.plan is not None:
+        planned = run.plan(sequences, tokenizer=run.tokenizer, **options)
         if json:
-            print_json(plan_document(planned, loaded.name))
+            print_json(plan_document(planned, run.name))
         else:
             print_plan(planned)
         return
-    result = _measure(loaded, sequences, options, output)
+    result = _measure(run, sequences, options, output)
     if output is not None:
         say(f"Profile: {output}")
     if html is not None:
@@ -185,7 +205,41 @@ def profile(
         print_summary([result])
 
 
-def _read(texts: Texts, loaded: LoadedModel) -> list[Tensor]:
+@dataclass(frozen=True, eq=False)
+class _Run:
+    name: str
+    tokenizer: AnyTokenizer
+    profile: Callable[..., Profile]
+    plan: Callable[..., Plan] | None = None
+
+
+def _here(model: str, loading: Loading) -> _Run:
+    from statesize import profiling
+    from statesize.profiling.loading import load_model
+
+    loaded = load_model(model, **asdict(loading))
+    measure = partial(profiling.profile, loaded.model, name=loaded.name, source=loaded.source)
+    return _Run(loaded.name, loaded.tokenizer, measure, partial(profiling.plan, loaded.model))
+
+
+def _on_ray(model: str, loading: Loading, place: Place) -> _Run:
+    from statesize.profiling.cluster import profile_on_ray
+    from statesize.profiling.loading import load_model, load_tokenizer
+
+    # The processes need not have the folder in which this one works.
+    name = str(Path(model).absolute()) if Path(model).is_dir() else model
+    measure = partial(
+        profile_on_ray,
+        partial(load_model, name, **asdict(loading)),
+        address=place.ray if isinstance(place.ray, str) else None,
+        cpus=place.ray_cpus,
+        gpus=float(loading.device.startswith("cuda")),
+    )
+    tokenizer = load_tokenizer(model, revision=loading.revision, trust_remote_code=loading.trust_remote_code)
+    return _Run(model, tokenizer, measure)
+
+
+def _read(texts: Texts, tokenizer: AnyTokenizer) -> list[Tensor]:
     from itertools import islice
 
     from statesize.cli.progress import say
@@ -196,7 +250,7 @@ def _read(texts: Texts, loaded: LoadedModel) -> list[Tensor]:
     sequences: list[Tensor] = []
     cut = tokens = 0
     for number, documents in enumerate(islice(texts.documents(left_out.append), texts.sequences)):
-        ids = join_documents(loaded.tokenizer, documents)
+        ids = join_documents(tokenizer, documents)
         if len(ids) < 2:
             left_out.append(f"text {number + 1} has fewer than 2 tokens")
             continue
@@ -214,22 +268,13 @@ def _read(texts: Texts, loaded: LoadedModel) -> list[Tensor]:
     return sequences
 
 
-def _measure(loaded: LoadedModel, sequences: list[Tensor], options: dict[str, Any], output: Path | None) -> Profile:
-    from statesize import profiling
+def _measure(run: _Run, sequences: list[Tensor], options: dict[str, Any], output: Path | None) -> Profile:
     from statesize.cli.progress import ProfileProgress, say
 
     try:
         with ProfileProgress() as progress:
-            return profiling.profile(
-                loaded.model,
-                sequences,
-                tokenizer=loaded.tokenizer,
-                output=output,
-                name=loaded.name,
-                source=loaded.source,
-                on_progress=progress.model(loaded.name, len(sequences)),
-                **options,
-            )
+            told = progress.model(run.name, len(sequences))
+            return run.profile(sequences, tokenizer=run.tokenizer, output=output, on_progress=told, **options)
     except KeyboardInterrupt:
         if output is not None:
             say(f"What is finished lies in {output}.units; the same command goes on from there.")

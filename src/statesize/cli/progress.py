@@ -59,10 +59,12 @@ class ProfileProgress:
             What `statesize.profile` takes as `on_progress`.
         """
         task = self._bars.add_task(f"profiling {name}", total=None, mixer="")
-        before = 0
+        before = done = 0
 
         def update(progress: Progress) -> None:
-            nonlocal before
+            nonlocal before, done
+            # Counted, because several processes finish sequences in any order.
+            done += 1
             before += progress.resumed
             if before and not progress.resumed:
                 say(f"profiling {name}: {before} mixers of sequences were measured by an earlier run; they are kept")
@@ -71,7 +73,6 @@ class ProfileProgress:
                 place = f"sequence {progress.sequence + 1} of {sequences}, mixer {progress.mixer + 1} of"
                 say(f"profiling {name}: {place} {progress.mixers} ({progress.name})")
             elif not self._plain:
-                done = progress.sequence * progress.mixers + progress.mixer + 1
                 total = sequences * progress.mixers
                 self._bars.update(task, total=total, completed=done, mixer=progress.name if done < total else "")
 

@@ -75,8 +75,6 @@ def load_model(
         loaded = LoadedModel(
             folder.absolute().name, load_checkpoint(folder), _checkpoint_tokenizer(folder), {"kind": "folder"}
         )
-    elif folder.exists() and not folder.is_dir():
-        raise InputError(f"{name} is a file; give the folder of a model, with its config.json.")
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         loaded = _from_transformers(name, dtype, options, allow_pickle=allow_pickle)
@@ -115,7 +113,30 @@ def _checkpoint_tokenizer(folder: Path) -> Tokenizer:
     raise FileError(f"{folder} has no tokenizer.json, nor has the folder above it; put the model's tokenizer there.")
 
 
-def _from_transformers(name: str, dtype: str | None, options: dict[str, Any], *, allow_pickle: bool) -> LoadedModel:
+def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
+    """The tokenizer of a model that is loaded elsewhere; what can be told without its weights is checked.
+
+    Errors are those of `load_model`.
+
+    Args:
+        name: As for `load_model`.
+        revision: Likewise.
+        trust_remote_code: Likewise.
+
+    Returns:
+        The tokenizer.
+    """
+    folder = Path(name)
+    if name in zoo.names():
+        return zoo.load(name)[1]
+    if folder.is_dir() and not _is_of_transformers(folder):
+        return _checkpoint_tokenizer(folder)
+    return _tokenizer_of_transformers(name, {"revision": revision, "trust_remote_code": trust_remote_code})
+
+
+def _transformers(name: str) -> Any:
+    if Path(name).is_file():
+        raise InputError(f"{name} is a file; give the folder of a model, with its config.json.")
     try:
         import transformers
     except ImportError as error:
@@ -123,7 +144,22 @@ def _from_transformers(name: str, dtype: str | None, options: dict[str, Any], *,
             f"There is no model {name!r} among the bundled ones ({', '.join(zoo.names())}), and models of the hub need "
             "the package transformers: pip install transformers."
         ) from error
-    library = cast("Any", transformers)
+    return transformers
+
+
+def _tokenizer_of_transformers(name: str, options: dict[str, Any]) -> AnyTokenizer:
+    library = _transformers(name)
+    try:
+        _check_causal(name, library.AutoConfig.from_pretrained(name, **options), library)
+        return library.AutoTokenizer.from_pretrained(name, **options)
+    except StatesizeError:
+        raise
+    except Exception as error:  # as below
+        raise _refusal(name, error, options, allow_pickle=True) from error
+
+
+def _from_transformers(name: str, dtype: str | None, options: dict[str, Any], *, allow_pickle: bool) -> LoadedModel:
+    library = _transformers(name)
     try:
         config = library.AutoConfig.from_pretrained(name, **options)
         _check_causal(name, config, library)
