@@ -56,7 +56,7 @@ def same(left, right):
 
 
 def units(output):
-    return sorted(output.with_name(f"{output.name}.units").rglob("*.unit"))
+    return sorted(output.with_name(f"{output.name}.units").glob("0*/*.unit"))
 
 
 def kill_at_random(output, generator, times):
@@ -100,7 +100,7 @@ def test_killed_twice(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_killed_again_and_again(tmp_path, seed):
     killed_and_resumed(tmp_path, seed, times=8)
 

@@ -32,14 +32,18 @@ def check_destination(path: Path) -> None:
     Raises:
         FileError: If it is a file, a folder that holds no profile, or its parent cannot be written to.
     """
-    if path.is_file():
-        raise FileError(f"{path} is a file; give the name of a folder for the profile.")
-    if path.is_dir() and not (path / MARKER).is_file():
-        raise FileError(f"{path} is a folder that holds no profile; it is left alone. Give another name.")
+    _check_free(path)
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
     except OSError as error:
         raise FileError(f"{path} cannot be written: {error.strerror}. Give a place in a writable folder.") from error
+
+
+def _check_free(path: Path) -> None:
+    if path.is_file():
+        raise FileError(f"{path} is a file; give the name of a folder for the profile.")
+    if path.is_dir() and not (path / MARKER).is_file():
+        raise FileError(f"{path} is a folder that holds no profile; it is left alone. Give another name.")
 
 
 def save_tree(tree: xr.DataTree, path: Path) -> None:
@@ -70,7 +74,8 @@ def write_nodes(
     Raises:
         FileError: If the folder must not or cannot be written.
     """
-    check_destination(path)
+    # What has a scratch folder beside it can be written there.
+    (check_destination if scratch is None else _check_free)(path)
 
     def write(place: Path) -> None:
         # Version 2, because version 3 of zarr has no stable specification for strings.
