@@ -1,10 +1,12 @@
 """Runs in this process and in others: the same rows, also when a worker is killed."""
 
 import dataclasses
+import json
 import os
 import signal
 
 from statesize.studies.local import local_executor, run_here, run_in_processes
+from statesize.studies.worker import answer
 
 
 def rows_of(outcomes, without_time):
@@ -30,9 +32,9 @@ def test_the_same_rows_when_a_worker_is_killed(runs, workers_of, without_time):
 
 def test_what_cannot_be_done_is_told(runs):
     run = dataclasses.replace(runs[0], training=dataclasses.replace(runs[0].training, device="abacus"))
-    for executor in (run_here, local_executor(2)):
-        (outcome,) = executor([run])
-        assert "device is 'abacus'" in outcome.error
+    (outcome,) = run_here([run])
+    assert "device is 'abacus'" in outcome.error
+    assert json.loads(answer(json.dumps(run.to_dict()))) == {"error": outcome.error}
 
 
 def test_workers_end_with_the_iterator(runs, workers_of):

@@ -94,5 +94,5 @@ def test_the_grid_of_the_paper():
 
 
 def test_execution():
-    with pytest.raises(InputError, match="memory is 1.5; a whole number"):
+    with pytest.raises(InputError, match=r"memory is 1\.5; a whole number"):
         Execution(memory=1.5)

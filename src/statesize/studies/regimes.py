@@ -138,14 +138,18 @@ def _named(run: FinalRun) -> tuple[str, str]:
 
 
 def _difference(runs: list[DiagnosedRun], gated: str) -> Interval:
-    """Mean over cells of equal task, kv and TSS of what the share of `FULL` is above that of another mixer."""
+    """What `FULL` uses more of its state than another mixer, from a regression with a constant for each cell.
+
+    In cells that have as many runs of the one as of the other, it is the mean of the cells' differences.
+    """
     both = [found for found in runs if found.run.mixer in {FULL, gated}]
     cells = numbered([found.run.cell for found in both])
     shares = np.array([found.share for found in both], np.float64)
-    full = np.array([found.run.mixer == FULL for found in both], np.bool_)
+    full = np.array([found.run.mixer == FULL for found in both], np.float64)
 
     def difference(chosen: NDArray[np.int64]) -> float:
-        left, is_full = within_cells(shares[chosen], cells[chosen]), full[chosen]
-        return float(left[is_full].mean() - left[~is_full].mean()) if 0 < is_full.sum() < len(chosen) else math.nan
+        left, is_full = within_cells(shares[chosen], cells[chosen]), within_cells(full[chosen], cells[chosen])
+        # No cell has both mixers where nothing is left.
+        return float(left @ is_full / (is_full @ is_full)) if is_full.any() else math.nan
 
     return bootstrap(difference, np.arange(len(both)))

@@ -1,0 +1,127 @@
+"""`statesize study`: its documents, a kill, and bad input."""
+
+import json
+import os
+import signal
+import time
+
+import pandas as pd
+import pytest
+
+from statesize.cli import main
+
+GRID = """
+[model]
+mixer = ["la", "gla"]
+key_size = 2
+width = 8
+heads = 2
+layers = 1
+[training]
+steps = 40
+batch_size = 4
+rate = [6e-3, 1.2e-2]
+weight_decay = 0.0
+[measuring]
+every = 20
+sequences = 2
+[execution]
+workers = {workers}
+[[task]]
+name = "mqar"
+pairs = [2, 3]
+length = 12
+vocabulary_size = 12
+held_out_sequences = 8
+"""
+
+
+@pytest.fixture
+def grid(tmp_path):
+    def grid(workers=1):
+        path = tmp_path / f"grid{workers}.toml"
+        path.write_text(GRID.format(workers=workers), encoding="utf-8")
+        return path
+
+    return grid
+
+
+def read(path):
+    return pd.read_parquet(path).drop(columns="seconds")
+
+
+def test_the_document(grid, tmp_path, capsys):
+    folder = tmp_path / "study"
+    assert main(["study", "correlation", "--config", str(grid()), "--output", str(folder), "--json"]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    names = {"schema", "study", "preset", "claim", "holds", "figures", "runs", "seconds", "table"}
+    assert document.keys() == names
+    assert (document["study"], document["preset"], document["runs"]) == ("correlation", "grid1", 8)
+    assert document["table"] == str(folder / "table.parquet")
+    assert any(name.startswith("control_") for name in document["figures"])
+    assert err.count("run ") == 8
+    assert main(["study", "correlation", "--config", str(grid()), "--output", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "Caveats" in out
+    assert "run " not in err
+    assert main(["study", "regimes", "--config", str(grid()), "--output", str(folder)]) == 1
+    assert "holds results of the study 'correlation'" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_the_grid_and_its_time_and_does_nothing(grid, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "regimes", "--config", str(grid(2)), "--dry-run"]) == 0
+    *runs, last = capsys.readouterr().out.splitlines()
+    assert len(runs) == 8
+    assert last.startswith("8 runs, about ")
+    assert main(["study", "correlation", "--preset", "paper", "--dry-run", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["runs"]) == 840
+    assert [path.name for path in tmp_path.iterdir()] == ["grid2.toml"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("pairs = [2, 3]", "pairs = 7"), "at most as many pairs"),
+        (("length = 12", "length = 6"), "length is 6"),
+        (("heads = 2", "heads = 3"), "width must be a multiple of heads"),
+        (("layers", "layer"), "[model] has the key 'layer', which does not exist"),
+    ],
+)
+def test_bad_grids(grid, change, message, capsys):
+    path = grid()
+    path.write_text(path.read_text(encoding="utf-8").replace(*change), encoding="utf-8")
+    assert main(["study", "correlation", "--config", str(path)]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "127.0.0.1:99999999"])
+def test_a_ray_address_that_is_not_there(grid, address, capsys, tmp_path):
+    pytest.importorskip("ray")
+    output = tmp_path / "none"
+    assert main(["study", "correlation", "--config", str(grid()), "--output", str(output), "--ray", address]) == 1
+    message = capsys.readouterr().err
+    assert "Ray address" in message
+    assert message.count("\n") == 1
+    assert not output.exists()
+
+
+@pytest.mark.slow
+def test_a_kill_loses_only_the_runs_that_were_being_done(grid, run, tmp_path):
+    arguments = ("study", "correlation", "--config", grid(2), "--output")
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = run.start(*map(str, arguments), str(killed))
+    while len(list(killed.glob("runs/*.parquet"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = {path.name: path.stat().st_mtime_ns for path in killed.glob("runs/*.parquet")}
+    assert 3 <= len(kept) < 8
+    done = run(*arguments, killed)
+    assert done.returncode == 0
+    assert done.stderr.count("run ") == 8 - len(kept)
+    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in killed.glob("runs/*.parquet")}.items()
+    assert run(*arguments, whole).returncode == 0
+    pd.testing.assert_frame_equal(read(killed / "table.parquet"), read(whole / "table.parquet"))
