@@ -31,6 +31,7 @@ def _some(_: object, channels: object) -> None:
 _INPUTS = Group("Inputs", validator=_one_input)
 # Other processes measure, or nothing is measured.
 _PLACE = Group(validator=validators.LimitedChoice(), show=False)
+_RAY = Parameter(group=("Parameters", _PLACE), metavar="[ADDRESS]", negative="", show_default=False)
 _Flag = Parameter(negative="")
 _Count = Parameter(validator=validators.Number(gte=1))
 

@@ -57,7 +57,7 @@ def profile_on_ray(
             `functools.partial(load_model, "gpt2")` with `load_model` of `statesize.profiling.loading`, so that no
             weights are sent; a folder must be there on all machines. Or a module, of which the structure is pickled
             and the weights are put into Ray's object store as plain bytes, once for all processes of a machine.
-        inputs: As for `statesize.profile`; all of them are read before the work.
+        inputs: As for `statesize.profile`; all of them are read before the work, as if they were given in a list.
         address: HOST:PORT or ray://HOST:PORT of a cluster, or "auto" for the one that runs on this machine. None takes
             the one that this process is connected to, or starts one on this machine and stops it at the end.
         cpus: Cores of each process, and its threads. There are as many processes as sequences, cores and memory allow.
@@ -82,21 +82,19 @@ def profile_on_ray(
     settings = check_settings(**asked)
     if (whole_number(cpus) or 0) < 1:
         raise InputError(f"cpus is {cpus!r}; expected a number of cores of at least 1.")
-    iterator, count = sequences(inputs, tokenizer)
-    known = list(iterator)
+    known = list(sequences(inputs, tokenizer)[0])
     longest = max(len(ids) for ids in known)
     settings.check_reach(longest)
     place = None if output is None else Path(output)
     if place is not None:
         check_destination(place)
-    # As a single process has it, which knows but the first of inputs that do not say how many they are.
-    work = Asked(settings, layers, len(known[0]) if count is None else longest)
+    work = Asked(settings, layers, longest)
     with tempfile.TemporaryDirectory(prefix="statesize-") as scratch:
         with ray_session(address) as ray, _crew(ray, model, work, cpus, gpus) as crew:
             ready = crew.open()
             origin = Origin(name or ready.name, ready.weights, ready.key, ready.source if source is None else source)
             units = open_units(Path(scratch) / "profile" if place is None else place, ready.key)
-            finished = place and finished_profile(place, ready.key, known if count is not None else [], origin.model)
+            finished = place and finished_profile(place, ready.key, known, origin.model)
             if finished is not None:
                 units.remove()
                 return finished
