@@ -23,10 +23,11 @@ class S4DCache(NamedTuple):
 
 
 class S4D(ChannelMixer):
-    """T from x_t = Ā x_{t−1} + B̄ u_t, y_t = 2 Re C x_t + D u_t, for each channel, the same at every input.
+    """T from x_t = Ā x_{t−1} + B̄ u_t, y_t = 2 Re C x_t, for each channel, the same at every input.
 
     Ā = exp(Δ A) and B̄ = (Ā − 1) / A with n / 2 complex modes A, one of each conjugate pair, so that the state holds
-    n = key_size real numbers. All are learned; A starts at −1/2 + iπk for k = 0 … n/2 − 1 (S4D-Lin).
+    n = key_size real numbers. All are learned; A starts at −1/2 + iπk for k = 0 … n/2 − 1 (S4D-Lin). There
+    is no feed-through D u: the residual stream around the mixer is one.
 
     Gu et al., "On the Parameterization and Initialization of Diagonal State Space Models", NeurIPS 2022.
 
@@ -45,11 +46,10 @@ class S4D(ChannelMixer):
         self.frequency = nn.Parameter(torch.empty(shape))
         self.output_weight = nn.Parameter(torch.randn(*shape, 2) / math.sqrt(2))
         """C, real and imaginary part."""
-        self.skip = nn.Parameter(torch.empty(config.width))
         self._set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
-        """First values of Δ, A and D.
+        """First values of Δ and A.
 
         Returns:
             Values by parameter name.
@@ -59,7 +59,6 @@ class S4D(ChannelMixer):
             "log_step": spread_steps(width, self.config.smallest_step, self.config.largest_step).log(),
             "log_rate": torch.full((width, modes), math.log(0.5)),
             "frequency": (math.pi * torch.arange(modes)).expand(width, -1),
-            "skip": torch.ones(width),
         }
 
     def operator(self, hidden: Tensor) -> Recurrence:
@@ -75,7 +74,7 @@ class S4D(ChannelMixer):
         shape = (hidden.shape[0], self.log_step.numel(), hidden.shape[1], -1)
         # Expanded, not copied: the memory is that of one position of one sequence.
         A, B, C = (torch.cat([part, part.conj()], -1)[:, None].expand(shape) for part in (log_decay.exp(), B, C))
-        return Recurrence(A, B, C, self.skip[None, :, None], conjugate_pairs=True)
+        return Recurrence(A, B, C, conjugate_pairs=True)
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each channel after mixing, before the norm, in the training form: a convolution.
@@ -90,7 +89,7 @@ class S4D(ChannelMixer):
         log_decay, B, C = self._discretised()
         powers = (log_decay.unsqueeze(-1) * torch.arange(hidden.shape[1], device=hidden.device)).exp()
         kernel = 2 * ((C * B).unsqueeze(-2) @ powers).squeeze(-2).real
-        return (causal_convolution(kernel, inputs) + self.skip[:, None] * inputs).unsqueeze(-1)
+        return causal_convolution(kernel, inputs).unsqueeze(-1)
 
     def values(self, hidden: Tensor) -> Tensor:
         """The inputs of T: the convolved channels.
@@ -129,7 +128,7 @@ class S4D(ChannelMixer):
         (inputs,), convolution = self._step_convolved(hidden, cache.convolution)
         log_decay, B, C = self._discretised()
         state = log_decay.exp() * cache.state + B * inputs.unsqueeze(-1)
-        mixed = 2 * (C * state).sum(-1).real + self.skip * inputs
+        mixed = 2 * (C * state).sum(-1).real
         return self._emit_channels(mixed), S4DCache(convolution, state)
 
     def _discretised(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,10 +23,11 @@ class S6Cache(NamedTuple):
 
 
 class S6(ChannelMixer):
-    """T from x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t, y_t = C_t x_t + D u_t, for each channel; n = key_size states.
+    """T from x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t, y_t = C_t x_t, for each channel; n = key_size states.
 
     u = silu of what the short convolution gives. Δ = softplus(W u + b) has one value a channel, B and C = W u are
-    shared by the channels. A, D and b are learned; A starts at −1 … −n, or at −1/n … −n/n if `config.normalised`.
+    shared by the channels. A and b are learned; A starts at −1 … −n, or at −1/n … −n/n if `config.normalised`. There is
+    no feed-through D u: the residual stream around the mixer is one.
 
     Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023.
 
@@ -42,11 +43,10 @@ class S6(ChannelMixer):
         self.step_projection = nn.Linear(config.width, config.width)
         self.state_projection = nn.Linear(config.width, 2 * config.key_size, bias=False)
         self.log_rate = nn.Parameter(torch.empty(config.width, config.key_size))
-        self.skip = nn.Parameter(torch.empty(config.width))
         self._set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
-        """First values of A, b and D.
+        """First values of A and b.
 
         Returns:
             Values by parameter name.
@@ -55,7 +55,6 @@ class S6(ChannelMixer):
         return {
             "step_projection.bias": inverse_softplus(spread_steps(width, config.smallest_step, config.largest_step)),
             "log_rate": initial_log_rates(config.key_size, config.normalised).expand(width, -1),
-            "skip": torch.ones(width),
         }
 
     def operator(self, hidden: Tensor) -> Recurrence:
@@ -70,9 +69,7 @@ class S6(ChannelMixer):
         inputs = self._inputs(hidden)
         steps, B, C = self._selected(inputs)
         steps = steps.transpose(1, 2).unsqueeze(-1)
-        return Recurrence(
-            (steps * self._rates()[:, None]).exp(), steps * B[:, None], C[:, None], self.skip[None, :, None]
-        )
+        return Recurrence((steps * self._rates()[:, None]).exp(), steps * B[:, None], C[:, None])
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each channel after mixing, before the norm, in the training form.
@@ -85,7 +82,7 @@ class S6(ChannelMixer):
         """
         inputs = self._inputs(hidden)
         steps, B, C = self._selected(inputs)
-        mixed = selective_scan(inputs, steps, self._rates(), B, C) + self.skip * inputs
+        mixed = selective_scan(inputs, steps, self._rates(), B, C)
         return mixed.transpose(1, 2).unsqueeze(-1)
 
     def values(self, hidden: Tensor) -> Tensor:
@@ -126,7 +123,7 @@ class S6(ChannelMixer):
         steps, B, C = self._selected(inputs)
         decay = (steps.unsqueeze(-1) * self._rates()).exp()
         state = decay * cache.state + (steps * inputs).unsqueeze(-1) * B.unsqueeze(-2)
-        mixed = (state @ C.unsqueeze(-1)).squeeze(-1) + self.skip * inputs
+        mixed = (state @ C.unsqueeze(-1)).squeeze(-1)
         return self._emit_channels(mixed), S6Cache(convolution, state)
 
     def _inputs(self, hidden: Tensor) -> Tensor:
