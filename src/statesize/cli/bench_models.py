@@ -85,14 +85,12 @@ def _print(document: dict[str, Any]) -> None:
 
     rows = document["rows"]
     threads = "1 thread" if document["threads"] == 1 else f"{document['threads']} threads"
-    absolute = [row["model"] for row in rows if not row["relative_tolerances"]]
+    bounds = [f" ({row['model']}: bounds {row['count_accuracy']:.0%} apart)" for row in rows if row["count_accuracy"]]
     notes = (
         f"The definition was timed at {max(row['dense_positions'] for row in rows)} positions of "
         f"{max(row['dense_units'] for row in rows)} heads or channels and scaled to all; {threads} for both sides, "
         f"{document['clock']} time; {document['machine']}.",
-        "Counts at one absolute and one relative tolerance"
-        + (f" (absolute only: {', '.join(absolute)})" if absolute else "")
-        + ", and entropy.",
+        f"Counts at one absolute and one relative tolerance{''.join(bounds)}, and entropy.",
     )
     print_whole(_HEADINGS, [_cells(row) for row in rows], left=3, notes=notes)
 
