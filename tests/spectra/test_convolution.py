@@ -62,7 +62,25 @@ def test_kernels_of_few_taps(length: int) -> None:
 def test_a_realisation_that_fits_badly_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     disturbed = modes(0, 3, 131) + 1e-6 * irregular(1, 131)
     monkeypatch.setattr(realisation, "_DROPPED", 1e-4)
+    monkeypatch.setattr(convolution, "_ROUGH", 1e-9)
     assert check(disturbed, 131) == "position_tree"
+
+
+def test_of_a_rounded_kernel_what_the_realisation_leaves_open_is_computed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    length = 131
+    operator = Convolution(modes(0, 3, length).float().double(), length)
+    blocks = convolution_blocks(operator, make_cut(length))
+    plain = dense_singular_values(operator, make_cut(length))
+    counts, expected = blocks.counts(plain.values[40, :3]), plain.counts(plain.values[40, :3])
+    assert torch.equal(counts.lower, expected.lower)
+    assert torch.equal(counts.upper, expected.upper)
+    assert blocks.way == "realisation and distinct_blocks"
+    agree(blocks, plain)
+    with monkeypatch.context() as patch:
+        patch.setattr(convolution, "_ROUGH", convolution._CLOSE)
+        assert "realisation" not in convolution_blocks(operator, make_cut(length)).way
 
 
 def test_low_rank_that_is_not_realised_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:

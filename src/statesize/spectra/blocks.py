@@ -27,8 +27,11 @@ class HankelBlocks(ABC):
     """The blocks H_i of an operator at the P positions of a cut, as an engine holds them."""
 
     error_bound: Tensor
-    way: str = ""
-    """Which way an engine that has several took."""
+
+    @property
+    def way(self) -> str:
+        """Which ways an engine that has several took, up to now."""
+        return ""
 
     @abstractmethod
     def norms(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -19,14 +19,16 @@ from statesize.spectra.distinct_blocks import distinct_blocks
 from statesize.spectra.position_tree import plant_tree
 from statesize.spectra.realisation import realise
 from statesize.spectra.relative_bands import TreeBlocks
+from statesize.spectra.second_opinion import SecondOpinion
 from statesize.spectra.streaming import compressed_chunks, is_compressible
 
 # Work of decompositions (rows · columns²) that costs less than anything else.
 _QUICK = 2e8
 # Positions a chunk.
 _WIDTH = 32
-# A realisation must be within this of σ_1; it is usually much closer.
-_MISFIT = 2e-9
+# A realisation is usually much closer than the first of these, in units of σ_1, and then its bounds are left as they
+# are. Up to the second, what they leave open is computed in another way.
+_CLOSE, _ROUGH = 2e-9, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +36,10 @@ class Part:
     """What one way makes of some of the kernels.
 
     Attributes:
-        way: Its name.
         entries: Which kernels of the flattened batch, (m,) int64.
         blocks: Their blocks at the positions that differ, batch shape (m,).
     """
 
-    way: str
     entries: Tensor
     blocks: HankelBlocks
 
@@ -48,22 +48,28 @@ class ConvolutionBlocks(HankelBlocks):
     """The blocks of a batch of convolutions, put together from those that differ.
 
     Args:
-        parts: Each kernel in one of them.
+        kernels: The kernels, cut to the sequence that tells all.
         batch_shape: Batch shape of the operator.
         place: Which of the blocks that differ stands at each position, (P,) int64.
     """
 
-    def __init__(self, parts: list[Part], batch_shape: torch.Size, place: Tensor) -> None:
-        self._parts = parts
+    def __init__(self, kernels: Kernels, batch_shape: torch.Size, place: Tensor) -> None:
+        self._kernels = kernels
+        self._parts = kernels.parts()
         self._shape = batch_shape
         self._place = place
-        self.way = " and ".join(part.way for part in parts)
-        self._order = torch.cat([part.entries for part in parts]).argsort()
+        self._order = torch.cat([part.entries for part in self._parts]).argsort()
         self.error_bound = self._joined(lambda blocks: (blocks.error_bound,))[0]
+
+    @property
+    def way(self) -> str:
+        """How they were computed, up to now."""
+        return " and ".join(self._kernels.ways)
 
     def norms(self) -> Tensor:
         """‖H_i‖_F, (..., P)."""
-        return self._joined(lambda blocks: (blocks.norms(),))[0]
+        norms = self._kernels.norms()[:, self._place]
+        return norms.reshape(*self._shape, norms.shape[-1])
 
     def counts(self, thresholds: Tensor) -> Counts:
         """#{σ > τ} for absolute thresholds (K,)."""
@@ -97,6 +103,98 @@ def _tensors(counts: Counts) -> tuple[Tensor, ...]:
     return counts.count, counts.lower, counts.upper
 
 
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """Kernels k_0 … k_{L−1}, (E, L), with the positions up to L / 2 that are asked.
+
+    Attributes:
+        kernel: (E, L).
+        cut: Positions, ascending.
+        ways: The ways that were taken, filled as they are.
+    """
+
+    kernel: Tensor
+    cut: Cut
+    ways: dict[str, None] = field(default_factory=dict[str, None])
+
+    def norms(self) -> Tensor:
+        """‖H_i‖_F from the kernel alone, (E, positions)."""
+        half = self.cut.length // 2
+        largest = self.kernel.abs().amax(-1, keepdim=True)
+        scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+        squares = (self.kernel[:, 1:] / scale).square()
+        # From one position to the next a block gains k_{i+1} … k_{L−i−1}; summed from the middle outwards.
+        gained = squares[:, :half] + squares.flip(-1)[:, :half]
+        if self.cut.length % 2 == 0:
+            gained[:, -1] /= 2
+        sums = gained.flip(-1).cumsum(-1).flip(-1).cumsum(-1)
+        at = torch.tensor(self.cut.positions, dtype=torch.int64, device=scale.device) - 1
+        return sums[:, at].sqrt() * scale
+
+    def parts(self) -> list[Part]:
+        """Each kernel by the first way that serves."""
+        left = torch.arange(self.kernel.shape[0], device=self.kernel.device)
+        if self._work(self.cut) <= _QUICK or not left.numel():
+            return [self._exact(left, self.cut)]
+        parts = self._realised()
+        for part in parts:
+            left = left[~torch.isin(left, part.entries)]
+        smooth = [is_compressible(Convolution(self.kernel[entry], self.cut.length)) for entry in left]
+        entries = left[torch.tensor(smooth, dtype=torch.bool, device=left.device)]
+        if entries.numel():
+            parts.append(self._streamed(entries))
+            left = left[~torch.isin(left, entries)]
+        return [*parts, self._exact(left, self.cut)] if left.numel() else parts
+
+    def _realised(self) -> list[Part]:
+        found = realise(self.kernel[:, 1:], _WIDTH)
+        if found is None:
+            return []
+        realisation, entries = found
+        chunks = realisation.chunks(_WIDTH)
+        number = torch.arange(chunks.error.shape[0], device=entries.device).view(entries.shape[0], -1)
+        misfit = chunks.error[number].amax(-1)
+        close, rough = misfit <= _CLOSE * realisation.largest, misfit <= _ROUGH * realisation.largest
+        parts: list[Part] = []
+        for fit in (close, rough & ~close):
+            these = entries[fit]
+            if these.numel():
+                self.ways["realisation"] = None
+                fitted = chunks.at(number[fit].flatten())
+                blocks: HankelBlocks = CertifiedBlocks(fitted, these.shape, self.cut, self.cut.length)
+                parts.append(Part(these, blocks if fit is close else SecondOpinion(blocks, self._again(these))))
+        return parts
+
+    def _again(self, entries: Tensor) -> Callable[[int, Tensor], HankelBlocks]:
+        def blocks(entry: int, places: Tensor) -> HankelBlocks:
+            positions = tuple(self.cut.positions[int(place)] for place in places)
+            return self._exact(entries[entry : entry + 1], replace(self.cut, positions=positions)).blocks
+
+        return blocks
+
+    def _streamed(self, entries: Tensor) -> Part:
+        self.ways["streaming"] = None
+        operator = Convolution(self.kernel[entries], self.cut.length)
+        chunks = compressed_chunks(operator, _WIDTH, self.cut.length // 2 + 1)
+        return Part(entries, CertifiedBlocks(chunks, entries.shape, self.cut, self.cut.length))
+
+    def _exact(self, entries: Tensor, cut: Cut) -> Part:
+        operator = Convolution(self.kernel[entries], cut.length)
+        work = self._work(cut)
+        if work <= _QUICK or work <= cut.length**3 or not entries.numel():
+            self.ways["distinct_blocks"] = None
+            return Part(entries, distinct_blocks(operator, cut))
+        self.ways["position_tree"] = None
+        # The norm that the tree would take grows with the rank, and with it how much of an entropy is in doubt.
+        tree = replace(plant_tree(operator.dense()), known_bound=circulant_norm(operator.kernel[:, 1:]))
+        later = replace(cut, positions=tuple(cut.length - i for i in cut.positions))
+        return Part(entries, TreeBlocks(tree, entries.shape, later))
+
+    @staticmethod
+    def _work(cut: Cut) -> int:
+        return sum((cut.length - i) * i**2 for i in cut.positions)
+
+
 @torch.no_grad()
 def convolution_blocks(operator: Operator, cut: Cut) -> ConvolutionBlocks:
     """Counts and entropies of a convolution.
@@ -127,45 +225,4 @@ def convolution_blocks(operator: Operator, cut: Cut) -> ConvolutionBlocks:
     different = {position: place for place, position in enumerate(sorted(set(nearest)))}
     kernel = torch.nn.functional.pad(kernel, (0, max(0, length - kernel.shape[-1])))[:, :length]
     place = torch.tensor([different[i] for i in nearest], dtype=torch.int64, device=kernel.device)
-    return ConvolutionBlocks(_parts(kernel, Cut(length, tuple(different))), shape, place)
-
-
-def _parts(kernel: Tensor, cut: Cut) -> list[Part]:
-    left = torch.arange(kernel.shape[0], device=kernel.device)
-    work = sum((cut.length - i) * i**2 for i in cut.positions)
-    if work <= _QUICK or not left.numel():
-        return [Part("distinct_blocks", left, distinct_blocks(Convolution(kernel, cut.length), cut))]
-    parts: list[Part] = []
-    fitted = _realised(kernel, cut)
-    if fitted is not None:
-        parts.append(fitted)
-        left = left[~torch.isin(left, fitted.entries)]
-    smooth = [is_compressible(Convolution(kernel[entry], cut.length)) for entry in left]
-    entries = left[torch.tensor(smooth, dtype=torch.bool, device=kernel.device)]
-    if entries.numel():
-        chunks = compressed_chunks(Convolution(kernel[entries], cut.length), _WIDTH, cut.length // 2 + 1)
-        parts.append(Part("streaming", entries, CertifiedBlocks(chunks, entries.shape, cut, cut.length)))
-        left = left[~torch.isin(left, entries)]
-    if left.numel() and work <= cut.length**3:
-        parts.append(Part("distinct_blocks", left, distinct_blocks(Convolution(kernel[left], cut.length), cut)))
-    elif left.numel():
-        later = Cut(cut.length, tuple(cut.length - i for i in cut.positions))
-        tree = plant_tree(Convolution(kernel[left], cut.length).dense())
-        # The norm that the tree would take grows with the rank, and with it how much of an entropy is in doubt.
-        tree = replace(tree, known_bound=circulant_norm(kernel[left, 1:]))
-        parts.append(Part("position_tree", left, TreeBlocks(tree, left.shape, later)))
-    return parts
-
-
-def _realised(kernel: Tensor, cut: Cut) -> Part | None:
-    found = realise(kernel[:, 1:], _WIDTH)
-    if found is None:
-        return None
-    realisation, entries = found
-    chunks = realisation.chunks(_WIDTH)
-    number = torch.arange(chunks.error.shape[0], device=kernel.device).view(entries.shape[0], -1)
-    good = chunks.error[number].amax(-1) <= _MISFIT * realisation.largest
-    entries, index = entries[good], number[good].flatten()
-    if not entries.numel():
-        return None
-    return Part("realisation", entries, CertifiedBlocks(chunks.at(index), entries.shape, cut, cut.length))
+    return ConvolutionBlocks(Kernels(kernel, Cut(length, tuple(different))), shape, place)

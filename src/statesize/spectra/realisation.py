@@ -14,8 +14,9 @@ from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 from statesize.spectra.symmetric_elimination import ROUND_OFF
 
 _linalg, _fft = cast("Any", torch.linalg), cast("Any", torch.fft)
-# Singular values of the Hankel matrix that a realisation leaves out, relative to the largest.
-_DROPPED = 1e-11
+# Singular values of the Hankel matrix that a realisation leaves out, relative to the largest; the second where those
+# above the first are too many, as for kernels that were rounded to float32.
+_DROPPED, _ROUNDED = 1e-11, 1e-7
 # Random vectors for the range of the Hankel matrix, and how many of them must turn out to be more than enough.
 _VECTORS, _SPARE = 96, 8
 # Positions a vector, where more are tried: of more states, the factorisations cost more than to eliminate without any.
@@ -122,10 +123,9 @@ def realise(kernel: Tensor, width: int) -> tuple[Realisation, Tensor] | None:
         The realisation of those kernels for which a few states may do, and which these are, (E',) int64; None if there
         are none. How well it fits is for `Realisation.chunks` to say.
     """
-    basis, sigma, chosen = _range(kernel)
+    basis, sigma, order, chosen = _range(kernel)
     if not chosen.numel():
         return None
-    order = (sigma > _DROPPED * sigma[:, :1]).sum(-1)
     # Directions that a kernel does not need are 0 and stay so.
     alive = (torch.arange(max(1, int(order.max())), device=kernel.device) < order[:, None])[:, None]
     lags, kernel = kernel.shape[-1], kernel[chosen]
@@ -143,8 +143,8 @@ def realise(kernel: Tensor, width: int) -> tuple[Realisation, Tensor] | None:
     return (Realisation(*(part[usable] for part in parts)), chosen[usable]) if bool(usable.any()) else None
 
 
-def _range(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Left singular vectors and singular values of the square H_{L/2}, (E', rows, v) and (E', v), and of which E'."""
+def _range(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The middle block where few vectors span it: left singular vectors, σ, how many to keep, and of which kernels."""
     lags = kernel.shape[-1]
     columns = (lags + 1) // 2
     rows, size = lags + 1 - columns, power_of_two(lags)
@@ -160,11 +160,14 @@ def _range(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         start = torch.randn(columns, tried, generator=generator, dtype=torch.float64).to(kernel)
         Q = _linalg.qr(product(start, rows)).Q
         U, sigma, _ = _linalg.svd(triangular_factor(product(Q, columns)).mT)
-        enough = (sigma > _DROPPED * sigma[:, :1]).sum(-1) <= tried - _SPARE
-        if bool(enough.all()) or 2 * tried > min(most, columns):
+        order, rounded = ((sigma > dropped * sigma[:, :1]).sum(-1) for dropped in (_DROPPED, _ROUNDED))
+        many = order > tried - _SPARE
+        if not bool(many.any()) or 2 * tried > min(most, columns):
             break
         tried *= 2
-    return (Q @ U)[enough], sigma[enough], enough.nonzero().squeeze(-1)
+    order = torch.where(many, rounded, order)
+    enough = order <= tried - _SPARE
+    return (Q @ U)[enough], sigma[enough], order[enough], enough.nonzero().squeeze(-1)
 
 
 def _observed(basis: Tensor, count: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
