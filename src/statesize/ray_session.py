@@ -79,6 +79,8 @@ def _local(address: str | None) -> dict[str, Any]:
         return {}
     # Every core that the process may use, not only the whole ones of a container's share.
     options: dict[str, Any] = {"num_cpus": available_cores(), "include_dashboard": False}
+    # Ray's own is 15, with which workers starve beside anything else that computes.
+    options["_system_config"] = {"worker_niceness": 0}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         limit = Path("/sys/fs/cgroup/memory.max")

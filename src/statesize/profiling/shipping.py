@@ -89,5 +89,7 @@ def _bytes(tensor: Tensor) -> Bytes:
 
 def _filled(empty: Tensor, content: Bytes, device: str) -> Tensor:
     # A copy, because what other processes share must not be written to.
-    values = torch.from_numpy(content.copy()).view(empty.dtype).reshape(empty.shape).to(device)
+    copied = torch.empty(content.size, dtype=torch.uint8)
+    copied.numpy()[:] = content
+    values = copied.view(empty.dtype).reshape(empty.shape).to(device)
     return nn.Parameter(values, empty.requires_grad) if isinstance(empty, nn.Parameter) else values

@@ -1,0 +1,150 @@
+"""Profiles on a real Ray of this machine: killed workers, resuming, errors, and the same numbers as one process."""
+
+import json
+import os
+import signal
+from functools import partial
+
+import pytest
+import torch
+
+from statesize.cli import main
+from statesize.errors import InputError, StatesizeError
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.profiling import Profile, profile
+from statesize.profiling.cluster import profile_on_ray
+from statesize.profiling.loading import load_model
+from statesize.ray_session import ray_session
+
+SEQUENCES = [list(range(40, 64)), [3, 1, 4, 1, 5, 9, 2], list(range(30)), list(range(7, 19))]
+SMALL = ModelConfig(mixer="gla", layers=2, key_size=3, heads=2, width=8, vocabulary_size=64)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    with ray_session() as session:
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def model():
+    return LanguageModel(SMALL, torch.Generator().manual_seed(0))
+
+
+def same(left, right):
+    """Bit for bit, attributes too, but for the time that it took."""
+    for name in ("/", *left.mixers):
+        mine, other = (profile.tree[name].to_dataset(inherit=False).load() for profile in (left, right))
+        mine.attrs.pop("seconds", None), other.attrs.pop("seconds", None)
+        if not mine.identical(other):
+            return False
+    return left.mixers == right.mixers
+
+
+def test_a_worker_is_killed_in_the_middle(tmp_path):
+    pids, told = tmp_path / "pids", []
+    pids.mkdir()
+
+    # Pickled by value, as Ray's processes do not have the modules of the tests.
+    def load():
+        (pids / str(os.getpid())).touch()
+        return load_model("gla")
+
+    def kill(progress):
+        told.append(progress)
+        if len(told) == 2:
+            (worker,) = pids.iterdir()
+            os.kill(int(worker.name), signal.SIGKILL)
+
+    result = profile_on_ray(load, SEQUENCES, output=tmp_path / "out", on_progress=kill)
+    assert len(list(pids.iterdir())) >= 2
+    steps = [(step.sequence, step.mixer) for step in told]
+    assert steps[:2] == [(0, 0), (0, 1)]
+    assert sorted(steps) == [(sequence, mixer) for sequence in range(4) for mixer in range(4)]
+    assert not any(step.resumed for step in told)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "pids"]
+    loaded = load_model("gla")
+    expected = profile(loaded.model, SEQUENCES, name="gla", source=loaded.source)
+    assert same(result, expected)
+    assert same(Profile.load(tmp_path / "out"), expected)
+
+
+class Stop(Exception):
+    """An interrupt at a chosen unit."""
+
+
+def test_a_cluster_and_one_process_go_on_from_each_other(model, tmp_path):
+    def stop_at(place):
+        def stop(progress):
+            if (progress.sequence, progress.mixer) == place and not progress.resumed:
+                raise Stop
+
+        return stop
+
+    asked = {"tolerances": (1e-3, 1e-1), "channels": 1, "stride": 2}
+    kept = {"output": tmp_path / "out", **asked}
+    with pytest.raises(Stop):
+        profile_on_ray(model, SEQUENCES[:1], on_progress=stop_at((0, 0)), **kept)
+    with pytest.raises(Stop):
+        profile(model, SEQUENCES[:1], on_progress=stop_at((0, 1)), **kept)
+    told = []
+    result = profile_on_ray(model, iter(SEQUENCES[:1]), on_progress=told.append, **kept)
+    assert [(step.mixer, step.resumed) for step in told] == [(0, True), (1, True)]
+    assert same(result, profile(model, SEQUENCES[:1], **asked))
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_errors_are_those_of_one_process(model):
+    with pytest.raises(InputError, match="input_ids spans 1 to 99"):
+        profile_on_ray(model, [1, 99, 2])
+    with pytest.raises(InputError, match=r"positions has 100"):
+        profile_on_ray(model, SEQUENCES, positions=[100])
+
+
+def test_a_worker_that_no_machine_has_room_for(model):
+    with pytest.raises(InputError, match=r"no machine of the Ray cluster has the 1 cores and 9000000\.5 GB"):
+        profile_on_ray(model, SEQUENCES, memory="9000000 GB")
+    with pytest.raises(InputError, match="cpus is 0"):
+        profile_on_ray(model, SEQUENCES, cpus=0)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_missing():
+    with pytest.raises(InputError, match="there is no model"):
+        profile_on_ray(partial(load_model, "missing"), SEQUENCES)
+
+
+@pytest.mark.slow
+def test_what_kills_every_worker_is_told():
+    def load():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(StatesizeError, match=r"3 workers in a row were lost at loading the model"):
+        profile_on_ray(load, SEQUENCES)
+
+
+def test_the_command(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("To be or not to be, that is the question.", encoding="utf-8")
+    command = ["profile", "sa", "--text", str(tmp_path / "a.txt"), "--json", "--max-tokens", "12"]
+    assert main([*command, "--ray"]) == 0
+    spread, errors = capsys.readouterr()
+    assert "profiling sa: sequence 1 of 1, mixer 4 of 4" in errors
+    assert main(command) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert alone.keys() == json.loads(spread).keys()
+    assert alone["mixers"] == json.loads(spread)["mixers"]
+    assert main([*command, "--ray", "--plan"]) == 2
+    assert "{--ray, --plan}" in capsys.readouterr().err
+
+
+def test_an_address_beside_a_connection(model):
+    with pytest.raises(InputError, match="is connected to a Ray cluster already"):
+        profile_on_ray(model, SEQUENCES, address="127.0.0.1:6379")
