@@ -138,10 +138,7 @@ def _named(run: FinalRun) -> tuple[str, str]:
 
 
 def _difference(runs: list[DiagnosedRun], gated: str) -> Interval:
-    """What `FULL` uses more of its state than another mixer, from a regression with a constant for each cell.
-
-    In cells that have as many runs of the one as of the other, it is the mean of the cells' differences.
-    """
+    """What `FULL` uses more of its state than another mixer, by a regression with a constant for each cell."""
     both = [found for found in runs if found.run.mixer in {FULL, gated}]
     cells = numbered([found.run.cell for found in both])
     shares = np.array([found.share for found in both], np.float64)

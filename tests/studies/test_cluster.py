@@ -1,0 +1,53 @@
+"""Runs on a real local Ray: the table of the local executor, also when a worker is killed."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from statesize.errors import InputError
+from statesize.studies.cluster import ray_executor
+from statesize.studies.local import run_here
+from statesize.studies.settings import Execution
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # Ray's own
+def test_the_same_rows_when_a_worker_is_killed(runs, workers_of, without_time):
+    pytest.importorskip("ray")
+    killed, stop = [], threading.Event()
+
+    def kill_the_first():
+        while not killed and not stop.wait(0.005):
+            for process in workers_of("ray::_answer"):
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+                return
+
+    watcher = threading.Thread(target=kill_the_first)
+    watcher.start()
+    try:
+        found = list(ray_executor(None, Execution(memory=2**28))(runs))
+    finally:
+        stop.set()
+        watcher.join()
+    assert killed
+    assert not any(outcome.error for outcome in found)
+    rows = {outcome.run.key: without_time(outcome.rows) for outcome in found}
+    assert rows == {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs)}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_run_larger_than_the_cluster(runs):
+    pytest.importorskip("ray")
+    with pytest.raises(InputError, match="asks for GPU 64"):
+        list(ray_executor(None, Execution(gpus=64.0))(runs))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "somewhere", "host:port"])
+def test_an_address_where_nothing_answers(address):
+    pytest.importorskip("ray")
+    with pytest.raises(InputError, match="Ray address"):
+        ray_executor(address, Execution())
