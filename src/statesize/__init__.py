@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
     from statesize.operators import Convolution, Dense, GatedConvolution, Operator, Recurrence, SoftmaxAttention
+    from statesize.profiling.diagnosis import Diagnosis, diagnose
     from statesize.profiling.plan import Plan, plan
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
@@ -24,6 +25,7 @@ _HOMES = {
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
     "operators": ("Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "SoftmaxAttention"),
+    "profiling.diagnosis": ("Diagnosis", "diagnose"),
     "profiling.plan": ("Plan", "plan"),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
@@ -36,6 +38,7 @@ __all__ = [
     "Convolution",
     "CountBands",
     "Dense",
+    "Diagnosis",
     "EngineError",
     "FileError",
     "GatedConvolution",
@@ -51,6 +54,7 @@ __all__ = [
     "__version__",
     "capture",
     "count_bands",
+    "diagnose",
     "differentiable_entropy",
     "energy_ess",
     "entropy_ess",
