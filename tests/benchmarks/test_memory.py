@@ -1,40 +1,10 @@
-import os
-import signal
 from functools import partial
 
 import pytest
-import torch
+from oracles.memory_use import MEBIBYTE, die, fail, hold, make, nothing, warm
 
 from statesize.benchmarks.memory import peak_bytes
 from statesize.errors import StatesizeError
-from statesize.operators import Dense, Operator
-
-MEBIBYTE = 2**20
-
-
-def make(length: int) -> Operator:
-    return Dense(torch.eye(length, dtype=torch.float64))
-
-
-def nothing(operator: Operator | None = None) -> None:
-    pass
-
-
-def hold(operator: Operator, mebibytes: int) -> torch.Tensor:
-    torch.ones(3 * mebibytes * MEBIBYTE // 8, dtype=torch.float64)
-    return torch.ones(mebibytes * MEBIBYTE // 8, dtype=torch.float64)
-
-
-def warm() -> None:
-    hold(make(8), mebibytes=1)
-
-
-def die(operator: Operator) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def fail(operator: Operator) -> None:
-    raise ValueError(f"of length {operator.length}")
 
 
 def test_the_peak_of_each_call_with_the_operator():
