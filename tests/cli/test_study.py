@@ -104,7 +104,7 @@ def test_a_ray_address_that_is_not_there(grid, address, capsys, tmp_path):
     message = capsys.readouterr().err
     assert "Ray address" in message
     assert message.count("\n") == 1
-    assert not output.exists()
+    assert not (output / "runs").exists()
 
 
 @pytest.mark.slow

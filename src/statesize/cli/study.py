@@ -132,8 +132,8 @@ def _progress(say: Callable[[str], None]) -> Callable[[StudyProgress], None]:
 
 def _print_plan(settings: Settings, preset: str, json: bool) -> None:
     from statesize.cli.document import SCHEMA, print_json
+    from statesize.ray_session import available_cores
     from statesize.studies.cost import predicted_seconds
-    from statesize.studies.local import available_cores
 
     if not settings.runs:
         raise InputError("the grid is empty; give each list at least one value")

@@ -2,70 +2,38 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import socket
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from statesize.errors import InputError, StatesizeError
+from statesize.errors import InputError
+from statesize.ray_session import ray_session
 from statesize.studies.grid import Run
-from statesize.studies.local import available_cores, outcome_of
+from statesize.studies.local import outcome_of
 from statesize.studies.outcome import ATTEMPTS, WORKER_ENVIRONMENT, Executor, Outcome
 from statesize.studies.settings import Execution
-
-_CONNECT_SECONDS = 5.0
 
 
 def ray_executor(address: str | None, execution: Execution) -> Executor:
     """An executor of a Ray cluster, whose machines have this statesize installed.
 
+    It raises an InputError where Ray is not installed, nothing answers at the address, or a run asks for more than the
+    cluster has.
+
     Args:
-        address: HOST:PORT or ray://HOST:PORT of a cluster; None starts one on this machine, without a dashboard, and
-            stops it at the end.
+        address: For `ray_session`.
         execution: Cores, GPUs and memory of a run.
 
     Returns:
         The executor.
-
-    Raises:
-        InputError: Ray is not installed, or nothing answers at the address.
     """
-    try:
-        importlib.import_module("ray")
-    except ImportError as error:
-        raise InputError("Ray is not installed; pip install 'statesize[ray]', or leave --ray out") from error
-    if address is not None:
-        _require_reachable(address)
     return partial(_run_on_ray, address=address, execution=execution)
 
 
-def _require_reachable(address: str) -> None:
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise InputError(f"the Ray address is {address!r}; HOST:PORT or ray://HOST:PORT was expected")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(
-            f"nothing answers at the Ray address {address} ({error}); start a cluster there with ray start --head, or"
-            " give --ray without an address"
-        ) from error
-
-
 def _run_on_ray(runs: Sequence[Run], address: str | None, execution: Execution) -> Iterator[Outcome]:
-    ray: Any = importlib.import_module("ray")
-    # Every core of this machine, not only the whole ones of a container's share, as the local executor takes.
-    local: dict[str, Any] = {"num_cpus": available_cores(), "include_dashboard": False} if address is None else {}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise StatesizeError(f"Ray cannot be started or reached: {error}") from error
-    try:
+    with ray_session(address) as ray:
         yield from _outcomes(ray, runs, execution)
-    finally:
-        ray.shutdown()
 
 
 def _outcomes(ray: Any, runs: Sequence[Run], execution: Execution) -> Iterator[Outcome]:

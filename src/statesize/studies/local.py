@@ -14,6 +14,7 @@ from functools import partial
 from typing import IO, Any, cast
 
 from statesize.errors import StatesizeError
+from statesize.ray_session import available_cores
 from statesize.studies.grid import Run
 from statesize.studies.outcome import ATTEMPTS, WORKER_ENVIRONMENT, Executor, Outcome
 from statesize.studies.run import carry_out
@@ -31,15 +32,6 @@ def local_executor(workers: int = 0) -> Executor:
     """
     workers = workers or available_cores()
     return run_here if workers == 1 else partial(run_in_processes, workers=workers)
-
-
-def available_cores() -> int:
-    """The cores that this process may use.
-
-    Returns:
-        At least 1.
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_here(runs: Sequence[Run]) -> Iterator[Outcome]:
