@@ -1,8 +1,10 @@
 """Profiles on a real Ray of this machine: killed workers, resuming, errors, and the same numbers as one process."""
 
+import gc
 import json
 import os
 import signal
+import warnings
 from functools import partial
 
 import pytest
@@ -22,8 +24,12 @@ SMALL = ModelConfig(mixer="gla", layers=2, key_size=3, heads=2, width=8, vocabul
 
 @pytest.fixture(scope="module", autouse=True)
 def ray():
-    with ray_session() as session:
-        yield session
+    with ray_session():
+        yield
+    with warnings.catch_warnings():
+        # On a busy machine Ray does not wait for the end of the processes that it has started.
+        warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

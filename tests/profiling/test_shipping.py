@@ -45,7 +45,7 @@ def test_it_arrives_as_it_was(model):
     assert not arrived.training
     assert arrived.head.weight is arrived.embedding.weight
     assert arrived.original is arrived.frequencies
-    assert [parameter.requires_grad for parameter in arrived.parameters()] == [True, False, True]
+    assert [parameter.requires_grad for parameter in arrived.parameters()] == [False, True, True]
     for name in ("frequencies", "step", "nothing", "plain", "transposed"):
         assert torch.equal(getattr(arrived, name), getattr(model, name))
 
