@@ -137,3 +137,17 @@ def test_mixed_dtypes_are_promoted() -> None:
     recurrence = Recurrence(torch.ones(4, 1, dtype=torch.float64), torch.ones(4, 2), torch.ones(4, 2))
     assert recurrence.dtype == torch.float64
     assert recurrence.to(torch.float32).dtype == torch.float32
+
+
+def test_what_overflows_in_a_narrower_dtype_is_refused() -> None:
+    large = Recurrence(torch.ones(4, 1), torch.full((4, 2), 1e200, dtype=torch.float64), torch.ones(4, 2))
+    with pytest.raises(InputError, match="B must be finite"):
+        large.to(torch.float32)
+
+
+def test_parts_are_views_where_slices_choose_them() -> None:
+    recurrence = Recurrence(torch.ones(1, 5, 4, 2), torch.ones(1, 5, 4, 2), torch.ones(1, 1, 4, 2))
+    part = recurrence[0, 1:3]
+    assert part.batch_shape == (2,)
+    assert part.B.data_ptr() == recurrence.B[0, 1].data_ptr()
+    assert part.C.data_ptr() == recurrence.C.data_ptr()
