@@ -22,6 +22,8 @@ from statesize.mixers import ModelConfig
         ({"mixer": "gla, sa"}, r"'gla, sa'.*such as 'gla,sa', without spaces"),
         ({"mixer": "gla,sa,"}, r"'gla,sa,'.*the mixers are sa"),
         ({"mixer": ""}, r"mixer is ''"),
+        ({"mixer": None}, r"mixer is None"),
+        ({"normalised": 1}, r"normalised is 1"),
         ({"mixer": "gla,sa,gla", "layers": 4}, r"layers is 4 and mixer 'gla,sa,gla' names 3"),
         ({"mixer": "sa,s4d", "key_size": 5}, r"key_size is 5.*even, such as 6"),
         ({"smallest_step": 0.0}, r"smallest_step is 0\.0 and largest_step 0\.1"),

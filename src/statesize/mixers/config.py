@@ -72,13 +72,16 @@ class ModelConfig:
     positions: int = 0
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(
-            ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor", "convolution_size"), 1
-        )
-        for name, bound in {**least, "positions": 0}.items():
+        counts = ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor", "convolution_size")
+        for name in (*counts, "positions"):
             value: object = getattr(self, name)
+            bound = 0 if name == "positions" else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < bound:
                 raise InputError(f"{name} is {value!r}; it must be an integer of at least {bound}")
+        if not isinstance(self.mixer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"mixer is {self.mixer!r}; it must be a name or a pattern of names such as 'gla,sa'")
+        if not isinstance(self.normalised, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"normalised is {self.normalised!r}; it must be True or False")
         self._check_pattern()
         if self.width % self.heads:
             raise InputError(

@@ -24,7 +24,6 @@ class GatedLinearAttention(LinearAttention):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.decay = nn.Linear(config.width, self.heads * self.key_size)
-        self._first_bias = config.decay_bias
         self._set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
@@ -33,7 +32,7 @@ class GatedLinearAttention(LinearAttention):
         Returns:
             Values by parameter name.
         """
-        return {"decay.bias": torch.full_like(self.decay.bias, self._first_bias)}
+        return {"decay.bias": torch.full_like(self.decay.bias, self.config.decay_bias)}
 
     def log_decay(self, hidden: Tensor) -> Tensor:
         """Logarithm of the decay at each position.

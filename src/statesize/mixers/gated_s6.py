@@ -28,7 +28,6 @@ class GatedLinearAttentionS6(LinearAttention):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.config = config
         self.step_projection = nn.Linear(config.width, config.heads)
         self.log_rate = nn.Parameter(torch.empty(config.heads, config.key_size))
         self._set_initial_values()

@@ -73,7 +73,6 @@ class LongConvolution(ChannelMixer):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, [config.width] * 3)
-        self.config = config
         self.filter = ImplicitFilter(config)
         self._set_initial_values()
 

@@ -33,6 +33,7 @@ class Mixer(nn.Module, ABC):
 
     def __init__(self, config: ModelConfig, sizes: list[int]) -> None:
         super().__init__()
+        self.config = config
         self.heads, self.key_size, self.value_size = config.heads, config.key_size, config.value_size
         self._sizes = sizes
         self.projection = nn.Linear(config.width, sum(sizes), bias=False)

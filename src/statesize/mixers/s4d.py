@@ -39,7 +39,6 @@ class S4D(ChannelMixer):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, [config.width])
-        self.config = config
         shape = (config.width, config.key_size // 2)
         self.log_step = nn.Parameter(torch.empty(config.width))
         self.log_rate = nn.Parameter(torch.empty(shape))

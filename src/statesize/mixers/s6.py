@@ -39,7 +39,6 @@ class S6(ChannelMixer):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, [config.width])
-        self.config = config
         self.step_projection = nn.Linear(config.width, config.width)
         self.state_projection = nn.Linear(config.width, 2 * config.key_size, bias=False)
         self.log_rate = nn.Parameter(torch.empty(config.width, config.key_size))

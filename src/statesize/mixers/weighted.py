@@ -38,7 +38,6 @@ class WeightedLinearAttention(LinearAttention):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.decay_bias = nn.Parameter(torch.empty(self.heads, self.key_size))
-        self._first_bias = config.decay_bias
         self._set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
@@ -47,7 +46,7 @@ class WeightedLinearAttention(LinearAttention):
         Returns:
             Values by parameter name.
         """
-        return {"decay_bias": torch.full_like(self.decay_bias, self._first_bias)}
+        return {"decay_bias": torch.full_like(self.decay_bias, self.config.decay_bias)}
 
     def log_decay(self, hidden: Tensor) -> Tensor:
         """Logarithm of the decay, the same at each position of each sequence.
