@@ -67,13 +67,12 @@ def test_a_worker_is_killed_in_the_middle(tmp_path):
     def kill(progress):
         told.append(progress)
         if len(told) == 2:
-            (worker,) = pids.iterdir()
-            os.kill(int(worker.name), signal.SIGKILL)
+            first = min(pids.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+            os.kill(int(first.name), signal.SIGKILL)
 
     result = profile_on_ray(load, SEQUENCES, output=tmp_path / "out", on_progress=kill)
     assert len(list(pids.iterdir())) >= 2
     steps = [(step.sequence, step.mixer) for step in told]
-    assert steps[:2] == [(0, 0), (0, 1)]
     assert sorted(steps) == [(sequence, mixer) for sequence in range(4) for mixer in range(4)]
     assert not any(step.resumed for step in told)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "pids"]
