@@ -11,12 +11,9 @@ from torch import Tensor
 
 from statesize.spectra.elimination_tree import eliminate
 from statesize.spectra.factorisation import corner_energies, singular_values
+from statesize.spectra.largest_values import largest_between
 from statesize.spectra.symmetric_elimination import ROUND_OFF, eliminate_definite, eliminate_indefinite
 
-# Positions whose largest singular values are found together.
-_RANGE = 64
-# Relative round-off of a norm or of a quotient.
-_SLACK = 1e-12
 # Below this width the halves are so small that calls cost more than arithmetic.
 _LEAF = 32
 
@@ -115,43 +112,13 @@ class PositionTree:
         """
         return self.largest()[0]
 
-    def largest(self, steps: int = 12, closeness: float = 1e-4) -> tuple[Tensor, Tensor]:
-        """σ_1 of every position between two numbers, by the power method on many positions at once.
-
-        From below by ‖H x‖ for ‖x‖ = 1, from above, where H has no negative entries, by Collatz and Wielandt:
-        σ_1² ≤ max_j (Hᵀ H x)_j / x_j for every x > 0.
-
-        Args:
-            steps: Products with Hᵀ H, at the most.
-            closeness: Relative distance of the bounds at which a range of positions is left.
+    def largest(self) -> tuple[Tensor, Tensor]:
+        """σ_1 of every position between two numbers.
 
         Returns:
             Two tensors (E, 2h); the upper bound is infinite where H has negative entries.
         """
-        strict = self._strict()
-        low, high = strict.new_zeros(strict.shape[:2]), strict.new_full(strict.shape[:2], torch.inf)
-        for first in range(0, self.width, _RANGE):
-            last = min(first + _RANGE, self.width)
-            block = strict[:, first:, :last]
-            place = torch.arange(first, last, device=strict.device)[:, None]
-            past = (torch.arange(last, device=strict.device) < place).to(strict.dtype)
-            future = (torch.arange(first, self.width, device=strict.device) >= place).to(strict.dtype)
-            signed = (block < 0).any()
-            vector = past.expand(strict.shape[0], -1, -1)
-            for _ in range(steps):
-                vector = vector / vector.square().sum(-1, keepdim=True).sqrt().clamp(min=torch.finfo(low.dtype).tiny)
-                image = (vector @ block.mT) * future
-                back = (image @ block) * past
-                norm = image.square().sum(-1).sqrt()
-                low[:, first:last] = torch.maximum(low[:, first:last], norm)
-                if not signed:
-                    ratio = torch.where(past > 0, back / vector, 0.0).amax(-1)
-                    high[:, first:last] = torch.minimum(high[:, first:last], (1 + _SLACK) * ratio.sqrt())
-                if bool((high[:, first:last] <= (1 + closeness) * low[:, first:last]).all()):
-                    break
-                floor = 1e-9 * back.amax(-1, keepdim=True)
-                vector = back if signed else torch.maximum(back, floor) * past
-        return low * (1 - _SLACK), high
+        return largest_between(self._strict())
 
     def _strict(self) -> Tensor:
         upper = torch.cat([self.first, torch.zeros_like(self.below)], -1)
