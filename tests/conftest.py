@@ -1,11 +1,16 @@
-"""Settings that hold for every test: one torch thread, and how hard hypothesis tries."""
+"""Settings that hold for every test: one torch thread, interrupts, and how hard hypothesis tries."""
 
 import os
+import signal
 
 import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+
+# A shell that runs the tests in the background ignores interrupts for them, and children would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A deadline would assert a time, and the first example of many pays for torch's own start.
 settings.register_profile("dev", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])

@@ -117,15 +117,6 @@ def test_randomness_in_a_forward_is_not_drawn_from_the_caller_s():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.fixture
-def interruptible():
-    """Ctrl-C raises KeyboardInterrupt, also in a process that was started with interrupts ignored."""
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, handler)
-
-
-@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("family", MODELS)
 def test_after_an_interrupt_at_any_moment(family):
     model, ids = built(family, torch.bfloat16), token_ids(1)

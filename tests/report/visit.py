@@ -36,5 +36,5 @@ class Visit:
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        self.page.goto(report.as_uri())
-        self.page.wait_for_selector("html[data-ready]", timeout=60_000)
+        self.page.goto(report.as_uri(), timeout=120_000)
+        self.page.wait_for_selector("html[data-ready]", timeout=120_000)
