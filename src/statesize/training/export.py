@@ -17,8 +17,8 @@ from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.tasks.ngram import fit_kneser_ney, mean_nats
 from statesize.tasks.text import TextTask
 from statesize.training.config import TrainingConfig
-from statesize.training.step import evaluate
 from statesize.training.record import StepRecord, TrainingRecord
+from statesize.training.step import evaluate
 from statesize.version import __version__
 
 CURVE_POINTS = 200
