@@ -85,7 +85,7 @@ def read_dataset(name: str, field: str, split: str, on_bad_line: Note) -> Iterat
         FileError: If the package is missing, or the data set or its column cannot be read.
     """
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise FileError(
             "The package datasets is needed for data sets and is not installed: pip install 'statesize[datasets]'."
