@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from statesize.operators.transition import DeltaTransition
-from statesize.spectra.delta_chunk import delta_within
+from statesize.spectra.delta_chunk import delta_chunk
 
 
 @pytest.mark.parametrize("batch", [(), (2, 3)])
@@ -10,14 +10,15 @@ from statesize.spectra.delta_chunk import delta_within
 @pytest.mark.parametrize("strength", [0.3, 0.0, 1e3])
 def test_agrees_with_stepping(batch: tuple[int, ...], diagonal: bool, strength: float) -> None:
     g = torch.Generator().manual_seed(0)
-    b, n = 9, 5
-    key, B, C = (torch.randn(*batch, b, n, generator=g, dtype=torch.float64) for _ in range(3))
+    b, n = 20, 5
+    key, C = (torch.randn(*batch, b, n, generator=g, dtype=torch.float64) for _ in range(2))
     key = torch.nn.functional.normalize(key, dim=-1)
     # A decay of exactly 0 forgets all; one of 1e-200 underflows when taken twice.
     decay = torch.rand(*batch, b, n if diagonal else 1, generator=g, dtype=torch.float64)
     decay[..., 3, :], decay[..., 5:7, :] = 0, 1e-200
-    transition = DeltaTransition(key, strength * torch.rand(*batch, b, 1, generator=g, dtype=torch.float64), decay)
-    found = delta_within(transition, B, C)
+    beta = strength * torch.rand(*batch, b, 1, generator=g, dtype=torch.float64)
+    transition, B = DeltaTransition(key, beta, decay), beta * key
+    found = delta_chunk(key, decay, B, C)
     state = torch.eye(n, dtype=torch.float64).expand(*batch, n, n)
     rows = []
     for t in range(b):

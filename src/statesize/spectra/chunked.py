@@ -13,7 +13,7 @@ from statesize.spectra.bordered import BorderedChunks
 from statesize.spectra.bounds import carried_error
 from statesize.spectra.certified import CertifiedBlocks
 from statesize.spectra.cut import Cut
-from statesize.spectra.delta_chunk import delta_within
+from statesize.spectra.delta_chunk import delta_chunk
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 
 
@@ -100,7 +100,8 @@ def _within(real: Recurrence, width: int) -> tuple[Tensor, Tensor, Tensor, Tenso
     transition: Transition = real.transition.map(lambda part: split(part, trailing))
     B, C = (split(part.expand(*real.batch_shape, *part.shape[-2:]), 2) for part in (real.B, real.C))
     if isinstance(transition, DeltaTransition):
-        return delta_within(transition, B, C)
+        found = delta_chunk(transition.key.expand(B.shape), transition.decay, B, C)
+        return found.observed, found.inside, found.arriving, found.passed
     n = B.shape[-1]
     eye = torch.eye(n, dtype=B.dtype, device=B.device)
     start = eye.expand(*B.shape[:-2], n, n)

@@ -2,77 +2,104 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from statesize.operators.transition import DeltaTransition
-
 _linalg = cast("Any", torch.linalg)
+# Positions over which products of decays are written out one by one.
+_LEAF = 8
 
 
-def delta_within(transition: DeltaTransition, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """C_t Φ(t, i0), T inside, Φ(i1, s) B_s and Φ of chunks of x_t = (I − β_t k_t k_tᵀ) D_t x_{t−1} + B_t u_t.
+class DeltaChunk(NamedTuple):
+    """A chunk of b positions from i0 to i1, differentiable in what it is made of.
 
-    Step t erases w_t = β_t k_tᵀ D_t x_{t−1} under k_t, so x_t = Γ(t, i0) x_{i0} + Σ_{s ≤ t} Γ(t, s) (B_s u_s − k_s w_s)
-    with Γ(t, s) = D_t … D_{s+1}. That is one triangular system for all w of a chunk (the WY form of Bischof and Van
-    Loan, 1987; Yang et al., 2024, for linear transformers), and products of the size of the chunk for the rest.
+    Attributes:
+        observed: C_t Φ(t, i0), what its outputs show of the state before it, (..., b, n).
+        inside: T inside the chunk, strictly lower, (..., b, b).
+        arriving: Φ(i1, s) B_s, what its inputs leave in the state after it, (..., n, b).
+        passed: Φ(i1, i0), its whole transition, (..., n, n).
+    """
+
+    observed: Tensor
+    inside: Tensor
+    arriving: Tensor
+    passed: Tensor
+
+
+def delta_chunk(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> DeltaChunk:
+    """Chunks of x_t = (I − B_t k_tᵀ) D_t x_{t−1} + B_t u_t, y_t = C_t x_t.
+
+    With D(s, t) the decays of the steps s + 1 … t and r_t = k_tᵀ D_t x_{t−1} what step t erases, the state is
+
+        x_t = D(−1, t) x_{−1} − Σ_{s≤t} D(s, t) B_s r_s,
+        so   r_t + Σ_{s<t} k_tᵀ D(s, t) B_s r_s = k_tᵀ D(−1, t) x_{−1}:
+
+    one unit triangular system a chunk (the WY form of Bischof and Van Loan, 1987; Yang et al., "Parallelizing Linear
+    Transformers with the Delta Rule", 2024). An input at s counts as r_s = −1: what arrives is D(s, b − 1) B_s times
+    the inverse of that triangle.
 
     Args:
-        transition: Of chunks, key (..., b, n), beta (..., b, 1), decay (..., b, n) or (..., b, 1).
+        key: k, (..., b, n), b as `delta_width` gives it.
+        decay: The diagonals of D, (..., b, n) or (..., b, 1).
         B: (..., b, n).
         C: (..., b, n).
 
     Returns:
-        (..., b, n), (..., b, b), (..., n, b) and (..., n, n).
+        The chunks.
     """
-    key, beta, decay = transition.key, transition.beta, transition.decay
-    b, n = B.shape[-2:]
-    key = key.expand(B.shape)
-    pairs = _scalar_pairs if decay.shape[-1] == 1 else _diagonal_pairs
-    products, arriving_decay = pairs(torch.cat([key, C], -2), torch.cat([key, B], -2), decay)
-    from_start = decay.cumprod(-2)
-    (key_key, key_B), (C_key, C_B) = (
-        (part[..., :b], part[..., b:]) for part in (products[..., :b, :], products[..., b:, :])
-    )
-    eye = torch.eye(b, dtype=B.dtype, device=B.device)
-    erased: Tensor = _linalg.solve_triangular(
-        eye + beta * key_key.tril(-1),
-        beta * torch.cat([from_start * key, key_B.tril(-1)], -1),
-        upper=False,
-        unitriangular=True,
-    )
-    shown = C_key.tril() @ erased
-    left_over = (arriving_decay * key).mT @ erased
-    observed = from_start * C - shown[..., :n]
-    inside = (C_B - shown[..., n:]).tril(-1)
-    arriving = (arriving_decay * B).mT - left_over[..., n:]
-    whole = torch.diag_embed(from_start[..., -1, :].expand(*B.shape[:-2], n))
-    return observed, inside, arriving, whole - left_over[..., :n]
+    erased, shown = _through(torch.stack([key, C], -3), decay[..., None, :, :], B[..., None, :, :]).unbind(-3)
+    eye = torch.eye(B.shape[-2], dtype=B.dtype, device=B.device).expand_as(erased)
+    prefix = decay.cumprod(-2)
+    right = torch.cat([key * prefix, eye], -1)
+    solved: Tensor = _linalg.solve_triangular(erased, right, upper=False, unitriangular=True)
+    erasing, inverse = solved[..., : B.shape[-1]], solved[..., B.shape[-1] :]
+    left = (later_decay(decay) * B).mT
+    passed = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1])) - left @ erasing
+    return DeltaChunk(C * prefix - shown @ erasing, (shown @ inverse).tril(-1), left @ inverse, passed)
 
 
-def _scalar_pairs(left: Tensor, right: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
-    """left_t Γ(t, s) right_sᵀ for s ≤ t, (..., 2b, 2b), with two rows a step, and Γ(b − 1, s), (..., b, 1)."""
-    b = decay.shape[-2]
-    ratio = decay.new_zeros(*decay.shape[:-2], b, b)
-    for t in range(b):
-        if t:
-            ratio[..., t, :t] = ratio[..., t - 1, :t] * decay[..., t, :]
-        ratio[..., t, t] = 1
-    return (left @ right.mT) * ratio.repeat(*(1,) * (ratio.ndim - 2), 2, 2), ratio[..., -1, :, None]
+def delta_width(width: int) -> int:
+    """The least width of a chunk, at least the given one, that can be halved down to a few positions."""
+    levels, leaf = _halvings(width)
+    return leaf * 2**levels
 
 
-def _diagonal_pairs(left: Tensor, right: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for decays (..., b, n), and Γ(b − 1, s), (..., b, n)."""
-    b, n = decay.shape[-2:]
-    shape = left.shape[:-2]
-    decays = torch.ones(*shape, b, n, dtype=left.dtype, device=left.device)
-    products = left.new_zeros(*shape, 2, b, 2, b)
-    left, right = left.view(*shape, 2, b, n), right.view(*shape, 2, b, n)
-    for t in range(b):
-        decays[..., :t, :] *= decay[..., t, None, :]
-        decayed = right[..., : t + 1, :] * decays[..., None, : t + 1, :]
-        found = left[..., t, :] @ decayed.flatten(-3, -2).mT
-        products[..., t, :, : t + 1] = found.view(*shape, 2, 2, t + 1)
-    return products.view(*shape, 2 * b, 2 * b), decays
+def _through(rows: Tensor, decay: Tensor, columns: Tensor) -> Tensor:
+    """rows_tᵀ D(s, t) columns_s for s ≤ t, else 0, (..., b, b), b a leaf times a power of 2."""
+    # From halves to the whole: D(s, t) = D(s, m) D(m, t) across the middle m. Quotients of prefixes could be 0 / 0.
+    levels, size = _halvings(rows.shape[-2])
+    found = _leaves(_blocks(rows, size), _blocks(decay, size), _blocks(columns, size))
+    for _ in range(levels):
+        late = _blocks(rows, size)[..., 1::2, :, :] * _blocks(decay, size)[..., 1::2, :, :].cumprod(-2)
+        early = _blocks(columns, size)[..., 0::2, :, :] * later_decay(_blocks(decay, size)[..., 0::2, :, :])
+        across = late @ early.mT
+        top = torch.cat([found[..., 0::2, :, :], torch.zeros_like(across)], -1)
+        found = torch.cat([top, torch.cat([across, found[..., 1::2, :, :]], -1)], -2)
+        size *= 2
+    return found.squeeze(-3)
+
+
+def _blocks(part: Tensor, size: int) -> Tensor:
+    return part.reshape(*part.shape[:-2], part.shape[-2] // size, size, part.shape[-1])
+
+
+def _leaves(rows: Tensor, decay: Tensor, columns: Tensor) -> Tensor:
+    step = torch.arange(decay.shape[-2], device=decay.device)
+    factors = torch.where((step[:, None] > step)[..., None], decay[..., :, None, :], 1)
+    between = factors.cumprod(-3) * (step[:, None] >= step)[..., None]
+    if decay.shape[-1] == 1:
+        return (rows @ columns.mT) * between.squeeze(-1)
+    return (rows[..., :, None, :] * (between * columns[..., None, :, :])).sum(-1)
+
+
+def _halvings(width: int) -> tuple[int, int]:
+    """How often a chunk is halved until at most 8 positions are left, and how many that are, rounded up."""
+    levels = (-(-width // _LEAF) - 1).bit_length()
+    return levels, -(-width // 2**levels)
+
+
+def later_decay(decay: Tensor) -> Tensor:
+    """Products of all later factors, (..., b, n)."""
+    return torch.cat([decay[..., 1:, :], torch.ones_like(decay[..., :1, :])], -2).flip(-2).cumprod(-2).flip(-2)
