@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -20,65 +21,58 @@ Flag: TypeAlias = Annotated[bool, Parameter(negative="")]
 Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
 
 
-def correlation(
-    *,
-    preset: Preset = "laptop",
-    config: Path | None = None,
-    dry_run: Flag = False,
-    output: Path | None = None,
-    json: Flag = False,
-    ray: Cluster = False,
-) -> None:
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """What every study may be told.
+
+    Attributes:
+        preset: laptop takes two cores at most 12 minutes, paper is for a cluster, smoke takes seconds.
+        config: TOML file with a grid of your own instead.
+        dry_run: Print the grid and about how long it will take, and do nothing.
+        output: Folder; statesize-study-NAME-PRESET if not given. It receives runs/ (a file a finished run),
+            table.parquet and study.html, and the same command continues a study that was stopped.
+        json: Print one JSON document instead of the conclusion.
+        ray: Do the runs on the Ray cluster at this address, or without one, on a cluster that is started here.
+    """
+
+    preset: Preset = "laptop"
+    config: Path | None = None
+    dry_run: Flag = False
+    output: Path | None = None
+    json: Flag = False
+    ray: Cluster = False
+
+
+_DEFAULTS = Options()
+
+
+def correlation(*, options: Options = _DEFAULTS) -> None:
     """Train a grid of small models and correlate their accuracy with ESS/kv and TSS/kv, over all and inside cells.
 
-    OUTPUT receives runs/ (a file a finished run), table.parquet and study.html. The same command continues a study
-    that was stopped.
-
     Args:
-        preset: laptop takes two cores at most 12 minutes, paper is for a cluster, smoke takes seconds.
-        config: TOML file with a grid of your own instead.
-        dry_run: Print the grid and about how long it will take, and do nothing.
-        output: Folder; statesize-study-NAME-PRESET if not given.
-        json: Print one JSON document instead of the conclusion.
-        ray: Do the runs on the Ray cluster at this address, or without one, on a cluster that is started here.
+        options: Those of every study.
     """
-    _study("correlation", preset, config, dry_run, output, json, ray)
+    _study("correlation", options)
 
 
-def regimes(
-    *,
-    preset: Preset = "laptop",
-    config: Path | None = None,
-    dry_run: Flag = False,
-    output: Path | None = None,
-    json: Flag = False,
-    ray: Cluster = False,
-) -> None:
+def regimes(*, options: Options = _DEFAULTS) -> None:
     """Train mixers with equal state sizes on harder and harder tasks: which fill their state, which leave it idle.
 
-    OUTPUT receives runs/ (a file a finished run), table.parquet and study.html. The same command continues a study
-    that was stopped.
-
     Args:
-        preset: laptop takes two cores at most 12 minutes, paper is for a cluster, smoke takes seconds.
-        config: TOML file with a grid of your own instead.
-        dry_run: Print the grid and about how long it will take, and do nothing.
-        output: Folder; statesize-study-NAME-PRESET if not given.
-        json: Print one JSON document instead of the conclusion.
-        ray: Do the runs on the Ray cluster at this address, or without one, on a cluster that is started here.
+        options: Those of every study.
     """
-    _study("regimes", preset, config, dry_run, output, json, ray)
+    _study("regimes", options)
 
 
-def _study(
-    name: str, preset: Preset, config: Path | None, dry_run: bool, output: Path | None, json: bool, ray: bool | str
-) -> None:
+def _study(name: str, options: Options) -> None:
     from statesize.studies.settings import preset_settings, read_settings
 
-    settings = preset_settings(name, preset) if config is None else read_settings(config, name)
-    chosen = preset if config is None else config.stem
-    if dry_run:
-        _print_plan(settings, chosen, json)
+    config = options.config
+    settings = preset_settings(name, options.preset) if config is None else read_settings(config, name)
+    chosen = options.preset if config is None else config.stem
+    if options.dry_run:
+        _print_plan(settings, chosen, options.json)
         return
     from statesize.cli.document import SCHEMA, print_json
     from statesize.cli.progress import say
@@ -86,12 +80,12 @@ def _study(
     from statesize.studies.conclusion import known
     from statesize.studies.study import run_study
 
-    folder = output or Path(f"statesize-study-{name}-{chosen}")
-    result = run_study(settings, folder, _executor(settings, ray), _progress(say))
+    folder = options.output or Path(f"statesize-study-{name}-{chosen}")
+    result = run_study(settings, folder, _executor(settings, options.ray), _progress(say))
     conclusion = conclude(settings, result.rows, folder)
     say(f"Table: {result.path}")
     say(f"Report: {folder / 'study.html'}")
-    if json:
+    if options.json:
         print_json(
             {
                 "schema": SCHEMA,
