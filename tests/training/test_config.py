@@ -12,7 +12,8 @@ from statesize.training import TrainingConfig
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": 0}, "steps is 0"),
+        ({"steps": -1}, "steps is -1"),
+        ({"batch_size": 0}, "batch_size is 0; it must be an integer of at least 1"),
         ({"batch_size": 1.5}, r"batch_size is 1\.5"),
         ({"rate": 0.0}, r"rate is 0\.0"),
         ({"rate": math.nan}, "rate is nan"),

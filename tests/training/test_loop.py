@@ -242,3 +242,9 @@ def test_a_device_that_is_not_there_is_refused(echo, make_model, tmp_path):
 def test_a_model_with_too_small_a_vocabulary_is_refused(echo, make_model, tmp_path):
     with pytest.raises(InputError, match="the task has 7 tokens and the model 5"):
         train(make_model(vocabulary_size=5), echo, CONFIG, tmp_path)
+
+
+def test_training_of_no_steps_is_refused_and_writes_nothing(echo, make_model, tmp_path):
+    with pytest.raises(InputError, match="steps is 0"):
+        train(make_model(), echo, dataclasses.replace(CONFIG, steps=0), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -13,7 +13,7 @@ class TrainingConfig:
     """Settings of the training loop; bad values are refused at construction.
 
     Attributes:
-        steps: Optimizer steps.
+        steps: Optimizer steps; 0 where a model is only measured, as studies may.
         batch_size: Sequences of one forward pass.
         accumulation: Forward passes of one optimizer step; the gradient is that of the mean over all their targets.
         rate: Peak learning rate of AdamW; it falls to 0 along a cosine.
@@ -45,8 +45,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "evaluate_every", "checkpoint_every"):
             value: object = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
+            least = 0 if name == "steps" else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name} is {value!r}; it must be an integer of at least {least}")
         for name in ("rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be a positive number")

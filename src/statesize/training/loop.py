@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from statesize.errors import FileError
+from statesize.errors import FileError, InputError
 from statesize.mixers.checkpoint import save_checkpoint
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import Task
@@ -54,11 +54,13 @@ def train(
         The record of all steps.
 
     Raises:
-        InputError: The run to be resumed was made with other settings, or the device is missing.
+        InputError: The run to be resumed was made with other settings, the device is missing, or there are no steps.
         FileError: The folder holds a run, or a best/ or log.jsonl of something else, and resume is False; it holds
             none and resume is True; or it cannot be written.
         StatesizeError: A loss or gradient is not finite.
     """
+    if config.steps == 0:
+        raise InputError("steps is 0; give at least 1 to train a model")
     folder = Path(folder)
     state_path, log_path = folder / "state.safetensors", folder / "log.jsonl"
     state, run = new_state(model, task, config), settings(model, task, config)
