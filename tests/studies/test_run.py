@@ -34,8 +34,18 @@ def test_rows_are_the_measurements_of_the_model_on_its_way(runs):
     assert last["entropy"] == pytest.approx(float(found.entropy.mean()))
     assert last["relative_0.001"] == pytest.approx(float(found.relative_tolerance[..., 1].double().mean()))
     assert last["tolerance_0.001"] == pytest.approx(float(found.tolerance.double().mean()))
+    assert (last["entropy_layer_0"], last["relative_0.01_layer_0"]) == (last["entropy"], last["relative_0.01"])
     shares = found.relative_tolerance[..., 0] / found.ceiling
     assert last["utilisation_relative_0.01"] == pytest.approx(float(shares.mean()))
+
+
+def test_each_layer_has_its_own_columns(runs):
+    model = dataclasses.replace(runs[0].model, mixer="gla,sa", layers=2)
+    first, *_ = carry_out(dataclasses.replace(runs[0], model=model))
+    assert first["entropy"] == (first["entropy_layer_0"] + first["entropy_layer_1"]) / 2
+    gated, softmax = capture(LanguageModel(model, torch.Generator().manual_seed(0)), next(runs[0].task.held_out(2))[0])
+    assert first["entropy_layer_0"] == pytest.approx(float(measure(gated.operator).entropy.mean()))
+    assert first["entropy_layer_1"] == pytest.approx(float(measure(softmax.operator).entropy.mean()))
 
 
 def test_a_run_repeats_and_leaves_the_threads_alone(runs, without_time):

@@ -55,14 +55,36 @@ def _carry_out(run: Run) -> list[Row]:
             if step % run.measuring.every == 0 or step == last:
                 rows.append(_row(run, step, _measured(model, run), started))
     except DivergenceError as error:
-        unknown = dict.fromkeys(_columns(run.measuring), float("nan"))
+        unknown = dict.fromkeys(_columns(run), float("nan"))
         rows.append(_row(run, step, unknown, started) | {"final": True, "status": DIVERGED, "message": str(error)})
     return rows
 
 
-def _columns(measuring: Measuring) -> list[str]:
-    shares = [f"utilisation_{metric}" for metric in measuring.metrics]
-    return ["loss", "accuracy", "state_size", "norm", *measuring.metrics, *shares]
+def _columns(run: Run) -> list[str]:
+    layers = range(run.model.layers)
+    of_layers = [layer_column(metric, layer) for layer in layers for metric in _layer_metrics(run.measuring)]
+    return ["loss", "accuracy", *_averages(run.measuring), *of_layers]
+
+
+def _averages(measuring: Measuring) -> list[str]:
+    return ["state_size", "norm", *measuring.metrics, *(f"utilisation_{metric}" for metric in measuring.metrics)]
+
+
+def _layer_metrics(measuring: Measuring) -> list[str]:
+    return ["entropy", measuring.claim_metric]
+
+
+def layer_column(metric: str, layer: int) -> str:
+    """Name of the column that holds the ESS of one layer: entropy and the claim's metric have one.
+
+    Args:
+        metric: Column of its average over all layers.
+        layer: From 0.
+
+    Returns:
+        Such as "entropy_layer_0".
+    """
+    return f"{metric}_layer_{layer}"
 
 
 def _row(run: Run, step: int, measured: dict[str, float], started: float) -> Row:
@@ -93,19 +115,19 @@ def _row(run: Run, step: int, measured: dict[str, float], started: float) -> Row
 
 @torch.no_grad()
 def _measured(model: LanguageModel, run: Run) -> dict[str, float]:
-    """Loss, accuracy, and the averages over mixers, sequences, heads and positions of TSS, norm and ESS."""
+    """Loss and accuracy; TSS, norm and ESS as averages over mixers, sequences, heads, positions; ESS of each layer."""
     report = evaluate(model, run.task, run.training.batch_size)
     input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
-    names, sums, mixers = _columns(run.measuring)[2:], dict[str, float](), 0
+    mixers = list[dict[str, float]]()
     try:
         for captured in capture(model, input_ids):
-            mixers += 1
-            for name, value in _of_mixer(captured.operator, run.measuring).items():
-                sums[name] = sums.get(name, 0.0) + value
+            mixers.append(_of_mixer(captured.operator, run.measuring))
     except StatesizeError as error:
         # Weights that are still finite can make an operator that is not.
         raise DivergenceError(f"the operators cannot be measured: {error}") from error
-    found = {name: sums[name] / mixers for name in names}
+    found = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in _averages(run.measuring)}
+    for layer, mixer in enumerate(mixers):
+        found |= {layer_column(metric, layer): mixer[metric] for metric in _layer_metrics(run.measuring)}
     return {"loss": report["loss"], "accuracy": report["accuracy"], **found}
 
 
