@@ -78,8 +78,8 @@ def join_documents(tokenizer: AnyTokenizer, documents: Sequence[str]) -> Tensor:
         )
     ids: list[int] = []
     for document in documents:
-        ids += _plain(tokenizer, document) + ([] if end is None else [end])
-    first = _beginning(tokenizer)
+        ids += plain_ids(tokenizer, document) + ([] if end is None else [end])
+    first = beginning_id(tokenizer)
     return torch.tensor(ids if first is None else [first, *ids], dtype=torch.int64)
 
 
@@ -123,7 +123,16 @@ def _first_known(tokenizer: Tokenizer, names: Sequence[str]) -> int | None:
     return next((key for key in known if key is not None), None)
 
 
-def _plain(tokenizer: AnyTokenizer, document: str) -> list[int]:
+def plain_ids(tokenizer: AnyTokenizer, document: str) -> list[int]:
+    """A document without special tokens; letters that spell one are text.
+
+    Args:
+        tokenizer: Of either kind.
+        document: The text.
+
+    Returns:
+        Token ids.
+    """
     if not isinstance(tokenizer, Tokenizer):
         return list(tokenizer(document, add_special_tokens=False, split_special_tokens=True).input_ids)
     special_as_text = tokenizer.encode_special_tokens
@@ -134,7 +143,15 @@ def _plain(tokenizer: AnyTokenizer, document: str) -> list[int]:
         tokenizer.encode_special_tokens = special_as_text
 
 
-def _beginning(tokenizer: AnyTokenizer) -> int | None:
+def beginning_id(tokenizer: AnyTokenizer) -> int | None:
+    """The beginning-of-sequence token, where a tokenizer puts one before what it encodes.
+
+    Args:
+        tokenizer: Of either kind.
+
+    Returns:
+        Its id, or None.
+    """
     if isinstance(tokenizer, Tokenizer) or tokenizer.bos_token_id is None:
         return None
     ids = cast("list[int]", tokenizer("a").input_ids)
