@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -75,24 +76,46 @@ def train_step(state: TrainingState, task: Task, config: TrainingConfig, step: i
         DivergenceError: The loss or the gradient is not finite; the weights are then those of the step before.
     """
     started = time.perf_counter()
-    model, rate = state.model, config.rate_at(step)
+    model = state.model
     batches = [task.sample(config.batch_size, state.generators["batches"]) for _ in range(config.accumulation)]
     # Dividing by the targets of the whole step makes accumulation the same as one larger batch.
     count = max(sum(int((targets != IGNORED).sum()) for _, targets in batches), 1)
+    losses = (
+        _summed_loss(model(input_ids.to(config.device)), targets.to(config.device)) / count
+        for input_ids, targets in batches
+    )
+    total, norm = update(state, config, step, losses)
+    tokens = sum(input_ids.numel() for input_ids, _ in batches)
+    return StepRecord(step, total, config.rate_at(step), norm, tokens, time.perf_counter() - started)
+
+
+def update(state: TrainingState, config: TrainingConfig, step: int, losses: Iterable[Tensor]) -> tuple[float, float]:
+    """Changes the weights by the gradient of a sum of losses, whatever these are.
+
+    Args:
+        state: Model and optimizer are changed; its progress is not.
+        config: Settings.
+        step: 1 for the first.
+        losses: Scalars; each is asked for when the gradient of the one before is taken, so that one graph is held.
+
+    Returns:
+        The sum, and the norm of the gradient before clipping.
+
+    Raises:
+        DivergenceError: The sum or the gradient is not finite; the weights are then those of the step before.
+    """
     state.optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    for input_ids, targets in batches:
-        loss = _summed_loss(model(input_ids.to(config.device)), targets.to(config.device)) / count
+    for loss in losses:
         total += loss.item()
         _require_finite(total, "loss", step, state.progress, config)
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
-    norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip))
+    norm = float(nn.utils.clip_grad_norm_(state.model.parameters(), config.clip))
     _require_finite(norm, "gradient norm", step, state.progress, config)
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = config.rate_at(step)
     state.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
-    tokens = sum(input_ids.numel() for input_ids, _ in batches)
-    return StepRecord(step, total, rate, norm, tokens, time.perf_counter() - started)
+    return total, norm
 
 
 def _summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
