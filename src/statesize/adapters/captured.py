@@ -60,7 +60,9 @@ def from_observation(name: str, observation: Observation, faithfulness: float) -
 
     def units_operator(units: Units) -> Operator:
         try:
-            return observation.operator(units)
+            # Parameters may be among what it is made of.
+            with torch.no_grad():
+                return observation.operator(units)
         except InputError as error:
             raise InputError(f"Mixer {name} (indices are sequence, chosen unit, position, …): {error}") from error
 

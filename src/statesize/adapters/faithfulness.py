@@ -23,6 +23,7 @@ UNITS = 4
 ROUNDINGS = 2**13
 
 
+@torch.no_grad()
 def unfaithfulness(observation: Observation) -> float:
     """The largest difference between T u and what the model passed on, relative to the largest of the latter.
 

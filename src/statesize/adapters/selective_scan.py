@@ -33,7 +33,7 @@ def selective_scan(call: KernelCall) -> Observation:
         if arguments["delta_softplus"]:
             step = functional.softplus(step)
         step = step[..., None]
-        B, C = (arguments[name].transpose(1, 2)[:, None].detach().double() for name in ("B", "C"))
+        B, C = (arguments[name].transpose(1, 2)[:, None].double() for name in ("B", "C"))
         feed = None if D is None else take(D, units, 0)[None, :, None]
         return Recurrence((step * take(A, units, 0)[:, None]).exp_(), step * B, C, feed)
 

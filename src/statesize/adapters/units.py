@@ -23,7 +23,7 @@ def chosen(units: Units, count: int, device: torch.device) -> Tensor:
 
 
 def take(tensor: Tensor, units: Units, dimension: int) -> Tensor:
-    """The chosen units of a tensor in float64, without gradients.
+    """The chosen units of a tensor in float64.
 
     Args:
         tensor: With one entry a unit along `dimension`.
@@ -34,5 +34,5 @@ def take(tensor: Tensor, units: Units, dimension: int) -> Tensor:
         A tensor with the chosen units only.
     """
     if isinstance(units, slice):
-        return tensor.movedim(dimension, 0)[units].movedim(0, dimension).detach().double()
-    return tensor.index_select(dimension, units.to(tensor.device)).detach().double()
+        return tensor.movedim(dimension, 0)[units].movedim(0, dimension).double()
+    return tensor.index_select(dimension, units.to(tensor.device)).double()

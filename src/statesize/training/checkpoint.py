@@ -18,7 +18,7 @@ from statesize.errors import FileError, InputError
 from statesize.files import replace_file
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import Task
-from statesize.training.config import TrainingConfig
+from statesize.training.config import ADDED_FIELDS, TrainingConfig
 
 STATE_FORMAT = 1
 """Version of the file; it grows by one when old files can no longer be resumed."""
@@ -145,9 +145,10 @@ def load_state(path: Path, state: TrainingState, run: dict[str, Any]) -> None:
 def _check_settings(saved: dict[str, Any], given: dict[str, Any], path: Path) -> None:
     for part in ("training", "model"):
         for name, value in given[part].items():
-            if saved[part].get(name) != value:
+            before = saved[part].get(name, ADDED_FIELDS.get(name))
+            if before != value:
                 raise InputError(
-                    f"{path} was made with {name} = {saved[part].get(name)!r} and is resumed with {value!r};"
+                    f"{path} was made with {name} = {before!r} and is resumed with {value!r};"
                     " give the same settings, or start a new run in another folder"
                 )
     if saved["held_out_sha256"] != given["held_out_sha256"]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from statesize.errors import InputError
+from statesize.training.regularisation import Regularisation
+
+ADDED_FIELDS: dict[str, float] = {"identity_weight": 0.0, "utilisation_weight": 0.0, "target_utilisation": 0.8}
+"""Fields that older files lack, and what such a file means."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,10 @@ class TrainingConfig:
         evaluate_every: Steps between held-out evaluations; there is one after the last step too.
         checkpoint_every: Steps between checkpoints; there is one after the last step too.
         device: Torch device, "cpu" or "cuda".
+        identity_weight: Of `Regularisation`: λ of the distance of decays from 1; 0 leaves it out.
+        utilisation_weight: Of `Regularisation`: weight of the distance of the utilisation from its target; 0 leaves it
+            out.
+        target_utilisation: Of `Regularisation`.
 
     Example:
         >>> TrainingConfig(steps=100, rate=1e-2, warm_up=0.1).rate_at(10)
@@ -41,6 +51,9 @@ class TrainingConfig:
     evaluate_every: int = 200
     checkpoint_every: int = 200
     device: str = "cpu"
+    identity_weight: float = 0.0
+    utilisation_weight: float = 0.0
+    target_utilisation: float = 0.8
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "evaluate_every", "checkpoint_every"):
@@ -57,6 +70,24 @@ class TrainingConfig:
             raise InputError(f"weight_decay is {self.weight_decay!r}; it must be at least 0")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed is {self.seed!r}; it must be an integer of at least 0 and below 2**63")
+        # It refuses bad weights.
+        _ = self.regularisation
+
+    @property
+    def regularisation(self) -> Regularisation | None:
+        """What is added to the loss; None where both weights are 0."""
+        found = Regularisation(self.identity_weight, self.utilisation_weight, self.target_utilisation)
+        return found if self.identity_weight or self.utilisation_weight else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON values, from which `TrainingConfig` makes equal ones.
+
+        Returns:
+            The fields by name; those of `ADDED_FIELDS` only where they say something else than a file without them.
+        """
+        values = dataclasses.asdict(self)
+        unchanged = {name for name, value in ADDED_FIELDS.items() if values[name] == value}
+        return {name: value for name, value in values.items() if name not in unchanged}
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step.

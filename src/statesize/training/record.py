@@ -27,6 +27,7 @@ class StepRecord:
         seconds: Wall-clock time of the step, without evaluation.
         held_out: The task's report after the step, with "loss" in nats a target and "accuracy"; None where the
             model was not evaluated.
+        penalty: Mean of what regularisers added to the loss, weighted; None without any.
     """
 
     step: int
@@ -36,6 +37,7 @@ class StepRecord:
     tokens: int
     seconds: float
     held_out: dict[str, float] | None = None
+    penalty: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import IGNORED, Task
 from statesize.training.checkpoint import Progress, TrainingState
 from statesize.training.config import TrainingConfig
+from statesize.training.mixer_calls import mixer_calls
 from statesize.training.record import StepRecord
+from statesize.training.regularisation import Regularisation
 
 
 class DivergenceError(StatesizeError):
@@ -57,6 +60,8 @@ def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> Train
         fused=torch.device(config.device).type == "cpu",
     )
     generators = {"batches": torch.Generator().manual_seed(config.seed), "dropout": dropout}
+    if config.regularisation is not None:
+        generators["regularisation"] = torch.Generator().manual_seed(config.seed + 2)
     return TrainingState(model, optimizer, generators, Progress())
 
 
@@ -84,9 +89,34 @@ def train_step(state: TrainingState, task: Task, config: TrainingConfig, step: i
         _summed_loss(model(input_ids.to(config.device)), targets.to(config.device)) / count
         for input_ids, targets in batches
     )
+    penalties: list[float] = []
+    if config.regularisation is not None:
+        losses = _regularised(losses, config.regularisation, state, config, penalties)
     total, norm = update(state, config, step, losses)
     tokens = sum(input_ids.numel() for input_ids, _ in batches)
-    return StepRecord(step, total, config.rate_at(step), norm, tokens, time.perf_counter() - started)
+    record = StepRecord(step, total, config.rate_at(step), norm, tokens, time.perf_counter() - started)
+    if penalties:
+        record = dataclasses.replace(record, loss=total - sum(penalties), penalty=sum(penalties))
+    return record
+
+
+def _regularised(
+    losses: Iterator[Tensor],
+    regularisation: Regularisation,
+    state: TrainingState,
+    config: TrainingConfig,
+    penalties: list[float],
+) -> Iterator[Tensor]:
+    """Each loss with what its forward pass adds; the numbers go to `penalties`."""
+    for _ in range(config.accumulation):
+        with mixer_calls(state.model) as calls:
+            loss = next(losses)
+        try:
+            penalty = regularisation.penalty(calls, state.generators["regularisation"]) / config.accumulation
+        except InputError as error:
+            raise DivergenceError(f"the operators cannot be regularised: {error}") from error
+        penalties.append(penalty.item())
+        yield loss + penalty
 
 
 def update(state: TrainingState, config: TrainingConfig, step: int, losses: Iterable[Tensor]) -> tuple[float, float]:
