@@ -5,12 +5,15 @@ import os
 import shutil
 import signal
 
+import pyarrow
 import pytest
 import torch
 from oracles.pretrained import save_tiny
+from pyarrow import parquet
 
 from statesize.cli import main
-from statesize.profiling import Profile
+from statesize.profiling import Profile, tokens
+from statesize.profiling.tokens import join_documents
 
 
 @pytest.fixture
@@ -239,6 +242,53 @@ def test_a_data_set(checkpoint, tmp_path, here, capsys):
     capsys.readouterr()
     assert main(["profile", str(checkpoint), "--dataset", str(tmp_path / "set"), "--json"]) == 0
     assert documents_of(capsys)[0]["sequences"] == 2
+
+
+@pytest.fixture
+def many_texts(tmp_path):
+    # Damaged after the middle, where a plan does not look at each line.
+    lines = [json.dumps({"text": f"text {number} " + "word " * 300}) for number in range(1500)]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join([*lines[:1000], "damaged", *lines[1000:]]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_the_plan_of_many_sequences_reads_some(checkpoint, many_texts, here, capsys, kind, monkeypatch):
+    read = []
+    monkeypatch.setattr(tokens, "join_documents", lambda *given: read.append(given) or join_documents(*given))
+    path = many_texts
+    if kind == "parquet":
+        path = path.with_suffix(".parquet")
+        texts = [json.loads(line)["text"] for line in many_texts.read_text().splitlines() if line != "damaged"]
+        parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=100)
+    command = ["profile", str(checkpoint), f"--{kind}", str(path), "--max-tokens", "12", "--plan"]
+    assert main([*command, "--json"]) == 0
+    document, _ = documents_of(capsys)
+    assert document["sequences"] == pytest.approx(1500, rel=0.05)
+    assert document["sampled"] == len(read) <= 64
+    assert document["tokens"] == 12 * document["sequences"]
+    assert document["spectra"] == 2 * 2 * 11 * document["sequences"]
+    assert document["results"] == 52 * document["spectra"]
+    assert main([*command, "--sequences", "1200"]) == 0
+    out = capsys.readouterr().out
+    assert "over 1,200 sequences, 14,400 tokens" in out
+    assert f"Predicted from {document['sampled']} sequences" in out
+    # Few of them are all read.
+    assert main([*command, "--json", "--sequences", "3"]) == 0
+    document, _ = documents_of(capsys)
+    assert (document["sequences"], document["sampled"]) == (3, 3)
+
+
+def test_parquet_rows_are_sequences(checkpoint, tmp_path, here, capsys):
+    table = pyarrow.table({"body": ["One text.", None, "Another, and longer text."]})
+    parquet.write_table(table, tmp_path / "texts.parquet")
+    command = ["profile", str(checkpoint), "--parquet", str(tmp_path / "texts.parquet"), "--field", "body", "--json"]
+    assert main(command) == 0
+    document, errors = documents_of(capsys)
+    assert document["sequences"] == 2
+    assert "Left out 1:" in errors
+    assert "row 2" in errors
 
 
 def test_windows_are_in_the_profile(checkpoint, text, here, capsys):

@@ -71,6 +71,21 @@ def test_the_memory_sets_how_many_units_are_measured_at_once():
     assert [mixer.block for mixer in more.mixers] == [2, 2, 2]
 
 
+def test_some_sequences_stand_for_many():
+    alike = [list(range(20))] * 3
+    all_of_them, some = plan(small(), alike * 100), plan(small(), alike, total=300)
+    assert (some.sequences, some.sampled, some.tokens) == (300, 3, 6000)
+    assert (all_of_them.sequences, all_of_them.sampled) == (300, 300)
+    assert (some.spectra, some.results) == (all_of_them.spectra, all_of_them.results)
+    assert [mixer.positions for mixer in some.mixers] == [mixer.positions for mixer in all_of_them.mixers]
+    # Of sequences of two lengths, as many of each.
+    mixed = plan(small(), [list(range(20)), list(range(9))], total=1000)
+    assert mixed.tokens == 500 * 29
+    assert mixed.mixers[0].positions == 500 * (19 + 8)
+    with pytest.raises(InputError, match="total is 2, but the inputs are 3"):
+        plan(small(), alike, total=2)
+
+
 def test_bad_input_is_refused_as_by_profile():
     with pytest.raises(InputError, match="positions has 99"):
         plan(small(), TEXTS, positions=[99])

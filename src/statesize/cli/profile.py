@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import ArgumentCollection, Group, Parameter, validators
+from cyclopts import Group, Parameter, validators
+
+from statesize.cli.texts import Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,68 +19,16 @@ if TYPE_CHECKING:
     from statesize.profiling.tokens import AnyTokenizer
 
 
-def _one_input(arguments: ArgumentCollection) -> None:
-    given = [argument.name for argument in arguments if argument.has_tokens]
-    if len(given) != 1:
-        raise ValueError(f"Give one of --text, --jsonl and --dataset; given: {', '.join(given) or 'none'}.")
-
-
 def _some(_: object, channels: object) -> None:
     if isinstance(channels, int) and channels < 1:
         raise ValueError('Must be "all" or at least 1.')
 
 
-_INPUTS = Group("Inputs", validator=_one_input)
 # Other processes measure, or nothing is measured.
 _PLACE = Group(validator=validators.LimitedChoice(), show=False)
 _RAY = Parameter(group=("Parameters", _PLACE), metavar="[ADDRESS]", negative="", show_default=False)
 _Flag = Parameter(negative="")
 _Count = Parameter(validator=validators.Number(gte=1))
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Texts:
-    """What the model reads.
-
-    Attributes:
-        text: UTF-8 text files, one sequence each; blank lines separate documents, which are joined by the model's
-            end-of-sequence token. Repeat for several.
-        jsonl: A file of JSON objects, one a line, each a sequence.
-        dataset: A data set of the package datasets, on disk or of the hub; each row is a sequence.
-        field: Field of the JSON objects, or column of the data set, that holds the text.
-        split: Part of the data set.
-        sequences: How many sequences are read at most.
-        max_tokens: How many tokens of each sequence are read.
-    """
-
-    text: Annotated[list[Path] | None, Parameter(group=_INPUTS, negative="")] = None
-    jsonl: Annotated[Path | None, Parameter(group=_INPUTS)] = None
-    dataset: Annotated[str | None, Parameter(group=_INPUTS)] = None
-    field: str = "text"
-    split: str = "train"
-    sequences: Annotated[int | None, _Count] = None
-    max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 512
-
-    def documents(self, note: Callable[[str], None]) -> Iterator[tuple[str, ...]]:
-        """The sequences as the documents that they are made of.
-
-        Args:
-            note: Called with each line or row that is left out.
-
-        Yields:
-            The documents of one sequence.
-        """
-        from statesize.profiling.documents import file_documents, read_dataset, read_jsonl
-
-        for path in self.text or ():
-            yield from file_documents(path)
-        texts = iter(())
-        if self.jsonl is not None:
-            texts = read_jsonl(self.jsonl, self.field, note)
-        elif self.dataset is not None:
-            texts = read_dataset(self.dataset, self.field, self.split, note)
-        yield from ((text,) for text in texts)
 
 
 @Parameter(name="*")
@@ -169,7 +119,8 @@ def profile(
         place: Who measures.
         output: Folder for the profile, to be read by `statesize report` and `Profile.load`.
         html: File for a report.
-        plan: Only print what would be measured, and its time and memory as a short calibration predicts them.
+        plan: Only print what would be measured, and its time and memory as a short calibration predicts them; of a
+            large corpus it reads 64 sequences from all parts.
         json: Print one JSON document instead of the table.
     """
     from statesize.cli.document import plan_document, print_json, profile_document
@@ -186,15 +137,15 @@ def profile(
         check_report_path(html)
     check_settings(**options)
     run = _on_ray(model, loading, place) if place is not None and place.ray is not False else _here(model, loading)
-    sequences = _read(texts, run.tokenizer)
     if plan and run.plan is not None:
-        planned = run.plan(sequences, tokenizer=run.tokenizer, **options)
+        some, total = texts.sample(run.tokenizer)
+        planned = run.plan(some, total=total, tokenizer=run.tokenizer, **options)
         if json:
             print_json(plan_document(planned, run.name))
         else:
             print_plan(planned)
         return
-    result = _measure(run, sequences, options, output)
+    result = _measure(run, texts.read(run.tokenizer), options, output)
     if output is not None:
         say(f"Profile: {output}")
     if html is not None:
@@ -238,35 +189,6 @@ def _on_ray(model: str, loading: Loading, place: Place) -> _Run:
     )
     tokenizer = load_tokenizer(model, revision=loading.revision, trust_remote_code=loading.trust_remote_code)
     return _Run(model, tokenizer, measure)
-
-
-def _read(texts: Texts, tokenizer: AnyTokenizer) -> list[Tensor]:
-    from itertools import islice
-
-    from statesize.cli.progress import say
-    from statesize.errors import InputError
-    from statesize.profiling.tokens import join_documents
-
-    left_out: list[str] = []
-    sequences: list[Tensor] = []
-    cut = tokens = 0
-    for number, documents in enumerate(islice(texts.documents(left_out.append), texts.sequences)):
-        ids = join_documents(tokenizer, documents)
-        if len(ids) < 2:
-            left_out.append(f"text {number + 1} has fewer than 2 tokens")
-            continue
-        cut, tokens = cut + (len(ids) > texts.max_tokens), tokens + len(ids)
-        sequences.append(ids[: texts.max_tokens])
-    if left_out:
-        more = f", and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        say(f"Left out {len(left_out)}: {'; '.join(left_out[:3])}{more}.")
-    if not sequences:
-        raise InputError("no text has 2 tokens or more; effective state-size is what passes from a past to a future.")
-    if cut:
-        read = sum(map(len, sequences))
-        of = "" if len(sequences) == 1 else f", {cut} of {len(sequences)} sequences cut"
-        say(f"Reading the first {read} of {tokens} tokens{of}; --max-tokens takes more.")
-    return sequences
 
 
 def _measure(run: _Run, sequences: list[Tensor], options: dict[str, Any], output: Path | None) -> Profile:

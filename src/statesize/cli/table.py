@@ -58,9 +58,14 @@ def print_plan(plan: Plan) -> None:
         out.print(f"skipped: {part}: {reason}")
     memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
     out.print(
-        f"{plan.spectra:,} spectra of {len(plan.mixers)} mixers over {plan.sequences} sequences, {plan.tokens:,} "
+        f"{plan.spectra:,} spectra of {len(plan.mixers)} mixers over {plan.sequences:,} sequences, {plan.tokens:,} "
         f"tokens: about {plan.seconds:,.0f} s{memory}."
     )
+    if plan.memory is not None:
+        held = byte_count(plan.memory - 2 * plan.results)
+        out.print(f"With --output, {byte_count(plan.results)} of results lie on disk and {held} in memory.")
+    if plan.sampled < plan.sequences:
+        out.print(f"Predicted from {plan.sampled} sequences of all parts of the corpus; the others were not read.")
     most = max((mixer.operations for mixer in plan.mixers), default=0.0)
     out.print(
         f"Without --channels, all heads or channels of a mixer are measured while they cost at most "

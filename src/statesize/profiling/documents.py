@@ -1,4 +1,4 @@
-"""Documents out of text files, JSONL files and data sets."""
+"""Documents out of text files, JSONL files, Parquet files and data sets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
+from statesize.profiling.parquet import read_parquet
 from statesize.tasks.corpus import read_documents
 
 Note = Callable[[str], None]
@@ -17,22 +18,23 @@ def file_documents(path: Path) -> Iterator[tuple[str, ...]]:
     """The sequences of a file, each as the documents that it is made of.
 
     Args:
-        path: A UTF-8 text file, of which blank lines part documents, or a .jsonl file with a field "text".
+        path: A UTF-8 text file, of which blank lines part documents, or a .jsonl or .parquet file with a field "text".
 
     Yields:
-        All documents of a text file together, or those of a .jsonl file one by one.
+        All documents of a text file together, or those of another one by one.
 
     Raises:
-        FileError: If a line of a .jsonl file holds no text.
+        FileError: If a line of a .jsonl file or a row of a .parquet file holds no text.
     """
-    if path.suffix != ".jsonl":
+    readers = {".jsonl": read_jsonl, ".parquet": read_parquet}
+    if path.suffix not in readers:
         yield read_documents(path)
         return
 
     def refuse(problem: str) -> None:
-        raise FileError(f"{problem}. Mend the line, or leave it out.")
+        raise FileError(f"{problem}. Mend it, or leave it out.")
 
-    for document in read_jsonl(path, "text", refuse):
+    for document in readers[path.suffix](path, "text", refuse):
         yield (document,)
 
 
@@ -56,7 +58,7 @@ def read_jsonl(path: Path, field: str, on_bad_line: Note) -> Iterator[str]:
             for number, line in enumerate(stream, 1):
                 if not line.strip():
                     continue
-                text, problem = _text_of(line, field)
+                text, problem = json_text(line, field)
                 if text is None:
                     on_bad_line(f"{path}, line {number}: {problem}")
                 else:
@@ -72,14 +74,33 @@ def read_dataset(name: str, field: str, split: str, on_bad_line: Note) -> Iterat
     """The texts of a data set of the package `datasets`.
 
     Args:
-        name: A folder on disk that `save_to_disk` wrote or that holds files of data, or an id of the hub, which is
-            read as far as texts are asked for.
+        name: As for `open_dataset`; one of the hub is read as far as texts are asked for.
         field: Name of the column that holds the text.
         split: Which part of it, such as "train".
         on_bad_line: Called with a row and its problem, for each row that is left out.
 
     Yields:
         Texts, in order.
+    """
+    rows = cast("Iterator[dict[str, object]]", iter(open_dataset(name, field, split)))
+    for number, row in enumerate(rows):
+        text = row.get(field)
+        if isinstance(text, str):
+            yield text
+        else:
+            on_bad_line(f'{name}, row {number}: "{field}" is {type(text).__name__}, not text')
+
+
+def open_dataset(name: str, field: str, split: str) -> Any:
+    """The rows of a data set, before any is read.
+
+    Args:
+        name: A folder on disk that `save_to_disk` wrote or that holds files of data, or an id of the hub.
+        field: Name of the column that holds the text.
+        split: Which part of it, such as "train".
+
+    Returns:
+        A `datasets.Dataset` of a folder that `save_to_disk` wrote, else a `datasets.IterableDataset`.
 
     Raises:
         FileError: If the package is missing, or the data set or its column cannot be read.
@@ -102,15 +123,19 @@ def read_dataset(name: str, field: str, split: str, on_bad_line: Note) -> Iterat
         raise FileError(f'There is no data set {name!r} with a part "{split}" that can be read: {reason}') from error
     if columns is not None and field not in columns:
         raise FileError(f'{name} has no column "{field}"; its columns are {", ".join(columns)}.')
-    for number, row in enumerate(cast("Iterator[dict[str, object]]", iter(rows))):
-        text = row.get(field)
-        if isinstance(text, str):
-            yield text
-        else:
-            on_bad_line(f'{name}, row {number}: "{field}" is {type(text).__name__}, not text')
+    return rows
 
 
-def _text_of(line: bytes, field: str) -> tuple[str | None, str]:
+def json_text(line: bytes, field: str) -> tuple[str | None, str]:
+    """The text of a line of JSON.
+
+    Args:
+        line: One line of a file.
+        field: Name of the field that holds the text.
+
+    Returns:
+        The text, or None and what is wrong with the line.
+    """
     try:
         values: object = json.loads(line)
     except ValueError as error:

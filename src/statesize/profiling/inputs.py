@@ -25,7 +25,8 @@ def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[It
 
     Args:
         inputs: LongTensor (L,) or (S, L), token ids as a list, a string, the Path of a file, or an iterable of any
-            of these. A text file is one sequence, its documents joined; of a .jsonl file each line is one.
+            of these. A text file is one sequence, its documents joined; of a .jsonl file each line is one, of a
+            .parquet file each row.
         tokenizer: Needed for strings.
 
     Returns:
@@ -50,7 +51,8 @@ def _is_single(inputs: object) -> bool:
 def _countable(items: object) -> bool:
     if not isinstance(items, list | tuple):
         return False
-    return not any(isinstance(item, Path) and item.suffix == ".jsonl" for item in cast("Sequence[object]", items))
+    many = {".jsonl", ".parquet"}
+    return not any(isinstance(item, Path) and item.suffix in many for item in cast("Sequence[object]", items))
 
 
 def _rows(item: object) -> int:

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from statesize.errors import InputError
+from statesize.operators.validation import whole_number
 from statesize.profiling.calibration import Trial
 from statesize.profiling.inputs import Inputs, sequences
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
 from statesize.profiling.settings import MEMORY, Channels, check_settings
 from statesize.profiling.tokens import AnyTokenizer
 
-# Numbers that are kept of each spectrum, in bytes; twice, while they are put into one profile.
-_RESULT_BYTES = 2 * 52
+# Numbers that are kept of each spectrum, in bytes.
+_RESULT_BYTES = 52
 _DIFFERENT_LENGTH = 1.25
 
 
@@ -57,18 +59,23 @@ class Plan:
         mixers: One entry a mixer of the longest sequence.
         skipped: What is not measured, and why.
         sequences: Number of sequences.
+        sampled: Number of sequences whose lengths this comes from; all of them unless `total` was given.
         tokens: Number of tokens.
         seconds: Predicted time of the profile: forward passes, operators and spectra.
-        memory: Predicted peak of the process's memory in bytes, with the model; None where the system does not tell.
+        memory: Predicted peak of the process's memory in bytes, with the model and, twice while they are put together,
+            the results; None where the system does not tell.
+        results: Bytes of the results, which lie on disk instead where the profile has an output.
         most_operations: Cost for one sequence up to which all heads or channels of a mixer are measured by default.
     """
 
     mixers: tuple[PlannedMixer, ...]
     skipped: dict[str, str]
     sequences: int
+    sampled: int
     tokens: int
     seconds: float
     memory: int | None
+    results: int
     most_operations: float
 
     @property
@@ -94,6 +101,7 @@ def plan(
     seed: int = 0,
     memory: int | str = MEMORY,
     count_accuracy: float = 0.0,
+    total: int | None = None,
 ) -> Plan:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
@@ -116,9 +124,14 @@ def plan(
         seed: Likewise.
         memory: Likewise.
         count_accuracy: Likewise.
+        total: Number of sequences that will be profiled where `inputs` are only some of them, from all parts of a
+            corpus; None where they are all.
 
     Returns:
         The plan.
+
+    Raises:
+        InputError: If `total` is smaller than the number of inputs; beside those of `statesize.profile`.
     """
     settings = check_settings(
         tolerances, relative_tolerances, positions, engine,
@@ -126,6 +139,8 @@ def plan(
         count_accuracy=count_accuracy,
     )  # fmt: skip
     known = sorted(sequences(inputs, tokenizer)[0], key=len)
+    if total is not None and (whole_number(total) or 0) < len(known):
+        raise InputError(f"total is {total!r}, but the inputs are {len(known)} sequences; expected at least as many.")
     longest = len(known[-1])
     settings.check_reach(longest)
     trial = Trial(model, layers, settings, longest)
@@ -136,19 +151,20 @@ def plan(
         middle = known[len(known) // 2]
         shorter = Trial(model, layers, settings, longest)
         shorter.run(middle if len(middle) * _DIFFERENT_LENGTH < longest else known[0])
-    return _plan(trial, shorter, [len(ids) for ids in known])
+    return _plan(trial, shorter, [len(ids) for ids in known], total or len(known))
 
 
-def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int]) -> Plan:
+def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int], sequences: int) -> Plan:
+    times = sequences / len(lengths)
     planned: list[PlannedMixer] = []
     for mixer in trial.mixers:
         seconds = trial.seconds(mixer)
         other = None if shorter is None else next((item for item in shorter.mixers if item.name == mixer.name), None)
         if shorter is not None and other is not None:
             exponent = _exponent(seconds, shorter.seconds(other), trial.length / shorter.length)
-            total = sum(seconds * (length / trial.length) ** exponent for length in lengths)
+            spent = sum(seconds * (length / trial.length) ** exponent for length in lengths)
         else:
-            total = seconds * len(lengths)
+            spent = seconds * len(lengths)
         cuts = [trial.settings.cut(length) for length in lengths]
         planned.append(
             PlannedMixer(
@@ -156,11 +172,11 @@ def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int]) -> Plan:
                 kind=mixer.kind,
                 units=mixer.units,
                 measured=len(mixer.work.sample.units),
-                positions=sum(len(cut.positions) for cut in cuts if cut is not None),
+                positions=round(times * sum(len(cut.positions) for cut in cuts if cut is not None)),
                 engine=mixer.work.engine,
                 block=mixer.work.block,
                 operations=mixer.work.operations,
-                seconds=total,
+                seconds=times * spent,
                 memory=mixer.work.block * mixer.work.unit_bytes + mixer.work.shared_bytes,
             )
         )
@@ -170,10 +186,12 @@ def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int]) -> Plan:
     return Plan(
         mixers=tuple(planned),
         skipped=trial.skipped,
-        sequences=len(lengths),
-        tokens=sum(lengths),
-        seconds=sum(mixer.seconds for mixer in planned) + overhead,
-        memory=None if peak is None else peak + max((mixer.memory for mixer in planned), default=0) + results,
+        sequences=sequences,
+        sampled=len(lengths),
+        tokens=round(times * sum(lengths)),
+        seconds=sum(mixer.seconds for mixer in planned) + times * overhead,
+        memory=None if peak is None else peak + max((mixer.memory for mixer in planned), default=0) + 2 * results,
+        results=results,
         most_operations=MOST_OPERATIONS,
     )
 

@@ -53,8 +53,8 @@ def profile(
 
     Args:
         model: A model of which some modules have a method `operator(hidden)`; see `statesize.capture`.
-        inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, a Path of a text or JSONL file, or an
-            iterable of these.
+        inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, a Path of a text, JSONL or Parquet
+            file, or an iterable of these.
         tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers` or of
             transformers.
         layers: Mixers to measure, by index or module name, one or several; None takes all.

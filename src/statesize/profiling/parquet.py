@@ -1,0 +1,111 @@
+"""Documents out of a column of Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from statesize.errors import FileError
+
+# Rows that are in memory at once.
+_BATCH = 64
+
+
+@contextmanager
+def parquet_errors(path: Path) -> Generator[None]:
+    """Errors of reading a file as those of statesize.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        FileError: If what is read inside cannot be read.
+    """
+    import pyarrow
+
+    try:
+        yield
+    except (OSError, cast("type[Exception]", pyarrow.ArrowException)) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FileError(f"{path}: cannot be read as a Parquet file: {reason}") from error
+
+
+def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
+    """The files of a corpus, opened; none of their rows is read.
+
+    Args:
+        path: A Parquet file, or a folder with some.
+        field: Name of the column that holds the text.
+
+    Returns:
+        Each file's path and its `pyarrow.parquet.ParquetFile`, sorted by name.
+
+    Raises:
+        FileError: If there is none, or one cannot be read or has no such column.
+    """
+    import pyarrow.parquet
+
+    found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not found:
+        raise FileError(f"{path} is a folder without a file whose name ends in .parquet.")
+    files: list[tuple[Path, Any]] = []
+    for place in found:
+        with parquet_errors(place):
+            file = cast("Any", pyarrow.parquet.ParquetFile(place))
+        columns = cast("list[str]", file.schema_arrow.names)
+        if field not in columns:
+            raise FileError(f'{place} has no column "{field}"; its columns are {", ".join(columns)}.')
+        files.append((place, file))
+    return files
+
+
+def read_parquet(path: Path, field: str, on_bad_row: Callable[[str], None]) -> Iterator[str]:
+    """The texts of a column, file after file; rows are read as far as they are asked for.
+
+    Args:
+        path: A Parquet file, or a folder with some.
+        field: Name of the column that holds the text.
+        on_bad_row: Called with file, row and problem of each row that is left out.
+
+    Yields:
+        Texts, in order.
+
+    Raises:
+        FileError: If a file cannot be read or has no such column, or no row holds text.
+    """
+    found = False
+    for place, file in parquet_files(path, field):
+        number = 0
+        with parquet_errors(place):
+            for batch in file.iter_batches(_BATCH, columns=[field]):
+                for value in batch.column(0):
+                    number += 1
+                    text, problem = cell_text(value)
+                    if text is None:
+                        on_bad_row(f'{place}, row {number}: "{field}" is {problem}')
+                    else:
+                        found = True
+                        yield text
+    if not found:
+        raise FileError(f'{path}: no row has text in the column "{field}"; name the right column.')
+
+
+def cell_text(value: Any) -> tuple[str | None, str]:
+    """The text of a cell.
+
+    Args:
+        value: A scalar of pyarrow.
+
+    Returns:
+        The text, or None and what is there instead.
+    """
+    try:
+        text: object = value.as_py()
+    except UnicodeDecodeError:
+        return None, "not UTF-8"
+    return (text, "") if isinstance(text, str) else (None, f"{type(text).__name__}, not text")

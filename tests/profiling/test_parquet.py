@@ -1,0 +1,77 @@
+"""Texts out of Parquet files."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from statesize import zoo
+from statesize.errors import FileError
+from statesize.profiling.documents import file_documents
+from statesize.profiling.inputs import sequences
+from statesize.profiling.parquet import read_parquet
+
+
+def write(path, texts, **columns):
+    pq.write_table(pa.table({"text": texts, **columns}), path, row_group_size=3)
+    return path
+
+
+def test_rows_in_order(tmp_path):
+    path = write(tmp_path / "texts.parquet", [f"text {row}" for row in range(200)], other=list(range(200)))
+    assert list(read_parquet(path, "text", pytest.fail)) == [f"text {row}" for row in range(200)]
+    assert next(file_documents(path)) == ("text 0",)
+
+
+def test_a_folder_of_files(tmp_path):
+    (tmp_path / "b").mkdir()
+    write(tmp_path / "b" / "0.parquet", ["three"])
+    write(tmp_path / "a.parquet", ["one", "two"])
+    assert list(read_parquet(tmp_path, "text", pytest.fail)) == ["one", "two", "three"]
+
+
+def test_bad_rows_are_told_and_left_out(tmp_path):
+    broken = pa.array([b"caf\xe9"], pa.binary()).view(pa.string())
+    texts = pa.chunked_array([pa.array(["one", None], pa.string()), broken, pa.array(["two"])])
+    path, told = write(tmp_path / "texts.parquet", texts), []
+    assert list(read_parquet(path, "text", told.append)) == ["one", "two"]
+    assert [note.removeprefix(f"{path}, ") for note in told] == [
+        'row 2: "text" is NoneType, not text',
+        'row 3: "text" is not UTF-8',
+    ]
+    # Through profile(), which has nobody to tell, a bad row is an error.
+    with pytest.raises(FileError, match="row 2"):
+        list(file_documents(path))
+
+
+def test_what_cannot_be_read(tmp_path):
+    path = write(tmp_path / "texts.parquet", [1, 2])
+    with pytest.raises(FileError, match=r'no column "title"; its columns are text\.'):
+        next(read_parquet(path, "title", pytest.fail))
+    with pytest.raises(FileError, match="no row has text"):
+        list(read_parquet(path, "text", lambda _: None))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(FileError, match="cannot be read as a Parquet file"):
+        next(read_parquet(path, "text", pytest.fail))
+    with pytest.raises(FileError, match="cannot be read"):
+        next(read_parquet(tmp_path / "missing.parquet", "text", pytest.fail))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileError, match="without a file"):
+        next(read_parquet(tmp_path / "empty", "text", pytest.fail))
+
+
+def test_damage_in_the_middle(tmp_path):
+    path = write(tmp_path / "texts.parquet", ["a text of some length " * 40] * 200)
+    content = bytearray(path.read_bytes())
+    for index in range(len(content) // 4, len(content) // 3):
+        content[index] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(FileError, match="cannot be read as a Parquet file"):
+        list(read_parquet(path, "text", pytest.fail))
+
+
+def test_each_row_is_a_sequence(tmp_path):
+    tokenizer = zoo.tokenizer()
+    iterator, count = sequences([write(tmp_path / "texts.parquet", ["one two", "three four"])], tokenizer)
+    assert count is None
+    texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in iterator]
+    assert texts == ["one two<eos>", "three four<eos>"]
