@@ -35,11 +35,11 @@ def measured(model, ids):
     return found
 
 
-@pytest.mark.parametrize("mixer", ["s6", "gla-s6", "gla", "wla", "s4d", "hyena"])
-def test_each_mixer_of_the_package_ends_where_it_was_asked_to(mixer):
-    model, ids = built(mixer), tokens()
-    # Half of what it has is within the reach of all of them.
-    target = min(measured(model, ids).values()) / 2
+@pytest.mark.parametrize(
+    ("mixer", "target"), [("s6", 0.4), ("gla-s6", 0.4), ("gla", 0.6), ("wla", 0.6), ("s4d", 0.3), ("hyena", 0.3)]
+)
+def test_each_mixer_of_the_package_ends_where_it_was_asked_to(mixer, target):
+    model, ids = built(mixer, width=8), tokens()
     result = initialise(model, target, ids)
     assert result.reached, str(result)
     assert [found.name for found in result.mixers] == ["layers.0.mixer", "layers.1.mixer"]
@@ -47,7 +47,7 @@ def test_each_mixer_of_the_package_ends_where_it_was_asked_to(mixer):
     for found in result.mixers:
         assert found.after == pytest.approx(target, abs=0.01)
         # All positions and units rather than 16 and up to 32 of them.
-        assert after[found.name] == pytest.approx(target, abs=0.05)
+        assert after[found.name] == pytest.approx(target, abs=0.03)
 
 
 @pytest.mark.parametrize("mixer", ["s6", "gla-s6", "gla", "wla"])
@@ -181,7 +181,7 @@ def test_bad_inputs():
 
 
 def test_random_tokens_fit_the_model():
-    assert initialise(built("gla", positions=20), 0.5).reached
+    assert initialise(built("gla", positions=20), 0.8).reached
     model = tiny_model("mamba")
     model.config.pad_token_id = 0
     model.config.vocab_size = 2

@@ -32,7 +32,7 @@ gated delta-rule layers of transformers. Biases of gates: of the package's GLA a
 ACCURACY = 0.01
 """A utilisation this near to the target has reached it."""
 
-_OFFSETS = (1.0, 2.0, 4.0, 8.0, 12.0)
+_OFFSETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 _BISECTIONS = 10
 _SEQUENCES, _LENGTH, _POSITIONS, _UNITS = 2, 192, 16, 32
 
@@ -193,7 +193,8 @@ class _Search:
             self._bracketed(-first)
         misses = {amount: abs(value - self._target) for amount, value in self._seen.items()}
         # Of those that do about as well, the one that changes least: a decay of nearly 1 or 0 is slow to learn.
-        enough = max(ACCURACY, min(misses.values()) + ACCURACY / 2)
+        least = min(misses.values())
+        enough = ACCURACY if least <= ACCURACY else least + ACCURACY / 2
         amount = min((amount for amount, miss in misses.items() if miss <= enough), key=abs)
         _set(self._parameter, self._original + self._sign * amount)
         low, high = min(self._seen.values()), max(self._seen.values())
@@ -241,12 +242,17 @@ def _utilisations(captures: Capture, names: set[str], relative_tolerance: float)
         if name not in names:
             continue
         operator = captured.units_operator(slice(0, captured.units, -(-captured.units // _UNITS)))
-        positions = min(_POSITIONS, operator.length - 1)
-        measured = measure(operator, (), (relative_tolerance,), ("counts",), positions)
+        measured = measure(operator, (), (relative_tolerance,), ("counts",), _positions(operator.length))
         counts = measured.relative_tolerance
         if counts is not None:
             found[name].append(float(utilisation(counts[..., 0].double(), measured.ceiling).nanmean()))
     return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _positions(length: int) -> list[int]:
+    """The middles of equal parts of 1 … L − 1, so that their mean is about that of all positions."""
+    count = min(_POSITIONS, length - 1)
+    return [1 + int((part + 0.5) * (length - 1) / count) for part in range(count)]
 
 
 def _decays(model: nn.Module, mixer: str) -> list[tuple[str, nn.Parameter]]:
