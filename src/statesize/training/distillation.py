@@ -1,0 +1,216 @@
+"""Distillation: a student with less state learns what a teacher's layers do."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from statesize.errors import InputError
+from statesize.mixers.block import Block
+from statesize.mixers.model import LanguageModel
+from statesize.operators import Operator
+from statesize.tasks.task import IGNORED, Task
+from statesize.training.config import TrainingConfig
+from statesize.training.distillation_losses import hidden_error, logit_divergence, operator_error
+from statesize.training.record import StepRecord
+from statesize.training.step import DivergenceError, new_state, update
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weights of the three losses; a loss of weight 0 is not computed.
+
+    With all of them, the student learns everything at once. Bick et al. 2024 take them in turn: operators, then hidden
+    states, then logits.
+
+    Attributes:
+        operators: Of `operator_error` at the teacher's layer inputs, the mean over layers, sequences and units.
+        hidden: Of `hidden_error` of what each layer adds to the teacher's layer inputs, the mean over layers and
+            sequences.
+        logits: Of `logit_divergence` at the scored positions, the student being run on its own.
+
+    Raises:
+        InputError: A weight is negative or not finite, or all are 0.
+    """
+
+    operators: float = 1.0
+    hidden: float = 1.0
+    logits: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise InputError(f"{name} is {value!r}; a weight of at least 0 was expected")
+        if not any(vars(self).values()):
+            raise InputError("the weights of an objective are all 0; give at least one that is not")
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """How far a student is from its teacher on held-out data.
+
+    Attributes:
+        operators: `operator_error` of each layer, the mean over sequences and units.
+        hidden: `hidden_error` of what each layer adds, the mean over sequences.
+        divergence: `logit_divergence`, the mean over scored positions.
+    """
+
+    operators: tuple[float, ...]
+    hidden: tuple[float, ...]
+    divergence: float
+
+
+def distil(
+    teacher: LanguageModel,
+    student: LanguageModel,
+    task: Task,
+    config: TrainingConfig,
+    objective: Objective = Objective(),
+) -> Iterator[StepRecord]:
+    """Trains a student on what its teacher computes; targets of the task only say which positions are scored.
+
+    Args:
+        teacher: Is not changed.
+        student: Trained in place while the iterator is read; of the same layers, width and heads.
+        task: Gives the batches.
+        config: Settings; those on evaluations and checkpoints are not used.
+        objective: What is learned.
+
+    Yields:
+        The record of each step, after it.
+
+    Raises:
+        InputError: Teacher and student do not fit, the device is missing, or the task has more tokens than the models.
+        DivergenceError: The loss or the gradient is not finite; the weights are then those of the step before.
+    """
+    _require_alike(teacher, student)
+    state = new_state(student, task, config)
+    for step in range(1, config.steps + 1):
+        started = time.perf_counter()
+        batches = [task.sample(config.batch_size, state.generators["batches"]) for _ in range(config.accumulation)]
+        losses = (_loss(teacher, student, batch, objective) / config.accumulation for batch in batches)
+        total, norm = update(state, config, step, losses)
+        state.progress = dataclasses.replace(state.progress, step=step)
+        tokens = sum(input_ids.numel() for input_ids, _ in batches)
+        yield StepRecord(step, total, config.rate_at(step), norm, tokens, time.perf_counter() - started)
+
+
+@torch.no_grad()
+def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batch_size: int) -> Discrepancy:
+    """Compares a student with its teacher on the held-out data of a task.
+
+    Args:
+        teacher: The teacher.
+        student: The student; its training mode is restored.
+        task: The task.
+        batch_size: Sequences of one forward pass.
+
+    Returns:
+        All three distances.
+
+    Raises:
+        InputError: Teacher and student do not fit, or the held-out data have no target.
+    """
+    _require_alike(teacher, student)
+    training = student.training
+    student.eval()
+    operators: list[list[Tensor]] = [[] for _ in student.blocks]
+    hidden: list[list[Tensor]] = [[] for _ in student.blocks]
+    divergences: list[Tensor] = []
+    try:
+        for batch in task.held_out(batch_size):
+            found = _distances(teacher, student, batch, Objective())
+            for kept, values in zip([*operators, *hidden], [*found.operators, *found.hidden], strict=True):
+                kept.append(values)
+            divergences.append(found.divergence)
+    finally:
+        student.train(training)
+    if not sum(part.numel() for part in divergences):
+        raise InputError("the task's held-out data have no target; at least one is needed to compare predictions")
+    means = [float(torch.cat(kept).mean()) for kept in [*operators, *hidden]]
+    layers = len(operators)
+    return Discrepancy(tuple(means[:layers]), tuple(means[layers:]), float(torch.cat(divergences).mean()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Distances:
+    """By layer (S, unit) and (S,), and for each scored position (N,); empty where the weight is 0."""
+
+    operators: list[Tensor]
+    hidden: list[Tensor]
+    divergence: Tensor
+
+
+def _loss(teacher: LanguageModel, student: LanguageModel, batch: tuple[Tensor, Tensor], objective: Objective) -> Tensor:
+    found = _distances(teacher, student, batch, objective)
+    parts: list[Tensor] = []
+    if objective.operators:
+        parts.append(objective.operators * torch.stack([error.mean() for error in found.operators]).mean())
+    if objective.hidden:
+        parts.append(objective.hidden * torch.stack([error.mean() for error in found.hidden]).mean())
+    if objective.logits:
+        parts.append(objective.logits * found.divergence.sum() / max(found.divergence.numel(), 1))
+    return torch.stack(parts).sum()
+
+
+def _distances(
+    teacher: LanguageModel, student: LanguageModel, batch: tuple[Tensor, Tensor], objective: Objective
+) -> _Distances:
+    device = next(student.parameters()).device
+    input_ids, targets = (tensor.to(device) for tensor in batch)
+    traces, expected = _traced(teacher, input_ids)
+    operators: list[Tensor] = []
+    hidden: list[Tensor] = []
+    for theirs, ours, (inputs, outputs) in zip(teacher.blocks, student.blocks, traces, strict=True):
+        if objective.operators:
+            with torch.no_grad():
+                target = theirs.mixer.operator(theirs.mixer_norm(inputs))
+            operators.append(operator_error(target, _student_operator(ours, inputs)))
+        if objective.hidden:
+            hidden.append(hidden_error(outputs - inputs, ours(inputs) - inputs))
+    if not objective.logits:
+        return _Distances(operators, hidden, expected.new_zeros(0))
+    scored = targets != IGNORED
+    return _Distances(operators, hidden, logit_divergence(expected[scored], student(input_ids)[scored]))
+
+
+def _student_operator(block: Block, inputs: Tensor) -> Operator:
+    try:
+        return block.mixer.operator(block.mixer_norm(inputs))
+    except InputError as error:
+        # Weights that are still finite can make an operator that is not.
+        raise DivergenceError(f"the student's operator is not finite ({error}). Try a lower learning rate") from error
+
+
+@torch.no_grad()
+def _traced(teacher: LanguageModel, input_ids: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """What enters and leaves each layer, and the logits, without dropout."""
+    kept: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        kept.append((inputs[0], outputs))
+
+    training = teacher.training
+    hooks = [block.register_forward_hook(keep) for block in teacher.blocks]
+    teacher.eval()
+    try:
+        return kept, teacher(input_ids)
+    finally:
+        teacher.train(training)
+        for hook in hooks:
+            hook.remove()
+
+
+def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:
+    if teacher is student:
+        raise InputError("teacher and student are the same model; make the student with student_of(teacher, n)")
+    for name in ("vocabulary_size", "width", "heads", "layers"):
+        theirs, ours = getattr(teacher.config, name), getattr(student.config, name)
+        if theirs != ours:
+            raise InputError(f"the teacher has {name} {theirs} and the student {ours}; they must be the same")

@@ -1,0 +1,74 @@
+"""A student: a teacher with less state, and all else as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.mixers.head_mixer import HeadMixer
+from statesize.mixers.mixer import Mixer
+from statesize.mixers.model import LanguageModel
+
+
+def student_of(
+    teacher: LanguageModel, key_sizes: int | Sequence[int], generator: torch.Generator | None = None
+) -> LanguageModel:
+    """A model with the teacher's weights wherever these do not depend on the size of the state.
+
+    Embedding, norms, MLPs, values and output projections are the teacher's; queries, keys and gates start anew.
+
+    Args:
+        teacher: Is not changed.
+        key_sizes: n of all layers, or one for each.
+        generator: Source of what starts anew; None draws from torch's default generator.
+
+    Returns:
+        A model on the teacher's device, in its dtype. Where layers differ in size, its `config` names that of the first
+        only: keep the sizes with its `state_dict`, as `save_checkpoint` does not.
+
+    Raises:
+        InputError: The number of sizes is not that of the layers, or a size does not fit the mixer.
+
+    Example:
+        >>> from statesize.mixers import ModelConfig
+        >>> teacher = LanguageModel(ModelConfig(width=8, heads=2, layers=2, key_size=16))
+        >>> student = student_of(teacher, [2, 4])
+        >>> [block.mixer.key_size for block in student.blocks]
+        [2, 4]
+    """
+    config = teacher.config
+    sizes = [key_sizes] * config.layers if isinstance(key_sizes, int) else list(key_sizes)
+    if len(sizes) != config.layers:
+        raise InputError(f"key_sizes has {len(sizes)} sizes and the teacher {config.layers} layers; give one for each")
+    with torch.no_grad():
+        built = {
+            size: LanguageModel(dataclasses.replace(config, key_size=size), generator) for size in dict.fromkeys(sizes)
+        }
+        student = built[sizes[0]]
+        for layer, size in enumerate(sizes):
+            student.blocks[layer].mixer = built[size].blocks[layer].mixer
+        given = teacher.state_dict()
+        for name, tensor in student.state_dict().items():
+            if tensor.shape == given[name].shape:
+                tensor.copy_(given[name])
+        for theirs, ours in zip(teacher.blocks, student.blocks, strict=True):
+            _copy_values(theirs.mixer, ours.mixer)
+    weight = next(teacher.parameters())
+    return student.to(weight.device, weight.dtype)
+
+
+def _copy_values(teacher: Mixer, student: Mixer) -> None:
+    """The value channels, which come last in the projection and in its convolution; they have no state of their own."""
+    if not isinstance(teacher, HeadMixer) or not isinstance(student, HeadMixer):
+        return
+    width = teacher.config.width
+    pairs: list[tuple[Tensor, Tensor]] = [
+        (teacher.projection.weight, student.projection.weight),
+        (teacher.convolution.weight, student.convolution.weight),
+    ]
+    for theirs, ours in pairs:
+        ours[-width:].copy_(theirs[-width:])
