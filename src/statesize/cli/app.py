@@ -25,5 +25,6 @@ app.command("statesize.cli.report:report", name="report", help="Write the HTML r
 study = App(name="study", help="Train grids of small models and see what ESS tells.")
 study.command("statesize.cli.study:correlation", name="correlation", help="Does ESS tell accuracy better than TSS?")
 study.command("statesize.cli.study:regimes", name="regimes", help="Which mixers fill their state, which do not?")
+study.command("statesize.cli.study_delimiters:delimiters", name="delimiters", help="Does ESS dip at delimiters?")
 app.command(study)
 app.command("statesize.cli.train:train", name="train", help="Train a small language model.")

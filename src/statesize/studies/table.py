@@ -95,16 +95,17 @@ class ResultTable:
         """
         return [row for run in runs for row in self._rows(run) or ()]
 
-    def write(self, rows: Sequence[Row]) -> Path:
+    def write(self, rows: Sequence[Row], name: str = "table.parquet") -> Path:
         """Writes rows to one file; a place that cannot be written is a FileError.
 
         Args:
             rows: From `rows`.
+            name: Of the file.
 
         Returns:
-            The file, table.parquet.
+            The file.
         """
-        path = self.folder / "table.parquet"
+        path = self.folder / name
         replace_file(path, _parquet(rows))
         return path
 

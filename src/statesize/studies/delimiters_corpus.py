@@ -1,0 +1,130 @@
+"""Documents as tokens, and the token that stands between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.profiling.documents import read_jsonl
+from statesize.profiling.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids
+from statesize.tasks.corpus import read_documents
+
+NAMED = {
+    "turn": ("<|im_end|>", "<|eot_id|>", "<|eot|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "<|user|>"),
+    "stop": (".",),
+    "newline": ("\n", "<0x0A>"),
+}
+"""Texts of the delimiters that have a name; the first that is one token of the tokenizer is taken. "eos" is another."""
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """What a model reads in a study of delimiters.
+
+    Attributes:
+        documents: Token ids (N,) int64 of each, without the delimiter.
+        delimiter: Token id of what stands between them.
+        beginning: Token id that the model expects before a sequence, or None.
+        special: Ids that are no text.
+    """
+
+    documents: tuple[Tensor, ...]
+    delimiter: int
+    beginning: int | None
+    special: frozenset[int]
+
+    def shortened(self, count: int) -> Corpus:
+        """The first documents only.
+
+        Args:
+            count: How many at most.
+
+        Returns:
+            The corpus.
+        """
+        return replace(self, documents=self.documents[:count])
+
+
+def read_texts(path: Path, note: Callable[[str], None]) -> list[str]:
+    """The documents of a file; one that cannot be read, is not UTF-8 or holds no text is a FileError.
+
+    Args:
+        path: A .jsonl file of objects with a field "text", or a text file, of which blank lines part documents.
+        note: Called with file, number and problem of each line of a .jsonl file that is left out.
+
+    Returns:
+        The documents.
+    """
+    if path.suffix == ".jsonl":
+        return list(read_jsonl(path, "text", note))
+    return list(read_documents(path))
+
+
+def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:
+    """The token of a delimiter.
+
+    Args:
+        tokenizer: That of the model.
+        name: "eos", a name of `NAMED`, or the text of a token, such as "<|im_end|>".
+
+    Returns:
+        The token's id.
+
+    Raises:
+        InputError: If the tokenizer has no such token.
+    """
+    special, roles = special_ids(tokenizer)
+    if name == "eos" and "eos" in roles:
+        return roles["eos"]
+    vocabulary = cast("dict[str, int]", cast("Any", tokenizer).get_vocab())
+    for text in NAMED.get(name, (name,)):
+        if text in vocabulary:
+            return vocabulary[text]
+        encoded = plain_ids(tokenizer, text)
+        if len(encoded) == 1:
+            return encoded[0]
+    known = sorted(text for text, token in vocabulary.items() if token in special)
+    raise InputError(
+        f"the tokenizer has no delimiter {name!r}: no single token of it is {' or '.join(NAMED.get(name, (name,)))}; "
+        f"its special tokens are {', '.join(known[:8]) or 'none'}; stop and newline are in most texts"
+    )
+
+
+def make_corpus(texts: Sequence[str], tokenizer: AnyTokenizer, name: str) -> Corpus:
+    """Documents as tokens, cut wherever the delimiter occurs in them.
+
+    Args:
+        texts: The documents; letters that spell a special token are text.
+        tokenizer: That of the model.
+        name: The delimiter, as `find_delimiter` takes it.
+
+    Returns:
+        The corpus; of full stops, for example, each document is a sentence.
+
+    Raises:
+        InputError: If the tokenizer has no such delimiter, or the text has none of them.
+    """
+    delimiter, special = find_delimiter(tokenizer, name), special_ids(tokenizer)[0]
+    documents: list[Tensor] = []
+    found = 0
+    for text in texts:
+        ids = plain_ids(tokenizer, text)
+        ends = [-1, *(place for place, token in enumerate(ids) if token == delimiter), len(ids)]
+        found += len(ends) - 2
+        parts = [ids[before + 1 : end] for before, end in pairwise(ends)]
+        documents += [torch.tensor(part, dtype=torch.int64) for part in parts if part]
+    if not found and delimiter not in special:
+        raise InputError(f"the text has no delimiter {name!r}: none of its {len(texts)} documents holds that token")
+    if len(documents) < 2:
+        raise InputError(
+            f"the text is {len(documents)} document, so no delimiter stands between two; give several, which blank "
+            "lines separate, or a .jsonl file"
+        )
+    return Corpus(tuple(documents), delimiter, beginning_id(tokenizer), frozenset(special))

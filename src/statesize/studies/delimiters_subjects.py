@@ -1,0 +1,77 @@
+"""The models of a study of texts, each with the documents as its own tokenizer reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from statesize import zoo
+from statesize.errors import InputError
+from statesize.profiling.loading import load_model, load_tokenizer
+from statesize.studies.delimiters_corpus import Corpus, make_corpus, read_texts
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model that is loaded when its turn comes.
+
+    Attributes:
+        name: What tables call it.
+        corpus: What it reads.
+        load: Gives the model.
+    """
+
+    name: str
+    corpus: Corpus
+    load: Callable[[], nn.Module]
+
+
+def subjects(
+    models: Sequence[str],
+    text: Path | None,
+    delimiter: str,
+    documents: int,
+    loading: dict[str, Any],
+    note: Callable[[str], None],
+) -> list[Subject]:
+    """The models and what they read; files and models that are not there are told as `load_model` does.
+
+    Args:
+        models: As `load_model` takes them.
+        text: A text or .jsonl file; None takes the bundled documents.
+        delimiter: As `find_delimiter` takes it.
+        documents: How many documents are read at most.
+        loading: Options of `load_model`.
+        note: Called with each line of a .jsonl file that is left out.
+
+    Returns:
+        One for each model.
+
+    Raises:
+        InputError: If a model is named twice, or the text has no such delimiter for the tokenizer of one.
+    """
+    if len(set(models)) < len(models):
+        raise InputError(f"a model is named twice in {', '.join(models)}; name each once")
+    texts = zoo.documents() if text is None else read_texts(text, note)
+    named = {name: Path(name).absolute().name if Path(name).is_dir() else name for name in models}
+    if len(set(named.values())) < len(models):
+        named = {name: name for name in models}
+    options = {name: loading[name] for name in ("revision", "trust_remote_code") if name in loading}
+    found: list[Subject] = []
+    for name in models:
+        tokenizer = load_tokenizer(name, **options)
+        try:
+            corpus = make_corpus(texts, tokenizer, delimiter).shortened(documents)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+        found.append(Subject(named[name], corpus, partial(_model, name, loading)))
+    return found
+
+
+def _model(name: str, loading: dict[str, Any]) -> nn.Module:
+    return load_model(name, **loading).model
