@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -171,5 +172,4 @@ def _mean(distances: Sequence[Tensor | None]) -> Tensor:
 
 
 def _norm(tensor: Tensor, *dimensions: int) -> Tensor:
-    norm: Tensor = tensor.norm(dim=dimensions)
-    return norm
+    return cast("Tensor", tensor.norm(dim=dimensions))

@@ -1,0 +1,64 @@
+"""Regularisation in the Trainer of Lightning."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from statesize.training import MixerCall, Regularisation, mixer_calls
+
+
+class RegularisationCallback(Callback):
+    """Adds a `Regularisation` to the loss of a training step before its backward pass.
+
+    What the mixers are called with in `training_step` is kept, and the penalty added in place to the loss on its way
+    into the one backward pass. Lightning has divided that loss by `accumulate_grad_batches` and, in 16-bit precision,
+    multiplied it by the gradient scaler's factor; the penalty is treated alike. Clipping and several processes see the
+    gradient of the sum. The loss that `training_step` logs is without it; the penalty is logged as `regularisation`.
+
+    Parameters must be whole on each device, and padded positions count as others do.
+
+    Args:
+        regularisation: What is added.
+        seed: Of the sampled heads and positions; each step has its own draws, so that a resumed run has the same.
+
+    Example:
+        >>> callback = RegularisationCallback(Regularisation(identity_weight=0.3))
+        >>> trainer = Trainer(max_epochs=1, callbacks=[callback])  # doctest: +SKIP
+    """
+
+    def __init__(self, regularisation: Regularisation, seed: int = 0) -> None:
+        self.regularisation, self.seed = regularisation, seed
+        self._generator = torch.Generator().manual_seed(seed)
+        self._watching = ExitStack()
+        self._calls: list[MixerCall] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Begins the draws of the step and watches the model."""
+        self._generator.manual_seed(self.seed * 2**32 + trainer.global_step)
+        self._watching.close()
+        self._calls = self._watching.enter_context(mixer_calls(pl_module))
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Adds the penalty to the loss."""
+        penalty = self.regularisation.penalty(self._calls, self._generator).to(loss.device)
+        scaler: Any = getattr(trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
+        # In place, because what a hook returns is not used.
+        loss.add_(penalty.to(loss.dtype), alpha=scale / trainer.accumulate_grad_batches)
+        pl_module.log("regularisation", penalty.detach())
+        self._calls.clear()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Leaves the model as it was."""
+        self._watching.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves the model as it was."""
+        self._watching.close()

@@ -1,0 +1,112 @@
+"""Regularisation in the Trainer of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from contextlib import ExitStack
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from statesize.errors import ModelError
+from statesize.training import MixerCall, Regularisation, mixer_calls
+
+
+class RegularisationCallback(TrainerCallback):
+    """Adds a `Regularisation` to the loss that the model returns, while it trains.
+
+    A hook on the model watches its mixers during the forward pass and adds the penalty to the `loss` of its output, so
+    that the Trainer's one backward pass takes both: accumulation, mixed precision, clipping and several processes treat
+    the sum as they treat the loss alone. Where the Trainer lets the model divide by the targets of all accumulated
+    batches (`num_items_in_batch`), the penalty of a batch has the weight of its share of them. In evaluation nothing is
+    added. Each log entry has `regularisation`, the mean penalty since the one before.
+
+    Parameters must be whole on each device, and padded positions count as others do.
+
+    Args:
+        regularisation: What is added.
+        seed: Of the sampled heads and positions; each step has its own draws, so that a resumed run has the same.
+
+    Example:
+        >>> callback = RegularisationCallback(Regularisation(identity_weight=0.3))
+        >>> trainer = Trainer(model, arguments, train_dataset=data, callbacks=[callback])  # doctest: +SKIP
+    """
+
+    def __init__(self, regularisation: Regularisation, seed: int = 0) -> None:
+        self.regularisation, self.seed = regularisation, seed
+        self._generator = torch.Generator().manual_seed(seed)
+        self._hooks, self._watching = ExitStack(), ExitStack()
+        self._calls: list[MixerCall] = []
+        self._penalties: list[Tensor] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Watches the model from here on."""
+        model = cast("nn.Module", kwargs["model"])
+        # A run that failed may have left them.
+        self._hooks.close()
+        self._hooks.callback(model.register_forward_pre_hook(self._enter).remove)
+        self._hooks.callback(model.register_forward_hook(self._leave, with_kwargs=True, always_call=True).remove)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begins the draws of the step."""
+        self._generator.manual_seed(self.seed * 2**32 + state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Adds the mean penalty to an entry of the log."""
+        if self._penalties and logs is not None and "loss" in logs:
+            logs["regularisation"] = float(torch.stack(self._penalties).mean())
+            state.log_history[-1]["regularisation"] = logs["regularisation"]
+            self._penalties.clear()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leaves the model as it was."""
+        self._hooks.close()
+
+    def _enter(self, model: nn.Module, args: tuple[Any, ...]) -> None:
+        self._watching.close()
+        if model.training and torch.is_grad_enabled():
+            self._calls = self._watching.enter_context(mixer_calls(model))
+
+    def _leave(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> object:
+        self._watching.close()
+        calls, self._calls = self._calls, []
+        # No output: the forward pass failed.
+        if output is None or not (model.training and torch.is_grad_enabled()):
+            return None
+        values = cast("MutableMapping[str, Any]", output if isinstance(output, MutableMapping) else {})
+        loss: object = values.get("loss")
+        if not isinstance(loss, Tensor):
+            raise ModelError(
+                f"{type(model).__name__} returns no 'loss' to which the regularisation could be added; give it labels, "
+                "and leave out compute_loss_func and label_smoothing_factor, which keep them from it"
+            )
+        penalty = self.regularisation.penalty(calls, self._generator).to(loss.device)
+        self._penalties.append(penalty.detach())
+        values["loss"] = loss + _share(kwargs) * penalty
+        return values
+
+
+def _share(inputs: Mapping[str, Any]) -> Tensor | float:
+    """Share of the step's targets that this batch has, where its loss is divided by all of them."""
+    count: Any = inputs.get("num_items_in_batch")
+    labels: object = inputs.get("shift_labels", inputs.get("labels"))
+    if count is None or not isinstance(labels, Tensor):
+        return 1.0
+    # The first label is predicted by nothing.
+    targets = labels if "shift_labels" in inputs else labels[..., 1:]
+    return (targets != -100).sum() / count
