@@ -7,40 +7,21 @@ import time
 
 import pandas as pd
 import pytest
+from small_studies import GRID, RUNNING_AVERAGE
 
 from statesize.cli import main
-
-GRID = """
-[model]
-mixer = ["la", "gla"]
-key_size = 2
-width = 8
-heads = 2
-layers = 1
-[training]
-steps = 40
-batch_size = 4
-rate = [6e-3, 1.2e-2]
-weight_decay = 0.0
-[measuring]
-every = 20
-sequences = 2
-[execution]
-workers = {workers}
-[[task]]
-name = "mqar"
-pairs = [2, 3]
-length = 12
-vocabulary_size = 12
-held_out_sequences = 8
-"""
+from statesize.mixers import registry
 
 
 @pytest.fixture
 def grid(tmp_path):
-    def grid(workers=1):
-        path = tmp_path / f"grid{workers}.toml"
-        path.write_text(GRID.format(workers=workers), encoding="utf-8")
+    def grid(*changes):
+        text = GRID
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "grid.toml"
+        path.write_text(text, encoding="utf-8")
         return path
 
     return grid
@@ -57,7 +38,7 @@ def test_the_document(grid, tmp_path, capsys):
     document = json.loads(out)
     names = {"schema", "study", "preset", "claim", "holds", "figures", "runs", "seconds", "table"}
     assert document.keys() == names
-    assert (document["study"], document["preset"], document["runs"]) == ("correlation", "grid1", 8)
+    assert (document["study"], document["preset"], document["runs"]) == ("correlation", "grid", 8)
     assert document["table"] == str(folder / "table.parquet")
     assert any(name.startswith("control_") for name in document["figures"])
     assert err.count("run ") == 8
@@ -71,13 +52,13 @@ def test_the_document(grid, tmp_path, capsys):
 
 def test_a_dry_run_prints_the_grid_and_its_time_and_does_nothing(grid, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["study", "regimes", "--config", str(grid(2)), "--dry-run"]) == 0
+    assert main(["study", "regimes", "--config", str(grid()), "--dry-run"]) == 0
     *runs, last = capsys.readouterr().out.splitlines()
     assert len(runs) == 8
     assert last.startswith("8 runs, about ")
     assert main(["study", "correlation", "--preset", "paper", "--dry-run", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["runs"]) == 840
-    assert [path.name for path in tmp_path.iterdir()] == ["grid2.toml"]
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.toml"]
 
 
 @pytest.mark.parametrize(
@@ -90,9 +71,7 @@ def test_a_dry_run_prints_the_grid_and_its_time_and_does_nothing(grid, tmp_path,
     ],
 )
 def test_bad_grids(grid, change, message, capsys):
-    path = grid()
-    path.write_text(path.read_text(encoding="utf-8").replace(*change), encoding="utf-8")
-    assert main(["study", "correlation", "--config", str(path)]) == 1
+    assert main(["study", "correlation", "--config", str(grid(change))]) == 1
     assert message in capsys.readouterr().err
 
 
@@ -107,9 +86,35 @@ def test_a_ray_address_that_is_not_there(grid, address, capsys, tmp_path):
     assert not (output / "runs").exists()
 
 
+def test_the_help_has_every_option(capsys):
+    assert main(["study", "regimes", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "TOML file with a grid of your own instead." in words
+    assert "smoke takes seconds. [choices: laptop, paper, smoke] [default: laptop]" in words
+    assert [name for name in ("--dry-run", "--output", "--json", "--ray", "--module") if name not in words] == []
+
+
+def test_a_mixer_of_ones_own_in_other_processes(grid, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    module = tmp_path / "mine.py"
+    module.write_text(RUNNING_AVERAGE, encoding="utf-8")
+    settings = grid(('"gla"', '"average"'), ("workers = 1", "workers = 2"), ("[2, 3]", "2"), (", 1.2e-2", ""))
+    arguments = ["study", "regimes", "--config", str(settings), "--output", str(tmp_path / "study")]
+    assert main([*arguments, "--module", str(module)]) == 0
+    assert capsys.readouterr().err.count("run ") == 2
+    assert set(pd.read_parquet(tmp_path / "study" / "table.parquet")["mixer"]) == {"la", "average"}
+    module.write_text(RUNNING_AVERAGE.replace("0.9", "0.8"), encoding="utf-8")
+    assert main([*arguments, "--module", str(module)]) == 0
+    # Only the run of the mixer that was changed.
+    assert capsys.readouterr().err.count("run ") == 1
+    assert main([*arguments, "--module", str(tmp_path / "none.py")]) == 1
+    assert "none.py cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_kill_loses_only_the_runs_that_were_being_done(grid, run, tmp_path):
-    arguments = ("study", "correlation", "--config", grid(2), "--output")
+    settings = grid(("workers = 1", "workers = 2"), ("steps = 6", "steps = 40"))
+    arguments = ("study", "correlation", "--config", settings, "--output")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = run.start(*map(str, arguments), str(killed))
     while len(list(killed.glob("runs/*.parquet"))) < 3:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from statesize.errors import FileError, InputError
 from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint, save_checkpoint
-from statesize.mixers.config import ADDED_FIELDS, MIXER_NAMES
+from statesize.mixers.config import ADDED_FIELDS
+from statesize.mixers.registry import MIXER_NAMES
 
 
 def model_of(name="gla"):

@@ -25,6 +25,14 @@ def test_equals_the_sequential_definition(length, decay_batch):
     torch.testing.assert_close(mix_chunked(query, key, value, log_decay), expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("shape", [(1, 5), (3, 1, 1), (1, 3, 1, 5)])
+def test_decays_broadcast(shape):
+    query, key, value, _ = inputs(70)
+    log_decay = torch.full(shape, -0.3, dtype=torch.float64)
+    expected = mix_sequentially(query, key, value, log_decay)
+    torch.testing.assert_close(mix_chunked(query, key, value, log_decay), expected, rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("length", [1, 33, 100])
 @pytest.mark.parametrize("strongest", [0.1, -MINIMUM_LOG_DECAY])
 def test_gradients_equal_those_of_the_sequential_definition(length, strongest):

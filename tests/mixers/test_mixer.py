@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from statesize.mixers import MIXERS, LanguageModel, ModelConfig
-from statesize.mixers.config import MIXER_NAMES
+from statesize.mixers.registry import MIXER_NAMES
 from statesize.operators import GatedConvolution, Recurrence
 from statesize.operators import SoftmaxAttention as SoftmaxOperator
 

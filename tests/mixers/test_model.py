@@ -6,7 +6,7 @@ import torch
 from statesize.adapters import capture
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
-from statesize.mixers.config import MIXER_NAMES
+from statesize.mixers.registry import MIXER_NAMES
 
 
 def model_of(name="gla", seed=0, **changes):

@@ -6,7 +6,7 @@ import os
 import signal
 
 from statesize.studies.local import local_executor, run_here, run_in_processes
-from statesize.studies.worker import answer
+from statesize.studies.worker import answer, request
 
 
 def rows_of(outcomes, without_time):
@@ -34,7 +34,7 @@ def test_what_cannot_be_done_is_told(runs):
     run = dataclasses.replace(runs[0], training=dataclasses.replace(runs[0].training, device="abacus"))
     (outcome,) = run_here([run])
     assert "device is 'abacus'" in outcome.error
-    assert json.loads(answer(json.dumps(run.to_dict()))) == {"error": outcome.error}
+    assert json.loads(answer(request(run, None))) == {"error": outcome.error}
 
 
 def test_workers_end_with_the_iterator(runs, workers_of):

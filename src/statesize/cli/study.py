@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from statesize.studies.outcome import Executor
     from statesize.studies.settings import Settings
     from statesize.studies.study import StudyProgress
+    from statesize.studies.user_code import UserModule
 
 Preset: TypeAlias = Literal["laptop", "paper", "smoke"]
 Flag: TypeAlias = Annotated[bool, Parameter(negative="")]
@@ -34,6 +35,8 @@ class Options:
             table.parquet and study.html, and the same command continues a study that was stopped.
         json: Print one JSON document instead of the conclusion.
         ray: Do the runs on the Ray cluster at this address, or without one, on a cluster that is started here.
+        module: Python file that is executed first, in every process: it registers mixers or tasks of your own, which
+            the TOML file then names.
     """
 
     preset: Preset = "laptop"
@@ -42,6 +45,7 @@ class Options:
     output: Path | None = None
     json: Flag = False
     ray: Cluster = False
+    module: Path | None = None
 
 
 _DEFAULTS = Options()
@@ -56,6 +60,15 @@ def correlation(*, options: Options = _DEFAULTS) -> None:
     _study("correlation", options)
 
 
+def initialisation(*, options: Options = _DEFAULTS) -> None:
+    """Start the decays of S6 and GLA-S6 with and without the normalisation factor: ESS and accuracy as the state grows.
+
+    Args:
+        options: Those of every study.
+    """
+    _study("initialisation", options)
+
+
 def regimes(*, options: Options = _DEFAULTS) -> None:
     """Train mixers with equal state sizes on harder and harder tasks: which fill their state, which leave it idle.
 
@@ -67,7 +80,11 @@ def regimes(*, options: Options = _DEFAULTS) -> None:
 
 def _study(name: str, options: Options) -> None:
     from statesize.studies.settings import preset_settings, read_settings
+    from statesize.studies.user_code import load_module, read_module
 
+    module = None if options.module is None else read_module(options.module)
+    if module is not None:
+        load_module(module)
     config = options.config
     settings = preset_settings(name, options.preset) if config is None else read_settings(config, name)
     chosen = options.preset if config is None else config.stem
@@ -81,7 +98,7 @@ def _study(name: str, options: Options) -> None:
     from statesize.studies.study import run_study
 
     folder = options.output or Path(f"statesize-study-{name}-{chosen}")
-    result = run_study(settings, folder, _executor(settings, options.ray), _progress(say))
+    result = run_study(settings, folder, _executor(settings, options.ray, module), _progress(say))
     conclusion = conclude(settings, result.rows, folder)
     say(f"Table: {result.path}")
     say(f"Report: {folder / 'study.html'}")
@@ -103,14 +120,14 @@ def _study(name: str, options: Options) -> None:
         print("\n".join(conclusion.lines()))
 
 
-def _executor(settings: Settings, ray: bool | str) -> Executor:
+def _executor(settings: Settings, ray: bool | str, module: UserModule | None) -> Executor:
     if ray is not False:
         from statesize.studies.cluster import ray_executor
 
-        return ray_executor(ray if isinstance(ray, str) else None, settings.execution)
+        return ray_executor(ray if isinstance(ray, str) else None, settings.execution, module)
     from statesize.studies.local import local_executor
 
-    return local_executor(settings.execution.workers)
+    return local_executor(settings.execution.workers, module)
 
 
 def _progress(say: Callable[[str], None]) -> Callable[[StudyProgress], None]:

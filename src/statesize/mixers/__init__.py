@@ -9,6 +9,7 @@ from statesize.mixers.linear import LinearAttention
 from statesize.mixers.long_convolution import LongConvolution
 from statesize.mixers.mixer import Mixer
 from statesize.mixers.model import LanguageModel
+from statesize.mixers.registry import mixer_names, register_mixer
 from statesize.mixers.s4d import S4D
 from statesize.mixers.s6 import S6
 from statesize.mixers.softmax import SoftmaxAttention
@@ -30,5 +31,7 @@ __all__ = [
     "SoftmaxAttention",
     "WeightedLinearAttention",
     "load_checkpoint",
+    "mixer_names",
+    "register_mixer",
     "save_checkpoint",
 ]

@@ -15,6 +15,7 @@ from statesize.mixers.gated_s6 import GatedLinearAttentionS6
 from statesize.mixers.linear import LinearAttention
 from statesize.mixers.long_convolution import LongConvolution
 from statesize.mixers.mixer import NORM_EPSILON, Mixer
+from statesize.mixers.registry import registered_mixer
 from statesize.mixers.s4d import S4D
 from statesize.mixers.s6 import S6
 from statesize.mixers.softmax import SoftmaxAttention
@@ -33,7 +34,7 @@ MIXERS: dict[str, Callable[[ModelConfig], Mixer]] = {
         LongConvolution,
     )
 }
-"""The mixers by the name that `ModelConfig.mixer` uses."""
+"""The package's own mixers by the name that `ModelConfig.mixer` uses."""
 
 
 class GatedMLP(nn.Module):
@@ -101,7 +102,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int = 0) -> None:
         super().__init__()
         self.mixer_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
-        self.mixer = MIXERS[config.mixer_of(layer)](config)
+        self.mixer = _mixer(config, config.mixer_of(layer))
         self.mlp_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
         self.mlp = GatedMLP(config)
         self.dropout = LocalDropout(config.dropout)
@@ -131,3 +132,12 @@ class Block(nn.Module):
         mixed, cache = self.mixer.step(self.mixer_norm(hidden), cache)
         hidden = hidden + self.dropout(mixed)
         return hidden + self.dropout(self.mlp(self.mlp_norm(hidden))), cache
+
+
+def _mixer(config: ModelConfig, name: str) -> Any:
+    registered = registered_mixer(name)
+    if registered is None:
+        return MIXERS[name](config)
+    # It gives its weights and buffers first values of its own, and on the meta device there are none.
+    with torch.device("cpu"):
+        return registered(config)

@@ -84,6 +84,7 @@ def mix_chunked(
     else:
         # A sum from the middle outwards would be one product with a matrix of signs; a cumulative sum is as exact
         # here, because |G| stays below 128.
+        log_decay = log_decay.expand(*log_decay.shape[:-2], length, log_decay.shape[-1])
         total = _in_chunks(log_decay, size).cumsum(dim=-2)
         middle, last = total[..., size // 2 : size // 2 + 1, :], total[..., -1:, :]
         within_query, within_key = query * (total - middle).exp(), key * (middle - total).exp()

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast, get_type_hints
 
 from statesize.errors import FileError, InputError
-
-MIXER_NAMES = ("sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena")
-"""Names of the sequence mixers.
-
-Softmax, linear, weighted linear and gated linear attention; the selective state-space model S6 and gated linear
-attention with its decays; a state-space model that does not vary in time; a long gated convolution.
-"""
+from statesize.mixers.registry import mixer_names
 
 CONFIG_FORMAT = 1
 """Version of the written form of a `ModelConfig`; it grows by one when old files can no longer be read."""
@@ -30,8 +24,8 @@ class ModelConfig:
     The defaults give a model of about one million parameters.
 
     Attributes:
-        mixer: Sequence mixer of every layer, one of `MIXER_NAMES`; or a pattern such as "gla,sa", which is repeated
-            until every layer has one.
+        mixer: Sequence mixer of every layer, one of `mixer_names()`; or a pattern such as "gla,sa", which is
+            repeated until every layer has one.
         vocabulary_size: Number of tokens; the embedding is shared with the output layer.
         width: Model dimension d; a multiple of `heads`.
         heads: Heads of each mixer.
@@ -115,15 +109,15 @@ class ModelConfig:
             layer: From 0.
 
         Returns:
-            One of `MIXER_NAMES`.
+            One of `mixer_names()`.
         """
         return self.pattern[layer % len(self.pattern)]
 
     def _check_pattern(self) -> None:
-        unknown = [name for name in self.pattern if name not in MIXER_NAMES]
+        unknown = [name for name in self.pattern if name not in mixer_names()]
         if unknown:
             raise InputError(
-                f"mixer is {self.mixer!r}; the mixers are {', '.join(MIXER_NAMES)}, alone or as a pattern of layers"
+                f"mixer is {self.mixer!r}; the mixers are {', '.join(mixer_names())}, alone or as a pattern of layers"
                 " such as 'gla,sa', without spaces"
             )
         if self.layers % len(self.pattern):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 from statesize.errors import InputError
 from statesize.mixers.block import Block, LocalDropout
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.mixer import NORM_EPSILON
+from statesize.mixers.mixer import NORM_EPSILON, Mixer
 
 
 class LanguageModel(nn.Module):
@@ -35,12 +36,14 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         # The modules draw their own first values when built; on the meta device that touches no random state.
-        with torch.device("meta"):
+        with torch.device("meta"), _drawing_as(generator):
             self.embedding = nn.Embedding(config.vocabulary_size, config.width)
             self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
             self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
             self.position_embedding = nn.Embedding(config.positions, config.width) if config.positions else None
-        self.to_empty(device="cpu")
+        for module in self.modules():
+            if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+                module.to_empty(device="cpu", recurse=False)
         self._initialise(generator)
 
     @property
@@ -143,9 +146,18 @@ class LanguageModel(nn.Module):
         given = {
             f"layers.{layer}.mixer.{name}": value
             for layer, block in enumerate(self.blocks)
+            if isinstance(block.mixer, Mixer)
             for name, value in block.mixer.initial_values().items()
         }
+        own = {
+            parameter
+            for block in self.blocks
+            if not isinstance(block.mixer, Mixer)
+            for parameter in block.mixer.parameters()
+        }
         for name, parameter in self.named_parameters():
+            if parameter in own:
+                continue
             part = name.removesuffix(".weight").rpartition(".")[2]
             if name in given:
                 parameter.copy_(given[name])
@@ -157,3 +169,14 @@ class LanguageModel(nn.Module):
             else:
                 scale = depth_scale if part == "output_projection" else 1.0
                 nn.init.normal_(parameter, std=scale * parameter.shape[-1] ** -0.5, generator=generator)
+
+
+@contextmanager
+def _drawing_as(generator: torch.Generator | None) -> Generator[None]:
+    """Lets modules that draw from torch's default generator draw what follows from the seed of another."""
+    if generator is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator.initial_seed())
+        yield

@@ -13,9 +13,11 @@ from statesize.studies.grid import Run
 from statesize.studies.local import outcome_of
 from statesize.studies.outcome import ATTEMPTS, WORKER_ENVIRONMENT, Executor, Outcome
 from statesize.studies.settings import Execution
+from statesize.studies.user_code import UserModule
+from statesize.studies.worker import request
 
 
-def ray_executor(address: str | None, execution: Execution) -> Executor:
+def ray_executor(address: str | None, execution: Execution, module: UserModule | None = None) -> Executor:
     """An executor of a Ray cluster, whose machines have this statesize installed.
 
     It raises an InputError where Ray is not installed, nothing answers at the address, or a run asks for more than the
@@ -24,19 +26,22 @@ def ray_executor(address: str | None, execution: Execution) -> Executor:
     Args:
         address: For `ray_session`.
         execution: Cores, GPUs and memory of a run.
+        module: What registers mixers and tasks of one's own; the other machines need not have its file.
 
     Returns:
         The executor.
     """
-    return partial(_run_on_ray, address=address, execution=execution)
+    return partial(_run_on_ray, address=address, execution=execution, module=module)
 
 
-def _run_on_ray(runs: Sequence[Run], address: str | None, execution: Execution) -> Iterator[Outcome]:
+def _run_on_ray(
+    runs: Sequence[Run], address: str | None, execution: Execution, module: UserModule | None
+) -> Iterator[Outcome]:
     with ray_session(address) as ray:
-        yield from _outcomes(ray, runs, execution)
+        yield from _outcomes(ray, runs, execution, module)
 
 
-def _outcomes(ray: Any, runs: Sequence[Run], execution: Execution) -> Iterator[Outcome]:
+def _outcomes(ray: Any, runs: Sequence[Run], execution: Execution, module: UserModule | None) -> Iterator[Outcome]:
     _require_resources(ray, execution)
     # Killed workers are counted here rather than by Ray, so that both executors do the same.
     task = ray.remote(_answer).options(
@@ -47,7 +52,7 @@ def _outcomes(ray: Any, runs: Sequence[Run], execution: Execution) -> Iterator[O
         runtime_env={"env_vars": WORKER_ENVIRONMENT},
     )
     attempts = dict.fromkeys(runs, 1)
-    pending = {task.remote(json.dumps(run.to_dict())): run for run in runs}
+    pending = {task.remote(request(run, module)): run for run in runs}
     while pending:
         ready, _ = ray.wait(list(pending), num_returns=1)
         run = pending.pop(ready[0])
@@ -58,7 +63,7 @@ def _outcomes(ray: Any, runs: Sequence[Run], execution: Execution) -> Iterator[O
                 yield Outcome(run, (), f"its worker was killed {ATTEMPTS} times; is memory enough for {run.label}?")
             else:
                 attempts[run] += 1
-                pending[task.remote(json.dumps(run.to_dict()))] = run
+                pending[task.remote(request(run, module))] = run
         except ray.exceptions.RayError as error:
             yield Outcome(run, (), str(error).splitlines()[0])
 

@@ -16,6 +16,7 @@ import torch
 from statesize.errors import InputError
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
+from statesize.studies.user_code import source_digest, user_classes
 from statesize.tasks.registry import build_task, task_settings
 from statesize.tasks.synthetic import SyntheticTask
 from statesize.tasks.task import Task
@@ -160,7 +161,7 @@ class Run:
         return {
             "model": dataclasses.asdict(self.model),
             "task": self.task_settings(),
-            "training": dataclasses.asdict(self.training),
+            "training": self.training.to_dict(),
             "measuring": dataclasses.asdict(self.measuring),
             "intervention": self.intervention,
         }
@@ -193,8 +194,10 @@ class Run:
 
     @cached_property
     def key(self) -> str:
-        """The run's name: the first 16 hexadecimal digits of the SHA-256 of its settings."""
-        content = json.dumps({"rows": ROW_FORMAT, **self.to_dict()}, sort_keys=True)
+        """The run's name: the first 16 hexadecimal digits of the SHA-256 of its settings, and of code of one's own."""
+        sources = {found.__qualname__: source_digest(found) for found in user_classes(self.model, self.task)}
+        values = self.to_dict() | ({"sources": sources} if sources else {})
+        content = json.dumps({"rows": ROW_FORMAT, **values}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property

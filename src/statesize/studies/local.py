@@ -18,20 +18,23 @@ from statesize.ray_session import available_cores
 from statesize.studies.grid import Run
 from statesize.studies.outcome import ATTEMPTS, WORKER_ENVIRONMENT, Executor, Outcome
 from statesize.studies.run import carry_out
+from statesize.studies.user_code import UserModule
+from statesize.studies.worker import request
 
 
-def local_executor(workers: int = 0) -> Executor:
+def local_executor(workers: int = 0, module: UserModule | None = None) -> Executor:
     """An executor of this machine.
 
     Args:
         workers: Number of processes; 0 takes one a core, 1 works in the calling process, which also knows tasks and
             mixers that were registered there.
+        module: What registers mixers and tasks of one's own in the processes.
 
     Returns:
         The executor.
     """
     workers = workers or available_cores()
-    return run_here if workers == 1 else partial(run_in_processes, workers=workers)
+    return run_here if workers == 1 else partial(run_in_processes, workers=workers, module=module)
 
 
 def run_here(runs: Sequence[Run]) -> Iterator[Outcome]:
@@ -50,12 +53,13 @@ def run_here(runs: Sequence[Run]) -> Iterator[Outcome]:
             yield Outcome(run, (), str(error))
 
 
-def run_in_processes(runs: Sequence[Run], workers: int) -> Iterator[Outcome]:
+def run_in_processes(runs: Sequence[Run], workers: int, module: UserModule | None = None) -> Iterator[Outcome]:
     """Does runs in several processes of one thread each; the run of a process that is killed is done again.
 
     Args:
         runs: What to do.
         workers: Number of processes.
+        module: What registers mixers and tasks of one's own in them.
 
     Yields:
         Their outcomes as they come.
@@ -64,7 +68,7 @@ def run_in_processes(runs: Sequence[Run], workers: int) -> Iterator[Outcome]:
     found: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
     for run in runs:
         waiting.put(run)
-    processes = [_WorkerProcess() for _ in range(min(workers, len(runs)))]
+    processes = [_WorkerProcess(module) for _ in range(min(workers, len(runs)))]
     threads = [threading.Thread(target=_serve, args=(process, waiting, found), daemon=True) for process in processes]
     for thread in threads:
         thread.start()
@@ -100,15 +104,16 @@ def _serve(
 class _WorkerProcess:
     """A process of `statesize.studies.worker`, started anew when it was killed; all but `stop` is for one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: UserModule | None) -> None:
         self.stopped = False
+        self._module = module
         self._process: subprocess.Popen[str] | None = None
         self._starting = threading.Lock()
 
     def do(self, run: Run) -> Outcome:
         """Does one run, again where the process is killed meanwhile."""
         for _ in range(ATTEMPTS):
-            answer = self._ask(json.dumps(run.to_dict()))
+            answer = self._ask(request(run, self._module))
             if answer.endswith("\n"):
                 return outcome_of(run, json.loads(answer))
             self.close()

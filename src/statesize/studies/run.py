@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.capture import capture
-from statesize.errors import StatesizeError
+from statesize.errors import ModelError, StatesizeError
 from statesize.ess import utilisation
 from statesize.measurement import measure
 from statesize.mixers.model import LanguageModel
 from statesize.operators import Operator
 from statesize.spectra.threads import one_torch_thread
 from statesize.studies.grid import INTERVENTIONS, Measuring, Run
+from statesize.studies.user_code import blamed, user_classes
 from statesize.training.in_memory import train_in_memory
 from statesize.training.step import DivergenceError, evaluate
 from statesize.version import __version__
@@ -38,9 +39,23 @@ def carry_out(run: Run) -> list[Row]:
 
     Returns:
         One row for each measurement: at step 0, every `run.measuring.every` steps, and after the last.
+
+    Raises:
+        StatesizeError: The run cannot be done.
+        ModelError: A mixer or task of one's own fails.
     """
-    with one_torch_thread():
-        return _carry_out(run)
+    own = user_classes(run.model, run.task)
+    with one_torch_thread(), torch.random.fork_rng(devices=[]):
+        # For mixers of one's own that draw from it, as by dropout.
+        torch.default_generator.manual_seed(run.training.seed)
+        try:
+            return _carry_out(run)
+        except StatesizeError:
+            raise
+        except Exception as error:
+            if not own:
+                raise
+            raise ModelError(blamed(error, own)) from error
 
 
 def _carry_out(run: Run) -> list[Row]:
@@ -122,6 +137,8 @@ def _measured(model: LanguageModel, run: Run) -> dict[str, float]:
     try:
         for captured in capture(model, input_ids):
             mixers.append(_of_mixer(captured.operator, run.measuring))
+    except ModelError:
+        raise
     except StatesizeError as error:
         # Weights that are still finite can make an operator that is not.
         raise DivergenceError(f"the operators cannot be measured: {error}") from error

@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import sys
+from typing import Any
 
 import torch
 
-from statesize.errors import StatesizeError
+from statesize.errors import InputError, StatesizeError
 from statesize.studies.grid import Run
 from statesize.studies.run import carry_out
+from statesize.studies.user_code import UserModule, load_module
+
+
+def request(run: Run, module: UserModule | None) -> str:
+    """The line that asks for a run.
+
+    Args:
+        run: The run.
+        module: What registers mixers and tasks of one's own.
+
+    Returns:
+        JSON.
+    """
+    return json.dumps({"run": run.to_dict(), "module": module and dataclasses.asdict(module)})
 
 
 def answer(line: str) -> str:
     """Does the run of one line.
 
     Args:
-        line: JSON of `Run.to_dict`.
+        line: From `request`.
 
     Returns:
         JSON: the rows, or the message of the error.
     """
+    asked = json.loads(line)
     try:
-        return json.dumps({"rows": carry_out(Run.from_dict(json.loads(line)))})
+        if asked["module"] is not None:
+            load_module(UserModule(**asked["module"]))
+        return json.dumps({"rows": carry_out(_run(asked["run"]))})
     except StatesizeError as error:
         return json.dumps({"error": str(error)})
+
+
+def _run(values: dict[str, Any]) -> Run:
+    try:
+        return Run.from_dict(values)
+    except InputError as error:
+        raise InputError(
+            f"{error}. Worker processes know mixers and tasks of your own from a module only, --module FILE; without"
+            " one, do the runs in this process (workers = 1)"
+        ) from error
 
 
 def main() -> None:

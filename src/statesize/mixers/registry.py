@@ -1,0 +1,65 @@
+"""Mixers by name: those of this package, and one's own."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+from torch import nn
+
+from statesize.errors import InputError
+
+MIXER_NAMES = ("sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena")
+"""Names of the package's own mixers.
+
+Softmax, linear, weighted linear and gated linear attention; the selective state-space model S6 and gated linear
+attention with its decays; a state-space model that does not vary in time; a long gated convolution.
+"""
+
+_REGISTERED: dict[str, type[nn.Module]] = {}
+
+
+def register_mixer(name: str, mixer: type[nn.Module]) -> None:
+    """Makes a mixer of your own known by a name, wherever a mixer is named: `ModelConfig`, patterns, grids of studies.
+
+    `mixer(config)` gets the `ModelConfig` of its model. It maps hidden states (S, L, config.width) to the same shape,
+    and has a method `operator(hidden)` for the T of each of its heads or channels. Its weights keep the first values
+    that it gives them, and what it draws at random for them follows the generator of the model; those of a subclass of
+    `Mixer` start as the package's own.
+
+    Args:
+        name: Its name, of letters, digits, "-" and "_". A name is taken once; running the definition of the same class
+            again, as in a notebook, replaces it.
+        mixer: The class.
+
+    Raises:
+        InputError: The name cannot be used or is taken, or the class is no module with a method `operator`.
+    """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise InputError(f"the mixer's name is {name!r}; letters, digits, - and _ were expected")
+    if not (inspect.isclass(mixer) and issubclass(mixer, nn.Module)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"{mixer!r} is not a mixer; a class that inherits torch.nn.Module was expected")
+    if not callable(getattr(mixer, "operator", None)):
+        raise InputError(f"{mixer.__name__} has no method operator(hidden) that returns a statesize Operator; add one")
+    known = _REGISTERED.get(name, mixer)
+    same = (known.__module__, known.__qualname__) == (mixer.__module__, mixer.__qualname__)
+    if name in MIXER_NAMES or not same:
+        raise InputError(f"the name {name!r} is taken by another mixer; choose another")
+    _REGISTERED[name] = mixer
+
+
+def mixer_names() -> tuple[str, ...]:
+    """The names that `ModelConfig` knows: the package's own, then those that were registered."""
+    return (*MIXER_NAMES, *_REGISTERED)
+
+
+def registered_mixer(name: str) -> type[nn.Module] | None:
+    """The class that was registered by a name.
+
+    Args:
+        name: One of `mixer_names()`.
+
+    Returns:
+        The class; None for a mixer of this package.
+    """
+    return _REGISTERED.get(name)
