@@ -15,6 +15,23 @@ def solve_recall(tokens: list[int], keys: int) -> dict[int, int]:
     return answers
 
 
+def solve_rebinding(tokens: list[int], keys: int, pairs: int) -> dict[int, int]:
+    """The first pairs of a document bind their keys; each further key asks; <eos> empties the memory."""
+    none, eos = 2 * keys, 2 * keys + 1
+    memory: dict[int, int] = {}
+    answers: dict[int, int] = {}
+    bound = 0
+    for position, token in enumerate(tokens):
+        if token == eos:
+            memory, bound = {}, 0
+        elif token < keys and bound < pairs:
+            memory[token] = tokens[position + 1]
+            bound += 1
+        elif token < keys:
+            answers[position] = memory.get(token, none)
+    return answers
+
+
 def solve_copying(tokens: list[int], symbols: int) -> dict[int, int]:
     """Symbols queue up; each marker takes the first of the queue."""
     queue: list[int] = []

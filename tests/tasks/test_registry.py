@@ -10,6 +10,7 @@ from statesize import InputError
 from statesize.tasks import (
     MQAR,
     Compression,
+    Rebinding,
     SelectiveCopying,
     SyntheticTask,
     build_task,
@@ -47,14 +48,16 @@ def test_settings_of_a_toml_table():
     assert build_task({"name": "selective_copying"}) == SelectiveCopying()
 
 
-@pytest.mark.parametrize("task", [MQAR(5, gap_power=0.2), SelectiveCopying(3, held_out_seed=4), Compression(4, 5)])
+@pytest.mark.parametrize(
+    "task", [MQAR(5, gap_power=0.2), SelectiveCopying(3, held_out_seed=4), Compression(4, 5), Rebinding(2)]
+)
 def test_settings_build_an_equal_task(task):
     assert build_task(task_settings(task)) == task
 
 
 def test_a_task_of_ones_own_takes_one_call():
     register_task("echo", Echo)
-    assert task_names() == ("mqar", "selective_copying", "compression", "echo")
+    assert task_names() == ("mqar", "selective_copying", "compression", "rebinding", "echo")
     task = build_task({"name": "echo", "vocabulary_size": 7, "loud": True})
     assert task == Echo(vocabulary_size=7, loud=True)
     assert task_settings(task)["loud"] is True

@@ -9,10 +9,10 @@ import torch
 
 from statesize import InputError
 from statesize.mixers import LanguageModel, ModelConfig
-from statesize.tasks import MQAR, Compression, SelectiveCopying
+from statesize.tasks import MQAR, Compression, Rebinding, SelectiveCopying
 from statesize.training import TrainingConfig, train
 
-TASKS = [MQAR(), MQAR(query_share=0.3, gap_power=0.1), SelectiveCopying(), Compression()]
+TASKS = [MQAR(), MQAR(query_share=0.3, gap_power=0.1), SelectiveCopying(), Compression(), Rebinding()]
 every_task = pytest.mark.parametrize("task", TASKS, ids=repr)
 
 

@@ -4,6 +4,7 @@ from statesize.tasks.chance import most_frequent_share
 from statesize.tasks.compression import Compression
 from statesize.tasks.corpus import Corpus, python_prose, read_documents, read_text
 from statesize.tasks.mqar import MQAR
+from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import build_task, register_task, task_names, task_settings
 from statesize.tasks.selective_copying import SelectiveCopying
 from statesize.tasks.synthetic import SyntheticTask
@@ -15,6 +16,7 @@ __all__ = [
     "MQAR",
     "Compression",
     "Corpus",
+    "Rebinding",
     "SelectiveCopying",
     "SyntheticTask",
     "Task",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from statesize.errors import InputError
 from statesize.tasks.compression import Compression
 from statesize.tasks.mqar import MQAR
+from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.selective_copying import SelectiveCopying
 from statesize.tasks.synthetic import SyntheticTask, number_fields
 
@@ -16,6 +17,7 @@ _TASKS: dict[str, type[SyntheticTask]] = {
     "mqar": MQAR,
     "selective_copying": SelectiveCopying,
     "compression": Compression,
+    "rebinding": Rebinding,
 }
 
 
