@@ -24,6 +24,7 @@ app.command("statesize.cli.profile:profile", name="profile", help="Profile a mod
 app.command("statesize.cli.report:report", name="report", help="Write the HTML report of a saved profile.")
 study = App(name="study", help="Train grids of small models and see what ESS tells.")
 study.command("statesize.cli.study:correlation", name="correlation", help="Does ESS tell accuracy better than TSS?")
+study.command("statesize.cli.study:initialisation", name="initialisation", help="How should the decays of S6 start?")
 study.command("statesize.cli.study:regimes", name="regimes", help="Which mixers fill their state, which do not?")
 study.command("statesize.cli.study_delimiters:delimiters", name="delimiters", help="Does ESS dip at delimiters?")
 app.command(study)

@@ -8,12 +8,18 @@ from pathlib import Path
 from statesize.studies.charts import correlation_charts, regimes_charts
 from statesize.studies.conclusion import Conclusion
 from statesize.studies.correlation import correlation
+from statesize.studies.initialisation import initialisation
+from statesize.studies.initialisation_charts import initialisation_charts
 from statesize.studies.page import write_page
 from statesize.studies.regimes import regimes
 from statesize.studies.run import Row
 from statesize.studies.settings import Settings
 
-STUDIES = {"correlation": (correlation, correlation_charts), "regimes": (regimes, regimes_charts)}
+STUDIES = {
+    "correlation": (correlation, correlation_charts),
+    "initialisation": (initialisation, initialisation_charts),
+    "regimes": (regimes, regimes_charts),
+}
 """The conclusion and the charts of a study, each from all rows and the column of the claim's metric."""
 
 
