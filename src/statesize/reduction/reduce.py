@@ -1,0 +1,67 @@
+"""`statesize.reduce`: the recurrence of few states that is equal or near to an operator."""
+
+from __future__ import annotations
+
+import math
+from typing import overload
+
+from statesize.errors import InputError
+from statesize.operators import Convolution, Operator, Recurrence
+from statesize.operators.validation import whole_number
+from statesize.reduction.convolutions import reduce_convolution
+from statesize.reduction.reduction import Reduction
+from statesize.reduction.varying import VaryingReduction, reduce_recurrence
+
+
+@overload
+def reduce(operator: Convolution, *, state_size: int | None = None, tolerance: float | None = None) -> Reduction: ...
+@overload
+def reduce(
+    operator: Recurrence, *, state_size: int | None = None, tolerance: float | None = None
+) -> VaryingReduction: ...
+def reduce(
+    operator: Operator, *, state_size: int | None = None, tolerance: float | None = None
+) -> Reduction | VaryingReduction:
+    """The recurrence of few states that is equal or near to an operator.
+
+    For a convolution it is the same at every position, and good for sequences of any length where it is exact or
+    "balanced". For a recurrence, which may have been computed from an input, it varies along the sequence and is good
+    for that input. Without a size or tolerance it is exact up to round-off: the state at i has ESS_i numbers, the rank
+    of H_i, which no recurrence can do without. Convolutions whose H_{L/2} is full keep their K − 1 taps.
+
+    Args:
+        operator: A convolution or a recurrence; a batch of convolutions gets as many states as the most demanding.
+        state_size: Most states to keep.
+        tolerance: For a convolution the largest error in the ℓ²-induced norm, that of T; for a recurrence the
+            Hankel singular values up to which states are dropped, a position at a time.
+
+    Returns:
+        A `Reduction` of a convolution, a `VaryingReduction` of a recurrence; both have the recurrence, its state size
+        and a bound on its error.
+
+    Raises:
+        InputError: Another operator, an empty batch, both a size and a tolerance, or one that is out of range.
+
+    Example:
+        >>> import torch
+        >>> t = torch.arange(64.0, dtype=torch.float64)
+        >>> found = reduce(Convolution(0.9**t - 0.5**t, length=64))
+        >>> found.state_size, bool(found.bound < 1e-12)
+        (2, True)
+    """
+    if not isinstance(operator, Convolution | Recurrence):
+        raise InputError(
+            f"operator is a {type(operator).__name__}; a Convolution or a Recurrence was expected, the operators that "
+            "have a finite recurrence of their own"
+        )
+    if not operator.batch_shape.numel():
+        raise InputError(f"operator has the batch shape {tuple(operator.batch_shape)}; one entry at least is needed")
+    if state_size is not None and tolerance is not None:
+        raise InputError(f"state_size is {state_size} and tolerance {tolerance}; give one of them")
+    if state_size is not None and ((whole := whole_number(state_size)) is None or whole < 1):
+        raise InputError(f"state_size is {state_size!r}; a whole number of at least 1 was expected")
+    if tolerance is not None and not (isinstance(tolerance, float | int) and 0 < tolerance < math.inf):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"tolerance is {tolerance!r}; a number above 0 was expected, or none for the exact recurrence")
+    if isinstance(operator, Convolution):
+        return reduce_convolution(operator, state_size, tolerance)
+    return reduce_recurrence(operator, state_size, tolerance)

@@ -1,0 +1,119 @@
+"""Recurrences with a state that varies along the sequence: just what T carries over each position, at one input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from statesize.operators import Recurrence
+from statesize.operators.delayed import DelayedRecurrence
+from statesize.operators.transition import DiagonalTransition
+from statesize.spectra.factorisation import triangular_factor
+
+_linalg = cast("Any", torch.linalg)
+# Singular values up to this share of the largest of any position are round-off.
+_ROUND_OFF = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class VaryingReduction:
+    """The recurrence z_{i+1} = A_i z_i + B_i u_i, y_i = C_i z_i + D_i u_i of T at one input, in float64.
+
+    Attributes:
+        recurrence: The operator. It has as many states as the largest z_i needs; the others are 0.
+        state_size: Numbers in z_i, (..., L) int64; 0 at i = 0. With nothing dropped it is ESS_i, the rank of H_i.
+        singular_values: σ(H_i) at i = 1 … L − 1, descending, (..., L − 1, n).
+        bound: ‖T − T_r‖₂, computed from both, (...).
+    """
+
+    recurrence: Recurrence
+    state_size: Tensor
+    singular_values: Tensor
+    bound: Tensor
+
+
+@torch.no_grad()
+def reduce_recurrence(operator: Recurrence, state_size: int | None, tolerance: float | None) -> VaryingReduction:
+    """The time-varying balanced realisation (Shokoohi, Silverman and Van Dooren, 1983; van der Veen and Dewilde).
+
+    Before token i the state x of the given recurrence holds the past as L_i, and the future sees it as S_i (see
+    `square_root_singular_values`). With S_i L_i = U Σ Vᵀ, P_i = Σ^{−1/2} Uᵀ S_i takes x to balanced coordinates and
+    Q_i = L_i V Σ^{−1/2} takes them back, so that
+
+        z_{i+1} = P_{i+1} (A_i Q_i z_i + B_i u_i),    y_i = C_i (A_i Q_i z_i + B_i u_i) + D_i u_i.
+
+    What is left out where σ is 0 either was never written or is never read; so the rank of H_i is enough at every i.
+
+    Args:
+        operator: Any recurrence.
+        state_size: Most states kept at a position, or None.
+        tolerance: Hankel singular values up to it are dropped, or None.
+
+    Returns:
+        The recurrence of what is kept.
+    """
+    real = _real(operator.to(torch.float64))
+    past, future = _factors(real)
+    U, sigma, Vh = _linalg.svd(future @ past)
+    kept = sigma > max(tolerance or 0.0, _ROUND_OFF * float(sigma.amax()) if sigma.numel() else 0.0)
+    if state_size is not None:
+        kept[..., state_size:] = False
+    counts = kept.sum(-1)
+    most = max(1, int(counts.amax()) if counts.numel() else 0)
+    root = torch.where(kept, sigma, torch.inf).rsqrt()[..., :most]
+    P = root[..., None] * (U.mT @ future)[..., :most, :]
+    Q = past @ Vh.mT[..., :most] * root[..., None, :]
+    # P and Q are those of i = 1 … L − 1.
+    shape = real.batch_shape
+    B, C = (part.expand(*shape, *part.shape[-2:]) for part in (real.B, real.C))
+    carried = _advanced(real, Q)
+    A = P[..., 1:, :, :] @ carried[..., :-1, :, :]
+    written = (P @ B[..., :-1, :, None]).squeeze(-1)
+    read = (C[..., 1:, None, :] @ carried).squeeze(-2)
+    feed = (B * C).sum(-1) + (0 if real.D is None else real.D)
+    pad = functional.pad
+    A = pad(A, (0, 0, 0, 0, 1, 1))[..., : real.length, :, :]
+    reduced = DelayedRecurrence(A, pad(written, (0, 0, 0, 1)), pad(read, (0, 0, 1, 0)), feed)
+    error = _linalg.matrix_norm(real.dense() - reduced.dense(), 2)
+    return VaryingReduction(reduced, pad(counts, (1, 0)), sigma, error)
+
+
+def _advanced(real: Recurrence, Q: Tensor) -> Tensor:
+    """A_i Q_i for i = 1 … L − 1."""
+    A = real.transition.matrix()
+    if isinstance(real.transition, DiagonalTransition):
+        return A[..., 1:, :, None] * Q
+    return A[..., 1:, :, :] @ Q
+
+
+def _real(operator: Recurrence) -> Recurrence:
+    """Complex states as twice as many real ones."""
+    if not operator.is_complex:
+        return operator
+    A = operator.A
+    if isinstance(operator.transition, DiagonalTransition):
+        A = torch.diag_embed(A.expand(*A.shape[:-1], operator.B.shape[-1]))
+    A = torch.cat([torch.cat([A.real, -A.imag], -1), torch.cat([A.imag, A.real], -1)], -2)
+    B = torch.cat([operator.B.real, operator.B.imag], -1)
+    return Recurrence(A, B, torch.cat([operator.C.real, -operator.C.imag], -1), operator.D)
+
+
+def _factors(real: Recurrence) -> tuple[Tensor, Tensor]:
+    """L_i and S_i at i = 1 … L − 1, (..., L − 1, n, n)."""
+    A, B, C = real.transition, real.B, real.C
+    length, states = B.shape[-2:]
+    shape = real.batch_shape
+    zero = B.new_zeros((*shape, states, states))
+    past, future = [zero], [zero]
+    for t in range(length - 1):
+        arriving = B[..., t, None, :].expand(*shape, 1, states)
+        past.append(triangular_factor(torch.cat([A.advance(t, past[-1]).mT, arriving], -2)).mT)
+    for t in range(length - 1, 0, -1):
+        leaving = C[..., t, None, :].expand(*shape, 1, states)
+        future.append(triangular_factor(A.recede(t, torch.cat([future[-1], leaving], -2))))
+    # The first of each only gives the stack its shape where L is 1.
+    return torch.stack(past, -3)[..., 1:, :, :], torch.stack(future[::-1], -3)[..., :-1, :, :]
