@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
     from statesize.operators import Convolution, Dense, GatedConvolution, Operator, Recurrence, SoftmaxAttention
+    from statesize.profiling.comparison import Comparison, compare
     from statesize.profiling.diagnosis import Diagnosis, diagnose
     from statesize.profiling.plan import Plan, plan
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
+    from statesize.reduction.reduce import reduce
+    from statesize.reduction.reduction import Reduction
+    from statesize.reduction.varying import VaryingReduction
     from statesize.spectra.differentiable import differentiable_entropy
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
@@ -25,16 +29,21 @@ _HOMES = {
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
     "operators": ("Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "SoftmaxAttention"),
+    "profiling.comparison": ("Comparison", "compare"),
     "profiling.diagnosis": ("Diagnosis", "diagnose"),
     "profiling.plan": ("Plan", "plan"),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
+    "reduction.reduce": ("reduce",),
+    "reduction.reduction": ("Reduction",),
+    "reduction.varying": ("VaryingReduction",),
     "spectra.differentiable": ("differentiable_entropy",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Captured",
+    "Comparison",
     "Convolution",
     "CountBands",
     "Dense",
@@ -49,10 +58,13 @@ __all__ = [
     "Plan",
     "Profile",
     "Recurrence",
+    "Reduction",
     "SoftmaxAttention",
     "StatesizeError",
+    "VaryingReduction",
     "__version__",
     "capture",
+    "compare",
     "count_bands",
     "diagnose",
     "differentiable_entropy",
@@ -62,6 +74,7 @@ __all__ = [
     "measure",
     "plan",
     "profile",
+    "reduce",
     "tolerance_ess",
     "training",
     "zoo",

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib import resources
@@ -19,8 +19,11 @@ import vl_convert
 
 from statesize.errors import FileError, InputError
 from statesize.profiling import Profile
+from statesize.profiling.comparison import compare
 from statesize.profiling.summary import COLUMNS
+from statesize.report.cells import figure_text, share_cell
 from statesize.report.charts import layer_rows, layers_chart, positions_chart
+from statesize.report.comparison import comparison_section
 from statesize.report.data import Extent, choose_extent, page_data
 
 HEADINGS = {
@@ -37,12 +40,15 @@ HEADINGS = {
 }
 
 
-def write_report(profiles: Sequence[Profile], path: str | os.PathLike[str]) -> Path:
+def write_report(
+    profiles: Sequence[Profile], path: str | os.PathLike[str], recall: Mapping[str, float] | None = None
+) -> Path:
     """Write one HTML file about one or several profiles; the same profiles give the same bytes.
 
     Args:
-        profiles: What it shows, in this order.
+        profiles: What it shows, in this order; several are also put side by side.
         path: The file; replaced once the new one is complete.
+        recall: As for `statesize.compare`.
 
     Returns:
         The file.
@@ -55,7 +61,7 @@ def write_report(profiles: Sequence[Profile], path: str | os.PathLike[str]) -> P
         raise InputError("A report needs at least one profile; none was given.")
     path = Path(path)
     check_report_path(path)
-    page = render(profiles)
+    page = render(profiles, recall)
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=".statesize-", suffix=".html", dir=path.absolute().parent)
         try:
@@ -90,11 +96,12 @@ def check_report_path(path: Path) -> None:
         raise FileError(f"{path} cannot be written: {error.strerror}. Give a file in a writable folder.") from error
 
 
-def render(profiles: Sequence[Profile]) -> str:
+def render(profiles: Sequence[Profile], recall: Mapping[str, float] | None = None) -> str:
     """The page as text.
 
     Args:
         profiles: What it shows.
+        recall: As for `statesize.compare`.
 
     Returns:
         HTML.
@@ -128,7 +135,7 @@ def render(profiles: Sequence[Profile]) -> str:
         f"<style>{_resource('page.css')}</style>",
         "</head>",
         "<body>",
-        _body(profiles, extent, title),
+        _body(profiles, extent, title, recall),
         f'<script type="application/json" id="data">{embedded_json(data)}</script>',
         *(f"<script>{script}</script>" for script in scripts),
         "</body>",
@@ -173,10 +180,11 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _body(profiles: Sequence[Profile], extent: Extent, title: str) -> str:
+def _body(profiles: Sequence[Profile], extent: Extent, title: str, recall: Mapping[str, float] | None) -> str:
     rho = profiles[0].attributes["relative_tolerances"]
     replacements = {
         "title": escape(title),
+        "comparison": comparison_section(compare(profiles, recall)) if len(profiles) > 1 else "",
         "table": _table(profiles),
         "definitions": "".join(
             f"<dt>{escape(HEADINGS[name])}</dt><dd>{escape(_definition(name, rho))}</dd>"
@@ -228,17 +236,8 @@ def _cell(name: str, value: Any) -> str:
     if not np.isfinite(value):
         return "<td class=number>–</td>"
     if name == "utilisation":
-        return (
-            f'<td class="number share"><span>{value:.0%}</span>'
-            f'<i aria-hidden="true"><b style="width:{min(max(value, 0), 1):.1%}"></b></i></td>'
-        )
-    return f"<td class=number>{value:.0f}</td>" if name == "tss" else f"<td class=number>{_figure(value)}</td>"
-
-
-def _figure(value: float) -> str:
-    if 0 < value < 0.01:
-        return f"{value:.1e}"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+        return share_cell(value)
+    return f"<td class=number>{value:.0f}</td>" if name == "tss" else f"<td class=number>{figure_text(value)}</td>"
 
 
 def _provenance(profile: Profile) -> str:

@@ -1,0 +1,69 @@
+"""`statesize compare`: table, JSON, page and bad input."""
+
+import json
+import os
+
+import pytest
+
+from statesize.cli import main
+from statesize.profiling import Profile
+
+
+@pytest.fixture
+def saved(checkpoint, text, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name, extra in (("one", []), ("two", ["--stride", "2"])):
+        assert main(["profile", str(checkpoint), "--text", str(text), "--output", name, *extra]) == 0
+    capsys.readouterr()
+    return folder
+
+
+def test_table(saved, capsys):
+    assert main(["compare", "one", "two"]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert [line.split()[0] for line in lines[2:4]] == ["small", "small"]
+    assert "note: They were measured with different stride (1, 2)." in lines
+    assert "perplexity" not in captured.out
+    assert captured.err == ""
+
+
+def test_json_and_page(saved, capsys):
+    recall = saved / "recall.json"
+    recall.write_text(json.dumps({"models": [{"name": "small", "recall_perplexity": 7.5}]}))
+    assert main(["compare", "one", "two", "--json", "--recall", "recall.json", "--html", "page.html"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["schema"] == 1
+    assert [model["model"] for model in document["models"]] == ["small", "small"]
+    assert document["models"][0]["total_entropy"] == pytest.approx(Profile.load("one").summary()["total_entropy"].sum())
+    assert document["models"][0]["recall_perplexity"] == 7.5
+    # Every second cut is too few to say how far it falls at a delimiter.
+    assert document["models"][0]["modulation"] is not None
+    assert document["models"][1]["modulation"] is None
+    assert len(document["notes"]) == 1
+    assert "Report: page.html" in captured.err
+    page = (saved / "page.html").read_text(encoding="utf-8")
+    assert 'id="comparison"' in page
+    assert "Recall perplexity" in page
+
+
+def refused(arguments, capsys, code=1):
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+def test_bad_input(saved, capsys):
+    assert "no profile at nowhere" in refused(["compare", "one", "nowhere"], capsys)
+    assert "is a folder" in refused(["compare", "one", "--html", "two"], capsys)
+    for content in ("{", "[]", '{"models": [{"name": "small"}]}'):
+        (saved / "recall.json").write_text(content)
+        assert 'list "models"' in refused(["compare", "one", "--recall", "recall.json"], capsys)
+    assert "cannot be read" in refused(["compare", "one", "--recall", "missing.json"], capsys)
+    refused(["compare"], capsys, code=2)
+    assert sorted(os.listdir(saved)) == ["one", "recall.json", "two"]
