@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import nn
 
-from statesize.adapters.observation import Observation, Record, Units, unchanged
-from statesize.adapters.parts import MixerCall, observing_parts
+from statesize.adapters.observation import Observation, Units, unchanged
+from statesize.adapters.parts import MixerCall, source_of
 from statesize.adapters.precision import stored_element_size
-from statesize.adapters.running import Running
 from statesize.adapters.units import take
 from statesize.operators import Recurrence
-
-
-@contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
-    """Observe the lightning attention of a model.
-
-    Args:
-        model: The model that will run.
-        running: The modules of it that are running.
-        record: Called with each Observation.
-
-    Yields:
-        Nothing.
-    """
-    with observing_parts(model, ("MiniMaxLightningAttention",), ("qkv_proj", "norm"), lightning_attention, record):
-        yield
 
 
 def lightning_attention(call: MixerCall) -> Observation:
@@ -65,3 +45,7 @@ def lightning_attention(call: MixerCall) -> Observation:
         state_size=channels,
         state_bytes=heads * channels**2 * stored_element_size(call.module),
     )
+
+
+observing = source_of(("MiniMaxLightningAttention",), ("qkv_proj", "norm"), lightning_attention)
+"""The source that observes the lightning attention of a model."""

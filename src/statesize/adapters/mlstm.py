@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from statesize.adapters.kernel_functions import first
-from statesize.adapters.observation import Observation, Record, Units, unchanged
-from statesize.adapters.parts import MixerCall, observing_parts
-from statesize.adapters.running import Running
+from statesize.adapters.observation import Observation, Units, unchanged
+from statesize.adapters.parts import MixerCall, source_of
 from statesize.adapters.units import take
 from statesize.errors import ModelError
 from statesize.operators import Recurrence
-
-
-@contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
-    """Observe the mLSTM layers of a model.
-
-    Args:
-        model: The model that will run.
-        running: The modules of it that are running.
-        record: Called with each Observation.
-
-    Yields:
-        Nothing.
-    """
-    with observing_parts(model, ("xLSTMLayer",), ("mlstm_backend",), mlstm, record):
-        yield
 
 
 def mlstm(call: MixerCall) -> Observation:
@@ -76,6 +57,10 @@ def mlstm(call: MixerCall) -> Observation:
         # Memory, normaliser and running maximum of each head.
         state_bytes=heads * (states * channels + states + 1) * torch.float32.itemsize,
     )
+
+
+observing = source_of(("xLSTMLayer",), ("mlstm_backend",), mlstm)
+"""The source that observes the mLSTM layers of a model."""
 
 
 def _normalised(key: Tensor, query: Tensor, write: Tensor, forget: Tensor, epsilon: float) -> Recurrence:

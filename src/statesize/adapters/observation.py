@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from statesize.adapters.running import Running
 from statesize.operators import Operator
 
 Units = slice | Tensor
@@ -47,6 +49,7 @@ class Observation:
 
 
 Record = Callable[[Observation], None]
+Source = Callable[[nn.Module, Running, Record], AbstractContextManager[None]]
 
 
 def unchanged(mixed: Tensor, _: Units) -> Tensor:

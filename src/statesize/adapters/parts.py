@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from torch import nn
 
-from statesize.adapters.observation import Observation, Record
+from statesize.adapters.observation import Observation, Record, Source
+from statesize.adapters.running import Running
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,25 @@ def observing_parts(
                 handle = module.register_forward_hook(_recording(call, parse, record), prepend=True)
                 hooks.callback(handle.remove)
         yield
+
+
+def source_of(classes: Sequence[str], parts: Sequence[str], parse: Parse) -> Source:
+    """The source that observes the mixers of some classes by their parts.
+
+    Args:
+        classes: Names of the mixers' classes.
+        parts: Names of the parts whose calls are needed.
+        parse: Makes an Observation of a mixer's call.
+
+    Returns:
+        For `sources.SOURCES`.
+    """
+
+    def observing(model: nn.Module, running: Running, record: Record) -> AbstractContextManager[None]:
+        del running
+        return observing_parts(model, classes, parts, parse, record)
+
+    return observing
 
 
 def _keeping(call: MixerCall, part: str) -> Callable[..., None]:

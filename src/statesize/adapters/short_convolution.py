@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from statesize.adapters.observation import Observation, Record, Units
-from statesize.adapters.parts import MixerCall, observing_parts
+from statesize.adapters.observation import Observation, Units
+from statesize.adapters.parts import MixerCall, source_of
 from statesize.adapters.precision import stored_element_size
-from statesize.adapters.running import Running
 from statesize.adapters.units import take
 from statesize.operators.delayed import DelayedRecurrence
 
 GATED = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv")
-
-
-@contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
-    """Observe the gated short convolutions of a model.
-
-    Args:
-        model: The model that will run.
-        running: The modules of it that are running.
-        record: Called with each Observation.
-
-    Yields:
-        Nothing.
-    """
-    with observing_parts(model, GATED, ("in_proj", "out_proj"), gated_convolution, record):
-        yield
 
 
 def gated_convolution(call: MixerCall) -> Observation:
@@ -72,6 +53,10 @@ def gated_convolution(call: MixerCall) -> Observation:
         state_size=taps - 1,
         state_bytes=channels * taps * stored_element_size(call.module),
     )
+
+
+observing = source_of(GATED, ("in_proj", "out_proj"), gated_convolution)
+"""The source that observes the gated short convolutions of a model."""
 
 
 def _shift_register(kernel: Tensor, entering: Tensor, leaving: Tensor) -> DelayedRecurrence:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
@@ -17,10 +17,8 @@ from statesize.adapters import (
     short_convolution,
     softmax_tap,
 )
-from statesize.adapters.observation import Record
+from statesize.adapters.observation import Record, Source
 from statesize.adapters.running import Running
-
-Source = Callable[[nn.Module, Running, Record], AbstractContextManager[None]]
 
 # One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source, ...] = (
