@@ -11,7 +11,7 @@ from statesize.errors import InputError, StatesizeError
 from statesize.ray_session import ray_session
 
 # Importing it sets variables of the environment.
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 
 
 def refusal(address=None):
@@ -41,3 +41,23 @@ def test_nothing_answers(scheme):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     assert f"nothing answers at the Ray address {scheme}127.0.0.1:{port}" in str(refusal(f"{scheme}127.0.0.1:{port}"))
+
+
+@pytest.mark.parametrize("kind", [Exception, RuntimeError, ConnectionError])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_ray_says_when_it_does_not_start(kind, there, monkeypatch):
+    # A time-out of its own takes minutes, and needs a machine that is out of memory or processes.
+    def init(**options):
+        raise kind("The current node timed out during startup.\n  This could happen because ...")
+
+    monkeypatch.setattr(ray, "init", init)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = f"127.0.0.1:{server.getsockname()[1]}" if there else None
+        message = str(refusal(address))
+    where = f"at {address}" if there else "on this machine"
+    assert message == (
+        f"Ray {where} cannot be started or reached: The current node timed out during startup. This could happen"
+        " because ..."
+    )

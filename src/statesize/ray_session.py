@@ -56,7 +56,8 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         try:
             try:
                 ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **_local(address))
-            except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+            except Exception as error:
+                # Also plain ones: when a node does not start in time, or the head of the cluster is not there yet.
                 where = "on this machine" if address is None else f"at {address}"
                 reason = " ".join(str(error).split())[:300]
                 raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}") from error
