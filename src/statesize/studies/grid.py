@@ -16,6 +16,7 @@ import torch
 from statesize.errors import InputError
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
+from statesize.studies.distillation_plan import Distillation
 from statesize.studies.user_code import source_digest, user_classes
 from statesize.tasks.registry import build_task, task_settings
 from statesize.tasks.synthetic import SyntheticTask
@@ -137,6 +138,7 @@ class Run:
         training: How; its seed is that of the initial weights too.
         measuring: What is measured.
         intervention: One of `INTERVENTIONS`.
+        distillation: The students that the model has once it is trained; None for none.
 
     Raises:
         InputError: The intervention is not known.
@@ -147,6 +149,7 @@ class Run:
     training: TrainingConfig
     measuring: Measuring = Measuring()
     intervention: str = "none"
+    distillation: Distillation | None = None
 
     def __post_init__(self) -> None:
         if self.intervention not in INTERVENTIONS:
@@ -164,6 +167,7 @@ class Run:
             "training": self.training.to_dict(),
             "measuring": dataclasses.asdict(self.measuring),
             "intervention": self.intervention,
+            **({} if self.distillation is None else {"distillation": dataclasses.asdict(self.distillation)}),
         }
 
     def task_settings(self) -> dict[str, str | int | float | bool]:
@@ -190,6 +194,7 @@ class Run:
             TrainingConfig(**values["training"]),
             Measuring(**values["measuring"]),
             values["intervention"],
+            Distillation(**values["distillation"]) if "distillation" in values else None,
         )
 
     @cached_property

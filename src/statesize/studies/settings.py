@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from statesize.errors import FileError, InputError
 from statesize.mixers.config import ModelConfig
+from statesize.studies.distillation_plan import Distillation
 from statesize.studies.grid import Measuring, Run, study_task
 from statesize.training.config import TrainingConfig
 
@@ -116,7 +117,8 @@ def parse_settings(text: str, study: str) -> Settings:
     The tables [model], [training] and [measuring] have the fields of `ModelConfig`, `TrainingConfig` and `Measuring`;
     each [[task]] has `name` and the numbers of that task, and may have [task.model], [task.training] and
     `intervention`, which take the place of what is said outside. `intervention` is a name of `INTERVENTIONS`.
-    [execution] has the fields of `Execution`.
+    [task.distillation] has the fields of `Distillation`; its lists belong to one run. [execution] has the fields
+    of `Execution`.
 
     Args:
         text: TOML.
@@ -164,15 +166,19 @@ def _runs(
     measuring: Measuring,
     interventions: Any,
 ) -> Iterator[Run]:
-    numbers = {name: value for name, value in task.items() if name not in {"model", "training", "intervention"}}
+    own = {"model", "training", "intervention", "distillation"}
+    numbers = {name: value for name, value in task.items() if name not in own}
     models = {**model, **_table(task, "model", _MODEL)}
     trainings = {**training, **_table(task, "training", _TRAINING)}
+    students = None
+    if "distillation" in task:
+        students = Distillation(**_table(task, "distillation", Distillation.__dataclass_fields__))
     for built in map(study_task, _product(numbers)):
         for shape in _product(models):
             config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)
             for how in _product(trainings):
                 for intervention in _as_list(task.get("intervention", interventions)):
-                    yield Run(config, built, TrainingConfig(**how), measuring, intervention)
+                    yield Run(config, built, TrainingConfig(**how), measuring, intervention, students)
 
 
 def _product(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

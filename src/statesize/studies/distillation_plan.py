@@ -1,0 +1,53 @@
+"""The students of a teacher, as data: part of what a run is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from statesize.errors import InputError
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The students of one teacher.
+
+    Attributes:
+        key_sizes: n of students that have the same in each layer.
+        errors: Wanted operator errors, for each of which a student has the sizes that `recommend_state_size` names.
+        steps: Steps of learning the operators, and again of learning hidden states and predictions.
+        batch_size: Sequences of a step.
+        rate: Learning rate for the operators; half of it for the rest.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    key_sizes: tuple[int, ...] = (2, 4, 8)
+    errors: tuple[float, ...] = ()
+    steps: int = 200
+    batch_size: int = 32
+    rate: float = 1e-2
+
+    def __post_init__(self) -> None:
+        for name, whole in (("key_sizes", True), ("errors", False)):
+            values = cast("Sequence[object]", getattr(self, name))
+            if not isinstance(values, tuple | list) or not all(_is_positive(value, whole) for value in values):
+                raise InputError(f"{name} is {values!r}; a list of positive numbers was expected")
+            object.__setattr__(self, name, tuple(values))
+        for name, whole in (("steps", True), ("batch_size", True), ("rate", False)):
+            if not _is_positive(getattr(self, name), whole):
+                raise InputError(f"{name} is {getattr(self, name)!r}; a positive number was expected")
+
+    @property
+    def students(self) -> int:
+        """How many there are."""
+        return len(self.key_sizes) + len(self.errors)
+
+
+def _is_positive(value: object, whole: bool) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value < math.inf and (isinstance(value, int) or not whole)
