@@ -8,6 +8,7 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 from statesize.errors import EngineError
 from statesize.operators import Recurrence
 from statesize.spectra import certified
+from statesize.spectra.bordered import BorderedChunks
 from statesize.spectra.chunked import chunked_blocks, recurrence_chunks
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dense import dense_singular_values
@@ -88,7 +89,7 @@ def test_the_way_out_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> 
     recurrence = random_recurrence("diagonal", 12, 40, 6)
     fast = chunked_blocks(recurrence, make_cut(40), 8)
     usual, relative = fast.counts(RATIOS), fast.relative_counts(RATIOS)
-    monkeypatch.setattr(certified, "_ROUNDS", 0)
+    monkeypatch.setattr(BorderedChunks, "rounds", 0)
     monkeypatch.setattr(certified, "_DECOMPOSED_AT_ONCE", 7 * (8 + 6) ** 2)
     for slow, quick in ((fast.counts(RATIOS), usual), (fast.relative_counts(RATIOS), relative)):
         assert torch.equal(slow.count, quick.count)

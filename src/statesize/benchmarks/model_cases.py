@@ -61,7 +61,22 @@ class ModelCase:
         with torch.random.fork_rng([]):  # pyright: ignore[reportUnknownMemberType]
             torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
             model = cast("nn.Module", AutoModel.from_config(config))
+            if "mamba" in self.model_type:
+                _as_published(model)
         return model.eval()
+
+
+def _as_published(model: nn.Module) -> None:
+    """What transformers draws otherwise than Mamba's own code does.
+
+    Its projections are some ten times larger, and its A of Mamba-2 goes up to the number of heads; nearly all would be
+    forgotten within a few tokens.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name.endswith(("in_proj", "x_proj")):
+            module.reset_parameters()
+        if type(module).__name__ == "Mamba2Mixer":
+            nn.init.uniform_(cast("nn.Parameter", module.A_log), 1, 16).data.log_()
 
 
 def random_tokens(length: int) -> torch.Tensor:

@@ -10,6 +10,9 @@ from torch import Tensor
 from statesize.spectra.elimination_tree import eliminate
 from statesize.spectra.factorisation import corner_energies, singular_values
 
+# Products with HᵀH after which a Rayleigh quotient is near enough to σ_1 to start from.
+_POWER_STEPS = 10
+
 
 @dataclass(frozen=True, eq=False)
 class BorderedChunks:
@@ -45,6 +48,11 @@ class BorderedChunks:
     def width(self) -> int:
         """Positions a chunk, b."""
         return self.inside.shape[-1]
+
+    @property
+    def rounds(self) -> int:
+        """Two evaluations for each position cost less than its singular values."""
+        return 2 * self.width + 2
 
     @property
     def order(self) -> int:
@@ -128,14 +136,11 @@ class BorderedChunks:
         columns = -s[..., None] * eye + sign * s[..., None] * _real((self.future.mH * weight[:, None, :]) @ self.future)
         return rows, cross, columns
 
-    def rayleigh_quotients(self, steps: int = 10) -> Tensor:
-        """A lower bound on σ_1 at every position, near it: ‖Hᵀ u‖ after a few steps of the power method.
-
-        Args:
-            steps: Products with Hᵀ H.
+    def largest(self) -> tuple[Tensor, Tensor]:
+        """σ_1 of every position from below: ‖Hᵀ u‖ after a few steps of the power method.
 
         Returns:
-            (N, b).
+            Two tensors (N, b): a lower bound, near σ_1, and infinity, as nothing is known from above.
         """
         b, k = self.width, self.core.shape[-1]
         within = torch.arange(b, device=self.core.device)
@@ -147,7 +152,7 @@ class BorderedChunks:
         near = (start[k:] * kept_columns).to(self.past.dtype).expand(self.core.shape[0], b, b)
         inside = self.inside.to(self.past.dtype)
         norm = self.core.new_zeros(self.core.shape[0], b)
-        for _ in range(steps):
+        for _ in range(_POWER_STEPS):
             size = torch.hypot(far.abs().square().sum(-1).sqrt(), near.abs().square().sum(-1).sqrt())[..., None]
             size = torch.where(size > 0, size, torch.ones_like(size))
             far, near = far / size, near / size
@@ -156,7 +161,7 @@ class BorderedChunks:
             far = rows @ self.past.conj() + after * self.core[:, None, :]
             near = (rows @ inside + after @ self.future.conj()) * kept_columns
             norm = torch.hypot(rows.abs().square().sum(-1).sqrt(), after.abs().square().sum(-1).sqrt())
-        return norm
+        return norm, torch.full_like(norm, torch.inf)
 
     def spectra(self, chunk: Tensor, offset: Tensor) -> Tensor:
         """All singular values at chosen positions.

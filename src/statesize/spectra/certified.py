@@ -15,11 +15,13 @@ from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import effective_rank
 from statesize.spectra.quadrature import entropies, rules_from
 
-# Evaluations of the inertia a group before the positions that are still undecided get their singular values.
-_ROUNDS = 12
 _FIRST_GAP = 2e-6
+# Relative width of a bracket around σ_1 that is not worth another evaluation.
+_CLOSE = 4e-3
 # Positions for which singular values cost less than another evaluation.
 _FEW = 4
+# Share of positions left open by one scale of shifts up to which another is tried.
+_WORTH_ANOTHER_SCALE = 0.75
 # Numbers of the matrices that are decomposed at once when singular values are needed after all.
 _DECOMPOSED_AT_ONCE = 2**21
 
@@ -30,6 +32,11 @@ class Eliminations(Protocol):
     @property
     def width(self) -> int:
         """Positions of a group, b."""
+        ...
+
+    @property
+    def rounds(self) -> int:
+        """Evaluations of a group after which singular values of what is still open cost less."""
         ...
 
     @property
@@ -67,8 +74,8 @@ class Eliminations(Protocol):
         """An upper bound on every σ_1 of a group, (N,)."""
         ...
 
-    def rayleigh_quotients(self) -> Tensor:
-        """A lower bound on σ_1, (N, b)."""
+    def largest(self) -> tuple[Tensor, Tensor]:
+        """σ_1 between two numbers, (N, b) each; the upper one is infinite where nothing is known."""
         ...
 
     def spectra(self, group: Tensor, offset: Tensor, /) -> Tensor:
@@ -99,7 +106,10 @@ class CertifiedBlocks(HankelBlocks):
         wanted = torch.isin(position, self._positions)
         self._limit, self._wanted = limit.repeat(entries, 1), wanted.repeat(entries, 1)
         self._squared_norms = eliminations.squared_norms()
-        roundoff = 8 * eliminations.order * torch.finfo(torch.float64).eps * self._squared_norms.amax(-1).sqrt()
+        epsilon = 8 * eliminations.order * torch.finfo(torch.float64).eps
+        # Of singular values, and of what is eliminated, which all positions of a group share.
+        self._own_error = eliminations.error[:, None] + epsilon * self._squared_norms.sqrt() + UNDERFLOW
+        roundoff = epsilon * self._squared_norms.amax(-1).sqrt()
         self._error = (eliminations.error + roundoff + UNDERFLOW)[:, None]
         # On average over the singular values of a position; round-off moves no more of them than there are rows.
         self._mean_error = self._error.expand_as(self._limit)
@@ -108,7 +118,7 @@ class CertifiedBlocks(HankelBlocks):
             mean = summed / self._limit.clamp(min=1) + UNDERFLOW
             self._mean_error = torch.minimum(self._mean_error, mean)
         self._top: tuple[Tensor, Tensor] | None = None
-        self.error_bound = self._at_positions(self._error.expand_as(self._limit))
+        self.error_bound = self._at_positions(self._own_error)
 
     def norms(self) -> Tensor:
         """‖H_i‖_F, (..., P)."""
@@ -129,23 +139,22 @@ class CertifiedBlocks(HankelBlocks):
 
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
-        squared = self._squared_norms
         bound = self._eliminations.norm_bound()
-        scale = torch.where(bound > 0, bound, torch.ones_like(bound))
-        empty = squared.sqrt() <= self._error
-        ess, error, open_ = torch.zeros_like(squared), torch.zeros_like(squared), self._wanted & ~empty
-        rank = torch.where(open_, self._limit.clamp(max=self._eliminations.order), 0)
-        for rule in rules_from(accuracy, int(rank.max()) if rank.numel() else 0):
-            given = (squared, scale, rank, self._limit, self._mean_error)
-            ess, error = entropies(rule, accuracy, self._log_determinants, *given)
-            open_ = self._wanted & ~empty & ~(error <= accuracy * ess)
-            # Where Σσ is small beside the bound on σ_1, more shifts are needed; for a few positions they do not pay.
-            if int(open_.sum()) * 64 <= int(self._wanted.sum()):
+        empty = self._squared_norms.sqrt() <= self._own_error
+        ess, error = torch.zeros_like(self._squared_norms), torch.zeros_like(self._squared_norms)
+        open_, scale = self._wanted & ~empty, torch.where(bound > 0, bound, torch.ones_like(bound))
+        while (asked := int(open_.sum())) > _FEW:
+            found = self._by_shifts(accuracy, scale, open_)
+            ess, error = (torch.where(open_, new, old) for new, old in zip(found, (ess, error), strict=True))
+            open_ = open_ & ~(error <= accuracy * ess)
+            # Where Σσ is small beside the scale, a scale that suits it helps; if it did not help enough, nothing will.
+            if int(open_.sum()) > _WORTH_ANOTHER_SCALE * asked:
                 break
-        ess, error = (torch.where(empty, torch.zeros_like(part), part) for part in (ess, error))
+            scale = torch.where(open_, self._largest()[1], 0).amax(-1)
+            scale = torch.where(scale > 0, scale, bound.clamp(min=UNDERFLOW))
         group, offset = open_.nonzero(as_tuple=True)
         for at in self._portions(group, offset):
-            values, delta = self._eliminations.spectra(*at), self._error[at[0], 0]
+            values, delta = self._eliminations.spectra(*at), self._own_error[at]
             exact = torch.where(values[:, 0] > delta, effective_rank(values), 0.0)
             ess, error = ess.index_put(at, exact), error.index_put(at, entropy_bound(values, delta, exact))
         return self._at_positions(ess), self._at_positions(error)
@@ -158,6 +167,18 @@ class CertifiedBlocks(HankelBlocks):
         """
         raise EngineError("eliminations give counts and entropies; for all singular values use dense or square_root")
 
+    def _by_shifts(self, accuracy: float, scale: Tensor, open_: Tensor) -> tuple[Tensor, Tensor]:
+        """Entropy-ESS and its bound where positions are open, with a bound on their σ_1 as the scale, (N,)."""
+        rank = torch.where(open_, self._limit.clamp(max=self._eliminations.order), 0)
+        found = torch.zeros_like(self._squared_norms), torch.zeros_like(self._squared_norms)
+        for rule in rules_from(accuracy, int(rank.max())):
+            given = (self._squared_norms, scale, rank, self._limit, self._mean_error)
+            found = entropies(rule, accuracy, self._log_determinants, *given)
+            left = open_ & ~(found[1] <= accuracy * found[0])
+            if int(left.sum()) * 64 <= int(open_.sum()):
+                break
+        return found
+
     def _log_determinants(self, groups: Tensor, shift: Tensor) -> Tensor:
         return self._eliminations.at(groups).log_determinants(shift)
 
@@ -168,9 +189,11 @@ class CertifiedBlocks(HankelBlocks):
         # A first guess of how far beside a threshold its inertia can be told; too wide costs a few singular values.
         first = torch.maximum(2 * self._error, _FIRST_GAP * high.amax(-1, keepdim=True)).squeeze(-1)
         gap = {1: first, -1: first}
-        for attempt in range(_ROUNDS):
+        # What is open between two evaluations right beside it stays so.
+        settled, seen_above = torch.zeros_like(self._wanted), torch.zeros_like(self._wanted)
+        for attempt in range(self._eliminations.rounds):
             side = 1 if attempt % 2 == 0 else -1
-            open_ = self._wanted & (lower < upper)
+            open_ = self._wanted & (lower < upper) & ~settled
             active = open_.any(-1).nonzero().squeeze(-1)
             if (attempt >= 2 and int(open_.sum()) <= _FEW) or not active.numel():
                 break
@@ -187,6 +210,10 @@ class CertifiedBlocks(HankelBlocks):
             upper[active] = torch.where(below, torch.minimum(upper[active], found), upper[active])
             needed = torch.where(open_[active] & torch.isfinite(reach), reach, 0).amax(-1)
             gap[side] = gap[side].index_put((active,), torch.maximum(gap[side][active], 1.5 * needed))
+            if side > 0:
+                seen_above = torch.zeros_like(settled).index_put((active,), above)
+            elif attempt > 1:
+                settled[active] |= seen_above[active] & below
         return self._decided(high, ratio, lower, upper)
 
     def _decided(
@@ -198,7 +225,7 @@ class CertifiedBlocks(HankelBlocks):
         for at in self._portions(group, offset):
             values = self._eliminations.spectra(*at)
             exact = (threshold[at] if ratio is None else ratio * values[:, 0])[:, None]
-            slack = self._error[at[0]] * (1 if ratio is None else 1 + ratio)
+            slack = self._own_error[at][:, None] * (1 if ratio is None else 1 + ratio)
             least, most = count_bounds(values, slack, exact, self._limit[at])
             count[at] = torch.minimum((values > exact).sum(-1), self._limit[at])
             lower[at], upper[at] = least.squeeze(-1), most.squeeze(-1)
@@ -211,17 +238,24 @@ class CertifiedBlocks(HankelBlocks):
             yield group[first : first + size], offset[first : first + size]
 
     def _largest(self) -> tuple[Tensor, Tensor]:
-        """σ_1 of every position between two numbers, (N, b): a Rayleigh quotient and a shift that no σ exceeds."""
+        """σ_1 of every position between two numbers, (N, b); above them is a shift that no σ exceeds."""
         if self._top is None:
-            low = self._eliminations.rayleigh_quotients()
+            low, high = self._eliminations.largest()
             bound = self._eliminations.norm_bound()
-            high = bound[:, None].expand_as(low).clone()
+            high = torch.fmin(high, bound[:, None])
             least = torch.where(bound > 0, torch.finfo(low.dtype).eps * bound, torch.ones_like(bound))
-            for quantile, factor in ((1.0, 1.05), (1.0, 1.002), (0.8, 1.002), (0.6, 1.002), (0.4, 1.002), (0.2, 1.002)):
-                shift = torch.maximum(factor * torch.quantile(low, quantile, dim=-1), least)
-                found, uncertainty = self._eliminations.counts(shift)
-                certain = shift[:, None] + uncertainty + self._error
-                high = torch.where((found == 0) & (certain < high), certain, high)
+            tried = torch.zeros_like(self._wanted)
+            for _ in range(self._eliminations.rounds):
+                open_ = self._wanted & (high > (1 + _CLOSE) * low) & ~tried
+                active = open_.any(-1).nonzero().squeeze(-1)
+                if not active.numel():
+                    break
+                outermost = torch.where(open_, low, 0)[active].amax(-1)
+                shift = torch.maximum((1 + _CLOSE / 2) * outermost, least[active])
+                found, uncertainty = self._eliminations.at(active).counts(shift)
+                certain = shift[:, None] + uncertainty + self._error[active]
+                high[active] = torch.where((found == 0) & (certain < high[active]), certain, high[active])
+                tried[active] |= low[active] >= outermost[:, None]
             self._top = (low - self._error).clamp(min=0), torch.maximum(high, low)
         return self._top
 
@@ -238,7 +272,7 @@ class CertifiedBlocks(HankelBlocks):
 
 
 def _target(bounds: Tensor, open_: Tensor, side: int, attempt: int) -> Tensor:
-    """Where to look next in each group, (N,): the outermost open threshold first, then their middle."""
-    if attempt >= 4:
+    """Where to look next in each group, (N,): the outermost open threshold first, then the one in their middle."""
+    if attempt >= 2:
         return torch.nanmedian(torch.where(open_, bounds, torch.nan), -1).values
     return side * torch.where(open_, side * bounds, -torch.inf).amax(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from statesize.operators import Recurrence
 from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
+from statesize.spectra.blocks import Counts
 from statesize.spectra.bordered import BorderedChunks
 from statesize.spectra.bounds import carried_error
 from statesize.spectra.certified import CertifiedBlocks
@@ -17,8 +19,37 @@ from statesize.spectra.delta_chunk import delta_chunk
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 
 
+class ChunkedBlocks(CertifiedBlocks):
+    """The blocks of a recurrence: counts from wide chunks, all that takes many shifts from narrower ones.
+
+    A shift costs b² a position, the factorisations of the states n³/b.
+
+    Args:
+        recurrence: Any recurrence.
+        cut: Which blocks, not windowed.
+        width: Positions of a wide chunk, a power of 2.
+    """
+
+    def __init__(self, recurrence: Recurrence, cut: Cut, width: int) -> None:
+        self._given = recurrence, cut, max(1, width // 2)
+        super().__init__(recurrence_chunks(recurrence, width), recurrence.batch_shape, cut, _rank(recurrence))
+
+    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
+        """#{σ > ρ σ_1} for ratios (R,)."""
+        return self._narrow.relative_counts(ratios, accuracy)
+
+    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
+        """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
+        return self._narrow.entropies(accuracy)
+
+    @cached_property
+    def _narrow(self) -> CertifiedBlocks:
+        recurrence, cut, width = self._given
+        return CertifiedBlocks(recurrence_chunks(recurrence, width), recurrence.batch_shape, cut, _rank(recurrence))
+
+
 def chunk_width(states: int) -> int:
-    """Positions a chunk: eliminations cost b² a position, factorisations of the states n³/b.
+    """Positions of a wide chunk.
 
     Args:
         states: n.
@@ -29,19 +60,22 @@ def chunk_width(states: int) -> int:
     return 32 if states < 96 else 64
 
 
-def chunked_blocks(recurrence: Recurrence, cut: Cut, width: int | None = None) -> CertifiedBlocks:
+def chunked_blocks(recurrence: Recurrence, cut: Cut, width: int | None = None) -> ChunkedBlocks:
     """Counts and entropies of a recurrence, linear in L.
 
     Args:
         recurrence: Any recurrence.
         cut: Which blocks, not windowed.
-        width: Positions a chunk, a power of 2; None for what is fastest.
+        width: Positions of a wide chunk, a power of 2; None for what is fastest.
 
     Returns:
         The blocks; without gradients.
     """
-    rank = int(recurrence.state_size()[0])
-    return CertifiedBlocks(recurrence_chunks(recurrence, width or chunk_width(rank)), recurrence.batch_shape, cut, rank)
+    return ChunkedBlocks(recurrence, cut, width or chunk_width(_rank(recurrence)))
+
+
+def _rank(recurrence: Recurrence) -> int:
+    return int(recurrence.state_size()[0])
 
 
 @torch.no_grad()

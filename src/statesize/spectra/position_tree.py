@@ -51,6 +51,11 @@ class PositionTree:
         return 2 * self.first.shape[-1]
 
     @property
+    def rounds(self) -> int:
+        """An evaluation serves all positions, and costs as much as the singular values of many."""
+        return 12
+
+    @property
     def order(self) -> int:
         """Rows of T, 2h."""
         return self.width
@@ -104,14 +109,6 @@ class PositionTree:
             found.append(torch.nn.functional.pad(sigma, (0, h - sigma.shape[0])))
         return torch.stack(found)
 
-    def rayleigh_quotients(self) -> Tensor:
-        """A lower bound on σ_1 at every position, near it.
-
-        Returns:
-            (E, 2h).
-        """
-        return self.largest()[0]
-
     def largest(self) -> tuple[Tensor, Tensor]:
         """σ_1 of every position between two numbers.
 
@@ -161,7 +158,7 @@ class PositionTree:
 
     def _descend(self, a: Tensor, c: Tensor, within: slice) -> tuple[Tensor, Tensor, Tensor]:
         E, h = self.first.shape[:2]
-        first, last, _ = within.indices(2 * h)
+        first, last, _ = within.indices(self.width)
         a_eye, c_eye = (torch.diag_embed(shift[:, None].expand(-1, h)) for shift in (a, c))
         # Nodes of a level are ordered by position, then by entry; those from `begin` to `end` are needed.
         begin, end = first // h, -(-last // h)
@@ -171,30 +168,23 @@ class PositionTree:
         logarithm = (h * a.abs().log()).expand(end - begin, E)
         count = torch.zeros_like(logarithm, dtype=torch.int64)
         epsilon = ROUND_OFF * torch.finfo(a.dtype).eps
-        uncertainty = (epsilon * (self.below.square().sum((-2, -1)) / a.abs() + a.abs())).expand(end - begin, E)
+        uncertainty = (epsilon * _formed(self.columns[0], a)).expand(end - begin, E)
         definite = bool((a > 0).all())
         for columns, rows in zip(self.columns[1:], self.rows[1:], strict=True):
             h //= 2
             parents = torch.arange(first // h, -(-last // h), device=a.device) // 2 - begin
             begin, end = first // h, -(-last // h)
-            P, X, C, more, logs, lost = _halve(P, X, C, definite, begin, end, 2 * self.first.shape[-1] // h)
+            total = self.width // h
+            P, X, C, more, logs, lost = _halve(P, X, C, definite, begin, end, total)
             # What the outermost halves eliminate has the pivots aI or cI alone, and only such.
             if begin == 0:
                 C[0] = c_eye[:, :h, :h] - columns / a[:, None, None]
-            if end * h == 2 * self.first.shape[-1]:
+                logs[0], lost[0] = h * a.abs().log(), epsilon * _formed(columns, a)
+            if end == total:
                 P[-1] = a_eye[:, :h, :h] - rows / c[:, None, None]
-            for outermost, product, reached in (
-                (0, columns, begin == 0),
-                (-1, rows, end * h == 2 * self.first.shape[-1]),
-            ):
-                if reached:
-                    logs[outermost] = h * a.abs().log()
-                    lost[outermost] = epsilon * (product.diagonal(0, -2, -1).sum(-1) / a.abs() + a.abs())
-            count, logarithm, uncertainty = (
-                count[parents] + more,
-                logarithm[parents] + logs,
-                uncertainty[parents] + lost,
-            )
+                logs[-1], lost[-1] = h * a.abs().log(), epsilon * _formed(rows, a)
+            count, logarithm = count[parents] + more, logarithm[parents] + logs
+            uncertainty = uncertainty[parents] + lost
         found = eliminate(P.flatten(0, 1), X.flatten(0, 1), C.flatten(0, 1))
         positive, logs, growth = (part.view(end - begin, E, h) for part in found)
         uncertainty = uncertainty[..., None] + h * torch.finfo(a.dtype).eps * growth
@@ -202,6 +192,11 @@ class PositionTree:
         kept = slice(first - begin * h, last - begin * h)
         counted, logged, moved = (part.transpose(0, 1).flatten(1)[:, kept] for part in whole)
         return counted, logged, moved
+
+
+def _formed(product: Tensor, shift: Tensor) -> Tensor:
+    """The size of what Tᵀ T / |shift| + |shift| is made of, (E,), from the trace of the product."""
+    return product.diagonal(0, -2, -1).sum(-1) / shift.abs() + shift.abs()
 
 
 def plant_tree(matrix: Tensor) -> PositionTree:

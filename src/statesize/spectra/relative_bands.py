@@ -56,7 +56,7 @@ class TreeBlocks(CertifiedBlocks):
         for rho in ratios:
             bands = [self._bands(entry, rho * low[entry], rho * high[entry], accuracy) for entry in range(low.shape[0])]
             lower, upper = (torch.stack(part) for part in zip(*bands, strict=True))
-            close = upper - lower <= (accuracy * upper).clamp(min=0)
+            close = upper - lower <= accuracy * upper
             # Where even the last round left too much open, only singular values help.
             none = torch.zeros_like(lower)
             count, least, most = self._decided(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -75,17 +76,7 @@ def eliminate_definite(rows: Tensor, width: int) -> Eliminated:
         rows[:, low:high, high:] = _linalg.solve_triangular(factor, rows[:, low:high, high:], upper=False)
         logarithm.add_(factor.diagonal(0, -2, -1).log().sum(-1), alpha=2)
 
-    def advance(low: int, high: int) -> None:
-        if high - low <= _BLOCK:
-            factorise(low, high)
-            return
-        middle = low + (high - low) // 2
-        advance(low, middle)
-        done = rows[:, low:middle, middle:]
-        rows[:, middle:high, middle:].baddbmm_(done[..., : high - middle].mT, done, alpha=-1)
-        advance(middle, high)
-
-    advance(0, width)
+    _advance(rows, rows, 0, width, factorise)
     panel = rows[..., width:]
     none = torch.zeros_like(logarithm)
     return Eliminated(panel, panel, torch.full_like(none, width, dtype=torch.int64), logarithm, none)
@@ -124,18 +115,19 @@ def eliminate_indefinite(rows: Tensor, width: int) -> Eliminated:
         positive.add_((eigenvalues > 0).sum(-1))
         lost.add_(size + (energies / eigenvalues.abs()).sum(-1), alpha=ROUND_OFF * eps)
 
-    def advance(low: int, high: int) -> None:
-        if high - low <= _BLOCK:
-            factorise(low, high)
-            return
-        middle = low + (high - low) // 2
-        advance(low, middle)
-        left = rows[:, low:middle, middle:high]
-        rows[:, middle:high, middle:].baddbmm_(left.mT, solved[:, low:middle, middle:], alpha=-1)
-        advance(middle, high)
-
-    advance(0, width)
+    _advance(rows, solved, 0, width, factorise)
     return Eliminated(rows[..., width:], solved[..., width:], positive, torch.zeros_like(lost), lost)
+
+
+def _advance(left: Tensor, right: Tensor, low: int, high: int, factorise: Callable[[int, int], None]) -> None:
+    """Eliminate rows low … high − 1: the first half, what it takes from the second by one product, the second half."""
+    if high - low <= _BLOCK:
+        factorise(low, high)
+        return
+    middle = low + (high - low) // 2
+    _advance(left, right, low, middle, factorise)
+    left[:, middle:high, middle:].baddbmm_(left[:, low:middle, middle:high].mT, right[:, low:middle, middle:], alpha=-1)
+    _advance(left, right, middle, high, factorise)
 
 
 def _norm(matrix: Tensor) -> Tensor:
