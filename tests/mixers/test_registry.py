@@ -14,7 +14,7 @@ from statesize.mixers.registry import MIXER_NAMES
 
 @pytest.fixture(autouse=True)
 def leave_the_registry(monkeypatch):
-    monkeypatch.setattr(registry_module, "_REGISTERED", dict(registry_module._REGISTERED))
+    monkeypatch.setattr(registry_module, "_REGISTERED", {})
 
 
 class Average(nn.Module):
