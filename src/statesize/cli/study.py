@@ -60,6 +60,15 @@ def correlation(*, options: Options = _DEFAULTS) -> None:
     _study("correlation", options)
 
 
+def hybrids(*, options: Options = _DEFAULTS) -> None:
+    """Place one and two attention layers among gated ones in every way: which wins, and does ESS show it early?
+
+    Args:
+        options: Those of every study.
+    """
+    _study("hybrids", options)
+
+
 def initialisation(*, options: Options = _DEFAULTS) -> None:
     """Start the decays of S6 and GLA-S6 with and without the normalisation factor: ESS and accuracy as the state grows.
 
@@ -76,6 +85,15 @@ def regimes(*, options: Options = _DEFAULTS) -> None:
         options: Those of every study.
     """
     _study("regimes", options)
+
+
+def regularisation(*, options: Options = _DEFAULTS) -> None:
+    """Keep decays near 1, or ESS near a target, by a term in the loss: accuracy and ESS of gated mixers against it.
+
+    Args:
+        options: Those of every study.
+    """
+    _study("regularisation", options)
 
 
 def _study(name: str, options: Options) -> None:

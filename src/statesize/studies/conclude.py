@@ -8,17 +8,23 @@ from pathlib import Path
 from statesize.studies.charts import correlation_charts, regimes_charts
 from statesize.studies.conclusion import Conclusion
 from statesize.studies.correlation import correlation
+from statesize.studies.hybrids import hybrids
+from statesize.studies.hybrids_charts import hybrids_charts
 from statesize.studies.initialisation import initialisation
 from statesize.studies.initialisation_charts import initialisation_charts
 from statesize.studies.page import write_page
 from statesize.studies.regimes import regimes
+from statesize.studies.regularisation import regularisation
+from statesize.studies.regularisation_charts import regularisation_charts
 from statesize.studies.run import Row
 from statesize.studies.settings import Settings
 
 STUDIES = {
     "correlation": (correlation, correlation_charts),
+    "hybrids": (hybrids, hybrids_charts),
     "initialisation": (initialisation, initialisation_charts),
     "regimes": (regimes, regimes_charts),
+    "regularisation": (regularisation, regularisation_charts),
 }
 """The conclusion and the charts of a study, each from all rows and the column of the claim's metric."""
 

@@ -1,0 +1,258 @@
+"""The study of hybrids: where among gated layers should attention stand, and does ESS show it early?
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, arXiv 2504.19561, compare
+hybrids by the ESS of their layers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statesize.studies.conclusion import Conclusion, Figure
+from statesize.studies.final import FinalRun, diverged, final_runs, numbered
+from statesize.studies.run import Row, layer_column
+from statesize.studies.statistics import Interval, Numbers, bootstrap, spearman, within_cells
+
+EARLY = 0.1
+"""The share of training after which ESS should tell."""
+
+ATTENTION = "sa"
+"""The mixer that is placed among the others."""
+
+CAVEATS = (
+    "One task, one size and a few hundred steps: which placement wins depends on all of them. Here every placement "
+    "has the short convolutions that let a single layer find the value beside a key.",
+    "The cache of attention grows with the sequence, so its ESS may pass n and the number of attention layers alone "
+    "moves an average over layers. The claim is therefore also tested among placements with as many of them.",
+    "The runs of one placement are not independent of each other; intervals are from resampled placements, of which "
+    "there are few. The difference between the two best is of a winner that was chosen after the fact.",
+    "Figures for single layers and for the gated layers alone are several looks at the same runs: hypotheses for "
+    "another grid, not findings of this one.",
+)
+
+
+@dataclass(frozen=True)
+class PlacedRun:
+    """A run with its placement and its early measurement.
+
+    Attributes:
+        run: The run.
+        early: The first row at or after 10 % of its training.
+    """
+
+    run: FinalRun
+    early: Row
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The mixer of each layer; those of a pattern repeat."""
+        model = json.loads(str(self.run.last["settings"]))["model"]
+        pattern = self.run.mixer.split(",")
+        return tuple(pattern[layer % len(pattern)] for layer in range(model["layers"]))
+
+    @property
+    def placement(self) -> str:
+        """All layers, such as "gla,sa,gla,gla"."""
+        return ",".join(self.layers)
+
+    @property
+    def attention(self) -> int:
+        """How many layers are attention."""
+        return self.layers.count(ATTENTION)
+
+    @property
+    def trial(self) -> tuple[Hashable, ...]:
+        """Runs of equal trials differ in their placement only."""
+        run = self.run
+        shape = (run.key_size, run.heads, run.width, run.intervention)
+        return (run.task, run.kv, run.length, *shape, run.rate, run.seed)
+
+
+def placed_runs(rows: Sequence[Row]) -> list[PlacedRun]:
+    """The runs that did not diverge, with their early measurements.
+
+    Args:
+        rows: All rows of the study.
+
+    Returns:
+        One a run.
+    """
+    found: list[PlacedRun] = []
+    for run in final_runs(rows):
+        own = [row for row in rows if row["run"] == run.last["run"] and row["step"] >= EARLY * float(run.last["step"])]
+        found.append(PlacedRun(run, min(own, key=lambda row: row["step"])))
+    return found
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """How one number that is known early ranks runs by their accuracy at the end.
+
+    Attributes:
+        early: The number, (N,).
+        accuracy: At the end, (N,).
+        placements: Number of the placement of each run, (N,).
+        attention: How many attention layers each run has, (N,).
+    """
+
+    early: Numbers
+    accuracy: Numbers
+    placements: NDArray[np.int64]
+    attention: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, runs: Sequence[PlacedRun], known: Callable[[PlacedRun], float]) -> Foresight:
+        """The foresight of a number.
+
+        Args:
+            runs: The runs.
+            known: The number of a run; those of which it is NaN are left out.
+
+        Returns:
+            The foresight.
+        """
+        runs = [found for found in runs if not math.isnan(known(found))]
+        early, accuracy = ([known(found) for found in runs], [found.run.accuracy for found in runs])
+        placements, attention = ([found.placement for found in runs], [found.attention for found in runs])
+        return cls(np.array(early), np.array(accuracy), numbered(placements), numbered(attention))
+
+    @cached_property
+    def over_all(self) -> Interval:
+        """Spearman's correlation over all runs."""
+        return bootstrap(lambda rows: spearman(self.early[rows], self.accuracy[rows]), self.placements)
+
+    @cached_property
+    def inside(self) -> Interval:
+        """The same of what is left of both when the means of runs with as many attention layers are taken off."""
+
+        def left(rows: NDArray[np.int64]) -> float:
+            cells = self.attention[rows]
+            return spearman(within_cells(self.early[rows], cells), within_cells(self.accuracy[rows], cells))
+
+        return bootstrap(left, self.placements)
+
+
+def hybrids(rows: Sequence[Row], metric: str) -> Conclusion:
+    """What a grid says about placements of attention.
+
+    Args:
+        rows: All rows of the study.
+        metric: Column of the metric for which the claim is made, named before the runs were.
+
+    Returns:
+        The conclusion.
+    """
+    runs = placed_runs(rows)
+    figures: dict[str, Figure] = {"diverged": float(diverged(rows))}
+    statements: list[str] = []
+    placements = _by_accuracy(runs)
+    for placement, members in placements.items():
+        figures |= _of_placement(placement, members, metric)
+        statements.append(_placement_statement(placement, members, metric))
+    if len(placements) > 1:
+        statements.append(_winner(placements, figures))
+    claimed = Foresight.of(runs, lambda found: float(found.early[metric]))
+    for name, (words, known) in _early_numbers(runs, metric).items():
+        found = Foresight.of(runs, known)
+        for part, interval in (("spearman", found.over_all), ("spearman_inside", found.inside)):
+            figures[f"{name}_{part}"] = interval.value
+            figures[f"{name}_{part}_interval"] = (interval.low, interval.high)
+        statements.append(
+            f"Spearman of {words} with final accuracy: {_shown(found.over_all)}; among runs with as many attention "
+            f"layers {_shown(found.inside)}."
+        )
+    if runs:
+        shares = sorted({float(found.early["step"]) / float(found.run.last["step"]) for found in runs})
+        statements.append(f"Early is after {' and '.join(f'{share:.0%}' for share in shares)} of the steps.")
+    if diverged(rows):
+        statements.append(f"{diverged(rows)} runs diverged; they are in the table and in none of the figures.")
+    lows = [claimed.over_all.low, claimed.inside.low]
+    holds = None if np.isnan(lows).any() else min(lows) > 0
+    claim = (
+        f"The ESS averaged over layers ({metric}) after {EARLY:.0%} of training ranks hybrids by their accuracy at the "
+        "end (the interval of Spearman's correlation lies above 0), over all placements and among those with as many "
+        "attention layers."
+    )
+    return Conclusion("hybrids", claim, holds, figures, tuple(statements), CAVEATS)
+
+
+def _by_accuracy(runs: Sequence[PlacedRun]) -> dict[str, list[PlacedRun]]:
+    """The runs of each placement, the most accurate first."""
+    groups: dict[str, list[PlacedRun]] = {}
+    for found in runs:
+        groups.setdefault(found.placement, []).append(found)
+    return dict(sorted(groups.items(), key=lambda group: -_accuracies(group[1]).mean()))
+
+
+def _accuracies(members: Sequence[PlacedRun]) -> Numbers:
+    return np.array([found.run.accuracy for found in members])
+
+
+def _mean(values: Numbers) -> Interval:
+    return bootstrap(lambda rows: float(values[rows].mean()), np.arange(len(values)))
+
+
+def _layer_means(members: Sequence[PlacedRun], metric: str) -> list[float]:
+    layers = range(len(members[0].layers))
+    return [float(np.mean([found.run.last[layer_column(metric, layer)] for found in members])) for layer in layers]
+
+
+def _of_placement(placement: str, members: Sequence[PlacedRun], metric: str) -> dict[str, Figure]:
+    name, accuracy = placement.replace(",", "_").replace("-", "_"), _mean(_accuracies(members))
+    return {
+        f"{name}_accuracy": accuracy.value,
+        f"{name}_accuracy_interval": (accuracy.low, accuracy.high),
+        **{f"{name}_ess_layer_{layer}": ess for layer, ess in enumerate(_layer_means(members, metric))},
+    }
+
+
+def _placement_statement(placement: str, members: Sequence[PlacedRun], metric: str) -> str:
+    accuracy = _accuracies(members)
+    ess = ", ".join(f"{mean:.1f}" for mean in _layer_means(members, metric))
+    return (
+        f"{placement}: accuracy {accuracy.mean():.2f} ({len(members)} runs, {accuracy.min():.2f} to "
+        f"{accuracy.max():.2f}), ESS of the layers ({metric}) {ess}."
+    )
+
+
+def _winner(placements: dict[str, list[PlacedRun]], figures: dict[str, Figure]) -> str:
+    """What the best placement gains on the second, trial by trial."""
+    best, second, *_ = placements
+    accuracy = [{found.trial: found.run.accuracy for found in placements[name]} for name in (best, second)]
+    both = accuracy[0].keys() & accuracy[1].keys()
+    gain = _mean(np.array([accuracy[0][trial] - accuracy[1][trial] for trial in sorted(both, key=repr)]))
+    figures["best_less_second"], figures["best_less_second_interval"] = gain.value, (gain.low, gain.high)
+    return f"{best} comes first, before {second} by {_shown(gain)}."
+
+
+def _early_numbers(runs: Sequence[PlacedRun], metric: str) -> dict[str, tuple[str, Callable[[PlacedRun], float]]]:
+    """What is known early, by the name of its figures, in words, and as a function of a run."""
+
+    def of_layer(layer: int) -> Callable[[PlacedRun], float]:
+        return lambda found: float(found.early[layer_column(metric, layer)])
+
+    def of_gated(found: PlacedRun) -> float:
+        gated = [layer for layer, mixer in enumerate(found.layers) if mixer != ATTENTION]
+        return float(np.mean([of_layer(layer)(found) for layer in gated])) if gated else float("nan")
+
+    layers = min((len(found.layers) for found in runs), default=0)
+    return {
+        "early": (f"early ESS ({metric})", lambda found: float(found.early[metric])),
+        "early_entropy": ("early ESS (entropy)", lambda found: float(found.early["entropy"])),
+        "early_gated": ("early ESS of the layers without attention", of_gated),
+        **{f"early_layer_{layer}": (f"early ESS of layer {layer}", of_layer(layer)) for layer in range(layers)},
+        "control_initial": ("the control, ESS at initialisation,", lambda found: float(found.run.first[metric])),
+        "control_early_accuracy": ("the control, early accuracy,", lambda found: float(found.early["accuracy"])),
+        "control_attention": ("the control, the number of attention layers,", lambda found: float(found.attention)),
+    }
+
+
+def _shown(interval: Interval) -> str:
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
