@@ -77,7 +77,7 @@ def test_files(tmp_path):
         read_settings(tmp_path / "nothing.toml", "regimes")
 
 
-@pytest.mark.parametrize("study", ["correlation", "regimes"])
+@pytest.mark.parametrize("study", ["correlation", "regimes", "regularisation"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets(study, preset):
     settings = preset_settings(study, preset)

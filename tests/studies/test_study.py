@@ -28,7 +28,7 @@ def test_only_what_is_missing_is_done(settings, tmp_path):
     assert result.path.is_file()
 
 
-@pytest.mark.parametrize("study", ["correlation", "regimes"])
+@pytest.mark.parametrize("study", ["correlation", "regimes", "regularisation"])
 def test_the_page_holds_the_conclusion_and_needs_nothing_from_outside(study, settings, tmp_path):
     settings = dataclasses.replace(settings, study=study)
     result = run_study(settings, tmp_path / study, run_here)

@@ -212,4 +212,6 @@ class Run:
         model, training = self.model, self.training
         words = [f"{task} kv {self.task.items}", model.mixer, f"n {model.key_size}", f"rate {training.rate:g}"]
         extra = [] if self.intervention == "none" else [self.intervention]
+        extra += [f"λ {training.identity_weight:g}"] if training.identity_weight else []
+        extra += [f"utilisation to {training.target_utilisation:g}"] if training.utilisation_weight else []
         return ", ".join([*words, f"seed {training.seed}", *extra])
