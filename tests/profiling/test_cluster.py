@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+from oracles.profiles import same
 
 from statesize.cli import main
 from statesize.errors import InputError, StatesizeError
@@ -32,27 +33,9 @@ def ray():
         gc.collect()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def model():
     return LanguageModel(SMALL, torch.Generator().manual_seed(0))
-
-
-def same(left, right):
-    """Bit for bit, attributes too, but for the time that it took."""
-    for name in ("/", *left.mixers):
-        mine, other = (profile.tree[name].to_dataset(inherit=False).load() for profile in (left, right))
-        mine.attrs.pop("seconds", None), other.attrs.pop("seconds", None)
-        if not mine.identical(other):
-            return False
-    return left.mixers == right.mixers
 
 
 def test_a_worker_is_killed_in_the_middle(tmp_path):

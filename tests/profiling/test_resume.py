@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from oracles.profiles import same
 
 from statesize.errors import FileError
 from statesize.mixers import LanguageModel, ModelConfig
@@ -35,24 +36,6 @@ SHAPE = {"mixer": "sa", "vocabulary_size": 128, "width": 16, "heads": 4, "layers
 
 def build(**shape):
     return LanguageModel(ModelConfig(**(SHAPE | shape)), torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def same(left, right):
-    """Bit for bit, but for the time it took."""
-    for name in ("/", *left.mixers):
-        mine, other = (profile.tree[name].to_dataset(inherit=False).load() for profile in (left, right))
-        mine.attrs.pop("seconds", None), other.attrs.pop("seconds", None)
-        if not mine.identical(other):
-            return False
-    return left.mixers == right.mixers
 
 
 def units(output):

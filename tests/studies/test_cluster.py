@@ -5,11 +5,14 @@ import signal
 import threading
 
 import pytest
+from small_studies import GRID, RUNNING_AVERAGE
 
 from statesize.errors import InputError
+from statesize.mixers import registry
 from statesize.studies.cluster import ray_executor
 from statesize.studies.local import run_here
-from statesize.studies.settings import Execution
+from statesize.studies.settings import Execution, parse_settings
+from statesize.studies.user_code import UserModule, load_module
 
 
 @pytest.mark.slow
@@ -34,6 +37,19 @@ def test_the_same_rows_when_a_worker_is_killed(runs, workers_of, without_time):
         watcher.join()
     assert killed
     assert not any(outcome.error for outcome in found)
+    rows = {outcome.run.key: without_time(outcome.rows) for outcome in found}
+    assert rows == {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs)}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_mixer_of_ones_own(without_time, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    module = UserModule("on_ray.py", RUNNING_AVERAGE)
+    load_module(module)
+    runs = parse_settings(GRID.replace('["la", "gla"]', '"average"'), "correlation").runs[:2]
+    found = list(ray_executor(None, Execution(memory=2**28), module)(runs))
     rows = {outcome.run.key: without_time(outcome.rows) for outcome in found}
     assert rows == {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs)}
 
