@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statesize.tasks.chance import most_frequent_share
 from statesize.tasks.draws import distinct
-from statesize.tasks.synthetic import SyntheticTask
+from statesize.tasks.symbol_task import SymbolTask
 from statesize.tasks.task import IGNORED
 
 
 @dataclass(frozen=True)
-class Compression(SyntheticTask):
+class Compression(SymbolTask):
     """Compression: random symbols, a token that ends them, then every place is asked for, in random order.
 
     Token ids 0 … K − 1 are symbols, K is the compression token and K + j the place j = 1 … N. A sequence of L = 2N + 1
@@ -51,11 +50,6 @@ class Compression(SyntheticTask):
     tokens: int = 16
     symbols: int = 15
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require_at_least("tokens", 2)
-        self._require_at_least("symbols", 2)
-
     @property
     def vocabulary_size(self) -> int:
         """The symbols, the compression token and the places."""
@@ -65,16 +59,6 @@ class Compression(SyntheticTask):
     def length(self) -> int:
         """Tokens of a sequence, L = 2N + 1."""
         return 2 * self.tokens + 1
-
-    @property
-    def items(self) -> int:
-        """The number of symbols of a sequence."""
-        return self.tokens
-
-    @property
-    def chance(self) -> float:
-        """Expected share of the most frequent symbol among those of a sequence."""
-        return most_frequent_share(self.tokens, self.symbols)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch.

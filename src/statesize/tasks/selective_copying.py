@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.tasks.chance import most_frequent_share
 from statesize.tasks.draws import distinct
-from statesize.tasks.synthetic import SyntheticTask
+from statesize.tasks.symbol_task import SymbolTask
 from statesize.tasks.task import IGNORED
 
 
 @dataclass(frozen=True)
-class SelectiveCopying(SyntheticTask):
+class SelectiveCopying(SymbolTask):
     """Selective copying: symbols stand among blanks, then they are to be told in order.
 
     Token ids 0 … K − 1 are symbols, K is the blank and K + 1 the marker. A sequence is
@@ -52,8 +51,6 @@ class SelectiveCopying(SyntheticTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_at_least("tokens", 2)
-        self._require_at_least("symbols", 2)
         if self.length < 2 * self.tokens:
             raise InputError(
                 f"length is {self.length}; {self.tokens} tokens and a marker each take {2 * self.tokens}, so give at "
@@ -64,16 +61,6 @@ class SelectiveCopying(SyntheticTask):
     def vocabulary_size(self) -> int:
         """The symbols, the blank and the marker."""
         return self.symbols + 2
-
-    @property
-    def items(self) -> int:
-        """The number of tokens to be copied."""
-        return self.tokens
-
-    @property
-    def chance(self) -> float:
-        """Expected share of the most frequent symbol among those of a sequence."""
-        return most_frequent_share(self.tokens, self.symbols)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch.
