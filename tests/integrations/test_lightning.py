@@ -1,0 +1,87 @@
+"""The callback in the Trainer of Lightning: its gradient is that of the sum, and it leaves nothing behind."""
+
+import copy
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+from lightning.pytorch import LightningModule, Trainer
+
+from statesize.integrations.lightning import RegularisationCallback
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.training import Regularisation, mixer_calls
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+]
+
+
+class Causal(LightningModule):
+    def __init__(self, mixer="gla", rate=0.1):
+        super().__init__()
+        shape = ModelConfig(mixer=mixer, vocabulary_size=32, width=16, heads=2, layers=2, key_size=4, decay_bias=0.0)
+        self.model, self.rate = LanguageModel(shape, torch.Generator().manual_seed(0)), rate
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self.model(batch).flatten(0, 1), batch.flatten())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.rate)
+
+
+def fit(module, tokens, folder, callbacks, **changes):
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(max_epochs=1, accelerator="cpu", default_root_dir=folder, callbacks=callbacks, **quiet, **changes)
+    trainer.fit(module, torch.utils.data.DataLoader(tokens, batch_size=2))
+    return trainer
+
+
+def texts(count):
+    return torch.randint(32, (count, 12), generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_one_step_is_the_gradient_of_the_mean_loss_and_penalty(accumulation, tmp_path):
+    module, tokens = Causal(), texts(2 * accumulation)
+    expected = copy.deepcopy(module)
+    regularisation = Regularisation(0.7, 0.5, 0.9, sequences=99, units=99, positions=99)
+    trainer = fit(
+        module, tokens, tmp_path, [RegularisationCallback(regularisation)], accumulate_grad_batches=accumulation
+    )
+    penalties = []
+    for batch in tokens.split(2):
+        with mixer_calls(expected) as calls:
+            loss = expected.training_step(batch, 0)
+        penalties.append(regularisation.penalty(calls, torch.Generator()))
+        ((loss + penalties[-1]) / accumulation).backward()
+    for name, parameter in expected.named_parameters():
+        after = parameter - 0.1 * parameter.grad
+        torch.testing.assert_close(dict(module.named_parameters())[name], after, rtol=1e-4, atol=1e-6, msg=name)
+    assert float(trainer.callback_metrics["regularisation"]) == pytest.approx(penalties[-1].item(), rel=1e-4)
+    assert not any(part._forward_pre_hooks for part in module.modules())
+
+
+def test_training_opens_the_gates(tmp_path):
+    distances = []
+    for callbacks in ([], [RegularisationCallback(Regularisation(identity_weight=3.0))]):
+        module = Causal("wla", rate=1.0)
+        fit(module, texts(60), tmp_path, callbacks, gradient_clip_val=10.0)
+        with mixer_calls(module) as calls:
+            module.training_step(texts(4), 0)
+        distances.append(Regularisation(identity_weight=1.0).penalty(calls, torch.Generator()).item())
+    assert distances[1] < 0.85 * distances[0]
+
+
+def test_a_step_that_fails_leaves_the_model_as_it_was(tmp_path):
+    class Failing(Causal):
+        def training_step(self, batch, batch_idx):
+            super().training_step(batch, batch_idx)
+            raise RuntimeError("no more")
+
+    module = Failing()
+    with pytest.raises(RuntimeError, match="no more"):
+        fit(module, texts(2), tmp_path, [RegularisationCallback(Regularisation(identity_weight=1.0))])
+    assert not any(part._forward_pre_hooks for part in module.modules())
