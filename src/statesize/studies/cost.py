@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -19,6 +20,10 @@ from statesize.training.in_memory import train_in_memory
 _ENTRY = 60
 # What a step costs besides, however small its tensors are: some hundred calls of torch.
 _CALLS = 4e7
+# What an operator of n states costs at a position, in n³.
+_CUBE = 37
+# Mixers that keep all they have seen.
+_CACHES = frozenset({"sa", "hyena"})
 # Positions of a chunk of the linear mixers.
 _CHUNK = 32
 
@@ -32,8 +37,16 @@ def work(run: Run) -> float:
     Returns:
         A number in proportion to its seconds.
     """
-    measurements = 2 + run.training.steps // run.measuring.every
-    return run.training.steps * _step(run) + measurements * run.task.held_out_sequences * run.task.length * _token(run)
+    measurements = 1 + math.ceil(run.training.steps / run.measuring.every)
+    evaluation = run.task.held_out_sequences * run.task.length * _token(run)
+    return run.training.steps * _step(run) + measurements * (evaluation + _measurement(run))
+
+
+def _measurement(run: Run) -> float:
+    """Work of measuring the ESS of all mixers; that of softmax attention and long convolutions is left out."""
+    model, mixers = run.model, map(run.model.mixer_of, range(run.model.layers))
+    units = sum(model.width if mixer in {"s6", "s4d"} else model.heads for mixer in mixers if mixer not in _CACHES)
+    return _CUBE * units * run.measuring.sequences * run.task.length * min(model.key_size, run.task.length) ** 3
 
 
 def _step(run: Run) -> float:
@@ -55,7 +68,7 @@ def _layer(model: ModelConfig, mixer: str, length: int) -> float:
     mlp, keys = model.mlp_factor * model.width, model.heads * model.key_size
     inputs = 2 * keys + model.width
     products = model.width * (inputs + model.width + 3 * mlp)
-    seen = length if mixer in {"sa", "hyena"} else min(_CHUNK, length)
+    seen = length if mixer in _CACHES else min(_CHUNK, length)
     mixing = seen * (keys + model.width + _ENTRY * model.heads)
     gates = 0 if mixer in {"sa", "la"} else 4 * keys
     return products + mixing + _ENTRY * (4 * inputs + 6 * model.width + 3 * mlp + gates)

@@ -22,6 +22,7 @@ from statesize.tasks.registry import build_task, task_settings
 from statesize.tasks.synthetic import SyntheticTask
 from statesize.tasks.task import Task
 from statesize.training.config import TrainingConfig
+from statesize.training.initialisation import initialise
 
 ROW_FORMAT = 1
 """Version of the rows of a run; it is part of a run's key, so that older rows are never taken for newer ones."""
@@ -120,11 +121,20 @@ def _open_gates(model: LanguageModel) -> None:
                 parameter.fill_(3.0)
 
 
+def _measured_start(model: LanguageModel) -> None:
+    """Decays are moved until 0.9 of what the state can hold is used at the start, or what comes nearest."""
+    initialise(model, target=0.9)
+
+
 def _none(model: LanguageModel) -> None:
     del model
 
 
-INTERVENTIONS: dict[str, Callable[[LanguageModel], None]] = {"none": _none, "open_gates": _open_gates}
+INTERVENTIONS: dict[str, Callable[[LanguageModel], None]] = {
+    "none": _none,
+    "open_gates": _open_gates,
+    "measured_start": _measured_start,
+}
 """What is done to a model before it is trained, by name."""
 
 
@@ -210,7 +220,8 @@ class Run:
         """The run in a few words, for lines of progress."""
         task = self.task_settings()["name"]
         model, training = self.model, self.training
-        words = [f"{task} kv {self.task.items}", model.mixer, f"n {model.key_size}", f"rate {training.rate:g}"]
+        mixer = f"{model.mixer} normalised" if model.normalised else model.mixer
+        words = [f"{task} kv {self.task.items}", mixer, f"n {model.key_size}", f"rate {training.rate:g}"]
         extra = [] if self.intervention == "none" else [self.intervention]
         extra += [f"λ {training.identity_weight:g}"] if training.identity_weight else []
         extra += [f"utilisation to {training.target_utilisation:g}"] if training.utilisation_weight else []
