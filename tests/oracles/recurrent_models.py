@@ -189,6 +189,7 @@ def observations(model: nn.Module, ids: Tensor, *sources: Source) -> list[Observ
     return seen
 
 
+@torch.no_grad()
 def reproduction_error(observation: Observation) -> float:
     """The largest difference of what T u becomes from what the model passed on, relative to the largest entry."""
     every = slice(None)
