@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
+
+from statesize.cli.benchmarking import conditions, run_benchmark
 
 _HEADINGS = ("case", "engine", "output", "L", "ratio", "seconds", "µs each", "error", "wrong", "memory")
 
@@ -32,28 +33,13 @@ def engines(
         json: Print one JSON document instead of the table.
         output: File for the same JSON document.
     """
-    import torch
-
     from statesize.benchmarks.engines import benchmark
-    from statesize.cli.document import print_json
     from statesize.cli.progress import say
-    from statesize.files import check_writable, replace_file
 
-    if output is not None:
-        check_writable(output.absolute().parent)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        document = benchmark(length, quick, on_row=lambda row: say(f"{row.case}: {row.output} {row.seconds:.3g} s"))
-    finally:
-        torch.set_num_threads(before)
-    if output is not None:
-        replace_file(output, (json_module.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
-        say(f"Benchmark: {output}")
-    if json:
-        print_json(document)
-    else:
-        _print(document)
+    def run() -> dict[str, Any]:
+        return benchmark(length, quick, on_row=lambda row: say(f"{row.case}: {row.output} {row.seconds:.3g} s"))
+
+    run_benchmark(run, _print, threads, json, output)
 
 
 def _ratio(ratio: float | None) -> str:
@@ -64,12 +50,10 @@ def _print(document: dict[str, Any]) -> None:
     from statesize.cli.whole_table import print_whole
 
     exponents = ", ".join(f"{engine} {slope:.2f}" for engine, slope in document["exponents"].items())
-    threads = "1 thread" if document["threads"] == 1 else f"{document['threads']} threads"
     positions = max(row["dense_positions"] for row in document["rows"])
     notes = (
         f"Cost grows with L to the power of: {exponents}.",
-        f"The dense loop was timed at {positions} positions and scaled to all; {threads} for both sides, "
-        f"{document['clock']} time; {document['machine']}.",
+        f"The dense loop was timed at {positions} positions and scaled to all; {conditions(document)}.",
     )
     print_whole(_HEADINGS, [_cells(row) for row in document["rows"]], left=3, notes=notes)
 

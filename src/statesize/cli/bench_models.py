@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
+
+from statesize.cli.benchmarking import conditions, run_benchmark
 
 Case = Literal["falcon_mamba", "llama_3", "mamba_2", "qwen3_next"]
 _HEADINGS = (
@@ -50,46 +51,25 @@ def models(
         json: Print one JSON document instead of the table.
         output: File for the same JSON document.
     """
-    import torch
-
     from statesize.benchmarks.model_cases import model_cases
     from statesize.benchmarks.models import benchmark_models
-    from statesize.cli.document import print_json
     from statesize.cli.progress import say
-    from statesize.files import check_writable, replace_file
 
-    if output is not None:
-        check_writable(output.absolute().parent)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        document = benchmark_models(
-            tuple(item for item in model_cases(quick) if item.name in case or not case),
-            length,
-            quick,
-            on_row=lambda row: say(f"{row.model}: {row.seconds:.3g} s"),
-        )
-    finally:
-        torch.set_num_threads(before)
-    if output is not None:
-        replace_file(output, (json_module.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
-        say(f"Benchmark: {output}")
-    if json:
-        print_json(document)
-    else:
-        _print(document)
+    def run() -> dict[str, Any]:
+        chosen = tuple(item for item in model_cases(quick) if item.name in case or not case)
+        return benchmark_models(chosen, length, quick, on_row=lambda row: say(f"{row.model}: {row.seconds:.3g} s"))
+
+    run_benchmark(run, _print, threads, json, output)
 
 
 def _print(document: dict[str, Any]) -> None:
     from statesize.cli.whole_table import print_whole
 
     rows = document["rows"]
-    threads = "1 thread" if document["threads"] == 1 else f"{document['threads']} threads"
     bounds = [f" ({row['model']}: bounds {row['count_accuracy']:.0%} apart)" for row in rows if row["count_accuracy"]]
     notes = (
         f"The definition was timed at {max(row['dense_positions'] for row in rows)} positions of "
-        f"{max(row['dense_units'] for row in rows)} heads or channels and scaled to all; {threads} for both sides, "
-        f"{document['clock']} time; {document['machine']}.",
+        f"{max(row['dense_units'] for row in rows)} heads or channels and scaled to all; {conditions(document)}.",
         f"Counts at one absolute and one relative tolerance{''.join(bounds)}, and entropy.",
     )
     print_whole(_HEADINGS, [_cells(row) for row in rows], left=3, notes=notes)

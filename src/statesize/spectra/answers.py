@@ -73,9 +73,8 @@ def answers(operator: Operator, engine: Engine, question: Question, memory: int)
         parts = in_parallel(
             [partial(_block, operator, entries, engine, question) for entries in _split(total, block)], most=threads
         )
-    names = dict.fromkeys(name for _, used in parts for name in used.split(", "))
     joined = {name: torch.cat([found[name] for found, _ in parts]) for name in parts[0][0]}
-    return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, ", ".join(names)
+    return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, _names(parts)
 
 
 def _position_blocks(operator: Operator, engine: Engine, cut: Cut, memory: int) -> list[Cut]:
@@ -90,13 +89,17 @@ def _position_blocks(operator: Operator, engine: Engine, cut: Cut, memory: int) 
 
 def _joined(parts: list[tuple[Answers, str]], operator: Operator) -> tuple[Answers, str]:
     """Answers for parts of the positions as one; shorter spectra are padded with zeros."""
-    names = dict.fromkeys(name for _, used in parts for name in used.split(", "))
     r = max(found["values"].shape[-1] if "values" in found else 0 for found, _ in parts)
     for found, _ in parts:
         if "values" in found:
             found["values"] = torch.nn.functional.pad(found["values"], (0, r - found["values"].shape[-1]))
     dim = len(operator.batch_shape)
-    return {name: torch.cat([found[name] for found, _ in parts], dim) for name in parts[0][0]}, ", ".join(names)
+    return {name: torch.cat([found[name] for found, _ in parts], dim) for name in parts[0][0]}, _names(parts)
+
+
+def _names(parts: list[tuple[Answers, str]]) -> str:
+    """The engines that were used for any part, each once."""
+    return ", ".join(dict.fromkeys(name for _, used in parts for name in used.split(", ")))
 
 
 def _split(total: int, block: int) -> list[Tensor]:
