@@ -45,7 +45,7 @@ class Reduction:
 
     @cached_property
     def recurrence(self) -> Recurrence:
-        """The operator over the L positions, whose outputs read the state before the input is written to it."""
+        """The operator; its outputs read the state before the input is written to it. It holds L (2 r)² numbers."""
         # An operator has one state at least, which may stay 0.
         idle = int(self.state_size == 0)
         A = functional.pad(self.system.A, (0, idle, 0, idle))

@@ -86,8 +86,9 @@ def placed_runs(rows: Sequence[Row]) -> list[PlacedRun]:
     """
     found: list[PlacedRun] = []
     for run in final_runs(rows):
-        own = [row for row in rows if row["run"] == run.last["run"] and row["step"] >= EARLY * float(run.last["step"])]
-        found.append(PlacedRun(run, min(own, key=lambda row: row["step"])))
+        least = EARLY * _number(run.last, "step")
+        own = [row for row in rows if row["run"] == run.last["run"] and _number(row, "step") >= least]
+        found.append(PlacedRun(run, min(own, key=lambda row: _number(row, "step"))))
     return found
 
 
@@ -123,9 +124,14 @@ class Foresight:
         placements, attention = ([found.placement for found in runs], [found.attention for found in runs])
         return cls(np.array(early), np.array(accuracy), numbered(placements), numbered(attention))
 
+    @property
+    def value(self) -> float:
+        """Spearman's correlation over all runs."""
+        return spearman(self.early, self.accuracy)
+
     @cached_property
     def over_all(self) -> Interval:
-        """Spearman's correlation over all runs."""
+        """The same with its interval."""
         return bootstrap(lambda rows: spearman(self.early[rows], self.accuracy[rows]), self.placements)
 
     @cached_property
@@ -158,16 +164,8 @@ def hybrids(rows: Sequence[Row], metric: str) -> Conclusion:
         statements.append(_placement_statement(placement, members, metric))
     if len(placements) > 1:
         statements.append(_winner(placements, figures))
-    claimed = Foresight.of(runs, lambda found: float(found.early[metric]))
-    for name, (words, known) in _early_numbers(runs, metric).items():
-        found = Foresight.of(runs, known)
-        for part, interval in (("spearman", found.over_all), ("spearman_inside", found.inside)):
-            figures[f"{name}_{part}"] = interval.value
-            figures[f"{name}_{part}_interval"] = (interval.low, interval.high)
-        statements.append(
-            f"Spearman of {words} with final accuracy: {_shown(found.over_all)}; among runs with as many attention "
-            f"layers {_shown(found.inside)}."
-        )
+    claimed, said = _foresights(runs, metric, figures)
+    statements += said
     if runs:
         shares = sorted({float(found.early["step"]) / float(found.run.last["step"]) for found in runs})
         statements.append(f"Early is after {' and '.join(f'{share:.0%}' for share in shares)} of the steps.")
@@ -201,7 +199,9 @@ def _mean(values: Numbers) -> Interval:
 
 def _layer_means(members: Sequence[PlacedRun], metric: str) -> list[float]:
     layers = range(len(members[0].layers))
-    return [float(np.mean([found.run.last[layer_column(metric, layer)] for found in members])) for layer in layers]
+    return [
+        float(np.mean([_number(found.run.last, layer_column(metric, layer)) for found in members])) for layer in layers
+    ]
 
 
 def _of_placement(placement: str, members: Sequence[PlacedRun], metric: str) -> dict[str, Figure]:
@@ -232,26 +232,49 @@ def _winner(placements: dict[str, list[PlacedRun]], figures: dict[str, Figure]) 
     return f"{best} comes first, before {second} by {_shown(gain)}."
 
 
-def _early_numbers(runs: Sequence[PlacedRun], metric: str) -> dict[str, tuple[str, Callable[[PlacedRun], float]]]:
-    """What is known early, by the name of its figures, in words, and as a function of a run."""
-
-    def of_layer(layer: int) -> Callable[[PlacedRun], float]:
-        return lambda found: float(found.early[layer_column(metric, layer)])
-
-    def of_gated(found: PlacedRun) -> float:
-        gated = [layer for layer, mixer in enumerate(found.layers) if mixer != ATTENTION]
-        return float(np.mean([of_layer(layer)(found) for layer in gated])) if gated else float("nan")
-
+def _foresights(runs: Sequence[PlacedRun], metric: str, figures: dict[str, Figure]) -> tuple[Foresight, list[str]]:
+    """That of the claim, and what is said of all; their figures are added."""
     layers = min((len(found.layers) for found in runs), default=0)
-    return {
-        "early": (f"early ESS ({metric})", lambda found: float(found.early[metric])),
-        "early_entropy": ("early ESS (entropy)", lambda found: float(found.early["entropy"])),
-        "early_gated": ("early ESS of the layers without attention", of_gated),
-        **{f"early_layer_{layer}": (f"early ESS of layer {layer}", of_layer(layer)) for layer in range(layers)},
-        "control_initial": ("the control, ESS at initialisation,", lambda found: float(found.run.first[metric])),
-        "control_early_accuracy": ("the control, early accuracy,", lambda found: float(found.early["accuracy"])),
-        "control_attention": ("the control, the number of attention layers,", lambda found: float(found.attention)),
+    known: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
+        "early": (f"early ESS ({metric})", lambda found: _number(found.early, metric)),
+        "early_entropy": ("early ESS (entropy)", lambda found: _number(found.early, "entropy")),
+        "early_gated": ("early ESS of the layers without attention", lambda found: _of_gated(found, metric)),
+        "control_initial": ("the control, ESS at initialisation,", lambda found: _number(found.run.first, metric)),
+        "control_early_accuracy": ("the control, early accuracy,", lambda found: _number(found.early, "accuracy")),
     }
+    all_of_them = {name: Foresight.of(runs, early) for name, (_, early) in known.items()}
+    statements: list[str] = []
+    for name, found in all_of_them.items():
+        for part, interval in (("spearman", found.over_all), ("spearman_inside", found.inside)):
+            figures[f"{name}_{part}"] = interval.value
+            figures[f"{name}_{part}_interval"] = (interval.low, interval.high)
+        statements.append(
+            f"Spearman of {known[name][0]} with final accuracy: {_shown(found.over_all)}; among runs with as many "
+            f"attention layers {_shown(found.inside)}."
+        )
+    attention = Foresight.of(runs, lambda found: float(found.attention))
+    figures["control_attention_spearman"] = attention.value
+    single = [Foresight.of(runs, _of_layer(metric, layer)).value for layer in range(layers)]
+    figures |= {f"early_layer_{layer}_spearman": value for layer, value in enumerate(single)}
+    each = ", ".join(f"{value:.2f}" for value in single)
+    statements.append(
+        f"Over all runs, without intervals: of the early ESS of each layer {each}; of the control, the number of "
+        f"attention layers, {attention.value:.2f}."
+    )
+    return all_of_them["early"], statements
+
+
+def _number(row: Row, column: str) -> float:
+    return float(row[column])
+
+
+def _of_layer(metric: str, layer: int) -> Callable[[PlacedRun], float]:
+    return lambda found: _number(found.early, layer_column(metric, layer))
+
+
+def _of_gated(found: PlacedRun, metric: str) -> float:
+    gated = [layer for layer, mixer in enumerate(found.layers) if mixer != ATTENTION]
+    return float(np.mean([_of_layer(metric, layer)(found) for layer in gated])) if gated else math.nan
 
 
 def _shown(interval: Interval) -> str:
