@@ -1,9 +1,12 @@
 """What is refused before Ray is started; sessions themselves are tested where they are used."""
 
+import contextlib
 import os
 import signal
 import socket
 import sys
+import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -21,6 +24,34 @@ def refusal(address=None):
     assert signal.getsignal(signal.SIGTERM) is handler
     assert dict(os.environ) == environment
     return caught.value
+
+
+@contextmanager
+def answering(words):
+    """The address of a server that says these words; None is silence."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            with contextlib.suppress(OSError):
+                connection, _ = server.accept()
+                connections.append(connection)
+                connection.recv(64)
+                if words is not None:
+                    connection.sendall(words)
+                    connection.shutdown(socket.SHUT_WR)
+
+        connections = []
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            # Lets the thread go on where nobody came.
+            with contextlib.suppress(OSError):
+                socket.create_connection(server.getsockname()).close()
+            thread.join()
+            for connection in connections:
+                connection.close()
 
 
 def test_ray_is_missing(monkeypatch):
@@ -43,6 +74,15 @@ def test_nothing_answers(scheme):
     assert f"nothing answers at the Ray address {scheme}127.0.0.1:{port}" in str(refusal(f"{scheme}127.0.0.1:{port}"))
 
 
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", None])
+def test_something_else_answers(answer, monkeypatch):
+    monkeypatch.setattr("statesize.ray_session._CONNECT_SECONDS", 0.2)
+    with answering(answer) as address:
+        message = str(refusal(address))
+    assert f"the Ray address {address}" in message
+    assert ("nothing answers" if answer is None else "is not Ray") in message
+
+
 @pytest.mark.parametrize("kind", [Exception, RuntimeError, ConnectionError])
 @pytest.mark.parametrize("there", [False, True])
 def test_what_ray_says_when_it_does_not_start(kind, there, monkeypatch):
@@ -51,11 +91,8 @@ def test_what_ray_says_when_it_does_not_start(kind, there, monkeypatch):
         raise kind("The current node timed out during startup.\n  This could happen because ...")
 
     monkeypatch.setattr(ray, "init", init)
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        address = f"127.0.0.1:{server.getsockname()[1]}" if there else None
-        message = str(refusal(address))
+    with answering(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) as address:
+        message = str(refusal(address if there else None))
     where = f"at {address}" if there else "on this machine"
     assert message == (
         f"Ray {where} cannot be started or reached: The current node timed out during startup. This could happen"

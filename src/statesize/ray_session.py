@@ -18,6 +18,9 @@ _CONNECT_SECONDS = 5.0
 # Of the machine's memory, what workers may ask for; the rest is for the calling process and Ray's own.
 _FOR_WORKERS = 0.8
 _USAGE = "RAY_USAGE_STATS_ENABLED"
+# Opens a connection of HTTP/2, on which Ray's gRPC runs; whoever speaks it answers with a frame of the type SETTINGS.
+_SETTINGS = 4
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
 
 
 @contextmanager
@@ -91,17 +94,25 @@ def _local(address: str | None) -> dict[str, Any]:
 
 
 def _require_reachable(address: str) -> None:
-    # Ray itself waits for a minute, and then may end the process.
+    # Ray itself waits for minutes, and then may end the process.
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not host or not port.isdigit():
         raise InputError(f"the Ray address is {address!r}; HOST:PORT, ray://HOST:PORT or auto was expected")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") not in {"0", ""}:
+                return
+            connection.sendall(_GREETING)
+            frame = connection.recv(len(_GREETING))
     except (OSError, OverflowError) as error:
         raise InputError(
             f"nothing answers at the Ray address {address} ({error}); start a cluster there with ray start --head, or"
             " give no address"
         ) from error
+    if frame[3:4] != bytes([_SETTINGS]):
+        raise InputError(
+            f"what answers at the Ray address {address} is not Ray; its head listens at port 6379 by default"
+        )
 
 
 @contextmanager

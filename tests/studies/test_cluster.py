@@ -1,7 +1,10 @@
 """Runs on a real local Ray: the table of the local executor, also when a worker is killed."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -9,6 +12,7 @@ from small_studies import GRID, RUNNING_AVERAGE
 
 from statesize.errors import InputError
 from statesize.mixers import registry
+from statesize.ray_session import ray_session
 from statesize.studies.cluster import ray_executor
 from statesize.studies.local import run_here
 from statesize.studies.settings import Execution, parse_settings
@@ -60,6 +64,28 @@ def test_a_run_larger_than_the_cluster(runs):
     pytest.importorskip("ray")
     with pytest.raises(InputError, match="asks for GPU 64"):
         list(ray_executor(None, Execution(gpus=64.0))(runs))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_the_address_of_a_cluster(runs, without_time):
+    ray = pytest.importorskip("ray")
+    with ray_session():
+        address = ray.get_runtime_context().gcs_address
+        program = f"""
+import json
+from statesize.ray_session import ray_session
+from statesize.studies.cluster import ray_executor
+from statesize.studies.grid import Run
+from statesize.studies.settings import Execution
+run = Run.from_dict(json.loads({json.dumps(json.dumps(runs[0].to_dict()))}))
+(outcome,) = ray_executor({address!r}, Execution(memory=2**28))([run])
+print(json.dumps([outcome.error, outcome.rows]))
+"""
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    error, rows = json.loads(done.stdout)
+    assert not error
+    assert without_time(rows) == without_time(next(iter(run_here(runs[:1]))).rows)
 
 
 def test_an_address_where_nothing_answers(runs):
