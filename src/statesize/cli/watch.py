@@ -1,0 +1,102 @@
+"""`statesize watch`: ESS while text comes."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+from statesize.cli.profile import Loading
+
+if TYPE_CHECKING:
+    from statesize.cli.watch_screen import Lines, Screen
+    from statesize.profiling.text_stream import TextStream
+
+_Count = Parameter(validator=validators.Number(gte=1))
+# Bytes that are read at once, where so many are there.
+_PIECE = 4096
+
+
+def watch(
+    model: str,
+    /,
+    *,
+    loading: Loading | None = None,
+    future: Annotated[int, _Count] = 16,
+    channels: Annotated[int, _Count] = 8,
+    context: Annotated[int, _Count] = 512,
+) -> None:
+    """Read text from standard input as it comes, and draw each layer's ESS against its ceiling.
+
+    What is read is the past, and the next tokens are the future, so each token is measured when those after it are
+    there. Blank lines part documents. In a terminal a table is drawn; elsewhere each token and layer is one line of
+    position, token, layer, entropy-ESS, number of singular values above 1 % of the largest, ceiling and norm, parted by
+    tabs.
+
+    Args:
+        model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
+        loading: How the model is loaded.
+        future: Tokens after the cut that are its future.
+        channels: Heads or channels that are measured of each layer, at most.
+        context: Most tokens that the model reads at once; when they are read, it forgets the older half.
+
+    Raises:
+        InputError: If there were too few tokens for a single reading.
+    """
+    from statesize.cli.watch_screen import screen
+    from statesize.errors import InputError
+    from statesize.profiling.loading import load_model
+    from statesize.profiling.text_stream import TextStream
+    from statesize.profiling.watching import Watch
+
+    loaded = load_model(model, **asdict(loading or Loading()))
+    reader = Watch(loaded.model, future, channels, context)
+    stream = TextStream(loaded.tokenizer)
+    tokens = readings = 0
+    with screen(loaded.name, loaded.tokenizer, future) as shown:
+        for ids in _tokens(stream, shown):
+            tokens += len(ids)
+            for reading in reader.read(ids):
+                readings += 1
+                shown.show(reading, tokens)
+    if not readings:
+        raise InputError(
+            f"standard input held {tokens} tokens; the first is measured once there are {future + 1}, or fewer with "
+            "--future."
+        )
+
+
+def _tokens(stream: TextStream, shown: Screen | Lines) -> Iterator[list[int]]:
+    """Tokens as they come; each piece is flushed before the next is waited for."""
+    for text in _pieces():
+        yield stream.feed(text)
+        shown.flush()
+    yield stream.end()
+
+
+def _pieces() -> Iterator[str]:
+    from statesize.errors import FileError
+
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    lines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    before = 0
+    while True:
+        piece = os.read(sys.stdin.fileno(), _PIECE)
+        try:
+            text = lines.decode(piece, final=not piece)
+        except UnicodeDecodeError as error:
+            raise FileError(
+                f"standard input is not UTF-8: {error.reason}, in the {_PIECE} bytes after byte {before}; convert it "
+                "first."
+            ) from error
+        before += len(piece)
+        if text:
+            yield text
+        if not piece:
+            return

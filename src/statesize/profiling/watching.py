@@ -1,0 +1,157 @@
+"""ESS while tokens come: what is already read is the past, and the next few tokens are the future."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters import Captured
+from statesize.errors import InputError, ModelError
+from statesize.measurement import measure
+from statesize.profiling.measuring import capture_mixers
+from statesize.profiling.sampling import draw, estimate
+
+
+@dataclass(frozen=True)
+class LayerReading:
+    """One layer at one cut, averaged over its heads or channels.
+
+    Attributes:
+        name: The mixer's name.
+        kind: What it is.
+        entropy: Entropy-ESS.
+        count: Number of Hankel singular values above 0.01 σ_1.
+        ceiling: The most that TSS, past and future allow.
+        norm: Frobenius norm of the block.
+    """
+
+    name: str
+    kind: str
+    entropy: float
+    count: float
+    ceiling: int
+    norm: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All layers at one cut.
+
+    Attributes:
+        position: The cut: tokens before it, from the beginning of the stream.
+        token: Id of the token that follows it.
+        layers: One entry a mixer, in the order of their calls.
+    """
+
+    position: int
+    token: int
+    layers: tuple[LayerReading, ...]
+
+
+@dataclass(eq=False)
+class Watch:
+    """A model that reads a stream of tokens.
+
+    A cut is measured as soon as the `future` tokens after it are there, and once: T of a causal model does not change
+    in the rows that were there. The block is T[i:i+future, :i], with all that the model has read as its past. Once
+    `context` tokens are read, the older half is forgotten and the model reads the other half as its beginning.
+
+    Attributes:
+        model: As for `statesize.profile`.
+        future: Rows of each block.
+        channels: Heads or channels that are measured of each mixer, at most.
+        context: Most tokens that the model reads at once, at least four times `future`.
+        seed: Of the choice of heads or channels.
+
+    Example:
+        >>> from statesize import zoo
+        >>> watch = Watch(zoo.load("gla")[0], future=4)
+        >>> [reading.position for reading in watch.read([5, 6, 7, 8, 9, 10])]
+        [1, 2]
+        >>> [reading.position for reading in watch.read([11])]
+        [3]
+    """
+
+    model: nn.Module
+    future: int = 16
+    channels: int = 8
+    context: int = 512
+    seed: int = 0
+    _window: list[int] = field(default_factory=list[int], init=False)
+    _start: int = field(default=0, init=False)
+    _next: int = field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        if min(self.future, self.channels) < 1 or self.seed < 0:
+            raise InputError(
+                f"future is {self.future}, channels {self.channels} and seed {self.seed}; expected at least 1, 1 and 0."
+            )
+        if self.context < max(4 * self.future, 8):
+            raise InputError(
+                f"context is {self.context} tokens; expected at least 8 and four times the future of {self.future}, so "
+                "that there is a past after half of it was forgotten."
+            )
+
+    def read(self, ids: Sequence[int]) -> Iterator[Reading]:
+        """More tokens; the model runs once for each eighth of a context of them, and for what is left.
+
+        Errors are those of `statesize.profile`.
+
+        Args:
+            ids: Token ids.
+
+        Yields:
+            One reading a cut that can be measured now, in order.
+        """
+        step = self.context // 8
+        for first in range(0, len(ids), step):
+            self._window += ids[first : first + step]
+            if len(self._window) > self.context:
+                forgotten = len(self._window) - self.context // 2
+                self._start += forgotten
+                del self._window[:forgotten]
+            yield from self._measured()
+
+    def _measured(self) -> Iterator[Reading]:
+        cuts = list(range(self._next - self._start, len(self._window) - self.future + 1))
+        if not cuts:
+            return
+        captured = capture_mixers(self.model, 0, torch.tensor(self._window), None)
+        layers = [self._layer(item, cuts) for item in captured]
+        for cut, at in zip(cuts, zip(*layers, strict=True), strict=True):
+            yield Reading(self._start + cut, self._window[cut], at)
+        self._next += len(cuts)
+
+    def _layer(self, item: Captured, cuts: list[int]) -> list[LayerReading]:
+        sample = draw(item.units, self.channels, self.seed, item.name)
+        everything = len(sample.units) == item.units
+        operator = item.units_operator(slice(None) if everything else torch.from_numpy(sample.units))
+        # A few rows of T each: the definition is as fast as any engine.
+        found = measure(
+            operator.to(device="cpu"),
+            tolerances=(),
+            relative_tolerances=(0.01,),
+            positions=cuts,
+            future=self.future,
+            engine="dense",
+        )
+        if found.entropy is None or found.relative_tolerance is None:
+            raise ModelError("the measurement lacks an output that a reading holds")
+        by_unit = [found.entropy, found.relative_tolerance[..., 0], found.norm]
+
+        def mean(values: Tensor) -> float:
+            return estimate(values.double().cpu().numpy(), sample).mean
+
+        return [
+            LayerReading(
+                item.name,
+                item.kind,
+                *(mean(values[0, :, place]) for values in by_unit[:2]),
+                ceiling=int(found.ceiling[place]),
+                norm=mean(by_unit[2][0, :, place]),
+            )
+            for place in range(len(cuts))
+        ]

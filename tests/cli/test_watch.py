@@ -1,0 +1,127 @@
+"""`statesize watch` as a process of its own: lines through a pipe, a table in a terminal."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from statesize.cli import main
+
+COMMAND = str(Path(sys.executable).with_name("statesize"))
+WORDS = "The function returns a list of all names that are bound in this module and its parents. "
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")
+
+
+def start(*arguments, stdout=subprocess.PIPE, **environment):
+    return subprocess.Popen(
+        [COMMAND, "watch", *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
+
+
+class Reader:
+    """The lines of a pipe, each waited for with patience."""
+
+    def __init__(self, stream):
+        self._stream, self._rest, self.lines = stream, b"", []
+
+    def until(self, position):
+        while not self.lines or not self.lines[-1].startswith(f"{position}\t"):
+            assert select.select([self._stream], [], [], 120)[0], self.lines[-3:]
+            piece = os.read(self._stream.fileno(), 65536)
+            assert piece, self.lines[-3:]
+            *whole, self._rest = (self._rest + piece).split(b"\n")
+            self.lines += [line.decode() for line in whole]
+
+
+def test_lines_come_while_text_comes(checkpoint):
+    process = start(checkpoint, "--future", 4)
+    reader = Reader(process.stdout)
+    process.stdin.write(WORDS.encode())
+    process.stdin.flush()
+    # The input is open still.
+    reader.until(8)
+    assert process.poll() is None
+    process.stdin.write(b"\n\nThe last one \x1b[31m\xe2\x80\xae.\n")
+    out, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, b"")
+    header, *rows = [line.split("\t") for line in [*reader.lines, *out.decode().splitlines()]]
+    assert header == ["position", "token", "layer", "entropy", "count", "ceiling", "norm"]
+    # Two layers for each position, in order, none left out and none twice.
+    assert [int(row[0]) for row in rows] == [1 + index // 2 for index in range(len(rows))]
+    assert [row[2] for row in rows[:2]] == ["layers.0.mixer", "layers.1.mixer"]
+    for row in rows:
+        assert 0 <= float(row[3]) <= float(row[5]) * 1.0001
+        assert 0 <= float(row[4]) <= float(row[5]) <= 4
+        assert json.loads(row[1].replace("\\", "\\\\")).isprintable()
+    assert '"<eos>"' in {row[1] for row in rows}
+
+
+def read_all(master):
+    parts = []
+    with contextlib.suppress(OSError):
+        while part := os.read(master, 65536):
+            parts.append(part)
+    os.close(master)
+    return b"".join(parts).decode()
+
+
+def shown_in_terminal(checkpoint, **settings):
+    master, terminal = pty.openpty()
+    process = start(checkpoint, "--future", 4, stdout=terminal, TERM="xterm-256color", COLUMNS="100", **settings)
+    os.close(terminal)
+    process.stdin.write(WORDS.encode())
+    process.stdin.close()
+    shown = read_all(master)
+    assert (process.wait(timeout=120), process.stderr.read()) == (0, b"")
+    process.stderr.close()
+    return shown
+
+
+def test_a_table_in_a_terminal(checkpoint):
+    shown = shown_in_terminal(checkpoint, LINES="30")
+    assert COLOUR.search(shown)
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown[shown.rindex("tokens read") :])
+    rows = [line.split() for line in last.splitlines() if line.startswith("layers.")]
+    assert [row[0] for row in rows] == ["layers.0.mixer", "layers.1.mixer"]
+    for row in rows:
+        assert float(row[1]) <= int(row[2]) == 4
+        assert set(row[3]) <= {"█", "░"}
+
+
+def test_without_colour_and_with_layers_that_do_not_fit(slow_checkpoint):
+    shown = shown_in_terminal(slow_checkpoint, LINES="12", NO_COLOR="1")
+    assert not COLOUR.search(shown)
+    assert "and 18 more" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        (b"", [], "0 tokens"),
+        (b"One word", [], "once there are 17"),
+        ("café ".encode("latin-1") * 9, [], "not UTF-8"),
+        (WORDS.encode(), ["--context", "9"], "context is 9"),
+    ],
+    ids=["nothing", "little", "latin-1", "context"],
+)
+def test_bad_input(checkpoint, text, arguments, message, monkeypatch, capsys):
+    reading, writing = os.pipe()
+    os.write(writing, text)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert main(["watch", str(checkpoint), *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("statesize: error: ")
+    assert message in line
