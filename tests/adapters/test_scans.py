@@ -19,6 +19,7 @@ KINDS = {"mamba", "mamba2", "gated delta rule", "kimi delta attention", "rwkv"}
 SCANNED = [family for family, (_, (kind, _)) in FAMILIES.items() if kind in KINDS]
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("family", SCANNED)
 def test_operators_are_what_the_kernels_computed(family: str) -> None:
     model = tiny_model(family)
