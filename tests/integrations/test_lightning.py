@@ -12,11 +12,7 @@ from statesize.integrations.lightning import RegularisationCallback
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.training import Regularisation, mixer_calls
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated"),
-    pytest.mark.filterwarnings("ignore:The number of training batches"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:The number of training batches")
 
 
 class Causal(LightningModule):

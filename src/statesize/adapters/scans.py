@@ -25,6 +25,8 @@ KERNELS: dict[str, Callable[[KernelCall], Observation]] = {
     "rwkv_linear_attention": rwkv_attention,
 }
 CONVOLUTION = "causal_conv1d_fn"
+# In training, Mamba-2 asks this first to do scan and convolution at once; its pure-torch body declines.
+_WHOLE_BLOCK = "mamba2_split_conv1d_scan_combined"
 
 
 @contextmanager
@@ -49,6 +51,6 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
             for name in KERNELS.keys() & functions.keys():
                 kernel = observed(functions[name], recorder(KERNELS[name]))
                 changes.enter_context(replaced(file, name, kernel))
-            if CONVOLUTION in functions:
-                changes.enter_context(replaced(file, CONVOLUTION, pure_torch(functions[CONVOLUTION])))
+            for name in {CONVOLUTION, _WHOLE_BLOCK} & functions.keys():
+                changes.enter_context(replaced(file, name, pure_torch(functions[name])))
         yield
