@@ -60,6 +60,15 @@ def correlation(*, options: Options = _DEFAULTS) -> None:
     _study("correlation", options)
 
 
+def distillation(*, options: Options = _DEFAULTS) -> None:
+    """Teach students with less state: does the teacher's ESS tell their error, and what does a byte of state buy?
+
+    Args:
+        options: Those of every study.
+    """
+    _study("distillation", options)
+
+
 def hybrids(*, options: Options = _DEFAULTS) -> None:
     """Place one and two attention layers among gated ones in every way: which wins, and does ESS show it early?
 

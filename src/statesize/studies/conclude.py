@@ -8,6 +8,8 @@ from pathlib import Path
 from statesize.studies.charts import correlation_charts, regimes_charts
 from statesize.studies.conclusion import Conclusion
 from statesize.studies.correlation import correlation
+from statesize.studies.distillation import distillation
+from statesize.studies.distillation_charts import distillation_charts
 from statesize.studies.hybrids import hybrids
 from statesize.studies.hybrids_charts import hybrids_charts
 from statesize.studies.initialisation import initialisation
@@ -21,6 +23,7 @@ from statesize.studies.settings import Settings
 
 STUDIES = {
     "correlation": (correlation, correlation_charts),
+    "distillation": (distillation, distillation_charts),
     "hybrids": (hybrids, hybrids_charts),
     "initialisation": (initialisation, initialisation_charts),
     "regimes": (regimes, regimes_charts),

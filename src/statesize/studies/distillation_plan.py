@@ -16,7 +16,7 @@ class Distillation:
 
     Attributes:
         key_sizes: n of students that have the same in each layer.
-        errors: Wanted operator errors, for each of which a student has the sizes that `recommend_state_size` names.
+        losses: Wanted operator errors, for each of which a student has the sizes that `recommend_state_size` names.
         steps: Steps of learning the operators, and again of learning hidden states and predictions.
         batch_size: Sequences of a step.
         rate: Learning rate for the operators; half of it for the rest.
@@ -26,13 +26,13 @@ class Distillation:
     """
 
     key_sizes: tuple[int, ...] = (2, 4, 8)
-    errors: tuple[float, ...] = ()
-    steps: int = 200
-    batch_size: int = 32
+    losses: tuple[float, ...] = ()
+    steps: int = 400
+    batch_size: int = 16
     rate: float = 1e-2
 
     def __post_init__(self) -> None:
-        for name, whole in (("key_sizes", True), ("errors", False)):
+        for name, whole in (("key_sizes", True), ("losses", False)):
             values = cast("Sequence[object]", getattr(self, name))
             if not isinstance(values, tuple | list) or not all(_is_positive(value, whole) for value in values):
                 raise InputError(f"{name} is {values!r}; a list of positive numbers was expected")
@@ -44,7 +44,7 @@ class Distillation:
     @property
     def students(self) -> int:
         """How many there are."""
-        return len(self.key_sizes) + len(self.errors)
+        return len(self.key_sizes) + len(self.losses)
 
 
 def _is_positive(value: object, whole: bool) -> bool:

@@ -19,6 +19,7 @@ from statesize.mixers.model import LanguageModel
 from statesize.operators import Operator
 from statesize.spectra.threads import one_torch_thread
 from statesize.studies.grid import INTERVENTIONS, Measuring, Run
+from statesize.studies.students import Student, students
 from statesize.studies.user_code import blamed, user_classes
 from statesize.training.in_memory import train_in_memory
 from statesize.training.step import DivergenceError, evaluate
@@ -38,7 +39,8 @@ def carry_out(run: Run) -> list[Row]:
         run: What to do.
 
     Returns:
-        One row for each measurement: at step 0, every `run.measuring.every` steps, and after the last.
+        One row for each measurement: at step 0, every `run.measuring.every` steps, and after the last; then one for
+        each student of the model, with columns that begin with student_.
 
     Raises:
         StatesizeError: The run cannot be done.
@@ -69,10 +71,23 @@ def _carry_out(run: Run) -> list[Row]:
             step = record.step
             if step % run.measuring.every == 0 or step == last:
                 rows.append(_row(run, step, _measured(model, run), started))
+        if run.distillation is not None:
+            for student in students(model, run.task, run.training, run.measuring.sequences, run.distillation):
+                measured = _measured(student.model, run) | _of_student(student)
+                rows.append(_row(run, step, measured, started))
     except DivergenceError as error:
         unknown = dict.fromkeys(_columns(run), float("nan"))
         rows.append(_row(run, step, unknown, started) | {"final": True, "status": DIVERGED, "message": str(error)})
     return rows
+
+
+def _of_student(student: Student) -> dict[str, float]:
+    of_layers = {
+        layer_column(f"student_{name}", layer): value
+        for layer, values in enumerate(student.layers)
+        for name, value in values.items()
+    }
+    return {"student_wanted": student.wanted, "student_divergence": student.divergence, **of_layers}
 
 
 def _columns(run: Run) -> list[str]:

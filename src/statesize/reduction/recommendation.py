@@ -1,0 +1,220 @@
+"""How much state a student needs: what theory forbids, and what distillation was seen to reach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast, overload
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.measurement import Measurement, hankel_singular_values
+from statesize.operators import Operator
+from statesize.profiling.profile import Profile
+
+# Columns of T that are held at once where its norm is taken.
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What students were seen to reach: error = factor · ESS^ess_power · n^size_power.
+
+    The error is ‖T − T′‖_F / ‖T‖_F of a layer, the mean over sequences and heads; ESS is the layer's average
+    entropy-ESS and n the size of the student's state.
+
+    Attributes:
+        factor: Such that the asked share of the students stays below.
+        ess_power: How the error grows with the ESS.
+        size_power: How it falls with the size; negative.
+    """
+
+    factor: float
+    ess_power: float
+    size_power: float
+
+    def error(self, ess: float, state_size: int) -> float:
+        """The error that students of a size are predicted to stay below.
+
+        Args:
+            ess: Average entropy-ESS of the layer.
+            state_size: n, at least 1.
+
+        Returns:
+            The error, at most 1: a student that does nothing has that.
+
+        Example:
+            >>> Calibration(0.2, 1.0, -0.5).error(2.0, 4)
+            0.2
+        """
+        return min(1.0, self.factor * ess**self.ess_power * state_size**self.size_power)
+
+
+GLA_STUDENTS = Calibration(factor=0.2, ess_power=1.0, size_power=-0.46)
+"""Calibrated for a coverage of 90 %."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A state size for one layer.
+
+    Attributes:
+        state_size: n for the student.
+        loss: What it is predicted to stay below; more than was wanted where even the layer's own state size is not
+            predicted to reach that.
+    """
+
+    state_size: int
+    loss: float
+
+
+@overload
+def recommend_state_size(
+    measured: Measurement, loss: float, calibration: Calibration = GLA_STUDENTS
+) -> Recommendation: ...
+@overload
+def recommend_state_size(
+    measured: Profile, loss: float, calibration: Calibration = GLA_STUDENTS
+) -> dict[str, Recommendation]: ...
+def recommend_state_size(
+    measured: Measurement | Profile, loss: float, calibration: Calibration = GLA_STUDENTS
+) -> Recommendation | dict[str, Recommendation]:
+    """The smallest state with which a distilled student is predicted to come within a loss.
+
+    Args:
+        measured: What `measure` found of a layer, with its entropy; or a profile, for every mixer in it.
+        loss: Wanted ‖T − T′‖_F / ‖T‖_F of a layer, the mean over sequences and heads.
+        calibration: From `calibrate`, with students of your own kind. The default is for gated linear attention with 16
+            states, taught by `statesize.training.distil` as in `statesize study distillation`.
+
+    Returns:
+        The recommendation, at most the largest theoretical state-size; for a profile one for each mixer, by name.
+
+    Raises:
+        InputError: The loss is not between 0 and 1, or the entropy was not measured.
+
+    Example:
+        >>> from statesize.measurement import measure
+        >>> from statesize.operators import Recurrence
+        >>> running_sum = Recurrence(A=torch.ones(6, 1), B=torch.ones(6, 1), C=torch.ones(6, 1))
+        >>> recommend_state_size(measure(running_sum), loss=0.3).state_size
+        1
+    """
+    if not 0 < loss < 1:
+        raise InputError(f"loss is {loss!r}; a relative error between 0 and 1 was expected")
+    if isinstance(measured, Measurement):
+        largest = max(1, int(measured.state_size.max()))
+        return _recommended(_average_ess(measured), largest, loss, calibration)
+    return {
+        row["layer"]: _recommended(row["average_entropy"], max(1, row["tss"]), loss, calibration)
+        for row in measured.summary_rows()
+    }
+
+
+def predicted_error(measured: Measurement, state_size: int, calibration: Calibration = GLA_STUDENTS) -> float:
+    """The operator error that a student of some size is predicted to stay below.
+
+    Args:
+        measured: What `measure` found of the teacher's layer, with its entropy.
+        state_size: n of the student.
+        calibration: From `calibrate`.
+
+    Returns:
+        ‖T − T′‖_F / ‖T‖_F, the mean over sequences and heads.
+
+    Raises:
+        InputError: The entropy was not measured, or the size is not positive.
+    """
+    if state_size < 1:
+        raise InputError(f"state_size is {state_size!r}; at least 1 was expected")
+    return calibration.error(_average_ess(measured), state_size)
+
+
+def calibrate(
+    ess: Sequence[float], sizes: Sequence[int], errors: Sequence[float], coverage: float = 0.9
+) -> Calibration:
+    """Learns from some students what others will reach.
+
+    A regression of ln error on ln ESS and ln n, whose factor is then raised until the asked share of these students
+    lies below (split conformal prediction takes the same quantile; Lei et al. 2018).
+
+    Args:
+        ess: Average entropy-ESS of each student's teacher layer.
+        sizes: n of each.
+        errors: Operator error of each.
+        coverage: Share of further students, of the same kind, that are to stay below their predicted error.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        InputError: Fewer than 10 students, numbers that are not positive, no two different sizes and ESS, or too few
+            students for the coverage.
+
+    Example:
+        >>> sizes = [2, 4, 8] * 4
+        >>> ess = [1.0, 2.0, 3.0, 4.0] * 3
+        >>> errors = [0.1 * e * n**-0.5 for e, n in zip(ess, sizes)]
+        >>> round(calibrate(ess, sizes, errors).error(2.0, 4), 6)
+        0.1
+    """
+    values = torch.tensor([list(ess), list(sizes), list(errors)], dtype=torch.float64)
+    count = values.shape[1]
+    if count < 10 or not bool((torch.isfinite(values) & (values > 0)).all()):
+        raise InputError(f"{count} students were given; at least 10 with positive ESS, sizes and errors are needed")
+    rank = math.ceil((count + 1) * coverage)
+    if not 0 < coverage < 1 or rank > count:
+        raise InputError(f"coverage is {coverage!r}; {count} students tell of at most {count / (count + 1):.3f}")
+    logarithms = values.log()
+    regressors = torch.stack([torch.ones(count, dtype=torch.float64), logarithms[0], logarithms[1]], -1)
+    independent = cast("Tensor", torch.linalg.matrix_rank(regressors))
+    if int(independent) < 3:
+        raise InputError("the students do not differ in ESS and size; give some of several sizes and teachers")
+    solution = cast("Tensor", torch.linalg.lstsq(regressors, logarithms[2, :, None]).solution)[:, 0]
+    left = (logarithms[2] - regressors @ solution).sort().values
+    constant, ess_power, size_power = (float(value) for value in solution)
+    return Calibration(math.exp(constant + float(left[rank - 1])), ess_power, size_power)
+
+
+@torch.no_grad()
+def least_error(operator: Operator, state_size: int) -> Tensor:
+    """What ‖T − T′‖_F / ‖T‖_F is at least, for every recurrence T′ with a state of some size.
+
+    A part of T′ is its block H′_i, whose rank is at most n, so that ‖T − T′‖² ≥ ‖H_i − H′_i‖² ≥ Σ_{m>n} σ_m(H_i)²
+    (Eckart and Young 1936). The largest of these over i is the bound; a student that is one function of all inputs
+    need not come near.
+
+    Args:
+        operator: T at some input.
+        state_size: n.
+
+    Returns:
+        Batch shape, float64.
+
+    Example:
+        >>> from statesize.operators import Convolution
+        >>> delay = Convolution(torch.tensor([0.0, 0.0, 1.0]), length=4)
+        >>> least_error(delay, 1)
+        tensor(0.7071, dtype=torch.float64)
+    """
+    exact = operator.to(dtype=torch.float64)
+    dropped = hankel_singular_values(exact)[..., state_size:].square().sum(-1)
+    starts = range(0, exact.length, _BLOCK)
+    columns = (exact.columns(first, min(first + _BLOCK, exact.length)) for first in starts)
+    size = torch.stack([part.square().sum((-2, -1)) for part in columns]).sum(0)
+    return (dropped.amax(-1) / size.clamp(min=torch.finfo(size.dtype).tiny)).sqrt()
+
+
+def _recommended(ess: float, largest: int, loss: float, calibration: Calibration) -> Recommendation:
+    sizes = range(1, largest + 1)
+    size = next((size for size in sizes if calibration.error(ess, size) <= loss), largest)
+    return Recommendation(size, calibration.error(ess, size))
+
+
+def _average_ess(measured: Measurement) -> float:
+    if measured.entropy is None:
+        raise InputError("the measurement has no entropy; measure with outputs=('entropy',) among others")
+    return float(measured.entropy.double().mean())

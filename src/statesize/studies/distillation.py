@@ -1,0 +1,181 @@
+"""The study of distillation: does the ESS of a teacher tell how well a smaller state can learn its operators?
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 5.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statesize.studies.conclusion import Conclusion, Figure
+from statesize.studies.distilled_students import DistilledStudent, LoneModel, lone_models, students_of
+from statesize.studies.final import diverged
+from statesize.studies.run import Row
+from statesize.studies.statistics import Interval, Numbers, bootstrap, pearson, spearman
+
+LEAST_CORRELATION = 0.8
+"""The claim asks for this rank correlation at every size of the student."""
+
+CAVEATS = (
+    "Teachers differ in the number of pairs, in the weight λ of their regularisation and in success at once, and ESS "
+    "goes with all three; the control gives the correlation that is left at equal λ.",
+    "The error is that of T. The error of a layer's output, whose values a student may change, does not show it.",
+    "Layers are averaged. Each by itself is given too; the second alone was weak in earlier runs.",
+    "A predicted error comes from a calibration with other teachers of this kind: GLA with n = 16, on this task, and "
+    "students that learn for as many steps. The bound, which no recurrence of that size can pass, holds for all.",
+    "State bytes are those of the recurrent state in float32; the cache of the short convolutions is left out. A "
+    "distilled student has had its teacher's training and its own.",
+)
+
+
+def distillation(rows: Sequence[Row], metric: str) -> Conclusion:
+    """What a grid says about teachers' ESS, students' errors, and recommended sizes.
+
+    Args:
+        rows: All rows of the study.
+        metric: Not used: the metric of this claim is the entropy-ESS.
+
+    Returns:
+        The conclusion.
+    """
+    del metric
+    students, alone = students_of(rows), lone_models(rows)
+    figures: dict[str, Figure] = {"diverged": float(diverged(rows))}
+    statements: list[str] = []
+    given = [student for student in students if math.isnan(student.wanted)]
+    found: list[float] = []
+    for size in sorted({student.sizes[0] for student in given}):
+        more, statement, correlation = _of_size(size, [student for student in given if student.sizes[0] == size])
+        figures |= more
+        statements.append(statement)
+        found.append(correlation)
+    for figures_of, students_there in ((_predictions, students), (_recommendations, students)):
+        more, lines = figures_of(students_there)
+        figures |= more
+        statements += lines
+    more, lines = _frontier(students, alone)
+    figures |= more
+    statements += lines
+    if diverged(rows):
+        statements.append(f"{diverged(rows)} runs diverged; they are in the table and in none of the figures.")
+    holds = None if not found or np.isnan(found).any() else min(found) >= LEAST_CORRELATION
+    claim = (
+        "The higher a teacher's entropy-ESS, the larger the error of the operators of a student of fixed size "
+        f"(Spearman at least {LEAST_CORRELATION} over teachers, at every size)."
+    )
+    return Conclusion("distillation", claim, holds, figures, tuple(statements), CAVEATS)
+
+
+def _of_size(size: int, students: Sequence[DistilledStudent]) -> tuple[dict[str, Figure], str, float]:
+    ess = np.array([student.ess for student in students])
+    error = np.array([student.error for student in students])
+    whole = _interval(spearman, ess, error)
+    weights = {student.weight for student in students}
+    equal = [
+        spearman(ess[same], error[same])
+        for same in (np.array([student.weight == weight for student in students]) for weight in sorted(weights))
+    ]
+    layers = [
+        spearman(
+            np.array([student.teacher_ess[layer] for student in students]),
+            np.array([student.errors[layer] for student in students]),
+        )
+        for layer in range(len(students[0].errors))
+    ]
+    name = f"n{size}"
+    figures: dict[str, Figure] = {
+        f"{name}_students": float(len(students)),
+        f"{name}_error": float(error.mean()),
+        f"{name}_spearman": whole.value,
+        f"{name}_spearman_interval": (whole.low, whole.high),
+        f"{name}_pearson": pearson(ess, error),
+        **{f"{name}_spearman_layer_{layer}": value for layer, value in enumerate(layers)},
+        f"control_{name}_spearman_equal_weight": float(np.mean(equal)),
+        f"control_{name}_spearman_initial": spearman(np.array([student.initial_ess for student in students]), error),
+        f"control_{name}_spearman_accuracy": spearman(
+            np.array([student.teacher_accuracy for student in students]), error
+        ),
+    }
+    by_layer = ", ".join(f"{value:.2f}" for value in layers)
+    statement = (
+        f"Students with n = {size} of {len(students)} teachers: error {error.mean():.3f}; Spearman of the teacher's "
+        f"ESS with the error {whole.value:.2f} [{whole.low:.2f}, {whole.high:.2f}], Pearson {pearson(ess, error):.2f}, "
+        f"by layer {by_layer}. Controls: at equal λ {float(np.mean(equal)):.2f}, ESS at initialisation "
+        f"{figures[f'control_{name}_spearman_initial']:.2f}, the teacher's accuracy "
+        f"{figures[f'control_{name}_spearman_accuracy']:.2f}."
+    )
+    return figures, statement, whole.value
+
+
+def _interval(statistic: Callable[[Numbers, Numbers], float], x: Numbers, y: Numbers) -> Interval:
+    def of_rows(rows: NDArray[np.int64]) -> float:
+        return statistic(x[rows], y[rows])
+
+    return bootstrap(of_rows, np.arange(len(x)))
+
+
+def _predictions(students: Sequence[DistilledStudent]) -> tuple[dict[str, Figure], list[str]]:
+    """Every layer of every student against what was predicted and what is possible."""
+    if not students:
+        return {}, []
+    layers = [values for one in students for values in zip(one.errors, one.predicted, one.bounds, strict=True)]
+    error, predicted, bound = (np.array(part) for part in zip(*layers, strict=True))
+    within, above = float(np.mean(error <= predicted)), float(np.mean(error >= bound))
+    figures: dict[str, Figure] = {
+        "layers_within_prediction": within,
+        "layers_error_over_prediction": float(np.median(error / predicted)),
+        "layers_above_bound": above,
+        "layers_spearman_prediction": spearman(predicted, error),
+    }
+    statement = (
+        f"Of {len(layers)} layers of students, {within:.0%} came within the predicted error (the median is "
+        f"{figures['layers_error_over_prediction']:.2f} of it; Spearman {figures['layers_spearman_prediction']:.2f}), "
+        f"and {above:.0%} lie above the bound that no recurrence can pass."
+    )
+    return figures, [statement]
+
+
+def _recommendations(students: Sequence[DistilledStudent]) -> tuple[dict[str, Figure], list[str]]:
+    figures: dict[str, Figure] = {}
+    statements: list[str] = []
+    for wanted in sorted({student.wanted for student in students if not math.isnan(student.wanted)}):
+        named = [student for student in students if student.wanted == wanted]
+        kept = [student.error <= float(np.mean(student.predicted)) for student in named]
+        sizes = np.array([student.sizes for student in named], np.float64)
+        error = np.array([student.error for student in named])
+        name = f"wanted_{wanted:g}".replace(".", "_")
+        figures |= {
+            f"{name}_within_prediction": float(np.mean(kept)),
+            f"{name}_within_wanted": float(np.mean(error <= wanted)),
+            f"{name}_error": float(error.mean()),
+            f"{name}_largest_error": float(error.max()),
+            f"{name}_size": float(sizes.mean()),
+        }
+        statements.append(
+            f"Sizes recommended for an error of {wanted:g}: {sizes.min():.0f} to {sizes.max():.0f}, mean "
+            f"{sizes.mean():.1f}; {sum(kept)} of {len(named)} students came within the predicted error and "
+            f"{int((error <= wanted).sum())} within the wanted one; mean {error.mean():.3f}, largest {error.max():.3f}."
+        )
+    return figures, statements
+
+
+def _frontier(students: Sequence[DistilledStudent], alone: Sequence[LoneModel]) -> tuple[dict[str, Figure], list[str]]:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for model in alone:
+        points.setdefault(f"alone_n{model.key_size}", []).append((model.bytes, model.accuracy))
+    for student in students:
+        given = math.isnan(student.wanted)
+        name = f"distilled_n{student.sizes[0]}" if given else f"recommended_{student.wanted:g}".replace(".", "_")
+        points.setdefault(name, []).append((student.bytes, student.accuracy))
+    figures: dict[str, Figure] = {}
+    told: list[str] = []
+    for name, values in points.items():
+        size, accuracy = (float(value) for value in np.mean(values, axis=0))
+        spread = float(np.std([value[1] for value in values]))
+        figures |= {f"frontier_{name}_bytes": size, f"frontier_{name}_accuracy": accuracy}
+        told.append(f"{name.replace('_', ' ')} {size:,.0f} bytes, {accuracy:.2f} ± {spread:.2f} ({len(values)})")
+    return figures, [f"Accuracy by bytes of state, mean ± standard deviation over models: {'; '.join(told)}."]
