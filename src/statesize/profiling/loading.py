@@ -68,7 +68,7 @@ def load_model(
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
     folder = Path(name)
-    if name in zoo.names():
+    if name in zoo.names() + zoo.recall_names():
         model, tokenizer = zoo.load(name)
         loaded = LoadedModel(name, model, tokenizer, {"kind": "bundled"})
     elif folder.is_dir() and not _is_of_transformers(folder):
@@ -127,7 +127,7 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
         The tokenizer.
     """
     folder = Path(name)
-    if name in zoo.names():
+    if name in zoo.names() + zoo.recall_names():
         return zoo.load(name)[1]
     if folder.is_dir() and not _is_of_transformers(folder):
         return _checkpoint_tokenizer(folder)

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from statesize import zoo
 from statesize.errors import InputError
 from statesize.profiling.loading import load_model, load_tokenizer
 from statesize.studies.delimiters_corpus import Corpus, make_corpus, read_texts
+from statesize.studies.recall_documents import default_texts, trained_length
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +23,13 @@ class Subject:
     Attributes:
         name: What tables call it.
         corpus: What it reads.
+        length: Tokens of the sequences that it is asked to predict.
         load: Gives the model.
     """
 
     name: str
     corpus: Corpus
+    length: int
     load: Callable[[], nn.Module]
 
 
@@ -43,7 +45,7 @@ def subjects(
 
     Args:
         models: As `load_model` takes them.
-        text: A text or .jsonl file; None takes the bundled documents.
+        text: A text or .jsonl file; None takes what `default_texts` gives.
         delimiter: As `find_delimiter` takes it.
         documents: How many documents are read at most.
         loading: Options of `load_model`.
@@ -57,7 +59,7 @@ def subjects(
     """
     if len(set(models)) < len(models):
         raise InputError(f"a model is named twice in {', '.join(models)}; name each once")
-    texts = zoo.documents() if text is None else read_texts(text, note)
+    texts = None if text is None else read_texts(text, note)
     named = {name: Path(name).absolute().name if Path(name).is_dir() else name for name in models}
     if len(set(named.values())) < len(models):
         named = {name: name for name in models}
@@ -66,10 +68,12 @@ def subjects(
     for name in models:
         tokenizer = load_tokenizer(name, **options)
         try:
-            corpus = make_corpus(texts, tokenizer, delimiter).shortened(documents)
+            corpus = make_corpus(default_texts(name) if texts is None else texts, tokenizer, delimiter)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        found.append(Subject(named[name], corpus, partial(_model, name, loading)))
+        found.append(
+            Subject(named[name], corpus.shortened(documents), trained_length(name), partial(_model, name, loading))
+        )
     return found
 
 

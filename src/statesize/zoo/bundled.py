@@ -13,6 +13,7 @@ from statesize.mixers.checkpoint import load_checkpoint
 from statesize.mixers.model import LanguageModel
 
 NAMES = ("sa", "la", "wla", "gla")
+RECALL_NAMES = tuple(f"recall-{name}" for name in NAMES)
 DOCUMENTS_FORMAT = 1
 DATA = files("statesize.zoo")
 
@@ -30,27 +31,43 @@ def names() -> tuple[str, ...]:
     return NAMES
 
 
+def recall_names() -> tuple[str, ...]:
+    """Names of the bundled models of re-binding recall, small siblings of the others.
+
+    Returns:
+        In the order of `names`.
+
+    Examples:
+        >>> recall_names()[0]
+        'recall-sa'
+    """
+    return RECALL_NAMES
+
+
 def load(name: str) -> tuple[LanguageModel, Tokenizer]:
     """A bundled model and its tokenizer.
 
-    The models are siblings of one size, trained alike on the prose of CPython; `record` tells how.
+    The models are siblings of one size, trained alike on the prose of CPython, or on re-binding recall; `record` tells
+    how.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()` or `recall_names()`.
 
     Returns:
         The model in evaluation mode, float32 on the CPU, and the tokenizer.
     """
     _check(name)
     with as_file(DATA / name) as folder:
-        return load_checkpoint(folder), tokenizer()
+        return load_checkpoint(folder), _tokenizer(
+            "recall-tokenizer.json" if name in RECALL_NAMES else "tokenizer.json"
+        )
 
 
 def record(name: str) -> dict[str, Any]:
-    """How a bundled model was trained: command, seed, data hash, loss curve, held-out figures.
+    """How a bundled model was trained: command, seed, data hash or task, loss curve, held-out figures.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()` or `recall_names()`.
 
     Returns:
         The JSON object of its training.json.
@@ -62,17 +79,12 @@ def record(name: str) -> dict[str, Any]:
 def tokenizer() -> Tokenizer:
     """The tokenizer of the bundled models: byte-level BPE with 1024 tokens, `<eos>` among them.
 
+    A file that is missing or damaged is a FileError.
+
     Returns:
         A new instance at every call.
-
-    Raises:
-        FileError: its file is missing or damaged.
     """
-    text = _text("tokenizer.json")
-    try:
-        return Tokenizer.from_str(text)
-    except Exception as error:  # the class that tokenizers raises has no narrower name
-        raise FileError(_damaged("tokenizer.json", str(error))) from error
+    return _tokenizer("tokenizer.json")
 
 
 def documents() -> list[str]:
@@ -99,8 +111,17 @@ def documents() -> list[str]:
 
 
 def _check(name: str) -> None:
-    if name not in NAMES:
-        raise InputError(f"there is no bundled model {name!r}; the bundled models are {', '.join(NAMES)}")
+    if name not in NAMES + RECALL_NAMES:
+        bundled = ", ".join(NAMES + RECALL_NAMES)
+        raise InputError(f"there is no bundled model {name!r}; the bundled models are {bundled}")
+
+
+def _tokenizer(file: str) -> Tokenizer:
+    text = _text(file)
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the class that tokenizers raises has no narrower name
+        raise FileError(_damaged(file, str(error))) from error
 
 
 def _text(name: str) -> str:

@@ -1,0 +1,65 @@
+"""`statesize study recall`: how well language models predict what they have read, and their memory at delimiters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from statesize.cli.profile import Loading
+from statesize.cli.study_texts import Count, Flag, Reading, telling
+
+
+def recall(
+    *models: str,
+    reading: Reading | None = None,
+    length: Count | None = None,
+    loading: Loading | None = None,
+    output: Path = Path("statesize-study-recall"),
+    json: Flag = False,
+) -> None:
+    """Measure perplexity on repeated bigrams, and how it goes with ESS and with its dip at delimiters, over models.
+
+    OUTPUT receives table.parquet, one row a model, and study.html.
+
+    Args:
+        models: Bundled names, folders such as checkpoints of one run, or ids of the Hugging Face hub; the bundled
+            models of re-binding recall if none are given.
+        reading: What they read.
+        length: Tokens of the sequences that are predicted; 256, or as the recall models were trained, if not given.
+        loading: How they are loaded.
+        output: Folder.
+        json: Print one JSON document instead of the conclusion.
+    """
+    import time
+
+    from statesize.cli.document import print_json
+    from statesize.cli.progress import say
+    from statesize.studies.delimiters import measure_dips
+    from statesize.studies.delimiters_sequences import OBSERVED, choose_windows
+    from statesize.studies.page import write_page
+    from statesize.studies.recall import ModelRecall, recall_models, recall_rows
+    from statesize.studies.recall import recall as conclude
+    from statesize.studies.recall_charts import recall_charts
+    from statesize.studies.recall_score import recall_score
+    from statesize.studies.table import ResultTable
+
+    started, left_out, given = time.perf_counter(), list[str](), reading or Reading()
+    table = ResultTable.open(output, "recall")
+    found = given.subjects(models, loading, left_out)
+    windows = min((choose_windows(subject.corpus, given.window) for subject in found), key=lambda one: one.past)
+    results: list[ModelRecall] = []
+    for subject in found:
+        model, corpus, tell = subject.load(), subject.corpus, telling(subject.name)
+        score = recall_score(model, corpus, length or subject.length)
+        channels, seed = given.channels, given.seed
+        dips = measure_dips(subject.name, model, corpus, windows, channels, seed, (OBSERVED,), tell)
+        results.append(ModelRecall(subject.name, score, dips))
+    conclusion = conclude(results)
+    path = table.write(recall_rows(results))
+    write_page(conclusion, recall_charts(results), output / "study.html")
+    say(f"Table: {path}")
+    say(f"Report: {output / 'study.html'}")
+    if json:
+        document = given.document(conclusion, len(results), time.perf_counter() - started, path, left_out)
+        print_json(document | {"models": recall_models(results)})
+    else:
+        print("\n".join(conclusion.lines()))

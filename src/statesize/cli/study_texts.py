@@ -1,0 +1,117 @@
+"""What the studies of language models over texts share on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from statesize.cli.profile import Loading
+
+if TYPE_CHECKING:
+    from statesize.studies.conclusion import Conclusion
+    from statesize.studies.delimiters_subjects import Subject
+
+Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+Flag = Annotated[bool, Parameter(negative="")]
+_NOTED = 3
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Reading:
+    """What the models read, and how they are measured.
+
+    Attributes:
+        text: UTF-8 text file, of which blank lines separate documents, or a .jsonl file of objects with a field "text";
+            if not given, the bundled documents, and those of re-binding recall for the models that learnt it.
+        delimiter: What stands between documents: eos; turn, the end of a turn of chat; stop or newline, which cut the
+            documents into sentences or lines; or the text of any token.
+        documents: How many documents are read at most.
+        window: Tokens of past and future that ESS is measured over; if not given, as many as fit into half of the
+            documents, at most 32.
+        channels: Heads or channels of each layer that are measured at most.
+        seed: Of the controls and of the intervals.
+    """
+
+    text: Path | None = None
+    delimiter: str = "eos"
+    documents: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 200
+    window: Count | None = None
+    channels: Count = 16
+    seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
+
+    def subjects(self, models: tuple[str, ...], loading: Loading | None, left_out: list[str]) -> list[Subject]:
+        """The models with what they read; lines that are left out are told on stderr.
+
+        Args:
+            models: Their names; none are the bundled recall models.
+            loading: How they are loaded.
+            left_out: Receives file, line and problem of each line of a .jsonl file that is left out.
+
+        Returns:
+            One for each model.
+        """
+        from statesize import zoo
+        from statesize.cli.progress import say
+        from statesize.studies.delimiters_subjects import subjects
+
+        options = asdict(loading or Loading())
+        chosen = models or zoo.recall_names()
+        found = subjects(chosen, self.text, self.delimiter, self.documents, options, left_out.append)
+        if left_out:
+            more = f", and {len(left_out) - _NOTED} more" if len(left_out) > _NOTED else ""
+            say(f"Left out {len(left_out)}: {'; '.join(left_out[:_NOTED])}{more}.")
+        return found
+
+    def document(
+        self, conclusion: Conclusion, runs: int, seconds: float, table: Path, left_out: list[str]
+    ) -> dict[str, Any]:
+        """What a study prints with --json.
+
+        Args:
+            conclusion: Of the study.
+            runs: Models.
+            seconds: What it took.
+            table: The table that it wrote.
+            left_out: Lines that were left out.
+
+        Returns:
+            JSON values.
+        """
+        from statesize.cli.document import SCHEMA
+        from statesize.studies.conclusion import known
+
+        return {
+            "schema": SCHEMA,
+            "study": conclusion.study,
+            "preset": "bundled" if self.text is None else self.text.name,
+            "claim": conclusion.claim,
+            "holds": conclusion.holds,
+            "figures": known(conclusion.figures),
+            "runs": runs,
+            "seconds": seconds,
+            "table": str(table),
+            "left_out": left_out,
+        }
+
+
+def telling(model: str) -> Callable[[str, int, int], None]:
+    """Progress of a model on stderr.
+
+    Args:
+        model: Its name.
+
+    Returns:
+        What `measure_dips` takes as `on_progress`.
+    """
+    from statesize.cli.progress import say
+
+    def tell(condition: str, done: int, total: int) -> None:
+        if done == total:
+            say(f"{model}, {condition}: {total} sequences")
+
+    return tell

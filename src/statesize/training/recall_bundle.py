@@ -1,0 +1,118 @@
+"""Trains the bundled recall models: four siblings that answer re-bound keys, in seconds each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+from statesize.files import replace_file
+from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
+from statesize.mixers.config import ModelConfig
+from statesize.mixers.model import LanguageModel
+from statesize.tasks.rebinding import Rebinding
+from statesize.tasks.registry import task_settings
+from statesize.training.config import TrainingConfig
+from statesize.training.in_memory import train_in_memory
+from statesize.training.step import evaluate
+from statesize.version import __version__
+
+TASK = Rebinding(held_out_sequences=512)
+TRAINING = TrainingConfig(steps=600, batch_size=32, rate=8e-3, weight_decay=0.0)
+MIXERS = ("sa", "la", "wla", "gla")
+UNKNOWN = "<unk>"
+_COMMAND = (
+    'python -c "from statesize.training.recall_bundle import write_recall_model; write_recall_model({!r}, FOLDER)"'
+)
+_CURVE_EVERY = 20
+
+
+def recall_tokenizer() -> Tokenizer:
+    """The tokenizer of the recall models: words k0, k1, … (keys), v0, v1, … (values), none, and `<eos>`.
+
+    Returns:
+        Its ids are those of the task; `<unk>`, for all other words, is the last.
+    """
+    words = [*(f"{kind}{number}" for kind in "kv" for number in range(TASK.keys)), "none", "<eos>", UNKNOWN]
+    tokenizer = Tokenizer(models.WordLevel({word: token for token, word in enumerate(words)}, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([AddedToken(word, special=True) for word in ("<eos>", UNKNOWN)])
+    return tokenizer
+
+
+def recall_config(mixer: str) -> ModelConfig:
+    """The shape of a recall model.
+
+    Args:
+        mixer: One of `MIXERS`.
+
+    Returns:
+        Two layers of width 32 with two heads of 8 key channels, and decays that start at 0.958.
+    """
+    return ModelConfig(
+        mixer,
+        TASK.vocabulary_size + 1,
+        width=32,
+        heads=2,
+        layers=2,
+        key_size=8,
+        mlp_factor=2,
+        convolution_size=2,
+        decay_bias=0.0,
+    )
+
+
+def write_recall_model(mixer: str, folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Train a recall model on one thread and write it, in float16, with its record.
+
+    The bundled ones were made so, each by the command that is kept in its training.json.
+
+    Args:
+        mixer: One of `MIXERS`.
+        folder: The zoo; receives recall-MIXER/ (config.json, model.safetensors, training.json) and
+            recall-tokenizer.json.
+
+    Returns:
+        What training.json holds.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        started = time.thread_time()
+        model = LanguageModel(recall_config(mixer), torch.Generator().manual_seed(TRAINING.seed))
+        losses = [step.loss for step in train_in_memory(model, TASK, TRAINING)]
+        seconds = time.thread_time() - started
+        place = Path(folder) / f"recall-{mixer}"
+        save_checkpoint(model, place, dtype=torch.float16)
+        # What is reported is what will be read.
+        held_out = evaluate(load_checkpoint(place), TASK, 64)
+    finally:
+        torch.set_num_threads(threads)
+    record: dict[str, Any] = {
+        "command": _COMMAND.format(mixer),
+        "task": task_settings(TASK),
+        "training": dataclasses.asdict(TRAINING),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "dtype": "float16",
+        "versions": {
+            "statesize": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "held_out": held_out,
+        "curve": [
+            {"step": end, "loss": round(sum(losses[end - _CURVE_EVERY : end]) / _CURVE_EVERY, 5)}
+            for end in range(_CURVE_EVERY, len(losses) + 1, _CURVE_EVERY)
+        ],
+        "seconds": round(seconds, 1),
+    }
+    replace_file(place / "training.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    replace_file(Path(folder) / "recall-tokenizer.json", (recall_tokenizer().to_str(pretty=True) + "\n").encode())
+    return record
