@@ -39,7 +39,19 @@ def work(run: Run) -> float:
     """
     measurements = 1 + math.ceil(run.training.steps / run.measuring.every)
     evaluation = run.task.held_out_sequences * run.task.length * _token(run)
-    return run.training.steps * _step(run) + measurements * (evaluation + _measurement(run))
+    own = run.training.steps * _step(run) + measurements * (evaluation + _measurement(run))
+    return own + _teaching(run, evaluation)
+
+
+def _teaching(run: Run, evaluation: float) -> float:
+    """Work of all students, as if they were as large as their teacher."""
+    plan = run.distillation
+    if plan is None:
+        return 0.0
+    tokens = run.task.length * plan.batch_size
+    # Of two steps: the teacher runs in both; of the student, operators, layers and the whole are run back and forth.
+    steps = plan.steps * (11 * tokens * _token(run) + 3 * _CALLS)
+    return plan.students * (steps + 6 * evaluation + _measurement(run))
 
 
 def _measurement(run: Run) -> float:
