@@ -83,8 +83,8 @@ def test_the_treatment_is_that_of_the_run():
         (run.model.mixer, Treatment.of({"settings": json.dumps(run.to_dict()), "intervention": run.intervention}))
         for run in runs
     }
-    claimed = Treatment(0.3, 0.0, 0.0, "none", 600)
-    assert {("gla", claimed), ("wla", claimed), ("la", Treatment(0.0, 0.0, 0.0, "none", 600))} <= kinds
+    claimed = Treatment(0.3, 0.0, 0.0, "none", 800)
+    assert {("gla", claimed), ("wla", claimed), ("la", Treatment(0.0, 0.0, 0.0, "none", 800))} <= kinds
     assert len({run.training.seed for run in runs if run.training.identity_weight == 0.3}) >= 4
 
 
