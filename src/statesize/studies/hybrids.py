@@ -27,8 +27,8 @@ ATTENTION = "sa"
 """The mixer that is placed among the others."""
 
 CAVEATS = (
-    "One task, one size and a few hundred steps: which placement wins depends on all of them. Here every placement "
-    "has the short convolutions that let a single layer find the value beside a key.",
+    "One task, one size and a few hundred steps: which placement wins depends on all of them. In the presets, short "
+    "convolutions before every mixer let a single attention layer find the value beside a key.",
     "The cache of attention grows with the sequence, so its ESS may pass n and the number of attention layers alone "
     "moves an average over layers. The claim is therefore also tested among placements with as many of them.",
     "The runs of one placement are not independent of each other; intervals are from resampled placements, of which "
