@@ -13,7 +13,7 @@ from torch import Tensor
 
 from statesize.errors import InputError
 from statesize.profiling.documents import read_jsonl
-from statesize.profiling.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids
+from statesize.profiling.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids, token_text
 from statesize.tasks.corpus import read_documents
 
 NAMED = {
@@ -83,16 +83,18 @@ def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:
     special, roles = special_ids(tokenizer)
     if name == "eos" and "eos" in roles:
         return roles["eos"]
+    texts = () if name == "eos" else NAMED.get(name, (name,))
     vocabulary = cast("dict[str, int]", cast("Any", tokenizer).get_vocab())
-    for text in NAMED.get(name, (name,)):
+    for text in texts:
         if text in vocabulary:
             return vocabulary[text]
         encoded = plain_ids(tokenizer, text)
-        if len(encoded) == 1:
+        # A word that the tokenizer does not know is one token too.
+        if len(encoded) == 1 and text in token_text(tokenizer, encoded[0]):
             return encoded[0]
     known = sorted(text for text, token in vocabulary.items() if token in special)
     raise InputError(
-        f"the tokenizer has no delimiter {name!r}: no single token of it is {' or '.join(NAMED.get(name, (name,)))}; "
+        f"the tokenizer has no delimiter {name!r}: no token of it is {' or '.join(texts) or 'an end of sequence'}; "
         f"its special tokens are {', '.join(known[:8]) or 'none'}; stop and newline are in most texts"
     )
 
