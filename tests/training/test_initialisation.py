@@ -104,11 +104,13 @@ def test_a_target_out_of_reach_is_said_and_the_nearest_is_left():
     model = built("s4d", layers=1)
     with torch.no_grad():
         model.get_parameter("layers.0.mixer.frequency").zero_()
-    result = initialise(model, 1.0, tokens())
+    ids = tokens()
+    result = initialise(model, 1.0, ids)
     (found,) = result.mixers
     assert not result.reached
     assert "1 is out of reach; what was found lies between" in str(result)
     assert found.before <= found.after < 0.9
+    assert measured(model, ids)["layers.0.mixer"] == pytest.approx(found.after, abs=0.03)
 
 
 def test_the_state_of_the_model_and_of_torch_is_left_as_it_was():
@@ -182,8 +184,11 @@ def test_bad_inputs():
 
 def test_random_tokens_fit_the_model():
     assert initialise(built("gla", positions=20), 0.8).reached
+
+
+@pytest.mark.parametrize("pad", [0, 2])
+def test_random_tokens_are_no_padding(pad):
     model = tiny_model("mamba")
-    model.config.pad_token_id = 0
-    model.config.vocab_size = 2
-    # Half of all tokens would be padding.
-    initialise(model, 0.5)
+    # A third of all tokens would be padding, among them two at a border.
+    model.config.pad_token_id, model.config.vocab_size = pad, 3
+    initialise(model, 0.9)
