@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from statesize.profiling.plan import Plan, plan
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
+    from statesize.reduction.recommendation import Recommendation, recommend_state_size
     from statesize.reduction.reduce import reduce
     from statesize.reduction.reduction import Reduction
     from statesize.reduction.varying import VaryingReduction
@@ -34,6 +35,7 @@ _HOMES = {
     "profiling.plan": ("Plan", "plan"),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
+    "reduction.recommendation": ("Recommendation", "recommend_state_size"),
     "reduction.reduce": ("reduce",),
     "reduction.reduction": ("Reduction",),
     "reduction.varying": ("VaryingReduction",),
@@ -57,6 +59,7 @@ __all__ = [
     "Operator",
     "Plan",
     "Profile",
+    "Recommendation",
     "Recurrence",
     "Reduction",
     "SoftmaxAttention",
@@ -74,6 +77,7 @@ __all__ = [
     "measure",
     "plan",
     "profile",
+    "recommend_state_size",
     "reduce",
     "tolerance_ess",
     "training",

@@ -1,6 +1,8 @@
 """Training: one loop, its settings and its record; where decays start."""
 
 from statesize.training.config import TrainingConfig
+from statesize.training.distillation import Discrepancy, Objective, discrepancy, distil
+from statesize.training.distillation_losses import hidden_error, logit_divergence, operator_error
 from statesize.training.in_memory import train_in_memory
 from statesize.training.initialisation import Initialisation, MixerInitialisation, initialise
 from statesize.training.loop import train
@@ -8,20 +10,29 @@ from statesize.training.mixer_calls import MixerCall, mixer_calls
 from statesize.training.record import StepRecord, TrainingRecord
 from statesize.training.regularisation import Regularisation, identity_distance, utilisation_distance
 from statesize.training.step import DivergenceError, evaluate
+from statesize.training.student import student_of
 
 __all__ = [
+    "Discrepancy",
     "DivergenceError",
     "Initialisation",
     "MixerCall",
     "MixerInitialisation",
+    "Objective",
     "Regularisation",
     "StepRecord",
     "TrainingConfig",
     "TrainingRecord",
+    "discrepancy",
+    "distil",
     "evaluate",
+    "hidden_error",
     "identity_distance",
     "initialise",
+    "logit_divergence",
     "mixer_calls",
+    "operator_error",
+    "student_of",
     "train",
     "train_in_memory",
     "utilisation_distance",
