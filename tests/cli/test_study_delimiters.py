@@ -1,0 +1,97 @@
+"""`statesize study delimiters` and `study recall`: documents, files, and bad input."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from statesize import zoo
+from statesize.cli import main
+
+COMMON = ["--window", "4", "--channels", "2"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def documents(tmp_path):
+    path = tmp_path / "documents.jsonl"
+    lines = [json.dumps({"text": text[:120]}) for text in zoo.documents()[:12]]
+    path.write_text("\n".join([*lines[:4], '{"text": ', *lines[4:]]), encoding="utf-8")
+    return path
+
+
+def test_the_document_of_delimiters_and_its_files(checkpoint, documents, tmp_path, capsys):
+    command = ["study", "delimiters", str(checkpoint), "--text", str(documents), "--output", "found", "--json", *COMMON]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    names = {"schema", "study", "preset", "claim", "holds", "figures", "runs", "seconds", "table", "left_out"}
+    assert document.keys() == names
+    assert (document["study"], document["preset"], document["runs"]) == ("delimiters", "documents.jsonl", 1)
+    assert len([name for name in document["figures"] if name.startswith("control_small_")]) == 4
+    assert document["holds"] in {True, False}
+    assert [line.partition(": ")[0].rpartition("/")[2] for line in document["left_out"]] == ["documents.jsonl, line 5"]
+    assert "Left out 1" in err
+    table = pd.read_parquet(tmp_path / document["table"])
+    assert set(table["layer"]) == {"all", "layers.0.mixer", "layers.1.mixer"}
+    assert set(pd.read_parquet(tmp_path / "found" / "curves.parquet")["condition"]) == set(table["condition"])
+    assert "small" in (tmp_path / "found" / "study.html").read_text(encoding="utf-8")
+    again = ["study", "recall", str(checkpoint), "--text", str(documents), "--output", "found", *COMMON]
+    assert main(again) == 1
+    assert "holds results of the study 'delimiters'" in capsys.readouterr().err
+
+
+def test_the_document_of_recall_names_its_models(checkpoint, documents, capsys):
+    command = ["study", "recall", str(checkpoint), "--text", str(documents), "--length", "64", "--json", *COMMON]
+    assert main(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["holds"] is None
+    (model,) = document["models"]
+    assert model["name"] == "small"
+    assert model["recall_perplexity"] > 1
+    assert document["figures"]["small_recall_perplexity"] == pytest.approx(model["recall_perplexity"])
+
+
+def test_sentences_are_documents_where_full_stops_are_the_delimiter(checkpoint, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(f"Sentence number {k} is about memory and what a state may hold." for k in range(12)))
+    assert main(["study", "delimiters", str(checkpoint), "--text", str(text), "--delimiter", "stop", *COMMON]) == 0
+    out = capsys.readouterr().out
+    assert "The delimiter is 'stop'; past and future are 4 tokens." in out
+    assert "Caveats" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        (b"one\n\ntwo", ["--delimiter", "<|im_end|>"], ["no delimiter '<|im_end|>'", "special tokens are <eos>"]),
+        (b"one two\n\nthree", ["--delimiter", "stop"], ["the text has no delimiter 'stop'"]),
+        (b"one two three", [], ["the text is 1 document"]),
+        (b"one\n\ntwo\n\nthree", [], ["half of the 3 documents", "smallest window needs"]),
+        (b"one\n\ntwo\n\nthree", ["--window", "8"], ["fewer than 2 delimiters", "20 tokens or more"]),
+        ("größer\n\n".encode() + "größer".encode("latin-1"), [], ["not UTF-8 text", "byte offset 12"]),
+        (None, [], ["cannot be read"]),
+    ],
+)
+def test_bad_texts_are_one_clear_line(checkpoint, tmp_path, capsys, content, options, words):
+    text = tmp_path / "text.txt"
+    if content is not None:
+        text.write_bytes(content)
+    assert main(["study", "delimiters", str(checkpoint), "--text", str(text), *options]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert [word for word in words if word not in err] == []
+
+
+def test_a_model_named_twice_is_refused(capsys):
+    assert main(["study", "delimiters", "sa", "sa"]) == 1
+    assert "named twice" in capsys.readouterr().err
+
+
+def test_a_window_of_nothing_is_wrong_usage():
+    assert main(["study", "delimiters", "sa", "--window", "0"]) == 2
