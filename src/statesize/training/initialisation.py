@@ -130,7 +130,7 @@ def initialise(
         >>> from statesize.mixers import LanguageModel, ModelConfig
         >>> shape = ModelConfig("gla", 64, width=16, heads=2, layers=1, key_size=8, decay_bias=-5.0)
         >>> print(initialise(LanguageModel(shape, torch.Generator().manual_seed(0)), target=0.9))
-        layers.0.mixer (gla): layers.0.mixer.decay.bias +..., utilisation 0.... -> 0.9...
+        layers.0.mixer (gla): layers.0.mixer.decay.bias +..., utilisation 0.8... -> 0.9...
     """
     if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"target is {target!r}; give a utilisation above 0 and up to 1, such as 0.8")
