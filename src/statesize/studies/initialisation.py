@@ -117,7 +117,10 @@ def initialisation(rows: Sequence[Row], metric: str) -> Conclusion:
             name, words = f"{prefix}{mixer.replace('-', '_')}", f"{mixer}, steps {steps[0]:g} to {steps[1]:g}"
             states, ratio = _ratio(plain, factor, metric)
             figures[f"{name}_initial_ratio_{suffix}"] = ratio
-            statements.append(f"{words}: the factor gives {ratio:.2f} times the ESS at initialisation at n = {states}.")
+            if math.isfinite(ratio):
+                statements.append(
+                    f"{words}: the factor gives {ratio:.2f} times the ESS at initialisation at n = {states}."
+                )
             states, gain = _gain(plain, factor)
             figures[f"{name}_accuracy_gain_{suffix}"] = gain.value
             figures[f"{name}_accuracy_gain_interval_{suffix}"] = (gain.low, gain.high)
