@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -53,6 +54,7 @@ class Trial:
         layers: The choice of layers.
         settings: What is asked.
         reference: Tokens of the longest sequence.
+        clock: Tells seconds.
         length: Tokens of this sequence.
         mixers: All of its mixers.
         skipped: What is not measured, and why.
@@ -63,6 +65,7 @@ class Trial:
     layers: Layers
     settings: Settings
     reference: int
+    clock: Callable[[], float] = time.perf_counter
     length: int = 0
     mixers: list[TriedMixer] = field(default_factory=list[TriedMixer])
     skipped: dict[str, str] = field(default_factory=dict[str, str])
@@ -75,7 +78,7 @@ class Trial:
             ids: Its tokens, (L,).
         """
         self.length = len(ids)
-        start = time.perf_counter()
+        start = self.clock()
         captured = capture(self.model, ids[None], self.layers)
         self.skipped = captured.skipped
         tried = 0.0
@@ -86,11 +89,11 @@ class Trial:
             self.mixers.append(mixer)
             # The first layers of a kind, then ever fewer: 0, 1, 2, 4, 8, …
             if work.cut is not None and alike & (alike - 1) == 0:
-                before = time.perf_counter()
+                before = self.clock()
                 self._try(item, mixer, first=alike == 0)
-                tried += time.perf_counter() - before
+                tried += self.clock() - before
             del item
-        self.overhead = time.perf_counter() - start - tried
+        self.overhead = self.clock() - start - tried
         for group in {mixer.group for mixer in self.mixers}:
             _fill([mixer for mixer in self.mixers if mixer.group == group])
 
@@ -116,9 +119,9 @@ class Trial:
         units = mixer.work.sample.units
         # Evenly spread, because heads of one layer differ in rank, and some engines take longer for a higher one.
         chosen = units[[index * len(units) // count for index in range(count)]]
-        start = time.perf_counter()
+        start = self.clock()
         measure_block(item, 0, chosen, mixer.work, self.settings)
-        return time.perf_counter() - start
+        return self.clock() - start
 
     def seconds(self, mixer: TriedMixer) -> float:
         """Predicted time of one mixer over this sequence.
