@@ -36,7 +36,15 @@ def test_what_is_saved_comes_back(name, tmp_path):
 
 def test_a_hybrid_with_positions_comes_back_and_the_order_of_its_layers_is_checked(tmp_path):
     config = ModelConfig(
-        mixer="gla,s6,sa", vocabulary_size=11, width=16, heads=2, layers=6, key_size=4, positions=12, normalised=True
+        mixer="gla,s6,sa",
+        vocabulary_size=11,
+        width=16,
+        heads=2,
+        layers=6,
+        key_size=4,
+        positions=12,
+        normalised=True,
+        tied=False,
     )
     model = LanguageModel(config, torch.Generator().manual_seed(0)).eval()
     save_checkpoint(model, tmp_path)
@@ -45,7 +53,8 @@ def test_a_hybrid_with_positions_comes_back_and_the_order_of_its_layers_is_check
     assert [block.mixer.kind for block in loaded.blocks] == ["gla", "s6", "sa"] * 2
     assert torch.equal(loaded(TOKENS), model(TOKENS))
     values = json.loads((tmp_path / "config.json").read_text())
-    for changes, name in (({"mixer": "gla,sa,s6"}, r"layers\.1\.mixer"), ({"positions": 11}, "position_embedding")):
+    wrong = (({"mixer": "gla,sa,s6"}, r"layers\.1\.mixer"), ({"positions": 11}, "position_embedding"))
+    for changes, name in (*wrong, ({"tied": True}, "output")):
         (tmp_path / "config.json").write_text(json.dumps({**values, **changes}))
         with pytest.raises(FileError, match=rf"does not fit its config\.json, first at {name}"):
             load_checkpoint(tmp_path)

@@ -24,7 +24,7 @@ def tokens(length, batch=2):
 @pytest.mark.parametrize("length", [1, 37])
 @pytest.mark.parametrize("positions", [0, 37])
 def test_steps_equal_the_whole_sequence(name, length, positions):
-    model, input_ids = model_of(name, positions=positions).double().eval(), tokens(length)
+    model, input_ids = model_of(name, positions=positions, tied=not positions).double().eval(), tokens(length)
     logits = model(input_ids)
     assert logits.shape == (2, length, 11)
     caches, outputs = model.initial_caches(2), []
@@ -44,6 +44,18 @@ def test_default_size_is_about_one_million():
     for name in MIXER_NAMES:
         count = sum(parameter.numel() for parameter in LanguageModel(ModelConfig(mixer=name)).parameters())
         assert 0.85e6 < count < 1.1e6, name
+
+
+def test_an_output_layer_of_its_own_is_drawn_after_all_else():
+    tied, own = model_of(), model_of(tied=False)
+    weights = own.state_dict()
+    output = weights.pop("output.weight")
+    assert output.shape == (11, 16)
+    assert weights.keys() == tied.state_dict().keys()
+    assert all(torch.equal(weights[name], weight) for name, weight in tied.state_dict().items())
+    with torch.no_grad():
+        own.output.weight.copy_(own.embedding.weight)
+    assert torch.equal(own(tokens(9)), tied(tokens(9)))
 
 
 def test_the_generator_decides_the_weights_and_the_global_state_is_left_alone():

@@ -114,6 +114,8 @@ def _shapes(config: ModelConfig, layers: int, path: Path) -> dict[str, tuple[int
     }
     if config.positions:
         shapes["position_embedding.weight"] = (config.positions, config.width)
+    if not config.tied:
+        shapes["output.weight"] = (config.vocabulary_size, config.width)
     for layer in range(layers):
         shapes |= {
             f"layers.{layer}.{name}": tuple(tensor.shape) for name, tensor in blocks[layer % len(blocks)].items()

@@ -17,7 +17,7 @@ from statesize.mixers.mixer import NORM_EPSILON, Mixer
 
 
 class LanguageModel(nn.Module):
-    """Token embedding, `config.layers` blocks, a norm, and the embedding again as output layer.
+    """Token embedding, `config.layers` blocks, a norm, and an output layer: the embedding again if `config.tied`.
 
     Order is seen by the short convolutions, the causal mixing and the decays; with `config.positions` a learned
     positional embedding is added to that of the tokens.
@@ -41,6 +41,7 @@ class LanguageModel(nn.Module):
             self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
             self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
             self.position_embedding = nn.Embedding(config.positions, config.width) if config.positions else None
+            self.output = None if config.tied else nn.Linear(config.width, config.vocabulary_size, bias=False)
         for module in self.modules():
             if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
                 module.to_empty(device="cpu", recurse=False)
@@ -68,7 +69,7 @@ class LanguageModel(nn.Module):
         hidden = self._embed(input_ids, slice(0, input_ids.shape[1]))
         for block in self.blocks:
             hidden = block(hidden)
-        return functional.linear(self.norm(hidden), self.embedding.weight)
+        return self._logits(hidden)
 
     def step(self, input_ids: Tensor, caches: Sequence[Any]) -> tuple[Tensor, list[Any]]:
         """Logits after one more token of every sequence; equals `forward` on the whole sequence.
@@ -91,7 +92,7 @@ class LanguageModel(nn.Module):
         for block, cache in zip(self.blocks, layer_caches, strict=True):
             hidden, cache = block.step(hidden, cache)
             following.append(cache)
-        return functional.linear(self.norm(hidden), self.embedding.weight), following
+        return self._logits(hidden), following
 
     def initial_caches(self, batch: int) -> list[Any]:
         """The caches of `step` before the first token.
@@ -125,6 +126,10 @@ class LanguageModel(nn.Module):
                 f"input_ids spans {low} to {high}; this model's vocabulary is 0 to {self.config.vocabulary_size - 1}."
                 " Was the text encoded with another tokenizer?"
             )
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        output = self.embedding if self.output is None else self.output
+        return functional.linear(self.norm(hidden), output.weight)
 
     def _embed(self, input_ids: Tensor, positions: int | slice) -> Tensor:
         # The output layer wants rows of norm about 1, the residual stream entries of about 1: the factor gives both.
