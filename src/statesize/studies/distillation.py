@@ -140,7 +140,7 @@ def _predictions(students: Sequence[DistilledStudent]) -> tuple[dict[str, Figure
     statement = (
         f"By the constants of the package, {within:.0%} of {len(layers)} layers came within the predicted error (the "
         f"median is {figures['layers_error_over_prediction']:.2f} of it; Spearman "
-        f"{figures['layers_spearman_prediction']:.2f}), and {above:.0%} lie above the bound that no recurrence can pass."
+        f"{figures['layers_spearman_prediction']:.2f}), and {above:.0%} lie above the bound that none can pass."
     )
     return figures, [statement]
 
