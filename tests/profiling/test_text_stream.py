@@ -14,6 +14,7 @@ from statesize.tasks.corpus import read_documents
 TEXTS = {
     "one document": "The quick brown fox\nreturns  a list, doesn't it?",
     "several": "One text.\n\nAnother,  and\n  longer text.\n \t\n\n  Indented.\n\n\n\nThe last one.\n\n",
+    "blank lines with spaces": "One.\n\n \n \t\n Two.\n  \nThree.",
     "blank lines first": "\n\n\nOne text.\n\nAnother.",
     "letters of a special token": "One <eos> text.\n\n<eos>",
     "signs": "naïve café — 日本語のテキスト 🙂🙂\n\nשלום",
@@ -62,7 +63,7 @@ def test_tokens_come_with_the_white_space_after_their_word():
 
 def test_long_documents_and_long_words():
     tokenizer = zoo.tokenizer()
-    text = " ".join(f"word{number}" for number in range(3000)) + "\n\nThe end"
+    text = "\n".join(f"word{number}" for number in range(3000)) + "\n\nThe end"
     whole = join_documents(tokenizer, text.split("\n\n")).tolist()
     assert streamed(tokenizer, [text[at : at + 100] for at in range(0, len(text), 100)]) == whole
     # A word that never ends is not waited for.
