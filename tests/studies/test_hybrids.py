@@ -6,8 +6,9 @@ import json
 import pytest
 
 from statesize.cli import main
-from statesize.studies.hybrids import hybrids, placed_runs
+from statesize.studies.hybrids import hybrids
 from statesize.studies.hybrids_charts import hybrids_charts
+from statesize.studies.placements import placed_runs
 from statesize.studies.run import layer_column
 
 METRIC = "relative_0.01"
@@ -45,6 +46,10 @@ def place(layers):
     return 1 - 0.2 * layers.index("sa") if "sa" in layers else 0.1
 
 
+def place_any(layers, seed):
+    return 1.0
+
+
 def test_the_winner_is_found_trial_by_trial():
     found = hybrids(table(lambda layers, seed: 1.0, lambda layers, seed: place(layers) - 0.01 * seed), METRIC)
     assert found.figures["sa_gla_gla_gla_accuracy"] == pytest.approx(0.99)
@@ -66,6 +71,19 @@ def test_early_ess_that_tells_and_a_number_of_layers_that_does_not():
     assert found.figures["early_layer_3_spearman"] == found.figures["early_spearman"]
     assert abs(found.figures["control_attention_spearman"]) < 0.9
     assert "Early is after 13% of the steps." in found.statements
+
+
+def test_of_placements_that_end_alike_the_one_that_learns_sooner_is_first():
+    def halfway(row):
+        late = row["step"] == 80 and row["mixer"].split(",")[0] != "sa"
+        return row | {"accuracy": 0.1 if late else 1.0} if row["step"] else row
+
+    found = hybrids([halfway(row) for row in table(lambda layers, seed: layers.index("gla"), place_any)], METRIC)
+    assert found.statements[0].startswith("sa,gla,")
+    assert found.figures["sa_gla_gla_gla_accuracy_over_training"] == 1.0
+    assert found.figures["gla_gla_gla_sa_accuracy_over_training"] == pytest.approx(0.7)
+    assert found.figures["early_over_training_spearman"] > 0.9
+    assert found.holds is None
 
 
 def test_ess_that_only_counts_attention_layers_is_no_evidence():

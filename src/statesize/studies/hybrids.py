@@ -6,9 +6,8 @@ hybrids by the ESS of their layers.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,15 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.studies.conclusion import Conclusion, Figure
-from statesize.studies.final import FinalRun, diverged, final_runs, numbered
+from statesize.studies.final import diverged, numbered
+from statesize.studies.placements import ATTENTION, EARLY, PlacedRun, number, placed_runs
 from statesize.studies.run import Row, layer_column
 from statesize.studies.statistics import Interval, Numbers, bootstrap, spearman, within_cells
-
-EARLY = 0.1
-"""The share of training after which ESS should tell."""
-
-ATTENTION = "sa"
-"""The mixer that is placed among the others."""
 
 CAVEATS = (
     "One task, one size and a few hundred steps: which placement wins depends on all of them. In the presets, short "
@@ -39,100 +33,52 @@ CAVEATS = (
 
 
 @dataclass(frozen=True)
-class PlacedRun:
-    """A run with its placement and its early measurement.
-
-    Attributes:
-        run: The run.
-        early: The first row at or after 10 % of its training.
-    """
-
-    run: FinalRun
-    early: Row
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The mixer of each layer; those of a pattern repeat."""
-        model = json.loads(str(self.run.last["settings"]))["model"]
-        pattern = self.run.mixer.split(",")
-        return tuple(pattern[layer % len(pattern)] for layer in range(model["layers"]))
-
-    @property
-    def placement(self) -> str:
-        """All layers, such as "gla,sa,gla,gla"."""
-        return ",".join(self.layers)
-
-    @property
-    def attention(self) -> int:
-        """How many layers are attention."""
-        return self.layers.count(ATTENTION)
-
-    @property
-    def trial(self) -> tuple[Hashable, ...]:
-        """Runs of equal trials differ in their placement only."""
-        run = self.run
-        shape = (run.key_size, run.heads, run.width, run.intervention)
-        return (run.task, run.kv, run.length, *shape, run.rate, run.seed)
-
-
-def placed_runs(rows: Sequence[Row]) -> list[PlacedRun]:
-    """The runs that did not diverge, with their early measurements.
-
-    Args:
-        rows: All rows of the study.
-
-    Returns:
-        One a run.
-    """
-    found: list[PlacedRun] = []
-    for run in final_runs(rows):
-        least = EARLY * _number(run.last, "step")
-        own = [row for row in rows if row["run"] == run.last["run"] and _number(row, "step") >= least]
-        found.append(PlacedRun(run, min(own, key=lambda row: _number(row, "step"))))
-    return found
-
-
-@dataclass(frozen=True)
 class Foresight:
-    """How one number that is known early ranks runs by their accuracy at the end.
+    """How one number that is known early ranks runs by what comes of them.
 
     Attributes:
         early: The number, (N,).
-        accuracy: At the end, (N,).
+        outcome: What comes, (N,).
         placements: Number of the placement of each run, (N,).
         attention: How many attention layers each run has, (N,).
     """
 
     early: Numbers
-    accuracy: Numbers
+    outcome: Numbers
     placements: NDArray[np.int64]
     attention: NDArray[np.int64]
 
     @classmethod
-    def of(cls, runs: Sequence[PlacedRun], known: Callable[[PlacedRun], float]) -> Foresight:
+    def of(
+        cls,
+        runs: Sequence[PlacedRun],
+        known: Callable[[PlacedRun], float],
+        outcome: Callable[[PlacedRun], float] = lambda found: found.run.accuracy,
+    ) -> Foresight:
         """The foresight of a number.
 
         Args:
             runs: The runs.
             known: The number of a run; those of which it is NaN are left out.
+            outcome: What comes of a run; the accuracy at the end if not given.
 
         Returns:
             The foresight.
         """
         runs = [found for found in runs if not math.isnan(known(found))]
-        early, accuracy = ([known(found) for found in runs], [found.run.accuracy for found in runs])
+        early, later = np.array([known(found) for found in runs]), np.array([outcome(found) for found in runs])
         placements, attention = ([found.placement for found in runs], [found.attention for found in runs])
-        return cls(np.array(early), np.array(accuracy), numbered(placements), numbered(attention))
+        return cls(early, later, numbered(placements), numbered(attention))
 
     @property
     def value(self) -> float:
         """Spearman's correlation over all runs."""
-        return spearman(self.early, self.accuracy)
+        return spearman(self.early, self.outcome)
 
     @cached_property
     def over_all(self) -> Interval:
         """The same with its interval."""
-        return bootstrap(lambda rows: spearman(self.early[rows], self.accuracy[rows]), self.placements)
+        return bootstrap(lambda rows: spearman(self.early[rows], self.outcome[rows]), self.placements)
 
     @cached_property
     def inside(self) -> Interval:
@@ -140,7 +86,7 @@ class Foresight:
 
         def left(rows: NDArray[np.int64]) -> float:
             cells = self.attention[rows]
-            return spearman(within_cells(self.early[rows], cells), within_cells(self.accuracy[rows], cells))
+            return spearman(within_cells(self.early[rows], cells), within_cells(self.outcome[rows], cells))
 
         return bootstrap(left, self.placements)
 
@@ -182,11 +128,16 @@ def hybrids(rows: Sequence[Row], metric: str) -> Conclusion:
 
 
 def _by_accuracy(runs: Sequence[PlacedRun]) -> dict[str, list[PlacedRun]]:
-    """The runs of each placement, the most accurate first."""
+    """The runs of each placement, the most accurate first; of those that end alike, the one that learns sooner."""
     groups: dict[str, list[PlacedRun]] = {}
     for found in runs:
         groups.setdefault(found.placement, []).append(found)
-    return dict(sorted(groups.items(), key=lambda group: -_accuracies(group[1]).mean()))
+    ranked = {name: (_accuracies(members).mean(), _over_training(members)) for name, members in groups.items()}
+    return {name: groups[name] for name in sorted(groups, key=lambda name: ranked[name], reverse=True)}
+
+
+def _over_training(members: Sequence[PlacedRun]) -> float:
+    return float(np.mean([found.over_training for found in members]))
 
 
 def _accuracies(members: Sequence[PlacedRun]) -> Numbers:
@@ -200,7 +151,7 @@ def _mean(values: Numbers) -> Interval:
 def _layer_means(members: Sequence[PlacedRun], metric: str) -> list[float]:
     layers = range(len(members[0].layers))
     return [
-        float(np.mean([_number(found.run.last, layer_column(metric, layer)) for found in members])) for layer in layers
+        float(np.mean([number(found.run.last, layer_column(metric, layer)) for found in members])) for layer in layers
     ]
 
 
@@ -209,6 +160,7 @@ def _of_placement(placement: str, members: Sequence[PlacedRun], metric: str) -> 
     return {
         f"{name}_accuracy": accuracy.value,
         f"{name}_accuracy_interval": (accuracy.low, accuracy.high),
+        f"{name}_accuracy_over_training": _over_training(members),
         **{f"{name}_ess_layer_{layer}": ess for layer, ess in enumerate(_layer_means(members, metric))},
     }
 
@@ -218,7 +170,8 @@ def _placement_statement(placement: str, members: Sequence[PlacedRun], metric: s
     ess = ", ".join(f"{mean:.1f}" for mean in _layer_means(members, metric))
     return (
         f"{placement}: accuracy {accuracy.mean():.2f} ({len(members)} runs, {accuracy.min():.2f} to "
-        f"{accuracy.max():.2f}), ESS of the layers ({metric}) {ess}."
+        f"{accuracy.max():.2f}), {_over_training(members):.2f} on average over training; ESS of the layers "
+        f"({metric}) {ess}."
     )
 
 
@@ -236,11 +189,11 @@ def _foresights(runs: Sequence[PlacedRun], metric: str, figures: dict[str, Figur
     """That of the claim, and what is said of all; their figures are added."""
     layers = min((len(found.layers) for found in runs), default=0)
     known: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
-        "early": (f"early ESS ({metric})", lambda found: _number(found.early, metric)),
-        "early_entropy": ("early ESS (entropy)", lambda found: _number(found.early, "entropy")),
+        "early": (f"early ESS ({metric})", lambda found: number(found.early, metric)),
+        "early_entropy": ("early ESS (entropy)", lambda found: number(found.early, "entropy")),
         "early_gated": ("early ESS of the layers without attention", lambda found: _of_gated(found, metric)),
-        "control_initial": ("the control, ESS at initialisation,", lambda found: _number(found.run.first, metric)),
-        "control_early_accuracy": ("the control, early accuracy,", lambda found: _number(found.early, "accuracy")),
+        "control_initial": ("the control, ESS at initialisation,", lambda found: number(found.run.first, metric)),
+        "control_early_accuracy": ("the control, early accuracy,", lambda found: number(found.early, "accuracy")),
     }
     all_of_them = {name: Foresight.of(runs, early) for name, (_, early) in known.items()}
     statements: list[str] = []
@@ -252,6 +205,14 @@ def _foresights(runs: Sequence[PlacedRun], metric: str, figures: dict[str, Figur
             f"Spearman of {known[name][0]} with final accuracy: {_shown(found.over_all)}; among runs with as many "
             f"attention layers {_shown(found.inside)}."
         )
+    sooner = Foresight.of(runs, known["early"][1], lambda found: found.over_training)
+    for part, interval in (("over_training", sooner.over_all), ("over_training_inside", sooner.inside)):
+        figures[f"early_{part}_spearman"] = interval.value
+        figures[f"early_{part}_spearman_interval"] = (interval.low, interval.high)
+    statements.append(
+        f"Of {known['early'][0]} with the accuracy averaged over training, which tells those apart that end alike: "
+        f"{_shown(sooner.over_all)}; among runs with as many attention layers {_shown(sooner.inside)}."
+    )
     attention = Foresight.of(runs, lambda found: float(found.attention))
     figures["control_attention_spearman"] = attention.value
     single = [Foresight.of(runs, _of_layer(metric, layer)).value for layer in range(layers)]
@@ -264,12 +225,8 @@ def _foresights(runs: Sequence[PlacedRun], metric: str, figures: dict[str, Figur
     return all_of_them["early"], statements
 
 
-def _number(row: Row, column: str) -> float:
-    return float(row[column])
-
-
 def _of_layer(metric: str, layer: int) -> Callable[[PlacedRun], float]:
-    return lambda found: _number(found.early, layer_column(metric, layer))
+    return lambda found: number(found.early, layer_column(metric, layer))
 
 
 def _of_gated(found: PlacedRun, metric: str) -> float:

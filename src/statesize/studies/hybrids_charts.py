@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from statesize.report.charts import PALETTE, json_number
-from statesize.studies.hybrids import PlacedRun, placed_runs
+from statesize.studies.placements import PlacedRun, placed_runs
 from statesize.studies.run import Row, layer_column
 
 _SIDE = 300
