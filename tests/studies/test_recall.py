@@ -81,6 +81,14 @@ def test_the_score_is_the_mean_of_the_losses(corpus):
     assert score.mean_nats("recalled")[0] == pytest.approx(float(losses.detach().numpy()[member].mean()), rel=1e-5)
 
 
+def test_scored_tokens_only(corpus):
+    whole, even = (recall_score(Copying(20, 4.0), corpus, 32, scored) for scored in (None, frozenset(range(0, 20, 2))))
+    odd = recall_score(Copying(20, 4.0), corpus, 32, frozenset(range(1, 20, 2)))
+    assert 0 < even.counts.sum() < whole.counts.sum()
+    assert (even.counts + odd.counts == whole.counts).all()
+    assert even.nats + odd.nats == pytest.approx(whole.nats)
+
+
 def test_the_beginning_token_is_read_and_not_scored(corpus):
     begun = Corpus(corpus.documents, 0, 21, frozenset({0, 21}))
     score = recall_score(Copying(22, 0.0), begun, 32)

@@ -49,7 +49,7 @@ def recall(
     results: list[ModelRecall] = []
     for subject in found:
         model, corpus, tell = subject.load(), subject.corpus, telling(subject.name)
-        score = recall_score(model, corpus, length or subject.length)
+        score = recall_score(model, corpus, length or subject.length, subject.scored)
         channels, seed = given.channels, given.seed
         dips = measure_dips(subject.name, model, corpus, windows, channels, seed, (OBSERVED,), tell)
         results.append(ModelRecall(subject.name, score, dips))

@@ -13,7 +13,7 @@ from torch import nn
 from statesize.errors import InputError
 from statesize.profiling.loading import load_model, load_tokenizer
 from statesize.studies.delimiters_corpus import Corpus, make_corpus, read_texts
-from statesize.studies.recall_documents import default_texts, trained_length
+from statesize.studies.recall_documents import default_texts, scored_tokens, trained_length
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +24,14 @@ class Subject:
         name: What tables call it.
         corpus: What it reads.
         length: Tokens of the sequences that it is asked to predict.
+        scored: Ids of the tokens that it was trained to predict, or None for all.
         load: Gives the model.
     """
 
     name: str
     corpus: Corpus
     length: int
+    scored: frozenset[int] | None
     load: Callable[[], nn.Module]
 
 
@@ -71,9 +73,8 @@ def subjects(
             corpus = make_corpus(default_texts(name) if texts is None else texts, tokenizer, delimiter)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        found.append(
-            Subject(named[name], corpus.shortened(documents), trained_length(name), partial(_model, name, loading))
-        )
+        load, length = partial(_model, name, loading), trained_length(name)
+        found.append(Subject(named[name], corpus.shortened(documents), length, scored_tokens(name), load))
     return found
 
 

@@ -33,6 +33,21 @@ def trained_length(model: str) -> int:
     return _task(model).length if model in zoo.recall_names() else 256
 
 
+def scored_tokens(model: str) -> frozenset[int] | None:
+    """The tokens that a model was trained to predict.
+
+    Args:
+        model: Its name.
+
+    Returns:
+        Of a recall model values and `none`, which are answers; None for all.
+    """
+    if model not in zoo.recall_names():
+        return None
+    task = _task(model)
+    return frozenset(range(task.keys, task.none + 1))
+
+
 def recall_texts(model: str) -> list[str]:
     """The held-out documents of the task that a recall model was trained on.
 

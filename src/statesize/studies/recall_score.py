@@ -102,13 +102,14 @@ def slices(ids: Tensor, delimiter: int) -> NDArray[np.bool_]:
     return found
 
 
-def recall_score(model: nn.Module, corpus: Corpus, length: int) -> RecallScore:
+def recall_score(model: nn.Module, corpus: Corpus, length: int, scored: frozenset[int] | None = None) -> RecallScore:
     """Evaluate a model on the slices of a text, joined by the delimiter and cut into sequences.
 
     Args:
         model: In evaluation mode; takes (S, L) ids and returns logits, or an object that has them.
         corpus: The text.
         length: Tokens of a sequence.
+        scored: Ids of the tokens that are scored; None scores all.
 
     Returns:
         The score.
@@ -130,6 +131,8 @@ def recall_score(model: nn.Module, corpus: Corpus, length: int) -> RecallScore:
         losses = _losses(model, ids)
         for row, (tokens, loss) in enumerate(zip(ids, losses, strict=True), start):
             member = slices(tokens, corpus.delimiter)[1:]
+            if scored is not None:
+                member &= np.isin(tokens[1:].numpy(), sorted(scored))[:, None]
             nats[row], counts[row] = loss.numpy() @ member, member.sum(0)
     return RecallScore(nats, counts)
 

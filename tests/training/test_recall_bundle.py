@@ -1,0 +1,27 @@
+"""How the bundled recall models are made."""
+
+import dataclasses
+import json
+
+import torch
+from tokenizers import Tokenizer
+
+from statesize.mixers import load_checkpoint
+from statesize.training import recall_bundle
+from statesize.training.recall_bundle import recall_config, recall_tokenizer, write_recall_model
+
+
+def test_a_model_is_written_with_its_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(recall_bundle, "TRAINING", dataclasses.replace(recall_bundle.TRAINING, steps=20, batch_size=4))
+    monkeypatch.setattr(recall_bundle, "TASK", dataclasses.replace(recall_bundle.TASK, held_out_sequences=8))
+    threads = torch.get_num_threads()
+    record = write_recall_model("gla", tmp_path)
+    assert torch.get_num_threads() == threads
+    assert json.loads((tmp_path / "recall-gla" / "training.json").read_text()) == record
+    assert [point["step"] for point in record["curve"]] == [20]
+    assert record["held_out"].keys() == {"loss", "accuracy", "chance"}
+    model = load_checkpoint(tmp_path / "recall-gla")
+    assert model.config == recall_config("gla")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "recall-tokenizer.json"))
+    assert tokenizer.get_vocab() == recall_tokenizer().get_vocab()
+    assert tokenizer.get_vocab_size() == model.config.vocabulary_size
