@@ -27,10 +27,10 @@ FIGURES = {
     "norm": "Frobenius norm of what passes from the past to the future, averaged over the channels of all layers.",
     "utilisation": "Entropy-ESS as a share of its ceiling, averaged over the channels of all layers.",
     "modulation": "How far the entropy-ESS falls at the special tokens inside the sequences, relative to its mean over "
-    "8 cuts before and after; there are no controls here, as `statesize study delimiters` has them.",
+    "8 cuts before and after; without the controls that a study of delimiters has.",
     "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "
     "entropy-ESS.",
-    "recall_perplexity": "Perplexity on bigrams that occurred earlier in the context, from `statesize study recall`.",
+    "recall_perplexity": "Perplexity on bigrams that occurred earlier in the context, from a study of recall.",
 }
 """What the numbers of a ComparedModel are; NaN where one is not known."""
 

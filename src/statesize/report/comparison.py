@@ -48,7 +48,7 @@ def comparison_section(comparison: Comparison) -> str:
         "<p>Each row is a model: what its layers could carry together, and what they carry on this text.</p>"
         f'{notes}<div class="scroll" tabindex="0" role="region" aria-labelledby="comparison-title">'
         f'<table id="comparison"><thead><tr><th scope="col">Model</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
-        f'</div><dl class="definitions">{definitions}</dl></section>'
+        f"</div><details><summary>What the columns say</summary><dl>{definitions}</dl></details></section>"
     )
 
 
