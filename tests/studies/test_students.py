@@ -12,11 +12,14 @@ from statesize.errors import InputError
 from statesize.measurement import measure
 from statesize.mixers import LanguageModel
 from statesize.reduction.recommendation import predicted_error, recommend_state_size
+from statesize.studies.conclude import conclude
 from statesize.studies.cost import work
 from statesize.studies.distillation_plan import Distillation
 from statesize.studies.grid import Run
+from statesize.studies.local import run_here
 from statesize.studies.run import carry_out
 from statesize.studies.settings import parse_settings, preset_settings
+from statesize.studies.study import run_study
 from statesize.training import train_in_memory
 
 PLAN = Distillation(key_sizes=(1, 2), losses=(0.3,), steps=2, batch_size=4)
@@ -64,9 +67,8 @@ def test_sizes_and_predictions_are_those_of_the_teacher_as_it_is_measured(run, r
 def test_they_repeat(run, rows, without_time):
     again = without_time(carry_out(Run.from_dict(json.loads(json.dumps(run.to_dict())))))
     for one, other in zip(without_time(rows), again, strict=True):
-        assert one == pytest.approx(other, nan_ok=True) if "student_wanted" not in one else True
-        assert one["accuracy"] == other["accuracy"]
-        assert one.get("student_error_layer_0") == other.get("student_error_layer_0")
+        # Not a number where a size was given; dictionaries compare by identity there.
+        assert json.dumps(one) == json.dumps(other)
 
 
 def test_a_student_that_diverges_is_a_row_that_says_so(run):
@@ -94,6 +96,20 @@ def test_students_come_from_a_table_of_their_task():
 def test_time_is_predicted_with_them(run):
     more = dataclasses.replace(run, distillation=dataclasses.replace(PLAN, steps=4))
     assert work(more) > work(run) > work(dataclasses.replace(run, distillation=None))
+
+
+def test_the_preset_smoke_from_grid_to_page_and_again_after_a_stop(tmp_path):
+    settings = preset_settings("distillation", "smoke")
+    begun = dataclasses.replace(settings, runs=settings.runs[:2])
+    run_study(begun, tmp_path, run_here)
+    done = []
+    result = run_study(settings, tmp_path, run_here, lambda progress: done.append(progress.outcome.run))
+    assert done == list(settings.runs[2:])
+    assert {row["run"] for row in result.rows} == {run.key for run in settings.runs}
+    conclusion = conclude(settings, result.rows, tmp_path)
+    assert conclusion.figures["n2_students"] == 3
+    assert conclusion.figures["layers_above_bound"] == 1
+    assert conclusion.caveats[2] in (tmp_path / "study.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("preset", ["smoke", "laptop", "paper"])

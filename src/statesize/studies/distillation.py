@@ -1,6 +1,6 @@
 """The study of distillation: does the ESS of a teacher tell how well a smaller state can learn its operators?
 
-Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 5.2.
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025.
 """
 
 from __future__ import annotations
