@@ -58,7 +58,7 @@ class Lines:
             reading: The reading.
             tokens: Tokens that were read.
         """
-        token = _shown(self._tokenizer, reading.token)
+        token = _quoted(_printable(self._tokenizer, reading.token))
         for layer in reading.layers:
             figures = (f"{layer.entropy:.4g}", f"{layer.count:.4g}", str(layer.ceiling), f"{layer.norm:.4g}")
             print("\t".join((str(reading.position), token, layer.name, *figures)))
@@ -84,8 +84,8 @@ class Screen:
             reading: The reading.
             tokens: Tokens that were read.
         """
-        token = _shown(self._tokenizer, reading.token)
-        self._text += token[1:-1]
+        token = _printable(self._tokenizer, reading.token)
+        self._text += token
         for layer in reading.layers:
             share = layer.entropy / layer.ceiling if layer.ceiling else math.nan
             self._history.setdefault(layer.name, deque(maxlen=_HISTORY)).append(share)
@@ -100,8 +100,8 @@ class Screen:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption=caption)
         table.caption_justify = "left"
         table.title_justify = "left"
-        title = f"{self._model}: {tokens} tokens read; the past before token {reading.position}, {token}, for the next"
-        table.title = Text(f"{title} {self._future}")
+        title = f"{self._model}: {tokens} tokens read; the past before token {reading.position}, {_quoted(token)},"
+        table.title = Text(f"{title} for the next {self._future}")
         for heading in ("layer", "ESS", "of", "", "σ > 1 %", "norm", f"the last {_HISTORY}"):
             justify = "right" if heading in {"ESS", "of", "σ > 1 %", "norm"} else "left"
             table.add_column(heading.replace("σ", "s") if self._ascii else heading, justify=justify, no_wrap=True)
@@ -129,11 +129,13 @@ class Screen:
         return Text(layer.name), ess, ceiling, bar, count, norm, Text("".join(levels[mark] for mark in marks))
 
 
-def _shown(tokenizer: AnyTokenizer, token: int) -> str:
-    """A token in quotes, without what would break a line or steer a terminal."""
+def _printable(tokenizer: AnyTokenizer, token: int) -> str:
+    """A token without what would break a line or steer a terminal."""
     from statesize.profiling.tokens import token_text
 
-    text = "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in token_text(tokenizer, token)
-    )
+    text = token_text(tokenizer, token)
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
