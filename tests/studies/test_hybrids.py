@@ -70,6 +70,8 @@ def test_early_ess_that_tells_and_a_number_of_layers_that_does_not():
     assert found.figures["early_spearman_inside_interval"][0] > 0.5
     assert found.figures["early_layer_3_spearman"] == found.figures["early_spearman"]
     assert abs(found.figures["control_attention_spearman"]) < 0.9
+    # Without the runs that have no attention.
+    assert found.figures["early_attention_spearman"] > 0.95
     assert "Early is after 13% of the steps." in found.statements
 
 

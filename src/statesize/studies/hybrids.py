@@ -27,8 +27,8 @@ CAVEATS = (
     "moves an average over layers. The claim is therefore also tested among placements with as many of them.",
     "The runs of one placement are not independent of each other; intervals are from resampled placements, of which "
     "there are few. The difference between the two best is of a winner that was chosen after the fact.",
-    "Figures for single layers and for the gated layers alone are several looks at the same runs: hypotheses for "
-    "another grid, not findings of this one.",
+    "Figures for single layers, for the attention and for the other layers alone are several looks at the same runs: "
+    "hypotheses for another grid, not findings of this one.",
 )
 
 
@@ -191,7 +191,12 @@ def _foresights(runs: Sequence[PlacedRun], metric: str, figures: dict[str, Figur
     known: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
         "early": (f"early ESS ({metric})", lambda found: number(found.early, metric)),
         "early_entropy": ("early ESS (entropy)", lambda found: number(found.early, "entropy")),
-        "early_gated": ("early ESS of the layers without attention", lambda found: _of_gated(found, metric)),
+        "early_gated": ("early ESS of the other layers", lambda found: _among(found, found.early, metric, False)),
+        "early_attention": ("early ESS of the attention", lambda found: _among(found, found.early, metric, True)),
+        "control_initial_attention": (
+            "the control, ESS of the attention at initialisation,",
+            lambda found: _among(found, found.run.first, metric, True),
+        ),
         "control_initial": ("the control, ESS at initialisation,", lambda found: number(found.run.first, metric)),
         "control_early_accuracy": ("the control, early accuracy,", lambda found: number(found.early, "accuracy")),
     }
@@ -229,9 +234,10 @@ def _of_layer(metric: str, layer: int) -> Callable[[PlacedRun], float]:
     return lambda found: number(found.early, layer_column(metric, layer))
 
 
-def _of_gated(found: PlacedRun, metric: str) -> float:
-    gated = [layer for layer, mixer in enumerate(found.layers) if mixer != ATTENTION]
-    return float(np.mean([_of_layer(metric, layer)(found) for layer in gated])) if gated else math.nan
+def _among(found: PlacedRun, row: Row, metric: str, attention: bool) -> float:
+    """The mean ESS of the layers that are attention, or that are not; NaN if there are none."""
+    layers = [layer for layer, mixer in enumerate(found.layers) if (mixer == ATTENTION) == attention]
+    return float(np.mean([number(row, layer_column(metric, layer)) for layer in layers])) if layers else math.nan
 
 
 def _shown(interval: Interval) -> str:
