@@ -79,7 +79,7 @@ def distil(
         teacher: Is not changed.
         student: Trained in place while the iterator is read; of the same layers, width and heads.
         task: Gives the batches.
-        config: Settings; those on evaluations and checkpoints are not used.
+        config: Settings; those on evaluations, checkpoints and regularisation are not used.
         objective: What is learned.
 
     Yields:

@@ -23,7 +23,9 @@ def operator_error(teacher: Operator, student: Operator, block_size: int = 256) 
     """‖T − T′‖_F / ‖T‖_F of each pair of operators; gradients flow to the tensors of the student.
 
     The operators are compared by columns, `block_size` at a time. Where there are several blocks, each is formed anew
-    for its gradient, so that neither T nor T′ is ever held whole.
+    for its gradient, so that neither T nor the T′ of a recurrence is ever held whole. Recurrences whose state is real
+    and diagonal, with decays of at least e⁻⁴, take the chunk-parallel form; others are stepped, and the gradient of a
+    block then holds n · block_size numbers a position.
 
     "Matrix orientation" of Bick et al., "Transformers to SSMs: Distilling Quadratic Knowledge to Subquadratic Models",
     2024.
@@ -118,7 +120,7 @@ def _columns(operator: Operator, first: int, last: int) -> Tensor:
         return columns if operator.D is None else columns + units * operator.D[..., None, first:last]
     if not torch.is_grad_enabled() and not isinstance(operator, Recurrence):
         return operator.columns(first, last)
-    # Stepping holds one row of the block at a time; nothing comes out before the first of its inputs.
+    # Nothing comes out before the first of the inputs.
     units = functional.pad(units, (0, 0, first, 0))
     return operator.apply(units.expand(*operator.batch_shape, *units.shape))[..., first:, :]
 
