@@ -19,6 +19,8 @@ from statesize.profiling.tokens import AnyTokenizer
 
 # Numbers that are kept of each spectrum, in bytes.
 _RESULT_BYTES = 52
+# Of a token while a profile is put together: its id and its text, as wide as the longest one.
+_TOKEN_BYTES = 80
 _DIFFERENT_LENGTH = 1.25
 
 
@@ -182,15 +184,17 @@ def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int], sequences
         )
     overhead = trial.overhead * sum(lengths) / trial.length
     results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
+    tokens = round(times * sum(lengths))
     peak = peak_memory()
+    held = tokens * _TOKEN_BYTES + max((mixer.memory for mixer in planned), default=0)
     return Plan(
         mixers=tuple(planned),
         skipped=trial.skipped,
         sequences=sequences,
         sampled=len(lengths),
-        tokens=round(times * sum(lengths)),
+        tokens=tokens,
         seconds=sum(mixer.seconds for mixer in planned) + times * overhead,
-        memory=None if peak is None else peak + max((mixer.memory for mixer in planned), default=0) + 2 * results,
+        memory=None if peak is None else peak + held + 2 * results,
         results=results,
         most_operations=MOST_OPERATIONS,
     )
