@@ -20,6 +20,9 @@ from statesize.studies.placements import ATTENTION, EARLY, PlacedRun, number, pl
 from statesize.studies.run import Row, layer_column
 from statesize.studies.statistics import Interval, Numbers, bootstrap, spearman, within_cells
 
+# Of each interval; there are many, and few placements to draw from.
+_DRAWS = 400
+
 CAVEATS = (
     "One task, one size and a few hundred steps: which placement wins depends on all of them. In the presets, short "
     "convolutions before every mixer let a single attention layer find the value beside a key.",
@@ -78,7 +81,7 @@ class Foresight:
     @cached_property
     def over_all(self) -> Interval:
         """The same with its interval."""
-        return bootstrap(lambda rows: spearman(self.early[rows], self.outcome[rows]), self.placements)
+        return bootstrap(lambda rows: spearman(self.early[rows], self.outcome[rows]), self.placements, draws=_DRAWS)
 
     @cached_property
     def inside(self) -> Interval:
@@ -88,7 +91,7 @@ class Foresight:
             cells = self.attention[rows]
             return spearman(within_cells(self.early[rows], cells), within_cells(self.outcome[rows], cells))
 
-        return bootstrap(left, self.placements)
+        return bootstrap(left, self.placements, draws=_DRAWS)
 
 
 def hybrids(rows: Sequence[Row], metric: str) -> Conclusion:
