@@ -20,8 +20,8 @@ _FIRST_GAP = 2e-6
 _CLOSE = 4e-3
 # Positions for which singular values cost less than another evaluation.
 _FEW = 4
-# Share of positions left open by one scale of shifts up to which another is tried.
-_WORTH_ANOTHER_SCALE = 0.75
+# Shares of positions left open by one scale of shifts between which another is tried.
+_WORTH_ANOTHER_SCALE = 1 / 64, 3 / 4
 # Numbers of the matrices that are decomposed at once when singular values are needed after all.
 _DECOMPOSED_AT_ONCE = 2**21
 
@@ -143,12 +143,12 @@ class CertifiedBlocks(HankelBlocks):
         empty = self._squared_norms.sqrt() <= self._own_error
         ess, error = torch.zeros_like(self._squared_norms), torch.zeros_like(self._squared_norms)
         open_, scale = self._wanted & ~empty, torch.where(bound > 0, bound, torch.ones_like(bound))
-        while (asked := int(open_.sum())) > _FEW:
+        while asked := int(open_.sum()):
             found = self._by_shifts(accuracy, scale, open_)
             ess, error = (torch.where(open_, new, old) for new, old in zip(found, (ess, error), strict=True))
             open_ = open_ & ~(error <= accuracy * ess)
-            # Where Σσ is small beside the scale, a scale that suits it helps; if it did not help enough, nothing will.
-            if int(open_.sum()) > _WORTH_ANOTHER_SCALE * asked:
+            # Where Σσ is small beside the scale, one that suits it helps; it does not pay for a few positions.
+            if not _WORTH_ANOTHER_SCALE[0] * asked < int(open_.sum()) < _WORTH_ANOTHER_SCALE[1] * asked:
                 break
             scale = torch.where(open_, self._largest()[1], 0).amax(-1)
             scale = torch.where(scale > 0, scale, bound.clamp(min=UNDERFLOW))
@@ -175,7 +175,7 @@ class CertifiedBlocks(HankelBlocks):
             given = (self._squared_norms, scale, rank, self._limit, self._mean_error)
             found = entropies(rule, accuracy, self._log_determinants, *given)
             left = open_ & ~(found[1] <= accuracy * found[0])
-            if int(left.sum()) * 64 <= int(open_.sum()):
+            if int(left.sum()) <= _WORTH_ANOTHER_SCALE[0] * int(open_.sum()):
                 break
         return found
 
