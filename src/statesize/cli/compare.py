@@ -56,10 +56,10 @@ def read_recall(path: Path) -> dict[str, float]:
     """The recall perplexity of each model.
 
     Args:
-        path: A JSON file with a list "models" of objects with "name" and "recall_perplexity".
+        path: A JSON file with a list "models" of objects with "name" and "recall_perplexity", null where unknown.
 
     Returns:
-        Perplexity by name.
+        Perplexity by name, where it is known.
 
     Raises:
         FileError: If the file cannot be read or holds no such list.
@@ -68,7 +68,8 @@ def read_recall(path: Path) -> dict[str, float]:
 
     try:
         document: Any = json_format.loads(path.read_bytes())
-        return {str(model["name"]): float(model["recall_perplexity"]) for model in document["models"]}
+        perplexities = {str(model["name"]): model["recall_perplexity"] for model in document["models"]}
+        return {name: float(value) for name, value in perplexities.items() if value is not None}
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
