@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
@@ -77,12 +78,20 @@ def test_a_corrupt_line_is_left_out_and_named(tmp_path):
     ]
     path.write_bytes(b"\n".join(lines))
     problems = []
-    assert read_texts(path, problems.append) == ["one", "drei"]
+    assert read_texts(path, 9, problems.append) == ["one", "drei"]
     assert [problem.partition(":")[0].rpartition(", ")[2] for problem in problems] == ["line 2", "line 4"]
+
+
+def test_rows_of_parquet_are_read_as_far_as_they_are_asked_for(tmp_path):
+    path = tmp_path / "texts.parquet"
+    pd.DataFrame({"text": ["one", None, "three", "four"]}).to_parquet(path)
+    problems = []
+    assert read_texts(path, 2, problems.append) == ["one", "three"]
+    assert len(problems) == 1
 
 
 def test_mixed_encodings_are_refused_where_they_begin(tmp_path):
     path = tmp_path / "mixed.txt"
     path.write_bytes("größer\n\n".encode() + "größer".encode("latin-1"))
     with pytest.raises(FileError, match=r"not UTF-8 text: byte 0xf6 at byte offset 12"):
-        read_texts(path, print)
+        read_texts(path, 9, print)

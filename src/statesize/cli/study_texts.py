@@ -26,8 +26,8 @@ class Reading:
     """What the models read, and how they are measured.
 
     Attributes:
-        text: UTF-8 text file, of which blank lines separate documents, or a .jsonl file of objects with a field "text";
-            if not given, the bundled documents, and those of re-binding recall for the models that learnt it.
+        text: UTF-8 text file, of which blank lines separate documents, or a .jsonl or .parquet file with a field
+            "text"; if not given, the bundled documents, and those of re-binding recall for the models that learnt it.
         delimiter: What stands between documents: eos; turn, the end of a turn of chat; stop or newline, which cut the
             documents into sentences or lines; or the text of any token.
         documents: How many documents are read at most.
@@ -50,7 +50,7 @@ class Reading:
         Args:
             models: Their names; none are the bundled recall models.
             loading: How they are loaded.
-            left_out: Receives file, line and problem of each line of a .jsonl file that is left out.
+            left_out: Receives file, line and problem of each line or row that is left out.
 
         Returns:
             One for each model.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from statesize.errors import InputError
 from statesize.profiling.documents import read_jsonl
+from statesize.profiling.parquet import read_parquet
 from statesize.profiling.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids, token_text
 from statesize.tasks.corpus import read_documents
 
@@ -52,19 +53,20 @@ class Corpus:
         return replace(self, documents=self.documents[:count])
 
 
-def read_texts(path: Path, note: Callable[[str], None]) -> list[str]:
-    """The documents of a file; one that cannot be read, is not UTF-8 or holds no text is a FileError.
+def read_texts(path: Path, count: int, note: Callable[[str], None]) -> list[str]:
+    """The first documents of a file; one that cannot be read, is not UTF-8 or holds no text is a FileError.
 
     Args:
-        path: A .jsonl file of objects with a field "text", or a text file, of which blank lines part documents.
-        note: Called with file, number and problem of each line of a .jsonl file that is left out.
+        path: A .jsonl or .parquet file with a field "text", or a text file, of which blank lines part documents.
+        count: How many at most; no more are read of the first two kinds.
+        note: Called with file, number and problem of each line or row that is left out.
 
     Returns:
         The documents.
     """
-    if path.suffix == ".jsonl":
-        return list(read_jsonl(path, "text", note))
-    return list(read_documents(path))
+    readers = {".jsonl": read_jsonl, ".parquet": read_parquet}
+    texts = readers[path.suffix](path, "text", note) if path.suffix in readers else read_documents(path)
+    return list(islice(texts, count))
 
 
 def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:

@@ -119,29 +119,24 @@ def aligned_sequences(corpus: Corpus, windows: Windows, seed: int = 0) -> list[A
         InputError: If no two neighbours are long enough.
     """
     generator = np.random.default_rng(seed)
-    documents, size = corpus.documents, len(corpus.documents)
-    alone: list[list[int]] = [[] for _ in documents]
-    marks = [[corpus.delimiter]] * size
+    documents, mark, nothing = corpus.documents, [corpus.delimiter], list[int]()
     tokens = torch.cat(documents).numpy()
     tokens = tokens[~np.isin(tokens, [*corpus.special, corpus.delimiter])]
-    others = [[int(token)] for token in generator.choice(tokens, size)]
-    shuffled = [documents[int(index)] for index in generator.permutation(size)]
+    others = [[int(token)] for token in generator.choice(tokens, len(documents))]
+    order = generator.permutation(len(documents))
     places = [_inside(len(document), generator) for document in documents]
     moved = [_with_token(*pair, corpus.delimiter) for pair in zip(documents, places, strict=True)]
+    long = np.array([len(document) >= windows.reach for document in documents])
     streams = {
-        OBSERVED: _joined(documents, marks),
-        "removed": _joined(documents, alone),
-        "replaced": _joined(documents, others),
-        "shuffled": _joined(shuffled, alone),
-        "moved": _joined(moved, alone),
+        OBSERVED: _joined(documents, [mark] * len(documents), long),
+        "removed": _joined(documents, [nothing] * len(documents), long),
+        "replaced": _joined(documents, others, long),
+        "shuffled": _joined([documents[int(index)] for index in order], [nothing] * len(documents), long[order]),
+        "moved": _joined(moved, [nothing] * len(documents), long),
     }
-    ordered = {name: [len(part) for part in documents] for name in streams}
-    ordered["shuffled"] = [len(part) for part in shuffled]
-    chosen = {name: borders[1:][_long_enough(ordered[name], windows.reach)] for name, (_, borders) in streams.items()}
-    inner = streams["moved"][1][:-1] + np.array(places) + 1
-    streams[MISPLACED] = streams["moved"]
-    chosen[MISPLACED] = inner[np.array(ordered[OBSERVED]) >= windows.reach]
-    found = [_sliced(name, streams[name][0], chosen[name], windows, corpus.beginning) for name in CONDITIONS]
+    starts = np.cumsum(np.array([0, *map(len, moved[:-1])], np.int64))
+    streams[MISPLACED] = streams["moved"][0], (starts + np.array(places, np.int64) + 1)[long]
+    found = [_sliced(name, *streams[name], windows, corpus.beginning) for name in CONDITIONS]
     if any(len(aligned.ids) < 2 for aligned in found):
         raise InputError(
             f"fewer than 2 delimiters stand between documents of {windows.reach} tokens or more, as windows of "
@@ -159,20 +154,16 @@ def _with_token(document: Tensor, place: int, token: int) -> Tensor:
     return torch.cat([document[:place], torch.tensor([token]), document[place:]])
 
 
-def _joined(documents: Sequence[Tensor], after: Sequence[list[int]]) -> tuple[Tensor, NDArray[np.int64]]:
-    """The stream, and where each document begins in it; the last number is the end of the stream."""
+def _joined(
+    documents: Sequence[Tensor], after: Sequence[list[int]], long: NDArray[np.bool_]
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """The stream, and where documents begin in it that are long enough, as is the one before."""
     parts = [
         torch.cat([document, torch.tensor(tokens, dtype=torch.int64)])
         for document, tokens in zip(documents, after, strict=True)
     ]
-    ends = np.cumsum([len(part) for part in parts])
-    return torch.cat(parts), np.concatenate([np.zeros(1, np.int64), ends])
-
-
-def _long_enough(lengths: Sequence[int], reach: int) -> NDArray[np.bool_]:
-    """For the border after each document, whether both neighbours are long enough; there is none after the last."""
-    long = np.array(lengths) >= reach
-    return np.append(long[:-1] & long[1:], False)
+    ends = np.cumsum(np.array([len(part) for part in parts], np.int64))
+    return torch.cat(parts), ends[:-1][long[:-1] & long[1:]]
 
 
 def _sliced(name: str, stream: Tensor, cuts: NDArray[np.int64], windows: Windows, beginning: int | None) -> Aligned:

@@ -47,11 +47,11 @@ def subjects(
 
     Args:
         models: As `load_model` takes them.
-        text: A text or .jsonl file; None takes what `default_texts` gives.
+        text: A text, .jsonl or .parquet file; None takes what `default_texts` gives.
         delimiter: As `find_delimiter` takes it.
         documents: How many documents are read at most.
         loading: Options of `load_model`.
-        note: Called with each line of a .jsonl file that is left out.
+        note: Called with each line or row that is left out.
 
     Returns:
         One for each model.
@@ -61,7 +61,7 @@ def subjects(
     """
     if len(set(models)) < len(models):
         raise InputError(f"a model is named twice in {', '.join(models)}; name each once")
-    texts = None if text is None else read_texts(text, note)
+    texts = None if text is None else read_texts(text, documents, note)
     named = {name: Path(name).absolute().name if Path(name).is_dir() else name for name in models}
     if len(set(named.values())) < len(models):
         named = {name: name for name in models}
