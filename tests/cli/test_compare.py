@@ -32,9 +32,8 @@ def test_table(saved, capsys):
 
 def test_json_and_page(saved, capsys):
     recall = saved / "recall.json"
-    recall.write_text(
-        json.dumps({"models": [{"name": n, "recall_perplexity": p} for n, p in (("small", 7.5), ("b", None))]})
-    )
+    models = [{"name": "small", "recall_perplexity": 7.5}, {"name": "other", "recall_perplexity": None}]
+    recall.write_text(json.dumps({"models": models}))
     assert main(["compare", "one", "two", "--json", "--recall", "recall.json", "--html", "page.html"]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
