@@ -127,7 +127,9 @@ def _lines(data: alt.Data, x: str, y: str, x_title: str, y_title: str, title: st
     )
     chart = base.mark_line(point=True).encode(
         color=_mixers(),
-        strokeDash=alt.StrokeDash("setting:N", title="Setting", legend=alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=400)),
+        strokeDash=alt.StrokeDash(
+            "setting:N", title="Setting", legend=alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=400)
+        ),
         tooltip=["mixer:N", "setting:N", f"{x}:Q", alt.Tooltip(f"mean({y}):Q", format=".2f"), "count():Q"],
     )
     return chart.properties(width=1.4 * _SIDE, height=_SIDE)
