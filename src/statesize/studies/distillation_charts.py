@@ -30,20 +30,22 @@ def distillation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     by_student = alt.Data(values=[_student(student) for student in students])
     by_layer = alt.Data(values=[layer for student in students for layer in _layers(student)])
     by_model = alt.Data(values=[*(_student(student) for student in students), *map(_lone, alone)])
-    return alt.vconcat(
+    drawn = alt.vconcat(
         alt.hconcat(
             _points(by_student, "ess", "Entropy-ESS of the teacher", "error", "Relative error of T", "kind")
             .transform_filter("!datum.wanted")
             .properties(title="What students cannot learn"),
             _predicted(by_layer),
-        ),
+        ).resolve_scale(color="independent"),
         alt.hconcat(
             _points(by_model, "bytes", "Bytes of state of a sequence", "accuracy", "Accuracy", "kind").properties(
                 title="Every model"
             ),
             _frontier(by_model),
-        ),
+        ).resolve_scale(color="independent"),
     )
+    # Each chart has colours and a legend of its own.
+    return drawn.resolve_scale(color="independent")
 
 
 def _student(student: DistilledStudent) -> dict[str, object]:
