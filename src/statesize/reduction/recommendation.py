@@ -54,9 +54,9 @@ class Calibration:
 
 
 GLA_STUDENTS = Calibration(factor=0.18, ess_power=1.07, size_power=-0.48)
-"""For a coverage of 90 %, from 52 layers of students with 2, 4 and 8 states of gated linear attention with 16 states on
-associative recall; some teachers trained, and their students learned, for fewer steps than in the study of distillation.
-`benchmarks/student_calibration.py` calibrates with as many."""
+"""For a coverage of 90 %, from 50 layers of students with 2, 4 and 8 states of gated linear attention with 16 states on
+associative recall, most of them with shorter training than in the study of distillation.
+`benchmarks/student_calibration.py` calibrates with 72 that learn as there."""
 
 
 @dataclass(frozen=True)
