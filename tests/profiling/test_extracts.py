@@ -52,6 +52,14 @@ def test_a_large_file_is_not_read(tmp_path, monkeypatch):
     assert lengths == pytest.approx(sum(map(len, MANY)) / len(MANY), rel=0.25)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_large_file_of_few_lines(tmp_path, count):
+    lines = [json.dumps({"text": f"{number} " + "word " * 300_000}) for number in range(count)]
+    extract = jsonl_extract(write_lines(tmp_path / "texts.jsonl", lines), "text", 64, pytest.fail)
+    assert [text[0] for text in extract.texts] == [str(number) for number in range(count)]
+    assert extract.total == count
+
+
 def test_bad_lines_of_a_large_file(tmp_path):
     lines = [json.dumps({"text": "word " * 200}) if number % 2 else "x" * 1000 for number in range(4000)]
     told = []

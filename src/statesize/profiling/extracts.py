@@ -36,8 +36,8 @@ class Extract:
 def jsonl_extract(path: Path, field: str, most: int, on_bad_line: Note) -> Extract:
     """Lines from all parts of a JSONL file; the number of lines follows from their mean length.
 
-    The line after a place in each of `most` equal stretches of the file is taken, so that long lines are not drawn more often than short ones,
-    unless the file is sorted by length.
+    The line after a place in each of `most` equal stretches of the file is taken, so that long lines are not drawn more
+    often than short ones, unless the file is sorted by length. A file of fewer lines than that is read as a whole.
 
     Args:
         path: The file.
@@ -72,6 +72,8 @@ def jsonl_extract(path: Path, field: str, most: int, on_bad_line: Note) -> Extra
                     texts.append(text)
     except OSError as error:
         raise FileError(f"{path}: cannot be read as a JSONL file: {error.strerror or error}") from error
+    if lines <= most // 2:
+        return spread(list(read_jsonl(path, field, on_bad_line)), most)
     if not texts:
         raise FileError(
             f'{path}: none of {lines} lines from all parts of it is a JSON object with text in a field "{field}"; name '
