@@ -123,9 +123,9 @@ def profile(
             large corpus it reads 64 sequences from all parts.
         json: Print one JSON document instead of the table.
     """
-    from statesize.cli.document import plan_document, print_json, profile_document
+    from statesize.cli.document import print_json, profile_document
     from statesize.cli.progress import say
-    from statesize.cli.table import print_plan, print_summary
+    from statesize.cli.table import print_summary
     from statesize.profiling.settings import check_settings
     from statesize.profiling.store import check_destination
     from statesize.report import check_report_path, write_report
@@ -139,11 +139,7 @@ def profile(
     run = _on_ray(model, loading, place) if place is not None and place.ray is not False else _here(model, loading)
     if plan and run.plan is not None:
         some, total = texts.sample(run.tokenizer)
-        planned = run.plan(some, total=total, tokenizer=run.tokenizer, **options)
-        if json:
-            print_json(plan_document(planned, run.name))
-        else:
-            print_plan(planned)
+        _show_plan(run.plan(some, total=total, tokenizer=run.tokenizer, **options), run.name, json=json)
         return
     result = _measure(run, texts.read(run.tokenizer), options, output)
     if output is not None:
@@ -189,6 +185,16 @@ def _on_ray(model: str, loading: Loading, place: Place) -> _Run:
     )
     tokenizer = load_tokenizer(model, revision=loading.revision, trust_remote_code=loading.trust_remote_code)
     return _Run(model, tokenizer, measure)
+
+
+def _show_plan(plan: Plan, name: str, *, json: bool) -> None:
+    from statesize.cli.document import plan_document, print_json
+    from statesize.cli.table import print_plan
+
+    if json:
+        print_json(plan_document(plan, name))
+    else:
+        print_plan(plan)
 
 
 def _measure(run: _Run, sequences: list[Tensor], options: dict[str, Any], output: Path | None) -> Profile:
