@@ -1,14 +1,17 @@
-"""Regularisation in the Trainer of Lightning."""
+"""Regularisation and readings of the state in the Trainer of Lightning."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from statesize.integrations.probe import Probe, Probing
+from statesize.integrations.record import append_reading
 from statesize.training import MixerCall, Regularisation, mixer_calls
 
 
@@ -62,3 +65,45 @@ class RegularisationCallback(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves the model as it was."""
         self._watching.close()
+
+
+class StateSizeCallback(Callback):
+    """Profiles a `Probe` every so many steps and logs average and total ESS, utilisation and what is full or unused.
+
+    What it logs goes to the loggers of the Trainer: TensorBoard, W&B, MLflow and others; where there is none, into
+    `statesize.jsonl` in its root folder. That a layer becomes saturated or collapsed is a warning of the logger
+    "statesize". Training is not changed by it, bit for bit. The main process measures and the others wait, so
+    parameters must be whole on each device.
+
+    Args:
+        probe: What is measured, and when.
+        module: Name of the part of the LightningModule that takes token ids, such as "model"; empty for itself.
+
+    Example:
+        >>> callback = StateSizeCallback(Probe([[1, 2, 3, 4]], every=100), module="model")
+        >>> trainer = Trainer(max_epochs=1, callbacks=[callback])  # doctest: +SKIP
+    """
+
+    def __init__(self, probe: Probe, module: str = "") -> None:
+        self.probe, self.module = probe, module
+        self._probing, self._last = Probing(probe), 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins to count the time."""
+        self._probing, self._last = Probing(self.probe), trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measures, if a step was taken and it is time for it, and logs what was found."""
+        step = trainer.global_step
+        if step == self._last or not trainer.is_global_zero:
+            return
+        self._last = step
+        found = self._probing.step(pl_module.get_submodule(self.module), step)
+        if found is None:
+            return
+        for logger in trainer.loggers:
+            logger.log_metrics(found, step)
+        if not trainer.loggers:
+            append_reading(Path(trainer.default_root_dir), step, found)

@@ -1,16 +1,19 @@
-"""Regularisation in the Trainer of transformers."""
+"""Regularisation and readings of the state in the Trainer of transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from statesize.errors import ModelError
+from statesize.integrations.probe import Probe, Probing
+from statesize.integrations.record import append_reading
 from statesize.training import MixerCall, Regularisation, mixer_calls
 
 
@@ -110,3 +113,45 @@ def _share(inputs: Mapping[str, Any]) -> Tensor | float:
     # The first label is predicted by nothing.
     targets = labels if "shift_labels" in inputs else labels[..., 1:]
     return (targets != -100).sum() / count
+
+
+class StateSizeCallback(TrainerCallback):
+    """Profiles a `Probe` every so many steps and logs average and total ESS, utilisation and what is full or unused.
+
+    What it logs goes through `Trainer.log`, so to TensorBoard, W&B, MLflow or whatever the Trainer reports to, and into
+    its history; where it reports to nothing, also into `statesize.jsonl` in its output folder. That a layer becomes
+    saturated or collapsed is a warning of the logger "statesize". Training is not changed by it, bit for bit. The main
+    process measures and the others wait, so parameters must be whole on each device.
+
+    Args:
+        trainer: The Trainer that it is added to.
+        probe: What is measured, and when.
+
+    Example:
+        >>> probe = Probe([[1, 2, 3, 4]], every=100)
+        >>> trainer.add_callback(StateSizeCallback(trainer, probe))  # doctest: +SKIP
+    """
+
+    def __init__(self, trainer: Trainer, probe: Probe) -> None:
+        self.trainer, self.probe = trainer, probe
+        self._probing = Probing(probe)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begins to count the time."""
+        self._probing = Probing(self.probe)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measures, if it is time for it, and logs what was found."""
+        if not state.is_world_process_zero:
+            return
+        found = self._probing.step(cast("nn.Module", kwargs["model"]), state.global_step)
+        if found is None:
+            return
+        # An entry in the log takes back that the Trainer was about to write one of its own.
+        pending = control.should_log
+        self.trainer.log(found)
+        control.should_log = pending
+        if not args.report_to:
+            append_reading(Path(cast("str", args.output_dir)), state.global_step, found)

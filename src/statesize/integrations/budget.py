@@ -1,0 +1,58 @@
+"""How many heads may be measured in the time that there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FEWEST_HEADS = 2
+"""Heads or channels of a layer that a reading takes at least; from a single one no error could be told."""
+MARGIN = 1.25
+"""By how much a reading may take longer than the one before it told."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the last reading cost.
+
+    Attributes:
+        fixed: Seconds that it took besides measuring, most of them forward passes.
+        head: Seconds for each head or channel.
+        units: Heads or channels of each layer.
+    """
+
+    fixed: float
+    head: float
+    units: tuple[int, ...]
+
+    def seconds(self, heads: int) -> float:
+        """Predicted time of a reading.
+
+        Args:
+            heads: Heads or channels that are measured of each layer, at most.
+
+        Returns:
+            Seconds.
+        """
+        return self.fixed + self.head * sum(min(heads, units) for units in self.units)
+
+
+def affordable_heads(cost: Cost, seconds: float) -> int:
+    """The most heads or channels of each layer that can be measured in some time.
+
+    Args:
+        cost: What the last reading cost.
+        seconds: The time.
+
+    Returns:
+        Their number, up to that of the widest layer; 0 where the fewest do not fit.
+
+    Example:
+        >>> cost = Cost(fixed=0.5, head=0.1, units=(4, 16))
+        >>> [affordable_heads(cost, seconds) for seconds in (0.9, 2.0, 3.0, 9.0)]
+        [0, 6, 14, 16]
+    """
+    low, high = 0, max(cost.units)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if MARGIN * cost.seconds(middle) <= seconds else (low, middle - 1)
+    return low if low >= min(FEWEST_HEADS, max(cost.units)) else 0

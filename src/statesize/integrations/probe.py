@@ -1,0 +1,176 @@
+"""A fixed batch of tokens that is profiled now and then while a model trains, within a share of the time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from statesize.errors import InputError, ModelError
+from statesize.integrations.budget import FEWEST_HEADS, Cost, affordable_heads
+from statesize.profiling.comparison import compare
+from statesize.profiling.diagnosis import COLLAPSED, SATURATED, Diagnosis, diagnose, regime_of
+from statesize.profiling.gathering import Gathering, Origin
+from statesize.profiling.inputs import Inputs, sequences
+from statesize.profiling.measuring import capture_mixers, measure_mixer, plan_work
+from statesize.profiling.profile import Profile
+from statesize.profiling.settings import check_settings
+
+PREFIX = "statesize/"
+_LOGGER = logging.getLogger("statesize")
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What is measured while a model trains.
+
+    A reading is due every `every` steps. The first one takes two heads or channels of each layer and shows what the
+    model costs. Each later one takes as many as its predicted time allows, such that all readings together stay within
+    `share` of the wall time since the training began; where two do not fit, it waits for a step at which they do.
+
+    Attributes:
+        inputs: The probe batch: token ids (L,) or (S, L), or lists of ids; see `statesize.profile`.
+        every: Steps from one reading to the next.
+        share: Share of the wall time that readings may take, 0.05 for 5 %; `math.inf` measures all heads each time.
+        positions: Positions that are measured of each sequence, evenly spread.
+        seed: Of the choice of heads or channels.
+        saturated: Utilisation from which on a layer is reported as saturated; see `statesize.diagnose`.
+        collapsed: Utilisation up to which it is reported as collapsed.
+
+    Example:
+        >>> Probe([[1, 2, 3, 4]], every=10).share
+        0.05
+    """
+
+    inputs: Inputs
+    every: int = 100
+    share: float = 0.05
+    positions: int = 32
+    seed: int = 0
+    saturated: float = SATURATED
+    collapsed: float = COLLAPSED
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or not self.share > 0:
+            raise InputError(f"every is {self.every} and share {self.share}; expected at least 1, and more than 0.")
+        regime_of(0.0, self.saturated, self.collapsed)
+        check_settings(positions=self.positions, seed=self.seed)
+
+
+@dataclass(eq=False)
+class Probing:
+    """The readings of one training.
+
+    Attributes:
+        probe: What is measured.
+    """
+
+    probe: Probe
+    _sequences: list[Tensor] = field(init=False)
+    _began: float = field(default_factory=time.perf_counter, init=False)
+    _spent: float = field(default=0.0, init=False)
+    _due: bool = field(default=False, init=False)
+    _cost: Cost | None = field(default=None, init=False)
+    _regimes: dict[str, str] = field(default_factory=dict[str, str], init=False)
+
+    def __post_init__(self) -> None:
+        self._sequences = list(sequences(self.probe.inputs)[0])
+
+    def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
+        """After a step of the training: measure, if a reading is due and there is time for it.
+
+        What the model holds, its mode and all random states are as before. A model that cannot be measured is an error
+        at the first reading; later ones, as of weights that are not finite any more, are warnings, so that they do not
+        end a training.
+
+        Args:
+            model: The model that trains; called with token ids (1, L).
+            step: Number of the step.
+
+        Returns:
+            What is logged, by name; None where nothing was measured.
+
+        Raises:
+            InputError: The first reading failed, for the tokens or the operators.
+            ModelError: It failed for what the model is.
+        """
+        self._due = self._due or step % self.probe.every == 0
+        start = time.perf_counter()
+        heads = self._heads(start - self._began) if self._due else 0
+        if not heads:
+            return None
+        self._due = False
+        try:
+            profile, self._cost = _measured(model, self._sequences, self.probe, heads)
+        except (InputError, ModelError) as error:
+            if self._cost is None:
+                raise
+            _LOGGER.warning("Step %d: the probe was not measured: %s", step, error)
+            return None
+        finally:
+            self._spent += time.perf_counter() - start
+        found = diagnose(profile, saturated=self.probe.saturated, collapsed=self.probe.collapsed)
+        self._warn(found, step)
+        share = self._spent / (time.perf_counter() - self._began)
+        return reading(profile, found) | {f"{PREFIX}heads": heads, f"{PREFIX}share_of_time": share}
+
+    def _heads(self, elapsed: float) -> int:
+        most = max(self._cost.units) if self._cost else 0
+        if math.isinf(self.probe.share):
+            return most or 10**9
+        if self._cost is None:
+            return FEWEST_HEADS
+        return affordable_heads(self._cost, self.probe.share * elapsed - self._spent)
+
+    def _warn(self, found: list[Diagnosis], step: int) -> None:
+        for diagnosis in found:
+            if diagnosis.regime != "partly used" and self._regimes.get(diagnosis.layer) != diagnosis.regime:
+                _LOGGER.warning("Step %d: %s", step, diagnosis)
+            self._regimes[diagnosis.layer] = diagnosis.regime
+
+
+def reading(profile: Profile, found: list[Diagnosis]) -> dict[str, float]:
+    """What a callback logs of a profile.
+
+    Args:
+        profile: Of the probe batch.
+        found: Its diagnoses.
+
+    Returns:
+        Finite numbers by name: average and total entropy-ESS, utilisation (of the model and of each layer) and how many
+        layers are saturated and collapsed.
+    """
+    model = compare([profile]).models[0]
+    values = {
+        "average_ess": model.average_entropy,
+        "total_ess": model.total_entropy,
+        "utilisation": model.utilisation,
+        "saturated_layers": sum(diagnosis.regime == "saturated" for diagnosis in found),
+        "collapsed_layers": sum(diagnosis.regime == "collapsed" for diagnosis in found),
+    }
+    # MLflow takes no @ in a name.
+    values |= {f"utilisation/{row['layer'].replace('@', '-')}": row["utilisation"] for row in profile.summary_rows()}
+    return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def _measured(model: nn.Module, ids: list[Tensor], probe: Probe, heads: int) -> tuple[Profile, Cost]:
+    """A profile of some heads of each layer, without the digest of all weights that `statesize.profile` takes."""
+    settings = check_settings(positions=probe.positions, channels=heads, seed=probe.seed)
+    gathering = Gathering(settings, len(ids), None, None)
+    longest, start = max(map(len, ids)), time.perf_counter()
+    for number, sequence in enumerate(ids):
+        gathering.sequences.append(sequence)
+        captured = capture_mixers(model, number, sequence, None)
+        for index, item in enumerate(captured):
+            work = plan_work(item, number, len(sequence), longest, settings)
+            record = measure_mixer(item, number, work, settings)
+            gathering.add(number, record, index, len(captured.mixers), resumed=False)
+            del item
+    fixed = time.perf_counter() - start - gathering.seconds
+    profile = gathering.profile(None, Origin(type(model).__name__, "", "", {}), None)
+    rows = profile.summary_rows()
+    measured = sum(row["measured"] for row in rows)
+    return profile, Cost(fixed, gathering.seconds / measured, tuple(row["units"] for row in rows))

@@ -1,0 +1,32 @@
+"""Readings of a training in a file, where no tool is there to log them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from statesize.errors import FileError
+
+RECORD = "statesize.jsonl"
+"""The file's name, in the folder of the training."""
+
+
+def append_reading(folder: Path, step: int, values: Mapping[str, float]) -> None:
+    """Add a line of JSON to the record of a training.
+
+    Args:
+        folder: The folder of the training; made where it is not there.
+        step: Number of the step.
+        values: What was measured.
+
+    Raises:
+        FileError: It cannot be written.
+    """
+    path = folder / RECORD
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step} | dict(values)) + "\n")
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror}. Give a folder that can.") from error
