@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.ess import ceiling, check_tolerances
+from statesize.ess import ceiling
 from statesize.operators import Operator
+from statesize.operators.validation import real_number, real_numbers
 from statesize.spectra.answers import Question, answers
 from statesize.spectra.blocks import HankelBlocks
 from statesize.spectra.cut import Positions, make_cut
@@ -128,9 +129,9 @@ def measure(
     """
     exact = _exact(operator)
     asked = _asked(outputs)
-    if not entropy_accuracy > 0:
+    if not (real_number(entropy_accuracy) or 0) > 0:
         raise InputError(f"entropy_accuracy must be positive, got {entropy_accuracy!r}")
-    if not 0 <= count_accuracy < 1:
+    if (share := real_number(count_accuracy)) is None or not 0 <= share < 1:
         raise InputError(f"count_accuracy must be at least 0 and below 1, got {count_accuracy!r}")
     cut = make_cut(operator.length, positions, past, future)
     device = exact.device
@@ -280,6 +281,8 @@ def _ask(
 
 
 def _asked(outputs: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(outputs, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {outputs!r}")
     asked = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     unknown = [output for output in asked if output not in OUTPUTS]
     if unknown or not asked:
@@ -288,9 +291,4 @@ def _asked(outputs: Sequence[str]) -> tuple[str, ...]:
 
 
 def _thresholds(name: str, given: Sequence[float], device: torch.device) -> Tensor:
-    try:
-        thresholds = torch.as_tensor(tuple(float(value) for value in given), dtype=torch.float64, device=device)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} must be a sequence of numbers such as (1e-3,), got {given!r}") from None
-    check_tolerances(name, thresholds)
-    return thresholds
+    return torch.tensor(real_numbers(name, given), dtype=torch.float64, device=device)

@@ -107,7 +107,12 @@ class Recurrence(Operator):
             )
         for name, tensor in parts.items():
             require_finite(name, tensor)
-        strength = beta[..., None]
+        if query.shape[-2:] != key.shape[-2:] or query.ndim != key.ndim:
+            raise InputError(f"query must have the shape of key, (..., L, n), got {shape(query)} for {shape(key)}")
+        require_same_device(parts)
+        # Before they are multiplied, so that nothing is rounded to the lowest of their dtypes.
+        common = torch.promote_types(torch.promote_types(key.dtype, beta.dtype), decay.dtype)
+        key, strength = key.to(common), beta[..., None].to(common)
         recurrence = cls.__new__(cls)
         recurrence._fill(DeltaTransition(key, strength, decay), strength * key, query, None, False)
         return recurrence

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from typing import SupportsIndex, cast
+from collections.abc import Iterable
+from typing import SupportsFloat, SupportsIndex, cast
 
 import numpy as np
 import torch
@@ -21,13 +23,16 @@ def require_floating(name: str, tensor: object, *, complex_allowed: bool = False
         complex_allowed: Whether complex dtypes pass too.
 
     Raises:
-        InputError: It is not a tensor, or of another dtype.
+        InputError: It is not a tensor, of another dtype, sparse, or without numbers.
     """
     expected = "a floating-point or complex tensor" if complex_allowed else "a floating-point tensor"
     if not isinstance(tensor, Tensor):
         raise InputError(f"{name} must be {expected}, got {type(tensor).__name__}; convert it with torch.as_tensor")
     if not (tensor.is_floating_point() or (complex_allowed and tensor.is_complex())):
         raise InputError(f"{name} must be {expected}, got dtype {tensor.dtype}; convert it with .to(torch.float64)")
+    if tensor.layout != torch.strided or tensor.is_meta:
+        given = "the device meta, which holds no numbers" if tensor.is_meta else f"layout {tensor.layout}"
+        raise InputError(f"{name} must be a dense tensor, got {given}; convert it with .to_dense() or load its numbers")
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
@@ -55,7 +60,7 @@ def all_finite(tensor: Tensor) -> bool:
     Returns:
         The answer, in one pass: a minimum and maximum show both.
     """
-    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
     return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(real.detach()))).all())
 
 
@@ -65,6 +70,41 @@ def whole_number(value: object) -> int | None:
         return None if isinstance(value, bool) else operator.index(cast("SupportsIndex", value))
     except TypeError:
         return None
+
+
+def real_number(value: object) -> float | None:
+    """The finite number that a value is, numpy's and torch's included, or None for anything else, text and True too."""
+    if isinstance(value, bool | str | bytes | np.bool_) or getattr(value, "ndim", 0):
+        return None
+    try:
+        number = float(cast("SupportsFloat", value))
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def real_numbers(name: str, given: object) -> list[float]:
+    """A list of finite numbers of at least 0.
+
+    Args:
+        name: The argument's name, quoted in the message.
+        given: What was given.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        InputError: It is no list of such numbers.
+    """
+    if isinstance(given, str | bytes | dict) or not isinstance(given, Iterable) or not getattr(given, "ndim", 1):
+        raise InputError(f"{name} must be a sequence of numbers such as (1e-3,), got {given!r}")
+    numbers: list[float] = []
+    for value in cast("Iterable[object]", given):
+        number = real_number(value)
+        if number is None or number < 0:
+            raise InputError(f"{name} must be finite and at least 0, got {value!r}")
+        numbers.append(number)
+    return numbers
 
 
 def require_length(name: str, tensor: Tensor, dimension: int) -> None:

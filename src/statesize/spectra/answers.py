@@ -184,7 +184,7 @@ def _magnitude(operator: Operator) -> Tensor:
 def _finite(found: Answers) -> Tensor:
     """Whether all that was found for a batch entry is finite, (...)."""
     rank = found["norm"].ndim
-    flat = [torch.isfinite(part).reshape(*part.shape[: rank - 1], -1).all(-1) for part in found.values()]
+    flat = [torch.isfinite(part).flatten(rank - 1).all(-1) for part in found.values()]
     return torch.stack(flat).all(0)
 
 

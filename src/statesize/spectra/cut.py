@@ -86,7 +86,7 @@ def make_cut(length: int, positions: Positions = None, past: int | None = None, 
     if length < 2:
         raise InputError(f"a sequence of {length} position has no past to carry; give at least 2 positions")
     for name, window in (("past", past), ("future", future)):
-        if window is not None and not 1 <= window < length:
+        if window is not None and ((size := whole_number(window)) is None or not 1 <= size < length):
             raise InputError(f"{name} must be None or in 1 … {length - 1} for length {length}, got {window!r}")
     first = 1 if past is None else past
     last = length - 1 if future is None else length - future
@@ -94,7 +94,7 @@ def make_cut(length: int, positions: Positions = None, past: int | None = None, 
         raise InputError(f"past={past} and future={future} do not fit into length {length}; their sum may be {length}")
     if positions is None:
         chosen = range(first, last + 1)
-    elif not isinstance(positions, Iterable):
+    elif not isinstance(positions, Iterable) or not getattr(positions, "ndim", 1):
         chosen = _spread(positions, first, last)
     else:
         chosen = _listed(positions, first, last)
