@@ -1,0 +1,104 @@
+"""A probe of a model in training: when it measures, what it finds, and what it leaves as it was."""
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import statesize
+from statesize.errors import InputError, ModelError
+from statesize.integrations.probe import Probe, Probing
+from statesize.mixers import LanguageModel, ModelConfig
+
+TEXTS = torch.randint(32, (2, 20), generator=torch.Generator().manual_seed(1))
+
+
+def model_of(mixer="gla", heads=4, key_size=4):
+    shape = ModelConfig(mixer=mixer, vocabulary_size=32, width=16, heads=heads, layers=2, key_size=key_size)
+    return LanguageModel(shape, torch.Generator().manual_seed(0))
+
+
+def test_a_reading_is_what_a_profile_says():
+    model = model_of()
+    probing = Probing(Probe(TEXTS, every=1, share=math.inf, positions=8))
+    found = probing.step(model, 1)
+    profile = statesize.profile(model, TEXTS, positions=8, channels="all")
+    expected = statesize.compare([profile]).models[0]
+    assert found["statesize/average_ess"] == expected.average_entropy
+    assert found["statesize/total_ess"] == expected.total_entropy
+    assert found["statesize/utilisation"] == expected.utilisation
+    for row in profile.summary_rows():
+        assert found[f"statesize/utilisation/{row['layer']}"] == row["utilisation"]
+    regimes = [diagnosis.regime for diagnosis in statesize.diagnose(profile)]
+    assert found["statesize/saturated_layers"] == regimes.count("saturated")
+    assert found["statesize/collapsed_layers"] == regimes.count("collapsed")
+
+
+def test_readings_come_every_so_many_steps():
+    probing, model = Probing(Probe(TEXTS, every=3, share=math.inf, positions=2)), model_of()
+    assert [step for step in range(1, 10) if probing.step(model, step)] == [3, 6, 9]
+
+
+def test_without_time_the_first_reading_is_the_only_one_and_has_the_fewest_heads():
+    probing, model = Probing(Probe(TEXTS, every=1, share=1e-9, positions=2)), model_of()
+    found = [probing.step(model, step) for step in range(1, 6)]
+    assert found[0]["statesize/heads"] == 2
+    assert found[1:] == [None] * 4
+
+
+def test_a_reading_that_did_not_fit_is_made_up_for_at_a_step_that_is_not_due():
+    probing, model = Probing(Probe(TEXTS, every=4, share=0.5, positions=2)), model_of()
+    assert probing.step(model, 4)
+    probing._spent += 1e6
+    assert probing.step(model, 8) is None
+    probing._spent -= 2e6
+    assert probing.step(model, 9)["statesize/heads"] == 4
+    assert probing.step(model, 10) is None
+
+
+def test_full_and_unused_layers_are_told_once(caplog):
+    probing, model = Probing(Probe(TEXTS, every=1, share=math.inf, saturated=1e-6, collapsed=0.0)), model_of()
+    with caplog.at_level(logging.WARNING, logger="statesize"):
+        found = [probing.step(model, step) for step in (1, 2)]
+    assert [values["statesize/saturated_layers"] for values in found] == [2, 2]
+    assert len(caplog.records) == 2
+    assert "saturated from 0% on" in caplog.records[0].getMessage()
+
+
+def test_the_model_and_random_states_are_as_before():
+    model = model_of().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.manual_seed(3)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    Probing(Probe(TEXTS, every=1)).step(model, 1)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), numpy_state, strict=True))  # noqa: NPY002
+    assert model.training
+    assert torch.is_grad_enabled()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
+def test_a_training_that_diverged_goes_on(caplog):
+    probing, model = Probing(Probe(TEXTS, every=1, share=math.inf, positions=2)), model_of()
+    assert probing.step(model, 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(math.nan)
+    assert probing.step(model, 2) is None
+    assert "Step 2: the probe was not measured" in caplog.records[-1].getMessage()
+
+
+def test_what_cannot_be_measured_is_told_at_once():
+    with pytest.raises(ModelError, match="has no mixer"):
+        Probing(Probe(TEXTS, every=1)).step(torch.nn.Embedding(32, 4), 1)
+    with pytest.raises(InputError, match="every is 0"):
+        Probe(TEXTS, every=0)
+    with pytest.raises(InputError, match="saturated"):
+        Probe(TEXTS, saturated=0.2, collapsed=0.4)
+    with pytest.raises(InputError, match="positions"):
+        Probe(TEXTS, positions=0)
