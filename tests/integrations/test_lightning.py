@@ -1,6 +1,8 @@
-"""The callback in the Trainer of Lightning: its gradient is that of the sum, and it leaves nothing behind."""
+"""The callbacks in the Trainer of Lightning: the gradient is that of the sum, readings change nothing."""
 
 import copy
+import json
+import math
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ import torch
 pytest.importorskip("lightning")
 from lightning.pytorch import LightningModule, Trainer
 
-from statesize.integrations.lightning import RegularisationCallback
+from statesize.integrations.lightning import RegularisationCallback, StateSizeCallback
+from statesize.integrations.probe import Probe
+from statesize.integrations.record import RECORD
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.training import Regularisation, mixer_calls
 
@@ -30,7 +34,8 @@ class Causal(LightningModule):
 
 def fit(module, tokens, folder, callbacks, **changes):
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(max_epochs=1, accelerator="cpu", default_root_dir=folder, callbacks=callbacks, **quiet, **changes)
+    given = quiet | {"max_epochs": 1, "accelerator": "cpu", "default_root_dir": folder} | changes
+    trainer = Trainer(callbacks=callbacks, **given)
     trainer.fit(module, torch.utils.data.DataLoader(tokens, batch_size=2))
     return trainer
 
@@ -81,3 +86,55 @@ def test_a_step_that_fails_leaves_the_model_as_it_was(tmp_path):
     with pytest.raises(RuntimeError, match="no more"):
         fit(module, texts(2), tmp_path, [RegularisationCallback(Regularisation(identity_weight=1.0))])
     assert not any(part._forward_pre_hooks for part in module.modules())
+
+
+def state_size(every=2):
+    return StateSizeCallback(Probe(texts(2), every=every, share=math.inf, positions=4), module="model")
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_weights_are_the_same_with_readings_which_are_lines_of_json(accumulation, tmp_path):
+    first = Causal()
+    second = copy.deepcopy(first)
+    torch.manual_seed(0)
+    fit(first, texts(16), tmp_path, [], accumulate_grad_batches=accumulation)
+    torch.manual_seed(0)
+    fit(second, texts(16), tmp_path, [state_size()], accumulate_grad_batches=accumulation)
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], tensor), name
+    lines = [json.loads(line) for line in (tmp_path / RECORD).read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(2, 8 // accumulation + 1, 2))
+    assert all(0 < line["statesize/utilisation"] <= 1 for line in lines)
+
+
+def test_loggers_have_the_readings(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    mlflow = pytest.importorskip("mlflow")
+    wandb = pytest.importorskip("wandb")
+    from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for name, value in {
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+        "WANDB_SILENT": "true",
+        "WANDB_DISABLE_CODE": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    store = (tmp_path / "mlruns").as_uri()
+    loggers = [
+        TensorBoardLogger(str(tmp_path), "events", version=""),
+        MLFlowLogger("probe", tracking_uri=store),
+        WandbLogger(save_dir=str(tmp_path), offline=True),
+    ]
+    fit(Causal(), texts(8), tmp_path, [state_size()], logger=loggers)
+    events = EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+    scalars = {event.step: event.value for event in events.Scalars("statesize/average_ess")}
+    history = mlflow.MlflowClient(store).get_metric_history(loggers[1].run_id, "statesize/average_ess")
+    assert sorted(scalars) == [each.step for each in history] == [2, 4]
+    assert [each.value for each in history] == pytest.approx(list(scalars.values()))
+    summary = dict(loggers[2].experiment.summary)
+    wandb.finish()
+    assert summary["statesize/average_ess"] == pytest.approx(scalars[4])
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert not (tmp_path / RECORD).exists()

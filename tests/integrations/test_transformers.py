@@ -1,6 +1,8 @@
-"""The callback in the Trainer of transformers: its gradient is that of the sum, and it leaves nothing behind."""
+"""The callbacks in the Trainer of transformers: the gradient is that of the sum, readings change nothing."""
 
 import copy
+import json
+import math
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ from oracles.recurrent_models import tiny_model
 from transformers import Trainer, TrainingArguments
 
 from statesize.errors import ModelError
-from statesize.integrations.transformers import RegularisationCallback
+from statesize.integrations.probe import Probe
+from statesize.integrations.record import RECORD
+from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.training import Regularisation, mixer_calls
 
@@ -121,3 +125,77 @@ def test_a_model_without_a_loss_is_refused_and_left_as_it_was(tmp_path):
     with pytest.raises(ModelError, match="Causal returns no 'loss'"):
         given.train()
     assert not any(module._forward_pre_hooks for module in model.model.modules())
+
+
+def probe(**changes):
+    tokens = torch.randint(3, 60, (2, 12), generator=torch.Generator().manual_seed(8))
+    return Probe(tokens, **{"every": 2, "share": math.inf, "positions": 4, **changes})
+
+
+def read(given, folder, **changes):
+    run = trainer(given, texts(16), folder, [], max_steps=4, learning_rate=0.1, **changes)
+    run.add_callback(StateSizeCallback(run, probe()))
+    run.train()
+    return run, [entry for entry in run.state.log_history if "statesize/average_ess" in entry]
+
+
+@pytest.mark.parametrize("family", ["gla", "mamba2"])
+def test_weights_and_losses_are_the_same_with_readings(family, tmp_path):
+    first = Causal() if family == "gla" else tiny_model(family)
+    second = copy.deepcopy(first)
+    plain = trainer(first, texts(16), tmp_path, [], max_steps=4, learning_rate=0.1)
+    plain.train()
+    run, readings = read(second, tmp_path)
+    assert [entry["step"] for entry in readings] == [2, 4]
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], tensor), name
+    losses = [[entry["loss"] for entry in each.state.log_history if "loss" in entry] for each in (plain, run)]
+    assert len(losses[0]) == 4
+    assert losses[0] == losses[1]
+
+
+def test_without_another_tool_readings_are_lines_of_json(tmp_path):
+    _, readings = read(Causal(), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / RECORD).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    for line, entry in zip(lines, readings, strict=True):
+        assert {name: entry[name] for name in line} == line
+
+
+def test_tensorboard_has_them(tmp_path, monkeypatch):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    _, readings = read(Causal(), tmp_path, report_to="tensorboard")
+    found = events.EventAccumulator(str(tmp_path / "events"))
+    found.Reload()
+    scalars = [(event.step, event.value) for event in found.Scalars("train/statesize/average_ess")]
+    assert scalars == [(entry["step"], pytest.approx(entry["statesize/average_ess"])) for entry in readings]
+    assert not (tmp_path / RECORD).exists()
+
+
+def test_mlflow_has_them(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    _, readings = read(Causal(), tmp_path, report_to="mlflow")
+    try:
+        client = mlflow.MlflowClient((tmp_path / "mlruns").as_uri())
+        history = client.get_metric_history(mlflow.last_active_run().info.run_id, "statesize/average_ess")
+    finally:
+        mlflow.end_run()
+    assert [(each.step, each.value) for each in history] == [
+        (entry["step"], pytest.approx(entry["statesize/average_ess"])) for entry in readings
+    ]
+
+
+def test_wandb_has_them_offline(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true", "DISABLE_CODE": "true"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    _, readings = read(Causal(), tmp_path, report_to="wandb")
+    try:
+        summary = dict(wandb.run.summary)
+    finally:
+        wandb.finish()
+    assert summary["train/statesize/average_ess"] == pytest.approx(readings[-1]["statesize/average_ess"])
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))

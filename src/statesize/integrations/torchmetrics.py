@@ -1,0 +1,84 @@
+"""The effective state-size as a metric of torchmetrics."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from statesize.adapters import capture
+from statesize.ess import utilisation
+from statesize.measurement import measure
+from statesize.profiling.sampling import Sample, draw, estimate
+
+
+class StateSizeMetric(Metric):
+    """Entropy-ESS and utilisation of a model over the batches that it is given.
+
+    Each update measures one or more sequences; merged over batches and processes, every sequence has the same weight.
+    The same heads are measured in every process, so with a part of them, too, the result is that of one process.
+
+    Args:
+        positions: Positions that are measured of each sequence, evenly spread; None for all.
+        channels: Heads or channels that are measured of each mixer, at most; None for all.
+        seed: Of their choice.
+
+    Example:
+        >>> from statesize import zoo
+        >>> metric = StateSizeMetric(positions=4)
+        >>> metric.update(zoo.load("gla")[0], torch.tensor([[5, 6, 7, 8, 9, 10]]))
+        >>> sorted(metric.compute())
+        ['average_ess', 'total_ess', 'utilisation']
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    def __init__(self, positions: int | None = 32, channels: int | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.positions, self.channels, self.seed = positions, channels, seed
+        for name in ("total", "shares", "width", "sequences"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, model: nn.Module, input_ids: Tensor) -> None:
+        """Measure a batch.
+
+        Errors are those of `statesize.capture` and `statesize.measure`.
+
+        Args:
+            model: The model; it is left as it was.
+            input_ids: Token ids, (S, L), without padding.
+        """
+        for item in capture(model, input_ids):
+            sample = draw(item.units, self.channels or item.units, self.seed, item.name)
+            operator = item.units_operator(torch.from_numpy(sample.units)).to(device="cpu")
+            found = measure(operator, (), (), outputs=("entropy",), positions=self.positions)
+            entropy = cast("Tensor", found.entropy)
+            channels = item.units * item.multiplicity
+            self._add("total", channels * _sum(entropy, sample))
+            self._add("shares", channels * _sum(utilisation(entropy, found.ceiling), sample))
+            self._add("width", channels * len(input_ids))
+        self._add("sequences", len(input_ids))
+
+    def compute(self) -> dict[str, Tensor]:
+        """The result over all batches.
+
+        Returns:
+            average_ess per channel, total_ess over all channels and utilisation; means over sequences, NaN without any.
+        """
+        state = {name: cast("Tensor", getattr(self, name)) for name in ("total", "shares", "width", "sequences")}
+        return {
+            "average_ess": state["total"] / state["width"],
+            "total_ess": state["total"] / state["sequences"],
+            "utilisation": state["shares"] / state["width"],
+        }
+
+    def _add(self, name: str, value: float) -> None:
+        setattr(self, name, cast("Tensor", getattr(self, name)) + value)
+
+
+def _sum(values: Tensor, sample: Sample) -> float:
+    """Means over positions and all heads, summed over sequences, from (sequences, measured heads, positions)."""
+    return sum(estimate(means, sample).mean for means in values.nanmean(-1).numpy())

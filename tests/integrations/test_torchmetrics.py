@@ -1,0 +1,82 @@
+"""The metric: what a profile says, and the same merged over batches and over processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("torchmetrics")
+
+import statesize
+from statesize import zoo
+from statesize.integrations.torchmetrics import StateSizeMetric
+
+TEXTS = torch.randint(3, 200, (3, 16), generator=torch.Generator().manual_seed(2))
+
+# One of two processes: its batches, and what both together compute.
+PROCESS = """
+import json, sys
+import torch
+import torch.distributed
+from statesize import zoo
+from statesize.integrations.torchmetrics import StateSizeMetric
+
+torch.set_num_threads(1)
+rank, meeting, texts = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+torch.distributed.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2)
+metric = StateSizeMetric(positions=5, channels=2)
+for text in texts:
+    metric.update(zoo.load("gla")[0], torch.tensor([text]))
+print(json.dumps({name: value.item() for name, value in metric.compute().items()}))
+torch.distributed.destroy_process_group()
+"""
+
+
+def numbers(metric):
+    return {name: value.item() for name, value in metric.compute().items()}
+
+
+def whole(**settings):
+    metric = StateSizeMetric(**settings)
+    metric.update(zoo.load("gla")[0], TEXTS)
+    return numbers(metric)
+
+
+def test_it_is_what_a_profile_says():
+    found = whole(positions=7)
+    profile = statesize.profile(zoo.load("gla")[0], TEXTS, positions=7)
+    expected = statesize.compare([profile]).models[0]
+    assert found["average_ess"] == pytest.approx(expected.average_entropy, rel=1e-5)
+    assert found["total_ess"] == pytest.approx(expected.total_entropy, rel=1e-5)
+    assert found["utilisation"] == pytest.approx(expected.utilisation, rel=1e-5)
+
+
+def test_batches_and_merged_metrics_weigh_sequences_alike_and_reset_forgets():
+    model = zoo.load("gla")[0]
+    parts = [StateSizeMetric(positions=5), StateSizeMetric(positions=5)]
+    parts[0].update(model, TEXTS[:2])
+    parts[1].update(model, TEXTS[2:])
+    parts[0].merge_state(parts[1])
+    assert numbers(parts[0]) == pytest.approx(whole(positions=5), rel=1e-9)
+    parts[0].reset()
+    parts[0].update(model, TEXTS)
+    assert numbers(parts[0]) == pytest.approx(whole(positions=5), rel=1e-9)
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    shares = [TEXTS[:2].tolist(), TEXTS[2:].tolist()]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(rank), str(tmp_path / "meeting"), json.dumps(share)],
+            stdout=subprocess.PIPE, text=True, env=environment,
+        )
+        for rank, share in enumerate(shares)
+    ]  # fmt: skip
+    found = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert found[0] == found[1]
+    assert found[0] == pytest.approx(whole(positions=5, channels=2), rel=1e-9)
