@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from report.unpacking import unpacked
 
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.report import data
-from statesize.report.data import Extent, choose_extent, page_data
+from statesize.report.data import MOST_HEADS, Extent, choose_extent, clipped, page_data, shown_heads
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +21,12 @@ def three():
 @pytest.mark.parametrize(
     ("heads", "means", "expected"),
     [
-        (200_000, 40_000, Extent(3, heads=True, stride=1)),
-        (40, 40_000, Extent(2, heads=True, stride=1)),
-        (200_000, 10, Extent(1, heads=True, stride=1)),
-        (19, 40_000, Extent(1, heads=False, stride=1)),
-        (19, 4, Extent(1, heads=False, stride=3)),
+        (80_000, 30_000, Extent(3, stride=1, head_stride=1)),
+        (40, 30_000, Extent(2, stride=1, head_stride=1)),
+        (80_000, 10, Extent(1, stride=1, head_stride=1)),
+        (19, 30_000, Extent(1, stride=1, head_stride=2)),
+        (80_000, 4, Extent(1, stride=3, head_stride=1)),
+        (4, 4, Extent(1, stride=3, head_stride=2)),
     ],
 )
 def test_extent_fits_its_budget(three, monkeypatch, heads, means, expected):
@@ -34,13 +36,30 @@ def test_extent_fits_its_budget(three, monkeypatch, heads, means, expected):
 
 
 def test_page_keeps_to_the_extent(three):
-    page = page_data([three], Extent(2, heads=False, stride=3))
+    page = page_data([three], Extent(2, stride=3, head_stride=2))
     layer = page["models"][0]["layers"][0]
     assert layer["positions"] == [0, 3, 6, 9]
-    assert np.shape(layer["ess"]["entropy"]["mean"]) == (2, 4)
-    assert "heads" not in layer["ess"]["entropy"]
+    mixer = three.mixer(three.mixers[0])
+    curves = layer["ess"]["entropy"]
+    assert unpacked(curves["mean"]) == pytest.approx(mixer["entropy"].values[:2, :, ::3].mean(1).ravel(), abs=1e-3)
+    assert unpacked(curves["heads"]) == pytest.approx(mixer["entropy"].values[:2, :, ::6].ravel(), abs=1e-3)
     (text,) = page["texts"].values()
     assert len(text) == 2
+
+
+def test_heads_that_are_drawn_are_spread(three, monkeypatch):
+    tree = three.to_xarray()
+    node = tree["layers.0.mixer"].to_dataset()
+    wide = node.isel(head=[0, 1] * 20).assign_coords(head=np.arange(0, 400, 10))
+    shown = shown_heads(wide)
+    assert len(shown) == MOST_HEADS
+    assert (shown[0], shown[-1]) == (0, 39)
+    monkeypatch.setattr(data, "MOST_HEADS", 2)
+    assert shown_heads(wide).tolist() == [0, 39]
+
+
+def test_long_tokens_are_clipped():
+    assert clipped("x" * 10_000) == f"{'x' * 60}… (10,000 signs)"
 
 
 def test_profiles_of_the_same_tokens_share_their_text(three):

@@ -31,7 +31,7 @@ def demo(
     from statesize.cli.document import print_json, profile_document
     from statesize.cli.progress import ProfileProgress, say
     from statesize.cli.table import print_summary
-    from statesize.profiling import profile
+    from statesize.profiling import TOLERANCE_LADDER, profile
     from statesize.report import check_report_path, write_report
 
     check_report_path(output)
@@ -41,7 +41,16 @@ def demo(
         for name in zoo.names():
             model, tokenizer = zoo.load(name)
             on_progress = progress.model(name, len(inputs))
-            profiles.append(profile(model, inputs, tokenizer=tokenizer, name=name, on_progress=on_progress))
+            profiles.append(
+                profile(
+                    model,
+                    inputs,
+                    tokenizer=tokenizer,
+                    name=name,
+                    relative_tolerances=TOLERANCE_LADDER,
+                    on_progress=on_progress,
+                )
+            )
     write_report(profiles, output)
     if json:
         print_json({"schema": 1, "models": [profile_document(item, None) for item in profiles], "report": str(output)})

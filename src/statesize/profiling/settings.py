@@ -19,6 +19,10 @@ MEMORY = 2 * GIGABYTE
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": GIGABYTE, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
+# Half a decade each; counts at several tolerances cost no more than at one.
+TOLERANCE_LADDER = (1e-2, *(10 ** (-step / 2) for step in range(1, 17) if step != 4))
+"""Relative tolerances from which a report draws ESS against the tolerance; the summary's is the first."""
+
 Channels = int | Literal["all"] | None
 
 

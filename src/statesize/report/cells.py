@@ -31,6 +31,6 @@ def share_cell(value: float) -> str:
         HTML.
     """
     return (
-        f'<td class="number share"><span>{value:.0%}</span>'
+        f'<td class="number share" data-value="{value:.6g}"><span>{value:.0%}</span>'
         f'<i aria-hidden="true"><b style="width:{min(max(value, 0), 1):.1%}"></b></i></td>'
     )

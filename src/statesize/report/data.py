@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +17,20 @@ from statesize.report.charts import (
     ROLE_COLOURS,
     ROLE_COLOURS_ON_DARK,
     head_values,
-    json_number,
     short_names,
     show_token,
 )
+from statesize.report.head_map import MEASURES, layer_cells
+from statesize.report.packing import packed
+from statesize.report.tolerance import layer_ladder
 
 # An absolute tolerance says little without the operator's scale: it stays in the profile.
 PAGE_METRICS = ("entropy", "relative_tolerance")
-HEAD_POINTS = 200_000
-MEAN_POINTS = 40_000
+# With these a page of 64 layers stays below 2 MB, 0.9 of which are Vega.
+HEAD_POINTS = 80_000
+MEAN_POINTS = 30_000
+MOST_HEADS = 32
+TOKEN_SIGNS = 60
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,17 @@ class Extent:
 
     Attributes:
         sequences: The first sequences of each profile, up to this many.
-        heads: Whether single heads are drawn.
         stride: Every so many positions.
+        head_stride: Every so many of those for single heads.
     """
 
     sequences: int
-    heads: bool
     stride: int
+    head_stride: int
 
 
 def choose_extent(profiles: Sequence[Profile]) -> Extent:
-    """As many sequences as fit with every head and position, else one without heads, else with fewer positions.
+    """As many sequences as fit with every head and position, else one with fewer positions.
 
     Args:
         profiles: What the page shows.
@@ -56,11 +60,25 @@ def choose_extent(profiles: Sequence[Profile]) -> Extent:
     mixers = [profile.mixer(name) for profile in profiles for name in profile.mixers]
     most = max((mixer.sizes["sequence"] for mixer in mixers), default=1)
     means = max(1, sum(mixer.sizes["position"] for mixer in mixers))
-    heads = max(1, sum(mixer.sizes["position"] * mixer.sizes[unit_dim(mixer)] for mixer in mixers))
+    heads = max(1, sum(mixer.sizes["position"] * len(shown_heads(mixer)) for mixer in mixers))
     fitting = min(HEAD_POINTS // heads, MEAN_POINTS // means)
     if fitting >= 1:
-        return Extent(min(most, fitting), heads=True, stride=1)
-    return Extent(1, heads=heads <= HEAD_POINTS, stride=-(-means // MEAN_POINTS))
+        return Extent(min(most, fitting), stride=1, head_stride=1)
+    stride = -(-means // MEAN_POINTS)
+    return Extent(1, stride, head_stride=-(-heads // (stride * HEAD_POINTS)))
+
+
+def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
+    """Which of the measured heads or channels a page shows one by one.
+
+    Args:
+        mixer: A mixer's dataset.
+
+    Returns:
+        Their places; evenly spread where there are too many.
+    """
+    units = mixer.sizes[unit_dim(mixer)]
+    return np.unique(np.linspace(0, units - 1, min(units, MOST_HEADS)).astype(np.int64))
 
 
 def page_data(profiles: Sequence[Profile], extent: Extent) -> dict[str, Any]:
@@ -71,17 +89,35 @@ def page_data(profiles: Sequence[Profile], extent: Extent) -> dict[str, Any]:
         extent: How much of it.
 
     Returns:
-        "metrics", "colours", "texts" by digest (profiles of the same tokens share one), and "models".
+        "metrics", "measures", "colours", "texts" by digest (profiles of the same tokens share one), and "models".
     """
     texts: dict[str, Any] = {}
     for profile in profiles:
         texts.setdefault(_text_key(profile), _text(profile, extent))
     return {
         "metrics": METRICS,
+        "measures": MEASURES,
         "colours": {"light": list(ROLE_COLOURS.values()), "dark": list(ROLE_COLOURS_ON_DARK.values())},
         "texts": texts,
         "models": [_model(profile, extent) for profile in profiles],
     }
+
+
+def clipped(token: str) -> str:
+    """A token as the page shows it.
+
+    Args:
+        token: Any text.
+
+    Returns:
+        Its first signs with white space made visible, and how many it has where it is long.
+
+    Example:
+        >>> clipped("a" * 1000)[-16:]
+        '… (1,000 signs)'
+    """
+    start = show_token(token[:TOKEN_SIGNS])
+    return start if len(token) <= TOKEN_SIGNS else f"{start}… ({len(token):,} signs)"
 
 
 def _text_key(profile: Profile) -> str:
@@ -93,7 +129,7 @@ def _text(profile: Profile, extent: Extent) -> list[dict[str, Any]]:
     lengths = [int(length) for length in tokens["length"].values[: extent.sequences]]
     return [
         {
-            "tokens": [show_token(str(token)) for token in tokens["tokens"].values[row, :length]],
+            "tokens": [clipped(str(token)) for token in tokens["tokens"].values[row, :length]],
             "special": np.flatnonzero(tokens["special"].values[row, :length]).tolist(),
         }
         for row, length in enumerate(lengths)
@@ -108,35 +144,23 @@ def _model(profile: Profile, extent: Extent) -> dict[str, Any]:
 
 def _layer(mixer: xr.Dataset, name: str, short: str, extent: Extent) -> dict[str, Any]:
     places = slice(None, None, extent.stride)
+    head_places = slice(None, None, extent.stride * extent.head_stride)
     rows = slice(None, extent.sequences)
-    by_metric = {metric: head_values(mixer, metric)[rows, :, places] for metric in PAGE_METRICS}
+    unit, heads = unit_dim(mixer), shown_heads(mixer)
+    ess = {metric: head_values(mixer, metric)[rows] for metric in PAGE_METRICS}
     return {
         "name": name,
         "short": short,
-        "kind": str(mixer.attrs["kind"]),
-        "unit": unit_dim(mixer),
-        "units": mixer.sizes[unit_dim(mixer)],
+        "heads": [f"{unit} {index}" for index in mixer[unit].values[heads]],
         "positions": mixer["position"].values[places].tolist(),
-        "ceiling": _numbers(mixer["ceiling"].values[rows, places]),
-        "norm": _numbers(mixer["norm"].values[rows, :, places].mean(1)),
+        "headStride": extent.head_stride,
+        "ceiling": packed(mixer["ceiling"].values[rows, places]),
+        "norm": packed(mixer["norm"].values[rows, :, places].mean(1)),
         "ess": {
-            metric: _curves(values, extent)
-            for metric, values in by_metric.items()
+            metric: {"mean": packed(values[:, :, places].mean(1)), "heads": packed(values[:, heads, head_places])}
+            for metric, values in ess.items()
             if metric == "entropy" or np.isfinite(values).any()
         },
+        "cells": layer_cells(mixer),
+        "ladder": layer_ladder(mixer, heads),
     }
-
-
-def _curves(values: NDArray[np.float32], extent: Extent) -> dict[str, Any]:
-    """Means as numbers; single heads, which are only drawn, as bytes: 255 is unknown, 0 … 254 a share of the top."""
-    curves: dict[str, Any] = {"mean": _numbers(values.mean(1))}
-    if extent.heads:
-        top = float(np.nanmax(values, initial=0.0)) or 1.0
-        shares = np.where(np.isfinite(values), np.round(values / top * 254), 255)
-        curves["top"] = json_number(top)
-        curves["heads"] = base64.b64encode(shares.astype(np.uint8).tobytes()).decode()
-    return curves
-
-
-def _numbers(values: NDArray[np.float32]) -> list[list[str | int | float | None]]:
-    return [[json_number(value) for value in row] for row in values]

@@ -1,0 +1,55 @@
+"""What a report says of its layers in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from statesize.profiling import Profile
+from statesize.profiling.diagnosis import COLLAPSED, SATURATED, Diagnosis, diagnose
+
+_REGIMES = ("saturated", "partly used", "collapsed")
+
+
+def diagnosis_section(profiles: Sequence[Profile]) -> str:
+    """Which layers are saturated, collapsed or neither, with the thresholds.
+
+    Args:
+        profiles: One a model.
+
+    Returns:
+        HTML.
+    """
+    models = "".join(_model(profile) for profile in profiles)
+    return (
+        f'<div class="diagnosis">{models}<p>A layer counts as saturated from {SATURATED:.0%} of its ceiling on, and as '
+        f"collapsed up to {COLLAPSED:.0%}. That says how its state is used on this text, not whether that is a "
+        "failure: a layer that does its task with a part of its state is collapsed by these thresholds, too.</p></div>"
+    )
+
+
+def _model(profile: Profile) -> str:
+    metric = "relative_tolerance" if profile.attributes["relative_tolerances"] else "entropy"
+    found = [item for item in diagnose(profile, metric=metric) if math.isfinite(item.utilisation)]
+    counts = [(regime, sum(item.regime == regime for item in found)) for regime in _REGIMES]
+    said = ", ".join(f"{count} {regime}" for regime, count in counts if count) or "nothing was measured"
+    items = "".join(f"<li>{escape(str(item))}</li>" for item in found)
+    return (
+        f"<p><strong>{escape(profile.model)}</strong>: {_layers(len(profile.mixers))}, {said}."
+        f"{escape(_extremes(found))}</p><details><summary>Each layer of {escape(profile.model)} in words</summary><ul>{items}</ul></details>"
+    )
+
+
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
+
+
+def _extremes(found: Sequence[Diagnosis]) -> str:
+    if len(found) < 2:
+        return ""
+    low, high = (choose(found, key=lambda item: item.utilisation) for choose in (min, max))
+    return (
+        f" The fullest is {high.layer} at {high.utilisation:.0%} of its ceiling, the emptiest {low.layer} at "
+        f"{low.utilisation:.0%}."
+    )

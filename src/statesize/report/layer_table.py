@@ -1,0 +1,79 @@
+"""The table of all layers, which is there without any script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from statesize.profiling import Profile
+from statesize.profiling.summary import COLUMNS
+from statesize.report.cells import figure_text, share_cell
+
+HEADINGS = {
+    "model": "Model",
+    "layer": "Layer",
+    "kind": "Kind",
+    "tss": "TSS",
+    "state_bytes": "State bytes",
+    "average_entropy": "Average ESS, entropy",
+    "average_relative_tolerance": "Average ESS, relative tolerance",
+    "total_entropy": "Total ESS, entropy",
+    "total_relative_tolerance": "Total ESS, relative tolerance",
+    "norm": "Norm",
+    "utilisation": "Utilisation",
+}
+_TEXTS = {"model", "layer", "kind"}
+_WHOLE = {"tss", "state_bytes"}
+
+
+def layer_table(profiles: Sequence[Profile]) -> str:
+    """One row a layer; cells of numbers carry them unrounded for sorting and for the CSV.
+
+    Args:
+        profiles: One a model.
+
+    Returns:
+        HTML.
+    """
+    bodies = "".join(
+        f"<tr>{''.join(_cell(name, row[name]) for name in HEADINGS)}</tr>"
+        for profile in profiles
+        for row in profile.summary_rows()
+    )
+    head = "".join(
+        f'<th scope="col"{"" if name in _TEXTS else " class=number"} data-name="{name}">{escape(heading)}</th>'
+        for name, heading in HEADINGS.items()
+    )
+    return f'<table id="layer-table"><thead><tr>{head}</tr></thead><tbody>{bodies}</tbody></table>'
+
+
+def definitions(relative_tolerances: Sequence[float]) -> str:
+    """What the columns of numbers are.
+
+    Args:
+        relative_tolerances: The profile's.
+
+    Returns:
+        HTML, entries of a definition list.
+    """
+    names = [name for name in HEADINGS if name not in _TEXTS]
+    return "".join(
+        f"<dt>{escape(HEADINGS[name])}</dt><dd>{escape(_definition(name, relative_tolerances))}</dd>" for name in names
+    )
+
+
+def _definition(name: str, rho: Sequence[float]) -> str:
+    return COLUMNS[name].replace("ρ times", f"{rho[0]:g} times") if rho else COLUMNS[name]
+
+
+def _cell(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return f'<th scope="row">{escape(value)}</th>' if name == "model" else f"<td>{escape(value)}</td>"
+    number = float(value)  # pyright: ignore[reportArgumentType]
+    if not math.isfinite(number):
+        return '<td class="number" data-value="">–</td>'
+    if name == "utilisation":
+        return share_cell(number)
+    shown = f"{number:,.0f}" if name in _WHOLE else figure_text(number)
+    return f'<td class="number" data-value="{number:.6g}">{shown}</td>'

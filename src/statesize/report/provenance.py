@@ -1,0 +1,113 @@
+"""How the numbers of a report were made, what was left out, and how far they can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+import xarray as xr
+
+from statesize.profiling import Profile
+from statesize.profiling.summary import faithfulness_of, sample_of, unit_dim
+from statesize.report.cells import figure_text
+
+# Facts of their own, or of no use to a reader.
+_SHOWN_ELSEWHERE = {"tolerances", "relative_tolerances", "most_operations"}
+
+
+def provenance(profile: Profile) -> str:
+    """Versions, digests, settings, engines, error bounds and what was skipped.
+
+    Args:
+        profile: The profile.
+
+    Returns:
+        HTML.
+    """
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(profile).items())
+    return (
+        f"{_skipped(profile)}<details><summary>{escape(profile.model)}</summary><dl>{items}</dl>{_layers(profile)}"
+        "</details>"
+    )
+
+
+def _facts(profile: Profile) -> dict[str, str]:
+    attributes = profile.attributes
+    mixers = [profile.mixer(name) for name in profile.mixers]
+    lengths = profile.tokens["length"].values
+    span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
+    facts = {
+        "Inputs": f"{len(lengths)} sequences of {span} tokens",
+        "Weights, SHA-256": str(attributes["weights_sha256"]),
+        "Tokens, SHA-256": str(attributes["tokens_sha256"]),
+        "Run, SHA-256 of all settings": str(attributes.get("run_sha256", "not known")),
+        "Source": _listed(attributes.get("source") or {}) or "not known",
+        "Numbers": f"operators in {', '.join(sorted({str(mixer.attrs['dtype']) for mixer in mixers}))}, singular "
+        "values in float64",
+        "Largest error of a singular value": f"{_largest(mixers, 'error_bound'):.1e}",
+        "Largest error of an entropy-ESS": f"{_largest(mixers, 'entropy_bound'):.1e}",
+        "Counts that the error bounds leave open": _open_counts(mixers),
+        "Tolerances τ": ", ".join(f"{value:.2g}" for value in attributes["tolerances"]) or "none",
+        "Relative tolerances ρ": ", ".join(f"{value:.2g}" for value in attributes["relative_tolerances"]) or "none",
+        "Settings": _listed(
+            {key: value for key, value in (attributes.get("settings") or {}).items() if key not in _SHOWN_ELSEWHERE}
+        )
+        or "not known",
+        "Versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
+        "Schema of the profile": str(attributes["schema"]),
+        "Time": f"{attributes['seconds']:.1f} s",
+    }
+    return facts
+
+
+def _skipped(profile: Profile) -> str:
+    skipped = profile.attributes["skipped"]
+    items = "".join(f"<li>{escape(str(name))}: {escape(str(reason))}</li>" for name, reason in skipped.items())
+    title = f"Not measured in {escape(profile.model)}:"
+    return f'<div class="skipped"><p>{title}</p><ul>{items}</ul></div>' if items else ""
+
+
+def _layers(profile: Profile) -> str:
+    rows: list[str] = []
+    for name in profile.mixers:
+        mixer = profile.mixer(name)
+        faithfulness, sample = faithfulness_of(mixer), sample_of(mixer)
+        cells = (
+            str(mixer.attrs["engine"]),
+            f"{len(sample.units):,} of {sample.total:,} {unit_dim(mixer)}s",
+            f"{_largest([mixer], 'error_bound'):.1e}",
+            f"{faithfulness:.1e}" if np.isfinite(faithfulness) else "not known: the layer says its own operator",
+        )
+        rows.append(
+            f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+        )
+    head = "".join(
+        f'<th scope="col">{heading}</th>'
+        for heading in ("Layer", "Engine", "Measured", "Error bound of σ", "Faithfulness error")
+    )
+    title = f"Layers of {escape(profile.model, quote=True)}"
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div><p>The faithfulness error is the largest difference between the "
+        "operator applied to the layer’s input and what the model itself computed, relative to the largest value.</p>"
+    )
+
+
+def _listed(facts: dict[str, object]) -> str:
+    return ", ".join(f"{name} {'all' if value is None else value}" for name, value in facts.items())
+
+
+def _open_counts(mixers: Sequence[xr.Dataset]) -> str:
+    doubtful = total = 0
+    for mixer in mixers:
+        for prefix in ("", "relative_"):
+            lower, upper = mixer[f"{prefix}lower"].values, mixer[f"{prefix}upper"].values
+            known = np.isfinite(lower) & np.isfinite(upper)
+            total += int(known.sum())
+            doubtful += int((known & (lower != upper)).sum())
+    return f"{doubtful:,} of {total:,}" + (f" ({figure_text(100 * doubtful / total)} %)" if doubtful else "")
+
+
+def _largest(mixers: Sequence[xr.Dataset], name: str) -> float:
+    return max((float(np.nanmax(mixer[name].values, initial=0.0)) for mixer in mixers), default=0.0)

@@ -1,0 +1,61 @@
+"use strict";
+// The table of all layers: sorted by a column, filtered by text, and as CSV.
+(() => {
+  const { byId } = drawing;
+  const table = byId("layer-table");
+  const body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells];
+  const rows = [...body.rows];
+  const content = (cell) => cell.dataset.value ?? cell.textContent;
+
+  const compare = (column, sign) => (one, other) => {
+    const [a, b] = [one.cells[column], other.cells[column]];
+    // What is not known comes last either way.
+    if (content(a) === "" || content(b) === "") return (content(a) === "") - (content(b) === "");
+    if (a.dataset.value === undefined) return sign * content(a).localeCompare(content(b), undefined, { numeric: true });
+    return sign * (Number(content(a)) - Number(content(b)));
+  };
+
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = head.textContent;
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const falling = head.getAttribute("aria-sort") === "ascending";
+      for (const other of heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+      body.append(...rows.sort(compare(column, falling ? -1 : 1)));
+    });
+  });
+
+  const filter = () => {
+    const part = byId("filter").value.trim().toLowerCase();
+    for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(part);
+    byId("table-count").textContent = part ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
+  };
+
+  // A spreadsheet takes a cell that begins with one of these for a formula.
+  const field = (text, isNumber) => {
+    const safe = !isNumber && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+    return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+
+  const download = () => {
+    const lines = [heads.map((head) => head.dataset.name)];
+    for (const row of rows) {
+      if (!row.hidden) lines.push([...row.cells].map((cell) => field(content(cell), cell.dataset.value !== undefined)));
+    }
+    const text = lines.map((line) => `${line.join(",")}\r\n`).join("");
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
+    link.download = "statesize-layers.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+
+  byId("filter").addEventListener("input", filter);
+  byId("csv").addEventListener("click", download);
+  byId("table-choices").addEventListener("submit", (event) => event.preventDefault());
+  byId("table-choices").hidden = false;
+})();

@@ -1,0 +1,12 @@
+"""The inverse of `statesize.report.packing`, as the page's script has it."""
+
+import base64
+
+import numpy as np
+
+from statesize.report.packing import STEPS
+
+
+def unpacked(packed):
+    shares = np.frombuffer(base64.b64decode(packed["values"]), "<u2").astype(float)
+    return np.where(shares == STEPS + 1, np.nan, shares / STEPS * packed["top"])
