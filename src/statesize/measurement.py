@@ -9,8 +9,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from statesize.drawing.measured import facts
+from statesize.drawing.views import MeasurementFigure, MeasurementPlot
 from statesize.errors import InputError
 from statesize.ess import ceiling
+from statesize.html_table import facts_table
 from statesize.operators import Operator
 from statesize.operators.validation import real_number, real_numbers
 from statesize.spectra.answers import Question, answers
@@ -68,6 +71,19 @@ class Measurement:
     error_bound: Tensor
     past: int | None = None
     future: int | None = None
+
+    @property
+    def plot(self) -> MeasurementPlot:
+        """Charts: `.plot.positions()`, `.plot.spectrum()` and `.plot.tolerance()`."""
+        return MeasurementPlot(self)
+
+    @property
+    def figure(self) -> MeasurementFigure:
+        """The same for papers, by matplotlib (extra `figures`)."""
+        return MeasurementFigure(self)
+
+    def _repr_html_(self) -> str:
+        return facts_table("Measurement", facts(self))
 
 
 @dataclass(frozen=True, eq=False)

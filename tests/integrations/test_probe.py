@@ -30,7 +30,7 @@ def test_a_reading_is_what_a_profile_says():
     assert found["statesize/total_ess"] == expected.total_entropy
     assert found["statesize/utilisation"] == expected.utilisation
     for row in profile.summary_rows():
-        assert found[f"statesize/utilisation/{row['layer']}"] == row["utilisation"]
+        assert found[f"statesize/layer_utilisation/{row['layer']}"] == row["utilisation"]
     regimes = [diagnosis.regime for diagnosis in statesize.diagnose(profile)]
     assert found["statesize/saturated_layers"] == regimes.count("saturated")
     assert found["statesize/collapsed_layers"] == regimes.count("collapsed")

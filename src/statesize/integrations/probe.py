@@ -151,8 +151,9 @@ def reading(profile: Profile, found: list[Diagnosis]) -> dict[str, float]:
         "saturated_layers": sum(diagnosis.regime == "saturated" for diagnosis in found),
         "collapsed_layers": sum(diagnosis.regime == "collapsed" for diagnosis in found),
     }
-    # MLflow takes no @ in a name.
-    values |= {f"utilisation/{row['layer'].replace('@', '-')}": row["utilisation"] for row in profile.summary_rows()}
+    for row in profile.summary_rows():
+        # In MLflow's store a name is a path: no @ in it, and no name may be a folder of another.
+        values[f"layer_utilisation/{row['layer'].replace('@', '-')}"] = row["utilisation"]
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
+from statesize.html_table import facts_table
 
 
 class Operator(ABC):
@@ -93,6 +94,17 @@ class Operator(ABC):
         Returns:
             An operator with the indexed batch shape.
         """
+
+    def _repr_html_(self) -> str:
+        """Its facts, for notebooks; T is not built for it."""
+        facts = {
+            "length": self.length,
+            "batch shape": tuple(self.batch_shape),
+            "theoretical state-size, largest": int(self.state_size().max()),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device,
+        }
+        return facts_table(f"{type(self).__name__} operator", facts)
 
 
 def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:

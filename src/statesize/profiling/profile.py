@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from statesize.errors import InputError
-from statesize.profiling.plot import ProfilePlot
+from statesize.profiling.plot import ProfileFigure, ProfilePlot
 from statesize.profiling.store import load_tree, save_tree
 from statesize.profiling.summary import COLUMNS, SummaryRow, long_form, summary_row
 
@@ -49,7 +49,7 @@ class Profile:
         Raises:
             InputError: If there is no such mixer.
         """
-        if name not in self.mixers:
+        if not isinstance(name, str) or name not in self.mixers:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"There is no mixer {name!r} in this profile; it holds {', '.join(self.mixers)}.")
         return self.tree.children[name].to_dataset(inherit=False)
 
@@ -123,13 +123,23 @@ class Profile:
 
         Returns:
             The profile.
+
+        Raises:
+            InputError: If the path is no path.
         """
+        if not isinstance(path, str | PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"path must be that of a profile, got {path!r}")
         return cls(load_tree(Path(path)))
 
     @property
     def plot(self) -> ProfilePlot:
-        """Charts: `.plot.positions()` and `.plot.layers()`."""
+        """Charts: `.plot.positions()`, `.plot.layers()`, `.plot.spectrum()` and `.plot.tolerance()`."""
         return ProfilePlot(self)
+
+    @property
+    def figure(self) -> ProfileFigure:
+        """The same for papers, by matplotlib (extra `figures`)."""
+        return ProfileFigure(self)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         """Write a report of one self-contained HTML file; a place that cannot be written is a FileError.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from html import escape
 from typing import TypeAlias
+
+from statesize.html_table import facts_table
 
 Figure: TypeAlias = float | tuple[float, float]
 
@@ -43,6 +46,18 @@ class Conclusion:
         """
         found = [f"- {statement}" for statement in self.statements]
         return [self.verdict, "", *found, "", "Caveats", *(f"- {caveat}" for caveat in self.caveats)]
+
+    def _repr_html_(self) -> str:
+        """The conclusion for notebooks, with its caveats."""
+        lists = "".join(
+            f"<p>{title}</p><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+            for title, lines in (("Found", self.statements), ("Caveats", self.caveats))
+        )
+        figures = {
+            name: f"[{figure[0]:.3g}, {figure[1]:.3g}]" if isinstance(figure, tuple) else f"{figure:.3g}"
+            for name, figure in self.figures.items()
+        }
+        return f"<p><b>{escape(self.verdict)}</b></p>{lists}{facts_table(f'Study {self.study}', figures)}"
 
 
 def known(figures: dict[str, Figure]) -> dict[str, Figure | list[float] | None]:
