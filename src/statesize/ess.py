@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.operators.validation import require_finite, require_floating
+from statesize.operators.validation import real_number, real_numbers, require_finite, require_floating, shape
 from statesize.spectra.effective_rank import effective_rank, largest
 
 
@@ -24,16 +24,17 @@ def tolerance_ess(values: Tensor, tolerance: float | Sequence[float], relative: 
         (...) int64 for one number; (..., K) for several.
 
     Raises:
-        InputError: A negative or non-finite tolerance, or values that are not floating or not finite.
+        InputError: A negative or non-finite tolerance, or values that are not floating, not finite or negative.
 
     Example:
         >>> tolerance_ess(torch.tensor([2.0, 0.5, 1e-9]), 1e-3)
         tensor(2)
     """
-    require_floating("values", values)
-    require_finite("values", values)
-    several = torch.as_tensor(tolerance, dtype=torch.float64, device=values.device)
-    check_tolerances("tolerance", several)
+    _require_singular_values(values)
+    one = real_number(tolerance)
+    given = tolerance if one is None and isinstance(tolerance, Iterable) else [tolerance]
+    several = torch.tensor(real_numbers("tolerance", given), dtype=torch.float64, device=values.device)
+    several = several if one is None else several[0]
     threshold = several.to(values.dtype).reshape(-1).expand(*values.shape[:-1], several.numel())
     if relative:
         threshold = threshold * largest(values)[..., None]
@@ -51,14 +52,13 @@ def entropy_ess(values: Tensor) -> Tensor:
         (...), in 1 … r, and 0 where every value is 0. Differentiable.
 
     Raises:
-        InputError: Values that are not floating or not finite.
+        InputError: Values that are not floating, not finite or negative.
 
     Example:
         >>> entropy_ess(torch.tensor([[3.0, 3.0, 0.0], [0.0, 0.0, 0.0]]))
         tensor([2., 0.])
     """
-    require_floating("values", values)
-    require_finite("values", values)
+    _require_singular_values(values)
     return effective_rank(values)
 
 
@@ -66,29 +66,29 @@ def energy_ess(values: Tensor, epsilon: float) -> Tensor:
     """Energy-ESS: the smallest m with Σ_{k ≤ m} σ_k² ≥ (1 − ε) Σ σ².
 
     Args:
-        values: All Hankel singular values, (..., r), descending.
+        values: All Hankel singular values, (..., r), in any order.
         epsilon: ε in [0, 1).
 
     Returns:
         (...) int64, 0 where every value is 0.
 
     Raises:
-        InputError: ε out of range, or values that are not floating or not finite.
+        InputError: ε out of range, or values that are not floating, not finite or negative.
 
     Example:
         >>> energy_ess(torch.tensor([3.0, 1.0, 0.1]), epsilon=0.01)
         tensor(2)
     """
-    require_floating("values", values)
-    require_finite("values", values)
-    if not 0 <= epsilon < 1:
+    _require_singular_values(values)
+    if (share := real_number(epsilon)) is None or not 0 <= share < 1:
         raise InputError(f"epsilon must be in [0, 1), got {epsilon!r}")
+    values = values.sort(-1, descending=True).values
     scale = largest(values)
     alive = scale > 0
     energy = (values / torch.where(alive, scale, torch.ones_like(scale))[..., None]).square()
     # Summed from the smallest on, so that a tail far below the head is not lost.
     tail = energy.flip(-1).cumsum(-1).flip(-1)
-    return (tail > epsilon * energy.flip(-1).sum(-1, keepdim=True)).sum(-1)
+    return (tail > share * energy.flip(-1).sum(-1, keepdim=True)).sum(-1)
 
 
 def ceiling(
@@ -131,6 +131,15 @@ def utilisation(ess: Tensor, ceiling: Tensor) -> Tensor:
     """
     ratio = ess / ceiling.clamp(min=1)
     return torch.where(ceiling > 0, ratio, torch.full_like(ratio, torch.nan))
+
+
+def _require_singular_values(values: Tensor) -> None:
+    require_floating("values", values)
+    if values.ndim < 1:
+        raise InputError(f"values must have shape (..., r), got {shape(values)}")
+    require_finite("values", values)
+    if bool((values < 0).any()):
+        raise InputError(f"values must be singular values, at least 0, got {values[values < 0][0].item():.3g}")
 
 
 def check_tolerances(name: str, tolerances: Tensor) -> None:

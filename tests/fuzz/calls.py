@@ -165,7 +165,7 @@ def _whole(value: Any, low: int, high: int) -> bool:
 def _real(value: Any) -> bool:
     if isinstance(value, torch.Tensor):
         return value.ndim == 0 and not value.is_complex() and math.isfinite(value)
-    return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool) and value < 1e308
+    return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
 
 
 def _thresholds(source: Source) -> tuple[float, ...]:
@@ -211,7 +211,6 @@ def values_call(source: Source) -> Call:
     def check(found: torch.Tensor) -> list[str]:
         if not np.isfinite(case.T).all() or np.abs(case.T).max(initial=0) > exact.LARGEST / case.length:
             return []
-        at = {None: list(range(1, case.length)), 3: None}.get(cast("Any", str(positions) and None))
         at = list(range(1, case.length)) if positions is None else [1] if positions == [1] else None
         if at is None:
             at = ss.measure(case.make(), positions=3, outputs=("entropy",)).positions.tolist()
@@ -332,8 +331,7 @@ def numbers_call(name: str) -> Callable[[Source], Call]:
         values = source.tensor(*source.batch(), source.whole(0, 9))
         if values.dtype.is_floating_point and values.layout == torch.strided and not values.is_meta:
             if source.maybe(0.9) and not source.poisoned:
-                values = values.detach().abs().sort(-1, descending=True).values
-                source.tensors[-1] = values
+                values = source.tensors[-1] = values.detach().abs().sort(-1, descending=True).values
         else:
             source.poisoned = True
         negative = not source.poisoned and bool((values < 0).any())
@@ -425,7 +423,7 @@ def recommend_call(source: Source) -> Call:
     def check(answer: Any) -> list[str]:
         if kind == "recommend":
             found, given = cast("tuple[ss.Measurement, ss.Recommendation]", answer)
-            ess = float(cast("torch.Tensor", found.entropy).mean())
+            ess = float(cast("torch.Tensor", found.entropy).detach().mean())
             sizes = range(1, max(1, int(found.state_size.max())) + 1)
             right = next((n for n in sizes if GLA_STUDENTS.error(ess, n) <= loss), sizes[-1])
             return [] if right == given.state_size and math.isfinite(given.loss) else [f"{given} for {right}, {ess}"]
@@ -445,7 +443,7 @@ def recommend_call(source: Source) -> Call:
     empty = kind in {"recommend", "predicted"} and not case.wrong and not source.poisoned
     if empty and refusal == "never" and not case.T.size:
         refusal = "always"
-    names = (*case.names, "loss", "state_size", "operator", "students", "coverage", "measured", "measurement", "T")
+    names = (*case.names, "loss", "state_size", "operator", "students", "coverage", "sizes", "errors", "measured", "measurement", "T")
     about = f"{kind} L={case.length} loss={loss!r} size={size!r}"
     return Call(run, check, refusal, names, about)
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import torch
 from fuzz import calls, models
 from fuzz.calls import Call
 from fuzz.guard import HangError, watched
@@ -74,6 +75,9 @@ class Campaign:
 
     def run(self, numbers: Iterable[int], begun: Callable[[int], object] = lambda _: None) -> None:
         """Make some calls; `begun` is told each before it is made."""
+        # What is imported on first use, such as zarr, adds filters of warnings of its own.
+        ss.plan(models.model("la"), torch.arange(4))
+        models.whole_profile()
         for number in numbers:
             begun(number)
             self._run(number)

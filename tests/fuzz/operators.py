@@ -65,6 +65,7 @@ def _dense(source: Source) -> Case:
         # A leaf stays one only if it is made causal itself.
         matrix = matrix.detach().tril().requires_grad_(matrix.requires_grad)
         source.tensors[-1] = matrix
+        source.poisoned = not bool(torch.isfinite(matrix.detach()).all())
     else:
         wrong = source.poisoned or bool(matrix.detach().triu(1).any())
     return Case(lambda: ss.Dense(matrix), lambda: exact.wide(matrix), length, ("matrix",), wrong)
@@ -177,32 +178,44 @@ def _misshapen(source: Source) -> Case:
 
     vectors = [odd(length, states) for _ in range(3)]
     rows = [odd(length) for _ in range(2)]
-    makers: list[tuple[Callable[[], ss.Operator], Callable[[], np.ndarray], tuple[str, ...]]] = [
-        (lambda: ss.Dense(vectors[0]), lambda: exact.wide(vectors[0]), ("matrix",)),
+    makers: list[tuple[Callable[[], ss.Operator], Callable[[], np.ndarray], tuple[str, ...], list[torch.Tensor]]] = [
+        (lambda: ss.Dense(vectors[0]), lambda: exact.wide(vectors[0]), ("matrix",), vectors[:1]),
         (
             lambda: ss.Recurrence(*vectors, rows[0]),
             lambda: exact.recurrence(*vectors, rows[0]),
             ("A", "B", "C", "D"),
+            [*vectors, rows[0]],
         ),
         (
             lambda: ss.Recurrence.delta_rule(vectors[0], rows[0], vectors[1], rows[1]),
             lambda: exact.delta_rule(vectors[0], rows[0], vectors[1], rows[1]),
             ("key", "beta", "query", "decay"),
+            [*vectors[:2], *rows],
         ),
         (
             lambda: ss.GatedConvolution(vectors[0], rows[0], rows[1]),
             lambda: exact.gated_convolution(vectors[0], rows[0], rows[1]),
             ("kernel", "input_gate", "output_gate"),
+            [vectors[0], *rows],
         ),
         (
             lambda: ss.SoftmaxAttention(vectors[0], vectors[1], 1.0),
             lambda: exact.attention(vectors[0], vectors[1], 1.0, None),
             ("query", "key"),
+            vectors[:2],
         ),
     ]
-    make, define, names = source.chance.choice(makers)
+    make, define, names, used = source.chance.choice(makers)
+    source.poisoned = not all(map(_usable, used))
     source.extreme = True  # Whether it fits by luck is not told here: an error is allowed, a wrong answer is not.
     return Case(make, define, length, names)
+
+
+def _usable(tensor: torch.Tensor) -> bool:
+    """Whether an operator may be made of a tensor of this kind."""
+    if tensor.layout != torch.strided or tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
+        return False
+    return bool(torch.isfinite(tensor.detach()).all())
 
 
 KINDS: dict[str, Callable[[Source], Case]] = {

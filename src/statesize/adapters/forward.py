@@ -186,6 +186,8 @@ def check_inputs(model: nn.Module, inputs: Inputs) -> None:
     if not isinstance(ids, Tensor) or ids.ndim < 2:
         what = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
         raise InputError(f"input_ids must be a tensor of shape (sequences, positions), got {what}.")
+    if ids.is_meta or not ids.shape[0]:
+        raise InputError(f"input_ids hold nothing: shape {tuple(ids.shape)} on device {ids.device}.")
     if ids.shape[1] < 2:
         raise InputError(f"The text has {ids.shape[1]} tokens; at least 2 are needed, for a past and a future.")
     _check_padding(model, ids)

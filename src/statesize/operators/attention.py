@@ -64,7 +64,7 @@ class SoftmaxAttention(Operator):
         self.query = query
         self.key = key
         self.scale = scale
-        self.window = window
+        self.window = None if window is None else min(window, query.shape[-2])
         self._normaliser: Tensor | None = None
 
     @property

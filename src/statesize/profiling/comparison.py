@@ -114,8 +114,10 @@ def compare(profiles: Sequence[Profile], recall: Mapping[str, float] | None = No
         The comparison.
 
     Raises:
-        InputError: If there is no profile, or one without a mixer.
+        InputError: If there is no profile, one without a mixer, or something else.
     """
+    if not isinstance(profiles, Sequence) or not all(isinstance(held, Profile) for held in profiles):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"profiles must be a list of Profiles, got {profiles!r:.200}")
     if not profiles:
         raise InputError("compare needs at least one profile; none was given.")
     models = tuple(_compared(profile, recall or {}) for profile in profiles)

@@ -15,6 +15,7 @@ import xarray as xr
 
 from statesize.errors import InputError
 from statesize.ess import utilisation
+from statesize.operators.validation import real_number
 from statesize.profiling.profile import Profile
 from statesize.profiling.summary import average
 
@@ -79,11 +80,12 @@ def regime_of(share: float, saturated: float = SATURATED, collapsed: float = COL
         >>> regime_of(0.9), regime_of(0.7), regime_of(0.3)
         ('saturated', 'partly used', 'collapsed')
     """
-    if not 0 <= collapsed < saturated <= 1:
+    low, high = real_number(collapsed), real_number(saturated)
+    if low is None or high is None or not 0 <= low < high <= 1:
         raise InputError(
             f"collapsed is {collapsed!r} and saturated {saturated!r}; 0 ≤ collapsed < saturated ≤ 1 is needed"
         )
-    return "saturated" if share >= saturated else "collapsed" if share <= collapsed else "partly used"
+    return "saturated" if share >= high else "collapsed" if share <= low else "partly used"
 
 
 def diagnose(

@@ -32,11 +32,16 @@ def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[It
     Returns:
         An iterator of (L,) int64 tensors, L ≥ 2 each, and their number where it is known beforehand.
 
+    Raises:
+        InputError: If they are none of these.
+
     Example:
         >>> iterator, count = sequences([[5, 6, 7], [8, 9]])
         >>> [ids.tolist() for ids in iterator], count
         ([[5, 6, 7], [8, 9]], 2)
     """
+    if not isinstance(inputs, Iterable | Path):
+        raise InputError(f"inputs are a {type(inputs).__name__}; expected token ids, text, or an iterable of either.")
     items: Iterable[Any] = [inputs] if _is_single(inputs) else cast("Iterable[Any]", inputs)
     count = sum(_rows(item) for item in cast("list[Any]", items)) if _countable(items) else None
     return _checked(_split(items, tokenizer)), count
@@ -84,6 +89,8 @@ def _ids(item: object) -> Iterator[Tensor]:
         raise InputError(f"inputs have shape {tuple(ids.shape)}; expected (L,) or (S, L) token ids.")
     if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
         raise InputError(f"inputs have dtype {ids.dtype}; expected integer token ids.")
+    if ids.is_meta:
+        raise InputError("inputs lie on the device meta, which holds no numbers; expected integer token ids.")
     yield from torch.atleast_2d(ids).long().cpu().unbind(0)
 
 

@@ -137,7 +137,11 @@ def _opened(path: Path) -> xr.DataTree:
 
 
 def _marker(path: Path) -> dict[str, Any]:
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # too long for a name, or with a zero in it
+        there = False
+    if not there:
         raise FileError(f"There is no profile at {path}.")
     if not (path / MARKER).is_file():
         raise FileError(f"{path} is no statesize profile: it has no {MARKER}.")

@@ -111,7 +111,7 @@ def documents() -> list[str]:
 
 
 def _check(name: str) -> None:
-    if name not in NAMES + RECALL_NAMES:
+    if not isinstance(name, str) or name not in NAMES + RECALL_NAMES:  # pyright: ignore[reportUnnecessaryIsInstance]
         bundled = ", ".join(NAMES + RECALL_NAMES)
         raise InputError(f"there is no bundled model {name!r}; the bundled models are {bundled}")
 
