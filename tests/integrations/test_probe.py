@@ -102,3 +102,12 @@ def test_what_cannot_be_measured_is_told_at_once():
         Probe(TEXTS, saturated=0.2, collapsed=0.4)
     with pytest.raises(InputError, match="positions"):
         Probe(TEXTS, positions=0)
+    with pytest.raises(InputError, match="token"):
+        Probe("text without a tokenizer")
+
+
+def test_a_probe_serves_several_trainings_also_from_an_iterator():
+    probe, model = Probe(iter(TEXTS), every=1, share=math.inf, positions=2), model_of()
+    found = [Probing(probe).step(model, 1) for _ in range(2)]
+    assert found[0]["statesize/heads"] == 4
+    assert found[0]["statesize/total_ess"] == found[1]["statesize/total_ess"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -39,6 +40,7 @@ class Probe:
         seed: Of the choice of heads or channels.
         saturated: Utilisation from which on a layer is reported as saturated; see `statesize.diagnose`.
         collapsed: Utilisation up to which it is reported as collapsed.
+        sequences: The probe batch, one tensor of token ids a sequence.
 
     Example:
         >>> Probe([[1, 2, 3, 4]], every=10).share
@@ -52,12 +54,15 @@ class Probe:
     seed: int = 0
     saturated: float = SATURATED
     collapsed: float = COLLAPSED
+    sequences: tuple[Tensor, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.every < 1 or not self.share > 0:
             raise InputError(f"every is {self.every} and share {self.share}; expected at least 1, and more than 0.")
         regime_of(0.0, self.saturated, self.collapsed)
         check_settings(positions=self.positions, seed=self.seed)
+        # Read once, as the inputs may be an iterator and the probe may serve several trainings.
+        object.__setattr__(self, "sequences", tuple(sequences(self.inputs)[0]))
 
 
 @dataclass(eq=False)
@@ -69,15 +74,11 @@ class Probing:
     """
 
     probe: Probe
-    _sequences: list[Tensor] = field(init=False)
     _began: float = field(default_factory=time.perf_counter, init=False)
     _spent: float = field(default=0.0, init=False)
     _due: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _regimes: dict[str, str] = field(default_factory=dict[str, str], init=False)
-
-    def __post_init__(self) -> None:
-        self._sequences = list(sequences(self.probe.inputs)[0])
 
     def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
         """After a step of the training: measure, if a reading is due and there is time for it.
@@ -104,7 +105,7 @@ class Probing:
             return None
         self._due = False
         try:
-            profile, self._cost = _measured(model, self._sequences, self.probe, heads)
+            profile, self._cost = _measured(model, self.probe, heads)
         except (InputError, ModelError) as error:
             if self._cost is None:
                 raise
@@ -115,12 +116,12 @@ class Probing:
         found = diagnose(profile, saturated=self.probe.saturated, collapsed=self.probe.collapsed)
         self._warn(found, step)
         share = self._spent / (time.perf_counter() - self._began)
-        return reading(profile, found) | {f"{PREFIX}heads": heads, f"{PREFIX}share_of_time": share}
+        taken = min(heads, max(self._cost.units))
+        return reading(profile, found) | {f"{PREFIX}heads": taken, f"{PREFIX}share_of_time": share}
 
     def _heads(self, elapsed: float) -> int:
-        most = max(self._cost.units) if self._cost else 0
         if math.isinf(self.probe.share):
-            return most or 10**9
+            return sys.maxsize
         if self._cost is None:
             return FEWEST_HEADS
         return affordable_heads(self._cost, self.probe.share * elapsed - self._spent)
@@ -157,9 +158,9 @@ def reading(profile: Profile, found: list[Diagnosis]) -> dict[str, float]:
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def _measured(model: nn.Module, ids: list[Tensor], probe: Probe, heads: int) -> tuple[Profile, Cost]:
+def _measured(model: nn.Module, probe: Probe, heads: int) -> tuple[Profile, Cost]:
     """A profile of some heads of each layer, without the digest of all weights that `statesize.profile` takes."""
-    settings = check_settings(positions=probe.positions, channels=heads, seed=probe.seed)
+    settings, ids = check_settings(positions=probe.positions, channels=heads, seed=probe.seed), probe.sequences
     gathering = Gathering(settings, len(ids), None, None)
     longest, start = max(map(len, ids)), time.perf_counter()
     for number, sequence in enumerate(ids):
