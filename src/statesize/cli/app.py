@@ -19,6 +19,7 @@ bench.command("statesize.cli.bench_models:models", name="models", help="Measure 
 app.command(bench)
 app.command("statesize.cli.compare:compare", name="compare", help="Put saved profiles of several models side by side.")
 app.command("statesize.cli.demo:demo", name="demo", help="Profile the bundled models and write a report.")
+app.command("statesize.cli.doctor:doctor", name="doctor", help="Say what is installed and check that it is right.")
 app.command("statesize.cli.engines:engines", name="engines", help="List the engines and say which one is taken.")
 app.command("statesize.cli.models:models", name="models", help="List the models that can be measured.")
 app.command("statesize.cli.profile:profile", name="profile", help="Profile a model over a text.")

@@ -1,0 +1,66 @@
+"""Every engine against the definition on small operators: does this installation compute what it should?"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.benchmarks.accuracy import definition
+from statesize.measurement import measure
+from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
+from statesize.spectra.cut import make_cut
+from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.engine import ENGINES
+
+_LENGTH, _STATES = 48, 6
+# Of the definition itself, in units of σ_1.
+_EXACT = 1e-12
+
+
+def self_check() -> list[dict[str, Any]]:
+    """Counts and entropies of each engine on each kind of operator that it takes.
+
+    Returns:
+        One row a pair: operator, engine, how many answers were compared, and whether all lie within their bounds.
+    """
+    rows: list[dict[str, Any]] = []
+    cut = make_cut(_LENGTH)
+    for kind, operator in _operators().items():
+        exact = definition(operator, list(cut.positions))
+        for name, engine in ENGINES.items():
+            if engine.refusal(operator, cut, ("counts", "entropy")) is None:
+                answers, right = _compared(operator, name, exact)
+                rows.append({"operator": kind, "engine": name, "checked": answers, "right": right})
+    return rows
+
+
+def _operators() -> dict[str, Operator]:
+    g = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    key, query, decay = normal(_LENGTH, _STATES), normal(_LENGTH, _STATES), normal(_LENGTH, _STATES).add(2).sigmoid()
+    unit = torch.nn.functional.normalize(key, dim=-1)
+    return {
+        "matrix": Dense(normal(_LENGTH, _LENGTH).tril()),
+        "recurrence": Recurrence(decay, key, query),
+        "delta rule": Recurrence.delta_rule(unit, normal(_LENGTH).sigmoid(), query, decay),
+        "convolution": Convolution(normal(_LENGTH) * 0.9 ** torch.arange(_LENGTH), _LENGTH),
+        "softmax attention": SoftmaxAttention(query, key, _STATES**-0.5),
+    }
+
+
+def _compared(operator: Operator, engine: str, exact: Tensor) -> tuple[int, bool]:
+    tau = 1e-2 * float(exact.max())
+    found = measure(operator, (tau,), (), engine=engine)
+    slack = found.error_bound + _EXACT * exact[:, 0]
+    lower, upper = (cast("Tensor", part).squeeze(-1) for part in (found.lower, found.upper))
+    most = (exact > (tau - slack)[:, None]).sum(-1)
+    least = (exact > (tau + slack)[:, None]).sum(-1)
+    ess = effective_rank(exact)
+    off = (cast("Tensor", found.entropy) - ess).abs() > cast("Tensor", found.entropy_bound) + 1e-9 * ess
+    right = bool(((lower <= most) & (least <= upper) & ~off).all())
+    return 2 * len(ess), right
