@@ -29,7 +29,9 @@ CAVEATS = (
     "Teachers differ in the number of pairs, in the weight λ of their regularisation and in success at once, and ESS "
     "goes with all three; the control gives the correlation that is left at equal λ.",
     "The error is that of T. The error of a layer's output, whose values a student may change, does not show it.",
-    "Layers are averaged. Each by itself is given too; the second alone was weak in earlier runs.",
+    "The unit is a layer of a teacher, whose operators a student's layer learns by itself. Part of the correlation is "
+    "that layers of one depth are alike; each depth by itself is given too, and so are means over a model's layers, "
+    "which go together less: where one layer holds more, the other tends to hold less.",
     "A predicted error comes from a calibration with other teachers of this kind: GLA with n = 16, on this task, and "
     "students that learn for as many steps. The bound, which no recurrence of that size can pass, holds for all; "
     "students do not come near it.",
@@ -70,56 +72,52 @@ def distillation(rows: Sequence[Row], metric: str) -> Conclusion:
         statements.append(f"{diverged(rows)} runs diverged; they are in the table and in none of the figures.")
     holds = None if not found or np.isnan(found).any() else min(found) >= LEAST_CORRELATION
     claim = (
-        "The higher a teacher's entropy-ESS, the larger the error of the operators of a student of fixed size "
-        f"(Spearman at least {LEAST_CORRELATION} over teachers, at every size)."
+        "The higher the entropy-ESS of a teacher's layer, the larger the error of its operators in a student of fixed "
+        f"size (Spearman at least {LEAST_CORRELATION} over the layers of all teachers, at every size)."
     )
     return Conclusion("distillation", claim, holds, figures, tuple(statements), CAVEATS)
 
 
 def _of_size(size: int, students: Sequence[DistilledStudent]) -> tuple[dict[str, Figure], str, float]:
-    ess = np.array([student.ess for student in students])
-    error = np.array([student.error for student in students])
-    whole = _interval(spearman, ess, error)
-    weights = {student.weight for student in students}
-    equal = [
-        spearman(ess[same], error[same])
-        for same in (np.array([student.weight == weight for student in students]) for weight in sorted(weights))
-    ]
-    layers = [
-        spearman(
-            np.array([student.teacher_ess[layer] for student in students]),
-            np.array([student.errors[layer] for student in students]),
-        )
-        for layer in range(len(students[0].errors))
-    ]
+    # One row a teacher, one column a layer.
+    ess = np.array([student.teacher_ess for student in students])
+    error = np.array([student.errors for student in students])
+    initial = np.array([student.initial_ess for student in students])
+    weight = np.array([student.weight for student in students])
+    every = _interval(spearman, ess, error)
+    equal = [spearman(ess[weight == one].ravel(), error[weight == one].ravel()) for one in sorted(set(weight.tolist()))]
+    layers = [spearman(ess[:, layer], error[:, layer]) for layer in range(ess.shape[1])]
+    accuracy = np.array([student.teacher_accuracy for student in students])
     name = f"n{size}"
     figures: dict[str, Figure] = {
         f"{name}_students": float(len(students)),
         f"{name}_error": float(error.mean()),
-        f"{name}_spearman": whole.value,
-        f"{name}_spearman_interval": (whole.low, whole.high),
-        f"{name}_pearson": pearson(ess, error),
+        f"{name}_spearman": every.value,
+        f"{name}_spearman_interval": (every.low, every.high),
+        f"{name}_pearson": pearson(ess.ravel(), error.ravel()),
         **{f"{name}_spearman_layer_{layer}": value for layer, value in enumerate(layers)},
+        f"{name}_spearman_of_means": spearman(ess.mean(1), error.mean(1)),
         f"control_{name}_spearman_equal_weight": float(np.mean(equal)),
-        f"control_{name}_spearman_initial": spearman(np.array([student.initial_ess for student in students]), error),
-        f"control_{name}_spearman_accuracy": spearman(
-            np.array([student.teacher_accuracy for student in students]), error
-        ),
+        f"control_{name}_spearman_initial": spearman(initial.ravel(), error.ravel()),
+        f"control_{name}_spearman_accuracy": spearman(accuracy, error.mean(1)),
     }
     by_layer = ", ".join(f"{value:.2f}" for value in layers)
     statement = (
-        f"Students with n = {size} of {len(students)} teachers: error {error.mean():.3f}; Spearman of the teacher's "
-        f"ESS with the error {whole.value:.2f} [{whole.low:.2f}, {whole.high:.2f}], Pearson {pearson(ess, error):.2f}, "
-        f"by layer {by_layer}. Controls: at equal λ {float(np.mean(equal)):.2f}, ESS at initialisation "
-        f"{figures[f'control_{name}_spearman_initial']:.2f}, the teacher's accuracy "
+        f"Students with n = {size} of {len(students)} teachers, {error.size} layers: error {error.mean():.3f}; Spearman "
+        f"of a layer's ESS with its error {every.value:.2f} [{every.low:.2f}, {every.high:.2f}], Pearson "
+        f"{figures[f'{name}_pearson']:.2f}; each layer by itself {by_layer}; means over layers "
+        f"{figures[f'{name}_spearman_of_means']:.2f}. Controls: at equal λ "
+        f"{figures[f'control_{name}_spearman_equal_weight']:.2f}, ESS at initialisation "
+        f"{figures[f'control_{name}_spearman_initial']:.2f}, the teacher's accuracy with the mean error "
         f"{figures[f'control_{name}_spearman_accuracy']:.2f}."
     )
-    return figures, statement, whole.value
+    return figures, statement, every.value
 
 
 def _interval(statistic: Callable[[Numbers, Numbers], float], x: Numbers, y: Numbers) -> Interval:
+    # Layers of one teacher are drawn together.
     def of_rows(rows: NDArray[np.int64]) -> float:
-        return statistic(x[rows], y[rows])
+        return statistic(x[rows].ravel(), y[rows].ravel())
 
     return bootstrap(of_rows, np.arange(len(x)))
 

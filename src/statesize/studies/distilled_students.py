@@ -32,7 +32,7 @@ class DistilledStudent:
         accuracy: At the end.
         bytes: Of the recurrent state of one sequence, in float32.
         teacher_ess: Entropy-ESS of each layer of the teacher.
-        initial_ess: Entropy-ESS of the teacher before training, the mean over layers.
+        initial_ess: The same before training.
         teacher_accuracy: At the end.
     """
 
@@ -48,7 +48,7 @@ class DistilledStudent:
     accuracy: float
     bytes: float
     teacher_ess: tuple[float, ...]
-    initial_ess: float
+    initial_ess: tuple[float, ...]
     teacher_accuracy: float
 
     @property
@@ -115,7 +115,7 @@ def students_of(rows: Sequence[Row]) -> list[DistilledStudent]:
                 accuracy=float(row["accuracy"]),
                 bytes=state_bytes(row),
                 teacher_ess=of_layers(ESS, teacher),
-                initial_ess=float(first[row["run"]][ESS]),
+                initial_ess=of_layers(ESS, first[row["run"]]),
                 teacher_accuracy=float(teacher["accuracy"]),
             )
         )
