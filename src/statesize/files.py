@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -9,6 +10,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from statesize.errors import FileError
+
+
+def parse_json(content: bytes | str) -> object:
+    """The values of a JSON document that anybody may have written.
+
+    Args:
+        content: The document.
+
+    Returns:
+        The values.
+
+    Raises:
+        ValueError: It is no JSON, or nested so deeply that Python gives up.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def replace_file(path: Path, content: bytes) -> None:

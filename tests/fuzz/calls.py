@@ -70,7 +70,8 @@ def operator_call(kind: str) -> Callable[[Source], Call]:
             if what == "to":
                 return operator, operator.to(torch.float64).dense()
             if what == "index":
-                return operator, operator[..., 0].dense() if operator.batch_shape.numel() and operator.batch_shape else 0
+                some = operator.batch_shape.numel() and operator.batch_shape
+                return operator, operator[..., 0].dense() if some else 0
             return operator, operator.state_size() if what == "state_size" else operator.dense()
 
         def check(found: tuple[ss.Operator, Any]) -> list[str]:
@@ -414,11 +415,7 @@ def recommend_call(source: Source) -> Call:
         if kind == "least":
             return least_error(case.make(), size)
         found = ss.measure(case.make())
-        return (
-            (found, ss.recommend_state_size(found, loss))
-            if kind == "recommend"
-            else predicted_error(found, size)
-        )
+        return (found, ss.recommend_state_size(found, loss)) if kind == "recommend" else predicted_error(found, size)
 
     def check(answer: Any) -> list[str]:
         if kind == "recommend":
@@ -443,7 +440,8 @@ def recommend_call(source: Source) -> Call:
     empty = kind in {"recommend", "predicted"} and not case.wrong and not source.poisoned
     if empty and refusal == "never" and not case.T.size:
         refusal = "always"
-    names = (*case.names, "loss", "state_size", "operator", "students", "coverage", "sizes", "errors", "measured", "measurement", "T")
+    others = ("students", "coverage", "sizes", "errors", "measured", "measurement", "T")
+    names = (*case.names, "loss", "state_size", "operator", *others)
     about = f"{kind} L={case.length} loss={loss!r} size={size!r}"
     return Call(run, check, refusal, names, about)
 

@@ -133,7 +133,7 @@ def spectra(T: np.ndarray, positions: list[int], past: int | None, future: int |
 
 
 def effective_rank(values: np.ndarray) -> np.ndarray:
-    """exp of the entropy of σ/Σσ, 0 where all are 0."""
+    """The exponential of the entropy of σ/Σσ, 0 where all are 0."""
     wide_values = values.astype(np.longdouble)
     total = wide_values.sum(-1, keepdims=True)
     p = wide_values / np.where(total > 0, total, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -65,9 +64,10 @@ def read_recall(path: Path) -> dict[str, float]:
         FileError: If the file cannot be read or holds no such list.
     """
     from statesize.errors import FileError
+    from statesize.files import parse_json
 
     try:
-        document: Any = json_format.loads(path.read_bytes())
+        document: Any = parse_json(path.read_bytes())
         perplexities = {str(model["name"]): model["recall_perplexity"] for model in document["models"]}
         return {name: float(value) for name, value in perplexities.items() if value is not None}
     except OSError as error:

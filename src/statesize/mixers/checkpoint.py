@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import FileError, InputError
-from statesize.files import replace_files
+from statesize.files import parse_json, replace_files
 from statesize.mixers.block import Block
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
@@ -128,7 +128,7 @@ def _read_config(folder: Path) -> object:
     if not path.is_file():
         raise FileError(f"{path} is missing; a model is a folder with config.json and model.safetensors")
     try:
-        values: object = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
     except (ValueError, OSError) as error:
         raise FileError(f"{path} is not JSON ({error}); copy or train the model again") from error
     if isinstance(values, dict):

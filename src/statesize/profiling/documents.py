@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
+from statesize.files import parse_json
 from statesize.profiling.parquet import read_parquet
 from statesize.tasks.corpus import read_documents
 
@@ -137,7 +137,7 @@ def json_text(line: bytes, field: str) -> tuple[str | None, str]:
         The text, or None and what is wrong with the line.
     """
     try:
-        values: object = json.loads(line)
+        values = parse_json(line)
     except ValueError as error:
         return None, f"no JSON ({str(error).partition(':')[0]})"
     text = cast("dict[str, object]", values).get(field) if isinstance(values, dict) else None

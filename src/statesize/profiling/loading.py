@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +12,7 @@ from torch import nn
 
 from statesize import zoo
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
+from statesize.files import parse_json
 from statesize.mixers import load_checkpoint
 from statesize.profiling.tokens import AnyTokenizer
 
@@ -96,7 +96,7 @@ def _device(name: str) -> torch.device:
 
 def _is_of_transformers(folder: Path) -> bool:
     try:
-        config: object = json.loads((folder / "config.json").read_bytes())
+        config = parse_json((folder / "config.json").read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "model_type" in config

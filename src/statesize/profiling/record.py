@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
+from statesize.files import parse_json
 from statesize.profiling.sampling import Sample
 
 Array = NDArray[np.float32]
@@ -106,7 +108,10 @@ class SequenceRecord:
         if payload is None:
             return None
         facts, _, tensors = payload.partition(b"\n")
-        values: dict[str, Any] = json.loads(facts) | safetensors.numpy.load(tensors)
+        try:
+            values: dict[str, Any] = cast("dict[str, Any]", parse_json(facts)) | safetensors.numpy.load(tensors)
+        except (ValueError, TypeError, SafetensorError):
+            return None
         return cls(**values) if values.keys() == {field.name for field in fields(cls)} else None
 
 

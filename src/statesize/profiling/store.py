@@ -15,7 +15,8 @@ import xarray as xr
 import zarr
 
 from statesize.errors import FileError
-from statesize.files import replace_folder
+from statesize.files import parse_json, replace_folder
+from statesize.profiling.untrusted import check_store
 from statesize.profiling.upgrade import from_version_1
 
 FORMAT = "statesize-profile"
@@ -108,6 +109,7 @@ def load_tree(path: Path) -> xr.DataTree:
         FileError: If it is missing, no profile, damaged, or of an unknown schema version.
     """
     marker = _marker(path)
+    check_store(path)
     try:
         with _opened(path) as opened:
             tree = opened.load()
@@ -117,6 +119,9 @@ def load_tree(path: Path) -> xr.DataTree:
         raise FileError(f"{path} is damaged and cannot be read ({error}). Make the profile anew.") from error
     if digest != marker.get("sha256"):
         raise FileError(f"{path} is damaged: its contents are not what was written. Make the profile anew.")
+    named: object = tree.attrs.get("mixers")
+    if not isinstance(named, list) or not all(name in tree.children for name in cast("list[object]", named)):
+        raise FileError(f"{path} is damaged: it does not hold the mixers that it names. Make the profile anew.")
     return from_version_1(tree) if marker["schema"] == 1 else tree
 
 
@@ -146,7 +151,7 @@ def _marker(path: Path) -> dict[str, Any]:
     if not (path / MARKER).is_file():
         raise FileError(f"{path} is no statesize profile: it has no {MARKER}.")
     try:
-        loaded: object = json.loads((path / MARKER).read_text(encoding="utf-8"))
+        loaded = parse_json((path / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FileError(f"{path} is damaged: {MARKER} cannot be read ({error}). Make the profile anew.") from error
     marker = cast("dict[str, Any]", loaded) if isinstance(loaded, dict) else {}

@@ -164,7 +164,8 @@ def calibrate(
         0.1
     """
     if not len(ess) == len(sizes) == len(errors):
-        raise InputError(f"{len(ess)} ESS, {len(sizes)} sizes and {len(errors)} errors were given; one of each a student")
+        given = f"{len(ess)} ESS, {len(sizes)} sizes and {len(errors)} errors"
+        raise InputError(f"{given} were given; one of each for every student was expected")
     values = torch.tensor([list(ess), list(sizes), list(errors)], dtype=torch.float64)
     count = values.shape[1]
     if count < 10 or not bool((torch.isfinite(values) & (values > 0)).all()):

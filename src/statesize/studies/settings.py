@@ -19,6 +19,9 @@ from statesize.training.config import TrainingConfig
 
 PRESETS = ("laptop", "paper", "smoke")
 
+MOST_RUNS = 20_000
+"""Runs of one grid: a few lists of a TOML file multiply to any number."""
+
 _MODEL = frozenset(field.name for field in dataclasses.fields(ModelConfig)) - {"vocabulary_size"}
 _TRAINING = frozenset(field.name for field in dataclasses.fields(TrainingConfig)) - {
     "evaluate_every",
@@ -137,7 +140,7 @@ def parse_settings(text: str, study: str) -> Settings:
     """
     try:
         given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"the settings are no valid TOML: {error}") from error
     _refuse_unknown(given, _TABLES, "the settings")
     if given.get("study", study) != study:
@@ -156,6 +159,8 @@ def parse_settings(text: str, study: str) -> Settings:
             raise InputError(f"task {number} is {table!r}; write tasks as tables, [[task]]")
         for run in _runs(cast("dict[str, Any]", table), model, training, measuring, interventions):
             runs[run.key] = run
+            if len(runs) > MOST_RUNS:
+                raise InputError(f"the settings ask for more than {MOST_RUNS:,} runs; give shorter lists")
     return Settings(study, tuple(runs.values()), execution)
 
 

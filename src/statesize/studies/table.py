@@ -12,7 +12,7 @@ from typing import Any, cast
 import pandas as pd
 
 from statesize.errors import FileError
-from statesize.files import check_writable, replace_file
+from statesize.files import check_writable, parse_json, replace_file
 from statesize.studies.grid import Run
 from statesize.studies.run import Row
 
@@ -129,7 +129,7 @@ def _parquet(rows: Sequence[Row]) -> bytes:
 
 def _read_mark(mark: Path) -> dict[str, Any]:
     try:
-        written: object = json.loads(mark.read_text(encoding="utf-8"))
+        written = parse_json(mark.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FileError(f"{mark} cannot be read ({error}); give another folder") from error
     return {str(name): value for name, value in written.items()} if isinstance(written, dict) else {}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
