@@ -30,8 +30,9 @@ def child(seed: int, first: int, calls: int) -> None:
     campaign = Campaign(seed)
     start = time.process_time()
     campaign.run(range(first, first + calls), lambda number: print(number, flush=True))
-    values = dataclasses.asdict(campaign) | {"seconds": time.process_time() - start}
-    print(json.dumps(values), flush=True)
+    findings = [dataclasses.asdict(finding) for finding in campaign.findings]
+    values = {"answered": campaign.answered, "refused": campaign.refused, "findings": findings}
+    print(json.dumps(values | {"seconds": time.process_time() - start}), flush=True)
 
 
 def block(seed: int, first: int, calls: int) -> tuple[dict[str, Any], int]:

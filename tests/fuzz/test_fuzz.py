@@ -52,6 +52,13 @@ def test_a_thousand_calls() -> None:
     assert set(found.answered) | set(found.refused) == set(FUNCTIONS)
 
 
+def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
+    path = tmp_path / "fuzz.json"
+    subprocess.run([sys.executable, str(COMMAND), "--calls", "8", "--output", str(path)], check=True)
+    document = json.loads(path.read_text())
+    assert sum(document["answered"].values()) + sum(document["refused"].values()) == document["calls"] == 8
+
+
 @pytest.mark.slow
 def test_many_calls_of_another_seed(tmp_path: Path) -> None:
     path = tmp_path / "fuzz.json"
@@ -85,9 +92,13 @@ def test_changes_are_noticed() -> None:
 
 
 def test_hangs_are_noticed() -> None:
-    with pytest.raises(HangError), time_limit(0.05):
-        while True:
-            pass
+    def hang() -> None:
+        with time_limit(0.05):
+            while True:
+                pass
+
+    with pytest.raises(HangError):
+        hang()
 
 
 def test_wrong_answers_are_noticed() -> None:

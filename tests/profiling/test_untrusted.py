@@ -56,7 +56,7 @@ def test_codecs_are_found_in_either_place(stored):
     file = next(stored.rglob("entropy/.zarray"))
     array = json.loads(file.read_text())
     file.write_text(json.dumps(array | {"filters": [{"id": "pickle"}]}))
-    with pytest.raises(FileError, match="described in two ways|codec 'pickle'"):
+    with pytest.raises(FileError, match="described in two ways"):
         Profile.load(stored)
     (stored / ".zmetadata").unlink()
     with pytest.raises(FileError, match="codec 'pickle'"):
