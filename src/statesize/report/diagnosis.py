@@ -37,7 +37,8 @@ def _model(profile: Profile) -> str:
     items = "".join(f"<li>{escape(str(item))}</li>" for item in found)
     return (
         f"<p><strong>{escape(profile.model)}</strong>: {_layers(len(profile.mixers))}, {said}."
-        f"{escape(_extremes(found))}</p><details><summary>Each layer of {escape(profile.model)} in words</summary><ul>{items}</ul></details>"
+        f"{escape(_extremes(found))}</p><details><summary>Each layer of {escape(profile.model)} in words</summary>"
+        f"<ul>{items}</ul></details>"
     )
 
 
