@@ -166,7 +166,8 @@ def _whole(value: Any, low: int, high: int) -> bool:
 def _real(value: Any) -> bool:
     if isinstance(value, torch.Tensor):
         return value.ndim == 0 and not value.is_complex() and math.isfinite(value)
-    return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
+    number = isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
+    return number and (isinstance(value, int) or math.isfinite(value))
 
 
 def _thresholds(source: Source) -> tuple[float, ...]:

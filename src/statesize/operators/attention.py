@@ -56,7 +56,7 @@ class SoftmaxAttention(Operator):
         require_same_device({"query": query, "key": key})
         if not isinstance(scale, int | float) or not math.isfinite(scale):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"scale must be a finite number, got {scale!r}")
-        if window is not None and (not isinstance(window, int) or window < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"window must be None or an integer of at least 1, got {window!r}")
         self._batch_shape = broadcast_batch({"query": query.shape[:-2], "key": key.shape[:-2]})
         require_finite("query", query)
