@@ -176,10 +176,13 @@ def test_tensorboard_has_them(tmp_path, monkeypatch):
 def test_mlflow_has_them(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    store = (tmp_path / "mlruns").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    # A test before it in this process may have set another.
+    mlflow.set_tracking_uri(store)
     _, readings = read(Causal(), tmp_path, report_to="mlflow")
     try:
-        client = mlflow.MlflowClient((tmp_path / "mlruns").as_uri())
+        client = mlflow.MlflowClient(store)
         history = client.get_metric_history(mlflow.last_active_run().info.run_id, "statesize/average_ess")
     finally:
         mlflow.end_run()
@@ -192,6 +195,8 @@ def test_wandb_has_them_offline(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true", "DISABLE_CODE": "true"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
+    # What a test before it in this process has set up would be used again.
+    wandb.teardown()
     _, readings = read(Causal(), tmp_path, report_to="wandb")
     try:
         summary = dict(wandb.run.summary)

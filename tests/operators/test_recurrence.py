@@ -113,7 +113,7 @@ def test_feed_through_and_pairs_are_checked() -> None:
     [
         ({"beta": torch.ones(3)}, r"beta must have shape \(..., 4\)"),
         ({"decay": torch.ones(4, 3)}, r"decay"),
-        ({"query": torch.ones(4, 3)}, r"same length and state size"),
+        ({"query": torch.ones(4, 3)}, r"query must have the shape of key"),
         ({"key": torch.full((4, 2), torch.nan)}, r"key must be finite"),
         ({"key": torch.ones(4, 2, dtype=torch.complex64)}, r"key must be a floating-point tensor"),
     ],

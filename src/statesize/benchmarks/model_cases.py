@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -72,7 +73,7 @@ def _as_published(model: nn.Module) -> None:
     Its projections are some ten times larger, and its A of Mamba-2 goes up to the number of heads; nearly all would be
     forgotten within a few tokens.
     """
-    for name, module in model.named_modules():
+    for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
         if isinstance(module, nn.Linear) and name.endswith(("in_proj", "x_proj")):
             module.reset_parameters()
         if type(module).__name__ == "Mamba2Mixer":

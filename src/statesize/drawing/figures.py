@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from statesize.drawing.curves import COLOURS, Drawing, roles
 from statesize.errors import InputError
@@ -43,7 +43,7 @@ def figure(drawing: Drawing) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("figures need matplotlib, which is not installed: pip install 'statesize[figures]'") from error
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(cast("Any", _STYLE)):
         drawn = Figure(figsize=SIZE, layout="constrained")
         axes: Any = drawn.add_subplot()
         labelled: set[str] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +62,10 @@ def spectrum(found: Measurement, position: int | None = None) -> Drawing:
     Returns:
         The drawing; zeros are left out, as the axis is logarithmic.
     """
-    at = found.positions.tolist()
+    at = cast("list[int]", cast("Any", found.positions).tolist())
     place = len(at) // 2 if position is None else _place(at, position)
     values = _flat(_values(found), 2)[:, place]
-    index = np.arange(1, values.shape[1] + 1)
+    index = cast("NDArray[np.int64]", np.arange(1, cast("int", values.shape[1]) + 1))
     return Drawing(
         f"Spectrum at position {at[place]}",
         "Index m",
@@ -106,7 +106,7 @@ def facts(found: Measurement) -> dict[str, object]:
     Returns:
         Values by name.
     """
-    at = found.positions.tolist()
+    at = cast("list[int]", cast("Any", found.positions).tolist())
     if not at:
         return {"positions": "none", "engine": found.engine}
     shown: dict[str, object] = {
@@ -121,7 +121,9 @@ def facts(found: Measurement) -> dict[str, object]:
         ("tolerance", "τ", found.tolerances),
     ):
         counts: Tensor | None = getattr(found, name)
-        for index, threshold in enumerate(thresholds.tolist() if counts is not None else []):
+        for index, threshold in enumerate(
+            cast("list[float]", cast("Any", thresholds).tolist()) if counts is not None else []
+        ):
             mean = counts[..., index].double().mean() if counts is not None else 0.0
             shown[f"{_TITLES[name].lower().replace('ess', 'ESS')} at {sign} = {threshold:g}, mean"] = f"{mean:.4g}"
     return shown | {"engine": found.engine, "error bound, largest": f"{found.error_bound.max():.2g}"}

@@ -49,7 +49,7 @@ def affordable_heads(cost: Cost, seconds: float) -> int:
     Example:
         >>> cost = Cost(fixed=0.5, head=0.1, units=(4, 16))
         >>> [affordable_heads(cost, seconds) for seconds in (0.9, 2.0, 3.0, 9.0)]
-        [0, 6, 14, 16]
+        [0, 7, 14, 16]
     """
     low, high = 0, max(cost.units)
     while low < high:

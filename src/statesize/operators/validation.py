@@ -96,7 +96,8 @@ def real_numbers(name: str, given: object) -> list[float]:
     Raises:
         InputError: It is no list of such numbers.
     """
-    if isinstance(given, str | bytes | dict) or not isinstance(given, Iterable) or not getattr(given, "ndim", 1):
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | dict)
+    if not several or not getattr(cast("object", given), "ndim", 1):
         raise InputError(f"{name} must be a sequence of numbers such as (1e-3,), got {given!r}")
     numbers: list[float] = []
     for value in cast("Iterable[object]", given):

@@ -40,7 +40,7 @@ def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[It
         >>> [ids.tolist() for ids in iterator], count
         ([[5, 6, 7], [8, 9]], 2)
     """
-    if not isinstance(inputs, Iterable | Path):
+    if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"inputs are a {type(inputs).__name__}; expected token ids, text, or an iterable of either.")
     items: Iterable[Any] = [inputs] if _is_single(inputs) else cast("Iterable[Any]", inputs)
     count = sum(_rows(item) for item in cast("list[Any]", items)) if _countable(items) else None

@@ -113,7 +113,7 @@ def clipped(token: str) -> str:
         Its first signs with white space made visible, and how many it has where it is long.
 
     Example:
-        >>> clipped("a" * 1000)[-16:]
+        >>> clipped("a" * 1000)[-15:]
         '… (1,000 signs)'
     """
     start = show_token(token[:TOKEN_SIGNS])

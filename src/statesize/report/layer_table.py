@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from typing import cast
 
 from statesize.profiling import Profile
 from statesize.profiling.summary import COLUMNS
@@ -37,7 +38,7 @@ def layer_table(profiles: Sequence[Profile]) -> str:
         HTML.
     """
     bodies = "".join(
-        f"<tr>{''.join(_cell(name, row[name]) for name in HEADINGS)}</tr>"
+        f"<tr>{''.join(_cell(name, cast('object', row[name])) for name in HEADINGS)}</tr>"
         for profile in profiles
         for row in profile.summary_rows()
     )

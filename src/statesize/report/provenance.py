@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -37,6 +38,7 @@ def _facts(profile: Profile) -> dict[str, str]:
     mixers = [profile.mixer(name) for name in profile.mixers]
     lengths = profile.tokens["length"].values
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
+    settings = cast("dict[str, Any]", attributes.get("settings") or {})
     facts = {
         "Inputs": f"{len(lengths)} sequences of {span} tokens",
         "Weights, SHA-256": str(attributes["weights_sha256"]),
@@ -50,9 +52,7 @@ def _facts(profile: Profile) -> dict[str, str]:
         "Counts that the error bounds leave open": _open_counts(mixers),
         "Tolerances τ": ", ".join(f"{value:.2g}" for value in attributes["tolerances"]) or "none",
         "Relative tolerances ρ": ", ".join(f"{value:.2g}" for value in attributes["relative_tolerances"]) or "none",
-        "Settings": _listed(
-            {key: value for key, value in (attributes.get("settings") or {}).items() if key not in _SHOWN_ELSEWHERE}
-        )
+        "Settings": _listed({key: value for key, value in settings.items() if key not in _SHOWN_ELSEWHERE})
         or "not known",
         "Versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
         "Schema of the profile": str(attributes["schema"]),

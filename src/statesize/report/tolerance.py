@@ -13,7 +13,7 @@ from statesize.report.packing import Packed, packed
 
 FEWEST = 3
 """Relative tolerances from which on a profile has a curve."""
-PLACES = 24
+PLACES = 16
 """Positions at which a page holds the curve, evenly spread."""
 
 
@@ -53,7 +53,7 @@ def layer_ladder(mixer: xr.Dataset, heads: NDArray[np.int64]) -> Ladder | None:
     known = np.isfinite(inside)
     total = known.sum((0, 2))
     sums = np.where(known, inside, 0.0).sum((0, 2), dtype=np.float64)
-    means = np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total > 0)
+    means = np.where(total > 0, sums / np.maximum(total, 1), np.nan)
     first = counts[0].mean(0)
     measured = np.flatnonzero(np.isfinite(first).all(-1))
     chosen = (

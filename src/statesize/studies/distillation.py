@@ -103,8 +103,8 @@ def _of_size(size: int, students: Sequence[DistilledStudent]) -> tuple[dict[str,
     }
     by_layer = ", ".join(f"{value:.2f}" for value in layers)
     statement = (
-        f"Students with n = {size} of {len(students)} teachers, {error.size} layers: error {error.mean():.3f}; Spearman "
-        f"of a layer's ESS with its error {every.value:.2f} [{every.low:.2f}, {every.high:.2f}], Pearson "
+        f"Students with n = {size} of {len(students)} teachers, {error.size} layers: error {error.mean():.3f}; "
+        f"Spearman of a layer's ESS with its error {every.value:.2f} [{every.low:.2f}, {every.high:.2f}], Pearson "
         f"{figures[f'{name}_pearson']:.2f}; each layer by itself {by_layer}; means over layers "
         f"{figures[f'{name}_spearman_of_means']:.2f}. Controls: at equal λ "
         f"{figures[f'control_{name}_spearman_equal_weight']:.2f}, ESS at initialisation "
