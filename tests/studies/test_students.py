@@ -109,7 +109,7 @@ def test_the_preset_smoke_from_grid_to_page_and_again_after_a_stop(tmp_path):
     conclusion = conclude(settings, result.rows, tmp_path)
     assert conclusion.figures["n2_students"] == 3
     assert conclusion.figures["layers_above_bound"] == 1
-    assert conclusion.caveats[1] in (tmp_path / "study.html").read_text(encoding="utf-8")
+    assert conclusion.caveats[0] in (tmp_path / "study.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("preset", ["smoke", "laptop", "paper"])
