@@ -177,7 +177,7 @@ def _thresholds(source: Source) -> tuple[float, ...]:
 def _good_thresholds(value: Any) -> bool:
     try:
         found = [float(item) for item in value]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         return False
     return all(math.isfinite(item) and item >= 0 for item in found)
 

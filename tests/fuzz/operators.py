@@ -113,7 +113,7 @@ def _convolution(source: Source) -> Case:
     asked = source.no_number() if source.maybe(0.03) else length
     wrong = type(asked) is not int or asked < 1
     length = asked if not wrong and asked < 10**4 else length
-    if asked == 10**30:
+    if type(asked) is int and asked == 10**30:
         wrong = True
     return Case(
         lambda: ss.Convolution(kernel, asked),
