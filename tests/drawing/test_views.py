@@ -10,7 +10,7 @@ import vl_convert
 
 import statesize
 from statesize.drawing import measured
-from statesize.drawing.curves import MOST_HEADS, heads_and_mean, shown
+from statesize.drawing.curves import MOST_HEADS, evenly_spread, heads_and_mean
 from statesize.drawing.figures import SIZE
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
@@ -111,7 +111,8 @@ def test_many_heads_are_thinned_but_the_mean_is_of_all():
     lines = heads_and_mean("channel", [1, 2, 3], heads)
     assert len(lines) == MOST_HEADS + 1
     assert lines[-1].y.tolist() == pytest.approx(heads.mean(0).tolist())
-    assert (shown(1), shown(500)[0], shown(500)[-1]) == ([0], 0, 499)
+    assert (evenly_spread(1), evenly_spread(500)[0], evenly_spread(500)[-1]) == ([0], 0, 499)
+    assert evenly_spread(40, 2).tolist() == [0, 39]
 
 
 def test_libraries_that_draw_are_imported_when_something_is_drawn():

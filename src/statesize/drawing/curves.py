@@ -9,7 +9,15 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from statesize.errors import InputError
+
 Role: TypeAlias = Literal["mean", "single heads", "ceiling"]
+METRICS = {
+    "entropy": "Entropy-ESS",
+    "relative_tolerance": "Relative tolerance-ESS",
+    "tolerance": "Tolerance-ESS",
+}
+"""What can be drawn over positions, with its title."""
 COLOURS: dict[Role, str] = {"mean": "#0072B2", "single heads": "#7DB9DE", "ceiling": "#8C8C8C"}
 MOST_HEADS = 32
 """Single heads or channels that are drawn; evenly chosen where there are more."""
@@ -55,6 +63,43 @@ class Drawing:
     marked: bool = False
 
 
+def metric_title(metric: str) -> str:
+    """The title of a metric.
+
+    Args:
+        metric: One of METRICS.
+
+    Returns:
+        Its title.
+
+    Raises:
+        InputError: No such metric.
+    """
+    if metric not in METRICS:
+        raise InputError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}.")
+    return METRICS[metric]
+
+
+def place_of(position: int | None, positions: Sequence[int]) -> int:
+    """Where a position stands among those that were measured.
+
+    Args:
+        position: One of them; None takes the middle one.
+        positions: All of them, ascending.
+
+    Returns:
+        Its index.
+
+    Raises:
+        InputError: It was not measured.
+    """
+    if position is None:
+        return len(positions) // 2
+    if position not in positions:
+        raise InputError(f"position {position} was not measured; there are {positions[0]} … {positions[-1]}.")
+    return positions.index(position)
+
+
 def curve(name: str, role: Role, x: ArrayLike, y: ArrayLike, positive: bool = False) -> Curve:
     """A line of the points that are known.
 
@@ -89,21 +134,22 @@ def heads_and_mean(unit: str, x: ArrayLike, heads: NDArray[np.floating], positiv
     Returns:
         The lines.
     """
-    chosen = shown(len(heads))
+    chosen = evenly_spread(len(heads))
     lines = [curve(f"{unit} {head}", "single heads", x, heads[head], positive) for head in chosen]
     return [*(lines if len(heads) > 1 else []), curve("mean", "mean", x, heads.mean(0), positive)]
 
 
-def shown(heads: int) -> list[int]:
-    """Which of some heads are drawn one by one.
+def evenly_spread(count: int, most: int = MOST_HEADS) -> NDArray[np.int64]:
+    """Which of some heads or positions are drawn one by one.
 
     Args:
-        heads: Their number.
+        count: Their number.
+        most: How many are drawn.
 
     Returns:
-        Indices, ascending, at most MOST_HEADS.
+        Indices, ascending, the first and the last among them.
     """
-    return np.unique(np.linspace(0, heads - 1, min(heads, MOST_HEADS)).astype(np.int64)).tolist()
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
 def roles(drawing: Drawing) -> Sequence[Role]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from statesize.drawing.curves import Drawing, curve, heads_and_mean
+from statesize.drawing.curves import METRICS, Drawing, curve, heads_and_mean, metric_title, place_of
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 
     from statesize.measurement import Measurement
 
-_TITLES = {
-    "entropy": "Entropy-ESS",
-    "relative_tolerance": "Relative tolerance-ESS",
-    "tolerance": "Tolerance-ESS",
-}
 _RATIOS = np.logspace(-8, 0, 65)
 
 
@@ -34,10 +29,9 @@ def positions(found: Measurement, metric: str = "entropy") -> Drawing:
         The drawing.
 
     Raises:
-        InputError: No such metric, or one that was not measured.
+        InputError: The metric was not measured.
     """
-    if metric not in _TITLES:
-        raise InputError(f"metric is {metric!r}; choose one of {', '.join(_TITLES)}.")
+    title = metric_title(metric)
     values: Tensor | None = getattr(found, metric)
     if values is None or (metric != "entropy" and not values.shape[-1]):
         raise InputError(f"the measurement has no {metric}; ask measure for it")
@@ -45,9 +39,9 @@ def positions(found: Measurement, metric: str = "entropy") -> Drawing:
     at = found.positions.cpu().numpy()
     ceiling = curve("ceiling", "ceiling", at, found.ceiling.cpu().numpy())
     return Drawing(
-        f"{_TITLES[metric]} ({found.engine})",
+        f"{title} ({found.engine})",
         "Position in the sequence",
-        _TITLES[metric],
+        title,
         (ceiling, *heads_and_mean("entry", at, heads)),
     )
 
@@ -63,7 +57,7 @@ def spectrum(found: Measurement, position: int | None = None) -> Drawing:
         The drawing; zeros are left out, as the axis is logarithmic.
     """
     at = cast("list[int]", cast("Any", found.positions).tolist())
-    place = len(at) // 2 if position is None else _place(at, position)
+    place = place_of(position, at)
     values = _flat(_values(found), 2)[:, place]
     index = cast("NDArray[np.int64]", np.arange(1, cast("int", values.shape[1]) + 1))
     return Drawing(
@@ -125,7 +119,7 @@ def facts(found: Measurement) -> dict[str, object]:
             cast("list[float]", cast("Any", thresholds).tolist()) if counts is not None else []
         ):
             mean = counts[..., index].double().mean() if counts is not None else 0.0
-            shown[f"{_TITLES[name].lower().replace('ess', 'ESS')} at {sign} = {threshold:g}, mean"] = f"{mean:.4g}"
+            shown[f"{METRICS[name].lower().replace('ess', 'ESS')} at {sign} = {threshold:g}, mean"] = f"{mean:.4g}"
     return shown | {"engine": found.engine, "error bound, largest": f"{found.error_bound.max():.2g}"}
 
 
@@ -139,9 +133,3 @@ def _flat(values: Tensor, last: int) -> NDArray[np.float64]:
     """Batch entries as one dimension, and the others."""
     shape = values.shape[values.ndim - last :]
     return values.detach().double().cpu().reshape(-1, *shape).numpy()
-
-
-def _place(positions: list[int], position: int) -> int:
-    if position not in positions:
-        raise InputError(f"position {position} was not measured; there are {positions[0]} … {positions[-1]}.")
-    return positions.index(position)

@@ -8,20 +8,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.drawing.curves import Drawing, curve, heads_and_mean
+from statesize.drawing.curves import METRICS, Drawing, curve, heads_and_mean, metric_title, place_of
 from statesize.errors import InputError
 from statesize.profiling.summary import unit_dim
 
 if TYPE_CHECKING:
     from statesize.profiling.profile import Profile
 
-METRICS = {
-    "entropy": "Entropy-ESS",
-    "relative_tolerance": "Relative tolerance-ESS",
-    "tolerance": "Tolerance-ESS",
-}
 FEWEST = 3
-"""Relative tolerances that a curve needs."""
+"""Relative tolerances that a curve against the tolerance needs."""
 
 
 def positions(profile: Profile, layer: int | str = 0, sequence: int = 0, metric: str = "entropy") -> Drawing:
@@ -37,21 +32,20 @@ def positions(profile: Profile, layer: int | str = 0, sequence: int = 0, metric:
         The drawing.
 
     Raises:
-        InputError: No such layer, sequence or metric.
+        InputError: The metric was not measured.
     """
-    if metric not in METRICS:
-        raise InputError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}.")
-    name, mixer = _mixer(profile, layer)
+    title = metric_title(metric)
+    name, mixer = find_layer(profile, layer)
     values = mixer[metric].values
     if metric != "entropy":
         if not values.shape[-1]:
             raise InputError(f"the profile has no {metric}; profile with one.")
         values = values[..., 0]
     at = mixer["position"].values
-    place = _sequence(mixer, sequence)
-    ceiling = curve("ceiling", "ceiling", at, mixer["ceiling"].values[place])
-    lines = heads_and_mean(unit_dim(mixer), at, values[place])
-    return Drawing(f"{profile.model}, {name}", "Position in the sequence", METRICS[metric], (ceiling, *lines))
+    check_sequence(mixer, sequence)
+    ceiling = curve("ceiling", "ceiling", at, mixer["ceiling"].values[sequence])
+    lines = heads_and_mean(unit_dim(mixer), at, values[sequence])
+    return Drawing(f"{profile.model}, {name}", "Position in the sequence", title, (ceiling, *lines))
 
 
 def layers(profile: Profile) -> Drawing:
@@ -78,8 +72,8 @@ def tolerance(profile: Profile, layer: int | str = 0) -> Drawing:
     Returns:
         The drawing.
     """
-    name, mixer = _mixer(profile, layer)
-    ratios, counts = _ladder(mixer)
+    name, mixer = find_layer(profile, layer)
+    ratios, counts = _curve(mixer)
     inside = counts[:, :, mixer["position"].values >= 1].astype(np.float64)
     heads = np.nanmean(inside.swapaxes(0, 1).reshape(inside.shape[1], -1, len(ratios)), 1)
     title = f"{profile.model}, {name}"
@@ -101,17 +95,13 @@ def spectrum(profile: Profile, layer: int | str = 0, position: int | None = None
 
     Returns:
         The drawing.
-
-    Raises:
-        InputError: No such layer, sequence or position.
     """
-    name, mixer = _mixer(profile, layer)
-    ratios, counts = _ladder(mixer)
+    name, mixer = find_layer(profile, layer)
+    ratios, counts = _curve(mixer)
     at = mixer["position"].values.tolist()
-    if position is not None and position not in at:
-        raise InputError(f"position {position} was not measured; there are {at[0]} … {at[-1]}.")
-    place = len(at) // 2 if position is None else at.index(position)
-    heads = counts[_sequence(mixer, sequence), :, place]
+    place = place_of(position, at)
+    check_sequence(mixer, sequence)
+    heads = counts[sequence, :, place]
     unit = unit_dim(mixer)
     turned = heads_and_mean(unit, ratios, heads)
     lines = tuple(curve(line.name, line.role, line.y, line.x) for line in turned)
@@ -119,28 +109,58 @@ def spectrum(profile: Profile, layer: int | str = 0, position: int | None = None
     return Drawing(title, "Index m", "σ_m ÷ σ_1", lines, log_y=True, marked=True)
 
 
-def _mixer(profile: Profile, layer: int | str) -> tuple[str, xr.Dataset]:
+def find_layer(profile: Profile, layer: int | str) -> tuple[str, xr.Dataset]:
+    """A mixer of a profile.
+
+    Args:
+        profile: The profile.
+        layer: By index or name.
+
+    Returns:
+        Its name and its dataset.
+
+    Raises:
+        InputError: No such layer.
+    """
     if isinstance(layer, int) and not -len(profile.mixers) <= layer < len(profile.mixers):
         raise InputError(f"layer is {layer}, but the profile holds {len(profile.mixers)}: {', '.join(profile.mixers)}.")
     name = profile.mixers[layer] if isinstance(layer, int) else layer
     return name, profile.mixer(name)
 
 
-def _sequence(mixer: xr.Dataset, sequence: int) -> int:
+def check_sequence(mixer: xr.Dataset, sequence: int) -> None:
+    """Refuse the index of a sequence that is not there.
+
+    Args:
+        mixer: A mixer's dataset.
+        sequence: The index.
+
+    Raises:
+        InputError: It is not there.
+    """
     if not 0 <= sequence < mixer.sizes["sequence"]:
         raise InputError(f"sequence is {sequence}, but the profile holds {mixer.sizes['sequence']}.")
-    return sequence
 
 
-def _ladder(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Relative tolerances, ascending, and the counts at them, (sequence, head, position, tolerance)."""
-    given = mixer["relative_threshold"].values
-    ratios, first = np.unique(given, return_index=True)
-    counts = mixer["relative_tolerance"].values[..., first]
+def tolerance_counts(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """The counts at all relative tolerances above 0; one that was asked for twice is one.
+
+    Args:
+        mixer: A mixer's dataset.
+
+    Returns:
+        The tolerances, ascending, and the counts at them, (sequence, head, position, tolerance).
+    """
+    ratios, first = np.unique(mixer["relative_threshold"].values, return_index=True)
     positive = ratios > 0
-    if int(positive.sum()) < FEWEST:
+    return cast("NDArray[np.float64]", ratios[positive]), mixer["relative_tolerance"].values[..., first[positive]]
+
+
+def _curve(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    ratios, counts = tolerance_counts(mixer)
+    if len(ratios) < FEWEST:
         raise InputError(
-            f"the profile has {int(positive.sum())} relative tolerances and a curve needs {FEWEST}; profile with some, "
+            f"the profile has {len(ratios)} relative tolerances and a curve needs {FEWEST}; profile with some, "
             "such as relative_tolerances=[1e-1, 1e-2, 1e-3, 1e-4]."
         )
-    return cast("NDArray[np.float64]", ratios[positive]), counts[..., positive]
+    return ratios, counts

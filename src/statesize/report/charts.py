@@ -10,21 +10,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.errors import InputError
+from statesize.drawing.curves import COLOURS, metric_title
 from statesize.profiling import Profile
+from statesize.profiling.drawings import check_sequence, find_layer
 from statesize.profiling.summary import unit_dim
 
 Row: TypeAlias = dict[str, str | int | float | None]
 
-METRICS = {
-    "entropy": "Entropy-ESS",
-    "relative_tolerance": "Relative tolerance-ESS",
-    "tolerance": "Tolerance-ESS",
-}
 # Okabe and Ito's palette, in an order whose neighbours differ most; each has contrast on white and on near-black.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MEAN, HEAD, CEILING, SPECIAL = "mean", "single heads", "ceiling", "special token"
-ROLE_COLOURS = {MEAN: "#0072B2", HEAD: "#7DB9DE", CEILING: "#8C8C8C", SPECIAL: "#D55E00"}
+ROLE_COLOURS: dict[str, str] = {**COLOURS, SPECIAL: "#D55E00"}
 ROLE_COLOURS_ON_DARK = {MEAN: "#6CC4F5", HEAD: "#2F7FB0", CEILING: "#9A9A9A", SPECIAL: "#F08A4B"}
 
 
@@ -152,31 +148,23 @@ def profile_layers(profiles: Sequence[Profile]) -> alt.Chart:
 
 
 def profile_positions(profile: Profile, layer: int | str, sequence: int, metric: str) -> alt.LayerChart:
-    """ESS over the positions of one sequence of a profile.
+    """ESS over the positions of one sequence of a profile; one that is not there is an InputError.
 
     Args:
         profile: The profile.
         layer: A mixer, by index or name.
         sequence: Index of the sequence.
-        metric: One of METRICS.
+        metric: One of `drawing.curves.METRICS`.
 
     Returns:
         A chart with its data.
-
-    Raises:
-        InputError: If there is no such layer, sequence or metric.
     """
-    if metric not in METRICS:
-        raise InputError(f"metric is {metric!r}; choose one of {', '.join(METRICS)}.")
-    if isinstance(layer, int) and not -len(profile.mixers) <= layer < len(profile.mixers):
-        raise InputError(f"layer is {layer}, but the profile holds {len(profile.mixers)}: {', '.join(profile.mixers)}.")
-    name = profile.mixers[layer] if isinstance(layer, int) else layer
-    mixer = profile.mixer(name)
-    if not 0 <= sequence < mixer.sizes["sequence"]:
-        raise InputError(f"sequence is {sequence}, but the profile holds {mixer.sizes['sequence']}.")
+    title = metric_title(metric)
+    name, mixer = find_layer(profile, layer)
+    check_sequence(mixer, sequence)
     datasets = position_rows(mixer, profile.tokens, sequence, metric)
     return positions_chart().properties(
-        width=640, title=f"{profile.model}, {name}: {METRICS[metric]}", datasets=alt.Datasets(**datasets)
+        width=640, title=f"{profile.model}, {name}: {title}", datasets=alt.Datasets(**datasets)
     )
 
 
@@ -187,7 +175,7 @@ def position_rows(mixer: xr.Dataset, tokens: xr.Dataset, sequence: int, metric: 
         mixer: A mixer's dataset.
         tokens: The profile's tokens.
         sequence: Index of the sequence.
-        metric: One of METRICS.
+        metric: One of `drawing.curves.METRICS`.
 
     Returns:
         Rows by the name of the dataset.
@@ -231,7 +219,7 @@ def head_values(mixer: xr.Dataset, metric: str) -> NDArray[np.float32]:
 
     Args:
         mixer: A mixer's dataset.
-        metric: One of METRICS.
+        metric: One of `drawing.curves.METRICS`.
 
     Returns:
         (sequence, head, position); NaN where nothing was measured.

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from statesize.drawing.curves import METRICS, evenly_spread
 from statesize.profiling import Profile
 from statesize.profiling.summary import unit_dim
 from statesize.report.charts import (
-    METRICS,
     ROLE_COLOURS,
     ROLE_COLOURS_ON_DARK,
     head_values,
@@ -29,7 +29,6 @@ PAGE_METRICS = ("entropy", "relative_tolerance")
 # With these a page of 64 layers stays below 2 MB, 0.9 of which are Vega.
 HEAD_POINTS = 80_000
 MEAN_POINTS = 30_000
-MOST_HEADS = 32
 TOKEN_SIGNS = 60
 
 
@@ -77,8 +76,7 @@ def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
     Returns:
         Their places; evenly spread where there are too many.
     """
-    units = mixer.sizes[unit_dim(mixer)]
-    return np.unique(np.linspace(0, units - 1, min(units, MOST_HEADS)).astype(np.int64))
+    return evenly_spread(mixer.sizes[unit_dim(mixer)])
 
 
 def page_data(profiles: Sequence[Profile], extent: Extent) -> dict[str, Any]:

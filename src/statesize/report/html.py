@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from statesize.drawing.curves import MOST_HEADS
 from statesize.errors import FileError, InputError
 from statesize.profiling import Profile
 from statesize.profiling.comparison import compare
@@ -15,7 +16,7 @@ from statesize.profiling.summary import unit_dim
 from statesize.report.brush import brush_chart
 from statesize.report.charts import layer_rows, layers_chart, positions_chart
 from statesize.report.comparison import comparison_section
-from statesize.report.data import MOST_HEADS, Extent, choose_extent, page_data
+from statesize.report.data import Extent, choose_extent, page_data
 from statesize.report.diagnosis import diagnosis_section
 from statesize.report.document import document, resource
 from statesize.report.head_map import COLUMNS, map_chart

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from statesize.drawing.curves import evenly_spread
+from statesize.profiling.drawings import FEWEST, tolerance_counts
 from statesize.report.packing import Packed, packed
 
-FEWEST = 3
-"""Relative tolerances from which on a profile has a curve."""
 PLACES = 16
 """Positions at which a page holds the curve, evenly spread."""
 
@@ -43,12 +43,9 @@ def layer_ladder(mixer: xr.Dataset, heads: NDArray[np.int64]) -> Ladder | None:
     Returns:
         The curves, or None where the profile holds too few relative tolerances.
     """
-    ratios = mixer["relative_threshold"].values
-    # NumPy's unique also sorts; a tolerance that was asked for twice is one.
-    ratios, order = np.unique(ratios[ratios > 0], return_index=True)
+    ratios, counts = tolerance_counts(mixer)
     if len(ratios) < FEWEST:
         return None
-    counts = mixer["relative_tolerance"].values[..., np.flatnonzero(mixer["relative_threshold"].values > 0)[order]]
     inside = counts[:, :, mixer["position"].values >= 1]
     known = np.isfinite(inside)
     total = known.sum((0, 2))
@@ -56,9 +53,7 @@ def layer_ladder(mixer: xr.Dataset, heads: NDArray[np.int64]) -> Ladder | None:
     means = np.where(total > 0, sums / np.maximum(total, 1), np.nan)
     first = counts[0].mean(0)
     measured = np.flatnonzero(np.isfinite(first).all(-1))
-    chosen = (
-        measured[np.unique(np.linspace(0, len(measured) - 1, PLACES).astype(np.int64))] if len(measured) else measured
-    )
+    chosen = measured[evenly_spread(len(measured), PLACES)]
     return {
         "ratios": ratios.tolist(),
         "places": mixer["position"].values[chosen].tolist(),
