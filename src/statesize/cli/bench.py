@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 
 from statesize.cli.benchmarking import conditions, run_benchmark
+from statesize.cli.options import Count, Flag
 
 _HEADINGS = ("case", "engine", "output", "L", "ratio", "seconds", "µs each", "error", "wrong", "memory")
 
@@ -15,9 +16,9 @@ _HEADINGS = ("case", "engine", "output", "L", "ratio", "seconds", "µs each", "e
 def engines(
     *,
     length: Annotated[int | None, Parameter(validator=validators.Number(gte=128))] = None,
-    threads: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
-    quick: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    threads: Count = 1,
+    quick: Flag = False,
+    json: Flag = False,
     output: Path | None = None,
 ) -> None:
     """Time every engine against the definition, torch.linalg.svdvals of each H_i in a loop, and print one table.

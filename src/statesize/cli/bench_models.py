@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, validators
 
 from statesize.cli.benchmarking import conditions, run_benchmark
+from statesize.cli.options import Count, Flag
 
 Case = Literal["falcon_mamba", "llama_3", "mamba_2", "qwen3_next"]
 _HEADINGS = (
@@ -31,9 +32,9 @@ def models(
     *,
     case: Annotated[tuple[Case, ...], Parameter(negative="")] = (),
     length: Annotated[int | None, Parameter(validator=validators.Number(gte=32))] = None,
-    threads: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
-    quick: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    threads: Count | None = None,
+    quick: Flag = False,
+    json: Flag = False,
     output: Path | None = None,
 ) -> None:
     """Measure one full-width layer of published models, with random weights, and print one table.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
+from statesize.cli.options import Flag
+
 if TYPE_CHECKING:
     from statesize.profiling.comparison import ComparedModel, Comparison
 
@@ -20,7 +22,7 @@ def compare(
     *,
     recall: Path | None = None,
     html: Path | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> None:
     """Put profiles of several models side by side, one row a model.
 

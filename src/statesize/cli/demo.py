@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
+from statesize.cli.options import Flag
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ LENGTH = 256
 def demo(
     *,
     output: Path = Path("statesize-demo.html"),
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> None:
     """Profile the bundled models over bundled documents, print a table and write an HTML report.
 

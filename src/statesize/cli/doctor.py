@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
+from statesize.cli.options import Flag
 
 _CORE = ("torch", "numpy", "scipy", "numba", "pandas", "pyarrow", "xarray", "zarr", "safetensors", "transformers",
          "tokenizers", "cyclopts", "rich", "altair", "vl-convert-python")  # fmt: skip
@@ -17,7 +17,7 @@ _OPTIONAL = {
 }
 
 
-def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def doctor(*, json: Flag = False) -> None:
     """Print versions, devices and optional packages, and check every engine against the dense definition.
 
     The check takes a few seconds. It fails, with exit code 1, if an answer lies outside its stated bound.

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
+from statesize.cli.options import Count, Flag
+
 if TYPE_CHECKING:
     from statesize.operators import Operator
-
-_Positive = Parameter(validator=validators.Number(gte=1))
 
 
 def engines(
     *,
-    explain: Annotated[bool, Parameter(negative="")] = False,
+    explain: Flag = False,
     operator: Literal["attention", "recurrence", "delta", "convolution"] = "attention",
     transition: Literal["scalar", "diagonal", "full"] = "diagonal",
     length: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 2048,
-    states: Annotated[int, _Positive] = 64,
-    units: Annotated[int, _Positive] = 1,
+    states: Count = 64,
+    units: Count = 1,
     outputs: Annotated[tuple[Literal["counts", "entropy", "values"], ...], Parameter(negative="")] = (
         "counts",
         "entropy",
@@ -27,7 +27,7 @@ def engines(
     relative: bool = True,
     past: int | None = None,
     future: int | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> None:
     """List the engines: what each works on, what it gives and what it costs.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from statesize.cli.options import Flag
+
 NOTES = """Other families work too if their attention comes from the library's registry
 or from torch; each run checks T against the model. A short convolution inside another mixer is measured on request. For
 any other mixer, give its class a method `operator(hidden)` that returns a statesize Operator."""
 
 
-def models(*, json: bool = False) -> None:
+def models(*, json: Flag = False) -> None:
     """List the families of transformers models that can be measured, their mixers and what each can keep.
 
     Args:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
 
+from statesize.cli.options import Count, Flag
 from statesize.cli.texts import Texts
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ def _some(_: object, channels: object) -> None:
 # Other processes measure, or nothing is measured.
 _PLACE = Group(validator=validators.LimitedChoice(), show=False)
 _RAY = Parameter(group=("Parameters", _PLACE), metavar="[ADDRESS]", negative="", show_default=False)
-_Flag = Parameter(negative="")
-_Count = Parameter(validator=validators.Number(gte=1))
 
 
 @Parameter(name="*")
@@ -48,9 +47,9 @@ class Asked:
             is many times faster for attention; 0 asks for exact ones.
     """
 
-    stride: Annotated[int | None, _Count] = None
-    past: Annotated[int | None, _Count] = None
-    future: Annotated[int | None, _Count] = None
+    stride: Count | None = None
+    past: Count | None = None
+    future: Count | None = None
     channels: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
     seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
     memory: str = "2GB"
@@ -73,8 +72,8 @@ class Loading:
     revision: str | None = None
     device: str = "cpu"
     dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
-    allow_pickle: Annotated[bool, _Flag] = False
-    trust_remote_code: Annotated[bool, _Flag] = False
+    allow_pickle: Flag = False
+    trust_remote_code: Flag = False
 
 
 @Parameter(name="*")
@@ -91,7 +90,7 @@ class Place:
     ray: Annotated[
         bool | str, Parameter(group=("Parameters", _PLACE), metavar="[ADDRESS]", negative="", show_default=False)
     ] = False
-    ray_cpus: Annotated[int, _Count] = 1
+    ray_cpus: Count = 1
 
 
 def profile(
@@ -105,7 +104,7 @@ def profile(
     output: Path | None = None,
     html: Path | None = None,
     plan: Annotated[bool, Parameter(group=("Parameters", _PLACE), negative="")] = False,
-    json: Annotated[bool, _Flag] = False,
+    json: Flag = False,
 ) -> None:
     """Profile a model over texts and print a table.
 

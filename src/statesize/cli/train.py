@@ -7,10 +7,9 @@ import os
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import Parameter
-
+from statesize.cli.options import Flag
 from statesize.errors import FileError, InputError
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def train(
     checkpoint_every: int = 250,
     device: str = "cpu",
     threads: int | None = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
+    resume: Flag = False,
     export: Path | None = None,
 ) -> None:
     """Train a small language model of about one million parameters.

@@ -8,17 +8,15 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter, validators
-
+from statesize.cli.options import Count
 from statesize.cli.profile import Loading
 
 if TYPE_CHECKING:
     from statesize.cli.watch_screen import Lines, Screen
     from statesize.profiling.text_stream import TextStream
 
-_Count = Parameter(validator=validators.Number(gte=1))
 # Bytes that are read at once, where so many are there.
 _PIECE = 4096
 
@@ -28,9 +26,9 @@ def watch(
     /,
     *,
     loading: Loading | None = None,
-    future: Annotated[int, _Count] = 16,
-    channels: Annotated[int, _Count] = 8,
-    context: Annotated[int, _Count] = 512,
+    future: Count = 16,
+    channels: Count = 8,
+    context: Count = 512,
 ) -> None:
     """Read text from standard input as it comes, and draw each layer's ESS against its ceiling.
 
