@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +13,8 @@ from rich.progress import Progress as Bars
 if TYPE_CHECKING:
     from statesize.profiling import Progress
 
+_NAMED = 3
+
 
 def say(message: str) -> None:
     """Print a line on stderr.
@@ -21,6 +23,17 @@ def say(message: str) -> None:
         message: Plain text.
     """
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(message)
+
+
+def tell_left_out(problems: Sequence[str]) -> None:
+    """Print on stderr what was not read, and why.
+
+    Args:
+        problems: Place and problem of each line or row; of many, the first are printed.
+    """
+    if problems:
+        more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        say(f"Left out {len(problems)}: {'; '.join(problems[:_NAMED])}{more}.")
 
 
 class ProfileProgress:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
+from statesize.cli.options import Flag
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from statesize.studies.user_code import UserModule
 
 Preset: TypeAlias = Literal["laptop", "paper", "smoke"]
-Flag: TypeAlias = Annotated[bool, Parameter(negative="")]
 Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
 
 
@@ -118,33 +118,15 @@ def _study(name: str, options: Options) -> None:
     if options.dry_run:
         _print_plan(settings, chosen, options.json)
         return
-    from statesize.cli.document import SCHEMA, print_json
     from statesize.cli.progress import say
+    from statesize.cli.study_result import print_study
     from statesize.studies.conclude import conclude
-    from statesize.studies.conclusion import known
     from statesize.studies.study import run_study
 
     folder = options.output or Path(f"statesize-study-{name}-{chosen}")
     result = run_study(settings, folder, _executor(settings, options.ray, module), _progress(say))
     conclusion = conclude(settings, result.rows, folder)
-    say(f"Table: {result.path}")
-    say(f"Report: {folder / 'study.html'}")
-    if options.json:
-        print_json(
-            {
-                "schema": SCHEMA,
-                "study": name,
-                "preset": chosen,
-                "claim": conclusion.claim,
-                "holds": conclusion.holds,
-                "figures": known(conclusion.figures),
-                "runs": len(settings.runs),
-                "seconds": result.seconds,
-                "table": str(result.path),
-            }
-        )
-    else:
-        print("\n".join(conclusion.lines()))
+    print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, json=options.json)
 
 
 def _executor(settings: Settings, ray: bool | str, module: UserModule | None) -> Executor:

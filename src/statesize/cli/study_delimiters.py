@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from statesize.cli.options import Flag
 from statesize.cli.profile import Loading
-from statesize.cli.study_texts import Flag, Reading, telling
+from statesize.cli.study_texts import Reading, telling
 
 
 def delimiters(
@@ -29,19 +30,17 @@ def delimiters(
     """
     import time
 
-    from statesize.cli.document import print_json
-    from statesize.cli.progress import say
+    from statesize.cli.study_result import print_study
     from statesize.studies.delimiters import curve_rows, dip_rows, measure_dips
     from statesize.studies.delimiters import delimiters as conclude
     from statesize.studies.delimiters_charts import delimiters_charts
-    from statesize.studies.delimiters_sequences import choose_windows
     from statesize.studies.page import write_page
     from statesize.studies.table import ResultTable
 
     started, left_out, given = time.perf_counter(), list[str](), reading or Reading()
     table = ResultTable.open(output, "delimiters")
     found = given.subjects(models, loading, left_out)
-    windows = min((choose_windows(subject.corpus, given.window) for subject in found), key=lambda one: one.past)
+    windows = given.windows(found)
     results = [
         measure_dips(
             subject.name,
@@ -58,9 +57,5 @@ def delimiters(
     path = table.write(dip_rows(results))
     table.write(curve_rows(results), "curves.parquet")
     write_page(conclusion, delimiters_charts(results), output / "study.html")
-    say(f"Table: {path}")
-    say(f"Report: {output / 'study.html'}")
-    if json:
-        print_json(given.document(conclusion, len(results), time.perf_counter() - started, path, left_out))
-    else:
-        print("\n".join(conclusion.lines()))
+    seconds = time.perf_counter() - started
+    print_study(conclusion, given.name, len(results), seconds, path, json=json, left_out=left_out)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from statesize.cli.options import Count, Flag
 from statesize.cli.profile import Loading
-from statesize.cli.study_texts import Count, Flag, Reading, telling
+from statesize.cli.study_texts import Reading, telling
 
 
 def recall(
@@ -31,10 +32,9 @@ def recall(
     """
     import time
 
-    from statesize.cli.document import print_json
-    from statesize.cli.progress import say
+    from statesize.cli.study_result import print_study
     from statesize.studies.delimiters import measure_dips
-    from statesize.studies.delimiters_sequences import OBSERVED, choose_windows
+    from statesize.studies.delimiters_sequences import OBSERVED
     from statesize.studies.page import write_page
     from statesize.studies.recall import ModelRecall, recall_models, recall_rows
     from statesize.studies.recall import recall as conclude
@@ -45,7 +45,7 @@ def recall(
     started, left_out, given = time.perf_counter(), list[str](), reading or Reading()
     table = ResultTable.open(output, "recall")
     found = given.subjects(models, loading, left_out)
-    windows = min((choose_windows(subject.corpus, given.window) for subject in found), key=lambda one: one.past)
+    windows = given.windows(found)
     results: list[ModelRecall] = []
     for subject in found:
         model, corpus, tell = subject.load(), subject.corpus, telling(subject.name)
@@ -56,10 +56,5 @@ def recall(
     conclusion = conclude(results)
     path = table.write(recall_rows(results))
     write_page(conclusion, recall_charts(results), output / "study.html")
-    say(f"Table: {path}")
-    say(f"Report: {output / 'study.html'}")
-    if json:
-        document = given.document(conclusion, len(results), time.perf_counter() - started, path, left_out)
-        print_json(document | {"models": recall_models(results)})
-    else:
-        print("\n".join(conclusion.lines()))
+    seconds, models_json = time.perf_counter() - started, recall_models(results)
+    print_study(conclusion, given.name, len(results), seconds, path, json=json, left_out=left_out, models=models_json)

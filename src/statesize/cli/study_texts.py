@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from statesize.cli.options import Count
 from statesize.cli.profile import Loading
 
 if TYPE_CHECKING:
-    from statesize.studies.conclusion import Conclusion
+    from statesize.studies.delimiters_sequences import Windows
     from statesize.studies.delimiters_subjects import Subject
-
-Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
-Flag = Annotated[bool, Parameter(negative="")]
-_NOTED = 3
 
 
 @Parameter(name="*")
@@ -44,6 +41,11 @@ class Reading:
     channels: Count = 16
     seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
 
+    @property
+    def name(self) -> str:
+        """What the models read, as the result names it."""
+        return "bundled" if self.text is None else self.text.name
+
     def subjects(self, models: tuple[str, ...], loading: Loading | None, left_out: list[str]) -> list[Subject]:
         """The models with what they read; lines that are left out are told on stderr.
 
@@ -56,47 +58,27 @@ class Reading:
             One for each model.
         """
         from statesize import zoo
-        from statesize.cli.progress import say
+        from statesize.cli.progress import tell_left_out
         from statesize.studies.delimiters_subjects import subjects
 
         options = asdict(loading or Loading())
         chosen = models or zoo.recall_names()
         found = subjects(chosen, self.text, self.delimiter, self.documents, options, left_out.append)
-        if left_out:
-            more = f", and {len(left_out) - _NOTED} more" if len(left_out) > _NOTED else ""
-            say(f"Left out {len(left_out)}: {'; '.join(left_out[:_NOTED])}{more}.")
+        tell_left_out(left_out)
         return found
 
-    def document(
-        self, conclusion: Conclusion, runs: int, seconds: float, table: Path, left_out: list[str]
-    ) -> dict[str, Any]:
-        """What a study prints with --json.
+    def windows(self, subjects: list[Subject]) -> Windows:
+        """What fits into the documents of all models, so that these can be compared.
 
         Args:
-            conclusion: Of the study.
-            runs: Models.
-            seconds: What it took.
-            table: The table that it wrote.
-            left_out: Lines that were left out.
+            subjects: The models and what they read.
 
         Returns:
-            JSON values.
+            The smallest windows of those that are chosen for each.
         """
-        from statesize.cli.document import SCHEMA
-        from statesize.studies.conclusion import known
+        from statesize.studies.delimiters_sequences import choose_windows
 
-        return {
-            "schema": SCHEMA,
-            "study": conclusion.study,
-            "preset": "bundled" if self.text is None else self.text.name,
-            "claim": conclusion.claim,
-            "holds": conclusion.holds,
-            "figures": known(conclusion.figures),
-            "runs": runs,
-            "seconds": seconds,
-            "table": str(table),
-            "left_out": left_out,
-        }
+        return min((choose_windows(subject.corpus, self.window) for subject in subjects), key=lambda one: one.past)
 
 
 def telling(model: str) -> Callable[[str, int, int], None]:

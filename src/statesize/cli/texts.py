@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
+from statesize.cli.options import Count
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
 # Sequences that a plan is made from; a larger corpus is not read as a whole.
 _PLANNED_FROM = 64
-_Count = Parameter(validator=validators.Number(gte=1))
 
 
 def _one_input(arguments: ArgumentCollection) -> None:
@@ -53,7 +54,7 @@ class Texts:
     dataset: Annotated[str | None, Parameter(group=_INPUTS)] = None
     field: str = "text"
     split: str = "train"
-    sequences: Annotated[int | None, _Count] = None
+    sequences: Count | None = None
     max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 512
 
     def read(self, tokenizer: AnyTokenizer) -> list[Tensor]:
@@ -127,7 +128,7 @@ class Texts:
         return [(text,) for text in extract.texts], extract.total
 
     def _tokens(self, texts: Iterable[tuple[str, ...]], tokenizer: AnyTokenizer, left_out: list[str]) -> list[Tensor]:
-        from statesize.cli.progress import say
+        from statesize.cli.progress import say, tell_left_out
         from statesize.errors import InputError
         from statesize.profiling.tokens import join_documents
 
@@ -140,9 +141,7 @@ class Texts:
                 continue
             cut, tokens = cut + (len(ids) > self.max_tokens), tokens + len(ids)
             sequences.append(ids[: self.max_tokens].clone())
-        if left_out:
-            more = f", and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-            say(f"Left out {len(left_out)}: {'; '.join(left_out[:3])}{more}.")
+        tell_left_out(left_out)
         if not sequences:
             raise InputError(
                 "no text has 2 tokens or more; effective state-size is what passes from a past to a future."

@@ -1,0 +1,53 @@
+"""What every study says when it is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from statesize.studies.conclusion import Conclusion
+
+
+def print_study(
+    conclusion: Conclusion,
+    preset: str,
+    runs: int,
+    seconds: float,
+    table: Path,
+    *,
+    json: bool,
+    **more: Any,
+) -> None:
+    """Tell on stderr where the files are, and print the conclusion on stdout.
+
+    Args:
+        conclusion: Of the study.
+        preset: What was studied: a preset, a grid of the user's own, or a text.
+        runs: Trainings, or models that were measured.
+        seconds: What it took.
+        table: The table that was written; study.html lies beside it.
+        json: Print one JSON document instead of text.
+        more: JSON values that only this study prints.
+    """
+    from statesize.cli.document import SCHEMA, print_json
+    from statesize.cli.progress import say
+    from statesize.studies.conclusion import known
+
+    say(f"Table: {table}")
+    say(f"Report: {table.with_name('study.html')}")
+    if not json:
+        print("\n".join(conclusion.lines()))
+        return
+    document = {
+        "schema": SCHEMA,
+        "study": conclusion.study,
+        "preset": preset,
+        "claim": conclusion.claim,
+        "holds": conclusion.holds,
+        "figures": known(conclusion.figures),
+        "runs": runs,
+        "seconds": seconds,
+        "table": str(table),
+    }
+    print_json(document | more)
