@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from statesize.version import __version__
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -40,3 +44,39 @@ def tokens_sha256(sequences: Sequence[Tensor]) -> str:
         digest.update(f"{len(ids)}\n".encode())
         digest.update(ids.numpy().astype("<i8").tobytes())
     return digest.hexdigest()
+
+
+def model_facts(model: nn.Module, weights: str) -> dict[str, object]:
+    """All that the numbers of a model over given tokens depend on, down to the last bits.
+
+    Args:
+        model: The model; its structure and configuration count beside its weights.
+        weights: Digest of its weights.
+
+    Returns:
+        What JSON can hold, or has a repr that says it.
+    """
+    config = getattr(model, "config", None)
+    described = cast("Any", config).to_dict() if hasattr(config, "to_dict") else repr(config)
+    if isinstance(described, dict):
+        # Where a model was loaded from is no part of what it computes.
+        described = {key: value for key, value in cast("dict[str, Any]", described).items() if key != "_name_or_path"}
+    buffers = {
+        name: weights_sha256(_Holder(buffer)) for name, buffer in model.named_buffers() if buffer.numel()
+    }  # state_dict leaves some of them out
+    return {
+        "weights": weights,
+        "buffers": buffers,
+        "structure": repr(model),
+        "config": described,
+        "device": str(next((parameter.device for parameter in model.parameters()), "cpu")),
+        # Threads share the heads out among them, which shows in the last bits.
+        "threads": torch.get_num_threads(),
+        "versions": [__version__, str(torch.__version__), np.__version__],
+    }
+
+
+class _Holder(nn.Module):
+    def __init__(self, buffer: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("buffer", buffer)

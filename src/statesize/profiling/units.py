@@ -8,18 +8,15 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from statesize.errors import FileError
 from statesize.files import replace_file
-from statesize.profiling.digests import tokens_sha256, weights_sha256
+from statesize.profiling.digests import model_facts, tokens_sha256
 from statesize.profiling.record import SequenceRecord, sealed, unsealed
 from statesize.profiling.settings import Settings
-from statesize.version import __version__
 
 MARKER = "unfinished.json"
 _FORMAT = {"format": "statesize-units", "schema": 1}
@@ -39,34 +36,13 @@ def run_key(model: nn.Module, weights: str, settings: Settings, layers: object, 
     Returns:
         SHA-256 as 64 hexadecimal digits.
     """
-    config = getattr(model, "config", None)
-    described = cast("Any", config).to_dict() if hasattr(config, "to_dict") else repr(config)
-    if isinstance(described, dict):
-        # Where a model was loaded from is no part of what it computes.
-        described = {key: value for key, value in cast("dict[str, Any]", described).items() if key != "_name_or_path"}
-    buffers = {
-        name: weights_sha256(_Holder(buffer)) for name, buffer in model.named_buffers() if buffer.numel()
-    }  # state_dict leaves some of them out
     parts = {
-        "weights": weights,
-        "buffers": buffers,
-        "structure": repr(model),
-        "config": described,
+        **model_facts(model, weights),
         "settings": dataclasses.asdict(settings),
         "layers": layers,
         "reference": reference,
-        "device": str(next((parameter.device for parameter in model.parameters()), "cpu")),
-        # Threads share the heads out among them, which shows in the last bits.
-        "threads": torch.get_num_threads(),
-        "versions": [__version__, str(torch.__version__), np.__version__],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()
-
-
-class _Holder(nn.Module):
-    def __init__(self, buffer: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("buffer", buffer)
 
 
 @dataclasses.dataclass(frozen=True)
