@@ -140,18 +140,3 @@ def _require_singular_values(values: Tensor) -> None:
     require_finite("values", values)
     if bool((values < 0).any()):
         raise InputError(f"values must be singular values, at least 0, got {values[values < 0][0].item():.3g}")
-
-
-def check_tolerances(name: str, tolerances: Tensor) -> None:
-    """Refuse negative and non-finite thresholds.
-
-    Args:
-        name: The argument's name, quoted in the message.
-        tolerances: Any shape.
-
-    Raises:
-        InputError: One of them is negative, NaN or infinite.
-    """
-    bad = ~(torch.isfinite(tolerances) & (tolerances >= 0))
-    if bool(bad.any()):
-        raise InputError(f"{name} must be finite and at least 0, got {tolerances[bad][0].item()!r}")

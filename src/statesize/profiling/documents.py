@@ -26,15 +26,14 @@ def file_documents(path: Path) -> Iterator[tuple[str, ...]]:
     Raises:
         FileError: If a line of a .jsonl file or a row of a .parquet file holds no text.
     """
-    readers = {".jsonl": read_jsonl, ".parquet": read_parquet}
-    if path.suffix not in readers:
+    if path.suffix not in READERS:
         yield read_documents(path)
         return
 
     def refuse(problem: str) -> None:
         raise FileError(f"{problem}. Mend it, or leave it out.")
 
-    for document in readers[path.suffix](path, "text", refuse):
+    for document in READERS[path.suffix](path, "text", refuse):
         yield (document,)
 
 
@@ -68,6 +67,10 @@ def read_jsonl(path: Path, field: str, on_bad_line: Note) -> Iterator[str]:
         raise FileError(f"{path}: cannot be read as a JSONL file: {error.strerror or error}") from error
     if not found:
         raise FileError(f'{path}: no line is a JSON object with text in a field "{field}"; name the right field.')
+
+
+READERS = {".jsonl": read_jsonl, ".parquet": read_parquet}
+"""What reads a file of many sequences, by the suffix of its name; other files are text."""
 
 
 def read_dataset(name: str, field: str, split: str, on_bad_line: Note) -> Iterator[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.profiling.documents import file_documents
+from statesize.profiling.documents import READERS, file_documents
 from statesize.profiling.tokens import AnyTokenizer, encode, join_documents
 
 TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path
@@ -56,12 +56,11 @@ def _is_single(inputs: object) -> bool:
 def _countable(items: object) -> bool:
     if not isinstance(items, list | tuple):
         return False
-    many = {".jsonl", ".parquet"}
-    return not any(isinstance(item, Path) and item.suffix in many for item in cast("Sequence[object]", items))
+    return not any(isinstance(item, Path) and item.suffix in READERS for item in cast("Sequence[object]", items))
 
 
 def _rows(item: object) -> int:
-    return item.shape[0] if isinstance(item, Tensor) and item.ndim == 2 else 1
+    return cast("Tensor", item).shape[0] if getattr(item, "ndim", 1) == 2 else 1
 
 
 def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Tensor]:
@@ -85,7 +84,7 @@ def _ids(item: object) -> Iterator[Tensor]:
             f"inputs hold a {type(item).__name__} that is no sequence of token ids ({error}); expected a LongTensor "
             "(L,) or (S, L), a list of ids, text, or an iterable of these."
         ) from error
-    if ids.ndim not in {1, 2}:
+    if ids.ndim not in {1, 2} or (ids.ndim == 2 and isinstance(item, list | tuple)):
         raise InputError(f"inputs have shape {tuple(ids.shape)}; expected (L,) or (S, L) token ids.")
     if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
         raise InputError(f"inputs have dtype {ids.dtype}; expected integer token ids.")

@@ -7,11 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
 
-import torch
-
 from statesize.errors import InputError
-from statesize.ess import check_tolerances
-from statesize.operators.validation import whole_number
+from statesize.operators.validation import real_numbers, whole_number
 from statesize.spectra.cut import Cut, make_cut
 
 GIGABYTE = 10**9
@@ -144,14 +141,16 @@ def check_settings(
     if step is not None and positions is not None:
         raise InputError("positions and stride are two ways to say which positions are measured; give one of them.")
     return Settings(
-        _thresholds("tolerances", tolerances),
-        _thresholds("relative_tolerances", relative_tolerances),
+        tuple(real_numbers("tolerances", tolerances)),
+        tuple(real_numbers("relative_tolerances", relative_tolerances)),
         _positions(positions),
         engine,
         step or 1,
         _counted("past", past),
         _counted("future", future),
-        "all" if channels == "all" else _counted("channels", channels, 'None, "all" or a number of at least 1'),
+        "all"
+        if isinstance(channels, str) and channels == "all"
+        else _counted("channels", channels, 'None, "all" or a number of at least 1'),
         _seed(seed),
         memory_bytes(memory),
         _share("count_accuracy", count_accuracy),
@@ -201,17 +200,6 @@ def _seed(given: object) -> int:
     if seed is None or seed < 0:
         raise InputError(f"seed is {given!r}; expected a whole number of at least 0.")
     return seed
-
-
-def _thresholds(name: str, given: object) -> tuple[float, ...]:
-    try:
-        thresholds = torch.tensor(tuple(cast("Iterable[float]", given)), dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} is {given!r}; expected a list of numbers such as [1e-3].") from error
-    if thresholds.ndim != 1:
-        raise InputError(f"{name} has {thresholds.ndim} dimensions; expected a list of numbers such as [1e-3].")
-    check_tolerances(name, thresholds)
-    return tuple(float(threshold) for threshold in thresholds)
 
 
 def _positions(given: object) -> int | tuple[int, ...] | None:

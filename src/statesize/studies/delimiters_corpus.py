@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.profiling.documents import read_jsonl
-from statesize.profiling.parquet import read_parquet
+from statesize.profiling.documents import READERS
 from statesize.profiling.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids, token_text
 from statesize.tasks.corpus import read_documents
 
@@ -64,8 +63,7 @@ def read_texts(path: Path, count: int, note: Callable[[str], None]) -> list[str]
     Returns:
         The documents.
     """
-    readers = {".jsonl": read_jsonl, ".parquet": read_parquet}
-    texts = readers[path.suffix](path, "text", note) if path.suffix in readers else read_documents(path)
+    texts = READERS[path.suffix](path, "text", note) if path.suffix in READERS else read_documents(path)
     return list(islice(texts, count))
 
 
