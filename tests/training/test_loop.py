@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+import safetensors.torch
 import torch
 
 from statesize.errors import FileError, InputError, StatesizeError
@@ -204,6 +205,15 @@ def test_a_damaged_state_is_refused(damage, echo, make_model, tmp_path):
     path = tmp_path / "state.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(FileError, match="damaged"):
+        train(make_model(), echo, CONFIG, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(("values", "said"), [("[" * 100_000, "damaged"), ("[]", "has format None")])
+def test_a_state_that_is_none_is_refused(values, said, echo, make_model, tmp_path):
+    train(make_model(), echo, CONFIG, tmp_path)
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(safetensors.torch.save({"x": torch.zeros(1)}, metadata={"statesize": values}))
+    with pytest.raises(FileError, match=said):
         train(make_model(), echo, CONFIG, tmp_path, resume=True)
 
 

@@ -30,6 +30,22 @@ def test_a_line_that_was_cut_off_ends_the_log(tmp_path):
     assert read_records(path) == [record(1)]
 
 
+@pytest.mark.parametrize("line", ["[" * 100_000, "[]", "1", '{"step": 2}'], ids=["deep", "list", "number", "short"])
+def test_what_is_no_record_ends_the_log(line, tmp_path):
+    path = tmp_path / "log.jsonl"
+    append_record(path, record(1))
+    with path.open("a") as stream:
+        stream.write(line + "\n")
+    assert read_records(path) == [record(1)]
+    assert not holds_only_records(path)
+
+
+def test_a_log_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FileError, match="not UTF-8"):
+        read_records(tmp_path / "log.jsonl")
+
+
 def test_truncation_keeps_the_first_steps(tmp_path):
     path = tmp_path / "log.jsonl"
     for step in range(1, 6):

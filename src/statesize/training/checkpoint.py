@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import FileError, InputError
-from statesize.files import replace_file
+from statesize.files import parse_json, replace_file
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import Task
 from statesize.training.config import ADDED_FIELDS, TrainingConfig
@@ -123,9 +123,10 @@ def load_state(path: Path, state: TrainingState, run: dict[str, Any]) -> None:
         with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
             metadata: dict[str, str] = stream.metadata() or {}  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
-        values: dict[str, Any] = json.loads(str(metadata["statesize"]))  # pyright: ignore[reportUnknownArgumentType]
+        found = parse_json(str(metadata["statesize"]))  # pyright: ignore[reportUnknownArgumentType]
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise FileError(f"{path} is damaged or not a training state ({error}); start the run anew") from error
+    values = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
     if values.get("format") != STATE_FORMAT:
         raise FileError(f"{path} has format {values.get('format')!r}; this statesize resumes format {STATE_FORMAT}")
     _check_settings(values["settings"], run, path)

@@ -96,12 +96,7 @@ def export_text_model(
         "training": dataclasses.asdict(config),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": "float16",
-        "versions": {
-            "statesize": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "tokenizers": tokenizers.__version__,
-        },
+        "versions": versions(),
         "data": {
             "corpus_sha256": corpus_sha256,
             "train_tokens": task.train_tokens.numel(),
@@ -130,6 +125,20 @@ def export_text_model(
     except OSError as error:
         raise FileError(f"cannot write {place}: {error.strerror or error}. Give a writable folder") from error
     return result
+
+
+def versions() -> dict[str, str]:
+    """What a model was trained with, as training.json holds it.
+
+    Returns:
+        Versions by name.
+    """
+    return {
+        "statesize": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "tokenizers": tokenizers.__version__,
+    }
 
 
 def _thinned(steps: tuple[StepRecord, ...]) -> list[dict[str, float]]:

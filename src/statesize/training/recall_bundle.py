@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from statesize.files import replace_file
 from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
+from statesize.spectra.threads import one_torch_thread
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import task_settings
 from statesize.training.config import TrainingConfig
+from statesize.training.export import versions
 from statesize.training.in_memory import train_in_memory
 from statesize.training.step import evaluate
-from statesize.version import __version__
 
 TASK = Rebinding(held_out_sequences=512)
 TRAINING = TrainingConfig(steps=600, batch_size=32, rate=8e-3, weight_decay=0.0)
@@ -82,9 +82,7 @@ def write_recall_model(mixer: str, folder: str | os.PathLike[str]) -> dict[str, 
     Returns:
         What training.json holds.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_torch_thread():
         started = time.thread_time()
         model = LanguageModel(recall_config(mixer), torch.Generator().manual_seed(TRAINING.seed))
         losses = [step.loss for step in train_in_memory(model, TASK, TRAINING)]
@@ -93,19 +91,13 @@ def write_recall_model(mixer: str, folder: str | os.PathLike[str]) -> dict[str, 
         save_checkpoint(model, place, dtype=torch.float16)
         # What is reported is what will be read.
         held_out = evaluate(load_checkpoint(place), TASK, 64)
-    finally:
-        torch.set_num_threads(threads)
     record: dict[str, Any] = {
         "command": _COMMAND.format(mixer),
         "task": task_settings(TASK),
         "training": dataclasses.asdict(TRAINING),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": "float16",
-        "versions": {
-            "statesize": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
+        "versions": versions(),
         "held_out": held_out,
         "curve": [
             {"step": end, "loss": round(sum(losses[end - _CURVE_EVERY : end]) / _CURVE_EVERY, 5)}

@@ -6,9 +6,10 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.files import replace_file
+from statesize.files import parse_json, replace_file
 
 LINE_START = '{"step": '
 """What every line of a log starts with."""
@@ -91,10 +92,12 @@ def read_records(path: Path) -> list[StepRecord]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is damaged or not the log of a run: it is not UTF-8") from error
     records: list[StepRecord] = []
     for line in lines:
         try:
-            records.append(StepRecord(**json.loads(line)))
+            records.append(_record(line))
         except (ValueError, TypeError):
             break
     return records
@@ -112,7 +115,7 @@ def holds_only_records(path: Path) -> bool:
     try:
         whole, _, rest = path.read_bytes().decode().rpartition("\n")
         return LINE_START.startswith(rest[: len(LINE_START)]) and all(
-            StepRecord(**json.loads(line)).step > 0 for line in whole.splitlines()
+            _record(line).step > 0 for line in whole.splitlines()
         )
     except (OSError, ValueError, TypeError):
         return False
@@ -132,6 +135,10 @@ def truncate_records(path: Path, step: int) -> None:
     if [record.step for record in kept] != list(range(1, step + 1)):
         raise FileError(f"{path} does not hold every step from 1 to {step}, where its checkpoint is; it was changed")
     replace_file(path, "".join(map(_line, kept)).encode())
+
+
+def _record(line: str) -> StepRecord:
+    return StepRecord(**cast("dict[str, Any]", parse_json(line)))
 
 
 def _line(record: StepRecord) -> str:
