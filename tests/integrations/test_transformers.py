@@ -61,8 +61,8 @@ def test_one_step_is_the_gradient_of_the_mean_loss_and_penalty(family, accumulat
     model = Causal() if family == "gla" else tiny_model(family)
     expected, data = copy.deepcopy(model).train(), texts(2 * accumulation)
     regularisation = Regularisation(0.7, 0.5, 0.9, **EVERYTHING)
-    callback = RegularisationCallback(regularisation)
-    given = trainer(model, data, tmp_path, [callback], gradient_accumulation_steps=accumulation, learning_rate=0.1)
+    given = trainer(model, data, tmp_path, [], gradient_accumulation_steps=accumulation, learning_rate=0.1)
+    given.add_callback(RegularisationCallback(given, regularisation))
     total, generator = 0.0, torch.Generator().manual_seed(0)
     for start in range(0, 2 * accumulation, 2):
         tokens = torch.stack([row["input_ids"] for row in data[start : start + 2]])
@@ -80,12 +80,14 @@ def test_one_step_is_the_gradient_of_the_mean_loss_and_penalty(family, accumulat
 
 def test_training_opens_the_gates_and_evaluation_is_left_alone(tmp_path):
     data, distances, losses = texts(32), [], []
-    for callbacks in ([], [RegularisationCallback(Regularisation(identity_weight=3.0))]):
+    for regularised in (False, True):
         model = Causal("wla")
         given = trainer(
-            model, data, tmp_path, callbacks, max_steps=20, per_device_train_batch_size=8, optim="adamw_torch",
+            model, data, tmp_path, [], max_steps=20, per_device_train_batch_size=8, optim="adamw_torch",
             learning_rate=0.1,
         )  # fmt: skip
+        if regularised:
+            given.add_callback(RegularisationCallback(given, Regularisation(identity_weight=3.0)))
         given.train()
         with mixer_calls(model) as calls:
             loss = model(**{name: torch.stack([row[name] for row in data]) for name in data[0]})["loss"]
@@ -93,23 +95,23 @@ def test_training_opens_the_gates_and_evaluation_is_left_alone(tmp_path):
         losses.append((given.evaluate(data)["eval_loss"], loss.item()))
         assert not model._forward_hooks
         assert not model._forward_pre_hooks
-        logged = [entry for entry in given.state.log_history if "loss" in entry]
-        assert all(("regularisation" in entry) == bool(callbacks) for entry in logged)
+        logged = [entry for entry in given.state.log_history if "regularisation" in entry]
+        assert [entry["step"] for entry in logged] == (list(range(1, 21)) if regularised else [])
     assert distances[1] < 0.5 * distances[0]
     for evaluated, computed in losses:
         assert evaluated == pytest.approx(computed, rel=1e-4)
 
 
 def test_a_resumed_run_draws_the_same(tmp_path):
-    callback = RegularisationCallback(Regularisation(utilisation_weight=1.0), seed=3)
-    weights = []
+    regularisation, weights = Regularisation(utilisation_weight=1.0), []
     for folder, steps in (("whole", (4,)), ("parts", (2, 4))):
         for number, last in enumerate(steps):
             model = Causal()
             given = trainer(
-                model, texts(16), tmp_path / folder, [callback], max_steps=last, save_strategy="steps", save_steps=2,
+                model, texts(16), tmp_path / folder, [], max_steps=last, save_strategy="steps", save_steps=2,
                 learning_rate=0.1,
             )  # fmt: skip
+            given.add_callback(RegularisationCallback(given, regularisation, seed=3))
             given.train(resume_from_checkpoint=number > 0)
         weights.append(model.state_dict())
     for name, tensor in weights[0].items():
@@ -118,8 +120,8 @@ def test_a_resumed_run_draws_the_same(tmp_path):
 
 def test_a_model_without_a_loss_is_refused_and_left_as_it_was(tmp_path):
     model = Causal()
-    callback = RegularisationCallback(Regularisation(identity_weight=1.0))
-    given = trainer(model, texts(4), tmp_path, [callback])
+    given = trainer(model, texts(4), tmp_path, [])
+    given.add_callback(RegularisationCallback(given, Regularisation(identity_weight=1.0)))
     given.compute_loss_func = lambda output, labels, num_items_in_batch: output["logits"].square().mean()
     given.model_accepts_loss_kwargs = False
     with pytest.raises(ModelError, match="Causal returns no 'loss'"):
@@ -171,6 +173,21 @@ def test_tensorboard_has_them(tmp_path, monkeypatch):
     scalars = [(event.step, event.value) for event in found.Scalars("train/statesize/average_ess")]
     assert scalars == [(entry["step"], pytest.approx(entry["statesize/average_ess"])) for entry in readings]
     assert not (tmp_path / RECORD).exists()
+
+
+def test_tensorboard_has_the_penalty(tmp_path, monkeypatch):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    given = trainer(Causal(), texts(16), tmp_path, [], report_to="tensorboard", max_steps=4, logging_steps=2)
+    given.add_callback(RegularisationCallback(given, Regularisation(identity_weight=1.0)))
+    given.train()
+    found = events.EventAccumulator(str(tmp_path / "events"))
+    found.Reload()
+    history = {entry["step"]: entry["regularisation"] for entry in given.state.log_history if "regularisation" in entry}
+    assert list(history) == [2, 4]
+    scalars = {event.step: event.value for event in found.Scalars("train/regularisation")}
+    assert scalars == pytest.approx(history)
+    assert [event.step for event in found.Scalars("train/loss")] == [2, 4]
 
 
 def test_mlflow_has_them(tmp_path, monkeypatch):

@@ -24,21 +24,23 @@ class RegularisationCallback(TrainerCallback):
     that the Trainer's one backward pass takes both: accumulation, mixed precision, clipping and several processes treat
     the sum as they treat the loss alone. Where the Trainer lets the model divide by the targets of all accumulated
     batches (`num_items_in_batch`), the penalty of a batch has the weight of its share of them. In evaluation nothing is
-    added. Each log entry has `regularisation`, the mean penalty since the one before.
+    added. After each entry of the loss, one with `regularisation`, the mean penalty since the one before, goes through
+    `Trainer.log`, so to whatever the Trainer reports to.
 
     Parameters must be whole on each device, and padded positions count as others do.
 
     Args:
+        trainer: The Trainer that it is added to.
         regularisation: What is added.
         seed: Of the sampled heads and positions; each step has its own draws, so that a resumed run has the same.
 
     Example:
-        >>> callback = RegularisationCallback(Regularisation(identity_weight=0.3))
-        >>> trainer = Trainer(model, arguments, train_dataset=data, callbacks=[callback])  # doctest: +SKIP
+        >>> regularisation = Regularisation(identity_weight=0.3)
+        >>> trainer.add_callback(RegularisationCallback(trainer, regularisation))  # doctest: +SKIP
     """
 
-    def __init__(self, regularisation: Regularisation, seed: int = 0) -> None:
-        self.regularisation, self.seed = regularisation, seed
+    def __init__(self, trainer: Trainer, regularisation: Regularisation, seed: int = 0) -> None:
+        self.trainer, self.regularisation, self.seed = trainer, regularisation, seed
         self._generator = torch.Generator().manual_seed(seed)
         self._hooks, self._watching = ExitStack(), ExitStack()
         self._calls: list[MixerCall] = []
@@ -68,11 +70,11 @@ class RegularisationCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Adds the mean penalty to an entry of the log."""
+        """Logs the mean penalty after an entry of the loss, which the callbacks before this one have already passed on."""
         if self._penalties and logs is not None and "loss" in logs:
-            logs["regularisation"] = float(torch.stack(self._penalties).mean())
-            state.log_history[-1]["regularisation"] = logs["regularisation"]
+            mean = float(torch.stack(self._penalties).mean())
             self._penalties.clear()
+            self.trainer.log({"regularisation": mean})
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
