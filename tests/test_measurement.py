@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -360,6 +361,8 @@ def test_inputs_are_left_alone() -> None:
         ({"tolerances": 1e-3}, "tolerances must be a sequence of numbers such as .* got 0.001"),
         ({"relative_tolerances": "a"}, "relative_tolerances must be a sequence of numbers"),
         ({"positions": 2.5}, "positions must be None, a count of at least 1 or a list, got 2.5"),
+        ({"outputs": torch.tensor(2)}, "outputs must be among counts, entropy, values, got"),
+        ({"outputs": [np.ones(2)]}, "outputs must be among counts, entropy, values, got"),
     ],
 )
 def test_bad_input_is_quoted(arguments: dict[str, object], message: str) -> None:
@@ -372,7 +375,7 @@ def test_what_is_no_operator_is_refused() -> None:
         measure(torch.eye(4))
     with pytest.raises(InputError, match=r"got Tensor; wrap T in Dense\(T\)"):
         hankel_singular_values(torch.eye(4))
-    with pytest.raises(InputError, match="a sequence of 1 position"):
+    with pytest.raises(InputError, match="operator has a length of 1, no past to carry"):
         measure(Dense(torch.ones(1, 1)))
     with pytest.raises(EngineError, match="these can: dense"):
         hankel_singular_values(Dense(torch.eye(4)), engine="square_root")

@@ -297,10 +297,11 @@ def _ask(
 
 
 def _asked(outputs: Sequence[str]) -> tuple[str, ...]:
-    if not isinstance(outputs, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+    # A tensor or array of no dimension says that it is iterable, and is not.
+    if not isinstance(outputs, Iterable) or not getattr(outputs, "ndim", 1):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {outputs!r}")
     asked = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-    unknown = [output for output in asked if output not in OUTPUTS]
+    unknown = [output for output in asked if not isinstance(output, str) or output not in OUTPUTS]  # pyright: ignore[reportUnnecessaryIsInstance]
     if unknown or not asked:
         raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {unknown or outputs!r}")
     return asked

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,6 +37,7 @@ def test_large_scores_do_not_overflow() -> None:
         ({"query": torch.ones(2, 3, 2)}, "equal rank"),
         ({"scale": math.nan}, "scale must be a finite number"),
         ({"scale": None}, "scale must be a finite number, got None"),
+        ({"scale": 10**400}, "scale must be a finite number, got 1000"),
         ({"window": 0}, "window must be None or an integer of at least 1, got 0"),
         ({"window": 2.5}, "window must be .* got 2.5"),
     ],
@@ -44,3 +46,10 @@ def test_bad_input_is_quoted(changed: dict[str, object], message: str) -> None:
     given: dict[str, object] = {"query": torch.ones(3, 2), "key": torch.ones(3, 2), "scale": 1.0}
     with pytest.raises(InputError, match=message):
         SoftmaxAttention(**(given | changed))
+
+
+@pytest.mark.parametrize("scale", [-(10**30), np.float32(0.5), torch.tensor(2)], ids=repr)
+def test_scale_is_any_kind_of_number(scale: float) -> None:
+    query, key = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    given = SoftmaxAttention(query, key, scale)
+    assert torch.equal(given.dense(), SoftmaxAttention(query, key, float(scale)).dense())

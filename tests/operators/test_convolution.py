@@ -18,7 +18,8 @@ def test_state_is_the_shift_register() -> None:
     [
         (torch.tensor(1.0), 3, r"kernel must have shape \(..., K\)"),
         (torch.ones(0), 3, "at least one position"),
-        (torch.ones(2), 0, "length must be an integer of at least 1, got 0"),
+        (torch.ones(2), 0, "length must be an integer in 1 … 2147483647, got 0"),
+        (torch.ones(2), 10**30, "got 1000000"),
         (torch.ones(2), 2.0, "got 2.0"),
         (torch.ones(2), True, "got True"),
         (torch.tensor([1.0, torch.inf]), 3, r"got inf at index \(1,\)"),

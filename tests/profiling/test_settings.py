@@ -65,7 +65,7 @@ def test_wrong_memory(given):
 
 
 @pytest.mark.parametrize("name", ["stride", "past", "future", "channels"])
-@pytest.mark.parametrize("given", [0, -1, 1.5, "many", True, [1]], ids=repr)
+@pytest.mark.parametrize("given", [0, -1, 1.5, "many", True, [1], np.array([])], ids=repr)
 def test_wrong_numbers(name, given):
     with pytest.raises(InputError, match=f"^{name} is "):
         check_settings(**{name: given})

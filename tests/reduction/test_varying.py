@@ -4,6 +4,7 @@ import pytest
 import torch
 from oracles.recurrences import STRUCTURES, random_recurrence
 
+from statesize.errors import InputError
 from statesize.measurement import hankel_singular_values, measure
 from statesize.operators import Convolution, Recurrence
 from statesize.reduction.reduce import reduce
@@ -85,3 +86,10 @@ def test_one_position_and_nothing_at_all():
     found = reduce(zero)
     assert not bool(found.state_size.any())
     torch.testing.assert_close(found.recurrence.dense(), torch.eye(8, dtype=torch.float64))
+
+
+def test_what_overflows_on_the_way_is_refused():
+    recurrence = random_recurrence("diagonal", 0, 8, 2)
+    huge = Recurrence(recurrence.A * 1e200, recurrence.B, recurrence.C)
+    with pytest.raises(InputError, match="operator has a T, or Gramians, whose entries overflow float64"):
+        reduce(huge)

@@ -1,8 +1,14 @@
+import mpmath
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.high_precision import exact_singular_values
+from oracles.recurrences import random_recurrence
 
 from statesize.ess import entropy_ess
+from statesize.measurement import measure
+from statesize.operators import Recurrence
 from statesize.spectra.bounds import count_bounds, entropy_bound
 
 
@@ -42,3 +48,27 @@ def test_counts_are_bracketed_by_what_the_error_allows() -> None:
 def test_upper_bound_never_passes_the_block() -> None:
     _, upper = count_bounds(torch.ones(1, 3), torch.tensor([[0.1]]), torch.tensor([[0.5]]), torch.tensor([2]))
     assert upper.tolist() == [[2]]
+
+
+@pytest.mark.parametrize("past", [None, 3])
+@pytest.mark.parametrize("engine", ["dense", "square_root"])
+def test_bounds_hold_among_denormals(engine: str, past: int | None) -> None:
+    # Numbers of few digits, products that are rounded to 0, and a C that makes much of what was lost in A B.
+    base = random_recurrence("diagonal", 3, 12, 3)
+    recurrence = Recurrence(base.A, base.B * 1e-316, base.C)
+    found = measure(recurrence, outputs=("values", "entropy"), positions=[6], past=past, engine=engine)
+    assert found.values is not None
+    assert found.entropy is not None
+    exact = exact_singular_values(recurrence, 6, past)
+    error = max(abs(mpmath.mpf(float(s)) - true) for s, true in zip(found.values[0], exact, strict=False))
+    assert 0 < error <= float(found.error_bound[0])
+    assert float(found.entropy[0]) == 0
+
+
+def test_nothing_is_exact() -> None:
+    zero = Recurrence(torch.zeros(6, 1), torch.zeros(6, 2), torch.ones(6, 2))
+    for engine in ("dense", "square_root"):
+        found = measure(zero, (0.0,), outputs=("counts",), engine=engine)
+        assert not bool(found.error_bound.any())
+        assert found.upper is not None
+        assert not bool(found.upper.any())

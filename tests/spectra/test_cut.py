@@ -37,7 +37,7 @@ def test_definition_is_everything_before_and_after() -> None:
 @pytest.mark.parametrize(
     ("length", "arguments", "message"),
     [
-        (1, {}, "a sequence of 1 position has no past"),
+        (1, {}, "operator has a length of 1, no past to carry"),
         (5, {"positions": [0]}, r"integers in 1 … 4 here, got 0"),
         (5, {"positions": [5]}, "got 5"),
         (5, {"positions": [2.5]}, "got 2.5"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Self
 
 import torch
@@ -12,6 +11,7 @@ from statesize.errors import InputError
 from statesize.operators.operator import Operator, batch_index
 from statesize.operators.validation import (
     broadcast_batch,
+    real_number,
     require_finite,
     require_floating,
     require_length,
@@ -54,7 +54,7 @@ class SoftmaxAttention(Operator):
                 f"{shape(query)} {query.dtype} and {shape(key)} {key.dtype}"
             )
         require_same_device({"query": query, "key": key})
-        if not isinstance(scale, int | float) or not math.isfinite(scale):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if (factor := real_number(scale)) is None:
             raise InputError(f"scale must be a finite number, got {scale!r}")
         if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"window must be None or an integer of at least 1, got {window!r}")
@@ -63,7 +63,7 @@ class SoftmaxAttention(Operator):
         require_finite("key", key)
         self.query = query
         self.key = key
-        self.scale = scale
+        self.scale = factor
         self.window = None if window is None else min(window, query.shape[-2])
         self._normaliser: Tensor | None = None
 

@@ -11,6 +11,9 @@ from statesize.errors import InputError
 from statesize.operators.operator import Operator, batch_index
 from statesize.operators.validation import require_finite, require_floating, require_length, shape
 
+# Positions are counted in 32 bits here and there in torch.
+_LONGEST = 2**31 - 1
+
 
 class Convolution(Operator):
     """A causal convolution, y_t = Σ_s kernel_s u_{t−s}, so T[i, j] = kernel[i − j].
@@ -19,7 +22,7 @@ class Convolution(Operator):
 
     Args:
         kernel: (..., K), real floating; taps beyond `length` are never used.
-        length: Sequence length L.
+        length: Sequence length L, below 2³¹.
 
     Raises:
         InputError: Wrong shape, dtype or length, or not finite.
@@ -37,8 +40,8 @@ class Convolution(Operator):
         if kernel.ndim < 1:
             raise InputError(f"kernel must have shape (..., K), got {shape(kernel)}")
         require_length("kernel", kernel, -1)
-        if isinstance(length, bool) or not isinstance(length, int) or length < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"length must be an integer of at least 1, got {length!r}")
+        if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= _LONGEST:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"length must be an integer in 1 … {_LONGEST}, got {length!r}")
         require_finite("kernel", kernel)
         self.kernel = kernel
         self._length = length

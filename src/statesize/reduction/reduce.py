@@ -40,7 +40,8 @@ def reduce(
         and a bound on its error.
 
     Raises:
-        InputError: Another operator, an empty batch, both a size and a tolerance, or one that is out of range.
+        InputError: Another operator, an empty batch, both a size and a tolerance, one that is out of range, or an
+            operator whose numbers overflow.
 
     Example:
         >>> import torch

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from statesize.errors import InputError
 from statesize.operators import Recurrence
 from statesize.operators.delayed import DelayedRecurrence
 from statesize.operators.transition import DiagonalTransition
+from statesize.operators.validation import all_finite
 from statesize.spectra.factorisation import triangular_factor
 
 _linalg = cast("Any", torch.linalg)
@@ -55,10 +57,16 @@ def reduce_recurrence(operator: Recurrence, state_size: int | None, tolerance: f
 
     Returns:
         The recurrence of what is kept.
+
+    Raises:
+        InputError: T overflows, or what it is computed from.
     """
     real = _real(operator.to(torch.float64))
+    T = real.dense()
     past, future = _factors(real)
-    U, sigma, Vh = _linalg.svd(future @ past)
+    products = future @ past
+    _require_numbers(T, products)
+    U, sigma, Vh = _linalg.svd(products)
     kept = sigma > max(tolerance or 0.0, _ROUND_OFF * float(sigma.amax()) if sigma.numel() else 0.0)
     if state_size is not None:
         kept[..., state_size:] = False
@@ -78,8 +86,18 @@ def reduce_recurrence(operator: Recurrence, state_size: int | None, tolerance: f
     pad = functional.pad
     A = pad(A, (0, 0, 0, 0, 1, 1))[..., : real.length, :, :]
     reduced = DelayedRecurrence(A, pad(written, (0, 0, 0, 1)), pad(read, (0, 0, 1, 0)), feed)
-    error = _linalg.matrix_norm(real.dense() - reduced.dense(), 2)
+    difference = T - reduced.dense()
+    _require_numbers(difference)
+    error = _linalg.matrix_norm(difference, 2)
     return VaryingReduction(reduced, pad(counts, (1, 0)), sigma, error)
+
+
+def _require_numbers(*parts: Tensor) -> None:
+    if not all(all_finite(part) for part in parts):
+        raise InputError(
+            "operator has a T, or Gramians, whose entries overflow float64; check the decays, gates and scores that it "
+            "is made of"
+        )
 
 
 def _advanced(real: Recurrence, Q: Tensor) -> Tensor:

@@ -11,6 +11,18 @@ UNDERFLOW = 1e-150
 """What an engine that squares its numbers can lose of a singular value: squares below 1e-308 are not kept."""
 
 
+def denormal_error(size: Tensor) -> Tensor:
+    """What rounding loses beside eps times the size: below the smallest normal number, all digits.
+
+    Args:
+        size: What is rounded, not negative, any shape.
+
+    Returns:
+        The smallest normal number of its dtype; 0 where the size is 0, as 0 is exact.
+    """
+    return torch.full_like(size, torch.finfo(size.dtype).tiny).where(size > 0, 0)
+
+
 def carried_error(gain: Tensor, steps: Tensor) -> Tensor:
     """e_0 = step_0, e_k = gain_k e_{k−1} + step_k: what is lost at each step and carried on by the next.
 

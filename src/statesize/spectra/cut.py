@@ -84,7 +84,7 @@ def make_cut(length: int, positions: Positions = None, past: int | None = None, 
         InputError: Too short a sequence, a window that never fits, or a position out of range.
     """
     if length < 2:
-        raise InputError(f"a sequence of {length} position has no past to carry; give at least 2 positions")
+        raise InputError(f"operator has a length of {length}, no past to carry; give one of at least 2 positions")
     for name, window in (("past", past), ("future", future)):
         if window is not None and ((size := whole_number(window)) is None or not 1 <= size < length):
             raise InputError(f"{name} must be None or in 1 … {length - 1} for length {length}, got {window!r}")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from statesize.operators import Operator
 from statesize.operators.validation import require_finite
+from statesize.spectra.bounds import denormal_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum
@@ -50,7 +51,7 @@ def block_spectrum(blocks: Tensor) -> Spectrum:
     """`torch.linalg.svdvals` of given blocks.
 
     The bound is that of a backward stable decomposition (LAPACK Users' Guide, section 4.9), with the constant
-    8 √max(rows, columns), relative to the blocks as they are.
+    8 √max(rows, columns), relative to the blocks as they are; below the normal numbers no digit is certain.
 
     Args:
         blocks: (..., P, rows, columns), not empty.
@@ -60,6 +61,7 @@ def block_spectrum(blocks: Tensor) -> Spectrum:
     """
     sigma = singular_values(blocks)
     rows, columns = blocks.shape[-2:]
-    bound = 8 * max(rows, columns) ** 0.5 * torch.finfo(blocks.dtype).eps * sigma[..., 0].detach()
+    top = sigma[..., 0].detach()
+    bound = 8 * max(rows, columns) ** 0.5 * torch.finfo(blocks.dtype).eps * top + denormal_error(top)
     limit = torch.full((blocks.shape[-3],), min(rows, columns), device=blocks.device)
     return Spectrum(sigma, bound, limit)

@@ -208,7 +208,7 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
     """
     if name == "auto":
         return ENGINES[explain_choice(operator, cut, outputs)[0][0]]
-    if name not in ENGINES:
+    if not isinstance(name, str) or name not in ENGINES:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise EngineError(f"no engine is called {name!r}; choose from auto, {', '.join(ENGINES)}")
     refusal = ENGINES[name].refusal(operator, cut, outputs)
     if refusal is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from statesize.operators.transition import DiagonalTransition, Transition
+from statesize.spectra.bounds import denormal_error
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 
 # Without a window, inputs that are added at once: fewer make more steps, more make more doublings.
@@ -200,7 +201,8 @@ def _added(products: Products, beyond: Factors, near: Factors) -> Factors:
     if factor.shape[-1] > states:
         factor = triangular_factor(factor.mH).mH
     norm = frobenius_norm(factor)
-    return Factors(factor, norm, error + 2 * (states + 1) * torch.finfo(factor.dtype).eps * norm)
+    round_off = 2 * (states + 1) * torch.finfo(factor.dtype).eps * norm + denormal_error(norm)
+    return Factors(factor, norm, error + round_off)
 
 
 def _concatenated(parts: list[Factors]) -> Factors:

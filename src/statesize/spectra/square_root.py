@@ -7,7 +7,7 @@ from torch import Tensor
 
 from statesize.operators import Recurrence
 from statesize.operators.transition import DiagonalTransition
-from statesize.spectra.bounds import carried_error
+from statesize.spectra.bounds import carried_error, denormal_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import frobenius_norm, singular_values, triangular_factor
 from statesize.spectra.spectrum import Spectrum
@@ -140,10 +140,12 @@ def propagation_error(real: Recurrence, reach: Tensor, observe: Tensor) -> Tenso
     epsilon = 2 * (real.B.shape[-1] + 1) * torch.finfo(real.dtype).eps
     gain = real.transition.gain().expand(*real.batch_shape, real.length)
     leaving = frobenius_norm(real.C[..., None]).expand(*real.batch_shape, real.length)
-    step_past = epsilon * (reach[..., 1:] + gain[..., :-1] * reach[..., :-1])
+    step_past = epsilon * (reach[..., 1:] + gain[..., :-1] * reach[..., :-1]) + denormal_error(reach[..., 1:])
     step_future = epsilon * (observe[..., :-1] + gain[..., 1:] * torch.hypot(observe[..., 1:], leaving[..., 1:]))
+    step_future = step_future + denormal_error(observe[..., :-1])
     total = (step_past * observe[..., :-1] + step_future * reach[..., 1:]).sum(-1, keepdim=True)
     past = carried_error(gain[..., :-1], step_past)
     future = carried_error(gain[..., 1:].flip(-1), step_future.flip(-1)).flip(-1)
     local = observe[..., :-1] * past + reach[..., 1:] * future
-    return torch.minimum(total, torch.nan_to_num(local, nan=torch.inf)) + epsilon * observe[..., :-1] * reach[..., 1:]
+    size = observe[..., :-1] * reach[..., 1:]
+    return torch.minimum(total, torch.nan_to_num(local, nan=torch.inf)) + epsilon * size + denormal_error(size)

@@ -6,6 +6,7 @@ import torch
 
 from statesize.operators import Recurrence
 from statesize.operators.transition import FullTransition, Transition
+from statesize.spectra.bounds import denormal_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.sliding_window import window_factors
@@ -45,7 +46,8 @@ def windowed_singular_values(recurrence: Recurrence, cut: Cut) -> Spectrum:
         L, S = reach.at(at - 1), observe.at(at)
         sigma = singular_values(S.factor.mH @ L.factor)[..., :r]
         values.append(torch.nn.functional.pad(sigma, (0, r - sigma.shape[-1])))
-        bounds.append(S.norm * L.error + (L.norm + L.error) * S.error + epsilon * S.norm * L.norm)
+        size = S.norm * L.norm
+        bounds.append(S.norm * L.error + (L.norm + L.error) * S.error + epsilon * size + denormal_error(size))
     found = torch.tensor(order, dtype=torch.int64, device=real.device).argsort()
     sigma = torch.cat(values, -2)[..., found, :]
     # A block of fewer rows or columns than states has no further singular values; what is left there is round-off.
