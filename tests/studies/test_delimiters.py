@@ -8,9 +8,10 @@ from torch import nn
 from statesize import InputError
 from statesize.operators import Dense, Recurrence
 from statesize.studies.conclusion import known
-from statesize.studies.delimiters import CLAIM, LINEAR_CLAIM, curve_rows, delimiters, dip_rows, measure_dips, ranking
+from statesize.studies.delimiters import CLAIM, LINEAR_CLAIM, curve_rows, delimiters, dip_rows, ranking
 from statesize.studies.delimiters_charts import delimiters_charts
 from statesize.studies.delimiters_corpus import Corpus
+from statesize.studies.delimiters_dips import measure_dips
 from statesize.studies.delimiters_measuring import METRICS, respond
 from statesize.studies.delimiters_sequences import CONDITIONS, OBSERVED, Windows, aligned_sequences
 from statesize.studies.page import write_page
@@ -115,7 +116,7 @@ def test_the_conclusion(found, tmp_path):
     assert None not in known(both.figures).values()
     alone = delimiters(found[1:], "eos")
     assert (alone.claim, alone.holds) == (CLAIM, False)
-    page = write_page(both, delimiters_charts(found), tmp_path / "study.html").read_text(encoding="utf-8")
+    page = write_page(both, delimiters_charts(found), dip_rows(found), tmp_path).read_text(encoding="utf-8")
     assert both.verdict in page
     assert page.count("resets") > 10
 

@@ -5,8 +5,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
 from statesize import InputError
-from statesize.studies.delimiters import measure_dips
 from statesize.studies.delimiters_corpus import Corpus
+from statesize.studies.delimiters_dips import measure_dips
 from statesize.studies.delimiters_sequences import OBSERVED, Windows
 from statesize.studies.recall_score import recall_score
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from statesize import InputError
-from statesize.studies.delimiters import ModelDips
 from statesize.studies.delimiters_corpus import Corpus
+from statesize.studies.delimiters_dips import ModelDips
 from statesize.studies.delimiters_modulation import Dip
 from statesize.studies.delimiters_sequences import Windows
 from statesize.studies.page import write_page
@@ -124,7 +124,7 @@ def test_the_claim_holds_where_deeper_dips_go_with_lower_perplexity(tmp_path):
     assert low < np.exp(1.9) < high
     other = [made(f"m{k}", 2 + depth, depth) for k, depth in enumerate((0.1, 0.2, 0.4, 0.5, 0.8, 0.9))]
     assert recall(other).holds is False
-    page = write_page(found, recall_charts(models), tmp_path / "study.html").read_text(encoding="utf-8")
+    page = write_page(found, recall_charts(models), recall_rows(models), tmp_path).read_text(encoding="utf-8")
     assert found.verdict in page
 
 

@@ -31,9 +31,10 @@ def delimiters(
     import time
 
     from statesize.cli.study_result import print_study
-    from statesize.studies.delimiters import curve_rows, dip_rows, measure_dips
+    from statesize.studies.delimiters import curve_rows, dip_rows
     from statesize.studies.delimiters import delimiters as conclude
     from statesize.studies.delimiters_charts import delimiters_charts
+    from statesize.studies.delimiters_dips import measure_dips
     from statesize.studies.page import write_page
     from statesize.studies.table import ResultTable
 
@@ -56,6 +57,6 @@ def delimiters(
     conclusion = conclude(results, given.delimiter)
     path = table.write(dip_rows(results))
     table.write(curve_rows(results), "curves.parquet")
-    write_page(conclusion, delimiters_charts(results), output / "study.html")
+    write_page(conclusion, delimiters_charts(results), dip_rows(results), output)
     seconds = time.perf_counter() - started
     print_study(conclusion, given.name, len(results), seconds, path, json=json, left_out=left_out)

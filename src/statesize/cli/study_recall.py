@@ -33,7 +33,7 @@ def recall(
     import time
 
     from statesize.cli.study_result import print_study
-    from statesize.studies.delimiters import measure_dips
+    from statesize.studies.delimiters_dips import measure_dips
     from statesize.studies.delimiters_sequences import OBSERVED
     from statesize.studies.page import write_page
     from statesize.studies.recall import ModelRecall, recall_models, recall_rows
@@ -55,6 +55,6 @@ def recall(
         results.append(ModelRecall(subject.name, score, dips))
     conclusion = conclude(results)
     path = table.write(recall_rows(results))
-    write_page(conclusion, recall_charts(results), output / "study.html")
+    write_page(conclusion, recall_charts(results), recall_rows(results), output)
     seconds, models_json = time.perf_counter() - started, recall_models(results)
     print_study(conclusion, given.name, len(results), seconds, path, json=json, left_out=left_out, models=models_json)

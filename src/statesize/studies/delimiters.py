@@ -5,27 +5,16 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
-
 from statesize.studies.conclusion import Conclusion, Figure
-from statesize.studies.delimiters_corpus import Corpus
-from statesize.studies.delimiters_measuring import METRICS, respond
-from statesize.studies.delimiters_modulation import ALL, CurvePoint, Dip, modulation
-from statesize.studies.delimiters_sequences import (
-    CONDITIONS,
-    CONTROLS,
-    MISPLACED,
-    OBSERVED,
-    Windows,
-    aligned_sequences,
-)
+from statesize.studies.delimiters_dips import CLAIM_METRIC, ModelDips
+from statesize.studies.delimiters_measuring import METRICS
+from statesize.studies.delimiters_modulation import ALL, Dip
+from statesize.studies.delimiters_sequences import CONTROLS, MISPLACED, OBSERVED
 from statesize.studies.run import Row
 
-CLAIM_METRIC = "tolerance"
 CLAIM = (
     "Where a delimiter stands, the effective state-size of at least one model dips by more than in every control "
     "without it."
@@ -45,87 +34,6 @@ CAVEATS = (
     "or not.",
     "Intervals resample delimiters of one text and one set of weights; models trained from other seeds vary more.",
 )
-
-
-@dataclass(frozen=True, eq=False)
-class ModelDips:
-    """What was found in one model.
-
-    Attributes:
-        model: Its name.
-        kinds: Kinds of its mixers.
-        windows: Where ESS was measured.
-        dips: Depths of all conditions, metrics, layers and heads.
-        curve: ESS over offsets, of all conditions and metrics.
-    """
-
-    model: str
-    kinds: frozenset[str]
-    windows: Windows
-    dips: tuple[Dip, ...]
-    curve: tuple[CurvePoint, ...]
-
-    def dip(self, condition: str, metric: str = CLAIM_METRIC) -> Dip:
-        """The depth of the whole model.
-
-        Args:
-            condition: One of `CONDITIONS`.
-            metric: One of `METRICS`.
-
-        Returns:
-            The depth and its interval.
-        """
-        return next(dip for dip in self.dips if (dip.condition, dip.metric, dip.layer) == (condition, metric, ALL))
-
-    @property
-    def beyond_controls(self) -> bool:
-        """Whether the interval at delimiters lies above those of all controls."""
-        return all(self.dip(OBSERVED).low > self.dip(control).high for control in CONTROLS)
-
-
-def measure_dips(
-    name: str,
-    model: nn.Module,
-    corpus: Corpus,
-    windows: Windows,
-    channels: int = 16,
-    seed: int = 0,
-    conditions: Sequence[str] = CONDITIONS,
-    on_progress: Callable[[str, int, int], None] | None = None,
-) -> ModelDips:
-    """Measure a model around the delimiters of a text and around the places of all controls.
-
-    Text or models that do not fit are an InputError.
-
-    Args:
-        name: What tables call the model.
-        model: The model.
-        corpus: What it reads.
-        windows: Past and future of each H_i.
-        channels: Heads or channels of each mixer that are measured at most.
-        seed: Of the controls and of the bootstrap.
-        conditions: Which of `CONDITIONS`.
-        on_progress: Called with the condition, the sequences that are done and their number.
-
-    Returns:
-        The depths.
-    """
-    dips, curve, kinds = list[Dip](), list[CurvePoint](), set[str]()
-    for aligned in aligned_sequences(corpus, windows, seed):
-        if aligned.condition not in conditions:
-            continue
-
-        def tell(done: int, total: int, condition: str = aligned.condition) -> None:
-            if on_progress is not None:
-                on_progress(condition, done, total)
-
-        response = respond(model, aligned, windows, channels, tell)
-        kinds |= set(response.kinds)
-        for metric in METRICS:
-            more_dips, more_curve = modulation(response, metric, seed)
-            dips += more_dips
-            curve += more_curve
-    return ModelDips(name, frozenset(kinds), windows, tuple(dips), tuple(curve))
 
 
 def ranking(models: Sequence[ModelDips]) -> list[ModelDips]:

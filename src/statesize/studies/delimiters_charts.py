@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import altair as alt
 
 from statesize.report.charts import PALETTE, json_number
-from statesize.studies.delimiters import CLAIM_METRIC, ModelDips, dip_rows
+from statesize.studies.delimiters import dip_rows
+from statesize.studies.delimiters_dips import CLAIM_METRIC, ModelDips
 from statesize.studies.delimiters_measuring import METRICS
 from statesize.studies.delimiters_modulation import ALL
 from statesize.studies.delimiters_sequences import CONDITIONS, OBSERVED

@@ -54,7 +54,7 @@ def respond(
     aligned: Aligned,
     windows: Windows,
     channels: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Response:
     """Measure a model around the cuts of one condition.
 
@@ -63,7 +63,7 @@ def respond(
         aligned: Sequences, all with the cut at one position.
         windows: Past and future of each H_i.
         channels: Heads or channels of each mixer that are measured at most, drawn from all parts of it.
-        on_progress: Called with the sequences that are done and their number.
+        on_progress: Called with the sequences that are done.
 
     Returns:
         The response.
@@ -88,7 +88,7 @@ def respond(
             del item
         parts.append({metric: np.concatenate([part[metric] for part in found], 1) for metric in METRICS})
         if on_progress is not None:
-            on_progress(start + len(ids), len(aligned.ids))
+            on_progress(start + len(ids))
     values = {metric: np.concatenate([part[metric] for part in parts]) for metric in METRICS}
     return Response(aligned.condition, offsets, references, tuple(layers), tuple(kinds), tuple(units), values)
 

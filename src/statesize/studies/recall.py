@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from statesize.studies.conclusion import Conclusion, Figure, known
-from statesize.studies.delimiters import CLAIM_METRIC, ModelDips
+from statesize.studies.delimiters_dips import CLAIM_METRIC, ModelDips
 from statesize.studies.delimiters_modulation import ALL
 from statesize.studies.delimiters_sequences import OBSERVED
 from statesize.studies.recall_score import FIRST, OTHER, RECALLED, STALE, RecallScore
