@@ -23,6 +23,7 @@ app.command("statesize.cli.doctor:doctor", name="doctor", help="Say what is inst
 app.command("statesize.cli.engines:engines", name="engines", help="List the engines and say which one is taken.")
 app.command("statesize.cli.models:models", name="models", help="List the models that can be measured.")
 app.command("statesize.cli.profile:profile", name="profile", help="Profile a model over a text.")
+app.command("statesize.cli.rerun:rerun", name="rerun", help="Repeat a result and compare.")
 app.command("statesize.cli.report:report", name="report", help="Write the HTML report of a saved profile.")
 study = App(name="study", help="Train grids of small models and see what ESS tells.")
 study.command("statesize.cli.study:correlation", name="correlation", help="Does ESS tell accuracy better than TSS?")

@@ -47,6 +47,8 @@ def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
         "relative_tolerances": attributes["relative_tolerances"],
         "settings": attributes["settings"],
         "source": attributes["source"],
+        "threads": attributes.get("threads"),
+        "recipe": attributes.get("recipe"),
         "mixers": [_mixer(profile, name) for name in profile.mixers],
         "skipped": [{"name": name, "reason": reason} for name, reason in attributes["skipped"].items()],
         "result": None if result is None else str(result),

@@ -128,6 +128,7 @@ def profile(
     from statesize.profiling.settings import check_settings
     from statesize.profiling.store import check_destination
     from statesize.report import check_report_path, write_report
+    from statesize.rerun.recipe import make_recipe
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
     if output is not None:
@@ -135,12 +136,21 @@ def profile(
     if html is not None:
         check_report_path(html)
     check_settings(**options)
-    run = _on_ray(model, loading, place) if place is not None and place.ray is not False else _here(model, loading)
+    place = place or Place()
+    run = _on_ray(model, loading, place) if place.ray is not False else _here(model, loading)
     if plan and run.plan is not None:
         some, total = texts.sample(run.tokenizer)
         _show_plan(run.plan(some, total=total, tokenizer=run.tokenizer, **options), run.name, json=json)
         return
-    result = _measure(run, texts.read(run.tokenizer), options, output)
+    sequences, given = texts.read(run.tokenizer), options | asdict(loading) | asdict(texts)
+    if run.source.get("commit", "unknown") != "unknown":
+        given["revision"] = run.source["commit"]
+    threads = None if place.ray is False else place.ray_cpus
+    options["source"] = {
+        **run.source,
+        "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
+    }
+    result = _measure(run, sequences, options, output)
     if output is not None:
         say(f"Profile: {output}")
     if html is not None:
@@ -157,6 +167,7 @@ class _Run:
     name: str
     tokenizer: AnyTokenizer
     profile: Callable[..., Profile]
+    source: dict[str, str]
     plan: Callable[..., Plan] | None = None
 
 
@@ -165,8 +176,8 @@ def _here(model: str, loading: Loading) -> _Run:
     from statesize.profiling.loading import load_model
 
     loaded = load_model(model, **asdict(loading))
-    measure = partial(profiling.profile, loaded.model, name=loaded.name, source=loaded.source)
-    return _Run(loaded.name, loaded.tokenizer, measure, partial(profiling.plan, loaded.model))
+    measure = partial(profiling.profile, loaded.model, name=loaded.name)
+    return _Run(loaded.name, loaded.tokenizer, measure, loaded.source, partial(profiling.plan, loaded.model))
 
 
 def _on_ray(model: str, loading: Loading, place: Place) -> _Run:
@@ -183,7 +194,7 @@ def _on_ray(model: str, loading: Loading, place: Place) -> _Run:
         gpus=float(loading.device.startswith("cuda")),
     )
     tokenizer = load_tokenizer(model, revision=loading.revision, trust_remote_code=loading.trust_remote_code)
-    return _Run(model, tokenizer, measure)
+    return _Run(model, tokenizer, measure, {})
 
 
 def _show_plan(plan: Plan, name: str, *, json: bool) -> None:

@@ -40,7 +40,7 @@ def profile_on_ray(
     layers: Layers = None,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
-    source: Mapping[str, str] | None = None,
+    source: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     **asked: Any,
 ) -> Profile:
@@ -92,7 +92,7 @@ def profile_on_ray(
     with tempfile.TemporaryDirectory(prefix="statesize-") as scratch:
         with ray_session(address) as ray, _crew(ray, model, work, cpus, gpus) as crew:
             ready = crew.open()
-            origin = Origin(name or ready.name, ready.weights, ready.key, ready.source if source is None else source)
+            origin = Origin(name or ready.name, ready.weights, ready.key, {**ready.source, **(source or {})}, cpus)
             units = open_units(Path(scratch) / "profile" if place is None else place, ready.key)
             finished = place and finished_profile(place, ready.key, known, origin.model)
             if finished is not None:

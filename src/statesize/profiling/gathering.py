@@ -60,13 +60,15 @@ class Origin:
         model: What tables call the model.
         weights: Digest of its weights.
         key: Digest of the run.
-        source: Where the model comes from.
+        source: Where the model comes from, and under "recipe" how the profile is repeated.
+        threads: Of torch, in the process that measured.
     """
 
     model: str
     weights: str
     key: str
-    source: Mapping[str, str]
+    source: Mapping[str, Any]
+    threads: int
 
 
 @dataclass(eq=False)
@@ -171,7 +173,9 @@ class Gathering:
         self.settings.check_reach(max(lengths))
         root = token_dataset(self.sequences, tokenizer)
         facts = {"model": origin.model, "weights_sha256": origin.weights, "run_sha256": origin.key}
-        root.attrs |= facts | {"source": dict(origin.source)} | self._attributes()
+        source = {name: value for name, value in origin.source.items() if name != "recipe"}
+        recipe = {"recipe": origin.source["recipe"]} if "recipe" in origin.source else {}
+        root.attrs |= facts | {"source": source, "threads": origin.threads} | recipe | self._attributes()
         nodes = (
             (mixer.name, mixer_parts(mixer, lengths, self.settings, self.read, whole=output is None))
             for mixer in self.mixers.values()

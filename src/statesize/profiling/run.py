@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from statesize.profiling.digests import weights_sha256
@@ -37,7 +39,7 @@ def profile(
     count_accuracy: float = 0.0,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
-    source: Mapping[str, str] | None = None,
+    source: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Profile:
     """Measure the effective state-size of every mixer of a model over inputs.
@@ -74,7 +76,7 @@ def profile(
             where H_i has full rank; 0 asks for exact ones.
         output: Folder for the profile.
         name: What tables call the model; None takes the name of its class.
-        source: Where the model comes from, kept with the profile.
+        source: Where the model comes from, kept with the profile, and under "recipe" how `statesize rerun` repeats it.
         on_progress: Called after each mixer of each sequence.
 
     Returns:
@@ -110,7 +112,8 @@ def profile(
         reference = reference or len(ids)
         if not gathering.resume(ids):
             _measure(model, layers, gathering, reference)
-    return gathering.profile(tokenizer, Origin(name, weights, key, source or {}), output)
+    origin = Origin(name, weights, key, source or {}, torch.get_num_threads())
+    return gathering.profile(tokenizer, origin, output)
 
 
 def _measure(model: nn.Module, layers: Layers, gathering: Gathering, reference: int) -> None:

@@ -1,0 +1,98 @@
+"""`statesize rerun`: repeat a result from what it says of itself, and compare."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from statesize.cli.options import Flag
+
+if TYPE_CHECKING:
+    from statesize.rerun.recipe import Recipe
+
+_REPEATED = frozenset({"profile", "study", "train"})
+_OPTION = re.compile(r"--([a-z][a-z-]*)(=.*)?", re.DOTALL)
+_CODE = frozenset({"module", "trust-remote-code", "allow-pickle"})
+
+
+def rerun(result: Path, /, *, allow_code: Flag = False) -> None:
+    """Repeat a result and say, part by part, whether the repetition is identical, within its bounds, or different.
+
+    What the result was made of is read again, and refused where it is gone or has another hash. The repetition is done
+    on this machine, in a temporary folder, with the threads of the result. Bounds are those that profiles state;
+    studies and trainings state none. The exit code is 1 where anything differs beyond them.
+
+    Args:
+        result: A profile, the folder of a study or a training, or a file of what `statesize profile --json` printed.
+        allow_code: Run the Python code of --module and --trust-remote-code, and read the weights of --allow-pickle,
+            where the result names them; for results that you made or trust.
+
+    Raises:
+        StatesizeError: The repetition differs beyond its bounds.
+    """
+    import tempfile
+
+    from statesize.cli.progress import say
+    from statesize.cli.whole_table import print_whole
+    from statesize.errors import StatesizeError
+    from statesize.rerun.comparing import DIFFERENT
+    from statesize.rerun.result import changed_versions, check_inputs, read_result
+
+    found = read_result(result)
+    _check_command(found.recipe, result, allow_code=allow_code)
+    check_inputs(found.recipe)
+    say(f"Repeating: {found.recipe.line}")
+    with tempfile.TemporaryDirectory(prefix="statesize-rerun-") as folder:
+        compared = found.compare(_repeat(found.recipe, Path(folder), document=found.is_document))
+    rows = [(one.part, one.verdict, one.detail) for one in compared]
+    notes = [f"Other versions: {change}." for change in changed_versions(found.recipe)]
+    print_whole(("part", "repetition", "differences"), rows, 3, notes)
+    different = sum(one.verdict == DIFFERENT for one in compared)
+    if different:
+        raise StatesizeError(f"{different} of {len(compared)} parts of {result} differ from their repetition.")
+
+
+def _check_command(recipe: Recipe, result: Path, *, allow_code: bool) -> None:
+    """Refuse a command that this package would not have written: results may come from strangers."""
+    from statesize.errors import FileError
+    from statesize.rerun.recipe import ELSEWHERE
+
+    elsewhere = {name.replace("_", "-") for name in ELSEWHERE}
+    options = [_OPTION.fullmatch(word) for word in recipe.command if word.startswith("-")]
+    names = {option[1] for option in options if option is not None}
+    if recipe.command[:1] and recipe.command[0] in _REPEATED and all(options) and not names & elsewhere:
+        if allow_code or not names & _CODE:
+            return
+        risky = ", ".join(f"--{name}" for name in sorted(names & _CODE))
+        raise FileError(
+            f"{result} was made with {risky}, which runs code or reads pickles that the result names; if you trust "
+            "where it comes from, give --allow-code."
+        )
+    raise FileError(f"{result} names a command that statesize does not repeat: {recipe.line[:200]}")
+
+
+def _repeat(recipe: Recipe, folder: Path, *, document: bool) -> Path:
+    from statesize.cli.app import app
+
+    output, told, printed = folder / "result", folder / "told.json", io.StringIO()
+    where = [f"--output={output}", *(["--json"] if document else [])]
+    with _threads(recipe.threads), contextlib.redirect_stdout(printed):
+        app([*recipe.command, *where], exit_on_error=False, print_error=False, result_action="return_value")
+    told.write_text(printed.getvalue(), encoding="utf-8")
+    return told if document else output
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Generator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""Repeating a result from what it says of itself, and comparing."""

@@ -1,0 +1,217 @@
+"""A result against its repetition: identical, within the bounds that both state, or different."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from statesize.profiling import Profile
+
+IDENTICAL, WITHIN, DIFFERENT = "identical", "within bounds", "different"
+
+# What tells how long something took, or with what it was made; no part of the result.
+_ASIDE = frozenset({"seconds", "versions", "recipe", "result", "table", "message", "model_bytes"})
+_COUNTS = (("tolerance", "lower", "upper"), ("relative_tolerance", "relative_lower", "relative_upper"))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One part of a result against its repetition.
+
+    Attributes:
+        part: A layer, a run, or whatever the result is made of.
+        verdict: IDENTICAL, WITHIN or DIFFERENT.
+        detail: How far apart the two are, in words; empty where they are identical.
+    """
+
+    part: str
+    verdict: str
+    detail: str = ""
+
+
+def compare_profiles(before: Profile, after: Profile) -> list[Compared]:
+    """Tokens and every mixer of two profiles.
+
+    Entropies are within bounds where they differ by no more than both `entropy_bound` allow, counts where the intervals
+    from `lower` to `upper` meet, and norms where they differ by no more than both `error_bound` allow in √L singular
+    values.
+
+    Args:
+        before: The one that is repeated.
+        after: Its repetition.
+
+    Returns:
+        The tokens, then the mixers in the order of `before`, then what only `after` has.
+    """
+    first, second = before.tokens["token_ids"].values, after.tokens["token_ids"].values
+    if not _equal(first, second):
+        return [Compared("tokens", DIFFERENT, "the model read other tokens")]
+    found = [Compared("tokens", IDENTICAL)]
+    length = first.shape[-1]
+    for name in before.mixers:
+        if name in after.mixers:
+            found.append(_compare_mixers(name, before.mixer(name), after.mixer(name), length))
+        else:
+            found.append(Compared(name, DIFFERENT, "only the result has it"))
+    return found + [
+        Compared(name, DIFFERENT, "only the repetition has it") for name in after.mixers if name not in before.mixers
+    ]
+
+
+def compare_rows(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[Compared]:
+    """Rows of tables, run by run or model by model; nothing states bounds for these, so equal means identical.
+
+    Args:
+        before: Rows with the column "run" or "model", or neither, where all are one part.
+        after: Those of the repetition.
+
+    Returns:
+        One entry a run or model.
+    """
+    first, second = _grouped(before), _grouped(after)
+    found: list[Compared] = []
+    for part in dict.fromkeys((*first, *second)):
+        if part not in second or part not in first:
+            found.append(Compared(part, DIFFERENT, f"only the {'result' if part in first else 'repetition'} has it"))
+        else:
+            found.append(_compare_values(part, first[part], second[part]))
+    return found
+
+
+def _compare_values(part: str, before: object, after: object) -> Compared:
+    """JSON values: equal but for times; otherwise the place and size of the largest difference."""
+    differences = list(_differences("", before, after))
+    if not differences:
+        return Compared(part, IDENTICAL)
+    place, size = max(differences, key=lambda difference: difference[1])
+    by = f"by {size:.1e} of its size" if math.isfinite(size) else "in more than its size"
+    return Compared(part, DIFFERENT, f"{len(differences)} values differ, most {place or 'the value'} {by}")
+
+
+def compare_documents(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Compared]:
+    """Documents that a command printed with --json, mixer by mixer where they have mixers.
+
+    Args:
+        before: The one that is repeated.
+        after: Its repetition.
+
+    Returns:
+        The document without its mixers, then one entry a mixer.
+    """
+    first, second = dict(before), dict(after)
+    mixers = [{f"mixer {row['name']}": row for row in values.pop("mixers", ())} for values in (first, second)]
+    whole = _compare_values("document", first, second)
+    return [whole] + [
+        _compare_values(name, mixers[0].get(name), mixers[1].get(name))
+        for name in dict.fromkeys((*mixers[0], *mixers[1]))
+    ]
+
+
+def compare_arrays(part: str, before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> Compared:
+    """Weights by name.
+
+    Args:
+        part: What they are called.
+        before: Those that are repeated.
+        after: Their repetition.
+
+    Returns:
+        Identical, or different with the largest difference.
+    """
+    if before.keys() != after.keys() or any(before[name].shape != after[name].shape for name in before):
+        return Compared(part, DIFFERENT, "other names or shapes")
+    if all(_equal(before[name], after[name]) for name in before):
+        return Compared(part, IDENTICAL)
+    most = max(float(np.abs(before[name].astype(float) - after[name]).max(initial=0)) for name in before)
+    return Compared(part, DIFFERENT, f"weights differ by up to {most:.1e}")
+
+
+def _compare_mixers(name: str, before: xr.Dataset, after: xr.Dataset, length: int) -> Compared:
+    names = set(map(str, before.variables))
+    if names != set(map(str, after.variables)) or any(before[one].shape != after[one].shape for one in names):
+        return Compared(name, DIFFERENT, "other heads, positions or thresholds")
+    unequal = [one for one in names if not _equal(before[one].values, after[one].values)]
+    if not unequal:
+        return Compared(name, IDENTICAL)
+    # Bytes of a cache and faithfulness say nothing of the measurement.
+    fixed = [one for one in unequal if one in before.coords or one in {"state_size", "ceiling", "stratum"}]
+    if fixed:
+        return Compared(name, DIFFERENT, f"other {', '.join(sorted(fixed))}")
+    entropy = _apart(before, after, "entropy")
+    # Entropies are kept in float32.
+    allowed = _sum(before, after, "entropy_bound") + np.spacing(np.float32(np.nan_to_num(before["entropy"].values)))
+    outside = sum(int(_disjoint(before, after, *columns).sum()) for columns in _COUNTS)
+    norm, norm_allowed = _apart(before, after, "norm"), math.sqrt(length) * _sum(before, after, "error_bound")
+    within = bool((entropy <= allowed).all() and (norm <= norm_allowed).all()) and not outside
+    detail = (
+        f"entropies differ by up to {entropy.max(initial=0):.1e} where {_at_worst(entropy, allowed):.1e} is allowed, "
+        f"norms by {norm.max(initial=0):.1e} where {_at_worst(norm, norm_allowed):.1e} is; {outside} counts lie outside "
+        "their bounds"
+    )
+    return Compared(name, WITHIN if within else DIFFERENT, detail)
+
+
+def _apart(before: xr.Dataset, after: xr.Dataset, name: str) -> NDArray[np.float64]:
+    """|difference|; 0 where both are not known, infinite where one is."""
+    first, second = (data[name].values.astype(np.float64) for data in (before, after))
+    difference = np.abs(first - second)
+    unknown = np.isnan(first) | np.isnan(second)
+    return np.where(unknown, np.where(np.isnan(first) & np.isnan(second), 0.0, np.inf), difference)
+
+
+def _sum(before: xr.Dataset, after: xr.Dataset, name: str) -> NDArray[np.float64]:
+    return sum(np.nan_to_num(data[name].values.astype(np.float64)) for data in (before, after))  # pyright: ignore[reportReturnType]
+
+
+def _at_worst(difference: NDArray[np.float64], allowed: NDArray[np.float64]) -> float:
+    return float(allowed.flat[int(difference.argmax())]) if difference.size else 0.0
+
+
+def _disjoint(before: xr.Dataset, after: xr.Dataset, count: str, lower: str, upper: str) -> NDArray[np.bool_]:
+    unlike = np.isnan(before[count].values) != np.isnan(after[count].values)
+    lowest = np.maximum(before[lower].values, after[lower].values)
+    return unlike | (lowest > np.minimum(before[upper].values, after[upper].values))
+
+
+def _equal(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    return first.shape == second.shape and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
+
+
+def _grouped(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(_part(row), []).append(row)
+    return groups
+
+
+def _part(row: Mapping[str, Any]) -> str:
+    if "run" not in row:
+        return str(row.get("model", "rows"))
+    return f"{row['run']} ({row['task']} kv {row['kv']}, {row['mixer']}, rate {row['rate']:g}, seed {row['seed']})"
+
+
+def _differences(place: str, before: object, after: object) -> Iterable[tuple[str, float]]:
+    """Places of JSON values that differ, each with the size of its difference relative to the larger value."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        first, second = cast("Mapping[str, object]", before), cast("Mapping[str, object]", after)
+        for name in dict.fromkeys((*first, *second)):
+            if name not in _ASIDE:
+                yield from _differences(f"{place}.{name}".lstrip("."), first.get(name), second.get(name))
+    elif isinstance(before, list) and isinstance(after, list):
+        first, second = cast("list[object]", before), cast("list[object]", after)
+        if len(first) != len(second):
+            yield place, math.inf
+        for index, (one, other) in enumerate(zip(first, second, strict=False)):
+            yield from _differences(f"{place}[{index}]", one, other)
+    elif isinstance(before, float | int) and isinstance(after, float | int):
+        if before != after and not (math.isnan(before) and math.isnan(after)):
+            size = abs(before - after) / max(abs(before), abs(after))
+            yield place, size if math.isfinite(size) else math.inf
+    elif before != after:
+        yield place, math.inf
