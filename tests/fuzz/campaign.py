@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
-from fuzz import calls, models
-from fuzz.calls import Call
+from fuzz import construction, measuring, models, numbers, reducing
+from fuzz.call import Call
 from fuzz.guard import HangError, watched
 from fuzz.hostile import Source
 from fuzz.operators import KINDS
@@ -21,17 +21,17 @@ SECONDS = 30.0
 """Processor time from which on a call counts as hung."""
 
 FUNCTIONS: dict[str, tuple[float, Callable[[Source], Call]]] = {
-    **{kind: (1.0, calls.operator_call(kind)) for kind in KINDS},
-    "measure": (7.0, calls.measure_call),
-    "hankel_singular_values": (1.0, calls.values_call),
-    "count_bands": (1.0, calls.bands_call),
-    "differentiable_entropy": (1.0, calls.entropy_gradient_call),
-    "reduce": (1.5, calls.reduce_call),
-    "tolerance_ess": (1.0, calls.numbers_call("tolerance_ess")),
-    "entropy_ess": (1.0, calls.numbers_call("entropy_ess")),
-    "energy_ess": (1.0, calls.numbers_call("energy_ess")),
-    "recommend_state_size": (1.0, calls.recommend_call),
-    "not an operator": (0.4, calls.not_an_operator_call),
+    **{kind: (1.0, construction.operator_call(kind)) for kind in KINDS},
+    "measure": (7.0, measuring.measure_call),
+    "hankel_singular_values": (1.0, measuring.values_call),
+    "count_bands": (1.0, measuring.bands_call),
+    "differentiable_entropy": (1.0, measuring.entropy_gradient_call),
+    "reduce": (1.5, reducing.reduce_call),
+    "tolerance_ess": (1.0, numbers.numbers_call("tolerance_ess")),
+    "entropy_ess": (1.0, numbers.numbers_call("entropy_ess")),
+    "energy_ess": (1.0, numbers.numbers_call("energy_ess")),
+    "recommend_state_size": (1.0, reducing.recommend_call),
+    "not an operator": (0.4, construction.not_an_operator_call),
     "profile, plan": (0.5, models.profile_call),
     "capture": (0.5, models.capture_call),
     "diagnose, compare": (0.4, models.reading_call),

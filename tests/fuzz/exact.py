@@ -114,8 +114,20 @@ class Spectra:
     norm: np.ndarray
 
 
-def spectra(T: np.ndarray, positions: list[int], past: int | None, future: int | None) -> Spectra:
-    """All singular values of T[i:i+h, i−w:i] at some positions."""
+def softmax_rounding(query: Tensor, key: Tensor, scale: float) -> float:
+    """How far float64 can put an entry of softmax attention from the exact one, in units of itself.
+
+    A score is off by (d + 2) eps Σ|q||k||scale|; so is the logarithm of the row's sum.
+    """
+    q, k = np.abs(wide(query)), np.abs(wide(key))
+    score = np.matmul(q, np.swapaxes(k, -1, -2)).max(initial=0) * abs(float(scale))
+    return float(min(4 * (q.shape[-1] + 2) * EPS * score, 1.0))
+
+
+def spectra(
+    T: np.ndarray, positions: list[int], past: int | None, future: int | None, rounding: float = 0.0
+) -> Spectra:
+    """All singular values of T[i:i+h, i−w:i] at some positions; `rounding` is that of the entries of a T ≥ 0."""
     batch, length = T.shape[:-2], T.shape[-1]
     blocks = [T[..., i : i + (future or length), max(0, i - (past or length)) : i] for i in positions]
     r = max((min(block.shape[-2:]) for block in blocks), default=0)
@@ -129,7 +141,7 @@ def spectra(T: np.ndarray, positions: list[int], past: int | None, future: int |
         values[..., place, : found.shape[-1]] = (found * scale[..., 0]).astype(np.float64)
         norm[..., place] = (np.sqrt((unit.astype(np.longdouble) ** 2).sum((-2, -1))) * scale[..., 0, 0]).astype(float)
     top = values.max(-1, initial=0)
-    return Spectra(values, 8 * length * EPS * top + 1e-320 * length, norm)
+    return Spectra(values, (8 * length * EPS + rounding) * top + 1e-320 * length, norm)
 
 
 def effective_rank(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz import exact
-from fuzz.calls import Call
+from fuzz.call import Call
 from fuzz.hostile import Source
 
 import statesize as ss

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz import exact
+from fuzz.arguments import real
+from fuzz.exact import Spectra
 from fuzz.hostile import Source
 
 import statesize as ss
@@ -24,6 +26,7 @@ class Case:
         length: L.
         names: Arguments of the constructor: an error must name one of them, or what stands for them.
         wrong: Whether the constructor must refuse.
+        rounding: How far an entry of T in float64 may be from the exact one, in units of itself, beside round-off.
     """
 
     make: Callable[[], ss.Operator]
@@ -31,6 +34,7 @@ class Case:
     length: int
     names: tuple[str, ...]
     wrong: bool = False
+    rounding: Callable[[], float] = float
     _T: np.ndarray | None = None
 
     @property
@@ -40,6 +44,13 @@ class Case:
             with np.errstate(all="ignore"):
                 self._T = self.define()
         return self._T
+
+    def spectra(self, positions: list[int], past: int | None = None, future: int | None = None) -> Spectra | None:
+        """Those of T at some positions; None where T or its norm overflows float64."""
+        size = np.abs(self.T).max(initial=0)
+        if not size <= exact.LARGEST / self.length:
+            return None
+        return exact.spectra(self.T, positions, past, future, self.rounding())
 
 
 def random_case(source: Source, kind: str | None = None) -> Case:
@@ -61,7 +72,8 @@ def _dense(source: Source) -> Case:
     length = source.whole(2, 24)
     matrix = source.tensor(*source.batch(), length, length)
     wrong = False
-    if matrix.dtype.is_floating_point and matrix.layout == torch.strided and not source.maybe(0.05):
+    numbers = matrix.dtype.is_floating_point and matrix.layout == torch.strided and not matrix.is_meta
+    if numbers and not source.maybe(0.05):
         # A leaf stays one only if it is made causal itself.
         matrix = matrix.detach().tril().requires_grad_(matrix.requires_grad)
         source.tensors[-1] = matrix
@@ -111,10 +123,8 @@ def _convolution(source: Source) -> Case:
     length: Any = source.whole(2, 24)
     kernel = source.tensor(*source.batch(), source.whole(1, 30))
     asked = source.no_number() if source.maybe(0.03) else length
-    wrong = type(asked) is not int or asked < 1
-    length = asked if not wrong and asked < 10**4 else length
-    if type(asked) is int and asked == 10**30:
-        wrong = True
+    wrong = type(asked) is not int or not 1 <= asked < 2**31
+    length = length if wrong else asked
     return Case(
         lambda: ss.Convolution(kernel, asked),
         lambda: exact.convolution(kernel, length),
@@ -145,8 +155,8 @@ def _attention(source: Source) -> Case:
     window: Any = source.chance.choice((None, None, 1, 2, length, length + 3))
     if source.maybe(0.03):
         scale = source.no_number()
-        wrong |= not (isinstance(scale, int | float) and abs(scale) < float("inf"))
-        source.extreme |= not wrong and abs(scale) > 1e30
+        wrong |= not real(scale)
+        source.extreme |= not wrong and abs(float(scale)) > 1e30
     if source.maybe(0.03):
         window = source.no_number()
         wrong |= window is not None and not (type(window) is int and window >= 1)
@@ -156,6 +166,7 @@ def _attention(source: Source) -> Case:
         length,
         ("query", "key", "scale", "window"),
         wrong,
+        lambda: exact.softmax_rounding(query, key, scale),
     )
 
 
@@ -208,7 +219,9 @@ def _misshapen(source: Source) -> Case:
     make, define, names, used = source.chance.choice(makers)
     source.poisoned = not all(map(_usable, used))
     source.extreme = True  # Whether it fits by luck is not told here: an error is allowed, a wrong answer is not.
-    return Case(make, define, length, names)
+    softmax = names == ("query", "key")
+    rounding = (lambda: exact.softmax_rounding(vectors[0], vectors[1], 1.0)) if softmax else float
+    return Case(make, define, length, names, rounding=rounding)
 
 
 def _usable(tensor: torch.Tensor) -> bool:

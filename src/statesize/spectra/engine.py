@@ -206,10 +206,11 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
     Raises:
         EngineError: No engine of that name, or it does not give what is asked; the message names those that do.
     """
+    known = isinstance(name, str) and name in ("auto", *ENGINES)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not known:
+        raise EngineError(f"no engine is called {name!r}; choose from auto, {', '.join(ENGINES)}")
     if name == "auto":
         return ENGINES[explain_choice(operator, cut, outputs)[0][0]]
-    if not isinstance(name, str) or name not in ENGINES:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise EngineError(f"no engine is called {name!r}; choose from auto, {', '.join(ENGINES)}")
     refusal = ENGINES[name].refusal(operator, cut, outputs)
     if refusal is not None:
         able = [key for key, engine in ENGINES.items() if engine.refusal(operator, cut, outputs) is None]
