@@ -120,13 +120,15 @@ def _study(name: str, options: Options) -> None:
         return
     from statesize.cli.progress import say
     from statesize.cli.study_result import print_study
+    from statesize.rerun.recipe import make_recipe
     from statesize.studies.conclude import conclude
     from statesize.studies.study import run_study
 
+    recipe = make_recipe(["study", name], vars(options))
     folder = options.output or Path(f"statesize-study-{name}-{chosen}")
     result = run_study(settings, folder, _executor(settings, options.ray, module), _progress(say))
     conclusion = conclude(settings, result.rows, folder)
-    print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, json=options.json)
+    print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, recipe, json=options.json)
 
 
 def _executor(settings: Settings, ray: bool | str, module: UserModule | None) -> Executor:

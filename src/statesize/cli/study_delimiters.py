@@ -31,6 +31,7 @@ def delimiters(
     import time
 
     from statesize.cli.study_result import print_study
+    from statesize.rerun.recipe import make_recipe
     from statesize.studies.delimiters import curve_rows, dip_rows
     from statesize.studies.delimiters import delimiters as conclude
     from statesize.studies.delimiters_charts import delimiters_charts
@@ -40,6 +41,8 @@ def delimiters(
 
     started, left_out, given = time.perf_counter(), list[str](), reading or Reading()
     table = ResultTable.open(output, "delimiters")
+    options = vars(given) | vars(loading or Loading())
+    recipe = make_recipe(["study", "delimiters"], options, models=models)
     found = given.subjects(models, loading, left_out)
     windows = given.windows(found)
     results = [
@@ -59,4 +62,4 @@ def delimiters(
     table.write(curve_rows(results), "curves.parquet")
     write_page(conclusion, delimiters_charts(results), dip_rows(results), output)
     seconds = time.perf_counter() - started
-    print_study(conclusion, given.name, len(results), seconds, path, json=json, left_out=left_out)
+    print_study(conclusion, given.name, len(results), seconds, path, recipe, json=json, left_out=left_out)

@@ -33,6 +33,7 @@ def recall(
     import time
 
     from statesize.cli.study_result import print_study
+    from statesize.rerun.recipe import make_recipe
     from statesize.studies.delimiters_dips import measure_dips
     from statesize.studies.delimiters_sequences import OBSERVED
     from statesize.studies.page import write_page
@@ -44,6 +45,8 @@ def recall(
 
     started, left_out, given = time.perf_counter(), list[str](), reading or Reading()
     table = ResultTable.open(output, "recall")
+    options = vars(given) | vars(loading or Loading()) | {"length": length}
+    recipe = make_recipe(["study", "recall"], options, models=models)
     found = given.subjects(models, loading, left_out)
     windows = given.windows(found)
     results: list[ModelRecall] = []
@@ -57,4 +60,6 @@ def recall(
     path = table.write(recall_rows(results))
     write_page(conclusion, recall_charts(results), recall_rows(results), output)
     seconds, models_json = time.perf_counter() - started, recall_models(results)
-    print_study(conclusion, given.name, len(results), seconds, path, json=json, left_out=left_out, models=models_json)
+    print_study(
+        conclusion, given.name, len(results), seconds, path, recipe, json=json, left_out=left_out, models=models_json
+    )

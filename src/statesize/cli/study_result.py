@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from statesize.rerun.recipe import Recipe
     from statesize.studies.conclusion import Conclusion
 
 
@@ -15,25 +16,29 @@ def print_study(
     runs: int,
     seconds: float,
     table: Path,
+    recipe: Recipe,
     *,
     json: bool,
     **more: Any,
 ) -> None:
-    """Tell on stderr where the files are, and print the conclusion on stdout.
+    """Keep how the study is repeated, tell on stderr where the files are, and print the conclusion on stdout.
 
     Args:
         conclusion: Of the study.
         preset: What was studied: a preset, a grid of the user's own, or a text.
         runs: Trainings, or models that were measured.
         seconds: What it took.
-        table: The table that was written; study.html lies beside it.
+        table: The table that was written; study.html lies beside it, and recipe.json is put there.
+        recipe: How the study is repeated.
         json: Print one JSON document instead of text.
         more: JSON values that only this study prints.
     """
     from statesize.cli.document import SCHEMA, print_json
     from statesize.cli.progress import say
+    from statesize.rerun.recipe import write_recipe
     from statesize.studies.conclusion import known
 
+    write_recipe(table.parent, recipe)
     say(f"Table: {table}")
     say(f"Report: {table.with_name('study.html')}")
     if not json:
@@ -49,5 +54,6 @@ def print_study(
         "runs": runs,
         "seconds": seconds,
         "table": str(table),
+        "recipe": recipe.to_dict(),
     }
     print_json(document | more)
