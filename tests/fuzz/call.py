@@ -33,6 +33,7 @@ class Call:
 
 
 def expected_refusal(source: Source, case: Case | None = None, wrong: bool = False) -> Refusal:
+    """Whether a call on a case must, must not or may be refused."""
     if wrong or source.poisoned or (case is not None and case.wrong):
         return "always"
     return "maybe" if source.extreme or (case is not None and not moderate(case)) else "never"

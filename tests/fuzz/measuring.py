@@ -42,9 +42,8 @@ def measure_call(source: Source) -> Call:
     option("outputs", 0.5, lambda: _outputs(source), _good_outputs)
     option("entropy_accuracy", 0.1, lambda: source.chance.choice((1e-6, 1e-2)), lambda v: real(v) and v > 0)
     option("count_accuracy", 0.1, lambda: 0.05, lambda v: real(v) and 0 <= v < 1)
-    option(
-        "engine", 0.4, lambda: source.chance.choice((*ENGINES, "auto")), lambda v: isinstance(v, str) and v == "auto"
-    )
+    engines = (*ENGINES, "auto")
+    option("engine", 0.4, lambda: source.chance.choice(engines), lambda v: isinstance(v, str) and v == "auto")
     refusal = expected_refusal(source, case, wrong)
     if refusal == "never" and options.get("engine", "auto") != "auto":
         refusal = "maybe"  # not every engine gives everything
