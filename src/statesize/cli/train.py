@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from statesize.cli.options import Flag
+from statesize.cli.printing import TEXT, Printing
 from statesize.errors import FileError, InputError
 
 if TYPE_CHECKING:
@@ -41,12 +41,13 @@ def train(
     threads: int | None = None,
     resume: Flag = False,
     export: Path | None = None,
+    printing: Printing = TEXT,
 ) -> None:
     """Train a small language model of about one million parameters.
 
     The text is the prose that ships inside CPython, with the tokenizer of the bundled models; or a file of your own.
     OUTPUT receives log.jsonl, state.safetensors (for --resume), best/ (the weights of the lowest held-out loss) and
-    tokenizer.json. The held-out report is printed as JSON when the run is done.
+    tokenizer.json. The held-out report is printed when the run is done.
 
     Args:
         task: What to train on.
@@ -69,15 +70,18 @@ def train(
         resume: Continue the run in OUTPUT; it ends with the same weights as one that was not stopped.
         export: Folder for the best weights in float16 with training.json and tokenizer.json; an earlier export
             there is replaced.
+        printing: What is printed.
 
     Raises:
         InputError: A value is out of its range, or the run to be resumed has other settings.
         FileError: A folder or file cannot be read or written.
     """
-    options = dict(locals())
+    options = {name: value for name, value in locals().items() if name != "printing"}
     # The heavy imports wait until there is something to train, so that --help is quick.
     import torch
+    from rich.console import Console
 
+    from statesize.cli.document import SCHEMA, print_json
     from statesize.mixers.model import LanguageModel, ModelConfig
     from statesize.tasks.text import TextTask
     from statesize.training import TrainingConfig
@@ -106,7 +110,8 @@ def train(
     text_task = TextTask.from_corpus(corpus, tokenizer, length)
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
-    with ProgressBar(f"train text {mixer}", steps) as bar:
+    console = Console(stderr=True, quiet=printing.quiet)
+    with ProgressBar(f"train text {mixer}", steps, console) as bar:
         on_start = partial(_save_tokenizer, tokenizer)
         record = run(model, text_task, config, output, resume=resume, on_progress=bar, on_start=on_start)
     report = {"mixer": mixer, "step": record.best_step, **record.best}
@@ -114,7 +119,10 @@ def train(
         command = _command(options)
         exported = export_text_model(record, text_task, tokenizer, config, export, command, corpus.sha256)
         report |= exported["held_out"] | {"baselines": exported["baselines"]}
-    print(json.dumps(report))
+    if printing.json:
+        print_json({"schema": SCHEMA, **report})
+    else:
+        print("\n".join(_lines(report)))
 
 
 def _check_folders(output: Path, export: Path | None, resume: bool) -> None:
@@ -134,6 +142,20 @@ def _check_folders(output: Path, export: Path | None, resume: bool) -> None:
     if exported in (run, *run.parents, run / "best"):
         raise InputError(f"export is {export} and output is {output}; an export needs a folder of its own")
     check_export(export)
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    """The held-out report, a figure a line; those of a baseline have its name."""
+    lines: list[str] = []
+    for name, value in report.items():
+        figures = (
+            {f"{name} {key}": figure for key, figure in value.items()} if isinstance(value, dict) else {name: value}
+        )
+        lines += [
+            f"{key}: {figure:.4f}" if isinstance(figure, float) else f"{key}: {figure}"
+            for key, figure in figures.items()
+        ]
+    return [line.replace("_", " ").removeprefix("baselines ") for line in lines]
 
 
 def _command(options: dict[str, object]) -> str:

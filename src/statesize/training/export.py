@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def export_text_model(
     folder: Path,
     command: str,
     corpus_sha256: str,
+    recipe: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluates the best weights of a run in float16, compares them with n-gram models, and writes it all to a folder.
 
@@ -72,6 +74,7 @@ def export_text_model(
         folder: Receives config.json, model.safetensors, training.json and tokenizer.json.
         command: Command line that makes this run.
         corpus_sha256: Hash of the corpus.
+        recipe: How `statesize rerun` repeats the run; None where no command made it.
 
     Returns:
         What training.json holds: command, settings, versions, data, the held-out report of the float16 weights
@@ -93,6 +96,7 @@ def export_text_model(
         baselines[name] = {key: report[key] for key in ("loss", "bits_per_byte")}
     result: dict[str, Any] = {
         "command": command,
+        **({} if recipe is None else {"recipe": recipe}),
         "training": dataclasses.asdict(config),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": "float16",
