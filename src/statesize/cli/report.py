@@ -1,22 +1,44 @@
-"""`statesize report`: HTML from a saved profile."""
+"""`statesize report`: HTML from saved profiles, or from a study."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 
-def report(result: Path, /, *, output: Path | None = None) -> None:
-    """Write the HTML report of a profile that `statesize profile --output` or `Profile.save` wrote.
+def report(
+    results: Annotated[list[Path], Parameter(negative="")],
+    /,
+    *,
+    output: Path | None = None,
+) -> None:
+    """Write the HTML report of a profile, of several profiles side by side, or of a study.
 
     Args:
-        result: The profile's folder.
-        output: The report; the profile's name with .html in the current folder if not given.
+        results: Folders that `statesize profile --output` or `Profile.save` wrote, or one of `statesize study`.
+        output: The report; the first folder's name with .html in the current folder if not given.
+
+    Raises:
+        InputError: A study is not alone.
     """
     from statesize.cli.progress import say
-    from statesize.profiling import Profile
-    from statesize.report import check_report_path, write_report
+    from statesize.errors import InputError
+    from statesize.report import check_report_path
 
-    path = output or Path(f"{result.absolute().name}.html")
+    path = output or Path(f"{results[0].absolute().name}.html")
     check_report_path(path)
-    write_report([Profile.load(result)], path)
+    studies = [folder for folder in results if (folder / "study.json").is_file()]
+    if not studies:
+        from statesize.profiling import Profile
+        from statesize.report import write_report
+
+        write_report([Profile.load(folder) for folder in results], path)
+    elif len(results) == 1:
+        from statesize.studies.page import write_report as write_study_report
+
+        write_study_report(results[0], path)
+    else:
+        raise InputError(f"{studies[0]} holds a study, which has a report of its own; give it alone")
     say(f"Report: {path}")

@@ -15,7 +15,8 @@ const drawing = (() => {
     axis: { labelColor: "var(--soft)", titleColor: "var(--soft)", titleFontWeight: 500, titleFontSize: 12, labelFontSize: 11,
       titlePadding: 8, gridColor: "var(--line)", domainColor: "var(--line)", tickColor: "var(--line)" },
     axisX: { grid: false },
-    legend: { columns: narrow() ? 2 : 4, labelColor: "var(--ink)", titleColor: "var(--soft)", labelFontSize: 12, symbolSize: 110 },
+    legend: { columns: narrow() ? 2 : 4, labelColor: "var(--ink)", titleColor: "var(--soft)", labelFontSize: 12, symbolSize: 110,
+      symbolBaseFillColor: "var(--soft)", symbolBaseStrokeColor: "var(--soft)" },
   });
 
   const clear = (id) => {

@@ -46,7 +46,7 @@ def layer_table(profiles: Sequence[Profile]) -> str:
         f'<th scope="col"{"" if name in _TEXTS else " class=number"} data-name="{name}">{escape(heading)}</th>'
         for name, heading in HEADINGS.items()
     )
-    return f'<table id="layer-table"><thead><tr>{head}</tr></thead><tbody>{bodies}</tbody></table>'
+    return f'<table id="rows"><thead><tr>{head}</tr></thead><tbody>{bodies}</tbody></table>'
 
 
 def definitions(relative_tolerances: Sequence[float]) -> str:

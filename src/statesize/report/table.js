@@ -1,8 +1,8 @@
 "use strict";
-// The table of all layers: sorted by a column, filtered by text, and as CSV.
+// The table of a page: sorted by a column, filtered by text, and as CSV.
 (() => {
   const { byId } = drawing;
-  const table = byId("layer-table");
+  const table = byId("rows");
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
   const rows = [...body.rows];
@@ -49,7 +49,7 @@
     const text = lines.map((line) => `${line.join(",")}\r\n`).join("");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
-    link.download = "statesize-layers.csv";
+    link.download = byId("csv").dataset.file;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };

@@ -46,5 +46,5 @@ def conclude(settings: Settings, rows: Sequence[Row], folder: Path) -> Conclusio
     metric = settings.runs[0].measuring.claim_metric
     conclusion_of, charts_of = STUDIES[settings.study]
     conclusion = conclusion_of(rows, metric)
-    write_page(conclusion, charts_of(rows, metric), folder / "study.html")
+    write_page(conclusion, charts_of(rows, metric), rows, folder)
     return conclusion

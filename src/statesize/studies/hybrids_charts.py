@@ -30,7 +30,7 @@ def hybrids_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     accuracy = alt.X("accuracy:Q", title="Accuracy", axis=alt.Axis(format="%"))
     base = alt.Chart(finals, title="Accuracy of each placement: runs and their mean").encode(y=placement)
     points = base.mark_point(filled=True, opacity=0.6).encode(x=accuracy, color=_attention(), tooltip=_TOOLTIP)
-    means = base.mark_tick(thickness=3, color="black").encode(x="mean(accuracy):Q")
+    means = base.mark_tick(thickness=3, color="#808080").encode(x="mean(accuracy):Q")
     layers = alt.Data(values=[cell for found in runs for cell in _cells(found, metric)])
     cells = alt.Chart(layers, title=f"ESS of the layers at the end ({metric})").encode(
         x=alt.X("layer:O", title="Layer", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=order)

@@ -1,0 +1,32 @@
+"use strict";
+// The charts of a study: as wide as the page, and one below the other where the screen is narrow.
+(() => {
+  const { byId, narrow } = drawing;
+  const { charts } = JSON.parse(byId("data").textContent);
+  const [AXIS, SPACING] = [66, 20];
+
+  // A row of charts may hold the data of all of them.
+  const stacked = (spec, data) => {
+    const inherited = spec.data ?? data;
+    const parts = spec.hconcat ?? spec.vconcat;
+    return parts ? parts.flatMap((part) => stacked(part, inherited)) : [inherited ? { ...spec, data: inherited } : spec];
+  };
+
+  const fitted = (spec, width) => {
+    if (spec.vconcat) return { ...spec, vconcat: spec.vconcat.map((part) => fitted(part, width)) };
+    if (!spec.hconcat) return spec.width > width - AXIS ? { ...spec, width: width - AXIS } : spec;
+    const widths = spec.hconcat.map((part) => part.width ?? 200);
+    const share = (width - (AXIS + SPACING) * widths.length) / widths.reduce((sum, one) => sum + one, 0);
+    return { ...spec, hconcat: spec.hconcat.map((part, index) => fitted(part, share * widths[index] + AXIS)) };
+  };
+
+  const drawAll = () => {
+    const { data, hconcat, vconcat, ...rest } = charts;
+    const spec = narrow() ? { ...rest, vconcat: stacked(charts) } : charts;
+    const legend = { orient: "top", columns: narrow() ? 2 : 4 };
+    return drawing.draw("charts", { ...fitted(spec, byId("charts").clientWidth), config: { ...charts.config, legend } });
+  };
+
+  drawing.dark.addEventListener("change", drawAll);
+  drawAll().then(() => document.documentElement.setAttribute("data-ready", "true"));
+})();
