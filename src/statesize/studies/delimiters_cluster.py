@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,24 +70,23 @@ class Crew:
             StatesizeError: If Ray gives up.
         """
         data: Any = importlib.import_module("ray.data")
-        context = data.DataContext.get_current()
-        context.enable_progress_bars = False
         rows = [_packed(index, part) for index, part in enumerate(missing)]
         arguments = {"load": load, "model": parts.model, "windows": parts.windows, "channels": channels}
         found = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Measuring,
             fn_constructor_kwargs={**arguments, "threads": self.cpus},
             batch_size=1,
-            compute=data.ActorPoolStrategy(min_size=1, max_size=min(self._actors(), len(rows))),
+            compute=data.ActorPoolStrategy(size=min(self._actors(), len(rows))),
             num_cpus=self.cpus,
         )
         try:
-            for row in found.iter_rows():
-                if row["problem"]:
-                    raise InputError(row["problem"])
-                part = missing[int(row["index"])]
-                parts.write(part, row["content"])
-                yield part
+            with _silent(data.DataContext.get_current()):
+                for row in found.iter_rows():
+                    if row["problem"]:
+                        raise InputError(row["problem"])
+                    part = missing[int(row["index"])]
+                    parts.write(part, row["content"])
+                    yield part
         except StatesizeError:
             raise
         except Exception as error:  # Ray Data hands on what any of its parts raises
@@ -128,6 +129,19 @@ class _Measuring:
         except StatesizeError as error:
             problem = str(error)
         return {"index": [index], "content": [content], "problem": [problem]}
+
+
+@contextmanager
+def _silent(context: Any) -> Generator[None]:
+    logger = logging.getLogger("ray.data")
+    level, bars = logger.level, context.enable_progress_bars
+    logger.setLevel(logging.ERROR)
+    context.enable_progress_bars = False
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = bars
+        logger.setLevel(level)
 
 
 def _key(load: Loader, windows: Windows, channels: int, threads: int) -> tuple[str, str]:

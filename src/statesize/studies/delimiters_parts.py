@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from statesize.files import replace_file
@@ -136,7 +137,7 @@ def encoded(model: str, part: Part, response: Response) -> bytes:
     import pyarrow.parquet
 
     events, units, offsets = response.values[METRICS[0]].shape
-    sequences: Any = np.arange(part.start, part.start + events)
+    sequences = cast("NDArray[np.int64]", np.arange(part.start, part.start + events))
     per_unit: dict[str, Any] = {"layer": response.layers, "kind": response.kinds, "head": response.units}
     columns: dict[str, Any] = {
         "model": np.repeat(model, events * units * offsets),

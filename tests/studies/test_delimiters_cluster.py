@@ -1,0 +1,82 @@
+"""A study of delimiters on a real Ray of this machine: the numbers of one process, also when an actor is killed."""
+
+import gc
+import os
+import signal
+import time
+import warnings
+from functools import partial
+
+import pytest
+import torch
+
+from statesize.errors import InputError
+from statesize.profiling.loading import load_model
+from statesize.ray_session import available_cores, ray_session
+from statesize.studies.delimiters_cluster import Crew
+from statesize.studies.delimiters_corpus import Corpus
+from statesize.studies.delimiters_dips import measure_dips, measure_dips_on_ray
+from statesize.studies.delimiters_parts import SEQUENCES
+from statesize.studies.delimiters_sequences import OBSERVED, Windows
+
+WINDOWS = Windows(4, 4, margin=2)
+pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
+
+
+@pytest.fixture(scope="module")
+def crew():
+    with ray_session() as ray:
+        yield Crew(ray)
+    with warnings.catch_warnings():
+        # On a busy machine Ray does not wait for the end of the processes that it has started.
+        warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    documents = torch.randint(1, 25, (SEQUENCES + 12, 14), generator=torch.Generator().manual_seed(0))
+    return Corpus(tuple(documents), 0, None, frozenset({0}))
+
+
+def test_an_actor_is_killed_in_the_middle(crew, corpus, tmp_path):
+    loads, told = tmp_path / "loads", []
+    loads.mkdir()
+
+    # Pickled by value, as Ray's processes do not have the modules of the tests.
+    def load():
+        (loads / f"{time.monotonic_ns():020d}-{os.getpid()}").touch()
+        model = load_model("recall-gla").model
+        # So that parts are still missing when the first one comes.
+        model.register_forward_pre_hook(lambda *_: time.sleep(0.2))
+        return model
+
+    def kill(condition, done, total):
+        told.append((condition, done, total))
+        if len(told) == 1:
+            newest = max(path.name for path in loads.iterdir())
+            os.kill(int(newest.partition("-")[2]), signal.SIGKILL)
+
+    options = {"channels": 1, "conditions": (OBSERVED, "removed")}
+    folder = tmp_path / "parts"
+    found = measure_dips_on_ray("one", load, corpus, WINDOWS, crew, folder, on_progress=kill, **options)
+    assert len(told) == 4
+    # One told what the model is; each core had an actor, and one more came for the killed one.
+    assert len(list(loads.iterdir())) == 1 + min(available_cores(), 4) + 1
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model = load_model("recall-gla").model
+        alone = measure_dips("one", model, corpus, WINDOWS, **options)
+        resumed = measure_dips("one", model, corpus, WINDOWS, folder=folder, on_progress=print, **options)
+    finally:
+        torch.set_num_threads(before)
+    assert (found.dips, found.curve) == (alone.dips, alone.curve) == (resumed.dips, resumed.curve)
+
+
+def test_errors_are_those_of_one_process(crew, corpus, tmp_path):
+    load = partial(load_model, "/no/such/model")
+    with pytest.raises(InputError, match="there is no model '/no/such/model'"):
+        measure_dips_on_ray("one", load, corpus, WINDOWS, crew, tmp_path)
+    with pytest.raises(InputError, match="no machine of the Ray cluster has the 1000 cores"):
+        measure_dips_on_ray("one", load, corpus, WINDOWS, Crew(crew.ray, 1000), tmp_path)
