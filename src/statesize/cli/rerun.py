@@ -13,6 +13,7 @@ from statesize.cli.options import Flag
 
 if TYPE_CHECKING:
     from statesize.rerun.recipe import Recipe
+    from statesize.rerun.result import Result
 
 _REPEATED = frozenset({"profile", "study", "train"})
 _OPTION = re.compile(r"--([a-z][a-z-]*)(=.*)?", re.DOTALL)
@@ -47,7 +48,7 @@ def rerun(result: Path, /, *, allow_code: Flag = False) -> None:
     check_inputs(found.recipe)
     say(f"Repeating: {found.recipe.line}")
     with tempfile.TemporaryDirectory(prefix="statesize-rerun-") as folder:
-        compared = found.compare(_repeat(found.recipe, Path(folder), document=found.is_document))
+        compared = found.compare(_repeat(found, Path(folder)))
     rows = [(one.part, one.verdict, one.detail) for one in compared]
     notes = [f"Other versions: {change}." for change in changed_versions(found.recipe)]
     print_whole(("part", "repetition", "differences"), rows, 3, notes)
@@ -75,15 +76,17 @@ def _check_command(recipe: Recipe, result: Path, *, allow_code: bool) -> None:
     raise FileError(f"{result} names a command that statesize does not repeat: {recipe.line[:200]}")
 
 
-def _repeat(recipe: Recipe, folder: Path, *, document: bool) -> Path:
+def _repeat(result: Result, folder: Path) -> Path:
+    """Do what made a result again; the file or folder that is of its kind."""
     from statesize.cli.app import app
 
-    output, told, printed = folder / "result", folder / "told.json", io.StringIO()
-    where = [f"--output={output}", *(["--json"] if document else [])]
-    with _threads(recipe.threads), contextlib.redirect_stdout(printed):
-        app([*recipe.command, *where], exit_on_error=False, print_error=False, result_action="return_value")
+    output, export, told = folder / "result", folder / "export", folder / "told.json"
+    where, printed = [f"--output={output}"], io.StringIO()
+    where += ["--json"] if result.is_document else [f"--export={export}"] if result.is_export else []
+    with _threads(result.recipe.threads), contextlib.redirect_stdout(printed):
+        app([*result.recipe.command, *where], exit_on_error=False, print_error=False, result_action="return_value")
     told.write_text(printed.getvalue(), encoding="utf-8")
-    return told if document else output
+    return told if result.is_document else export if result.is_export else output
 
 
 @contextlib.contextmanager

@@ -151,8 +151,8 @@ def _compare_mixers(name: str, before: xr.Dataset, after: xr.Dataset, length: in
     within = bool((entropy <= allowed).all() and (norm <= norm_allowed).all()) and not outside
     detail = (
         f"entropies differ by up to {entropy.max(initial=0):.1e} where {_at_worst(entropy, allowed):.1e} is allowed, "
-        f"norms by {norm.max(initial=0):.1e} where {_at_worst(norm, norm_allowed):.1e} is; {outside} counts lie outside "
-        "their bounds"
+        f"norms by {norm.max(initial=0):.1e} where {_at_worst(norm, norm_allowed):.1e} is; {outside} counts "
+        "lie outside their bounds"
     )
     return Compared(name, WITHIN if within else DIFFERENT, detail)
 

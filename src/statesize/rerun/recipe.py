@@ -27,7 +27,21 @@ PROSE = "the prose of this Python"
 _PACKAGES = ("torch", "numpy", "numba", "tokenizers", "transformers")
 # What says nothing of a result: where it is done or written, and how it is told.
 ELSEWHERE = frozenset(
-    {"output", "html", "json", "quiet", "plan", "dry_run", "ray", "ray_cpus", "export", "resume", "threads"}
+    {
+        "output",
+        "html",
+        "json",
+        "quiet",
+        "plan",
+        "dry_run",
+        "ray",
+        "ray_cpus",
+        "export",
+        "resume",
+        "threads",
+        "quiet",
+        "printing",
+    }
 )
 # What a model's folder is read for; a training's log or its optimizer's state is not.
 _OF_MODELS = frozenset({".json", ".safetensors", ".bin", ".pt", ".pth", ".model", ".txt", ".jinja", ".py"})

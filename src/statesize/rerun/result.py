@@ -25,7 +25,7 @@ from statesize.rerun.comparing import (
 from statesize.rerun.recipe import FILE, PROSE, Recipe, content_sha256, read_json, versions
 from statesize.training.record import read_records
 
-_LOG, _WEIGHTS = "log.jsonl", Path("best") / "model.safetensors"
+_LOG, _EXPORTED, _WEIGHTS = "log.jsonl", "training.json", "model.safetensors"
 _TABLES = ("table.parquet", "curves.parquet")
 
 
@@ -46,6 +46,11 @@ class Result:
         """Whether it is what a command printed with --json."""
         return self.path.is_file()
 
+    @property
+    def is_export(self) -> bool:
+        """Whether it is what `statesize train --export` wrote."""
+        return (self.path / _EXPORTED).is_file()
+
     def compare(self, repeated: Path) -> list[Compared]:
         """This result against its repetition.
 
@@ -62,6 +67,9 @@ class Result:
             return compare_documents(read_json(self.path), read_json(repeated))
         if (self.path / MARKER).is_file():
             return compare_profiles(Profile.load(self.path), Profile.load(repeated))
+        if self.is_export:
+            record = compare_documents(*(read_json(folder / _EXPORTED) for folder in (self.path, repeated)))
+            return [*record, compare_arrays("weights", _weights(self.path), _weights(repeated))]
         if (self.path / _LOG).is_file():
             return _compare_trainings(self.path, repeated)
         found: list[Compared] = []
@@ -92,7 +100,8 @@ def read_result(path: Path) -> Result:
     elif (path / MARKER).is_file():
         given = Profile.load(path).attributes.get("recipe")
     else:
-        given = read_json(path / FILE) if (path / FILE).is_file() else None
+        exported = read_json(path / _EXPORTED).get("recipe") if (path / _EXPORTED).is_file() else None
+        given = read_json(path / FILE) if (path / FILE).is_file() else exported
     if given is None:
         raise FileError(
             f"{path} does not say by which command it was made: it is no result of `statesize profile`, `study` or "
@@ -155,7 +164,7 @@ def _compare_trainings(before: Path, after: Path) -> list[Compared]:
         steps = Compared("steps", DIFFERENT, f"the result has {len(first)} steps, the repetition {len(second)}")
     else:
         steps = Compared("steps", IDENTICAL)
-    return [steps, compare_arrays("best weights", _weights(before), _weights(after))]
+    return [steps, compare_arrays("best weights", _weights(before / "best"), _weights(after / "best"))]
 
 
 def _weights(folder: Path) -> dict[str, Any]:
