@@ -13,6 +13,7 @@ from statesize.studies.delimiters_corpus import Corpus
 from statesize.studies.delimiters_dips import measure_dips
 from statesize.studies.delimiters_measuring import METRICS, respond
 from statesize.studies.delimiters_parts import SEQUENCES, Parts, encoded, joined, parts_key, parts_of
+from statesize.studies.delimiters_plan import plan_dips
 from statesize.studies.delimiters_sequences import OBSERVED, Windows, aligned_sequences
 
 WINDOWS = Windows(4, 4, margin=2)
@@ -92,3 +93,15 @@ def test_parts_of_other_weights_are_not_taken(model, corpus, parts):
     assert dataclasses.replace(parts, key=parts_key(other, WINDOWS, 3)).read(part) is None
     assert dataclasses.replace(parts, model="two").read(part) is None
     assert parts.read(part) is not None
+
+
+def test_a_plan_counts_what_is_measured_and_what_is_kept(model, corpus, tmp_path):
+    conditions = (OBSERVED, "removed")
+    plan = plan_dips("one", model, corpus, WINDOWS, channels=3, conditions=conditions)
+    measure_dips("one", model, corpus, WINDOWS, channels=3, conditions=conditions, folder=tmp_path)
+    assert (plan.documents, plan.tokens, plan.past) == (len(corpus.documents), 30, 4)
+    assert plan.sequences == sum(len(one.ids) for one in aligned_sequences(corpus, WINDOWS, 0, conditions))
+    kept = sum(path.stat().st_size for path in tmp_path.iterdir())
+    # A small file has more of its own beside the numbers.
+    assert kept / 2 < plan.results < 8 * kept
+    assert plan.seconds > 0

@@ -102,7 +102,7 @@ def measure_dips(
             tell(condition, part.start + len(part.aligned.ids), total)
         return found
 
-    return _dips(name, _chosen(corpus, windows, seed, conditions), windows, seed, measured)
+    return _dips(name, aligned_sequences(corpus, windows, seed, conditions), windows, seed, measured)
 
 
 def measure_dips_on_ray(
@@ -138,7 +138,7 @@ def measure_dips_on_ray(
         FileError: If the parts are changed by others meanwhile.
     """
     parts = Parts(folder, name, crew.key(load, windows, channels), windows)
-    chosen = _chosen(corpus, windows, seed, conditions)
+    chosen = aligned_sequences(corpus, windows, seed, conditions)
     missing = [part for aligned in chosen for part in parts_of(aligned) if parts.read(part) is None]
     done = {aligned.condition: len(aligned.ids) for aligned in chosen}
     for part in missing:
@@ -154,10 +154,6 @@ def measure_dips_on_ray(
         return found
 
     return _dips(name, chosen, windows, seed, measured)
-
-
-def _chosen(corpus: Corpus, windows: Windows, seed: int, conditions: Sequence[str]) -> list[Aligned]:
-    return [aligned for aligned in aligned_sequences(corpus, windows, seed) if aligned.condition in conditions]
 
 
 def _dips(

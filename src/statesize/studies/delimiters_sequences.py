@@ -100,8 +100,10 @@ class Aligned:
     cut: int
 
 
-def aligned_sequences(corpus: Corpus, windows: Windows, seed: int = 0) -> list[Aligned]:
-    """The sequences of all conditions.
+def aligned_sequences(
+    corpus: Corpus, windows: Windows, seed: int = 0, conditions: Sequence[str] = CONDITIONS
+) -> list[Aligned]:
+    """The sequences of some conditions.
 
     The documents are joined to one stream, once for each condition; a sequence is a piece of it: two times
     `windows.reach` tokens before the cut, so that there is a context, and `windows.reach` after it. Borders with a
@@ -111,9 +113,10 @@ def aligned_sequences(corpus: Corpus, windows: Windows, seed: int = 0) -> list[A
         corpus: The documents.
         windows: What is measured around each cut.
         seed: Of the order of documents, of the tokens that replace delimiters, and of the random places.
+        conditions: Which of `CONDITIONS`.
 
     Returns:
-        One for each of `CONDITIONS`.
+        One for each of them, in the order of `CONDITIONS`.
 
     Raises:
         InputError: If no two neighbours are long enough.
@@ -136,7 +139,8 @@ def aligned_sequences(corpus: Corpus, windows: Windows, seed: int = 0) -> list[A
     }
     starts = np.cumsum(np.array([0, *map(len, moved[:-1])], np.int64))
     streams[MISPLACED] = streams["moved"][0], (starts + np.array(places, np.int64) + 1)[long]
-    found = [_sliced(name, *streams[name], windows, corpus.beginning) for name in CONDITIONS]
+    asked = [name for name in CONDITIONS if name in conditions]
+    found = [_sliced(name, *streams[name], windows, corpus.beginning) for name in asked]
     if any(len(aligned.ids) < 2 for aligned in found):
         raise InputError(
             f"fewer than 2 delimiters stand between documents of {windows.reach} tokens or more, as windows of "
