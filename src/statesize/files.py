@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 from statesize.errors import FileError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where nothing is locked
+    fcntl = None
+
+LOCK = ".in-use"
+"""Name of the file that a process locks in a folder that it alone writes to."""
 
 
 def parse_json(content: bytes | str) -> object:
@@ -118,3 +128,67 @@ def check_writable(folder: Path) -> None:
         os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=place))
     except OSError as error:
         raise FileError(f"cannot write to {folder}: {error.strerror or error}. Give a writable folder") from error
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Generator[None]:
+    """Keeps other processes that ask for it from writing to a folder.
+
+    The lock goes with the process, however it ends; file systems without locks are written unlocked.
+
+    Args:
+        folder: Made where it is missing.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        FileError: Another process writes to the folder, or it cannot be written.
+    """
+    place = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(place)
+    except OSError as error:
+        raise FileError(f"cannot write to {folder}: {error.strerror or error}. Give a folder, new or empty") from error
+    try:
+        yield
+    finally:
+        # Removed while it is locked; a process that waits for this very file sees that it is gone.
+        with contextlib.suppress(OSError):
+            place.unlink()
+        os.close(descriptor)
+
+
+def _locked(place: Path) -> int:
+    """A descriptor of a file that no other process has locked."""
+    while True:
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(descriptor)
+        except BlockingIOError:
+            holder = os.read(descriptor, 200).decode(errors="replace")
+            os.close(descriptor)
+            raise FileError(
+                f"another process ({holder}) writes to {place.parent}; wait for its end, or give another folder"
+            ) from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), place.stat()):
+                break
+        os.close(descriptor)
+    # Who it is serves a message only, for which a full disk has no room.
+    with contextlib.suppress(OSError):
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
+    return descriptor
+
+
+def _lock(descriptor: int) -> None:
+    """Locks a file, or raises a BlockingIOError where another process has; nothing where there are no locks."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if isinstance(error, BlockingIOError):
+            raise

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,11 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         return
     if address not in {None, "auto"}:
         _require_reachable(str(address))
-    with _handlers_kept(), _no_usage_reports(address):
+    with _handlers_kept() as keep, _no_usage_reports(address):
         try:
             try:
                 ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **_local(address))
+                keep()
             except Exception as error:
                 # Also plain ones: when a node does not start in time, or the head of the cluster is not there yet.
                 where = "on this machine" if address is None else f"at {address}"
@@ -116,12 +117,18 @@ def _require_reachable(address: str) -> None:
 
 
 @contextmanager
-def _handlers_kept() -> Generator[None]:
-    # Ray sets its own handler of SIGTERM, and leaves it.
+def _handlers_kept() -> Generator[Callable[[], None]]:
+    # Ray sets its own handler of SIGTERM, and leaves it. One of Python unwinds the session, one of the system would
+    # leave Ray's processes behind.
     here = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
+
+    def put_back() -> None:
+        if here and callable(before):
+            signal.signal(signal.SIGTERM, before)
+
     try:
-        yield
+        yield put_back
     finally:
         if here and before is not None:
             signal.signal(signal.SIGTERM, before)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,15 +24,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the program's name; None takes it from the process.
 
     Returns:
-        Exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+        Exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
 
     Raises:
         OSError: One that is not of stdout; commands turn those of their files into FileError.
     """
     try:
-        return _run(sys.argv[1:] if arguments is None else list(arguments))
+        with _terminations():
+            return _run(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written after the last complete result", INTERRUPTED)
+    except _Terminated:
+        return _fail("terminated; nothing was written after the last complete result", TERMINATED)
     except BrokenPipeError:
         _give_up_stdout()
         return FAILED
@@ -51,6 +62,25 @@ def _run(arguments: list[str]) -> int:
     except StatesizeError as error:
         return _fail(_one_line(str(error)), FAILED)
     return 0
+
+
+@contextmanager
+def _terminations() -> Generator[None]:
+    """SIGTERM, by which batch systems and machines that shut down end a process, unwinds it as Ctrl-C does."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        # What it unwinds must not be interrupted again.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise _Terminated
+
+    here = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if here:
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _give_up_stdout() -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from statesize.errors import StatesizeError
+from statesize.files import only_writer
+from statesize.html_table import facts_table
 from statesize.studies.cost import work
 from statesize.studies.outcome import Executor, Outcome
 from statesize.studies.run import Row
@@ -46,6 +48,11 @@ class StudyResult:
     path: Path
     seconds: float
 
+    def _repr_html_(self) -> str:
+        """The size of the study for notebooks; what it says is in `conclude`."""
+        facts = {"measurements": len(self.rows), "seconds of this start": f"{self.seconds:.3g}", "table": self.path}
+        return facts_table("Study", facts)
+
 
 def run_study(
     settings: Settings,
@@ -54,6 +61,8 @@ def run_study(
     on_progress: Callable[[StudyProgress], None] | None = None,
 ) -> StudyResult:
     """Does the runs of a grid that the folder does not hold yet, and writes each when it is done.
+
+    Where some runs fail, the others are kept, and a StatesizeError says so.
 
     Args:
         settings: The grid.
@@ -65,11 +74,17 @@ def run_study(
         All rows of the grid.
 
     Raises:
-        FileError: The folder is that of another study, or cannot be written.
-        StatesizeError: Some runs failed; the others are kept.
+        FileError: The folder is that of another study, cannot be written, or is written by another process.
     """
-    started = time.perf_counter()
     table = ResultTable.open(folder, settings.study)
+    with only_writer(folder):
+        return _run_study(settings, table, executor, on_progress)
+
+
+def _run_study(
+    settings: Settings, table: ResultTable, executor: Executor, on_progress: Callable[[StudyProgress], None] | None
+) -> StudyResult:
+    started = time.perf_counter()
     missing = table.missing(settings.runs)
     done, worked, failures = len(settings.runs) - len(missing), 0.0, list[Outcome]()
     total_work = sum(map(work, missing))

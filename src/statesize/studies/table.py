@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 
 from statesize.errors import FileError
-from statesize.files import check_writable, parse_json, replace_file
+from statesize.files import LOCK, check_writable, parse_json, replace_file
 from statesize.studies.grid import Run
 from statesize.studies.run import Row
 
 SCHEMA = 1
 MARK = "study.json"
+_DIGEST = b"statesize_rows_sha256"
+_RUN = re.compile(r"[0-9a-f]{16}\.parquet|\..*\.part")
 
 
 @dataclass(frozen=True)
@@ -51,17 +57,21 @@ class ResultTable:
         if folder.exists() and not folder.is_dir():
             raise FileError(f"output is {folder}, which is a file; give a folder")
         check_writable(folder)
-        if mark.is_file():
-            written = _read_mark(mark)
-            if written.get("study") != study or written.get("schema") != SCHEMA:
-                raise FileError(
-                    f"{folder} holds results of the study {written.get('study')!r}, schema {written.get('schema')!r}, "
-                    f"and this is {study!r}, schema {SCHEMA}; give another folder"
-                )
-        elif folder.exists() and any(folder.iterdir()):
-            raise FileError(f"{folder} is not empty and holds no study; give a new folder")
-        else:
+        try:
+            written, problem = _read_mark(mark), ""
+        except FileNotFoundError:
+            written, problem = None, "holds no study"
+        except (OSError, ValueError) as error:
+            written, problem = None, f"its {MARK} cannot be read ({error})"
+        if written is None:
+            if folder.exists() and not _only_results(folder):
+                raise FileError(f"{folder} is not empty and {problem}; give a new folder")
             replace_file(mark, json.dumps({"schema": SCHEMA, "study": study}).encode() + b"\n")
+        elif written.get("study") != study or written.get("schema") != SCHEMA:
+            raise FileError(
+                f"{folder} holds results of the study {written.get('study')!r}, schema {written.get('schema')!r}, "
+                f"and this is {study!r}, schema {SCHEMA}; give another folder"
+            )
         return cls(folder)
 
     def add(self, run: Run, rows: Sequence[Row]) -> None:
@@ -114,22 +124,41 @@ class ResultTable:
 
     def _rows(self, run: Run) -> list[Row] | None:
         try:
-            frame = pd.read_parquet(io.BytesIO(self._path(run).read_bytes()))
-        except (OSError, ValueError):
+            content = io.BytesIO(self._path(run).read_bytes())
+            table = cast("Any", pyarrow.parquet.read_table(content, page_checksum_verification=True))
+            digest = cast("dict[bytes, bytes]", table.schema.metadata or {}).get(_DIGEST)
+            # Files of earlier versions have none.
+            whole = digest in {None, _digest(table)}
+        except (OSError, ValueError, MemoryError, pa.ArrowException):
             # It is not there, or another program has cut or changed it; the run is to be done.
             return None
-        return cast("list[Row]", frame.to_dict(orient="records"))
+        return cast("list[Row]", table.to_pandas().to_dict(orient="records")) if whole else None
 
 
 def _parquet(rows: Sequence[Row]) -> bytes:
+    table = cast("Any", pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False))
+    named = table.replace_schema_metadata({**(table.schema.metadata or {}), _DIGEST: _digest(table)})
     content = io.BytesIO()
-    pd.DataFrame(list(rows)).to_parquet(content, index=False)
+    pyarrow.parquet.write_table(named, content, write_page_checksum=True)
     return content.getvalue()
 
 
+def _digest(table: Any) -> bytes:
+    return hashlib.sha256(json.dumps(table.to_pylist()).encode()).hexdigest().encode()
+
+
 def _read_mark(mark: Path) -> dict[str, Any]:
-    try:
-        written = parse_json(mark.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FileError(f"{mark} cannot be read ({error}); give another folder") from error
-    return {str(name): value for name, value in written.items()} if isinstance(written, dict) else {}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    """What a folder says of itself; an OSError or ValueError where that cannot be read."""
+    written = parse_json(mark.read_text(encoding="utf-8"))
+    if not isinstance(written, dict):
+        raise ValueError("it is no JSON object")
+    return cast("dict[str, Any]", written)
+
+
+def _only_results(folder: Path) -> bool:
+    """Whether a folder without a mark that can be read is empty, or one of results."""
+    # Runs bear the digest of their settings as names, so that those of another study are never taken for this one's.
+    runs = folder / "runs"
+    if runs.is_dir():
+        return all(_RUN.fullmatch(path.name) for path in runs.iterdir())
+    return not {path.name for path in folder.iterdir()} - {LOCK}
