@@ -34,8 +34,16 @@ def test(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, warnings as errors, into docs/_build."""
+    """Spelling, and the documentation with its notebooks run, warnings as errors, into docs/_build."""
+    texts = (*Path().glob("*.md"), *Path("docs").rglob("*.md"), *Path("src").rglob("*.py"))
+    python(session, "codespell_lib", *map(str, texts))
     python(session, "sphinx", "-W", "--keep-going", "-q", "-E", "docs", "docs/_build", *session.posargs)
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    """Whether the addresses in the documentation answer; needs the network."""
+    python(session, "sphinx", "-q", "-b", "linkcheck", "-D", "nb_execution_mode=off", "docs", "docs/_build/links")
 
 
 @nox.session

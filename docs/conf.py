@@ -1,4 +1,7 @@
-"""Sphinx configuration; built with warnings as errors."""
+"""Sphinx configuration; built with warnings as errors, references that lead nowhere among them."""
+
+import sys
+from pathlib import Path
 
 from sphinx.application import Sphinx
 
@@ -8,9 +11,23 @@ project = "statesize"
 author = copyright = "The statesize authors"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["deflist", "dollarmath"]
+myst_heading_anchors = 3
 exclude_patterns = ["_build"]
+
+# Pages with {code-cell} blocks are run; one that raises fails the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+
+nitpicky = True
+# What other packages document; the build needs no network, so their inventories are not read.
+nitpick_ignore_regex = [
+    ("py:.*", r"(alt|collections|os|pandas|pathlib|tokenizers|torch|transformers|xarray)\..*"),
+    ("py:.*", "Figure|Tensor|Trainer"),
+]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "description"
@@ -29,6 +46,16 @@ def escape_bars(app: object, what: str, name: str, obj: object, options: object,
     lines[:] = [line.replace("|", r"\|") for line in lines]
 
 
+def add_example_report(app: Sphinx) -> None:
+    """Beside the pages lies the report that a tutorial reads."""
+    if app.builder.format == "html":
+        sys.path.insert(0, str(Path(__file__).parent))
+        from example_report import write_example_report
+
+        write_example_report(Path(app.outdir) / "example-report.html")
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("builder-inited", add_example_report)
     app.connect("autodoc-process-docstring", escape_bars)

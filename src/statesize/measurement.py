@@ -74,7 +74,7 @@ class Measurement:
 
     @property
     def plot(self) -> MeasurementPlot:
-        """Charts: `.plot.positions()`, `.plot.spectrum()` and `.plot.tolerance()`."""
+        """The charts `.plot.positions()`, `.plot.spectrum()` and `.plot.tolerance()`."""
         return MeasurementPlot(self)
 
     @property

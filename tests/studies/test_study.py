@@ -26,6 +26,7 @@ def test_only_what_is_missing_is_done(settings, tmp_path):
     assert seen[-1].remaining_seconds == 0
     assert len(result.rows) == 3 * len(settings.runs)
     assert result.path.is_file()
+    assert f"<td>{len(result.rows)}</td>" in result._repr_html_()
 
 
 @pytest.mark.parametrize("study", ["correlation", "regimes", "regularisation"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -82,7 +83,7 @@ class Plan:
 
     @property
     def spectra(self) -> int:
-        """Spectra that would be computed: units × positions, over all mixers and sequences."""
+        """How many spectra would be computed, units × positions, over all mixers and sequences."""
         return sum(mixer.measured * mixer.positions for mixer in self.mixers)
 
 
@@ -104,6 +105,7 @@ def plan(
     memory: int | str = MEMORY,
     count_accuracy: float = 0.0,
     total: int | None = None,
+    on_progress: Callable[[int, int, str], object] | None = None,
 ) -> Plan:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
@@ -128,6 +130,7 @@ def plan(
         count_accuracy: Likewise.
         total: Number of sequences that will be profiled where `inputs` are only some of them, from all parts of a
             corpus; None where they are all.
+        on_progress: Called with how many mixers were run through, how many there are, and the name of the last.
 
     Returns:
         The plan.
@@ -145,14 +148,21 @@ def plan(
         raise InputError(f"total is {total!r}, but the inputs are {len(known)} sequences; expected at least as many.")
     longest = len(known[-1])
     settings.check_reach(longest)
+    differ = len(known[0]) * _DIFFERENT_LENGTH < longest
+    passes = 1 + differ
+
+    def tell(before: int, done: int, mixers: int, name: str) -> None:
+        if on_progress is not None:
+            on_progress(before * mixers + done, passes * mixers, name)
+
     trial = Trial(model, layers, settings, longest)
-    trial.run(known[-1])
+    trial.run(known[-1], partial(tell, 0))
     shorter = None
-    if len(known[0]) * _DIFFERENT_LENGTH < longest:
+    if differ:
         # Half of the sequences are no longer than the middle one; where that is a long one, the shortest tells more.
         middle = known[len(known) // 2]
         shorter = Trial(model, layers, settings, longest)
-        shorter.run(middle if len(middle) * _DIFFERENT_LENGTH < longest else known[0])
+        shorter.run(middle if len(middle) * _DIFFERENT_LENGTH < longest else known[0], partial(tell, 1))
     return _plan(trial, shorter, [len(ids) for ids in known], total or len(known))
 
 

@@ -133,7 +133,7 @@ class Profile:
 
     @property
     def plot(self) -> ProfilePlot:
-        """Charts: `.plot.positions()`, `.plot.layers()`, `.plot.spectrum()` and `.plot.tolerance()`."""
+        """The charts `.plot.positions()`, `.plot.layers()`, `.plot.spectrum()` and `.plot.tolerance()`."""
         return ProfilePlot(self)
 
     @property

@@ -45,7 +45,7 @@ class Calibration:
             state_size: n, at least 1.
 
         Returns:
-            The error, at most 1: a student that does nothing has that.
+            The error, at most 1, which a student that does nothing has.
 
         Example:
             >>> Calibration(0.2, 1.0, -0.5).error(2.0, 4)

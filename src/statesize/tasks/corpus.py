@@ -49,7 +49,7 @@ class Corpus:
 
     @property
     def sha256(self) -> str:
-        """Hash of both parts, in order: 64 hexadecimal digits."""
+        """Hash of both parts, in order, as 64 hexadecimal digits."""
         return sha256_of(sha256_of(part) for part in (self.train, self.held_out))
 
 

@@ -96,7 +96,7 @@ class TrainingConfig:
             step: 1 for the first.
 
         Returns:
-            The rate: linear up to `rate` at the last step of the warm-up, then a cosine that would reach 0 one step
+            The rate, linear up to `rate` at the last step of the warm-up, then a cosine that would reach 0 one step
             after the last.
         """
         warm_up = round(self.warm_up * self.steps)

@@ -1,0 +1,23 @@
+"""The report that the tutorial reads: two bundled models on the same bundled text."""
+
+from pathlib import Path
+
+from statesize import profile, zoo
+from statesize.profiling import TOLERANCE_LADDER
+from statesize.report import write_report
+from statesize.tasks.text import encode
+
+LENGTH = 160
+
+
+def write_example_report(path: Path) -> None:
+    """Write it to a file."""
+    profiles = []
+    for name in ("sa", "gla"):
+        model, tokenizer = zoo.load(name)
+        short = [document for document in zoo.documents() if len(encode([document], tokenizer)) < LENGTH // 2]
+        ids = encode(short[:6], tokenizer)[:LENGTH]
+        profiles.append(
+            profile(model, ids, tokenizer=tokenizer, name=name, relative_tolerances=TOLERANCE_LADDER, stride=2)
+        )
+    write_report(profiles, path)

@@ -1,0 +1,35 @@
+"""Draws the pictures of the report again, in the system's Chromium: `python docs/pictures.py`."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from example_report import write_example_report
+from playwright.sync_api import sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+SECTIONS = ("diagnosis", "comparison", "layers", "map", "positions", "tolerance", "table")
+
+
+def main() -> None:
+    """Write a picture of each section, of a phone and of dark mode."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        report = Path(folder) / "report.html"
+        write_example_report(report)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for width, scheme, sections in ((1000, "light", SECTIONS), (390, "light", ("map",)), (1000, "dark", ("map",))):
+            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            page.goto(report.as_uri())
+            page.wait_for_selector("html[data-ready]")
+            kind = "phone-" if width < 500 else "dark-" if scheme == "dark" else ""
+            for section in sections:
+                page.select_option("#model", label="gla")
+                box = page.locator(f"section[aria-labelledby={section}-title]").bounding_box()
+                # With a margin around it.
+                clip = {"x": 0, "y": box["y"] - 12, "width": width, "height": box["height"]}
+                page.screenshot(path=IMAGES / f"report-{kind}{section}.png", full_page=True, clip=clip)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
