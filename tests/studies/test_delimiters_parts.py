@@ -1,4 +1,4 @@
-"""Parts are kept as they come, read back bit for bit, and measured again where they are damaged or of something else."""
+"""Parts are kept as they come, read back bit for bit, and measured again where they are damaged or do not fit."""
 
 import dataclasses
 
@@ -40,7 +40,11 @@ def parts(model, tmp_path):
 def test_parts_join_to_the_whole_and_come_back_from_files_bit_for_bit(model, corpus, parts):
     aligned = aligned_sequences(corpus, WINDOWS)[0]
     pieces = parts_of(aligned)
-    assert [(part.start, len(part.aligned.ids)) for part in pieces] == [(0, SEQUENCES), (SEQUENCES, len(aligned.ids) - SEQUENCES)]
+    sizes = [(part.start, len(part.aligned.ids)) for part in pieces]
+    assert sizes == [(0, SEQUENCES), (SEQUENCES, len(aligned.ids) - SEQUENCES)]
+        (0, SEQUENCES),
+        (SEQUENCES, len(aligned.ids) - SEQUENCES),
+    ]
     for part in pieces:
         assert parts.read(part) is None
         parts.write(part, encoded("one", part, respond(model, part.aligned, WINDOWS, 3)))

@@ -22,6 +22,10 @@ def test_a_model_is_written_with_its_record(tmp_path, monkeypatch):
     assert record["held_out"].keys() == {"loss", "accuracy", "chance"}
     model = load_checkpoint(tmp_path / "recall-gla")
     assert model.config == recall_config("gla")
-    tokenizer = Tokenizer.from_file(str(tmp_path / "recall-tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(tmp_path / "recall-gla" / "tokenizer.json"))
     assert tokenizer.get_vocab() == recall_tokenizer().get_vocab()
     assert tokenizer.get_vocab_size() == model.config.vocabulary_size
+    other = write_recall_model("gla", tmp_path, seed=3)
+    assert other["command"].endswith("write_recall_model('gla', FOLDER, 3)\"")
+    assert (other["training"]["seed"], other["curve"] == record["curve"]) == (3, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recall-gla", "recall-gla-3"]

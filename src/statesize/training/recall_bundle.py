@@ -29,7 +29,7 @@ TRAINING = TrainingConfig(steps=600, batch_size=32, rate=8e-3, weight_decay=0.0)
 MIXERS = ("sa", "la", "wla", "gla")
 UNKNOWN = "<unk>"
 _COMMAND = (
-    'python -c "from statesize.training.recall_bundle import write_recall_model; write_recall_model({!r}, FOLDER)"'
+    'python -c "from statesize.training.recall_bundle import write_recall_model; write_recall_model({!r}, FOLDER{})"'
 )
 _CURVE_EVERY = 20
 
@@ -69,32 +69,34 @@ def recall_config(mixer: str) -> ModelConfig:
     )
 
 
-def write_recall_model(mixer: str, folder: str | os.PathLike[str]) -> dict[str, Any]:
+def write_recall_model(mixer: str, folder: str | os.PathLike[str], seed: int = TRAINING.seed) -> dict[str, Any]:
     """Train a recall model on one thread and write it, in float16, with its record.
 
     The bundled ones were made so, each by the command that is kept in its training.json.
 
     Args:
         mixer: One of `MIXERS`.
-        folder: The zoo; receives recall-MIXER/ (config.json, model.safetensors, training.json) and
-            recall-tokenizer.json.
+        folder: The zoo; receives recall-MIXER/, or recall-MIXER-SEED/ for a seed that is not that of the bundled ones,
+            with config.json, model.safetensors, tokenizer.json and training.json.
+        seed: Of the initial weights and the batches.
 
     Returns:
         What training.json holds.
     """
+    training, own = dataclasses.replace(TRAINING, seed=seed), seed != TRAINING.seed
     with one_torch_thread():
         started = time.thread_time()
-        model = LanguageModel(recall_config(mixer), torch.Generator().manual_seed(TRAINING.seed))
-        losses = [step.loss for step in train_in_memory(model, TASK, TRAINING)]
+        model = LanguageModel(recall_config(mixer), torch.Generator().manual_seed(seed))
+        losses = [step.loss for step in train_in_memory(model, TASK, training)]
         seconds = time.thread_time() - started
-        place = Path(folder) / f"recall-{mixer}"
+        place = Path(folder) / (f"recall-{mixer}-{seed}" if own else f"recall-{mixer}")
         save_checkpoint(model, place, dtype=torch.float16)
         # What is reported is what will be read.
         held_out = evaluate(load_checkpoint(place), TASK, 64)
     record: dict[str, Any] = {
-        "command": _COMMAND.format(mixer),
+        "command": _COMMAND.format(mixer, f", {seed}" if own else ""),
         "task": task_settings(TASK),
-        "training": dataclasses.asdict(TRAINING),
+        "training": dataclasses.asdict(training),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": "float16",
         "versions": versions(),
@@ -106,5 +108,5 @@ def write_recall_model(mixer: str, folder: str | os.PathLike[str]) -> dict[str, 
         "seconds": round(seconds, 1),
     }
     replace_file(place / "training.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
-    replace_file(Path(folder) / "recall-tokenizer.json", (recall_tokenizer().to_str(pretty=True) + "\n").encode())
+    replace_file(place / "tokenizer.json", (recall_tokenizer().to_str(pretty=True) + "\n").encode())
     return record

@@ -59,7 +59,7 @@ def load(name: str) -> tuple[LanguageModel, Tokenizer]:
     _check(name)
     with as_file(DATA / name) as folder:
         return load_checkpoint(folder), _tokenizer(
-            "recall-tokenizer.json" if name in RECALL_NAMES else "tokenizer.json"
+            f"{name}/tokenizer.json" if name in RECALL_NAMES else "tokenizer.json"
         )
 
 
