@@ -20,7 +20,7 @@ class Conclusion:
         study: Its name.
         claim: The sentence that was tested.
         holds: Whether it holds in this grid; None where the grid cannot tell.
-        figures: Numbers, or lower and upper ends of intervals of 95 %, by name; those of controls begin with control_.
+        figures: Numbers, or lower and upper ends of intervals of 95 %, by name; those of controls begin with `control_`.
         statements: What was found, in words.
         caveats: How far that reaches.
     """
@@ -42,7 +42,7 @@ class Conclusion:
         """The conclusion as text.
 
         Returns:
-            Lines: the verdict, what was found, the caveats.
+            The verdict, what was found, the caveats.
         """
         found = [f"- {statement}" for statement in self.statements]
         return [self.verdict, "", *found, "", "Caveats", *(f"- {caveat}" for caveat in self.caveats)]

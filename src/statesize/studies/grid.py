@@ -209,7 +209,7 @@ class Run:
 
     @cached_property
     def key(self) -> str:
-        """The run's name: the first 16 hexadecimal digits of the SHA-256 of its settings, and of code of one's own."""
+        """The run's name, the first 16 hexadecimal digits of the SHA-256 of its settings, and of code of one's own."""
         sources = {found.__qualname__: source_digest(found) for found in user_classes(self.model, self.task)}
         values = self.to_dict() | ({"sources": sources} if sources else {})
         content = json.dumps({"rows": ROW_FORMAT, **values}, sort_keys=True)
