@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,12 +23,19 @@ def whole(value: Any, low: int, high: int) -> bool:
 def real(value: Any) -> bool:
     """Whether a value is a finite number."""
     if isinstance(value, torch.Tensor):
-        return value.ndim == 0 and not value.is_complex() and math.isfinite(value)
-    number = isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
+        holds_one = value.ndim == 0 and not (value.is_complex() or value.is_meta or value.dtype == torch.bool)
+        return holds_one and bool(torch.isfinite(value))
+    if isinstance(value, np.ndarray | np.generic):
+        return value.ndim == 0 and np.issubdtype(value.dtype, np.number) and bool(np.isfinite(value))
     try:
-        return number and math.isfinite(value)
+        return isinstance(value, Real | Decimal) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
         return False
+
+
+def number(value: Any) -> float:
+    """A real number as Python's own."""
+    return float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
 def several(value: Any) -> bool:
@@ -35,6 +45,7 @@ def several(value: Any) -> bool:
 
 def good_thresholds(value: Any) -> bool:
     """Whether a value is a list of finite numbers of at least 0."""
-    if isinstance(value, str | bytes | dict) or np.ndim(value) == 0:
+    listed = isinstance(value, Iterable) and not isinstance(value, str | bytes | dict)
+    if not listed or not getattr(value, "ndim", 1):
         return False
     return all(real(item) and item >= 0 for item in value)

@@ -120,7 +120,7 @@ def softmax_rounding(query: Tensor, key: Tensor, scale: float) -> float:
     A score is off by (d + 2) eps Σ|q||k||scale|; so is the logarithm of the row's sum.
     """
     q, k = np.abs(wide(query)), np.abs(wide(key))
-    score = np.matmul(q, np.swapaxes(k, -1, -2)).max(initial=0) * abs(float(scale))
+    score = np.matmul(q, np.swapaxes(k, -1, -2)).max(initial=0) * abs(scale)
     return float(min(4 * (q.shape[-1] + 2) * EPS * score, 1.0))
 
 

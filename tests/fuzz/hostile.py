@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,9 @@ NO_NUMBERS: tuple[Any, ...] = (
     None, "3", "auto", b"x", float("nan"), float("inf"), -math.inf, -1, 0, -(10**30), 10**30, 1.5, 1e400, True, False,
     [], [[]], (), {}, object(), 2j, np.float32(2.5), np.int64(3), np.array([]), np.array([1, 2]), torch.tensor(2),
     torch.tensor([1.0]), torch.tensor([]), torch.tensor(float("nan")), torch.tensor(1j), range(0), range(5), int, len,
+    "", 10**400, set(), Fraction(1, 3), Decimal("0.25"), np.bool_(True), np.array(2.0), np.array("a"), np.array(True),
+    np.complex128(1 + 1j), torch.tensor(True), torch.tensor(0.5, requires_grad=True), torch.empty((), device="meta"),
+    torch.eye(2).to_sparse(),
 )  # fmt: skip
 
 

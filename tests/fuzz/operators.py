@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz import exact
-from fuzz.arguments import real
+from fuzz.arguments import number, real
 from fuzz.exact import Spectra
 from fuzz.hostile import Source
 
@@ -156,17 +156,17 @@ def _attention(source: Source) -> Case:
     if source.maybe(0.03):
         scale = source.no_number()
         wrong |= not real(scale)
-        source.extreme |= not wrong and abs(float(scale)) > 1e30
+        source.extreme |= not wrong and abs(number(scale)) > 1e30
     if source.maybe(0.03):
         window = source.no_number()
         wrong |= window is not None and not (type(window) is int and window >= 1)
     return Case(
         lambda: ss.SoftmaxAttention(query, key, scale, window),
-        lambda: exact.attention(query, key, scale, window),
+        lambda: exact.attention(query, key, number(scale), window),
         length,
         ("query", "key", "scale", "window"),
         wrong,
-        lambda: exact.softmax_rounding(query, key, scale),
+        lambda: exact.softmax_rounding(query, key, number(scale)),
     )
 
 

@@ -67,20 +67,26 @@ def all_finite(tensor: Tensor) -> bool:
 def whole_number(value: object) -> int | None:
     """The integer that a value is, numpy's and torch's included, or None for anything else, True and False too."""
     try:
-        return None if isinstance(value, bool) else operator.index(cast("SupportsIndex", value))
-    except TypeError:
+        return None if _dtype(value) == "bool" else operator.index(cast("SupportsIndex", value))
+    except (TypeError, RuntimeError):
         return None
 
 
 def real_number(value: object) -> float | None:
     """The finite number that a value is, numpy's and torch's included, or None for anything else, text and True too."""
-    if isinstance(value, bool | str | bytes | np.bool_) or getattr(value, "ndim", 0):
+    text = isinstance(value, str | bytes)
+    if text or _dtype(value) == "bool" or _dtype(value).startswith("complex") or getattr(value, "ndim", 0):
         return None
     try:
-        number = float(cast("SupportsFloat", value))
+        # A tensor that takes gradients warns when it is read.
+        number = float(value.detach() if isinstance(value, Tensor) else cast("SupportsFloat", value))
     except (TypeError, ValueError, OverflowError, RuntimeError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _dtype(value: object) -> str:
+    return str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
 
 
 def real_numbers(name: str, given: object) -> list[float]:
