@@ -20,7 +20,7 @@ def test_every_engine_is_right(document):
 
 
 def test_json(capsys, monkeypatch, document):
-    monkeypatch.setattr(self_check, "self_check", lambda: document)
+    monkeypatch.setattr(self_check, "self_check", lambda on_progress: document)
     assert main(["doctor", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["schema"] == 1
@@ -31,7 +31,7 @@ def test_json(capsys, monkeypatch, document):
 
 
 def test_table(capsys, monkeypatch, document):
-    monkeypatch.setattr(self_check, "self_check", lambda: document)
+    monkeypatch.setattr(self_check, "self_check", lambda on_progress: document)
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert f"{len(document)} of {len(document)} checks" in out

@@ -53,10 +53,10 @@ def run(capsys):
 
 
 def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
-    done = run("--mixer", "wla", "--output", tmp_path / "run", "--text", text, *SMALL)
+    done = run("--mixer", "wla", "--output", tmp_path / "run", "--text", text, "--json", *SMALL)
     assert done.code == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["mixer"] == "wla"
+    assert (report["schema"], report["mixer"]) == (1, "wla")
     assert 0 < report["bits_per_byte"] < 8
     assert "held-out loss" in done.stderr
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
@@ -69,7 +69,7 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
 
 
 def test_export_holds_small_weights_and_the_record(run, text, tmp_path):
-    arguments = ["--mixer", "gla", "--output", tmp_path / "run", "--text", text, "--threads", "1", *SMALL]
+    arguments = ["--mixer", "gla", "--output", tmp_path / "run", "--text", text, "--threads", "1", "--json", *SMALL]
     first = run(*arguments)
     assert first.code == 0, first.stderr
     done = run(*arguments, "--resume", "--export", tmp_path / "exported")

@@ -66,7 +66,10 @@ class Row:
 
 
 def benchmark(
-    length: int | None = None, quick: bool = False, on_row: Callable[[Row], object] = lambda _: None
+    length: int | None = None,
+    quick: bool = False,
+    on_row: Callable[[Row], object] = lambda _: None,
+    on_growth: Callable[[str, float], object] = lambda engine, slope: None,
 ) -> dict[str, Any]:
     """Time all cases with as many threads as torch is set to, for both sides.
 
@@ -74,6 +77,7 @@ def benchmark(
         length: L; 2048 if not given, 256 for a quick run.
         quick: Few channels, short sequences, one round.
         on_row: Called with each row when it is there.
+        on_growth: Called with each engine and its exponent when it is there.
 
     Returns:
         A JSON document with rows, exponents, threads, the kind of time, machine and versions.
@@ -87,7 +91,7 @@ def benchmark(
     return {
         "schema": SCHEMA,
         "rows": [asdict(row) for row in rows],
-        "exponents": exponents(quick),
+        "exponents": exponents(quick, on_growth),
         "threads": torch.get_num_threads(),
         "clock": clock(),
         "machine": machine(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -19,20 +20,30 @@ _LENGTH, _STATES = 48, 6
 _EXACT = 1e-12
 
 
-def self_check() -> list[dict[str, Any]]:
+def self_check(on_progress: Callable[[int, int, str], object] | None = None) -> list[dict[str, Any]]:
     """Counts and entropies of each engine on each kind of operator that it takes.
+
+    Args:
+        on_progress: Called after each pair with how many are done, how many there are, and their names.
 
     Returns:
         One row a pair: operator, engine, how many answers were compared, and whether all lie within their bounds.
     """
     rows: list[dict[str, Any]] = []
     cut = make_cut(_LENGTH)
-    for kind, operator in _operators().items():
-        exact = definition(operator, list(cut.positions))
-        for name, engine in ENGINES.items():
-            if engine.refusal(operator, cut, ("counts", "entropy")) is None:
-                answers, right = _compared(operator, name, exact)
-                rows.append({"operator": kind, "engine": name, "checked": answers, "right": right})
+    operators = _operators()
+    exact = {kind: definition(operator, list(cut.positions)) for kind, operator in operators.items()}
+    pairs = [
+        (kind, name)
+        for kind, operator in operators.items()
+        for name, engine in ENGINES.items()
+        if engine.refusal(operator, cut, ("counts", "entropy")) is None
+    ]
+    for kind, name in pairs:
+        answers, right = _compared(operators[kind], name, exact[kind])
+        rows.append({"operator": kind, "engine": name, "checked": answers, "right": right})
+        if on_progress is not None:
+            on_progress(len(rows), len(pairs), f"{name} on a {kind}")
     return rows
 
 

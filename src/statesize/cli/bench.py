@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from cyclopts import Parameter, validators
 
 from statesize.cli.benchmarking import conditions, run_benchmark
 from statesize.cli.options import Count, Flag
+from statesize.cli.printing import TEXT, Printing
 
 _HEADINGS = ("case", "engine", "output", "L", "ratio", "seconds", "µs each", "error", "wrong", "memory")
 
@@ -18,8 +20,8 @@ def engines(
     length: Annotated[int | None, Parameter(validator=validators.Number(gte=128))] = None,
     threads: Count = 1,
     quick: Flag = False,
-    json: Flag = False,
     output: Path | None = None,
+    printing: Printing = TEXT,
 ) -> None:
     """Time every engine against the definition, torch.linalg.svdvals of each H_i in a loop, and print one table.
 
@@ -31,16 +33,24 @@ def engines(
         length: Sequence length; 2048 if not given, 256 with --quick. One case is 8 times as long.
         threads: CPU threads, for both sides. With one, processor time is counted, which a busy machine does not change.
         quick: Short sequences, few channels, one round: less than a minute, to see that it works.
-        json: Print one JSON document instead of the table.
-        output: File for the same JSON document.
+        output: File for the JSON document.
+        printing: What is printed.
     """
+    from statesize.benchmarks.cases import cases
     from statesize.benchmarks.engines import benchmark
-    from statesize.cli.progress import say
+    from statesize.spectra.engine import ENGINES
 
-    def run() -> dict[str, Any]:
-        return benchmark(length, quick, on_row=lambda row: say(f"{row.case}: {row.output} {row.seconds:.3g} s"))
+    total = sum(len(case.outputs) for case in cases(quick)) + len(ENGINES)
 
-    run_benchmark(run, _print, threads, json, output)
+    def run(tell: Callable[[str], None]) -> dict[str, Any]:
+        return benchmark(
+            length,
+            quick,
+            on_row=lambda row: tell(f"{row.case}: {row.output} {row.seconds:.3g} s"),
+            on_growth=lambda engine, slope: tell(f"{engine}: L to the power of {slope:.2f}"),
+        )
+
+    run_benchmark("bench engines", total, run, _print, threads, output, printing)
 
 
 def _ratio(ratio: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from cyclopts import Parameter, validators
 
 from statesize.cli.benchmarking import conditions, run_benchmark
 from statesize.cli.options import Count, Flag
+from statesize.cli.printing import TEXT, Printing
 
 Case = Literal["falcon_mamba", "llama_3", "mamba_2", "qwen3_next"]
 _HEADINGS = (
@@ -34,8 +36,8 @@ def models(
     length: Annotated[int | None, Parameter(validator=validators.Number(gte=32))] = None,
     threads: Count | None = None,
     quick: Flag = False,
-    json: Flag = False,
     output: Path | None = None,
+    printing: Printing = TEXT,
 ) -> None:
     """Measure one full-width layer of published models, with random weights, and print one table.
 
@@ -49,18 +51,19 @@ def models(
         length: Tokens; 2048 if not given, 192 with --quick.
         threads: CPU threads; as torch has them if not given. With one, processor time is counted.
         quick: Narrow models and short sequences: less than a minute, to see that it works.
-        json: Print one JSON document instead of the table.
-        output: File for the same JSON document.
+        output: File for the JSON document.
+        printing: What is printed.
     """
     from statesize.benchmarks.model_cases import model_cases
     from statesize.benchmarks.models import benchmark_models
-    from statesize.cli.progress import say
 
-    def run() -> dict[str, Any]:
-        chosen = tuple(item for item in model_cases(quick) if item.name in case or not case)
-        return benchmark_models(chosen, length, quick, on_row=lambda row: say(f"{row.model}: {row.seconds:.3g} s"))
+    chosen = tuple(item for item in model_cases(quick) if item.name in case or not case)
+    total = len(chosen)
 
-    run_benchmark(run, _print, threads, json, output)
+    def run(tell: Callable[[str], None]) -> dict[str, Any]:
+        return benchmark_models(chosen, length, quick, on_row=lambda row: tell(f"{row.model}: {row.seconds:.3g} s"))
+
+    run_benchmark("bench models", total, run, _print, threads, output, printing)
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -5,43 +5,58 @@ from __future__ import annotations
 import json as json_module
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from statesize.cli.printing import Printing
 
 
 def run_benchmark(
-    benchmark: Callable[[], dict[str, Any]],
+    name: str,
+    parts: int,
+    benchmark: Callable[[Callable[[str], None]], dict[str, Any]],
     print_table: Callable[[dict[str, Any]], None],
     threads: int | None,
-    json: bool,
     output: Path | None,
+    printing: Printing,
 ) -> None:
     """Runs a benchmark and prints or writes what it found; a file that cannot be written is a FileError.
 
     Args:
-        benchmark: Gives the document.
-        print_table: Prints it for people.
+        name: What it is called while it runs.
+        parts: Of how many it consists.
+        benchmark: Gives the document; it is given what tells that a part is done.
+        print_table: Prints the document for people.
         threads: CPU threads meanwhile; as torch has them if None.
-        json: Print the document instead.
-        output: File for it.
+        output: File for the document.
+        printing: What is printed.
     """
     import torch
 
     from statesize.cli.document import print_json
-    from statesize.cli.progress import say
     from statesize.files import check_writable, replace_file
 
     if output is not None:
         check_writable(output.absolute().parent)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
+    done = 0
     try:
-        document = benchmark()
+        with printing.bars() as bars:
+            bar = bars.begin(name, parts)
+
+            def tell(detail: str) -> None:
+                nonlocal done
+                done += 1
+                bar.update(done, parts, detail)
+
+            document = benchmark(tell)
     finally:
         torch.set_num_threads(before)
     if output is not None:
         replace_file(output, (json_module.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
-        say(f"Benchmark: {output}")
-    if json:
+        printing.say(f"Benchmark: {output}")
+    if printing.json:
         print_json(document)
     else:
         print_table(document)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
-from statesize.cli.options import Flag
+from statesize.cli.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.profiling.comparison import ComparedModel, Comparison
@@ -22,7 +22,7 @@ def compare(
     *,
     recall: Path | None = None,
     html: Path | None = None,
-    json: Flag = False,
+    printing: Printing = TEXT,
 ) -> None:
     """Put profiles of several models side by side, one row a model.
 
@@ -30,10 +30,9 @@ def compare(
         profiles: Folders that `statesize profile --output` or `Profile.save` wrote.
         recall: What `statesize study recall --json` printed, kept in a file; adds the recall perplexity.
         html: File for a report that holds the table and all layers.
-        json: Print one JSON document instead of the table.
+        printing: What is printed.
     """
     from statesize.cli.document import SCHEMA, print_json
-    from statesize.cli.progress import say
     from statesize.profiling import Profile
     from statesize.profiling.comparison import compare
     from statesize.report import check_report_path, write_report
@@ -41,12 +40,17 @@ def compare(
     if html is not None:
         check_report_path(html)
     known = None if recall is None else read_recall(recall)
-    loaded = [Profile.load(path) for path in profiles]
+    loaded: list[Profile] = []
+    with printing.bars() as bars:
+        bar = bars.begin("reading profiles", len(profiles))
+        for path in profiles:
+            loaded.append(Profile.load(path))
+            bar.update(len(loaded), len(profiles), str(path), line=False)
     found = compare(loaded, known)
     if html is not None:
         write_report(loaded, html, known)
-        say(f"Report: {html}")
-    if json:
+        printing.say(f"Report: {html}")
+    if printing.json:
         models = [{name: _json(value) for name, value in asdict(model).items()} for model in found.models]
         print_json({"schema": SCHEMA, "models": models, "notes": list(found.notes)})
     else:

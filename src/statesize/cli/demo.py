@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options import Flag
+from statesize.cli.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,17 +19,17 @@ LENGTH = 256
 def demo(
     *,
     output: Path = Path("statesize-demo.html"),
-    json: Flag = False,
+    printing: Printing = TEXT,
 ) -> None:
     """Profile the bundled models over bundled documents, print a table and write an HTML report.
 
     Args:
         output: The report.
-        json: Print one JSON document instead of the table.
+        printing: What is printed.
     """
     from statesize import zoo
-    from statesize.cli.document import print_json, profile_document
-    from statesize.cli.progress import ProfileProgress, say
+    from statesize.cli.document import SCHEMA, print_json, profile_document
+    from statesize.cli.progress import profile_bar
     from statesize.cli.table import print_summary
     from statesize.profiling import TOLERANCE_LADDER, profile
     from statesize.report import check_report_path, write_report
@@ -37,10 +37,10 @@ def demo(
     check_report_path(output)
     inputs = demo_sequences()
     profiles: list[Profile] = []
-    with ProfileProgress() as progress:
+    with printing.bars() as bars:
         for name in zoo.names():
             model, tokenizer = zoo.load(name)
-            on_progress = progress.model(name, len(inputs))
+            on_progress = profile_bar(bars, name, len(inputs))
             profiles.append(
                 profile(
                     model,
@@ -52,11 +52,13 @@ def demo(
                 )
             )
     write_report(profiles, output)
-    if json:
-        print_json({"schema": 1, "models": [profile_document(item, None) for item in profiles], "report": str(output)})
+    if printing.json:
+        print_json(
+            {"schema": SCHEMA, "models": [profile_document(item, None) for item in profiles], "report": str(output)}
+        )
     else:
         print_summary(profiles)
-    say(f"Report: {output}")
+    printing.say(f"Report: {output}")
 
 
 def demo_sequences() -> Tensor:

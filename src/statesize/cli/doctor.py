@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from statesize.cli.options import Flag
+from statesize.cli.printing import TEXT, Printing
 
 _CORE = ("torch", "numpy", "scipy", "numba", "pandas", "pyarrow", "xarray", "zarr", "safetensors", "transformers",
          "tokenizers", "cyclopts", "rich", "altair", "vl-convert-python")  # fmt: skip
@@ -17,13 +17,13 @@ _OPTIONAL = {
 }
 
 
-def doctor(*, json: Flag = False) -> None:
+def doctor(*, printing: Printing = TEXT) -> None:
     """Print versions, devices and optional packages, and check every engine against the dense definition.
 
     The check takes a few seconds. It fails, with exit code 1, if an answer lies outside its stated bound.
 
     Args:
-        json: Print one JSON document instead of the tables.
+        printing: What is printed.
 
     Raises:
         EngineError: If an engine contradicts the definition.
@@ -35,7 +35,9 @@ def doctor(*, json: Flag = False) -> None:
     from statesize.cli.document import SCHEMA, print_json
     from statesize.errors import EngineError
 
-    checks = self_check()
+    with printing.bars() as bars:
+        bar = bars.begin("checking the engines")
+        checks = self_check(lambda done, total, detail: bar.update(done, total, detail, line=False))
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "machine": machine(),
@@ -45,7 +47,7 @@ def doctor(*, json: Flag = False) -> None:
         "optional": _versions(tuple(_OPTIONAL)),
         "checks": checks,
     }
-    if json:
+    if printing.json:
         print_json(document)
     else:
         _print(document)

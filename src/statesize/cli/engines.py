@@ -62,7 +62,7 @@ def engines(
 
 
 def _list(json: bool) -> None:
-    from statesize.cli.document import print_json
+    from statesize.cli.document import SCHEMA, print_json
     from statesize.cli.whole_table import print_whole
     from statesize.spectra.engine import ENGINES, OUTPUTS
 
@@ -77,7 +77,7 @@ def _list(json: bool) -> None:
         for engine in ENGINES.values()
     ]
     if json:
-        print_json({"schema": 1, "engines": rows})
+        print_json({"schema": SCHEMA, "engines": rows})
         return
     cells = [
         (row["name"], row["takes"], ", ".join(row["gives"]), "yes" if row["windows"] else "-", row["cost"])
@@ -88,13 +88,13 @@ def _list(json: bool) -> None:
 
 
 def _print_choice(given: dict[str, Any], reasons: list[tuple[str, str]], json: bool) -> None:
-    from statesize.cli.document import print_json
+    from statesize.cli.document import SCHEMA, print_json
     from statesize.cli.whole_table import print_whole
 
     if json:
         others = [{"engine": engine, "reason": reason} for engine, reason in reasons[1:]]
         taken = {"taken": reasons[0][0], "reason": reasons[0][1], "others": others}
-        print_json({"schema": 1, "asked": given, **taken})
+        print_json({"schema": SCHEMA, "asked": given, **taken})
         return
     asked = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None and name != "outputs")
     cells = [(engine, "no" if place else "yes", reason) for place, (engine, reason) in enumerate(reasons)]

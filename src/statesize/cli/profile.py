@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter, validators
 
 from statesize.cli.options import Count, Flag
+from statesize.cli.printing import TEXT, Printing
 from statesize.cli.texts import Texts
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def profile(
     output: Path | None = None,
     html: Path | None = None,
     plan: Annotated[bool, Parameter(group=("Parameters", _PLACE), negative="")] = False,
-    json: Flag = False,
+    printing: Printing = TEXT,
 ) -> None:
     """Profile a model over texts and print a table.
 
@@ -120,10 +121,9 @@ def profile(
         html: File for a report.
         plan: Only print what would be measured, and its time and memory as a short calibration predicts them; of a
             large corpus it reads 64 sequences from all parts.
-        json: Print one JSON document instead of the table.
+        printing: What is printed.
     """
     from statesize.cli.document import print_json, profile_document
-    from statesize.cli.progress import say
     from statesize.cli.table import print_summary
     from statesize.profiling.settings import check_settings
     from statesize.profiling.store import check_destination
@@ -136,13 +136,18 @@ def profile(
     if html is not None:
         check_report_path(html)
     check_settings(**options)
+    printing.hush_libraries()
     place = place or Place()
     run = _on_ray(model, loading, place) if place.ray is not False else _here(model, loading)
     if plan and run.plan is not None:
-        some, total = texts.sample(run.tokenizer)
-        _show_plan(run.plan(some, total=total, tokenizer=run.tokenizer, **options), run.name, json=json)
+        some, total = texts.sample(run.tokenizer, printing)
+        with printing.bars() as bars:
+            bar = bars.begin(f"trying {run.name}")
+            plan_options = options | {"tokenizer": run.tokenizer, "total": total}
+            found = run.plan(some, on_progress=partial(bar.update, line=False), **plan_options)
+        _show_plan(found, run.name, json=printing.json)
         return
-    sequences, given = texts.read(run.tokenizer), options | asdict(loading) | asdict(texts)
+    sequences, given = texts.read(run.tokenizer, printing), options | asdict(loading) | asdict(texts)
     if run.source.get("commit", "unknown") != "unknown":
         given["revision"] = run.source["commit"]
     threads = None if place.ray is False else place.ray_cpus
@@ -150,13 +155,13 @@ def profile(
         **run.source,
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
-    result = _measure(run, sequences, options, output)
+    result = _measure(run, sequences, options, output, printing)
     if output is not None:
-        say(f"Profile: {output}")
+        printing.say(f"Profile: {output}")
     if html is not None:
         write_report([result], html)
-        say(f"Report: {html}")
-    if json:
+        printing.say(f"Report: {html}")
+    if printing.json:
         print_json(profile_document(result, output))
     else:
         print_summary([result])
@@ -207,14 +212,16 @@ def _show_plan(plan: Plan, name: str, *, json: bool) -> None:
         print_plan(plan)
 
 
-def _measure(run: _Run, sequences: list[Tensor], options: dict[str, Any], output: Path | None) -> Profile:
-    from statesize.cli.progress import ProfileProgress, say
+def _measure(
+    run: _Run, sequences: list[Tensor], options: dict[str, Any], output: Path | None, printing: Printing
+) -> Profile:
+    from statesize.cli.progress import profile_bar
 
     try:
-        with ProfileProgress() as progress:
-            told = progress.model(run.name, len(sequences))
+        with printing.bars() as bars:
+            told = profile_bar(bars, run.name, len(sequences))
             return run.profile(sequences, tokenizer=run.tokenizer, output=output, on_progress=told, **options)
     except KeyboardInterrupt:
         if output is not None:
-            say(f"What is finished lies in {output}.units; the same command goes on from there.")
+            printing.say(f"What is finished lies in {output}.units; the same command goes on from there.")
         raise

@@ -1,17 +1,19 @@
-"""Progress on stderr: a bar where somebody looks, plain lines elsewhere."""
+"""Progress on stderr: bars with the time that is left where somebody looks, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
+from rich.text import Text
 
 if TYPE_CHECKING:
-    from statesize.profiling import Progress
+    from statesize.profiling import Progress as ProfileProgress
 
 _NAMED = 3
 
@@ -36,57 +38,164 @@ def tell_left_out(problems: Sequence[str]) -> None:
         say(f"Left out {len(problems)}: {'; '.join(problems[:_NAMED])}{more}.")
 
 
-class ProfileProgress:
-    """Bars of profiles on stderr, one a model; plain lines where stderr is no terminal."""
+def duration(seconds: float) -> str:
+    """A time for people.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: How long.
+
+    Returns:
+        Such as "12 s", "3 minutes", "5 hours" or "1,000 days".
+
+    Example:
+        >>> duration(200)
+        '3 minutes'
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.0f} hours" if seconds < 172800 else f"{seconds / 86400:,.0f} days"
+
+
+class Bars:
+    """Bars in a terminal, plain lines elsewhere, nothing where quiet.
+
+    Args:
+        quiet: Show nothing.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
         console = Console(stderr=True)
-        self._bars = Bars(
+        self._drawn = console.is_terminal and not console.is_dumb_terminal and not quiet
+        self._plain = not self._drawn and not quiet
+        self._rich = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[mixer]}", markup=False),
+            _TimeLeft(),
+            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
-            disable=not console.is_terminal,
+            disable=not self._drawn,
         )
-        self._plain = not console.is_terminal
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        self._rich.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        self._rich.stop()
 
-    def model(self, name: str, sequences: int) -> Callable[[Progress], None]:
-        """Begin a model.
+    def begin(self, description: str, total: int | None = None) -> Bar:
+        """Begin a bar.
 
         Args:
-            name: Its name.
-            sequences: How many sequences it will be profiled over.
+            description: What is done.
+            total: Of how many parts it consists; None where that is told later.
 
         Returns:
-            What `statesize.profile` takes as `on_progress`.
+            The bar.
         """
-        task = self._bars.add_task(f"profiling {name}", total=None, mixer="")
-        before = done = 0
+        return Bar(self._rich, description, total, plain=self._plain)
 
-        def update(progress: Progress) -> None:
-            nonlocal before, done
-            # Counted, because several processes finish sequences in any order.
-            done += 1
-            before += progress.resumed
-            if before and not progress.resumed:
-                say(f"profiling {name}: {before} mixers of sequences were measured by an earlier run; they are kept")
-                before = 0
-            if self._plain and (sequences == 1 or progress.mixer + 1 == progress.mixers):
-                place = f"sequence {progress.sequence + 1} of {sequences}, mixer {progress.mixer + 1} of"
-                say(f"profiling {name}: {place} {progress.mixers} ({progress.name})")
-            elif not self._plain:
-                total = sequences * progress.mixers
-                self._bars.update(task, total=total, completed=done, mixer=progress.name if done < total else "")
 
-        return update
+class Bar:
+    """One bar.
+
+    Args:
+        bars: The display that it belongs to.
+        description: What is done.
+        total: Of how many parts it consists, or None.
+        plain: Print lines instead.
+    """
+
+    def __init__(self, bars: Progress, description: str, total: int | None, *, plain: bool) -> None:
+        self._bars, self._description, self._plain = bars, description, plain
+        self._task = bars.add_task(description, total=total, detail="", end=None)
+        self._started, self._kept = time.monotonic(), 0
+
+    def note(self, message: str) -> None:
+        """Print a line, above the bar where there is one.
+
+        Args:
+            message: Plain text.
+        """
+        if self._plain:
+            say(f"{self._description}: {message}")
+        elif not self._bars.disable:
+            self._bars.console.print(f"{self._description}: {message}", highlight=False, markup=False, soft_wrap=True)
+
+    def keep(self, parts: int) -> None:
+        """Say that parts were done before, which tells nothing of the speed.
+
+        Args:
+            parts: How many.
+        """
+        self._kept += parts
+
+    def update(self, done: int, total: int, detail: str, *, left: float | None = None, line: bool = True) -> None:
+        """Show how far it is.
+
+        Args:
+            done: Parts that are done, those that were done before among them.
+            total: All parts.
+            detail: What was done last.
+            left: Seconds that are left; as the speed so far tells if not given.
+            line: Whether it is worth a line where no bar is drawn.
+        """
+        if left is None and done > self._kept:
+            left = (time.monotonic() - self._started) * (total - done) / (done - self._kept)
+        left = None if done >= total else left
+        if self._plain and line:
+            say(f"{self._description}: {detail}" + ("" if left is None else f"; about {duration(left)} left"))
+        end = None if left is None else time.monotonic() + left
+        self._bars.update(self._task, completed=done, total=total, end=end, detail=detail if done < total else "")
+
+
+class _TimeLeft(ProgressColumn):
+    """Time to the expected end, which goes on while a long part is done."""
+
+    def render(self, task: Task) -> Text:
+        """The cell of a bar.
+
+        Args:
+            task: The bar.
+
+        Returns:
+            How long it will take.
+        """
+        end: float | None = task.fields["end"]
+        return Text("" if end is None else f"{duration(max(end - time.monotonic(), 0.0))} left")
+
+
+def profile_bar(bars: Bars, name: str, sequences: int) -> Callable[[ProfileProgress], None]:
+    """Begin the bar of a profile.
+
+    Args:
+        bars: Where.
+        name: The model's name.
+        sequences: How many sequences it will be profiled over.
+
+    Returns:
+        What `statesize.profile` takes as `on_progress`.
+    """
+    bar = bars.begin(f"profiling {name}")
+    before = done = 0
+
+    def update(progress: ProfileProgress) -> None:
+        nonlocal before, done
+        # Counted, because several processes finish sequences in any order.
+        done += 1
+        before += progress.resumed
+        bar.keep(progress.resumed)
+        if before and not progress.resumed:
+            bar.note(f"{before} mixers of sequences were measured by an earlier run; they are kept")
+            before = 0
+        place = f"sequence {progress.sequence + 1} of {sequences}, mixer {progress.mixer + 1} of {progress.mixers}"
+        whole = sequences == 1 or progress.mixer + 1 == progress.mixers
+        bar.update(done, sequences * progress.mixers, f"{place} ({progress.name})", line=whole)
+
+    return update

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from cyclopts import Parameter
 
 from statesize.cli.options import Flag
+from statesize.cli.printing import TEXT, Printing
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
+    from statesize.cli.progress import Bar
     from statesize.studies.outcome import Executor
     from statesize.studies.settings import Settings
     from statesize.studies.study import StudyProgress
@@ -33,7 +35,6 @@ class Options:
         dry_run: Print the grid and about how long it will take, and do nothing.
         output: Folder; statesize-study-NAME-PRESET if not given. It receives runs/ (a file a finished run),
             table.parquet and study.html, and the same command continues a study that was stopped.
-        json: Print one JSON document instead of the conclusion.
         ray: Do the runs on the Ray cluster at this address, or without one, on a cluster that is started here.
         module: Python file that is executed first, in every process: it registers mixers or tasks of your own, which
             the TOML file then names.
@@ -43,7 +44,6 @@ class Options:
     config: Path | None = None
     dry_run: Flag = False
     output: Path | None = None
-    json: Flag = False
     ray: Cluster = False
     module: Path | None = None
 
@@ -51,61 +51,67 @@ class Options:
 _DEFAULTS = Options()
 
 
-def correlation(*, options: Options = _DEFAULTS) -> None:
+def correlation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
     """Train a grid of small models and correlate their accuracy with ESS/kv and TSS/kv, over all and inside cells.
 
     Args:
         options: Those of every study.
+        printing: What is printed.
     """
-    _study("correlation", options)
+    _study("correlation", options, printing)
 
 
-def distillation(*, options: Options = _DEFAULTS) -> None:
+def distillation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
     """Teach students with less state: does the teacher's ESS tell their error, and what does a byte of state buy?
 
     Args:
         options: Those of every study.
+        printing: What is printed.
     """
-    _study("distillation", options)
+    _study("distillation", options, printing)
 
 
-def hybrids(*, options: Options = _DEFAULTS) -> None:
+def hybrids(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
     """Place one and two attention layers among gated ones in every way: which wins, and does ESS show it early?
 
     Args:
         options: Those of every study.
+        printing: What is printed.
     """
-    _study("hybrids", options)
+    _study("hybrids", options, printing)
 
 
-def initialisation(*, options: Options = _DEFAULTS) -> None:
+def initialisation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
     """Start the decays of S6 and GLA-S6 with and without the normalisation factor: ESS and accuracy as the state grows.
 
     Args:
         options: Those of every study.
+        printing: What is printed.
     """
-    _study("initialisation", options)
+    _study("initialisation", options, printing)
 
 
-def regimes(*, options: Options = _DEFAULTS) -> None:
+def regimes(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
     """Train mixers with equal state sizes on harder and harder tasks: which fill their state, which leave it idle.
 
     Args:
         options: Those of every study.
+        printing: What is printed.
     """
-    _study("regimes", options)
+    _study("regimes", options, printing)
 
 
-def regularisation(*, options: Options = _DEFAULTS) -> None:
+def regularisation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
     """Keep decays near 1, or ESS near a target, by a term in the loss: accuracy and ESS of gated mixers against it.
 
     Args:
         options: Those of every study.
+        printing: What is printed.
     """
-    _study("regularisation", options)
+    _study("regularisation", options, printing)
 
 
-def _study(name: str, options: Options) -> None:
+def _study(name: str, options: Options, printing: Printing) -> None:
     from statesize.studies.settings import preset_settings, read_settings
     from statesize.studies.user_code import load_module, read_module
 
@@ -116,9 +122,8 @@ def _study(name: str, options: Options) -> None:
     settings = preset_settings(name, options.preset) if config is None else read_settings(config, name)
     chosen = options.preset if config is None else config.stem
     if options.dry_run:
-        _print_plan(settings, chosen, options.json)
+        _print_plan(settings, chosen, printing.json)
         return
-    from statesize.cli.progress import say
     from statesize.cli.study_result import print_study
     from statesize.rerun.recipe import make_recipe
     from statesize.studies.conclude import conclude
@@ -126,9 +131,11 @@ def _study(name: str, options: Options) -> None:
 
     recipe = make_recipe(["study", name], vars(options))
     folder = options.output or Path(f"statesize-study-{name}-{chosen}")
-    result = run_study(settings, folder, _executor(settings, options.ray, module), _progress(say))
+    with printing.bars() as bars:
+        executor = _executor(settings, options.ray, module)
+        result = run_study(settings, folder, executor, _progress(bars.begin(f"study {name}")))
     conclusion = conclude(settings, result.rows, folder)
-    print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, recipe, json=options.json)
+    print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, recipe, printing)
 
 
 def _executor(settings: Settings, ray: bool | str, module: UserModule | None) -> Executor:
@@ -141,19 +148,20 @@ def _executor(settings: Settings, ray: bool | str, module: UserModule | None) ->
     return local_executor(settings.execution.workers, module)
 
 
-def _progress(say: Callable[[str], None]) -> Callable[[StudyProgress], None]:
+def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
     def on_progress(progress: StudyProgress) -> None:
         outcome = progress.outcome
         last = outcome.rows[-1] if outcome.rows else {}
         told = outcome.error or str(last["message"]) or f"accuracy {last['accuracy']:.2f}"
-        left = f"about {_duration(progress.remaining_seconds)} left"
-        say(f"run {progress.done} of {progress.total}: {outcome.run.label}: {told}; {left}")
+        detail = f"run {progress.done} of {progress.total}: {outcome.run.label}: {told}"
+        bar.update(progress.done, progress.total, detail, left=progress.remaining_seconds)
 
     return on_progress
 
 
 def _print_plan(settings: Settings, preset: str, json: bool) -> None:
     from statesize.cli.document import SCHEMA, print_json
+    from statesize.cli.progress import duration
     from statesize.ray_session import available_cores
     from statesize.studies.cost import predicted_seconds
 
@@ -175,12 +183,4 @@ def _print_plan(settings: Settings, preset: str, json: bool) -> None:
         )
         return
     print("\n".join(runs))
-    print(f"{len(runs)} runs, about {_duration(seconds)} with {workers} processes on this machine.")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.0f} hours" if seconds < 172800 else f"{seconds / 86400:,.0f} days"
+    print(f"{len(runs)} runs, about {duration(seconds)} with {workers} processes on this machine.")

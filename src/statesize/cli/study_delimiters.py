@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from statesize.cli.options import Flag
+from statesize.cli.printing import TEXT, Printing
 from statesize.cli.profile import Loading
 from statesize.cli.study_texts import Reading, telling
 
@@ -14,7 +14,7 @@ def delimiters(
     reading: Reading | None = None,
     loading: Loading | None = None,
     output: Path = Path("statesize-study-delimiters"),
-    json: Flag = False,
+    printing: Printing = TEXT,
 ) -> None:
     """Measure how ESS dips at the delimiters of a text, and at the same places of controls without them.
 
@@ -26,7 +26,7 @@ def delimiters(
         reading: What they read.
         loading: How they are loaded.
         output: Folder.
-        json: Print one JSON document instead of the conclusion.
+        printing: What is printed.
     """
     import time
 
@@ -43,23 +43,25 @@ def delimiters(
     table = ResultTable.open(output, "delimiters")
     options = vars(given) | vars(loading or Loading())
     recipe = make_recipe(["study", "delimiters"], options, models=models)
+    printing.hush_libraries()
     found = given.subjects(models, loading, left_out)
     windows = given.windows(found)
-    results = [
-        measure_dips(
-            subject.name,
-            subject.load(),
-            subject.corpus,
-            windows,
-            given.channels,
-            given.seed,
-            on_progress=telling(subject.name),
-        )
-        for subject in found
-    ]
+    with printing.bars() as bars:
+        results = [
+            measure_dips(
+                subject.name,
+                subject.load(),
+                subject.corpus,
+                windows,
+                given.channels,
+                given.seed,
+                on_progress=telling(bars, subject.name),
+            )
+            for subject in found
+        ]
     conclusion = conclude(results, given.delimiter)
     path = table.write(dip_rows(results))
     table.write(curve_rows(results), "curves.parquet")
     write_page(conclusion, delimiters_charts(results), dip_rows(results), output)
     seconds = time.perf_counter() - started
-    print_study(conclusion, given.name, len(results), seconds, path, recipe, json=json, left_out=left_out)
+    print_study(conclusion, given.name, len(results), seconds, path, recipe, printing, left_out=left_out)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from statesize.cli.options import Count, Flag
+from statesize.cli.options import Count
+from statesize.cli.printing import TEXT, Printing
 from statesize.cli.profile import Loading
 from statesize.cli.study_texts import Reading, telling
 
@@ -15,7 +16,7 @@ def recall(
     length: Count | None = None,
     loading: Loading | None = None,
     output: Path = Path("statesize-study-recall"),
-    json: Flag = False,
+    printing: Printing = TEXT,
 ) -> None:
     """Measure perplexity on repeated bigrams, and how it goes with ESS and with its dip at delimiters, over models.
 
@@ -28,7 +29,7 @@ def recall(
         length: Tokens of the sequences that are predicted; 256, or as the recall models were trained, if not given.
         loading: How they are loaded.
         output: Folder.
-        json: Print one JSON document instead of the conclusion.
+        printing: What is printed.
     """
     import time
 
@@ -47,19 +48,21 @@ def recall(
     table = ResultTable.open(output, "recall")
     options = vars(given) | vars(loading or Loading()) | {"length": length}
     recipe = make_recipe(["study", "recall"], options, models=models)
+    printing.hush_libraries()
     found = given.subjects(models, loading, left_out)
     windows = given.windows(found)
     results: list[ModelRecall] = []
-    for subject in found:
-        model, corpus, tell = subject.load(), subject.corpus, telling(subject.name)
-        score = recall_score(model, corpus, length or subject.length, subject.scored)
-        channels, seed = given.channels, given.seed
-        dips = measure_dips(subject.name, model, corpus, windows, channels, seed, (OBSERVED,), tell)
-        results.append(ModelRecall(subject.name, score, dips))
+    with printing.bars() as bars:
+        for subject in found:
+            model, corpus, tell = subject.load(), subject.corpus, telling(bars, subject.name)
+            score = recall_score(model, corpus, length or subject.length, subject.scored)
+            channels, seed = given.channels, given.seed
+            dips = measure_dips(subject.name, model, corpus, windows, channels, seed, (OBSERVED,), tell)
+            results.append(ModelRecall(subject.name, score, dips))
     conclusion = conclude(results)
     path = table.write(recall_rows(results))
     write_page(conclusion, recall_charts(results), recall_rows(results), output)
     seconds, models_json = time.perf_counter() - started, recall_models(results)
     print_study(
-        conclusion, given.name, len(results), seconds, path, recipe, json=json, left_out=left_out, models=models_json
+        conclusion, given.name, len(results), seconds, path, recipe, printing, left_out=left_out, models=models_json
     )

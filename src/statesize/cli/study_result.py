@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from statesize.cli.printing import Printing
     from statesize.rerun.recipe import Recipe
     from statesize.studies.conclusion import Conclusion
 
@@ -17,8 +18,7 @@ def print_study(
     seconds: float,
     table: Path,
     recipe: Recipe,
-    *,
-    json: bool,
+    printing: Printing,
     **more: Any,
 ) -> None:
     """Keep how the study is repeated, tell on stderr where the files are, and print the conclusion on stdout.
@@ -30,18 +30,17 @@ def print_study(
         seconds: What it took.
         table: The table that was written; study.html lies beside it, and recipe.json is put there.
         recipe: How the study is repeated.
-        json: Print one JSON document instead of text.
+        printing: What is printed.
         more: JSON values that only this study prints.
     """
     from statesize.cli.document import SCHEMA, print_json
-    from statesize.cli.progress import say
     from statesize.rerun.recipe import write_recipe
     from statesize.studies.conclusion import known
 
     write_recipe(table.parent, recipe)
-    say(f"Table: {table}")
-    say(f"Report: {table.with_name('study.html')}")
-    if not json:
+    printing.say(f"Table: {table}")
+    printing.say(f"Report: {table.with_name('study.html')}")
+    if not printing.json:
         print("\n".join(conclusion.lines()))
         return
     document = {

@@ -13,6 +13,7 @@ from statesize.cli.options import Count
 from statesize.cli.profile import Loading
 
 if TYPE_CHECKING:
+    from statesize.cli.progress import Bar, Bars
     from statesize.studies.delimiters_sequences import Windows
     from statesize.studies.delimiters_subjects import Subject
 
@@ -81,19 +82,21 @@ class Reading:
         return min((choose_windows(subject.corpus, self.window) for subject in subjects), key=lambda one: one.past)
 
 
-def telling(model: str) -> Callable[[str, int, int], None]:
-    """Progress of a model on stderr.
+def telling(bars: Bars, model: str) -> Callable[[str, int, int], None]:
+    """Progress of a model on stderr, a bar for each condition.
 
     Args:
+        bars: Where.
         model: Its name.
 
     Returns:
         What `measure_dips` takes as `on_progress`.
     """
-    from statesize.cli.progress import say
+    begun: dict[str, Bar] = {}
 
     def tell(condition: str, done: int, total: int) -> None:
-        if done == total:
-            say(f"{model}, {condition}: {total} sequences")
+        if condition not in begun:
+            begun[condition] = bars.begin(f"{model}, {condition}", total)
+        begun[condition].update(done, total, f"{done} of {total} sequences", line=done == total)
 
     return tell

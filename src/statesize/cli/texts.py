@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
 from statesize.cli.options import Count
+from statesize.cli.printing import Printing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,24 +58,26 @@ class Texts:
     sequences: Count | None = None
     max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 512
 
-    def read(self, tokenizer: AnyTokenizer) -> list[Tensor]:
+    def read(self, tokenizer: AnyTokenizer, printing: Printing) -> list[Tensor]:
         """All sequences.
 
         Args:
             tokenizer: The model's.
+            printing: What is printed.
 
         Returns:
             Token ids, (L,) each, L ≥ 2.
         """
         left_out: list[str] = []
         documents = islice(self._documents(left_out.append), self.sequences)
-        return self._tokens(documents, tokenizer, left_out)
+        return self._tokens(documents, tokenizer, left_out, printing)
 
-    def sample(self, tokenizer: AnyTokenizer) -> tuple[list[Tensor], int | None]:
+    def sample(self, tokenizer: AnyTokenizer, printing: Printing) -> tuple[list[Tensor], int | None]:
         """Sequences for a plan: all of few, or some of many, which are then not read as a whole.
 
         Args:
             tokenizer: The model's.
+            printing: What is printed.
 
         Returns:
             Token ids, (L,) each, L ≥ 2, and how many sequences there are in all; None where they are these.
@@ -85,10 +88,10 @@ class Texts:
         from statesize.errors import InputError
 
         if self.sequences is not None and self.sequences <= _PLANNED_FROM:
-            return self.read(tokenizer), None
+            return self.read(tokenizer, printing), None
         left_out: list[str] = []
         documents, total = self._extract(left_out.append)
-        known = self._tokens(documents, tokenizer, left_out)
+        known = self._tokens(documents, tokenizer, left_out, printing)
         if total is None and self.sequences is None:
             raise InputError(f"{self.dataset} does not say how many rows it has; say by --sequences how many to plan.")
         total = min(count for count in (total, self.sequences) if count is not None)
@@ -127,8 +130,10 @@ class Texts:
             return [parts for path in evenly(paths, most) for parts in file_documents(path)], len(paths)
         return [(text,) for text in extract.texts], extract.total
 
-    def _tokens(self, texts: Iterable[tuple[str, ...]], tokenizer: AnyTokenizer, left_out: list[str]) -> list[Tensor]:
-        from statesize.cli.progress import say, tell_left_out
+    def _tokens(
+        self, texts: Iterable[tuple[str, ...]], tokenizer: AnyTokenizer, left_out: list[str], printing: Printing
+    ) -> list[Tensor]:
+        from statesize.cli.progress import tell_left_out
         from statesize.errors import InputError
         from statesize.profiling.tokens import join_documents
 
@@ -149,5 +154,5 @@ class Texts:
         if cut:
             read = sum(map(len, sequences))
             of = "" if len(sequences) == 1 else f", {cut} of {len(sequences)} sequences cut"
-            say(f"Reading the first {read} of {tokens} tokens{of}; --max-tokens takes more.")
+            printing.say(f"Reading the first {read} of {tokens} tokens{of}; --max-tokens takes more.")
         return sequences

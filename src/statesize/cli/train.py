@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from statesize.cli.options import Flag
 from statesize.cli.printing import TEXT, Printing
@@ -15,6 +16,7 @@ from statesize.errors import FileError, InputError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from statesize.rerun.recipe import Recipe
     from statesize.tasks.corpus import Corpus
 
 BUNDLED_TOKENIZER = Path(__file__).parent.parent / "zoo" / "tokenizer.json"
@@ -83,6 +85,7 @@ def train(
 
     from statesize.cli.document import SCHEMA, print_json
     from statesize.mixers.model import LanguageModel, ModelConfig
+    from statesize.rerun.recipe import PROSE, make_recipe
     from statesize.tasks.text import TextTask
     from statesize.training import TrainingConfig
     from statesize.training.export import export_text_model
@@ -111,13 +114,17 @@ def train(
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
     console = Console(stderr=True, quiet=printing.quiet)
+    prose = {} if text is not None else {PROSE: corpus.sha256}
+    told = {name: value for name, value in options.items() if name != "task"}
+    recipe = make_recipe(["train", "text"], told, inputs=prose)
     with ProgressBar(f"train text {mixer}", steps, console) as bar:
-        on_start = partial(_save_tokenizer, tokenizer)
+        on_start = partial(_save_beside, tokenizer, recipe)
         record = run(model, text_task, config, output, resume=resume, on_progress=bar, on_start=on_start)
     report = {"mixer": mixer, "step": record.best_step, **record.best}
     if export is not None:
         command = _command(options)
-        exported = export_text_model(record, text_task, tokenizer, config, export, command, corpus.sha256)
+        parts = (record, text_task, tokenizer, config, export, command, corpus.sha256, recipe.to_dict())
+        exported = export_text_model(*parts)
         report |= exported["held_out"] | {"baselines": exported["baselines"]}
     if printing.json:
         print_json({"schema": SCHEMA, **report})
@@ -144,18 +151,16 @@ def _check_folders(output: Path, export: Path | None, resume: bool) -> None:
     check_export(export)
 
 
-def _lines(report: dict[str, Any]) -> list[str]:
-    """The held-out report, a figure a line; those of a baseline have its name."""
+def _lines(report: Mapping[str, object], above: str = "") -> list[str]:
+    """The held-out report, a figure a line."""
     lines: list[str] = []
     for name, value in report.items():
-        figures = (
-            {f"{name} {key}": figure for key, figure in value.items()} if isinstance(value, dict) else {name: value}
-        )
-        lines += [
-            f"{key}: {figure:.4f}" if isinstance(figure, float) else f"{key}: {figure}"
-            for key, figure in figures.items()
-        ]
-    return [line.replace("_", " ").removeprefix("baselines ") for line in lines]
+        title = above + name.replace("_", " ")
+        if isinstance(value, Mapping):
+            lines += _lines(cast("Mapping[str, object]", value), f"{title}, ")
+        else:
+            lines.append(f"{title}: {value:.4f}" if isinstance(value, float) else f"{title}: {value}")
+    return lines
 
 
 def _command(options: dict[str, object]) -> str:
@@ -181,7 +186,9 @@ def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
     return python_prose(), tokenizer
 
 
-def _save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+def _save_beside(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
     from statesize.files import replace_file
+    from statesize.rerun.recipe import write_recipe
 
+    write_recipe(folder, recipe)
     replace_file(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())

@@ -71,11 +71,12 @@ class Trial:
     skipped: dict[str, str] = field(default_factory=dict[str, str])
     overhead: float = 0.0
 
-    def run(self, ids: Tensor) -> None:
+    def run(self, ids: Tensor, on_mixer: Callable[[int, int, str], object] | None = None) -> None:
         """Capture the mixers of a sequence and try some.
 
         Args:
             ids: Its tokens, (L,).
+            on_mixer: Called after each mixer with how many were run through, how many there are, and its name.
         """
         self.length = len(ids)
         start = self.clock()
@@ -92,6 +93,8 @@ class Trial:
                 before = self.clock()
                 self._try(item, mixer, first=alike == 0)
                 tried += self.clock() - before
+            if on_mixer is not None:
+                on_mixer(len(self.mixers), len(captured.mixers), item.name)
             del item
         self.overhead = self.clock() - start - tried
         for group in {mixer.group for mixer in self.mixers}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -36,7 +37,7 @@ class ProgressBar:
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task(description, total=steps, loss="–", held_out="–", speed="–")
-        self._speed = self._loss = 0.0
+        self._speed = self._loss = self._seconds = 0.0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -58,6 +59,7 @@ class ProgressBar:
         weight = 0.05 if self._speed else 1.0
         self._speed += weight * (speed - self._speed)
         self._loss += weight * (record.loss - self._loss)
+        self._seconds += weight * (record.seconds - self._seconds)
         shown = {"loss": f"{self._loss:.3f}", "speed": f"{self._speed:,.0f}"}
         if record.held_out is not None:
             shown["held_out"] = f"{record.held_out['loss']:.3f}"
@@ -65,10 +67,14 @@ class ProgressBar:
                 figures = "  ".join(f"{name} {value:.4f}" for name, value in record.held_out.items())
                 self._console.print(
                     f"{self._description}  step {record.step}/{self._steps}  training loss {shown['loss']}"
-                    f"  held-out {figures}  {shown['speed']} tokens/s",
+                    f"  held-out {figures}  {shown['speed']} tokens/s{self._left(record.step)}",
                     highlight=False,
                     markup=False,
                     soft_wrap=True,
                 )
         self._bar.tasks[0].fields.update(shown)
         self._bar.update(self._task, completed=record.step)
+
+    def _left(self, step: int) -> str:
+        left = round((self._steps - step) * self._seconds)
+        return f"  {timedelta(seconds=left)} left" if step < self._steps else ""
