@@ -62,6 +62,7 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "best",
         "log.jsonl",
+        "previous.safetensors",
         "state.safetensors",
         "tokenizer.json",
     }
@@ -108,7 +109,7 @@ def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text,
     process = subprocess.Popen(
         [*command, *map(str, arguments), "--output", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True
     )
-    while not (tmp_path / "run" / "state.safetensors").exists() and process.poll() is None:
+    while not (tmp_path / "run" / "best" / "config.json").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=300)

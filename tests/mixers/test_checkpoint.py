@@ -113,6 +113,26 @@ def test_a_truncated_file_is_refused(tmp_path, kept):
         load_checkpoint(tmp_path)
 
 
+def test_changed_bytes_and_settings_are_refused(tmp_path):
+    """A bit of a weight, and a setting that no shape shows."""
+    save_checkpoint(model_of(), tmp_path)
+    for name, old, new in (("model.safetensors", None, None), ("config.json", b'"heads": 2', b'"heads": 4')):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(old, new) if old else whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        with pytest.raises(FileError, match=r"not what was written|does not fit"):
+            load_checkpoint(tmp_path)
+        path.write_bytes(whole)
+    load_checkpoint(tmp_path)
+
+
+def test_files_without_a_digest_are_read(tmp_path):
+    model = model_of()
+    save_checkpoint(model, tmp_path)
+    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")
+    assert torch.equal(load_checkpoint(tmp_path)(TOKENS), model(TOKENS))
+
+
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
 def test_a_configuration_that_is_not_json_is_refused(tmp_path, content):
     save_checkpoint(model_of(), tmp_path)

@@ -17,6 +17,7 @@ class Echo:
 
     vocabulary_size: int = 7
     length: int = 12
+    seed: int = 0
 
     def batch(self, batch_size, generator):
         rows = [torch.randint(self.vocabulary_size, (self.length,), generator=generator) for _ in range(batch_size)]
@@ -27,7 +28,7 @@ class Echo:
         return input_ids, targets
 
     def sample(self, batch_size, generator):
-        return self.batch(batch_size, generator)
+        return self.batch(batch_size, torch.Generator().manual_seed(self.seed) if self.seed else generator)
 
     def held_out(self, batch_size):
         generator = torch.Generator().manual_seed(99)

@@ -52,7 +52,7 @@ def test_what_a_run_leaves_behind(echo, make_model, tmp_path):
     assert record.best_step == min(losses, key=losses.get)
     assert record.best["loss"] == min(losses.values())
     names = sorted(path.name for path in record.folder.iterdir())
-    assert names == ["best", "log.jsonl", "state.safetensors"]
+    assert names == ["best", "log.jsonl", "previous.safetensors", "state.safetensors"]
     best = load_checkpoint(record.folder / "best")
     assert evaluate(best, echo, 4)["loss"] == pytest.approx(record.best["loss"], rel=1e-6)
     assert json.loads((record.folder / "best" / "config.json").read_text())["extra"]["step"] == record.best_step
@@ -149,15 +149,19 @@ def test_files_of_something_else_are_not_overwritten(name, echo, make_model, tmp
     assert path.read_text() == '{"mine": 1}\n'
 
 
-def test_a_run_stopped_before_its_first_checkpoint(echo, make_model, tmp_path):
-    """Its log may be replaced; best weights that it already kept may not."""
+def test_a_run_stopped_at_its_first_step_is_resumed(echo, make_model, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(make_model(), echo, CONFIG, tmp_path, on_progress=stop_after(3))
-    with pytest.raises(KeyboardInterrupt):
-        train(make_model(), echo, CONFIG, tmp_path, on_progress=stop_after(4))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "log.jsonl"]
-    with pytest.raises(FileError, match="is in the way"):
-        train(make_model(), echo, CONFIG, tmp_path)
+        train(make_model(), echo, CONFIG, tmp_path / "run", on_progress=stop_after(1))
+    whole, resumed = make_model(), make_model(seed=5)
+    train(whole, echo, CONFIG, tmp_path / "whole")
+    train(resumed, echo, CONFIG, tmp_path / "run", resume=True)
+    assert_same_weights(whole, resumed)
+
+
+def test_a_log_without_a_checkpoint_is_begun_anew(echo, make_model, tmp_path):
+    """What a kill at the very start leaves."""
+    (tmp_path / "log.jsonl").touch()
+    assert len(train(make_model(), echo, CONFIG, tmp_path).steps) == 12
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -197,24 +201,68 @@ def test_resuming_with_other_settings_model_or_data_is_refused(echo, make_model,
         train(make_model(key_size=8), echo, CONFIG, tmp_path, resume=True)
     with pytest.raises(InputError, match="other held-out data"):
         train(make_model(), dataclasses.replace(echo, length=13), CONFIG, tmp_path, resume=True)
+    with pytest.raises(InputError, match="other training data"):
+        train(make_model(), dataclasses.replace(echo, seed=1), CONFIG, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-7], lambda content: b"", lambda content: b"x" * 99])
-def test_a_damaged_state_is_refused(damage, echo, make_model, tmp_path):
+def flipped(content):
+    return content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]
+
+
+DAMAGES = [lambda content: content[:-7], lambda content: b"", lambda content: b"x" * 99, flipped]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_not_used_and_the_one_before_it_is(damage, echo, make_model, tmp_path):
+    whole, resumed = make_model(), make_model()
+    expected = train(whole, echo, CONFIG, tmp_path)
+    for name in ("state.safetensors", "best/model.safetensors", "log.jsonl"):
+        (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    seen = []
+    with pytest.warns(UserWarning, match=r"state\.safetensors.*damaged.*going on from the checkpoint before it"):
+        record = train(resumed, echo, CONFIG, tmp_path, resume=True, on_progress=seen.append)
+    assert [step.step for step in seen] == [11, 12]
+    assert_same_weights(whole, resumed)
+    assert record.best == expected.best
+    assert record.steps[:10] == expected.steps[:10]
+    assert evaluate(load_checkpoint(tmp_path / "best"), echo, 4)["loss"] == pytest.approx(record.best["loss"], rel=1e-6)
+
+
+def test_best_weights_and_log_are_restored_from_the_checkpoint(echo, make_model, tmp_path):
     train(make_model(), echo, CONFIG, tmp_path)
-    path = tmp_path / "state.safetensors"
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(FileError, match="damaged"):
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for name in ("best/model.safetensors", "best/config.json", "log.jsonl"):
+        (tmp_path / name).unlink()
+    train(make_model(), echo, CONFIG, tmp_path, resume=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_without_a_whole_checkpoint_nothing_is_resumed(damage, echo, make_model, tmp_path):
+    train(make_model(), echo, CONFIG, tmp_path)
+    for name in ("state.safetensors", "previous.safetensors"):
+        (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    with pytest.raises(FileError, match=r"damaged.*Move the folder away and start the run anew"):
         train(make_model(), echo, CONFIG, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize(("values", "said"), [("[" * 100_000, "damaged"), ("[]", "has format None")])
+@pytest.mark.parametrize(("values", "said"), [("[" * 100_000, "damaged"), ("[]", "damaged"), ("{}", "format None")])
 def test_a_state_that_is_none_is_refused(values, said, echo, make_model, tmp_path):
     train(make_model(), echo, CONFIG, tmp_path)
-    path = tmp_path / "state.safetensors"
-    path.write_bytes(safetensors.torch.save({"x": torch.zeros(1)}, metadata={"statesize": values}))
+    for name in ("state.safetensors", "previous.safetensors"):
+        content = safetensors.torch.save({"x": torch.zeros(1)}, metadata={"statesize": values})
+        (tmp_path / name).write_bytes(content)
     with pytest.raises(FileError, match=said):
         train(make_model(), echo, CONFIG, tmp_path, resume=True)
+
+
+def test_two_runs_in_one_folder_are_refused(echo, make_model, tmp_path):
+    def start_another(record):
+        with pytest.raises(FileError, match=r"another process \(\d+ on .*\) writes to"):
+            train(make_model(), echo, CONFIG, tmp_path, resume=True)
+
+    train(make_model(), echo, CONFIG, tmp_path, on_progress=start_another)
+    assert not (tmp_path / ".in-use").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(echo, make_model, tmp_path):

@@ -5,7 +5,14 @@ import json
 import pytest
 
 from statesize.errors import FileError
-from statesize.training.record import StepRecord, append_record, holds_only_records, read_records, truncate_records
+from statesize.training.record import (
+    StepRecord,
+    append_record,
+    holds_only_records,
+    read_records,
+    record_lines,
+    records_of,
+)
 
 
 def record(step, held_out=None):
@@ -46,14 +53,12 @@ def test_a_log_that_is_no_text_is_refused(tmp_path):
         read_records(tmp_path / "log.jsonl")
 
 
-def test_truncation_keeps_the_first_steps(tmp_path):
-    path = tmp_path / "log.jsonl"
-    for step in range(1, 6):
-        append_record(path, record(step))
-    truncate_records(path, 3)
-    assert [one.step for one in read_records(path)] == [1, 2, 3]
-    with pytest.raises(FileError, match="every step from 1 to 4"):
-        truncate_records(path, 4)
+def test_lines_come_back(tmp_path):
+    path, records = tmp_path / "log.jsonl", [record(1), record(2, {"loss": 1.0})]
+    for one in records:
+        append_record(path, one)
+    assert record_lines(records) == path.read_bytes()
+    assert records_of(record_lines(records)) == records
 
 
 def test_a_missing_log_is_named(tmp_path):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +18,39 @@ from torch import Tensor
 from statesize.errors import FileError, InputError
 from statesize.files import parse_json, replace_files
 from statesize.mixers.block import Block
-from statesize.mixers.config import ModelConfig
+from statesize.mixers.config import ADDED_FIELDS, ModelConfig
 from statesize.mixers.model import LanguageModel
 
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 """Names that safetensors gives to the dtypes that weights are stored in."""
+
+DIGEST = "sha256"
+"""Entry of a safetensors file's metadata that tells damage; files of earlier versions have none."""
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """A digest of tensors: names, dtypes, shapes and bytes.
+
+    Args:
+        tensors: By name.
+        about: Text that counts too.
+
+    Returns:
+        SHA-256 as 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _digest(config: ModelConfig, tensors: Mapping[str, Tensor]) -> str:
+    # Fields that were added later count where they say something, so that digests outlive such additions.
+    plain = {field.name: field.default for field in dataclasses.fields(config) if field.name in ADDED_FIELDS}
+    values = {name: value for name, value in config.to_dict().items() if name not in plain or value != plain[name]}
+    return tensors_sha256(tensors, json.dumps(values, sort_keys=True))
 
 
 def save_checkpoint(
@@ -43,15 +74,38 @@ def save_checkpoint(
         InputError: A weight is not finite, or becomes so in `dtype`.
         FileError: The folder cannot be written.
     """
+    save_weights(model.config, model.state_dict(), folder, dtype, extra)
+
+
+def save_weights(
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    folder: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """As `save_checkpoint`, for weights that are not those that a model has at present.
+
+    Args:
+        config: Of the model.
+        weights: Its state.
+        folder: As for `save_checkpoint`.
+        dtype: Likewise.
+        extra: Likewise.
+
+    Raises:
+        InputError: A weight is not finite, or becomes so in `dtype`.
+    """
     tensors: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in weights.items():
         stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
         if not bool(stored.isfinite().all()):
             raise InputError(f"weight {name} is not finite in {stored.dtype}; refusing to write it to {folder}")
         tensors[name] = stored
-    values = model.config.to_dict() | ({} if extra is None else {"extra": extra})
-    config = (json.dumps(values, indent=2) + "\n").encode()
-    replace_files(Path(folder), {"model.safetensors": safetensors.torch.save(tensors), "config.json": config})
+    values = config.to_dict() | ({} if extra is None else {"extra": extra})
+    content = (json.dumps(values, indent=2) + "\n").encode()
+    written = safetensors.torch.save(tensors, metadata={DIGEST: _digest(config, tensors)})
+    replace_files(Path(folder), {"model.safetensors": written, "config.json": content})
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
@@ -71,10 +125,12 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
     if not path.is_file():
         raise FileError(f"{path} is missing; a model is a folder with config.json and model.safetensors")
     try:
-        _check_header(path, config)
+        metadata = _check_header(path, config)
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
     except (safetensors.SafetensorError, OSError) as error:
         raise FileError(f"{path} is damaged or cut off ({error}); copy or train it again") from error
+    if metadata.get(DIGEST) not in {None, _digest(config, tensors)}:
+        raise FileError(f"{path} or its config.json is damaged: they are not what was written; copy or train it again")
     model = LanguageModel(config, torch.Generator())
     dtypes = {tensor.dtype for tensor in tensors.values()}
     model = model.to(torch.float64 if torch.float64 in dtypes else torch.float32)
@@ -82,13 +138,25 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
     return model.eval()
 
 
-def _check_header(path: Path, config: ModelConfig) -> None:
-    """Compares what a file says it holds with what the configuration asks for, before anything is allocated."""
+def _check_header(path: Path, config: ModelConfig) -> dict[str, str]:
+    """Compares what a file says it holds with what the configuration asks for, before anything is allocated.
+
+    Args:
+        path: The file.
+        config: The configuration.
+
+    Returns:
+        The file's metadata.
+
+    Raises:
+        FileError: They do not fit.
+    """
     with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
         file = cast("Any", stream)
         slices = {name: file.get_slice(name) for name in cast("list[str]", list(file.keys()))}
         given = {name: tuple(part.get_shape()) for name, part in slices.items()}
         dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
+        metadata = cast("dict[str, str]", file.metadata() or {})
     # Each layer has weights of its own, so more layers than tensors cannot fit, and need not be listed to see it.
     expected = _shapes(config, min(config.layers, len(given) + 1), path)
     if expected != given:
@@ -97,6 +165,7 @@ def _check_header(path: Path, config: ModelConfig) -> None:
     for name, dtype in dtypes.items():
         if dtype not in FLOATING:
             raise FileError(f"{path} holds {name} as {dtype}; expected one of {', '.join(sorted(FLOATING))}")
+    return metadata
 
 
 def _shapes(config: ModelConfig, layers: int, path: Path) -> dict[str, tuple[int, ...]]:

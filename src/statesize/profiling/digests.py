@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from statesize.mixers.checkpoint import tensors_sha256
 from statesize.version import __version__
 
 
@@ -22,12 +23,7 @@ def weights_sha256(model: nn.Module) -> str:
     Returns:
         SHA-256 as 64 hexadecimal digits.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_sha256(model.state_dict())
 
 
 def tokens_sha256(sequences: Sequence[Tensor]) -> str:

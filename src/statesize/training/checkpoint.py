@@ -1,14 +1,16 @@
-"""The whole state of a training run in one safetensors file, so that it is replaced at once or not at all."""
+"""The whole state of a training run in one safetensors file, replaced at once or not at all, and the one before it."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -16,12 +18,17 @@ from torch import Tensor
 
 from statesize.errors import FileError, InputError
 from statesize.files import parse_json, replace_file
+from statesize.mixers.checkpoint import DIGEST, tensors_sha256
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import Task
 from statesize.training.config import ADDED_FIELDS, TrainingConfig
+from statesize.training.record import StepRecord, record_lines, records_of
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 """Version of the file; it grows by one when old files can no longer be resumed."""
+
+STATE, PREVIOUS = "state.safetensors", "previous.safetensors"
+"""Names of the last checkpoint and of the one before it, which serves where the last is damaged."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,16 @@ class TrainingState:
         optimizer: AdamW over the model's parameters.
         generators: Sources of randomness by name.
         progress: Where the run stands.
+        best: Weights of the lowest held-out loss; none before the first evaluation.
+        records: The steps so far.
     """
 
     model: LanguageModel
     optimizer: torch.optim.AdamW
     generators: dict[str, torch.Generator]
     progress: Progress
+    best: dict[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
+    records: list[StepRecord] = dataclasses.field(default_factory=list[StepRecord])
 
 
 def settings(model: LanguageModel, task: Task, config: TrainingConfig) -> dict[str, Any]:
@@ -70,77 +81,120 @@ def settings(model: LanguageModel, task: Task, config: TrainingConfig) -> dict[s
     Raises:
         InputError: The task has no held-out batch.
     """
-    digest = hashlib.sha256()
     first = next(iter(task.held_out(config.batch_size)), None)
     if first is None:
         raise InputError("the task has no held-out data; at least one sequence is needed to evaluate the model")
-    for tensor in first:
-        digest.update(tensor.to("cpu", torch.int64).contiguous().numpy().tobytes())
     return {
         "training": dataclasses.asdict(config),
         "model": model.config.to_dict(),
-        "held_out_sha256": digest.hexdigest(),
+        "held_out_sha256": _batch_sha256(first),
+        "batch_sha256": _batch_sha256(task.sample(config.batch_size, torch.Generator().manual_seed(0))),
     }
 
 
-def save_state(path: Path, state: TrainingState, run: dict[str, Any]) -> None:
-    """Writes the state of a run.
+def _batch_sha256(batch: tuple[Tensor, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in batch:
+        digest.update(tensor.to("cpu", torch.int64).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
+    """Writes all that a resumed run needs; the checkpoint before this one is kept beside it.
 
     Args:
-        path: File to write or replace.
-        state: Model, optimizer, generators and progress.
+        folder: Of the run.
+        state: The state.
         run: From `settings`.
 
     Raises:
         FileError: The file cannot be written.
     """
     tensors: dict[str, Tensor] = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
     for name, parameter in state.model.named_parameters():
         for key, value in state.optimizer.state[parameter].items():
             tensors[f"optimizer.{key}.{name}"] = value
     for name, generator in state.generators.items():
         tensors[f"generator.{name}"] = generator.get_state()
+    tensors["log"] = torch.from_numpy(np.frombuffer(record_lines(state.records), np.uint8).copy())
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    values = {"format": STATE_FORMAT, **dataclasses.asdict(state.progress), "settings": run}
-    replace_file(path, safetensors.torch.save(stored, metadata={"statesize": json.dumps(values)}))
+    values = json.dumps({"format": STATE_FORMAT, **dataclasses.asdict(state.progress), "settings": run})
+    metadata = {"statesize": values, DIGEST: tensors_sha256(stored, values)}
+    content, path = safetensors.torch.save(stored, metadata=metadata), folder / STATE
+    try:
+        if path.exists():
+            path.replace(folder / PREVIOUS)
+    except OSError as error:
+        raise FileError(f"cannot write {folder / PREVIOUS}: {error.strerror or error}") from error
+    replace_file(path, content)
 
 
-def load_state(path: Path, state: TrainingState, run: dict[str, Any]) -> None:
-    """Puts a run back to where `save_state` left it.
+def load_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
+    """Puts a run back to where `save_state` left it, or left it before where its last file is damaged.
 
     Args:
-        path: File to read.
-        state: Receives weights, optimizer state, generator states and progress.
+        folder: Of the run.
+        state: Receives weights, optimizer state, generator states, progress, best weights and records.
         run: From `settings`, of the run that is to be resumed.
 
     Raises:
-        FileError: The file is missing, damaged or of another version.
+        FileError: There is no checkpoint, or none that is whole and of this version.
         InputError: The run was made with other settings, another model or other data.
     """
-    if not path.is_file():
-        raise FileError(f"nothing to resume: {path} is missing. Start the run without resume")
+    paths = [path for path in (folder / STATE, folder / PREVIOUS) if path.is_file()]
+    if not paths:
+        raise FileError(f"nothing to resume: {folder / STATE} is missing. Start the run without resume")
+    problems: list[str] = []
+    for path in paths:
+        try:
+            values, tensors = _read_state(path)
+        except FileError as error:
+            problems.append(str(error))
+            continue
+        _check_settings(values["settings"], run, path)
+        _restore(state, values, tensors)
+        break
+    else:
+        raise FileError(f"{'; '.join(problems)}. Move the folder away and start the run anew")
+    if problems:
+        # The next checkpoint must not take its place beside this one.
+        (folder / STATE).unlink()
+        warnings.warn(f"{problems[0]}; going on from the checkpoint before it", stacklevel=2)
+
+
+def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
-            metadata: dict[str, str] = stream.metadata() or {}  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
+            metadata = cast("dict[str, str]", cast("Any", stream).metadata() or {})
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
-        found = parse_json(str(metadata["statesize"]))  # pyright: ignore[reportUnknownArgumentType]
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise FileError(f"{path} is damaged or not a training state ({error}); start the run anew") from error
-    values = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-    if values.get("format") != STATE_FORMAT:
-        raise FileError(f"{path} has format {values.get('format')!r}; this statesize resumes format {STATE_FORMAT}")
-    _check_settings(values["settings"], run, path)
-    names = [name for name, _ in state.model.named_parameters()]
+        values = cast("dict[str, Any]", parse_json(metadata["statesize"]))
+        version = values.get("format")
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
+        raise FileError(f"{path} is damaged or not a training state ({error})") from error
+    if version != STATE_FORMAT:
+        raise FileError(f"{path} has format {version!r}; this statesize resumes format {STATE_FORMAT}")
+    if metadata.get(DIGEST) != tensors_sha256(tensors, metadata["statesize"]):
+        raise FileError(f"{path} is damaged: it is not what was written")
+    return values, tensors
+
+
+def _restore(state: TrainingState, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     state.model.load_state_dict({name: tensors[f"model.{name}"] for name in state.model.state_dict()})
-    for name, parameter in zip(names, state.model.parameters(), strict=True):
+    for name, parameter in state.model.named_parameters():
+        found = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        # Before the first step, and where no gradient has come, there is none.
         state.optimizer.state[parameter] = {
             # AdamW counts its steps in a CPU tensor, wherever the parameters are.
-            key: tensors[f"optimizer.{key}.{name}"].to("cpu" if key == "step" else parameter.device)
-            for key in ("step", "exp_avg", "exp_avg_sq")
+            key: value.to("cpu" if key == "step" else parameter.device)
+            for key, value in found.items()
+            if value is not None
         }
     for name, generator in state.generators.items():
         generator.set_state(tensors[f"generator.{name}"])
     state.progress = Progress(values["step"], values["best_step"], values["best"])
+    state.best = {name: tensors[f"best.{name}"] for name in state.model.state_dict() if f"best.{name}" in tensors}
+    state.records = records_of(tensors["log"].numpy().tobytes())
 
 
 def _check_settings(saved: dict[str, Any], given: dict[str, Any], path: Path) -> None:
@@ -152,5 +206,6 @@ def _check_settings(saved: dict[str, Any], given: dict[str, Any], path: Path) ->
                     f"{path} was made with {name} = {before!r} and is resumed with {value!r};"
                     " give the same settings, or start a new run in another folder"
                 )
-    if saved["held_out_sha256"] != given["held_out_sha256"]:
-        raise InputError(f"{path} was made with other held-out data; give the same text, or start a new run")
+    for name, data in (("held_out_sha256", "held-out"), ("batch_sha256", "training")):
+        if saved[name] != given[name]:
+            raise InputError(f"{path} was made with other {data} data; give the same text, or start a new run")

@@ -6,22 +6,20 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from statesize.errors import FileError, InputError
-from statesize.mixers.checkpoint import save_checkpoint
+from statesize.files import only_writer, replace_file
+from statesize.mixers.checkpoint import save_weights
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import Task
-from statesize.training.checkpoint import TrainingState, load_state, save_state, settings
+from statesize.training.checkpoint import PREVIOUS, STATE, TrainingState, load_state, save_state, settings
 from statesize.training.config import TrainingConfig
-from statesize.training.record import (
-    StepRecord,
-    TrainingRecord,
-    append_record,
-    holds_only_records,
-    read_records,
-    truncate_records,
-)
+from statesize.training.record import StepRecord, TrainingRecord, append_record, holds_only_records, record_lines
 from statesize.training.step import evaluate, new_state, train_step
+
+LOG = "log.jsonl"
+"""Name of the log in the folder of a run."""
 
 
 def train(
@@ -35,8 +33,9 @@ def train(
 ) -> TrainingRecord:
     """Trains a model with AdamW and writes a log, checkpoints and the best weights to a folder.
 
-    The folder receives log.jsonl (a line a step), state.safetensors (all that a resumed run needs, replaced at once)
-    and best/ (a model folder with the weights of the lowest held-out loss). A run that was stopped at any moment and
+    The folder receives log.jsonl (a line a step), state.safetensors (all that a resumed run needs, log and best weights
+    included, replaced at once), previous.safetensors (the one before it, which serves where the last is damaged) and
+    best/ (a model folder with the weights of the lowest held-out loss). A run that was stopped at any moment and
     resumed ends with the same weights, bit for bit, as one that was not, on the same machine, versions and number of
     threads.
 
@@ -56,44 +55,65 @@ def train(
     Raises:
         InputError: The run to be resumed was made with other settings, the device is missing, or there are no steps.
         FileError: The folder holds a run, or a best/ or log.jsonl of something else, and resume is False; it holds
-            none and resume is True; or it cannot be written.
-        StatesizeError: A loss or gradient is not finite.
+            none that is whole and resume is True; another process trains in it; or it cannot be written.
     """
     if config.steps == 0:
         raise InputError("steps is 0; give at least 1 to train a model")
     folder = Path(folder)
-    state_path, log_path = folder / "state.safetensors", folder / "log.jsonl"
     state, run = new_state(model, task, config), settings(model, task, config)
+    if resume and not folder.exists():
+        load_state(folder, state, run)
+    with only_writer(folder):
+        _begin(folder, state, run, resume)
+        if on_start is not None:
+            on_start(folder)
+        _train(state, task, config, folder, run, on_progress)
+    return TrainingRecord(tuple(state.records), state.progress.best_step, state.progress.best, folder)
+
+
+def _begin(folder: Path, state: TrainingState, run: dict[str, Any], resume: bool) -> None:
     if resume:
-        load_state(state_path, state, run)
-        truncate_records(log_path, state.progress.step)
+        load_state(folder, state, run)
+        # Steps and best weights after the checkpoint come anew, and damage to these files goes.
+        replace_file(folder / LOG, record_lines(state.records))
+        if state.best:
+            _write_best(state, folder)
     else:
-        _claim(folder, state_path, log_path)
-    if on_start is not None:
-        on_start(folder)
+        _claim(folder)
+        save_state(folder, state, run)
+
+
+def _train(
+    state: TrainingState,
+    task: Task,
+    config: TrainingConfig,
+    folder: Path,
+    run: dict[str, Any],
+    on_progress: Callable[[StepRecord], None] | None,
+) -> None:
     for step in range(state.progress.step + 1, config.steps + 1):
         record = train_step(state, task, config, step)
         state.progress = dataclasses.replace(state.progress, step=step)
         if step % config.evaluate_every == 0 or step == config.steps:
-            record = dataclasses.replace(record, held_out=evaluate(model, task, config.batch_size))
+            record = dataclasses.replace(record, held_out=evaluate(state.model, task, config.batch_size))
             _keep_best(state, record, folder)
-        append_record(log_path, record)
+        append_record(folder / LOG, record)
+        state.records.append(record)
         if step % config.checkpoint_every == 0 or step == config.steps:
-            save_state(state_path, state, run)
+            save_state(folder, state, run)
         if on_progress is not None:
             on_progress(record)
-    return TrainingRecord(tuple(read_records(log_path)), state.progress.best_step, state.progress.best, folder)
 
 
-def _claim(folder: Path, state_path: Path, log_path: Path) -> None:
-    if state_path.exists():
+def _claim(folder: Path) -> None:
+    if any((folder / name).exists() for name in (STATE, PREVIOUS)):
         raise FileError(f"{folder} holds a training run; resume it, or give another folder")
-    # A run stopped before its first checkpoint and evaluation leaves only a log, of which nothing can be resumed.
+    log_path = folder / LOG
+    # A run stopped before its first checkpoint leaves only a log, of which nothing can be resumed.
     for path in (folder / "best", log_path):
         if os.path.lexists(path) and not (path == log_path and holds_only_records(log_path)):
             raise FileError(f"{path} is in the way and no checkpoint is beside it; move it, or give another folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         log_path.write_text("", encoding="utf-8")
     except OSError as error:
         raise FileError(f"cannot write to {folder}: {error.strerror or error}. Give a folder, new or empty") from error
@@ -103,4 +123,10 @@ def _keep_best(state: TrainingState, record: StepRecord, folder: Path) -> None:
     report = record.held_out or {}
     if not state.progress.best or report["loss"] < state.progress.best["loss"]:
         state.progress = dataclasses.replace(state.progress, best_step=record.step, best=report)
-        save_checkpoint(state.model, folder / "best", extra={"step": record.step, "held_out": report})
+        state.best = {name: tensor.detach().cpu().clone() for name, tensor in state.model.state_dict().items()}
+        _write_best(state, folder)
+
+
+def _write_best(state: TrainingState, folder: Path) -> None:
+    extra = {"step": state.progress.best_step, "held_out": state.progress.best}
+    save_weights(state.model.config, state.best, folder / "best", extra=extra)

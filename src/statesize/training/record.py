@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.files import parse_json, replace_file
+from statesize.files import parse_json
 
 LINE_START = '{"step": '
 """What every line of a log starts with."""
@@ -103,6 +104,30 @@ def read_records(path: Path) -> list[StepRecord]:
     return records
 
 
+def record_lines(records: Iterable[StepRecord]) -> bytes:
+    """The log of some steps.
+
+    Args:
+        records: The steps.
+
+    Returns:
+        What `append_record` writes for them.
+    """
+    return "".join(map(_line, records)).encode()
+
+
+def records_of(content: bytes) -> list[StepRecord]:
+    """The steps of a log.
+
+    Args:
+        content: From `record_lines`.
+
+    Returns:
+        The records in order.
+    """
+    return [_record(line) for line in content.decode().splitlines()]
+
+
 def holds_only_records(path: Path) -> bool:
     """Whether a file is the log of a run and nothing else.
 
@@ -119,22 +144,6 @@ def holds_only_records(path: Path) -> bool:
         )
     except (OSError, ValueError, TypeError):
         return False
-
-
-def truncate_records(path: Path, step: int) -> None:
-    """Drops the steps of a log after one step, so that a resumed run writes them anew.
-
-    Args:
-        path: The JSONL file.
-        step: Last step to keep.
-
-    Raises:
-        FileError: Steps up to that one are missing.
-    """
-    kept = [record for record in read_records(path) if record.step <= step]
-    if [record.step for record in kept] != list(range(1, step + 1)):
-        raise FileError(f"{path} does not hold every step from 1 to {step}, where its checkpoint is; it was changed")
-    replace_file(path, "".join(map(_line, kept)).encode())
 
 
 def _record(line: str) -> StepRecord:
