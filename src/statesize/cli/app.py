@@ -1,39 +1,111 @@
-"""The commands and what they are called."""
+"""The commands, and examples of each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from cyclopts import App
 
+# The commands import torch and the like when they are called, which --help and --version need not wait for.
+from statesize.cli.bench import engines as bench_engines
+from statesize.cli.bench_models import models as bench_models
+from statesize.cli.compare import compare
+from statesize.cli.completion import install_completion
+from statesize.cli.demo import demo
+from statesize.cli.doctor import doctor
+from statesize.cli.engines import engines
+from statesize.cli.models import models
+from statesize.cli.profile import profile
+from statesize.cli.report import report
+from statesize.cli.rerun import rerun
+from statesize.cli.study import correlation, distillation, hybrids, initialisation, regimes, regularisation
+from statesize.cli.study_delimiters import delimiters
+from statesize.cli.study_recall import recall
+from statesize.cli.train import train
+from statesize.cli.watch import watch
 from statesize.version import __version__
 
 app = App(
     name="statesize",
     help="Measure how much of its memory a sequence model really uses: the effective state-size (ESS).",
+    # Docstrings and examples stand as they are written.
+    help_format="plaintext",
     version=__version__,
     suppress_keyboard_interrupt=False,
 )
-# By name, because the commands bring torch and altair with them, which --help and --version need not wait for.
 bench = App(name="bench", help="Time the engines.")
-bench.command("statesize.cli.bench:engines", name="engines", help="Time every engine against the definition.")
-bench.command("statesize.cli.bench_models:models", name="models", help="Measure a layer of published models.")
+study = App(name="study", help="Train or measure many models, and see what ESS tells.")
 app.command(bench)
-app.command("statesize.cli.compare:compare", name="compare", help="Put saved profiles of several models side by side.")
-app.command("statesize.cli.demo:demo", name="demo", help="Profile the bundled models and write a report.")
-app.command("statesize.cli.doctor:doctor", name="doctor", help="Say what is installed and check that it is right.")
-app.command("statesize.cli.engines:engines", name="engines", help="List the engines and say which one is taken.")
-app.command("statesize.cli.models:models", name="models", help="List the models that can be measured.")
-app.command("statesize.cli.profile:profile", name="profile", help="Profile a model over a text.")
-app.command("statesize.cli.rerun:rerun", name="rerun", help="Repeat a result and compare.")
-app.command("statesize.cli.report:report", name="report", help="Write the HTML report of a saved profile.")
-study = App(name="study", help="Train grids of small models and see what ESS tells.")
-study.command("statesize.cli.study:correlation", name="correlation", help="Does ESS tell accuracy better than TSS?")
-study.command("statesize.cli.study:distillation", name="distillation", help="What can a student with less state learn?")
-study.command("statesize.cli.study:hybrids", name="hybrids", help="Where should attention stand in a hybrid?")
-study.command("statesize.cli.study:initialisation", name="initialisation", help="How should the decays of S6 start?")
-study.command("statesize.cli.study:regimes", name="regimes", help="Which mixers fill their state, which do not?")
-study.command("statesize.cli.study:regularisation", name="regularisation", help="Can a term in the loss undo collapse?")
-study.command("statesize.cli.study_delimiters:delimiters", name="delimiters", help="Does ESS dip at delimiters?")
-study.command("statesize.cli.study_recall:recall", name="recall", help="Does memory that dips at delimiters recall?")
 app.command(study)
-app.command("statesize.cli.train:train", name="train", help="Train a small language model.")
-app.command("statesize.cli.watch:watch", name="watch", help="Draw the ESS of each layer while text comes.")
+
+
+def _add(group: App, command: Callable[..., Any], *examples: str, name: str = "") -> None:
+    lines = "\n".join(f"    {example}" for example in examples)
+    title = "Example" if len(examples) == 1 else "Examples"
+    group.command(command, name=name or command.__name__, help_epilogue=f"{title}:\n\n{lines}")
+
+
+_add(
+    bench,
+    bench_engines,
+    "statesize bench engines --quick",
+    "statesize bench engines --threads 8 --output engines.json",
+)
+_add(bench, bench_models, "statesize bench models --case mamba_2 --quick")
+_add(
+    app,
+    compare,
+    "statesize compare gla-notes sa-notes",
+    "statesize compare gla-notes sa-notes --recall recall.json --html both.html",
+)
+_add(app, demo, "statesize demo", "statesize demo --output /tmp/demo.html --json")
+_add(app, doctor, "statesize doctor")
+_add(
+    app,
+    engines,
+    "statesize engines",
+    "statesize engines --explain --operator recurrence --states 16 --units 4096",
+)
+_add(app, models, "statesize models")
+_add(
+    app,
+    profile,
+    "statesize profile gla --text notes.txt",
+    "statesize profile state-spaces/mamba-130m-hf --jsonl docs.jsonl --plan",
+    "statesize profile FOLDER --parquet corpus --sequences 100 --output result",
+)
+_add(app, rerun, "statesize rerun result")
+_add(
+    app,
+    report,
+    "statesize report result --output result.html",
+    "statesize report statesize-study-regimes-smoke",
+)
+_add(study, correlation, "statesize study correlation --preset smoke")
+_add(study, distillation, "statesize study distillation --dry-run")
+_add(study, hybrids, "statesize study hybrids --preset smoke --json")
+_add(study, initialisation, "statesize study initialisation --preset smoke")
+_add(study, regimes, "statesize study regimes --config grid.toml --ray auto")
+_add(study, regularisation, "statesize study regularisation --preset smoke")
+_add(
+    study,
+    delimiters,
+    "statesize study delimiters",
+    "statesize study delimiters gla --text docs.jsonl --delimiter newline",
+)
+_add(study, recall, "statesize study recall", "statesize study recall --json > recall.json")
+_add(
+    app,
+    train,
+    "statesize train text --mixer gla --output run",
+    "statesize train text --mixer gla --output run --resume --export gla",
+)
+_add(app, watch, "statesize watch gla < notes.txt")
+_add(
+    app,
+    install_completion,
+    "statesize --install-completion",
+    "statesize --install-completion --shell bash --output statesize.bash",
+    name="--install-completion",
+)

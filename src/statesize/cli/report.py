@@ -7,23 +7,27 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from statesize.cli.printing import TEXT, Printing
+
 
 def report(
     results: Annotated[list[Path], Parameter(negative="")],
     /,
     *,
     output: Path | None = None,
+    printing: Printing = TEXT,
 ) -> None:
     """Write the HTML report of a profile, of several profiles side by side, or of a study.
 
     Args:
         results: Folders that `statesize profile --output` or `Profile.save` wrote, or one of `statesize study`.
         output: The report; the first folder's name with .html in the current folder if not given.
+        printing: What is printed.
 
     Raises:
         InputError: A study is not alone.
     """
-    from statesize.cli.progress import say
+    from statesize.cli.document import SCHEMA, print_json
     from statesize.errors import InputError
     from statesize.report import check_report_path
 
@@ -41,4 +45,6 @@ def report(
         write_study_report(results[0], path)
     else:
         raise InputError(f"{studies[0]} holds a study, which has a report of its own; give it alone")
-    say(f"Report: {path}")
+    printing.say(f"Report: {path}")
+    if printing.json:
+        print_json({"schema": SCHEMA, "report": str(path)})

@@ -11,10 +11,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from statesize.cli.options import Count
+from statesize.cli.printing import TEXT, Printing
 from statesize.cli.profile import Loading
 
 if TYPE_CHECKING:
-    from statesize.cli.watch_screen import Lines, Screen
+    from statesize.cli.watch_screen import Documents, Lines, Screen
     from statesize.profiling.text_stream import TextStream
 
 # Bytes that are read at once, where so many are there.
@@ -29,13 +30,14 @@ def watch(
     future: Count = 16,
     channels: Count = 8,
     context: Count = 512,
+    printing: Printing = TEXT,
 ) -> None:
     """Read text from standard input as it comes, and draw each layer's ESS against its ceiling.
 
     What is read is the past, and the next tokens are the future, so each token is measured when those after it are
     there. Blank lines part documents. In a terminal a table is drawn; elsewhere each token and layer is one line of
     position, token, layer, entropy-ESS, number of singular values above 1 % of the largest, ceiling and norm, parted by
-    tabs.
+    tabs. With --json each token is one line, a JSON document.
 
     Args:
         model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
@@ -43,6 +45,7 @@ def watch(
         future: Tokens after the cut that are its future.
         channels: Heads or channels that are measured of each layer, at most.
         context: Most tokens that the model reads at once; when they are read, it forgets the older half.
+        printing: What is printed.
 
     Raises:
         InputError: If there were too few tokens for a single reading.
@@ -53,11 +56,12 @@ def watch(
     from statesize.profiling.text_stream import TextStream
     from statesize.profiling.watching import Watch
 
+    printing.hush_libraries()
     loaded = load_model(model, **asdict(loading or Loading()))
     reader = Watch(loaded.model, future, channels, context)
     stream = TextStream(loaded.tokenizer)
     tokens = readings = 0
-    with screen(loaded.name, loaded.tokenizer, future) as shown:
+    with screen(loaded.name, loaded.tokenizer, future, json=printing.json) as shown:
         for ids in _tokens(stream, shown):
             tokens += len(ids)
             for reading in reader.read(ids):
@@ -70,7 +74,7 @@ def watch(
         )
 
 
-def _tokens(stream: TextStream, shown: Screen | Lines) -> Iterator[list[int]]:
+def _tokens(stream: TextStream, shown: Screen | Lines | Documents) -> Iterator[list[int]]:
     """Tokens as they come; each piece is flushed before the next is waited for."""
     for text in _pieces():
         yield stream.feed(text)

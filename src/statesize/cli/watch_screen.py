@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -25,19 +26,24 @@ _LEVELS, _PLAIN_LEVELS = "▁▂▃▄▅▆▇█", "_.-=*#"
 
 
 @contextmanager
-def screen(model: str, tokenizer: AnyTokenizer, future: int) -> Generator[Screen | Lines]:
+def screen(
+    model: str, tokenizer: AnyTokenizer, future: int, *, json: bool = False
+) -> Generator[Screen | Lines | Documents]:
     """What shows readings, for as long as they come.
 
     Args:
         model: The model's name.
         tokenizer: Its tokenizer.
         future: Tokens after a cut that are its future.
+        json: Show each reading as a JSON document.
 
     Yields:
-        A table where stdout is a terminal that can be redrawn, else lines.
+        A table where stdout is a terminal that can be redrawn, else lines; or documents.
     """
     console = Console(highlight=False)
-    if console.is_terminal and not console.is_dumb_terminal:
+    if json:
+        yield Documents(tokenizer)
+    elif console.is_terminal and not console.is_dumb_terminal:
         with Live(console=console, refresh_per_second=8) as live:
             yield Screen(model, tokenizer, future, console, live)
     else:
@@ -62,6 +68,31 @@ class Lines:
         for layer in reading.layers:
             figures = (f"{layer.entropy:.4g}", f"{layer.count:.4g}", str(layer.ceiling), f"{layer.norm:.4g}")
             print("\t".join((str(reading.position), token, layer.name, *figures)))
+
+    def flush(self) -> None:
+        """Let those who read the output see it."""
+        sys.stdout.flush()
+
+
+class Documents:
+    """One JSON document a line for each reading."""
+
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def show(self, reading: Reading, tokens: int) -> None:
+        """Print a reading.
+
+        Args:
+            reading: The reading.
+            tokens: Tokens that were read.
+        """
+        from statesize.cli.document import SCHEMA, print_json
+        from statesize.profiling.tokens import token_text
+
+        token = token_text(self._tokenizer, reading.token)
+        layers = [asdict(layer) for layer in reading.layers]
+        print_json({"schema": SCHEMA, "position": reading.position, "token": token, "layers": layers})
 
     def flush(self) -> None:
         """Let those who read the output see it."""
