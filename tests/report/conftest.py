@@ -1,14 +1,18 @@
-"""A profile with tokens and a name that try to break out of a page."""
+"""Profiles with tokens and names that try to break out of a page, and a browser without a network."""
 
 import pytest
 import torch
+import xarray as xr
+from report.visit import chromium
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from statesize.mixers import LanguageModel, ModelConfig
-from statesize.profiling import profile
+from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 
 WORDS = ("<script>alert(1)</script>", '"quoted"', "שלום", "&amp;", "</td>", "it's", "<!--", "word")
 NAME = '<img src=x onerror="alert(1)">'
+LONG = "<script>alert(1)</script>" * 400
+"""A token of 10 kB."""
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +25,26 @@ def hostile_profile():
     model = LanguageModel(config, torch.Generator().manual_seed(0))
     texts = [" ".join([*WORDS, "<eos>", *WORDS]), " ".join(WORDS)]
     return profile(model, texts, tokenizer=tokenizer, name=NAME)
+
+
+@pytest.fixture(scope="session")
+def ladder_profile():
+    """A profile with counts at many tolerances, three heads, and the strangest tokens."""
+    config = ModelConfig(mixer="gla", vocabulary_size=8, width=9, heads=3, layers=2, key_size=2)
+    model = LanguageModel(config, torch.Generator().manual_seed(0))
+    name = '=cmd|"x",<b>'
+    found = profile(model, torch.arange(40)[None] % 8, name=name, relative_tolerances=TOLERANCE_LADDER)
+    tree = found.to_xarray()
+    texts = tree["tokens"].values.astype(object)
+    texts[0, :5] = [LONG, "\u202egnp.exe", "🧪", "\"'>", "\u2028</script><script>alert(2)</script>"]
+    tree["tokens"] = xr.DataArray(texts.astype(str), dims=("sequence", "token"))
+    special = tree["special"].values.copy()
+    special[0, 20] = True
+    tree["special"] = xr.DataArray(special, dims=("sequence", "token"))
+    return Profile(tree)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser

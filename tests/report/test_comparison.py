@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from report.visit import Visit, chromium
+from report.visit import Visit
 
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
@@ -55,14 +55,13 @@ def test_one_profile_has_nothing_beside_it(profiles):
     assert 'id="comparison"' not in render(profiles[:1])
 
 
-def test_in_a_browser(profiles, tmp_path):
+def test_in_a_browser(browser, profiles, tmp_path):
     path = write_report(profiles, tmp_path / "page.html", {"<b>other</b>": 2.0})
-    with chromium() as browser:
-        visit = Visit(browser, path, 360, "dark")
-        width = visit.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-        assert width[0] <= width[1]
-        rows = visit.page.locator("#comparison tbody tr")
-        assert rows.count() == 2
-        assert rows.nth(1).locator("th").inner_text() == "<b>other</b>"
-        assert visit.complaints == []
-        visit.context.close()
+    visit = Visit(browser, path, 360, "dark")
+    width = visit.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert width[0] <= width[1]
+    rows = visit.page.locator("#comparison tbody tr")
+    assert rows.count() == 2
+    assert rows.nth(1).locator("th").inner_text() == "<b>other</b>"
+    assert visit.complaints == []
+    visit.context.close()

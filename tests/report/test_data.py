@@ -5,11 +5,11 @@ import pytest
 import torch
 from report.unpacking import unpacked
 
-from statesize.drawing.curves import MOST_HEADS
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.report import data
 from statesize.report.data import Extent, choose_extent, clipped, page_data, shown_heads
+from statesize.report.head_map import COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -18,26 +18,28 @@ def three():
     return profile(model, torch.arange(30).reshape(3, 10) % 8)
 
 
-# One mixer of two heads and ten positions: ten means and twenty head points a sequence.
+# One mixer of two heads, ten positions and one relative tolerance: ten means and twenty head points a sequence, and
+# two counts a place.
 @pytest.mark.parametrize(
     ("heads", "means", "expected"),
     [
-        (80_000, 30_000, Extent(3, stride=1, head_stride=1)),
-        (40, 30_000, Extent(2, stride=1, head_stride=1)),
-        (80_000, 10, Extent(1, stride=1, head_stride=1)),
-        (19, 30_000, Extent(1, stride=1, head_stride=2)),
-        (80_000, 4, Extent(1, stride=3, head_stride=1)),
-        (4, 4, Extent(1, stride=3, head_stride=2)),
+        (80_000, 30_000, Extent(3, stride=1, head_stride=1, places=4)),
+        (40, 30_000, Extent(2, stride=1, head_stride=1, places=6)),
+        (80_000, 10, Extent(1, stride=1, head_stride=1, places=12)),
+        (19, 30_000, Extent(1, stride=1, head_stride=2, places=12)),
+        (80_000, 4, Extent(1, stride=3, head_stride=1, places=12)),
+        (4, 4, Extent(1, stride=3, head_stride=2, places=12)),
     ],
 )
 def test_extent_fits_its_budget(three, monkeypatch, heads, means, expected):
     monkeypatch.setattr(data, "HEAD_POINTS", heads)
     monkeypatch.setattr(data, "MEAN_POINTS", means)
+    monkeypatch.setattr(data, "LADDER_POINTS", 24)
     assert choose_extent([three]) == expected
 
 
 def test_page_keeps_to_the_extent(three):
-    page = page_data([three], Extent(2, stride=3, head_stride=2))
+    page = page_data([three], Extent(2, stride=3, head_stride=2, places=4))
     layer = page["models"][0]["layers"][0]
     assert layer["positions"] == [0, 3, 6, 9]
     mixer = three.mixer(three.mixers[0])
@@ -51,10 +53,10 @@ def test_page_keeps_to_the_extent(three):
 def test_heads_that_are_drawn_are_spread(three):
     tree = three.to_xarray()
     node = tree["layers.0.mixer"].to_dataset()
-    wide = node.isel(head=[0, 1] * 20).assign_coords(head=np.arange(0, 400, 10))
+    wide = node.isel(head=[0, 1] * 40).assign_coords(head=np.arange(0, 800, 10))
     shown = shown_heads(wide)
-    assert len(shown) == MOST_HEADS
-    assert (shown[0], shown[-1]) == (0, 39)
+    assert len(shown) == COLUMNS
+    assert (shown[0], shown[-1]) == (0, 79)
 
 
 def test_long_tokens_are_clipped():

@@ -1,6 +1,7 @@
 """The inverse of `statesize.report.packing`, as the page's script has it."""
 
 import base64
+import zlib
 
 import numpy as np
 
@@ -8,5 +9,5 @@ from statesize.report.packing import STEPS
 
 
 def unpacked(packed):
-    shares = np.frombuffer(base64.b64decode(packed["values"]), "<u2").astype(float)
+    shares = np.frombuffer(zlib.decompress(base64.b64decode(packed["values"])), "<u2").astype(float)
     return np.where(shares == STEPS + 1, np.nan, shares / STEPS * packed["top"])

@@ -38,3 +38,15 @@ class Visit:
         self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
         self.page.goto(report.as_uri(), timeout=120_000)
         self.page.wait_for_selector("html[data-ready]", timeout=120_000)
+
+
+def violations(page):
+    """What axe-core finds serious or critical, in words."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {one['nodes'][0]['target']} {one['nodes'][0]['failureSummary']}"
+        for one in found
+        if one["impact"] in {"serious", "critical"}
+    ]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from statesize.drawing.curves import COLOURS, metric_title
 from statesize.profiling import Profile
+from statesize.profiling.diagnosis import diagnose
 from statesize.profiling.drawings import check_sequence, find_layer
 from statesize.profiling.summary import unit_dim
 
@@ -107,7 +108,8 @@ def layers_chart(models: Sequence[str]) -> alt.Chart:
                 alt.Tooltip("model:N"),
                 alt.Tooltip("layer:N"),
                 alt.Tooltip("kind:N"),
-                alt.Tooltip("utilisation:Q", format=".1%"),
+                alt.Tooltip("relative_utilisation:Q", title="utilisation, relative", format=".1%"),
+                alt.Tooltip("utilisation:Q", title="utilisation, entropy", format=".1%"),
                 alt.Tooltip("average_entropy:Q", title="average entropy-ESS", format=".2f"),
                 alt.Tooltip("tss:Q", title="TSS"),
             ],
@@ -123,14 +125,17 @@ def layer_rows(profiles: Sequence[Profile]) -> list[Row]:
         profiles: One a model.
 
     Returns:
-        One row a mixer.
+        One row a mixer; "relative_utilisation" is there where the profile has relative tolerances.
     """
     rows: list[Row] = []
     for profile in profiles:
         names = short_names(profile.mixers)
+        known = diagnose(profile) if profile.attributes["relative_tolerances"] else []
+        relative = {item.layer: json_number(item.utilisation) for item in known}
         for row in profile.summary_rows():
             keys = ("model", "layer", "kind", "utilisation", "average_entropy", "tss")
-            rows.append({"short": names[row["layer"]]} | {key: json_number(row[key]) for key in keys})
+            found = {"short": names[row["layer"]]} | {key: json_number(row[key]) for key in keys}
+            rows.append(found | ({"relative_utilisation": relative[row["layer"]]} if relative else {}))
     return rows
 
 

@@ -20,15 +20,16 @@ from statesize.report.charts import (
     short_names,
     show_token,
 )
-from statesize.report.head_map import MEASURES, layer_cells
+from statesize.report.head_map import COLUMNS, MEASURES, layer_cells
+from statesize.report.ladder import layer_ladder
 from statesize.report.packing import packed
-from statesize.report.tolerance import layer_ladder
 
 # An absolute tolerance says little without the operator's scale: it stays in the profile.
 PAGE_METRICS = ("entropy", "relative_tolerance")
 # With these a page of 64 layers stays below 2 MB, 0.9 of which are Vega.
 HEAD_POINTS = 80_000
 MEAN_POINTS = 30_000
+LADDER_POINTS = 1_000_000
 TOKEN_SIGNS = 60
 
 
@@ -40,11 +41,13 @@ class Extent:
         sequences: The first sequences of each profile, up to this many.
         stride: Every so many positions.
         head_stride: Every so many of those for single heads.
+        places: Positions of a sequence whose singular values are shown, evenly spread.
     """
 
     sequences: int
     stride: int
     head_stride: int
+    places: int
 
 
 def choose_extent(profiles: Sequence[Profile]) -> Extent:
@@ -61,10 +64,13 @@ def choose_extent(profiles: Sequence[Profile]) -> Extent:
     means = max(1, sum(mixer.sizes["position"] for mixer in mixers))
     heads = max(1, sum(mixer.sizes["position"] * len(shown_heads(mixer)) for mixer in mixers))
     fitting = min(HEAD_POINTS // heads, MEAN_POINTS // means)
+    sequences = max(1, min(most, fitting))
+    counts = sum(len(shown_heads(mixer)) * mixer.sizes["relative_threshold"] for mixer in mixers)
+    places = max(1, LADDER_POINTS // max(1, sequences * counts))
     if fitting >= 1:
-        return Extent(min(most, fitting), stride=1, head_stride=1)
+        return Extent(sequences, stride=1, head_stride=1, places=places)
     stride = -(-means // MEAN_POINTS)
-    return Extent(1, stride, head_stride=-(-heads // (stride * HEAD_POINTS)))
+    return Extent(1, stride, head_stride=-(-heads // (stride * HEAD_POINTS)), places=places)
 
 
 def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
@@ -76,7 +82,7 @@ def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
     Returns:
         Their places; evenly spread where there are too many.
     """
-    return evenly_spread(mixer.sizes[unit_dim(mixer)])
+    return evenly_spread(mixer.sizes[unit_dim(mixer)], COLUMNS)
 
 
 def page_data(profiles: Sequence[Profile], extent: Extent) -> dict[str, Any]:
@@ -87,7 +93,8 @@ def page_data(profiles: Sequence[Profile], extent: Extent) -> dict[str, Any]:
         extent: How much of it.
 
     Returns:
-        "metrics", "measures", "colours", "texts" by digest (profiles of the same tokens share one), and "models".
+        "metrics", "measures", "shares", "colours", "texts" by digest (profiles of the same tokens share one), and
+        "models".
     """
     texts: dict[str, Any] = {}
     for profile in profiles:
@@ -95,6 +102,7 @@ def page_data(profiles: Sequence[Profile], extent: Extent) -> dict[str, Any]:
     return {
         "metrics": METRICS,
         "measures": MEASURES,
+        "shares": _shares(profiles),
         "colours": {"light": list(ROLE_COLOURS.values()), "dark": list(ROLE_COLOURS_ON_DARK.values())},
         "texts": texts,
         "models": [_model(profile, extent) for profile in profiles],
@@ -116,6 +124,15 @@ def clipped(token: str) -> str:
     """
     start = show_token(token[:TOKEN_SIGNS])
     return start if len(token) <= TOKEN_SIGNS else f"{start}… ({len(token):,} signs)"
+
+
+def _shares(profiles: Sequence[Profile]) -> list[tuple[str, str]]:
+    # That of the diagnosis first.
+    entropy = ("utilisation", "entropy-ESS")
+    if not all(profile.attributes["relative_tolerances"] for profile in profiles):
+        return [entropy]
+    rho = profiles[0].attributes["relative_tolerances"][0]
+    return [("relative_utilisation", f"relative tolerance-ESS, ρ = {rho:g}"), entropy]
 
 
 def _text_key(profile: Profile) -> str:
@@ -160,5 +177,5 @@ def _layer(mixer: xr.Dataset, name: str, short: str, extent: Extent) -> dict[str
             if metric == "entropy" or np.isfinite(values).any()
         },
         "cells": layer_cells(mixer),
-        "ladder": layer_ladder(mixer, heads),
+        "ladder": layer_ladder(mixer, heads, extent.sequences, extent.places),
     }

@@ -23,9 +23,10 @@ def diagnosis_section(profiles: Sequence[Profile]) -> str:
     """
     models = "".join(_model(profile) for profile in profiles)
     return (
-        f'<div class="diagnosis">{models}<p>A layer counts as saturated from {SATURATED:.0%} of its ceiling on, and as '
-        f"collapsed up to {COLLAPSED:.0%}. That says how its state is used on this text, not whether that is a "
-        "failure: a layer that does its task with a part of its state is collapsed by these thresholds, too.</p></div>"
+        f'<div class="diagnosis">{models}<p>Utilisation here is that of the {_metric(profiles)}. A layer counts as '
+        f"saturated from {SATURATED:.0%} of its ceiling on, and as collapsed up to {COLLAPSED:.0%}. That says how its "
+        "state is used on this text, not whether that is a failure: a layer that does its task with a part of its "
+        "state is collapsed by these thresholds, too.</p></div>"
     )
 
 
@@ -40,6 +41,13 @@ def _model(profile: Profile) -> str:
         f"{escape(_extremes(found))}</p><details><summary>Each layer of {escape(profile.model)} in words</summary>"
         f"<ul>{items}</ul></details>"
     )
+
+
+def _metric(profiles: Sequence[Profile]) -> str:
+    ratios = {ratio for profile in profiles for ratio in profile.attributes["relative_tolerances"][:1]}
+    if all(profile.attributes["relative_tolerances"] for profile in profiles):
+        return f"relative tolerance-ESS with ρ = {' or '.join(f'{ratio:g}' for ratio in sorted(ratios))}"
+    return "relative tolerance-ESS, and of the entropy-ESS where there is none" if ratios else "entropy-ESS"
 
 
 def _layers(count: int) -> str:

@@ -35,12 +35,16 @@ class Cells(TypedDict):
     Attributes:
         labels: Which head or heads each cell is of.
         regimes: By the same metric and thresholds as the diagnosis in words.
-        values: Numbers by the names of MEASURES; those that are not known are left out.
+        values: Numbers by the names of MEASURES, except TSS and bytes; those that are not known are left out.
+        tss: The largest TSS, the same in all cells.
+        numberBytes: What a state per channel takes in bytes per head.
     """
 
     labels: list[str]
     regimes: list[str]
     values: dict[str, list[str | int | float | None]]
+    tss: int
+    numberBytes: int
 
 
 def map_chart() -> alt.LayerChart:
@@ -79,26 +83,24 @@ def layer_cells(mixer: xr.Dataset) -> Cells:
     """
     units = mixer[unit_dim(mixer)].values
     groups = np.array_split(np.arange(len(units)), min(len(units), COLUMNS))
-    row = summary_row(mixer, "", "")
     number_bytes = getattr(torch, str(mixer.attrs["dtype"])).itemsize * int(mixer.attrs["multiplicity"])
     values: dict[str, NDArray[np.float64]] = {}
     for name, metric in (("relative", "relative_tolerance"), ("entropy", "entropy")):
         ess = head_values(mixer, metric)
         if metric == "entropy" or np.isfinite(ess).any():
             values[name] = _head_means(mixer, ess)
-            values[f"{name}_bytes"] = values[name] * number_bytes
             prefix = "relative_" if name == "relative" else ""
             ceiling = np.array(mixer["ceiling"].values)[:, None]
             shares = utilisation(torch.from_numpy(np.array(ess)), torch.from_numpy(ceiling)).numpy()
             values[f"{prefix}utilisation"] = _head_means(mixer, shares)
-    values["tss"] = np.full(len(units), float(row["tss"]))
-    values["tss_bytes"] = values["tss"] * number_bytes
     grouped = {name: [float(np.mean(array[group])) for group in groups] for name, array in values.items()}
     judged = grouped.get("relative_utilisation", grouped["utilisation"])
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
         "regimes": [regime_of(share) if np.isfinite(share) else "not measured" for share in judged],
         "values": {name: [json_number(value) for value in array] for name, array in grouped.items()},
+        "tss": summary_row(mixer, "", "")["tss"],
+        "numberBytes": number_bytes,
     }
 
 

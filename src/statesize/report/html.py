@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from statesize.drawing.curves import MOST_HEADS
 from statesize.errors import FileError, InputError
 from statesize.profiling import Profile
 from statesize.profiling.comparison import compare
 from statesize.profiling.summary import unit_dim
+from statesize.report.bars import bars_chart
 from statesize.report.brush import brush_chart
-from statesize.report.charts import layer_rows, layers_chart, positions_chart
+from statesize.report.charts import layer_rows, positions_chart
 from statesize.report.comparison import comparison_section
 from statesize.report.data import Extent, choose_extent, page_data
 from statesize.report.diagnosis import diagnosis_section
@@ -22,9 +22,9 @@ from statesize.report.document import document, resource
 from statesize.report.head_map import COLUMNS, map_chart
 from statesize.report.layer_table import definitions, layer_table
 from statesize.report.provenance import provenance
-from statesize.report.tolerance import tolerance_chart
+from statesize.report.tolerance import spectrum_chart, tolerance_chart
 
-SCRIPTS = ("draw.js", "positions.js", "map.js", "tolerance.js", "table.js", "page.js")
+SCRIPTS = ("draw.js", "packing.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
 
 
 def write_report(
@@ -97,10 +97,11 @@ def render(profiles: Sequence[Profile], recall: Mapping[str, float] | None = Non
     names = list(dict.fromkeys(profile.model for profile in profiles))
     data = {
         "charts": {
-            "layers": layers_chart(names).properties(datasets={"layers": layer_rows(profiles)}).to_dict(),
+            "layers": bars_chart(names).properties(datasets={"layers": layer_rows(profiles)}).to_dict(),
             "positions": positions_chart().to_dict(),
             "brush": brush_chart().to_dict(),
             "map": map_chart().to_dict(),
+            "spectrum": spectrum_chart().to_dict(),
             "tolerance": tolerance_chart().to_dict(),
         },
         **page_data(profiles, extent),
@@ -119,6 +120,7 @@ def _body(profiles: Sequence[Profile], extent: Extent, title: str, recall: Mappi
         "provenance": "".join(provenance(profile) for profile in profiles),
         "extent": escape(_extent_note(profiles, extent)),
         "map-extent": escape(_map_note(profiles)),
+        "spectra-extent": escape(_spectra_note(profiles, extent)),
     }
     body = resource("page.html")
     for name, value in replacements.items():
@@ -135,9 +137,16 @@ def _extent_note(profiles: Sequence[Profile], extent: Extent) -> str:
         notes.append(f"One position in {extent.stride} is drawn.")
     if extent.head_stride > 1:
         notes.append(f"Single heads are drawn at one position in {extent.stride * extent.head_stride}.")
-    if _most_units(profiles) > MOST_HEADS:
-        notes.append(f"Of layers with more than {MOST_HEADS} measured heads or channels, that many are drawn singly.")
+    if _most_units(profiles) > COLUMNS:
+        notes.append(f"Of layers with more than {COLUMNS} measured heads or channels, that many are drawn singly.")
     return " ".join(notes)
+
+
+def _spectra_note(profiles: Sequence[Profile], extent: Extent) -> str:
+    positions = max(profile.mixer(name).sizes["position"] for profile in profiles for name in profile.mixers)
+    if extent.places >= positions - 1:
+        return ""
+    return f"The page holds {extent.places} positions of each sequence; the one nearest to your choice is shown."
 
 
 def _map_note(profiles: Sequence[Profile]) -> str:

@@ -5,13 +5,16 @@ const map = (() => {
   const MOST_NUMBERS = 12;
 
   const cellRows = (model, measure) => {
-    const known = model.layers.flatMap(({ cells }) => cells.values[measure] ?? []).filter((value) => value !== null);
-    const top = measure.includes("utilisation") ? 1 : Math.max(...known, 0) || 1;
     const rows = model.layers.flatMap(({ name, short, cells }, index) => cells.labels.map((label, column) => {
       const numbers = Object.fromEntries(Object.entries(cells.values).map(([key, values]) => [key, values[column]]));
-      const value = numbers[measure] ?? null;
-      return { layer: name, short, index, column, label, regime: cells.regimes[column], ...numbers, value, bright: value > 0.6 * top };
+      numbers.tss = cells.tss;
+      for (const key of ["relative", "entropy", "tss"]) {
+        if (numbers[key] !== undefined) numbers[`${key}_bytes`] = numbers[key] === null ? null : numbers[key] * cells.numberBytes;
+      }
+      return { layer: name, short, index, column, label, regime: cells.regimes[column], ...numbers, value: numbers[measure] ?? null };
     }));
+    const top = measure.includes("utilisation") ? 1 : Math.max(...rows.map(({ value }) => value ?? 0)) || 1;
+    for (const row of rows) row.bright = row.value > 0.6 * top;
     return { rows, top };
   };
 

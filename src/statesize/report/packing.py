@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import zlib
 from typing import TypedDict
 
 import numpy as np
@@ -17,7 +18,7 @@ class Packed(TypedDict):
 
     Attributes:
         top: The largest.
-        values: Little-endian 16-bit shares of it in the order of the array, in base64.
+        values: Little-endian 16-bit shares of it in the order of the array, as zlib's stream in base64.
     """
 
     top: float
@@ -27,17 +28,19 @@ class Packed(TypedDict):
 def packed(values: NDArray[np.float32 | np.float64]) -> Packed:
     """Pack an array of any shape.
 
+    Counts that change slowly along the last dimension take about a twentieth of two bytes each.
+
     Args:
         values: Numbers of at least 0, NaN where one is not known.
 
     Returns:
-        What page.js unpacks.
+        What packing.js unpacks.
 
     Example:
         >>> packed(np.array([0.0, 2.0, np.nan]))
-        {'top': 2.0, 'values': 'AAD+////'}
+        {'top': 2.0, 'values': 'eNpjYPj3//9/AAn4A/w='}
     """
     known = np.isfinite(values)
     top = float(np.max(values, where=known, initial=0.0)) or 1.0
     shares = np.where(known, np.round(np.where(known, values, 0.0) / top * STEPS), STEPS + 1)
-    return {"top": top, "values": base64.b64encode(shares.astype("<u2").tobytes()).decode()}
+    return {"top": top, "values": base64.b64encode(zlib.compress(shares.astype("<u2").tobytes(), 9)).decode()}

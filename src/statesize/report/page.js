@@ -22,9 +22,20 @@
     fill(choice.head, [[-1, "mean over all"], ...layer().heads.map((name, index) => [index, name])]);
     fill(choice.sequence, data.texts[model().text].map((item, index) => [index, `${index + 1} (${item.tokens.length} tokens)`]));
     fill(choice.metric, Object.keys(layer().ess).map((key) => [key, data.metrics[key]]));
-    const known = Object.entries(data.measures).filter(([key]) => model().layers.some(({ cells }) => cells.values[key]));
+    const known = Object.entries(data.measures).filter(([key]) => {
+      const name = key.replace("_bytes", "");
+      return name === "tss" || model().layers.some(({ cells }) => cells.values[name]);
+    });
     fill(byId("measure"), known);
     byId("map-model").value = choice.model.value;
+  };
+
+  const drawSpectrum = () => ladder.drawSpectrum(data.charts.spectrum, layer(), Number(choice.sequence.value), head(),
+    Number(byId("at").value), text().tokens);
+
+  const pick = (position) => {
+    byId("at").value = position;
+    drawSpectrum();
   };
 
   const drawCurves = () => {
@@ -32,7 +43,8 @@
     const caption = `${data.metrics[choice.metric.value]} of ${model().name}, ${layer().name}`;
     const sequence = `sequence ${Number(choice.sequence.value) + 1}`;
     byId("caption").textContent = [caption, ...(headName ? [headName] : []), sequence].join(", ");
-    return positions.drawCurves(data.charts.positions, { colours: data.colours, headName, scale: choice.scale.value });
+    const state = { colours: data.colours, headName, scale: choice.scale.value };
+    return positions.drawCurves(data.charts.positions, state, pick);
   };
 
   const drawPositions = () => {
@@ -40,8 +52,14 @@
     return Promise.all([drawCurves(), positions.drawBrush(data.charts.brush, drawCurves)]);
   };
 
-  const drawTolerance = () => tolerance.drawTolerance(data.charts.tolerance, layer(), head(),
-    data.texts[model().text][0].tokens, fill);
+  const drawTolerance = () => ladder.drawTolerance(data.charts.tolerance, layer(), head());
+  const drawChosen = () => Promise.all([drawPositions(), drawTolerance(), drawSpectrum()]);
+
+  const drawLayers = () => {
+    const chart = structuredClone(data.charts.layers);
+    chart.layer[0].encoding.y.field = byId("share").value;
+    return draw("layers", chart);
+  };
 
   const drawMap = () => {
     const measure = byId("measure").value;
@@ -50,23 +68,23 @@
       refill();
       choice.head.value = Math.max(layer().heads.indexOf(label), -1);
       byId("map-caption").textContent = `${layer().name}, ${label}: shown along the text below.`;
-      drawPositions();
-      drawTolerance();
+      drawChosen();
     });
   };
 
-  const drawAll = () => Promise.all([draw("layers", data.charts.layers), drawMap(), drawPositions(), drawTolerance()]);
+  const drawAll = () => Promise.all([drawLayers(), drawMap(), drawChosen()]);
 
   const models = data.models.map((item, index) => [index, item.name]);
   fill(choice.model, models);
   fill(byId("map-model"), models);
+  fill(byId("share"), data.shares);
   refill();
+  byId("at").value = Math.floor(text().tokens.length / 2);
   for (const select of Object.values(choice)) {
     select.addEventListener("change", () => {
       if (select === choice.model || select === choice.sequence) positions.setRange(null);
       refill();
-      drawPositions();
-      drawTolerance();
+      drawChosen();
       if (select === choice.model) drawMap();
     });
   }
@@ -75,7 +93,8 @@
     choice.model.dispatchEvent(new Event("change"));
   });
   byId("measure").addEventListener("change", drawMap);
-  byId("place").addEventListener("change", drawTolerance);
+  byId("share").addEventListener("change", drawLayers);
+  byId("at").addEventListener("change", drawSpectrum);
   for (const id of ["from", "to"]) {
     byId(id).addEventListener("change", () => {
       positions.setRange([Number(byId("from").value), Number(byId("to").value)]);
@@ -88,5 +107,5 @@
   });
   for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
   drawing.dark.addEventListener("change", drawAll);
-  drawAll().then(() => document.documentElement.setAttribute("data-ready", "true"));
+  packing.open(data.models).then(drawAll).then(() => document.documentElement.setAttribute("data-ready", "true"));
 })();

@@ -4,22 +4,14 @@ const positions = (() => {
   const { byId } = drawing;
   let range = null;
   let cursor = -1;
+  let pick = () => {};
   let shown = { rows: [], tokens: [], special: [] };
 
-  // Numbers are shares of the largest in 16 bits; 65535 stands for what is not known.
-  const unpack = (packed) => {
-    const bytes = Uint8Array.from(atob(packed.values), (sign) => sign.charCodeAt(0));
-    const shares = new DataView(bytes.buffer);
-    return Array.from({ length: bytes.length / 2 }, (_, place) => {
-      const share = shares.getUint16(2 * place, true);
-      return share === 65535 ? null : Number((share / 65534 * packed.top).toPrecision(4));
-    });
-  };
-
-  const rowsOf = (layer, metric, sequence, head, tokens) => {
+  const rowsOf = (layer, metric, sequence, head, { tokens, special }) => {
     const { positions: all, headStride, heads } = layer;
     const drawn = all.filter((_, place) => place % headStride === 0);
-    const part = (packed, places, index) => unpack(packed).slice(index * places, (index + 1) * places);
+    const part = (packed, places, index) => packing.read(packed, index * places, places);
+    const name = (position) => tokens[position] + (special.includes(position) ? " (special token)" : "");
     const curves = layer.ess[metric];
     const single = heads.map((name, index) => [name, part(curves.heads, drawn.length, sequence * heads.length + index)]);
     const ceiling = part(layer.ceiling, all.length, sequence);
@@ -31,7 +23,7 @@ const positions = (() => {
       const place = index * step;
       if (ess === null) return;
       const top = Math.round(ceiling[place]);
-      rows.push({ position: all[place], token: tokens[all[place]], ess, ceiling: top, utilisation: top ? ess / top : null,
+      rows.push({ position: all[place], token: name(all[place]), ess, ceiling: top, utilisation: top ? ess / top : null,
         norm: head < 0 ? norm[place] : null });
     });
     const faint = single.flatMap(([name, curve]) => curve.flatMap((ess, index) =>
@@ -60,6 +52,7 @@ const positions = (() => {
   };
 
   const readNext = (event) => {
+    if (event.key === "Enter" && cursor >= 0) pick(cursor);
     const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
     const rows = shown.rows.filter(inside);
     if (!(event.key in steps) || !rows.length) return;
@@ -69,7 +62,7 @@ const positions = (() => {
     showContext(rows[next], true);
   };
 
-  const drawCurves = async (spec, state) => {
+  const drawCurves = async (spec, state, picked) => {
     const { rows, faint, special, tokens } = shown;
     const [near, other] = [rows.filter(inside), faint.filter(inside)];
     const borders = special.map((position) => ({ position, token: tokens[position] })).filter(inside);
@@ -83,6 +76,7 @@ const positions = (() => {
       if (state.headName && part.transform[0].calculate === `'${scale.domain[0]}'`) {
         part.transform[0].calculate = `'${state.headName}'`;
       }
+      if (state.headName) part.encoding.tooltip = part.encoding.tooltip?.filter(({ field }) => field !== "norm");
       if (state.headName) scale.domain = [state.headName, ...scale.domain.slice(1)];
       if (part.encoding.y) part.encoding.y.scale = { type: state.scale };
     }
@@ -97,6 +91,10 @@ const positions = (() => {
     view?.addEventListener("pointermove", (_, item) => {
       if (item?.datum?.token !== undefined && item.datum.ceiling !== undefined) showContext(item.datum, false);
     });
+    view?.addEventListener("click", (_, item) => {
+      if (item?.datum?.position !== undefined) picked(item.datum.position);
+    });
+    pick = picked;
   };
 
   const setRange = (chosen) => {
@@ -112,6 +110,8 @@ const positions = (() => {
       return;
     }
     const view = await drawing.draw("brush", spec, { positions: shown.rows });
+    // The fields From and To say the same to those who do not see it.
+    for (const mark of byId("brush").querySelectorAll(".brush_brush_bg, .brush_brush")) mark.setAttribute("aria-hidden", "true");
     let waiting;
     view?.addSignalListener("brush", (_, value) => {
       clearTimeout(waiting);
@@ -123,10 +123,10 @@ const positions = (() => {
   };
 
   const choose = (layer, metric, sequence, head, text) => {
-    shown = { ...text, ...rowsOf(layer, metric, sequence, head, text.tokens) };
+    shown = { ...text, ...rowsOf(layer, metric, sequence, head, text) };
     setRange(range);
   };
 
   byId("positions").addEventListener("keydown", readNext);
-  return { choose, drawBrush, drawCurves, setRange, unpack };
+  return { choose, drawBrush, drawCurves, setRange };
 })();

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, cast
 
@@ -54,11 +55,17 @@ def _facts(profile: Profile) -> dict[str, str]:
         "Relative tolerances ρ": ", ".join(f"{value:.2g}" for value in attributes["relative_tolerances"]) or "none",
         "Settings": _listed({key: value for key, value in settings.items() if key not in _SHOWN_ELSEWHERE})
         or "not known",
+        "Command": _command(attributes.get("recipe")),
+        "Threads": str(attributes.get("threads", "not known")),
         "Versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
         "Schema of the profile": str(attributes["schema"]),
         "Time": f"{attributes['seconds']:.1f} s",
     }
     return facts
+
+
+def _command(recipe: Mapping[str, Any] | None) -> str:
+    return shlex.join(["statesize", *map(str, recipe["command"])]) if recipe else "not known: a Python program made it"
 
 
 def _skipped(profile: Profile) -> str:

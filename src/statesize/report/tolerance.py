@@ -1,78 +1,21 @@
-"""Relative tolerance-ESS against the tolerance, from the counts that a profile holds."""
+"""The charts of a report that are drawn from counts at many relative tolerances."""
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 import altair as alt
-import numpy as np
-import xarray as xr
-from numpy.typing import NDArray
 
-from statesize.drawing.curves import evenly_spread
-from statesize.profiling.drawings import FEWEST, tolerance_counts
-from statesize.report.packing import Packed, packed
-
-PLACES = 16
-"""Positions at which a page holds the curve, evenly spread."""
-
-
-class Ladder(TypedDict):
-    """The curves of one layer.
-
-    Attributes:
-        ratios: Relative tolerances, ascending.
-        places: Positions of `at`.
-        at: The first sequence, mean over heads, (place, ratio).
-        heads: Mean over sequences and positions 1 … L−1, (head, ratio).
-    """
-
-    ratios: list[float]
-    places: list[int]
-    at: Packed
-    heads: Packed
-
-
-def layer_ladder(mixer: xr.Dataset, heads: NDArray[np.int64]) -> Ladder | None:
-    """The curves of a layer.
-
-    Args:
-        mixer: A mixer's dataset.
-        heads: Places of the heads or channels that the page shows.
-
-    Returns:
-        The curves, or None where the profile holds too few relative tolerances.
-    """
-    ratios, counts = tolerance_counts(mixer)
-    if len(ratios) < FEWEST:
-        return None
-    inside = counts[:, :, mixer["position"].values >= 1]
-    known = np.isfinite(inside)
-    total = known.sum((0, 2))
-    sums = np.where(known, inside, 0.0).sum((0, 2), dtype=np.float64)
-    means = np.where(total > 0, sums / np.maximum(total, 1), np.nan)
-    first = counts[0].mean(0)
-    measured = np.flatnonzero(np.isfinite(first).all(-1))
-    chosen = measured[evenly_spread(len(measured), PLACES)]
-    return {
-        "ratios": ratios.tolist(),
-        "places": mixer["position"].values[chosen].tolist(),
-        "at": packed(first[chosen]),
-        "heads": packed(means[heads]),
-    }
+_FAINT, _BOLD = "#7DB9DE", "var(--accent)"
 
 
 def tolerance_chart() -> alt.LayerChart:
     """ESS against the relative tolerance, without its data.
 
     Returns:
-        A chart of the named datasets "ladder" (ratio, ess, of) and "rungs" (ratio, ess, of, head).
+        A chart of the named datasets "ladder" (ratio, ess, of) and "rungs" (ratio, ess, head).
     """
-    ratio = alt.X(
-        "ratio:Q", title="Relative tolerance ρ", scale=alt.Scale(type="log"), axis=alt.Axis(format=".0e", tickCount=6)
-    )
+    ratio = alt.X("ratio:Q", title="Relative tolerance ρ", scale=alt.Scale(type="log"), axis=_decades())
     ess = alt.Y("ess:Q", title="ESS: singular values above ρ times the largest")
-    faint = alt.Chart(alt.NamedData("rungs")).mark_line(strokeWidth=1, opacity=0.5, color="#7DB9DE")
+    faint = alt.Chart(alt.NamedData("rungs")).mark_line(strokeWidth=1, opacity=0.5, color=_FAINT)
     bold = alt.Chart(alt.NamedData("ladder"))
     tooltip = [
         alt.Tooltip("of:N"),
@@ -82,7 +25,36 @@ def tolerance_chart() -> alt.LayerChart:
     return alt.LayerChart(
         layer=[
             faint.encode(x=ratio, y=ess, detail="head:N"),
-            bold.mark_line(strokeWidth=2.2, color="var(--accent)").encode(x=ratio, y=ess),
-            bold.mark_point(filled=True, size=60, color="var(--accent)").encode(x=ratio, y=ess, tooltip=tooltip),
+            bold.mark_line(strokeWidth=2.2, color=_BOLD).encode(x=ratio, y=ess),
+            bold.mark_point(filled=True, size=60, color=_BOLD, opacity=1).encode(x=ratio, y=ess, tooltip=tooltip),
         ]
     ).properties(width="container", height=280)
+
+
+def spectrum_chart() -> alt.LayerChart:
+    """Singular values at a position, as far as the counts tell them, without its data.
+
+    Returns:
+        A chart of the named datasets "values" (index, low, high), each between two tolerances, and "rungs" (index,
+        ratio, head), of each head the line through the points (count, tolerance).
+    """
+    index = alt.X("index:Q", title="Index m of the singular value", scale=alt.Scale(domainMin=0, nice=False))
+    scale = alt.Scale(type="log")
+    height = alt.Y("ratio:Q", title="σ_m ÷ σ_1", scale=scale, axis=_decades())
+    faint = alt.Chart(alt.NamedData("rungs")).mark_line(strokeWidth=1, opacity=0.5, color=_FAINT)
+    bold = alt.Chart(alt.NamedData("values")).mark_rule(strokeWidth=3, strokeCap="round", color=_BOLD)
+    tooltip = [
+        alt.Tooltip("index:Q", title="m"),
+        alt.Tooltip("low:Q", title="σ_m ÷ σ_1 above", format=".1e"),
+        alt.Tooltip("high:Q", title="at most", format=".1e"),
+    ]
+    return alt.LayerChart(
+        layer=[
+            faint.encode(x=index, y=height, detail="head:N", order="index:Q"),
+            bold.encode(x=index, y=alt.Y("low:Q", scale=scale), y2="high:Q", tooltip=tooltip),
+        ]
+    ).properties(width="container", height=280)
+
+
+def _decades() -> alt.Axis:
+    return alt.Axis(format=".0e", tickCount=6)

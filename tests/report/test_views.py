@@ -1,0 +1,200 @@
+"""The views of a report in a real browser without a network: heads, zoom, singular values, table, strange tokens."""
+
+import csv
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+from report.visit import Visit
+
+from statesize.profiling import TOLERANCE_LADDER
+from statesize.report import write_report
+
+
+@pytest.fixture(scope="module")
+def visit(browser, ladder_profile, tmp_path_factory):
+    path = write_report([ladder_profile], tmp_path_factory.mktemp("report") / "report.html")
+    visit = Visit(browser, path)
+    yield visit
+    visit.context.close()
+
+
+@pytest.fixture(autouse=True)
+def no_complaint_and_no_request(visit):
+    yield
+    assert visit.complaints == []
+    assert len(visit.requests) == 1
+
+
+def chosen(page, select):
+    return page.locator(f"#{select}").evaluate("select => select.selectedOptions[0].textContent")
+
+
+def background(page, chart):
+    page.locator(chart).scroll_into_view_if_needed()
+    return page.locator(f"{chart} svg path.background, {chart} svg g.background").first.bounding_box()
+
+
+def test_cell_of_the_map_chooses_its_head(visit, ladder_profile):
+    page = visit.page
+    cells = page.locator("#map svg .mark-rect.role-mark path")
+    assert cells.count() == 6
+    cells.nth(4).click(force=True)  # The number on it takes the click.
+    assert (chosen(page, "head"), chosen(page, "layer")) == ("head 1", "layers.1.mixer")
+    expect(page.locator("#caption")).to_contain_text("layers.1.mixer, head 1")
+    # The keyboard reads out the chosen head, with the numbers of the profile.
+    page.focus("#positions")
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+    said = page.locator("#context").inner_text()
+    ess = ladder_profile.mixer("layers.1.mixer")["entropy"].values[0, 1, 5]
+    assert said.startswith("Position 5: ESS ")
+    assert float(said.split()[3]) == pytest.approx(ess, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("measure", "unit"), [("relative", 1), ("entropy", 1), ("entropy_bytes", 4 * 3), ("tss", 1), ("tss_bytes", 4 * 3)]
+)
+def test_map_shows_states_and_bytes(visit, ladder_profile, measure, unit):
+    page = visit.page
+    page.select_option("#measure", value=measure)
+    title = page.locator("#measure").evaluate("select => select.selectedOptions[0].textContent")
+    expect(page.locator("#map-caption")).to_contain_text(title)
+    mixer = ladder_profile.mixer("layers.0.mixer")
+    values = {
+        "relative": mixer["relative_tolerance"].values[..., 0],
+        "entropy": mixer["entropy"].values,
+        "tss": mixer["state_size"].values.max() * np.ones((1, 3, 40)),
+    }[measure.removesuffix("_bytes")]
+    shown = page.locator("#map svg .mark-text.role-mark text").all_text_contents()
+    expected = values[0, :, 1:].mean(-1) * unit
+    assert [float(text.replace(",", "")) for text in shown[:3]] == pytest.approx(expected.tolist(), abs=0.051)
+
+
+def test_pointer_reads_tokens_and_delimiters(visit):
+    page = visit.page
+    page.click("#whole")
+    page.wait_for_selector("#positions svg")
+    area = background(page, "#positions")
+    for position, token in ((2, "🧪"), (3, "\"'>"), (20, "4 (special token)")):
+        x = area["x"] + area["width"] * position / 39
+        page.mouse.move(x - 1, area["y"] + area["height"] / 2)
+        page.mouse.move(x, area["y"] + area["height"] / 2)
+        tooltip = page.locator("#vg-tooltip-element.visible")
+        expect(tooltip).to_contain_text(f"position{position}ESS")
+        cells = tooltip.locator("td").all_text_contents()
+        assert cells[:2] == ["token", token]
+        assert {"ceiling", "utilisation"} <= set(cells)
+    page.mouse.move(0, 0)
+
+
+def test_brush_and_numbers_zoom(visit):
+    page = visit.page
+    area = background(page, "#brush")
+    y = area["y"] + area["height"] / 2
+    page.mouse.move(area["x"] + area["width"] * 0.25, y)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] * 0.5, y, steps=4)
+    page.mouse.up()
+    expect(page.locator("#from")).not_to_have_value("0")
+    assert 9 <= int(page.input_value("#from")) <= 11
+    assert 18 <= int(page.input_value("#to")) <= 20
+    page.fill("#to", "30")
+    page.press("#to", "Enter")
+    page.click("#whole")
+    assert (page.input_value("#from"), page.input_value("#to")) == ("0", "39")
+
+
+def test_singular_values_at_the_position_that_is_clicked(visit, ladder_profile):
+    page = visit.page
+    page.select_option("#layer", index=1)
+    page.select_option("#head", label="head 2")
+    expect(page.locator("#caption")).to_contain_text("head 2")
+    area = background(page, "#positions")
+    page.mouse.click(area["x"] + area["width"] * 10 / 39, area["y"] + 9)
+    expect(page.locator("#spectrum-caption")).to_contain_text("position 10 ")
+    assert page.input_value("#at") == "10"
+    mixer = ladder_profile.mixer("layers.1.mixer")
+    ratios = mixer["relative_threshold"].values
+    counts = dict(zip(ratios.tolist(), mixer["relative_tolerance"].values[0, 2, 10].tolist(), strict=True))
+    bars = page.locator("#spectrum svg .mark-rule.role-mark line")
+    assert bars.count() == counts[min(ratios)] > 0
+    labels = [bar.get_attribute("aria-label") for bar in bars.all()]
+    for label in labels:
+        facts = dict(part.split(": ") for part in label.split("; "))
+        index, low, high = (float(facts[key]) for key in ("m", "σ_m ÷ σ_1 above", "at most"))
+        for ratio, count in counts.items():
+            assert (count >= index) == (ratio < low * 1.05), (label, ratio)
+        assert index == 1 or high / low == pytest.approx(10**0.5, rel=0.07) or high == 1
+    # The keyboard does the same.
+    page.fill("#at", "33")
+    page.press("#at", "Enter")
+    expect(page.locator("#spectrum-caption")).to_contain_text("position 33 ")
+
+
+def test_tolerance_is_drawn_at_all_rungs(visit, ladder_profile):
+    page = visit.page
+    page.select_option("#head", label="head 0")
+    expect(page.locator("#tolerance-caption")).to_contain_text("head 0")
+    points = page.locator("#tolerance svg .mark-symbol path")
+    assert points.count() == len(TOLERANCE_LADDER)
+    labels = [point.get_attribute("aria-label") for point in points.all()]
+    shown = [float(label.split("largest: ")[1].split(";")[0]) for label in labels]
+    mixer = ladder_profile.mixer("layers.1.mixer")
+    order = np.argsort(mixer["relative_threshold"].values)
+    expected = mixer["relative_tolerance"].values[0, 0, 1:].mean(0)[order]
+    assert shown == pytest.approx(expected.tolist(), abs=0.006)
+
+
+def test_table_sorts_filters_and_downloads(visit, ladder_profile, tmp_path):
+    page = visit.page
+    for direction in ("ascending", "descending"):
+        page.click("#rows th[data-name=utilisation] button")
+        assert page.get_attribute("#rows th[data-name=utilisation]", "aria-sort") == direction
+    shown = [float(cell) for cell in page.eval_on_selector_all("td.share", "cells => cells.map(c => c.dataset.value)")]
+    assert shown == sorted(shown, reverse=True)
+    page.fill("#filter", "layers.1")
+    assert page.locator("#table-count").inner_text() == "1 of 2 rows"
+    with page.expect_download() as download:
+        page.click("#csv")
+    path = tmp_path / "layers.csv"
+    download.value.save_as(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    expected = ladder_profile.summary_rows()[1]
+    # An apostrophe keeps a spreadsheet from taking the name for a formula.
+    assert (row["model"], row["layer"]) == (f"'{ladder_profile.model}", "layers.1.mixer")
+    for name in ("average_entropy", "utilisation", "norm"):
+        assert float(row[name]) == pytest.approx(expected[name], rel=1e-5)
+    page.fill("#filter", "")
+
+
+def test_strange_tokens_are_text(visit):
+    page = visit.page
+    page.click("#whole")
+    page.wait_for_selector("#positions svg")
+    page.focus("#positions")
+    page.keyboard.press("Home")
+    mark = page.locator("#context mark")
+    assert mark.inner_text() == f"{'<script>alert(1)</script>' * 3}"[:60] + "… (10,000 signs)"
+    for token in ("\u202egnp.exe", "🧪", "\"'>", "\u2028</script><script>alert(2)</script>"):
+        page.keyboard.press("ArrowRight")
+        assert mark.evaluate("mark => mark.textContent") == token
+        assert mark.evaluate("mark => mark.children.length") == 0
+        page.keyboard.press("Enter")
+    assert page.input_value("#at") == "4"
+    assert (
+        page.locator("script").count() == page.evaluate("document.scripts.length") == len(page.locator("script").all())
+    )
+
+
+def test_choices_redraw_the_chart(visit):
+    page = visit.page
+    page.select_option("#metric", label="Relative tolerance-ESS")
+    page.select_option("#scale", value="symlog")
+    page.select_option("#share", value="utilisation")
+    expect(page.locator("#caption")).to_contain_text("Relative tolerance-ESS of =cmd")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(300)
+    for view in ("positions", "layers", "spectrum", "tolerance", "map"):
+        assert page.locator(f"#{view} svg").count() == 1
