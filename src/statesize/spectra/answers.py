@@ -15,6 +15,7 @@ from statesize.operators import Convolution, Dense, Operator, Recurrence
 from statesize.spectra.blocks import HankelBlocks
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import ENGINES, Engine
+from statesize.spectra.room import require_room
 from statesize.spectra.threads import free_threads, in_parallel, one_torch_thread
 
 Answers = dict[str, Tensor]
@@ -138,6 +139,7 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
     for attempt in _attempts(engine, operator):
         place = left.nonzero().unbind(-1) if found is not None and left.ndim else ...
         part = operator if place is ... else operator[place]
+        require_room(part, attempt, question.cut)
         try:
             blocks = attempt.blocks(part, question.cut)
             again = question.ask(blocks)

@@ -1,0 +1,74 @@
+"""What does not fit into memory is refused at once, and nothing is allocated for it."""
+
+import resource
+
+import pytest
+import torch
+
+from statesize.errors import EngineError
+from statesize.measurement import hankel_singular_values, measure
+from statesize.operators import Convolution, Recurrence, SoftmaxAttention
+from statesize.spectra.cut import make_cut
+from statesize.spectra.engine import ENGINES
+from statesize.spectra.room import free_bytes, require_room
+
+pytestmark = pytest.mark.skipif(free_bytes(torch.device("cpu")) is None, reason="the system does not tell what is free")
+
+
+def attention():
+    query = torch.randn(400_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return SoftmaxAttention(query, query, 1.0)
+
+
+def wide_recurrence():
+    ones = torch.ones(64, 20_000, dtype=torch.float64)
+    return Recurrence(0.9 * ones, ones, ones)
+
+
+def long_convolution():
+    return Convolution(torch.ones(1_000_000, dtype=torch.float64), 2_000_000)
+
+
+TOO_LARGE = [
+    ("dense", attention),
+    ("position_tree", attention),
+    ("square_root", wide_recurrence),
+    ("chunked", wide_recurrence),
+    ("convolution", long_convolution),
+    ("distinct_blocks", long_convolution),
+]
+
+
+@pytest.mark.parametrize(("engine", "make"), TOO_LARGE)
+def test_what_does_not_fit_is_refused_before_it_is_allocated(engine, make):
+    if engine == "chunked" and (free_bytes(torch.device("cpu")) or 0) > 30e9:
+        pytest.skip("this machine holds it")
+    operator = make()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(EngineError, match=rf"engine '{engine}' would hold about [\d,.]+ GB .* GB are free: give a "):
+        measure(operator, positions=4, engine=engine)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
+
+
+def test_singular_values_are_refused_likewise():
+    with pytest.raises(EngineError, match="would hold about"):
+        hankel_singular_values(attention(), positions=[200_000], engine="dense")
+
+
+def test_engines_that_fit_are_named():
+    with pytest.raises(EngineError, match=r"these engines hold less: .*streaming"):
+        require_room(attention(), ENGINES["dense"], make_cut(400_000, [200_000]))
+
+
+def test_what_fits_passes():
+    small = Recurrence(*(torch.full((8, 2), 0.5, dtype=torch.float64) for _ in range(3)))
+    for engine in ("dense", "square_root", "chunked"):
+        require_room(small, ENGINES[engine], make_cut(8))
+    middle = attention()[...]
+    require_room(middle, ENGINES["streaming"], make_cut(10_000, [200]))
+
+
+def test_free_memory_is_known_where_the_system_tells():
+    free = free_bytes(torch.device("cpu"))
+    assert free is None or 2**20 < free < 2**50
+    assert free_bytes(torch.device("meta")) is None
