@@ -1,0 +1,68 @@
+"""Every command: examples that parse, and what its help names."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from statesize.cli import main
+from statesize.cli.app import app
+
+HEAVY = {"torch", "numpy", "transformers", "pandas", "xarray", "zarr", "altair", "numba", "scipy", "matplotlib", "ray"}
+# They do nothing that takes long.
+WITHOUT_PROGRESS = {("engines",), ("models",), ("--install-completion",)}
+
+
+def commands(group=app, above=()):
+    """Names and App of each command that does something."""
+    for name in group:
+        if name in {"--help", "-h", "--version"}:
+            continue
+        below = group[name]
+        if below.default_command is None:
+            yield from commands(below, (*above, name))
+        else:
+            yield (*above, name), below
+
+
+COMMANDS = dict(commands())
+
+
+def test_all_commands_are_known():
+    assert {("demo",), ("rerun",), ("study", "recall"), ("bench", "models"), ("--install-completion",)} <= set(COMMANDS)
+    assert len(COMMANDS) >= 20
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_its_help_shows_examples_that_parse(names, capsys):
+    assert main([*names, "--help"]) == 0
+    text = capsys.readouterr().out
+    _, title, shown = text.partition("\nExample")
+    assert title, text
+    examples = [line.strip() for line in shown.splitlines()[1:] if line.strip()]
+    assert examples
+    for example in examples:
+        assert example.startswith(" ".join(["statesize", *names]))
+        # What a shell would take for itself.
+        words = shlex.split(example.partition(" > ")[0].partition(" < ")[0])
+        command, bound, _ = app.parse_args(words[1:], exit_on_error=False, print_error=False)
+        assert command is COMMANDS[names].default_command
+        assert bound is not None
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_its_help_names_json_and_quiet(names, capsys):
+    main([*names, "--help"])
+    text = capsys.readouterr().out
+    assert ("--json" in text) == (names != ("--install-completion",))
+    assert ("--quiet" in text) == (names not in WITHOUT_PROGRESS)
+    assert "--no-" not in text.replace("--no-relative", "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["profile", "--help"], ["--version"], ["profile"]], ids=" ".join)
+def test_what_does_nothing_imports_nothing_heavy(arguments):
+    code = "import json, sys; from statesize.cli import main; main(sys.argv[1:]); print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert HEAVY.isdisjoint(json.loads(done.stdout.splitlines()[-1]))

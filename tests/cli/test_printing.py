@@ -1,0 +1,85 @@
+"""What commands print on stderr, and that --quiet keeps it back while stdout stays the same."""
+
+import json
+
+import pytest
+from small_studies import GRID
+
+from statesize.benchmarks import engines as engines_benchmark
+from statesize.cli import main
+
+
+@pytest.fixture
+def told(capsys):
+    """Stdout and stderr of a command, without and with --quiet."""
+
+    def told(*arguments):
+        found = []
+        for more in ([], ["--quiet"]):
+            assert main([*map(str, arguments), *more]) == 0
+            found.append(capsys.readouterr())
+        return found
+
+    return told
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # So that nothing of a test outlives it.
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def test_profile_report_and_compare(told, checkpoint, text):
+    loud, quiet = told("profile", checkpoint, "--text", text, "--output", "result", "--html", "page.html")
+    for line in ("profiling small: sequence 1 of 1, mixer 1 of 2", "about ", "Profile: result", "Report: page.html"):
+        assert line in loud.err
+    assert quiet == (loud.out, "")
+    loud, quiet = told("report", "result")
+    assert (loud.err, quiet) == ("Report: result.html\n", (loud.out, ""))
+    loud, quiet = told("compare", "result", "--html", "both.html")
+    assert (loud.err, quiet) == ("Report: both.html\n", (loud.out, ""))
+
+
+def test_what_was_left_out_is_told_all_the_same(told, checkpoint, tmp_path):
+    (tmp_path / "lines.jsonl").write_text('{"text": "The quick brown fox."}\n{"no": 1}\n', encoding="utf-8")
+    _, quiet = told("profile", checkpoint, "--jsonl", "lines.jsonl")
+    assert quiet.err.startswith("Left out 1: lines.jsonl, line 2")
+    assert quiet.err.count("\n") == 1
+
+
+def test_json_of_report(told, checkpoint, text, capsys):
+    assert main(["profile", str(checkpoint), "--text", str(text), "--output", "result", "--quiet"]) == 0
+    capsys.readouterr()
+    loud, quiet = told("report", "result", "--output", "page.html", "--json")
+    assert json.loads(loud.out) == {"schema": 1, "report": "page.html"}
+    assert quiet.out == loud.out
+
+
+def test_studies_say_how_far_they_are(tmp_path, capsys):
+    (tmp_path / "grid.toml").write_text(GRID, encoding="utf-8")
+    for folder, more in (("loud", []), ("quiet", ["--quiet"])):
+        assert main(["study", "correlation", "--config", "grid.toml", "--output", folder, *more]) == 0
+        out, err = capsys.readouterr()
+        assert "Caveats" in out
+        assert (err.count("study correlation: run ") == 8) == (not more)
+        assert ("left\n" in err) == (not more)
+        assert bool(err) == (not more)
+
+
+def test_doctor(told):
+    loud, quiet = told("doctor")
+    # In a terminal there is a bar; a log needs none of the few seconds.
+    assert (loud.err, quiet.err) == ("", "")
+
+
+def test_a_benchmark_says_how_far_it_is(capsys, monkeypatch):
+    def benchmark(length, quick, on_row, on_growth):
+        on_growth("dense", 3.0)
+        return {"exponents": {"dense": 3.0}, "rows": []}
+
+    monkeypatch.setattr(engines_benchmark, "benchmark", benchmark)
+    assert main(["bench", "engines", "--quick", "--json"]) == 0
+    assert capsys.readouterr().err.startswith("bench engines: dense: L to the power of 3.00; about ")
+    assert main(["bench", "engines", "--quick", "--json", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
