@@ -31,3 +31,9 @@ def _block(recurrence: Recurrence, position: int) -> mpmath.matrix:
         output = mpmath.matrix([recurrence.C[r].tolist()])
         rows.append([(output * column)[0] for column in columns])
     return mpmath.matrix(rows)
+
+
+def matrix_singular_values(matrix: torch.Tensor) -> list[mpmath.mpf]:
+    """Of a real matrix whose float64 entries are taken exactly."""
+    with mpmath.workdps(60):
+        return list(mpmath.svd_r(mpmath.matrix(matrix.tolist()), compute_uv=False))

@@ -86,3 +86,12 @@ def test_nothing_to_do() -> None:
     recurrence = random_recurrence("diagonal", 7, 9, 2, batch=(3,))
     assert small_state_spectrum(recurrence, make_cut(9, [])).counts(RATIOS).count.shape == (3, 0, 5)
     assert small_state_spectrum(recurrence[:0], make_cut(9)).entropies(1e-3)[0].shape == (0, 8)
+
+
+def test_a_single_value_has_entropy_one() -> None:
+    recurrence = random_recurrence("diagonal", 2, 40, 1)
+    for scale in (1e-60, 1.0, 1e60):
+        scaled = Recurrence(recurrence.A, recurrence.B * scale, recurrence.C)
+        entropy, bound = small_state_spectrum(scaled, make_cut(40)).entropies(2e-4)
+        assert entropy.tolist() == [1.0] * 39
+        assert not bool(bound.any())

@@ -1,0 +1,45 @@
+"""Engine against engine, and engines against SLICOT and mpmath; `benchmarks/agreement.py` runs more of the same."""
+
+import numpy as np
+import pytest
+import torch
+from oracles import campaigns
+from oracles.engine_pairs import Pairs, Tally
+from oracles.operators import FAMILIES
+from oracles.references import Reference
+
+from statesize.spectra.engine import ENGINES
+
+
+def test_every_pair_lies_within_the_sum_of_its_bounds() -> None:
+    tallies: dict[tuple[str, str], Pairs] = {}
+    for place, family in enumerate(FAMILIES):
+        campaigns.pairs(tallies, family, [place], (33, 9, 40), 4)
+    assert {pair: tally.outside for pair, tally in tallies.items() if tally.outside} == {}
+    assert {name for pair in tallies for name in pair} == set(ENGINES)
+    assert sum(tally.entropy.compared for tally in tallies.values()) > 500
+
+
+def test_sixty_digits() -> None:
+    tallies: dict[str, Reference] = {}
+    for family in campaigns.EXACT:
+        campaigns.sixty_digits(tallies, family, range(1), (11,), 1)
+    assert {name: tally.outside for name, tally in tallies.items() if tally.outside} == {}
+    assert set(tallies) == set(ENGINES)
+
+
+def test_slicot() -> None:
+    tallies: dict[str, Reference] = {}
+    farthest = campaigns.slicot(tallies, range(3))
+    assert {name: tally.outside for name, tally in tallies.items() if tally.outside} == {}
+    assert farthest < 1e-10
+    assert set(tallies) >= {"dense", "square_root", "chunked", "small_state", "convolution"}
+
+
+@pytest.mark.parametrize(("off", "outside"), [(0.9, 0), (1.1, 1)])
+def test_what_lies_outside_is_counted(off: float, outside: int) -> None:
+    tally = Tally()
+    tally.add(torch.tensor([0.0, off], dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert (tally.compared, tally.outside, tally.largest) == (2, outside, off)
+    tally.add(torch.tensor([np.nan]), torch.tensor([1.0]))
+    assert tally.outside == outside + 1
