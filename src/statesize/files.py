@@ -154,9 +154,11 @@ def only_writer(folder: Path) -> Generator[None]:
     try:
         yield
     finally:
-        # Removed while it is locked; a process that waits for this very file sees that it is gone.
+        # Removed while it is locked, which a process that has opened it meanwhile sees; where the folder was removed,
+        # the file there is that of another process.
         with contextlib.suppress(OSError):
-            place.unlink()
+            if os.path.samestat(os.fstat(descriptor), place.stat()):
+                place.unlink()
         os.close(descriptor)
 
 

@@ -171,7 +171,8 @@ class TrainJob(Job):
     def write_inputs(self, folder: Path, version: int) -> None:
         """A text."""
         words = WORDS if version == 0 else WORDS[::-1]
-        (folder / "text.txt").write_text("\n\n".join([" ".join(words)] * 8), encoding="utf-8")
+        documents = [" ".join(words[first:] + words[:first]) for first in range(8)]
+        (folder / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
 
     def arguments(self, folder: Path) -> list[str]:
         """With --resume once there is a checkpoint."""
@@ -180,7 +181,7 @@ class TrainJob(Job):
         numbers = {"steps": self.steps, "batch": 1, "length": 4, "evaluate-every": 4, "checkpoint-every": 3}
         options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
         where = ["--text", str(folder / "inputs" / "text.txt"), "--output", str(output)]
-        return ["train", "text", "--mixer", "gla", "--threads", "1", *where, *options, *["--resume"] * there]
+        return ["train", "text", "--mixer", "gla", "--threads", "1", *where, *options, *["--resume"] * there, "--json"]
 
     def finished(self, output: Path) -> set[str]:
         """Steps up to the checkpoint."""

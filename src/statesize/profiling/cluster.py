@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -89,11 +89,13 @@ def profile_on_ray(
     if place is not None:
         check_destination(place)
     work = Asked(settings, layers, longest)
-    with tempfile.TemporaryDirectory(prefix="statesize-") as scratch:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="statesize-"))
         with ray_session(address) as ray, _crew(ray, model, work, cpus, gpus) as crew:
             ready = crew.open()
             origin = Origin(name or ready.name, ready.weights, ready.key, {**ready.source, **(source or {})}, cpus)
-            units = open_units(Path(scratch) / "profile" if place is None else place, ready.key)
+            where = Path(scratch) / "profile" if place is None else place
+            units = stack.enter_context(open_units(where, ready.key))
             finished = place and finished_profile(place, ready.key, known, origin.model)
             if finished is not None:
                 units.remove()

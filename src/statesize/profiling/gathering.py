@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import xarray as xr
 from torch import Tensor
 
 from statesize.errors import FileError
+from statesize.files import only_writer
 from statesize.profiling.digests import tokens_sha256
 from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.profile import Profile
@@ -202,22 +204,25 @@ class Gathering:
         }
 
 
-def open_units(output: Path, key: str) -> Units:
-    """The folder of units beside an output.
+@contextmanager
+def open_units(output: Path, key: str) -> Generator[Units]:
+    """The folder of units beside an output, kept from other processes.
 
-    A place where the profile cannot be written, or a folder there that holds something else, is a FileError.
+    A place where the profile cannot be written, one that another process writes to, or a folder there that holds
+    something else, is a FileError.
 
     Args:
         output: Folder for the profile.
         key: Digest of the run.
 
-    Returns:
+    Yields:
         The units.
     """
     check_destination(output)
     units = Units(output.with_name(f"{output.name}.units"), key)
     units.open()
-    return units
+    with only_writer(units.folder):
+        yield units
 
 
 def finished_profile(output: Path, key: str, sequences: Sequence[Tensor], name: str) -> Profile | None:

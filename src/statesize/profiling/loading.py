@@ -176,11 +176,18 @@ def _from_transformers(name: str, dtype: str | None, options: dict[str, Any], *,
         raise
     except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
         raise _refusal(name, error, options, allow_pickle=allow_pickle) from error
+    _own_memory(model)
     if Path(name).is_dir():
         return LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
     commit = str(getattr(config, "_commit_hash", None) or "unknown")
     source = {"kind": "hub", "revision": options["revision"] or "main", "commit": commit}
     return LoadedModel(name, model, tokenizer, source)
+
+
+def _own_memory(model: nn.Module) -> None:
+    """Copies weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _check_causal(name: str, config: Any, library: Any) -> None:

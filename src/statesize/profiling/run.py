@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -100,20 +101,20 @@ def profile(
         iterator = iter(known)
     weights = weights_sha256(model)
     key = run_key(model, weights, settings, layers, reference)
-    units = None if output is None else open_units(output, key)
-    if output is not None and units is not None:
-        finished = finished_profile(output, key, known, name)
-        if finished is not None:
-            units.remove()
-            return finished
-    gathering = Gathering(settings, count, units, on_progress)
-    for ids in iterator:
-        # Without a list of sequences, the first says how many heads or channels all others are measured for.
-        reference = reference or len(ids)
-        if not gathering.resume(ids):
-            _measure(model, layers, gathering, reference)
-    origin = Origin(name, weights, key, source or {}, torch.get_num_threads())
-    return gathering.profile(tokenizer, origin, output)
+    with nullcontext() if output is None else open_units(output, key) as units:
+        if output is not None and units is not None:
+            finished = finished_profile(output, key, known, name)
+            if finished is not None:
+                units.remove()
+                return finished
+        gathering = Gathering(settings, count, units, on_progress)
+        for ids in iterator:
+            # Without a list of sequences, the first says how many heads or channels all others are measured for.
+            reference = reference or len(ids)
+            if not gathering.resume(ids):
+                _measure(model, layers, gathering, reference)
+        origin = Origin(name, weights, key, source or {}, torch.get_num_threads())
+        return gathering.profile(tokenizer, origin, output)
 
 
 def _measure(model: nn.Module, layers: Layers, gathering: Gathering, reference: int) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from statesize.errors import FileError
-from statesize.files import replace_file
+from statesize.files import LOCK, parse_json, replace_file
 from statesize.profiling.digests import model_facts, tokens_sha256
 from statesize.profiling.record import SequenceRecord, sealed, unsealed
 from statesize.profiling.settings import Settings
 
 MARKER = "unfinished.json"
 _FORMAT = {"format": "statesize-units", "schema": 1}
+_OWN = re.compile(rf"\d{{6,}}|{re.escape(LOCK)}|\.statesize-.*|\..*\.part")
 _CALLS = ""  # no mixer has this name
 
 
@@ -64,7 +66,7 @@ class Units:
             FileError: If it holds something else, or cannot be written.
         """
         path = self.folder / MARKER
-        if self.folder.exists() and not path.is_file() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        if self.folder.exists() and not path.is_file() and not (self.folder.is_dir() and _only_units(self.folder)):
             raise FileError(f"{self.folder} is there and holds no unfinished profile; it is left alone. Move it away.")
         replace_file(path, json.dumps(_FORMAT).encode())
 
@@ -118,8 +120,12 @@ class Units:
         payload = None if content is None else unsealed(content)
         if payload is None:
             return None
-        facts: dict[str, Any] = json.loads(payload)
-        return facts["mixers"], facts["skipped"]
+        try:
+            facts = cast("Any", parse_json(payload))
+            mixers, skipped = list(map(str, facts["mixers"])), dict[str, str](facts["skipped"])
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+        return mixers, skipped
 
     def whole(self, sequence: int, ids: Tensor) -> tuple[list[str], dict[str, str]] | None:
         """What `finish` noted, if all units of the sequence are intact.
@@ -142,6 +148,11 @@ class Units:
     def _path(self, sequence: int, ids: Tensor, part: str) -> Path:
         digest = hashlib.sha256(f"{self.key} {tokens_sha256([ids])} {part}".encode()).hexdigest()
         return self.folder / f"{sequence:06d}" / f"{digest[:32]}.unit"
+
+
+def _only_units(folder: Path) -> bool:
+    """Whether all that a folder holds is that of units, whose marker another program has removed."""
+    return all(_OWN.fullmatch(path.name) for path in folder.iterdir())
 
 
 def _content(path: Path) -> bytes | None:
