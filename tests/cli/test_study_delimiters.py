@@ -30,7 +30,7 @@ def test_the_document_of_delimiters_and_its_files(checkpoint, documents, tmp_pat
     out, err = capsys.readouterr()
     document = json.loads(out)
     names = {"schema", "study", "preset", "claim", "holds", "figures", "runs", "seconds", "table", "left_out"}
-    assert document.keys() == names
+    assert document.keys() == names | {"recipe"}
     assert (document["study"], document["preset"], document["runs"]) == ("delimiters", "documents.jsonl", 1)
     assert len([name for name in document["figures"] if name.startswith("control_small_")]) == 4
     assert document["holds"] in {True, False}
@@ -95,3 +95,52 @@ def test_a_model_named_twice_is_refused(capsys):
 
 def test_a_window_of_nothing_is_wrong_usage():
     assert main(["study", "delimiters", "sa", "--window", "0"]) == 2
+
+
+def test_a_plan_measures_a_sample_and_writes_nothing(checkpoint, documents, tmp_path, capsys):
+    command = ["study", "delimiters", str(checkpoint), "--text", str(documents), "--plan", *COMMON]
+    assert main([*command, "--json"]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)["plans"]
+    assert (plan["model"], plan["documents"], plan["past"]) == ("small", 12, 4)
+    assert plan["sequences"] > 60
+    assert main(command) == 0
+    assert "small: 12 documents" in capsys.readouterr().out
+    assert not (tmp_path / "statesize-study-delimiters").exists()
+
+
+def test_a_run_goes_on_from_what_is_finished(checkpoint, documents, tmp_path, capsys):
+    command = ["study", "delimiters", str(checkpoint), "--text", str(documents), "--output", "found", *COMMON]
+    assert main(command) == 0
+    first = {path.name: path.read_bytes() for path in (tmp_path / "found").glob("*.parquet")}
+    kept = sorted((tmp_path / "found" / "parts").iterdir())
+    kept[0].unlink()
+    for path in kept[1:]:
+        path.touch()
+    times = {path: path.stat().st_mtime_ns for path in kept[1:]}
+    assert main(command) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "found").glob("*.parquet")} == first
+    assert sorted((tmp_path / "found" / "parts").iterdir()) == kept
+    assert {path: path.stat().st_mtime_ns for path in kept[1:]} == times
+
+
+def test_rows_of_a_data_set_are_documents(checkpoint, tmp_path, capsys):
+    data = pytest.importorskip("datasets")
+    rows = [{"story": text[:120]} for text in zoo.documents()[:12]]
+    data.Dataset.from_list(rows).save_to_disk(tmp_path / "stories")
+    command = [
+        "study",
+        "recall",
+        str(checkpoint),
+        "--dataset",
+        "stories",
+        "--field",
+        "story",
+        "--length",
+        "64",
+        "--json",
+    ]
+    assert main([*command, *COMMON]) == 0
+    assert json.loads(capsys.readouterr().out)["preset"] == "stories"
+    assert main(["study", "recall", "sa", "--dataset", "stories", "--text", "text.txt"]) == 2
+    assert main(["study", "recall", "sa", "--dataset", "stories", "--field", "text"]) == 1
+    assert 'has no column "text"' in capsys.readouterr().err

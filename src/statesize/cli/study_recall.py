@@ -6,8 +6,8 @@ from pathlib import Path
 
 from statesize.cli.options import Count
 from statesize.cli.printing import TEXT, Printing
-from statesize.cli.profile import Loading
-from statesize.cli.study_texts import Reading, telling
+from statesize.cli.profile import Loading, Place
+from statesize.cli.study_texts import Reading, crew_at
 
 
 def recall(
@@ -15,6 +15,7 @@ def recall(
     reading: Reading | None = None,
     length: Count | None = None,
     loading: Loading | None = None,
+    place: Place | None = None,
     output: Path = Path("statesize-study-recall"),
     printing: Printing = TEXT,
 ) -> None:
@@ -28,41 +29,38 @@ def recall(
         reading: What they read.
         length: Tokens of the sequences that are predicted; 256, or as the recall models were trained, if not given.
         loading: How they are loaded.
-        output: Folder.
+        place: Who measures ESS; the predictions are made by this process.
+        output: Folder; the same command goes on from what is finished there.
         printing: What is printed.
     """
     import time
 
     from statesize.cli.study_result import print_study
+    from statesize.files import only_writer
     from statesize.rerun.recipe import make_recipe
-    from statesize.studies.delimiters_dips import measure_dips
     from statesize.studies.delimiters_sequences import OBSERVED
-    from statesize.studies.page import write_page
+    from statesize.studies.page import TABLE, write_page
     from statesize.studies.recall import ModelRecall, recall_models, recall_rows
     from statesize.studies.recall import recall as conclude
     from statesize.studies.recall_charts import recall_charts
     from statesize.studies.recall_score import recall_score
     from statesize.studies.table import ResultTable
 
-    started, left_out, given = time.perf_counter(), list[str](), reading or Reading()
-    table = ResultTable.open(output, "recall")
-    options = vars(given) | vars(loading or Loading()) | {"length": length}
-    recipe = make_recipe(["study", "recall"], options, models=models)
+    started, left_out, given, place = time.perf_counter(), list[str](), reading or Reading(), place or Place()
     printing.hush_libraries()
+    table = ResultTable.open(output, "recall")
+    options, threads = vars(given) | vars(loading or Loading()), None if place.ray is False else place.ray_cpus
+    recipe = make_recipe(["study", "recall"], options | {"length": length}, models=models, threads=threads)
     found = given.subjects(models, loading, left_out)
-    windows = given.windows(found)
-    results: list[ModelRecall] = []
-    with printing.bars() as bars:
+    windows, results = given.windows(found), list[ModelRecall]()
+    with only_writer(output), printing.bars() as bars, crew_at(place) as crew:
         for subject in found:
-            model, corpus, tell = subject.load(), subject.corpus, telling(bars, subject.name)
-            score = recall_score(model, corpus, length or subject.length, subject.scored)
-            channels, seed = given.channels, given.seed
-            dips = measure_dips(subject.name, model, corpus, windows, channels, seed, (OBSERVED,), tell)
+            model = subject.load()
+            score = recall_score(model, subject.corpus, length or subject.length, subject.scored)
+            dips = given.measure(subject, model, windows, (OBSERVED,), output, crew, bars)
             results.append(ModelRecall(subject.name, score, dips))
-    conclusion = conclude(results)
-    path = table.write(recall_rows(results))
-    write_page(conclusion, recall_charts(results), recall_rows(results), output)
-    seconds, models_json = time.perf_counter() - started, recall_models(results)
-    print_study(
-        conclusion, given.name, len(results), seconds, path, recipe, printing, left_out=left_out, models=models_json
-    )
+            table.write(recall_rows(results))
+        conclusion = conclude(results)
+        write_page(conclusion, recall_charts(results), recall_rows(results), output)
+    seconds, more = time.perf_counter() - started, {"left_out": left_out, "models": recall_models(results)}
+    print_study(conclusion, given.name, len(results), seconds, output / TABLE, recipe, printing, **more)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter, validators
+from cyclopts import Group, Parameter, validators
 
 from statesize.cli.options import Count
-from statesize.cli.profile import Loading
+from statesize.cli.profile import Loading, Place
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from statesize.cli.progress import Bar, Bars
+    from statesize.studies.delimiters_cluster import Crew
+    from statesize.studies.delimiters_dips import ModelDips
+    from statesize.studies.delimiters_plan import PlannedDips
     from statesize.studies.delimiters_sequences import Windows
     from statesize.studies.delimiters_subjects import Subject
+
+_TEXTS = Group(validator=validators.LimitedChoice(), show=False)
+_TEXT = Parameter(group=("Parameters", _TEXTS))
+PARTS = "parts"
+"""Folder of what is finished, in that of the study."""
 
 
 @Parameter(name="*")
@@ -24,8 +36,12 @@ class Reading:
     """What the models read, and how they are measured.
 
     Attributes:
-        text: UTF-8 text file, of which blank lines separate documents, or a .jsonl or .parquet file with a field
-            "text"; if not given, the bundled documents, and those of re-binding recall for the models that learnt it.
+        text: UTF-8 text file, of which blank lines separate documents, or a .jsonl or .parquet file with one a line or
+            row; if no text is given, the bundled documents, and those of re-binding recall for the models that learnt
+            it.
+        dataset: A data set of the package datasets, on disk or of the hub; each row is a document.
+        field: Field of the JSON objects, or column of the Parquet file or data set, that holds the text.
+        split: Part of the data set.
         delimiter: What stands between documents: eos; turn, the end of a turn of chat; stop or newline, which cut the
             documents into sentences or lines; or the text of any token.
         documents: How many documents are read at most.
@@ -35,7 +51,10 @@ class Reading:
         seed: Of the controls and of the intervals.
     """
 
-    text: Path | None = None
+    text: Annotated[Path | None, _TEXT] = None
+    dataset: Annotated[str | None, _TEXT] = None
+    field: str = "text"
+    split: str = "train"
     delimiter: str = "eos"
     documents: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 200
     window: Count | None = None
@@ -45,6 +64,8 @@ class Reading:
     @property
     def name(self) -> str:
         """What the models read, as the result names it."""
+        if self.dataset is not None:
+            return self.dataset
         return "bundled" if self.text is None else self.text.name
 
     def subjects(self, models: tuple[str, ...], loading: Loading | None, left_out: list[str]) -> list[Subject]:
@@ -64,7 +85,7 @@ class Reading:
 
         options = asdict(loading or Loading())
         chosen = models or zoo.recall_names()
-        found = subjects(chosen, self.text, self.delimiter, self.documents, options, left_out.append)
+        found = subjects(chosen, self._texts(left_out.append), self.delimiter, self.documents, options)
         tell_left_out(left_out)
         return found
 
@@ -80,6 +101,105 @@ class Reading:
         from statesize.studies.delimiters_sequences import choose_windows
 
         return min((choose_windows(subject.corpus, self.window) for subject in subjects), key=lambda one: one.past)
+
+    def measure(
+        self,
+        subject: Subject,
+        model: nn.Module | None,
+        windows: Windows,
+        conditions: Sequence[str],
+        output: Path,
+        crew: Crew | None,
+        bars: Bars,
+    ) -> ModelDips:
+        """Measure a model here, or by many processes; what an earlier run has finished is kept.
+
+        Args:
+            subject: The model and what it reads.
+            model: The model, if it is loaded already.
+            windows: Past and future of each H_i.
+            conditions: What is done to the delimiters.
+            output: Folder of the study.
+            crew: The processes.
+            bars: Where progress is told.
+
+        Returns:
+            Its dips.
+        """
+        from statesize.studies.delimiters_dips import measure_dips, measure_dips_on_ray
+
+        options = (self.channels, self.seed, conditions, telling(bars, subject.name))
+        folder = output / PARTS
+        if crew is None:
+            loaded = subject.load() if model is None else model
+            return measure_dips(subject.name, loaded, subject.corpus, windows, *options, folder=folder)
+        return measure_dips_on_ray(subject.name, subject.load, subject.corpus, windows, crew, folder, *options)
+
+    def plan(self, subjects: list[Subject], windows: Windows, conditions: Sequence[str]) -> list[PlannedDips]:
+        """What measuring would take; a few sequences of each model are timed.
+
+        Args:
+            subjects: The models and what they read.
+            windows: Past and future of each H_i.
+            conditions: What is done to the delimiters.
+
+        Returns:
+            One for each model.
+        """
+        from statesize.studies.delimiters_plan import plan_dips
+
+        options = (windows, self.channels, self.seed, conditions)
+        return [plan_dips(subject.name, subject.load(), subject.corpus, *options) for subject in subjects]
+
+    def _texts(self, note: Callable[[str], None]) -> list[str] | None:
+        from statesize.profiling.documents import read_dataset
+        from statesize.studies.delimiters_corpus import read_texts
+
+        if self.dataset is not None:
+            return list(islice(read_dataset(self.dataset, self.field, self.split, note), self.documents))
+        return None if self.text is None else read_texts(self.text, self.documents, note, self.field)
+
+
+@contextmanager
+def crew_at(place: Place) -> Generator[Crew | None]:
+    """Processes that measure, for the time of a block.
+
+    Args:
+        place: Where.
+
+    Yields:
+        The crew; None where this process measures itself.
+    """
+    if place.ray is False:
+        yield None
+        return
+    from statesize.ray_session import ray_session
+    from statesize.studies.delimiters_cluster import Crew
+
+    with ray_session(place.ray if isinstance(place.ray, str) else None) as ray:
+        yield Crew(ray, place.ray_cpus)
+
+
+def print_plans(study: str, plans: Sequence[PlannedDips], *, json: bool) -> None:
+    """Print what measuring would take.
+
+    Args:
+        study: Its name.
+        plans: One for each model.
+        json: Print one JSON document instead of text.
+    """
+    from statesize.cli.document import SCHEMA, print_json
+    from statesize.cli.table import byte_count
+
+    if json:
+        print_json({"schema": SCHEMA, "study": study, "plans": [asdict(plan) for plan in plans]})
+        return
+    for plan in plans:
+        print(
+            f"{plan.model}: {plan.documents:,} documents, {plan.sequences:,} sequences of {plan.tokens} tokens, past "
+            f"{plan.past} and future {plan.future}: about {plan.seconds:,.0f} s of one core and "
+            f"{byte_count(plan.results)} of parts."
+        )
 
 
 def telling(bars: Bars, model: str) -> Callable[[str, int, int], None]:

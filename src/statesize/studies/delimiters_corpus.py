@@ -52,18 +52,19 @@ class Corpus:
         return replace(self, documents=self.documents[:count])
 
 
-def read_texts(path: Path, count: int, note: Callable[[str], None]) -> list[str]:
+def read_texts(path: Path, count: int, note: Callable[[str], None], field: str = "text") -> list[str]:
     """The first documents of a file; one that cannot be read, is not UTF-8 or holds no text is a FileError.
 
     Args:
-        path: A .jsonl or .parquet file with a field "text", or a text file, of which blank lines part documents.
+        path: A .jsonl or .parquet file, or a text file, of which blank lines part documents.
         count: How many at most; no more are read of the first two kinds.
         note: Called with file, number and problem of each line or row that is left out.
+        field: Field or column that holds the text.
 
     Returns:
         The documents.
     """
-    texts = READERS[path.suffix](path, "text", note) if path.suffix in READERS else read_documents(path)
+    texts = READERS[path.suffix](path, field, note) if path.suffix in READERS else read_documents(path)
     return list(islice(texts, count))
 
 

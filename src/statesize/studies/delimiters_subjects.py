@@ -12,7 +12,7 @@ from torch import nn
 
 from statesize.errors import InputError
 from statesize.profiling.loading import load_model, load_tokenizer
-from statesize.studies.delimiters_corpus import Corpus, make_corpus, read_texts
+from statesize.studies.delimiters_corpus import Corpus, make_corpus
 from statesize.studies.recall_documents import default_texts, scored_tokens, trained_length
 
 
@@ -36,22 +36,16 @@ class Subject:
 
 
 def subjects(
-    models: Sequence[str],
-    text: Path | None,
-    delimiter: str,
-    documents: int,
-    loading: dict[str, Any],
-    note: Callable[[str], None],
+    models: Sequence[str], texts: Sequence[str] | None, delimiter: str, documents: int, loading: dict[str, Any]
 ) -> list[Subject]:
-    """The models and what they read; files and models that are not there are told as `load_model` does.
+    """The models and what they read; models that are not there are told as `load_model` does.
 
     Args:
         models: As `load_model` takes them.
-        text: A text, .jsonl or .parquet file; None takes what `default_texts` gives.
+        texts: The documents; None takes what `default_texts` gives.
         delimiter: As `find_delimiter` takes it.
         documents: How many documents are read at most.
         loading: Options of `load_model`.
-        note: Called with each line or row that is left out.
 
     Returns:
         One for each model.
@@ -61,7 +55,6 @@ def subjects(
     """
     if len(set(models)) < len(models):
         raise InputError(f"a model is named twice in {', '.join(models)}; name each once")
-    texts = None if text is None else read_texts(text, documents, note)
     named = {name: Path(name).absolute().name if Path(name).is_dir() else name for name in models}
     if len(set(named.values())) < len(models):
         named = {name: name for name in models}
