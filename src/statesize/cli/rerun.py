@@ -6,10 +6,12 @@ import contextlib
 import io
 import re
 from collections.abc import Generator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statesize.cli.options import Flag
+from statesize.cli.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.rerun.recipe import Recipe
@@ -20,7 +22,7 @@ _OPTION = re.compile(r"--([a-z][a-z-]*)(=.*)?", re.DOTALL)
 _CODE = frozenset({"module", "trust-remote-code", "allow-pickle"})
 
 
-def rerun(result: Path, /, *, allow_code: Flag = False) -> None:
+def rerun(result: Path, /, *, allow_code: Flag = False, printing: Printing = TEXT) -> None:
     """Repeat a result and say, part by part, whether the repetition is identical, within its bounds, or different.
 
     What the result was made of is read again, and refused where it is gone or has another hash. The repetition is done
@@ -31,13 +33,14 @@ def rerun(result: Path, /, *, allow_code: Flag = False) -> None:
         result: A profile, the folder of a study or a training, or a file of what `statesize profile --json` printed.
         allow_code: Run the Python code of --module and --trust-remote-code, and read the weights of --allow-pickle,
             where the result names them; for results that you made or trust.
+        printing: What is printed.
 
     Raises:
         StatesizeError: The repetition differs beyond its bounds.
     """
     import tempfile
 
-    from statesize.cli.progress import say
+    from statesize.cli.document import SCHEMA, print_json
     from statesize.cli.whole_table import print_whole
     from statesize.errors import StatesizeError
     from statesize.rerun.comparing import DIFFERENT
@@ -46,12 +49,16 @@ def rerun(result: Path, /, *, allow_code: Flag = False) -> None:
     found = read_result(result)
     _check_command(found.recipe, result, allow_code=allow_code)
     check_inputs(found.recipe)
-    say(f"Repeating: {found.recipe.line}")
+    printing.say(f"Repeating: {found.recipe.line}")
     with tempfile.TemporaryDirectory(prefix="statesize-rerun-") as folder:
-        compared = found.compare(_repeat(found, Path(folder)))
-    rows = [(one.part, one.verdict, one.detail) for one in compared]
-    notes = [f"Other versions: {change}." for change in changed_versions(found.recipe)]
-    print_whole(("part", "repetition", "differences"), rows, 3, notes)
+        compared = found.compare(_repeat(found, Path(folder), quiet=printing.quiet))
+    changes = changed_versions(found.recipe)
+    if printing.json:
+        parts = [asdict(one) for one in compared]
+        print_json({"schema": SCHEMA, "result": str(result), "parts": parts, "changed_versions": changes})
+    else:
+        rows = [(one.part, one.verdict, one.detail) for one in compared]
+        print_whole(("part", "repetition", "differences"), rows, 3, [f"Other versions: {one}." for one in changes])
     different = sum(one.verdict == DIFFERENT for one in compared)
     if different:
         raise StatesizeError(f"{different} of {len(compared)} parts of {result} differ from their repetition.")
@@ -76,13 +83,14 @@ def _check_command(recipe: Recipe, result: Path, *, allow_code: bool) -> None:
     raise FileError(f"{result} names a command that statesize does not repeat: {recipe.line[:200]}")
 
 
-def _repeat(result: Result, folder: Path) -> Path:
+def _repeat(result: Result, folder: Path, *, quiet: bool) -> Path:
     """Do what made a result again; the file or folder that is of its kind."""
     from statesize.cli.app import app
 
     output, export, told = folder / "result", folder / "export", folder / "told.json"
     where, printed = [f"--output={output}"], io.StringIO()
     where += ["--json"] if result.is_document else [f"--export={export}"] if result.is_export else []
+    where += ["--quiet"] if quiet else []
     with _threads(result.recipe.threads), contextlib.redirect_stdout(printed):
         app([*result.recipe.command, *where], exit_on_error=False, print_error=False, result_action="return_value")
     told.write_text(printed.getvalue(), encoding="utf-8")

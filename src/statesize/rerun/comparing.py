@@ -16,7 +16,7 @@ from statesize.profiling import Profile
 IDENTICAL, WITHIN, DIFFERENT = "identical", "within bounds", "different"
 
 # What tells how long something took, or with what it was made; no part of the result.
-_ASIDE = frozenset({"seconds", "versions", "recipe", "result", "table", "message", "model_bytes"})
+_ASIDE = frozenset({"seconds", "versions", "recipe", "result", "table", "command"})
 _COUNTS = (("tolerance", "lower", "upper"), ("relative_tolerance", "relative_lower", "relative_upper"))
 
 

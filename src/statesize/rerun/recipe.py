@@ -39,7 +39,6 @@ ELSEWHERE = frozenset(
         "export",
         "resume",
         "threads",
-        "quiet",
         "printing",
     }
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import safetensors.numpy
@@ -176,6 +176,6 @@ def _weights(folder: Path) -> dict[str, Any]:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        return [{str(name): value for name, value in row.items()} for row in pd.read_parquet(path).to_dict("records")]
+        return cast("list[dict[str, Any]]", pd.read_parquet(path).to_dict(orient="records"))
     except (OSError, ValueError) as error:
         raise FileError(f"{path} cannot be read ({error}); is the study done?") from error
