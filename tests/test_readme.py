@@ -17,7 +17,11 @@ from statesize.mixers import LanguageModel, ModelConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
+NOTEBOOKS = [
+    page for page in DOCS if "file_format: mystnb" in page.read_text(encoding="utf-8")
+]  # run by the docs build
+PAGES = [ROOT / "README.md", *(page for page in DOCS if page not in NOTEBOOKS)]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
@@ -70,7 +74,7 @@ def test_extras_in_commands_exist():
 def commands_with_flags() -> list[tuple[str, tuple[str, ...]]]:
     """Each `statesize command … --flag` of the pages, as the command's words and the flags."""
     found = set()
-    for text in (page.read_text(encoding="utf-8") for page in PAGES):
+    for text in (page.read_text(encoding="utf-8") for page in [*PAGES, *NOTEBOOKS]):
         spans = re.findall(r"`(statesize [^`\n]+)`", text)
         lines = [line.rpartition("&& ")[2].removeprefix(".venv/bin/") for line in shell_lines(text)]
         for snippet in [*spans, *(line for line in lines if line.startswith("statesize "))]:
@@ -91,7 +95,7 @@ def test_commands_and_flags_exist(command, flags, capsys, monkeypatch):
 
 
 def test_links_to_files_lead_somewhere():
-    for page in PAGES:
+    for page in [*PAGES, *NOTEBOOKS]:
         for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 

@@ -20,7 +20,7 @@ class Conclusion:
         study: Its name.
         claim: The sentence that was tested.
         holds: Whether it holds in this grid; None where the grid cannot tell.
-        figures: Numbers, or lower and upper ends of intervals of 95 %, by name; those of controls begin with `control_`.
+        figures: Numbers, or lower and upper ends of intervals of 95 %, by name; of controls: `control_…`.
         statements: What was found, in words.
         caveats: How far that reaches.
     """

@@ -40,7 +40,7 @@ def carry_out(run: Run) -> list[Row]:
 
     Returns:
         One row for each measurement: at step 0, every `run.measuring.every` steps, and after the last; then one for
-        each student of the model, with columns that begin with student_.
+        each student of the model, with columns that begin with `student_`.
 
     Raises:
         StatesizeError: The run cannot be done.
