@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from statesize.errors import InputError, StatesizeError
 _CONNECT_SECONDS = 5.0
 # Of the machine's memory, what workers may ask for; the rest is for the calling process and Ray's own.
 _FOR_WORKERS = 0.8
-_USAGE = "RAY_USAGE_STATS_ENABLED"
+# No reports of usage, and 127.0.0.1 as the address of each process, as Ray does by itself where it runs no clusters.
+_LOCAL = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
 # Opens a connection of HTTP/2, on which Ray's gRPC runs; whoever speaks it answers with a frame of the type SETTINGS.
 _SETTINGS = 4
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
@@ -28,8 +31,8 @@ def ray_session(address: str | None = None) -> Generator[Any]:
     """Ray, connected to a cluster, for the time of a block.
 
     Without an address, a connection that the process has already is used and left open; else Ray is started on this
-    machine, without a dashboard and without reports of its usage, and stopped at the end. As every Ray, it listens on
-    all network interfaces and runs what it is sent: on machines that others can reach, a firewall belongs before it.
+    machine, without a dashboard and without reports of its usage, and stopped at the end. It runs what it is sent, and
+    therefore listens to this machine alone; a cluster that is started otherwise listens to all who can reach it.
 
     Args:
         address: HOST:PORT or ray://HOST:PORT of a cluster, or "auto" for the one that runs on this machine.
@@ -42,7 +45,8 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         StatesizeError: Ray cannot be started, or the cluster refuses.
     """
     try:
-        ray: Any = importlib.import_module("ray")
+        with _private(address):
+            ray: Any = importlib.import_module("ray")
     except ImportError as error:
         raise InputError("Ray is not installed; pip install 'statesize[ray]', or run without it") from error
     if ray.is_initialized():
@@ -55,7 +59,7 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         return
     if address not in {None, "auto"}:
         _require_reachable(str(address))
-    with _handlers_kept() as keep, _no_usage_reports(address):
+    with _handlers_kept() as keep, _private(address):
         try:
             try:
                 ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **_local(address))
@@ -135,12 +139,18 @@ def _handlers_kept() -> Generator[Callable[[], None]]:
 
 
 @contextmanager
-def _no_usage_reports(address: str | None) -> Generator[None]:
-    if address is not None or _USAGE in os.environ:
-        yield
-        return
-    os.environ[_USAGE] = "0"
+def _private(address: str | None) -> Generator[None]:
+    """The environment of a Ray of one's own; what the user has set stays."""
+    added = {} if address is not None else {name: value for name, value in _PRIVATE.items() if name not in os.environ}
+    # Ray reads this one when it is imported, which may have been before.
+    module = sys.modules.get("ray._private.ray_constants")
+    constants = {} if module is None or _LOCAL not in added else vars(module)
+    kept = {name: constants[name] for name in ("ENABLE_RAY_CLUSTER",) if name in constants}
+    os.environ.update(added)
+    constants.update(dict.fromkeys(kept, False))
     try:
         yield
     finally:
-        del os.environ[_USAGE]
+        for name in added:
+            del os.environ[name]
+        constants.update(kept)

@@ -44,9 +44,9 @@ def note_files(path: str) -> None:
 
     def hook(event: str, given: tuple[Any, ...]) -> None:
         if event == "os.rename":
-            os.write(notes, f"{os.fsdecode(given[1])}\n".encode())
+            os.write(notes, f"moved {os.fsdecode(given[1])}\n".encode())
         elif event == "open" and isinstance(given[1], str) and given[1].startswith("a"):
-            os.write(notes, f"{os.fsdecode(given[0])}\n".encode())
+            os.write(notes, f"added {os.fsdecode(given[0])}\n".encode())
 
     sys.addaudithook(hook)
 

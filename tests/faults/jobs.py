@@ -191,7 +191,7 @@ class TrainJob(Job):
 
     def made(self, notes: list[str], total: set[str]) -> set[str]:
         """The last steps, as many as were added to the log."""
-        added = sum(Path(note).name == "log.jsonl" for note in notes)
+        added = sum(note.startswith("added ") and note.endswith("/log.jsonl") for note in notes)
         return {f"step {step}" for step in range(self.steps + 1 - added, self.steps + 1)}
 
     def table(self, output: Path) -> str:

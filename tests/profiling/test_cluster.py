@@ -1,11 +1,13 @@
 """Profiles on a real Ray of this machine: killed workers, resuming, errors, and the same numbers as one process."""
 
+import contextlib
 import gc
 import json
 import os
 import signal
 import warnings
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +33,38 @@ def ray():
         # On a busy machine Ray does not wait for the end of the processes that it has started.
         warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
         gc.collect()
+
+
+def descendants(process):
+    """Processes below one."""
+    tasks = Path(f"/proc/{process}/task")
+    children = [int(child) for task in tasks.glob("*/children") for child in task.read_text().split()]
+    return children + [below for child in children for below in descendants(child)]
+
+
+def listening(processes):
+    """Addresses, in hexadecimal, at which processes take connections."""
+    addresses = {}
+    for kind in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A":
+                addresses[f"socket:[{words[9]}]"] = words[1]
+    found = set()
+    for process in processes:
+        for file in Path(f"/proc/{process}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                found.add(addresses.get(os.readlink(file)))
+    return found - {None}
+
+
+def test_nobody_else_can_reach_it(ray):
+    """Ray runs what it is sent: all of its processes listen to this machine alone, and there is no dashboard."""
+    places = {place.rpartition(":")[::2] for place in listening([os.getpid(), *descendants(os.getpid())])}
+    assert places
+    # 127.0.0.1 and its form in IPv6.
+    assert {address for address, _ in places} <= {"0100007F", "0000000000000000FFFF00000100007F"}
+    assert 8265 not in {int(port, 16) for _, port in places}
 
 
 @pytest.fixture
