@@ -182,7 +182,7 @@ class Campaign:
         if scene.job.table(scene.output) != known.table:
             result.problems.append("the table is not that of an undisturbed run")
         result.lost += sorted(f"{name} made anew" for name in finished & made)
-        if (left := _files(scene.folder) ^ known.files):
+        if left := _files(scene.folder) ^ known.files:
             result.problems.append(f"other files than an undisturbed run leaves: {sorted(left)[:5]}")
 
     def _with_other_model(self, scene: Scene, scratch: Path, result: Survival) -> None:

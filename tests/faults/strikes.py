@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -73,6 +74,9 @@ class Fault:
     done: bool = False
 
 
+_TEMPORARY = re.compile(r"\.part$|/\.statesize-|/\.in-use$")
+
+
 def _send(number: int) -> Action:
     return lambda scene: scene.running.send(number)
 
@@ -86,6 +90,14 @@ def _fill(scene: Scene) -> None:
     scene.how = scene.place.fill(scene.running)
 
 
+def _empty(scene: Scene) -> None:
+    scene.place.empty()
+
+
+def _allow(scene: Scene) -> None:
+    scene.place.allow_writing()
+
+
 def _forbid(scene: Scene) -> None:
     scene.how = scene.place.forbid_writing()
 
@@ -94,7 +106,7 @@ def stored(scene: Scene) -> list[Path]:
     """All files that a job has put in their places."""
     folders = (scene.output, scene.output.with_name("output.units"))
     files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
-    return [path for path in files if not path.name.endswith(".part") and path.stat().st_size]
+    return [path for path in files if not _TEMPORARY.search(str(path)) and path.stat().st_size]
 
 
 def _damage(change: Callable[[bytes, Random], bytes | None]) -> Action:
@@ -172,11 +184,8 @@ FAULTS = {
         Fault("SIGINT", _send(signal.SIGINT), {130: "interrupted", **_ANY}),
         Fault("SIGTERM", _send(signal.SIGTERM), {143: "terminated", **_ANY}),
         Fault("SIGKILL", _kill, _DAMAGED),
-        Fault("disk full", _fill, {1: "No space left|File too large", **_ANY}, own=True, after=lambda s: s.place.empty()),
-        Fault(
-            "read-only output", _forbid, {1: "Read-only file system|Permission denied", **_ANY}, own=True,
-            after=lambda s: s.place.allow_writing(),
-        ),
+        Fault("disk full", _fill, {1: "No space left|File too large", **_ANY}, own=True, after=_empty),
+        Fault("read-only output", _forbid, {1: "Read-only file|Permission denied", **_ANY}, own=True, after=_allow),
         Fault("unit cut off", _killed_before(_damage(_cut)), _DAMAGED, done=True),
         Fault("unit's bytes flipped", _killed_before(_damage(_flip)), _DAMAGED, done=True),
         Fault("unit deleted", _killed_before(_damage(_delete)), _DAMAGED, done=True),
