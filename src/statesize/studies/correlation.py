@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.studies.conclusion import Conclusion, Figure
-from statesize.studies.final import FinalRun, diverged, final_runs, numbered
+from statesize.studies.final import FinalRun, diverged, diverged_statement, final_runs, numbered
 from statesize.studies.run import Row
 from statesize.studies.statistics import Interval, Numbers, bootstrap, pearson, spearman, within_cells
 
@@ -172,8 +172,7 @@ def correlation(rows: Sequence[Row], metric: str) -> Conclusion:
                 statements.append(_statement(task, part, column, found))
                 if task == tasks[0] and column == metric and part in {"all", "off_plateau"}:
                     verdicts.append(found.claim_holds)
-    if diverged(rows):
-        statements.append(f"{diverged(rows)} runs diverged; they are in the table and in none of the figures.")
+    statements += diverged_statement(rows)
     # One part that is against the claim is enough, whatever cannot be told of another.
     holds = False if False in verdicts else None if None in verdicts else True
     return Conclusion("correlation", _claim(tasks[0], metric), holds, figures, tuple(statements), CAVEATS)
@@ -212,7 +211,7 @@ def _statement(task: str, part: str, metric: str, found: Association) -> str:
     return (
         f"{task}, {words} ({len(found.accuracy)}): Pearson of accuracy with ESS/kv ({metric}) "
         f"{figures['pearson_ess']:.2f}, with TSS/kv {figures['pearson_tss']:.2f}, difference "
-        f"{found.difference.value:.2f} [{found.difference.low:.2f}, {found.difference.high:.2f}]; Spearman "
+        f"{found.difference}; Spearman "
         f"{figures['spearman_ess']:.2f} and {figures['spearman_tss']:.2f}. Inside cells {inside.value:.2f} "
         f"[{inside.low:.2f}, {inside.high:.2f}]; control, ESS at initialisation: inside cells {control.value:.2f} "
         f"[{control.low:.2f}, {control.high:.2f}], over all cells {figures['control_initial_pearson']:.2f}."

@@ -15,7 +15,7 @@ from statesize.errors import InputError
 from statesize.reduction.recommendation import calibrate
 from statesize.studies.conclusion import Conclusion, Figure
 from statesize.studies.distilled_students import DistilledStudent, LoneModel, lone_models, students_of
-from statesize.studies.final import diverged
+from statesize.studies.final import diverged, diverged_statement
 from statesize.studies.run import Row
 from statesize.studies.statistics import Interval, Numbers, bootstrap, pearson, spearman
 
@@ -68,8 +68,7 @@ def distillation(rows: Sequence[Row], metric: str) -> Conclusion:
     more, lines = _frontier(students, alone)
     figures |= more
     statements += lines
-    if diverged(rows):
-        statements.append(f"{diverged(rows)} runs diverged; they are in the table and in none of the figures.")
+    statements += diverged_statement(rows)
     holds = None if not found or np.isnan(found).any() else min(found) >= LEAST_CORRELATION
     claim = (
         "The higher the entropy-ESS of a teacher's layer, the larger the error of its operators in a student of fixed "
@@ -104,7 +103,7 @@ def _of_size(size: int, students: Sequence[DistilledStudent]) -> tuple[dict[str,
     by_layer = ", ".join(f"{value:.2f}" for value in layers)
     statement = (
         f"Students with n = {size} of {len(students)} teachers, {error.size} layers: error {error.mean():.3f}; "
-        f"Spearman of a layer's ESS with its error {every.value:.2f} [{every.low:.2f}, {every.high:.2f}], Pearson "
+        f"Spearman of a layer's ESS with its error {every}, Pearson "
         f"{figures[f'{name}_pearson']:.2f}; each layer by itself {by_layer}; means over layers "
         f"{figures[f'{name}_spearman_of_means']:.2f}. Controls: at equal λ "
         f"{figures[f'control_{name}_spearman_equal_weight']:.2f}, ESS at initialisation "

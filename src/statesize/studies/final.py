@@ -93,6 +93,19 @@ def diverged(rows: Iterable[Row]) -> int:
     return sum(row["status"] != DONE for row in rows)
 
 
+def diverged_statement(rows: Iterable[Row]) -> list[str]:
+    """What a conclusion says of runs that diverged.
+
+    Args:
+        rows: All rows of a study.
+
+    Returns:
+        A sentence, or nothing where all are well.
+    """
+    count = diverged(rows)
+    return [f"{count} runs diverged; they are in the table and in none of the figures."] if count else []
+
+
 def numbered(labels: Sequence[Hashable]) -> NDArray[np.int64]:
     """Labels as numbers from 0, in the order in which they first appear.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.studies.conclusion import Conclusion, Figure
-from statesize.studies.final import diverged, numbered
+from statesize.studies.final import diverged, diverged_statement, numbered
 from statesize.studies.placements import ATTENTION, EARLY, PlacedRun, number, placed_runs
 from statesize.studies.run import Row, layer_column
 from statesize.studies.statistics import Interval, Numbers, bootstrap, spearman, within_cells
@@ -118,8 +118,7 @@ def hybrids(rows: Sequence[Row], metric: str) -> Conclusion:
     if runs:
         shares = sorted({float(found.early["step"]) / float(found.run.last["step"]) for found in runs})
         statements.append(f"Early is after {' and '.join(f'{share:.0%}' for share in shares)} of the steps.")
-    if diverged(rows):
-        statements.append(f"{diverged(rows)} runs diverged; they are in the table and in none of the figures.")
+    statements += diverged_statement(rows)
     lows = [claimed.over_all.low, claimed.inside.low]
     holds = None if np.isnan(lows).any() else min(lows) > 0
     claim = (
@@ -185,7 +184,7 @@ def _winner(placements: dict[str, list[PlacedRun]], figures: dict[str, Figure]) 
     both = accuracy[0].keys() & accuracy[1].keys()
     gain = _mean(np.array([accuracy[0][trial] - accuracy[1][trial] for trial in sorted(both, key=repr)]))
     figures["best_less_second"], figures["best_less_second_interval"] = gain.value, (gain.low, gain.high)
-    return f"{best} comes first, before {second} by {_shown(gain)}."
+    return f"{best} comes first, before {second} by {gain}."
 
 
 def _foresights(runs: Sequence[PlacedRun], metric: str, figures: dict[str, Figure]) -> tuple[Foresight, list[str]]:
@@ -210,8 +209,8 @@ def _foresights(runs: Sequence[PlacedRun], metric: str, figures: dict[str, Figur
             figures[f"{name}_{part}"] = interval.value
             figures[f"{name}_{part}_interval"] = (interval.low, interval.high)
         statements.append(
-            f"Spearman of {known[name][0]} with final accuracy: {_shown(found.over_all)}; among runs with as many "
-            f"attention layers {_shown(found.inside)}."
+            f"Spearman of {known[name][0]} with final accuracy: {found.over_all}; among runs with as many "
+            f"attention layers {found.inside}."
         )
     sooner = Foresight.of(runs, known["early"][1], lambda found: found.over_training)
     for part, interval in (("over_training", sooner.over_all), ("over_training_inside", sooner.inside)):
@@ -219,7 +218,7 @@ def _foresights(runs: Sequence[PlacedRun], metric: str, figures: dict[str, Figur
         figures[f"early_{part}_spearman_interval"] = (interval.low, interval.high)
     statements.append(
         f"Of {known['early'][0]} with the accuracy averaged over training, which tells those apart that end alike: "
-        f"{_shown(sooner.over_all)}; among runs with as many attention layers {_shown(sooner.inside)}."
+        f"{sooner.over_all}; among runs with as many attention layers {sooner.inside}."
     )
     attention = Foresight.of(runs, lambda found: float(found.attention))
     figures["control_attention_spearman"] = attention.value
@@ -241,7 +240,3 @@ def _among(found: PlacedRun, row: Row, metric: str, attention: bool) -> float:
     """The mean ESS of the layers that are attention, or that are not; NaN if there are none."""
     layers = [layer for layer, mixer in enumerate(found.layers) if (mixer == ATTENTION) == attention]
     return float(np.mean([number(row, layer_column(metric, layer)) for layer in layers])) if layers else math.nan
-
-
-def _shown(interval: Interval) -> str:
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from statesize.studies.conclusion import Conclusion, Figure
-from statesize.studies.final import FinalRun, diverged, final_runs
+from statesize.studies.final import FinalRun, diverged, diverged_statement, final_runs
 from statesize.studies.run import Row
 from statesize.studies.statistics import Interval, bootstrap
 
@@ -133,8 +133,7 @@ def initialisation(rows: Sequence[Row], metric: str) -> Conclusion:
                 claimed |= {f"{mixer} ratio": ratio, f"{mixer} gain": gain.value, f"{mixer} low": gain.low}
     told, found = _groups(runs, metric, ranges[0] if ranges else (0.0, 0.0))
     statements += told
-    if diverged(rows):
-        statements.append(f"{diverged(rows)} runs diverged; they are in the table and in none of the figures.")
+    statements += diverged_statement(rows)
     return Conclusion("initialisation", _claim(metric), _holds(claimed), figures | found, tuple(statements), CAVEATS)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from statesize.profiling.diagnosis import COLLAPSED, SATURATED, regime_of
 from statesize.studies.conclusion import Conclusion, Figure
-from statesize.studies.final import FinalRun, diverged, final_runs, numbered
+from statesize.studies.final import FinalRun, diverged, diverged_statement, final_runs, numbered
 from statesize.studies.run import Row
 from statesize.studies.statistics import Interval, bootstrap, within_cells
 
@@ -116,8 +116,7 @@ def regimes(rows: Sequence[Row], metric: str) -> Conclusion:
         f"Diagnoses: solved from accuracy {SOLVED} on; else saturated from utilisation {SATURATED} on, collapsed up to "
         f"{COLLAPSED}, partly used between."
     )
-    if diverged(rows):
-        statements.append(f"{diverged(rows)} runs diverged; they are in the table and in none of the figures.")
+    statements += diverged_statement(rows)
     lows = np.array([difference.low for difference in differences.values()])
     holds = None if np.isnan(lows).all() else bool((lows > 0).any())
     claim = (

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from statesize.studies.conclusion import Conclusion, Figure
-from statesize.studies.final import FinalRun, diverged, final_runs
+from statesize.studies.final import FinalRun, diverged, diverged_statement, final_runs
 from statesize.studies.run import Row
 from statesize.studies.statistics import Interval
 
@@ -184,8 +184,7 @@ def regularisation(rows: Sequence[Row], metric: str) -> Conclusion:
             if (mixer, treatment) == (CLAIMED_MIXER, Treatment(CLAIMED_WEIGHT, 0.0, 0.0, "none", steps)):
                 claimed = gain
         statements.append(f"{told}.")
-    if diverged(rows):
-        statements.append(f"{diverged(rows)} runs diverged; they are in the table and in none of the figures.")
+    statements += diverged_statement(rows)
     holds = claimed.value >= LEAST_GAIN and claimed.low > 0 if math.isfinite(claimed.low) else None
     claim = (
         f"λ = {CLAIMED_WEIGHT:g}, the weight of the mean ‖A_t − I‖ in the loss, raises the mean accuracy of "

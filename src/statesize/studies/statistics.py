@@ -83,6 +83,9 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
 
 def bootstrap(statistic: Statistic, clusters: NDArray[np.int64], seed: int = 0, draws: int = 1000) -> Interval:
     """An interval of percentiles from resampled clusters (Efron & Tibshirani, "The Bootstrap", 1993).
