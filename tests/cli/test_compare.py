@@ -65,6 +65,8 @@ def test_bad_input(saved, capsys):
     for content in ("{", "[]", '{"models": [{"name": "small"}]}'):
         (saved / "recall.json").write_text(content)
         assert 'list "models"' in refused(["compare", "one", "--recall", "recall.json"], capsys)
+    (saved / "recall.json").write_text('{"schema": 2, "models": []}')
+    assert "schema version 2" in refused(["compare", "one", "--recall", "recall.json"], capsys)
     assert "cannot be read" in refused(["compare", "one", "--recall", "missing.json"], capsys)
     refused(["compare"], capsys, code=2)
     assert sorted(os.listdir(saved)) == ["one", "recall.json", "two"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cli.documents import assert_document
 from report.visit import Visit, chromium
 
 from statesize import zoo
@@ -78,7 +79,8 @@ def test_json(here, capsys, monkeypatch):
     monkeypatch.setattr(zoo, "names", lambda: ("gla",))
     assert main(["demo", "--json", "--output", "other.html"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert (document["schema"], document["report"]) == (1, "other.html")
+    assert_document("demo", document)
+    assert document["report"] == "other.html"
     (model,) = document["models"]
     assert (model["model"], model["sequences"], model["tokens"]) == ("gla", SEQUENCES, SEQUENCES * LENGTH)
     assert os.listdir(here) == ["other.html"]

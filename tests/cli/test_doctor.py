@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cli.documents import assert_document
 
 from statesize.benchmarks import self_check
 from statesize.cli import main
@@ -23,7 +24,7 @@ def test_json(capsys, monkeypatch, document):
     monkeypatch.setattr(self_check, "self_check", lambda on_progress: document)
     assert main(["doctor", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["schema"] == 1
+    assert_document("doctor", printed)
     assert printed["devices"][0] == "cpu"
     assert printed["packages"]["torch"]
     assert set(printed["optional"]) >= {"ray", "datasets", "lightning"}

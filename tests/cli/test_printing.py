@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cli.documents import assert_document
 from small_studies import GRID
 
 from statesize.benchmarks import engines as engines_benchmark
@@ -52,7 +53,7 @@ def test_json_of_report(told, checkpoint, text, capsys):
     assert main(["profile", str(checkpoint), "--text", str(text), "--output", "result", "--quiet"]) == 0
     capsys.readouterr()
     loud, quiet = told("report", "result", "--output", "page.html", "--json")
-    assert json.loads(loud.out) == {"schema": 1, "report": "page.html"}
+    assert_document("report", json.loads(loud.out))
     assert quiet.out == loud.out
 
 

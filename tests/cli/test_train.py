@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from cli.documents import assert_document
 
 from statesize.cli import main
 from statesize.mixers import load_checkpoint
@@ -56,7 +57,8 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
     done = run("--mixer", "wla", "--output", tmp_path / "run", "--text", text, "--json", *SMALL)
     assert done.code == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["schema"], report["mixer"]) == (1, "wla")
+    assert_document("train", report)
+    assert report["mixer"] == "wla"
     assert 0 < report["bits_per_byte"] < 8
     assert "held-out loss" in done.stderr
     assert {path.name for path in (tmp_path / "run").iterdir()} == {

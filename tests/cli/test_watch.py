@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli.documents import assert_document
 
 from statesize.cli import main
 
@@ -105,6 +106,32 @@ def test_without_colour_and_with_layers_that_do_not_fit(slow_checkpoint):
     assert "and 18 more" in shown
 
 
+@contextlib.contextmanager
+def typed(text, monkeypatch):
+    """Standard input holds a text."""
+    reading, writing = os.pipe()
+    os.write(writing, text)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        yield
+
+
+def test_documents(checkpoint, monkeypatch, capsys):
+    with typed(WORDS.encode(), monkeypatch):
+        assert main(["watch", str(checkpoint), "--future", "4", "--json"]) == 0
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [document["position"] for document in documents] == list(range(1, 1 + len(documents)))
+    for document in documents:
+        assert_document("watch", document)
+        assert [layer["name"] for layer in document["layers"]] == ["layers.0.mixer", "layers.1.mixer"]
+    with typed(WORDS.encode(), monkeypatch):
+        assert main(["watch", str(checkpoint), "--future", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) == 2 * len(documents)
+    assert lines[0].split("\t")[3] == f"{documents[0]['layers'][0]['entropy']:.4g}"
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
@@ -116,11 +143,7 @@ def test_without_colour_and_with_layers_that_do_not_fit(slow_checkpoint):
     ids=["nothing", "little", "latin-1", "context"],
 )
 def test_bad_input(checkpoint, text, arguments, message, monkeypatch, capsys):
-    reading, writing = os.pipe()
-    os.write(writing, text)
-    os.close(writing)
-    with open(reading, encoding="utf-8") as stream:
-        monkeypatch.setattr(sys, "stdin", stream)
+    with typed(text, monkeypatch):
         assert main(["watch", str(checkpoint), *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("statesize: error: ")

@@ -32,26 +32,21 @@ def compare(
         html: File for a report that holds the table and all layers.
         printing: What is printed.
     """
-    from statesize.cli.document import SCHEMA, print_json
-    from statesize.profiling import Profile
+    from statesize.cli.document import SCHEMA, known, print_json
+    from statesize.cli.saved import read_profiles
     from statesize.profiling.comparison import compare
     from statesize.report import check_report_path, write_report
 
     if html is not None:
         check_report_path(html)
-    known = None if recall is None else read_recall(recall)
-    loaded: list[Profile] = []
-    with printing.bars() as bars:
-        bar = bars.begin("reading profiles", len(profiles))
-        for path in profiles:
-            loaded.append(Profile.load(path))
-            bar.update(len(loaded), len(profiles), str(path), line=False)
-    found = compare(loaded, known)
+    perplexities = None if recall is None else read_recall(recall)
+    loaded = read_profiles(profiles, printing)
+    found = compare(loaded, perplexities)
     if html is not None:
-        write_report(loaded, html, known)
+        write_report(loaded, html, perplexities)
         printing.say(f"Report: {html}")
     if printing.json:
-        models = [{name: _json(value) for name, value in asdict(model).items()} for model in found.models]
+        models = [{name: known(value) for name, value in asdict(model).items()} for model in found.models]
         print_json({"schema": SCHEMA, "models": models, "notes": list(found.notes)})
     else:
         _print(found)
@@ -69,20 +64,28 @@ def read_recall(path: Path) -> dict[str, float]:
     Raises:
         FileError: If the file cannot be read or holds no such list.
     """
+    from statesize.cli.document import SCHEMA
     from statesize.errors import FileError
     from statesize.files import parse_json
 
     try:
         document: Any = parse_json(path.read_bytes())
+        schema = document.get("schema", SCHEMA)
         perplexities = {str(model["name"]): model["recall_perplexity"] for model in document["models"]}
-        return {name: float(value) for name, value in perplexities.items() if value is not None}
+        known = {name: float(value) for name, value in perplexities.items() if value is not None}
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileError(
             f'{path}: no JSON document with a list "models" of objects with "name" and "recall_perplexity", as '
             "`statesize study recall --json` prints it."
         ) from error
+    if schema != SCHEMA:
+        raise FileError(
+            f"{path} is of schema version {schema!r}, and this statesize reads version {SCHEMA}. Make it anew, or use "
+            "the version of statesize that wrote it."
+        )
+    return known
 
 
 def _print(comparison: Comparison) -> None:
@@ -138,7 +141,3 @@ def _text(row: ComparedModel, name: str, form: str, sign: str) -> str:
         return byte_count(value)
     error = float(getattr(row, f"{name}_error", 0.0))
     return format(value, form) + (f" {sign} {format(error, form)}" if error and math.isfinite(error) else "")
-
-
-def _json(value: str | float) -> str | float | None:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,6 +13,7 @@ _OPTIONAL = {
     "datasets": "texts of the Hugging Face hub",
     "accelerate": "the Trainer of transformers",
     "lightning": "callbacks of Lightning",
+    "torchmetrics": "metrics of torchmetrics",
     "matplotlib": "figures at paper size",
 }
 

@@ -27,6 +27,18 @@ def print_json(document: dict[str, Any]) -> None:
     print(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
+def known(value: Any) -> Any:
+    """A value as JSON holds it.
+
+    Args:
+        value: A JSON value, or a number that is not finite.
+
+    Returns:
+        None for the latter.
+    """
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
     """A profile as `statesize profile --json` prints it.
 

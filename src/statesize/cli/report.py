@@ -35,10 +35,10 @@ def report(
     check_report_path(path)
     studies = [folder for folder in results if (folder / "study.json").is_file()]
     if not studies:
-        from statesize.profiling import Profile
+        from statesize.cli.saved import read_profiles
         from statesize.report import write_report
 
-        write_report([Profile.load(folder) for folder in results], path)
+        write_report(read_profiles(results, printing), path)
     elif len(results) == 1:
         from statesize.studies.page import write_report as write_study_report
 

@@ -87,11 +87,11 @@ class Documents:
             reading: The reading.
             tokens: Tokens that were read.
         """
-        from statesize.cli.document import SCHEMA, print_json
+        from statesize.cli.document import SCHEMA, known, print_json
         from statesize.profiling.tokens import token_text
 
         token = token_text(self._tokenizer, reading.token)
-        layers = [asdict(layer) for layer in reading.layers]
+        layers = [{name: known(value) for name, value in asdict(layer).items()} for layer in reading.layers]
         print_json({"schema": SCHEMA, "position": reading.position, "token": token, "layers": layers})
 
     def flush(self) -> None:
