@@ -19,7 +19,7 @@ exclude_patterns = ["_build"]
 # Pages with {code-cell} blocks are run; one that raises fails the build.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 600  # for a cell, on a busy machine
 nb_merge_streams = True
 
 nitpicky = True

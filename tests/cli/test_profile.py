@@ -12,7 +12,7 @@ from oracles.pretrained import save_tiny
 from pyarrow import parquet
 
 from statesize.cli import main
-from statesize.profiling import Profile, tokens
+from statesize.profiling import TOLERANCE_LADDER, Profile, tokens
 from statesize.profiling.tokens import join_documents
 
 
@@ -55,16 +55,23 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
     assert (document["model"], document["sequences"], document["result"]) == ("small", 1, "result")
     assert document["tokens"] == int(profile.tokens["length"].values[0])
     assert document["skipped"] == []
+    assert tuple(document["relative_tolerances"]) == TOLERANCE_LADDER
     for mixer, row in zip(document["mixers"], summary, strict=True):
         assert mixer["name"] == row["layer"]
         assert mixer["average_entropy"] == pytest.approx(row["average_entropy"])
-        assert mixer["average_relative_tolerance"] == [pytest.approx(row["average_relative_tolerance"])]
+        assert mixer["average_relative_tolerance"][0] == pytest.approx(row["average_relative_tolerance"])
         assert mixer["total_entropy"] == pytest.approx(row["total_entropy"])
         assert mixer["utilisation"] == pytest.approx(row["utilisation"])
         assert (mixer["kind"], mixer["units"], mixer["multiplicity"], mixer["state_size"]) == ("gla", 2, 4, 4)
         # Four numbers for each of eight channels, in float32.
         assert mixer["state_bytes"] == 4 * 8 * 4
         assert len(mixer["average_tolerance"]) == 1
+
+
+def test_bounds_on_counts_leave_out_the_tolerances_of_the_report(checkpoint, text, here, capsys):
+    command = ["profile", str(checkpoint), "--text", str(text), "--json", "--max-tokens", "5"]
+    assert main([*command, "--count-accuracy", "0.02"]) == 0
+    assert json.loads(capsys.readouterr().out)["relative_tolerances"] == [0.01]
 
 
 def test_only_the_beginning_is_read(checkpoint, text, here, capsys):

@@ -39,7 +39,7 @@ class Survival:
         message: The last line of its stderr.
         lost: Finished parts that were gone or were made anew.
         problems: What else must not be.
-        seconds: Time that it took.
+        seconds: Processor time of the jobs that it took.
     """
 
     number: int
@@ -101,7 +101,7 @@ class Campaign:
     def survive(self, number: int) -> Survival:
         """Make a fault, and see what it has done."""
         job, fault = self.chosen(number)
-        result, begun = Survival(number, job.name, fault.name), time.monotonic()
+        result = Survival(number, job.name, fault.name)
         chance = Random(f"{self.seed} {number}")  # noqa: S311
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="statesize-faults-")))
@@ -114,7 +114,7 @@ class Campaign:
             running = self.starter.start(
                 job.arguments(where.folder), where.folder, scratch / "first", fresh=fresh, permissions=fault.own
             )
-            scene = Scene(job, where, running, self.starter, chance)
+            scene = Scene(job, where, running, self.starter, chance, started=[running])
             stack.callback(_kill_all, scene)
             try:
                 self._strike(scene, fault, known, result)
@@ -122,7 +122,7 @@ class Campaign:
             except (HangError, StatesizeError) as error:
                 result.problems.append(str(error))
             result.how = scene.how
-        result.seconds = round(time.monotonic() - begun, 2)
+            result.seconds = round(sum(one.seconds for one in scene.started), 2)
         return result
 
     def _undisturbed(self, job: Job, version: int) -> Undisturbed:
@@ -195,7 +195,8 @@ class Campaign:
         scene.job.write_inputs(scene.folder / "inputs", 0)
 
     def _again(self, scene: Scene, scratch: Path) -> Running:
-        return self.starter.start(scene.job.arguments(scene.folder), scene.folder, scratch)
+        scene.started.append(self.starter.start(scene.job.arguments(scene.folder), scene.folder, scratch))
+        return scene.started[-1]
 
 
 def _but_damaged(scene: Scene, names: set[str]) -> set[str]:

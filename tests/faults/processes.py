@@ -8,15 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
 CHILD = Path(__file__).with_name("child.py")
-LONGEST = 120.0
+LONGEST = 600.0
 """Seconds after which a job is taken to hang."""
 _TICK = 0.005
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "200", "TERM": "dumb"}
@@ -33,12 +32,14 @@ class Running:
     Attributes:
         process: Its number.
         scratch: Holds what it prints and notes, apart from its output.
+        seconds: Processor time that it took, once it was waited for.
     """
 
     process: int
     scratch: Path
-    _wait: Callable[[], int]
+    _wait: Callable[[], tuple[int, float]]
     _code: int | None = None
+    seconds: float = 0.0
 
     @property
     def notes(self) -> list[str]:
@@ -75,7 +76,7 @@ class Running:
         """Its exit code, or the negative number of the signal that ended it."""
         if self._code is None:
             self._poll(lambda: self.ended)
-            self._code = self._wait()
+            self._code, self.seconds = self._wait()
         return self._code
 
     def _poll(self, reached: Callable[[], bool]) -> None:
@@ -85,6 +86,13 @@ class Running:
                 self.send(signal.SIGKILL)
                 raise HangError(f"process {self.process} was still there after {LONGEST:.0f} s")
             time.sleep(_TICK)
+
+
+def _waited(process: subprocess.Popen[bytes]) -> tuple[int, float]:
+    before = os.times()
+    process.wait()
+    after = os.times()
+    return process.returncode, after[2] + after[3] - before[2] - before[3]
 
 
 def descendants(process: int, word: str = "") -> list[int]:
@@ -146,9 +154,9 @@ class Starter:
             started = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, env=os.environ | ENVIRONMENT, start_new_session=True
             )
-            return Running(started.pid, scratch, started.wait)
+            return Running(started.pid, scratch, lambda: _waited(started))
         number = int(self._ask(request))
-        return Running(number, scratch, lambda: int(self._ask(number)))
+        return Running(number, scratch, lambda: tuple(json.loads(self._ask(number))))
 
     def _ask(self, question: Any) -> str:
         if self._server is None:
@@ -171,16 +179,6 @@ class Starter:
         if not line:
             raise RuntimeError(problem)
         return line
-
-
-@contextmanager
-def none_left(running: Running) -> Iterator[None]:
-    """Kills what is left of a job's session, which is all that it started, in the end."""
-    try:
-        yield
-    finally:
-        for process in session(running.process):
-            os.kill(process, signal.SIGKILL)
 
 
 def session(leader: int) -> list[int]:

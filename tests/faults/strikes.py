@@ -28,6 +28,7 @@ class Scene:
         how: By what means the fault was made, for the report.
         second: Another process on the same output.
         damaged: Names of files that were damaged.
+        started: All processes that were started for it.
     """
 
     job: Job
@@ -38,6 +39,7 @@ class Scene:
     how: str = ""
     second: Running | None = None
     damaged: set[str] = field(default_factory=set[str])
+    started: list[Running] = field(default_factory=list[Running])
 
     @property
     def folder(self) -> Path:

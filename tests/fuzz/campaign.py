@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
-from fuzz import construction, measuring, models, numbers, reducing
+from fuzz import construction, measuring, models, numbers, reducing, settings, texts, training
 from fuzz.call import Call
 from fuzz.guard import HangError, watched
 from fuzz.hostile import Source
@@ -35,7 +35,14 @@ FUNCTIONS: dict[str, tuple[float, Callable[[Source], Call]]] = {
     "profile, plan": (0.5, models.profile_call),
     "capture": (0.5, models.capture_call),
     "diagnose, compare": (0.4, models.reading_call),
-    "zoo, Profile.load": (0.3, models.zoo_call),
+    "forward": (0.5, models.forward_call),
+    "settings": (0.8, settings.settings_call),
+    "tasks": (0.6, settings.task_call),
+    "texts": (0.5, texts.text_call),
+    "paths": (0.5, texts.path_call),
+    "distances of tensors": (0.8, training.distance_call),
+    "distances of operators": (0.8, training.operator_distance_call),
+    "training": (0.6, training.loop_call),
 }
 """Generators of calls by what they call, each with its weight."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from fuzz.call import Call
 from fuzz.hostile import Source
 
 import statesize as ss
+from statesize.adapters import find_mixers, logits_difference, select_mixers
 from statesize.mixers import LanguageModel, ModelConfig
 
 VOCABULARY = 32
@@ -126,9 +128,47 @@ def reading_call(source: Source) -> Call:
     return Call(functions[kind], lambda found: [] if found is not None else ["None"], "maybe", names, about)
 
 
-def zoo_call(source: Source) -> Call:
-    """`zoo` by names that may not be there, and `load` of profiles from places where none is."""
-    name = source.chance.choice(("../gla", "", "gla\0", "gla/../../x", "é" * 300, "none", source.no_number()))
-    kind = source.chance.choice(("zoo", "profile"))
-    functions = {"zoo": lambda: ss.zoo.load(name), "profile": lambda: ss.Profile.load(name)}
-    return Call(functions[kind], lambda _: [], "always", ("model", "profile", "path", "name"), f"{kind} {name!r:.40}")
+def forward_call(source: Source) -> Call:
+    """A model's own methods, and what finds its mixers."""
+    pattern = source.chance.choice(("gla,sa", "la", "s4d"))
+    ids, good = _ids(source)
+    value = source.no_number()
+    batched = isinstance(ids, torch.Tensor) and ids.ndim == 2
+    if isinstance(ids, torch.Tensor) and ids.ndim == 1 and source.maybe(0.8):
+        ids, batched = ids[None], True
+    held = model(pattern)
+    generator = value if source.maybe(0.3) else torch.Generator().manual_seed(0)
+    kinds: dict[str, tuple[Callable[[], Any], bool]] = {
+        "forward": (lambda: held(ids), good and batched),
+        "step": (
+            lambda: held.step(ids[:, 0] if batched else ids, held.initial_caches(len(ids) if good else 1)),
+            False,
+        ),
+        "initial_caches": (lambda: held.initial_caches(value), False),
+        "LanguageModel": (
+            lambda: LanguageModel(held.config, generator),
+            generator is None or isinstance(generator, torch.Generator),
+        ),
+        "LanguageModel of": (lambda: LanguageModel(value), False),
+        "find_mixers": (lambda: find_mixers(value), False),
+        "find_mixers well": (lambda: find_mixers(held), True),
+        "select_mixers": (lambda: select_mixers(held, value), False),
+        "select_mixers of": (lambda: select_mixers(value), False),
+        "logits_difference": (lambda: logits_difference(held, ids), False),
+        "logits_difference of": (lambda: logits_difference(value, ids), False),
+    }
+    kind = source.chance.choice(list(kinds))
+    run, fine = kinds[kind]
+    doubtful = kind in {"select_mixers", "logits_difference", "initial_caches", "step"}
+
+    def check(found: Any) -> list[str]:
+        tensor = found[0] if isinstance(found, tuple) else found
+        return (
+            []
+            if not isinstance(tensor, torch.Tensor) or bool(torch.isfinite(tensor).all())
+            else ["logits are not finite"]
+        )
+
+    names = (*_NAMES, "model", "batch", "config", "generator")
+    about = f"{kind} {pattern} {ids!r:.60} {value!r:.40}"
+    return Call(run, check, "never" if fine else "maybe" if doubtful else "always", names, about)

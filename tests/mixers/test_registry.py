@@ -96,7 +96,7 @@ def test_a_name_is_taken_once_and_the_same_class_replaces_itself():
         ("", Average, "the mixer's name is ''"),
         ("mine", nn.Linear, r"Linear has no method operator\(hidden\)"),
         ("mine", int, "a class that inherits torch.nn.Module was expected"),
-        ("mine", nn.Linear(1, 1), "is not a mixer"),
+        ("mine", nn.Linear(1, 1), "a class that inherits torch.nn.Module was expected"),
     ],
 )
 def test_what_is_refused(name, mixer, message):

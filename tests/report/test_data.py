@@ -7,7 +7,7 @@ from report.unpacking import unpacked
 
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
-from statesize.report import data
+from statesize.report import data, write_report
 from statesize.report.data import Extent, choose_extent, clipped, page_data, shown_heads
 from statesize.report.head_map import COLUMNS
 
@@ -75,3 +75,30 @@ def test_a_profile_without_relative_tolerances_has_no_such_curve(three):
     tree["layers.0.mixer"] = tree["layers.0.mixer"].to_dataset().isel(relative_threshold=slice(0, 0))
     layer = page_data([bare], choose_extent([bare]))["models"][0]["layers"][0]
     assert list(layer["ess"]) == ["entropy"]
+
+
+def test_page_of_64_layers_stays_below_2_megabytes(ladder_profile, tmp_path):
+    tree = ladder_profile.to_xarray()
+    node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    long = node.isel(head=np.arange(32) % 3, position=np.arange(1024) % 40)
+    long = long.assign_coords(head=np.arange(32), position=np.arange(1024))
+    # Curves and counts of real models are smoother, and take less.
+    noise = np.random.default_rng(0)
+    for name in ("entropy", "ceiling", "norm"):
+        long[name] = long[name].dims, noise.uniform(1, 16, long[name].shape).astype(np.float32)
+    counts = np.sort(noise.integers(0, 17, long["relative_tolerance"].shape), -1)
+    order = np.argsort(np.argsort(-long["relative_threshold"].values))
+    long["relative_tolerance"] = long["relative_tolerance"].dims, counts[..., order].astype(np.float32)
+    long.attrs["stratum_sizes"] = [32]
+    long["stratum"] = "head", np.zeros(32, np.int64)
+    names = [f"model.layers.{index}.mixer" for index in range(64)]
+    root = tree.to_dataset(inherit=False).isel(token=np.arange(1024) % 40)
+    root.attrs["mixers"] = names
+    big = Profile(type(tree).from_dict({"/": root, **{f"/{name}": long for name in names}}))
+    extent = choose_extent([big])
+    assert extent == Extent(1, stride=3, head_stride=9, places=30)
+    path = write_report([big], tmp_path / "big.html")
+    assert path.stat().st_size < 2_000_000
+    page = path.read_text(encoding="utf-8")
+    assert "One position in 3 is drawn. Single heads are drawn at one position in 27." in page
+    assert "The page holds 30 positions of each sequence" in page

@@ -12,6 +12,7 @@ from report.unpacking import unpacked
 
 from statesize.errors import FileError, InputError
 from statesize.report import check_report_path, write_report
+from statesize.report.document import resource
 from statesize.report.html import SCRIPTS, render
 
 
@@ -137,3 +138,12 @@ def test_places_that_cannot_be_written(tmp_path):
 def test_no_profile(tmp_path):
     with pytest.raises(InputError, match="at least one"):
         write_report([], tmp_path / "report.html")
+
+
+def test_scripts_evaluate_nothing():
+    for name in (*SCRIPTS, "study.js"):
+        code = resource(name)
+        assert "innerHTML" not in code
+        assert "eval(" not in code
+        assert "Function(" not in code
+    assert "ast: true" in resource("draw.js")

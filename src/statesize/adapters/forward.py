@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.precision import single_precision
 from statesize.adapters.pretrained import configurations, pretrained_models
+from statesize.arguments import require_kind
 from statesize.errors import InputError, ModelError
 
 Inputs = Tensor | Mapping[str, Any]
@@ -139,6 +140,7 @@ def check_model(model: nn.Module) -> None:
     Raises:
         ModelError: An encoder–decoder, a model on the meta device, or quantised weights.
     """
+    require_kind("model", model, nn.Module, "a torch module")
     for part in pretrained_models(model):
         if part.config.is_encoder_decoder:
             raise ModelError(

@@ -8,6 +8,7 @@ from typing import cast
 from torch import nn
 
 from statesize.adapters.layers import HOW_TO_SUPPLY
+from statesize.arguments import require_kind
 from statesize.errors import InputError, ModelError
 from statesize.operators.validation import whole_number
 
@@ -24,7 +25,11 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
 
     Returns:
         Mixers by module name; a model that is itself a mixer goes by the name of its class.
+
+    Raises:
+        InputError: It is no module.
     """
+    require_kind("model", model, nn.Module, "a torch module")
     found: dict[str, nn.Module] = {}
     modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     for name, module in modules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ def _some(_: object, channels: object) -> None:
 
 
 # Other processes measure, or nothing is measured.
+_LADDER_LENGTH = 1024
 _PLACE = Group(validator=validators.LimitedChoice(), show=False)
 _RAY = Parameter(group=("Parameters", _PLACE), metavar="[ADDRESS]", negative="", show_default=False)
 
@@ -141,6 +142,7 @@ def profile(
     run = _on_ray(model, loading, place) if place.ray is not False else _here(model, loading)
     if plan and run.plan is not None:
         some, total = texts.sample(run.tokenizer, printing)
+        options["relative_tolerances"] = _relative_tolerances(some, options["count_accuracy"])
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
             plan_options = options | {"tokenizer": run.tokenizer, "total": total}
@@ -155,6 +157,7 @@ def profile(
         **run.source,
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
+    options["relative_tolerances"] = _relative_tolerances(sequences, options["count_accuracy"])
     result = _measure(run, sequences, options, output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
@@ -165,6 +168,15 @@ def profile(
         print_json(profile_document(result, output))
     else:
         print_summary([result])
+
+
+def _relative_tolerances(sequences: Sequence[Tensor], count_accuracy: float) -> tuple[float, ...]:
+    from statesize.profiling import TOLERANCE_LADDER
+
+    # Counts at many tolerances, of which a report draws spectra, take several times as long in the engines of long
+    # sequences, and would undo what bounds on counts save.
+    free = not count_accuracy and all(len(ids) <= _LADDER_LENGTH for ids in sequences)
+    return TOLERANCE_LADDER if free else TOLERANCE_LADDER[:1]
 
 
 @dataclass(frozen=True, eq=False)

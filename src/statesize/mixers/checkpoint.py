@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from statesize.arguments import require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.files import parse_json, replace_files
 from statesize.mixers.block import Block
@@ -74,6 +75,7 @@ def save_checkpoint(
         InputError: A weight is not finite, or becomes so in `dtype`.
         FileError: The folder cannot be written.
     """
+    require_kind("model", model, LanguageModel, "a LanguageModel")
     save_weights(model.config, model.state_dict(), folder, dtype, extra)
 
 
@@ -96,6 +98,9 @@ def save_weights(
     Raises:
         InputError: A weight is not finite, or becomes so in `dtype`.
     """
+    folder = require_path("folder", folder)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"dtype is {dtype!r}; a floating dtype of torch, or None, was expected")
     tensors: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
@@ -105,7 +110,7 @@ def save_weights(
     values = config.to_dict() | ({} if extra is None else {"extra": extra})
     content = (json.dumps(values, indent=2) + "\n").encode()
     written = safetensors.torch.save(tensors, metadata={DIGEST: _digest(config, tensors)})
-    replace_files(Path(folder), {"model.safetensors": written, "config.json": content})
+    replace_files(folder, {"model.safetensors": written, "config.json": content})
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
@@ -120,8 +125,9 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
     Raises:
         FileError: A file is missing, damaged, of another version, or the two do not belong together.
     """
-    config = ModelConfig.from_dict(_read_config(Path(folder)), str(Path(folder) / "config.json"))
-    path = Path(folder) / "model.safetensors"
+    folder = require_path("folder", folder)
+    config = ModelConfig.from_dict(_read_config(folder), str(folder / "config.json"))
+    path = folder / "model.safetensors"
     if not path.is_file():
         raise FileError(f"{path} is missing; a model is a folder with config.json and model.safetensors")
     try:

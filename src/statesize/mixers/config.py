@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, cast, get_type_hints
 
 from statesize.errors import FileError, InputError
 from statesize.mixers.registry import mixer_names
+from statesize.operators.validation import plain_number
 
 CONFIG_FORMAT = 1
 """Version of the written form of a `ModelConfig`; it grows by one when old files can no longer be read."""
@@ -86,11 +86,14 @@ class ModelConfig:
                 f"width is {self.width} and heads is {self.heads}; width must be a multiple of heads,"
                 f" such as {self.width // self.heads * self.heads or self.heads}"
             )
+        for name in ("dropout", "decay_bias", "smallest_step", "largest_step"):
+            if not plain_number(getattr(self, name)):
+                raise InputError(f"{name} is {getattr(self, name)!r}; it must be a finite number")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout!r}; it must be at least 0 and below 1")
         if not abs(self.decay_bias) < 64:
             raise InputError(f"decay_bias is {self.decay_bias!r}; it must lie between -64 and 64")
-        if not 0 < self.smallest_step <= self.largest_step < math.inf:
+        if not 0 < self.smallest_step <= self.largest_step:
             raise InputError(
                 f"smallest_step is {self.smallest_step!r} and largest_step {self.largest_step!r}; both must be"
                 " positive, and the smallest not above the largest"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from statesize.arguments import require_count, require_kind
 from statesize.errors import InputError
 from statesize.mixers.block import Block, LocalDropout
 from statesize.mixers.config import ModelConfig
@@ -34,6 +35,8 @@ class LanguageModel(nn.Module):
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
+        require_kind("config", config, ModelConfig, "a ModelConfig")
+        require_kind("generator", generator, (torch.Generator, type(None)), "a torch.Generator or None")
         self.config = config
         # The modules draw their own first values when built; on the meta device that touches no random state.
         with torch.device("meta"), _drawing_as(generator):
@@ -102,7 +105,11 @@ class LanguageModel(nn.Module):
 
         Returns:
             The position 0, and one cache a layer.
+
+        Raises:
+            InputError: `batch` is no positive whole number.
         """
+        require_count("batch", batch)
         return [0, *(block.mixer.initial_cache(batch) for block in self.blocks)]
 
     def set_dropout_generator(self, generator: torch.Generator | None) -> None:
@@ -116,6 +123,7 @@ class LanguageModel(nn.Module):
                 module.generator = generator
 
     def _check(self, input_ids: Tensor, expected: str, dimensions: int) -> None:
+        require_kind("input_ids", input_ids, Tensor, "a tensor of token numbers")
         if input_ids.dim() != dimensions or input_ids.numel() == 0:
             raise InputError(f"input_ids has shape {tuple(input_ids.shape)}; expected {expected}, not empty")
         if input_ids.dtype not in (torch.int64, torch.int32):

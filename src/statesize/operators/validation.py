@@ -85,6 +85,14 @@ def real_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def plain_number(value: object) -> bool:
+    """Whether a value is a finite number of Python's own, as what is written to files as JSON must be; True is none."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _dtype(value: object) -> str:
     return str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
 

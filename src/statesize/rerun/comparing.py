@@ -90,8 +90,9 @@ def _compare_values(part: str, before: object, after: object) -> Compared:
     if not differences:
         return Compared(part, IDENTICAL)
     place, size = max(differences, key=lambda difference: difference[1])
-    by = f"by {size:.1e} of its size" if math.isfinite(size) else "in more than its size"
-    return Compared(part, DIFFERENT, f"{len(differences)} values differ, most {place or 'the value'} {by}")
+    by = f" by {size:.1e} of its size" if math.isfinite(size) else ""
+    number = "1 value differs," if len(differences) == 1 else f"{len(differences)} values differ, most"
+    return Compared(part, DIFFERENT, f"{number} {place}{by}")
 
 
 def compare_documents(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Compared]:

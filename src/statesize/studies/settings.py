@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
+from statesize.arguments import require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.mixers.config import ModelConfig
 from statesize.studies.distillation_plan import Distillation
@@ -84,6 +85,8 @@ def preset_settings(study: str, preset: str) -> Settings:
     Raises:
         InputError: There is no such preset.
     """
+    for name, given in (("study", study), ("preset", preset)):
+        require_kind(name, given, str, "a name")
     file = resources.files("statesize.studies") / "presets" / f"{study}_{preset}.toml"
     if preset not in PRESETS or not file.is_file():
         raise InputError(f"there is no preset {preset!r} of the study {study!r}; give one of {', '.join(PRESETS)}")
@@ -104,6 +107,7 @@ def read_settings(path: Path, study: str) -> Settings:
         FileError: The file cannot be read.
         InputError: It is no TOML, has a key that does not exist, or a value that does not fit.
     """
+    path = require_path("path", path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -138,6 +142,7 @@ def parse_settings(text: str, study: str) -> Settings:
         >>> [run.label for run in parse_settings(grid, "correlation").runs][0]
         'mqar kv 4, la, n 32, rate 0.006, seed 0'
     """
+    require_kind("text", text, str, "the text of a TOML file")
     try:
         given = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from statesize.arguments import require_count
+
 
 @functools.cache
 def most_frequent_share(draws: int, symbols: int) -> float:
@@ -24,10 +26,15 @@ def most_frequent_share(draws: int, symbols: int) -> float:
     Returns:
         E[largest count] / draws, to about 1e-10.
 
+    Raises:
+        InputError: One of them is no positive whole number.
+
     Examples:
         >>> round(most_frequent_share(2, 4), 12)  # both draws are equal once in four times
         0.625
     """
+    for name, count in (("draws", draws), ("symbols", symbols)):
+        require_count(name, count)
     mean = draws / symbols
     total = _poisson(draws, float(draws))
     expected = 0.0

@@ -70,6 +70,7 @@ class Compression(SymbolTask):
         Returns:
             Inputs and targets, (S, L) int64; targets are `IGNORED` but at the places.
         """
+        self._check_batch(batch_size, generator)
         compressed = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
         places = distinct(self.tokens, self.tokens, batch_size, generator)
         end = torch.full((batch_size, 1), self.symbols)

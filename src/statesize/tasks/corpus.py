@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from statesize.arguments import require_kind, require_path
 from statesize.errors import FileError, InputError
 
 HELD_OUT_FRACTION = 0.05
@@ -130,7 +131,8 @@ def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str,
         FileError: the file cannot be read, is not UTF-8, or holds no document.
         InputError: `delimiter` is empty.
     """
-    path = Path(path)
+    path = require_path("path", path)
+    require_kind("delimiter", delimiter, (str, type(None)), "a string or None")
     if delimiter == "":
         raise InputError("delimiter is an empty string; give the text that stands between documents, or None")
     try:

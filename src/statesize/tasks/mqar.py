@@ -129,6 +129,7 @@ class MQAR(SyntheticTask):
         Returns:
             Inputs and targets, (S, L) int64; targets are `IGNORED` but at the queries.
         """
+        self._check_batch(batch_size, generator)
         start, gaps = 2 * self.pairs, self.length - 2 * self.pairs
         keys = distinct(self.keys, self.pairs, batch_size, generator)
         values = self.keys + distinct(self.vocabulary_size - self.keys, self.pairs, batch_size, generator)

@@ -109,6 +109,7 @@ class Rebinding(SyntheticTask):
         Returns:
             Inputs and targets, (S, L) int64; targets are `IGNORED` but at the keys of queries.
         """
+        self._check_batch(batch_size, generator)
         rows, start = batch_size * self.documents, 2 * self.pairs
         keys = distinct(self.keys, self.queries, rows, generator)
         values = self.keys + distinct(self.keys, self.pairs, rows, generator)

@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections.abc import Mapping
 
+from statesize.arguments import require_kind
 from statesize.errors import InputError
 from statesize.tasks.compression import Compression
 from statesize.tasks.mqar import MQAR
@@ -37,6 +38,7 @@ def register_task(name: str, task: type) -> None:
     Raises:
         InputError: the name is taken, or the class is not such a one or not complete.
     """
+    require_kind("name", name, str, "a string")
     if not (inspect.isclass(task) and issubclass(task, SyntheticTask)):
         raise InputError(f"{task!r} is not a task; a class that inherits statesize.tasks.SyntheticTask was expected")
     if "__dataclass_params__" not in vars(task):
@@ -69,6 +71,7 @@ def build_task(settings: Mapping[str, object]) -> SyntheticTask:
         >>> build_task({"name": "mqar", "pairs": 4, "length": 32}).chance
         0.25
     """
+    require_kind("settings", settings, Mapping, "a mapping of a task's name and numbers")
     numbers = dict(settings)
     name = numbers.pop("name", None)
     if not isinstance(name, str) or name not in _TASKS:
@@ -100,4 +103,6 @@ def task_settings(task: SyntheticTask) -> dict[str, str | int | float | bool]:
     for name, known in _TASKS.items():
         if known is type(task):
             return {"name": name, **{field: getattr(task, field) for field in number_fields(known)}}
-    raise InputError(f"{type(task).__qualname__} is not registered; call statesize.tasks.register_task with it first")
+    raise InputError(
+        f"task is a {type(task).__qualname__}, which is not registered; register it with register_task first"
+    )

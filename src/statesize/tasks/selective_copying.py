@@ -72,6 +72,7 @@ class SelectiveCopying(SymbolTask):
         Returns:
             Inputs and targets, (S, L) int64; targets are `IGNORED` but at the markers.
         """
+        self._check_batch(batch_size, generator)
         context = self.length - self.tokens
         copied = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
         places = distinct(context, self.tokens, batch_size, generator).sort().values

@@ -14,6 +14,7 @@ from typing import SupportsIndex, cast, get_type_hints
 import torch
 from torch import Tensor
 
+from statesize.arguments import require_count, require_kind
 from statesize.errors import InputError
 
 
@@ -76,8 +77,7 @@ class SyntheticTask(ABC):
         Raises:
             InputError: `batch_size` is not positive.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; a positive number was expected")
+        batch_size = require_count("batch_size", batch_size)
         # A hash, so that no seed that somebody trains with gives the sequences that are held out.
         digest = hashlib.sha256(f"held out {self.held_out_seed}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
@@ -96,6 +96,12 @@ class SyntheticTask(ABC):
             `loss` (nats per target), `accuracy` and `chance`.
         """
         return {"loss": mean_nats, "accuracy": accuracy, "chance": self.chance}
+
+    @staticmethod
+    def _check_batch(batch_size: int, generator: torch.Generator) -> None:
+        """Refuse what no batch can be drawn with; a task's `sample` begins with it."""
+        require_count("batch_size", batch_size)
+        require_kind("generator", generator, torch.Generator, "a torch.Generator")
 
     def _require_at_least(self, name: str, least: int) -> None:
         if getattr(self, name) < least:

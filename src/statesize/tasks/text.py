@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from statesize.arguments import require_count, require_kind
 from statesize.errors import InputError
 from statesize.tasks.corpus import Corpus
 from statesize.tasks.task import IGNORED
@@ -34,13 +35,15 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
         The tokenizer.
 
     Raises:
-        InputError: `vocabulary_size` has no room for the bytes and `<eos>`.
+        InputError: `documents` are none, or `vocabulary_size` has no room for the bytes and `<eos>`.
 
     Examples:
         >>> tokenizer = train_tokenizer(["a state, a state, a state"], vocabulary_size=260)
         >>> tokenizer.decode(tokenizer.encode("ein Zustand").ids)
         'ein Zustand'
     """
+    given = _listed(documents)
+    vocabulary_size = require_count("vocabulary_size", vocabulary_size)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocabulary_size <= len(alphabet):
         raise InputError(
@@ -52,7 +55,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size, special_tokens=[EOS], initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(documents, trainer=trainer)
+    tokenizer.train_from_iterator(given, trainer=trainer)
     return tokenizer
 
 
@@ -67,17 +70,18 @@ def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
         Token ids (N,), int64.
 
     Raises:
-        InputError: `documents` is one string, the tokenizer has no `<eos>`, or there are fewer than two tokens.
+        InputError: `documents` is one string, or not of Unicode text; the tokenizer has no `<eos>`, or there are fewer
+            than two tokens.
     """
-    if isinstance(documents, str):
-        raise InputError("documents is one string; give a sequence of documents, for one document [text]")
+    documents = _listed(documents)
+    require_kind("tokenizer", tokenizer, Tokenizer, "a Tokenizer of the library tokenizers")
     eos = tokenizer.token_to_id(EOS)
     if eos is None:
         raise InputError(f"the tokenizer has no token {EOS}; use one from train_tokenizer or statesize.zoo.tokenizer()")
     special_as_text = tokenizer.encode_special_tokens
     tokenizer.encode_special_tokens = True
     try:
-        encodings = tokenizer.encode_batch(list(documents), add_special_tokens=False)
+        encodings = tokenizer.encode_batch(documents, add_special_tokens=False)
     finally:
         tokenizer.encode_special_tokens = special_as_text
     tokens = [token for encoding in encodings for token in (*encoding.ids, eos)]
@@ -97,8 +101,25 @@ def byte_count(documents: Iterable[str]) -> int:
 
     Returns:
         The number of bytes.
+
+    Raises:
+        InputError: `documents` is one string, or not of Unicode text.
     """
-    return sum(len(document.encode()) + 1 for document in documents)
+    return sum(len(document.encode()) + 1 for document in _listed(documents))
+
+
+def _listed(documents: Iterable[str]) -> list[str]:
+    if isinstance(documents, str):
+        raise InputError("documents is one string; give a sequence of documents, for one document [text]")
+    require_kind("documents", documents, Iterable, "a sequence of strings")
+    listed = list(documents) if getattr(documents, "ndim", 1) else []
+    for document in listed:
+        require_kind("documents", document, str, "a sequence of strings")
+        try:
+            document.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"documents hold {document[:40]!r}, which is no Unicode text ({error.reason})") from error
+    return listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +151,7 @@ class TextTask:
 
     def __post_init__(self) -> None:
         for name in ("length", "held_out_bytes", "vocabulary_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; a positive number was expected")
+            require_count(name, getattr(self, name))
         self._check("train_tokens", self.train_tokens, self.length + 1, f"more than length = {self.length}")
         self._check("held_out_tokens", self.held_out_tokens, 2, "at least 2")
 
@@ -187,8 +207,7 @@ class TextTask:
         Raises:
             InputError: `batch_size` is not positive.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; a positive number was expected")
+        batch_size = require_count("batch_size", batch_size)
         count = len(self.held_out_tokens)
         windows = -(-count // self.length)
         inputs = self.held_out_tokens[-1].repeat(windows * self.length)
@@ -214,6 +233,7 @@ class TextTask:
         return {"loss": mean_nats, "accuracy": accuracy, "bits_per_byte": bits / self.held_out_bytes}
 
     def _check(self, name: str, tokens: Tensor, least: int, expected: str) -> None:
+        require_kind(name, tokens, Tensor, "a tensor of token ids")
         if tokens.ndim != 1 or tokens.dtype != torch.int64:
             raise InputError(
                 f"{name} has shape {tuple(tokens.shape)} and dtype {tokens.dtype}; (N,) int64 was expected"

@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from statesize.arguments import require_count, require_kind
 from statesize.errors import InputError
-from statesize.mixers.block import Block
 from statesize.mixers.model import LanguageModel
-from statesize.operators import Operator
 from statesize.tasks.task import IGNORED, Task
 from statesize.training.config import TrainingConfig
 from statesize.training.distillation_losses import hidden_error, logit_divergence, operator_error
 from statesize.training.record import StepRecord
-from statesize.training.step import DivergenceError, new_state, update
+from statesize.training.step import DivergenceError, new_state, require_task, update
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def distil(
         DivergenceError: The loss or the gradient is not finite; the weights are then those of the step before.
     """
     _require_alike(teacher, student)
+    require_kind("objective", objective, Objective, "an Objective")
     state = new_state(student, task, config)
     for step in range(1, config.steps + 1):
         started = time.perf_counter()
@@ -118,6 +119,8 @@ def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batc
         InputError: Teacher and student do not fit, or the held-out data have no target.
     """
     _require_alike(teacher, student)
+    require_task(task)
+    batch_size = require_count("batch_size", batch_size)
     training = student.training
     student.eval()
     operators: list[list[Tensor]] = [[] for _ in student.blocks]
@@ -171,21 +174,26 @@ def _distances(
         if objective.operators:
             with torch.no_grad():
                 target = theirs.mixer.operator(theirs.mixer_norm(inputs))
-            operators.append(operator_error(target, _student_operator(ours, inputs)))
+            with _of_student("operator"):
+                operators.append(operator_error(target, ours.mixer.operator(ours.mixer_norm(inputs))))
         if objective.hidden:
-            hidden.append(hidden_error(outputs - inputs, ours(inputs) - inputs))
+            with _of_student("layer"):
+                hidden.append(hidden_error(outputs - inputs, ours(inputs) - inputs))
     if not objective.logits:
         return _Distances(operators, hidden, expected.new_zeros(0))
     scored = targets != IGNORED
-    return _Distances(operators, hidden, logit_divergence(expected[scored], student(input_ids)[scored]))
+    predicted = student(input_ids)[scored]
+    with _of_student("prediction"):
+        return _Distances(operators, hidden, logit_divergence(expected[scored], predicted))
 
 
-def _student_operator(block: Block, inputs: Tensor) -> Operator:
+@contextmanager
+def _of_student(part: str) -> Generator[None]:
     try:
-        return block.mixer.operator(block.mixer_norm(inputs))
+        yield
     except InputError as error:
-        # Weights that are still finite can make an operator that is not.
-        raise DivergenceError(f"the student's operator is not finite ({error}). Try a lower learning rate") from error
+        # Weights that are still finite can make a layer that is not.
+        raise DivergenceError(f"the student's {part} is not finite ({error}). Try a lower learning rate") from error
 
 
 @torch.no_grad()
@@ -208,6 +216,8 @@ def _traced(teacher: LanguageModel, input_ids: Tensor) -> tuple[list[tuple[Tenso
 
 
 def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:
+    for name, model in (("teacher", teacher), ("student", student)):
+        require_kind(name, model, LanguageModel, "a LanguageModel")
     if teacher is student:
         raise InputError("teacher and student are the same model; make the student with student_of(teacher, n)")
     for name in ("vocabulary_size", "width", "heads", "layers"):

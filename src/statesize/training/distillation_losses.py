@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
+from statesize.arguments import require_count, require_kind
 from statesize.errors import InputError
 from statesize.mixers.chunk import MINIMUM_LOG_DECAY, mix_chunked
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
+from statesize.operators.validation import all_finite, require_finite, require_floating
 
 # torch leaves the type of its result open.
 _formed_again = cast("Callable[..., Tensor]", cast("Any", checkpoint))
@@ -39,20 +41,22 @@ def operator_error(teacher: Operator, student: Operator, block_size: int = 256) 
         Batch shape; where T is 0, the norm of T′ in units of the smallest number of its dtype.
 
     Raises:
-        InputError: The operators differ in length or batch shape, or the block size is not positive.
+        InputError: The operators differ in length or batch shape, overflow when squared, or are none; or the block
+            size is not positive.
 
     Example:
         >>> ones = torch.ones(4, 1)
         >>> operator_error(Recurrence(ones, ones, ones), Recurrence(ones, ones, 0.9 * ones))
         tensor(0.1000)
     """
+    for name, given in (("teacher", teacher), ("student", student)):
+        require_kind(name, given, Operator, "a statesize Operator")
+    block_size = require_count("block_size", block_size)
     if (teacher.length, teacher.batch_shape) != (student.length, student.batch_shape):
         raise InputError(
             f"the teacher's operator has length {teacher.length} and batch shape {tuple(teacher.batch_shape)}, the "
             f"student's {student.length} and {tuple(student.batch_shape)}; give both at the same input, unit by unit"
         )
-    if block_size < 1:
-        raise InputError(f"block_size is {block_size!r}; at least one column was expected")
     parts: list[Tensor] = []
     for first in range(0, teacher.length, block_size):
         columns = (teacher, student, first, min(first + block_size, teacher.length))
@@ -63,7 +67,7 @@ def operator_error(teacher: Operator, student: Operator, block_size: int = 256) 
     distance, size = torch.stack(parts).sum(0)
     smallest = torch.finfo(distance.dtype).tiny
     # The root of 0 has no derivative.
-    return distance.clamp(min=smallest).sqrt() / size.clamp(min=smallest).sqrt()
+    return _finite(distance.clamp(min=smallest).sqrt() / size.clamp(min=smallest).sqrt())
 
 
 def hidden_error(teacher: Tensor, student: Tensor) -> Tensor:
@@ -76,13 +80,17 @@ def hidden_error(teacher: Tensor, student: Tensor) -> Tensor:
     Returns:
         (...).
 
+    Raises:
+        InputError: They are no such tensors, of different shapes, not finite, or overflow when squared.
+
     Example:
         >>> hidden_error(torch.full((2, 3, 4), 2.0), torch.ones(2, 3, 4))
         tensor([0.5000, 0.5000])
     """
+    _require_alike(teacher, student, 2, "(..., L, d)")
     smallest = torch.finfo(teacher.dtype).tiny
     distance = (teacher - student).square().sum((-2, -1)).clamp(min=smallest)
-    return distance.sqrt() / teacher.square().sum((-2, -1)).clamp(min=smallest).sqrt()
+    return _finite(distance.sqrt() / teacher.square().sum((-2, -1)).clamp(min=smallest).sqrt())
 
 
 def logit_divergence(teacher: Tensor, student: Tensor) -> Tensor:
@@ -95,12 +103,34 @@ def logit_divergence(teacher: Tensor, student: Tensor) -> Tensor:
     Returns:
         Σ_v p_v ln(p_v / p′_v), (...).
 
+    Raises:
+        InputError: They are no such tensors, of different shapes, or not finite.
+
     Example:
         >>> logit_divergence(torch.tensor([0.0, 0.0]), torch.tensor([0.0, 0.0]))
         tensor(0.)
     """
+    _require_alike(teacher, student, 1, "(..., V)")
     expected, predicted = teacher.log_softmax(-1), student.log_softmax(-1)
-    return functional.kl_div(predicted, expected, reduction="none", log_target=True).sum(-1)
+    return _finite(functional.kl_div(predicted, expected, reduction="none", log_target=True).sum(-1))
+
+
+def _require_alike(teacher: Tensor, student: Tensor, rank: int, form: str) -> None:
+    for name, tensor in (("teacher", teacher), ("student", student)):
+        require_floating(name, tensor)
+        if tensor.ndim < rank or not tensor.shape[-1]:
+            raise InputError(f"{name} must have shape {form}, got {tuple(tensor.shape)}")
+        require_finite(name, tensor)
+    if teacher.shape != student.shape:
+        raise InputError(
+            f"teacher has shape {tuple(teacher.shape)} and student {tuple(student.shape)}; give equal ones"
+        )
+
+
+def _finite(distance: Tensor) -> Tensor:
+    if not all_finite(distance):
+        raise InputError(f"teacher and student are too far apart, or too large, to be compared in {distance.dtype}")
+    return distance
 
 
 def _squared_norms(teacher: Operator, student: Operator, first: int, last: int) -> Tensor:
@@ -128,6 +158,8 @@ def _columns(operator: Operator, first: int, last: int) -> Tensor:
 def _fits_chunks(recurrence: Recurrence) -> bool:
     """Whether the chunk-parallel form gives the same: real, diagonal, and no decay too strong for it."""
     if recurrence.is_complex or not isinstance(recurrence.transition, DiagonalTransition):
+        return False
+    if not recurrence.A.numel():
         return False
     smallest = float(recurrence.transition.decay.detach().amin())
     return smallest > 0 and recurrence.A.new_tensor(smallest).log().item() >= MINIMUM_LOG_DECAY

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from statesize.arguments import require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.files import only_writer, replace_file
 from statesize.mixers.checkpoint import save_weights
@@ -57,9 +58,10 @@ def train(
         FileError: The folder holds a run, or a best/ or log.jsonl of something else, and resume is False; it holds
             none that is whole and resume is True; another process trains in it; or it cannot be written.
     """
+    require_kind("config", config, TrainingConfig, "a TrainingConfig")
     if config.steps == 0:
         raise InputError("steps is 0; give at least 1 to train a model")
-    folder = Path(folder)
+    folder = require_path("folder", folder)
     state, run = new_state(model, task, config), settings(model, task, config)
     if resume and not folder.exists():
         load_state(folder, state, run)

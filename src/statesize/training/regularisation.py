@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -10,11 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from statesize.arguments import require_kind
 from statesize.errors import InputError, ModelError
 from statesize.ess import ceiling, utilisation
 from statesize.mixers.linear import LinearAttention
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
+from statesize.operators.validation import all_finite, plain_number, real_number
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.differentiable import differentiable_entropy
 from statesize.training.mixer_calls import MixerCall, ModuleCall, drawn
@@ -31,15 +32,19 @@ def identity_distance(recurrence: Recurrence) -> Tensor:
     Returns:
         A scalar in its real dtype, differentiable.
 
+    Raises:
+        InputError: It is no recurrence, has no batch entry, or A overflows when squared.
+
     Example:
         >>> vectors = torch.ones(3, 4)
         >>> identity_distance(Recurrence(torch.full((3, 4), 0.5), vectors, vectors))
         tensor(1.)
     """
+    require_kind("recurrence", recurrence, Recurrence, "a Recurrence")
     A, states = recurrence.A, recurrence.B.shape[-1]
     if isinstance(recurrence.transition, DiagonalTransition):
-        return _norm((1 - A).expand(*A.shape[:-1], states), -1).mean()
-    return _norm(A - torch.eye(states, dtype=A.dtype, device=A.device), -2, -1).mean()
+        return _average("recurrence", _norm((1 - A).expand(*A.shape[:-1], states), -1))
+    return _average("recurrence", _norm(A - torch.eye(states, dtype=A.dtype, device=A.device), -2, -1))
 
 
 def utilisation_distance(operator: Operator, target: float, positions: Positions = None) -> Tensor:
@@ -56,18 +61,20 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
         A scalar, float64, differentiable.
 
     Raises:
-        InputError: The target is no share.
+        InputError: It is no operator, has no batch entry or position, or the target is no share.
 
     Example:
         >>> one = torch.ones(6, 1)
         >>> utilisation_distance(Recurrence(one, one, one), target=0.5, positions=[3])
         tensor(0.2500, dtype=torch.float64)
     """
-    if not 0 <= target <= 1:
+    require_kind("operator", operator, Operator, "a statesize Operator")
+    share = real_number(target)
+    if share is None or not 0 <= share <= 1:
         raise InputError(f"target is {target!r}; it must be a share of the ceiling between 0 and 1")
     cut = torch.tensor(make_cut(operator.length, positions).positions, device=operator.device)
     most = ceiling(operator.state_size()[cut], cut, operator.length)
-    return (utilisation(differentiable_entropy(operator, cut), most) - target).square().mean()
+    return _average("operator", (utilisation(differentiable_entropy(operator, cut), most) - share).square())
 
 
 @dataclass(frozen=True)
@@ -109,9 +116,9 @@ class Regularisation:
 
     def __post_init__(self) -> None:
         for name in ("identity_weight", "utilisation_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
+            if not plain_number(getattr(self, name)) or not getattr(self, name) >= 0:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be a number of at least 0")
-        if not 0 <= self.target_utilisation <= 1:
+        if not plain_number(self.target_utilisation) or not 0 <= self.target_utilisation <= 1:
             raise InputError(f"target_utilisation is {self.target_utilisation!r}; it must be a share between 0 and 1")
         for name in ("sequences", "units", "positions"):
             value: object = getattr(self, name)
@@ -169,6 +176,12 @@ def _mean(distances: Sequence[Tensor | None]) -> Tensor:
             "layers a method `operator(hidden)` that returns one (`statesize models` lists what is known of itself)"
         )
     return torch.stack(known).mean()
+
+
+def _average(name: str, distances: Tensor) -> Tensor:
+    if not distances.numel() or not all_finite(distances):
+        raise InputError(f"{name} has no batch entry or position, or overflows when it is squared")
+    return distances.mean()
 
 
 def _norm(tensor: Tensor, *dimensions: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from statesize.arguments import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import IGNORED, Task
@@ -39,6 +40,9 @@ def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> Train
     Raises:
         InputError: The device is missing, or the task has more tokens than the model.
     """
+    require_kind("model", model, LanguageModel, "a LanguageModel")
+    require_task(task)
+    require_kind("config", config, TrainingConfig, "a TrainingConfig")
     if task.vocabulary_size > model.config.vocabulary_size:
         raise InputError(
             f"the task has {task.vocabulary_size} tokens and the model {model.config.vocabulary_size};"
@@ -63,6 +67,22 @@ def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> Train
     if config.regularisation is not None:
         generators["regularisation"] = torch.Generator().manual_seed(config.seed + 2)
     return TrainingState(model, optimizer, generators, Progress())
+
+
+def require_task(task: object) -> None:
+    """Refuse what is no `Task`.
+
+    Args:
+        task: What was given.
+
+    Raises:
+        InputError: It lacks what a task has.
+    """
+    lacking = [name for name in ("vocabulary_size", "sample", "held_out", "report") if not hasattr(task, name)]
+    if lacking:
+        raise InputError(
+            f"task is a {type(task).__name__} without {', '.join(lacking)}; a statesize.tasks.Task was expected"
+        )
 
 
 def train_step(state: TrainingState, task: Task, config: TrainingConfig, step: int) -> StepRecord:
@@ -172,8 +192,11 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
         "loss" in nats a target, "accuracy", and what the task's report adds.
 
     Raises:
-        InputError: The held-out data have no target.
+        InputError: An argument is none of these, or the held-out data have no target.
     """
+    require_kind("model", model, LanguageModel, "a LanguageModel")
+    require_task(task)
+    batch_size = require_count("batch_size", batch_size)
     device, training = next(model.parameters()).device, model.training
     model.eval()
     nats, correct, count = 0.0, 0, 0

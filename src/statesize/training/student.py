@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from statesize.arguments import require_kind
 from statesize.errors import InputError
 from statesize.mixers.head_mixer import HeadMixer
 from statesize.mixers.mixer import Mixer
@@ -40,7 +41,13 @@ def student_of(
         >>> [block.mixer.key_size for block in student.blocks]
         [2, 4]
     """
+    require_kind("teacher", teacher, LanguageModel, "a LanguageModel")
+    require_kind("generator", generator, (torch.Generator, type(None)), "a torch.Generator or None")
     config = teacher.config
+    if not isinstance(key_sizes, int | list | tuple):
+        raise InputError(
+            f"key_sizes is a {type(key_sizes).__name__}; an integer, or a list of one for each layer, was expected"
+        )
     sizes = [key_sizes] * config.layers if isinstance(key_sizes, int) else list(key_sizes)
     if len(sizes) != config.layers:
         raise InputError(f"key_sizes has {len(sizes)} sizes and the teacher {config.layers} layers; give one for each")
