@@ -92,7 +92,9 @@ def _warm() -> None:
 
 
 def serve() -> int:
-    """Answer each line of JSON: a request with the number of its process, a number with the exit code of that process and its seconds of processor time.
+    """Answer each line of JSON: a request with the number of its process, a number with how that process ended.
+
+    That is its exit code and its seconds of processor time.
 
     Returns:
         An exit code; in a forked process that of its job.
