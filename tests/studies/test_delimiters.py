@@ -1,5 +1,7 @@
 """A model that forgets at delimiters, and one that does not, are told apart."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -143,3 +145,11 @@ def test_operators_without_a_recurrence_are_measured_too(corpus):
     for metric in METRICS:
         assert dense.dip(OBSERVED, metric).depth == pytest.approx(own.dip(OBSERVED, metric).depth, abs=1e-6)
     assert np.isfinite(own.dip(OBSERVED).depth)
+
+
+def test_a_rise_is_no_dip_however_low_the_controls_are(found):
+    resets = found[0]
+    low = {
+        dip: dataclasses.replace(dip, low=dip.low - 2, high=dip.high - 2, depth=dip.depth - 2) for dip in resets.dips
+    }
+    assert not dataclasses.replace(resets, dips=tuple(low.values())).beyond_controls

@@ -53,8 +53,8 @@ class ModelDips:
 
     @property
     def beyond_controls(self) -> bool:
-        """Whether the interval at delimiters lies above those of all controls."""
-        return all(self.dip(OBSERVED).low > self.dip(control).high for control in CONTROLS)
+        """Whether the interval at delimiters lies above 0 and above those of all controls."""
+        return self.dip(OBSERVED).low > max(0, *(self.dip(control).high for control in CONTROLS))
 
 
 def measure_dips(
