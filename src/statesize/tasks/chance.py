@@ -10,7 +10,6 @@ import numpy as np
 from statesize.arguments import require_count
 
 
-@functools.cache
 def most_frequent_share(draws: int, symbols: int) -> float:
     """Expected share of the most frequent symbol among independent, uniform draws.
 
@@ -33,8 +32,11 @@ def most_frequent_share(draws: int, symbols: int) -> float:
         >>> round(most_frequent_share(2, 4), 12)  # both draws are equal once in four times
         0.625
     """
-    for name, count in (("draws", draws), ("symbols", symbols)):
-        require_count(name, count)
+    return _most_frequent_share(require_count("draws", draws), require_count("symbols", symbols))
+
+
+@functools.cache
+def _most_frequent_share(draws: int, symbols: int) -> float:
     mean = draws / symbols
     total = _poisson(draws, float(draws))
     expected = 0.0

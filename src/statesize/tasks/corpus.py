@@ -43,15 +43,49 @@ class Corpus:
     Attributes:
         train: the documents to train on.
         held_out: the documents to evaluate on.
+
+    Raises:
+        InputError: a part is no sequence of Unicode text.
     """
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        for name in ("train", "held_out"):
+            listed(name, getattr(self, name))
+
     @property
     def sha256(self) -> str:
         """Hash of both parts, in order, as 64 hexadecimal digits."""
         return sha256_of(sha256_of(part) for part in (self.train, self.held_out))
+
+
+def listed(name: str, documents: Iterable[str]) -> list[str]:
+    """Documents as a list.
+
+    Args:
+        name: the argument's name, quoted in messages.
+        documents: what was given.
+
+    Returns:
+        The documents.
+
+    Raises:
+        InputError: it is one string, or holds something else than Unicode text.
+    """
+    if isinstance(documents, str):
+        raise InputError(f"{name} is one string; give a sequence of documents, for one document [text]")
+    require_kind(name, documents, Iterable, "a sequence of strings")
+    found = list(documents) if getattr(documents, "ndim", 1) else [documents]
+    for document in found:
+        if not isinstance(document, str):
+            raise InputError(f"{name} has a {type(document).__name__}; a sequence of strings was expected")
+        try:
+            document.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{name} has {document[:40]!r}, which is no Unicode text ({error.reason})") from error
+    return cast("list[str]", found)
 
 
 def sha256_of(documents: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from statesize.arguments import require_count, require_kind
 from statesize.errors import InputError
-from statesize.tasks.corpus import Corpus
+from statesize.tasks.corpus import Corpus, listed
 from statesize.tasks.task import IGNORED
 
 EOS = "<eos>"
@@ -42,7 +42,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
         >>> tokenizer.decode(tokenizer.encode("ein Zustand").ids)
         'ein Zustand'
     """
-    given = _listed(documents)
+    given = listed("documents", documents)
     vocabulary_size = require_count("vocabulary_size", vocabulary_size)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocabulary_size <= len(alphabet):
@@ -73,7 +73,7 @@ def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
         InputError: `documents` is one string, or not of Unicode text; the tokenizer has no `<eos>`, or there are fewer
             than two tokens.
     """
-    documents = _listed(documents)
+    documents = listed("documents", documents)
     require_kind("tokenizer", tokenizer, Tokenizer, "a Tokenizer of the library tokenizers")
     eos = tokenizer.token_to_id(EOS)
     if eos is None:
@@ -105,21 +105,7 @@ def byte_count(documents: Iterable[str]) -> int:
     Raises:
         InputError: `documents` is one string, or not of Unicode text.
     """
-    return sum(len(document.encode()) + 1 for document in _listed(documents))
-
-
-def _listed(documents: Iterable[str]) -> list[str]:
-    if isinstance(documents, str):
-        raise InputError("documents is one string; give a sequence of documents, for one document [text]")
-    require_kind("documents", documents, Iterable, "a sequence of strings")
-    listed = list(documents) if getattr(documents, "ndim", 1) else []
-    for document in listed:
-        require_kind("documents", document, str, "a sequence of strings")
-        try:
-            document.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"documents hold {document[:40]!r}, which is no Unicode text ({error.reason})") from error
-    return listed
+    return sum(len(document.encode()) + 1 for document in listed("documents", documents))
 
 
 @dataclass(frozen=True, eq=False)
