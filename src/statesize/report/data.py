@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ from statesize.report.packing import packed
 
 # An absolute tolerance says little without the operator's scale: it stays in the profile.
 PAGE_METRICS = ("entropy", "relative_tolerance")
-# With these a page of 64 layers stays below 2 MB, 0.9 of which are Vega.
+# With these a page of 64 layers usually stays below 2 MB, 0.9 of which are Vega.
 HEAD_POINTS = 80_000
 MEAN_POINTS = 30_000
 LADDER_POINTS = 1_000_000
@@ -50,27 +51,29 @@ class Extent:
     places: int
 
 
-def choose_extent(profiles: Sequence[Profile]) -> Extent:
+def choose_extent(profiles: Sequence[Profile], share: float = 1.0) -> Extent:
     """As many sequences as fit with every head and position, else one with fewer positions.
 
     Args:
         profiles: What the page shows.
+        share: How much of the points that usually fit.
 
     Returns:
         The extent.
     """
+    most_heads, most_means = share * HEAD_POINTS, share * MEAN_POINTS
     mixers = [profile.mixer(name) for profile in profiles for name in profile.mixers]
     most = max((mixer.sizes["sequence"] for mixer in mixers), default=1)
     means = max(1, sum(mixer.sizes["position"] for mixer in mixers))
     heads = max(1, sum(mixer.sizes["position"] * len(shown_heads(mixer)) for mixer in mixers))
-    fitting = min(HEAD_POINTS // heads, MEAN_POINTS // means)
+    fitting = int(min(most_heads // heads, most_means // means))
     sequences = max(1, min(most, fitting))
     counts = sum(len(shown_heads(mixer)) * mixer.sizes["relative_threshold"] for mixer in mixers)
-    places = max(1, LADDER_POINTS // max(1, sequences * counts))
+    places = max(1, int(share * LADDER_POINTS) // max(1, sequences * counts))
     if fitting >= 1:
         return Extent(sequences, stride=1, head_stride=1, places=places)
-    stride = -(-means // MEAN_POINTS)
-    return Extent(1, stride, head_stride=-(-heads // (stride * HEAD_POINTS)), places=places)
+    stride = math.ceil(means / most_means)
+    return Extent(1, stride, head_stride=math.ceil(heads / (stride * most_heads)), places=places)
 
 
 def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:

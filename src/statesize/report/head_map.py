@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from statesize.ess import utilisation
 from statesize.profiling.diagnosis import regime_of
-from statesize.profiling.summary import summary_row, unit_dim
+from statesize.profiling.summary import unit_dim
 from statesize.report.charts import head_values, json_number
 
 COLUMNS = 64
@@ -99,7 +99,7 @@ def layer_cells(mixer: xr.Dataset) -> Cells:
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
         "regimes": [regime_of(share) if np.isfinite(share) else "not measured" for share in judged],
         "values": {name: [json_number(value) for value in array] for name, array in grouped.items()},
-        "tss": summary_row(mixer, "", "")["tss"],
+        "tss": int(np.nanmax(mixer["state_size"].values, initial=0)),
         "numberBytes": number_bytes,
     }
 

@@ -25,6 +25,9 @@ from statesize.report.provenance import provenance
 from statesize.report.tolerance import spectrum_chart, tolerance_chart
 
 SCRIPTS = ("draw.js", "packing.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
+MOST_BYTES = 2_000_000
+"""Of a page, unless its table alone takes more."""
+_SHARES = (1.0, 0.5, 0.25, 0.1)
 
 
 def write_report(
@@ -84,7 +87,7 @@ def check_report_path(path: Path) -> None:
 
 
 def render(profiles: Sequence[Profile], recall: Mapping[str, float] | None = None) -> str:
-    """The page as text.
+    """The page as text, with fewer positions where it would not be within MOST_BYTES.
 
     Args:
         profiles: What it shows.
@@ -93,7 +96,15 @@ def render(profiles: Sequence[Profile], recall: Mapping[str, float] | None = Non
     Returns:
         HTML.
     """
-    extent = choose_extent(profiles)
+    page = ""
+    for share in _SHARES:
+        page = _page(profiles, choose_extent(profiles, share), recall)
+        if len(page.encode()) <= MOST_BYTES:
+            break
+    return page
+
+
+def _page(profiles: Sequence[Profile], extent: Extent, recall: Mapping[str, float] | None) -> str:
     names = list(dict.fromkeys(profile.model for profile in profiles))
     data = {
         "charts": {
