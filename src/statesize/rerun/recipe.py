@@ -16,7 +16,7 @@ import torch
 
 from statesize.benchmarks.machine import machine
 from statesize.errors import FileError
-from statesize.files import parse_json, replace_file
+from statesize.files import parse_json, read_limited, replace_file
 from statesize.version import __version__
 
 FILE = "recipe.json"
@@ -215,7 +215,7 @@ def read_json(path: Path) -> dict[str, Any]:
         FileError: It is not there, or no JSON object.
     """
     try:
-        values = parse_json(path.read_bytes())
+        values = parse_json(read_limited(path))
     except (OSError, ValueError) as error:
         raise FileError(f"{path} cannot be read as JSON ({error}).") from error
     if not isinstance(values, dict):
