@@ -13,12 +13,12 @@ from statesize.studies.delimiters_measuring import METRICS
 from statesize.studies.delimiters_modulation import ALL
 from statesize.studies.delimiters_sequences import CONDITIONS, OBSERVED
 
-_SIDE = 260
+_WIDTH, _HEIGHT = 360, 220
 _TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "ESS, relative τ", "norm": "‖H‖"}
 
 
 def delimiters_charts(models: Sequence[ModelDips]) -> alt.VConcatChart:
-    """ESS around the delimiter with its controls, one row of charts a model, and the depths of layers and heads.
+    """ESS around the delimiter with its controls, four charts a model, and the depths of layers and heads.
 
     Args:
         models: What was found.
@@ -26,8 +26,11 @@ def delimiters_charts(models: Sequence[ModelDips]) -> alt.VConcatChart:
     Returns:
         The charts with their data.
     """
-    rows = [alt.hconcat(*(_curves(model, metric) for metric in METRICS)) for model in models]
-    return alt.vconcat(*rows, alt.hconcat(_depths(models), _heads(models))).resolve_scale(color="independent")
+    curves = [
+        alt.concat(*(_curves(model, metric) for metric in METRICS), columns=2).resolve_scale(y="independent")
+        for model in models
+    ]
+    return alt.vconcat(*curves, _depths(models), _heads(models)).resolve_scale(color="independent")
 
 
 def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
@@ -45,7 +48,7 @@ def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
     lines = base.mark_line(point=alt.OverlayMarkDef(size=16)).encode(
         y="share:Q", tooltip=["condition:N", "offset:Q", alt.Tooltip("share:Q", format=".1%")]
     )
-    return alt.layer(bands, lines).properties(width=_SIDE, height=_SIDE)
+    return alt.layer(bands, lines).properties(width=_WIDTH, height=_HEIGHT)
 
 
 def _depths(models: Sequence[ModelDips]) -> alt.LayerChart | alt.FacetChart:
@@ -66,7 +69,9 @@ def _depths(models: Sequence[ModelDips]) -> alt.LayerChart | alt.FacetChart:
     )
     x = alt.X("low:Q", title="Depth (fixed τ)", axis=alt.Axis(format="%"))
     rules = base.mark_rule(strokeWidth=2).encode(x=x, x2="high:Q")
-    return alt.layer(rules, base.mark_point(filled=True).encode(x="depth:Q")).properties(width=2 * _SIDE, height=_SIDE)
+    return alt.layer(rules, base.mark_point(filled=True).encode(x="depth:Q")).properties(
+        width=2 * _WIDTH, height=_HEIGHT
+    )
 
 
 def _heads(models: Sequence[ModelDips]) -> alt.Chart | alt.FacetChart:
@@ -85,5 +90,5 @@ def _heads(models: Sequence[ModelDips]) -> alt.Chart | alt.FacetChart:
             color=alt.Color("depth:Q", title="Depth", scale=alt.Scale(scheme="blueorange", domainMid=0)),
             tooltip=["model:N", "layer:N", "head:O", alt.Tooltip("depth:Q", format=".1%")],
         )
-        .properties(width=_SIDE)
+        .properties(width=_WIDTH)
     )

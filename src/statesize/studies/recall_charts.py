@@ -35,14 +35,19 @@ def _slices(models: Sequence[ModelRecall], color: alt.Color) -> alt.Chart:
         for model in models
         for name in SLICES
     ]
-    chart = alt.Chart(alt.Data(values=values), title="Perplexity of tokens by what the context has shown").mark_bar()
-    return chart.encode(
-        x=alt.X("perplexity:Q", title="Perplexity", scale=alt.Scale(type="symlog")),
-        y=alt.Y("slice:N", title=None, sort=list(SLICES)),
-        yOffset="model:N",
-        color=color,
-        tooltip=["model:N", "slice:N", "perplexity:Q"],
-    ).properties(width=2 * _SIDE, height=_SIDE)
+    chart = alt.Chart(alt.Data(values=values), title="Perplexity of tokens by what the context has shown")
+    axis = alt.Axis(format="~s", tickCount=6, labelOverlap=True)
+    return (
+        chart.mark_point(filled=True, size=50)
+        .encode(
+            x=alt.X("perplexity:Q", title="Perplexity", scale=alt.Scale(type="log"), axis=axis),
+            y=alt.Y("slice:N", title=None, sort=list(SLICES)),
+            yOffset="model:N",
+            color=color,
+            tooltip=["model:N", "slice:N", "perplexity:Q"],
+        )
+        .properties(width=2 * _SIDE, height=_SIDE)
+    )
 
 
 def _against(rows: list[dict[str, str | int | float | None]], column: str, color: alt.Color) -> alt.Chart:
