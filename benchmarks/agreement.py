@@ -89,9 +89,9 @@ def main() -> int:
     start = time.process_time()
     document = {
         "schema": 1,
-        "engine_pairs": engine_pairs(given.seeds),
-        "mpmath": sixty_digits(max(1, given.seeds // 3)),
         "slicot": slicot(5 * given.seeds),
+        "mpmath": sixty_digits(max(1, given.seeds // 3)),
+        "engine_pairs": engine_pairs(given.seeds),
         "seconds": round(time.process_time() - start, 1),
         "machine": machine(),
         "versions": versions() | {"mpmath": version("mpmath")},

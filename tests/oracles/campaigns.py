@@ -53,6 +53,8 @@ def _system(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     n = int(chance.integers(1, 13))
     B, C = chance.standard_normal((n, 1)), chance.standard_normal((1, n))
     if seed % 3 == 2:
+        n = max(n, 2)
+        C = chance.standard_normal((1, n))
         # A finite impulse response: T of any length beyond twice its taps has just the spectrum of the whole axis.
         return np.eye(n, k=-1), np.eye(n)[:, :1], C, 6 * n + 4
     A = chance.standard_normal((n, n)) if seed % 3 == 0 else np.diag(chance.uniform(-1, 1, n))
