@@ -143,7 +143,8 @@ def _extent_note(profiles: Sequence[Profile], extent: Extent) -> str:
     count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
     notes: list[str] = []
     if extent.sequences < count:
-        notes.append(f"The first {extent.sequences} of {count} sequences are drawn; the table covers all.")
+        first = "is" if extent.sequences == 1 else f"{extent.sequences} are"
+        notes.append(f"Of {count} sequences the first {first} drawn; the table covers all.")
     if extent.stride > 1:
         notes.append(f"One position in {extent.stride} is drawn.")
     if extent.head_stride > 1:

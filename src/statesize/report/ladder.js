@@ -61,12 +61,14 @@ const ladder = (() => {
       caption.textContent += ": nothing was measured there.";
       return null;
     }
-    const rungs = heads.flatMap((name, index) => ratios.map((ratio, rung) => ({ ratio, index: all[index][rung], head: name })));
-    const values = head >= 0 ? intervals(ratios, all[head]) : [];
+    const ranges = all.map((counts) => intervals(ratios, counts));
+    const lines = ranges.flatMap((range, place) => range.map(({ index, low, high }) =>
+      ({ index, ratio: Math.sqrt(low * high), head: heads[place] })));
+    const values = ranges[head] ?? [];
     const chart = structuredClone(spec);
     if (head < 0) chart.layer.pop();
     if (head >= 0) caption.textContent += `: ${values.length} above ${ratios[0].toExponential(0)} of the largest`;
-    return drawing.draw("spectrum", chart, { values, rungs });
+    return drawing.draw("spectrum", chart, { values, lines });
   };
 
   return { drawSpectrum, drawTolerance };
