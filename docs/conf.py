@@ -21,6 +21,8 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600  # for a cell, on a busy machine
 nb_merge_streams = True
+nb_output_stderr = "error"
+nb_render_markdown_format = "myst"
 
 nitpicky = True
 # What other packages document; the build needs no network, so their inventories are not read.
@@ -38,6 +40,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["outputs.css"]
 html_title = f"statesize {release}"
 
 

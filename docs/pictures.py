@@ -26,7 +26,7 @@ def main() -> None:
                 page.select_option("#model", label="gla")
                 box = page.locator(f"section[aria-labelledby={section}-title]").bounding_box()
                 # With a margin around it.
-                clip = {"x": 0, "y": box["y"] - 12, "width": width, "height": box["height"]}
+                clip = {"x": 0, "y": box["y"] - 12, "width": width, "height": box["height"] + 12}
                 page.screenshot(path=IMAGES / f"report-{kind}{section}.png", full_page=True, clip=clip)
         browser.close()
 
