@@ -18,6 +18,9 @@ try:
 except ImportError:  # not on Windows, where nothing is locked
     fcntl = None
 
+MOST_JSON = 16 * 2**20
+"""Bytes of a file of settings or facts that is read; JSON takes some twenty times as much in memory at the worst."""
+
 LOCK = ".in-use"
 """Name of the file that a process locks in a folder that it alone writes to."""
 
@@ -38,6 +41,26 @@ def parse_json(content: bytes | str) -> object:
         return json.loads(content)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def read_limited(path: Path, most: int = MOST_JSON) -> bytes:
+    """The content of a file that anybody may have written; an OSError where it cannot be read.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Returns:
+        All of it.
+
+    Raises:
+        FileError: It has more.
+    """
+    with path.open("rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise FileError(f"{path} has more than {most:,} bytes, too many for what it should be; it is not read")
+    return content
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -3,13 +3,16 @@
 import json
 import pickle
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 
+from statesize import files
 from statesize.errors import FileError, InputError
 from statesize.mixers import load_checkpoint
 from statesize.profiling import Profile
-from statesize.profiling.documents import json_text
+from statesize.profiling.documents import file_documents, json_text
 from statesize.profiling.loading import load_model
 from statesize.profiling.record import SequenceRecord, sealed
 from statesize.studies import settings
@@ -157,3 +160,70 @@ def test_code_of_a_model_is_not_run(tmp_path):
     with pytest.raises(FileError, match="brings Python code of its own"):
         load_model(str(tmp_path))
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.fixture
+def small_limit(monkeypatch):
+    monkeypatch.setattr(files.read_limited, "__defaults__", (1000,))
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_files_of_facts_have_a_largest_size(stored, tmp_path):
+    long = json.dumps({"x": "y" * 1000})
+    (stored / "profile.json").write_text(long)
+    (tmp_path / "config.json").write_text(long)
+    (tmp_path / "study.json").write_text(long)
+    (tmp_path / "study.toml").write_text(long)
+    for read in (
+        lambda: Profile.load(stored),
+        lambda: load_checkpoint(tmp_path),
+        lambda: load_model(str(tmp_path)),
+        lambda: ResultTable.open(tmp_path, "correlation"),
+        lambda: settings.read_settings(tmp_path / "study.toml", "correlation"),
+    ):
+        with pytest.raises(FileError, match="has more than 1,000 bytes"):
+            read()
+
+
+def test_texts_have_a_largest_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("statesize.tasks.corpus.MOST_TEXT", 10)
+    monkeypatch.setattr("statesize.profiling.documents.MOST_LINE", 30)
+    (tmp_path / "a.txt").write_text("longer than that")
+    (tmp_path / "a.jsonl").write_text('{"text": "short"}\n{"text": "longer than thirty bytes"}\n')
+    with pytest.raises(FileError, match="has more than 10 bytes"):
+        list(file_documents(tmp_path / "a.txt"))
+    with pytest.raises(FileError, match="line 2 has more than 30 bytes"):
+        list(file_documents(tmp_path / "a.jsonl"))
+
+
+def test_a_parquet_file_cannot_unpack_to_any_size(tmp_path, monkeypatch):
+    """One entry of a dictionary in any number of rows, and pages that say that they unpack to far more."""
+    monkeypatch.setattr("statesize.profiling.parquet.SPARE", 0)
+    monkeypatch.setattr("statesize.profiling.parquet.GROWTH", 20)
+    for name, table in (
+        ("entries", pa.table({"text": pa.array(["x" * 1000] * 1000)})),
+        ("pages", pa.table({"text": pa.array(["x" * 100_000])})),
+        ("rows", pa.table({"text": pa.array([None] * 10**6, pa.string())})),
+    ):
+        path = tmp_path / f"{name}.parquet"
+        pyarrow.parquet.write_table(table, path, compression="zstd")
+        with pytest.raises(FileError, match="more than 20 times as much"):
+            list(file_documents(path))
+    monkeypatch.setattr("statesize.profiling.parquet.GROWTH", 2000)
+    assert len(list(file_documents(tmp_path / "entries.parquet"))) == 1000
+
+
+@pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation"])
+def test_a_configuration_names_no_code_of_the_hub(tmp_path, name):
+    """A kernel of the hub is code, which transformers would fetch and run where the package kernels is there."""
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 8, "n_head": 1, "n_layer": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config | {name: "kernels-community/flash-attn"}))
+    with pytest.raises(FileError, match="brings code of its own"):
+        load_model(str(tmp_path))
+
+
+def test_a_configuration_cannot_ask_for_any_number_of_layers(tmp_path):
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 8, "n_head": 1, "n_layer": 10**8}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FileError, match="100,000,000 layers"):
+        load_model(str(tmp_path))

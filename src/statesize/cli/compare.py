@@ -66,10 +66,10 @@ def read_recall(path: Path) -> dict[str, float]:
     """
     from statesize.cli.document import SCHEMA
     from statesize.errors import FileError
-    from statesize.files import parse_json
+    from statesize.files import parse_json, read_limited
 
     try:
-        document: Any = parse_json(path.read_bytes())
+        document: Any = parse_json(read_limited(path))
         schema = document.get("schema", SCHEMA)
         perplexities = {str(model["name"]): model["recall_perplexity"] for model in document["models"]}
         known = {name: float(value) for name, value in perplexities.items() if value is not None}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from statesize.arguments import require_kind, require_path
 from statesize.errors import FileError, InputError
-from statesize.files import parse_json, replace_files
+from statesize.files import parse_json, read_limited, replace_files
 from statesize.mixers.block import Block
 from statesize.mixers.config import ADDED_FIELDS, ModelConfig
 from statesize.mixers.model import LanguageModel
@@ -203,7 +203,7 @@ def _read_config(folder: Path) -> object:
     if not path.is_file():
         raise FileError(f"{path} is missing; a model is a folder with config.json and model.safetensors")
     try:
-        values = parse_json(path.read_bytes())
+        values = parse_json(read_limited(path))
     except (ValueError, OSError) as error:
         raise FileError(f"{path} is not JSON ({error}); copy or train the model again") from error
     if isinstance(values, dict):

@@ -13,6 +13,9 @@ from statesize.tasks.corpus import read_documents
 
 Note = Callable[[str], None]
 
+MOST_LINE = 256 * 2**20
+"""Bytes of a line of a JSONL file."""
+
 
 def file_documents(path: Path) -> Iterator[tuple[str, ...]]:
     """The sequences of a file, each as the documents that it is made of.
@@ -54,7 +57,9 @@ def read_jsonl(path: Path, field: str, on_bad_line: Note) -> Iterator[str]:
     found = False
     try:
         with path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in enumerate(iter(lambda: stream.readline(MOST_LINE + 1), b""), 1):
+                if len(line) > MOST_LINE:
+                    raise FileError(f"{path}, line {number} has more than {MOST_LINE:,} bytes; cut it into several.")
                 if not line.strip():
                     continue
                 text, problem = json_text(line, field)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from statesize.errors import FileError
-from statesize.profiling.documents import json_text, open_dataset, read_jsonl
+from statesize.profiling.documents import MOST_LINE, json_text, open_dataset, read_jsonl
 from statesize.profiling.parquet import cell_text, parquet_errors, parquet_files
 
 Note = Callable[[str], None]
@@ -59,8 +59,8 @@ def jsonl_extract(path: Path, field: str, most: int, on_bad_line: Note) -> Extra
         with path.open("rb") as stream:
             for offset in _places(size, most):
                 stream.seek(max(offset, stream.tell()))
-                stream.readline()
-                place, line = stream.tell(), stream.readline()
+                stream.readline(MOST_LINE)
+                place, line = stream.tell(), stream.readline(MOST_LINE)
                 looked += len(line)
                 if not line.strip():
                     continue

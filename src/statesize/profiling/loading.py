@@ -12,11 +12,14 @@ from torch import nn
 
 from statesize import zoo
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
-from statesize.files import parse_json
+from statesize.files import parse_json, read_limited
 from statesize.mixers import load_checkpoint
 from statesize.profiling.tokens import AnyTokenizer
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+MOST_LAYERS = 10_000
+"""Layers of a model of transformers; of its own checkpoints statesize compares them with the weights that are there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +99,7 @@ def _device(name: str) -> torch.device:
 
 def _is_of_transformers(folder: Path) -> bool:
     try:
-        config = parse_json((folder / "config.json").read_bytes())
+        config = parse_json(read_limited(folder / "config.json"))
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "model_type" in config
@@ -150,7 +153,9 @@ def _transformers(name: str) -> Any:
 def _tokenizer_of_transformers(name: str, options: dict[str, Any]) -> AnyTokenizer:
     library = _transformers(name)
     try:
-        _check_causal(name, library.AutoConfig.from_pretrained(name, **options), library)
+        config = library.AutoConfig.from_pretrained(name, **options)
+        _check_config(name, config, options)
+        _check_causal(name, config, library)
         return library.AutoTokenizer.from_pretrained(name, **options)
     except StatesizeError:
         raise
@@ -162,6 +167,7 @@ def _from_transformers(name: str, dtype: str | None, options: dict[str, Any], *,
     library = _transformers(name)
     try:
         config = library.AutoConfig.from_pretrained(name, **options)
+        _check_config(name, config, options)
         _check_causal(name, config, library)
         model = library.AutoModelForCausalLM.from_pretrained(
             name,
@@ -188,6 +194,20 @@ def _own_memory(model: nn.Module) -> None:
     """Copies weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
+
+
+def _check_config(name: str, config: Any, options: dict[str, Any]) -> None:
+    """Refuses a configuration that names code to fetch and run, or a number of layers that no model has."""
+    for key in ("_attn_implementation_internal", "_attn_implementation", "_experts_implementation_internal"):
+        named = getattr(config, key, None)
+        if not options["trust_remote_code"] and isinstance(named, str) and "/" in named:
+            raise FileError(
+                f"{name} brings code of its own, the kernel {named!r} of the hub, which is not run; take it out of its "
+                "config.json, or if you have read it, give --trust-remote-code."
+            )
+    layers = getattr(config, "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise FileError(f"{name} says that it has {layers:,} layers; at most {MOST_LAYERS:,} are read.")
 
 
 def _check_causal(name: str, config: Any, library: Any) -> None:

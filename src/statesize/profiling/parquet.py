@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
+from statesize.profiling.untrusted import GROWTH, SPARE
 
 # Rows that are in memory at once.
 _BATCH = 64
@@ -58,10 +59,22 @@ def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
         with parquet_errors(place):
             file = cast("Any", pyarrow.parquet.ParquetFile(place))
         columns = cast("list[str]", file.schema_arrow.names)
+        _check_sizes(place, file.metadata)
         if field not in columns:
             raise FileError(f'{place} has no column "{field}"; its columns are {", ".join(columns)}.')
         files.append((place, file))
     return files
+
+
+def _check_sizes(path: Path, metadata: Any) -> None:
+    """Refuses a file that would unpack to far more than it is, before any of it is read."""
+    most = SPARE + GROWTH * path.stat().st_size
+    unpacked = sum(int(metadata.row_group(group).total_byte_size) for group in range(metadata.num_row_groups))
+    if max(unpacked, int(metadata.num_rows)) > most:
+        raise FileError(
+            f"{path} takes {path.stat().st_size:,} bytes and says that it holds {metadata.num_rows:,} rows of "
+            f"{unpacked:,} bytes; refusing what is more than {GROWTH} times as much."
+        )
 
 
 def read_parquet(path: Path, field: str, on_bad_row: Callable[[str], None]) -> Iterator[str]:
@@ -80,7 +93,7 @@ def read_parquet(path: Path, field: str, on_bad_row: Callable[[str], None]) -> I
     """
     found = False
     for place, file in parquet_files(path, field):
-        number = 0
+        number, left = 0, SPARE + GROWTH * place.stat().st_size
         with parquet_errors(place):
             for batch in file.iter_batches(_BATCH, columns=[field]):
                 for value in batch.column(0):
@@ -90,6 +103,10 @@ def read_parquet(path: Path, field: str, on_bad_row: Callable[[str], None]) -> I
                         on_bad_row(f'{place}, row {number}: "{field}" is {problem}')
                     else:
                         found = True
+                        # One entry of a dictionary may stand in any number of rows.
+                        left -= len(text)
+                        if left < 0:
+                            raise FileError(f"{place} holds more than {GROWTH} times as much text as it takes bytes.")
                         yield text
     if not found:
         raise FileError(f'{path}: no row has text in the column "{field}"; name the right column.')

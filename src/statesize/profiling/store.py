@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 
 from statesize.errors import FileError
-from statesize.files import parse_json, replace_folder
+from statesize.files import parse_json, read_limited, replace_folder
 from statesize.profiling.untrusted import check_store
 from statesize.profiling.upgrade import from_version_1
 
@@ -151,7 +151,7 @@ def _marker(path: Path) -> dict[str, Any]:
     if not (path / MARKER).is_file():
         raise FileError(f"{path} is no statesize profile: it has no {MARKER}.")
     try:
-        loaded = parse_json((path / MARKER).read_text(encoding="utf-8"))
+        loaded = parse_json(read_limited(path / MARKER))
     except (OSError, ValueError) as error:
         raise FileError(f"{path} is damaged: {MARKER} cannot be read ({error}). Make the profile anew.") from error
     marker = cast("dict[str, Any]", loaded) if isinstance(loaded, dict) else {}

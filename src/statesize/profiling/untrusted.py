@@ -13,7 +13,7 @@ from statesize.files import parse_json
 CODECS = frozenset({"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "vlen-utf8", "crc32", "shuffle"})
 """Codecs that do nothing but unpack numbers and text; zarr knows others, such as pickle, that run what they read."""
 
-MOST_METADATA = 64 * 2**20
+MOST_METADATA = 16 * 2**20
 """Bytes of a metadata file."""
 
 SPARE, GROWTH = 256 * 2**20, 2000

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from statesize import zoo
 from statesize.errors import FileError, InputError
-from statesize.files import parse_json
+from statesize.files import parse_json, read_limited
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import build_task
 from statesize.training.recall_bundle import recall_tokenizer
@@ -74,7 +74,7 @@ def trained_task(model: str) -> Rebinding | None:
         return cast("Rebinding", build_task(zoo.record(model)["task"]))
     path = Path(model) / "training.json"
     try:
-        record = parse_json(path.read_bytes())
+        record = parse_json(read_limited(path))
     except (OSError, ValueError):
         return None
     task = cast("dict[str, Any]", record).get("task") if isinstance(record, dict) else None

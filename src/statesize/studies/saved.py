@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from statesize.errors import FileError
-from statesize.files import parse_json
+from statesize.files import parse_json, read_limited
 from statesize.studies.conclusion import Conclusion, Figure, known
 from statesize.version import __version__
 
@@ -85,7 +85,7 @@ def read_saved(folder: Path) -> Saved:
     """
     path = folder / NAME
     try:
-        document = cast("dict[str, Any]", parse_json(path.read_bytes()))
+        document = cast("dict[str, Any]", parse_json(read_limited(path)))
         if document["schema"] != SCHEMA:
             raise FileError(f"{path} has schema version {document['schema']!r} and {SCHEMA} was expected")
         holds = document["holds"]

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from statesize.arguments import require_kind, require_path
 from statesize.errors import FileError, InputError
+from statesize.files import read_limited
 from statesize.mixers.config import ModelConfig
 from statesize.studies.distillation_plan import Distillation
 from statesize.studies.grid import Measuring, Run, study_task
@@ -109,7 +110,7 @@ def read_settings(path: Path, study: str) -> Settings:
     """
     path = require_path("path", path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_limited(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"the settings {path} cannot be read: {error}") from error
     try:

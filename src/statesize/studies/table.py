@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from statesize.errors import FileError
-from statesize.files import LOCK, check_writable, parse_json, replace_file
+from statesize.files import LOCK, check_writable, parse_json, read_limited, replace_file
 from statesize.studies.grid import Run
 from statesize.studies.run import Row
 
@@ -149,7 +149,7 @@ def _digest(table: Any) -> bytes:
 
 def _read_mark(mark: Path) -> dict[str, Any]:
     """What a folder says of itself; an OSError or ValueError where that cannot be read."""
-    written = parse_json(mark.read_text(encoding="utf-8"))
+    written = parse_json(read_limited(mark))
     if not isinstance(written, dict):
         raise ValueError("it is no JSON object")
     return cast("dict[str, Any]", written)

@@ -16,6 +16,10 @@ from typing import cast
 
 from statesize.arguments import require_kind, require_path
 from statesize.errors import FileError, InputError
+from statesize.files import read_limited
+
+MOST_TEXT = 2**30
+"""Bytes of a text file that is read; JSONL and Parquet files, which are read piece by piece, may have any size."""
 
 HELD_OUT_FRACTION = 0.05
 DOCUMENT_CHARACTERS = 400
@@ -170,7 +174,7 @@ def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str,
     if delimiter == "":
         raise InputError("delimiter is an empty string; give the text that stands between documents, or None")
     try:
-        data = path.read_bytes()
+        data = read_limited(path, MOST_TEXT)
     except OSError as error:
         raise FileError(f"{path}: cannot be read as a text file: {error.strerror or error}") from error
     try:
