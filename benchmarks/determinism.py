@@ -2,7 +2,8 @@
 
 The bundled models and small random ones of several families are profiled twice with the same threads, and once with
 each other number; a small study is done twice, in one process and in several. Layers and runs are compared as
-`statesize rerun` does. Exits with 1 if the same threads give anything but the same bits, or others anything outside the bounds.
+`statesize rerun` does. Exits with 1 if the same threads give anything but the same bits, or others anything outside the
+bounds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Profile calls on mixed models in one process: `python benchmarks/soak.py [--seconds 3600] [--seed 0] [--output FILE]`.
+"""Profile calls on mixed models in one process: `python benchmarks/soak.py [--seconds 3600] [--output FILE]`.
 
 The bundled models and small random ones of many families are profiled in random order with random options; some calls
 fail on purpose. The calls are those of tests/load. Exits with 1 if a hook or a replaced function stays behind, or if
@@ -68,8 +68,8 @@ def main() -> int:
     }
     grown = [name for name in ("threads", "descriptors") if getattr(last, name) > getattr(first, name)]
     print(
-        f"{document['calls']} calls on {len(soak.subjects)} models; resident memory {first.resident / 2**20:.1f} MiB at "
-        f"the start, {last.resident / 2**20:.1f} at the end; left behind: {len(soak.left)}; grown: {grown or 'nothing'}"
+        f"{document['calls']} calls on {len(soak.subjects)} models; resident memory {first.resident / 2**20:.1f} MiB at"
+        f" the start, {last.resident / 2**20:.1f} at the end; left: {len(soak.left)}; grown: {grown or 'nothing'}"
     )
     if given.output is not None:
         given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,10 @@ import statesize as ss
 # Fewer tokens than any of the small models' tables of positions hold.
 LONGEST, VOCABULARY = 48, 60
 ATTENTION = ("gpt2", "llama", "mistral", "gemma2", "gpt_oss", "opt", "deepseek_v3", "bloom", "gptj", "gpt_neo")
-RECURRENT = ("mamba", "jamba", "mamba2", "falcon_h1", "qwen3_next", "kimi_linear", "rwkv", "recurrent_gemma", "minimax", "xlstm", "lfm2")  # fmt: skip
+RECURRENT = (
+    "mamba", "jamba", "mamba2", "falcon_h1", "qwen3_next", "kimi_linear", "rwkv", "recurrent_gemma", "minimax",
+    "xlstm", "lfm2",
+)  # fmt: skip
 ENGINES = ("auto", "auto", "auto", "dense", "square_root", "small_state", "chunked", "streaming", "position_tree")
 
 
@@ -46,6 +49,7 @@ class Soak:
 
     Attributes:
         seed: Of the calls.
+        names: Subjects; none for all.
         calls: Calls so far.
         answered: Profiles by subject.
         refused: Calls that ended with a StatesizeError, by its first words.
@@ -54,6 +58,7 @@ class Soak:
     """
 
     seed: int = 0
+    names: Sequence[str] = ()
     calls: int = 0
     answered: Counter[str] = field(default_factory=Counter[str])
     refused: Counter[str] = field(default_factory=Counter[str])
@@ -61,8 +66,9 @@ class Soak:
     samples: list[tuple[float, int, Held]] = field(default_factory=list[tuple[float, int, Held]])
 
     def __post_init__(self) -> None:
-        self.chance = random.Random(self.seed)
-        self.subjects = subjects()
+        self.chance = random.Random(self.seed)  # noqa: S311
+        every = subjects()
+        self.subjects = {name: every[name] for name in self.names or every}
         self.kept: dict[str, nn.Module] = {}
 
     def warm_up(self) -> None:
@@ -70,6 +76,11 @@ class Soak:
         for name in self.subjects:
             self.call(name)
             self.call(name)
+        with tempfile.TemporaryDirectory() as folder:
+            # zarr starts its threads when the first profile is written, and keeps them.
+            path = Path(folder) / "profile"
+            ss.profile(self.kept[name], torch.ones(1, 8, dtype=torch.int64), output=path)
+            ss.Profile.load(path)
         self.calls = 0
         self.answered.clear()
         self.refused.clear()
