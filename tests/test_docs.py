@@ -2,12 +2,16 @@
 
 import ast
 import importlib
+import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import statesize
+from statesize.benchmarks.engines import SCHEMA, Row
+from statesize.spectra.engine import ENGINES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -82,3 +86,13 @@ def test_what_the_pages_import_is_in_the_api():
         if id(value) not in known and not hasattr(value, "__path__"):
             missing.add(f"{module}.{name}")
     assert missing == set()
+
+
+def test_the_performance_page_is_of_the_benchmark_s_present_form():
+    found = json.loads((DOCS / "engines.json").read_text(encoding="utf-8"))
+    assert found["schema"] == SCHEMA
+    assert {field.name for field in fields(Row)} == set(found["rows"][0])
+    assert {row["engine"] for row in found["rows"]} <= set(ENGINES)
+    page = (DOCS / "performance.md").read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r"\d+ ?×|\d+\.\d+ s\b", prose)
