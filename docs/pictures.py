@@ -8,7 +8,7 @@ from example_report import write_example_report
 from playwright.sync_api import sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
-SECTIONS = ("diagnosis", "comparison", "layers", "map", "positions", "tolerance", "table")
+SECTIONS = ("diagnosis", "comparison", "layers", "map", "positions", "spectrum", "tolerance", "table")
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
             kind = "phone-" if width < 500 else "dark-" if scheme == "dark" else ""
             for section in sections:
                 page.select_option("#model", label="gla")
+                page.select_option("#head", index=2 if section == "spectrum" else 0)
                 box = page.locator(f"section[aria-labelledby={section}-title]").bounding_box()
                 # With a margin around it.
                 clip = {"x": 0, "y": box["y"] - 12, "width": width, "height": box["height"] + 12}
