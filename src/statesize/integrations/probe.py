@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from statesize.errors import InputError, ModelError
@@ -172,7 +173,7 @@ def _measured(model: nn.Module, probe: Probe, heads: int) -> tuple[Profile, Cost
             gathering.add(number, record, index, len(captured.mixers), resumed=False)
             del item
     fixed = time.perf_counter() - start - gathering.seconds
-    profile = gathering.profile(None, Origin(type(model).__name__, "", "", {}), None)
+    profile = gathering.profile(None, Origin(type(model).__name__, "", "", {}, torch.get_num_threads()), None)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)
     return profile, Cost(fixed, gathering.seconds / measured, tuple(row["units"] for row in rows))

@@ -70,7 +70,7 @@ class RegularisationCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Logs the mean penalty after an entry of the loss, which the callbacks before this one have already passed on."""
+        """Logs the mean penalty after an entry of the loss, which callbacks before this one have passed on already."""
         if self._penalties and logs is not None and "loss" in logs:
             mean = float(torch.stack(self._penalties).mean())
             self._penalties.clear()
