@@ -24,6 +24,7 @@ from statesize.tasks.text import train_tokenizer
 
 WORDS = "to be or not to be that is the question whether it is nobler in the mind to suffer".split()
 TEXTS = [" ".join(WORDS[first : first + 3]) for first in range(4)]
+MANY = [f"{text} {number}" for number in range(8) for text in TEXTS]
 LAYERS = 2
 GRID = """
 [model]
@@ -95,6 +96,8 @@ class ProfileJob(Job):
             (folder / f"{number}.txt").write_text(text, encoding="utf-8")
         lines = [json.dumps({"text": text}) for text in TEXTS]
         (folder / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        many = [json.dumps({"text": text}) for text in MANY]
+        (folder / "many.jsonl").write_text("\n".join(many), encoding="utf-8")
         pyarrow.parquet.write_table(pa.table({"text": TEXTS}), folder / "corpus.parquet")
 
     def arguments(self, folder: Path) -> list[str]:
@@ -241,7 +244,7 @@ JOBS: dict[str, Job] = {
         StudyJob("study", 1),
         TrainJob(),
         StudyJob("study, 2 processes", 2),
-        ProfileJob("corpus on Ray", "--jsonl", "INPUTS/corpus.jsonl", "--ray"),
+        ProfileJob("corpus on Ray", "--jsonl", "INPUTS/many.jsonl", "--ray"),
         StudyJob("study on Ray", 1, "--ray"),
     )
 }

@@ -170,10 +170,10 @@ def _second(scene: Scene) -> None:
 
 def _kill_below(*words: str) -> Action:
     def strike(scene: Scene) -> None:
-        found = sorted({process for word in words for process in descendants(scene.running.process, word)})
+        found = [(word, process) for word in words for process in descendants(scene.running.process, word)]
         if found:
-            os.kill(scene.chance.choice(found), signal.SIGKILL)
-            scene.how = f"one of {len(found)}"
+            scene.how, process = scene.chance.choice(found)
+            os.kill(process, signal.SIGKILL)
 
     return strike
 

@@ -1,5 +1,7 @@
 """The table on disk: resumed, refused, damaged, full."""
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from statesize.errors import FileError
@@ -56,3 +58,46 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows, monkeyp
         table.add(runs[1], rows)
     monkeypatch.undo()
     assert table.rows(runs) == rows
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_changed_bytes_are_noticed(tmp_path, runs, rows, place):
+    table = ResultTable.open(tmp_path / "study", "correlation")
+    table.add(runs[0], rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    whole = path.read_bytes()
+    at = int(place * len(whole))
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    assert table.rows(runs[:1]) in ([], rows)
+
+
+def test_other_numbers_are_noticed(tmp_path, runs, rows):
+    table = ResultTable.open(tmp_path / "study", "correlation")
+    table.add(runs[0], rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    written = pyarrow.parquet.read_table(path)
+    loss = written.column_names.index("loss")
+    pyarrow.parquet.write_table(written.set_column(loss, "loss", pa.array([1.0] * len(rows))), path)
+    assert table.missing(runs[:1]) == [runs[0]]
+
+
+def test_files_of_earlier_versions_have_no_digest(tmp_path, runs, rows):
+    table = ResultTable.open(tmp_path / "study", "correlation")
+    table.add(runs[0], rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).replace_schema_metadata(None), path)
+    assert table.rows(runs[:1]) == rows
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_mark_that_is_gone_or_damaged_is_made_anew_beside_runs(tmp_path, runs, rows, content):
+    folder = tmp_path / "study"
+    ResultTable.open(folder, "correlation").add(runs[0], rows)
+    (folder / "study.json").unlink()
+    if content is not None:
+        (folder / "study.json").write_text(content)
+    assert ResultTable.open(folder, "correlation").rows(runs) == rows
+    (folder / "runs" / "thesis.tex").touch()
+    (folder / "study.json").unlink()
+    with pytest.raises(FileError, match="is not empty and holds no study"):
+        ResultTable.open(folder, "correlation")

@@ -1,0 +1,53 @@
+"""Nothing in the package unpickles or runs what a file holds, but in the one place that says so."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import statesize
+
+MODULES = sorted(Path(statesize.__file__).parent.rglob("*.py"))
+FORBIDDEN_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve", "yaml"}
+FORBIDDEN_CALLS = {
+    "eval", "exec", "__import__", "torch.load", "torch.hub.load", "numpy.load", "np.load", "pd.read_pickle",
+    "pandas.read_pickle", "os.system", "os.popen",
+}  # fmt: skip
+# The file that --module names is run, as the option says.
+ALLOWED = {"user_code.py": {"exec"}}
+
+
+def forbidden(source: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.partition(".")[0] in FORBIDDEN_MODULES}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in FORBIDDEN_MODULES:
+            found.add(str(node.module))
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            found |= {name} & FORBIDDEN_CALLS
+            options = {word.arg: ast.unparse(word.value) for word in node.keywords if word.arg}
+            found |= {f"{name}(shell)" for value in [options.get("shell")] if value == "True"}
+            found |= {f"{name}(pickle)" for value in [options.get("weights_only")] if value not in {None, "True"}}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_module_unpickles_or_runs_what_it_reads(path):
+    assert forbidden(path.read_text(encoding="utf-8")) == ALLOWED.get(path.name, set())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from dill import load",
+        "torch.load(path)",
+        "eval(text)",
+        "run(x, shell=True)",
+        "f(weights_only=no)",
+    ],
+)
+def test_they_are_found(source):
+    assert forbidden(source)
