@@ -1,6 +1,8 @@
-"""The four things one does here: check, test, docs, bench. They run in the environment that nox is in."""
+"""What one does here: check, test, docs, package, bench; and floors, in an environment of its own."""
 
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import nox
@@ -9,6 +11,23 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["check", "test", "docs"]
 
 SOURCES = ("src", "tests", "benchmarks", "docs", "noxfile.py")
+WHEEL_MEGABYTES = 20
+COVERED = 95
+FLOOR_EXTRAS = ("figures", "lightning", "torchmetrics", "trainer")
+# What leans on other packages most: files, tables, charts, command line, callbacks, engines.
+FLOOR_TESTS = (
+    "tests/drawing",
+    "tests/integrations",
+    "tests/cli/test_app.py",
+    "tests/cli/test_completion.py",
+    "tests/cli/test_document.py",
+    "tests/cli/test_progress.py",
+    "tests/profiling/test_store.py",
+    "tests/profiling/test_upgrade.py",
+    "tests/profiling/test_profile.py",
+    "tests/studies/test_table.py",
+    "tests/test_measurement.py",
+)
 
 
 def python(session: nox.Session, module: str, *arguments: str) -> None:
@@ -33,6 +52,15 @@ def test(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Branches that the tests take; fails where it is less than COVERED percent."""
+    options = ["--cov=statesize", "--cov-branch", "--cov-report=term-missing:skip-covered", "--cov-report=json"]
+    # An interrupt at any moment may come while coverage holds its own lock, which it would then never give back.
+    options += ["--deselect", "tests/adapters/test_restoration.py::test_after_an_interrupt_at_any_moment"]
+    python(session, "pytest", "-n", "2", *options, f"--cov-fail-under={COVERED}", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Spelling, and the documentation with its notebooks run, warnings as errors, into docs/_build."""
     texts = (*Path().glob("*.md"), *Path("docs").rglob("*.md"), *Path("src").rglob("*.py"))
@@ -54,3 +82,58 @@ def bench(session: nox.Session) -> None:
         session.skip("there are no benchmarks yet")
     for name in chosen:
         session.run(sys.executable, f"benchmarks/{name}.py", external=True)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Wheel and sdist: built, checked, installed into an empty environment with what they ask for, and tried."""
+    folder = Path(session.create_tmp()).absolute()
+    for old in folder.glob("statesize-*"):
+        old.unlink()
+    python(session, "hatchling", "build", "-d", str(folder))
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    python(session, "twine", "check", "--strict", str(wheel), str(sdist))
+    megabytes = wheel.stat().st_size / 1e6
+    session.log(f"the wheel has {megabytes:.1f} MB")
+    if megabytes > WHEEL_MEGABYTES:
+        session.error(f"the wheel has {megabytes:.1f} MB, and at most {WHEEL_MEGABYTES} are allowed")
+    environment = folder / "environment"
+    python(session, "venv", "--clear", str(environment))
+    pip = (str(environment / "bin" / "pip"), "install", "--quiet", "--no-compile")
+    session.run(*pip, "-c", "constraints.txt", str(wheel), external=True)
+    _try(session, environment)
+    # What the sdist asks for is there; it is built anew.
+    session.run(*pip, "--no-deps", "--force-reinstall", str(sdist), external=True)
+    _try(session, environment)
+
+
+def _try(session: nox.Session, environment: Path) -> None:
+    """A bundled model and a report, far from the sources, without any extra."""
+    text = Path("README.md").absolute()
+    command = [str(environment / "bin" / "statesize"), "profile", "gla", "--text", str(text), "--max-tokens", "64"]
+    with session.chdir(environment):
+        session.run(*command, "--channels", "2", "--html", "page.html", "--quiet", external=True)
+
+
+@nox.session
+def floors(session: nox.Session) -> None:
+    """The tests with the lowest versions that are allowed, of all but torch; arguments after -- go to pytest.
+
+    torch is that of constraints.txt: its oldest wheels bring gigabytes of CUDA.
+    """
+    folder = Path(session.create_tmp()).absolute()
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    named = [*project["dependencies"], *(name for extra in FLOOR_EXTRAS for name in extras[extra])]
+    lowest = [name.replace(">=", "==") for name in named if not name.startswith("torch>")]
+    known = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
+    others = [line for line in known if re.match(r"(torch|pytest|pytest-xdist|hypothesis|mpmath|hatchling)==", line)]
+    constraints = folder / "floors.txt"
+    constraints.write_text("\n".join([*lowest, *others]) + "\n", encoding="utf-8")
+    environment = folder / "environment"
+    python(session, "venv", "--clear", str(environment))
+    tools = [line.partition("==")[0] for line in others if not line.startswith("torch==")]
+    wanted = f".[{','.join(FLOOR_EXTRAS)}]"
+    pip = (str(environment / "bin" / "pip"), "install", "--quiet", "--no-compile", "-c", str(constraints))
+    session.run(*pip, "-e", wanted, *tools, external=True)
+    session.run(str(environment / "bin" / "python"), "-m", "pytest", *(session.posargs or FLOOR_TESTS), external=True)

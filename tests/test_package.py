@@ -1,5 +1,6 @@
 """What the distribution contains."""
 
+import ast
 import importlib.metadata
 import subprocess
 import sys
@@ -64,10 +65,57 @@ def test_citation_and_package_agree():
     assert "arXiv:2504.19561" in citation
 
 
-def test_constraints_pin_every_direct_dependency():
+def declared(*extras):
+    """Names of what the package asks for, and of what these extras do."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named = [*project["dependencies"], *(name for names in project["optional-dependencies"].values() for name in names)]
-    wanted = {name.partition(">=")[0].partition("[")[0].lower() for name in named} - {"statesize"}
+    optional = project["optional-dependencies"]
+    named = [*project["dependencies"], *(name for extra in extras or optional for name in optional[extra])]
+    return {name.partition(">=")[0].partition("[")[0].lower() for name in named} - {"statesize"}
+
+
+def imported():
+    """The packages that the source names anywhere."""
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            yield from (name.partition(".")[0] for name in names)
+
+
+def test_what_is_imported_is_asked_for():
+    known = sys.stdlib_module_names | {"statesize"}
+    distributions = importlib.metadata.packages_distributions()
+    used = {name for name in imported() if name not in known}
+    asked = declared("datasets", "figures", "lightning", "ray", "torchmetrics", "trainer")
+    # numba brings llvmlite, and who uses statesize.testing has pytest.
+    assert {name for name in used if not {d.lower() for d in distributions.get(name, ())} & asked} <= {
+        "llvmlite",
+        "pytest",
+    }
+
+
+def test_import_brings_nothing_heavy():
+    code = "import sys, statesize; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {
+        "torch",
+        "numpy",
+        "scipy",
+        "numba",
+        "pandas",
+        "pyarrow",
+        "xarray",
+        "zarr",
+        "transformers",
+        "altair",
+        "rich",
+    }
+    assert heavy.isdisjoint(done.stdout.split())
+
+
+def test_constraints_pin_every_direct_dependency():
+    wanted = declared()
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.partition("==")[0].lower() for line in lines if "==" in line}
     assert pinned == wanted
