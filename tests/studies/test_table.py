@@ -1,12 +1,14 @@
 """The table on disk: resumed, refused, damaged, full."""
 
+import io
+
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from statesize.errors import FileError
 from statesize.studies.run import carry_out
-from statesize.studies.table import ResultTable
+from statesize.studies.table import ResultTable, parse_rows
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +103,13 @@ def test_a_mark_that_is_gone_or_damaged_is_made_anew_beside_runs(tmp_path, runs,
     (folder / "study.json").unlink()
     with pytest.raises(FileError, match="is not empty and holds no study"):
         ResultTable.open(folder, "correlation")
+
+
+def test_a_file_cannot_unpack_to_any_size(rows, monkeypatch):
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table({"text": ["x" * 10_000] * 1000}), content)
+    assert len(parse_rows(content.getvalue())) == 1000
+    monkeypatch.setattr("statesize.studies.table._SPARE", 0)
+    monkeypatch.setattr("statesize.studies.table._GROWTH", 10)
+    with pytest.raises(ValueError, match="unpacks to more than 10 times its size"):
+        parse_rows(content.getvalue())

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-
-import pandas as pd
 
 from statesize.errors import FileError
 from statesize.files import replace_file, replace_files
@@ -18,6 +15,7 @@ from statesize.studies.conclusion import Figure
 from statesize.studies.rows_table import MOST_ROWS, rows_table, shared_facts
 from statesize.studies.run import DIVERGED, Row
 from statesize.studies.saved import NAME, Saved, read_saved, versions
+from statesize.studies.table import parse_rows
 
 if TYPE_CHECKING:
     import altair as alt
@@ -63,7 +61,7 @@ def write_report(folder: Path, path: Path) -> Path:
     saved, table = read_saved(folder), folder / TABLE
     try:
         content = table.read_bytes()
-        rows = cast("list[Row]", pd.read_parquet(io.BytesIO(content)).to_dict(orient="records"))
+        rows = parse_rows(content)
     except (OSError, ValueError) as error:
         raise FileError(f"{table} cannot be read ({error}); the same `statesize study` command writes it") from error
     facts = {"Versions": _listed(saved.versions), f"{TABLE}, SHA-256": hashlib.sha256(content).hexdigest()}

@@ -23,6 +23,8 @@ from statesize.studies.run import Row
 SCHEMA = 1
 MARK = "study.json"
 _DIGEST = b"statesize_rows_sha256"
+# A file may unpack to this many bytes, and to so many times its own; rows that are read at once.
+_SPARE, _GROWTH, _BATCH = 2**28, 2000, 256
 _RUN = re.compile(r"[0-9a-f]{16}\.parquet|\..*\.part")
 
 
@@ -124,15 +126,40 @@ class ResultTable:
 
     def _rows(self, run: Run) -> list[Row] | None:
         try:
-            content = io.BytesIO(self._path(run).read_bytes())
-            table = cast("Any", pyarrow.parquet.read_table(content, page_checksum_verification=True))
-            digest = cast("dict[bytes, bytes]", table.schema.metadata or {}).get(_DIGEST)
-            # Files of earlier versions have none.
-            whole = digest in {None, _digest(table)}
-        except (OSError, ValueError, MemoryError, pa.ArrowException):
+            return parse_rows(self._path(run).read_bytes())
+        except (OSError, ValueError):
             # It is not there, or another program has cut or changed it; the run is to be done.
             return None
-        return cast("list[Row]", table.to_pandas().to_dict(orient="records")) if whole else None
+
+
+def parse_rows(content: bytes) -> list[Row]:
+    """The rows of a file of results, of a run or of a whole study.
+
+    Args:
+        content: The file.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: It is damaged, or would unpack to far more than it is.
+    """
+    try:
+        file = cast("Any", pyarrow.parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True))
+        batches, left = list[Any](), _SPARE + _GROWTH * len(content)
+        for batch in file.iter_batches(_BATCH):
+            batches.append(batch)
+            # An entry of a dictionary may stand in any number of rows, which take no bytes of the file.
+            left -= int(batch.nbytes)
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {_GROWTH} times its size")
+        table = cast("Any", pa.Table).from_batches(batches, schema=file.schema_arrow)
+    except (OSError, MemoryError, cast("type[Exception]", pa.ArrowException)) as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+    # Files of earlier versions have no digest.
+    if cast("dict[bytes, bytes]", table.schema.metadata or {}).get(_DIGEST) not in {None, _digest(table)}:
+        raise ValueError("its rows are not those that were written")
+    return cast("list[Row]", table.to_pandas().to_dict(orient="records"))
 
 
 def _parquet(rows: Sequence[Row]) -> bytes:
