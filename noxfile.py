@@ -75,6 +75,13 @@ def links(session: nox.Session) -> None:
 
 
 @nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what is installed; a service on the network is asked, so it is no part of check."""
+    python(session, "pip", "install", "pip-audit")
+    python(session, "pip_audit", "--skip-editable", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks, one after the other; names after -- choose some."""
     chosen = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("*.py"))

@@ -1,6 +1,7 @@
 """Exit codes, streams and messages of the command as a whole."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,35 @@ sys.exit(main())
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.startswith("statesize: error: interrupted")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_termination_says_so_and_tidies_up(tmp_path):
+    """SIGTERM, as batch systems send it: one line, exit code 143, and what was open is closed."""
+    code = f"""
+import os, signal, sys, time
+import statesize.cli.app
+from statesize.cli import main
+
+def work(*_, **__):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    finally:
+        open({str(tmp_path / "tidy")!r}, "w").close()
+
+statesize.cli.app.app = work
+sys.exit(main([]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == "statesize: error: terminated; nothing was written after the last complete result\n"
+    assert (tmp_path / "tidy").exists()
+
+
+def test_the_handler_of_terminations_is_put_back(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    main(["--version"])
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_error_of_a_file_is_no_error_of_stdout(monkeypatch):
