@@ -65,6 +65,7 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
         "best",
         "log.jsonl",
         "previous.safetensors",
+        "recipe.json",
         "state.safetensors",
         "tokenizer.json",
     }
