@@ -99,13 +99,13 @@ class Measuring:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The columns of ESS: entropy, then relative and absolute tolerances."""
+        """The columns of ESS, entropy, then relative and absolute tolerances."""
         relative = (f"relative_{value:g}" for value in self.relative_tolerances)
         return ("entropy", *relative, *(f"tolerance_{value:g}" for value in self.tolerances))
 
     @property
     def claim_metric(self) -> str:
-        """The column of the metric for which claims are made: the relative tolerance-ESS of the first ρ."""
+        """The column of the metric for which claims are made, the relative tolerance-ESS of the first ρ."""
         return self.metrics[1]
 
 

@@ -39,7 +39,7 @@ def carry_out(run: Run) -> list[Row]:
         run: What to do.
 
     Returns:
-        One row for each measurement: at step 0, every `run.measuring.every` steps, and after the last; then one for
+        One row for each measurement, at step 0, every `run.measuring.every` steps, and after the last; then one for
         each student of the model, with columns that begin with `student_`.
 
     Raises:
