@@ -1,4 +1,4 @@
-"""Random hostile calls: `python benchmarks/hostile_calls.py [--calls 20000] [--seed 0] [--first 0] [--output FILE]`.
+"""Random hostile calls: `python benchmarks/hostile_calls.py [--calls 20000] [--seed 0] [--output FILE [--resume]]`.
 
 The calls and what is asked of them are those of tests/fuzz. They are made in a process of their own, so that a crash
 ends that process alone, counts as a finding, and the calls after it are made too. Exits with 1 if there is a finding.
@@ -52,6 +52,35 @@ def block(seed: int, first: int, calls: int) -> tuple[dict[str, Any], int]:
     return before | {"findings": [*before["findings"], crash]}, last - first + 1
 
 
+def started(path: Path | None, resume: bool, seed: int, first: int) -> dict[str, Any]:
+    """What an interrupted run of the same calls wrote, or nothing yet."""
+    none = {"seed": seed, "first": first, "calls": 0, "answered": {}, "refused": {}, "findings": [], "seconds": 0.0}
+    if not resume or path is None or not path.exists():
+        return none
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if (found["seed"], found["first"]) != (seed, first):
+        raise SystemExit(f"{path} holds calls from {found['first']} of seed {found['seed']}; give another --output")
+    return {name: found[name] for name in none}
+
+
+def joined(done: dict[str, Any], found: dict[str, Any], calls: int) -> dict[str, Any]:
+    """Two runs of successive calls as one."""
+    sums = {
+        kind: dict(sorted((Counter(done[kind]) + Counter(found[kind])).items())) for kind in ("answered", "refused")
+    }
+    findings, seconds = [*done["findings"], *found["findings"]], round(done["seconds"] + found["seconds"], 1)
+    return done | sums | {"calls": done["calls"] + calls, "findings": findings, "seconds": seconds}
+
+
+def write(path: Path, done: dict[str, Any]) -> None:
+    """The JSON, after each block, so that a run that is stopped goes on from there."""
+    from statesize.benchmarks.machine import machine, versions
+    from statesize.files import replace_file
+
+    document = {"schema": 1, **done, "machine": machine(), "versions": versions()}
+    replace_file(path, (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
+
+
 def main() -> int:
     """Make the calls, print what was found, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,34 +88,26 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--resume", action="store_true", help="go on with what --output holds of the same seed")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         child(given.seed, given.first, given.calls)
         return 0
-    from statesize.benchmarks.machine import machine, versions
-
-    answered, refused = Counter[str](), Counter[str]()
-    findings: list[dict[str, Any]] = []
-    seconds, done = 0.0, 0
-    while done < given.calls:
-        found, made = block(given.seed, given.first + done, min(BLOCK, given.calls - done))
-        answered, refused = answered + Counter(found["answered"]), refused + Counter(found["refused"])
-        findings += found["findings"]
-        seconds, done = seconds + found["seconds"], done + made
-        print(f"{done} calls, {len(findings)} findings", file=sys.stderr)
-    for finding in findings:
+    done = started(given.output, given.resume, given.seed, given.first)
+    while done["calls"] < given.calls:
+        found, made = block(given.seed, given.first + done["calls"], min(BLOCK, given.calls - done["calls"]))
+        done = joined(done, found, made)
+        each = f"{1000 * found['seconds'] / made:.1f} ms of processor time a call"
+        print(f"{done['calls']} calls, {len(done['findings'])} findings, {each}", file=sys.stderr)
+        if given.output is not None:
+            write(given.output, done)
+    for finding in done["findings"]:
         print(f"{finding['number']} {finding['function']}: {finding['about']}\n    {finding['problem']}")
-    total = f"{sum(answered.values())} right answers, {sum(refused.values())} refusals that name the argument"
-    print(f"{done} calls of seed {given.seed}: {total}, {len(findings)} findings, {seconds:.0f} s of one core")
-    if given.output is not None:
-        document = {
-            "schema": 1, "seed": given.seed, "first": given.first, "calls": done,
-            "answered": dict(sorted(answered.items())), "refused": dict(sorted(refused.items())),
-            "findings": findings, "seconds": round(seconds, 1), "machine": machine(), "versions": versions(),
-        }  # fmt: skip
-        given.output.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    return 1 if findings else 0
+    right, refused = (sum(done[kind].values()) for kind in ("answered", "refused"))
+    total = f"{right} right answers, {refused} refusals that name the argument, {len(done['findings'])} findings"
+    print(f"{done['calls']} calls of seed {given.seed}: {total}, {done['seconds']:.0f} s of one core")
+    return 1 if done["findings"] else 0
 
 
 if __name__ == "__main__":

@@ -34,15 +34,15 @@ FUNCTIONS: dict[str, tuple[float, Callable[[Source], Call]]] = {
     "not an operator": (0.4, construction.not_an_operator_call),
     "profile, plan": (0.5, models.profile_call),
     "capture": (0.5, models.capture_call),
-    "diagnose, compare": (0.4, models.reading_call),
+    "diagnose, compare": (0.5, models.reading_call),
     "forward": (0.5, models.forward_call),
     "settings": (0.8, settings.settings_call),
     "tasks": (0.6, settings.task_call),
-    "texts": (0.5, texts.text_call),
-    "paths": (0.5, texts.path_call),
+    "texts": (0.8, texts.text_call),
+    "paths": (1.0, texts.path_call),
     "distances of tensors": (0.8, training.distance_call),
     "distances of operators": (0.8, training.operator_distance_call),
-    "training": (0.6, training.loop_call),
+    "training": (1.2, training.loop_call),
 }
 """Generators of calls by what they call, each with its weight."""
 

@@ -114,7 +114,8 @@ def capture_call(source: Source) -> Call:
 def reading_call(source: Source) -> Call:
     """`diagnose` and `compare` of a profile, with any thresholds and in any company."""
     held = whole_profile()
-    value, other = source.no_number(), source.chance.uniform(0, 1)
+    other = source.chance.uniform(0.3, 0.5)
+    value = source.no_number() if source.maybe(0.7) else source.chance.uniform(0.5, 1)
     kind = source.chance.choice(("diagnose", "compare", "mixer", "recommend"))
     profiles: Any = source.chance.choice(([held], [held, held], [], None, 3, [None], held, [held, "x"]))
     functions = {
@@ -130,7 +131,7 @@ def reading_call(source: Source) -> Call:
 
 def forward_call(source: Source) -> Call:
     """A model's own methods, and what finds its mixers."""
-    pattern = source.chance.choice(("gla,sa", "la", "s4d"))
+    pattern = source.chance.choice(("gla,sa", "la", "s4d", "s6,gla-s6", "hyena,wla"))
     ids, good = _ids(source)
     value = source.no_number()
     batched = isinstance(ids, torch.Tensor) and ids.ndim == 2

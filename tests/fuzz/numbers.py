@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz import answers, exact
-from fuzz.arguments import good_thresholds, real, several
+from fuzz.arguments import good_thresholds, number, real, several
 from fuzz.call import Call, Refusal
 from fuzz.hostile import Source
 
@@ -45,7 +45,7 @@ def numbers_call(name: str) -> Callable[[Source], Call]:
                 return [f"answer is {found}"]
             if doubtful and extra:
                 return []
-            return _wrong_number(name, values, threshold, relative, found)
+            return _wrong_number(name, values, number(threshold) if extra else 0.0, relative, found)
 
         refusal: Refusal = "always" if wrong else "never"
         if doubtful and extra and not source.poisoned:

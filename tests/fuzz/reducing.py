@@ -64,7 +64,7 @@ def recommend_call(source: Source) -> Call:
     refusal = expected_refusal(source, case)
     good = real(loss) and not several(loss)
     size: Any = source.no_number() if source.maybe(0.2) else source.whole(1, 9)
-    students = [[source.chance.uniform(0.1, 9) for _ in range(source.whole(0, 30))] for _ in range(3)]
+    students = [[source.chance.uniform(0.1, 9) for _ in range(source.chance.randint(8, 30))] for _ in range(3)]
     if source.maybe(0.8):
         students = [part[: min(map(len, students))] for part in students]
 

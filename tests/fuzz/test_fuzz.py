@@ -3,60 +3,83 @@
 One call again: `python benchmarks/hostile_calls.py --first NUMBER --calls 1`.
 """
 
+import inspect
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import torch
 from fuzz import answers, campaign, exact
 from fuzz.campaign import FUNCTIONS, Campaign
 from fuzz.guard import HangError, time_limit, watched
+from fuzz.hostile import Source
 
 import statesize as ss
+from statesize import adapters, mixers, operators, profiling, tasks
+from statesize.reduction import recommendation
+from statesize.studies import settings as studies_settings
 
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "hostile_calls.py"
-CALLED = {
-    "Captured": "capture",
-    "Comparison": "diagnose, compare",
-    "CountBands": "count_bands",
-    "Diagnosis": "diagnose, compare",
-    "Measurement": "measure",
-    "Operator": "Dense",
-    "Plan": "profile, plan",
-    "Profile": "zoo, Profile.load",
-    "Recommendation": "recommend_state_size",
-    "Reduction": "reduce",
-    "VaryingReduction": "reduce",
-    "capture": "capture",
-    "compare": "diagnose, compare",
-    "diagnose": "diagnose, compare",
-    "plan": "profile, plan",
-    "profile": "profile, plan",
-    "zoo": "zoo, Profile.load",
+PACKAGES = (ss, ss.training, ss.zoo, adapters, mixers, operators, profiling, recommendation, studies_settings, tasks)
+NOT_CALLED = {
+    "python_prose": "reads the whole standard library, takes no argument",
+    "Progress": "what `profile` tells its caller",
+    "run_study": "a grid of trainings",
 }
-# Takes models, tasks and settings, not numbers; its own tests refuse what it must refuse.
-NOT_CALLED = {"training", "__version__"} | {name for name in ss.__all__ if name.endswith("Error")}
 
 
-def test_every_public_function_is_called() -> None:
-    missing = {name for name in ss.__all__ if CALLED.get(name, name) not in FUNCTIONS} - NOT_CALLED
-    assert not missing
+def public_codes() -> dict[int, str]:
+    """Every public function, and what makes objects of every public class, by the identity of its code."""
+    found: dict[int, str] = {}
+    for package in PACKAGES:
+        for name in getattr(package, "__all__", [name for name in vars(package) if not name.startswith("_")]):
+            value = getattr(package, name)
+            if not hasattr(package, "__all__") and getattr(value, "__module__", "") != package.__name__:
+                continue
+            if inspect.isclass(value) and not issubclass(value, Exception):
+                value = vars(value).get("__post_init__", vars(value).get("__init__"))
+            if inspect.isfunction(value) and value.__module__.startswith("statesize"):
+                found[id(inspect.unwrap(value).__code__)] = name
+    return {code: name for code, name in found.items() if name not in NOT_CALLED}
 
 
-def test_a_thousand_calls() -> None:
-    found = Campaign()
-    found.run(range(1000))
+def test_a_thousand_calls_of_every_public_function() -> None:
+    left = public_codes()
+    assert len(left) > 60
+
+    def entered(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            left.pop(id(frame.f_code), None)
+
+    found, before = Campaign(), sys.getprofile()
+    sys.setprofile(entered)
+    try:
+        found.run(range(1000))
+        for number in range(100):
+            for name in ("forward", "paths", "settings", "tasks", "texts", "training"):
+                if left:
+                    watched([], FUNCTIONS[name][1](Source.of(number, 0)).run, 30)
+    finally:
+        sys.setprofile(before)
     assert not found.findings, "\n".join(map(str, found.findings))
     assert set(found.answered) | set(found.refused) == set(FUNCTIONS)
+    assert sorted(left.values()) == []
 
 
-def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
+def test_the_command_writes_what_it_found_and_goes_on_from_there(tmp_path: Path) -> None:
     path = tmp_path / "fuzz.json"
-    subprocess.run([sys.executable, str(COMMAND), "--calls", "8", "--output", str(path)], check=True)
+    for calls in ("3", "8"):
+        subprocess.run([sys.executable, str(COMMAND), "--calls", calls, "--output", str(path), "--resume"], check=True)
     document = json.loads(path.read_text())
     assert sum(document["answered"].values()) + sum(document["refused"].values()) == document["calls"] == 8
+    found = Campaign()
+    found.run(range(8))
+    assert document["answered"] == dict(found.answered)
+    other = [sys.executable, str(COMMAND), "--seed", "1", "--output", str(path), "--resume"]
+    assert b"holds calls from 0 of seed 0" in subprocess.run(other, capture_output=True, check=False).stderr
 
 
 @pytest.mark.slow

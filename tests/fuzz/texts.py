@@ -20,8 +20,9 @@ from statesize.studies.settings import parse_settings, preset_settings, read_set
 
 _TEXTS: tuple[Any, ...] = (
     "", "\0", "é" * 40, "\ud800", "a state, a state", "../x", "[", "name = 3", "a = [", "[[", "= 1", "[x]\ny = nan",
-    "<eos>", "\n\n\n", "𝄞" * 9,
+    "<eos>", "\n\n\n", "𝄞" * 9, "name = 1\n[[task]]",
 )  # fmt: skip
+_GRID = '[model]\nmixer = ["la", "gla"]\n[[task]]\nname = "mqar"\npairs = 4'
 
 
 @cache
@@ -39,7 +40,7 @@ def _documents(source: Source) -> tuple[Any, bool]:
 def text_call(source: Source) -> Call:
     """Tokenizers, streams of tokens, the task over them, settings of studies."""
     documents, good = _documents(source)
-    value = source.chance.choice(_TEXTS) if source.maybe(0.5) else source.no_number()
+    value = source.chance.choice(_TEXTS) if source.maybe(0.6) else source.no_number()
     size = source.no_number() if source.maybe(0.5) else 300
     length = source.no_number() if source.maybe(0.5) else 3
     stream = torch.arange(12) % 5
@@ -62,7 +63,8 @@ def text_call(source: Source) -> Call:
         ),
         "Corpus": (lambda: tasks.Corpus(documents, documents).sha256, good, ("train", "held_out", "documents")),
         "preset_settings": (lambda: preset_settings(value, value), False, ("study", "preset", "name")),
-        "parse_settings": (lambda: parse_settings(value, "here"), False, ("here", "settings", "text")),
+        "parse_settings well": (lambda: parse_settings(_GRID, "here"), True, ()),
+        "parse_settings": (lambda: parse_settings(value, "here"), isinstance(value, str), ("here", "settings", "text")),
     }
     kind = source.chance.choice(list(kinds))
     run, fine, names = kinds[kind]
@@ -81,6 +83,7 @@ def path_call(source: Source) -> Call:
     kinds: dict[str, Callable[[Path], Any]] = {
         "zoo.load": lambda _: ss.zoo.load(value),
         "zoo.record": lambda _: ss.zoo.record(value),
+        "zoo": lambda _: (ss.zoo.names(), ss.zoo.recall_names(), ss.zoo.documents(), ss.zoo.tokenizer()),
         "Profile.load": lambda _: ss.Profile.load(value),
         "load_checkpoint": lambda _: mixers.load_checkpoint(value),
         "read_text": lambda _: tasks.read_text(value),
@@ -96,7 +99,7 @@ def path_call(source: Source) -> Call:
         with tempfile.TemporaryDirectory() as folder:
             return kinds[kind](Path(folder))
 
-    refusal = "maybe" if kind.startswith("save_checkpoint") else "always"
+    refusal = "never" if kind == "zoo" else "maybe" if kind.startswith("save_checkpoint") else "always"
     shown = (str(value)[:60],) if isinstance(value, str | Path) and str(value) not in {"", "."} else ()
     return Call(run, lambda _: [], refusal, (*names, *shown), f"{kind} {value!r:.60}")
 

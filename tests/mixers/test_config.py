@@ -28,7 +28,7 @@ from statesize.mixers import ModelConfig
         ({"mixer": "sa,s4d", "key_size": 5}, r"key_size is 5.*even, such as 6"),
         ({"smallest_step": 0.0}, r"smallest_step is 0\.0 and largest_step 0\.1"),
         ({"smallest_step": 0.2}, r"smallest_step is 0\.2 and largest_step 0\.1"),
-        ({"largest_step": float("inf")}, r"largest_step inf"),
+        ({"largest_step": float("inf")}, r"largest_step is inf"),
         ({"positions": -1}, r"positions is -1; it must be an integer of at least 0"),
     ],
 )

@@ -84,5 +84,5 @@ def test_numbers_of_other_types_or_out_of_range_are_one_clear_line(numbers, mess
 
 
 def test_batch_size_of_zero_is_refused():
-    with pytest.raises(InputError, match=r"^batch_size is 0; a positive number was expected$"):
+    with pytest.raises(InputError, match=r"^batch_size is 0; a whole number of at least 1 was expected$"):
         next(Compression().held_out(0))

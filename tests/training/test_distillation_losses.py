@@ -29,6 +29,7 @@ def delta(seed):
 OPERATORS = {
     "gated": gated(4, 0),
     "gated with a feed-through": gated(4, 5, skip=True),
+    "one feed-through": Recurrence(gated(4, 5).A, gated(4, 5).B, gated(4, 5).C, random(2, 3, 1, seed=9)),
     "strong decays": gated(4, 10, decay=(0.0, 0.1)),
     "signs": gated(4, 15, decay=(-1.0, 1.0)),
     "delta rule": delta(20),
@@ -109,3 +110,24 @@ def test_logit_divergence():
     p, q = teacher.softmax(-1), student.softmax(-1)
     torch.testing.assert_close(logit_divergence(teacher, student), (p * (p / q).log()).sum(-1))
     assert bool((logit_divergence(teacher, teacher + 3).abs() < 1e-12).all())
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: operator_error(OPERATORS["gated"], 3), "student is a int; a statesize Operator was expected"),
+        (lambda: operator_error(OPERATORS["gated"], OPERATORS["dense"], 1.5), "block_size is 1.5"),
+        (lambda: hidden_error(torch.ones(3), torch.ones(3)), r"teacher must have shape \(..., L, d\)"),
+        (lambda: hidden_error(torch.ones(2, 3), torch.ones(1, 3)), r"teacher has shape \(2, 3\) and student \(1, 3\)"),
+        (lambda: hidden_error(torch.full((2, 3), torch.inf), torch.ones(2, 3)), "teacher must be finite"),
+        (
+            lambda: hidden_error(torch.full((2, 3), 1e30), torch.ones(2, 3)),
+            "too large, to be compared in torch.float32",
+        ),
+        (lambda: logit_divergence(torch.ones(2, 0), torch.ones(2, 0)), r"teacher must have shape \(..., V\)"),
+        (lambda: logit_divergence(torch.ones(2), torch.tensor([torch.nan, 1.0])), "student must be finite, got nan"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(call, said):
+    with pytest.raises(InputError, match=said):
+        call()

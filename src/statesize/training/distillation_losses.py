@@ -118,8 +118,8 @@ def logit_divergence(teacher: Tensor, student: Tensor) -> Tensor:
 def _require_alike(teacher: Tensor, student: Tensor, rank: int, form: str) -> None:
     for name, tensor in (("teacher", teacher), ("student", student)):
         require_floating(name, tensor)
-        if tensor.ndim < rank or not tensor.shape[-1]:
-            raise InputError(f"{name} must have shape {form}, got {tuple(tensor.shape)}")
+        if tensor.ndim < rank or 0 in tensor.shape[-rank:]:
+            raise InputError(f"{name} must have shape {form} with no size 0 behind the dots, got {tuple(tensor.shape)}")
         require_finite(name, tensor)
     if teacher.shape != student.shape:
         raise InputError(
@@ -147,7 +147,10 @@ def _columns(operator: Operator, first: int, last: int) -> Tensor:
     if isinstance(operator, Recurrence) and _fits_chunks(operator):
         log_decay = operator.A[..., first:, :].log()
         columns = mix_chunked(operator.C[..., first:, :], operator.B[..., first:, :], units, log_decay)
-        return columns if operator.D is None else columns + units * operator.D[..., None, first:last]
+        if operator.D is None:
+            return columns
+        feed = operator.D.expand(*operator.D.shape[:-1], operator.length)
+        return columns + units * feed[..., None, first:last]
     if not torch.is_grad_enabled() and not isinstance(operator, Recurrence):
         return operator.columns(first, last)
     # Nothing comes out before the first of the inputs.
