@@ -54,7 +54,7 @@ class Windows:
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """All offsets that are measured: the references, 0, and powers of 2 on both sides."""
+        """All offsets that are measured, the references, 0, and powers of 2 on both sides."""
         powers = [1 << exponent for exponent in range(8)]
         after = [power for power in powers if power < self.past]
         before = [-power for power in powers if power <= self.future]
