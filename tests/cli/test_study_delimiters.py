@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+from cli.documents import assert_document
 
 from statesize import zoo
 from statesize.cli import main
@@ -29,8 +30,7 @@ def test_the_document_of_delimiters_and_its_files(checkpoint, documents, tmp_pat
     assert main(command) == 0
     out, err = capsys.readouterr()
     document = json.loads(out)
-    names = {"schema", "study", "preset", "claim", "holds", "figures", "runs", "seconds", "table", "left_out"}
-    assert document.keys() == names | {"recipe"}
+    assert_document("study_delimiters", document)
     assert (document["study"], document["preset"], document["runs"]) == ("delimiters", "documents.jsonl", 1)
     assert len([name for name in document["figures"] if name.startswith("control_small_")]) == 4
     assert document["holds"] in {True, False}
@@ -49,6 +49,7 @@ def test_the_document_of_recall_names_its_models(checkpoint, documents, capsys):
     command = ["study", "recall", str(checkpoint), "--text", str(documents), "--length", "64", "--json", *COMMON]
     assert main(command) == 0
     document = json.loads(capsys.readouterr().out)
+    assert_document("study_recall", document)
     assert document["holds"] is None
     (model,) = document["models"]
     assert model["name"] == "small"
@@ -100,7 +101,9 @@ def test_a_window_of_nothing_is_wrong_usage():
 def test_a_plan_measures_a_sample_and_writes_nothing(checkpoint, documents, tmp_path, capsys):
     command = ["study", "delimiters", str(checkpoint), "--text", str(documents), "--plan", *COMMON]
     assert main([*command, "--json"]) == 0
-    (plan,) = json.loads(capsys.readouterr().out)["plans"]
+    document = json.loads(capsys.readouterr().out)
+    assert_document("study_plans", document)
+    (plan,) = document["plans"]
     assert (plan["model"], plan["documents"], plan["past"]) == ("small", 12, 4)
     assert plan["sequences"] > 60
     assert main(command) == 0

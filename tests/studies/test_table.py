@@ -39,6 +39,10 @@ def test_folders_that_are_refused(tmp_path):
     ResultTable.open(tmp_path / "one", "regimes")
     with pytest.raises(FileError, match=r"the study 'regimes'.*this is 'correlation'"):
         ResultTable.open(tmp_path / "one", "correlation")
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later" / "study.json").write_text('{"schema": 2, "study": "regimes"}', encoding="utf-8")
+    with pytest.raises(FileError, match=r"schema 2, and this is 'regimes', schema 1"):
+        ResultTable.open(tmp_path / "later", "regimes")
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "thesis.tex").touch()
     with pytest.raises(FileError, match="is not empty and holds no study"):

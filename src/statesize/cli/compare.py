@@ -43,7 +43,8 @@ def compare(
     loaded = read_profiles(profiles, printing)
     found = compare(loaded, perplexities)
     if html is not None:
-        write_report(loaded, html, perplexities)
+        with printing.step("drawing the report"):
+            write_report(loaded, html, perplexities)
         printing.say(f"Report: {html}")
     if printing.json:
         models = [{name: known(value) for name, value in asdict(model).items()} for model in found.models]

@@ -51,7 +51,8 @@ def demo(
                     on_progress=on_progress,
                 )
             )
-    write_report(profiles, output)
+    with printing.step("drawing the report"):
+        write_report(profiles, output)
     if printing.json:
         print_json(
             {"schema": SCHEMA, "models": [profile_document(item, None) for item in profiles], "report": str(output)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +52,20 @@ class Printing:
         from statesize.cli.progress import Bars
 
         return Bars(self.quiet)
+
+    @contextmanager
+    def step(self, description: str) -> Generator[None]:
+        """Show that something is done of which nobody can say how far it is.
+
+        Args:
+            description: What is done.
+
+        Yields:
+            None.
+        """
+        with self.bars() as bars:
+            bars.begin(description)
+            yield
 
     def hush_libraries(self) -> None:
         """Keep back the bars of what fetches and reads models, if it is to be quiet; before it is imported."""

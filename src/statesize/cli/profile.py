@@ -162,7 +162,8 @@ def profile(
     if output is not None:
         printing.say(f"Profile: {output}")
     if html is not None:
-        write_report([result], html)
+        with printing.step("drawing the report"):
+            write_report([result], html)
         printing.say(f"Report: {html}")
     if printing.json:
         print_json(profile_document(result, output))

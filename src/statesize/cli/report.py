@@ -38,7 +38,9 @@ def report(
         from statesize.cli.saved import read_profiles
         from statesize.report import write_report
 
-        write_report(read_profiles(results, printing), path)
+        profiles = read_profiles(results, printing)
+        with printing.step("drawing the report"):
+            write_report(profiles, path)
     elif len(results) == 1:
         from statesize.studies.page import write_report as write_study_report
 

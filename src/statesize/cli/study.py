@@ -134,7 +134,8 @@ def _study(name: str, options: Options, printing: Printing) -> None:
     with printing.bars() as bars:
         executor = _executor(settings, options.ray, module)
         result = run_study(settings, folder, executor, _progress(bars.begin(f"study {name}")))
-    conclusion = conclude(settings, result.rows, folder)
+    with printing.step("concluding"):
+        conclusion = conclude(settings, result.rows, folder)
     print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, recipe, printing)
 
 
