@@ -95,6 +95,26 @@ def test_rounding_of_what_is_kept_is_no_difference(before):
     assert verdict(before, edit) == WITHIN
 
 
+def test_a_model_may_round_otherwise(before):
+    # The operators of this model are in float32, of 1.2e-7.
+    assert verdict(before, add("entropy", 2e-5)) == WITHIN
+    assert verdict(before, add("entropy", 1e-3)) == DIFFERENT
+    norm = float(before.mixer(FIRST)["norm"].values[0, 0, 3])
+    assert verdict(before, add("norm", 5e-7 * norm)) == WITHIN
+    assert verdict(before, add("norm", 2e-6 * norm)) == DIFFERENT
+
+    def in_double(edit):
+        def edited(tree):
+            edit(tree)
+            tree[FIRST].attrs["dtype"] = "float64"
+
+        return edited
+
+    double = changed(before, in_double(lambda tree: None))
+    compared = compare_profiles(double, changed(before, in_double(add("entropy", 2e-5))))
+    assert compared[1].verdict == DIFFERENT
+
+
 def test_other_heads_positions_and_mixers(before):
     def fewer(tree):
         tree[FIRST] = tree[FIRST].isel(head=[0])

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.profiling import Profile
 
 IDENTICAL, WITHIN, DIFFERENT = "identical", "within bounds", "different"
+ROUNDING = 8
+"""Units of rounding, in the dtype of an operator, by which a model may make it otherwise on other threads."""
 
 # What tells how long something took, or with what it was made; no part of the result.
 _ASIDE = frozenset({"seconds", "versions", "recipe", "result", "table", "command"})
@@ -38,9 +41,11 @@ class Compared:
 def compare_profiles(before: Profile, after: Profile) -> list[Compared]:
     """Tokens and every mixer of two profiles.
 
-    Entropies are within bounds where they differ by no more than both `entropy_bound` allow, counts where the intervals
-    from `lower` to `upper` meet, and norms where they differ by no more than both `error_bound` allow in √L singular
-    values.
+    Counts are within bounds where the intervals from `lower` to `upper` meet, entropies where they differ by no more
+    than both `entropy_bound` allow, and norms by no more than both `error_bound` in √L singular values. These bounds
+    are of the measurement of an operator. A model's own arithmetic, in float32 mostly, rounds otherwise with another
+    number of threads; so entropies and norms may also differ by what it does to them that H_i is off by ROUNDING units
+    of its dtype, relative to ‖H_i‖.
 
     Args:
         before: The one that is repeated.
@@ -144,11 +149,13 @@ def _compare_mixers(name: str, before: xr.Dataset, after: xr.Dataset, length: in
     fixed = [one for one in unequal if one in before.coords or one in {"state_size", "ceiling", "stratum"}]
     if fixed:
         return Compared(name, DIFFERENT, f"other {', '.join(sorted(fixed))}")
-    entropy = _apart(before, after, "entropy")
-    # Entropies are kept in float32.
-    allowed = _sum(before, after, "entropy_bound") + np.spacing(np.float32(np.nan_to_num(before["entropy"].values)))
+    entropy, norm = _apart(before, after, "entropy"), _apart(before, after, "norm")
     outside = sum(int(_disjoint(before, after, *columns).sum()) for columns in _COUNTS)
-    norm, norm_allowed = _apart(before, after, "norm"), math.sqrt(length) * _sum(before, after, "error_bound")
+    rounding, norm_rounding = _rounding(before)
+    # Entropies are kept in float32.
+    stored = np.spacing(np.float32(np.nan_to_num(before["entropy"].values)))
+    allowed = _sum(before, after, "entropy_bound") + rounding + stored
+    norm_allowed = math.sqrt(length) * _sum(before, after, "error_bound") + norm_rounding
     within = bool((entropy <= allowed).all() and (norm <= norm_allowed).all()) and not outside
     detail = (
         f"entropies differ by up to {entropy.max(initial=0):.1e} where {_at_worst(entropy, allowed):.1e} is allowed, "
@@ -156,6 +163,18 @@ def _compare_mixers(name: str, before: xr.Dataset, after: xr.Dataset, length: in
         "lie outside their bounds"
     )
     return Compared(name, WITHIN if within else DIFFERENT, detail)
+
+
+def _rounding(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What becomes of entropies and norms where H_i is off by some units of rounding."""
+    # By Weyl's inequality no σ moves by more than ‖ΔH_i‖, so that σ/Σσ moves by t ≤ r ‖ΔH_i‖ / ‖H_i‖ in all, and its
+    # entropy by at most t ln r − t ln t − (1 − t) ln(1 − t) (Audenaert, J. Phys. A 40, 2007, theorem 1).
+    unit = ROUNDING * torch.finfo(getattr(torch, str(mixer.attrs["dtype"]))).eps
+    rank = np.maximum(np.nan_to_num(mixer["ceiling"].values.astype(np.float64))[:, None], 1)
+    moved = np.minimum(unit * rank, 0.5)
+    change = moved * np.log(rank) - moved * np.log(moved) - (1 - moved) * np.log1p(-moved)
+    ess, norm = (np.nan_to_num(mixer[name].values.astype(np.float64)) for name in ("entropy", "norm"))
+    return ess * np.expm1(change), unit * norm
 
 
 def _apart(before: xr.Dataset, after: xr.Dataset, name: str) -> NDArray[np.float64]:
