@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from cli.documents import assert_document
+from playwright.sync_api import expect
 from report.visit import Visit, chromium
 
 from statesize import zoo
@@ -65,9 +66,7 @@ def test_the_report_opens_in_a_browser_without_network_and_errors(finished):
         assert visit.page.locator("#model option").all_inner_texts() == list(zoo.names())
         for name in zoo.names():
             visit.page.select_option("#model", label=name)
-            visit.page.wait_for_function(
-                "name => document.querySelector('#caption').textContent.includes(` of ${name}`)", arg=name
-            )
+            expect(visit.page.locator("#caption")).to_contain_text(f" of {name}")
             assert visit.page.locator("#positions svg path").count() > 5
         assert visit.requests == [report.as_uri()]
         assert visit.complaints == []
