@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from contextlib import contextmanager
@@ -98,3 +99,28 @@ def test_what_ray_says_when_it_does_not_start(kind, there, monkeypatch):
         f"Ray {where} cannot be started or reached: The current node timed out during startup. This could happen"
         " because ..."
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["gcs_server", "raylet/raylet"])
+def test_the_head_is_gone(word):
+    """Ray itself ends the process after a minute, or waits for ever where only the node is gone."""
+    program = f"""
+import os, signal, sys, time
+from pathlib import Path
+from statesize.errors import StatesizeError
+from statesize.ray_session import ray_session, wait_for_one
+with ray_session() as ray:
+    answer = ray.remote(lambda: time.sleep(1000)).remote()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        parent = (path.parent / "stat").read_text().rpartition(")")[2].split()[1]
+        if int(parent) == os.getpid() and {word!r} in path.read_text().split(chr(0))[0]:
+            os.kill(int(path.parent.name), signal.SIGKILL)
+    try:
+        wait_for_one(ray, [answer])
+    except StatesizeError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
+    assert "is gone; what is finished is kept, and the same command goes on" in done.stdout, done.stderr
+    assert done.returncode == 0

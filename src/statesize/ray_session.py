@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from statesize.errors import InputError, StatesizeError
 
 _CONNECT_SECONDS = 5.0
+_PATIENCE_SECONDS = 2.0
 # Of the machine's memory, what workers may ask for; the rest is for the calling process and Ray's own.
 _FOR_WORKERS = 0.8
 # No reports of usage, and 127.0.0.1 as the address of each process, as Ray does by itself where it runs no clusters.
@@ -72,6 +73,42 @@ def ray_session(address: str | None = None) -> Generator[Any]:
             yield ray
         finally:
             ray.shutdown()
+
+
+def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
+    """The first of some answers that is there, as long as the cluster has its head, and this process its node.
+
+    Args:
+        ray: The module ray, connected.
+        pending: References of answers.
+
+    Returns:
+        The reference of one that is there.
+
+    Raises:
+        StatesizeError: One of them is gone; without this, Ray ends the process a minute later, or waits for ever.
+    """
+    while True:
+        lost = _lost(ray)
+        if lost:
+            raise StatesizeError(f"{lost} is gone; what is finished is kept, and the same command goes on")
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=_PATIENCE_SECONDS)
+        if ready:
+            return ready[0]
+
+
+def _lost(ray: Any) -> str:
+    """What a driver cannot go on without and that does not answer; nothing of a client, which Ray tells itself."""
+    context = ray.get_runtime_context()
+    host, _, port = str(getattr(context, "gcs_address", "")).rpartition(":")
+    if not port.isdigit():
+        return ""
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError:
+        return f"the head of the Ray cluster at {host}:{port}"
+    own = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
+    return "" if all(node["Alive"] for node in own) else "the node of the Ray cluster on this machine"
 
 
 def available_cores() -> int:

@@ -133,6 +133,31 @@ sys.exit(main([]))
     assert (tmp_path / "tidy").exists()
 
 
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_what_was_under_way_is_no_news(number):
+    """A coroutine that an interrupt kept from being awaited, as of zarr, makes Python warn when it is let go."""
+    code = f"""
+import os, signal, sys
+import statesize.cli.app
+from statesize.cli import main
+
+async def read():
+    pass
+
+def work(*_, **__):
+    coroutine = read()
+    os.kill(os.getpid(), signal.{number})
+    for _ in range(10**9):
+        pass
+
+statesize.cli.app.app = work
+sys.exit(main([]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("statesize: error: ")
+
+
 def test_the_handler_of_terminations_is_put_back(capsys):
     before = signal.getsignal(signal.SIGTERM)
     main(["--version"])

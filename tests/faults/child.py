@@ -14,18 +14,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+COMMANDS = Path(__file__).parents[2] / "src" / "statesize" / "cli"
 # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: what lets root write to folders that nobody may write to.
 _ABOVE_PERMISSIONS = (1 << 1) | (1 << 2)
 _CAPABILITIES_3 = 0x20080522
 IMPORTED = (
-    "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "zarr",
-    "statesize.cli.app", "statesize.cli.document", "statesize.cli.profile", "statesize.cli.progress",
-    "statesize.cli.study", "statesize.cli.table", "statesize.cli.texts", "statesize.cli.train",
-    "statesize.profiling.cluster", "statesize.profiling.loading", "statesize.profiling.parquet",
-    "statesize.report", "statesize.studies.conclude", "statesize.studies.local", "statesize.studies.study",
-    "statesize.studies.table", "statesize.training.export", "statesize.training.loop",
+    "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "zarr", "statesize.profiling.cluster",
+    "statesize.profiling.parquet", "statesize.report", "statesize.rerun.recipe", "statesize.studies.cluster",
+    "statesize.studies.conclude", "statesize.studies.local", "statesize.studies.study", "statesize.training.export",
 )  # fmt: skip
-"""What a server imports, so that its children need not."""
+"""What a server imports, beside the commands, so that its children need not."""
 
 
 def respect_permissions() -> None:
@@ -82,12 +80,13 @@ def _warm() -> None:
 
     from statesize.measurement import measure
     from statesize.mixers import LanguageModel, ModelConfig
-    from statesize.operators import Dense
+    from statesize.operators import Recurrence
     from statesize.report.document import vega
 
     torch.set_num_threads(1)
     LanguageModel(ModelConfig(mixer="gla", vocabulary_size=8, width=4, heads=1, layers=1), torch.Generator())
-    measure(Dense(torch.ones(3, 3).tril()), engine="dense")
+    ones = torch.ones(1, 1, 8, 3)
+    measure(Recurrence(A=ones / 2, B=ones, C=ones))
     vega()
 
 
@@ -99,7 +98,7 @@ def serve() -> int:
     Returns:
         An exit code; in a forked process that of its job.
     """
-    for name in IMPORTED:
+    for name in (*IMPORTED, *(f"statesize.cli.{path.stem}" for path in COMMANDS.glob("[a-z]*.py"))):
         __import__(name)
     _warm()
     print("ready", flush=True)

@@ -134,7 +134,7 @@ class ProfileJob(Job):
 
 
 class StudyJob(Job):
-    """`statesize study correlation` of a grid of six runs."""
+    """`statesize study regimes` of a grid of six runs."""
 
     def __init__(self, name: str, workers: int, *options: str) -> None:
         self.name = name
@@ -149,7 +149,7 @@ class StudyJob(Job):
     def arguments(self, folder: Path) -> list[str]:
         """The same command each time."""
         config, output = str(folder / "inputs" / "grid.toml"), str(folder / "output")
-        return ["study", "correlation", "--config", config, "--output", output, *self._options]
+        return ["study", "regimes", "--config", config, "--output", output, *self._options]
 
     def finished(self, output: Path) -> set[str]:
         """Runs whose file can be read."""

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import threading
+import traceback
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -32,9 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _terminations():
             return _run(sys.argv[1:] if arguments is None else list(arguments))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        _forget(error)
         return _fail("interrupted; nothing was written after the last complete result", INTERRUPTED)
-    except _Terminated:
+    except _Terminated as error:
+        _forget(error)
         return _fail("terminated; nothing was written after the last complete result", TERMINATED)
     except BrokenPipeError:
         _give_up_stdout()
@@ -81,6 +85,16 @@ def _terminations() -> Generator[None]:
     finally:
         if here:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _forget(error: BaseException) -> None:
+    """Lets go of what was under way; that a coroutine was never awaited is then no news."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cause: BaseException | None = error
+        while cause is not None:
+            traceback.clear_frames(cause.__traceback__)
+            cause = cause.__context__
 
 
 def _give_up_stdout() -> None:

@@ -14,6 +14,7 @@ from statesize.profiling.gathering import Progress
 from statesize.profiling.record import SequenceRecord
 from statesize.profiling.units import Units
 from statesize.profiling.worker import Asked, Loader, Ready, Worker
+from statesize.ray_session import wait_for_one
 
 # Workers that may be lost in a row at one thing before it is taken for the cause.
 _MOST_LOST = 3
@@ -148,7 +149,7 @@ class Crew:
 
     def _step(self) -> None:
         """Wait for one answer and act on it."""
-        (answer,), _ = self.ray.wait(list(self._calls), num_returns=1)
+        answer = wait_for_one(self.ray, list(self._calls))
         call = self._calls.pop(answer)
         try:
             value = self.ray.get(answer)

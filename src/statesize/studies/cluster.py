@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from statesize.errors import InputError
-from statesize.ray_session import ray_session
+from statesize.ray_session import ray_session, wait_for_one
 from statesize.studies.grid import Run
 from statesize.studies.local import outcome_of
 from statesize.studies.outcome import ATTEMPTS, WORKER_ENVIRONMENT, Executor, Outcome
@@ -54,10 +54,10 @@ def _outcomes(ray: Any, runs: Sequence[Run], execution: Execution, module: UserM
     attempts = dict.fromkeys(runs, 1)
     pending = {task.remote(request(run, module)): run for run in runs}
     while pending:
-        ready, _ = ray.wait(list(pending), num_returns=1)
-        run = pending.pop(ready[0])
+        answer = wait_for_one(ray, list(pending))
+        run = pending.pop(answer)
         try:
-            yield outcome_of(run, json.loads(ray.get(ready[0])))
+            yield outcome_of(run, json.loads(ray.get(answer)))
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError):
             if attempts[run] == ATTEMPTS:
                 yield Outcome(run, (), f"its worker was killed {ATTEMPTS} times; is memory enough for {run.label}?")
