@@ -26,7 +26,7 @@ def real(value: Any) -> bool:
         holds_one = value.ndim == 0 and not (value.is_complex() or value.is_meta or value.dtype == torch.bool)
         return holds_one and bool(torch.isfinite(value))
     if isinstance(value, np.ndarray | np.generic):
-        return value.ndim == 0 and np.issubdtype(value.dtype, np.number) and bool(np.isfinite(value))
+        return value.ndim == 0 and value.dtype.kind in "iuf" and bool(np.isfinite(value))
     try:
         return isinstance(value, Real | Decimal) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:

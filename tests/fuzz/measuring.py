@@ -79,7 +79,7 @@ def _positions(source: Source, first: int, last: int) -> Any:
 
 
 def _good_positions(value: Any, first: int, last: int) -> bool:
-    if isinstance(value, Iterable) and not isinstance(value, torch.Tensor):
+    if isinstance(value, Iterable) and not isinstance(value, torch.Tensor) and getattr(value, "ndim", 1):
         return all(whole(item, first, last) for item in cast("Iterable[Any]", value))
     if isinstance(value, torch.Tensor) and value.ndim:
         return not value.numel()

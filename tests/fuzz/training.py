@@ -177,9 +177,9 @@ def loop_call(source: Source) -> Call:
     }
     kind = source.chance.choice(list(kinds))
     run, good = kinds[kind]
-    no_state = fits and model.config.mixer == "sa"
+    no_decay = fits and model.config.mixer in {"sa", "la"}
     refusal: Refusal = "maybe" if good or kind in {"initialise", "train", "student_of"} else "always"
-    if good and not no_state:
+    if good and not no_decay:
         refusal = "never"
     names = (
         "model", "teacher", "student", "task", "config", "objective", "batch_size", "key_sizes", "key_size", "folder",

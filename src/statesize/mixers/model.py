@@ -126,6 +126,8 @@ class LanguageModel(nn.Module):
         require_kind("input_ids", input_ids, Tensor, "a tensor of token numbers")
         if input_ids.dim() != dimensions or input_ids.numel() == 0:
             raise InputError(f"input_ids has shape {tuple(input_ids.shape)}; expected {expected}, not empty")
+        if input_ids.is_meta or input_ids.layout != torch.strided:
+            raise InputError("input_ids hold no numbers, or are sparse; expected a dense tensor of token numbers")
         if input_ids.dtype not in (torch.int64, torch.int32):
             raise InputError(f"input_ids has dtype {input_ids.dtype}; expected token numbers of dtype torch.int64")
         low, high = (int(bound) for bound in torch.aminmax(input_ids))
