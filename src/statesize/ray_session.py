@@ -17,6 +17,7 @@ from statesize.errors import InputError, StatesizeError
 
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
+_GOES_ON = "what is finished is kept, and the same command goes on"
 # Of the machine's memory, what workers may ask for; the rest is for the calling process and Ray's own.
 _FOR_WORKERS = 0.8
 # No reports of usage, and 127.0.0.1 as the address of each process, as Ray does by itself where it runs no clusters.
@@ -88,27 +89,28 @@ def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
     Raises:
         StatesizeError: One of them is gone; without this, Ray ends the process a minute later, or waits for ever.
     """
+    context = ray.get_runtime_context()
+    # None of a client, to which Ray itself tells what is gone.
+    head = str(getattr(context, "gcs_address", ""))
     while True:
-        lost = _lost(ray)
-        if lost:
-            raise StatesizeError(f"{lost} is gone; what is finished is kept, and the same command goes on")
+        _require_head(head)
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=_PATIENCE_SECONDS)
         if ready:
             return ready[0]
+        # Without a head, Ray would wait for it here, and end the process.
+        _require_head(head)
+        own = [node for node in ray.nodes() if head and node["NodeID"] == context.get_node_id()]
+        if not all(node["Alive"] for node in own):
+            raise StatesizeError(f"the node of the Ray cluster on this machine is gone; {_GOES_ON}")
 
 
-def _lost(ray: Any) -> str:
-    """What a driver cannot go on without and that does not answer; nothing of a client, which Ray tells itself."""
-    context = ray.get_runtime_context()
-    host, _, port = str(getattr(context, "gcs_address", "")).rpartition(":")
-    if not port.isdigit():
-        return ""
+def _require_head(address: str) -> None:
+    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError:
-        return f"the head of the Ray cluster at {host}:{port}"
-    own = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
-    return "" if all(node["Alive"] for node in own) else "the node of the Ray cluster on this machine"
+        if port.isdigit():
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise StatesizeError(f"the head of the Ray cluster at {address} is gone; {_GOES_ON}") from error
 
 
 def available_cores() -> int:
