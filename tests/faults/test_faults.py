@@ -16,6 +16,7 @@ from faults.strikes import FAULTS, Fault
 
 from statesize.studies.table import _digest
 
+DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "faults.py"
 
 
@@ -66,6 +67,21 @@ def test_losses_wrong_tables_and_bad_messages_are_noticed(campaign, monkeypatch)
         monkeypatch.setattr(campaign, "chosen", lambda number, fault=fault: (JOBS["study"], fault))
         survival = campaign.survive(1)
         assert expected in " ".join([*survival.problems, *(f"lost {name}" for name in survival.lost)]), str(survival)
+
+
+def test_the_page_tells_the_run_that_is_kept():
+    document = json.loads((DOCS / "faults.json").read_text(encoding="utf-8"))
+    survivals = document["survivals"]
+    assert document["faults"] == len(survivals) == len({survival["number"] for survival in survivals})
+    assert document["lost"] == sum(len(survival["lost"]) for survival in survivals)
+    assert document["problems"] == sum(len(survival["problems"]) for survival in survivals)
+    on_ray = sum("Ray" in survival["job"] for survival in survivals)
+    page = " ".join((DOCS / "promises.md").read_text(encoding="utf-8").split())
+    figures = f"{document['faults']} faults of seed {document['seed']}, {on_ray} of them to jobs on Ray"
+    assert f"{figures}: {document['lost']} losses, {document['problems']} other problems" in page
+    assert f"{document['seconds']:.0f} s of processor time" in page
+    for fault, times in document["by_fault"].items():
+        assert f"| {fault} | {times} |" in page
 
 
 @pytest.mark.slow
