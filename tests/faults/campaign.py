@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,7 +16,7 @@ from tempfile import TemporaryDirectory
 from faults.jobs import JOBS, Job
 from faults.places import place
 from faults.processes import HangError, Running, Starter, session
-from faults.strikes import FAULTS, RAY_FAULTS, SECOND, Fault, Scene, stored
+from faults.strikes import FAULTS, RAY_FAULTS, SECOND, Fault, Scene
 
 from statesize.errors import StatesizeError
 
@@ -22,6 +24,9 @@ LOCAL = [name for name in JOBS if "Ray" not in name]
 ON_RAY = [name for name in JOBS if "Ray" in name]
 _RAY_EVERY = 10
 _WORK = re.compile(r"\.units/\d|/runs/|log\.jsonl$")
+_BESIDE = re.compile(
+    r"(unfinished|study|conclusion|recipe|tokenizer)\.json$|log\.jsonl$|study\.html$|table\.parquet$|^best/|/previous\."
+)
 _UGLY = re.compile(r"Traceback|Exception ignored|Fatal Python|core dumped|\*\*\* ")
 _REFUSED = re.compile(r"[Mm]ove (it|the folder) away|give (a new|another) folder|Give another")
 
@@ -61,13 +66,11 @@ class Undisturbed:
         table: Digest of its results.
         notes: Files that it put in place, in order.
         files: Names of what it leaves.
-        parts: Names of its parts.
     """
 
     table: str
     notes: list[str]
     files: set[str]
-    parts: set[str]
 
 
 @dataclass(eq=False)
@@ -135,8 +138,7 @@ class Campaign:
                 running = self.starter.start(job.arguments(where.folder), where.folder, Path(scratch) / "first")
                 if running.wait() != 0:
                     raise RuntimeError(f"{job.name} fails without a fault: {running.errors}")
-                made = job.made(running.notes, set())
-                self._known[key] = Undisturbed(job.table(output), running.notes, _files(where.folder), made)
+                self._known[key] = Undisturbed(job.table(output), running.notes, _files(where.folder))
         return self._known[key]
 
     def _strike(self, scene: Scene, fault: Fault, known: Undisturbed, result: Survival) -> None:
@@ -182,11 +184,14 @@ class Campaign:
                 if folder.exists():
                     folder.rename(scratch / f"{folder.name}-{attempt}")
             result.problems += [] if attempt == 0 else ["was refused twice"]
-        made = scene.job.made(again.notes, known.parts)
+        made = scene.job.made(again.notes)
         if scene.job.table(scene.output) != known.table:
             result.problems.append("the table is not that of an undisturbed run")
         result.lost += sorted(f"{name} made anew" for name in finished & made)
-        if left := _files(scene.folder) ^ known.files:
+        there = _files(scene.folder)
+        # Runs of the other grid stay; a file that says what another says too is missed by nobody.
+        expected = known.files | ({name for name in there if "/runs/" in name} if other else set())
+        if left := (there ^ expected) - {scene.how}:
             result.problems.append(f"other files than an undisturbed run leaves: {sorted(left)[:5]}")
 
     def _with_other_model(self, scene: Scene, scratch: Path, result: Survival) -> None:
@@ -204,11 +209,13 @@ class Campaign:
 
 
 def _but_damaged(scene: Scene, names: set[str]) -> set[str]:
-    """Without what was damaged; a damaged file of another kind may stand for any part."""
-    if not scene.damaged:
-        return names
-    kept = names - scene.damaged - {name.partition("/")[2] for name in scene.damaged}
-    return kept if kept != names else set()
+    """The parts that no damage to a file may cost."""
+    kept = set(names)
+    for damaged in scene.damaged:
+        part = {damaged, damaged.partition("/")[2]} & names
+        # A unit costs itself, what stands beside units nothing, and what is left the whole: a profile, a checkpoint.
+        kept -= part or (set() if _BESIDE.search(damaged) else names)
+    return kept
 
 
 def _message_problems(running: Running, code: int, messages: dict[int, str]) -> Iterator[str]:
@@ -231,12 +238,6 @@ def _files(folder: Path) -> set[str]:
 
 
 def _kill_all(scene: Scene) -> None:
-    import os
-    import signal
-
     for running in (scene.running, scene.second):
         for process in session(running.process) if running is not None else ():
             os.kill(process, signal.SIGKILL)
-
-
-__all__ = ["LOCAL", "Campaign", "Survival", "stored"]

@@ -71,7 +71,7 @@ class Job(ABC):
         """Names of the parts that are finished and whole."""
 
     @abstractmethod
-    def made(self, notes: list[str], total: set[str]) -> set[str]:
+    def made(self, notes: list[str]) -> set[str]:
         """Names of the parts that a process made anew."""
 
     @abstractmethod
@@ -113,7 +113,7 @@ class ProfileJob(Job):
         units = output.with_name("output.units").glob("0*/*.unit")
         return {_place(path) for path in units if unsealed(path.read_bytes()) is not None}
 
-    def made(self, notes: list[str], total: set[str]) -> set[str]:
+    def made(self, notes: list[str]) -> set[str]:
         """Units that were moved to their places."""
         found = {_place(Path(note)) for note in notes if note.endswith(".unit")}
         return found | ({"profile"} if found else set())
@@ -155,7 +155,7 @@ class StudyJob(Job):
         """Runs whose file can be read."""
         return {path.name for path in (output / "runs").glob("*.parquet") if _readable(path)}
 
-    def made(self, notes: list[str], total: set[str]) -> set[str]:
+    def made(self, notes: list[str]) -> set[str]:
         """Runs whose file was moved to its place."""
         return {Path(note).name for note in notes if Path(note).parent.name == "runs"}
 
@@ -192,7 +192,7 @@ class TrainJob(Job):
         """Steps up to the checkpoint."""
         return {f"step {step}" for step in range(1, 1 + _checkpoint_step(output / "state.safetensors"))}
 
-    def made(self, notes: list[str], total: set[str]) -> set[str]:
+    def made(self, notes: list[str]) -> set[str]:
         """The last steps, as many as were added to the log."""
         added = sum(note.startswith("added ") and note.endswith("/log.jsonl") for note in notes)
         return {f"step {step}" for step in range(self.steps + 1 - added, self.steps + 1)}
