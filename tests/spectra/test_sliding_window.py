@@ -4,7 +4,7 @@ import torch
 from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.operators.transition import FullTransition
-from statesize.spectra.sliding_window import Products, spectral_bound, window_factors
+from statesize.spectra.sliding_window import _SMALLEST_BLOCK, Products, spectral_bound, window_factors
 
 
 def gramians(A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, past: int, future: int) -> tuple[torch.Tensor, ...]:
@@ -25,18 +25,29 @@ def gramians(A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, past: int, futur
     return reach, observe
 
 
+def assert_factors_are_those_of_the_gramians(structure: str, length: int, past: int | None, future: int | None) -> None:
+    real = random_recurrence(structure, 0, length, 4).with_real_output()
+    found = window_factors(real.transition, real.B, real.C, past, future)
+    n = real.B.shape[-1]
+    A = real.A if real.A.ndim == 3 else torch.diag_embed(real.A.expand(length, n))
+    expected = gramians(A, real.B, real.C, past or length, future or length)
+    for factors, gramian in zip(found, expected, strict=True):
+        torch.testing.assert_close(factors.factor @ factors.factor.mH, gramian, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(factors.norm.square(), gramian.diagonal(0, -2, -1).real.sum(-1))
+        assert factors.factor.shape[-1] <= n
+        assert bool((factors.error <= 1e-11 * factors.norm.amax()).all())
+
+
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize(("past", "future"), [(1, 2), (3, 7), (16, 11), (None, 19), (13, None)])
 def test_factors_are_those_of_the_gramians(structure: str, past: int | None, future: int | None) -> None:
-    real = random_recurrence(structure, 0, 21, 4).with_real_output()
-    found = window_factors(real.transition, real.B, real.C, past, future)
-    n = real.B.shape[-1]
-    A = real.A if real.A.ndim == 3 else torch.diag_embed(real.A.expand(21, n))
-    for factors, expected in zip(found, gramians(A, real.B, real.C, past or 21, future or 21), strict=True):
-        torch.testing.assert_close(factors.factor @ factors.factor.mH, expected, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(factors.norm.square(), expected.diagonal(0, -2, -1).real.sum(-1))
-        assert factors.factor.shape[-1] <= n
-        assert bool((factors.error <= 1e-11 * factors.norm.amax()).all())
+    assert_factors_are_those_of_the_gramians(structure, 21, past, future)
+
+
+@pytest.mark.parametrize(("past", "future"), [(None, 5), (6, None), (None, None), (40, 37)])
+def test_windows_of_more_than_a_block(past: int | None, future: int | None) -> None:
+    # Three blocks of _SMALLEST_BLOCK steps, the last of them shorter.
+    assert_factors_are_those_of_the_gramians(STRUCTURES[0], 2 * _SMALLEST_BLOCK + 11, past, future)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
