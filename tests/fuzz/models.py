@@ -138,11 +138,14 @@ def forward_call(source: Source) -> Call:
     if isinstance(ids, torch.Tensor) and ids.ndim == 1 and source.maybe(0.8):
         ids, batched = ids[None], True
     held = model(pattern)
+    first = ids[:, 0] if batched and ids.numel() else ids
     generator = value if source.maybe(0.3) else torch.Generator().manual_seed(0)
     kinds: dict[str, tuple[Callable[[], Any], bool]] = {
         "forward": (lambda: held(ids), good and batched),
         "step": (
-            lambda: held.step(ids[:, 0] if batched else ids, held.initial_caches(len(ids) if good else 1)),
+            lambda: held.step(
+                ids[:, 0] if batched and ids.numel() else ids, held.initial_caches(len(ids) if good else 1)
+            ),
             False,
         ),
         "initial_caches": (lambda: held.initial_caches(value), False),
@@ -160,7 +163,8 @@ def forward_call(source: Source) -> Call:
     }
     kind = source.chance.choice(list(kinds))
     run, fine = kinds[kind]
-    doubtful = kind in {"select_mixers", "logits_difference", "initial_caches", "step"}
+    one = kind == "forward" and isinstance(ids, torch.Tensor) and ids.numel() == 1
+    doubtful = one or kind in {"select_mixers", "logits_difference", "initial_caches", "step"}
 
     def check(found: Any) -> list[str]:
         tensor = found[0] if isinstance(found, tuple) else found

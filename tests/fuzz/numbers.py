@@ -37,7 +37,9 @@ def numbers_call(name: str) -> Callable[[Source], Call]:
         elif name == "energy_ess":
             extra = (threshold,)
             wrong |= not real(threshold) or several(threshold) or not 0 <= threshold < 1
-        doubtful = isinstance(threshold, torch.Tensor | np.ndarray | bool | str | list | range | tuple | dict | bytes)
+        doubtful = isinstance(
+            threshold, torch.Tensor | np.ndarray | bool | str | list | range | tuple | dict | bytes | set
+        )
         doubtful |= threshold is None or isinstance(threshold, np.generic)
 
         def check(found: torch.Tensor) -> list[str]:
@@ -45,7 +47,7 @@ def numbers_call(name: str) -> Callable[[Source], Call]:
                 return [f"answer is {found}"]
             if doubtful and extra:
                 return []
-            return _wrong_number(name, values, number(threshold) if extra else 0.0, relative, found)
+            return _wrong_number(name, values, number(threshold) if real(threshold) else 0.0, relative, found)
 
         refusal: Refusal = "always" if wrong else "never"
         if doubtful and extra and not source.poisoned:

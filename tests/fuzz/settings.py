@@ -14,12 +14,13 @@ from fuzz.hostile import Source
 from statesize import mixers, tasks, training
 
 MOST = 10**500
+_SIZE = 2**31 - 1
 Judge = Callable[[Any], bool]
 Form = tuple[Callable[..., Any], dict[str, Any], dict[str, Judge]]
 
 
-def _count(least: int) -> Judge:
-    return lambda value: type(value) is int and value >= least
+def _count(least: int, most: int = MOST) -> Judge:
+    return lambda value: type(value) is int and least <= value <= most
 
 
 def _number(low: float, high: float, ends: tuple[bool, bool] = (True, True)) -> Judge:
@@ -52,8 +53,8 @@ FORMS: dict[str, Form] = {
         {"width": 8, "heads": 2, "layers": 2, "key_size": 4, "vocabulary_size": 16},
         {
             "mixer": _any_text,
-            **{name: _count(1) for name in ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor")},
-            "positions": _count(0),
+            **dict.fromkeys(("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor"), _count(1, _SIZE)),
+            "positions": _count(0, _SIZE),
             "dropout": _number(0, 1, (True, False)),
             "decay_bias": _number(-64, 64, (False, False)),
             "smallest_step": _POSITIVE,

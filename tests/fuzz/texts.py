@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fuzz.arguments import whole
 from fuzz.call import Call
 from fuzz.hostile import Source
 from fuzz.models import model
@@ -58,7 +59,7 @@ def text_call(source: Source) -> Call:
         "byte_count": (lambda: tasks.byte_count(documents), good, ("documents",)),
         "TextTask": (
             lambda: tasks.TextTask(tokens, stream, length, 9, 5),
-            tokens is stream and type(length) is int and 1 <= length < 12,
+            tokens is stream and whole(length, 1, 11),
             ("train_tokens", "length"),
         ),
         "Corpus": (lambda: tasks.Corpus(documents, documents).sha256, good, ("train", "held_out", "documents")),

@@ -29,7 +29,7 @@ from statesize.mixers import ModelConfig
         ({"smallest_step": 0.0}, r"smallest_step is 0\.0 and largest_step 0\.1"),
         ({"smallest_step": 0.2}, r"smallest_step is 0\.2 and largest_step 0\.1"),
         ({"largest_step": float("inf")}, r"largest_step is inf"),
-        ({"positions": -1}, r"positions is -1; it must be an integer of at least 0"),
+        ({"positions": -1}, r"positions is -1; it must be an integer of at least 0, below"),
     ],
 )
 def test_bad_values_are_refused_and_quoted(changes, said):

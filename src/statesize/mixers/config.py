@@ -73,8 +73,8 @@ class ModelConfig:
         for name in (*counts, "positions"):
             value: object = getattr(self, name)
             bound = 0 if name == "positions" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
-                raise InputError(f"{name} is {value!r}; it must be an integer of at least {bound}")
+            if isinstance(value, bool) or not isinstance(value, int) or not bound <= value < 2**31:
+                raise InputError(f"{name} is {value!r}; it must be an integer of at least {bound}, below 2**31")
         if not isinstance(self.mixer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"mixer is {self.mixer!r}; it must be a name or a pattern of names such as 'gla,sa'")
         for name in ("normalised", "tied"):

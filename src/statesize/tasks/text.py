@@ -137,7 +137,7 @@ class TextTask:
 
     def __post_init__(self) -> None:
         for name in ("length", "held_out_bytes", "vocabulary_size"):
-            require_count(name, getattr(self, name))
+            object.__setattr__(self, name, require_count(name, getattr(self, name)))
         self._check("train_tokens", self.train_tokens, self.length + 1, f"more than length = {self.length}")
         self._check("held_out_tokens", self.held_out_tokens, 2, "at least 2")
 
