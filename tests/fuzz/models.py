@@ -143,9 +143,7 @@ def forward_call(source: Source) -> Call:
     kinds: dict[str, tuple[Callable[[], Any], bool]] = {
         "forward": (lambda: held(ids), good and batched),
         "step": (
-            lambda: held.step(
-                ids[:, 0] if batched and ids.numel() else ids, held.initial_caches(len(ids) if good else 1)
-            ),
+            lambda: held.step(first, held.initial_caches(len(ids) if good else 1)),
             False,
         ),
         "initial_caches": (lambda: held.initial_caches(value), False),

@@ -15,6 +15,7 @@ from statesize import mixers, tasks, training
 
 MOST = 10**500
 _SIZE = 2**31 - 1
+_SIZES = ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor")
 Judge = Callable[[Any], bool]
 Form = tuple[Callable[..., Any], dict[str, Any], dict[str, Judge]]
 
@@ -53,7 +54,7 @@ FORMS: dict[str, Form] = {
         {"width": 8, "heads": 2, "layers": 2, "key_size": 4, "vocabulary_size": 16},
         {
             "mixer": _any_text,
-            **dict.fromkeys(("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor"), _count(1, _SIZE)),
+            **dict.fromkeys(_SIZES, _count(1, _SIZE)),
             "positions": _count(0, _SIZE),
             "dropout": _number(0, 1, (True, False)),
             "decay_bias": _number(-64, 64, (False, False)),
