@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import SupportsIndex, cast, get_type_hints
+from typing import cast, get_type_hints
 
 import torch
 from torch import Tensor
 
 from statesize.arguments import require_count, require_kind
 from statesize.errors import InputError
+from statesize.operators.validation import plain_number, whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +138,12 @@ def _checked(name: str, value: object, kind: type) -> bool | int | float:
     if kind is bool and isinstance(value, bool):
         return value
     if kind is not bool and not isinstance(value, bool):
-        try:
-            # Integers of NumPy are integers too, and whole numbers are real ones.
-            return kind(operator.index(cast("SupportsIndex", value)))
-        except TypeError:
-            if kind is float and isinstance(value, float) and math.isfinite(value):
-                return float(value)
+        # Integers of NumPy are integers too, and whole numbers are real ones.
+        whole = whole_number(value)
+        if kind is int and whole is not None:
+            return whole
+        number = value if whole is None else whole
+        if kind is float and plain_number(number):
+            return float(cast("float", number))
     expected = {bool: "true or false", int: "a whole number", float: "a finite number"}[kind]
     raise InputError(f"{name} is {value!r}; {expected} was expected")
