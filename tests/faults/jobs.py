@@ -190,7 +190,9 @@ class TrainJob(Job):
 
     def finished(self, output: Path) -> set[str]:
         """Steps up to the checkpoint."""
-        return {f"step {step}" for step in range(1, 1 + _checkpoint_step(output / "state.safetensors"))}
+        # The one before serves where the last is gone, as it is while the next one is written.
+        last = max(_checkpoint_step(output / f"{name}.safetensors") for name in ("state", "previous"))
+        return {f"step {step}" for step in range(1, 1 + last)}
 
     def made(self, notes: list[str]) -> set[str]:
         """The last steps, as many as were added to the log."""
