@@ -139,7 +139,8 @@ def forward_call(source: Source) -> Call:
         ids, batched = ids[None], True
     held = model(pattern)
     first = ids[:, 0] if batched and ids.numel() else ids
-    generator = value if source.maybe(0.3) else torch.Generator().manual_seed(0)
+    # None would draw from torch's own generator, as it is said to.
+    generator = (3 if value is None else value) if source.maybe(0.3) else torch.Generator().manual_seed(0)
     kinds: dict[str, tuple[Callable[[], Any], bool]] = {
         "forward": (lambda: held(ids), good and batched),
         "step": (
@@ -149,7 +150,7 @@ def forward_call(source: Source) -> Call:
         "initial_caches": (lambda: held.initial_caches(value), False),
         "LanguageModel": (
             lambda: LanguageModel(held.config, generator),
-            generator is None or isinstance(generator, torch.Generator),
+            isinstance(generator, torch.Generator),
         ),
         "LanguageModel of": (lambda: LanguageModel(value), False),
         "find_mixers": (lambda: find_mixers(value), False),

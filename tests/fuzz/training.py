@@ -170,7 +170,7 @@ def loop_call(source: Source) -> Call:
             lambda: training.student_of(model, size, torch.Generator().manual_seed(0)),
             fits and type(size) is int and 1 <= size < 100,
         ),
-        "student_of by": (lambda: training.student_of(model, 2, value), fits and value is None),
+        "student_of by": (lambda: training.student_of(model, 2, 3 if value is None else value), False),
         "mixer_calls": (lambda: _calls(model), fits),
         "initialise": (lambda: training.initialise(model, value, torch.arange(6)[None]), False),
         "initialise well": (lambda: training.initialise(model, 0.5, torch.arange(6)[None]), fits),

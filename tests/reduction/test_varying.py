@@ -93,3 +93,11 @@ def test_what_overflows_on_the_way_is_refused():
     huge = Recurrence(recurrence.A * 1e200, recurrence.B, recurrence.C)
     with pytest.raises(InputError, match="operator has a T, or Gramians, whose entries overflow float64"):
         reduce(huge)
+
+
+def test_a_tolerance_is_any_kind_of_number_and_no_truth():
+    recurrence = random_recurrence("diagonal", 0, 8, 2)
+    assert int(reduce(recurrence, tolerance=10**30).state_size.max()) == 0
+    for tolerance in (True, 10**400, torch.nan):
+        with pytest.raises(InputError, match="tolerance is"):
+            reduce(recurrence, tolerance=tolerance)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import overload
 
 from statesize.errors import InputError
 from statesize.operators import Convolution, Operator, Recurrence
-from statesize.operators.validation import whole_number
+from statesize.operators.validation import real_number, whole_number
 from statesize.reduction.convolutions import reduce_convolution
 from statesize.reduction.reduction import Reduction
 from statesize.reduction.varying import VaryingReduction, reduce_recurrence
@@ -59,10 +58,12 @@ def reduce(
         raise InputError(f"operator has the batch shape {tuple(operator.batch_shape)}; one entry at least is needed")
     if state_size is not None and tolerance is not None:
         raise InputError(f"state_size is {state_size} and tolerance {tolerance}; give one of them")
-    if state_size is not None and ((whole := whole_number(state_size)) is None or whole < 1):
+    whole = None if state_size is None else whole_number(state_size)
+    least = None if tolerance is None else real_number(tolerance)
+    if state_size is not None and (whole is None or whole < 1):
         raise InputError(f"state_size is {state_size!r}; a whole number of at least 1 was expected")
-    if tolerance is not None and not (isinstance(tolerance, float | int) and 0 < tolerance < math.inf):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if tolerance is not None and (least is None or not least > 0):
         raise InputError(f"tolerance is {tolerance!r}; a number above 0 was expected, or none for the exact recurrence")
     if isinstance(operator, Convolution):
-        return reduce_convolution(operator, state_size, tolerance)
-    return reduce_recurrence(operator, state_size, tolerance)
+        return reduce_convolution(operator, whole, least)
+    return reduce_recurrence(operator, whole, least)
