@@ -7,7 +7,7 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.errors import EngineError
 from statesize.operators import Recurrence
-from statesize.spectra import certified
+from statesize.spectra import certified, chunked
 from statesize.spectra.bordered import BorderedChunks
 from statesize.spectra.chunked import chunked_blocks, recurrence_chunks
 from statesize.spectra.cut import Cut, make_cut
@@ -111,3 +111,21 @@ def test_nothing_to_do() -> None:
 def test_all_singular_values_are_refused() -> None:
     with pytest.raises(EngineError, match="use dense or square_root"):
         chunked_blocks(random_recurrence("full", 0, 9, 2), make_cut(9)).singular_values()
+
+
+def test_states_are_factorised_once_where_one_width_does(monkeypatch):
+    widths = []
+
+    def counted(recurrence, width):
+        widths.append(width)
+        return recurrence_chunks(recurrence, width)
+
+    monkeypatch.setattr(chunked, "recurrence_chunks", counted)
+    blocks = chunked_blocks(random_recurrence("diagonal", 0, 40, 3), make_cut(40), 8)
+    none = torch.zeros(0, dtype=torch.float64)
+    blocks.counts(torch.tensor([0.1], dtype=torch.float64))
+    assert blocks.relative_counts(none).count.shape == (39, 0)
+    assert widths == [8]
+    blocks.entropies(1e-3)
+    blocks.relative_counts(torch.tensor([0.1], dtype=torch.float64))
+    assert widths == [8, 4]

@@ -36,7 +36,8 @@ class ChunkedBlocks(CertifiedBlocks):
 
     def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,)."""
-        return self._narrow.relative_counts(ratios, accuracy)
+        # Of no ratios only the shape is asked, which is not worth a second factorisation.
+        return (self._narrow if ratios.numel() else super()).relative_counts(ratios, accuracy)
 
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
