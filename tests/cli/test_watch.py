@@ -37,12 +37,16 @@ class Reader:
         self._stream, self._rest, self.lines = stream, b"", []
 
     def until(self, position):
-        while not self.lines or not self.lines[-1].startswith(f"{position}\t"):
+        while not any(line.startswith(f"{position}\t") for line in self.lines):
             assert select.select([self._stream], [], [], 120)[0], self.lines[-3:]
             piece = os.read(self._stream.fileno(), 65536)
             assert piece, self.lines[-3:]
             *whole, self._rest = (self._rest + piece).split(b"\n")
             self.lines += [line.decode() for line in whole]
+
+    def all(self, out):
+        """Every line, once `out` has come after what was waited for."""
+        return [*self.lines, *(self._rest + out).decode().splitlines()]
 
 
 def test_lines_come_while_text_comes(checkpoint):
@@ -56,7 +60,7 @@ def test_lines_come_while_text_comes(checkpoint):
     process.stdin.write(b"\n\nThe last one \x1b[31m\xe2\x80\xae.\n")
     out, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, b"")
-    header, *rows = [line.split("\t") for line in [*reader.lines, *out.decode().splitlines()]]
+    header, *rows = [line.split("\t") for line in reader.all(out)]
     assert header == ["position", "token", "layer", "entropy", "count", "ceiling", "norm"]
     # Two layers for each position, in order, none left out and none twice.
     assert [int(row[0]) for row in rows] == [1 + index // 2 for index in range(len(rows))]
