@@ -51,3 +51,26 @@ def test_mutation(page):
     assert all(row.get("reason") for row in survivors)
     assert f"{document['killed_before_tests_were_added']} before tests were written" in page
     assert killed >= 0.85 * made
+
+
+def test_hostile_calls(page):
+    document = kept("fuzz.json")
+    right, refused = (sum(document[kind].values()) for kind in ("answered", "refused"))
+    said = f"{document['calls']:,} calls of seed {document['seed']} on one thread, {right:,} right answers, {refused:,}"
+    assert f"{said} refusals that name the argument, {len(document['findings'])} findings" in page
+    assert document["calls"] >= 20_000
+    assert not document["findings"]
+
+
+def test_agreement(page):
+    document = kept("agreement.json")
+    pairs, digits, slicot = (document[name] for name in ("engine_pairs", "mpmath", "slicot"))
+    where = f"{pairs['operators']} operators of {pairs['families']} families"
+    assert f"{pairs['pairs']:,} pairs of engines on {where} and {pairs['lengths'][0]} to {pairs['lengths'][1]}" in page
+    for part in (pairs, digits):
+        share = f"{part['largest_values']:.2g} of the bound for singular values and {part['largest_entropy']:.2g}"
+        assert f"{part['compared']:,} answers, {part['outside']} outside" in page
+        assert f"{share} for entropies" in page
+    assert f"{slicot['systems']} systems, {slicot['compared']:,} answers, {slicot['outside']} outside" in page
+    assert f"{slicot['largest_difference']:.1g} of σ_1" in page
+    assert not any(part["outside"] for part in (pairs, digits, slicot))
