@@ -19,6 +19,21 @@ def kept(name):
     return json.loads((DOCS / name).read_text(encoding="utf-8"))
 
 
+def listed(verdicts):
+    return ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
+
+
+def test_determinism(page):
+    document = kept("determinism.json")
+    found = document["compared"]
+    assert f"by layers of {len(document['models'])} models" in page
+    assert f"the same threads, {listed(found['same threads'])}; other threads, {listed(found['other threads'])}" in page
+    assert f"again, {listed(found['runs of a study, again'])}" in page
+    assert f"in processes, {listed(found['runs of a study, in processes'])}." in page
+    assert all(set(found[name]) == {"identical"} for name in found if name != "other threads")
+    assert "different" not in found["other threads"]
+
+
 def test_soak(page):
     document = kept("soak.json")
     start, end = document["start"], document["end"]
@@ -51,26 +66,3 @@ def test_mutation(page):
     assert all(row.get("reason") for row in survivors)
     assert f"{document['killed_before_tests_were_added']} before tests were written" in page
     assert killed >= 0.85 * made
-
-
-def test_hostile_calls(page):
-    document = kept("fuzz.json")
-    right, refused = (sum(document[kind].values()) for kind in ("answered", "refused"))
-    said = f"{document['calls']:,} calls of seed {document['seed']} on one thread, {right:,} right answers, {refused:,}"
-    assert f"{said} refusals that name the argument, {len(document['findings'])} findings" in page
-    assert document["calls"] >= 20_000
-    assert not document["findings"]
-
-
-def test_agreement(page):
-    document = kept("agreement.json")
-    pairs, digits, slicot = (document[name] for name in ("engine_pairs", "mpmath", "slicot"))
-    where = f"{pairs['operators']} operators of {pairs['families']} families"
-    assert f"{pairs['pairs']:,} pairs of engines on {where} and {pairs['lengths'][0]} to {pairs['lengths'][1]}" in page
-    for part in (pairs, digits):
-        share = f"{part['largest_values']:.2g} of the bound for singular values and {part['largest_entropy']:.2g}"
-        assert f"{part['compared']:,} answers, {part['outside']} outside" in page
-        assert f"{share} for entropies" in page
-    assert f"{slicot['systems']} systems, {slicot['compared']:,} answers, {slicot['outside']} outside" in page
-    assert f"{slicot['largest_difference']:.1g} of σ_1" in page
-    assert not any(part["outside"] for part in (pairs, digits, slicot))

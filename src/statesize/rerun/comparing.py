@@ -16,7 +16,7 @@ from statesize.profiling import Profile
 
 IDENTICAL, WITHIN, DIFFERENT = "identical", "within bounds", "different"
 ROUNDING = 64
-"""Units of rounding, in the dtype of an operator, by which a model may make it otherwise on other threads.
+"""Units of rounding, in float32 or a coarser dtype, by which a model may make an operator otherwise on other threads.
 
 In small random models up to 18 were seen. Rounding grows with a model's depth and nobody bounds it: what passes this is
 told as different, with how far apart it is.
@@ -49,7 +49,7 @@ def compare_profiles(before: Profile, after: Profile) -> list[Compared]:
     than both `entropy_bound` allow, and norms by no more than both `error_bound` in √L singular values. These bounds
     are of the measurement of an operator. A model's own arithmetic, in float32 mostly, rounds otherwise with another
     number of threads; so entropies and norms may also differ by what it does to them that H_i is off by ROUNDING units
-    of its dtype, relative to ‖H_i‖.
+    of its dtype, of float32 at least, relative to ‖H_i‖.
 
     Args:
         before: The one that is repeated.
@@ -173,7 +173,9 @@ def _rounding(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float6
     """What becomes of entropies and norms where H_i is off by some units of rounding."""
     # By Weyl's inequality no σ moves by more than ‖ΔH_i‖, so that σ/Σσ moves by t ≤ r ‖ΔH_i‖ / ‖H_i‖ in all, and its
     # entropy by at most t ln r − t ln t − (1 − t) ln(1 − t) (Audenaert, J. Phys. A 40, 2007, theorem 1).
-    unit = ROUNDING * torch.finfo(getattr(torch, str(mixer.attrs["dtype"]))).eps
+    # Operators in float64 are made of what a model computed in float32.
+    precision = torch.finfo(getattr(torch, str(mixer.attrs["dtype"]))).eps
+    unit = ROUNDING * max(precision, torch.finfo(torch.float32).eps)
     rank = np.maximum(np.nan_to_num(mixer["ceiling"].values.astype(np.float64))[:, None], 1)
     moved = np.minimum(unit * rank, 0.5)
     change = moved * np.log(rank) - moved * np.log(moved) - (1 - moved) * np.log1p(-moved)
