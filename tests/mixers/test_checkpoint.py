@@ -233,7 +233,7 @@ def test_a_configuration_of_absurd_size_is_refused_without_building_the_model(ch
     save_checkpoint(model_of(), tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, **changes}))
-    with pytest.raises(FileError, match=r"does not fit its config|torch cannot build") as caught:
+    with pytest.raises(FileError, match=r"does not fit its config|torch cannot build|below 2\*\*31") as caught:
         load_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
 
