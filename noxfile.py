@@ -85,11 +85,10 @@ def audit(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks, one after the other; names after -- choose some."""
-    chosen = session.posargs or sorted(path.stem for path in Path("benchmarks").glob("*.py"))
-    if not chosen:
-        session.skip("there are no benchmarks yet")
-    for name in chosen:
+    """Benchmarks, one after the other, by their names after --; some take hours."""
+    if not session.posargs:
+        session.error(f"name some of {', '.join(sorted(path.stem for path in Path('benchmarks').glob('*.py')))}")
+    for name in session.posargs:
         session.run(sys.executable, f"benchmarks/{name}.py", external=True)
 
 
