@@ -283,7 +283,7 @@ def _ask(
     blocks: HankelBlocks, asked: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: tuple[float, float]
 ) -> dict[str, Tensor]:
     entropy_accuracy, count_accuracy = accuracy
-    found = {"norm": blocks.norms(), "error_bound": blocks.error_bound}
+    found: dict[str, Tensor] = {}
     if "counts" in asked:
         absolute, relative = blocks.counts(tau), blocks.relative_counts(rho, count_accuracy)
         found |= {"tolerance": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
@@ -293,7 +293,8 @@ def _ask(
         found["entropy"], found["entropy_bound"] = blocks.entropies(entropy_accuracy)
     if "values" in asked:
         found["values"] = blocks.singular_values()
-    return found
+    # Last, as blocks that are made in several ways know them from whichever was needed.
+    return found | {"norm": blocks.norms(), "error_bound": blocks.error_bound}
 
 
 def _asked(outputs: Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from oracles.agreement import RATIOS, agree
 from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.errors import EngineError
+from statesize.measurement import measure
 from statesize.operators import Recurrence
 from statesize.spectra import certified, chunked
 from statesize.spectra.bordered import BorderedChunks
@@ -113,19 +114,29 @@ def test_all_singular_values_are_refused() -> None:
         chunked_blocks(random_recurrence("full", 0, 9, 2), make_cut(9)).singular_values()
 
 
-def test_states_are_factorised_once_where_one_width_does(monkeypatch):
-    widths = []
+@pytest.mark.parametrize(
+    ("outputs", "relative", "widths"),
+    [
+        (("counts",), (), [32]),
+        (("counts",), (0.1,), [32, 16]),
+        (("entropy",), (0.1,), [16]),
+        (("counts", "entropy"), (), [32, 16]),
+    ],
+)
+def test_states_are_factorised_at_the_widths_that_are_needed(monkeypatch, outputs, relative, widths):
+    made = []
 
-    def counted(recurrence, width):
-        widths.append(width)
+    def noted(recurrence, width):
+        made.append(width)
         return recurrence_chunks(recurrence, width)
 
-    monkeypatch.setattr(chunked, "recurrence_chunks", counted)
-    blocks = chunked_blocks(random_recurrence("diagonal", 0, 40, 3), make_cut(40), 8)
-    none = torch.zeros(0, dtype=torch.float64)
-    blocks.counts(torch.tensor([0.1], dtype=torch.float64))
-    assert blocks.relative_counts(none).count.shape == (39, 0)
-    assert widths == [8]
-    blocks.entropies(1e-3)
-    blocks.relative_counts(torch.tensor([0.1], dtype=torch.float64))
-    assert widths == [8, 4]
+    monkeypatch.setattr(chunked, "recurrence_chunks", noted)
+    recurrence = random_recurrence("full", 0, 40, 3)
+    given = {"relative_tolerances": relative, "outputs": outputs}
+    found = measure(recurrence, engine="chunked", **given)
+    assert made == widths
+    dense = measure(recurrence, engine="dense", **given)
+    torch.testing.assert_close(found.norm, dense.norm)
+    assert (found.error_bound < 1e-10).all()
+    if found.relative_tolerance is not None:
+        assert torch.equal(found.relative_tolerance, dense.relative_tolerance)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from statesize.operators import Recurrence
 from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
-from statesize.spectra.blocks import Counts
+from statesize.spectra.blocks import Counts, HankelBlocks
 from statesize.spectra.bordered import BorderedChunks
 from statesize.spectra.bounds import carried_error
 from statesize.spectra.certified import CertifiedBlocks
@@ -19,10 +19,10 @@ from statesize.spectra.delta_chunk import delta_chunk
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 
 
-class ChunkedBlocks(CertifiedBlocks):
+class ChunkedBlocks(HankelBlocks):
     """The blocks of a recurrence: counts from wide chunks, all that takes many shifts from narrower ones.
 
-    A shift costs b² a position, the factorisations of the states n³/b.
+    A shift costs b² a position, the factorisations of the states n³/b, so neither width is made before it is asked.
 
     Args:
         recurrence: Any recurrence.
@@ -31,21 +31,48 @@ class ChunkedBlocks(CertifiedBlocks):
     """
 
     def __init__(self, recurrence: Recurrence, cut: Cut, width: int) -> None:
-        self._given = recurrence, cut, max(1, width // 2)
-        super().__init__(recurrence_chunks(recurrence, width), recurrence.batch_shape, cut, _rank(recurrence))
+        self._given = recurrence, cut, width
+
+    @property
+    def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """δ ≥ |σ̂ − σ| of a width that was made, (..., P)."""
+        return self._made.error_bound
+
+    def norms(self) -> Tensor:
+        """‖H_i‖_F, (..., P)."""
+        return self._made.norms()
+
+    def counts(self, thresholds: Tensor) -> Counts:
+        """#{σ > τ} for absolute thresholds (K,)."""
+        return (self._wide if thresholds.numel() else self._made).counts(thresholds)
 
     def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,)."""
-        # Of no ratios only the shape is asked, which is not worth a second factorisation.
-        return (self._narrow if ratios.numel() else super()).relative_counts(ratios, accuracy)
+        return (self._narrow if ratios.numel() else self._made).relative_counts(ratios, accuracy)
 
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
         return self._narrow.entropies(accuracy)
 
+    def singular_values(self) -> Tensor:
+        """Not given by this engine; an EngineError says so."""
+        return self._made.singular_values()
+
+    @cached_property
+    def _wide(self) -> CertifiedBlocks:
+        return self._of_width(self._given[2])
+
     @cached_property
     def _narrow(self) -> CertifiedBlocks:
-        recurrence, cut, width = self._given
+        return self._of_width(max(1, self._given[2] // 2))
+
+    @property
+    def _made(self) -> CertifiedBlocks:
+        """Blocks of a width that was needed anyway: for what both know, or where only a shape is asked."""
+        return self._narrow if "_narrow" in vars(self) else self._wide
+
+    def _of_width(self, width: int) -> CertifiedBlocks:
+        recurrence, cut, _ = self._given
         return CertifiedBlocks(recurrence_chunks(recurrence, width), recurrence.batch_shape, cut, _rank(recurrence))
 
 

@@ -50,6 +50,8 @@ class Engine:
         shared: About how many bytes it holds besides, however many the entries are.
         cost: Of all positions of one batch entry, in words for a table.
         portion: Bytes of its footprint beyond which blocks of more entries only leave the processor's caches.
+        held: The least share of its footprint that it was seen to hold; a footprint is what it may need. What a
+            convolution holds depends on its kernel: one of few modes, next to nothing.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Engine:
     shared: Callable[[Operator, Cut], int]
     cost: str
     portion: int = 2**62
+    held: float = 1.0
 
     def refusal(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why this engine cannot do it, or None."""
@@ -138,6 +141,7 @@ ENGINES = {
             distinct_blocks_footprint,
             _nothing,
             "O(L⁴), for K taps O(K⁴)",
+            held=0.2,
         ),
         Engine(
             "convolution",
@@ -148,6 +152,7 @@ ENGINES = {
             convolution_footprint,
             _way_out,
             "O(L r²) for a realisation of r states, else at most O(L³)",
+            held=0.02,
         ),
         Engine(
             "streaming",
@@ -158,8 +163,9 @@ ENGINES = {
             streaming_footprint,
             _way_out,
             "O(L² r) for numerical rank r",
+            held=0.25,
         ),
-        Engine("position_tree", _NO_VALUES, False, _ANY, tree_blocks, tree_footprint, _way_out, "O(L³)"),
+        Engine("position_tree", _NO_VALUES, False, _ANY, tree_blocks, tree_footprint, _way_out, "O(L³)", held=0.14),
     )
 }
 

@@ -13,9 +13,6 @@ from statesize.spectra.engine import ENGINES, Engine
 
 # Below this, asking the system costs more than it tells.
 _SMALL = 2**28
-# The least share of its footprint that an engine was seen to hold; a footprint is what it may need. What a convolution
-# holds depends on its kernel: one of few modes, next to nothing.
-_HELD = {"convolution": 0.02, "position_tree": 0.14, "distinct_blocks": 0.2, "streaming": 0.25}
 _MEMORY = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -31,7 +28,7 @@ def require_room(operator: Operator, engine: Engine, cut: Cut) -> None:
     Raises:
         EngineError: It would certainly hold more than is free; the message says how much, and what fits.
     """
-    needed = int(_HELD.get(engine.name, 1) * _needed(operator, engine, cut))
+    needed = int(engine.held * _needed(operator, engine, cut))
     if needed < _SMALL:
         return
     free = free_bytes(operator.device)
