@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
-from importlib.metadata import version
 from pathlib import Path
 
-from statesize.version import __version__
+from statesize.version import installed
 
 
 def machine() -> str:
@@ -23,5 +21,4 @@ def machine() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what does the arithmetic."""
-    packages = {package: version(package) for package in ("torch", "numpy", "numba")}
-    return {"statesize": __version__, "python": sys.version.split()[0], **packages}
+    return installed("torch", "numpy", "numba")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from statesize.cli.printing import TEXT, Printing
+from statesize.version import installed
 
 _CORE = ("torch", "numpy", "scipy", "numba", "pandas", "pyarrow", "xarray", "zarr", "safetensors", "transformers",
          "tokenizers", "cyclopts", "rich", "altair", "vl-convert-python")  # fmt: skip
@@ -36,6 +37,7 @@ def doctor(*, printing: Printing = TEXT) -> None:
     from statesize.cli.document import SCHEMA, print_json
     from statesize.errors import EngineError
 
+    found = installed(*_CORE, *_OPTIONAL)
     with printing.bars() as bars:
         bar = bars.begin("checking the engines")
         checks = self_check(lambda done, total, detail: bar.update(done, total, detail, line=False))
@@ -44,8 +46,8 @@ def doctor(*, printing: Printing = TEXT) -> None:
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "devices": _devices(),
-        "packages": _versions(("statesize", *_CORE)),
-        "optional": _versions(tuple(_OPTIONAL)),
+        "packages": {name: found.get(name) for name in ("statesize", *_CORE)},
+        "optional": {name: found.get(name) for name in _OPTIONAL},
         "checks": checks,
     }
     if printing.json:
@@ -55,18 +57,6 @@ def doctor(*, printing: Printing = TEXT) -> None:
     wrong = [f"{check['engine']} on a {check['operator']}" for check in checks if not check["right"]]
     if wrong:
         raise EngineError(f"{len(wrong)} checks contradict the definition, first {wrong[0]}; reinstall torch and numba")
-
-
-def _versions(packages: tuple[str, ...]) -> dict[str, str | None]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found: dict[str, str | None] = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def _devices() -> list[str]:

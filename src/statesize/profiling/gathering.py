@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor
 
@@ -26,7 +23,7 @@ from statesize.profiling.store import SCHEMA, check_destination, load_tree, open
 from statesize.profiling.tokens import AnyTokenizer
 from statesize.profiling.tree import MixerRun, mixer_parts, token_dataset
 from statesize.profiling.units import Units
-from statesize.version import __version__
+from statesize.version import installed
 
 
 @dataclass(frozen=True)
@@ -194,7 +191,7 @@ class Gathering:
         return {
             "schema": SCHEMA,
             "mixers": list(self.mixers),
-            "versions": _versions(),
+            "versions": installed("torch", "numpy"),
             "tokens_sha256": tokens_sha256(self.sequences),
             "tolerances": list(self.settings.tolerances),
             "relative_tolerances": list(self.settings.relative_tolerances),
@@ -250,12 +247,3 @@ def _settings(settings: Settings) -> dict[str, Any]:
     # As JSON has them, so that a profile that was read equals the one that was saved.
     values = asdict(settings) | {"most_operations": MOST_OPERATIONS}
     return json.loads(json.dumps(values))
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "statesize": __version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }

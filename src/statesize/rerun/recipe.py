@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -17,7 +15,7 @@ import torch
 from statesize.benchmarks.machine import machine
 from statesize.errors import FileError
 from statesize.files import parse_json, read_limited, replace_file
-from statesize.version import __version__
+from statesize.version import installed
 
 FILE = "recipe.json"
 SCHEMA = 1
@@ -178,18 +176,8 @@ def content_sha256(path: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that do the arithmetic.
-
-    Returns:
-        By name; a package that is not installed is left out.
-    """
-    found = {"statesize": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    """Versions of Python and of the packages that do the arithmetic, by name."""
+    return installed(*_PACKAGES)
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:

@@ -14,8 +14,9 @@ from statesize.report.document import document, resource
 from statesize.studies.conclusion import Figure
 from statesize.studies.rows_table import MOST_ROWS, rows_table, shared_facts
 from statesize.studies.run import DIVERGED, Row
-from statesize.studies.saved import NAME, Saved, read_saved, versions
+from statesize.studies.saved import NAME, Saved, read_saved
 from statesize.studies.table import parse_rows
+from statesize.version import installed
 
 if TYPE_CHECKING:
     import altair as alt
@@ -39,7 +40,7 @@ def write_page(conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[
     Returns:
         The page.
     """
-    saved = Saved(conclusion, cast("Mapping[str, object]", charts.to_dict()), versions())
+    saved = Saved(conclusion, cast("Mapping[str, object]", charts.to_dict()), installed("torch", "numpy"))
     page = render(saved, rows, {"Versions": _listed(saved.versions)})
     replace_files(folder, {PAGE: page.encode(), NAME: saved.content()})
     return folder / PAGE

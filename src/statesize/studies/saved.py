@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import torch
-
 from statesize.errors import FileError
 from statesize.files import parse_json, read_limited
 from statesize.studies.conclusion import Conclusion, Figure, known
-from statesize.version import __version__
 
 NAME = "conclusion.json"
 SCHEMA = 1
@@ -55,20 +50,6 @@ class Saved:
             "charts": self.charts,
         }
         return json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what makes a study.
-
-    Returns:
-        By package.
-    """
-    return {
-        "statesize": __version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def read_saved(folder: Path) -> Saved:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from statesize.tasks.text import TextTask
 from statesize.training.config import TrainingConfig
 from statesize.training.record import StepRecord, TrainingRecord
 from statesize.training.step import evaluate
-from statesize.version import __version__
+from statesize.version import installed
 
 CURVE_POINTS = 200
 """Largest number of points of the training curve in training.json; each is the mean over its steps."""
@@ -100,7 +99,7 @@ def export_text_model(
         "training": dataclasses.asdict(config),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": "float16",
-        "versions": versions(),
+        "versions": installed("torch", "tokenizers"),
         "data": {
             "corpus_sha256": corpus_sha256,
             "train_tokens": task.train_tokens.numel(),
@@ -129,20 +128,6 @@ def export_text_model(
     except OSError as error:
         raise FileError(f"cannot write {place}: {error.strerror or error}. Give a writable folder") from error
     return result
-
-
-def versions() -> dict[str, str]:
-    """What a model was trained with, as training.json holds it.
-
-    Returns:
-        Versions by name.
-    """
-    return {
-        "statesize": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "tokenizers": tokenizers.__version__,
-    }
 
 
 def _thinned(steps: tuple[StepRecord, ...]) -> list[dict[str, float]]:

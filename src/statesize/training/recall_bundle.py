@@ -20,9 +20,9 @@ from statesize.spectra.threads import one_torch_thread
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import task_settings
 from statesize.training.config import TrainingConfig
-from statesize.training.export import versions
 from statesize.training.in_memory import train_in_memory
 from statesize.training.step import evaluate
+from statesize.version import installed
 
 TASK = Rebinding(held_out_sequences=512)
 TRAINING = TrainingConfig(steps=600, batch_size=32, rate=8e-3, weight_decay=0.0)
@@ -99,7 +99,7 @@ def write_recall_model(mixer: str, folder: str | os.PathLike[str], seed: int = T
         "training": dataclasses.asdict(training),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": "float16",
-        "versions": versions(),
+        "versions": installed("torch", "tokenizers"),
         "held_out": held_out,
         "curve": [
             {"step": end, "loss": round(sum(losses[end - _CURVE_EVERY : end]) / _CURVE_EVERY, 5)}
