@@ -139,7 +139,7 @@ def measure_dips_on_ray(
     """
     parts = Parts(folder, name, crew.key(load, windows, channels), windows)
     chosen = aligned_sequences(corpus, windows, seed, conditions)
-    missing = [part for aligned in chosen for part in parts_of(aligned) if parts.read(part) is None]
+    missing = [part for aligned in chosen for part in parts_of(aligned) if not parts.holds(part)]
     done = {aligned.condition: len(aligned.ids) for aligned in chosen}
     for part in missing:
         done[part.aligned.condition] -= len(part.aligned.ids)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,6 +57,17 @@ class Parts:
     key: str
     windows: Windows
 
+    def holds(self, part: Part) -> bool:
+        """Whether a part was measured, and its file is whole.
+
+        Args:
+            part: The sequences.
+
+        Returns:
+            If so, `read` gives it.
+        """
+        return self._content(part) is not None
+
     def read(self, part: Part) -> Response | None:
         """What was measured of a part.
 
@@ -64,11 +77,8 @@ class Parts:
         Returns:
             The response, or None where there is none or its file is damaged.
         """
-        for path in sorted(self.folder.glob(f"{self._stem(part)}-*.parquet")):
-            content = path.read_bytes()
-            if path.stem.endswith(_digest(content)):
-                return decoded(content, part, self.windows)
-        return None
+        content = self._content(part)
+        return None if content is None else decoded(content, part, self.windows)
 
     def write(self, part: Part, content: bytes) -> None:
         """Keep what was measured of a part; a folder that cannot be written is a FileError.
@@ -77,7 +87,25 @@ class Parts:
             part: The sequences.
             content: From `encoded`.
         """
-        replace_file(self.folder / f"{self._stem(part)}-{_digest(content)}.parquet", content)
+        stem = self._stem(part)
+        path = self.folder / f"{stem}-{_digest(content)}.parquet"
+        replace_file(path, content)
+        self._paths[stem].append(path)
+
+    @cached_property
+    def _paths(self) -> defaultdict[str, list[Path]]:
+        """The files by their stems: those that lie in the folder at first, and those that are written."""
+        found = defaultdict[str, list[Path]](list)
+        for path in sorted(self.folder.glob("*.parquet")):
+            found[path.stem.rpartition("-")[0]].append(path)
+        return found
+
+    def _content(self, part: Part) -> bytes | None:
+        for path in self._paths[self._stem(part)]:
+            content = path.read_bytes() if path.is_file() else b""
+            if path.stem.endswith(_digest(content)):
+                return content
+        return None
 
     def _stem(self, part: Part) -> str:
         facts = [self.key, self.model, part.aligned.condition, part.aligned.cut, part.start]
