@@ -59,7 +59,7 @@ _add(
     "statesize compare gla-notes sa-notes",
     "statesize compare gla-notes sa-notes --recall recall.json --html both.html",
 )
-_add(app, demo, "statesize demo", "statesize demo --output /tmp/demo.html --json")
+_add(app, demo, "statesize demo", "statesize demo --output demo.html --json")
 _add(app, doctor, "statesize doctor")
 _add(
     app,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from html import escape
+
 
 def figure_text(value: float) -> str:
     """A number of at least 0 with about three digits.
@@ -34,3 +37,32 @@ def share_cell(value: float) -> str:
         f'<td class="number share" data-value="{value:.6g}"><span>{value:.0%}</span>'
         f'<i aria-hidden="true"><b style="width:{min(max(value, 0), 1):.1%}"></b></i></td>'
     )
+
+
+def number_cell(value: float, shown: str) -> str:
+    """A cell of a table with a number, which it also carries unrounded for sorting and for the CSV.
+
+    Args:
+        value: The number; one that is not finite is shown as a dash.
+        shown: What is read.
+
+    Returns:
+        HTML.
+    """
+    if not math.isfinite(value):
+        return '<td class="number" data-value="">–</td>'
+    return f'<td class="number" data-value="{value:.6g}">{shown}</td>'
+
+
+def heading_cell(name: str, heading: str, number: bool) -> str:
+    """The head of a table's column.
+
+    Args:
+        name: Of the column in the CSV.
+        heading: What is read.
+        number: Whether its cells are numbers.
+
+    Returns:
+        HTML.
+    """
+    return f'<th scope="col"{" class=number" if number else ""} data-name="{escape(name)}">{escape(heading)}</th>'

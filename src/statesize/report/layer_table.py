@@ -9,7 +9,7 @@ from typing import cast
 
 from statesize.profiling import Profile
 from statesize.profiling.summary import COLUMNS
-from statesize.report.cells import figure_text, share_cell
+from statesize.report.cells import figure_text, heading_cell, number_cell, share_cell
 
 HEADINGS = {
     "model": "Model",
@@ -42,10 +42,7 @@ def layer_table(profiles: Sequence[Profile]) -> str:
         for profile in profiles
         for row in profile.summary_rows()
     )
-    head = "".join(
-        f'<th scope="col"{"" if name in _TEXTS else " class=number"} data-name="{name}">{escape(heading)}</th>'
-        for name, heading in HEADINGS.items()
-    )
+    head = "".join(heading_cell(name, heading, name not in _TEXTS) for name, heading in HEADINGS.items())
     return f'<table id="rows"><thead><tr>{head}</tr></thead><tbody>{bodies}</tbody></table>'
 
 
@@ -72,9 +69,6 @@ def _cell(name: str, value: object) -> str:
     if isinstance(value, str):
         return f'<th scope="row">{escape(value)}</th>' if name == "model" else f"<td>{escape(value)}</td>"
     number = float(value)  # pyright: ignore[reportArgumentType]
-    if not math.isfinite(number):
-        return '<td class="number" data-value="">–</td>'
-    if name == "utilisation":
+    if name == "utilisation" and math.isfinite(number):
         return share_cell(number)
-    shown = f"{number:,.0f}" if name in _WHOLE else figure_text(number)
-    return f'<td class="number" data-value="{number:.6g}">{shown}</td>'
+    return number_cell(number, f"{number:,.0f}" if name in _WHOLE else figure_text(number))

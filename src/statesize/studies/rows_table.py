@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from statesize.report.cells import heading_cell, number_cell
 from statesize.studies.run import Row
 
 MOST_ROWS = 1000
@@ -25,11 +26,7 @@ def rows_table(rows: Sequence[Row]) -> str:
     """
     names = _columns(rows)
     texts = {name for name in names if any(isinstance(row.get(name), str | bool) for row in rows)}
-    head = "".join(
-        f'<th scope="col"{"" if name in texts else " class=number"} data-name="{escape(name)}">{escape(_title(name))}'
-        "</th>"
-        for name in names
-    )
+    head = "".join(heading_cell(name, _title(name), name not in texts) for name in names)
     body = "".join(f"<tr>{''.join(_cell(row.get(name)) for name in names)}</tr>" for row in rows[:MOST_ROWS])
     return f'<table id="rows"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
@@ -64,10 +61,7 @@ def _differs(values: Sequence[object]) -> bool:
 def _cell(value: object) -> str:
     if isinstance(value, str | bool):
         return f"<td>{escape(_text(value))}</td>"
-    number = _number(value)
-    if not math.isfinite(number):
-        return '<td class="number" data-value="">–</td>'
-    return f'<td class="number" data-value="{number:.6g}">{_text(value)}</td>'
+    return number_cell(_number(value), _text(value))
 
 
 def _text(value: object) -> str:
