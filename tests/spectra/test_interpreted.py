@@ -1,0 +1,119 @@
+"""Compiled code against the same lines run by Python, where every lane is an entry of a numpy array."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+import statesize.spectra
+from statesize.spectra import elimination_tree, lane_eigenvalues, lane_spectra, triangular_update
+
+# In the order in which they import one another.
+COMPILED = ("lane_eigenvalues", "lane_factors", "lane_spectra", "elimination_tree", "triangular_update")
+
+
+def lanes() -> ModuleType:
+    """In the place of statesize.spectra.lanes."""
+
+    def lane_functions(width: int) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
+        return lambda array, k: array[k * width : (k + 1) * width].copy(), lambda x: np.full(width, x)
+
+    def store(array: np.ndarray, k: int, x: np.ndarray) -> None:
+        array[k * len(x) : (k + 1) * len(x)] = x
+
+    module = ModuleType("statesize.spectra.lanes")
+    module.compile_lanes = lambda function: function
+    module.lane_functions, module.store, module.square_root = lane_functions, store, np.sqrt
+    module.where_positive = lambda x, positive, other: np.where(x > 0, positive, other)
+    module.any_positive = lambda x: bool((x > 0).any())
+    return module
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """The modules whose functions are compiled, without compilation."""
+    monkeypatch.setitem(sys.modules, "statesize.spectra.lanes", lanes())
+    for name in COMPILED:
+        # Both are put back afterwards.
+        monkeypatch.setattr(statesize.spectra, name, None)
+        monkeypatch.delitem(sys.modules, f"statesize.spectra.{name}")
+    with monkeypatch.context() as only_here:
+        only_here.setattr(numba, "njit", lambda **options: lambda function: function)
+        modules = {name: importlib.import_module(f"statesize.spectra.{name}") for name in COMPILED}
+    with np.errstate(all="ignore"):
+        yield modules
+
+
+def test_they_are_not_compiled(interpreted):
+    for name, module in interpreted.items():
+        functions = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+        assert functions, name
+        assert not any(hasattr(function, "py_func") for function in functions)
+    assert hasattr(elimination_tree._split, "py_func")
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
+def test_eigenvalues(interpreted, n):
+    width, groups = lane_eigenvalues.WIDTH, lane_eigenvalues.GROUPS
+    normal = np.random.default_rng(n).standard_normal((n, n, groups, width))
+    normal[..., 0, 0] = normal[:, :1, 0, 0]  # of rank 1
+    gram = np.einsum("ikgw,jkgw->gijw", normal, normal)
+    gram /= np.einsum("giiw->gw", gram)[:, None, None]
+
+    def found(module):
+        diagonal, squares = np.zeros(n * groups * width), np.zeros(n * groups * width)
+        for group in range(groups):
+            module.tridiagonalise(gram[group].flatten(), n, group, diagonal, squares, np.zeros(2 * n * width))
+        module.root_free_qr(diagonal, squares, n)
+        module.sort_descending(diagonal, n)
+        return diagonal
+
+    np.testing.assert_allclose(found(interpreted["lane_eigenvalues"]), found(lane_eigenvalues), rtol=0, atol=3e-15)
+
+
+@pytest.mark.parametrize(("entries", "length", "states"), [(1, 9, 1), (9, 35, 3), (3, 66, 4)])
+def test_spectra_of_small_recurrences(interpreted, entries, length, states):
+    rng = np.random.default_rng(states)
+    A, B, C = (rng.standard_normal((entries, length, states, 1)) for _ in range(3))
+    A = 0.5 * A
+    A[:, length // 2] = 0  # a reset: nothing of the past is left
+    positions = np.arange(1, length, 2)
+    limits = np.minimum(positions, length - positions)
+
+    def found(module):
+        squares = np.zeros((entries, len(positions), states))
+        errors, totals = np.zeros((2, entries, len(positions))), np.zeros(entries)
+        module.squared_spectra(A, B, C, positions, limits, squares, errors, totals)
+        return squares, errors, totals
+
+    slow, fast = found(interpreted["lane_spectra"]), found(lane_spectra)
+    np.testing.assert_allclose(slow[0], fast[0], rtol=0, atol=1e-14 * fast[0].max())
+    for one, other in zip(slow[1:], fast[1:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("chunks", "width"), [(1, 1), (9, 8), (3, 5)])
+def test_eliminations_of_a_chunk(interpreted, chunks, width):
+    whole = torch.randn(chunks, 2 * width, 2 * width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = whole + whole.mT
+    given = whole[:, :width, :width], whole[:, :width, width:], whole[:, width:, width:]
+    slow, fast = (module.eliminate(*given) for module in (interpreted["elimination_tree"], elimination_tree))
+    assert torch.equal(slow[0], fast[0])
+    torch.testing.assert_close(slow[1], fast[1], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(slow[2], fast[2], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+def test_carried_factors(interpreted, scalar):
+    g = torch.Generator().manual_seed(0)
+    decay = torch.rand(2, 12, 1 if scalar else 4, generator=g, dtype=torch.float64)
+    rows = torch.randn(2, 12, 4, generator=g, dtype=torch.float64)
+    rows[:, :2] = 0  # nothing is written yet
+    given = decay, rows, torch.arange(12) % 3 == 0
+    slow, fast = (module.carried_factors(*given) for module in (interpreted["triangular_update"], triangular_update))
+    torch.testing.assert_close(slow, fast, rtol=1e-12, atol=1e-14)
