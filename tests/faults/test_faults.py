@@ -84,7 +84,6 @@ def test_the_page_tells_the_run_that_is_kept():
         assert f"| {fault} | {times} |" in page
 
 
-@pytest.mark.slow
 def test_the_command_goes_on_and_writes_what_it_found(tmp_path):
     path = tmp_path / "faults.json"
     for faults in (1, 2):
