@@ -42,25 +42,34 @@ class Tally:
 
 
 @dataclass
-class Pairs:
-    """What two engines said of the same operators.
+class Tallies:
+    """Answers of all kinds.
 
     Attributes:
-        pairs: Pairs of measurements.
         values: Singular values, position by position: the farthest of each.
         entropy: Entropies.
-        counts: Certified counts; one lies outside if the two leave no number that both allow.
+        counts: Certified counts; one lies outside if the bounds leave no number that is allowed.
     """
 
-    pairs: int = 0
     values: Tally = field(default_factory=Tally)
     entropy: Tally = field(default_factory=Tally)
     counts: Tally = field(default_factory=Tally)
 
     @property
     def outside(self) -> int:
-        """Answers of all kinds that contradict each other."""
+        """Answers of all kinds that differ by more than they may."""
         return self.values.outside + self.entropy.outside + self.counts.outside
+
+
+@dataclass
+class Pairs(Tallies):
+    """What two engines said of the same operators.
+
+    Attributes:
+        pairs: Pairs of measurements.
+    """
+
+    pairs: int = 0
 
     def add(self, one: Measurement, other: Measurement) -> None:
         """Compares two measurements of one operator at the same positions."""

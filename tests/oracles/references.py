@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import mpmath
 import numpy as np
 import slycot
 import torch
 from fuzz.exact import effective_rank_slack
-from oracles.engine_pairs import Tally, measurements
+from oracles.engine_pairs import Tallies, measurements
 from oracles.high_precision import exact_singular_values, matrix_singular_values
 from torch import Tensor
 
@@ -18,25 +18,14 @@ from statesize.operators import Convolution, Operator, Recurrence
 
 
 @dataclass
-class Reference:
+class Reference(Tallies):
     """What one engine said where the answer is known otherwise.
 
     Attributes:
         operators: How many.
-        values: Singular values: the farthest at each position.
-        entropy: Entropies.
-        counts: Counts that the bounds must hold.
     """
 
     operators: int = 0
-    values: Tally = field(default_factory=Tally)
-    entropy: Tally = field(default_factory=Tally)
-    counts: Tally = field(default_factory=Tally)
-
-    @property
-    def outside(self) -> int:
-        """Answers of all kinds that are farther off than they may be."""
-        return self.values.outside + self.entropy.outside + self.counts.outside
 
     def add(self, found: Measurement, place: int, right: list[mpmath.mpf], doubt: float = 0.0) -> None:
         """Compares the answer at one position.
