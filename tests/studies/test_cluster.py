@@ -1,5 +1,6 @@
 """Runs on a real local Ray: the table of the local executor, also when a worker is killed."""
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,16 @@ from statesize.studies.cluster import ray_executor
 from statesize.studies.local import run_here
 from statesize.studies.settings import Execution, parse_settings
 from statesize.studies.user_code import UserModule, load_module
+
+
+@contextlib.contextmanager
+def own_handler():
+    """A handler of SIGTERM that is not the system's, for the time of a block."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        yield signal.getsignal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.slow
@@ -58,12 +69,40 @@ def test_a_mixer_of_ones_own(without_time, monkeypatch):
     assert rows == {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs)}
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_a_run_larger_than_the_cluster(runs):
+def test_runs_that_are_killed_that_fail_and_that_are_too_large(runs, without_time, tmp_path, monkeypatch):
     pytest.importorskip("ray")
-    with pytest.raises(InputError, match="asks for GPU 64"):
-        list(ray_executor(None, Execution(gpus=64.0))(runs))
+    mark = tmp_path / "killed"
+    kill_once = f"""
+import os, signal
+from pathlib import Path
+if not Path({str(mark)!r}).exists():
+    Path({str(mark)!r}).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    fail = """
+from statesize.studies.grid import INTERVENTIONS
+def fail(model):
+    raise ValueError("two\\nlines")
+INTERVENTIONS["none"] = fail
+"""
+
+    def found(source, chosen):
+        return list(ray_executor(None, Execution(memory=2**28), UserModule("on_ray.py", source))(chosen))
+
+    with own_handler() as handler, ray_session():
+        assert signal.getsignal(signal.SIGTERM) is handler
+        with pytest.raises(InputError, match="asks for GPU 64"):
+            list(ray_executor(None, Execution(gpus=64.0))(runs))
+        rows = {outcome.run.key: without_time(outcome.rows) for outcome in found(kill_once, runs[:2])}
+        assert rows == {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs[:2])}
+        (failed,) = found(fail, runs[:1])
+        assert (failed.rows, failed.error) == ((), "ValueError: two lines")
+        monkeypatch.setattr("statesize.studies.cluster.ATTEMPTS", 1)
+        mark.unlink()
+        (given_up,) = found(kill_once, runs[:1])
+        assert given_up.error == f"its worker was killed 1 times; is memory enough for {runs[0].label}?"
+    assert signal.getsignal(signal.SIGTERM) is not handler
 
 
 @pytest.mark.slow
