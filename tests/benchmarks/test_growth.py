@@ -1,6 +1,9 @@
 import math
+from functools import partial
 
 from statesize.benchmarks import growth
+from statesize.benchmarks.cases import gated
+from statesize.measurement import measure
 from statesize.spectra.engine import ENGINES
 
 
@@ -8,3 +11,22 @@ def test_every_engine_has_an_exponent():
     slopes = growth.exponents(quick=True)
     assert sorted(slopes) == sorted(ENGINES)
     assert all(math.isfinite(slope) for slope in slopes.values())
+
+
+def test_short_calls_are_repeated_and_long_ones_are_not(monkeypatch):
+    measured = []
+
+    def counted(operator, *arguments, **options):
+        measured.append(operator.length)
+        return measure(operator, *arguments, **options)
+
+    monkeypatch.setattr(growth, "measure", counted)
+    monkeypatch.setattr(growth, "_LENGTHS", (16, 32))
+    monkeypatch.setattr(growth, "_OPERATORS", {"chunked": partial(gated, states=4)})
+    assert list(growth.exponents(quick=False)) == ["chunked"]
+    # The first call warms up.
+    assert measured == [16, 16, 16, 16, 32, 32, 32]
+    measured.clear()
+    monkeypatch.setattr(growth, "_LONG", 0.0)
+    growth.exponents(quick=False)
+    assert measured == [16, 16, 32]

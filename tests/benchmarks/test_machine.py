@@ -9,3 +9,10 @@ def test_machine_and_versions():
     assert "\n" not in machine()
     assert versions()["statesize"] == statesize.__version__
     assert versions()["torch"] == torch.__version__
+
+
+def test_a_system_that_describes_no_processor(monkeypatch, tmp_path):
+    # As macOS and Windows, whose platform module names one.
+    monkeypatch.setattr("statesize.benchmarks.machine.Path", lambda path: tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.processor", lambda: "i386 Family 6")
+    assert machine().startswith("i386 Family 6, ")

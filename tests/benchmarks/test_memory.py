@@ -3,7 +3,8 @@ from functools import partial
 import pytest
 from oracles.memory_use import MEBIBYTE, die, fail, hold, make, nothing, warm
 
-from statesize.benchmarks.memory import peak_bytes
+from statesize.benchmarks import memory
+from statesize.benchmarks.memory import peak_bytes, peak_resident_bytes, resident_bytes
 from statesize.errors import StatesizeError
 
 
@@ -27,3 +28,13 @@ def test_a_child_that_is_killed():
 def test_what_fails_there_fails_here():
     with pytest.raises(ValueError, match="of length 4"):
         peak_bytes(partial(make, 4), [fail], warm, threads=1)
+
+
+def test_a_system_that_tells_only_the_most(monkeypatch, tmp_path):
+    held = resident_bytes()
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
+    most = peak_resident_bytes()
+    # In kilobytes on Linux, in bytes on macOS.
+    assert held <= most < 1000 * held
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert 1024 * resident_bytes() == pytest.approx(most, rel=0.01)

@@ -1,11 +1,13 @@
 """Recipes for published models: narrow ones run through, full ones have the published shapes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from statesize.adapters import capture
 from statesize.benchmarks.model_cases import random_tokens
-from statesize.benchmarks.recipes import RECIPES, predict
+from statesize.benchmarks.recipes import RECIPES, predict, predictions
 
 NARROW = {
     "falcon_mamba": {"hidden_size": 32, "intermediate_size": 64, "time_step_rank": 4},
@@ -49,3 +51,12 @@ def test_two_narrow_layers_run_through(recipe):
 def test_a_layer_of_full_width(recipe):
     (mixer,) = capture(recipe.make(layers=1), random_tokens(8)).mixers
     assert (mixer.kind, mixer.units, mixer.multiplicity) == PUBLISHED[recipe.model_type][:3]
+
+
+def test_a_prediction_in_a_process_of_its_own():
+    (recipe,) = (recipe for recipe in RECIPES if recipe.model_type == "llama")
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    narrow = replace(recipe, vocabulary=64, shape=shape, channels=2)
+    (found,) = predictions([narrow], 24)
+    assert (found.model, found.length, found.units, found.measured) == (recipe.model, 24, 4, 2)
+    assert found.memory > 2**20

@@ -1,9 +1,12 @@
 import json
+import re
+from functools import partial
 from typing import get_args
 
 import pytest
 
-from statesize.benchmarks.cases import cases
+from statesize.benchmarks import engines, growth
+from statesize.benchmarks.cases import cases, gated
 from statesize.benchmarks.model_cases import model_cases
 from statesize.cli import main
 from statesize.cli.bench_models import Case
@@ -57,3 +60,47 @@ def test_a_quick_run_of_models(run):
     assert json.loads((run.folder / "x.json").read_text(encoding="utf-8")) == document
     assert [(row["case"], row["length"]) for row in document["rows"]] == [("llama_3", 192), ("mamba_2", 192)]
     assert done.stderr.count("\n") == 3
+
+
+def test_the_table_of_engines(capsys, monkeypatch, tmp_path):
+    names = {"gated n=64", "softmax from q, k, decaying"}
+    monkeypatch.setattr(engines, "cases", lambda quick: [case for case in cases(quick) if case.name in names])
+    # The second case is longer.
+    monkeypatch.setattr(engines, "_LONGEST_DENSE", 128)
+    monkeypatch.setattr(engines, "_EARLY", [32, 64])
+    monkeypatch.setattr(growth, "_OPERATORS", {"chunked": partial(gated, states=4)})
+    path = tmp_path / "result.json"
+    assert main(["bench", "engines", "--quick", "--length", "128", "--output", str(path)]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert err.endswith(f"Benchmark: {path}\n")
+    _, *lines, empty, growing, under = out.splitlines()
+    for line, row in zip(lines, document["rows"], strict=True):
+        cells = re.split(" {2,}", line)
+        assert cells[:4] == [row["case"], row["engine"], row["output"], str(row["length"])]
+        assert (cells[4] == "-") == (row["ratio"] is None) == (row["length"] == 256)
+        assert cells[5] == f"{row['seconds']:.3f}"
+        assert cells[7] == ("-" if row["output"] == "counts" else f"{row['error']:.1e}")
+        assert cells[8] == f"0/{row['checked']}"
+    assert empty == ""
+    assert growing == f"Cost grows with L to the power of: chunked {document['exponents']['chunked']:.2f}."
+    assert under.startswith("The dense loop was timed at 8 positions and scaled to all; 1 thread for both sides, ")
+
+
+def test_the_table_of_models(capsys, tmp_path):
+    path = tmp_path / "result.json"
+    command = ["bench", "models", "--quick", "--case", "llama_3", "--length", "32", "--threads", "2"]
+    assert main([*command, "--output", str(path)]) == 0
+    out, err = capsys.readouterr()
+    (row,) = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert err.splitlines() == [f"bench models: Llama-3-8B: {row['seconds']:.3g} s", f"Benchmark: {path}"]
+    _, line, empty, under, last = out.splitlines()
+    cells = re.split(" {2,}", line)
+    assert cells[:6] == ["Llama-3-8B", "attention", row["engine"], "32", "124", f"{row['seconds']:.1f}"]
+    assert cells[10] == f"{row['ratio']:,.0f}×"
+    assert cells[12] == f"32 in {row['model_seconds'] / 60:,.1f} min"
+    assert empty == ""
+    assert under.startswith(
+        "The definition was timed at 8 positions of 2 heads or channels and scaled to all; 2 threads"
+    )
+    assert "(Llama-3-8B: bounds 2% apart), and entropy." in last
