@@ -1,0 +1,136 @@
+"""What is stated of operators of every family, and how much was looked at for it, as it was when last looked through.
+
+A bound that changes or work that grows may be right, but is never unnoticed. `python tests/oracles/known.py` writes the
+table anew.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from oracles.engine_pairs import measurements
+from oracles.operators import FAMILIES, random_operator
+from oracles.recurrences import random_recurrence
+
+from statesize.measurement import Measurement, count_bands, measure
+from statesize.operators import Operator, SoftmaxAttention
+from statesize.spectra.bordered import BorderedChunks
+from statesize.spectra.position_tree import PositionTree
+
+TABLE = Path(__file__).with_name("known.json")
+LENGTH = 70
+WINDOWS = {"whole": (None, None), "past": (12, None), "future": (None, 12), "both": (12, 9)}
+
+
+def wide_attention() -> Operator:
+    """Long enough for a tree of several levels and for a few strips of columns."""
+    g = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(300, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    return SoftmaxAttention(query, key, 0.3)
+
+
+CASES: dict[str, Callable[[], Operator]] = {
+    **{family: lambda family=family: random_operator(family, 1, LENGTH) for family in FAMILIES},
+    "diagonal of 40 states": lambda: random_recurrence("diagonal", 0, 200, 40),
+    "delta rule of 100 states": lambda: random_recurrence("delta", 0, 150, 100),
+    "wide attention": wide_attention,
+}
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """How many positions are looked at by shifts, by powers and by decompositions, and what of counts is in doubt."""
+    seen: Counter[str] = Counter()
+    kept: list[tuple[type, str, Any]] = []
+
+    def count(owner: type, name: str, size: Callable[..., int]) -> None:
+        method = getattr(owner, name)
+        kept.append((owner, name, method))
+
+        def counting(self: Any, *arguments: Any) -> Any:
+            seen[name] += size(self, *arguments)
+            result = method(self, *arguments)
+            if name == "counts":
+                # Logarithms, as single ones beside a singular value have no digit in common from machine to machine.
+                doubt = (result[1] / (torch.finfo(torch.float64).eps * arguments[0][:, None])).log()
+                seen["doubt"] += float(doubt[torch.isfinite(doubt)].sum())
+            return result
+
+        setattr(owner, name, counting)
+
+    for owner in (BorderedChunks, PositionTree):
+        count(owner, "log_determinants", lambda self, shift: len(shift) * self.width)
+        count(owner, "largest", lambda self: len(self.error) * self.width)
+        count(owner, "spectra", lambda self, group, offset: len(group))
+    count(BorderedChunks, "counts", lambda self, shift: len(shift) * self.width)
+    count(PositionTree, "counts", _of_the_tree)
+    try:
+        yield seen
+    finally:
+        for owner, name, method in kept:
+            setattr(owner, name, method)
+
+
+def _of_the_tree(tree: PositionTree, shift: Tensor, within: slice | None = None) -> int:
+    first, last = tree.needed or (0, tree.width)
+    return len(shift) * (last - first if within is None else within.stop - within.start)
+
+
+def stated(found: Measurement) -> dict[str, list[float]]:
+    """Numbers that a change of what is stated would show in."""
+    kept = {"error": found.error_bound, "entropy": found.entropy, "entropy error": found.entropy_bound}
+    kept |= {"counts": found.lower, "open": None if found.upper is None else found.upper - found.lower}
+    kept |= {"relative": found.relative_lower}
+    kept["relative open"] = None if found.relative_upper is None else found.relative_upper - found.relative_lower
+    parts = {name: part.double() for name, part in kept.items() if part is not None and part.numel()}
+    return {name: rounded(part.max(), part.mean()) for name, part in parts.items()}
+
+
+def rounded(*numbers: Tensor | float) -> list[float]:
+    """Of 7 digits."""
+    return [float(f"{number:.7g}") for number in numbers]
+
+
+def known(case: str, windows: str) -> dict[str, Any]:
+    """What is stated of a case by every engine, and the work of all of them.
+
+    Args:
+        case: One of `CASES`.
+        windows: One of `WINDOWS`.
+    """
+    operator = CASES[case]()
+    with counted() as seen:
+        every = measurements(operator, 9, *WINDOWS[windows])
+        found = {f"{name}: {one.engine}": stated(one) for name, one in every.items()}
+        if windows == "whole":
+            close = measure(operator, (), (1e-2, 1e-4), ("counts",), count_accuracy=0.05, engine="position_tree")
+            found["position_tree, 5 %"] = stated(close)
+            everywhere = measure(operator, (1e-3,), (1e-2,), ("counts", "entropy"), entropy_accuracy=1e-6)
+            found[f"auto: {everywhere.engine}"] = stated(everywhere)
+        some = measure(operator, (1e-1, 1e-3), (), ("counts",), 9, *WINDOWS[windows], "dense")
+        bands = count_bands(operator, some, shared=True)
+        between = rounded(bands.lower.double().mean(), bands.upper.double().mean())
+    work = {name: rounded(number)[0] for name, number in sorted(seen.items())}
+    return {"stated": found, "between": between, "work": work}
+
+
+def main() -> None:
+    """Write the table."""
+    table = {f"{case}, {windows}": known(case, windows) for case in CASES for windows in WINDOWS}
+    lines = ",\n".join(f"{json.dumps(case)}: {json.dumps(row)}" for case, row in table.items())
+    TABLE.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
