@@ -1,5 +1,6 @@
 """Locked folders and limited files; what is written whole is tested where it is written."""
 
+import errno
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 
 import pytest
 
+from statesize import files
 from statesize.errors import FileError
 from statesize.files import LOCK, only_writer, read_limited
 
@@ -73,3 +75,35 @@ def test_the_size_of_a_file_is_limited(tmp_path):
     assert read_limited(tmp_path / "file", 4) == b"1234"
     with pytest.raises(FileError, match="has more than 3 bytes"):
         read_limited(tmp_path / "file", 3)
+
+
+def test_a_lock_of_a_file_that_was_replaced_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    place, lock = tmp_path / LOCK, files._lock
+
+    def replaced(descriptor):
+        # Whoever had the lock removes the file while this process opens it, and a third one makes it anew.
+        monkeypatch.setattr(files, "_lock", lock)
+        place.unlink()
+        place.touch()
+        lock(descriptor)
+
+    monkeypatch.setattr(files, "_lock", replaced)
+    with only_writer(tmp_path):
+        assert place.read_text().startswith(str(os.getpid()))
+        with pytest.raises(FileError, match="another process"), only_writer(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("system", ["no locks", "a file system without"])
+def test_what_cannot_be_locked_is_written_all_the_same(tmp_path, monkeypatch, system):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if system == "no locks":
+        monkeypatch.setattr(files, "fcntl", None)
+    else:
+        monkeypatch.setattr("fcntl.flock", refuse)
+    with only_writer(tmp_path):
+        assert (tmp_path / LOCK).exists()
+    assert list(tmp_path.iterdir()) == []

@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
 from statesize.errors import InputError, StatesizeError
-from statesize.ray_session import ray_session
+from statesize.ray_session import available_cores, ray_session
 
 # Importing it sets variables of the environment.
 ray = pytest.importorskip("ray")
@@ -124,3 +125,30 @@ with ray_session() as ray:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
     assert "is gone; what is finished is kept, and the same command goes on" in done.stdout, done.stderr
     assert done.returncode == 0
+
+
+def test_a_cluster_with_tls_is_not_greeted(monkeypatch):
+    # It would not answer before it knows who asks.
+    def init(**options):
+        raise ConnectionError("as far as Ray itself")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    with answering(b"") as address:
+        assert "as far as Ray itself" in str(refusal(address))
+
+
+def test_a_session_of_a_thread_and_of_a_system_that_does_not_tell_its_memory(monkeypatch):
+    given = []
+
+    def init(**options):
+        given.append(options)
+        raise RuntimeError("not started")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delattr(os, "sysconf")
+    # Only the main thread may set handlers of signals.
+    with ThreadPoolExecutor(1) as pool:
+        assert "not started" in str(pool.submit(refusal).result())
+    assert given[0]["num_cpus"] == available_cores()
+    assert "_memory" not in given[0]

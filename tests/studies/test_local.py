@@ -4,6 +4,9 @@ import dataclasses
 import json
 import os
 import signal
+import sys
+
+import pytest
 
 from statesize.studies.local import local_executor, run_here, run_in_processes
 from statesize.studies.worker import answer, request
@@ -42,3 +45,9 @@ def test_workers_end_with_the_iterator(runs, workers_of):
     next(outcomes)
     outcomes.close()
     assert workers_of() == []
+
+
+def test_processes_that_cannot_be_started_are_an_error(runs, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(FileNotFoundError, match="/nowhere/python"):
+        list(run_in_processes(runs[:2], workers=2))

@@ -1,5 +1,7 @@
 """Perplexity on repeated bigrams, and what it says of models."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -143,3 +145,11 @@ def test_few_models_cannot_tell():
         "other_perplexity": pytest.approx(np.exp(3.5)),
     }
     assert [row["model"] for row in recall_rows(models)] == ["a", "b"]
+
+
+def test_a_slice_without_tokens_has_no_interval():
+    model = made("a", 1.0, 0.5)
+    counts = model.score.counts * np.array([0.0, 1.0, 1.0, 1.0])
+    low, high = dataclasses.replace(model, score=RecallScore(0.1 * counts, counts)).interval("recalled")
+    assert np.isnan([low, high]).all()
+    assert np.isfinite(model.interval("recalled")).all()

@@ -9,6 +9,7 @@ import torch
 from statesize.adapters.capture import capture
 from statesize.measurement import measure
 from statesize.mixers import LanguageModel
+from statesize.studies.grid import INTERVENTIONS
 from statesize.studies.run import carry_out
 from statesize.training import evaluate, train_in_memory
 
@@ -61,3 +62,21 @@ def test_a_run_that_diverges_is_a_row_that_says_so(runs):
     assert "learning rate" in last["message"]
     assert math.isnan(last["accuracy"])
     assert last.keys() == carry_out(runs[0])[-1].keys()
+
+
+def test_operators_that_are_not_finite_are_a_divergence_and_other_errors_are_not(runs, monkeypatch):
+    def overflow(model):
+        model.get_parameter("layers.0.mixer.projection.weight").data.fill_(math.inf)
+
+    run = runs[0]
+    monkeypatch.setitem(INTERVENTIONS, "none", overflow)
+    (only,) = carry_out(run)
+    assert only["status"] == "diverged"
+    assert "operators cannot be measured" in only["message"]
+
+    def fail(model):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setitem(INTERVENTIONS, "none", fail)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        carry_out(run)

@@ -12,7 +12,7 @@ from statesize.errors import FileError, InputError
 from statesize.mixers import registry
 from statesize.studies.local import local_executor, run_here
 from statesize.studies.settings import parse_settings
-from statesize.studies.user_code import UserModule, load_module, read_module
+from statesize.studies.user_code import UserModule, load_module, read_module, source_digest
 from statesize.studies.worker import answer, request
 
 
@@ -129,3 +129,15 @@ def test_what_a_mixer_draws_follows_the_seed(without_time):
     assert first == again
     other = dataclasses.replace(run, training=dataclasses.replace(run.training, seed=5))
     assert without_time(next(iter(run_here([other]))).rows)[-1]["loss"] != first[-1]["loss"]
+
+
+def test_a_module_is_executed_once_and_another_text_of_its_name_replaces_it(monkeypatch):
+    monkeypatch.setattr(sys, "executed", [], raising=False)
+    for source in ("first", "first", "second"):
+        loaded(f"import sys\nsys.executed.append({source!r})")
+    assert sys.executed == ["first", "second"]
+
+
+def test_a_class_without_source_has_no_digest():
+    assert source_digest(type("Made", (), {"__module__": "nowhere"})) == ""
+    assert len(source_digest(UserModule)) == 16

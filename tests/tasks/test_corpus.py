@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from statesize.errors import FileError, InputError
-from statesize.tasks.corpus import Corpus, read_documents, read_text, sha256_of, split
+from statesize.tasks.corpus import Corpus, python_prose, read_documents, read_text, sha256_of, split
 
 
 def five_word_runs(document):
@@ -120,3 +120,32 @@ def test_missing_file_and_folder_are_refused(tmp_path):
 def test_empty_delimiter_is_refused(tmp_path):
     with pytest.raises(InputError, match="delimiter"):
         read_documents(tmp_path / "text.txt", "")
+
+
+@pytest.mark.parametrize(
+    ("documents", "said"),
+    [
+        ("text", "train is one string"),
+        (["text", 3], "train has a int; a sequence of strings was expected"),
+        (["a \ud800"], "which is no Unicode text"),
+    ],
+)
+def test_documents_that_are_no_texts_are_refused(documents, said):
+    with pytest.raises(InputError, match=said):
+        Corpus(documents, ())
+
+
+def test_a_python_without_its_prose_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    with pytest.raises(FileError, match="no source files of the standard library"):
+        python_prose()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pydoc_data.topics", None)
+        with pytest.raises(FileError, match=r"no pydoc_data\.topics"):
+            python_prose()
+    sentences = [f"Sentence {number} of a docstring tells what a function of that name gives." for number in range(8)]
+    (tmp_path / "good.py").write_text(f'"""{" ".join(sentences)}"""', encoding="utf-8")
+    # As the templates among the library's files.
+    (tmp_path / "template.py").write_text("def {{ name }}(", encoding="utf-8")
+    prose = python_prose()
+    assert " ".join(sentences) in prose.train + prose.held_out

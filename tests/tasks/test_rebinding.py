@@ -22,6 +22,7 @@ def test_a_solver_that_reads_the_tokens_answers_every_target_and_finds_no_other_
     inputs, targets = task.sample(3, torch.Generator().manual_seed(seed))
     assert inputs.shape == targets.shape == (3, task.length)
     assert inputs.dtype == targets.dtype == torch.int64
+    assert task.items == task.pairs
     assert inputs.min() >= 0
     assert inputs.max() < task.vocabulary_size
     ends = (inputs == task.eos).nonzero()[:, 1].view(3, task.documents)

@@ -21,6 +21,7 @@ from statesize.training import TrainingConfig
         ({"warm_up": 2.0}, r"warm_up is 2\.0"),
         ({"weight_decay": -0.1}, r"weight_decay is -0\.1"),
         ({"seed": -1}, "seed is -1"),
+        ({"device": 0}, "device is 0; it must be the name of a torch device"),
     ],
 )
 def test_bad_values_are_refused_and_quoted(changes, said):

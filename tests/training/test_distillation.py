@@ -80,11 +80,16 @@ def test_equal_seeds_give_equal_students(teacher, task):
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def test_what_does_not_fit_is_refused(teacher, make_model, task):
+def test_what_does_not_fit_is_refused(teacher, make_model, task, monkeypatch):
     with pytest.raises(InputError, match="the teacher has width 16 and the student 32"):
         next(distil(teacher, make_model(vocabulary_size=8, layers=2, width=32), task, CONFIG))
     with pytest.raises(InputError, match="the same model"):
         discrepancy(teacher, teacher, task, 8)
+    ignored = (torch.zeros(2, 12, dtype=torch.long), torch.full((2, 12), -100))
+    with monkeypatch.context() as patch:
+        patch.setattr(MQAR, "held_out", lambda task, batch_size: iter([ignored]))
+        with pytest.raises(InputError, match="held-out data have no target"):
+            discrepancy(teacher, student_of(teacher, 2), task, 8)
     with pytest.raises(DivergenceError, match="lower learning rate"):
         list(distil(teacher, student_of(teacher, 2), task, dataclasses.replace(CONFIG, rate=1e30)))
 

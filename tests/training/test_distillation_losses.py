@@ -131,3 +131,8 @@ def test_logit_divergence():
 def test_what_cannot_be_compared_is_refused(call, said):
     with pytest.raises(InputError, match=said):
         call()
+
+
+def test_no_pair_of_operators_has_no_error():
+    teacher, student = (OPERATORS["gated"][:0] for _ in range(2))
+    assert operator_error(teacher, student).shape == (0, 3)

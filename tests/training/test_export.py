@@ -125,3 +125,10 @@ def test_places_that_cannot_be_written_are_refused_and_nothing_is_left(tmp_path)
     with pytest.raises(FileError, match=r"mount point|holds no export"):
         check_export(Path("/"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_mount_point_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(FileError, match="is a mount point, which cannot be replaced at once"):
+        check_export(tmp_path)
+    check_export(tmp_path / "below")

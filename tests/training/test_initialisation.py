@@ -192,3 +192,16 @@ def test_random_tokens_are_no_padding(pad):
     # A third of all tokens would be padding, among them two at a border.
     model.config.pad_token_id, model.config.vocab_size = pad, 3
     initialise(model, 0.9)
+
+
+def test_a_utilisation_that_jumps_over_the_target_ends_beside_it():
+    # One unit at seven positions uses whole parts of its state.
+    model = built("gla", width=4, heads=1, key_size=2, layers=1, decay_bias=-8.0)
+    ids = tokens(length=8)[:1]
+    result = initialise(model, 0.9, ids)
+    (found,) = result.mixers
+    assert not result.reached
+    assert found.message.startswith("0.9 is out of reach; what was found lies between")
+    low, high = (float(word) for word in found.message.partition("between ")[2].split(" and "))
+    assert low < 0.9 < high
+    assert found.after == pytest.approx(measured(model, ids)["layers.0.mixer"])

@@ -306,3 +306,24 @@ def test_training_of_no_steps_is_refused_and_writes_nothing(echo, make_model, tm
     with pytest.raises(InputError, match="steps is 0"):
         train(make_model(), echo, dataclasses.replace(CONFIG, steps=0), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_that_cannot_be_moved_aside_is_one_line(echo, make_model, tmp_path):
+    def take_its_place(record):
+        if record.step == 5:
+            (tmp_path / "previous.safetensors").unlink()
+            (tmp_path / "previous.safetensors").mkdir()
+
+    with pytest.raises(FileError, match=r"cannot write .*previous\.safetensors: "):
+        train(make_model(), echo, CONFIG, tmp_path, on_progress=take_its_place)
+
+
+def test_tasks_without_held_out_data_or_targets_are_refused(echo, make_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(echo), "held_out", lambda task, batch_size: iter(()))
+    with pytest.raises(InputError, match="no held-out data; at least one sequence"):
+        train(make_model(), echo, CONFIG, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    ignored = (torch.zeros(2, 12, dtype=torch.long), torch.full((2, 12), -100))
+    monkeypatch.setattr(type(echo), "held_out", lambda task, batch_size: iter([ignored]))
+    with pytest.raises(InputError, match="held-out data have no target"):
+        evaluate(make_model(), echo, 2)

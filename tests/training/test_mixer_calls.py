@@ -46,8 +46,9 @@ def test_kernels_of_transformers_give_it_with_gradients(family):
     assert any("layers.0" in name for name in touched)
 
 
-def test_nothing_is_kept_without_gradients_or_after_it_is_closed(make_model):
-    model = make_model()
+@pytest.mark.parametrize("family", [None, "mamba"])
+def test_nothing_is_kept_without_gradients_or_after_it_is_closed(family, make_model):
+    model = make_model() if family is None else tiny_model(family)
     with mixer_calls(model) as calls:
         with torch.no_grad():
             model(TOKENS)

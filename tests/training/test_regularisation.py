@@ -108,9 +108,10 @@ def test_gradients_reach_what_makes_the_decays(mixer, make_model):
     assert all(gradient is not None and bool((gradient != 0).any()) for gradient in decays)
 
 
-def test_models_without_a_state_of_fixed_size_are_refused(make_model):
+@pytest.mark.parametrize("weight", ["identity_weight", "utilisation_weight"])
+def test_models_without_a_state_of_fixed_size_are_refused(weight, make_model):
     with pytest.raises(ModelError, match="nothing to regularise"):
-        penalty_of(make_model("sa"), Regularisation(identity_weight=1.0))
+        penalty_of(make_model("sa"), Regularisation(**{weight: 1.0}))
 
 
 @pytest.mark.parametrize(
