@@ -26,6 +26,8 @@ from oracles.recurrences import random_recurrence
 from statesize.measurement import Measurement, count_bands, measure
 from statesize.operators import Operator, SoftmaxAttention
 from statesize.spectra.bordered import BorderedChunks
+from statesize.spectra.cut import Cut, make_cut
+from statesize.spectra.engine import ENGINES, choose_engine
 from statesize.spectra.position_tree import PositionTree
 
 TABLE = Path(__file__).with_name("known.json")
@@ -122,7 +124,16 @@ def known(case: str, windows: str) -> dict[str, Any]:
         bands = count_bands(operator, some, shared=True)
         between = rounded(bands.lower.double().mean(), bands.upper.double().mean())
     work = {name: rounded(number)[0] for name, number in sorted(seen.items())}
-    return {"stated": found, "between": between, "work": work}
+    held, choices = _planned(operator, make_cut(operator.length, None, *WINDOWS[windows]))
+    return {"stated": found, "between": between, "work": work, "held": held, "choices": choices}
+
+
+def _planned(operator: Operator, cut: Cut) -> tuple[dict[str, list[int]], list[str]]:
+    """How many bytes each engine is said to hold, for an entry and besides, and which are chosen for what."""
+    able = {name: engine for name, engine in ENGINES.items() if engine.refusal(operator, cut, ()) is None}
+    held = {name: [engine.footprint(operator, cut), engine.shared(operator, cut)] for name, engine in able.items()}
+    asked = [("counts",), ("entropy",), ("values",), ("counts", "entropy"), ("counts", "relative")]
+    return held, [choose_engine(operator, cut, outputs).name for outputs in asked]
 
 
 def main() -> None:

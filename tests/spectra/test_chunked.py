@@ -10,7 +10,7 @@ from statesize.measurement import measure
 from statesize.operators import Recurrence
 from statesize.spectra import certified, chunked
 from statesize.spectra.bordered import BorderedChunks
-from statesize.spectra.chunked import chunked_blocks, recurrence_chunks
+from statesize.spectra.chunked import chunk_width, chunked_blocks, recurrence_chunks
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dense import dense_singular_values
 
@@ -140,3 +140,7 @@ def test_states_are_factorised_at_the_widths_that_are_needed(monkeypatch, output
     assert (found.error_bound < 1e-10).all()
     if found.relative_tolerance is not None:
         assert torch.equal(found.relative_tolerance, dense.relative_tolerance)
+
+
+def test_chunks_are_wider_for_more_states():
+    assert [chunk_width(states) for states in (1, 95, 96, 300)] == [32, 32, 64, 64]

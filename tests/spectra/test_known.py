@@ -18,6 +18,7 @@ def test_bounds_and_work_are_those_that_are_known(case, windows):
         assert found["stated"][engine] == {name: pytest.approx(pair, rel=1e-4) for name, pair in numbers.items()}, (
             engine
         )
+    assert (found["held"], found["choices"]) == (expected["held"], expected["choices"])
     assert found["work"] == pytest.approx(expected["work"], rel=0.01)
 
 
