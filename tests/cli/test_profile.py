@@ -247,8 +247,23 @@ def test_a_data_set(checkpoint, tmp_path, here, capsys):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"text": ["One text.", "Another, and longer text."]}).save_to_disk(str(tmp_path / "set"))
     capsys.readouterr()
-    assert main(["profile", str(checkpoint), "--dataset", str(tmp_path / "set"), "--json"]) == 0
+    command = ["profile", str(checkpoint), "--dataset", str(tmp_path / "set"), "--json"]
+    assert main(command) == 0
     assert documents_of(capsys)[0]["sequences"] == 2
+    assert main([*command, "--plan"]) == 0
+    assert documents_of(capsys)[0]["sequences"] == 2
+
+
+def test_the_plan_of_a_data_set_that_does_not_say_its_rows(checkpoint, tmp_path, here, capsys):
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    lines = "\n".join(json.dumps({"text": f"text number {number}"}) for number in range(70))
+    (tmp_path / "set" / "train.jsonl").write_text(lines, encoding="utf-8")
+    command = ["profile", str(checkpoint), "--dataset", str(tmp_path / "set"), "--plan"]
+    assert "does not say how many rows it has; say by --sequences how many to plan" in refused(command, capsys)
+    assert main([*command, "--json", "--sequences", "5000"]) == 0
+    document, _ = documents_of(capsys)
+    assert (document["sequences"], document["sampled"]) == (5000, 64)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from cli.documents import assert_document
 from statesize.cli import main
 from statesize.profiling import Profile
 from statesize.rerun.recipe import FILE, Recipe
-from statesize.rerun.result import read_result
+from statesize.rerun.result import check_inputs, read_result
 
 STUDY = """
 [model]
@@ -149,6 +149,22 @@ def test_a_training_and_its_export_are_repeated(tmp_path, capsys):
     parts, _ = rerun(run, capsys, code=1)
     assert parts["steps"] == ("different", "from step 2 on; losses differ by up to 1.0e+00")
     assert parts["best weights"] == ("identical", "")
+    (run / "log.jsonl").write_text(f"{log[0]}\n", encoding="utf-8")
+    assert rerun(run, capsys, code=1)[0]["steps"] == ("different", "the result has 1 steps, the repetition 2")
+
+
+def test_a_training_on_the_prose_of_another_python_is_refused(tmp_path, capsys, monkeypatch):
+    # Topics, and a library of one file, which takes less time than the whole.
+    library, run = tmp_path / "library", tmp_path / "run"
+    library.mkdir()
+    docstring = " ".join(f"Line {number} tells what a function gives." for number in range(20))
+    (library / "module.py").write_text(f'"""{docstring}"""', encoding="utf-8")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(library))
+    sizes = ["--steps=1", "--batch=32", "--length=16", "--threads=1"]
+    told(["train", "text", "--mixer=la", *sizes, f"--output={run}"], capsys)
+    check_inputs(read_result(run).recipe)
+    (library / "module.py").write_text(f'"""Another. {docstring}"""', encoding="utf-8")
+    assert "is not what was read for this result" in told(["rerun", run], capsys, code=1).err
 
 
 def test_other_versions_are_told(checkpoint, text, tmp_path, capsys):

@@ -64,6 +64,27 @@ def test_a_dry_run_prints_the_grid_and_its_time_and_does_nothing(grid, tmp_path,
 
 
 @pytest.mark.parametrize(
+    "name", ["correlation", "distillation", "hybrids", "initialisation", "regimes", "regularisation"]
+)
+def test_each_study_has_a_small_grid_of_its_own(name, capsys):
+    assert main(["study", name, "--preset", "smoke", "--dry-run", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert_document("study_plan", document)
+    assert (document["study"], document["preset"]) == (name, "smoke")
+    assert document["runs"]
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_an_empty_grid(grid, more, tmp_path, capsys):
+    settings = grid(('mixer = ["la", "gla"]', "mixer = []"))
+    assert main(["study", "regimes", "--config", str(settings), "--output", str(tmp_path / "study"), *more]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "the grid is empty; give each list at least one value" in err
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (("pairs = [2, 3]", "pairs = 7"), "at most as many pairs"),

@@ -2,13 +2,14 @@
 
 import os
 import pty
+from dataclasses import replace
 
 import pytest
 import torch
 
-from statesize.cli.table import print_summary
+from statesize.cli.table import byte_count, print_plan, print_summary
 from statesize.mixers import LanguageModel, ModelConfig
-from statesize.profiling import profile
+from statesize.profiling import plan, profile
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,22 @@ def test_signs_that_ascii_cannot_hold_are_left_out(profiles, monkeypatch, tmp_pa
         monkeypatch.setattr("sys.stdout", file)
         print_summary(profiles)
     assert names((tmp_path / "out").read_text()) == ["sa", "la", "wla", "gla"]
+
+
+def test_a_plan_says_what_is_skipped_and_no_memory_where_it_is_not_known(capsys):
+    model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
+    found = plan(model, torch.arange(8)[None])
+    print_plan(found)
+    out = capsys.readouterr().out
+    assert "of memory with the model" in out
+    assert "skipped" not in out
+    print_plan(replace(found, skipped={"layers.1": "it is no mixer"}, memory=None))
+    out = capsys.readouterr().out
+    assert "\nskipped: layers.1: it is no mixer\n" in out
+    assert "of memory" not in out
+    assert "With --output" not in out
+
+
+@pytest.mark.parametrize(("count", "text"), [(999, "999 B"), (1e6, "1.0 MB"), (2.5e12, "2.5 TB"), (3e16, "30000.0 TB")])
+def test_bytes_for_people(count, text):
+    assert byte_count(count) == text

@@ -1,17 +1,23 @@
 """The report's page: self-contained, escaped, and the same bytes for the same profiles."""
 
 import base64
+import errno
 import hashlib
 import json
 import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+import torch
 from report.unpacking import unpacked
 
 from statesize.errors import FileError, InputError
-from statesize.report import check_report_path, write_report
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.profiling import profile
+from statesize.report import check_report_path, data, html, write_report
+from statesize.report.data import choose_extent
 from statesize.report.document import resource
 from statesize.report.html import SCRIPTS, render
 
@@ -147,3 +153,50 @@ def test_scripts_evaluate_nothing():
         assert "eval(" not in code
         assert "Function(" not in code
     assert "ast: true" in resource("draw.js")
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(hostile_profile, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(FileError, match=r"report\.html cannot be written: No space left on device"):
+        write_report([hostile_profile], path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"report.html": "old"}
+
+
+def extent_notes(text):
+    return text[: text.index('<script type="application/json"')]
+
+
+@pytest.mark.parametrize(("heads", "said"), [(40, "the first 2 are drawn"), (10, "the first is drawn")])
+def test_what_is_not_drawn_is_said(heads, said, monkeypatch):
+    model = LanguageModel(ModelConfig("la", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
+    three = profile(model, torch.arange(30).reshape(3, 10) % 8)
+    monkeypatch.setattr(data, "HEAD_POINTS", heads)
+    assert f"Of 3 sequences {said}; the table covers all." in extent_notes(render([three]))
+    monkeypatch.setattr(data, "MEAN_POINTS", 4)
+    assert "One position in 3 is drawn." in extent_notes(render([three]))
+
+
+def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_profile, monkeypatch):
+    shares = []
+
+    def chosen(profiles, share):
+        shares.append(share)
+        return choose_extent(profiles, share)
+
+    monkeypatch.setattr(html, "MOST_BYTES", 1)
+    monkeypatch.setattr(html, "choose_extent", chosen)
+    assert render([hostile_profile]).endswith("</html>\n")
+    assert shares == [1.0, 0.5, 0.25, 0.1]
+
+
+def test_many_channels_and_no_relative_tolerance():
+    model = LanguageModel(ModelConfig("s6", vocabulary_size=8, width=66, heads=2, layers=1, key_size=1))
+    page = extent_notes(render([profile(model, torch.arange(4)[None], relative_tolerances=())]))
+    assert "Of layers with more than 64 measured heads or channels, that many are drawn singly." in page
+    assert "is drawn as 64 cells, each their mean." in page
+    assert '<td class="number" data-value="">–</td>' in page

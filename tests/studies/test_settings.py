@@ -56,6 +56,7 @@ def test_equal_runs_are_done_once():
         ("model = 3\n" + TASK, r"write it as a table, \[model\]"),
         ("task = [1]", "write tasks as tables"),
         ("[model]\n", "no task"),
+        ("[model]\nmixer = []\n" + TASK, "the grid is empty"),
         ("[model", "no valid TOML"),
         ("[execution]\nworkers = -1\n" + TASK, "workers is -1"),
     ],

@@ -11,7 +11,6 @@ from cyclopts import Parameter
 
 from statesize.cli.options import Flag
 from statesize.cli.printing import TEXT, Printing
-from statesize.errors import InputError
 
 if TYPE_CHECKING:
     from statesize.cli.progress import Bar
@@ -166,8 +165,6 @@ def _print_plan(settings: Settings, preset: str, json: bool) -> None:
     from statesize.ray_session import available_cores
     from statesize.studies.cost import predicted_seconds
 
-    if not settings.runs:
-        raise InputError("the grid is empty; give each list at least one value")
     workers = settings.execution.workers or available_cores()
     seconds = predicted_seconds(settings.runs, workers)
     runs = [run.label for run in settings.runs]

@@ -136,7 +136,8 @@ def parse_settings(text: str, study: str) -> Settings:
         The settings; equal runs of the grid are kept once.
 
     Raises:
-        InputError: It is no TOML, is for another study, has a key that does not exist, or a value that does not fit.
+        InputError: It is no TOML, is for another study, has a key that does not exist, a value that does not fit, or
+            no run.
 
     Example:
         >>> grid = '[model]\nmixer = ["la", "gla"]\n[[task]]\nname = "mqar"\npairs = [4, 8]'
@@ -167,6 +168,8 @@ def parse_settings(text: str, study: str) -> Settings:
             runs[run.key] = run
             if len(runs) > MOST_RUNS:
                 raise InputError(f"the settings ask for more than {MOST_RUNS:,} runs; give shorter lists")
+    if not runs:
+        raise InputError("the grid is empty; give each list at least one value")
     return Settings(study, tuple(runs.values()), execution)
 
 
