@@ -370,3 +370,39 @@ def test_the_same_command_goes_on(slow_checkpoint, text, run):
     kept = next(line for line in finished.stderr.splitlines() if "measured by an earlier run" in line)
     assert int(kept.split(":")[1].split()[0]) >= 3
     assert os.listdir(run.folder) == ["result"]
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A cache of the hub with one model, and no network."""
+    commit = "0123456789abcdef" * 2 + "01234567"
+    folder = tmp_path / "hub" / "models--someone--tiny"
+    save_tiny(folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return commit
+
+
+def test_a_model_of_the_hub_is_repeated_from_its_commit(hub, text, here, capsys):
+    command = ["profile", "someone/tiny", "--text", str(text), "--max-tokens", "8", "--output", "result"]
+    assert main(command) == 0
+    found = Profile.load("result")
+    assert found.model == "someone/tiny"
+    source = found.attributes["source"]
+    assert (source["kind"], source["revision"], source["commit"]) == ("hub", "main", hub)
+    assert f"--revision={hub}" in found.attributes["recipe"]["command"]
+    assert main(["rerun", "result"]) == 0
+
+
+@pytest.mark.parametrize("output", [[], ["--output", "result"]])
+def test_an_interrupt_says_what_is_kept(output, checkpoint, text, here, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("statesize.cli.progress.profile_bar", lambda *_: interrupt)
+    assert main(["profile", str(checkpoint), "--text", str(text), *output]) == 130
+    errors = capsys.readouterr().err
+    assert errors.splitlines()[-1].startswith("statesize: error: interrupted")
+    assert ("the same command goes on" in errors) == bool(output)

@@ -185,9 +185,16 @@ def _from_transformers(name: str, dtype: str | None, options: dict[str, Any], *,
     _own_memory(model)
     if Path(name).is_dir():
         return LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
-    commit = str(getattr(config, "_commit_hash", None) or "unknown")
-    source = {"kind": "hub", "revision": options["revision"] or "main", "commit": commit}
-    return LoadedModel(name, model, tokenizer, source)
+    revision = str(options["revision"] or "main")
+    return LoadedModel(name, model, tokenizer, {"kind": "hub", "revision": revision, "commit": _commit(name, revision)})
+
+
+def _commit(name: str, revision: str) -> str:
+    """The commit of a model that was just loaded from the hub, which configurations do not tell in every version."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else "unknown"
 
 
 def _own_memory(model: nn.Module) -> None:
