@@ -114,3 +114,18 @@ def test_shifts_that_tell_nothing_new_are_left_out(accuracy: float) -> None:
         used.append(len(shifts))
     assert min(used) <= 7
     assert max(used) >= min(used) + 8
+
+
+@pytest.mark.parametrize(("error", "finite"), [(0.29, True), (0.3, False), (0.5, False), (5.0, False)])
+def test_errors_near_the_largest_value_leave_nothing_certain(error: float, finite: bool) -> None:
+    _, bound = entropies(
+        entropy_rule(22),
+        1e-2,
+        lambda _, shift: torch.log1p(shift.square().reciprocal())[:, None],
+        torch.ones(1, 1, dtype=torch.float64),
+        torch.ones(1, dtype=torch.float64),
+        torch.tensor([[1]]),
+        torch.tensor([[1]]),
+        torch.full((1, 1), error, dtype=torch.float64),
+    )
+    assert math.isfinite(float(bound)) == finite

@@ -27,6 +27,8 @@ _MANY = 256
 # which the second number is used.
 _SETTLED = 0.25
 _BUDGET = 0.8
+# What a σ may be off, relative to the bound on σ_1, so that σ ln σ is off by at most d − d ln d.
+_FARTHEST = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,14 +139,14 @@ def entropies(
         lost @ weights[1:].abs().to(bound.device) + rest[:, row, 1] * unseen
         for row, weights in enumerate((rule.sigma, rule.entropy))
     )
-    spread = (error / m).clamp(max=0.3)
+    spread = (error / m).clamp(max=_FARTHEST)
     smooth = S + _FLOOR * rank
     S_error = rule.sigma_error * smooth + limit * spread + S_noise
     Q_error = rule.entropy_error * smooth + limit * (spread - torch.xlogy(spread, spread)) + Q_noise
     least = S - S_error
     change = torch.log(S / least) + Q_error / least + Q.abs() * S_error / (S * least)
     ess = torch.exp(torch.log(S.clamp(min=torch.finfo(S.dtype).tiny)) - Q / S)
-    return ess, torch.where(least > 0, ess * torch.expm1(change), torch.inf)
+    return ess, torch.where((least > 0) & (spread < _FARTHEST), ess * torch.expm1(change), torch.inf)
 
 
 def _until_settled(
