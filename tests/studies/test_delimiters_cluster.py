@@ -10,7 +10,10 @@ from functools import partial
 import pytest
 import torch
 
+from statesize import zoo
+from statesize.cli import main
 from statesize.errors import InputError
+from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.profiling.loading import load_model
 from statesize.ray_session import available_cores, ray_session
 from statesize.studies.delimiters_cluster import Crew
@@ -80,3 +83,20 @@ def test_errors_are_those_of_one_process(crew, corpus, tmp_path):
         measure_dips_on_ray("one", load, corpus, WINDOWS, crew, tmp_path)
     with pytest.raises(InputError, match="no machine of the Ray cluster has the 1000 cores"):
         measure_dips_on_ray("one", load, corpus, WINDOWS, Crew(crew.ray, 1000), tmp_path)
+
+
+def test_the_command_measures_on_ray_and_tells_what_a_model_refuses(crew, tmp_path, capsys):
+    folder = tmp_path / "model"
+    config = ModelConfig(mixer="gla", vocabulary_size=1024, width=8, heads=2, layers=1, key_size=2)
+    model = LanguageModel(config, torch.Generator().manual_seed(0))
+    model.get_parameter("layers.0.mixer.projection.weight").data.fill_(3e38)
+    save_checkpoint(model, folder)
+    (folder / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(document[:120] for document in zoo.documents()[:12]), encoding="utf-8")
+    command = ["study", "delimiters", str(folder), "--text", str(text), "--window", "4", "--channels", "1"]
+    assert main([*command, "--output", str(tmp_path / "study"), "--ray"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "statesize: error: Mixer layers.0.mixer" in err
+    assert "Traceback" not in err
