@@ -87,3 +87,33 @@ def test_an_encoder_is_refused():
     config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32)
     with pytest.raises(ModelError, match=r"later positions.*AutoModelForCausalLM"):
         capture(BertForMaskedLM(config), token_ids())
+
+
+def test_an_attention_layer_of_a_class_derived_elsewhere_is_measured():
+    model = attention_model("llama")
+    expected = [item.operator.dense() for item in capture(model, token_ids())]
+    attention = model.model.layers[1].self_attn
+    attention.__class__ = type("MyAttention", (type(attention),), {"__module__": __name__})
+    for item, matrix in zip(capture(model, token_ids()), expected, strict=True):
+        assert torch.equal(item.operator.dense(), matrix)
+
+
+def test_an_attention_layer_whose_file_has_no_eager_attention_is_refused():
+    model = attention_model("llama")
+    attention = model.model.layers[0].self_attn
+    members = {"forward": type(attention).forward, "__module__": __name__}
+    attention.__class__ = type("MyAttention", (torch.nn.Module,), members)
+    with pytest.raises(ModelError, match=r"^MyAttention has no eager_attention_forward .*operator\(hidden\)"):
+        capture(model, token_ids())
+
+
+def test_eager_attention_without_probabilities_is_refused(monkeypatch):
+    from transformers.models.llama import modeling_llama
+
+    eager = modeling_llama.eager_attention_forward
+    model = attention_model("llama")
+    monkeypatch.setattr(
+        modeling_llama, "eager_attention_forward", lambda *args, **options: (eager(*args, **options)[0], None)
+    )
+    with pytest.raises(ModelError, match=r"Mixer model\.layers\.0\.self_attn: .*returns no probabilities"):
+        capture(model, token_ids())

@@ -1,5 +1,6 @@
 """The first pass: arguments as they were, one call for each mixer."""
 
+import pytest
 import torch
 from oracles.attention_models import token_ids
 from torch import nn
@@ -7,6 +8,7 @@ from torch.nn import functional
 
 from statesize import Dense
 from statesize.adapters import capture
+from statesize.errors import ModelError
 
 
 class Attention(nn.Module):
@@ -67,3 +69,50 @@ def test_a_kernel_inside_of_a_mixer_that_knows_its_operator_is_part_of_it():
             return Dense(torch.eye(hidden.shape[1]).expand(len(hidden), 1, -1, -1))
 
     assert [item.kind for item in capture(Model(Known(), Attention()), token_ids())] == ["known", "attention"]
+
+
+def test_a_mixer_that_knows_its_operator_but_receives_no_tensor_is_refused():
+    class Known(nn.Module):
+        def operator(self, hidden):
+            return Dense(torch.eye(hidden.shape[1]).expand(len(hidden), 1, -1, -1))
+
+        def forward(self, hiddens):
+            return hiddens[0]
+
+    class Split(Model):
+        def forward(self, ids):
+            return self.layers[0]([self.embedding(ids)])
+
+    with pytest.raises(ModelError, match=r"Mixer layers\.0 was called with list .* tensor of hidden states"):
+        capture(Split(Known()), token_ids())
+
+
+def test_a_mixer_that_returns_no_tensor_is_compared_by_its_operator_alone():
+    class Named(Attention):
+        calls = 0
+
+        def forward(self, hidden, shift=None):
+            Named.calls += 1
+            # Another output at each call, of which no sample can be taken.
+            return {"mixed": super().forward(hidden, shift) * Named.calls}
+
+    class Unpacking(Model):
+        def forward(self, ids):
+            return self.layers[0](self.embedding(ids))["mixed"]
+
+    (item,) = capture(Unpacking(Named()), token_ids())
+    assert item.faithfulness < 1e-5
+    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21))
+
+
+def test_a_mixer_that_takes_another_way_when_called_again_is_refused():
+    class Fickle(Attention):
+        calls = 0
+
+        def forward(self, hidden, shift=None):
+            Fickle.calls += 1
+            return super().forward(hidden, shift) if Fickle.calls == 1 else hidden
+
+    captured = capture(Model(Fickle()), token_ids())
+    with pytest.raises(ModelError, match=r"Mixer layers\.0: called again .* took another way through its code"):
+        next(captured)

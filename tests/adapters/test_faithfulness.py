@@ -103,8 +103,21 @@ def test_logits_are_compared_with_and_without_observation():
     assert 0 <= logits_difference(attention_model("gpt2"), token_ids()) < 1e-5
     assert logits_difference(nn.Sequential(nn.Embedding(64, 4)), token_ids()) == 0
 
+    class Pair(nn.Module):
+        def __init__(self, *answers):
+            super().__init__()
+            self.answers, self.calls = answers, 0
+
+        def forward(self, ids):
+            self.calls += 1
+            return self.answers[self.calls - 1], "attention maps"
+
+    ones = torch.ones(2, 3)
+    assert logits_difference(Pair(ones * 2, ones * 3), token_ids()) == 0.5
+
     class Nothing(nn.Module):
         def forward(self, ids):
-            return "nothing"
+            return ()
 
     assert logits_difference(Nothing(), token_ids()) is None
+    assert logits_difference(Pair("no", "tensor"), token_ids()) is None

@@ -10,7 +10,7 @@ from torch import nn
 
 from statesize.adapters import capture
 from statesize.adapters.forward import measuring, run_model
-from statesize.adapters.precision import single_precision, stored_element_size
+from statesize.adapters.precision import single_precision, stored_dtype, stored_element_size
 
 
 def logits(model, ids):
@@ -108,3 +108,62 @@ def test_stored_size_is_not_that_of_the_copy():
     with single_precision(model), model.register_forward_hook(lambda *_: sizes.append(stored_element_size(model))):
         model(torch.ones(1, 2))
     assert (sizes, stored_element_size(model), stored_element_size(nn.Identity())) == ([2], 2, 4)
+
+
+def test_the_stored_dtype_is_that_of_the_first_weight_that_is_no_integer():
+    module = nn.Linear(2, 2).half()
+    module.register_parameter("weight", nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False))
+    assert stored_dtype(module) == torch.float16
+
+
+def test_tensors_in_lists_and_mappings_are_converted():
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Linear(2, 2)
+
+        def forward(self, given):
+            return [self.part(given["hidden"][0]).dtype, given["hidden"][1]]
+
+    half, count = torch.ones(1, 2).half(), torch.tensor(1)
+    model = Several().half()
+    with single_precision(model):
+        assert model({"hidden": [half, count]}) == [torch.float32, count]
+
+
+class Interrupted(nn.Module):
+    """One whose part is interrupted, and that goes on."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = nn.Linear(2, 2, bias=False)
+
+    def forward(self, hidden):
+        try:
+            return self.part(hidden)
+        except KeyboardInterrupt:
+            return hidden * 2
+
+
+def test_weights_come_back_of_a_part_that_could_not_say_that_it_ended():
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    model = nn.Sequential(Interrupted(), nn.Linear(2, 2, bias=False)).half()
+    weights = [model[0].part.weight, model[1].weight]
+    with single_precision(model), model[0].part.register_forward_pre_hook(interrupt):
+        assert model(torch.ones(1, 2).half()).dtype == torch.float32
+        assert [model[0].part.weight, model[1].weight] == weights
+    assert [model[0].part.weight, model[1].weight] == weights
+
+
+def test_a_hook_that_fails_before_the_weights_were_copied():
+    def fail(*_):
+        raise ValueError("before all")
+
+    model = nn.Linear(2, 2, bias=False).half()
+    weight = model.weight
+    with single_precision(model), model.register_forward_pre_hook(fail, prepend=True):
+        with pytest.raises(ValueError, match="before all"):
+            model(torch.ones(1, 2).half())
+    assert model.weight is weight

@@ -10,7 +10,7 @@ from oracles.recurrent_models import FAMILIES, InDouble, observations, reproduct
 from torch import nn
 
 from statesize.adapters import inner_convolutions, scans
-from statesize.adapters.kernel_functions import source_files
+from statesize.adapters.kernel_functions import KernelCall, first, source_files
 from statesize.adapters.observation import Observation
 from statesize.adapters.running import running_modules
 from statesize.errors import ModelError
@@ -36,6 +36,28 @@ def test_operators_are_what_the_kernels_computed(family: str) -> None:
         assert reproduction_error(observation) < 1e-5
         expected = impulse_responses(function, arguments)
         assert float((operator.dense() - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("mamba", {"delta_bias": None, "delta_softplus": False}),
+        ("mamba2", {"dt_bias": None, "dt_softplus": False}),
+        ("qwen3_next", {"use_qk_l2norm_in_kernel": False}),
+    ],
+)
+def test_steps_and_keys_that_a_mixer_prepares_before_its_kernel(family: str, changes: dict[str, Any]) -> None:
+    model = tiny_model(family)
+    with kernel_arguments(model) as calls:
+        observations(model, tokens(), scans.observing)
+    function, arguments = calls[0]
+    given = {"dt": arguments["dt"].abs()} if "dt" in arguments else {"key": arguments["key"] / 10}
+    arguments = {**arguments, **changes, **given}
+    expected = impulse_responses(function, arguments)
+    output = first(function(**{name: value for name, value in arguments.items() if name != "kwargs"}))
+    operator = scans.KERNELS[function.__name__](KernelCall("mixer", model, arguments, output)).operator(slice(None))
+    assert float((operator.dense() - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("family", SCANNED)

@@ -2,6 +2,6 @@
 
 from statesize.adapters.capture import Capture, Captured, Mixer, capture
 from statesize.adapters.faithfulness import logits_difference
-from statesize.adapters.selection import find_mixers, select_mixers
+from statesize.adapters.selection import find_mixers
 
-__all__ = ["Capture", "Captured", "Mixer", "capture", "find_mixers", "logits_difference", "select_mixers"]
+__all__ = ["Capture", "Captured", "Mixer", "capture", "find_mixers", "logits_difference"]

@@ -79,10 +79,6 @@ def running_modules(model: nn.Module, on_leave: Leave | None = None) -> Generato
         while running.frames.pop().module is not module:
             pass
 
-    def left(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        if on_leave is not None:
-            on_leave(running.frame, output)
-
     with ExitStack() as hooks:
         modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
         for name, module in modules:
@@ -90,6 +86,7 @@ def running_modules(model: nn.Module, on_leave: Leave | None = None) -> Generato
             handle = module.register_forward_pre_hook(entering(label), prepend=True, with_kwargs=True)
             hooks.callback(handle.remove)
             if on_leave is not None:
-                hooks.callback(module.register_forward_hook(left).remove)
+                tell = module.register_forward_hook(lambda module, args, output: on_leave(running.frame, output))
+                hooks.callback(tell.remove)
             hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield running

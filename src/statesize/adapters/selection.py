@@ -41,25 +41,6 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
     return {name or type(model).__name__: module for name, module in found.items()}
 
 
-def select_mixers(model: nn.Module, layers: Layers = None) -> dict[str, nn.Module]:
-    """The mixers with a method `operator` that a choice of layers means.
-
-    Args:
-        model: Any module.
-        layers: Mixers by index or module name, one or several; None takes all.
-
-    Returns:
-        Mixers by module name, each once, in the order in which the model registers them.
-
-    Raises:
-        ModelError: If the model has no such mixer.
-    """
-    mixers = find_mixers(model)
-    if not mixers:
-        raise ModelError(f"{type(model).__name__}: none of its modules has a method `operator(hidden)`.")
-    return {name: mixers[name] for name in chosen_names(list(mixers), layers)}
-
-
 def chosen_names(names: Sequence[str], layers: Layers) -> list[str]:
     """The names that a choice of layers means.
 
