@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import signal
+import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from oracles.profiles import same
 
 from statesize.cli import main
-from statesize.errors import InputError, StatesizeError
+from statesize.errors import FileError, InputError, StatesizeError
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.profiling.cluster import profile_on_ray
@@ -122,6 +123,56 @@ def test_a_cluster_and_one_process_go_on_from_each_other(model, tmp_path):
     assert [(step.mixer, step.resumed) for step in told] == [(0, True), (1, True)]
     assert same(result, profile(model, SEQUENCES[:1], **asked))
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_what_is_finished_is_not_measured_again(model, tmp_path):
+    output, told = tmp_path / "out", []
+
+    def stop(progress):
+        if progress.sequence == 1:
+            raise Stop
+
+    def remove(progress):
+        told.append((progress.sequence, progress.mixer, progress.resumed))
+        if len(told) == 3:
+            for path in (tmp_path / "out.units" / "000000").iterdir():
+                path.unlink()
+
+    with pytest.raises(Stop):
+        profile(model, SEQUENCES[:2], output=output, on_progress=stop)
+    with pytest.raises(FileError, match=r"out\.units was changed while it was in use"):
+        profile_on_ray(model, SEQUENCES[:2], output=output, on_progress=remove)
+    # The last unit before the stop was written before it was told.
+    assert told == [(0, 0, True), (0, 1, True), (1, 0, True), (1, 1, False)]
+    expected = profile(model, SEQUENCES[:2])
+    first = profile_on_ray(model, SEQUENCES[:2], output=output)
+    assert same(first, expected)
+    again = profile_on_ray(model, SEQUENCES[:2], output=output, on_progress=pytest.fail)
+    assert same(again, expected)
+    assert again.attributes["seconds"] == first.attributes["seconds"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.slow
+def test_workers_that_hold_different_weights(tmp_path):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+
+    # Pickled by value, as Ray's processes do not have the modules of the tests.
+    def load():
+        loaded = load_model("gla").model
+        with torch.no_grad():
+            loaded.embedding.weight[0, 0] = os.getpid()
+        (pids / str(os.getpid())).touch()
+        return loaded
+
+    def wait_for_the_second(progress):
+        while len(list(pids.iterdir())) < 2:
+            time.sleep(0.1)
+
+    with pytest.raises(StatesizeError, match=r"the worker on .* computes something else than the first, on .*versions"):
+        profile_on_ray(load, SEQUENCES, output=tmp_path / "out", on_progress=wait_for_the_second)
+    assert not (tmp_path / "out").exists()
 
 
 def test_errors_are_those_of_one_process(model):

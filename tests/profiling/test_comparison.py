@@ -106,6 +106,18 @@ def test_recall_and_table(bundled):
     assert table["recall_perplexity"].tolist() == [pytest.approx(math.nan, nan_ok=True), 12.5]
 
 
-def test_nothing_to_compare():
+def test_nothing_to_compare(bundled):
     with pytest.raises(InputError, match="at least one profile"):
         compare([])
+
+    tree = bundled[0].to_xarray()
+    tree.attrs["mixers"] = []
+    with pytest.raises(InputError, match="The profile of sa holds no mixer"):
+        compare([bundled[1], Profile(tree)])
+
+
+def test_what_was_skipped_is_said(bundled):
+    tree = bundled[0].to_xarray()
+    tree.attrs |= {"model": "half", "skipped": {"layers.9": "no mixing of positions was seen in it"}}
+    (note,) = compare([bundled[0], Profile(tree)]).notes
+    assert note.startswith("Not all layers were measured of half;")

@@ -5,6 +5,7 @@ import torch
 
 import statesize as ss
 from statesize.mixers import LanguageModel, ModelConfig
+from statesize.profiling import Profile
 from statesize.profiling.diagnosis import diagnose, regime_of
 
 
@@ -41,3 +42,13 @@ def test_bad_arguments(profile):
     with pytest.raises(ss.InputError, match="metric is 'norm'"):
         diagnose(profile, "norm")
     assert regime_of(0.8) == "saturated"
+
+
+def test_a_profile_without_relative_tolerances(profile):
+    tree = profile.to_xarray()
+    for name in profile.mixers:
+        tree[name] = tree[name].to_dataset().isel(relative_threshold=slice(0))
+    bare = Profile(tree)
+    with pytest.raises(ss.InputError, match="no relative tolerance; give metric='entropy'"):
+        diagnose(bare)
+    assert diagnose(bare, "entropy") == diagnose(profile, "entropy")

@@ -97,6 +97,13 @@ def test_the_beginning_of_large_row_groups(tmp_path):
     assert extract.total == 3000
 
 
+def test_a_large_row_group_of_few_rows(tmp_path):
+    texts = [str(number) * 400_000 for number in range(3)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "texts.parquet", use_dictionary=False)
+    extract = parquet_extract(tmp_path / "texts.parquet", "text", 20, pytest.fail)
+    assert (extract.texts, extract.total) == (tuple(texts), 3)
+
+
 def test_parquet_without_text(tmp_path):
     pq.write_table(pa.table({"text": [1, 2, 3]}), tmp_path / "texts.parquet")
     with pytest.raises(FileError, match="none of 3 rows"):
@@ -123,5 +130,7 @@ def test_data_sets(tmp_path, kind):
     else:
         assert extract.total is None
         assert dataset_extract(name, "text", "train", 50, told.append).total == 39
+    with pytest.raises(FileError, match='none of 1 rows has text in the column "text"; name the right column'):
+        dataset_extract(name, "text", "train", 1, told.append)
     with pytest.raises(FileError, match="no column"):
         dataset_extract(name, "title", "train", 10, told.append)

@@ -61,6 +61,7 @@ def test_an_iterator_is_read_only_as_far_as_it_is_used():
         (torch.zeros(2, 3), "float32"),
         (torch.zeros(2, 3, dtype=torch.bool), "bool"),
         (torch.zeros(2, 3, 4, dtype=torch.long), r"\(2, 3, 4\)"),
+        (torch.zeros(2, 3, dtype=torch.long, device="meta"), "device meta, which holds no numbers"),
         ([[1, -2]], "-2"),
         ([[[1, 2]]], r"\(1, 2\)"),
         ([{"a": 1}], "dict"),

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 import warnings
 
 import pytest
@@ -12,7 +13,7 @@ from statesize import zoo
 from statesize.errors import FileError, InputError, ModelError
 from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.profiling import profile
-from statesize.profiling.loading import load_model
+from statesize.profiling.loading import load_model, load_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -173,3 +174,23 @@ def test_a_model_is_no_longer_its_file(tmp_path):
         stream.truncate(size // 4)
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_a_tokenizer_alone_is_refused_as_with_its_model(tmp_path):
+    from transformers import BertConfig
+
+    folder = save_tiny(tmp_path / "llama")
+    assert load_tokenizer(str(folder)).encode("a state") == tiny_tokenizer().encode("a state")
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(FileError, match="llama cannot be loaded") as error:
+        load_tokenizer(str(folder))
+    assert one_line(error)
+    BertConfig(num_hidden_layers=1, architectures=["BertForMaskedLM"]).save_pretrained(tmp_path / "bert")
+    with pytest.raises(ModelError, match="no causal language model"):
+        load_tokenizer(str(tmp_path / "bert"))
+
+
+def test_without_transformers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(FileError, match=r"no model 'gpt2' among the bundled ones .*pip install transformers"):
+        load_model("gpt2")

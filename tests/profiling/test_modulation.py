@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from statesize.profiling.modulation import modulation_depth
+from statesize.profiling import Profile
+from statesize.profiling.modulation import modulation, modulation_depth
 
 POSITIONS = np.arange(1, 30)
 
@@ -43,3 +44,18 @@ def test_a_linear_trend_is_no_dip():
 
 def test_nothing_around():
     assert np.isnan(modulation_depth(np.zeros((1, 1, 29)), POSITIONS, [(0, 12)], 4)).all()
+
+
+def test_counts_are_those_of_the_first_threshold(small_profile):
+    tree = small_profile.to_xarray()
+    special = tree["special"].copy(data=np.zeros(tree["special"].shape, bool))
+    special[0, 5] = True
+    tree["special"] = special
+    name = small_profile.mixers[0]
+    node = tree[name].to_dataset()
+    node["tolerance"] = node["tolerance"].astype(float)
+    # Position 6 comes right after token 5.
+    node["tolerance"][0, :, 6, 0] = node["tolerance"][0, :, [4, 5, 7, 8], 0].mean("position") / 4
+    found = modulation(Profile(tree), node, "tolerance", window=2)
+    assert found == pytest.approx(0.75)
+    assert np.isnan(modulation(Profile(tree), node.isel(threshold=slice(0)), "tolerance", window=2))

@@ -91,3 +91,10 @@ def test_bad_input_is_refused_as_by_profile():
         plan(small(), TEXTS, positions=[99])
     with pytest.raises(InputError, match="1 token"):
         plan(small(), [[1]])
+
+
+def test_sequences_too_short_to_be_measured_cost_their_share_of_the_longest():
+    # Blocks of 16 positions: there is none in the two shorter sequences.
+    planned = plan(small(), TEXTS, past=8, future=8)
+    assert [mixer.positions for mixer in planned.mixers] == [24 - 16 + 1] * 3
+    assert all(mixer.seconds > 0 for mixer in planned.mixers)

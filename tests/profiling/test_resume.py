@@ -249,3 +249,22 @@ def test_two_processes_on_one_output(tmp_path):
     assert len(refused) == 6
     assert same(result, profile(build(**SMALL), TEXTS))
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_units_that_are_removed_under_the_run(tmp_path):
+    output, told = tmp_path / "out", []
+
+    def remove(progress):
+        told.append(progress)
+        if len(told) == 4:
+            for path in (tmp_path / "out.units" / "000000").iterdir():
+                path.unlink()
+
+    with pytest.raises(
+        FileError, match=r"changed while it was in use: mixer layers\.0\.mixer of sequence 0 is missing"
+    ):
+        profile(build(**SMALL), TEXTS, output=output, on_progress=remove)
+    assert not output.exists()
+    result, kept = resumed(build(**SMALL), output)
+    assert kept == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert same(result, profile(build(**SMALL), TEXTS))

@@ -90,8 +90,9 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(FileError, match="no profile at"):
-        Profile.load(tmp_path / "profile")
+    for name in ("profile", "p" * 1000, "with\0zero"):
+        with pytest.raises(FileError, match="no profile at"):
+            Profile.load(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["file", "folder"])
@@ -128,4 +129,15 @@ def test_a_damaged_or_missing_chunk(small_profile, tmp_path, damage):
     else:
         chunk.write_bytes(chunk.read_bytes()[:-7])
     with pytest.raises(FileError, match="damaged"):
+        Profile.load(path)
+
+
+def test_damaged_metadata_of_an_array(small_profile, tmp_path):
+    path = small_profile.save(tmp_path / "profile")
+    listing = json.loads((path / ".zmetadata").read_text())
+    name = "layers.0.mixer/entropy/.zarray"
+    listing["metadata"][name]["dtype"] = "<f9"
+    (path / name).write_text(json.dumps(listing["metadata"][name]))
+    (path / ".zmetadata").write_text(json.dumps(listing))
+    with pytest.raises(FileError, match=r"is damaged and cannot be read \(.*\)\. Make the profile anew"):
         Profile.load(path)

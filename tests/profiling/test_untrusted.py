@@ -11,7 +11,7 @@ import torch
 from statesize import files
 from statesize.errors import FileError, InputError
 from statesize.mixers import load_checkpoint
-from statesize.profiling import Profile
+from statesize.profiling import Profile, untrusted
 from statesize.profiling.documents import file_documents, json_text
 from statesize.profiling.loading import load_model
 from statesize.profiling.record import SequenceRecord, sealed
@@ -183,6 +183,22 @@ def test_files_of_facts_have_a_largest_size(stored, tmp_path):
     ):
         with pytest.raises(FileError, match="has more than 1,000 bytes"):
             read()
+
+
+def test_metadata_of_a_store_has_a_largest_size(stored, monkeypatch):
+    size = (stored / ".zmetadata").stat().st_size
+    monkeypatch.setattr(untrusted, "MOST_METADATA", size)
+    Profile.load(stored)
+    monkeypatch.setattr(untrusted, "MOST_METADATA", size - 1)
+    with pytest.raises(FileError, match=rf"\.zmetadata takes {size:,} bytes; at most {size - 1:,} were expected"):
+        Profile.load(stored)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"metadata": 1}', '{"metadata": {"x/.zarray": 1}}', DEEP])
+def test_metadata_of_a_store_that_says_nothing(stored, text):
+    (stored / ".zmetadata").write_text(text)
+    with pytest.raises(FileError, match=r"is damaged: \.zmetadata cannot be read .* Make the profile anew"):
+        Profile.load(stored)
 
 
 def test_texts_have_a_largest_size(tmp_path, monkeypatch):
