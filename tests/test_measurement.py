@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -395,3 +397,10 @@ def test_counts_of_a_full_rank_operator_are_as_close_as_asked() -> None:
     assert bool((close.relative_upper - close.relative_lower <= 0.1 * close.relative_upper).all())
     with pytest.raises(InputError, match="count_accuracy"):
         measure(attention, count_accuracy=1.0)
+
+
+def test_accuracies_are_numbers_of_any_kind() -> None:
+    recurrence = random_recurrence("diagonal", 0, 20, 3)
+    exact = measure(recurrence, entropy_accuracy=0.25, count_accuracy=0.25)
+    found = measure(recurrence, entropy_accuracy=Fraction(1, 4), count_accuracy=np.float32(0.25))
+    assert torch.equal(exact.entropy, found.entropy)

@@ -145,7 +145,7 @@ def measure(
     """
     exact = _exact(operator)
     asked = _asked(outputs)
-    if not (real_number(entropy_accuracy) or 0) > 0:
+    if (closeness := real_number(entropy_accuracy)) is None or closeness <= 0:
         raise InputError(f"entropy_accuracy must be positive, got {entropy_accuracy!r}")
     if (share := real_number(count_accuracy)) is None or not 0 <= share < 1:
         raise InputError(f"count_accuracy must be at least 0 and below 1, got {count_accuracy!r}")
@@ -153,9 +153,9 @@ def measure(
     device = exact.device
     tau = _thresholds("tolerances", tolerances, device)
     rho = _thresholds("relative_tolerances", relative_tolerances, device)
-    relative_asked = "counts" in asked and rho.numel() > 0 and not count_accuracy
+    relative_asked = "counts" in asked and rho.numel() > 0 and not share
     chosen = choose_engine(exact, cut, (*asked, "relative") if relative_asked else asked, engine)
-    question = Question(cut, lambda blocks: _ask(blocks, asked, tau, rho, (entropy_accuracy, count_accuracy)))
+    question = Question(cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)))
     found, used = answers(exact, chosen, question, _MEMORY_BUDGET)
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
     state_size = exact.state_size()[at]

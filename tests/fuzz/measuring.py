@@ -91,7 +91,8 @@ def _outputs(source: Source) -> Any:
 
 
 def _good_outputs(value: Any) -> bool:
-    return isinstance(value, str | tuple | list) and bool(value) and set(value) <= set(OUTPUTS)
+    given = [value] if isinstance(value, str) else value
+    return isinstance(given, tuple | list) and bool(given) and all(output in OUTPUTS for output in given)
 
 
 def values_call(source: Source) -> Call:

@@ -64,6 +64,9 @@ def test_the_bound_by_its_definition(operator):
     expected = (torch.stack(found, -1).amax(-1) / T.square().sum((-2, -1))).sqrt()
     torch.testing.assert_close(least_error(operator, 2), expected)
     assert float(least_error(operator, LENGTH).abs().max()) == 0
+    for size in (-1, 1.5, True):
+        with pytest.raises(InputError, match=rf"state_size is {size}; a whole number of at least 0"):
+            least_error(operator, size)
 
 
 def made_up_students(count, seed, noise=0.2):

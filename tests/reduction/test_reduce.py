@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -172,3 +173,18 @@ def test_what_is_refused(operator, options, message):
     with pytest.raises(ss.InputError, match=r"^[^\n]+$") as raised:
         reduce(operator, **options)
     assert message in str(raised.value)
+
+
+def test_large_entries_of_the_transition_are_in_the_bound() -> None:
+    # A of two states has entries of 15,000, which cancel: what A² and A³ are depends on the order of the products.
+    kernel = torch.tensor([0.0, 1.479e-6, -2.4655e-14, -4.5403e-2, -5.4872e-7], dtype=torch.float64)
+    reduction = reduce(Convolution(kernel, 5))
+    assert (reduction.method, reduction.state_size) == ("ho_kalman", 2)
+    assert float(reduction.system.A.abs().max()) > 1e4
+    A, B, C = (
+        part.numpy().astype(np.longdouble) for part in (reduction.system.A, reduction.system.B, reduction.system.C)
+    )
+    exact = np.array([C @ np.linalg.matrix_power(A, power) @ B for power in range(4)])
+    assert np.abs(exact - kernel[1:].numpy()).sum() <= float(reduction.bound) < 1e-10
+    rounded = reduction.recurrence.dense()[1:, 0].numpy()
+    assert np.abs(rounded - kernel[1:].numpy()).sum() <= float(reduction.bound)

@@ -28,6 +28,17 @@ def test_equal_with_as_many_states_as_the_ess_at_every_position(structure, lengt
     assert int(found.recurrence.state_size()[0]) == int(found.state_size.max())
 
 
+def test_full_complex_transitions():
+    generator = torch.Generator().manual_seed(6)
+    A = torch.randn(12, 3, 3, generator=generator, dtype=torch.complex128) / 3
+    B, C = (torch.randn(12, 3, generator=generator, dtype=torch.complex128) for _ in range(2))
+    recurrence = Recurrence(A, B, C)
+    found = reduce(recurrence)
+    # Three complex states are six real ones.
+    assert found.state_size.tolist() == [min(6, i, 12 - i) for i in range(12)]
+    assert float(distance(found.recurrence, recurrence)) < 1e-9
+
+
 def test_what_is_forgotten_takes_no_state():
     # A reset at 10, and a state that is written and never read.
     recurrence = random_recurrence("diagonal", 1, 20, 4)

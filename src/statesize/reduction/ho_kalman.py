@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.reduction.system import System, observed
+from statesize.reduction.system import System, carried
 
 _linalg = cast("Any", torch.linalg)
 # Singular values up to this share of the largest are round-off.
@@ -74,7 +74,7 @@ class MiddleHankel:
         # Balanced: each state as strong before as behind.
         root = torch.where(alive, self.values[:, :states], 1).sqrt()
         A, C = A * root[:, None] / root[..., None], C * root
-        rows = observed(A, C, self.kernel.shape[-1])
+        rows = carried(A.mT, C, self.kernel.shape[-1])
         finite = torch.isfinite(rows).flatten(1).all(-1)[:, None, None]
         B = _linalg.pinv(torch.where(finite, rows, 0)) @ self.kernel[..., None]
         return System(A, B.squeeze(-1), C)

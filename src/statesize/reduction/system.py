@@ -39,8 +39,9 @@ class System:
     def distance(self, kernel: Tensor) -> Tensor:
         """How far the operator of this system can be from that of a kernel, in the ℓ²-induced norm.
 
-        Their difference is a part of a circulant matrix of any order N ≥ 2 L, whose norm is max |DFT_N|. L − 1 rounded
-        steps are added to it.
+        Their difference is a part of a circulant matrix of any order N ≥ 2 L, whose norm is max |DFT_N|. A step x_{t+1}
+        = A x_t + B u_t is off by at most γ (|A| |x_t| + |B| |u_t|) entry by entry, of which C Aˢ is seen s steps later.
+        That is added, once for the taps that are computed here and once for whoever takes the steps.
 
         Args:
             kernel: k_1 … k_{L−1}, (..., L − 1).
@@ -49,11 +50,33 @@ class System:
             An upper bound on ‖T − T_r‖₂, (...); infinite where powers of A overflow.
         """
         lags = kernel.shape[-1]
-        taps = self.taps(lags)
-        finite = torch.isfinite(taps).all(-1, keepdim=True)
-        taps = functional.pad(torch.stack([torch.where(finite, taps, 0), kernel]), (0, lags + 1))
-        bound = circulant_norm(taps[0] - taps[1]) + lags * torch.finfo(taps.dtype).eps * circulant_norm(taps[1])
-        return torch.where(finite[..., 0], bound, torch.inf)
+        states, rows = carried(self.A, self.B, lags), carried(self.A.mT, self.C, lags)
+        finite = (torch.isfinite(states) & torch.isfinite(rows)).all(-1).all(-1)
+        states, rows = (torch.where(finite[..., None, None], part, 0) for part in (states, rows))
+        taps = (states @ self.C[..., None]).squeeze(-1)
+        bound = circulant_norm(functional.pad(taps - kernel, (0, lags + 1)))
+        made = torch.cat([self.B[..., None, :].abs(), states[..., :-1, :].abs() @ self.A.mT.abs()], -2)
+        seen = rows.abs().cumsum(-2).flip(-2)
+        off = (made * seen).sum((-2, -1)) + (states.abs() @ self.C[..., None].abs()).sum((-2, -1))
+        gamma = (self.B.shape[-1] + 2) * torch.finfo(taps.dtype).eps
+        return torch.where(finite, bound + gamma * off, torch.inf)
+
+
+def carried(A: Tensor, x: Tensor, count: int) -> Tensor:
+    """Aᵗ x for t < count, step by step, which squaring A is not as accurate as where its entries are large.
+
+    Args:
+        A: (..., r, r).
+        x: (..., r).
+        count: How many.
+
+    Returns:
+        (..., count, r).
+    """
+    states = [x] if count else []
+    for _ in range(count - 1):
+        states.append((A @ states[-1][..., None]).squeeze(-1))
+    return torch.stack(states, -2) if states else x[..., None, :][..., :0, :]
 
 
 def observed(A: Tensor, C: Tensor, count: int) -> Tensor:
