@@ -94,5 +94,7 @@ def test_bad_input_is_quoted() -> None:
     for function in (entropy_ess, lambda values: tolerance_ess(values, 0.1), lambda values: energy_ess(values, 0.1)):
         with pytest.raises(InputError, match=r"values must be finite, got nan at index \(1,\)"):
             function(broken)
+    with pytest.raises(InputError, match=r"values must have shape \(\.\.\., r\), got \(\)"):
+        entropy_ess(torch.tensor(1.0))
     with pytest.raises(InputError, match="values must be a floating-point tensor"):
         entropy_ess(torch.ones(3, dtype=torch.int64))

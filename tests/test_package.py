@@ -88,11 +88,20 @@ def test_what_is_imported_is_asked_for():
     distributions = importlib.metadata.packages_distributions()
     used = {name for name in imported() if name not in known}
     asked = declared("datasets", "figures", "lightning", "ray", "torchmetrics", "trainer")
-    # numba brings llvmlite, and who uses statesize.testing has pytest; what is not installed goes by its own name.
+    # numba brings llvmlite, transformers huggingface_hub, and who uses statesize.testing has pytest; what is not
+    # installed goes by its own name.
     assert {name for name in used if not {d.lower() for d in distributions.get(name, (name,))} & asked} <= {
+        "huggingface_hub",
         "llvmlite",
         "pytest",
     }
+
+
+def test_public_names_are_listed():
+    assert dir(statesize) == sorted(statesize.__all__)
+    assert all(hasattr(statesize, name) for name in dir(statesize))
+    with pytest.raises(AttributeError, match="module 'statesize' has no attribute 'unknown'"):
+        _ = statesize.unknown
 
 
 def test_import_brings_nothing_heavy():

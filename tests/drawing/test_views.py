@@ -70,6 +70,8 @@ def test_a_profile_s_curves_are_its_counts(profile):
     assert spectrum.y.tolist() == [1e-3, 1e-2, 1e-1]
     positions = drawn(drawings.positions(profile, -1, 1))
     assert list(positions.values()) == pytest.approx(mixer["entropy"].values[1].mean(0).tolist())
+    first = drawn(drawings.positions(profile, 1, 1, "relative_tolerance"))
+    assert list(first.values()) == pytest.approx(counts[1, ..., 0].mean(0).tolist(), nan_ok=True)
     shares = [row["utilisation"] for row in profile.summary_rows()]
     assert list(drawn(drawings.layers(profile)).values()) == shares
 
@@ -102,6 +104,10 @@ def test_what_is_not_there_is_refused(measurement, profile):
         with pytest.raises(InputError, match=wanted):
             call()
     shape = ModelConfig(mixer="la", vocabulary_size=8, width=8, heads=1, layers=1)
+    bare = statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]], tolerances=())
+    for drawn_as in (bare.plot, bare.figure):
+        with pytest.raises(InputError, match="the profile has no tolerance; profile with one"):
+            drawn_as.positions(metric="tolerance")
     with pytest.raises(InputError, match="1 relative tolerances and a curve needs 3"):
         statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]]).plot.tolerance()
 
@@ -125,6 +131,22 @@ def test_libraries_that_draw_are_imported_when_something_is_drawn():
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_figures_without_matplotlib(measurement, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match=r"matplotlib, which is not installed: pip install 'statesize\[figures\]'"):
+        measurement.figure.positions()
+
+
+def test_notebooks_show_what_there_is():
+    operator = statesize.Dense(torch.eye(4))
+    counted = statesize.measure(operator, outputs=("counts",))._repr_html_()
+    assert "entropy" not in counted
+    assert "<td>3, 1 … 3</td>" in counted
+    nothing = statesize.measure(operator, positions=[])._repr_html_()
+    assert "<td>none</td>" in nothing
+    assert "ceiling" not in nothing
 
 
 def test_notebooks_show_facts_and_escape_text(measurement):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from oracles.recurrent_models import tiny_model
-from transformers import Trainer, TrainingArguments
+from transformers import IntervalStrategy, Trainer, TrainerState, TrainingArguments
 
 from statesize.errors import ModelError
 from statesize.integrations.probe import Probe
@@ -221,3 +221,36 @@ def test_wandb_has_them_offline(tmp_path, monkeypatch):
         wandb.finish()
     assert summary["train/statesize/average_ess"] == pytest.approx(readings[-1]["statesize/average_ess"])
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_evaluation_during_training_takes_no_penalty(tmp_path):
+    model, data = Causal("wla"), texts(8)
+    given = trainer(model, data, tmp_path, [], max_steps=2, learning_rate=0.1)
+    given.eval_dataset, given.args.eval_strategy, given.args.eval_steps = data, IntervalStrategy.STEPS, 1
+    given.state.eval_steps = 1
+    given.add_callback(RegularisationCallback(given, Regularisation(identity_weight=1.0)))
+    given.train()
+    losses = [entry["eval_loss"] for entry in given.state.log_history if "eval_loss" in entry]
+    rows = {name: torch.stack([row[name] for row in data]) for name in data[0]}
+    assert losses[-1] == pytest.approx(model.eval()(**rows)["loss"].item(), rel=1e-5)
+    assert len([entry for entry in given.state.log_history if "regularisation" in entry]) == len(losses) == 2
+
+
+def test_a_forward_pass_that_fails_says_its_own_error(tmp_path):
+    model = Causal()
+    given = trainer(model, texts(4), tmp_path, [])
+    given.add_callback(RegularisationCallback(given, Regularisation(identity_weight=1.0)))
+
+    def fail(*_):
+        raise ValueError("out of range")
+
+    with model.model.register_forward_hook(fail), pytest.raises(ValueError, match=r"^out of range$"):
+        given.train()
+    assert not any(module._forward_pre_hooks for module in model.model.modules())
+
+
+def test_other_processes_than_the_main_one_measure_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainerState, "is_world_process_zero", property(lambda state: False, lambda state, value: None))
+    _, readings = read(Causal(), tmp_path)
+    assert readings == []
+    assert not (tmp_path / RECORD).exists()

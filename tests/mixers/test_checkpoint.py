@@ -253,3 +253,10 @@ def test_loading_leaves_the_global_random_state_alone(tmp_path):
     before = torch.get_rng_state()
     load_checkpoint(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_configuration_that_is_a_list(tmp_path):
+    save_checkpoint(LanguageModel(ModelConfig(vocabulary_size=8, width=4, heads=1, layers=1)), tmp_path)
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(FileError, match=r"config\.json"):
+        load_checkpoint(tmp_path)

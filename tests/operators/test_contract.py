@@ -1,5 +1,6 @@
 """Every operator that statesize has passes the contract that it offers to others."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -120,3 +121,21 @@ class TestSoftmaxAttention(OperatorContract):
 
 class TestSlidingWindowAttention(TestSoftmaxAttention):
     window = 3
+
+
+class TestMatrixWithoutGradients(TestDense):
+    """What an operator says that cannot be differentiated, such as one from a library without autograd."""
+
+    differentiable = False
+
+    def build(self, *tensors: Tensor) -> Operator:
+        return Dense(tensors[0].detach().tril())
+
+
+def test_a_contract_that_says_nothing_is_told_what_it_must_define() -> None:
+    class Unfinished(OperatorContract):
+        pass
+
+    for call in (lambda: Unfinished().sample(), lambda: Unfinished().build(torch.ones(2))):
+        with pytest.raises(NotImplementedError, match=r"Unfinished must define tensors\(generator\) and build"):
+            call()

@@ -30,17 +30,12 @@ def positions(profile: Profile, layer: int | str = 0, sequence: int = 0, metric:
 
     Returns:
         The drawing.
-
-    Raises:
-        InputError: The metric was not measured.
     """
     title = metric_title(metric)
     name, mixer = find_layer(profile, layer)
+    check_metric(mixer, metric)
     values = mixer[metric].values
-    if metric != "entropy":
-        if not values.shape[-1]:
-            raise InputError(f"the profile has no {metric}; profile with one.")
-        values = values[..., 0]
+    values = values if metric == "entropy" else values[..., 0]
     at = mixer["position"].values
     check_sequence(mixer, sequence)
     ceiling = curve("ceiling", "ceiling", at, mixer["ceiling"].values[sequence])
@@ -126,6 +121,20 @@ def find_layer(profile: Profile, layer: int | str) -> tuple[str, xr.Dataset]:
         raise InputError(f"layer is {layer}, but the profile holds {len(profile.mixers)}: {', '.join(profile.mixers)}.")
     name = profile.mixers[layer] if isinstance(layer, int) else layer
     return name, profile.mixer(name)
+
+
+def check_metric(mixer: xr.Dataset, metric: str) -> None:
+    """Refuse a metric at thresholds of which there is none.
+
+    Args:
+        mixer: A mixer's dataset.
+        metric: One of `drawing.curves.METRICS`.
+
+    Raises:
+        InputError: It was not measured.
+    """
+    if metric != "entropy" and not mixer[metric].shape[-1]:
+        raise InputError(f"the profile has no {metric}; profile with one.")
 
 
 def check_sequence(mixer: xr.Dataset, sequence: int) -> None:

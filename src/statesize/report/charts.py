@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from statesize.drawing.curves import COLOURS, metric_title
 from statesize.profiling import Profile
 from statesize.profiling.diagnosis import diagnose
-from statesize.profiling.drawings import check_sequence, find_layer
+from statesize.profiling.drawings import check_metric, check_sequence, find_layer
 from statesize.profiling.summary import unit_dim
 
 Row: TypeAlias = dict[str, str | int | float | None]
@@ -167,6 +167,7 @@ def profile_positions(profile: Profile, layer: int | str, sequence: int, metric:
     title = metric_title(metric)
     name, mixer = find_layer(profile, layer)
     check_sequence(mixer, sequence)
+    check_metric(mixer, metric)
     datasets = position_rows(mixer, profile.tokens, sequence, metric)
     return positions_chart().properties(
         width=640, title=f"{profile.model}, {name}: {title}", datasets=alt.Datasets(**datasets)
