@@ -147,9 +147,11 @@ def test_few_models_cannot_tell():
     assert [row["model"] for row in recall_rows(models)] == ["a", "b"]
 
 
-def test_a_slice_without_tokens_has_no_interval():
+@pytest.mark.parametrize("sequences", [6, 3])
+def test_a_slice_that_is_empty_in_some_or_all_draws_has_no_interval(sequences):
     model = made("a", 1.0, 0.5)
-    counts = model.score.counts * np.array([0.0, 1.0, 1.0, 1.0])
-    low, high = dataclasses.replace(model, score=RecallScore(0.1 * counts, counts)).interval("recalled")
-    assert np.isnan([low, high]).all()
-    assert np.isfinite(model.interval("recalled")).all()
+    counts = model.score.counts.copy()
+    counts[:sequences, 0] = 0
+    few = dataclasses.replace(model, score=RecallScore(np.minimum(model.score.nats, counts), counts))
+    assert np.isnan(few.interval("recalled")).all()
+    assert np.isfinite(few.interval("other")).all()
