@@ -123,7 +123,7 @@ def test_tensors_in_lists_and_mappings_are_converted():
             self.part = nn.Linear(2, 2)
 
         def forward(self, given):
-            return [self.part(given["hidden"][0]).dtype, given["hidden"][1]]
+            return [given["hidden"][0].dtype, given["hidden"][1]]
 
     half, count = torch.ones(1, 2).half(), torch.tensor(1)
     model = Several().half()
