@@ -135,7 +135,7 @@ sys.exit(main([]))
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 def test_what_was_under_way_is_no_news(number):
-    """A coroutine that an interrupt kept from being awaited, as of zarr, makes Python warn when it is let go."""
+    """A coroutine that was never awaited, or an event loop that is half made, as of zarr: Python tells of them."""
     code = f"""
 import os, signal, sys
 import statesize.cli.app
@@ -144,11 +144,18 @@ from statesize.cli import main
 async def read():
     pass
 
+class Loop:
+    def __init__(self):
+        os.kill(os.getpid(), signal.{number})
+        for _ in range(10**9):
+            pass
+
+    def __del__(self):
+        raise RuntimeError("half made")
+
 def work(*_, **__):
     coroutine = read()
-    os.kill(os.getpid(), signal.{number})
-    for _ in range(10**9):
-        pass
+    Loop()
 
 statesize.cli.app.app = work
 sys.exit(main([]))

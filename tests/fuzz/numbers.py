@@ -62,7 +62,7 @@ def numbers_call(name: str) -> Callable[[Source], Call]:
 
 
 def _wrong_number(name: str, values: torch.Tensor, threshold: float, relative: bool, found: torch.Tensor) -> list[str]:
-    sigma = exact.wide(values)
+    sigma = np.sort(exact.wide(values))[..., ::-1]
     top = sigma.max(-1, initial=0)
     if name == "entropy_ess":
         right = exact.effective_rank(sigma)

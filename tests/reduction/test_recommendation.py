@@ -131,8 +131,9 @@ def test_what_is_refused():
         recommend_state_size(measured, 1)
     with pytest.raises(InputError, match="no entropy"):
         recommend_state_size(measure(gated(2, 60), outputs=("counts",)), 0.1)
-    with pytest.raises(InputError, match="state_size is 0"):
-        predicted_error(measured, 0)
+    for size in (0, 10**400):
+        with pytest.raises(InputError, match=rf"state_size is {size}; a whole number of at least 1"):
+            predicted_error(measured, size)
 
 
 def test_errors_of_calibrations_are_shares():

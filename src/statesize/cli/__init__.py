@@ -88,13 +88,17 @@ def _terminations() -> Generator[None]:
 
 
 def _forget(error: BaseException) -> None:
-    """Lets go of what was under way; that a coroutine was never awaited is then no news."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cause: BaseException | None = error
-        while cause is not None:
-            traceback.clear_frames(cause.__traceback__)
-            cause = cause.__context__
+    """Lets go of what was under way; what is half made, or a coroutine never awaited, is then no news."""
+    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cause: BaseException | None = error
+            while cause is not None:
+                traceback.clear_frames(cause.__traceback__)
+                cause = cause.__context__
+    finally:
+        sys.unraisablehook = before
 
 
 def _give_up_stdout() -> None:

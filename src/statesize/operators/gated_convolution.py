@@ -14,6 +14,7 @@ from statesize.operators.validation import (
     broadcast_batch,
     require_finite,
     require_floating,
+    require_length,
     require_rank,
     require_same_device,
     shape,
@@ -49,6 +50,7 @@ class GatedConvolution(Operator):
             require_floating(name, tensor)
         for name in ("input_gate", "output_gate"):
             require_rank(name, parts[name], kernel.ndim, "(..., L)")
+            require_length(name, parts[name], -1)
         if input_gate.shape[-1] != output_gate.shape[-1]:
             raise InputError(
                 "input_gate and output_gate must have the same length, "

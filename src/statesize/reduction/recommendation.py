@@ -10,6 +10,7 @@ from typing import cast, overload
 import torch
 from torch import Tensor
 
+from statesize.arguments import require_count
 from statesize.errors import InputError
 from statesize.measurement import Measurement, hankel_singular_values
 from statesize.operators import Operator
@@ -130,9 +131,7 @@ def predicted_error(measured: Measurement, state_size: int, calibration: Calibra
     Raises:
         InputError: The entropy was not measured, or the size is not positive.
     """
-    if (whole_number(state_size) or 0) < 1:
-        raise InputError(f"state_size is {state_size!r}; a whole number of at least 1 was expected")
-    return calibration.error(_average_ess(measured), state_size)
+    return calibration.error(_average_ess(measured), require_count("state_size", state_size))
 
 
 def calibrate(
