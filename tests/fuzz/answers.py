@@ -24,7 +24,7 @@ def wrong_measurement(found: ss.Measurement, truth: Spectra) -> list[str]:
         return [f"error_bound is {bound!r} for shape {truth.norm.shape}"]
     top = truth.values.max(-1, initial=0)
     # A bound is relative to the operator: at a position where nothing passes, σ_1 itself says nothing.
-    if (bound > 1e-3 * top.max(-1, initial=0, keepdims=True) + 1e-12).any():
+    if (bound > 1e-3 * top.max(-1, initial=0, keepdims=True) + 1e-12 * max(1.0, truth.size)).any():
         problems.append(f"error_bound says nothing: {bound.max():g} for σ_1 {top.max():g}")
     problems += _wrong_norm(numbers(found.norm), bound, truth)
     if found.values is not None:

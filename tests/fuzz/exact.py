@@ -99,6 +99,13 @@ def attention(query: Tensor, key: Tensor, scale: float, window: int | None) -> n
     return grown / grown.sum(-1, keepdims=True)
 
 
+def denormal_rounding(T: np.ndarray, factor: Tensor) -> float:
+    """What entries of T lose where a product beside a factor is below the normal numbers of float64, relative to T."""
+    lost = np.nextafter(0.0, 1.0) * np.abs(wide(factor)).max(initial=0) * 1e3 * T.shape[-1]
+    size = np.abs(T).max(initial=0)
+    return float(min(lost / size, 1.0)) if size else 0.0
+
+
 @dataclass(frozen=True)
 class Spectra:
     """Singular values of one cut of a batch of operators.
@@ -107,11 +114,13 @@ class Spectra:
         values: (..., P, r), descending, zero-padded.
         slack: How far they may be from the exact ones, (..., P): T rounded to 64 bits, and LAPACK's own error.
         norm: ‖H_i‖_F, (..., P).
+        size: The largest entry of T.
     """
 
     values: np.ndarray
     slack: np.ndarray
     norm: np.ndarray
+    size: float
 
 
 def softmax_rounding(query: Tensor, key: Tensor, scale: float) -> float:
@@ -141,7 +150,7 @@ def spectra(
         values[..., place, : found.shape[-1]] = (found * scale[..., 0]).astype(np.float64)
         norm[..., place] = (np.sqrt((unit.astype(np.longdouble) ** 2).sum((-2, -1))) * scale[..., 0, 0]).astype(float)
     top = values.max(-1, initial=0)
-    return Spectra(values, (8 * length * EPS + rounding) * top + 1e-320 * length, norm)
+    return Spectra(values, (8 * length * EPS + rounding) * top + 1e-320 * length, norm, float(np.abs(T).max(initial=0)))
 
 
 def effective_rank(values: np.ndarray) -> np.ndarray:

@@ -139,11 +139,16 @@ def _gated_convolution(source: Source) -> Case:
     batches = _batches(source, 3)
     kernel = source.tensor(*batches[0], source.whole(1, 30))
     into, out = (source.tensor(*batch, length) for batch in batches[1:])
+
+    def define() -> np.ndarray:
+        return exact.gated_convolution(kernel, into, out)
+
     return Case(
         lambda: ss.GatedConvolution(kernel, into, out),
-        lambda: exact.gated_convolution(kernel, into, out),
+        define,
         length,
         ("kernel", "input_gate", "output_gate"),
+        rounding=lambda: exact.denormal_rounding(define(), into),
     )
 
 
