@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from statesize.studies.local import local_executor, run_here, run_in_processes
+from statesize.studies.user_code import UserModule
 from statesize.studies.worker import answer, request
 
 
@@ -38,6 +39,21 @@ def test_what_cannot_be_done_is_told(runs):
     (outcome,) = run_here([run])
     assert "device is 'abacus'" in outcome.error
     assert json.loads(answer(request(run, None))) == {"error": outcome.error}
+
+
+def test_what_ones_own_code_raises_is_told_and_not_tried_again(runs, tmp_path):
+    seen = tmp_path / "seen"
+    source = f"""
+from statesize.studies.grid import INTERVENTIONS
+def fail(model):
+    with open({str(seen)!r}, "a") as file:
+        file.write("once ")
+    raise ValueError("two\\nlines")
+INTERVENTIONS["none"] = fail
+"""
+    (outcome,) = run_in_processes(runs[:1], workers=1, module=UserModule("own.py", source))
+    assert (outcome.rows, outcome.error) == ((), "ValueError: two lines")
+    assert seen.read_text() == "once "
 
 
 def test_workers_end_with_the_iterator(runs, workers_of):

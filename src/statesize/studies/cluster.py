@@ -65,9 +65,7 @@ def _outcomes(ray: Any, runs: Sequence[Run], execution: Execution, module: UserM
                 attempts[run] += 1
                 pending[task.remote(request(run, module))] = run
         except ray.exceptions.RayError as error:
-            # Of an error in the run, Ray's own text begins with the task and shows the cause after a traceback.
-            cause = getattr(error, "cause", None) or error
-            yield Outcome(run, (), f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}")
+            yield Outcome(run, (), f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def _require_resources(ray: Any, execution: Execution) -> None:

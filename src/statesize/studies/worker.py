@@ -46,6 +46,8 @@ def answer(line: str) -> str:
         return json.dumps({"rows": carry_out(_run(asked["run"]))})
     except StatesizeError as error:
         return json.dumps({"error": str(error)})
+    except Exception as error:  # a user's own mixer may raise anything, and would fail again
+        return json.dumps({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
 
 
 def _run(values: dict[str, Any]) -> Run:
