@@ -68,15 +68,15 @@ def carried(A: Tensor, x: Tensor, count: int) -> Tensor:
     Args:
         A: (..., r, r).
         x: (..., r).
-        count: How many.
+        count: How many, one at least.
 
     Returns:
         (..., count, r).
     """
-    states = [x] if count else []
+    states = [x]
     for _ in range(count - 1):
         states.append((A @ states[-1][..., None]).squeeze(-1))
-    return torch.stack(states, -2) if states else x[..., None, :][..., :0, :]
+    return torch.stack(states, -2)
 
 
 def observed(A: Tensor, C: Tensor, count: int) -> Tensor:
