@@ -8,6 +8,7 @@ import torch
 from statesize.errors import EngineError
 from statesize.measurement import hankel_singular_values, measure
 from statesize.operators import Convolution, Recurrence, SoftmaxAttention
+from statesize.spectra import room
 from statesize.spectra.cut import make_cut
 from statesize.spectra.engine import ENGINES
 from statesize.spectra.room import free_bytes, require_room
@@ -78,3 +79,53 @@ def test_a_convolution_of_few_modes_passes_however_large_its_footprint():
     kernel = 0.9 ** torch.arange(16_384, dtype=torch.float64)
     assert ENGINES["convolution"].footprint(Convolution(kernel, 16_384), make_cut(16_384)) > 2e10
     require_room(Convolution(kernel, 16_384), ENGINES["convolution"], make_cut(16_384))
+
+
+@pytest.fixture
+def system(monkeypatch, tmp_path):
+    """A system that says what the test writes."""
+    monkeypatch.setattr(room, "_MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(room, "_GROUP", tmp_path)
+
+    def says(**files):
+        for name, text in files.items():
+            (tmp_path / name.replace("_", ".")).write_text(text, encoding="ascii")
+
+    return says
+
+
+def test_what_is_free_is_that_of_the_system_or_of_its_group(system):
+    cpu = torch.device("cpu")
+    assert free_bytes(cpu) is None
+    system(meminfo="MemTotal: 9000 kB\nMemAvailable:   2000 kB\nBuffers: 1 kB\n")
+    assert free_bytes(cpu) == 2000 * 1024
+    system(memory_max="max\n")
+    assert free_bytes(cpu) == 2000 * 1024
+    system(memory_max="1000000\n")
+    assert free_bytes(cpu) == 1_000_000
+    system(memory_current="400000\n")
+    assert free_bytes(cpu) == 600_000
+    system(memory_current="1400000\n")
+    assert free_bytes(cpu) == 0
+    system(memory_max="9000000\n", memory_current="1\n")
+    assert free_bytes(cpu) == 2000 * 1024
+    system(meminfo="MemTotal: 9000 kB\n")
+    assert free_bytes(cpu) is None
+    assert free_bytes(torch.device("meta")) is None
+
+
+def test_what_just_fits_is_not_refused(system):
+    operator, cut = attention(), make_cut(400_000, [200_000])
+    needed = ENGINES["dense"].footprint(operator, cut)
+    for free, fits in ((needed, True), (needed - 1024, False)):
+        system(meminfo=f"MemAvailable: {-(-free // 1024)} kB\n", memory_max=f"{free}\n")
+        if fits:
+            require_room(operator, ENGINES["dense"], cut)
+        else:
+            with pytest.raises(EngineError, match=r"engines hold less: streaming$"):
+                require_room(operator, ENGINES["dense"], cut)
+    system(memory_max="1000\n")
+    with pytest.raises(EngineError, match=r"or windows by past and future$"):
+        require_room(operator, ENGINES["dense"], cut)
+    # Not worth asking the system for.
+    require_room(operator, ENGINES["dense"], make_cut(1000))
