@@ -46,7 +46,7 @@ def wrong_measurement(found: ss.Measurement, truth: Spectra) -> list[str]:
 def _wrong_norm(norm: np.ndarray, bound: np.ndarray, truth: Spectra) -> list[str]:
     if norm.shape != truth.norm.shape or not np.isfinite(norm).all():
         return [f"norm is {norm!r}"]
-    off = np.abs(norm - truth.norm) > 1e-9 * truth.norm + 30 * bound + 1e-150
+    off = np.abs(norm - truth.norm) > 1e-9 * truth.norm + 30 * bound + 30 * truth.slack + 1e-150
     return [f"norm is {norm[off][0]!r} for {truth.norm[off][0]!r}"] if off.any() else []
 
 

@@ -99,6 +99,11 @@ def attention(query: Tensor, key: Tensor, scale: float, window: int | None) -> n
     return grown / grown.sum(-1, keepdims=True)
 
 
+def largest(tensor: Tensor) -> float:
+    """The largest absolute value, as far as a double holds it."""
+    return float(min(np.abs(wide(tensor)).max(initial=0), np.longdouble(1e300)))
+
+
 def denormal_rounding(T: np.ndarray, factor: Tensor) -> float:
     """What entries of T lose where a product beside a factor is below the normal numbers of float64, relative to T."""
     lost = np.nextafter(0.0, 1.0) * np.abs(wide(factor)).max(initial=0) * 1e3 * T.shape[-1]
@@ -134,9 +139,18 @@ def softmax_rounding(query: Tensor, key: Tensor, scale: float) -> float:
 
 
 def spectra(
-    T: np.ndarray, positions: list[int], past: int | None, future: int | None, rounding: float = 0.0
+    T: np.ndarray, positions: list[int], past: int | None, future: int | None, rounding: float = 0.0, lost: float = 0.0
 ) -> Spectra:
-    """All singular values of T[i:i+h, i−w:i] at some positions; `rounding` is that of the entries of a T ≥ 0."""
+    """All singular values of T[i:i+h, i−w:i] at some positions.
+
+    Args:
+        T: (..., L, L).
+        positions: Cut positions.
+        past: A window, or None.
+        future: A window, or None.
+        rounding: Of the entries of a T ≥ 0, relative to them.
+        lost: Of all singular values.
+    """
     batch, length = T.shape[:-2], T.shape[-1]
     blocks = [T[..., i : i + (future or length), max(0, i - (past or length)) : i] for i in positions]
     r = max((min(block.shape[-2:]) for block in blocks), default=0)
@@ -150,7 +164,9 @@ def spectra(
         values[..., place, : found.shape[-1]] = (found * scale[..., 0]).astype(np.float64)
         norm[..., place] = (np.sqrt((unit.astype(np.longdouble) ** 2).sum((-2, -1))) * scale[..., 0, 0]).astype(float)
     top = values.max(-1, initial=0)
-    return Spectra(values, (8 * length * EPS + rounding) * top + 1e-320 * length, norm, float(np.abs(T).max(initial=0)))
+    return Spectra(
+        values, (8 * length * EPS + rounding) * top + 1e-320 * length + lost, norm, float(np.abs(T).max(initial=0))
+    )
 
 
 def effective_rank(values: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def measure_call(source: Source) -> Call:
             return [f"positions are {positions} for {asked}"]
         if asked is None and positions != list(range(first, last + 1)):
             return [f"positions are {positions} for {first} … {last}"]
-        truth = case.spectra(positions, options.get("past"), options.get("future"))
+        truth = case.spectra(positions, options.get("past"), options.get("future"), found.engine)
         return answers.wrong_measurement(found, truth) if truth else []
 
     names = (*case.names, *options, "operator", "T", "engine")
@@ -105,7 +105,7 @@ def values_call(source: Source) -> Call:
         at = list(range(1, case.length)) if positions is None else [1] if positions == [1] else None
         if at is None:
             at = ss.measure(case.make(), positions=3, outputs=("entropy",)).positions.tolist()
-        truth = case.spectra(at)
+        truth = case.spectra(at, engine="dense" if engine == "auto" else engine)
         if truth is None:
             return []
         bound = ss.measure(case.make(), positions=positions, outputs=("values",), engine=engine).error_bound

@@ -27,6 +27,7 @@ class Case:
         names: Arguments of the constructor: an error must name one of them, or what stands for them.
         wrong: Whether the constructor must refuse.
         rounding: How far an entry of T in float64 may be from the exact one, in units of itself, beside round-off.
+        terms: How large numbers an entry of T may be summed of, which cancel.
     """
 
     make: Callable[[], ss.Operator]
@@ -35,6 +36,7 @@ class Case:
     names: tuple[str, ...]
     wrong: bool = False
     rounding: Callable[[], float] = float
+    terms: Callable[[], float] = float
     _T: np.ndarray | None = None
 
     @property
@@ -45,12 +47,19 @@ class Case:
                 self._T = self.define()
         return self._T
 
-    def spectra(self, positions: list[int], past: int | None = None, future: int | None = None) -> Spectra | None:
-        """Those of T at some positions; None where T or its norm overflows float64."""
+    def spectra(
+        self, positions: list[int], past: int | None = None, future: int | None = None, engine: str = ""
+    ) -> Spectra | None:
+        """Those of T at some positions; None where T or its norm overflows float64.
+
+        Engines that form T of a recurrence know its entries to eps times what these are summed of.
+        """
         size = np.abs(self.T).max(initial=0)
         if not size <= exact.LARGEST / self.length:
             return None
-        return exact.spectra(self.T, positions, past, future, self.rounding())
+        formed = any(name in engine for name in ("dense", "streaming", "position_tree"))
+        lost = 64 * exact.EPS * self.length**2 * self.terms() if formed else 0.0
+        return exact.spectra(self.T, positions, past, future, self.rounding(), lost)
 
 
 def random_case(source: Source, kind: str | None = None) -> Case:
@@ -102,6 +111,7 @@ def _recurrence(source: Source) -> Case:
         length,
         ("A", "B", "C", "D"),
         wrong,
+        terms=lambda: exact.largest(B) * exact.largest(C) * states,
     )
 
 
@@ -116,6 +126,7 @@ def _delta(source: Source) -> Case:
         lambda: exact.delta_rule(key, beta, query, decay),
         length,
         ("key", "beta", "query", "decay"),
+        terms=lambda: exact.largest(key) ** 2 * exact.largest(beta) * exact.largest(query) * states,
     )
 
 

@@ -48,7 +48,7 @@ def reduce_call(source: Source) -> Call:
         states = found.state_size if isinstance(found.state_size, int) else int(found.state_size.max())
         if whole(state_size, 1, 10**500) and states > int(cast("Any", state_size)):
             return [f"{states} states for at most {state_size}"]
-        exactly = not options and not (bound <= 1e-6 * size + 1e-300).all()
+        exactly = not options and not (bound <= 1e-6 * size + 1e-12 * size.max(initial=0) + 1e-300).all()
         return [f"the exact one is off by {bound.max():g} of {size.max():g}"] if exactly else []
 
     names = (*case.names, "operator", "state_size", "tolerance")

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import pytest
 import torch
 from hypothesis import given
@@ -144,3 +146,19 @@ def test_states_are_factorised_at_the_widths_that_are_needed(monkeypatch, output
 
 def test_chunks_are_wider_for_more_states():
     assert [chunk_width(states) for states in (1, 95, 96, 300)] == [32, 32, 64, 64]
+
+
+def test_what_a_delta_rule_erases_to_the_last_digit_is_in_the_bound():
+    # 1 − β k² is 4e-17 and not 0, so that T is 1e-17, of which no digit is right in float64.
+    key = torch.full((40, 1), 0.3, dtype=torch.float64)
+    beta = (1 / key.square()).squeeze(-1)
+    recurrence = Recurrence.delta_rule(key, beta, torch.ones_like(key), torch.ones_like(beta))
+    cut = make_cut(40)
+    k, b = (float(part[0]) for part in (key, beta))
+    left = float(1 - Fraction(b) * Fraction(k) ** 2)
+    assert 0 < abs(left) < 1e-15
+    largest = abs(left) * b * k
+    found = chunked_blocks(recurrence, cut, 8)
+    assert ((found.norms() - largest).abs() <= found.error_bound).all()
+    assert (found.error_bound < 1e-12).all()
+    assert (found.entropies(1e-3)[0] == 0).all()

@@ -44,3 +44,17 @@ def test_lanes_do_not_touch_each_other() -> None:
     np.testing.assert_allclose(together[2::4], 1 / 6)
     np.testing.assert_allclose(together[3::4] * 15, np.broadcast_to(np.arange(5.0, -1, -1), (8, 6)), atol=1e-14)
     np.testing.assert_allclose(together[::4], np.broadcast_to(np.linalg.eigvalsh(one)[::-1], (8, 6)), atol=1e-15)
+
+
+@pytest.mark.parametrize("n", [3, 6, 7])
+@pytest.mark.parametrize("nothing", [(0,), (1,), (0, 1), (0, -1), (-1,), (0, 1, -1), (-2, -1)])
+def test_states_that_nothing_reaches_beside_lanes_that_go_on(n: int, nothing: tuple[int, ...]) -> None:
+    # Rows and columns of zeros: such a lane is through at once, and is taken along while the others iterate.
+    normal = np.random.default_rng(n).standard_normal((GROUPS * WIDTH, n, n))
+    for lane in range(1, GROUPS * WIDTH, 2):
+        normal[lane, list(nothing)] = 0
+    gram = normal @ np.swapaxes(normal, 1, 2)
+    trace = np.trace(gram, axis1=1, axis2=2)
+    matrices = gram / np.where(trace > 0, trace, 1)[:, None, None]
+    expected = np.linalg.eigvalsh(matrices)[:, ::-1]
+    assert np.abs(found(matrices) - expected).max() <= 8 * np.finfo(float).eps

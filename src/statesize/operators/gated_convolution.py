@@ -48,6 +48,8 @@ class GatedConvolution(Operator):
         parts = {"kernel": kernel, "input_gate": input_gate, "output_gate": output_gate}
         for name, tensor in parts.items():
             require_floating(name, tensor)
+        if not kernel.ndim:
+            raise InputError("kernel must have shape (..., K), got a single number")
         for name in ("input_gate", "output_gate"):
             require_rank(name, parts[name], kernel.ndim, "(..., L)")
             require_length(name, parts[name], -1)

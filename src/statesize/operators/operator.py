@@ -43,7 +43,10 @@ class Operator(ABC):
 
     @abstractmethod
     def dense(self) -> Tensor:
-        """T itself, (..., L, L), lower triangular, differentiable in the operator's tensors."""
+        """T itself, (..., L, L), lower triangular, differentiable in the operator's tensors.
+
+        What overflows on the way is infinite or NaN; `measure` refuses it.
+        """
 
     def columns(self, first: int, last: int) -> Tensor:
         """T[first:, first:last]: what some positions pass on to themselves and to all later ones; without gradients.

@@ -95,6 +95,8 @@ class Recurrence(Operator):
             require_floating(name, tensor)
         if key.ndim < 2:
             raise InputError(f"key must have shape (..., L, n), got {shape(key)}")
+        require_length("key", key, -2)
+        require_length("key", key, -1)
         require_rank("beta", beta, key.ndim - 1, "(..., L)")
         if decay.ndim == key.ndim - 1:
             decay = decay[..., None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -140,7 +140,11 @@ def recurrence_chunks(recurrence: Recurrence, width: int) -> BorderedChunks:
     L, S = torch.stack(reach, -3), torch.stack(observe[::-1], -3)
     U, sigma, Vh = cast("Any", torch.linalg).svd(S @ phi @ L)
     past, future = observed @ L @ Vh.mH, U.mH @ (S @ arriving)
-    error = _error(L, S, phi, observed, arriving)
+    gain = (phi.abs().sum(-1).amax(-1) * phi.abs().sum(-2).amax(-1)).sqrt()
+    sizes = _Sizes(gain, frobenius_norm(observed), frobenius_norm(arriving), torch.zeros_like(gain))
+    if isinstance(real.transition, DeltaTransition):
+        sizes = sizes.or_more(_before_erasing(real, real.transition, width))
+    error = _error(L, S, sizes, observed.shape[-2])
     if inside.is_complex():
         inside = inside.real
     return BorderedChunks(
@@ -150,17 +154,9 @@ def recurrence_chunks(recurrence: Recurrence, width: int) -> BorderedChunks:
 
 def _within(real: Recurrence, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """C_t Φ(t, i0) (..., c, b, n), T inside (..., c, b, b), Φ(i1, s) B_s (..., c, n, b) and Φ (..., c, n, n)."""
-    chunks = -(-real.length // width)
-    missing = chunks * width - real.length
-
-    def split(part: Tensor, trailing: int) -> Tensor:
-        padded: Tensor = torch.nn.functional.pad(part, (0, 0) * (trailing - 1) + (0, missing))
-        split_shape = (*part.shape[:-trailing], chunks, width, *part.shape[part.ndim - trailing + 1 :])
-        return padded.reshape(split_shape)
-
     trailing = 3 if isinstance(real.transition, FullTransition) else 2
-    transition: Transition = real.transition.map(lambda part: split(part, trailing))
-    B, C = (split(part.expand(*real.batch_shape, *part.shape[-2:]), 2) for part in (real.B, real.C))
+    transition: Transition = real.transition.map(lambda part: _split(part, trailing, width))
+    B, C = (_split(part.expand(*real.batch_shape, *part.shape[-2:]), 2, width) for part in (real.B, real.C))
     if isinstance(transition, DeltaTransition):
         found = delta_chunk(transition.key.expand(B.shape), transition.decay, B, C)
         return found.observed, found.inside, found.arriving, found.passed
@@ -188,14 +184,52 @@ def _within(real: Recurrence, width: int) -> tuple[Tensor, Tensor, Tensor, Tenso
     return observed, inside, state[..., kept:], phi
 
 
-def _error(L: Tensor, S: Tensor, phi: Tensor, observed: Tensor, arriving: Tensor) -> Tensor:
+def _split(part: Tensor, trailing: int, width: int) -> Tensor:
+    """(..., L, *) of so many trailing dimensions to (..., c, b, *), with zeros behind the end."""
+    length = part.shape[-trailing]
+    chunks = -(-length // width)
+    padded: Tensor = torch.nn.functional.pad(part, (0, 0) * (trailing - 1) + (0, chunks * width - length))
+    return padded.reshape(*part.shape[:-trailing], chunks, width, *part.shape[part.ndim - trailing + 1 :])
+
+
+class _Sizes(NamedTuple):
+    """Of what a chunk is made of, (..., c) each.
+
+    Attributes:
+        gain: ‖Φ‖.
+        shown: ‖C_t Φ(t, i0)‖_F.
+        written: ‖Φ(i1, s) B_s‖_F.
+        inside: What T inside is summed of, where that may be more than what it shows of the two before.
+    """
+
+    gain: Tensor
+    shown: Tensor
+    written: Tensor
+    inside: Tensor
+
+    def or_more(self, other: _Sizes) -> _Sizes:
+        """The larger ones."""
+        return _Sizes(*map(torch.maximum, self, other))
+
+
+def _before_erasing(real: Recurrence, transition: DeltaTransition, width: int) -> _Sizes:
+    """Sizes of a delta rule before it takes away what was stored: what is left is rounded like what was there."""
+    gain = _split(transition.gain().expand(*real.batch_shape, real.length), 1, width)
+    written, shown = (
+        _split(part.square().sum(-1).expand(gain.shape[:-2] + part.shape[-2:-1]), 1, width) for part in (real.B, real.C)
+    )
+    before, after = gain.cumprod(-1).square(), gain.flip(-1).cumprod(-1).flip(-1).square()
+    after = torch.nn.functional.pad(after[..., 1:], (0, 1), value=1.0)
+    inside = (written.sum(-1) * shown.sum(-1)).sqrt() * gain.clamp(min=1).prod(-1)
+    return _Sizes(gain.prod(-1), (shown * before).sum(-1).sqrt(), (written * after).sum(-1).sqrt(), inside)
+
+
+def _error(L: Tensor, S: Tensor, sizes: _Sizes, b: int) -> Tensor:
     # As for the square-root engine, with a chunk in the place of a step: what is lost at the border after chunk k,
     # at most ε(‖L‖ + ‖Φ‖‖L‖ + ‖arriving‖), meets at most ‖S‖ of the future, wherever it is looked at.
-    n, b = phi.shape[-1], observed.shape[-2]
-    epsilon = 2 * (n + b) * torch.finfo(S.dtype).eps
-    gain = (phi.abs().sum(-1).amax(-1) * phi.abs().sum(-2).amax(-1)).sqrt()
+    epsilon = 2 * (L.shape[-1] + b) * torch.finfo(S.dtype).eps
+    gain, shown, written, inside = sizes
     reach, observe = frobenius_norm(L), frobenius_norm(S)
-    shown, written = frobenius_norm(observed), frobenius_norm(arriving)
     past_step = epsilon * (gain * reach + written)
     future_step = epsilon * (shown + observe * gain)
     every = (past_step * observe + future_step * reach).sum(-1, keepdim=True)
@@ -206,5 +240,5 @@ def _error(L: Tensor, S: Tensor, phi: Tensor, observed: Tensor, arriving: Tensor
     ahead = torch.hypot(shown, observe * gain)
     behind = torch.hypot(gain * reach, written)
     local = before * ahead + after * behind
-    own = epsilon * (shown * reach + observe * gain * reach + observe * written + shown * written)
+    own = epsilon * (shown * reach + observe * gain * reach + observe * written + shown * written + inside)
     return torch.minimum(every, torch.nan_to_num(local, nan=torch.inf)) + own

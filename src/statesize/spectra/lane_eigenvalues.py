@@ -143,7 +143,9 @@ def root_free_qr(diagonal: Array, squares: Array, n: int) -> None:
                 alpha = load_all(diagonal, i + 1)
                 gamma = cosine * (alpha - shift) - sine * old
                 store(diagonal, i, old + (alpha - gamma))
-                p = where_positive(p, gamma * gamma * ratio, before * square)
+                # Where nothing couples to what comes before, it begins anew.
+                anew = where_positive(square, before * square, gamma * gamma)
+                p = where_positive(p, gamma * gamma * ratio, anew)
             store(squares, last - 1, sine * p)
             store(diagonal, last, shift + gamma)
 
