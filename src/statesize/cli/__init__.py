@@ -89,7 +89,7 @@ def _terminations() -> Generator[None]:
 
 def _forget(error: BaseException) -> None:
     """Lets go of what was under way; what is half made, or a coroutine never awaited, is then no news."""
-    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    before, sys.unraisablehook = sys.unraisablehook, _say_nothing
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,6 +99,10 @@ def _forget(error: BaseException) -> None:
                 cause = cause.__context__
     finally:
         sys.unraisablehook = before
+
+
+def _say_nothing(_: object) -> None:
+    pass
 
 
 def _give_up_stdout() -> None:
