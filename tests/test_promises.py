@@ -64,5 +64,17 @@ def test_mutation(page):
     survivors = [row for row in document["mutants"] if row["outcome"] == "survived"]
     assert made - killed == len(survivors)
     assert all(row.get("reason") for row in survivors)
-    assert f"{document['killed_before_tests_were_added']} before tests were written" in page
+    before = document["before"]
+    assert f"it was {before['killed']} of {before['made']}." in page
     assert killed >= 0.85 * made
+
+
+def test_coverage(page):
+    document = kept("coverage.json")
+    branches, statements = (
+        f"{document[covered]:,} of {document[every]:,}"
+        for covered, every in (("covered_branches", "num_branches"), ("covered_lines", "num_statements"))
+    )
+    share = document["covered_branches"] / document["num_branches"]
+    assert f"{branches} branches ({share:.1%}) and {statements} statements" in page
+    assert share >= 0.95
