@@ -117,3 +117,17 @@ def test_carried_factors(interpreted, scalar):
     given = decay, rows, torch.arange(12) % 3 == 0
     slow, fast = (module.carried_factors(*given) for module in (interpreted["triangular_update"], triangular_update))
     torch.testing.assert_close(slow, fast, rtol=1e-12, atol=1e-14)
+
+
+def test_eigenvalues_that_are_not_found_are_no_numbers(interpreted, monkeypatch):
+    monkeypatch.setattr(interpreted["lane_eigenvalues"], "_SWEEPS", 0)
+    rng = np.random.default_rng(0)
+    A, B, C = (rng.standard_normal((2, 12, 3, 1)) for _ in range(3))
+    # The second never has more than one state that is not 0, and nothing to iterate.
+    B[1, :, 1:] = 0
+    positions = np.arange(1, 12)
+    squares, errors, totals = np.zeros((2, 11, 3)), np.zeros((2, 2, 11)), np.zeros(2)
+    limits = np.minimum(positions, 12 - positions)
+    interpreted["lane_spectra"].squared_spectra(A, B, C, positions, limits, squares, errors, totals)
+    assert np.isnan(squares[0, 3:7]).all()
+    assert np.isfinite(squares[1]).all()

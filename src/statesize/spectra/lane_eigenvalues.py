@@ -151,6 +151,28 @@ def root_free_qr(diagonal: Array, squares: Array, n: int) -> None:
 
 
 @compile_lanes
+def squared_norms(diagonal: Array, squares: Array, n: int) -> Any:
+    """‖·‖_F² of all groups of tridiagonal matrices, which is the sum of their squared eigenvalues.
+
+    Args:
+        diagonal: (n · 4 · 8).
+        squares: (n · 4 · 8), the squared subdiagonals; of none where the eigenvalues stand in the diagonal.
+        n: Rows and columns.
+
+    Returns:
+        32 lanes.
+    """
+    total = splat_all(0.0)
+    for i in range(n):
+        x = load_all(diagonal, i)
+        total = total + x * x
+    for i in range(squares.shape[0] // (WIDTH * GROUPS) - 1):
+        square = load_all(squares, i)
+        total = total + (square + square)
+    return total
+
+
+@compile_lanes
 def sort_descending(values: Array, n: int) -> None:
     """Each lane of all groups in descending order.
 

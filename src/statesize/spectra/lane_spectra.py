@@ -15,6 +15,7 @@ from statesize.spectra.lane_eigenvalues import (
     root_free_qr,
     sort_descending,
     splat,
+    squared_norms,
     tridiagonalise,
 )
 from statesize.spectra.lane_factors import append, factor_size, squared_product
@@ -25,6 +26,8 @@ Integers = npt.NDArray[np.int64]
 # Positions whose factors of the future are held at once. All of them would be 18 MB for 2048 positions of 16 states,
 # which takes longer to write and read than to compute once more from every 32nd.
 CHUNK = 32
+# How far the sum of squared eigenvalues of a matrix of trace 1 may be from ‖·‖_F²: far above round-off.
+_MOVED = 1e-10
 
 
 @compile_lanes
@@ -121,7 +124,7 @@ def _past(
     L, a, row = np.zeros(size * WIDTH), np.zeros(n * WIDTH), np.zeros(n * WIDTH)
     product, gram, work = np.empty(n * n * WIDTH), np.empty(n * n * WIDTH), np.empty(2 * n * WIDTH)
     diagonal, subdiagonal = np.zeros(n * GROUPS * WIDTH), np.zeros(n * GROUPS * WIDTH)
-    scale, line = np.zeros(GROUPS * WIDTH), np.empty(2 * WIDTH)
+    scale, moved, line = np.zeros(GROUPS * WIDTH), np.zeros(GROUPS * WIDTH), np.empty(2 * WIDTH)
     epsilon, norm, error, total = splat(2.0 * (states + 1) * 2.0**-52), splat(0.0), splat(0.0), splat(0.0)
     place, waiting, chunk = 0, 0, -1
     for t in range(1, length):
@@ -144,9 +147,11 @@ def _past(
             tridiagonalise(gram, n, waiting, diagonal, subdiagonal, work)
             waiting += 1
         if waiting == GROUPS or (waiting and t == length - 1):
+            before = squared_norms(diagonal, subdiagonal, n)
             root_free_qr(diagonal, subdiagonal, n)
+            store(moved, 0, squared_norms(diagonal, subdiagonal[:0], n) - before)
             sort_descending(diagonal, n)
-            _write(diagonal, scale, first, place, waiting, limits, squares)
+            _write(diagonal, scale, moved, first, place, waiting, limits, squares)
             place, waiting = place + waiting, 0
     store(line, 0, total)
     for w in range(min(WIDTH, totals.shape[0] - first)):
@@ -177,10 +182,21 @@ def _spread(line: Array, first: int, place: int, errors: Array) -> None:
 
 
 @compile_lanes
-def _write(values: Array, scale: Array, first: int, place: int, groups: int, limits: Integers, squares: Array) -> None:
+def _write(
+    values: Array,
+    scale: Array,
+    moved: Array,
+    first: int,
+    place: int,
+    groups: int,
+    limits: Integers,
+    squares: Array,
+) -> None:
     for w in range(min(WIDTH, squares.shape[0] - first)):
         for group in range(groups):
+            # Another engine is asked for what is not a number.
+            sure = abs(moved[group * WIDTH + w]) < _MOVED
             for i in range(min(squares.shape[2], limits[place + group])):
                 square = values[(i * GROUPS + group) * WIDTH + w] * scale[group * WIDTH + w]
                 # Not max(), which would turn what is not a number into 0.
-                squares[first + w, place + group, i] = 0.0 if square < 0.0 else square
+                squares[first + w, place + group, i] = np.nan if not sure else 0.0 if square < 0.0 else square
