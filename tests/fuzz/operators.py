@@ -126,7 +126,7 @@ def _delta(source: Source) -> Case:
         lambda: exact.delta_rule(key, beta, query, decay),
         length,
         ("key", "beta", "query", "decay"),
-        terms=lambda: exact.largest(key) ** 2 * exact.largest(beta) * exact.largest(query) * states,
+        terms=lambda: exact.largest(key) * exact.largest(key) * exact.largest(beta) * exact.largest(query) * states,
     )
 
 

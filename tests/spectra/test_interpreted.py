@@ -37,13 +37,13 @@ def lanes() -> ModuleType:
 @pytest.fixture
 def interpreted(monkeypatch):
     """The modules whose functions are compiled, without compilation."""
-    monkeypatch.setitem(sys.modules, "statesize.spectra.lanes", lanes())
-    for name in COMPILED:
-        # Both are put back afterwards.
-        monkeypatch.setattr(statesize.spectra, name, None)
-        monkeypatch.delitem(sys.modules, f"statesize.spectra.{name}")
+    # Only while they are imported: what numba keeps of the compiled ones is read by the names of their modules.
     with monkeypatch.context() as only_here:
         only_here.setattr(numba, "njit", lambda **options: lambda function: function)
+        only_here.setitem(sys.modules, "statesize.spectra.lanes", lanes())
+        for name in COMPILED:
+            only_here.setattr(statesize.spectra, name, None)
+            only_here.delitem(sys.modules, f"statesize.spectra.{name}")
         modules = {name: importlib.import_module(f"statesize.spectra.{name}") for name in COMPILED}
     with np.errstate(all="ignore"):
         yield modules
