@@ -56,3 +56,9 @@ def test_dtypes_are_promoted() -> None:
 def test_bad_tensors_are_refused_and_quoted(gates: tuple[torch.Tensor, torch.Tensor], said: str) -> None:
     with pytest.raises(InputError, match=said):
         GatedConvolution(torch.ones(2, 3), *gates)
+
+
+def test_a_kernel_that_is_a_number_is_refused() -> None:
+    number = torch.tensor(1.0)
+    with pytest.raises(InputError, match=r"kernel must have shape \(\.\.\., K\), got a single number"):
+        GatedConvolution(number, number, number)
