@@ -404,3 +404,14 @@ def test_accuracies_are_numbers_of_any_kind() -> None:
     exact = measure(recurrence, entropy_accuracy=0.25, count_accuracy=0.25)
     found = measure(recurrence, entropy_accuracy=Fraction(1, 4), count_accuracy=np.float32(0.25))
     assert torch.equal(exact.entropy, found.entropy)
+
+
+@pytest.mark.parametrize("windows", [{"past": 3}, {"future": 3}, {"past": 3, "future": 2}])
+@pytest.mark.parametrize("kind", [np.int64, np.int8, torch.tensor])
+def test_windows_are_whole_numbers_of_any_kind(windows, kind) -> None:
+    recurrence = random_recurrence("diagonal", 0, 20, 3)
+    expected = measure(recurrence, **windows)
+    found = measure(recurrence, **{name: kind(size) for name, size in windows.items()})
+    assert torch.equal(found.norm, expected.norm)
+    assert torch.equal(found.ceiling, expected.ceiling)
+    assert (found.past, found.future) == (expected.past, expected.future)

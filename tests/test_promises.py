@@ -78,3 +78,22 @@ def test_coverage(page):
     share = document["covered_branches"] / document["num_branches"]
     assert f"{branches} branches ({share:.1%}) and {statements} statements" in page
     assert share >= 0.95
+
+
+def test_fuzz(page):
+    document = kept("fuzz.json")
+    answered, refused = (sum(document[name].values()) for name in ("answered", "refused"))
+    assert f"{document['calls']:,} calls of seed {document['seed']} on one thread, {answered:,} right answers" in page
+    assert f"{refused:,} refusals that name the argument, {len(document['findings'])} findings" in page
+    assert not document["findings"]
+
+
+def test_agreement(page):
+    document = kept("agreement.json")
+    pairs, exact, slicot = (document[name] for name in ("engine_pairs", "mpmath", "slicot"))
+    assert f"{pairs['pairs']:,} pairs of engines on {pairs['operators']} operators" in page
+    assert f"{pairs['compared']:,} answers, {pairs['outside']} outside of the bounds" in page
+    assert f"{pairs['largest_values']:.2f} of the bound for singular values and {pairs['largest_entropy']:.2f}" in page
+    assert f"mpmath: {exact['operators']} operators, {exact['compared']:,} answers, {exact['outside']} outside" in page
+    assert f"{exact['largest_values']:.2f} of the bound for singular values and {exact['largest_entropy']:.2f}" in page
+    assert f"SLICOT: {slicot['systems']} systems, {slicot['compared']:,} answers, {slicot['outside']} outside" in page

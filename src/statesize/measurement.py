@@ -174,11 +174,11 @@ def measure(
         norm=found["norm"],
         values=found.get("values"),
         state_size=state_size,
-        ceiling=ceiling(state_size, at, cut.length, past, future),
+        ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future),
         engine=used,
         error_bound=found["error_bound"],
-        past=past,
-        future=future,
+        past=cut.past,
+        future=cut.future,
     )
 
 

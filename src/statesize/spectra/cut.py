@@ -85,9 +85,7 @@ def make_cut(length: int, positions: Positions = None, past: int | None = None, 
     """
     if length < 2:
         raise InputError(f"operator has a length of {length}, no past to carry; give one of at least 2 positions")
-    for name, window in (("past", past), ("future", future)):
-        if window is not None and ((size := whole_number(window)) is None or not 1 <= size < length):
-            raise InputError(f"{name} must be None or in 1 … {length - 1} for length {length}, got {window!r}")
+    past, future = _window("past", past, length), _window("future", future, length)
     first = 1 if past is None else past
     last = length - 1 if future is None else length - future
     if first > last:
@@ -99,6 +97,14 @@ def make_cut(length: int, positions: Positions = None, past: int | None = None, 
     else:
         chosen = _listed(positions, first, last)
     return Cut(length, tuple(chosen), past, future)
+
+
+def _window(name: str, given: int | None, length: int) -> int | None:
+    if given is None:
+        return None
+    if (size := whole_number(given)) is None or not 1 <= size < length:
+        raise InputError(f"{name} must be None or in 1 … {length - 1} for length {length}, got {given!r}")
+    return size
 
 
 def _spread(given: object, first: int, last: int) -> list[int]:
