@@ -42,6 +42,39 @@ def corpus():
     return Corpus(tuple(documents), 0, None, frozenset({0}))
 
 
+def test_errors_are_those_of_one_process(crew, corpus, tmp_path):
+    load = partial(load_model, "/no/such/model")
+    with pytest.raises(InputError, match="there is no model '/no/such/model'"):
+        measure_dips_on_ray("one", load, corpus, WINDOWS, crew, tmp_path)
+    with pytest.raises(InputError, match="no machine of the Ray cluster has the 1000 cores"):
+        measure_dips_on_ray("one", load, corpus, WINDOWS, Crew(crew.ray, 1000), tmp_path)
+
+
+def test_parts_that_are_gone_when_they_are_read_are_told(crew, corpus, tmp_path, monkeypatch):
+    # All were there when it was asked what is missing.
+    monkeypatch.setattr(Parts, "holds", lambda parts, part: True)
+    with pytest.raises(FileError, match=r"parts was changed while it was in use\. Run the same again"):
+        measure_dips_on_ray("one", lambda: load_model("recall-gla").model, corpus, WINDOWS, crew, tmp_path / "parts")
+
+
+def test_the_command_measures_on_ray_and_tells_what_a_model_refuses(crew, tmp_path, capsys):
+    folder = tmp_path / "model"
+    config = ModelConfig(mixer="gla", vocabulary_size=1024, width=8, heads=2, layers=1, key_size=2)
+    model = LanguageModel(config, torch.Generator().manual_seed(0))
+    model.get_parameter("layers.0.mixer.projection.weight").data.fill_(3e38)
+    save_checkpoint(model, folder)
+    (folder / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(document[:120] for document in zoo.documents()[:12]), encoding="utf-8")
+    command = ["study", "delimiters", str(folder), "--text", str(text), "--window", "4", "--channels", "1"]
+    assert main([*command, "--output", str(tmp_path / "study"), "--ray"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "statesize: error: Mixer layers.0.mixer" in err
+    assert "Traceback" not in err
+
+
+# Last, because what Ray says of the actors that are killed comes late, and would stand in the output of another test.
 def test_actors_are_killed_in_the_middle(crew, corpus, tmp_path):
     loads, told, killed = tmp_path / "loads", [], []
     loads.mkdir()
@@ -77,35 +110,3 @@ def test_actors_are_killed_in_the_middle(crew, corpus, tmp_path):
     finally:
         torch.set_num_threads(before)
     assert (found.dips, found.curve) == (alone.dips, alone.curve) == (resumed.dips, resumed.curve)
-
-
-def test_errors_are_those_of_one_process(crew, corpus, tmp_path):
-    load = partial(load_model, "/no/such/model")
-    with pytest.raises(InputError, match="there is no model '/no/such/model'"):
-        measure_dips_on_ray("one", load, corpus, WINDOWS, crew, tmp_path)
-    with pytest.raises(InputError, match="no machine of the Ray cluster has the 1000 cores"):
-        measure_dips_on_ray("one", load, corpus, WINDOWS, Crew(crew.ray, 1000), tmp_path)
-
-
-def test_parts_that_are_gone_when_they_are_read_are_told(crew, corpus, tmp_path, monkeypatch):
-    # All were there when it was asked what is missing.
-    monkeypatch.setattr(Parts, "holds", lambda parts, part: True)
-    with pytest.raises(FileError, match=r"parts was changed while it was in use\. Run the same again"):
-        measure_dips_on_ray("one", lambda: load_model("recall-gla").model, corpus, WINDOWS, crew, tmp_path / "parts")
-
-
-def test_the_command_measures_on_ray_and_tells_what_a_model_refuses(crew, tmp_path, capsys):
-    folder = tmp_path / "model"
-    config = ModelConfig(mixer="gla", vocabulary_size=1024, width=8, heads=2, layers=1, key_size=2)
-    model = LanguageModel(config, torch.Generator().manual_seed(0))
-    model.get_parameter("layers.0.mixer.projection.weight").data.fill_(3e38)
-    save_checkpoint(model, folder)
-    (folder / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
-    text = tmp_path / "text.txt"
-    text.write_text("\n\n".join(document[:120] for document in zoo.documents()[:12]), encoding="utf-8")
-    command = ["study", "delimiters", str(folder), "--text", str(text), "--window", "4", "--channels", "1"]
-    assert main([*command, "--output", str(tmp_path / "study"), "--ray"]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "statesize: error: Mixer layers.0.mixer" in err
-    assert "Traceback" not in err
