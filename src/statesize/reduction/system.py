@@ -63,7 +63,7 @@ class System:
 
 
 def carried(A: Tensor, x: Tensor, count: int) -> Tensor:
-    """Aᵗ x for t < count, step by step, which squaring A is not as accurate as where its entries are large.
+    """Aᵗ x for t < count, step by step: more accurate than `observed`, which squares A, where A has large entries.
 
     Args:
         A: (..., r, r).

@@ -31,7 +31,7 @@ class ChunkedBlocks(HankelBlocks):
     """
 
     def __init__(self, recurrence: Recurrence, cut: Cut, width: int) -> None:
-        self._given = recurrence, cut, width
+        self._recurrence, self._cut, self._width = recurrence, cut, width
 
     @property
     def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -60,11 +60,11 @@ class ChunkedBlocks(HankelBlocks):
 
     @cached_property
     def _wide(self) -> CertifiedBlocks:
-        return self._of_width(self._given[2])
+        return self._of_width(self._width)
 
     @cached_property
     def _narrow(self) -> CertifiedBlocks:
-        return self._of_width(max(1, self._given[2] // 2))
+        return self._of_width(max(1, self._width // 2))
 
     @property
     def _made(self) -> CertifiedBlocks:
@@ -72,8 +72,8 @@ class ChunkedBlocks(HankelBlocks):
         return self._narrow if "_narrow" in vars(self) else self._wide
 
     def _of_width(self, width: int) -> CertifiedBlocks:
-        recurrence, cut, _ = self._given
-        return CertifiedBlocks(recurrence_chunks(recurrence, width), recurrence.batch_shape, cut, _rank(recurrence))
+        chunks = recurrence_chunks(self._recurrence, width)
+        return CertifiedBlocks(chunks, self._recurrence.batch_shape, self._cut, _rank(self._recurrence))
 
 
 def chunk_width(states: int) -> int:

@@ -12,9 +12,11 @@ from statesize.spectra.lane_eigenvalues import (
     WIDTH,
     Array,
     load,
+    load_all,
     root_free_qr,
     sort_descending,
     splat,
+    splat_all,
     squared_norms,
     tridiagonalise,
 )
@@ -124,7 +126,7 @@ def _past(
     L, a, row = np.zeros(size * WIDTH), np.zeros(n * WIDTH), np.zeros(n * WIDTH)
     product, gram, work = np.empty(n * n * WIDTH), np.empty(n * n * WIDTH), np.empty(2 * n * WIDTH)
     diagonal, subdiagonal = np.zeros(n * GROUPS * WIDTH), np.zeros(n * GROUPS * WIDTH)
-    scale, moved, line = np.zeros(GROUPS * WIDTH), np.zeros(GROUPS * WIDTH), np.empty(2 * WIDTH)
+    scale, line = np.zeros(GROUPS * WIDTH), np.empty(2 * WIDTH)
     epsilon, norm, error, total = splat(2.0 * (states + 1) * 2.0**-52), splat(0.0), splat(0.0), splat(0.0)
     place, waiting, chunk = 0, 0, -1
     for t in range(1, length):
@@ -149,9 +151,12 @@ def _past(
         if waiting == GROUPS or (waiting and t == length - 1):
             before = squared_norms(diagonal, subdiagonal, n)
             root_free_qr(diagonal, subdiagonal, n)
-            store(moved, 0, squared_norms(diagonal, subdiagonal[:0], n) - before)
+            moved = squared_norms(diagonal, subdiagonal[:0], n) - before
+            # Another engine is asked for what is not a number.
+            sure = splat_all(_MOVED * _MOVED) - moved * moved
+            store(scale, 0, where_positive(sure, load_all(scale, 0), splat_all(np.nan)))
             sort_descending(diagonal, n)
-            _write(diagonal, scale, moved, first, place, waiting, limits, squares)
+            _write(diagonal, scale, first, place, waiting, limits, squares)
             place, waiting = place + waiting, 0
     store(line, 0, total)
     for w in range(min(WIDTH, totals.shape[0] - first)):
@@ -182,21 +187,10 @@ def _spread(line: Array, first: int, place: int, errors: Array) -> None:
 
 
 @compile_lanes
-def _write(
-    values: Array,
-    scale: Array,
-    moved: Array,
-    first: int,
-    place: int,
-    groups: int,
-    limits: Integers,
-    squares: Array,
-) -> None:
+def _write(values: Array, scale: Array, first: int, place: int, groups: int, limits: Integers, squares: Array) -> None:
     for w in range(min(WIDTH, squares.shape[0] - first)):
         for group in range(groups):
-            # Another engine is asked for what is not a number.
-            sure = abs(moved[group * WIDTH + w]) < _MOVED
             for i in range(min(squares.shape[2], limits[place + group])):
                 square = values[(i * GROUPS + group) * WIDTH + w] * scale[group * WIDTH + w]
                 # Not max(), which would turn what is not a number into 0.
-                squares[first + w, place + group, i] = np.nan if not sure else 0.0 if square < 0.0 else square
+                squares[first + w, place + group, i] = 0.0 if square < 0.0 else square
