@@ -1,0 +1,58 @@
+import pytest
+import torch
+from oracles.tiny_families import MORE, SHORT, answers, names, tiny, token_ids
+
+# Every layer of an assistant shares the keys of another model, which the configuration of its text model refuses.
+UNBUILT = {"gemma4_assistant", "gemma4_unified_assistant"}
+NOT_CAUSAL = {
+    "cpmant",  # the whole prompt is context that every position sees
+    "paligemma",  # the whole prompt is a prefix that every position sees
+    "reformer",  # which chunk a position hashes to depends on every other
+}
+INSTALLED = names()
+
+
+def _check(model, causal):
+    ids = token_ids()
+    near, last = ids.clone(), ids.clone()
+    near[:, -4] = (near[:, -4] - 2) % 61 + 3
+    last[:, -1] = (last[:, -1] - 2) % 61 + 3
+    before, early, late = (answers(model, given) for given in (ids, near, last))
+    assert all(bool(given.isfinite().all()) for given in (before, early, late))
+    largest = before.abs().max()
+    assert float((early - before)[:, -1].abs().max() / largest) > 1e-4
+    assert float((late - before)[:, -1].abs().max() / largest) > 1e-3
+    assert (float((late - before)[:, :-1].abs().max() / largest) < 1e-5) is causal
+
+
+@pytest.mark.parametrize("family", SHORT)
+def test_popular_families_run_and_are_causal(family):
+    if family not in INSTALLED:
+        pytest.skip(f"this transformers has no {family}")
+    _check(tiny(family), True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [name for name in INSTALLED if name not in SHORT])
+def test_every_other_family_runs_and_is_causal(family):
+    if family in UNBUILT:
+        with pytest.raises(ValueError, match="producing a cache"):
+            tiny(family)
+    else:
+        _check(tiny(family), family not in NOT_CAUSAL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MORE)
+def test_classes_beyond_the_registry_run_and_are_causal(name):
+    _check(MORE[name](), name not in NOT_CAUSAL)
+
+
+def test_building_leaves_the_random_state_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    model = tiny("llama")
+    assert torch.equal(torch.rand(2), expected)
+    assert torch.equal(answers(model, token_ids()), answers(tiny("llama"), token_ids()))
+    assert not torch.equal(answers(model, token_ids()), answers(tiny("llama", seed=1), token_ids()))
