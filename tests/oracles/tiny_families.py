@@ -13,13 +13,57 @@ from typing import Any
 
 import torch
 import transformers
-from oracles.tiny_settings import ASSISTANT, ASSISTANTS, BEYOND, COMMON, PATTERNS, SHORT, SPECIAL, TOKENS
+from oracles.tiny_settings import ASSISTANT, ASSISTANTS, COMMON, PATTERNS, SPECIAL, TOKENS
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-__all__ = ["LENGTH", "MORE", "SHORT", "answers", "names", "random_model", "settings", "tiny", "token_ids"]
-
 LENGTH = 23
+
+# The families that people use most, for every run of the tests.
+SHORT = tuple(
+    "llama mistral qwen2 qwen3 qwen3_moe gemma gemma2 gemma3_text gemma3n_text gemma4_text gpt2 gpt_neox phi phi3 "
+    "olmo2 deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 glm4_moe glm_moe_dsa gpt_oss mixtral mamba mamba2 "
+    "falcon_h1 qwen3_next qwen4_exp_text granite_swa granitemoehybrid diffllama zamba2 nemotron_h jamba bamba lfm2 "
+    "lfm2_moe kimi_linear bailing_hybrid minimax minimax_m3_vl_text recurrent_gemma rwkv xlstm bloom falcon opt mpt "
+    "gptj gpt_neo cohere2 llama4_text doge zaya blt".split()
+)
+
+_ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+_SECTIONS = {"text_config": {"rope_parameters": _ROPE}}
+_SOURCES = {
+    "num_hidden_layers": 4,
+    "indexer_types": ["full", "shared", "full", "shared"],
+    "no_rope_layers": [1, 1, 0, 1],
+    "kv_source_layers": [0, 0, 2, 3],
+}
+
+# Classes beyond the registry: their names in transformers and what they need besides.
+_BEYOND: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama without a head": ("LlamaModel", {}),
+    "gpt2 without a head": ("GPT2Model", {}),
+    "gpt2 with two heads": ("GPT2DoubleHeadsModel", {}),
+    "openai-gpt without a head": ("OpenAIGPTModel", {}),
+    "falcon with biases": ("FalconForCausalLM", {"alibi": True, "num_kv_heads": 1}),
+    "falcon with groups": ("FalconForCausalLM", {"new_decoder_architecture": True, "num_kv_heads": 1}),
+    "gemma3": ("Gemma3ForConditionalGeneration", {}),
+    "idefics3": ("Idefics3ForConditionalGeneration", {}),
+    "internvl": ("InternVLForConditionalGeneration", {}),
+    "llava": ("LlavaForConditionalGeneration", {}),
+    "mistral3": ("Mistral3ForConditionalGeneration", {}),
+    "mistral4": ("Mistral4ForCausalLM", {}),
+    "mistral_large4": ("MistralLarge4ForConditionalGeneration", {"text_config": _SOURCES}),
+    "mistral_large4_text": ("MistralLarge4TextModel", _SOURCES),
+    "mllama": (
+        "MllamaForConditionalGeneration",
+        {"text_config": {"num_hidden_layers": 3, "cross_attention_layers": [1]}},
+    ),
+    "paligemma": ("PaliGemmaForConditionalGeneration", {}),
+    "qwen2_vl": ("Qwen2VLForConditionalGeneration", _SECTIONS),
+    "qwen2_5_vl": ("Qwen2_5_VLForConditionalGeneration", _SECTIONS),
+    "qwen3_vl": ("Qwen3VLForConditionalGeneration", _SECTIONS),
+    "qwen3_5": ("Qwen3_5ForConditionalGeneration", {}),
+    "smolvlm": ("SmolVLMForConditionalGeneration", {}),
+}
 
 
 def names() -> list[str]:
@@ -82,7 +126,7 @@ def beyond(class_name: str, special: dict[str, Any], seed: int = 0) -> nn.Module
 
 MORE: dict[str, Callable[..., nn.Module]] = {
     name: partial(beyond, class_name, special)
-    for name, (class_name, special) in BEYOND.items()
+    for name, (class_name, special) in _BEYOND.items()
     if hasattr(transformers, class_name)
 }
 
@@ -101,9 +145,20 @@ def random_model(model_class: type[Any], config: Any, seed: int = 0) -> nn.Modul
         model = model_class._from_config(config, experts_implementation="eager").eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if parameter.ndim >= 2 and not any(kept in name for kept in ("A_log", "slope")):
-                    parameter.normal_(std=0.2)
+                if spread := _spread(name, parameter):
+                    parameter.normal_(std=spread)
     return model
+
+
+def _spread(name: str, parameter: Tensor) -> float:
+    """The standard deviation to draw a parameter with, or 0 to leave it as it is."""
+    last = name.rpartition(".")[2]
+    if last in ("sinks", "A"):  # of the same size in every head to begin with; the latter is doge's
+        return 1.0
+    # Decays, which are spread on purpose, and steps, whose biases make them small: drawn, they forget all or nothing.
+    if last in ("A_log", "dt_bias", "D") or "dt_proj" in name:
+        return 0.0
+    return 0.2 if parameter.ndim >= 2 or last == "bias" else 0.0
 
 
 def _plain_vision(config: Any) -> Any:

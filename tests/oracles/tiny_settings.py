@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-_WIDTH = ("hidden_size", "d_model", "n_embd", "emb_dim", "embedding_size", "word_embed_proj_dim")
-_LAYERS = ("encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers", "num_blocks")
+_WIDTH = ("hidden_size", "embed_dim", "d_model", "n_embd", "emb_dim", "embedding_size", "word_embed_proj_dim")
+_LAYERS = ("depth", "encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers", "num_blocks")
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
 _HEADS += ("encoder_attention_heads", "decoder_attention_heads")
 _HEADS += ("num_encoder_attention_heads", "num_decoder_attention_heads")
@@ -48,6 +48,13 @@ COMMON: dict[str, Any] = {
     "index_topk": 8,
     "index_n_heads": 3,
     "attention_chunk_size": 5,
+    "local_attention": 14,
+    "floor_scale": 4,
+    "query_pre_attn_scalar": 5,
+    "attention_multiplier": 0.3,
+    "original_max_position_embeddings": 64,
+    "mlp_only_layers": [0],
+    "decoder_sparse_step": 1,
     "rotary_dim": 4,
     "linear_num_value_heads": 6,
     "linear_num_key_heads": 3,
@@ -74,6 +81,7 @@ COMMON: dict[str, Any] = {
 
 _BOTH = ["full_attention", "sliding_attention"]
 _PADDED = {"pad_token_id": 1}
+_CHUNKED = {"no_rope_layers": [1, 0], "interleave_moe_layer_step": 2}
 _SHARED = {
     "layer_types": ["sliding_attention", "full_attention"] * 2,
     "num_kv_shared_layers": 2,
@@ -139,6 +147,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "bigbird_pegasus": {"attention_type": "original_full"},
     "blt": {
         "local_attention_window_len": 7,
+        "patching_threshold": 3.7,  # bytes of higher entropy start patches: about half of them
         "encoder_hash_byte_group_vocab": 50,
         "encoder_hash_byte_group_size": [3, 4],
         "encoder_config": {"hidden_size_global": 48, "cross_attn_k": 2},
@@ -147,6 +156,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "camembert": _PADDED,
     "codegen": {"n_head": 4},  # its projection is laid out for four devices
+    "cohere2_moe": {"mlp_layer_types": ["dense", "sparse"]},
     "cohere_compass_text": {
         "layer_types": ["sliding_attention", "full_attention"],
         "rope_parameters": {
@@ -154,6 +164,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
             for kind in ("sliding_attention", "full_attention")
         },
     },
+    "cpmant": {"prompt_length": 5, "position_bias_num_buckets": 8, "position_bias_max_distance": 16},
     "data2vec-text": _PADDED,
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 2.0}},  # without either it does not run
     "deepseek_v4": {
@@ -171,6 +182,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "dots3_note": {"text_config": _NOTE},
     "dots3_note_text": _NOTE,
     "falcon": {"num_kv_heads": 1},
+    "gemma2": {"attn_logit_softcapping": 2.0},
     "gemma3n": {"text_config": _GEMMA3N},
     "gemma3n_text": _GEMMA3N,
     "gemma4": {"text_config": _KEYS_ARE_VALUES | _PADDED},
@@ -185,18 +197,23 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "inkling_text": _INKLING | {"mlp_layer_types": ["dense", "sparse"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "laguna": {"layer_types": _BOTH, "num_attention_heads_per_layer": [3, 5]},
-    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8},
+    "llama4": {"text_config": _CHUNKED},
+    "llama4_text": _CHUNKED,
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "longcat_flash": {"head_dim": 4, "zero_expert_num": 2},
     "mamba2": {"num_heads": 6, "n_groups": 3},
-    "mellum": {"layer_types": _BOTH},
+    "mellum": {"layer_types": _BOTH, "mlp_layer_types": ["dense", "sparse"]},
     "mimo_v2_flash": {"num_attention_heads": 6},  # layers with a window have twice the keys
+    "minicpm3": {"dim_model_base": 12},
     "minimax_m3_vl_text": {
         "layer_types": ["full_attention", "minimax_m3_sparse"],
         "mlp_layer_types": ["dense", "sparse"],
         "index_block_size": 4,
         "index_topk_blocks": 2,
     },
+    "ministral": {"layer_types": _BOTH},
+    "mllama": {"text_config": {"num_hidden_layers": 3, "cross_attention_layers": [1]}},
     "mpt": {"attn_config": {}},
     "musicgen": {"decoder": _MUSIC},
     "musicgen_melody": {"decoder": _MUSIC},
@@ -205,6 +222,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "qwen2": {"layer_types": _BOTH, "use_sliding_window": True},
     "qwen2_moe": {"layer_types": _BOTH, "use_sliding_window": True},
     "qwen3": {"layer_types": _BOTH, "use_sliding_window": True},
+    "qwen3_moe": {"use_sliding_window": True},
     "qwen4_exp": {"text_config": _INDEXED},
     "qwen4_exp_text": _INDEXED,
     "recurrent_gemma": {"num_hidden_layers": 3, "lru_width": 24},
@@ -224,6 +242,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "roc_bert": {"pronunciation_vocab_size": 64, "shape_vocab_size": 64},
     "rwkv": {"attention_hidden_size": 24},
     "smollm3": {"layer_types": _BOTH, "use_sliding_window": True, "no_rope_layers": [1, 0]},
+    "vaultgemma": {"attn_logit_softcapping": 2.0},
     "xlm": {"pad_token_id": 1, "causal": True},
     "xlm-roberta": _PADDED,
     "xlm-roberta-xl": _PADDED,
@@ -233,59 +252,3 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "mamba_headdim": 8, "n_mamba_heads": 6},
     "zaya": {"layer_types": ["hybrid", "hybrid_sliding"], "num_experts_per_tok": 1, "router_hidden_size": 12},
 }
-
-_SECTIONS = {
-    "text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
-}
-_SOURCES = {
-    "num_hidden_layers": 4,
-    "indexer_types": ["full", "shared", "full", "shared"],
-    "no_rope_layers": [1, 1, 0, 1],
-    "kv_source_layers": [0, 0, 2, 3],
-}
-
-# Classes beyond the registry: their names in transformers and what they need besides.
-BEYOND: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama without a head": ("LlamaModel", {}),
-    "gpt2 without a head": ("GPT2Model", {}),
-    "gpt2 with two heads": ("GPT2DoubleHeadsModel", {}),
-    "openai-gpt without a head": ("OpenAIGPTModel", {}),
-    "falcon with biases": ("FalconForCausalLM", {"alibi": True, "num_kv_heads": 1}),
-    "falcon with groups": ("FalconForCausalLM", {"new_decoder_architecture": True, "num_kv_heads": 1}),
-    "gemma3": ("Gemma3ForConditionalGeneration", {}),
-    "idefics3": ("Idefics3ForConditionalGeneration", {}),
-    "internvl": ("InternVLForConditionalGeneration", {}),
-    "llava": ("LlavaForConditionalGeneration", {}),
-    "mistral3": ("Mistral3ForConditionalGeneration", {}),
-    "mistral4": ("Mistral4ForCausalLM", {}),
-    "mistral_large4": ("MistralLarge4ForConditionalGeneration", {"text_config": _SOURCES}),
-    "mistral_large4_text": ("MistralLarge4TextModel", _SOURCES),
-    "mllama": ("MllamaForConditionalGeneration", {}),
-    "paligemma": ("PaliGemmaForConditionalGeneration", {}),
-    "qwen2_vl": ("Qwen2VLForConditionalGeneration", _SECTIONS),
-    "qwen2_5_vl": ("Qwen2_5_VLForConditionalGeneration", _SECTIONS),
-    "qwen3_vl": ("Qwen3VLForConditionalGeneration", _SECTIONS),
-    "qwen3_5": ("Qwen3_5ForConditionalGeneration", {}),
-    "smolvlm": ("SmolVLMForConditionalGeneration", {}),
-}
-
-# The families that people use most, for every run of the tests.
-SHORT = (
-    *(
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "qwen3_moe",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "gemma3n_text",
-        "gemma4_text",
-    ),
-    *("gpt2", "gpt_neox", "phi", "phi3", "olmo2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4"),
-    *("glm4_moe", "glm_moe_dsa", "gpt_oss", "mixtral", "mamba", "mamba2", "falcon_h1", "qwen3_next", "qwen4_exp_text"),
-    *("granite_swa", "granitemoehybrid", "diffllama", "zamba2", "nemotron_h", "jamba", "bamba", "lfm2", "lfm2_moe"),
-    *("kimi_linear", "bailing_hybrid", "minimax", "minimax_m3_vl_text", "recurrent_gemma", "rwkv", "xlstm", "bloom"),
-    *("falcon", "opt", "mpt", "gptj", "gpt_neo", "cohere2", "llama4_text", "doge", "zaya", "blt"),
-)
