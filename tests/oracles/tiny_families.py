@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import transformers
-from oracles.tiny_settings import ASSISTANT, ASSISTANTS, COMMON, PATTERNS, SPECIAL, TOKENS
+from oracles.tiny_settings import ASSISTANT, ASSISTANTS, COMMON, LOUDER, PATTERNS, SPECIAL, TOKENS
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -114,7 +114,7 @@ def tiny(family: str, seed: int = 0) -> nn.Module:
     config = config_class(**settings(config_class, special))
     if family == "gemma3n":  # its vision tower is a model of timm, which reads no text
         object.__setattr__(config, "vision_config", _plain_vision(config.vision_config))  # past the check of its type
-    return random_model(model_class, config, seed)
+    return random_model(model_class, config, seed, LOUDER.get(family, 1.0))
 
 
 def beyond(class_name: str, special: dict[str, Any], seed: int = 0) -> nn.Module:
@@ -138,27 +138,31 @@ def answers(model: nn.Module, ids: Tensor) -> Tensor:
     return output.logits if getattr(output, "logits", None) is not None else output.last_hidden_state
 
 
-def random_model(model_class: type[Any], config: Any, seed: int = 0) -> nn.Module:
-    """A model with weights large enough for attention to be far from uniform."""
+def random_model(model_class: type[Any], config: Any, seed: int = 0, louder: float = 1.0) -> nn.Module:
+    """A model with weights large enough for attention to be far from uniform, and `louder` times that."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = model_class._from_config(config, experts_implementation="eager").eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if spread := _spread(name, parameter):
-                    parameter.normal_(std=spread)
+                    parameter.normal_(std=louder * spread)
     return model
 
 
 def _spread(name: str, parameter: Tensor) -> float:
     """The standard deviation to draw a parameter with, or 0 to leave it as it is."""
     last = name.rpartition(".")[2]
-    if last in ("sinks", "A"):  # of the same size in every head to begin with; the latter is doge's
+    if last in ("sinks", "temp", "A"):  # zero or nearly so in every head to begin with; A is doge's, temp zaya's
         return 1.0
-    # Decays, which are spread on purpose, and steps, whose biases make them small: drawn, they forget all or nothing.
-    if last in ("A_log", "dt_bias", "D") or "dt_proj" in name:
+    # Decays, which are spread on purpose, and biases that make steps small: drawn, states would hardly last.
+    if last in ("A_log", "D", "dt_bias", "dt_proj_bias") or name.endswith("dt_proj.bias"):
         return 0.0
-    return 0.2 if parameter.ndim >= 2 or last == "bias" else 0.0
+    if "embed_positions" in name and not parameter.requires_grad:  # sines
+        return 0.0
+    if parameter.ndim >= 2:
+        return max(0.2, parameter.shape[-1] ** -0.5)
+    return 0.2 if last == "bias" else 0.0
 
 
 def _plain_vision(config: Any) -> Any:

@@ -209,6 +209,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "minimax_m3_vl_text": {
         "layer_types": ["full_attention", "minimax_m3_sparse"],
         "mlp_layer_types": ["dense", "sparse"],
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,  # one for each head of the indexer
         "index_block_size": 4,
         "index_topk_blocks": 2,
     },
@@ -239,7 +241,12 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "rembert": {"input_embedding_size": 12, "output_embedding_size": 20},
     "roberta": _PADDED,
     "roberta-prelayernorm": _PADDED,
-    "roc_bert": {"pronunciation_vocab_size": 64, "shape_vocab_size": 64},
+    "roc_bert": {
+        "pronunciation_vocab_size": 64,
+        "shape_vocab_size": 64,
+        "pronunciation_embed_dim": 8,
+        "shape_embed_dim": 5,
+    },
     "rwkv": {"attention_hidden_size": 24},
     "smollm3": {"layer_types": _BOTH, "use_sliding_window": True, "no_rope_layers": [1, 0]},
     "vaultgemma": {"attn_logit_softcapping": 2.0},
@@ -252,3 +259,6 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "mamba_headdim": 8, "n_mamba_heads": 6},
     "zaya": {"layer_types": ["hybrid", "hybrid_sliding"], "num_experts_per_tok": 1, "router_hidden_size": 12},
 }
+
+# Families whose weights are drawn that much larger: nothing brings their embeddings, or their keys, to a scale of one.
+LOUDER = {"inkling2_text": 1.4, "marian": 2.5, "openai-gpt": 1.9}
