@@ -25,7 +25,6 @@ FLOOR_TESTS = (
     "tests/cli/test_document.py",
     "tests/cli/test_progress.py",
     "tests/profiling/test_store.py",
-    "tests/profiling/test_upgrade.py",
     "tests/profiling/test_profile.py",
     "tests/studies/test_table.py",
     "tests/test_measurement.py",

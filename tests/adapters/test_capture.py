@@ -1,6 +1,5 @@
 """Capture: which modules are mixers, what is kept and restored, and what is refused."""
 
-import copy
 import gc
 import weakref
 
@@ -203,11 +202,11 @@ def test_a_selected_mixer_that_is_not_called_is_an_error(model, ids):
         capture(model, ids, ["unused"])
 
 
-def test_half_precision_runs_in_single_precision(model, ids):
+def test_a_mixer_of_half_precision_says_its_operator_in_single_precision(model, ids):
     model.to(torch.bfloat16)
-    captured = [item.operator.dense() for item in capture(model, ids)]
-    expected = [item.operator.dense() for item in capture(copy.deepcopy(model).float(), ids)]
-    torch.testing.assert_close(captured, expected, rtol=0, atol=0)
+    for item in capture(model, ids):
+        assert item.operator.dtype == torch.float32
+        assert item.run_difference == 0
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 

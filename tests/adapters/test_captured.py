@@ -25,7 +25,7 @@ def test_an_operator_that_is_refused_names_its_mixer():
         None,
         0,
     )
-    captured = from_observation("layers.3@1", observation, 0.0)
+    captured = from_observation("layers.3@1", observation, 0.0, 0.0)
     assert torch.equal(captured.units_operator(slice(2)).dense(), matrices[:, :2])
     with pytest.raises(InputError, match=r"^Mixer layers\.3@1 \(indices are sequence, chosen unit, .*\(0, 0, 1, 0\)"):
         captured.units_operator([2])

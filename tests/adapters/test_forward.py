@@ -5,8 +5,8 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
-from statesize.adapters import capture, logits_difference
-from statesize.adapters.forward import measuring, run_model
+from statesize.adapters import capture
+from statesize.adapters.forward import last_hidden_state, measuring, run_model
 from statesize.errors import InputError, ModelError
 
 
@@ -16,10 +16,9 @@ def model():
 
 
 def refused(error, pattern, model, inputs):
-    for refuse in (capture, logits_difference):
-        with pytest.raises(error, match=pattern) as caught:
-            refuse(model, inputs)
-        assert "\n" not in str(caught.value)
+    with pytest.raises(error, match=pattern) as caught:
+        capture(model, inputs)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_encoder_decoder_is_refused():
@@ -71,7 +70,7 @@ def test_a_cache_is_refused(model):
     refused(InputError, "past_key_values was given; .* leave the cache out", model, inputs)
 
 
-def test_a_cache_that_is_filled_all_the_same_is_refused():
+def test_a_model_that_fills_a_cache_all_the_same_is_measured():
     class Caching(nn.Module):
         def __init__(self):
             super().__init__()
@@ -80,8 +79,9 @@ def test_a_cache_that_is_filled_all_the_same_is_refused():
         def forward(self, input_ids):
             return self.model(input_ids, use_cache=True)
 
-    with pytest.raises(ModelError, match=r"fills a cache .*use_cache=False"):
-        capture(Caching(), token_ids())
+    model = Caching()
+    for item, plain in zip(capture(model, token_ids()), capture(model.model, token_ids()), strict=True):
+        assert torch.equal(item.operator.dense(), plain.operator.dense())
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,7 @@ def test_a_model_runs_without_cache_gradients_dropout_or_autocast(model):
         seen.update(kwargs, training=model.training, gradients=torch.is_grad_enabled(), dtype=output.logits.dtype)
 
     with model.register_forward_hook(look, with_kwargs=True), torch.autocast("cpu", torch.bfloat16), measuring(model):
-        assert run_model(model, token_ids()).logits.shape == (2, 1, 64)
-        assert run_model(model, token_ids(), all_logits=True).logits.shape == (2, 21, 64)
+        assert run_model(model, token_ids()).logits.shape == (2, 21, 64)
     assert {name: seen[name] for name in ("use_cache", "training", "gradients", "dtype")} == {
         "use_cache": False,
         "training": False,
@@ -123,9 +122,32 @@ def test_a_model_runs_without_cache_gradients_dropout_or_autocast(model):
     }
 
 
-def test_experts_run_one_after_another_meanwhile():
-    model = attention_model("gpt_oss")
-    model.set_experts_implementation("grouped_mm")
+def test_what_a_module_keeps_of_a_run_in_its_attributes_is_put_back():
+    class Keeping(nn.Module):
+        last = None
+
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.kept = nn.Embedding(64, 4), None
+            self.register_buffer("longest", torch.zeros(1))
+
+        def forward(self, ids):
+            self.kept = self.embedding(ids)
+            self.longest = torch.ones(1)
+            return self.kept
+
+    model = Keeping()
     with measuring(model):
-        assert model.config._experts_implementation == "eager"
-    assert model.config._experts_implementation == "grouped_mm"
+        run_model(model, token_ids())
+        assert model.kept is not None
+    assert model.kept is None
+    assert model.longest.item() == 0
+
+
+def test_the_last_hidden_state_of_a_language_model_is_taken_before_its_output_layer(model):
+    inside = type("Derived", (type(model),), {"__module__": __name__, "forward": lambda self, ids, **_: (ids * 2.0,)})
+    with measuring(model):
+        assert last_hidden_state(model, token_ids()).shape == (2, 21, 32)
+        assert last_hidden_state(model, {"input_ids": token_ids()}).shape == (2, 21, 32)
+        model.__class__ = inside
+        assert torch.equal(last_hidden_state(model, token_ids()), token_ids() * 2.0)

@@ -44,7 +44,8 @@ def test_each_call_of_a_mixer_is_observed_while_it_is_innermost() -> None:
     model, seen = Block(), []
     with running_modules(model) as running:
 
-        def record(observation: Observation) -> None:
+        def record(make) -> None:
+            observation = make()
             seen.append((observation.name, running.name, observation.values[0, 0, 0]))
 
         with observing_parts(model, ["Averager"], ["enter", "leave"], parse, record):
@@ -57,9 +58,7 @@ def test_each_call_of_a_mixer_is_observed_while_it_is_innermost() -> None:
 def test_a_mixer_that_is_the_model_goes_by_its_class() -> None:
     seen: list[str] = []
     model = Averager()
-    with observing_parts(
-        model, ["Averager"], ["enter", "leave"], parse, lambda observation: seen.append(observation.name)
-    ):
+    with observing_parts(model, ["Averager"], ["enter", "leave"], parse, lambda make: seen.append(make().name)):
         model(torch.ones(1, 4, 1))
     assert seen == ["Averager"]
 

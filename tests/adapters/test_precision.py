@@ -9,33 +9,35 @@ from oracles.recurrent_models import tiny_model
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.forward import measuring, run_model
 from statesize.adapters.precision import single_precision, stored_dtype, stored_element_size
 
 
-def logits(model, ids):
-    with measuring(model):
-        return run_model(model, ids, all_logits=True).logits
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("family", ["llama", "gpt_oss", "deepseek_v3", "gemma3_text", "gptj"])
-def test_operators_and_logits_are_those_of_the_upcast_model(family, dtype):
+@pytest.mark.parametrize("family", ["llama", "deepseek_v3", "gemma3_text", "gptj", "bloom"])
+def test_operators_are_in_single_precision_and_close_to_those_of_the_upcast_model(family, dtype):
     model, ids = attention_model(family).to(dtype), token_ids()
-    upcast = copy.deepcopy(model).float()
-    for low, single in zip(capture(model, ids), capture(upcast, ids), strict=True):
-        assert low.operator.dtype == torch.float32
-        torch.testing.assert_close(low.operator.dense(), single.operator.dense(), rtol=0, atol=0)
-        assert low.state_bytes == single.state_bytes // 2
-    torch.testing.assert_close(logits(model, ids), logits(upcast, ids), rtol=0, atol=0)
+    captured = capture(model, ids)
+    assert captured.run_difference == 0
+    first, single = next(captured), next(capture(copy.deepcopy(model).float(), ids))
+    assert first.operator.dtype == torch.float32
+    assert 0 < first.faithfulness <= {torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
+    # The first layer has the same input; its queries and keys are rounded.
+    torch.testing.assert_close(first.operator.dense(), single.operator.dense(), rtol=0, atol=0.05)
+    assert first.state_bytes == single.state_bytes // 2
 
 
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "recurrent_gemma", "lfm2", "rwkv"])
-def test_recurrences_are_those_of_the_upcast_model(family):
-    model, ids = tiny_model(family).bfloat16(), token_ids()
-    upcast = copy.deepcopy(model).float()
-    for low, single in zip(capture(model, ids), capture(upcast, ids), strict=True):
-        torch.testing.assert_close(low.operator.dense(), single.operator.dense(), rtol=0, atol=0)
+def test_recurrences_are_of_what_the_low_precision_model_computed(family):
+    for item in capture(tiny_model(family).bfloat16(), token_ids()):
+        assert item.operator.dtype in {torch.float32, torch.float64}
+        assert 0 < item.faithfulness <= 1e-2
+
+
+def test_rounded_probabilities_are_made_anew_in_single_precision():
+    # Bloom rounds its scores to bfloat16 before its softmax.
+    for item in capture(attention_model("bloom").bfloat16(), token_ids(1)):
+        rounded = item.operator.dense().bfloat16().float()
+        assert not torch.equal(rounded, item.operator.dense())
 
 
 def test_one_layer_is_copied_at_a_time():
@@ -45,8 +47,13 @@ def test_one_layer_is_copied_at_a_time():
     def look(*_):
         seen.append([parameter.dtype for layer in layers for parameter in layer.parameters()])
 
-    with layers[0].mlp.register_forward_hook(look), layers[1].mlp.register_forward_hook(look):
-        list(capture(model, token_ids(), 0))
+    with (
+        torch.no_grad(),
+        single_precision(model),
+        layers[0].mlp.register_forward_hook(look),
+        layers[1].mlp.register_forward_hook(look),
+    ):
+        model(token_ids())
     count = len(list(layers[0].parameters()))
     single, low = [torch.float32] * count, [torch.bfloat16] * count
     assert seen == [single + low, low + single]

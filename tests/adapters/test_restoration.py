@@ -13,7 +13,7 @@ import transformers.modeling_utils
 from oracles.attention_models import attention_model, token_ids
 from oracles.recurrent_models import FAMILIES, tiny_model
 
-from statesize.adapters import capture, logits_difference
+from statesize.adapters import capture
 from statesize.adapters.kernel_functions import source_files
 
 
@@ -63,8 +63,6 @@ def test_after_success_and_between_the_steps(family, dtype):
     before, weights = state(model), values(model)
     for _ in capture(model, token_ids(1), short_convolutions=True):
         assert state(model) == before
-    logits_difference(model, token_ids(1))
-    assert state(model) == before
     assert all(torch.equal(tensor, weights[name]) for name, tensor in values(model).items())
 
 

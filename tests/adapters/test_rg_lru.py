@@ -45,7 +45,11 @@ def test_a_document_that_begins_within_the_sequence_forgets_what_came_before() -
     model = tiny_model("recurrent_gemma")
     positions = torch.cat([torch.arange(8), torch.arange(13)])[None]
     seen: list[Any] = []
-    with torch.no_grad(), running_modules(model) as running, rg_lru.observing(model, running, seen.append):
+    with (
+        torch.no_grad(),
+        running_modules(model) as running,
+        rg_lru.observing(model, running, lambda make: seen.append(make())),
+    ):
         model(input_ids=tokens(sequences=1), position_ids=positions, use_cache=False)
     assert not bool(seen[0].operator(slice(None)).dense()[..., 8:, :8].any())
     assert reproduction_error(seen[0]) < 1e-5

@@ -147,7 +147,7 @@ def test_a_call_that_goes_on_from_a_state_is_refused(family: str) -> None:
         cache = {
             name: first[name] for name in ("past_key_values", "cache_params", "state") if first.get(name) is not None
         }
-        with running_modules(model) as running, scans.observing(model, running, lambda _: None):
+        with running_modules(model) as running, scans.observing(model, running, lambda make: make()):
             with pytest.raises(ModelError, match=r"initial state .* run the whole sequence in one call"):
                 model(input_ids=tokens(length=5), use_cache=True, **cache)
 
@@ -156,7 +156,11 @@ def test_a_mixer_of_a_class_derived_elsewhere_is_observed_too() -> None:
     mixer: Any = tiny_model("mamba").get_submodule("backbone.layers.0.mixer")
     mixer.__class__ = type("MyMixer", (type(mixer),), {"__module__": __name__})
     seen: list[Observation] = []
-    with running_modules(mixer) as running, scans.observing(mixer, running, seen.append), torch.no_grad():
+    with (
+        running_modules(mixer) as running,
+        scans.observing(mixer, running, lambda make: seen.append(make())),
+        torch.no_grad(),
+    ):
         mixer(torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0)))
     assert [observation.name for observation in seen] == ["MyMixer"]
 

@@ -8,7 +8,7 @@ from oracles.attention_models import UNREGISTERED, attention_model, token_ids
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters import capture, logits_difference
+from statesize.adapters import capture
 
 # For each family: attention module, part that makes the values, first value channel of each head in its output (seen
 # as a view), part that takes the mixed values.
@@ -59,7 +59,7 @@ def test_a_family_s_operators_are_the_model_s(family):
         assert not matrix.triu(1).any()
         reach = 20 if window is None else window - 1
         assert item.operator.state_size().tolist() == [min(i, reach) for i in range(21)]
-    assert logits_difference(model, ids) == 0
+    assert capture(model, ids).run_difference == 0
 
 
 @pytest.mark.parametrize("family", UNREGISTERED)

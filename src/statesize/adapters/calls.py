@@ -1,4 +1,4 @@
-"""The first pass: which modules mixed, and what they were called with."""
+"""The observed pass: which modules mixed, and what they were called with."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.forward import Inputs, measuring, run_model
+from statesize.adapters.forward import Inputs, last_hidden_state, measuring
 from statesize.adapters.interrupts import interrupts_held
 from statesize.adapters.observation import Observation
 from statesize.adapters.running import Frame, Running, running_modules
 from statesize.adapters.sources import observing_all
 from statesize.errors import ModelError
 
-SAMPLE = 4096
+SAMPLE = 2**16
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Call:
         args: Copies of its positional arguments.
         kwargs: Copies of its keyword arguments.
         mixers: What was observed in it, in this order; empty for a module with a method `operator`.
-        output: A sample of its output, or None for a module with a method `operator`.
+        output: A sample of its output, or None without a tensor.
     """
 
     name: str
@@ -70,10 +70,14 @@ class Recording:
     Attributes:
         calls: Calls of mixers, in the order of the pass.
         called: Names of all modules that ran.
+        refused: Reason by module name, where something was seen that is not measured.
+        hidden: The last hidden state, or None where the model returns no tensor.
     """
 
     calls: list[Call]
     called: set[str]
+    refused: dict[str, str]
+    hidden: Tensor | None
 
 
 def record_calls(
@@ -95,12 +99,12 @@ def record_calls(
         stack.enter_context(measuring(model))
         recorder.running = stack.enter_context(running_modules(model, recorder.leave))
         for name, mixer in own.items():
-            hook = mixer.register_forward_pre_hook(recorder.entering(name), with_kwargs=True)
-            stack.callback(hook.remove)
+            stack.callback(mixer.register_forward_pre_hook(recorder.entering(name), with_kwargs=True).remove)
         stack.enter_context(observing_all(model, recorder.running, recorder.observe))
         with interrupts.let_through():
-            run_model(model, inputs)
-    return Recording(recorder.calls, recorder.called)
+            hidden = last_hidden_state(model, inputs)
+    calls = [call for call in recorder.calls if call.name not in recorder.refused]
+    return Recording(calls, recorder.called, recorder.refused, hidden)
 
 
 class _Recorder:
@@ -109,29 +113,28 @@ class _Recorder:
         self.short_convolutions = short_convolutions
         self.calls: list[Call] = []
         self.called: set[str] = set()
+        self.refused: dict[str, str] = {}
         self.running = Running()
         self.open: dict[Frame, Call] = {}
-        self.copies = _Copies()
+        self.copies = Copies()
 
     def entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            hidden: object = args[0] if args else next(iter(kwargs.values()), None)
-            if not isinstance(hidden, Tensor):
-                raise ModelError(
-                    f"Mixer {name} was called with {type(hidden).__name__} as its first argument, "
-                    "but a tensor of hidden states is expected there."
-                )
-            # A copy, because a block may add to its hidden states in place.
-            self.calls.append(Call(name, module, (hidden.detach().clone(),), {}))
+            self.calls.append(Call(name, module, (self.copies.of(first_argument(name, args, kwargs)),), {}))
 
         return enter
 
-    def observe(self, observation: Observation) -> None:
-        if observation.inner and not self.short_convolutions:
-            return
+    def observe(self, make: Callable[[], Observation]) -> None:
         if any(frame.module in self.own for frame in self.running.frames):
             return
         frame = self.running.frame
+        try:
+            observation = make()
+        except ModelError as error:
+            self.refused.setdefault(frame.name, str(error))
+            return
+        if observation.inner and not self.short_convolutions:
+            return
         call = self.open.get(frame)
         if call is None:
             args, kwargs = self.copies.of(frame.args), self.copies.of(frame.kwargs)
@@ -144,6 +147,29 @@ class _Recorder:
         call = self.open.pop(frame, None)
         if call is not None:
             call.output = sampled(output)
+
+
+def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The hidden states that a mixer with a method `operator` was called with.
+
+    Args:
+        name: What the mixer is called.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        The first of them.
+
+    Raises:
+        ModelError: It is no tensor.
+    """
+    hidden: object = args[0] if args else next(iter(kwargs.values()), None)
+    if not isinstance(hidden, Tensor):
+        raise ModelError(
+            f"Mixer {name} was called with {type(hidden).__name__} as its first argument, "
+            "but a tensor of hidden states is expected there."
+        )
+    return hidden
 
 
 def described(observation: Observation) -> Mixer:
@@ -172,7 +198,7 @@ def sampled(output: object) -> Tensor | None:
         output: What a module returned.
 
     Returns:
-        At most 4096 numbers of its first tensor, on the CPU, or None without one.
+        At most 65,536 numbers of its first tensor, on the CPU, or None without one.
     """
     if isinstance(output, tuple | list) and output:
         return sampled(cast("Any", output)[0])
@@ -184,13 +210,21 @@ def sampled(output: object) -> Tensor | None:
     return numbers[chosen.to(numbers.device)].cpu()
 
 
-class _Copies:
+class Copies:
     """Copies of arguments; a tensor that several layers are given, such as a mask, is copied once."""
 
     def __init__(self) -> None:
         self.made: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
     def of(self, value: Any) -> Any:
+        """A copy of an argument.
+
+        Args:
+            value: Any value.
+
+        Returns:
+            The same with its own tensors, and with None for a cache: a module is called again with the whole text.
+        """
         if isinstance(value, Tensor):
             return self._of_tensor(value)
         if isinstance(value, dict):
@@ -198,10 +232,7 @@ class _Copies:
         if type(value) in (tuple, list):
             return type(value)(self.of(part) for part in value)
         if hasattr(value, "get_seq_length"):
-            raise ModelError(
-                f"The forward pass fills a cache ({type(value).__name__}) although it is asked not to, so its mixers "
-                "cannot be called again one by one. Let the model's forward call its parts with use_cache=False."
-            )
+            return None
         return value
 
     def _of_tensor(self, tensor: Tensor) -> Tensor:

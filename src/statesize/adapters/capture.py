@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Self
 
+import torch
 from torch import nn
 
-from statesize.adapters.calls import Call, Mixer, described, record_calls, sampled
+from statesize.adapters.calls import Call, Mixer, Recording, described, record_calls, sampled
 from statesize.adapters.captured import Captured, described_by, from_method, from_observation
+from statesize.adapters.checking import Checks
 from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
 from statesize.adapters.forward import Inputs, check_inputs, check_model, measuring
 from statesize.adapters.interrupts import interrupts_held
 from statesize.adapters.layers import skipped_layers
 from statesize.adapters.observation import Observation
+from statesize.adapters.precision import single_precision
+from statesize.adapters.reference import check_deterministic, first_difference, read_calls, unattached_run
 from statesize.adapters.running import running_modules
 from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some
 from statesize.adapters.sources import observing_all
@@ -28,21 +33,35 @@ class Capture(Iterator[Captured]):
 
     Attributes:
         mixers: The chosen mixers in the order of their calls; what only a mixer's own method `operator` knows is 0.
-        skipped: Reason by module name, for layers in which nothing was seen.
+        skipped: Reason by module name, for layers that are not measured; it grows where the iterator refuses a mixer.
+        run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
+            model, relative to the largest value; NaN where it was not compared.
     """
 
     def __init__(
-        self, model: nn.Module, calls: list[Call], chosen: set[str], skipped: dict[str, str], short_convolutions: bool
+        self,
+        model: nn.Module,
+        calls: list[Call],
+        chosen: set[str],
+        skipped: dict[str, str],
+        *,
+        run_difference: float,
+        selected: bool,
+        short_convolutions: bool,
     ) -> None:
         self._model = model
         self._calls = [call for call in calls if not chosen.isdisjoint(_names(call))]
+        self._selected = selected
         self._short_convolutions = short_convolutions
         self._ready: list[Captured] = []
         self._labels = _Labels()
         self._chosen = chosen
+        self._refused: ModelError | None = None
+        self._yielded = False
         labels = _Labels()
         self.mixers = tuple(labels.of(mixer) for call in self._calls for mixer in _mixers(call) if mixer.name in chosen)
         self.skipped = skipped
+        self.run_difference = run_difference
 
     def __iter__(self) -> Self:
         return self
@@ -50,54 +69,94 @@ class Capture(Iterator[Captured]):
     def __next__(self) -> Captured:
         while not self._ready:
             if not self._calls:
+                if self._refused is not None and not self._yielded:
+                    raise self._refused
                 raise StopIteration
             call = self._calls.pop(0)
             self._ready = self._again(call) if call.mixers else self._from_method(call)
+        self._yielded = True
         # The captured value has no name here: what is yielded must hold the only reference.
         return self._ready.pop(0)
 
     def _from_method(self, call: Call) -> list[Captured]:
-        return [from_method(self._labels.next(call.name), call.module, call.args[0])]
+        name = self._labels.next(call.name)
+        return [from_method(name, call.module, call.args[0], self.run_difference)]
 
     def _again(self, call: Call) -> list[Captured]:
+        labels = [self._labels.next(mixer.name) for mixer in call.mixers]
+        chosen = [mixer.name in self._chosen for mixer in call.mixers]
+        try:
+            found = self._checked(call, labels)
+        except ModelError as error:
+            # One that was asked for is an error; otherwise the others are measured.
+            if self._selected:
+                raise
+            self._refused = self._refused or error
+            self.skipped |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}
+            return []
+        return [item for item, wanted in zip(found, chosen, strict=True) if wanted]
+
+    def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
+        observations, again = self._rerun(call, nullcontext())
+        if any(observation.rounded for observation in observations):
+            observations, again = self._rerun(call, single_precision(self._model))
+        limit = bound(call.module)
+        return [self._captured(label, item, again, limit) for label, item in zip(labels, observations, strict=True)]
+
+    def _rerun(self, call: Call, precision: AbstractContextManager[None]) -> tuple[list[Observation], float]:
+        """Run a mixer alone: what is observed in it, and how far its output is from the unaltered model's."""
         observations: list[Observation] = []
 
-        def observe(observation: Observation) -> None:
-            if len(running.frames) == 1 and (self._short_convolutions or not observation.inner):
-                observations.append(observation)
+        def observe(make: Callable[[], Observation]) -> None:
+            if len(running.frames) == 1:
+                observation = make()
+                if self._short_convolutions or not observation.inner:
+                    observations.append(observation)
 
         with interrupts_held() as interrupts, ExitStack() as stack:
             stack.enter_context(measuring(self._model))
+            stack.enter_context(precision)
             running = stack.enter_context(running_modules(self._model))
             stack.enter_context(observing_all(self._model, running, observe))
             with interrupts.let_through():
                 output = sampled(call.module(*call.args, **call.kwargs))
         if [described(observation) for observation in observations] != call.mixers:
             raise ModelError(
-                f"Mixer {call.name}: called again with the same arguments, it took another way through its code. Its "
+                f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
                 "forward depends on something outside of its arguments, so it cannot be measured by itself."
             )
-        again, limit = 0.0, bound(call.module)
-        if output is not None and call.output is not None:
-            again = relative_difference(output, call.output)
-            check_faithful(call.name, again, "its output when called again with the same arguments", limit)
-        return [self._captured(item, again, limit) for item in observations if item.name in self._chosen]
+        # What is not finite is told by the kernel that passes it on.
+        if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
+            return observations, 0.0
+        difference = relative_difference(output, call.output)
+        what = "its output when it runs again with the same arguments"
+        check_faithful(call.name, difference, what, bound(call.module))
+        return observations, difference
 
-    def _captured(self, observation: Observation, again: float, limit: float) -> Captured:
-        name = self._labels.next(observation.name)
+    def _captured(self, name: str, observation: Observation, again: float, limit: float) -> Captured:
         difference = unfaithfulness(observation)
         check_faithful(name, difference, "the captured operator applied to its input", limit)
-        return from_observation(name, observation, max(difference, again))
+        return from_observation(name, observation, max(difference, again), self.run_difference)
 
 
-def capture(model: nn.Module, input_ids: Inputs, layers: Layers = None, *, short_convolutions: bool = False) -> Capture:
-    """Run a model once and yield the operator of each of its mixers, one at a time.
+def capture(
+    model: nn.Module,
+    input_ids: Inputs,
+    layers: Layers = None,
+    *,
+    short_convolutions: bool = False,
+    checks: Checks = "all",
+) -> Capture:
+    """Run a model and yield the operator of each of its mixers, one at a time.
 
-    The forward pass runs at once, in eval mode, without gradients or cache, in float32 at least; it keeps what entered
-    each mixer. When the iterator reaches a mixer, that module alone is called again with the same arguments and its
-    operator taken, so only one is alive at a time unless the caller keeps them. Between the steps, and when a call
-    returns or raises, the model is as before: mode, hooks, weights, dtype, implementations and random state. Its
-    weights must not change while the iterator is in use, and hooks of one's own on its modules see those calls too.
+    The model runs at once, in eval mode, without gradients or cache: observed, to find its mixers; with hooks that only
+    read, to keep what enters and leaves them; and with nothing attached. The last hidden states of the three must be
+    the same. When the iterator reaches a mixer, that module alone is called again with the same arguments, in float32
+    at least, its operator is taken, and output and operator are compared with what the unaltered model computed. A
+    mixer that fails goes into `skipped` with its reason; it is an error if `layers` asks for it, or if none is left.
+    Only one operator is alive at a time unless the caller keeps them. Between the steps, and when a call returns or
+    raises, the model is as before: mode, hooks, weights, dtype, implementations and random state. Its weights must not
+    change while the iterator is in use, and hooks of one's own on its modules see those calls too.
 
     Mixers are modules with a method `operator(hidden) -> Operator`, where `hidden` is the first argument of their
     forward, and the kernels of transformers that `statesize models` lists. Raises InputError for padding, a cache, a
@@ -109,13 +168,16 @@ def capture(model: nn.Module, input_ids: Inputs, layers: Layers = None, *, short
             moved to the model's device.
         layers: Mixers to capture, by index or module name, one or several; None takes all.
         short_convolutions: Whether the short convolutions inside other mixers are captured as mixers of their own.
+        checks: "all"; "read" leaves out the run with nothing attached, for further inputs of a model that has passed
+            it; "none" leaves out both references, for readings again and again of a model that has passed them.
 
     Returns:
         An iterator of Captured, in the order in which the model calls its mixers.
 
     Raises:
-        ModelError: If the model has no known mixer, a selected one is not called, its weights are quantised or not
-            there, or it is no causal language model. While iterating: if T u is not what the model passed on.
+        ModelError: If the model has no known mixer, a selected one is not called or not measured, its weights are
+            quantised or not there, it is no causal language model, or its observed run is not that of the unaltered
+            model. While iterating: if T u is not what the unaltered model passed on.
     """
     check_model(model)
     check_inputs(model, input_ids)
@@ -123,21 +185,46 @@ def capture(model: nn.Module, input_ids: Inputs, layers: Layers = None, *, short
     recording = record_calls(model, input_ids, own, short_convolutions=short_convolutions)
     observed = list(dict.fromkeys(name for call in recording.calls for name in _names(call)))
     names = list(own) + [name for name in observed if name not in own]
-    require_some(model, names)
-    chosen = chosen_names(names, layers)
+    require_some(model, names, recording.refused)
+    chosen = chosen_names(names, layers, recording.refused)
     missing = [name for name in chosen if name not in observed]
     if missing and (layers is not None or not observed):
         raise ModelError(
             f"The forward pass of {type(model).__name__} never called {', '.join(missing)}: there is nothing to "
             "measure. Choose other layers, or call the model in a way that uses them."
         )
-    skipped = dict.fromkeys(missing, "the forward pass does not call it")
+    skipped = {} if layers is not None else dict(recording.refused)
+    skipped |= dict.fromkeys(missing, "the forward pass does not call it")
     skipped |= {
         name: reason
-        for name, reason in skipped_layers(model, recording.called, observed).items()
+        for name, reason in skipped_layers(model, recording.called, [*observed, *recording.refused]).items()
         if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
     }
-    return Capture(model, recording.calls, set(chosen), skipped, short_convolutions)
+    return Capture(
+        model,
+        recording.calls,
+        set(chosen),
+        skipped,
+        run_difference=math.nan if checks == "none" else _compared(model, input_ids, recording, checks),
+        selected=layers is not None,
+        short_convolutions=short_convolutions,
+    )
+
+
+def _compared(model: nn.Module, inputs: Inputs, recording: Recording, checks: Checks) -> float:
+    """How far the observed run is from the unaltered model, whose arguments and outputs the calls take over."""
+    outputs = [call.output for call in recording.calls]
+    read = read_calls(model, inputs, recording.calls)
+    if checks == "all":
+        check_deterministic(model, unattached_run(model, inputs), read)
+    if recording.hidden is None or read is None:
+        return math.nan
+    difference, limit = relative_difference(recording.hidden, read), bound(model)
+    # What is not finite in the model itself is told where its first mixer shows it.
+    if not difference <= limit and bool(torch.isfinite(read).all()):
+        name = first_difference(recording.calls, outputs, limit)
+        check_faithful(name or type(model).__name__, difference, "observed, the model's last hidden state", limit)
+    return difference
 
 
 def _names(call: Call) -> list[str]:

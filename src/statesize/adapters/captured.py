@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import evaluating
 from statesize.adapters.interrupts import interrupts_held
 from statesize.adapters.observation import Observation, Units
-from statesize.adapters.precision import in_single_precision, stored_element_size
+from statesize.adapters.precision import in_single, in_single_precision, stored_element_size
 from statesize.errors import InputError, ModelError
 from statesize.operators import Operator
 
@@ -28,8 +28,11 @@ class Captured:
         units: Number of heads or channels, each with a T of its own.
         units_operator: Builds T for chosen units only, batch shape (sequence, chosen units).
         state_bytes: Bytes that the model's own cache holds for this mixer at the end of one sequence.
-        faithfulness: The largest difference between T u and what the model itself passed on, on a sample of units,
-            relative to the largest value; None where the mixer's own method `operator` was asked.
+        faithfulness: The largest difference between what was measured and what the unaltered model computed, relative
+            to the largest value: T u against what the kernel passed on, on a sample of units, and the mixer's output
+            against that of the model; None where the mixer's own method `operator` was asked.
+        run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
+            model, relative to the largest value; NaN where it was not compared.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Captured:
     units_operator: Callable[[Units], Operator]
     state_bytes: int
     faithfulness: float | None
+    run_difference: float
 
     @property
     def operator(self) -> Operator:
@@ -46,13 +50,14 @@ class Captured:
         return self.units_operator(slice(None))
 
 
-def from_observation(name: str, observation: Observation, faithfulness: float) -> Captured:
+def from_observation(name: str, observation: Observation, faithfulness: float, run_difference: float) -> Captured:
     """What a kernel's Observation captures.
 
     Args:
         name: What the mixer is called.
         observation: One call of the kernel.
         faithfulness: The largest relative difference that was found.
+        run_difference: That of the whole run.
 
     Returns:
         The Captured; its operators are built when they are asked for, and their errors name the mixer.
@@ -74,16 +79,18 @@ def from_observation(name: str, observation: Observation, faithfulness: float) -
         units_operator,
         observation.state_bytes,
         faithfulness,
+        run_difference,
     )
 
 
-def from_method(name: str, mixer: nn.Module, hidden: Tensor) -> Captured:
+def from_method(name: str, mixer: nn.Module, hidden: Tensor, run_difference: float) -> Captured:
     """What a mixer's own method `operator` captures.
 
     Args:
         name: What the mixer is called.
         mixer: A module with a method `operator`.
         hidden: What its forward received first, (S, L, …).
+        run_difference: How far the observed run is from the unaltered model.
 
     Returns:
         The Captured; its operator is built already.
@@ -100,7 +107,7 @@ def from_method(name: str, mixer: nn.Module, hidden: Tensor) -> Captured:
             torch.no_grad(),
             interrupts.let_through(),
         ):
-            operator = cast("Callable[[Tensor], object]", mixer.operator)(hidden)
+            operator = cast("Callable[[Tensor], object]", mixer.operator)(in_single(hidden))
     except InputError as error:
         raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error
     if not isinstance(operator, Operator):
@@ -120,10 +127,8 @@ def from_method(name: str, mixer: nn.Module, hidden: Tensor) -> Captured:
     _check_finite(name, operator)
     kind, multiplicity = described_by(mixer)
     heads = operator.batch_shape[1]
-    numbers = int(operator.state_size()[-1]) * heads * multiplicity
-    return Captured(
-        name, kind, multiplicity, heads, _selecting(operator), numbers * stored_element_size(mixer), faithfulness=None
-    )
+    state_bytes = int(operator.state_size()[-1]) * heads * multiplicity * stored_element_size(mixer)
+    return Captured(name, kind, multiplicity, heads, _selecting(operator), state_bytes, None, run_difference)
 
 
 def described_by(mixer: nn.Module) -> tuple[str, int]:

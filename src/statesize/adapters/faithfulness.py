@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.forward import Inputs, check_inputs, check_model, measuring, run_model
-from statesize.adapters.interrupts import interrupts_held
 from statesize.adapters.observation import Observation
 from statesize.adapters.precision import stored_dtype
-from statesize.adapters.running import running_modules
-from statesize.adapters.sources import observing_all
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator
 
 UNITS = 4
-# Kernels of every model compute their softmax or scan in float32 even where the weights are float64, and a sum of L·n
-# terms, or a product of L decays, rounds some √L to L times: thousands at the lengths that are measured. What was wired
-# wrongly is off by tenths.
-ROUNDINGS = 2**13
+# Largest differences that rounding explains, relative to the largest value, by the dtype of the weights. What is wired
+# wrongly is off by hundredths or more.
+BOUNDS = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
 @torch.no_grad()
@@ -60,17 +53,16 @@ def relative_difference(value: Tensor, reference: Tensor) -> float:
     return difference / scale if scale else (float("inf") if difference else 0.0)
 
 
-def bound(mixer: nn.Module) -> float:
+def bound(module: nn.Module) -> float:
     """The relative difference that rounding explains.
 
     Args:
-        mixer: A module that mixes.
+        module: A mixer, or a whole model.
 
     Returns:
-        2^13 roundings of float32, 9.8e-4; one rounding of its own weights where that is more, because constants that a
-        module holds in bfloat16, such as the decays of lightning attention over one and over many steps, agree to that.
+        1e-5 for weights in float32 or float64, 2e-3 in float16, 1e-2 in bfloat16.
     """
-    return max(ROUNDINGS * torch.finfo(torch.float32).eps, torch.finfo(stored_dtype(mixer)).eps)
+    return BOUNDS[stored_dtype(module)]
 
 
 def check_faithful(name: str, difference: float, what: str, bound: float) -> None:
@@ -87,38 +79,11 @@ def check_faithful(name: str, difference: float, what: str, bound: float) -> Non
     """
     if not difference <= bound:
         raise ModelError(
-            f"Mixer {name}: {what} differs from the model's own by {difference:.1e} of its largest value; at most "
-            f"{bound:.1e} is rounding. What would be measured is not what the model computes: check that the model is "
-            "deterministic and changes nothing in place, or leave this layer out."
+            f"Mixer {name}: {what} differs from the unaltered model's by {difference:.1e} of the largest value; at "
+            f"most {bound:.0e} is rounding. What would be measured is not what the model computes: check that the "
+            "model is deterministic, that nothing changes its weights meanwhile, and that it changes nothing in place; "
+            "in half precision, load it in float32."
         )
-
-
-def logits_difference(model: nn.Module, inputs: Inputs) -> float | None:
-    """The largest difference of the logits with observation from those without, relative to the largest logit.
-
-    Args:
-        model: A model; its first output is taken for the logits, as transformers and plain modules return it.
-        inputs: Token ids (S, L), or a mapping such as a tokenizer returns.
-
-    Returns:
-        The ratio, or None where the model returns no tensor first.
-    """
-    check_model(model)
-    check_inputs(model, inputs)
-    with interrupts_held() as interrupts, measuring(model):
-        with interrupts.let_through():
-            plain = _first(run_model(model, inputs, all_logits=True))
-        with running_modules(model) as running, observing_all(model, running, lambda _: None):
-            with interrupts.let_through():
-                observed = _first(run_model(model, inputs, all_logits=True))
-    return None if plain is None or observed is None else relative_difference(observed, plain)
-
-
-def _first(output: object) -> Tensor | None:
-    if isinstance(output, tuple):
-        output = next(iter(cast("tuple[object, ...]", output)), None)
-    logits: object = getattr(output, "logits", output)
-    return logits if isinstance(logits, Tensor) else None
 
 
 def _applied(operator: Operator, values: Tensor) -> Tensor:

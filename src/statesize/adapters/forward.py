@@ -5,26 +5,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.precision import single_precision
-from statesize.adapters.pretrained import configurations, pretrained_models
+from statesize.adapters.pretrained import pretrained_models
 from statesize.arguments import require_kind
 from statesize.errors import InputError, ModelError
 
 Inputs = Tensor | Mapping[str, Any]
 UNPADDED = "give texts of different length one after another, without it."
-EXPERTS = "_experts_implementation_internal"
 
 
 @contextmanager
 def measuring(model: nn.Module) -> Generator[None]:
-    """Hold a model as it is measured: eval mode, no gradients, float32 at least, experts one after another.
+    """Hold a model as it is measured: eval mode, no gradients, no autocast.
 
-    Modes, weights, configurations and random state are as before when this closes.
+    Modes, random state and what modules keep of a run in attributes of their own are as before when this closes.
 
     Args:
         model: Any module.
@@ -42,8 +40,7 @@ def measuring(model: nn.Module) -> Generator[None]:
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(evaluating(model))
-        stack.enter_context(_configured(model))
-        stack.enter_context(single_precision(model))
+        stack.enter_context(_kept_attributes(model))
         yield
 
 
@@ -68,52 +65,92 @@ def evaluating(model: nn.Module) -> Generator[None]:
 
 
 @contextmanager
-def _configured(model: nn.Module) -> Generator[None]:
-    # A module around a transformers model may not hand `use_cache` on, so the configurations say it too.
-    with_experts = configurations(model, lambda part: part._can_set_experts_implementation())
-    changes = [(config, EXPERTS, "eager") for config in with_experts]
-    changes += [(config, "use_cache", False) for config in configurations(model) if hasattr(config, "use_cache")]
-    before = [(config, name, getattr(config, name, None)) for config, name, _ in changes]
+def _kept_attributes(model: nn.Module) -> Generator[None]:
+    # RecurrentGemma keeps its last states in attributes, rotary embeddings keep the frequencies of the last length.
+    def tensors(module: nn.Module) -> dict[str, Tensor | None]:
+        return {name: value for name, value in vars(module).items() if value is None or isinstance(value, Tensor)}
+
+    before = [(module, tensors(module), dict(_buffers(module))) for module in model.modules()]
     try:
-        for config, name, value in changes:
-            setattr(config, name, value)
         yield
     finally:
-        for config, name, value in before:
-            setattr(config, name, value)
+        for module, attributes, buffers in before:
+            vars(module).update(attributes)
+            _buffers(module).update(buffers)
 
 
-def run_model(model: nn.Module, inputs: Inputs, *, all_logits: bool = False) -> Any:
+def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    return vars(module)["_buffers"]
+
+
+def run_model(model: nn.Module, inputs: Inputs) -> Any:
     """One forward pass without a cache.
 
     Args:
         model: Any module.
         inputs: Token ids (S, L), or a mapping such as a tokenizer returns; moved to the model's device.
-        all_logits: Whether the logits of every position are wanted; else of the last only, where the model can.
 
     Returns:
         What the model returns.
     """
     device = device_of(model)
-    options: dict[str, Any] = {}
-    if _accepts(model, "use_cache"):
-        options["use_cache"] = False
-    if not all_logits and "logits_to_keep" in inspect.signature(model.forward).parameters:
-        options["logits_to_keep"] = 1
+    options: dict[str, Any] = {"use_cache": False} if _accepts(model, "use_cache") else {}
     if isinstance(inputs, Mapping):
         given = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
         return model(**given | options)
     return model(inputs.to(device), **options)
 
 
+def last_hidden_state(model: nn.Module, inputs: Inputs) -> Tensor | None:
+    """What a forward pass computes, before the output layer where the model is one of transformers.
+
+    Args:
+        model: Any module.
+        inputs: As for `run_model`.
+
+    Returns:
+        The last hidden state (S, L, d) of a model of transformers; what any other module returns first, such as
+        logits, or None where that is no tensor.
+    """
+    output = run_model(_backbone(model, inputs), inputs)
+    hidden: object = getattr(output, "last_hidden_state", None)
+    return hidden if isinstance(hidden, Tensor) else first_tensor(output)
+
+
+def first_tensor(output: object) -> Tensor | None:
+    """The logits of what a model returned, or its first tensor.
+
+    Args:
+        output: What a module returned.
+
+    Returns:
+        The tensor, or None where what comes first is none.
+    """
+    if isinstance(output, tuple):
+        output = next(iter(cast("tuple[object, ...]", output)), None)
+    logits: object = getattr(output, "logits", output)
+    return logits if isinstance(logits, Tensor) else None
+
+
+def _backbone(model: nn.Module, inputs: Inputs) -> nn.Module:
+    # Only of the library's own classes: what a class derived from one does around its backbone is part of the model.
+    if model not in pretrained_models(model)[:1] or not type(model).__module__.startswith("transformers.models."):
+        return model
+    inner = cast("Any", model).base_model
+    names = inputs if isinstance(inputs, Mapping) else ()
+    return inner if all(_accepts(inner, name) for name in names) else model
+
+
 def _accepts(model: nn.Module, name: str) -> bool:
     parameters = inspect.signature(model.forward).parameters
     if name in parameters:
         return True
-    # A wrapper, as of an adapter library, hands what it does not know to the transformers model inside.
+    # A wrapper hands what it does not know to the transformers model inside.
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        return False
     wrapped = pretrained_models(model)
-    anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    return anything and bool(wrapped) and wrapped[0] is not model
+    return bool(wrapped) and (wrapped[0] is not model or inspect.Parameter.VAR_POSITIONAL in kinds)
 
 
 def device_of(model: nn.Module) -> torch.device:

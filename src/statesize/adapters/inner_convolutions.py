@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     Args:
         model: The model that will run.
         running: The modules of it that are running.
-        record: Called with each Observation, which is marked as inner.
+        record: Called with what makes each Observation, which is marked as inner.
 
     Yields:
         Nothing.
@@ -35,7 +36,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     def called(arguments: Mapping[str, Any], output: Tensor) -> None:
         # A gated convolution is a mixer itself, and observed as that.
         if not is_a(running.module, GATED):
-            record(causal_convolution(KernelCall(running.name, running.module, arguments, output)))
+            record(partial(causal_convolution, KernelCall(running.name, running.module, arguments, output)))
 
     with ExitStack() as changes:
         for file in source_files(model):

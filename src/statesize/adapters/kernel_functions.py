@@ -83,7 +83,7 @@ def first(result: Any) -> Tensor:
 
 
 @contextmanager
-def replaced(file: ModuleType, name: str, replacement: Callable[..., Any]) -> Generator[None]:
+def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None]:
     """Let a name of a source file mean something else while this is open.
 
     Args:

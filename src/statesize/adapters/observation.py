@@ -33,6 +33,8 @@ class Observation:
         state_size: Theoretical state-size once it has filled, or None where it is a cache that grows.
         state_bytes: Bytes that the model's own cache holds for this kernel at the end of one sequence.
         inner: Whether it is part of another mixer, as the short convolution of a Mamba block: captured on request.
+        rounded: Whether T itself was rounded to less than 32 bits, and so has full rank: the mixer then runs once more,
+            in float32, and T is that of this run.
     """
 
     name: str
@@ -46,9 +48,11 @@ class Observation:
     state_size: int | None
     state_bytes: int
     inner: bool = False
+    rounded: bool = False
 
 
-Record = Callable[[Observation], None]
+# A source hands over a function that makes the Observation: what it raises refuses this mixer and no other.
+Record = Callable[[Callable[[], Observation]], None]
 Source = Callable[[nn.Module, Running, Record], AbstractContextManager[None]]
 
 

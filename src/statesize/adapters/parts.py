@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 from torch import nn
@@ -62,7 +63,7 @@ def observing_parts(
         classes: Names of the mixers' classes.
         parts: Names of the parts whose calls are needed.
         parse: Makes an Observation of a mixer's call.
-        record: Called with it when the mixer returns, while the mixer is still the innermost module that is running.
+        record: Called with what makes it when the mixer returns, while that is still the innermost module that runs.
 
     Yields:
         Nothing.
@@ -110,7 +111,7 @@ def _keeping(call: MixerCall, part: str) -> Callable[..., None]:
 def _recording(call: MixerCall, parse: Parse, record: Record) -> Callable[..., None]:
     def returned(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         try:
-            record(parse(MixerCall(call.name, module, dict(call.parts))))
+            record(partial(parse, MixerCall(call.name, module, dict(call.parts))))
         finally:
             call.parts.clear()
 

@@ -38,7 +38,7 @@ def single_precision(model: nn.Module) -> Generator[None]:
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         frames.append((module, swaps := []))
         _to_single([module] if module in holders else module.modules(), swaps)
-        return _single(args), _single(kwargs)
+        return in_single(args), in_single(kwargs)
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> Any:
         while frames:
@@ -47,7 +47,7 @@ def single_precision(model: nn.Module) -> Generator[None]:
             frames.pop()
             if left is module:
                 break
-        return _single(output)
+        return in_single(output)
 
     with ExitStack() as stack:
         for module in model.modules():
@@ -144,13 +144,21 @@ def _is_low(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 32
 
 
-def _single(value: object) -> Any:
+def in_single(value: object) -> Any:
+    """Tensors of less than 32 bits as float32, in lists, tuples and mappings too.
+
+    Args:
+        value: Any value.
+
+    Returns:
+        The same, where nothing is to be converted.
+    """
     if isinstance(value, Tensor):
         return value.float() if _is_low(value) else value
     if type(value) is tuple:
-        return tuple(_single(part) for part in cast("tuple[object, ...]", value))
+        return tuple(in_single(part) for part in cast("tuple[object, ...]", value))
     if type(value) is list:
-        return [_single(part) for part in cast("list[object]", value)]
+        return [in_single(part) for part in cast("list[object]", value)]
     if type(value) is dict:
-        return {key: _single(part) for key, part in cast("dict[Any, object]", value).items()}
+        return {key: in_single(part) for key, part in cast("dict[Any, object]", value).items()}
     return value

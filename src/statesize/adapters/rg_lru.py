@@ -27,7 +27,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     Args:
         model: The model that will run.
         running: The modules of it that are running.
-        record: Called with each Observation.
+        record: Called with what makes each Observation.
 
     Yields:
         Nothing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,14 +37,16 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     Args:
         model: A model of transformers, or one with parts of such.
         running: The modules of it that are running.
-        record: Called with each Observation.
+        record: Called with what makes each Observation.
 
     Yields:
         Nothing.
     """
 
     def recorder(parse: Callable[[KernelCall], Observation]) -> Callable[[Mapping[str, Any], Tensor], None]:
-        return lambda arguments, output: record(parse(KernelCall(running.name, running.module, arguments, output)))
+        return lambda arguments, output: record(
+            partial(parse, KernelCall(running.name, running.module, arguments, output))
+        )
 
     with ExitStack() as changes:
         for file in source_files(model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 from torch import nn
@@ -41,18 +41,20 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
     return {name or type(model).__name__: module for name, module in found.items()}
 
 
-def chosen_names(names: Sequence[str], layers: Layers) -> list[str]:
+def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str]) -> list[str]:
     """The names that a choice of layers means.
 
     Args:
         names: What there is to choose from.
         layers: Mixers by index or module name, one or several; None takes all.
+        refused: Reason by name of what is there and not measured.
 
     Returns:
         The chosen names, each once, in the order of `names`.
 
     Raises:
         InputError: If a chosen mixer is not there, or `layers` is no choice at all.
+        ModelError: If a chosen mixer is refused.
     """
     if layers is None:
         return list(names)
@@ -66,6 +68,8 @@ def chosen_names(names: Sequence[str], layers: Layers) -> list[str]:
             selected.add(layer)
         elif index is not None and -len(names) <= index < len(names):
             selected.add(names[index])
+        elif isinstance(layer, str) and layer in refused:
+            raise ModelError(refused[layer])
         else:
             raise InputError(
                 f"layers has {layer!r}, but the model's {len(names)} mixers are {', '.join(names)}; "
@@ -74,16 +78,20 @@ def chosen_names(names: Sequence[str], layers: Layers) -> list[str]:
     return [name for name in names if name in selected]
 
 
-def require_some(model: nn.Module, names: Sequence[str]) -> None:
+def require_some(model: nn.Module, names: Sequence[str], refused: Mapping[str, str]) -> None:
     """Refuse a model in which nothing can be measured.
 
     Args:
         model: The model.
         names: Its mixers.
+        refused: Reason by name of what is there and not measured.
 
     Raises:
         ModelError: There are none.
     """
+    if not names and refused:
+        reason, others = next(iter(refused.values())), len(refused) - 1
+        raise ModelError(reason + (f" (So are {others} other mixers.)" if others else ""))
     if not names:
         raise ModelError(
             f"{type(model).__name__} has no mixer that statesize knows: none of its modules has a method "

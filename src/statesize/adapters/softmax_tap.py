@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import math
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -11,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from statesize.adapters.observation import Record
-from statesize.adapters.precision import stored_element_size
-from statesize.adapters.probabilities import observed_probabilities
+from statesize.adapters.observation import Observation, Record
+from statesize.adapters.precision import in_single, stored_element_size
+from statesize.adapters.probabilities import Mixing, observed_mixing
 from statesize.adapters.running import Running
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
@@ -32,7 +34,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     Args:
         model: The model that will run.
         running: Its running modules.
-        record: Called with each Observation.
+        record: Called with what makes each Observation.
 
     Yields:
         Nothing.
@@ -47,6 +49,7 @@ class _SoftmaxTap(TorchFunctionMode):
         self.running = running
         self.record = record
         self.probabilities: Tensor | None = None
+        self.rounded = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -56,38 +59,62 @@ class _SoftmaxTap(TorchFunctionMode):
             return result
         if func in SOFTMAX:
             self.probabilities = result if _is_map(result) else None
+            self.rounded = isinstance(args[0], Tensor) and torch.finfo(args[0].dtype).bits < 32
         elif func is functional.scaled_dot_product_attention:
-            self._observe(_fused_probabilities(args, kwargs or {}), _argument(args, kwargs or {}, 2, "value"), result)
-        elif func in PRODUCT and self.probabilities is not None and _is_same(args[0], self.probabilities):
+            self._observe_fused(args, kwargs or {}, result)
+        elif func in PRODUCT and self.probabilities is not None and _mixes(args, self.probabilities):
             probabilities, self.probabilities = self.probabilities, None
-            self._observe(probabilities, args[1], result)
+            self._observe(lambda: probabilities, probabilities.shape, args[1], result)
         return result
 
-    def _observe(self, probabilities: Tensor, values: Tensor, mixed: Tensor) -> None:
-        # Some flatten sequences and heads into one dimension before they multiply.
-        batch = probabilities.shape[:2]
-        values = values if values.ndim == 4 else values.reshape(*batch, *values.shape[1:])
-        mixed = mixed if mixed.ndim == 4 else mixed.reshape(*batch, *mixed.shape[1:])
-        module = self.running.module
-        observation = observed_probabilities(
-            self.running.name,
-            probabilities,
-            values,
-            mixed,
-            seen=None,
-            window=_window(module),
-            # The library's cache of these models keeps every position, a window or not.
-            state_bytes=2 * values[0].numel() * stored_element_size(module),
-        )
+    def _observe_fused(self, args: tuple[Any, ...], kwargs: dict[str, Any], mixed: Tensor) -> None:
+        query, values = _argument(args, kwargs, 0, "query"), _argument(args, kwargs, 2, "value")
+        self.rounded = False
+        if query.ndim >= 3:
+            shape = (*query.shape[:-1], values.shape[-2])
+            self._observe(partial(_fused_probabilities, in_single(args), in_single(kwargs)), shape, values, mixed)
+
+    def _observe(self, maps: Callable[[], Tensor], shape: Sequence[int], values: Tensor, mixed: Tensor) -> None:
+        module, name, rounded = self.running.module, self.running.name, self.rounded
+        sequences = _sequences(self.running, shape)
+
+        def observation() -> Observation:
+            # Some flatten sequences and heads into one dimension before they multiply.
+            by_head = [part.reshape(sequences, -1, *part.shape[-2:]) for part in (values, mixed)]
+            whole = (sequences, math.prod(shape[:-2]) // sequences, *shape[-2:])
+            return observed_mixing(
+                name,
+                Mixing([lambda: maps().reshape(whole)], cast("tuple[int, int, int, int]", whole)),
+                *by_head,
+                seen=None,
+                window=_window(module),
+                # The library's cache of these models keeps every position, a window or not.
+                state_bytes=2 * by_head[0][0].numel() * stored_element_size(module),
+                rounded=rounded,
+            )
+
         self.record(observation)
 
 
+def _sequences(running: Running, shape: Sequence[int]) -> int:
+    """Sequences of a map, whose first dimension counts sequences, or those times heads."""
+    if len(shape) > 3:
+        return shape[0]
+    frame = running.frame
+    given = next((part for part in (*frame.args, *frame.kwargs.values()) if isinstance(part, Tensor)), None)
+    return shape[0] if given is None or not given.ndim or shape[0] % given.shape[0] else given.shape[0]
+
+
 def _is_map(result: object) -> bool:
-    return isinstance(result, Tensor) and result.ndim == 4 and result.shape[-1] == result.shape[-2]
+    return isinstance(result, Tensor) and result.ndim in (3, 4) and result.shape[-1] == result.shape[-2] > 1
 
 
-def _is_same(factor: object, probabilities: Tensor) -> bool:
+def _mixes(factors: tuple[Any, ...], probabilities: Tensor) -> bool:
+    """Whether a product is that of a map and values, of as many sequences and heads."""
+    factor, values = factors[:2]
     if not isinstance(factor, Tensor) or factor.numel() != probabilities.numel():
+        return False
+    if math.prod(values.shape[:-2]) != math.prod(probabilities.shape[:-2]):
         return False
     if factor.shape[-2:] != probabilities.shape[-2:]:
         return False

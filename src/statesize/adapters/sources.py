@@ -40,7 +40,7 @@ def observing_all(model: nn.Module, running: Running, record: Record) -> Generat
     Args:
         model: The model that will run.
         running: The modules of it that are running.
-        record: Called with each Observation.
+        record: Called with what makes each Observation.
 
     Yields:
         Nothing.

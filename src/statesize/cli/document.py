@@ -102,6 +102,7 @@ def _mixer(profile: Profile, name: str) -> dict[str, Any]:
         "norm": _number(row["norm"]),
         "utilisation": _number(row["utilisation"]),
         "faithfulness": _number(row["faithfulness"]),
+        "run_difference": _number(row["run_difference"]),
     }
 
 

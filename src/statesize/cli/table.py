@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -33,6 +34,16 @@ def print_summary(profiles: Sequence[Profile]) -> None:
     width = Measurement.get(console, console.options, table).maximum
     # With a height too, because rich takes the width of a dumb terminal for 80 whatever it is told.
     Console(highlight=False, width=width, height=100).print(table, crop=False, overflow="ignore")
+    out = Console(highlight=False, markup=False, soft_wrap=True, width=max(width, 80), height=100)
+    for profile in profiles:
+        name = f"{profile.model}: " if len(profiles) > 1 else ""
+        for part, reason in profile.attributes["skipped"].items():
+            out.print(f"{name}skipped: {part}: {reason}")
+        differences = [row["run_difference"] for row in profile.summary_rows()]
+        if not all(map(math.isnan, differences)):
+            out.print(
+                f"{name}last hidden state, observed against unaltered: largest difference {np.nanmax(differences):.0e}"
+            )
 
 
 def print_plan(plan: Plan) -> None:

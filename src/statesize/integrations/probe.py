@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters import Checking, Checks
 from statesize.errors import InputError, ModelError
 from statesize.integrations.budget import FEWEST_HEADS, Cost, affordable_heads
 from statesize.profiling.comparison import compare
@@ -79,6 +80,7 @@ class Probing:
     _spent: float = field(default=0.0, init=False)
     _due: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
+    _checking: Checking = field(default_factory=lambda: Checking("none"), init=False)
     _regimes: dict[str, str] = field(default_factory=dict[str, str], init=False)
 
     def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
@@ -106,7 +108,7 @@ class Probing:
             return None
         self._due = False
         try:
-            profile, self._cost = _measured(model, self.probe, heads)
+            profile, self._cost = _measured(model, self.probe, heads, self._checking.next(model))
         except (InputError, ModelError) as error:
             if self._cost is None:
                 raise
@@ -159,14 +161,14 @@ def reading(profile: Profile, found: list[Diagnosis]) -> dict[str, float]:
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def _measured(model: nn.Module, probe: Probe, heads: int) -> tuple[Profile, Cost]:
+def _measured(model: nn.Module, probe: Probe, heads: int, checks: Checks) -> tuple[Profile, Cost]:
     """A profile of some heads of each layer, without the digest of all weights that `statesize.profile` takes."""
     settings, ids = check_settings(positions=probe.positions, channels=heads, seed=probe.seed), probe.sequences
     gathering = Gathering(settings, len(ids), None, None)
     longest, start = max(map(len, ids)), time.perf_counter()
     for number, sequence in enumerate(ids):
         gathering.sequences.append(sequence)
-        captured = capture_mixers(model, number, sequence, None)
+        captured = capture_mixers(model, number, sequence, None, checks)
         for index, item in enumerate(captured):
             work = plan_work(item, number, len(sequence), longest, settings)
             record = measure_mixer(item, number, work, settings)

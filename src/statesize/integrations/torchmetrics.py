@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from statesize.adapters import capture
+from statesize.adapters import Checking, capture
 from statesize.ess import utilisation
 from statesize.measurement import measure
 from statesize.profiling.sampling import Sample, draw, estimate
@@ -39,6 +39,7 @@ class StateSizeMetric(Metric):
     def __init__(self, positions: int | None = 32, channels: int | None = None, seed: int = 0) -> None:
         super().__init__()
         self.positions, self.channels, self.seed = positions, channels, seed
+        self._checking = Checking("none")
         for name in ("total", "shares", "width", "sequences"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -51,7 +52,7 @@ class StateSizeMetric(Metric):
             model: The model; it is left as it was.
             input_ids: Token ids, (S, L), without padding.
         """
-        for item in capture(model, input_ids):
+        for item in capture(model, input_ids, checks=self._checking.next(model)):
             sample = draw(item.units, self.channels or item.units, self.seed, item.name)
             operator = item.units_operator(torch.from_numpy(sample.units)).to(device="cpu")
             found = measure(operator, (), (), outputs=("entropy",), positions=self.positions)

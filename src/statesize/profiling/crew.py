@@ -11,6 +11,7 @@ from torch import Tensor
 
 from statesize.errors import InputError, StatesizeError
 from statesize.profiling.gathering import Progress
+from statesize.profiling.measuring import measured_names
 from statesize.profiling.record import SequenceRecord
 from statesize.profiling.units import Units
 from statesize.profiling.worker import Asked, Loader, Ready, Worker
@@ -179,11 +180,11 @@ class Crew:
                 self._tell(job, record, resumed=True)
         self._continue(worker, job)
 
-    def _measured(self, worker: Any, job: Job, record: SequenceRecord | None) -> None:
+    def _measured(self, worker: Any, job: Job, record: SequenceRecord | dict[str, str]) -> None:
         if self._units is None:
             return
-        if record is None:
-            self._units.finish(job.sequence, job.ids, job.names, job.skipped)
+        if not isinstance(record, SequenceRecord):
+            self._units.finish(job.sequence, job.ids, measured_names(job.names, record), record)
             self._employ(worker)
             return
         self._units.write(job.sequence, job.ids, record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from statesize.adapters import Capture, Captured, capture
+from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.errors import InputError, ModelError
 from statesize.measurement import Measurement, measure
 from statesize.operators import Operator, Recurrence
@@ -73,7 +73,7 @@ class Work:
     operations: float
 
 
-def capture_mixers(model: nn.Module, sequence: int, ids: Tensor, layers: Layers) -> Capture:
+def capture_mixers(model: nn.Module, sequence: int, ids: Tensor, layers: Layers, checks: Checks) -> Capture:
     """Run a model over a sequence and find its mixers.
 
     Args:
@@ -81,6 +81,7 @@ def capture_mixers(model: nn.Module, sequence: int, ids: Tensor, layers: Layers)
         sequence: Index of the sequence, for messages.
         ids: Its tokens, (L,).
         layers: The choice of layers.
+        checks: What it is compared with; see `capture`.
 
     Returns:
         The mixers, to be iterated over.
@@ -89,12 +90,25 @@ def capture_mixers(model: nn.Module, sequence: int, ids: Tensor, layers: Layers)
         InputError: If the model has no such tokens or positions.
     """
     try:
-        return capture(model, ids[None], layers)
+        return capture(model, ids[None], layers, checks=checks)
     except IndexError as error:
         raise InputError(
             f"The model refused sequence {sequence} of {len(ids)} tokens with ids up to {int(ids.max())}: {error}. "
             "Check that the ids come from the model's own tokenizer and that the sequence is not too long for it."
         ) from error
+
+
+def measured_names(names: Sequence[str], skipped: Mapping[str, str]) -> list[str]:
+    """The mixers of a sequence that were measured: not those that the iterator refused.
+
+    Args:
+        names: All that were to be measured.
+        skipped: Reason by name of what is not measured.
+
+    Returns:
+        The others.
+    """
+    return [name for name in names if name not in skipped]
 
 
 def plan_work(item: Captured, sequence: int, length: int, reference: int, settings: Settings) -> Work:
@@ -188,6 +202,7 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
         engine=", ".join(dict.fromkeys(measurement.engine for measurement in measured)) or "none",
         state_bytes=item.state_bytes,
         faithfulness=math.nan if item.faithfulness is None else item.faithfulness,
+        run_difference=item.run_difference,
         seconds=time.perf_counter() - start,
         units=units,
         strata=work.sample.strata,

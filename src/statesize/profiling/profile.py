@@ -116,7 +116,7 @@ class Profile:
     def load(cls, path: str | PathLike[str]) -> Self:
         """Read a profile that `save` wrote.
 
-        One that is missing, damaged or of an unknown schema version is a FileError; earlier versions are read too.
+        One that is missing, damaged or of an unknown schema version is a FileError.
 
         Args:
             path: The folder.

@@ -32,7 +32,8 @@ class SequenceRecord:
         dtype: Dtype in which the model made the operator.
         engine: The engines that gave these numbers.
         state_bytes: Bytes that the model's own cache holds for this mixer at the end of the sequence.
-        faithfulness: Largest relative difference between T u and what the model itself computed; NaN if not known.
+        faithfulness: Largest relative difference between T u and what the unaltered model computed; NaN if not known.
+        run_difference: That of the last hidden state in the observed run.
         seconds: Time that measuring took.
         units: Indices of the heads or channels, (H,).
         strata: Stratum of each, (H,).
@@ -59,6 +60,7 @@ class SequenceRecord:
     engine: str
     state_bytes: int
     faithfulness: float
+    run_difference: float
     seconds: float
     units: NDArray[np.int64]
     strata: NDArray[np.int64]

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters import Checking, Checks
 from statesize.profiling.digests import weights_sha256
 from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_units
 from statesize.profiling.inputs import Inputs, sequences
-from statesize.profiling.measuring import Layers, capture_mixers, measure_mixer, plan_work
+from statesize.profiling.measuring import Layers, capture_mixers, measure_mixer, measured_names, plan_work
 from statesize.profiling.profile import Profile
 from statesize.profiling.settings import MEMORY, Channels, check_settings
 from statesize.profiling.tokens import AnyTokenizer
@@ -107,21 +108,21 @@ def profile(
             if finished is not None:
                 units.remove()
                 return finished
-        gathering = Gathering(settings, count, units, on_progress)
+        gathering, checking = Gathering(settings, count, units, on_progress), Checking("read")
         for ids in iterator:
             # Without a list of sequences, the first says how many heads or channels all others are measured for.
             reference = reference or len(ids)
             if not gathering.resume(ids):
-                _measure(model, layers, gathering, reference)
+                _measure(model, layers, gathering, reference, checking.next(model))
         origin = Origin(name, weights, key, source or {}, torch.get_num_threads())
         return gathering.profile(tokenizer, origin, output)
 
 
-def _measure(model: nn.Module, layers: Layers, gathering: Gathering, reference: int) -> None:
+def _measure(model: nn.Module, layers: Layers, gathering: Gathering, reference: int, checks: Checks) -> None:
     """Measure the last sequence of a gathering."""
     sequence, ids = len(gathering.sequences) - 1, gathering.sequences[-1]
     settings, units = gathering.settings, gathering.units
-    captured = capture_mixers(model, sequence, ids, layers)
+    captured = capture_mixers(model, sequence, ids, layers, checks)
     names = [mixer.name for mixer in captured.mixers]
     for index, item in enumerate(captured):
         record = None if units is None else units.read(sequence, ids, item.name)
@@ -135,5 +136,5 @@ def _measure(model: nn.Module, layers: Layers, gathering: Gathering, reference: 
         # The loop variables would keep this operator alive while the next is built.
         del item, record
     if units is not None:
-        units.finish(sequence, ids, names, captured.skipped)
+        units.finish(sequence, ids, measured_names(names, captured.skipped), captured.skipped)
     gathering.skipped |= captured.skipped

@@ -17,10 +17,9 @@ import zarr
 from statesize.errors import FileError
 from statesize.files import parse_json, read_limited, replace_folder
 from statesize.profiling.untrusted import check_store
-from statesize.profiling.upgrade import from_version_1
 
 FORMAT = "statesize-profile"
-SCHEMA = 2
+SCHEMA = 3
 MARKER = "profile.json"
 
 
@@ -103,7 +102,7 @@ def load_tree(path: Path) -> xr.DataTree:
         path: The folder.
 
     Returns:
-        The tree, in memory, as the present schema has it.
+        The tree, in memory.
 
     Raises:
         FileError: If it is missing, no profile, damaged, or of an unknown schema version.
@@ -122,7 +121,7 @@ def load_tree(path: Path) -> xr.DataTree:
     named: object = tree.attrs.get("mixers")
     if not isinstance(named, list) or not all(name in tree.children for name in cast("list[object]", named)):
         raise FileError(f"{path} is damaged: it does not hold the mixers that it names. Make the profile anew.")
-    return from_version_1(tree) if marker["schema"] == 1 else tree
+    return tree
 
 
 def open_tree(path: Path) -> xr.DataTree:
@@ -157,9 +156,9 @@ def _marker(path: Path) -> dict[str, Any]:
     marker = cast("dict[str, Any]", loaded) if isinstance(loaded, dict) else {}
     if marker.get("format") != FORMAT:
         raise FileError(f"{path} is no statesize profile: its {MARKER} does not say so.")
-    if marker.get("schema") not in {1, SCHEMA}:
+    if marker.get("schema") != SCHEMA:
         raise FileError(
-            f"{path} is a profile of schema version {marker.get('schema')!r}, and this statesize reads versions 1 to "
+            f"{path} is a profile of schema version {marker.get('schema')!r}, and this statesize reads version "
             f"{SCHEMA}. Make the profile anew, or use the version of statesize that wrote it."
         )
     return marker

@@ -37,8 +37,11 @@ COLUMNS = {
     "lowers it even where its ESS stays.",
     "utilisation": "Entropy-ESS as a share of its ceiling, the most that TSS, past and future allow at that position; "
     "the mean of these shares over sequences, positions and heads.",
-    "faithfulness": "The largest difference, over sequences, between the operator applied to the layer's input and "
-    "what the model itself computed, relative to the largest value; unknown where a layer says its own operator.",
+    "faithfulness": "The largest difference, over sequences, of the operator applied to the layer's input, and of the "
+    "layer's output where it was measured, from what the unaltered model computed, relative to the largest value; not "
+    "checked where a layer reports its own matrix.",
+    "run_difference": "The largest difference, over sequences, of the last hidden state in the observed run from that "
+    "of the unaltered model, relative to the largest value.",
 }
 
 
@@ -63,6 +66,7 @@ class SummaryRow(TypedDict):
     norm: float
     utilisation: float
     faithfulness: float
+    run_difference: float
 
 
 def unit_dim(node: xr.Dataset) -> str:
@@ -128,7 +132,8 @@ def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
         "total_relative_tolerance_error": relative.error * channels,
         "norm": average(node, node["norm"].values).mean,
         "utilisation": average(node, utilisation_of(node).values).mean,
-        "faithfulness": faithfulness_of(node),
+        "faithfulness": largest_difference(node, "faithfulness"),
+        "run_difference": largest_difference(node, "run_difference"),
     }
 
 
@@ -145,16 +150,17 @@ def sample_of(node: xr.Dataset) -> Sample:
     return Sample(node[unit_dim(node)].values, node["stratum"].values, sizes)
 
 
-def faithfulness_of(node: xr.Dataset) -> float:
-    """How far T u was from what the model computed, in the worst sequence.
+def largest_difference(node: xr.Dataset, name: str) -> float:
+    """How far the measured model was from the unaltered one, in the worst sequence.
 
     Args:
         node: The mixer's node.
+        name: "faithfulness" or "run_difference".
 
     Returns:
         The largest relative difference; NaN where none is known.
     """
-    known = node["faithfulness"].values
+    known = node[name].values
     known = known[np.isfinite(known)]
     return float(known.max()) if known.size else math.nan
 

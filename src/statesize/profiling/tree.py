@@ -174,7 +174,7 @@ def _part(
         name: (names, _filled(name, [sizes[dim] for dim in names], records, positions)) for name, names in dims.items()
     }
     variables["stratum"] = ((unit,), run.sample.strata)
-    for name in ("state_bytes", "faithfulness"):
+    for name in ("state_bytes", "faithfulness", "run_difference"):
         values = [float(getattr(records[row], name)) if row in records else np.nan for row in range(count)]
         variables[name] = (("sequence",), np.array(values, np.float64))
     attributes = {

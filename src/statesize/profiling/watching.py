@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import Captured
+from statesize.adapters import Captured, Checking
 from statesize.errors import InputError, ModelError
 from statesize.measurement import measure
 from statesize.profiling.measuring import capture_mixers
@@ -83,6 +83,7 @@ class Watch:
     _window: list[int] = field(default_factory=list[int], init=False)
     _start: int = field(default=0, init=False)
     _next: int = field(default=1, init=False)
+    _checking: Checking = field(default_factory=lambda: Checking("none"), init=False)
 
     def __post_init__(self) -> None:
         if min(self.future, self.channels) < 1 or self.seed < 0:
@@ -119,7 +120,8 @@ class Watch:
         cuts = list(range(self._next - self._start, len(self._window) - self.future + 1))
         if not cuts:
             return
-        captured = capture_mixers(self.model, 0, torch.tensor(self._window), None)
+        checks = self._checking.next(self.model)
+        captured = capture_mixers(self.model, 0, torch.tensor(self._window), None, checks)
         layers = [self._layer(item, cuts) for item in captured]
         for cut, at in zip(cuts, zip(*layers, strict=True), strict=True):
             yield Reading(self._start + cut, self._window[cut], at)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import Captured
+from statesize.adapters import Capture, Checking
 from statesize.profiling.digests import weights_sha256
 from statesize.profiling.loading import LoadedModel
 from statesize.profiling.measuring import Layers, capture_mixers, measure_mixer, plan_work
@@ -74,7 +74,8 @@ class Worker:
     _model: nn.Module = field(init=False)
     _sequence: int = field(init=False, default=0)
     _ids: Tensor = field(init=False)
-    _captured: Iterator[Captured] = field(init=False)
+    _captured: Capture = field(init=False)
+    _checking: Checking = field(init=False, default_factory=lambda: Checking("read"))
 
     def open(self) -> Ready:
         """Load the model; not done while the worker is made, so that errors keep their kind on the way back.
@@ -107,21 +108,22 @@ class Worker:
         Returns:
             Names of the mixers, in the order of their calls, and what is skipped, with reasons.
         """
-        captured = capture_mixers(self._model, sequence, ids, self.asked.layers)
-        self._sequence, self._ids, self._captured = sequence, ids, iter(captured)
-        return [mixer.name for mixer in captured.mixers], dict(captured.skipped)
+        checks = self._checking.next(self._model)
+        self._captured = capture_mixers(self._model, sequence, ids, self.asked.layers, checks)
+        self._sequence, self._ids = sequence, ids
+        return [mixer.name for mixer in self._captured.mixers], dict(self._captured.skipped)
 
-    def next(self, done: Collection[str]) -> SequenceRecord | None:
+    def next(self, done: Collection[str]) -> SequenceRecord | dict[str, str]:
         """Measure the next mixer of the sequence.
 
         Args:
             done: Names of mixers that were measured before.
 
         Returns:
-            What was measured, or None after the last mixer.
+            What was measured; after the last mixer, what is skipped, with reasons.
         """
         for item in self._captured:
             if item.name not in done:
                 work = plan_work(item, self._sequence, len(self._ids), self.asked.reference, self.asked.settings)
                 return measure_mixer(item, self._sequence, work, self.asked.settings)
-        return None
+        return dict(self._captured.skipped)

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from statesize.profiling import Profile
-from statesize.profiling.summary import faithfulness_of, sample_of, unit_dim
+from statesize.profiling.summary import largest_difference, sample_of, unit_dim
 from statesize.report.cells import figure_text
 
 # Facts of their own, or of no use to a reader.
@@ -79,25 +79,36 @@ def _layers(profile: Profile) -> str:
     rows: list[str] = []
     for name in profile.mixers:
         mixer = profile.mixer(name)
-        faithfulness, sample = faithfulness_of(mixer), sample_of(mixer)
+        faithfulness, run = (largest_difference(mixer, name) for name in ("faithfulness", "run_difference"))
+        sample = sample_of(mixer)
         cells = (
             str(mixer.attrs["engine"]),
             f"{len(sample.units):,} of {sample.total:,} {unit_dim(mixer)}s",
             f"{_largest([mixer], 'error_bound'):.1e}",
-            f"{faithfulness:.1e}" if np.isfinite(faithfulness) else "not known: the layer says its own operator",
+            f"{faithfulness:.1e}" if np.isfinite(faithfulness) else "not checked: this layer reports its own matrix",
+            f"{run:.1e}" if np.isfinite(run) else "not checked",
         )
         rows.append(
             f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
         )
     head = "".join(
         f'<th scope="col">{heading}</th>'
-        for heading in ("Layer", "Engine", "Measured", "Error bound of σ", "Faithfulness error")
+        for heading in (
+            "Layer",
+            "Engine",
+            "Measured",
+            "Error bound of σ",
+            "Difference of the layer",
+            "Difference of the run",
+        )
     )
     title = f"Layers of {escape(profile.model, quote=True)}"
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div><p>The faithfulness error is the largest difference between the "
-        "operator applied to the layer’s input and what the model itself computed, relative to the largest value.</p>"
+        f"<tbody>{''.join(rows)}</tbody></table></div><p>Both differences are from the same model "
+        "on the same text with nothing attached: of the operator applied to the layer’s input and of the layer’s "
+        "output, and of the last hidden state, each relative to the largest value. Rounding explains at most 1e-5 in "
+        "float32, 2e-3 in float16 and 1e-2 in bfloat16; what differs more is not measured.</p>"
     )
 
 

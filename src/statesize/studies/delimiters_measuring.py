@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from statesize.adapters import Capture, Captured, capture
+from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.errors import InputError
 from statesize.ess import entropy_ess, tolerance_ess
 from statesize.measurement import measure
@@ -78,7 +78,7 @@ def respond(
     for start in range(0, len(aligned.ids), _SEQUENCES_AT_ONCE):
         ids = aligned.ids[start : start + _SEQUENCES_AT_ONCE]
         found: list[dict[str, NDArray[np.float32]]] = []
-        for item in _captured(model, ids):
+        for item in _captured(model, ids, "read" if start else "all"):
             chosen = draw(item.units, channels, 0, item.name).units
             found.append(_measured(item, chosen, aligned.cut + offsets, references, windows))
             if not start:
@@ -93,9 +93,9 @@ def respond(
     return Response(aligned.condition, offsets, references, tuple(layers), tuple(kinds), tuple(units), values)
 
 
-def _captured(model: nn.Module, ids: Tensor) -> Capture:
+def _captured(model: nn.Module, ids: Tensor, checks: Checks) -> Capture:
     try:
-        return capture(model, ids)
+        return capture(model, ids, checks=checks)
     except IndexError as error:
         raise InputError(
             f"the model refused sequences of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. Check "

@@ -229,7 +229,7 @@ class _Search:
         """By how much the target lies above what the mixer uses when it forgets that much more."""
         if amount not in self._seen:
             _set(self._parameter, self._original + self._sign * amount)
-            captures = capture(self._model, self._inputs, layers=self._mixer)
+            captures = capture(self._model, self._inputs, layers=self._mixer, checks="none")
             self._seen[amount] = _utilisations(captures, {self._mixer}, self._relative_tolerance)[self._mixer]
         return self._target - self._seen[amount]
 

@@ -114,9 +114,9 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
         if torch.is_grad_enabled() and isinstance(hidden, Tensor):
             calls.append(ModuleCall(module, hidden))
 
-    def observed(observation: Observation) -> None:
+    def observed(make: Callable[[], Observation]) -> None:
         if torch.is_grad_enabled():
-            calls.append(KernelCall(observation))
+            calls.append(KernelCall(make()))
 
     with ExitStack() as hooks:
         for mixer in find_mixers(model).values():
