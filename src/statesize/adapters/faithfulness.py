@@ -13,6 +13,7 @@ from statesize.adapters.observation import Observation
 from statesize.adapters.precision import stored_dtype
 from statesize.adapters.running import running_modules
 from statesize.adapters.sources import observing_all
+from statesize.adapters.wrapped import unwrapped
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator
 
@@ -103,6 +104,7 @@ def logits_difference(model: nn.Module, inputs: Inputs) -> float | None:
     Returns:
         The ratio, or None where the model returns no tensor first.
     """
+    model = unwrapped(model)
     check_model(model)
     check_inputs(model, inputs)
     with interrupts_held() as interrupts, measuring(model):
