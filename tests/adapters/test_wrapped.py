@@ -95,9 +95,21 @@ def test_a_mixer_of_ones_own_may_use_what_is_compiled():
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Embedding(64, 4), Mixer())
     model = copy.deepcopy(plain)
-    model[1].decay.compile(backend=backend)
+    model[1].decay = torch.compile(model[1].decay, backend=backend)
     model[1] = torch.compile(model[1], backend=backend)
     same_as(model, plain, token_ids())
+
+
+def test_layers_in_a_compiled_stack_are_told_of_when_nothing_mixes_in_them():
+    class Still(nn.Module):
+        def forward(self, hidden_states, **_):
+            return hidden_states, None
+
+    model = attention_model("llama")
+    model.model.layers[1].self_attn = Still()
+    expected = ss.capture(model, token_ids()).skipped
+    assert list(expected) == ["model.layers.1"]
+    assert ss.capture(compiled(model, "stack", "eager"), token_ids()).skipped == expected
 
 
 def test_a_profile_of_a_compiled_model_is_that_of_the_model():
