@@ -14,7 +14,7 @@ from fuzz.call import Call
 from fuzz.hostile import Source
 
 import statesize as ss
-from statesize.adapters import find_mixers, logits_difference
+from statesize.adapters import find_mixers
 from statesize.mixers import LanguageModel, ModelConfig
 
 VOCABULARY = 32
@@ -155,13 +155,11 @@ def forward_call(source: Source) -> Call:
         "LanguageModel of": (lambda: LanguageModel(value), False),
         "find_mixers": (lambda: find_mixers(value), False),
         "find_mixers well": (lambda: find_mixers(held), True),
-        "logits_difference": (lambda: logits_difference(held, ids), False),
-        "logits_difference of": (lambda: logits_difference(value, ids), False),
     }
     kind = source.chance.choice(list(kinds))
     run, fine = kinds[kind]
     one = kind == "forward" and isinstance(ids, torch.Tensor) and ids.numel() == 1
-    doubtful = one or kind in {"logits_difference", "initial_caches", "step"}
+    doubtful = one or kind in {"initial_caches", "step"}
 
     def check(found: Any) -> list[str]:
         tensor = found[0] if isinstance(found, tuple) else found

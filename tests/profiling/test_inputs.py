@@ -39,6 +39,46 @@ def test_accepted(inputs, expected, tokenizer):
     assert read(inputs, tokenizer) == (expected, len(expected))
 
 
+IDS = [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"input_ids": torch.tensor([IDS, IDS])}, [IDS, IDS]),
+        ({"input_ids": np.array([IDS]), "attention_mask": np.ones((1, 3), int)}, [IDS]),
+        ({"input_ids": IDS, "attention_mask": [1, 1, 1]}, [IDS]),
+        ({"input_ids": [IDS, [8, 9]], "attention_mask": [[1, 1, 1], [1, 1]]}, [IDS, [8, 9]]),
+        ({"input_ids": [IDS, [8, 9]], "token_type_ids": [[0, 0, 0], [0, 0]]}, [IDS, [8, 9]]),
+        ([{"input_ids": IDS}, [8, 9], {"input_ids": torch.tensor([8, 9])}], [IDS, [8, 9], [8, 9]]),
+        ({"input_ids": torch.tensor([IDS]), "labels": torch.tensor([[-100] * 3]), "pixel_values": None}, [IDS]),
+        ({"input_ids": [IDS], "special_tokens_mask": [[1, 0, 1]], "offset_mapping": [[(0, 1)] * 3]}, [IDS]),
+    ],
+)
+def test_what_a_tokenizer_returns_is_taken(inputs, expected):
+    iterator, count = sequences(inputs)
+    assert [ids.tolist() for ids in iterator] == expected
+    assert count == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"attention_mask": [[1]]}, "inputs must hold input_ids, got a dict of attention_mask"),
+        ({}, "inputs must hold input_ids, got a dict of nothing"),
+        ({"input_ids": [IDS, IDS], "attention_mask": [[1, 1, 1], [1, 1, 0]]}, "attention_mask marks padding"),
+        ({"input_ids": IDS, "token_type_ids": [0, 0, 1]}, "token ids alone, got token_type_ids too"),
+        ({"input_ids": [IDS], "position_ids": [[0, 1, 0]], "pixel_values": 1}, "got pixel_values, position_ids too"),
+        ({"input_ids": [[]]}, "Sequence 0 has 0 tokens"),
+        ({"input_ids": []}, "Sequence 0 has 0 tokens"),
+        ({"input_ids": 3}, r"shape \(\)"),
+    ],
+)
+def test_what_a_profile_would_leave_out_is_refused(inputs, message):
+    with pytest.raises(InputError, match=message):
+        list(sequences(inputs)[0])
+
+
 def test_an_iterator_is_read_only_as_far_as_it_is_used():
     def endless():
         while True:

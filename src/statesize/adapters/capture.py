@@ -23,6 +23,7 @@ from statesize.adapters.reference import check_deterministic, first_difference, 
 from statesize.adapters.running import running_modules
 from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some
 from statesize.adapters.sources import observing_all
+from statesize.adapters.wrapped import unwrapped
 from statesize.errors import ModelError
 
 __all__ = ["Capture", "Captured", "Mixer", "capture"]
@@ -163,7 +164,7 @@ def capture(
     text of less than 2 tokens, and where `layers` selects a mixer that is not there.
 
     Args:
-        model: Any causal model.
+        model: Any causal model, compiled ones and those held by peft, nnsight or TransformerLens among them.
         input_ids: What the model's forward takes, such as token ids (S, L), or a mapping such as a tokenizer returns;
             moved to the model's device.
         layers: Mixers to capture, by index or module name, one or several; None takes all.
@@ -179,6 +180,7 @@ def capture(
             quantised or not there, it is no causal language model, or its observed run is not that of the unaltered
             model. While iterating: if T u is not what the unaltered model passed on.
     """
+    model = unwrapped(model)
     check_model(model)
     check_inputs(model, input_ids)
     own = find_mixers(model)

@@ -13,6 +13,7 @@ from statesize.adapters.forward import evaluating
 from statesize.adapters.interrupts import interrupts_held
 from statesize.adapters.observation import Observation, Units
 from statesize.adapters.precision import in_single, in_single_precision, stored_element_size
+from statesize.adapters.wrapped import uncompiled
 from statesize.errors import InputError, ModelError
 from statesize.operators import Operator
 
@@ -103,6 +104,7 @@ def from_method(name: str, mixer: nn.Module, hidden: Tensor, run_difference: flo
         with (
             interrupts_held() as interrupts,
             evaluating(mixer),
+            uncompiled(),
             in_single_precision(mixer),
             torch.no_grad(),
             interrupts.let_through(),

@@ -10,17 +10,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.masks import UNPADDED, added_to_scores, check_mask, check_windows
 from statesize.adapters.pretrained import pretrained_models
+from statesize.adapters.quantised import check_not_quantised
+from statesize.adapters.wrapped import uncompiled
 from statesize.arguments import require_kind
 from statesize.errors import InputError, ModelError
 
 Inputs = Tensor | Mapping[str, Any]
-UNPADDED = "give texts of different length one after another, without it."
+HOW_TO_GIVE = 'Give what the tokenizer returns with return_tensors="pt".'
 
 
 @contextmanager
 def measuring(model: nn.Module) -> Generator[None]:
-    """Hold a model as it is measured: eval mode, no gradients, no autocast.
+    """Hold a model as it is measured: eval mode, no gradients, no autocast, uncompiled.
 
     Modes, random state and what modules keep of a run in attributes of their own are as before when this closes.
 
@@ -37,6 +40,7 @@ def measuring(model: nn.Module) -> Generator[None]:
                 [device] if device.type == "cuda" else []
             )
         )
+        stack.enter_context(uncompiled())
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(evaluating(model))
@@ -96,8 +100,7 @@ def run_model(model: nn.Module, inputs: Inputs) -> Any:
     device = device_of(model)
     options: dict[str, Any] = {"use_cache": False} if _accepts(model, "use_cache") else {}
     if isinstance(inputs, Mapping):
-        given = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
-        return model(**given | options)
+        return model(**_given(model, inputs, device) | options)
     return model(inputs.to(device), **options)
 
 
@@ -137,8 +140,20 @@ def _backbone(model: nn.Module, inputs: Inputs) -> nn.Module:
     if model not in pretrained_models(model)[:1] or not type(model).__module__.startswith("transformers.models."):
         return model
     inner = cast("Any", model).base_model
-    names = inputs if isinstance(inputs, Mapping) else ()
+    names = set(inputs) - {"labels"} if isinstance(inputs, Mapping) else ()
     return inner if all(_accepts(inner, name) for name in names) else model
+
+
+def _given(model: nn.Module, inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    given = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    labels = inspect.signature(model.forward).parameters.get("labels")
+    if labels is None or labels.default is not inspect.Parameter.empty:
+        # They ask for a loss, which takes the logits of every position.
+        given.pop("labels", None)
+    mask = given.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained_models(model):
+        given["attention_mask"] = added_to_scores(mask)
+    return given
 
 
 def _accepts(model: nn.Module, name: str) -> bool:
@@ -184,22 +199,13 @@ def check_model(model: nn.Module) -> None:
                 f"{type(part).__name__} is an encoder–decoder model; statesize measures causal language models. Load a "
                 "decoder, such as one of AutoModelForCausalLM."
             )
-        if getattr(part, "hf_quantizer", None) is not None or getattr(part, "is_quantized", False):
-            raise ModelError(
-                f"{type(part).__name__} has quantised weights, whose rounding shows up as state that is not there. "
-                "Load it without quantization_config."
-            )
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ModelError(
                 f"Parameter {name} is on the meta device, so the model has no weights; load them with from_pretrained "
                 "or move the model with to_empty() and fill it."
             )
-        if parameter.element_size() < 2:
-            raise ModelError(
-                f"Parameter {name} is {str(parameter.dtype).removeprefix('torch.')}: quantised weights cannot be "
-                "measured. Load the model in bfloat16 or float32."
-            )
+    check_not_quantised(model)
 
 
 def check_inputs(model: nn.Module, inputs: Inputs) -> None:
@@ -218,17 +224,18 @@ def check_inputs(model: nn.Module, inputs: Inputs) -> None:
         cache = [name for name in ("past_key_values", "cache_params", "state") if inputs.get(name) is not None]
         if cache:
             raise InputError(f"{cache[0]} was given; statesize measures a whole text at once, so leave the cache out.")
-        mask = inputs.get("attention_mask")
-        if isinstance(mask, Tensor) and not bool(mask.all()):
-            raise InputError(f"attention_mask marks padding; {UNPADDED}")
         ids = inputs.get("input_ids", inputs.get("inputs_embeds"))
     if not isinstance(ids, Tensor) or ids.ndim < 2:
         what = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
-        raise InputError(f"input_ids must be a tensor of shape (sequences, positions), got {what}.")
+        raise InputError(f"input_ids must be a tensor of shape (sequences, positions), got {what}. {HOW_TO_GIVE}")
     if ids.is_meta or not ids.shape[0]:
         raise InputError(f"input_ids hold nothing: shape {tuple(ids.shape)} on device {ids.device}.")
     if ids.shape[1] < 2:
         raise InputError(f"The text has {ids.shape[1]} tokens; at least 2 are needed, for a past and a future.")
+    if isinstance(inputs, Mapping):
+        check_mask(mask := inputs.get("attention_mask"), ids.shape[1])
+        for part in pretrained_models(model):
+            check_windows(part.config.get_text_config(), mask, ids.shape[1])
     _check_padding(model, ids)
 
 

@@ -7,6 +7,8 @@ from typing import cast
 
 from torch import nn
 
+from statesize.adapters.wrapped import plain_name
+
 HOW_TO_SUPPLY = "give the class of its mixer a method `operator(hidden)` that returns a statesize Operator"
 
 # Lists of these are no lists of layers: projections of several heads or codebooks.
@@ -44,7 +46,7 @@ def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[s
     ran, mixers = set(called), list(observed)
     reasons: dict[str, str] = {}
     for list_name, layers in layer_lists(model).items():
-        members = {f"{list_name}.{key}": layer for key, layer in layers.named_children()}
+        members = {f"{plain_name(list_name)}.{key}": layer for key, layer in layers.named_children()}
         if not ran.isdisjoint(members) and not all(isinstance(layer, POINTWISE) for layer in layers):
             reasons |= _unobserved(members, ran, mixers)
     return reasons

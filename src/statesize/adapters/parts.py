@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
 from statesize.adapters.observation import Observation, Record, Source
 from statesize.adapters.running import Running
+from statesize.adapters.wrapped import named_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +70,7 @@ def observing_parts(
         Nothing.
     """
     with ExitStack() as hooks:
-        modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
-        for name, module in modules:
+        for name, module in named_parts(model):
             if is_a(module, classes):
                 call = MixerCall(name or type(model).__name__, module)
                 for part in parts:

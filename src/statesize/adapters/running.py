@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
+
+from statesize.adapters.wrapped import named_parts
 
 Leave = Callable[["Frame", Any], None]
 
@@ -80,8 +82,7 @@ def running_modules(model: nn.Module, on_leave: Leave | None = None) -> Generato
             pass
 
     with ExitStack() as hooks:
-        modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
-        for name, module in modules:
+        for name, module in named_parts(model):
             label = name or type(model).__name__
             handle = module.register_forward_pre_hook(entering(label), prepend=True, with_kwargs=True)
             hooks.callback(handle.remove)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from torch import nn
 
 from statesize.adapters.layers import HOW_TO_SUPPLY
+from statesize.adapters.wrapped import named_parts
 from statesize.arguments import require_kind
 from statesize.errors import InputError, ModelError
 from statesize.operators.validation import whole_number
@@ -31,8 +32,7 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
     """
     require_kind("model", model, nn.Module, "a torch module")
     found: dict[str, nn.Module] = {}
-    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
-    for name, module in modules:
+    for name, module in named_parts(model):
         if not callable(getattr(type(module), "operator", None)):
             continue
         inside = "" in found or any(name.startswith(f"{outer}.") for outer in found)

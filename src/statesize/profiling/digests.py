@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.wrapped import adapter_states
 from statesize.mixers.checkpoint import tensors_sha256
 from statesize.version import __version__
 
@@ -60,8 +61,10 @@ def model_facts(model: nn.Module, weights: str) -> dict[str, object]:
     buffers = {
         name: weights_sha256(_Holder(buffer)) for name, buffer in model.named_buffers() if buffer.numel()
     }  # state_dict leaves some of them out
+    adapters = adapter_states(model)
     return {
         "weights": weights,
+        **({"adapters": adapters} if adapters else {}),
         "buffers": buffers,
         "structure": repr(model),
         "config": described,

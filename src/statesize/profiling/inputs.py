@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
+from statesize.adapters.masks import check_mask
 from statesize.errors import InputError
 from statesize.profiling.documents import READERS, file_documents
 from statesize.profiling.tokens import AnyTokenizer, encode, join_documents
 
-TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path
+TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
 Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
+
+# What tokenizers and collators return that says something of the text and is no part of what a model computes.
+_SAID_OF_TEXT = {"labels", "special_tokens_mask", "offset_mapping", "length"}
 
 
 def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[Iterator[Tensor], int | None]:
@@ -24,9 +28,9 @@ def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[It
     that are negative or not integers, and for text without a tokenizer; FileError for a file that cannot be read.
 
     Args:
-        inputs: LongTensor (L,) or (S, L), token ids as a list, a string, the Path of a file, or an iterable of any
-            of these. A text file is one sequence, its documents joined; of a .jsonl file each line is one, of a
-            .parquet file each row.
+        inputs: LongTensor (L,) or (S, L), token ids as a list, a string, the Path of a file, what a tokenizer
+            returns, or an iterable of any of these. A text file is one sequence, its documents joined; of a .jsonl file
+            each line is one, of a .parquet file each row.
         tokenizer: Needed for strings.
 
     Returns:
@@ -48,7 +52,7 @@ def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[It
 
 
 def _is_single(inputs: object) -> bool:
-    if isinstance(inputs, Tensor | str | Path):
+    if isinstance(inputs, Tensor | str | Path | Mapping):
         return True
     return isinstance(inputs, list | tuple) and any(isinstance(item, int) for item in cast("Sequence[object]", inputs))
 
@@ -60,12 +64,17 @@ def _countable(items: object) -> bool:
 
 
 def _rows(item: object) -> int:
+    if isinstance(item, Mapping):
+        return len(_mapped(cast("Mapping[str, Any]", item)))
     return cast("Tensor", item).shape[0] if getattr(item, "ndim", 1) == 2 else 1
 
 
 def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Tensor]:
     for item in items:
-        if not isinstance(item, str | Path):
+        if isinstance(item, Mapping):
+            for row in _mapped(cast("Mapping[str, Any]", item)):
+                yield from _ids(row)
+        elif not isinstance(item, str | Path):
             yield from _ids(item)
         elif tokenizer is None:
             raise InputError(f"inputs hold text ({str(item)[:40]!r}); give the model's tokenizer to profile text.")
@@ -74,6 +83,39 @@ def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Ten
         else:
             for documents in file_documents(item):
                 yield join_documents(tokenizer, documents)
+
+
+def _mapped(item: Mapping[str, Any]) -> list[Any]:
+    """The rows of token ids in what a tokenizer returns, where a model would be given nothing else."""
+    if item.get("input_ids") is None:
+        raise InputError(f"inputs must hold input_ids, got a {type(item).__name__} of {', '.join(item) or 'nothing'}.")
+    ids, masks = _batch(item["input_ids"]), item.get("attention_mask")
+    other = {
+        name
+        for name, value in item.items()
+        if name not in {"input_ids", "attention_mask", *_SAID_OF_TEXT} and value is not None
+    }
+    if "token_type_ids" in other and not any(bool(torch.as_tensor(row).any()) for row in item["token_type_ids"]):
+        other.remove("token_type_ids")
+    if other:
+        raise InputError(
+            f"inputs must hold token ids alone, got {', '.join(sorted(other))} too, which profile does not hand to the "
+            "model. Leave it out, or measure each operator of ss.capture(model, inputs)."
+        )
+    if isinstance(masks, Tensor) and masks.ndim == 4:
+        check_mask(masks, len(ids[0]))
+    elif masks is not None:
+        for row in _batch(masks):
+            check_mask(torch.as_tensor(row), len(row))
+    return ids
+
+
+def _batch(value: Any) -> list[Any]:
+    # A tokenizer returns one list for one text where no tensors are asked for.
+    if isinstance(value, list | tuple):
+        rows = cast("Sequence[Any]", value)
+        return list(rows) if rows and not isinstance(rows[0], int) else [rows]
+    return list(value) if getattr(value, "ndim", 0) > 1 else [value]
 
 
 def _ids(item: object) -> Iterator[Tensor]:

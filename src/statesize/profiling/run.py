@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Checking, Checks
+from statesize.adapters.forward import check_model
+from statesize.adapters.wrapped import unwrapped
 from statesize.profiling.digests import weights_sha256
 from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_units
 from statesize.profiling.inputs import Inputs, sequences
@@ -58,7 +60,7 @@ def profile(
     Args:
         model: A model of which some modules have a method `operator(hidden)`; see `statesize.capture`.
         inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, a Path of a text, JSONL or Parquet
-            file, or an iterable of these.
+            file, what a tokenizer returns, or an iterable of these.
         tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers` or of
             transformers.
         layers: Mixers to measure, by index or module name, one or several; None takes all.
@@ -90,6 +92,8 @@ def profile(
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy,
     )  # fmt: skip
+    model = unwrapped(model)
+    check_model(model)
     name, output = name or type(model).__name__, None if output is None else Path(output)
     iterator, count = sequences(inputs, tokenizer)
     known: list[Tensor] = []
