@@ -6,7 +6,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.forward import last_hidden_state, measuring, run_model
+from statesize.adapters.forward import backbone_of, last_hidden_state, measuring, run_model
 from statesize.errors import InputError, ModelError
 
 
@@ -145,9 +145,19 @@ def test_what_a_module_keeps_of_a_run_in_its_attributes_is_put_back():
 
 
 def test_the_last_hidden_state_of_a_language_model_is_taken_before_its_output_layer(model):
-    inside = type("Derived", (type(model),), {"__module__": __name__, "forward": lambda self, ids, **_: (ids * 2.0,)})
+    ids = token_ids()
     with measuring(model):
-        assert last_hidden_state(model, token_ids()).shape == (2, 21, 32)
-        assert last_hidden_state(model, {"input_ids": token_ids()}).shape == (2, 21, 32)
-        model.__class__ = inside
-        assert torch.equal(last_hidden_state(model, token_ids()), token_ids() * 2.0)
+        assert last_hidden_state(backbone_of(model, ids), ids).shape == (2, 21, 32)
+        assert last_hidden_state(backbone_of(model, inputs := {"input_ids": ids}), inputs).shape == (2, 21, 32)
+
+
+def test_what_may_do_something_around_a_backbone_is_run_itself(model):
+    ids = token_ids()
+    assert backbone_of(model, ids) is model.model
+    handle = model.register_forward_hook(lambda *_: None)
+    assert backbone_of(model, ids) is model
+    handle.remove()
+    assert backbone_of(model, {"input_ids": ids, "logits_to_keep": 1}) is model.model
+    assert backbone_of(wrapper := nn.Sequential(model), ids) is wrapper
+    model.__class__ = type("Derived", (type(model),), {"__module__": __name__})
+    assert backbone_of(model, ids) is model

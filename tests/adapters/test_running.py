@@ -50,6 +50,6 @@ def test_names_arguments_and_outputs():
 def test_a_module_that_fails_is_taken_off(error):
     model = Whole(lambda: running)
     model.part.error = error("broken")
-    with running_modules(model) as running:
+    with running_modules(model, 21) as running:
         assert model(torch.tensor(3)) == "failed"
         assert running.frames == []

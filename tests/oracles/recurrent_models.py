@@ -182,7 +182,7 @@ def observations(model: nn.Module, ids: Tensor, *sources: Source) -> list[Observ
     """What some sources observe in one forward pass."""
     seen: list[Observation] = []
     with ExitStack() as stack:
-        running = stack.enter_context(running_modules(model))
+        running = stack.enter_context(running_modules(model, 21))
         for source in sources:
             stack.enter_context(source(model, running, lambda make: seen.append(make())))
         model(input_ids=ids, use_cache=False)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernel_functions import replaced, source_files
 from statesize.adapters.observation import Observation, Record
+from statesize.adapters.parts import MixerCall, is_a, observing_parts
 from statesize.adapters.precision import in_single, stored_element_size
 from statesize.adapters.probabilities import Mixing, observed_mixing, visible_keys
 from statesize.adapters.running import Running
@@ -21,6 +22,18 @@ from statesize.errors import ModelError
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
 # Names of implementations whose functions can be called with the identity as value, of any width.
 PLAIN = ("eager", "sdpa")
+
+_CONVOLVED = "Its values are convolved over a few tokens before they are mixed; T is without that convolution."
+# Classes that call their attention function twice and subtract.
+DIFFERENTIAL = ("DiffLlamaAttention",)
+# What some mixers do to their values beside mixing them, by the name of their class.
+NOTES = {
+    "InklingAttention": _CONVOLVED,
+    "Inkling2SlidingAttention": _CONVOLVED,
+    "Inkling2FullAttention": _CONVOLVED,
+    "ZayaAttention": "Half of each value is that of the token before; T is without that delay.",
+    "DeepseekV4Attention": "Its values are rotated by position before they are mixed, and back after; T is between.",
+}
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 
@@ -42,20 +55,23 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
         Nothing.
     """
     with ExitStack() as changes:
+        kept: Kept = {}
         for file in source_files(model):
             if REGISTRY in vars(file):
-                watched = _Registry(vars(file)[REGISTRY], running, record)
+                watched = _Registry(vars(file)[REGISTRY], running, record, kept)
                 changes.enter_context(replaced(file, REGISTRY, watched))
+        changes.enter_context(observing_parts(model, DIFFERENTIAL, ("groupnorm",), partial(_difference, kept), record))
         yield
 
 
 class _Registry:
     """The registry of attention functions as a model's file sees it, with each function watched."""
 
-    def __init__(self, registry: Any, running: Running, record: Record) -> None:
+    def __init__(self, registry: Any, running: Running, record: Record, kept: Kept) -> None:
         self._registry = registry
         self._running = running
         self._record = record
+        self._kept = kept
 
     def get_interface(self, name: str, default: Attend) -> Attend:
         return self._watched(name, self._registry.get_interface(name, default))
@@ -73,8 +89,11 @@ class _Registry:
             # The softmax tap must not see what is recorded here.
             with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
                 result = function(module, query, key, value, attention_mask, **options)
-            called = _Called(self._running.name, name, function, module, query, key, value, attention_mask, options)
-            self._record(partial(called.observation, result[0]))
+            called = _Called(self._running, name, function, module, query, key, value, attention_mask, options)
+            if is_a(module, DIFFERENTIAL):
+                self._kept.setdefault(module, []).append(called)
+            else:
+                self._record(partial(called.observation, result[0]))
             return result
 
         return attend
@@ -85,7 +104,7 @@ class _Called:
 
     def __init__(
         self,
-        name: str,
+        running: Running,
         implementation: str,
         function: Attend,
         module: nn.Module,
@@ -95,7 +114,7 @@ class _Called:
         mask: Any,
         options: dict[str, Any],
     ) -> None:
-        self.name, self.module, self.options = name, module, options
+        self.name, self.text, self.module, self.options = running.name, running.length, module, options
         # T is made in float32 at least, of what the model's own queries and keys are.
         self.query, self.key, self.value = in_single((query, key, value))
         self.function, self.mask = function, mask
@@ -110,7 +129,12 @@ class _Called:
 
     def observation(self, mixed: Tensor) -> Observation:
         length, keys = self.query.shape[2], self.key.shape[2]
-        cached = keys if self.window is None else min(keys, self.window - 1)
+        if getattr(self.module, "compressor", None) is not None and keys > length:
+            raise ModelError(
+                f"Mixer {self.name} attends to {keys - length} compressed entries beside its {length} positions, each "
+                "a normalised mixture of several positions: what it passes on is not linear in the values of the "
+                "positions, so it has no T."
+            )
         return observed_mixing(
             self.name,
             Mixing(self.maps(), (*self.query.shape[:2], length, keys)),
@@ -118,8 +142,17 @@ class _Called:
             mixed.transpose(1, 2),
             seen=visible_keys(self.mask, length, keys),
             window=self.window,
-            state_bytes=cached * _cached_numbers(self.module, self.key, self.value) * stored_element_size(self.module),
+            state_bytes=self.state_bytes,
+            text=self.text,
+            note=NOTES.get(type(self.module).__name__, ""),
         )
+
+    @property
+    def state_bytes(self) -> int:
+        """What the model's cache holds of this mixer at the end of one sequence."""
+        keys = self.key.shape[2]
+        cached = keys if self.window is None else min(keys, self.window - 1)
+        return cached * _cached_numbers(self.module, self.key, self.value) * stored_element_size(self.module)
 
     def maps(self) -> list[Callable[[], Tensor | None]]:
         """Ways to T, (S, H, L, L), the fastest first."""
@@ -152,12 +185,42 @@ class _Called:
             return function(self.module, self.query, self.key, value, self.mask, **self.options)
 
 
+def _difference(kept: Kept, call: MixerCall) -> Observation:
+    """Differential attention (Ye et al. 2024, arXiv 2410.05258, equation 1): T = softmax₁ − λ softmax₂, one a pair."""
+    # The attention function was called for both halves of the values, each time with all heads.
+    first, second = kept.pop(call.module)
+    module = cast("Any", call.module)
+    rates = [torch.exp((getattr(module, f"lambda_q{n}") * getattr(module, f"lambda_k{n}")).sum()) for n in (1, 2)]
+    rate = rates[0] - rates[1] + module.lambda_init
+    sequences, heads, length, _ = first.query.shape
+    values = torch.cat([first.value, second.value], -1)[:, : first.value.shape[1] // 2]
+
+    def subtracted(way: Callable[[], Tensor | None]) -> Tensor | None:
+        maps = way()
+        return None if maps is None else maps[:, : heads // 2] - rate * maps[:, heads // 2 :]
+
+    return observed_mixing(
+        call.name,
+        Mixing([partial(subtracted, way) for way in first.maps()], (sequences, heads // 2, length, first.key.shape[2])),
+        values,
+        call.parts["groupnorm"].args[0].transpose(1, 2),
+        seen=visible_keys(first.mask, length, first.key.shape[2]),
+        window=first.window,
+        state_bytes=first.state_bytes,
+        text=first.text,
+        kind="differential attention",
+    )
+
+
 def _eager(module: nn.Module) -> Attend | None:
     for kind in type(module).__mro__:
         function = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
         if function is not None:
             return cast("Attend", function)
     return None
+
+
+Kept = dict[nn.Module, list[_Called]]
 
 
 def _additive(

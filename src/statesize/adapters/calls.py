@@ -81,14 +81,22 @@ class Recording:
 
 
 def record_calls(
-    model: nn.Module, inputs: Inputs, own: Mapping[str, nn.Module], *, short_convolutions: bool
+    model: nn.Module,
+    backbone: nn.Module,
+    inputs: Inputs,
+    own: Mapping[str, nn.Module],
+    *,
+    length: int,
+    short_convolutions: bool,
 ) -> Recording:
     """Run a model once and keep what each of its mixers was called with.
 
     Args:
         model: Any module.
+        backbone: The part of it that is run.
         inputs: What its forward takes.
         own: Mixers with a method `operator`, by name; what is observed inside of one is part of it.
+        length: Positions of the text.
         short_convolutions: Whether the short convolutions inside other mixers are kept too.
 
     Returns:
@@ -97,12 +105,12 @@ def record_calls(
     recorder = _Recorder(own, short_convolutions)
     with interrupts_held() as interrupts, ExitStack() as stack:
         stack.enter_context(measuring(model))
-        recorder.running = stack.enter_context(running_modules(model, recorder.leave))
+        recorder.running = stack.enter_context(running_modules(model, length, recorder.leave))
         for name, mixer in own.items():
             stack.callback(mixer.register_forward_pre_hook(recorder.entering(name), with_kwargs=True).remove)
         stack.enter_context(observing_all(model, recorder.running, recorder.observe))
         with interrupts.let_through():
-            hidden = last_hidden_state(model, inputs)
+            hidden = last_hidden_state(backbone, inputs)
     calls = [call for call in recorder.calls if call.name not in recorder.refused]
     return Recording(calls, recorder.called, recorder.refused, hidden)
 
@@ -114,7 +122,7 @@ class _Recorder:
         self.calls: list[Call] = []
         self.called: set[str] = set()
         self.refused: dict[str, str] = {}
-        self.running = Running()
+        self.running = Running(0)
         self.open: dict[Frame, Call] = {}
         self.copies = Copies()
 
@@ -130,6 +138,7 @@ class _Recorder:
         frame = self.running.frame
         try:
             observation = make()
+            self.require_positions(observation)
         except ModelError as error:
             self.refused.setdefault(frame.name, str(error))
             return
@@ -141,6 +150,14 @@ class _Recorder:
             call = self.open[frame] = Call(frame.name, frame.module, args, kwargs)
             self.calls.append(call)
         call.mixers.append(described(observation))
+
+    def require_positions(self, observation: Observation) -> None:
+        entries, length = observation.values.shape[2], self.running.length
+        if entries != length:
+            raise ModelError(
+                f"Mixer {observation.name} mixes {entries} entries that are not the {length} positions of the text, "
+                "such as patches or summaries of them. statesize measures mixers of the text's own positions."
+            )
 
     def leave(self, frame: Frame, output: object) -> None:
         self.called.add(frame.name)

@@ -14,7 +14,7 @@ from statesize.adapters.calls import Call, Mixer, Recording, described, record_c
 from statesize.adapters.captured import Captured, described_by, from_method, from_observation
 from statesize.adapters.checking import Checks
 from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
-from statesize.adapters.forward import Inputs, check_inputs, check_model, measuring
+from statesize.adapters.forward import Inputs, backbone_of, check_inputs, check_model, measuring, token_count
 from statesize.adapters.interrupts import interrupts_held
 from statesize.adapters.layers import skipped_layers
 from statesize.adapters.observation import Observation
@@ -48,11 +48,13 @@ class Capture(Iterator[Captured]):
         *,
         run_difference: float,
         selected: bool,
+        length: int,
         short_convolutions: bool,
     ) -> None:
         self._model = model
         self._calls = [call for call in calls if not chosen.isdisjoint(_names(call))]
         self._selected = selected
+        self._length = length
         self._short_convolutions = short_convolutions
         self._ready: list[Captured] = []
         self._labels = _Labels()
@@ -117,7 +119,7 @@ class Capture(Iterator[Captured]):
         with interrupts_held() as interrupts, ExitStack() as stack:
             stack.enter_context(measuring(self._model))
             stack.enter_context(precision)
-            running = stack.enter_context(running_modules(self._model))
+            running = stack.enter_context(running_modules(self._model, self._length))
             stack.enter_context(observing_all(self._model, running, observe))
             with interrupts.let_through():
                 output = sampled(call.module(*call.args, **call.kwargs))
@@ -184,7 +186,8 @@ def capture(
     check_model(model)
     check_inputs(model, input_ids)
     own = find_mixers(model)
-    recording = record_calls(model, input_ids, own, short_convolutions=short_convolutions)
+    backbone, length = backbone_of(model, input_ids), token_count(input_ids)
+    recording = record_calls(model, backbone, input_ids, own, length=length, short_convolutions=short_convolutions)
     observed = list(dict.fromkeys(name for call in recording.calls for name in _names(call)))
     names = list(own) + [name for name in observed if name not in own]
     require_some(model, names, recording.refused)
@@ -207,18 +210,19 @@ def capture(
         recording.calls,
         set(chosen),
         skipped,
-        run_difference=math.nan if checks == "none" else _compared(model, input_ids, recording, checks),
+        run_difference=math.nan if checks == "none" else _compared(model, backbone, input_ids, recording, checks),
         selected=layers is not None,
+        length=length,
         short_convolutions=short_convolutions,
     )
 
 
-def _compared(model: nn.Module, inputs: Inputs, recording: Recording, checks: Checks) -> float:
+def _compared(model: nn.Module, backbone: nn.Module, inputs: Inputs, recording: Recording, checks: Checks) -> float:
     """How far the observed run is from the unaltered model, whose arguments and outputs the calls take over."""
     outputs = [call.output for call in recording.calls]
-    read = read_calls(model, inputs, recording.calls)
+    read = read_calls(model, backbone, inputs, recording.calls)
     if checks == "all":
-        check_deterministic(model, unattached_run(model, inputs), read)
+        check_deterministic(model, unattached_run(model, backbone, inputs), read)
     if recording.hidden is None or read is None:
         return math.nan
     difference, limit = relative_difference(recording.hidden, read), bound(model)

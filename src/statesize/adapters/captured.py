@@ -34,6 +34,7 @@ class Captured:
             against that of the model; None where the mixer's own method `operator` was asked.
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
+        note: What the mixer does to its values beside mixing them by T; empty where it does nothing.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Captured:
     state_bytes: int
     faithfulness: float | None
     run_difference: float
+    note: str = ""
 
     @property
     def operator(self) -> Operator:
@@ -81,6 +83,7 @@ def from_observation(name: str, observation: Observation, faithfulness: float, r
         observation.state_bytes,
         faithfulness,
         run_difference,
+        observation.note,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 STATE_SIZES: dict[str, str] = {
     "attention": "i",
     "sliding attention": "min(i, window - 1)",
+    "differential attention": "i",
     "mamba": "state size n",
     "mamba2": "state size n",
     "gated delta rule": "key dimension",

@@ -104,18 +104,18 @@ def run_model(model: nn.Module, inputs: Inputs) -> Any:
     return model(inputs.to(device), **options)
 
 
-def last_hidden_state(model: nn.Module, inputs: Inputs) -> Tensor | None:
+def last_hidden_state(backbone: nn.Module, inputs: Inputs) -> Tensor | None:
     """What a forward pass computes, before the output layer where the model is one of transformers.
 
     Args:
-        model: Any module.
+        backbone: What `backbone_of` gives.
         inputs: As for `run_model`.
 
     Returns:
         The last hidden state (S, L, d) of a model of transformers; what any other module returns first, such as
         logits, or None where that is no tensor.
     """
-    output = run_model(_backbone(model, inputs), inputs)
+    output = run_model(backbone, inputs)
     hidden: object = getattr(output, "last_hidden_state", None)
     return hidden if isinstance(hidden, Tensor) else first_tensor(output)
 
@@ -135,9 +135,20 @@ def first_tensor(output: object) -> Tensor | None:
     return logits if isinstance(logits, Tensor) else None
 
 
-def _backbone(model: nn.Module, inputs: Inputs) -> nn.Module:
-    # Only of the library's own classes: what a class derived from one does around its backbone is part of the model.
-    if model not in pretrained_models(model)[:1] or not type(model).__module__.startswith("transformers.models."):
+def backbone_of(model: nn.Module, inputs: Inputs) -> nn.Module:
+    """The part of a model that computes its last hidden state.
+
+    Args:
+        model: Any module, without hooks of the measurement.
+        inputs: What its forward takes.
+
+    Returns:
+        The part, or the model itself where it is none of transformers, or where a derived class, hooks or a forward of
+        its own may do something around that part.
+    """
+    own = type(model).__module__.startswith("transformers.models.") and "forward" not in vars(model)
+    hooked = vars(model)["_forward_hooks"] or vars(model)["_forward_pre_hooks"]
+    if model not in pretrained_models(model)[:1] or not own or hooked:
         return model
     inner = cast("Any", model).base_model
     names = set(inputs) - {"labels"} if isinstance(inputs, Mapping) else ()
@@ -166,6 +177,19 @@ def _accepts(model: nn.Module, name: str) -> bool:
         return False
     wrapped = pretrained_models(model)
     return bool(wrapped) and (wrapped[0] is not model or inspect.Parameter.VAR_POSITIONAL in kinds)
+
+
+def token_count(inputs: Inputs) -> int:
+    """Positions of the text.
+
+    Args:
+        inputs: What `check_inputs` accepts.
+
+    Returns:
+        L.
+    """
+    ids = inputs.get("input_ids", inputs.get("inputs_embeds")) if isinstance(inputs, Mapping) else inputs
+    return cast("Tensor", ids).shape[1]
 
 
 def device_of(model: nn.Module) -> torch.device:

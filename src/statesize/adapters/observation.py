@@ -35,6 +35,7 @@ class Observation:
         inner: Whether it is part of another mixer, as the short convolution of a Mamba block: captured on request.
         rounded: Whether T itself was rounded to less than 32 bits, and so has full rank: the mixer then runs once more,
             in float32, and T is that of this run.
+        note: What the mixer does to its values beside mixing them by T, for those who read T's numbers.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Observation:
     state_bytes: int
     inner: bool = False
     rounded: bool = False
+    note: str = ""
 
 
 # A source hands over a function that makes the Observation: what it raises refuses this mixer and no other.

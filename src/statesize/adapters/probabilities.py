@@ -72,7 +72,10 @@ def observed_mixing(
     seen: Tensor | None,
     window: int | None,
     state_bytes: int,
+    text: int,
     rounded: bool = False,
+    note: str = "",
+    kind: str = "attention",
 ) -> Observation:
     """The Observation of one call of an attention function.
 
@@ -84,7 +87,10 @@ def observed_mixing(
         seen: (L, L) boolean, which positions (columns) a query may see; None takes those that any head gives weight.
         window: How many positions a query sees, itself included; None for all.
         state_bytes: What the model's cache holds of this mixer at the end of one sequence.
+        text: Positions of the text that the model runs over.
         rounded: Whether the probabilities were rounded to less than 32 bits.
+        note: What the model does to the values besides.
+        kind: What it is called where there is no window.
 
     Returns:
         The Observation.
@@ -94,10 +100,7 @@ def observed_mixing(
     """
     sequences, heads, length, keys = mixing.shape
     if keys != length:
-        raise ModelError(
-            f"Mixer {name} attends from {length} positions to {keys}: cross-attention, compressed keys or a filled "
-            "cache. statesize measures mixers whose inputs and outputs are the same positions of one text."
-        )
+        raise ModelError(_other_positions(name, length, keys, text))
     if seen is None:
         seen = (mixing.of(name, values, mixed) > 0).any(0).any(0)
     if bool(seen.triu(1).any()):
@@ -109,7 +112,7 @@ def observed_mixing(
 
     return Observation(
         name=name,
-        kind="attention" if window is None else "sliding attention",
+        kind=kind if window is None else f"sliding {kind}",
         batch_shape=(sequences, heads),
         operator=operator,
         values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
@@ -119,6 +122,20 @@ def observed_mixing(
         state_size=_filled(state_size) if window is None else window - 1,
         state_bytes=state_bytes,
         rounded=rounded,
+        note=note,
+    )
+
+
+def _other_positions(name: str, length: int, keys: int, text: int) -> str:
+    if text not in (length, keys):
+        what = f"entries that are no positions of the text of {text} tokens, such as layers, blocks or streams"
+    elif length == text < keys:
+        what = "more than the text's own positions: another text, an earlier one, or streams or summaries of it"
+    else:
+        what = "cross-attention between sequences of different lengths"
+    return (
+        f"Mixer {name} attends from {length} to {keys}: {what}. statesize measures mixers whose inputs and outputs are "
+        "the same positions of one text."
     )
 
 

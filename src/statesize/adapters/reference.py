@@ -15,25 +15,27 @@ from statesize.adapters.interrupts import interrupts_held
 from statesize.errors import ModelError
 
 
-def unattached_run(model: nn.Module, inputs: Inputs) -> Tensor | None:
+def unattached_run(model: nn.Module, backbone: nn.Module, inputs: Inputs) -> Tensor | None:
     """Run a model with no hook, function or configuration changed.
 
     Args:
         model: Any module.
+        backbone: The part of it that is run.
         inputs: What its forward takes.
 
     Returns:
         The last hidden state, or None where the model returns no tensor.
     """
     with interrupts_held() as interrupts, measuring(model), interrupts.let_through():
-        return last_hidden_state(model, inputs)
+        return last_hidden_state(backbone, inputs)
 
 
-def read_calls(model: nn.Module, inputs: Inputs, calls: Sequence[Call]) -> Tensor | None:
+def read_calls(model: nn.Module, backbone: nn.Module, inputs: Inputs, calls: Sequence[Call]) -> Tensor | None:
     """Run a model with hooks that only read, and keep what its mixers were called with and returned.
 
     Args:
         model: Any module.
+        backbone: The part of it that is run.
         inputs: What its forward takes.
         calls: Calls of an observed run of the same inputs; their arguments and outputs become those of this run.
 
@@ -70,7 +72,7 @@ def read_calls(model: nn.Module, inputs: Inputs, calls: Sequence[Call]) -> Tenso
             hooks.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             hooks.callback(module.register_forward_hook(leave).remove)
         with interrupts.let_through():
-            hidden = last_hidden_state(model, inputs)
+            hidden = last_hidden_state(backbone, inputs)
     for module, of_module in expected.items():
         if entered[module] != len(of_module):
             raise ModelError(

@@ -36,9 +36,11 @@ class Running:
     """The modules that are running, outermost first.
 
     Attributes:
+        length: Positions of the text that the model runs over.
         frames: One for each.
     """
 
+    length: int
     frames: list[Frame] = field(default_factory=list[Frame])
 
     @property
@@ -58,17 +60,18 @@ class Running:
 
 
 @contextmanager
-def running_modules(model: nn.Module, on_leave: Leave | None = None) -> Generator[Running]:
+def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None) -> Generator[Running]:
     """Keep track of the modules that run while this is open.
 
     Args:
         model: Any module; a call of one of its parts alone is followed too.
+        length: Positions of the text that it runs over.
         on_leave: Called with a module's frame and its output when it returns.
 
     Yields:
         The stack of modules that are running.
     """
-    running = Running()
+    running = Running(length)
 
     def entering(name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

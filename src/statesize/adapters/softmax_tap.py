@@ -62,6 +62,8 @@ class _SoftmaxTap(TorchFunctionMode):
             self.rounded = isinstance(args[0], Tensor) and torch.finfo(args[0].dtype).bits < 32
         elif func is functional.scaled_dot_product_attention:
             self._observe_fused(args, kwargs or {}, result)
+        elif func is torch.einsum and self.probabilities is not None:
+            self._observe_einsum(args, result)
         elif func in PRODUCT and self.probabilities is not None and _mixes(args, self.probabilities):
             probabilities, self.probabilities = self.probabilities, None
             self._observe(lambda: probabilities, probabilities.shape, args[1], result)
@@ -73,6 +75,12 @@ class _SoftmaxTap(TorchFunctionMode):
         if query.ndim >= 3:
             shape = (*query.shape[:-1], values.shape[-2])
             self._observe(partial(_fused_probabilities, in_single(args), in_single(kwargs)), shape, values, mixed)
+
+    def _observe_einsum(self, args: tuple[Any, ...], mixed: Tensor) -> None:
+        arranged = _arranged(args, cast("Tensor", self.probabilities), mixed)
+        if arranged is not None:
+            probabilities, self.probabilities = cast("Tensor", self.probabilities), None
+            self._observe(lambda: probabilities, probabilities.shape, *arranged)
 
     def _observe(self, maps: Callable[[], Tensor], shape: Sequence[int], values: Tensor, mixed: Tensor) -> None:
         module, name, rounded = self.running.module, self.running.name, self.rounded
@@ -90,6 +98,7 @@ class _SoftmaxTap(TorchFunctionMode):
                 window=_window(module),
                 # The library's cache of these models keeps every position, a window or not.
                 state_bytes=2 * by_head[0][0].numel() * stored_element_size(module),
+                text=self.running.length,
                 rounded=rounded,
             )
 
@@ -111,16 +120,34 @@ def _is_map(result: object) -> bool:
 
 def _mixes(factors: tuple[Any, ...], probabilities: Tensor) -> bool:
     """Whether a product is that of a map and values, of as many sequences and heads."""
-    factor, values = factors[:2]
+    values = factors[1]
+    return math.prod(values.shape[:-2]) == math.prod(probabilities.shape[:-2]) and _is_same(factors[0], probabilities)
+
+
+def _is_same(factor: object, probabilities: Tensor) -> bool:
     if not isinstance(factor, Tensor) or factor.numel() != probabilities.numel():
-        return False
-    if math.prod(values.shape[:-2]) != math.prod(probabilities.shape[:-2]):
         return False
     if factor.shape[-2:] != probabilities.shape[-2:]:
         return False
     if factor.data_ptr() == probabilities.data_ptr():
         return True
     return torch.equal(factor.reshape(probabilities.shape), probabilities.to(factor.dtype))
+
+
+def _arranged(args: tuple[Any, ...], probabilities: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Values and what was mixed, (S, H, L, P), of an einsum that mixes by a map, such as "bnij,jbnd->ibnd"."""
+    operands = cast("Sequence[object]", args[1] if len(args) == 2 else args[1:])
+    if len(operands) != 2 or not isinstance(args[0], str) or not _is_same(operands[0], probabilities):
+        return None
+    inputs, _, output = args[0].replace(" ", "").partition("->")
+    by_map, _, by_value = inputs.partition(",")
+    *heads, query, key = by_map
+    channels = [label for label in by_value if label not in by_map]
+    if len(channels) != 1 or {*heads, key} != set(by_value) - {*channels} or {*heads, query, *channels} != set(output):
+        return None
+    order = ["".join((*heads, place, *channels)) for place in (key, query)]
+    values = torch.einsum(f"{by_value}->{order[0]}", cast("Tensor", operands[1]))
+    return values, torch.einsum(f"{output}->{order[1]}", mixed)
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str) -> Tensor:

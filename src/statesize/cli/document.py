@@ -90,6 +90,7 @@ def _mixer(profile: Profile, name: str) -> dict[str, Any]:
         "kind": row["kind"],
         "units": row["units"],
         "measured": row["measured"],
+        "note": str(mixer.attrs["note"]),
         "multiplicity": int(mixer.attrs["multiplicity"]),
         "state_size": row["tss"],
         "state_bytes": row["state_bytes"],

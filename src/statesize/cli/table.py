@@ -39,6 +39,8 @@ def print_summary(profiles: Sequence[Profile]) -> None:
         name = f"{profile.model}: " if len(profiles) > 1 else ""
         for part, reason in profile.attributes["skipped"].items():
             out.print(f"{name}skipped: {part}: {reason}")
+        for mixer, note in profile.notes.items():
+            out.print(f"{name}{mixer}: {note}")
         differences = [row["run_difference"] for row in profile.summary_rows()]
         if not all(map(math.isnan, differences)):
             out.print(

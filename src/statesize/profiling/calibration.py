@@ -82,7 +82,6 @@ class Trial:
         start = self.clock()
         captured = capture(self.model, ids[None], self.layers, checks="read")
         self.skipped = captured.skipped
-        # What the iterator refuses is added to it.
         tried = 0.0
         for item in captured:
             work = plan_work(item, 0, len(ids), self.reference, self.settings)

@@ -197,6 +197,7 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     return SequenceRecord(
         name=item.name,
         kind=item.kind,
+        note=item.note,
         multiplicity=item.multiplicity,
         dtype=work.dtype,
         engine=", ".join(dict.fromkeys(measurement.engine for measurement in measured)) or "none",

@@ -60,9 +60,15 @@ class Profile:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Versions, digests and settings, and engine, kind, dtype and multiplicity of each mixer."""
+        """Versions, digests and settings, and engine, kind, note, dtype and multiplicity of each mixer."""
         own = {str(key): value for key, value in self.tree.attrs.items()}
         return own | {"mixers": {name: dict(self.mixer(name).attrs) for name in self.mixers}}
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What some mixers do to their values beside mixing them, by the mixer's name."""
+        notes = {name: str(self.mixer(name).attrs["note"]) for name in self.mixers}
+        return {name: note for name, note in notes.items() if note}
 
     def summary(self) -> pd.DataFrame:
         """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads, with their errors.

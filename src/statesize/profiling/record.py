@@ -28,6 +28,7 @@ class SequenceRecord:
     Attributes:
         name: The mixer's name.
         kind: What the mixer is.
+        note: What the mixer does to its values beside mixing them; empty where it does nothing.
         multiplicity: Channels that share one operator.
         dtype: Dtype in which the model made the operator.
         engine: The engines that gave these numbers.
@@ -55,6 +56,7 @@ class SequenceRecord:
 
     name: str
     kind: str
+    note: str
     multiplicity: int
     dtype: str
     engine: str

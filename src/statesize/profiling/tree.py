@@ -27,6 +27,7 @@ class MixerRun:
     Attributes:
         name: The mixer's name.
         kind: What it is.
+        note: What it does to its values beside mixing them.
         multiplicity: Channels that share one operator.
         dtype: Dtype in which the model made the operators.
         sample: Which heads or channels are measured.
@@ -37,6 +38,7 @@ class MixerRun:
 
     name: str
     kind: str
+    note: str
     multiplicity: int
     dtype: str
     sample: Sample
@@ -54,7 +56,7 @@ class MixerRun:
         Returns:
             What is kept of it, without the record's numbers.
         """
-        return cls(record.name, record.kind, record.multiplicity, record.dtype, record.sample)
+        return cls(record.name, record.kind, record.note, record.multiplicity, record.dtype, record.sample)
 
     def add(self, sequence: int, record: SequenceRecord) -> None:
         """Note a record.
@@ -179,6 +181,7 @@ def _part(
         variables[name] = (("sequence",), np.array(values, np.float64))
     attributes = {
         "kind": run.kind,
+        "note": run.note,
         "multiplicity": run.multiplicity,
         "dtype": run.dtype,
         "engine": ", ".join(sorted(run.engines)),

@@ -28,10 +28,10 @@ def provenance(profile: Profile) -> str:
         HTML.
     """
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(profile).items())
-    return (
-        f"{_skipped(profile)}<details><summary>{escape(profile.model)}</summary><dl>{items}</dl>{_layers(profile)}"
-        "</details>"
-    )
+    skipped = _listed_layers(f"Not measured in {profile.model}:", profile.attributes["skipped"])
+    notes = _listed_layers(f"To know of {profile.model}:", profile.notes)
+    details = f"<summary>{escape(profile.model)}</summary><dl>{items}</dl>{_layers(profile)}"
+    return f"{skipped}{notes}<details>{details}</details>"
 
 
 def _facts(profile: Profile) -> dict[str, str]:
@@ -68,11 +68,9 @@ def _command(recipe: Mapping[str, Any] | None) -> str:
     return shlex.join(["statesize", *map(str, recipe["command"])]) if recipe else "not known: a Python program made it"
 
 
-def _skipped(profile: Profile) -> str:
-    skipped = profile.attributes["skipped"]
-    items = "".join(f"<li>{escape(str(name))}: {escape(str(reason))}</li>" for name, reason in skipped.items())
-    title = f"Not measured in {escape(profile.model)}:"
-    return f'<div class="skipped"><p>{title}</p><ul>{items}</ul></div>' if items else ""
+def _listed_layers(title: str, texts: Mapping[str, str]) -> str:
+    items = "".join(f"<li>{escape(str(name))}: {escape(str(text))}</li>" for name, text in texts.items())
+    return f'<div class="skipped"><p>{escape(title)}</p><ul>{items}</ul></div>' if items else ""
 
 
 def _layers(profile: Profile) -> str:

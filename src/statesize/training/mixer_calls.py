@@ -107,7 +107,7 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
     """
     calls: list[MixerCall] = []
     # Kernels are told the innermost module that runs; here it names the model in messages and no more.
-    running = Running([Frame(type(model).__name__, model, (), {})])
+    running = Running(0, [Frame(type(model).__name__, model, (), {})])
 
     def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden: object = args[0] if args else next(iter(kwargs.values()), None)
