@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter, validators
 
 from statesize.cli.options import Count, Flag
 from statesize.cli.printing import TEXT, Printing
-from statesize.cli.texts import Texts
+from statesize.cli.texts import Sequences, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,24 +141,25 @@ def profile(
     place = place or Place()
     run = _on_ray(model, loading, place) if place.ray is not False else _here(model, loading)
     if plan and run.plan is not None:
-        some, total = texts.sample(run.tokenizer, printing)
-        options["relative_tolerances"] = _relative_tolerances(some, options["count_accuracy"])
+        some = texts.sample(run.tokenizer, printing)
+        options["relative_tolerances"] = _relative_tolerances(some.ids, options["count_accuracy"])
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
-            plan_options = options | {"tokenizer": run.tokenizer, "total": total}
-            found = run.plan(some, on_progress=partial(bar.update, line=False), **plan_options)
-        _show_plan(found, run.name, json=printing.json)
+            plan_options = options | {"tokenizer": run.tokenizer, "total": some.total}
+            found = run.plan(some.ids, on_progress=partial(bar.update, line=False), **plan_options)
+        _show_plan(found, run.name, some.chats, json=printing.json)
         return
-    sequences, given = texts.read(run.tokenizer, printing), options | asdict(loading) | asdict(texts)
+    read, given = texts.read(run.tokenizer, printing), options | asdict(loading) | asdict(texts)
     if run.source.get("commit", "unknown") != "unknown":
         given["revision"] = run.source["commit"]
     threads = None if place.ray is False else place.ray_cpus
     options["source"] = {
         **run.source,
+        **_reading(read),
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
-    options["relative_tolerances"] = _relative_tolerances(sequences, options["count_accuracy"])
-    result = _measure(run, sequences, options, output, printing)
+    options["relative_tolerances"] = _relative_tolerances(read.ids, options["count_accuracy"])
+    result = _measure(run, read.ids, options, output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
     if html is not None:
@@ -169,6 +170,11 @@ def profile(
         print_json(profile_document(result, output))
     else:
         print_summary([result])
+
+
+def _reading(read: Sequences) -> dict[str, str]:
+    """What a profile keeps of how its texts were read."""
+    return {"chat_template": f"applied to {read.chats} of {len(read.ids)} sequences"} if read.chats else {}
 
 
 def _relative_tolerances(sequences: Sequence[Tensor], count_accuracy: float) -> tuple[float, ...]:
@@ -215,12 +221,12 @@ def _on_ray(model: str, loading: Loading, place: Place) -> _Run:
     return _Run(model, tokenizer, measure, {})
 
 
-def _show_plan(plan: Plan, name: str, *, json: bool) -> None:
+def _show_plan(plan: Plan, name: str, chats: int, *, json: bool) -> None:
     from statesize.cli.document import plan_document, print_json
     from statesize.cli.table import print_plan
 
     if json:
-        print_json(plan_document(plan, name))
+        print_json(plan_document(plan, name, chats))
     else:
         print_plan(plan)
 

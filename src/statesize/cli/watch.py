@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from statesize.cli.options import Count
+from statesize.cli.options import Count, Flag
 from statesize.cli.printing import TEXT, Printing
 from statesize.cli.profile import Loading
 
@@ -30,6 +30,7 @@ def watch(
     future: Count = 16,
     channels: Count = 8,
     context: Count = 512,
+    special_tokens: Flag = False,
     printing: Printing = TEXT,
 ) -> None:
     """Read text from standard input as it comes, and draw each layer's ESS against its ceiling.
@@ -45,6 +46,8 @@ def watch(
         future: Tokens after the cut that are its future.
         channels: Heads or channels that are measured of each layer, at most.
         context: Most tokens that the model reads at once; when they are read, it forgets the older half.
+        special_tokens: Read special tokens that the text spells, such as <|im_end|>, as tokens and not as letters;
+            blank lines are then text, and part no documents.
         printing: What is printed.
 
     Raises:
@@ -59,7 +62,7 @@ def watch(
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading or Loading()))
     reader = Watch(loaded.model, future, channels, context)
-    stream = TextStream(loaded.tokenizer)
+    stream = TextStream(loaded.tokenizer, special_tokens)
     tokens = readings = 0
     with screen(loaded.name, loaded.tokenizer, future, json=printing.json) as shown:
         for ids in _tokens(stream, shown):
