@@ -1,6 +1,7 @@
 """What the commands that take texts read: chats, special tokens, and rows that are left out."""
 
 import json
+import shutil
 
 import pyarrow
 import pytest
@@ -35,8 +36,10 @@ def refused(arguments, capsys):
     assert main(arguments) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    (line,) = captured.err.splitlines()
-    return line.removeprefix("statesize: error: ")
+    assert "Traceback" not in captured.err
+    before, _, message = captured.err.partition("statesize: error: ")
+    assert (len(before.splitlines()), len(message.splitlines())) in {(0, 1), (1, 1)}
+    return message.rstrip("\n")
 
 
 def read_by(profile):
@@ -131,3 +134,59 @@ def test_special_tokens_are_delimiters_of_a_study(chat_model, tmp_path, monkeypa
         documents.append(json.loads(capsys.readouterr().out)["plans"][0]["documents"])
     # Turns, or what blank lines part.
     assert documents == [9, 10]
+
+
+@pytest.fixture
+def bare(checkpoint, tmp_path, monkeypatch):
+    """A checkpoint without a tokenizer."""
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(checkpoint, tmp_path / "bare")
+    (folder / "tokenizer.json").unlink()
+    return str(folder)
+
+
+def test_token_ids_for_a_model_without_a_tokenizer(bare, tmp_path, capsys):
+    lists = [list(range(7)), [1023, 1, 2, 3], [5, 6]]
+    (tmp_path / "ids.jsonl").write_text("\n".join(map(str, lists)))
+    command = ["profile", bare, "--ids", "ids.jsonl", "--max-tokens", "5"]
+    assert main([*command, "--output", "result"]) == 0
+    errors = capsys.readouterr().err
+    assert "The model has no tokenizer that can be loaded: tokens are shown by their ids." in errors
+    assert "Reading the first 11 of 13 tokens, 1 of 3 sequences cut" in errors
+    profile = Profile.load("result")
+    assert read_by(profile) == [[0, 1, 2, 3, 4], [1023, 1, 2, 3], [5, 6]]
+    assert profile.tokens["tokens"].values[1, 0] == "1023"
+    assert f"--ids={tmp_path / 'ids.jsonl'}" in profile.attributes["recipe"]["command"]
+    assert main(["rerun", "result"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--plan", "--json", "--sequences", "2"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["sequences"], document["tokens"]) == (2, 9)
+
+
+def test_token_ids_for_a_model_with_a_tokenizer(checkpoint, tmp_path, capsys):
+    (tmp_path / "ids.json").write_text("[300, 0]")
+    assert main(["profile", str(checkpoint), "--ids", str(tmp_path / "ids.json"), "--output", str(tmp_path / "x")]) == 0
+    assert Profile.load(tmp_path / "x").tokens["tokens"].values[0, 1] == "<eos>"
+    assert "no tokenizer" not in capsys.readouterr().err
+
+
+def test_wrong_token_ids_are_refused_by_place(bare, tmp_path, capsys):
+    (tmp_path / "ids.jsonl").write_text("[1, 2]\n[1023, 1024]")
+    assert refused(["profile", bare, "--ids", "ids.jsonl"], capsys).startswith(
+        "ids.jsonl, line 2, index 1 must be a token id from 0 to 1023, got 1024. Make the ids"
+    )
+    both = refused(["profile", bare, "--ids", "ids.jsonl", "--special-tokens"], capsys)
+    assert both == "special_tokens must be left out with ids, got both. Drop --special-tokens."
+    assert main(["profile", bare, "--ids", "ids.jsonl", "--text", "a.txt"]) == 2
+    capsys.readouterr()
+    (tmp_path / "text.txt").write_text("A text.")
+    message = refused(["profile", bare, "--text", "text.txt"], capsys)
+    assert message.endswith("give token ids to `statesize profile` by --ids FILE.")
+
+
+@pytest.mark.parametrize("kind", ["text", "jsonl", "parquet", "ids"])
+def test_empty_files_are_called_empty(checkpoint, kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nothing").write_bytes(b"")
+    assert refused(["profile", str(checkpoint), f"--{kind}", "nothing"], capsys).startswith("nothing is empty. Give ")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
@@ -27,7 +27,7 @@ def _one_input(arguments: ArgumentCollection) -> None:
     given = [argument.name for argument in arguments if argument.has_tokens]
     if len(given) != 1:
         named = ", ".join(given) or "none"
-        raise ValueError(f"Give one of --text, --jsonl, --parquet and --dataset; given: {named}.")
+        raise ValueError(f"Give one of --text, --jsonl, --parquet, --dataset and --ids; given: {named}.")
 
 
 _INPUTS = Group("Inputs", validator=_one_input)
@@ -60,6 +60,8 @@ class Texts:
             through the chat template of the tokenizer.
         parquet: A Parquet file, or a folder with some; each row is a sequence, a text or a chat.
         dataset: A data set of the package datasets, on disk or of the hub; each row is a sequence.
+        ids: Token ids, for a model without a tokenizer: a file with a JSON list of them, or JSONL with one list on each
+            line; each list is a sequence.
         field: Field of the JSON objects, or column of the Parquet file or data set, that holds the text.
         split: Part of the data set.
         special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters;
@@ -73,32 +75,57 @@ class Texts:
     jsonl: Annotated[Path | None, Parameter(group=_INPUTS)] = None
     parquet: Annotated[Path | None, Parameter(group=_INPUTS)] = None
     dataset: Annotated[str | None, Parameter(group=_INPUTS)] = None
+    ids: Annotated[Path | None, Parameter(group=_INPUTS)] = None
     field: str = "text"
     split: str = "train"
     special_tokens: Flag = False
     sequences: Count | None = None
     max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 512
 
-    def read(self, tokenizer: AnyTokenizer, printing: Printing) -> Sequences:
+    def check(self) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            InputError: If they do.
+        """
+        from statesize.errors import InputError
+
+        if self.ids is not None and self.special_tokens:
+            raise InputError("special_tokens must be left out with ids, got both. Drop --special-tokens.")
+
+    def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """All sequences.
 
         Args:
-            tokenizer: The model's.
+            tokenizer: The model's; None for token ids.
             printing: What is printed.
+            vocabulary: How many tokens the model knows; None where that is not known.
 
         Returns:
             The sequences.
         """
+        if self.ids is not None:
+            from statesize.profiling.token_files import read_token_ids
+
+            read: list[Tensor] = []
+            lengths: list[int] = []
+            for ids in islice(read_token_ids(self.ids, vocabulary), self.sequences):
+                lengths.append(len(ids))
+                read.append(ids[: self.max_tokens].clone())
+            self._say_cut(lengths, read, printing)
+            return Sequences(read, 0)
+        tokenizer = cast("AnyTokenizer", tokenizer)
         left_out: list[str] = []
         documents = islice(self._documents(left_out.append), self.sequences)
         return self._tokens(documents, tokenizer, left_out, printing)
 
-    def sample(self, tokenizer: AnyTokenizer, printing: Printing) -> Sequences:
+    def sample(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """Sequences for a plan: all of few, or some of many, which are then not read as a whole.
 
         Args:
-            tokenizer: The model's.
+            tokenizer: The model's; None for token ids.
             printing: What is printed.
+            vocabulary: As for `read`.
 
         Returns:
             The sequences, and how many there are in all.
@@ -108,8 +135,9 @@ class Texts:
         """
         from statesize.errors import InputError
 
-        if self.sequences is not None and self.sequences <= _PLANNED_FROM:
-            return self.read(tokenizer, printing)
+        if self.ids is not None or (self.sequences is not None and self.sequences <= _PLANNED_FROM):
+            return self.read(tokenizer, printing, vocabulary)
+        tokenizer = cast("AnyTokenizer", tokenizer)
         left_out: list[str] = []
         documents, total = self._extract(left_out.append)
         known = self._tokens(documents, tokenizer, left_out, printing)
@@ -163,7 +191,8 @@ class Texts:
         from statesize.profiling.tokens import join_documents
 
         sequences: list[Tensor] = []
-        cut = tokens = chats = 0
+        lengths: list[int] = []
+        chats = 0
         for number, documents in enumerate(texts):
             try:
                 ids = join_documents(tokenizer, documents, self.special_tokens)
@@ -173,7 +202,7 @@ class Texts:
             if len(ids) < 2:
                 left_out.append(f"text {number + 1} has fewer than 2 tokens")
                 continue
-            cut, tokens = cut + (len(ids) > self.max_tokens), tokens + len(ids)
+            lengths.append(len(ids))
             chats += not isinstance(documents[0], str)
             sequences.append(ids[: self.max_tokens].clone())
         tell_left_out(left_out)
@@ -183,11 +212,15 @@ class Texts:
             )
         if chats:
             printing.say(chat_note(chats, len(sequences)))
+        self._say_cut(lengths, sequences, printing)
+        return Sequences(sequences, chats)
+
+    def _say_cut(self, lengths: list[int], sequences: list[Tensor], printing: Printing) -> None:
+        """Say how much is read of what is there."""
+        cut, tokens, read = sum(length > self.max_tokens for length in lengths), sum(lengths), sum(map(len, sequences))
         if cut:
-            read = sum(map(len, sequences))
             of = "" if len(sequences) == 1 else f", {cut} of {len(sequences)} sequences cut"
             printing.say(f"Reading the first {read} of {tokens} tokens{of}; --max-tokens takes more.")
-        return Sequences(sequences, chats)
 
 
 def chat_note(chats: int, sequences: int) -> str:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from statesize.cli.options import Count, Flag
 from statesize.cli.printing import TEXT, Printing
@@ -17,6 +17,7 @@ from statesize.cli.profile import Loading
 if TYPE_CHECKING:
     from statesize.cli.watch_screen import Documents, Lines, Screen
     from statesize.profiling.text_stream import TextStream
+    from statesize.profiling.tokens import AnyTokenizer
 
 # Bytes that are read at once, where so many are there.
 _PIECE = 4096
@@ -61,10 +62,11 @@ def watch(
 
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading or Loading()))
+    tokenizer = cast("AnyTokenizer", loaded.tokenizer)
     reader = Watch(loaded.model, future, channels, context)
-    stream = TextStream(loaded.tokenizer, special_tokens)
+    stream = TextStream(tokenizer, special_tokens)
     tokens = readings = 0
-    with screen(loaded.name, loaded.tokenizer, future, json=printing.json) as shown:
+    with screen(loaded.name, tokenizer, future, json=printing.json) as shown:
         for ids in _tokens(stream, shown):
             tokens += len(ids)
             for reading in reader.read(ids):
