@@ -136,6 +136,15 @@ def test_documents(checkpoint, monkeypatch, capsys):
     assert lines[0].split("\t")[3] == f"{documents[0]['layers'][0]['entropy']:.4g}"
 
 
+@pytest.mark.parametrize(("options", "count"), [([], 1), (["--special-tokens"], 2)])
+def test_special_tokens_that_the_text_spells(checkpoint, options, count, monkeypatch, capsys):
+    text = "The state.<eos>Its past.<eos> and its future\n\n"
+    with typed(text.encode(), monkeypatch):
+        assert main(["watch", str(checkpoint), "--future", "1", "--json", *options]) == 0
+    tokens = [json.loads(line)["token"] for line in capsys.readouterr().out.splitlines()]
+    assert tokens.count("<eos>") == count
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [

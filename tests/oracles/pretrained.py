@@ -5,8 +5,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 TEXT = "The state of a model is what its past leaves to its future."
 
+TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}</s>{% endfor %}"
+"""A chat template: each message is followed by </s>."""
 
-def tiny_tokenizer(*, eos: bool = True, bos: bool = False):
+
+def tiny_tokenizer(*, eos: bool = True, bos: bool = False, template: str | None = None):
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
@@ -21,7 +24,7 @@ def tiny_tokenizer(*, eos: bool = True, bos: bool = False):
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     names = ({"eos_token": "</s>"} if eos else {}) | ({"bos_token": "<s>"} if bos else {})
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **names)
 
 
 def tiny_llama(layers: int = 2):

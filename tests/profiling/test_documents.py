@@ -2,11 +2,14 @@
 
 import json
 import sys
+import tracemalloc
 
 import pytest
 
 from statesize.errors import FileError
+from statesize.profiling import rows
 from statesize.profiling.documents import file_documents, read_dataset, read_jsonl
+from statesize.profiling.rows import Chat
 
 ROWS = [{"text": "one", "body": "eins"}, {"text": "two", "body": "zwei"}, {"text": "three", "body": "drei"}]
 
@@ -40,7 +43,73 @@ def test_bytes_that_are_not_utf8(tmp_path):
     path.write_bytes('{"text": "café"}\n'.encode("latin-1") + b'{"text": "two"}\n')
     told = []
     assert list(read_jsonl(path, "text", told.append)) == ["two"]
-    assert "line 1: no JSON" in told[0]
+    assert "line 1: not UTF-8" in told[0]
+
+
+def test_a_lone_surrogate_is_told_and_left_out(tmp_path):
+    whole = json.dumps({"text": "a whole pair: 🙂"})
+    lines = ['{"text": "one"}', r'{"text": "a\ud800b"}', whole, r'{"text": "two", "other": "\udc00"}']
+    path = write_lines(tmp_path / "texts.jsonl", lines)
+    path.write_bytes(path.read_bytes() + b'{"text": "\xed\xa0\x80"}\n')
+    told = []
+    assert list(read_jsonl(path, "text", told.append)) == ["one", "a whole pair: 🙂", "two"]
+    assert told == [
+        f'{path}, line 2: "text" holds a lone surrogate, which is no Unicode text',
+        f"{path}, line 5: not UTF-8",
+    ]
+
+
+def test_a_line_that_is_too_long_is_told_and_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "MOST_LINE", 30)
+    monkeypatch.setattr(rows, "_SKIPPED", 7)
+    text = '{"text": "one"}\n' + '{"text": "' + "x" * 90 + '"}\n' + '{"text": "two"}\n{"text": "' + "y" * 90
+    (tmp_path / "texts.jsonl").write_text(text)
+    told = []
+    assert list(read_jsonl(tmp_path / "texts.jsonl", "text", told.append)) == ["one", "two"]
+    assert [note.rpartition(", ")[2] for note in told] == [f"line {number}: more than 30 bytes" for number in (2, 4)]
+
+
+def test_a_large_file_is_not_held_in_memory(tmp_path):
+    path = write_lines(tmp_path / "texts.jsonl", ['{"text": "' + "word " * 20_000 + '"}'] * 200)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_jsonl(path, "text", pytest.fail)) == 200
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < path.stat().st_size / 10
+
+
+CHAT = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}]
+
+
+def test_chats(tmp_path):
+    lines = [{"messages": CHAT}, {"text": "one", "messages": CHAT}, {"turns": CHAT}]
+    path = write_lines(tmp_path / "chats.jsonl", map(json.dumps, lines))
+    told = []
+    first = Chat(tuple(CHAT), f"{path}, line 1")
+    assert list(read_jsonl(path, "text", told.append)) == [first, "one"]
+    assert told == [f'{path}, line 3: no text in the field "text"']
+    assert list(read_jsonl(path, "turns", lambda _: None))[-1] == Chat(tuple(CHAT), f"{path}, line 3")
+    assert next(file_documents(path)) == (first,)
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ([], '"messages" holds no message'),
+        ("a text", '"messages" is str, not a list of messages'),
+        (["a text"], '"messages" is list, not text or messages'),
+        ([CHAT[0], {"role": "user"}], 'message 2 of "messages" lacks text under "role" or "content"'),
+        ([{"content": "a text"}], 'message 1 of "messages" lacks text under "role" or "content"'),
+        ([{"role": "user", "content": "a\ud800b"}], '"messages" holds a lone surrogate, which is no Unicode text'),
+    ],
+)
+def test_chats_that_are_none(tmp_path, messages, problem):
+    path = write_lines(tmp_path / "chats.jsonl", [json.dumps({"messages": messages}), '{"text": "one"}'])
+    told = []
+    assert list(read_jsonl(path, "text", told.append)) == ["one"]
+    assert told == [f"{path}, line 1: {problem}"]
 
 
 def test_a_file_is_read_as_far_as_it_is_needed(tmp_path):
@@ -48,7 +117,10 @@ def test_a_file_is_read_as_far_as_it_is_needed(tmp_path):
     assert next(read_jsonl(path, "text", pytest.fail)) == "one"
 
 
-@pytest.mark.parametrize(("lines", "message"), [([], "no line"), (['{"other": 1}'], '"text"')])
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [([], r"texts\.jsonl is empty\."), ([""], "no line"), (['{"other": 1}'], 'with text in a field "text"')],
+)
 def test_no_text_at_all(tmp_path, lines, message):
     with pytest.raises(FileError, match=message):
         list(read_jsonl(write_lines(tmp_path / "texts.jsonl", lines), "text", lambda _: None))
@@ -83,6 +155,13 @@ def test_data_sets_on_disk(datasets, tmp_path, kind):
     if kind != "saved":
         with pytest.raises(FileError, match='part "validation"'):
             next(read_dataset(name, "text", "validation", pytest.fail))
+
+
+def test_chats_of_a_data_set(datasets, tmp_path):
+    datasets.Dataset.from_list([{"messages": CHAT}, {"messages": []}]).save_to_disk(str(tmp_path / "data"))
+    told, name = [], str(tmp_path / "data")
+    assert list(read_dataset(name, "text", "train", told.append)) == [Chat(tuple(CHAT), f"{name}, row 0")]
+    assert told == [f'{name}, row 1: "messages" holds no message']
 
 
 def test_a_data_set_that_is_not_there(datasets, tmp_path):

@@ -89,12 +89,32 @@ def test_parquet(tmp_path, group, most):
     assert min(numbers) < 2500 < max(numbers)
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_chats(tmp_path, kind):
+    chats = [[{"role": "user", "content": f"{number} " + "word " * 400}] for number in range(1000)]
+    path, told = tmp_path / f"chats.{kind}", []
+    if kind == "jsonl":
+        extract = jsonl_extract(write_lines(path, [json.dumps({"messages": chat}) for chat in chats]), "text", 9, print)
+    else:
+        pq.write_table(pa.table({"messages": chats}), path, row_group_size=100)
+        extract = parquet_extract(path, "text", 9, told.append)
+    assert extract.total == pytest.approx(1000, rel=0.2)
+    numbers = [int(chat.messages[0]["content"].split()[0]) for chat in extract.texts]
+    assert len(set(numbers)) == 9
+    assert numbers[0] < 200 < 700 < numbers[-1]
+    assert f"{path}, " in extract.texts[0].place
+
+
 def test_the_beginning_of_large_row_groups(tmp_path):
     texts = [f"{number} {hash(str(number))} " * 40 for number in range(3000)]
     pq.write_table(pa.table({"text": texts}), tmp_path / "texts.parquet", use_dictionary=False)
     extract = parquet_extract(tmp_path / "texts.parquet", "text", 20, pytest.fail)
     assert extract.texts == tuple(texts[:20])
     assert extract.total == 3000
+    chats = pa.table({"messages": [[{"role": "user", "content": text}] for text in texts]})
+    pq.write_table(chats, tmp_path / "chats.parquet", use_dictionary=False)
+    extract = parquet_extract(tmp_path / "chats.parquet", "text", 20, pytest.fail)
+    assert [chat.messages[0]["content"] for chat in extract.texts] == texts[:20]
 
 
 def test_a_large_row_group_of_few_rows(tmp_path):

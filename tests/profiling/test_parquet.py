@@ -9,6 +9,7 @@ from statesize.errors import FileError
 from statesize.profiling.documents import file_documents
 from statesize.profiling.inputs import sequences
 from statesize.profiling.parquet import read_parquet
+from statesize.profiling.rows import Chat
 
 
 def write(path, texts, **columns):
@@ -41,6 +42,37 @@ def test_bad_rows_are_told_and_left_out(tmp_path):
     # Through profile(), which has nobody to tell, a bad row is an error.
     with pytest.raises(FileError, match="row 2"):
         list(file_documents(path))
+
+
+def test_chats(tmp_path):
+    question, answer = ({"role": role, "content": "Well."} for role in ("user", "assistant"))
+    messages = [[question, answer | {"name": "one"}], [], None, [question]]
+    path, told = tmp_path / "chats.parquet", []
+    pq.write_table(pa.table({"messages": messages}), path)
+    # No name is made up for the messages that have none.
+    assert list(read_parquet(path, "text", told.append)) == [
+        Chat((question, answer | {"name": "one"}), f"{path}, row 1"),
+        Chat((question,), f"{path}, row 4"),
+    ]
+    assert [note.removeprefix(f"{path}, ") for note in told] == [
+        'row 2: "messages" holds no message',
+        'row 3: "messages" is NoneType, not a list of messages',
+    ]
+    both = tmp_path / "both.parquet"
+    pq.write_table(pa.table({"messages": messages, "text": ["one", "two", "three", "four"]}), both)
+    assert list(read_parquet(both, "text", pytest.fail)) == ["one", "two", "three", "four"]
+    assert next(read_parquet(both, "messages", pytest.fail)).place == f"{both}, row 1"
+
+
+@pytest.mark.parametrize("kind", ["no bytes", "no rows", "a folder"])
+def test_empty_files(tmp_path, kind):
+    path = write(tmp_path / "texts.parquet", pa.array([], pa.string()))
+    if kind == "no bytes":
+        path.write_bytes(b"")
+    if kind == "a folder":
+        path = tmp_path
+    with pytest.raises(FileError, match=rf"{path.name} is empty\."):
+        next(read_parquet(path, "text", pytest.fail))
 
 
 def test_what_cannot_be_read(tmp_path):

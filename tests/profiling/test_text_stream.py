@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from oracles.pretrained import save_tiny
+from oracles.pretrained import save_tiny, tiny_tokenizer
 from tokenizers import Tokenizer
 
 from statesize import zoo
 from statesize.profiling.loading import load_tokenizer
 from statesize.profiling.text_stream import TextStream
-from statesize.profiling.tokens import join_documents
+from statesize.profiling.tokens import join_documents, special_ids, token_text
 from statesize.tasks.corpus import read_documents
 
 TEXTS = {
@@ -29,8 +29,8 @@ def pieces(text, generator):
         text = text[size:]
 
 
-def streamed(tokenizer, parts):
-    stream = TextStream(tokenizer)
+def streamed(tokenizer, parts, special_tokens=False):
+    stream = TextStream(tokenizer, special_tokens)
     given = [stream.feed(part) for part in parts]
     return [token for ids in [*given, stream.end()] for token in ids]
 
@@ -49,6 +49,42 @@ def test_the_same_tokens_as_the_whole_text(tokenizer, text, seed, tmp_path):
     whole = join_documents(tokenizer, read_documents(tmp_path / "text.txt")).tolist()
     assert streamed(tokenizer, pieces(text, np.random.default_rng(seed))) == whole
     assert streamed(tokenizer, [text]) == whole
+
+
+def test_special_tokens_that_the_text_spells(tokenizer):
+    generator, end = np.random.default_rng(0), special_ids(tokenizer)[1]["eos"]
+    mark = token_text(tokenizer, end)
+    text = f"One{mark}text.\n\n  Another,{mark}\n\n{mark[:-1]} two{mark}{mark}\n \n" * 3
+    whole = join_documents(tokenizer, [text], special_tokens=True).tolist()
+    assert whole.count(end) == 12
+    for _ in range(8):
+        assert streamed(tokenizer, pieces(text, generator), special_tokens=True) == whole
+    # What they spell is not cut where nothing else would end the text.
+    unbroken = f"{'x' * 30}{mark}" * 30
+    ids = streamed(tokenizer, pieces(unbroken, generator), special_tokens=True)
+    assert (ids.count(end), decoded(tokenizer, ids)) == (30, unbroken)
+
+
+def decoded(tokenizer, ids):
+    return "".join(token_text(tokenizer, token) for token in ids)
+
+
+def test_special_tokens_with_white_space_inside():
+    tokenizer = zoo.tokenizer()
+    tokenizer.add_special_tokens(["<end of turn>"])
+    mark = tokenizer.token_to_id("<end of turn>")
+    text = "One <end of text <end of turn>Two<end of turn>\n"
+    whole = join_documents(tokenizer, [text], special_tokens=True).tolist()
+    assert whole.count(mark) == 2
+    for seed in range(8):
+        assert streamed(tokenizer, pieces(text, np.random.default_rng(seed)), special_tokens=True) == whole
+
+
+def test_a_beginning_that_the_text_spells():
+    tokenizer = tiny_tokenizer(bos=True)
+    for text in ("<s>a state of", "a state of"):
+        whole = tokenizer("a state of").input_ids
+        assert streamed(tokenizer, pieces(text, np.random.default_rng(0)), special_tokens=True) == whole
 
 
 def test_tokens_come_with_the_white_space_after_their_word():

@@ -29,6 +29,28 @@ def test_documents_of_a_transformers_tokenizer(bos):
     assert "".join(token_text(tokenizer, token) for token in ids if token > 1) == "a state</s> is text"
 
 
+@pytest.mark.parametrize("bos", [False, True])
+def test_special_tokens_that_a_text_spells(bos):
+    tokenizer = tiny_tokenizer(bos=bos)
+    text, state = "a state</s>its past\n\n</s> \n", tokenizer("a state", add_special_tokens=False).input_ids
+    ids = join_documents(tokenizer, [text], special_tokens=True).tolist()
+    assert ids[: bos + len(state) + 1] == [0] * bos + state + [1]
+    # Nothing is added at the end, nor a second time at the beginning.
+    assert ids.count(1) == 2
+    assert ids[-1] != 1
+    assert "".join(token_text(tokenizer, token) for token in ids[bos:]) == text
+    assert join_documents(tokenizer, ["<s>a state"], special_tokens=True).tolist() == [0, *state]
+    # Otherwise they are letters.
+    assert join_documents(tokenizer, [text]).tolist().count(1) == 1
+
+
+def test_special_tokens_that_a_text_for_a_bundled_model_spells():
+    tokenizer = zoo.tokenizer()
+    assert join_documents(tokenizer, ["one<eos>two"], special_tokens=True).tolist().count(0) == 1
+    assert join_documents(tokenizer, ["one<eos>two"]).tolist()[:-1].count(0) == 0
+    assert not tokenizer.encode_special_tokens
+
+
 @pytest.mark.parametrize("kind", ["transformers", "tokenizers"])
 def test_without_an_end_of_sequence_token(kind):
     tokenizer = tiny_tokenizer(eos=False)

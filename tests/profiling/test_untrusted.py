@@ -12,9 +12,10 @@ from statesize import files
 from statesize.errors import FileError, InputError
 from statesize.mixers import load_checkpoint
 from statesize.profiling import Profile, untrusted
-from statesize.profiling.documents import file_documents, json_text
+from statesize.profiling.documents import file_documents
 from statesize.profiling.loading import load_model
 from statesize.profiling.record import SequenceRecord, sealed
+from statesize.profiling.rows import line_document
 from statesize.studies import settings
 from statesize.studies.settings import parse_settings
 from statesize.studies.table import ResultTable
@@ -124,7 +125,7 @@ def test_json_of_any_depth(stored, tmp_path):
     (tmp_path / "study" / "study.json").write_text(DEEP)
     with pytest.raises(FileError, match="nested too deeply"):
         ResultTable.open(tmp_path / "study", "correlation")
-    assert json_text(DEEP.encode(), "text")[0] is None
+    assert line_document(DEEP.encode(), "text", "here")[0] is None
 
 
 def test_toml_of_any_depth_and_any_product(monkeypatch):
@@ -203,12 +204,12 @@ def test_metadata_of_a_store_that_says_nothing(stored, text):
 
 def test_texts_have_a_largest_size(tmp_path, monkeypatch):
     monkeypatch.setattr("statesize.tasks.corpus.MOST_TEXT", 10)
-    monkeypatch.setattr("statesize.profiling.documents.MOST_LINE", 30)
+    monkeypatch.setattr("statesize.profiling.rows.MOST_LINE", 30)
     (tmp_path / "a.txt").write_text("longer than that")
     (tmp_path / "a.jsonl").write_text('{"text": "short"}\n{"text": "longer than thirty bytes"}\n')
     with pytest.raises(FileError, match="has more than 10 bytes"):
         list(file_documents(tmp_path / "a.txt"))
-    with pytest.raises(FileError, match="line 2 has more than 30 bytes"):
+    with pytest.raises(FileError, match="line 2: more than 30 bytes"):
         list(file_documents(tmp_path / "a.jsonl"))
 
 

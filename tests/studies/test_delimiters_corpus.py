@@ -4,9 +4,11 @@ import json
 
 import pandas as pd
 import pytest
+from oracles.pretrained import TEMPLATE, tiny_tokenizer
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from statesize import FileError, InputError, zoo
+from statesize.profiling.rows import Chat, RefusedChat
 from statesize.studies.delimiters_corpus import find_delimiter, make_corpus, read_texts
 
 
@@ -66,6 +68,34 @@ def test_texts_without_the_delimiter_are_refused(chat):
 def test_letters_of_a_special_token_are_text():
     corpus = make_corpus(["one<eos>two", "three"], zoo.tokenizer(), "eos")
     assert len(corpus.documents) == 2
+
+
+def test_special_tokens_that_texts_spell():
+    tokenizer = tiny_tokenizer(bos=True, template=TEMPLATE)
+    state, past = (tokenizer(text, add_special_tokens=False).input_ids for text in ("a state", "its past"))
+    # Each sequence is given a beginning of its own.
+    corpus = make_corpus(["<s>a state</s>its past</s>"], tokenizer, "eos", special_tokens=True)
+    assert [document.tolist() for document in corpus.documents] == [state, past]
+    assert (corpus.beginning, corpus.delimiter) == (0, 1)
+    messages = ({"role": "a", "content": "b"}, {"role": "c", "content": "d"})
+    corpus = make_corpus([Chat(messages, "here")], tokenizer, "eos")
+    turns = [tokenizer(text, add_special_tokens=False).input_ids for text in ("a: b", "c: d")]
+    assert [document.tolist() for document in corpus.documents] == turns
+
+
+def test_a_chat_that_the_template_refuses_is_told():
+    tokenizer = tiny_tokenizer(template="{{ raise_exception('never') }}")
+    texts, told = ["a state", Chat(({"role": "a", "content": "b"},), "here"), "its past"], []
+    assert len(make_corpus(texts, tokenizer, "eos", note=told.append).documents) == 2
+    assert told == ["here: the chat template refuses the messages (never)"]
+    with pytest.raises(RefusedChat, match="here"):
+        make_corpus(texts, tokenizer, "eos")
+
+
+def test_blank_lines_part_no_documents_where_special_tokens_do(tmp_path):
+    (tmp_path / "text.txt").write_text("one\n\ntwo\n")
+    assert read_texts(tmp_path / "text.txt", 9, pytest.fail) == ["one", "two"]
+    assert read_texts(tmp_path / "text.txt", 9, pytest.fail, special_tokens=True) == ["one\n\ntwo\n"]
 
 
 def test_a_corrupt_line_is_left_out_and_named(tmp_path):

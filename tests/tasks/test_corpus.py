@@ -102,11 +102,13 @@ def test_text_that_is_not_utf8_names_the_byte(tmp_path):
         read_text(file)
 
 
-@pytest.mark.parametrize("content", [b"", b" \n\n\t\n"])
-def test_text_without_words_is_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", r"empty\.txt is empty\. Give a file with text\."), (b" \n\n\t\n", "holds no text")]
+)
+def test_text_without_words_is_refused(tmp_path, content, message):
     file = tmp_path / "empty.txt"
     file.write_bytes(content)
-    with pytest.raises(FileError, match="holds no text"):
+    with pytest.raises(FileError, match=message):
         read_text(file)
 
 

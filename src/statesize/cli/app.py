@@ -74,6 +74,7 @@ _add(
     "statesize profile gla --text notes.txt",
     "statesize profile state-spaces/mamba-130m-hf --jsonl docs.jsonl --plan",
     "statesize profile FOLDER --parquet corpus --sequences 100 --output result",
+    "statesize profile FOLDER --ids ids.jsonl",
 )
 _add(app, rerun, "statesize rerun result")
 _add(

@@ -67,19 +67,20 @@ def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
     }
 
 
-def plan_document(plan: Plan, name: str) -> dict[str, Any]:
+def plan_document(plan: Plan, name: str, chats: int = 0) -> dict[str, Any]:
     """A plan as `statesize profile --plan --json` prints it.
 
     Args:
         plan: The plan.
         name: The model's name.
+        chats: How many of the sequences that were read went through the tokenizer's chat template.
 
     Returns:
         JSON values; times in seconds, memory in bytes.
     """
     values = asdict(plan)
     skipped = [{"name": part, "reason": reason} for part, reason in plan.skipped.items()]
-    return {"schema": SCHEMA, "model": name} | values | {"skipped": skipped, "spectra": plan.spectra}
+    return {"schema": SCHEMA, "model": name} | values | {"chats": chats, "skipped": skipped, "spectra": plan.spectra}
 
 
 def _mixer(profile: Profile, name: str) -> dict[str, Any]:

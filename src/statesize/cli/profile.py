@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter, validators
 
 from statesize.cli.options import Count, Flag
 from statesize.cli.printing import TEXT, Printing
-from statesize.cli.texts import Texts
+from statesize.cli.texts import Sequences, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,28 +137,33 @@ def profile(
     if html is not None:
         check_report_path(html)
     check_settings(**options)
+    texts.check()
     printing.hush_libraries()
     place = place or Place()
-    run = _on_ray(model, loading, place) if place.ray is not False else _here(model, loading)
+    by_ids = texts.ids is not None
+    run = _on_ray(model, loading, place, by_ids) if place.ray is not False else _here(model, loading, by_ids)
+    if run.tokenizer is None:
+        printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and run.plan is not None:
-        some, total = texts.sample(run.tokenizer, printing)
-        options["relative_tolerances"] = _relative_tolerances(some, options["count_accuracy"])
+        some = texts.sample(run.tokenizer, printing, run.vocabulary)
+        options["relative_tolerances"] = _relative_tolerances(some.ids, options["count_accuracy"])
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
-            plan_options = options | {"tokenizer": run.tokenizer, "total": total}
-            found = run.plan(some, on_progress=partial(bar.update, line=False), **plan_options)
-        _show_plan(found, run.name, json=printing.json)
+            plan_options = options | {"tokenizer": run.tokenizer, "total": some.total}
+            found = run.plan(some.ids, on_progress=partial(bar.update, line=False), **plan_options)
+        _show_plan(found, run.name, some.chats, json=printing.json)
         return
-    sequences, given = texts.read(run.tokenizer, printing), options | asdict(loading) | asdict(texts)
+    read, given = texts.read(run.tokenizer, printing, run.vocabulary), options | asdict(loading) | asdict(texts)
     if run.source.get("commit", "unknown") != "unknown":
         given["revision"] = run.source["commit"]
     threads = None if place.ray is False else place.ray_cpus
     options["source"] = {
         **run.source,
+        **_reading(read),
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
-    options["relative_tolerances"] = _relative_tolerances(sequences, options["count_accuracy"])
-    result = _measure(run, sequences, options, output, printing)
+    options["relative_tolerances"] = _relative_tolerances(read.ids, options["count_accuracy"])
+    result = _measure(run, read.ids, options, output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
     if html is not None:
@@ -169,6 +174,11 @@ def profile(
         print_json(profile_document(result, output))
     else:
         print_summary([result])
+
+
+def _reading(read: Sequences) -> dict[str, str]:
+    """What a profile keeps of how its texts were read."""
+    return {"chat_template": f"applied to {read.chats} of {len(read.ids)} sequences"} if read.chats else {}
 
 
 def _relative_tolerances(sequences: Sequence[Tensor], count_accuracy: float) -> tuple[float, ...]:
@@ -183,44 +193,51 @@ def _relative_tolerances(sequences: Sequence[Tensor], count_accuracy: float) -> 
 @dataclass(frozen=True, eq=False)
 class _Run:
     name: str
-    tokenizer: AnyTokenizer
+    tokenizer: AnyTokenizer | None
+    vocabulary: int | None
     profile: Callable[..., Profile]
     source: dict[str, str]
     plan: Callable[..., Plan] | None = None
 
 
-def _here(model: str, loading: Loading) -> _Run:
+def _here(model: str, loading: Loading, by_ids: bool) -> _Run:
     from statesize import profiling
     from statesize.profiling.loading import load_model
+    from statesize.profiling.token_files import vocabulary_size
 
-    loaded = load_model(model, **asdict(loading))
-    measure = partial(profiling.profile, loaded.model, name=loaded.name)
-    return _Run(loaded.name, loaded.tokenizer, measure, loaded.source, partial(profiling.plan, loaded.model))
+    loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids)
+    measure, plan = partial(profiling.profile, loaded.model, name=loaded.name), partial(profiling.plan, loaded.model)
+    return _Run(loaded.name, loaded.tokenizer, vocabulary_size(loaded.model), measure, loaded.source, plan)
 
 
-def _on_ray(model: str, loading: Loading, place: Place) -> _Run:
+def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
     from statesize.profiling.cluster import profile_on_ray
-    from statesize.profiling.loading import load_model, load_tokenizer
+    from statesize.profiling.loading import load_model, load_model_facts
 
     # The processes need not have the folder in which this one works.
     name = str(Path(model).absolute()) if Path(model).is_dir() else model
     measure = partial(
         profile_on_ray,
-        partial(load_model, name, **asdict(loading)),
+        partial(load_model, name, **asdict(loading), needs_tokenizer=not by_ids),
         address=place.ray if isinstance(place.ray, str) else None,
         cpus=place.ray_cpus,
         gpus=float(loading.device.startswith("cuda")),
     )
-    tokenizer = load_tokenizer(model, revision=loading.revision, trust_remote_code=loading.trust_remote_code)
-    return _Run(model, tokenizer, measure, {})
+    tokenizer, vocabulary = load_model_facts(
+        model,
+        revision=loading.revision,
+        trust_remote_code=loading.trust_remote_code,
+        needs_tokenizer=not by_ids,
+    )
+    return _Run(model, tokenizer, vocabulary, measure, {})
 
 
-def _show_plan(plan: Plan, name: str, *, json: bool) -> None:
+def _show_plan(plan: Plan, name: str, chats: int, *, json: bool) -> None:
     from statesize.cli.document import plan_document, print_json
     from statesize.cli.table import print_plan
 
     if json:
-        print_json(plan_document(plan, name))
+        print_json(plan_document(plan, name, chats))
     else:
         print_plan(plan)
 

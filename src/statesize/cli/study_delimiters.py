@@ -50,13 +50,13 @@ def delimiters(
     started, left_out, given, place = time.perf_counter(), list[str](), reading or Reading(), place or Place()
     printing.hush_libraries()
     if plan:
-        found = given.subjects(models, loading, left_out)
+        found = given.subjects(models, loading, left_out, printing)
         print_plans("delimiters", given.plan(found, given.windows(found), CONDITIONS), json=printing.json)
         return
     table = ResultTable.open(output, "delimiters")
     options, threads = vars(given) | vars(loading or Loading()), None if place.ray is False else place.ray_cpus
     recipe = make_recipe(["study", "delimiters"], options, models=models, threads=threads)
-    found = given.subjects(models, loading, left_out)
+    found = given.subjects(models, loading, left_out, printing)
     windows, results = given.windows(found), list[ModelDips]()
     with only_writer(output), printing.bars() as bars, crew_at(place) as crew:
         for subject in found:

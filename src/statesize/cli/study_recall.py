@@ -51,7 +51,7 @@ def recall(
     table = ResultTable.open(output, "recall")
     options, threads = vars(given) | vars(loading or Loading()), None if place.ray is False else place.ray_cpus
     recipe = make_recipe(["study", "recall"], options | {"length": length}, models=models, threads=threads)
-    found = given.subjects(models, loading, left_out)
+    found = given.subjects(models, loading, left_out, printing)
     windows, results = given.windows(found), list[ModelRecall]()
     with only_writer(output), printing.bars() as bars, crew_at(place) as crew:
         for subject in found:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter, validators
 
-from statesize.cli.options import Count
+from statesize.cli.options import Count, Flag
+from statesize.cli.printing import Printing
 from statesize.cli.profile import Loading, Place
 
 if TYPE_CHECKING:
     from torch import nn
 
     from statesize.cli.progress import Bar, Bars
+    from statesize.profiling.rows import Document
     from statesize.studies.delimiters_cluster import Crew
     from statesize.studies.delimiters_dips import ModelDips
     from statesize.studies.delimiters_plan import PlannedDips
@@ -37,11 +39,13 @@ class Reading:
 
     Attributes:
         text: UTF-8 text file, of which blank lines separate documents, or a .jsonl or .parquet file with one a line or
-            row; if no text is given, the bundled documents, and those of re-binding recall for the models that learnt
-            it.
+            row, a text or the messages of a chat; if no text is given, the bundled documents, and those of re-binding
+            recall for the models that learnt it.
         dataset: A data set of the package datasets, on disk or of the hub; each row is a document.
         field: Field of the JSON objects, or column of the Parquet file or data set, that holds the text.
         split: Part of the data set.
+        special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters;
+            a text file is then cut into documents at its delimiters, and not at blank lines.
         delimiter: What stands between documents: eos; turn, the end of a turn of chat; stop or newline, which cut the
             documents into sentences or lines; or the text of any token.
         documents: How many documents are read at most.
@@ -55,6 +59,7 @@ class Reading:
     dataset: Annotated[str | None, _TEXT] = None
     field: str = "text"
     split: str = "train"
+    special_tokens: Flag = False
     delimiter: str = "eos"
     documents: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 200
     window: Count | None = None
@@ -68,25 +73,37 @@ class Reading:
             return self.dataset
         return "bundled" if self.text is None else self.text.name
 
-    def subjects(self, models: tuple[str, ...], loading: Loading | None, left_out: list[str]) -> list[Subject]:
+    def subjects(
+        self, models: tuple[str, ...], loading: Loading | None, left_out: list[str], printing: Printing
+    ) -> list[Subject]:
         """The models with what they read; lines that are left out are told on stderr.
 
         Args:
             models: Their names; none are the bundled recall models.
             loading: How they are loaded.
             left_out: Receives file, line and problem of each line or row that is left out.
+            printing: What is printed.
 
         Returns:
             One for each model.
         """
         from statesize import zoo
         from statesize.cli.progress import tell_left_out
+        from statesize.cli.texts import chat_note
         from statesize.studies.delimiters_subjects import subjects
 
         options = asdict(loading or Loading())
         chosen = models or zoo.recall_names()
-        found = subjects(chosen, self._texts(left_out.append), self.delimiter, self.documents, options)
+        texts = self._texts(left_out.append)
+        special_tokens, note, unread = self.special_tokens, left_out.append, len(left_out)
+        found = subjects(
+            chosen, texts, self.delimiter, self.documents, options, special_tokens=special_tokens, note=note
+        )
         tell_left_out(left_out)
+        refused = len(set(left_out[unread:]))
+        chats = sum(not isinstance(text, str) for text in texts or ()) - refused
+        if texts and chats:
+            printing.say(chat_note(chats, len(texts) - refused))
         return found
 
     def windows(self, subjects: list[Subject]) -> Windows:
@@ -151,13 +168,15 @@ class Reading:
         options = (windows, self.channels, self.seed, conditions)
         return [plan_dips(subject.name, subject.load(), subject.corpus, *options) for subject in subjects]
 
-    def _texts(self, note: Callable[[str], None]) -> list[str] | None:
+    def _texts(self, note: Callable[[str], None]) -> list[Document] | None:
         from statesize.profiling.documents import read_dataset
         from statesize.studies.delimiters_corpus import read_texts
 
         if self.dataset is not None:
             return list(islice(read_dataset(self.dataset, self.field, self.split, note), self.documents))
-        return None if self.text is None else read_texts(self.text, self.documents, note, self.field)
+        if self.text is None:
+            return None
+        return read_texts(self.text, self.documents, note, self.field, special_tokens=self.special_tokens)
 
 
 @contextmanager

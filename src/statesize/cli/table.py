@@ -41,11 +41,9 @@ def print_summary(profiles: Sequence[Profile]) -> None:
             out.print(f"{name}skipped: {part}: {reason}")
         for mixer, note in profile.notes.items():
             out.print(f"{name}{mixer}: {note}")
-        differences = [row["run_difference"] for row in profile.summary_rows()]
-        if not all(map(math.isnan, differences)):
-            out.print(
-                f"{name}last hidden state, observed against unaltered: largest difference {np.nanmax(differences):.0e}"
-            )
+    differences = [row["run_difference"] for profile in profiles for row in profile.summary_rows()]
+    if not all(map(math.isnan, differences)):
+        out.print(f"Last hidden state, observed against unaltered: largest difference {np.nanmax(differences):.0e}.")
 
 
 def print_plan(plan: Plan) -> None:

@@ -8,15 +8,16 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from statesize.cli.options import Count
+from statesize.cli.options import Count, Flag
 from statesize.cli.printing import TEXT, Printing
 from statesize.cli.profile import Loading
 
 if TYPE_CHECKING:
     from statesize.cli.watch_screen import Documents, Lines, Screen
     from statesize.profiling.text_stream import TextStream
+    from statesize.profiling.tokens import AnyTokenizer
 
 # Bytes that are read at once, where so many are there.
 _PIECE = 4096
@@ -30,6 +31,7 @@ def watch(
     future: Count = 16,
     channels: Count = 8,
     context: Count = 512,
+    special_tokens: Flag = False,
     printing: Printing = TEXT,
 ) -> None:
     """Read text from standard input as it comes, and draw each layer's ESS against its ceiling.
@@ -45,6 +47,8 @@ def watch(
         future: Tokens after the cut that are its future.
         channels: Heads or channels that are measured of each layer, at most.
         context: Most tokens that the model reads at once; when they are read, it forgets the older half.
+        special_tokens: Read special tokens that the text spells, such as <|im_end|>, as tokens and not as letters;
+            blank lines are then text, and part no documents.
         printing: What is printed.
 
     Raises:
@@ -58,10 +62,11 @@ def watch(
 
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading or Loading()))
+    tokenizer = cast("AnyTokenizer", loaded.tokenizer)
     reader = Watch(loaded.model, future, channels, context)
-    stream = TextStream(loaded.tokenizer)
+    stream = TextStream(tokenizer, special_tokens)
     tokens = readings = 0
-    with screen(loaded.name, loaded.tokenizer, future, json=printing.json) as shown:
+    with screen(loaded.name, tokenizer, future, json=printing.json) as shown:
         for ids in _tokens(stream, shown):
             tokens += len(ids)
             for reading in reader.read(ids):

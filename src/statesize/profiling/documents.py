@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.files import parse_json
 from statesize.profiling.parquet import read_parquet
-from statesize.tasks.corpus import read_documents
+from statesize.profiling.rows import MESSAGES, Document, line_document, read_lines, row_document
+from statesize.tasks.corpus import read_documents, read_whole
 
 Note = Callable[[str], None]
 
-MOST_LINE = 256 * 2**20
-"""Bytes of a line of a JSONL file."""
 
-
-def file_documents(path: Path) -> Iterator[tuple[str, ...]]:
+def file_documents(path: Path, *, special_tokens: bool = False) -> Iterator[tuple[Document, ...]]:
     """The sequences of a file, each as the documents that it is made of.
 
     Args:
-        path: A UTF-8 text file, of which blank lines part documents, or a .jsonl or .parquet file with a field "text".
+        path: A UTF-8 text file, of which blank lines part documents, or a .jsonl or .parquet file with a field "text"
+            or "messages".
+        special_tokens: The text says by special tokens where documents end: blank lines part none.
 
     Yields:
         All documents of a text file together, or those of another one by one.
@@ -30,7 +29,7 @@ def file_documents(path: Path) -> Iterator[tuple[str, ...]]:
         FileError: If a line of a .jsonl file or a row of a .parquet file holds no text.
     """
     if path.suffix not in READERS:
-        yield read_documents(path)
+        yield (read_whole(path),) if special_tokens else read_documents(path)
         return
 
     def refuse(problem: str) -> None:
@@ -40,36 +39,37 @@ def file_documents(path: Path) -> Iterator[tuple[str, ...]]:
         yield (document,)
 
 
-def read_jsonl(path: Path, field: str, on_bad_line: Note) -> Iterator[str]:
-    """The texts of a file of JSON objects, one a line; the file is read as far as they are asked for.
+def read_jsonl(path: Path, field: str, on_bad_line: Note) -> Iterator[Document]:
+    """The documents of a file of JSON objects, one a line; the file is read as far as they are asked for.
 
     Args:
         path: The file, in UTF-8.
-        field: Name of the field that holds the text.
+        field: Name of the field that holds the text; a row without it may have "messages".
         on_bad_line: Called with file, line number and problem of each line that is left out; empty lines are not told.
 
     Yields:
-        Texts, in order.
+        Documents, in order.
 
     Raises:
-        FileError: If the file cannot be read or holds no text.
+        FileError: If the file cannot be read, is empty or holds no document.
     """
-    found = False
+    found, number = False, 0
     try:
         with path.open("rb") as stream:
-            for number, line in enumerate(iter(lambda: stream.readline(MOST_LINE + 1), b""), 1):
-                if len(line) > MOST_LINE:
-                    raise FileError(f"{path}, line {number} has more than {MOST_LINE:,} bytes; cut it into several.")
-                if not line.strip():
+            for number, line in enumerate(read_lines(stream), 1):
+                if line is not None and not line.strip():
                     continue
-                text, problem = json_text(line, field)
-                if text is None:
-                    on_bad_line(f"{path}, line {number}: {problem}")
+                place = f"{path}, line {number}"
+                document, problem = line_document(line, field, place)
+                if document is None:
+                    on_bad_line(f"{place}: {problem}")
                 else:
                     found = True
-                    yield text
+                    yield document
     except OSError as error:
         raise FileError(f"{path}: cannot be read as a JSONL file: {error.strerror or error}") from error
+    if not number:
+        raise FileError(f"{path} is empty. Give a file with a JSON object on each line.")
     if not found:
         raise FileError(f'{path}: no line is a JSON object with text in a field "{field}"; name the right field.')
 
@@ -78,8 +78,8 @@ READERS = {".jsonl": read_jsonl, ".parquet": read_parquet}
 """What reads a file of many sequences, by the suffix of its name; other files are text."""
 
 
-def read_dataset(name: str, field: str, split: str, on_bad_line: Note) -> Iterator[str]:
-    """The texts of a data set of the package `datasets`.
+def read_dataset(name: str, field: str, split: str, on_bad_line: Note) -> Iterator[Document]:
+    """The documents of a data set of the package `datasets`.
 
     Args:
         name: As for `open_dataset`; one of the hub is read as far as texts are asked for.
@@ -88,15 +88,16 @@ def read_dataset(name: str, field: str, split: str, on_bad_line: Note) -> Iterat
         on_bad_line: Called with a row and its problem, for each row that is left out.
 
     Yields:
-        Texts, in order.
+        Documents, in order.
     """
     rows = cast("Iterator[dict[str, object]]", iter(open_dataset(name, field, split)))
     for number, row in enumerate(rows):
-        text = row.get(field)
-        if isinstance(text, str):
-            yield text
+        place = f"{name}, row {number}"
+        document, problem = row_document(row, field, place)
+        if document is None:
+            on_bad_line(f"{place}: {problem}")
         else:
-            on_bad_line(f'{name}, row {number}: "{field}" is {type(text).__name__}, not text')
+            yield document
 
 
 def open_dataset(name: str, field: str, split: str) -> Any:
@@ -129,24 +130,6 @@ def open_dataset(name: str, field: str, split: str) -> Any:
     except Exception as error:  # the hub, arrow and the readers of many formats have no error in common
         reason = " ".join(str(error).split())[:200]
         raise FileError(f'There is no data set {name!r} with a part "{split}" that can be read: {reason}') from error
-    if columns is not None and field not in columns:
+    if columns is not None and field not in columns and MESSAGES not in columns:
         raise FileError(f'{name} has no column "{field}"; its columns are {", ".join(columns)}.')
     return rows
-
-
-def json_text(line: bytes, field: str) -> tuple[str | None, str]:
-    """The text of a line of JSON.
-
-    Args:
-        line: One line of a file.
-        field: Name of the field that holds the text.
-
-    Returns:
-        The text, or None and what is wrong with the line.
-    """
-    try:
-        values = parse_json(line)
-    except ValueError as error:
-        return None, f"no JSON ({str(error).partition(':')[0]})"
-    text = cast("dict[str, object]", values).get(field) if isinstance(values, dict) else None
-    return (text, "") if isinstance(text, str) else (None, f'no JSON object with text in the field "{field}"')

@@ -11,8 +11,9 @@ from typing import Any, cast
 import numpy as np
 
 from statesize.errors import FileError
-from statesize.profiling.documents import MOST_LINE, json_text, open_dataset, read_jsonl
-from statesize.profiling.parquet import cell_text, parquet_errors, parquet_files
+from statesize.profiling.documents import open_dataset, read_jsonl
+from statesize.profiling.parquet import cell_document, document_column, parquet_errors, parquet_files
+from statesize.profiling.rows import Document, line_document, read_lines, row_document
 
 Note = Callable[[str], None]
 
@@ -22,14 +23,14 @@ _SMALL = 2**20
 
 @dataclass(frozen=True)
 class Extract:
-    """Some of the texts of a corpus.
+    """Some of the documents of a corpus.
 
     Attributes:
         texts: At most as many as were asked for, from all parts of the corpus where these can be reached.
         total: How many texts there are in all, counted or estimated; None where that is not known.
     """
 
-    texts: tuple[str, ...]
+    texts: tuple[Document, ...]
     total: int | None
 
 
@@ -55,19 +56,21 @@ def jsonl_extract(path: Path, field: str, most: int, on_bad_line: Note) -> Extra
         size = path.stat().st_size
         if size <= _SMALL:
             return spread(list(read_jsonl(path, field, on_bad_line)), most)
-        lines, texts, looked = 0, list[str](), 0
+        lines, texts, looked = 0, list[Document](), 0
         with path.open("rb") as stream:
             for offset in _places(size, most):
                 stream.seek(max(offset, stream.tell()))
-                stream.readline(MOST_LINE)
-                place, line = stream.tell(), stream.readline(MOST_LINE)
-                looked += len(line)
-                if not line.strip():
+                next(read_lines(stream), None)
+                start = stream.tell()
+                line = next(read_lines(stream), b"")
+                looked += stream.tell() - start
+                if line is not None and not line.strip():
                     continue
                 lines += 1
-                text, problem = json_text(line, field)
+                place = f"{path}, line at byte {start}"
+                text, problem = line_document(line, field, place)
                 if text is None:
-                    on_bad_line(f"{path}, line at byte {place}: {problem}")
+                    on_bad_line(f"{place}: {problem}")
                 else:
                     texts.append(text)
     except OSError as error:
@@ -101,15 +104,17 @@ def parquet_extract(path: Path, field: str, most: int, on_bad_row: Note) -> Extr
     files = parquet_files(path, field)
     groups = [(place, file, index) for place, file in files for index in range(file.num_row_groups)]
     chosen = evenly(groups, most)
-    texts, looked = list[str](), 0
+    texts, looked = list[Document](), 0
     for order, (place, file, index) in enumerate(chosen):
         share = most * (order + 1) // len(chosen) - most * order // len(chosen)
         with parquet_errors(place):
-            for row, value in _rows(file, index, field, share):
+            column = document_column(file, field)
+            for number, value in _rows(file, index, column, share):
                 looked += 1
-                text, problem = cell_text(value)
+                row = f"{place}, row {number + 1} of row group {index + 1}"
+                text, problem = cell_document(value, column, field, row)
                 if text is None:
-                    on_bad_row(f'{place}, row {row + 1} of row group {index + 1}: "{field}" is {problem}')
+                    on_bad_row(f"{row}: {problem}")
                 else:
                     texts.append(text)
     if not texts:
@@ -137,10 +142,8 @@ def dataset_extract(name: str, field: str, split: str, most: int, on_bad_row: No
     rows = open_dataset(name, field, split)
     size = len(rows) if hasattr(rows, "__len__") else None
     numbers = list(range(most + 1)) if size is None else evenly(range(size), most)
-    found: list[object] = (
-        [row.get(field) for row in islice(iter(rows), most + 1)]
-        if size is None
-        else [rows[number][field] for number in numbers]
+    found: list[dict[str, object]] = (
+        list(islice(iter(rows), most + 1)) if size is None else [rows[number] for number in numbers]
     )
     if size is None and len(found) <= most:
         size = len(found)
@@ -148,17 +151,21 @@ def dataset_extract(name: str, field: str, split: str, most: int, on_bad_row: No
         found.pop()
         parts = cast("dict[str, Any]", rows.info.splits or {})
         size = parts[split].num_examples or None if split in parts else None
-    texts = [text for text in found if isinstance(text, str)]
-    for number, text in zip(numbers, found, strict=False):
-        if not isinstance(text, str):
-            on_bad_row(f'{name}, row {number}: "{field}" is {type(text).__name__}, not text')
+    texts: list[Document] = []
+    for number, row in zip(numbers, found, strict=False):
+        place = f"{name}, row {number}"
+        text, problem = row_document(row, field, place)
+        if text is None:
+            on_bad_row(f"{place}: {problem}")
+        else:
+            texts.append(text)
     if not texts:
         raise FileError(f'{name}: none of {len(found)} rows has text in the column "{field}"; name the right column.')
     return Extract(tuple(texts), None if size is None else round(size * len(texts) / len(found)))
 
 
-def spread(texts: Sequence[str], most: int) -> Extract:
-    """Evenly spread ones of texts that are there.
+def spread(texts: Sequence[Document], most: int) -> Extract:
+    """Evenly spread ones of documents that are there.
 
     Args:
         texts: All of them.
@@ -198,7 +205,12 @@ def _rows(file: Any, group: int, field: str, most: int) -> list[tuple[int, Any]]
     """Some cells of a row group with their places in it."""
     facts = file.metadata.row_group(group)
     columns = [facts.column(index) for index in range(facts.num_columns)]
-    size = next(column.total_uncompressed_size for column in columns if column.path_in_schema == field)
+    # A list of messages is stored as several columns.
+    size = sum(
+        column.total_uncompressed_size
+        for column in columns
+        if column.path_in_schema == field or column.path_in_schema.startswith(f"{field}.")
+    )
     if size <= _SMALL:
         values = file.read_row_group(group, columns=[field]).column(0)
         return [(row, values[row]) for row in evenly(range(len(values)), most)]

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import nn
 
 from statesize import zoo
-from statesize.errors import FileError, InputError, ModelError, StatesizeError
+from statesize.errors import FileError, InputError, StatesizeError
 from statesize.files import parse_json, read_limited
 from statesize.mixers import load_checkpoint
+from statesize.profiling.refusals import check_causal, check_config, refusal_of
+from statesize.profiling.token_files import configured_vocabulary, vocabulary_size
 from statesize.profiling.tokens import AnyTokenizer
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-MOST_LAYERS = 10_000
-"""Layers of a model of transformers; of its own checkpoints statesize compares them with the weights that are there."""
+
+_WITHOUT = "Put the model's tokenizer there, or give token ids to `statesize profile` by --ids FILE."
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +31,13 @@ class LoadedModel:
     Attributes:
         name: What tables call it.
         model: In evaluation mode, on its device.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer; None where there is none and none is needed.
         source: Where it comes from: kind ("bundled", "folder" or "hub"), and for a hub id its revision and commit.
     """
 
     name: str
     model: nn.Module
-    tokenizer: AnyTokenizer
+    tokenizer: AnyTokenizer | None
     source: dict[str, str]
 
 
@@ -47,6 +49,7 @@ def load_model(
     dtype: str | None = None,
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
+    needs_tokenizer: bool = True,
 ) -> LoadedModel:
     """Load a model and its tokenizer.
 
@@ -60,6 +63,7 @@ def load_model(
             checkpoint. The forward pass is in float32 at least, whatever they are.
         allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
         trust_remote_code: Run Python code that comes with the model.
+        needs_tokenizer: A model without a tokenizer is an error.
 
     Returns:
         The model, its tokenizer, and where they come from.
@@ -75,12 +79,11 @@ def load_model(
         model, tokenizer = zoo.load(name)
         loaded = LoadedModel(name, model, tokenizer, {"kind": "bundled"})
     elif folder.is_dir() and not _is_of_transformers(folder):
-        loaded = LoadedModel(
-            folder.absolute().name, load_checkpoint(folder), _checkpoint_tokenizer(folder), {"kind": "folder"}
-        )
+        model, tokenizer = load_checkpoint(folder), _tokenizer_or_none(name, {}, needs_tokenizer)
+        loaded = LoadedModel(folder.absolute().name, model, tokenizer, {"kind": "folder"})
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
-        loaded = _from_transformers(name, dtype, options, allow_pickle=allow_pickle)
+        loaded = _from_transformers(name, dtype, options, allow_pickle=allow_pickle, needs_tokenizer=needs_tokenizer)
     if loaded.source["kind"] != "hub" and revision is not None:
         raise InputError(f"{name} is no model of the hub, so it has no revision {revision!r}; leave the revision out.")
     model = loaded.model if dtype is None else loaded.model.to(DTYPES[dtype])
@@ -113,7 +116,17 @@ def _checkpoint_tokenizer(folder: Path) -> Tokenizer:
                 return Tokenizer.from_file(str(path))  # pyright: ignore[reportUnknownMemberType]
             except Exception as error:  # the class that tokenizers raises has no narrower name
                 raise FileError(f"{path} is damaged ({error}); copy it again from where the model was made.") from error
-    raise FileError(f"{folder} has no tokenizer.json, nor has the folder above it; put the model's tokenizer there.")
+    raise FileError(f"{folder} has no tokenizer.json, nor has the folder above it. {_WITHOUT}")
+
+
+def _tokenizer_or_none(name: str, options: dict[str, Any], needed: bool) -> AnyTokenizer | None:
+    """The tokenizer of a folder or an id of the hub; None where none can be loaded and none is needed."""
+    try:
+        return load_tokenizer(name, **options)
+    except FileError:
+        if needed:
+            raise
+        return None
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
@@ -150,25 +163,63 @@ def _transformers(name: str) -> Any:
     return transformers
 
 
-def _tokenizer_of_transformers(name: str, options: dict[str, Any]) -> AnyTokenizer:
+def load_model_facts(
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
+) -> tuple[AnyTokenizer | None, int | None]:
+    """What has to be known of a model that is loaded elsewhere; errors are those of `load_model`.
+
+    Args:
+        name: As for `load_model`.
+        revision: Likewise.
+        trust_remote_code: Likewise.
+        needs_tokenizer: Likewise.
+
+    Returns:
+        The tokenizer, and the number of tokens that the model knows, each None where it is not known.
+    """
+    options, folder = {"revision": revision, "trust_remote_code": trust_remote_code}, Path(name)
+    tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
+    if name in zoo.names() + zoo.recall_names():
+        return tokenizer, vocabulary_size(zoo.load(name)[0])
+    if folder.is_dir() and not _is_of_transformers(folder):
+        return tokenizer, vocabulary_size(load_checkpoint(folder))
+    return tokenizer, configured_vocabulary(_config_of_transformers(name, options))
+
+
+def _config_of_transformers(name: str, options: dict[str, Any]) -> Any:
+    """The configuration of a model of transformers that can be measured."""
     library = _transformers(name)
     try:
         config = library.AutoConfig.from_pretrained(name, **options)
-        _check_config(name, config, options)
-        _check_causal(name, config, library)
-        return library.AutoTokenizer.from_pretrained(name, **options)
+        check_config(name, config, options)
+        check_causal(name, config, library)
     except StatesizeError:
         raise
     except Exception as error:  # as below
-        raise _refusal(name, error, options, allow_pickle=True) from error
+        raise refusal_of(name, error, options, allow_pickle=True) from error
+    return config
 
 
-def _from_transformers(name: str, dtype: str | None, options: dict[str, Any], *, allow_pickle: bool) -> LoadedModel:
+def _tokenizer_of_transformers(name: str, options: dict[str, Any]) -> AnyTokenizer:
+    _config_of_transformers(name, options)
+    try:
+        return _transformers(name).AutoTokenizer.from_pretrained(name, **options)
+    except Exception as error:  # as below
+        refusal = refusal_of(name, error, options, allow_pickle=True)
+        if "--trust-remote-code" in str(refusal):
+            raise refusal from error
+        reason = " ".join(str(error).split())[:200]
+        raise FileError(f"The tokenizer of {name} cannot be loaded ({reason}). {_WITHOUT}") from error
+
+
+def _from_transformers(
+    name: str, dtype: str | None, options: dict[str, Any], *, allow_pickle: bool, needs_tokenizer: bool
+) -> LoadedModel:
     library = _transformers(name)
     try:
         config = library.AutoConfig.from_pretrained(name, **options)
-        _check_config(name, config, options)
-        _check_causal(name, config, library)
+        check_config(name, config, options)
+        check_causal(name, config, library)
         model = library.AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
@@ -177,11 +228,11 @@ def _from_transformers(name: str, dtype: str | None, options: dict[str, Any], *,
             weights_only=True,
             **options,
         )
-        tokenizer = library.AutoTokenizer.from_pretrained(name, **options)
     except StatesizeError:
         raise
     except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
-        raise _refusal(name, error, options, allow_pickle=allow_pickle) from error
+        raise refusal_of(name, error, options, allow_pickle=allow_pickle) from error
+    tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
     _own_memory(model)
     if Path(name).is_dir():
         return LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
@@ -201,54 +252,3 @@ def _own_memory(model: nn.Module) -> None:
     """Copies weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-
-
-def _check_config(name: str, config: Any, options: dict[str, Any]) -> None:
-    """Refuses a configuration that names code to fetch and run, or a number of layers that no model has."""
-    for key in ("_attn_implementation_internal", "_attn_implementation", "_experts_implementation_internal"):
-        named = getattr(config, key, None)
-        if not options["trust_remote_code"] and isinstance(named, str) and "/" in named:
-            raise FileError(
-                f"{name} brings code of its own, the kernel {named!r} of the hub, which is not run; take it out of its "
-                "config.json, or if you have read it, give --trust-remote-code."
-            )
-    layers = getattr(config, "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > MOST_LAYERS:
-        raise FileError(f"{name} says that it has {layers:,} layers; at most {MOST_LAYERS:,} are read.")
-
-
-def _check_causal(name: str, config: Any, library: Any) -> None:
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{name} is an encoder-decoder model; statesize measures causal language models, as GPT-2 is.")
-    if getattr(config, "quantization_config", None) is not None:
-        raise ModelError(f"{name} has quantised weights; give the checkpoint that it was made from.")
-    architectures = cast("list[str]", getattr(config, "architectures", None) or [])
-    masked = any(architecture.endswith(("ForMaskedLM", "ForPreTraining")) for architecture in architectures)
-    known = type(config) in library.AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in (
-        getattr(config, "auto_map", None) or {}
-    )
-    if not known or (masked and not getattr(config, "is_decoder", False)):
-        raise ModelError(
-            f"{name} is no causal language model ({', '.join(architectures) or config.model_type}): each of its "
-            "positions sees the later ones, or transformers has no language model of it. Give a decoder, as GPT-2 is."
-        )
-
-
-def _refusal(name: str, error: Exception, options: dict[str, Any], *, allow_pickle: bool) -> FileError | InputError:
-    reason = " ".join(str(error).split())
-    if not allow_pickle and "safetensors" in reason:
-        return FileError(
-            f"{name} has no weights in safetensors; if you trust where it comes from, --allow-pickle reads the others, "
-            "with weights_only=True."
-        )
-    if not options["trust_remote_code"] and "trust_remote_code" in reason:
-        return FileError(
-            f"{name} brings Python code of its own, which is not run; if you have read it, give --trust-remote-code."
-        )
-    if Path(name).is_dir():
-        return FileError(f"{name} cannot be loaded: {reason[:300]}")
-    first = reason.partition(". ")[0][:200]
-    return InputError(
-        f"there is no model {name!r} that can be loaded: it is neither a bundled name ({', '.join(zoo.names())}) nor a "
-        f"folder, and the Hugging Face hub gives none (offline, misspelt, or it needs a login): {first}"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from statesize.profiling.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids
+from statesize.profiling.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids, token_text
 
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 _FIRST_BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
@@ -22,15 +22,18 @@ class TextStream:
     """Text on its way to a model, cut into tokens as `join_documents` does; blank lines part documents.
 
     A token is given out once white space has followed its word, so that no later text changes it. Where the tokenizer
-    has no end-of-sequence token, blank lines are text.
+    has no end-of-sequence token, or the text says by special tokens where documents end, blank lines are text.
 
     Attributes:
         tokenizer: The model's.
+        special_tokens: Read special tokens that the text spells as such, and add no end-of-sequence token.
     """
 
     tokenizer: AnyTokenizer
+    special_tokens: bool = False
     _end: list[int] = field(init=False)
     _beginning: list[int] = field(init=False)
+    _special: tuple[str, ...] = field(default=(), init=False)
     # What has come of the open document since it was cut, and how many of its tokens were given out.
     _text: str = field(default="", init=False)
     _given: int = field(default=0, init=False)
@@ -39,8 +42,10 @@ class TextStream:
 
     def __post_init__(self) -> None:
         end, beginning = special_ids(self.tokenizer)[1].get("eos"), beginning_id(self.tokenizer)
-        self._end = [] if end is None else [end]
+        self._end = [] if end is None or self.special_tokens else [end]
         self._beginning = [] if beginning is None else [beginning]
+        if self.special_tokens:
+            self._special = tuple(token_text(self.tokenizer, token) for token in special_ids(self.tokenizer)[0])
 
     def feed(self, text: str) -> list[int]:
         """More text.
@@ -57,6 +62,9 @@ class TextStream:
         known = unfinished.start() if unfinished else 0
         if len(self._text) - known > _LONGEST_WORD:
             known = len(self._text) - _HELD_BACK
+        while (outside := self._outside_special_tokens(known)) < known:
+            unfinished = _UNFINISHED.search(self._text[:outside])
+            known = unfinished.start() if unfinished else 0
         ids += self._new(self._text[:known])
         if known > _LONGEST_PART:
             self._text, self._given, self._cut = self._text[known:], 0, True
@@ -90,11 +98,22 @@ class TextStream:
     def _new(self, document: str) -> list[int]:
         """The tokens of the open document, as far as it is known, that were not given out."""
         document = document.lstrip("\n") if self._end and not self._cut else document
-        ids = plain_ids(self.tokenizer, document) if document.strip() or self._cut else []
+        ids = plain_ids(self.tokenizer, document, self.special_tokens) if document.strip() or self._cut else []
         new, self._given = ids[self._given :], max(self._given, len(ids))
         return new
 
+    def _outside_special_tokens(self, place: int) -> int:
+        """A place at or before another that cuts no special token of the text."""
+        starts = (
+            start
+            for text in self._special
+            for start in range(max(place - len(text) + 1, 0), place)
+            if self._text.startswith(text, start) or text.startswith(self._text[start:])
+        )
+        return min(starts, default=place)
+
     def _begun(self, ids: list[int]) -> list[int]:
         if ids:
-            ids, self._beginning = self._beginning + ids, []
+            given = self.special_tokens and ids[:1] == self._beginning
+            ids, self._beginning = ids if given else self._beginning + ids, []
         return ids

@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from statesize.errors import InputError
+from statesize.errors import FileError, InputError
+from statesize.profiling.rows import Chat, Document, RefusedChat
 
 
 class TransformersTokenizer(Protocol):
@@ -19,9 +20,14 @@ class TransformersTokenizer(Protocol):
     eos_token_id: int | None
     pad_token_id: int | None
     all_special_ids: list[int]
+    chat_template: Any
 
     def __call__(self, text: str, **options: Any) -> Any:
         """An object with `input_ids`."""
+        ...
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        """The text of a chat."""
         ...
 
     def decode(self, token_ids: Any, **options: Any) -> Any:
@@ -54,15 +60,16 @@ def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
     return list(tokenizer(text).input_ids)
 
 
-def join_documents(tokenizer: AnyTokenizer, documents: Sequence[str]) -> Tensor:
+def join_documents(tokenizer: AnyTokenizer, documents: Sequence[Document], special_tokens: bool = False) -> Tensor:
     """Documents as one sequence: each is followed by the end-of-sequence token, as models see them in training.
 
     Letters of a document that spell a special token are text. A beginning-of-sequence token comes first where the
-    tokenizer adds one.
+    tokenizer adds one. To a chat, which stands alone, nothing is added: its template says all.
 
     Args:
         tokenizer: Of either kind.
         documents: At least one.
+        special_tokens: Read special tokens that the documents spell as such, and add no end-of-sequence token.
 
     Returns:
         Token ids, (L,) int64.
@@ -70,17 +77,62 @@ def join_documents(tokenizer: AnyTokenizer, documents: Sequence[str]) -> Tensor:
     Raises:
         InputError: If there are several documents and the tokenizer has no end-of-sequence token to part them.
     """
-    end = special_ids(tokenizer)[1].get("eos")
-    if end is None and len(documents) > 1:
+    if isinstance(documents[0], Chat):
+        return torch.tensor(document_ids(tokenizer, documents[0]), dtype=torch.int64)
+    end = None if special_tokens else special_ids(tokenizer)[1].get("eos")
+    if end is None and len(documents) > 1 and not special_tokens:
         raise InputError(
             f"The tokenizer has no end-of-sequence token to put between {len(documents)} documents: give a text "
             "without blank lines, which is one document, or JSONL, where each line is a sequence of its own."
         )
     ids: list[int] = []
     for document in documents:
-        ids += plain_ids(tokenizer, document) + ([] if end is None else [end])
+        ids += document_ids(tokenizer, document, special_tokens) + ([] if end is None else [end])
     first = beginning_id(tokenizer)
-    return torch.tensor(ids if first is None else [first, *ids], dtype=torch.int64)
+    begun = first is None or (special_tokens and ids[:1] == [first])
+    return torch.tensor(ids if begun else [first, *ids], dtype=torch.int64)
+
+
+def document_ids(tokenizer: AnyTokenizer, document: Document, special_tokens: bool = False) -> list[int]:
+    """A document without tokens around it.
+
+    Args:
+        tokenizer: Of either kind.
+        document: A text, or a chat, which goes through the tokenizer's template.
+        special_tokens: Read special tokens that a text spells as such; those of a template always are.
+
+    Returns:
+        Token ids.
+    """
+    if isinstance(document, str):
+        return plain_ids(tokenizer, document, special_tokens)
+    return plain_ids(tokenizer, chat_text(tokenizer, document), special_tokens=True)
+
+
+def chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
+    """A chat as the tokenizer's template writes it.
+
+    Args:
+        tokenizer: Of either kind.
+        chat: The messages.
+
+    Returns:
+        The text, with the special tokens that the template puts between messages.
+
+    Raises:
+        FileError: If the tokenizer has no template.
+        RefusedChat: If the template refuses the messages, for instance an unknown role.
+    """
+    if isinstance(tokenizer, Tokenizer) or not tokenizer.chat_template:
+        raise FileError(
+            f"The tokenizer must have a chat template to read {chat.place}, got one without. Give a model whose folder "
+            "has a chat_template.jinja, or name a field that holds text by --field."
+        )
+    try:
+        return str(tokenizer.apply_chat_template(list(chat.messages), tokenize=False))
+    except Exception as error:  # a template is a program, which may fail in any way
+        reason = " ".join(str(error).split())[:200]
+        raise RefusedChat(f"{chat.place}: the chat template refuses the messages ({reason})") from error
 
 
 def special_ids(tokenizer: AnyTokenizer) -> tuple[set[int], dict[str, int]]:
@@ -123,20 +175,21 @@ def _first_known(tokenizer: Tokenizer, names: Sequence[str]) -> int | None:
     return next((key for key in known if key is not None), None)
 
 
-def plain_ids(tokenizer: AnyTokenizer, document: str) -> list[int]:
-    """A document without special tokens; letters that spell one are text.
+def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = False) -> list[int]:
+    """A text without tokens around it; letters that spell a special token are text.
 
     Args:
         tokenizer: Of either kind.
         document: The text.
+        special_tokens: Read letters that spell a special token as that token.
 
     Returns:
         Token ids.
     """
     if not isinstance(tokenizer, Tokenizer):
-        return list(tokenizer(document, add_special_tokens=False, split_special_tokens=True).input_ids)
+        return list(tokenizer(document, add_special_tokens=False, split_special_tokens=not special_tokens).input_ids)
     special_as_text = tokenizer.encode_special_tokens
-    tokenizer.encode_special_tokens = True
+    tokenizer.encode_special_tokens = not special_tokens
     try:
         return tokenizer.encode(document, add_special_tokens=False).ids
     finally:

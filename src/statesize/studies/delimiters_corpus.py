@@ -13,8 +13,9 @@ from torch import Tensor
 
 from statesize.errors import InputError
 from statesize.profiling.documents import READERS
-from statesize.profiling.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids, token_text
-from statesize.tasks.corpus import read_documents
+from statesize.profiling.rows import Chat, Document, RefusedChat
+from statesize.profiling.tokens import AnyTokenizer, beginning_id, document_ids, plain_ids, special_ids, token_text
+from statesize.tasks.corpus import read_documents, read_whole
 
 NAMED = {
     "turn": ("<|im_end|>", "<|eot_id|>", "<|eot|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "<|user|>"),
@@ -52,7 +53,9 @@ class Corpus:
         return replace(self, documents=self.documents[:count])
 
 
-def read_texts(path: Path, count: int, note: Callable[[str], None], field: str = "text") -> list[str]:
+def read_texts(
+    path: Path, count: int, note: Callable[[str], None], field: str = "text", *, special_tokens: bool = False
+) -> list[Document]:
     """The first documents of a file; one that cannot be read, is not UTF-8 or holds no text is a FileError.
 
     Args:
@@ -60,12 +63,14 @@ def read_texts(path: Path, count: int, note: Callable[[str], None], field: str =
         count: How many at most; no more are read of the first two kinds.
         note: Called with file, number and problem of each line or row that is left out.
         field: Field or column that holds the text.
+        special_tokens: A text file says by special tokens where documents end: blank lines part none.
 
     Returns:
         The documents.
     """
-    texts = READERS[path.suffix](path, field, note) if path.suffix in READERS else read_documents(path)
-    return list(islice(texts, count))
+    if path.suffix in READERS:
+        return list(islice(READERS[path.suffix](path, field, note), count))
+    return [read_whole(path)] if special_tokens else list(islice(read_documents(path), count))
 
 
 def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:
@@ -100,25 +105,45 @@ def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:
     )
 
 
-def make_corpus(texts: Sequence[str], tokenizer: AnyTokenizer, name: str) -> Corpus:
+def make_corpus(
+    texts: Sequence[Document],
+    tokenizer: AnyTokenizer,
+    name: str,
+    *,
+    special_tokens: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> Corpus:
     """Documents as tokens, cut wherever the delimiter occurs in them.
 
     Args:
-        texts: The documents; letters that spell a special token are text.
+        texts: The documents; letters that spell a special token are text. Chats go through the tokenizer's template.
         tokenizer: That of the model.
         name: The delimiter, as `find_delimiter` takes it.
+        special_tokens: Read special tokens that the texts spell as such.
+        note: Called with the place and problem of each chat that the template refuses; without it, that is an error.
 
     Returns:
         The corpus; of full stops, for example, each document is a sentence.
 
     Raises:
         InputError: If the tokenizer has no such delimiter, or the text has none of them.
+        RefusedChat: If the template refuses a chat and there is nobody to tell.
     """
     delimiter, special = find_delimiter(tokenizer, name), special_ids(tokenizer)[0]
+    beginning = beginning_id(tokenizer)
     documents: list[Tensor] = []
     found = 0
     for text in texts:
-        ids = plain_ids(tokenizer, text)
+        try:
+            ids = document_ids(tokenizer, text, special_tokens)
+        except RefusedChat as error:
+            if note is None:
+                raise
+            note(str(error))
+            continue
+        # Every sequence is given a beginning of its own.
+        if (special_tokens or isinstance(text, Chat)) and beginning is not None and ids[:1] == [beginning]:
+            ids = ids[1:]
         ends = [-1, *(place for place, token in enumerate(ids) if token == delimiter), len(ids)]
         found += len(ends) - 2
         parts = [ids[before + 1 : end] for before, end in pairwise(ends)]
@@ -130,4 +155,4 @@ def make_corpus(texts: Sequence[str], tokenizer: AnyTokenizer, name: str) -> Cor
             f"the text is {len(documents)} document, so no delimiter stands between two; give several, which blank "
             "lines separate, or a .jsonl file"
         )
-    return Corpus(tuple(documents), delimiter, beginning_id(tokenizer), frozenset(special))
+    return Corpus(tuple(documents), delimiter, beginning, frozenset(special))

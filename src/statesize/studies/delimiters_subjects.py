@@ -12,6 +12,7 @@ from torch import nn
 
 from statesize.errors import InputError
 from statesize.profiling.loading import load_model, load_tokenizer
+from statesize.profiling.rows import Document
 from statesize.studies.delimiters_corpus import Corpus, make_corpus
 from statesize.studies.recall_documents import default_texts, scored_tokens, trained_length
 
@@ -36,7 +37,14 @@ class Subject:
 
 
 def subjects(
-    models: Sequence[str], texts: Sequence[str] | None, delimiter: str, documents: int, loading: dict[str, Any]
+    models: Sequence[str],
+    texts: Sequence[Document] | None,
+    delimiter: str,
+    documents: int,
+    loading: dict[str, Any],
+    *,
+    special_tokens: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> list[Subject]:
     """The models and what they read; models that are not there are told as `load_model` does.
 
@@ -46,6 +54,8 @@ def subjects(
         delimiter: As `find_delimiter` takes it.
         documents: How many documents are read at most.
         loading: Options of `load_model`.
+        special_tokens: As for `make_corpus`.
+        note: Likewise.
 
     Returns:
         One for each model.
@@ -63,7 +73,8 @@ def subjects(
     for name in models:
         tokenizer = load_tokenizer(name, **options)
         try:
-            corpus = make_corpus(default_texts(name) if texts is None else texts, tokenizer, delimiter)
+            read = default_texts(name) if texts is None else texts
+            corpus = make_corpus(read, tokenizer, delimiter, special_tokens=special_tokens, note=note)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         load, length = partial(_model, name, loading), trained_length(name)

@@ -166,13 +166,33 @@ def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str,
         The documents in order, without those of white space only.
 
     Raises:
-        FileError: the file cannot be read, is not UTF-8, or holds no document.
+        FileError: the file cannot be read, is not UTF-8, is empty, or holds no document.
         InputError: `delimiter` is empty.
     """
     path = require_path("path", path)
     require_kind("delimiter", delimiter, (str, type(None)), "a string or None")
     if delimiter == "":
         raise InputError("delimiter is an empty string; give the text that stands between documents, or None")
+    text = read_whole(path)
+    parts = _BLANK_LINES.split(text) if delimiter is None else text.split(delimiter)
+    documents = tuple(part.strip("\n") for part in parts if part.strip())
+    if not documents:
+        raise FileError(f"{path}: holds no text; a text file with at least one document was expected")
+    return documents
+
+
+def read_whole(path: Path) -> str:
+    """The text of a UTF-8 file, blank lines and all.
+
+    Args:
+        path: the file; line ends may be of any system, a byte-order mark is skipped.
+
+    Returns:
+        The text.
+
+    Raises:
+        FileError: the file cannot be read, is not UTF-8, or is empty.
+    """
     try:
         data = read_limited(path, MOST_TEXT)
     except OSError as error:
@@ -184,12 +204,9 @@ def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str,
             f"{path}: not UTF-8 text: byte {data[error.start]:#04x} at byte offset {error.start} ({error.reason}); "
             "convert the file to UTF-8 first"
         ) from error
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    parts = _BLANK_LINES.split(text) if delimiter is None else text.split(delimiter)
-    documents = tuple(part.strip("\n") for part in parts if part.strip())
-    if not documents:
-        raise FileError(f"{path}: holds no text; a text file with at least one document was expected")
-    return documents
+    if not data:
+        raise FileError(f"{path} is empty. Give a file with text.")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_text(path: str | Path, delimiter: str | None = None) -> Corpus:

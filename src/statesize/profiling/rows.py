@@ -1,0 +1,129 @@
+"""A row of a file or data set as a document: a text, or a chat that the tokenizer's template turns into one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO, TypeAlias, cast
+
+from statesize.errors import FileError
+from statesize.files import parse_json
+
+MOST_LINE = 256 * 2**20
+"""Bytes of a line of a JSONL file; a longer line is a bad row."""
+
+MESSAGES = "messages"
+"""Field that holds the messages of a chat, where a row lacks the field that was asked for."""
+
+_SKIPPED = 2**20
+
+
+@dataclass(frozen=True)
+class Chat:
+    """The messages of a chat.
+
+    Attributes:
+        messages: Each with text under "role" and "content".
+        place: The file and row that hold the chat.
+    """
+
+    messages: tuple[Mapping[str, object], ...]
+    place: str
+
+
+Document: TypeAlias = str | Chat
+
+
+class RefusedChat(FileError):
+    """A chat template refuses the messages of a row."""
+
+
+def read_lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    """The lines of a file, one in memory at a time.
+
+    Args:
+        stream: The file.
+
+    Yields:
+        Each line, or None in place of a line that is too long.
+    """
+    while line := stream.readline(MOST_LINE + 1):
+        whole = len(line) <= MOST_LINE
+        rest = line
+        while not whole and rest and not rest.endswith(b"\n"):
+            rest = stream.readline(_SKIPPED)
+        yield line if whole else None
+
+
+def line_document(line: bytes | None, field: str, place: str) -> tuple[Document | None, str]:
+    """The document of a line of JSON.
+
+    Args:
+        line: One line of a file, as `read_lines` gives it.
+        field: As for `row_document`.
+        place: Likewise.
+
+    Returns:
+        The document, or None and what is wrong with the line.
+    """
+    if line is None:
+        return None, f"more than {MOST_LINE:,} bytes"
+    try:
+        row = parse_json(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return None, "not UTF-8"
+    except ValueError as error:
+        return None, f"no JSON ({str(error).partition(':')[0]})"
+    if not isinstance(row, dict):
+        return None, f'no JSON object with text in the field "{field}"'
+    return row_document(cast("dict[str, object]", row), field, place)
+
+
+def row_document(row: Mapping[str, object], field: str, place: str) -> tuple[Document | None, str]:
+    """The document of a row.
+
+    Args:
+        row: Its values by name.
+        field: Name of the value that holds a text or messages; a row without that name may have "messages".
+        place: File and row.
+
+    Returns:
+        The document, or None and what is wrong with the row.
+    """
+    name = field if field in row or MESSAGES not in row else MESSAGES
+    value = row.get(name)
+    if isinstance(value, list):
+        return _chat(name, cast("list[object]", value), place)
+    if name not in row:
+        return None, f'no text in the field "{field}"'
+    if not isinstance(value, str) or name != field:
+        return None, f'"{name}" is {type(value).__name__}, not {"text" if name == field else "a list of messages"}'
+    return (value, "") if _is_unicode(value) else (None, f'"{name}" holds a lone surrogate, which is no Unicode text')
+
+
+def _chat(name: str, messages: list[object], place: str) -> tuple[Chat | None, str]:
+    """The chat of a list, or what is wrong with the list."""
+    if not all(isinstance(message, dict) for message in messages):
+        return None, f'"{name}" is list, not text or messages'
+    if not messages:
+        return None, f'"{name}" holds no message'
+    # A column of Parquet has every name in every message.
+    given = [
+        {key: value for key, value in message.items() if value is not None}
+        for message in cast("list[dict[str, object]]", messages)
+    ]
+    for number, message in enumerate(given, 1):
+        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+            return None, f'message {number} of "{name}" lacks text under "role" or "content"'
+    if not _is_unicode(json.dumps(given, ensure_ascii=False, default=str)):
+        return None, f'"{name}" holds a lone surrogate, which is no Unicode text'
+    return Chat(tuple(given), place), ""
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

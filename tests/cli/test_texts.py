@@ -1,0 +1,192 @@
+"""What the commands that take texts read: chats, special tokens, and rows that are left out."""
+
+import json
+import shutil
+
+import pyarrow
+import pytest
+from cli.documents import assert_document
+from oracles.pretrained import TEMPLATE, save_tiny, tiny_tokenizer
+from pyarrow import parquet
+
+from statesize.cli import main
+from statesize.profiling import Profile
+
+CHATS = [
+    [{"role": "user", "content": f"What is state {number}?"}, {"role": "assistant", "content": "Numbers. " * 9}]
+    for number in range(6)
+]
+NOTE = "The tokenizer's chat template was applied to 6 of 7 texts."
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory):
+    return str(save_tiny(tmp_path_factory.mktemp("models") / "chat", bos=True, template=TEMPLATE))
+
+
+@pytest.fixture
+def chats(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [*({"messages": messages} for messages in CHATS), {"text": "a state of its past"}, {"text": "a\ud800b"}]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return "chats.jsonl"
+
+
+def refused(arguments, capsys):
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    before, _, message = captured.err.partition("statesize: error: ")
+    assert (len(before.splitlines()), len(message.splitlines())) in {(0, 1), (1, 1)}
+    return message.rstrip("\n")
+
+
+def read_by(profile):
+    lengths = profile.tokens["length"].values
+    rows = profile.tokens["token_ids"].values
+    return [row[:length].tolist() for row, length in zip(rows, lengths, strict=True)]
+
+
+def test_chats_are_read_through_the_template_and_rows_without_text_are_left_out(chat_model, chats, capsys):
+    command = ["profile", chat_model, "--jsonl", chats, "--stride", "40"]
+    assert main([*command, "--output", "result", "--html", "page.html", "--json"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert_document("profile", document)
+    assert NOTE in captured.err
+    problem = 'chats.jsonl, line 8: "text" holds a lone surrogate, which is no Unicode text'
+    assert f"Left out 1: {problem}." in captured.err
+    assert document["source"] == {"kind": "folder", "chat_template": "applied to 6 of 7 sequences"}
+    profile, tokenizer = Profile.load("result"), tiny_tokenizer(bos=True, template=TEMPLATE)
+    assert read_by(profile)[:6] == [tokenizer.apply_chat_template(chat)["input_ids"] for chat in CHATS]
+    with open("page.html", encoding="utf-8") as stream:
+        assert "applied to 6 of 7 sequences" in stream.read()
+    assert main(["rerun", "result", "--json"]) == 0
+
+
+def test_the_plan_says_that_there_are_chats(chat_model, chats, capsys):
+    command = ["profile", chat_model, "--jsonl", chats, "--stride", "40", "--plan"]
+    assert main(command) == 0
+    assert NOTE in capsys.readouterr().err
+    assert main([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert_document("plan", document)
+    assert (document["chats"], document["sequences"]) == (6, 7)
+
+
+def test_a_tokenizer_without_a_template_is_told_with_the_row(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    parquet.write_table(pyarrow.table({"messages": CHATS}), "chats.parquet")
+    expected = (
+        "The tokenizer must have a chat template to read chats.parquet, row 1, got one without. Give a model whose "
+        "folder has a chat_template.jinja, or name a field that holds text by --field."
+    )
+    assert refused(["profile", str(checkpoint), "--parquet", "chats.parquet"], capsys) == expected
+    study = ["study", "delimiters", str(checkpoint), "--text", "chats.parquet"]
+    assert refused(study, capsys) == expected
+
+
+def test_chats_that_the_template_refuses_are_left_out(tmp_path, chats, capsys):
+    template = "{{ raise_exception('No 1') if '1?' in messages[0]['content'] }}" + TEMPLATE
+    model = str(save_tiny(tmp_path / "strict", template=template))
+    capsys.readouterr()
+    told = "chats.jsonl, line 2: the chat template refuses the messages (No 1)"
+    assert main(["profile", model, "--jsonl", chats, "--stride", "40"]) == 0
+    errors = capsys.readouterr().err
+    assert told in errors
+    assert "applied to 5 of 6 texts" in errors
+    study = ["study", "delimiters", model, "--text", chats, "--window", "2", "--channels", "1", "--json"]
+    assert main(study) == 0
+    captured = capsys.readouterr()
+    assert told in json.loads(captured.out)["left_out"]
+    assert "applied to 5 of 6 texts" in captured.err
+
+
+def test_special_tokens_that_a_text_spells(chat_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = "<s>user: What is a state?\n\nSay it.</s>assistant: What its past leaves.</s>"
+    (tmp_path / "chat.txt").write_text(text)
+    tokenizer = tiny_tokenizer(bos=True)
+    command = ["profile", chat_model, "--text", "chat.txt", "--stride", "40", "--output", "result"]
+    assert main([*command, "--special-tokens"]) == 0
+    profile = Profile.load("result")
+    assert read_by(profile) == [tokenizer(text, add_special_tokens=False).input_ids]
+    assert "--special-tokens" in profile.attributes["recipe"]["command"]
+    assert main(["rerun", "result"]) == 0
+    # The same place without the option is another run, which reads letters.
+    assert main(command) == 0
+    (ids,) = read_by(Profile.load("result"))
+    assert (ids.count(0), ids.count(1)) == (1, 2)
+    capsys.readouterr()
+    assert main(["profile", chat_model, "--text", "chat.txt", "--plan", "--special-tokens", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == len(read_by(profile)[0])
+
+
+def test_special_tokens_are_delimiters_of_a_study(chat_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    turns = [f"What is state {number}?\n\nSay what its past leaves." for number in range(9)]
+    (tmp_path / "chat.txt").write_text("<s>" + "</s>".join(turns))
+    command = ["study", "delimiters", chat_model, "--text", "chat.txt", "--plan", "--json"]
+    documents = []
+    for options in (["--special-tokens"], []):
+        assert main([*command, *options]) == 0
+        documents.append(json.loads(capsys.readouterr().out)["plans"][0]["documents"])
+    # Turns, or what blank lines part.
+    assert documents == [9, 10]
+
+
+@pytest.fixture
+def bare(checkpoint, tmp_path, monkeypatch):
+    """A checkpoint without a tokenizer."""
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(checkpoint, tmp_path / "bare")
+    (folder / "tokenizer.json").unlink()
+    return str(folder)
+
+
+def test_token_ids_for_a_model_without_a_tokenizer(bare, tmp_path, capsys):
+    lists = [list(range(7)), [1023, 1, 2, 3], [5, 6]]
+    (tmp_path / "ids.jsonl").write_text("\n".join(map(str, lists)))
+    command = ["profile", bare, "--ids", "ids.jsonl", "--max-tokens", "5"]
+    assert main([*command, "--output", "result"]) == 0
+    errors = capsys.readouterr().err
+    assert "The model has no tokenizer that can be loaded: tokens are shown by their ids." in errors
+    assert "Reading the first 11 of 13 tokens, 1 of 3 sequences cut" in errors
+    profile = Profile.load("result")
+    assert read_by(profile) == [[0, 1, 2, 3, 4], [1023, 1, 2, 3], [5, 6]]
+    assert profile.tokens["tokens"].values[1, 0] == "1023"
+    assert f"--ids={tmp_path / 'ids.jsonl'}" in profile.attributes["recipe"]["command"]
+    assert main(["rerun", "result"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--plan", "--json", "--sequences", "2"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["sequences"], document["tokens"]) == (2, 9)
+
+
+def test_token_ids_for_a_model_with_a_tokenizer(checkpoint, tmp_path, capsys):
+    (tmp_path / "ids.json").write_text("[300, 0]")
+    assert main(["profile", str(checkpoint), "--ids", str(tmp_path / "ids.json"), "--output", str(tmp_path / "x")]) == 0
+    assert Profile.load(tmp_path / "x").tokens["tokens"].values[0, 1] == "<eos>"
+    assert "no tokenizer" not in capsys.readouterr().err
+
+
+def test_wrong_token_ids_are_refused_by_place(bare, tmp_path, capsys):
+    (tmp_path / "ids.jsonl").write_text("[1, 2]\n[1023, 1024]")
+    assert refused(["profile", bare, "--ids", "ids.jsonl"], capsys).startswith(
+        "ids.jsonl, line 2, index 1 must be a token id from 0 to 1023, got 1024. Make the ids"
+    )
+    both = refused(["profile", bare, "--ids", "ids.jsonl", "--special-tokens"], capsys)
+    assert both == "special_tokens must be left out with ids, got both. Drop --special-tokens."
+    assert main(["profile", bare, "--ids", "ids.jsonl", "--text", "a.txt"]) == 2
+    capsys.readouterr()
+    (tmp_path / "text.txt").write_text("A text.")
+    message = refused(["profile", bare, "--text", "text.txt"], capsys)
+    assert message.endswith("give token ids to `statesize profile` by --ids FILE.")
+
+
+@pytest.mark.parametrize("kind", ["text", "jsonl", "parquet", "ids"])
+def test_empty_files_are_called_empty(checkpoint, kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nothing").write_bytes(b"")
+    assert refused(["profile", str(checkpoint), f"--{kind}", "nothing"], capsys).startswith("nothing is empty. Give ")
