@@ -157,7 +157,7 @@ def test_what_may_do_something_around_a_backbone_is_run_itself(model):
     handle = model.register_forward_hook(lambda *_: None)
     assert backbone_of(model, ids) is model
     handle.remove()
-    assert backbone_of(model, {"input_ids": ids, "logits_to_keep": 1}) is model.model
+    assert backbone_of(model, {"input_ids": ids, "logits_to_keep": 1}) is model
     assert backbone_of(wrapper := nn.Sequential(model), ids) is wrapper
     model.__class__ = type("Derived", (type(model),), {"__module__": __name__})
     assert backbone_of(model, ids) is model

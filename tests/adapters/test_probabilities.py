@@ -10,7 +10,7 @@ from statesize.errors import ModelError
 def observed(probabilities, values, seen=None, window=None):
     mixed = torch.zeros(*probabilities.shape[:3], values.shape[-1])
     mixing = Mixing([lambda: probabilities], probabilities.shape)
-    return observed_mixing("mixer", mixing, values, mixed, seen=seen, window=window, state_bytes=0)
+    return observed_mixing("mixer", mixing, values, mixed, seen=seen, window=window, state_bytes=0, text=len(probabilities[0, 0]))
 
 
 def test_each_key_value_head_serves_consecutive_heads():
@@ -40,7 +40,7 @@ def test_a_cache_that_grows_has_no_final_size():
 def test_later_positions_and_other_positions_are_refused():
     with pytest.raises(ModelError, match="Mixer mixer attends to later positions"):
         observed(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 1))
-    with pytest.raises(ModelError, match="from 4 positions to 6: cross-attention, compressed keys or a filled cache"):
+    with pytest.raises(ModelError, match="from 4 to 6: more than the text's own positions: another text, an earlier"):
         observed(torch.ones(1, 1, 4, 6), torch.ones(1, 1, 6, 1))
 
 

@@ -35,7 +35,7 @@ def test_names_arguments_and_outputs():
     left = []
     model = Whole(lambda: running)
     with running_modules(
-        model, lambda frame, output: left.append((frame.name, frame.kwargs, output.item()))
+        model, 21, lambda frame, output: left.append((frame.name, frame.kwargs, output.item()))
     ) as running:
         model(torch.tensor(3))
         assert running.frames == []

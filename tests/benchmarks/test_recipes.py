@@ -42,7 +42,7 @@ def test_two_narrow_layers_run_through(recipe):
     weights = found.parameters * recipe.dtype.itemsize
     assert weights < found.memory < 1.5 * weights + 3e9
     assert min(found.seconds, found.plan_seconds, found.run_seconds) > 0
-    assert 0 <= found.faithfulness < 1e-4
+    assert 0 <= found.faithfulness < 1e-2  # weights in bfloat16
     assert recipe.model in found.command
 
 

@@ -37,7 +37,7 @@ def test_table_profile_and_report(checkpoint, text, here, capsys):
     assert main(["profile", str(checkpoint), "--text", str(text), "--output", "result", "--html", "page.html"]) == 0
     captured = capsys.readouterr()
     rows = [line.split() for line in captured.out.splitlines() if line.strip()]
-    assert [row[:2] for row in rows[-2:]] == [["small", "layers.0.mixer"], ["small", "layers.1.mixer"]]
+    assert [row[:2] for row in rows[-3:-1]] == [["small", "layers.0.mixer"], ["small", "layers.1.mixer"]]
     assert "profiling small" in captured.err
     assert sorted(os.listdir(here)) == ["page.html", "result"]
     profile = Profile.load("result")
@@ -203,7 +203,8 @@ def test_a_model_of_transformers(tmp_path, text, here, capsys):
     assert (mixer["units"], mixer["measured"], mixer["multiplicity"], mixer["state_size"]) == (4, 2, 8, 19)
     # Keys and values of two heads of eight numbers, in bfloat16.
     assert mixer["state_bytes"] == 2 * 2 * 8 * 20 * 2
-    assert 0 < mixer["faithfulness"] < 1e-5
+    assert 0 < mixer["faithfulness"] < 1e-2
+    assert mixer["run_difference"] == 0
     low, high = mixer["average_entropy_interval"]
     assert low <= mixer["average_entropy"] <= high
     assert main(["profile", str(folder), "--text", str(text), "--channels", "2"]) == 0

@@ -30,7 +30,7 @@ def captured(operator, sizes):
         sizes.append(built.batch_shape[1])
         return built
 
-    return Captured("layer", "decay", 4, UNITS, units_operator, 64, None)
+    return Captured("layer", "decay", 4, UNITS, units_operator, 64, None, 0.0)
 
 
 def run(operator, sizes, **options):
@@ -98,8 +98,8 @@ def test_what_is_refused_names_mixer_sequence_and_units():
     def units_operator(units):
         raise InputError("T has NaN")
 
-    item = Captured("layer", "decay", 4, 2, lambda units: operator[:, units], 64, None)
+    item = Captured("layer", "decay", 4, 2, lambda units: operator[:, units], 64, None, 0.0)
     work = plan_work(item, 3, LENGTH, LENGTH, check_settings(memory=1))
-    broken = Captured("layer", "decay", 4, 2, units_operator, 64, None)
+    broken = Captured("layer", "decay", 4, 2, units_operator, 64, None, 0.0)
     with pytest.raises(InputError, match=r"^Mixer layer, sequence 3 .*\[0\]\): T has NaN$"):
         measuring.measure_block(broken, 3, np.array([0]), work, check_settings())

@@ -18,7 +18,7 @@ def record():
     generator = torch.Generator().manual_seed(0)
     key, query = torch.randn(2, 1, 3, 9, 2, generator=generator, dtype=torch.float64)
     operator = Recurrence(torch.full((1, 3, 9, 1), 0.9, dtype=torch.float64), key, query)
-    item = Captured("layer", "decay", 4, 3, lambda units: operator[:, units], 64, 1e-9)
+    item = Captured("layer", "decay", 4, 3, lambda units: operator[:, units], 64, 1e-9, 0.0)
     settings = check_settings(tolerances=(1e-3, 1e-1))
     return measure_mixer(item, 0, plan_work(item, 0, 9, 9, settings), settings)
 

@@ -90,7 +90,7 @@ def test_dims_coordinates_and_attributes(model):
     assert mixer.attrs["engine"] == "dense"
     attributes = result.attributes
     assert attributes["model"] == "small"
-    assert attributes["schema"] == 2
+    assert attributes["schema"] == 3
     assert attributes["tolerances"] == [1e-3, 1e-1]
     assert set(attributes["versions"]) == {"statesize", "torch", "numpy", "python"}
     assert attributes["weights_sha256"] == weights_sha256(model)
