@@ -1,30 +1,103 @@
-"""The table of families is what the families' models show."""
+"""The table of families is what the sweep finds: the popular families in every run, all of them on request."""
+
+import importlib.util
+from functools import partial
+from pathlib import Path
 
 import pytest
+import torch
 import transformers
-from oracles import attention_models, recurrent_models
+from oracles import family_sweep
+from oracles.family_sweep import sweep
+from oracles.tiny_families import MORE, SHORT, names, tiny
 
-from statesize.adapters import capture
-from statesize.adapters.families import FAMILIES, STATE_SIZES
+from statesize.adapters.families import STATE_SIZES, swept
+from statesize.operators import Dense
+
+ROOT = Path(__file__).parents[2]
+TABLE = {family.name: family for family in swept().families}
+pytestmark = pytest.mark.skipif(
+    transformers.__version__ != swept().transformers, reason="the table is that of another version of transformers"
+)
 
 
-def test_every_family_that_is_tested_is_listed_once():
-    names = [family.name for family in FAMILIES]
-    assert len(set(names)) == len(names)
-    assert set(names) == set(attention_models.FAMILIES) | set(recurrent_models.FAMILIES)
+def check(name, build):
+    row, family = sweep(name, build), TABLE[name]
+    assert (row.status, row.mixers, row.model) == (family.status, family.mixers, family.model)
+    assert (row.maps is None, row.impulses is None) == (family.maps is None, family.impulses is None)
+    assert set(row.mixers) <= set(STATE_SIZES)
+    if row.status == "measured":
+        assert row.logits == 0
+        assert row.faithfulness < 1e-5
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_mixers_are_those_of_a_model(family):
-    if family.name not in transformers.CONFIG_MAPPING:
-        assert transformers.__version__ not in family.checked
-        pytest.skip(f"transformers {transformers.__version__} has no {family.name}")
-    recurrent = family.name in recurrent_models.FAMILIES
-    build = recurrent_models.tiny_model if recurrent else attention_models.attention_model
-    captured = capture(build(family.name), attention_models.token_ids(), short_convolutions=True)
-    kinds = {mixer.kind for mixer in captured.mixers}
-    assert set(family.mixers) <= kinds <= {*family.mixers, "short convolution"} <= set(STATE_SIZES)
-    assert captured.skipped == {}
-    for item in captured:
-        assert item.faithfulness < 1e-5
-        assert not item.operator.dense().requires_grad
+@pytest.mark.parametrize("family", SHORT)
+def test_popular_families_are_measured_as_the_table_says(family):
+    assert TABLE[family].status == "measured"
+    check(family, partial(tiny, family))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [name for name in TABLE if name not in SHORT])
+def test_every_other_family_is_as_the_table_says(family):
+    check(family, partial(tiny, family) if family in names() else MORE[family])
+
+
+def test_the_table_has_every_family_and_none_is_wrong():
+    registered = [family.name for family in swept().families if family.registered]
+    assert registered == names()
+    assert not swept().of("wrong")
+    assert sum(family.registered for family in swept().of("measured")) >= 165
+    assert all(family.reason for family in swept().families if family.status != "measured")
+
+
+def test_what_is_measured_agrees_with_an_oracle():
+    for family in swept().of("measured"):
+        assert family.logits == 0
+        assert (family.maps if family.impulses is None else family.impulses) < 1e-5
+
+
+def test_the_page_is_made_of_the_table():
+    specification = importlib.util.spec_from_file_location("families", ROOT / "benchmarks" / "families.py")
+    command = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(command)
+    assert (ROOT / "docs" / "families.md").read_text(encoding="utf-8") == command.page()
+
+
+@pytest.mark.parametrize("family", ["llama", "granite_swa", "diffllama", "mamba2", "rwkv"])
+@pytest.mark.parametrize("how", ["scaled by a tenth of a percent", "without its oldest positions", "another head's"])
+def test_the_oracles_see_a_wrong_operator(monkeypatch, family, how):
+    def changed(item):
+        matrix = item.operator.dense()
+        if how.startswith("scaled"):
+            # A gate hides the scale of a row, not that of an entry.
+            matrix = matrix * (1 + 0.001 * torch.arange(matrix.shape[-1]) / matrix.shape[-1])
+        elif how.startswith("without"):
+            matrix = matrix.triu(-15)
+        else:
+            matrix = matrix.roll(1, 1)
+        object.__setattr__(item, "units_operator", lambda units: Dense(matrix[:, units]))
+        return item
+
+    def capture(model, ids):
+        captured = original(model, ids)
+        return type("Changed", (), {"skipped": {}, "__iter__": lambda _: map(changed, captured)})()
+
+    original = family_sweep.capture
+    monkeypatch.setattr(family_sweep, "capture", capture)
+    row = sweep(family, partial(tiny, family))
+    assert row.status == "wrong"
+
+
+def test_near_uniform_attention_counts_for_nothing():
+    def quiet():
+        model = tiny("llama")
+        for layer in model.model.layers:
+            torch.nn.init.zeros_(layer.self_attn.q_proj.weight)
+            if layer.self_attn.q_proj.bias is not None:
+                torch.nn.init.zeros_(layer.self_attn.q_proj.bias)
+        return model
+
+    row = sweep("llama", quiet)
+    assert row.maps < 1e-5
+    assert row.status == "wrong"

@@ -10,7 +10,9 @@ from statesize.errors import ModelError
 def observed(probabilities, values, seen=None, window=None):
     mixed = torch.zeros(*probabilities.shape[:3], values.shape[-1])
     mixing = Mixing([lambda: probabilities], probabilities.shape)
-    return observed_mixing("mixer", mixing, values, mixed, seen=seen, window=window, state_bytes=0, text=len(probabilities[0, 0]))
+    return observed_mixing(
+        "mixer", mixing, values, mixed, seen=seen, window=window, state_bytes=0, text=len(probabilities[0, 0])
+    )
 
 
 def test_each_key_value_head_serves_consecutive_heads():

@@ -41,6 +41,11 @@ class Responses:
         """Share of the channels that some varied channel reaches."""
         return sum(map(bool, self.matrices)) / len(self.matrices)
 
+    @property
+    def sources(self) -> int:
+        """The most varied channels that reach one channel; 1 where only values are varied."""
+        return max(map(len, self.matrices))
+
 
 @contextmanager
 def calls_of(module: nn.Module) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
@@ -69,30 +74,48 @@ def copied(value: Any) -> Any:
 @torch.no_grad()
 def impulse_matrices(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], units: int) -> Responses | None:
     """T of a mixer called with one sequence, by the pair of parts that covers most."""
-    leaves = {name: part for name, part in module.named_modules() if not list(part.children())}
-    inputs, outputs = _values(module, leaves, args, kwargs)
+    parts = {name: part for name, part in module.named_modules() if name}
+    inputs, outputs = _values(module, parts, args, kwargs)
     best: Responses | None = None
     # Values come from a part with a v in its name; what is mixed goes into one of the last.
     for varied in sorted(outputs, key=lambda name: "v" not in name):
         for read in reversed(inputs):
             if read == varied or inputs[read].ndim < 3 or inputs[read].shape[2:].numel() % units:
                 continue
-            found = _respond(module, leaves, args, kwargs, (varied, outputs[varied]), read)
-            if found is not None and found.covered > (best.covered if best else 0):
+            found = _respond(module, parts, args, kwargs, (varied, outputs[varied]), read)
+            if found is None or not _one_a_unit(found, units):
+                continue
+            if best is None or _quality(found) > _quality(best):
                 best = found
-            if best is not None and best.covered == 1:
+            if best is not None and _quality(best) == (1, -1):
                 return best
     return best
 
 
+def _one_a_unit(responses: Responses, units: int) -> bool:
+    """Whether all channels of a head show one matrix, up to a factor for each row: else these are not its values."""
+    channels = len(responses.matrices) // units
+    for unit in range(units):
+        seen = [found[0] for found in responses.matrices[unit * channels : (unit + 1) * channels] if len(found) == 1]
+        rows = [part / part.norm(dim=1, keepdim=True).clamp(min=1e-30) for part in seen]
+        products = [(part * rows[0]).sum(1).abs() for part in rows]
+        if any(bool((product < 0.999).any()) for product in products):
+            return False
+    return True
+
+
+def _quality(responses: Responses) -> tuple[float, int]:
+    return responses.covered, -responses.sources
+
+
 def _values(
-    module: nn.Module, leaves: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]
+    module: nn.Module, parts: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """First inputs and outputs, (1, L, …), of the parts that are called once."""
     inputs: dict[str, list[Tensor]] = {}
     outputs: dict[str, list[Tensor]] = {}
     handles = []
-    for name, part in leaves.items():
+    for name, part in parts.items():
 
         def keep(_: nn.Module, given: Any, output: Any, name: str = name) -> None:
             if given and isinstance(given[0], Tensor) and given[0].ndim >= 3:
@@ -113,27 +136,29 @@ def _values(
 
 def _respond(
     module: nn.Module,
-    leaves: dict[str, nn.Module],
+    parts: dict[str, nn.Module],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     varied: tuple[str, Tensor],
     read: str,
 ) -> Responses | None:
     name, output = varied
+    if len(output) > 1:
+        return None
     axis = 1 if output.shape[1] > 1 else 2  # some have a dimension of one head before that of the positions
     length, channels = output.shape[axis], output.shape[axis + 1 :].numel()
     size = float(output.abs().max())
     rows = torch.cartesian_prod(torch.arange(channels), torch.arange(length))
     if len(rows) * length > MOST_ROWS * 23 or not size:
         return None
-    plain = _read(module, leaves, (_expanded(args, 1), _expanded(kwargs, 1)), (name, output), read)
+    plain = _read(module, parts, (_expanded(args, 1), _expanded(kwargs, 1)), (name, output), read)
     answers = []
     for scale in (1.0, 2.0):
         impulses = torch.zeros(len(rows), length, channels)
         impulses[torch.arange(len(rows)), rows[:, 1], rows[:, 0]] = scale * size
         changed = output + impulses.reshape(len(rows), *output.shape[1:])
         given = (_expanded(args, len(rows)), _expanded(kwargs, len(rows)))
-        answer = _read(module, leaves, given, (name, changed), read)
+        answer = _read(module, parts, given, (name, changed), read)
         if answer is None or plain is None:
             return None
         if answer.shape[1] != length:
@@ -154,16 +179,16 @@ def _respond(
 
 def _read(
     module: nn.Module,
-    leaves: dict[str, nn.Module],
+    parts: dict[str, nn.Module],
     given: tuple[Any, Any],
     varied: tuple[str, Tensor],
     read: str,
 ) -> Tensor | None:
     """(rows, L, channels): the input of a part while another returns what it is told."""
     seen: list[Tensor] = []
-    handles = [leaves[varied[0]].register_forward_hook(lambda *_: varied[1])]
+    handles = [parts[varied[0]].register_forward_hook(lambda *_: varied[1])]
     if read != OUTPUT:
-        handles.append(leaves[read].register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone())))
+        handles.append(parts[read].register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone())))
     try:
         output = _first(module(*given[0], **given[1]))
         if read == OUTPUT:
@@ -177,7 +202,7 @@ def _read(
 
 
 def _first(output: Any) -> Any:
-    return output[0] if isinstance(output, tuple) else output
+    return output[0] if isinstance(output, tuple | list) else output
 
 
 def _expanded(value: Any, rows: int) -> Any:

@@ -121,7 +121,8 @@ def beyond(class_name: str, special: dict[str, Any], seed: int = 0) -> nn.Module
     """A model of a class that the registry of causal language models lacks."""
     model_class = getattr(transformers, class_name)
     config_class = model_class.config_class
-    return random_model(model_class, config_class(**settings(config_class, special)), seed)
+    louder = next((size for name, size in LOUDER.items() if class_name.startswith(name)), 1.0)
+    return random_model(model_class, config_class(**settings(config_class, special)), seed, louder)
 
 
 MORE: dict[str, Callable[..., nn.Module]] = {

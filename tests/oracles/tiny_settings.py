@@ -261,4 +261,4 @@ SPECIAL: dict[str, dict[str, Any]] = {
 }
 
 # Families whose weights are drawn that much larger: nothing brings their embeddings, or their keys, to a scale of one.
-LOUDER = {"inkling2_text": 1.4, "marian": 2.5, "openai-gpt": 1.9}
+LOUDER = {"inkling2_text": 1.4, "marian": 2.5, "openai-gpt": 1.9, "MistralLarge4": 2.0, "OpenAIGPT": 1.9}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernel_functions import replaced, source_files
+from statesize.adapters.notes import NOTES
 from statesize.adapters.observation import Observation, Record
 from statesize.adapters.parts import MixerCall, is_a, observing_parts
 from statesize.adapters.precision import in_single, stored_element_size
@@ -23,17 +24,8 @@ REGISTRY = "ALL_ATTENTION_FUNCTIONS"
 # Names of implementations whose functions can be called with the identity as value, of any width.
 PLAIN = ("eager", "sdpa")
 
-_CONVOLVED = "Its values are convolved over a few tokens before they are mixed; T is without that convolution."
 # Classes that call their attention function twice and subtract.
 DIFFERENTIAL = ("DiffLlamaAttention",)
-# What some mixers do to their values beside mixing them, by the name of their class.
-NOTES = {
-    "InklingAttention": _CONVOLVED,
-    "Inkling2SlidingAttention": _CONVOLVED,
-    "Inkling2FullAttention": _CONVOLVED,
-    "ZayaAttention": "Half of each value is that of the token before; T is without that delay.",
-    "DeepseekV4Attention": "Its values are rotated by position before they are mixed, and back after; T is between.",
-}
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 

@@ -1,8 +1,12 @@
-"""The families of transformers models that are supported, and what a mixer of each kind can keep."""
+"""Which models of transformers can be measured: what a sweep over all of its families found, in families.json."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
 
 # Theoretical state-size (TSS) per channel at position i, by kind of mixer.
 STATE_SIZES: dict[str, str] = {
@@ -19,46 +23,69 @@ STATE_SIZES: dict[str, str] = {
     "rg-lru": "1",
     "short convolution": "kernel - 1",
 }
-CHECKED = ("5.15.1", "5.23.0")
-NEWEST = CHECKED[-1:]
 
 
 @dataclass(frozen=True)
 class Family:
-    """One family of models.
+    """One family of models, or a class beyond the registry of causal language models, as a tiny random model of it.
 
     Attributes:
-        name: Its `model_type` in transformers.
-        mixers: The kinds of mixers that are seen in it.
-        checked: Versions of transformers with which T was compared with the model's own output and with impulses.
+        name: Its `model_type` in transformers, or what the class is.
+        model: The class.
+        registered: Whether it is a `model_type` of the registry.
+        status: "measured"; "refused"; "wrong", where an oracle disagrees; "not built".
+        mixers: Number of layers by kind of mixer.
+        maps: Largest difference of T from the attention maps that the model returns; None without such maps.
+        impulses: Largest difference of T from what the model's own code makes of impulses; None where no part of it
+            carries the values alone.
+        gated: Whether the impulses show rows of T up to a factor each, because an output gate follows.
+        logits: Largest difference of its logits under observation.
+        reason: Why it, or a part of it, is not measured.
     """
 
     name: str
-    mixers: tuple[str, ...]
-    checked: tuple[str, ...] = CHECKED
+    model: str
+    registered: bool
+    status: str
+    mixers: dict[str, int]
+    maps: float | None
+    impulses: float | None
+    gated: bool
+    logits: float | None
+    reason: str
 
 
-_FULL, _SLIDING = "attention", "sliding attention"
+@dataclass(frozen=True)
+class Sweep:
+    """What was found of all families.
 
-FAMILIES: tuple[Family, ...] = (
-    *(Family(name, (_FULL,)) for name in ("gpt2", "gpt_neox", "llama")),
-    Family("mistral", (_SLIDING,)),
-    *(Family(name, (_FULL,)) for name in ("qwen2", "qwen3", "phi", "phi3", "gemma")),
-    *(Family(name, (_FULL, _SLIDING)) for name in ("gemma2", "gemma3_text", "gpt_oss")),
-    *(Family(name, (_FULL,)) for name in ("opt", "olmo2", "deepseek_v3", "minimax_m2")),
-    *(Family(name, (_FULL,)) for name in ("bloom", "falcon", "gptj", "mpt", "codegen")),
-    Family("gpt_neo", (_FULL, _SLIDING)),
-    *(Family(name, ("mamba",)) for name in ("mamba", "falcon_mamba")),
-    *(Family(name, (_FULL, "mamba")) for name in ("jamba", "zamba")),
-    Family("mamba2", ("mamba2",)),
-    *(Family(name, (_FULL, "mamba2")) for name in ("bamba", "zamba2", "falcon_h1", "granitemoehybrid", "nemotron_h")),
-    *(Family(name, (_FULL, "gated delta rule")) for name in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")),
-    Family("olmo_hybrid", (_FULL, "gated delta rule")),
-    *(Family(name, (_FULL, "kimi delta attention"), NEWEST) for name in ("kimi_linear", "bailing_hybrid")),
-    Family("minimax", (_FULL, "lightning attention")),
-    Family("recurrent_gemma", (_SLIDING, "rg-lru")),
-    Family("rwkv", ("rwkv",)),
-    Family("xlstm", ("mlstm",)),
-    *(Family(name, (_FULL, "short convolution")) for name in ("lfm2", "lfm2_moe")),
-    Family("lfm3", (_FULL, "short convolution"), NEWEST),
-)
+    Attributes:
+        transformers: The version.
+        families: In the order of their names, those of the registry first.
+    """
+
+    transformers: str
+    families: tuple[Family, ...]
+
+    def of(self, status: str) -> tuple[Family, ...]:
+        """The families of one status.
+
+        Args:
+            status: Such as "measured".
+
+        Returns:
+            Some of `families`.
+        """
+        return tuple(family for family in self.families if family.status == status)
+
+
+@cache
+def swept() -> Sweep:
+    """The sweep that this statesize was made with.
+
+    Returns:
+        What families.json holds.
+    """
+    text = resources.files(__package__).joinpath("families.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return Sweep(document["transformers"], tuple(Family(**family) for family in document["families"]))

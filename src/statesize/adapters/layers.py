@@ -47,9 +47,13 @@ def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[s
     reasons: dict[str, str] = {}
     for list_name, layers in layer_lists(model).items():
         members = {f"{plain_name(list_name)}.{key}": layer for key, layer in layers.named_children()}
-        if not ran.isdisjoint(members) and not all(isinstance(layer, POINTWISE) for layer in layers):
+        if not ran.isdisjoint(members) and not all(_is_pointwise(layer) for layer in layers):
             reasons |= _unobserved(members, ran, mixers)
     return reasons
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    return isinstance(layer, POINTWISE) or "RotaryEmbedding" in type(layer).__name__
 
 
 def _unobserved(members: Mapping[str, nn.Module], ran: set[str], mixers: list[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import cast
 from torch import nn
 
 from statesize.adapters.layers import HOW_TO_SUPPLY
+from statesize.adapters.notes import UNSEEN
 from statesize.adapters.wrapped import named_parts
 from statesize.arguments import require_kind
 from statesize.errors import InputError, ModelError
@@ -91,7 +92,10 @@ def require_some(model: nn.Module, names: Sequence[str], refused: Mapping[str, s
     """
     if not names and refused:
         reason, others = next(iter(refused.values())), len(refused) - 1
-        raise ModelError(reason + (f" (So are {others} other mixers.)" if others else ""))
+        raise ModelError(f"{reason} (Nor is any of its other {others} mixers measured.)" if others else reason)
+    family = getattr(getattr(model, "config", None), "model_type", None)
+    if not names and family in UNSEEN:
+        raise ModelError(f"{type(model).__name__} {UNSEEN[family]}. statesize measures causal models.")
     if not names:
         raise ModelError(
             f"{type(model).__name__} has no mixer that statesize knows: none of its modules has a method "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from statesize.adapters.notes import NOTES
 from statesize.adapters.observation import Observation, Record
 from statesize.adapters.precision import in_single, stored_element_size
 from statesize.adapters.probabilities import Mixing, observed_mixing
@@ -100,6 +101,7 @@ class _SoftmaxTap(TorchFunctionMode):
                 state_bytes=2 * by_head[0][0].numel() * stored_element_size(module),
                 text=self.running.length,
                 rounded=rounded,
+                note=NOTES.get(type(module).__name__, ""),
             )
 
         self.record(observation)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from statesize.cli.options import Flag
 
-NOTES = """Other families work too if their attention comes from the library's registry
-or from torch; each run checks T against the model. A short convolution inside another mixer is measured on request. For
-any other mixer, give its class a method `operator(hidden)` that returns a statesize Operator."""
+if TYPE_CHECKING:
+    from statesize.adapters.families import Family
+
+NOTES = """Each row is a tiny model of the family whose operators equal the model's own attention maps, or what its own
+code makes of impulses. Other models are checked while they are measured, and layers that fail are named. A short
+convolution inside another mixer is measured on request. For any other mixer, give its class a method `operator(hidden)`
+that returns a statesize Operator."""
 
 
 def models(*, json: Flag = False) -> None:
@@ -17,26 +23,45 @@ def models(*, json: Flag = False) -> None:
     """
     from importlib.metadata import version
 
-    from statesize.adapters.families import FAMILIES, STATE_SIZES
+    from statesize.adapters.families import STATE_SIZES, swept
 
+    found, installed = swept(), version("transformers")
     if json:
         from statesize.cli.document import SCHEMA, print_json
 
-        families = [
+        print_json(
             {
-                "family": family.name,
-                "mixers": [{"kind": kind, "state_size": STATE_SIZES[kind]} for kind in family.mixers],
-                "checked": list(family.checked),
+                "schema": SCHEMA,
+                "transformers": installed,
+                "checked": found.transformers,
+                "families": [_row(family, STATE_SIZES) for family in found.of("measured")],
+                "others": [
+                    {"family": family.name, "status": family.status, "reason": family.reason}
+                    for family in found.families
+                    if family.status != "measured"
+                ],
             }
-            for family in FAMILIES
-        ]
-        print_json({"schema": SCHEMA, "transformers": version("transformers"), "families": families})
+        )
         return
-    rows = [("family", "mixers", "TSS per channel at position i", "checked with transformers")]
-    for family in FAMILIES:
-        sizes = [STATE_SIZES[kind] for kind in family.mixers]
-        rows.append((family.name, ", ".join(family.mixers), ", ".join(sizes), ", ".join(family.checked)))
+    rows = [("family", "mixers", "TSS per channel at position i")]
+    for family in found.of("measured"):
+        rows.append((family.name, ", ".join(family.mixers), ", ".join(STATE_SIZES[kind] for kind in family.mixers)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\ntransformers {version('transformers')} is installed. {NOTES}")
+    print()
+    for family in found.families:
+        if family.status != "measured":
+            print(f"not measured: {family.name}: {family.reason}")
+    print(f"\nChecked with transformers {found.transformers}; {installed} is installed. {NOTES}")
+
+
+def _row(family: Family, sizes: dict[str, str]) -> dict[str, object]:
+    return {
+        "family": family.name,
+        "model": family.model,
+        "mixers": [{"kind": kind, "state_size": sizes[kind]} for kind in family.mixers],
+        "maps": family.maps,
+        "impulses": family.impulses,
+        "skipped": family.reason,
+    }

@@ -1,0 +1,185 @@
+"""A family of models against three oracles: its own attention maps, impulses inside its mixers, unobserved logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from oracles.module_impulses import Responses, calls_of, difference, impulse_matrices, kernel_responses
+from oracles.tiny_families import answers, token_ids
+from torch import Tensor, nn
+
+from statesize.adapters import Captured, capture
+from statesize.adapters.running import running_modules
+from statesize.adapters.sources import observing_all
+from statesize.errors import StatesizeError
+
+LENGTH = 23
+# Relative to the largest entry, in float32.
+TOLERANCE = 1e-5
+# Rows of a map have this mean distance in total variation from a uniform one, or they show nothing.
+UNEVEN = 0.1
+# Recurrences that are functions of a model's file, which are given impulses as values.
+KERNELS = {
+    "mamba": "mamba_selective_scan",
+    "mamba2": "mamba2_chunk_scan",
+    "gated delta rule": "torch_chunk_gated_delta_rule",
+    "kimi delta attention": "chunk_kimi_delta_attention",
+}
+MAPPED = ("attention", "sliding attention")
+# What they mix depends on the values in one function: tests of their own compare them with a loop.
+WITHOUT_PARTS = ("rg-lru",)
+
+
+@dataclass
+class Row:
+    """What the sweep found of one family.
+
+    Attributes:
+        family: Its `model_type`, or a name of a class beyond the registry.
+        model: Its class.
+        status: "measured", "refused", "wrong" or "not built".
+        mixers: How many layers of each kind were measured.
+        maps: Largest difference of T from the maps that the model returns, or None where it returns none.
+        impulses: Largest difference of T from the responses to impulses, or None where no part carries the values.
+        gated: Whether rows of the responses are compared up to a factor, because an output gate follows.
+        unchecked: Mixers that neither oracle reaches.
+        logits: Largest difference of the logits under observation from those of the model alone.
+        faithfulness: The largest one that the package itself states.
+        unevenness: The least mean distance of the rows of T from uniform ones.
+        reason: Why it is not measured, or not whole.
+    """
+
+    family: str
+    model: str = ""
+    status: str = "not built"
+    mixers: dict[str, int] = field(default_factory=dict[str, int])
+    maps: float | None = None
+    impulses: float | None = None
+    gated: bool = False
+    unchecked: int = 0
+    logits: float | None = None
+    faithfulness: float | None = None
+    unevenness: float | None = None
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            name: float(f"{value:.1e}") if isinstance(value, float) else value for name, value in asdict(self).items()
+        }
+
+
+def sweep(family: str, build: Callable[[], nn.Module]) -> Row:
+    """Build a family's tiny model, measure it, and compare."""
+    row = Row(family)
+    try:
+        model = build()
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        row.reason = _line(error)
+        return row
+    row.model, ids = type(model).__name__, token_ids(1)
+    plain = answers(model, ids)
+    try:
+        captured = capture(model, ids)
+        items = list(captured)
+    except StatesizeError as error:
+        row.status, row.reason = "refused", _line(error)
+        return row
+    row.reason = " ".join(
+        reason if name in reason else f"{name}: {reason}." for name, reason in captured.skipped.items()
+    )
+    row.logits = _relative(observed_answers(model, ids), plain)
+    row.faithfulness = max((item.faithfulness or 0.0 for item in items), default=0.0)
+    for item in items:
+        row.mixers[item.kind] = row.mixers.get(item.kind, 0) + 1
+    errors = _compared(row, model, build, items, ids)
+    row.unevenness = min(map(_unevenness, items))
+    right = all(error <= TOLERANCE for error in errors) and errors and row.logits <= TOLERANCE
+    row.status = "measured" if right and row.unevenness >= UNEVEN else "wrong"
+    return row
+
+
+def observed_answers(model: nn.Module, ids: Tensor) -> Tensor:
+    """What a model says while every source watches it."""
+    with running_modules(model, ids.shape[1]) as running, observing_all(model, running, lambda _: None):
+        return answers(model, ids)
+
+
+def _compared(
+    row: Row, model: nn.Module, build: Callable[[], nn.Module], items: list[Captured], ids: Tensor
+) -> list[float]:
+    """The error of each mixer that an oracle reaches: by impulses, else by maps."""
+    maps = dict(zip([item.name for item in items if item.kind in MAPPED], attention_maps(build(), ids), strict=False))
+    if len(maps) != sum(item.kind in MAPPED for item in items):
+        maps = {}
+    kernels = {kind: kernel_responses(model, ids, name) for kind, name in KERNELS.items() if kind in row.mixers}
+    errors: list[float] = []
+    for item in items:
+        matrices = item.operator.dense()[0].float()
+        by_map = maps.get(item.name)
+        if by_map is not None and by_map.shape == matrices.shape:
+            row.maps = max(row.maps or 0.0, found := _relative(matrices, by_map))
+            errors.append(found)
+        if item.kind in kernels:
+            responses = kernels[item.kind].pop(0)
+            plain = gated = _relative(matrices, responses.expand_as(matrices))
+        elif item.kind in WITHOUT_PARTS:
+            plain = gated = None
+        else:
+            plain, gated = _by_impulses(model, item, ids)
+        mapped = by_map is not None and by_map.shape == matrices.shape
+        if gated is not None and plain is not None and not (item.note and mapped):
+            row.gated = row.gated or plain > TOLERANCE
+            row.impulses = max(row.impulses or 0.0, found := min(plain, gated))
+            # Maps that a model returns may be scaled after: what it does with impulses decides. Where values are
+            # changed before they are mixed, the maps do.
+            errors[len(errors) - mapped :] = [found]
+        elif by_map is None:
+            row.unchecked += 1
+    return errors
+
+
+def _by_impulses(model: nn.Module, item: Captured, ids: Tensor) -> tuple[float | None, float | None]:
+    name, _, number = item.name.partition("@")
+    module = model.get_submodule(name) if name != type(model).__name__ else model
+    with calls_of(module) as calls, torch.no_grad():
+        model(input_ids=ids, use_cache=False)
+    responses = impulse_matrices(module, *calls[int(number or 0)], item.units)
+    # A softmax is linear in values alone.
+    if responses is None or responses.covered < 1 or (item.kind.endswith("attention") and _several(item, responses)):
+        return None, None
+    return difference(item.operator.dense()[0], responses)
+
+
+def _several(item: Captured, responses: Responses) -> bool:
+    return responses.sources > 1 and item.kind != "lightning attention"
+
+
+def attention_maps(model: nn.Module, ids: Tensor) -> list[Tensor]:
+    """The maps (H, L, L) that a model with eager attention returns, of the layers that have square ones."""
+    if not hasattr(model, "set_attn_implementation"):
+        return []
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        output = model(input_ids=ids, use_cache=False, output_attentions=True)
+    maps = [found for found in (getattr(output, "attentions", None) or ()) if isinstance(found, Tensor)]
+    return [found[0].float() for found in maps if found.ndim == 4 and found.shape[-1] == found.shape[-2] == LENGTH]
+
+
+def _unevenness(item: Captured) -> float:
+    matrices = item.operator.dense()[0].abs()[:, 5:]
+    seen = matrices > 0
+    rows = matrices / matrices.sum(-1, keepdim=True).clamp(min=1e-30)
+    distance = (rows - seen / seen.sum(-1, keepdim=True).clamp(min=1)).abs().sum(-1) / 2
+    # A row that sees a single position is as uneven as one can be.
+    return float(torch.where(seen.sum(-1) > 1, distance, 1.0).mean())
+
+
+def _relative(value: Tensor, reference: Tensor) -> float:
+    return float((value - reference).abs().max() / reference.abs().max())
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
