@@ -54,10 +54,10 @@ head where heads share keys, windows and selections shorter than the text, a tex
 attention far from uniform.
 
 T of every layer is compared with the attention maps that the model itself returns, and with what the model's own code
-makes of impulses in what T acts on; the largest difference counts, relative to the largest entry of T. Where the maps are
-not what a layer applies (they are scaled after, or are no probabilities), impulses decide. *Rows* means that an output
-gate follows, so that impulses show rows of T up to a factor each. The logits under observation equal those of the model
-alone in every row.
+makes of impulses in what T acts on; the largest difference counts, relative to the largest entry of T. Where the maps
+are not what a layer applies (they are scaled after, or are no probabilities), impulses decide. *Rows* means that an
+output gate follows, so that impulses show rows of T up to a factor each. The logits under observation equal those of
+the model alone in every row.
 
 `python benchmarks/families.py` makes this page. Other models are checked while they are measured, layer by layer.
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from statesize.adapters import capture
 from statesize.adapters.precision import single_precision, stored_dtype, stored_element_size
+from statesize.errors import ModelError
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -174,3 +175,8 @@ def test_a_hook_that_fails_before_the_weights_were_copied():
         with pytest.raises(ValueError, match="before all"):
             model(torch.ones(1, 2).half())
     assert model.weight is weight
+
+
+def test_a_model_that_does_not_run_in_its_own_half_precision_says_so():
+    with pytest.raises(ModelError, match=r"xLSTMForCausalLM must run in its own dtype, got weights in torch\.bfloat16"):
+        capture(tiny_model("xlstm").bfloat16(), token_ids())

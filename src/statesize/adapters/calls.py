@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Inputs, last_hidden_state, measuring
 from statesize.adapters.interrupts import interrupts_held
 from statesize.adapters.observation import Observation
+from statesize.adapters.precision import stored_dtype, stored_element_size
 from statesize.adapters.running import Frame, Running, running_modules
 from statesize.adapters.sources import observing_all
 from statesize.errors import ModelError
@@ -101,6 +102,10 @@ def record_calls(
 
     Returns:
         The calls of mixers.
+
+    Raises:
+        ModelError: The model itself does not run in the half precision of its weights.
+        RuntimeError: What any other model raises.
     """
     recorder = _Recorder(own, short_convolutions)
     with interrupts_held() as interrupts, ExitStack() as stack:
@@ -109,8 +114,16 @@ def record_calls(
         for name, mixer in own.items():
             stack.callback(mixer.register_forward_pre_hook(recorder.entering(name), with_kwargs=True).remove)
         stack.enter_context(observing_all(model, recorder.running, recorder.observe))
-        with interrupts.let_through():
-            hidden = last_hidden_state(backbone, inputs)
+        try:
+            with interrupts.let_through():
+                hidden = last_hidden_state(backbone, inputs)
+        except RuntimeError as error:
+            if stored_element_size(model) >= torch.float32.itemsize:
+                raise
+            raise ModelError(
+                f"{type(model).__name__} must run in its own dtype, got weights in {stored_dtype(model)} and, when it "
+                f"runs: {str(error).splitlines()[0]}. Load it in float32."
+            ) from error
     calls = [call for call in recorder.calls if call.name not in recorder.refused]
     return Recording(calls, recorder.called, recorder.refused, hidden)
 

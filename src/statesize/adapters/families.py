@@ -86,6 +86,6 @@ def swept() -> Sweep:
     Returns:
         What families.json holds.
     """
-    text = resources.files(__package__).joinpath("families.json").read_text(encoding="utf-8")
+    text = resources.files("statesize.adapters").joinpath("families.json").read_text(encoding="utf-8")
     document: dict[str, Any] = json.loads(text)
     return Sweep(document["transformers"], tuple(Family(**family) for family in document["families"]))

@@ -14,6 +14,6 @@ NOTES = {
 }
 # Why nothing is seen in a family.
 UNSEEN = {
-    "reformer": "sorts positions into buckets by hashes, and the bucket of a position depends on later ones, so that it "
-    "is not causal",
+    "reformer": "sorts positions into buckets by hashes, and the bucket of a position depends on later ones, so it is "
+    "not causal",
 }

@@ -68,16 +68,15 @@ class Recipe:
             model = self._model(layers, _VOCABULARY, changes)
         return model.to(self.dtype).eval()
 
-    def parameters(self) -> tuple[int, int]:
+    def parameters(self) -> int:
         """Parameters of the whole model, counted without holding them.
 
         Returns:
-            All of them, and those of the layer that turns states into logits.
+            How many.
         """
         with torch.device("meta"):
             model = self._model(self.layers, self.vocabulary, {})
-        head = cast("Any", model).get_output_embeddings().weight
-        return sum(weight.numel() for weight in model.parameters()), int(head.numel())
+        return sum(weight.numel() for weight in model.parameters())
 
     def _model(self, layers: int, vocabulary: int, changes: dict[str, Any]) -> nn.Module:
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -207,13 +206,11 @@ def predict(recipe: Recipe, length: int, threads: int, **changes: Any) -> Predic
     start = now()
     found = profile(model, [ids], **given)
     run_seconds = now() - start
-    parameters, head = recipe.parameters()
+    parameters = recipe.parameters()
     times = recipe.layers / len(trial.mixers)
     first = trial.mixers[0]
     results = recipe.layers * len(first.work.sample.units) * (length - 1) * _RESULT_BYTES
     weights = parameters * recipe.dtype.itemsize
-    # Weights of fewer bits are in float32 while their part runs; the last part turns states into logits.
-    single = 4 * head if recipe.dtype.itemsize < 4 else 0
     return Prediction(
         model=recipe.model,
         command=recipe.command,
@@ -224,7 +221,7 @@ def predict(recipe: Recipe, length: int, threads: int, **changes: Any) -> Predic
         measured=len(first.work.sample.units),
         engine=first.work.engine,
         seconds=times * (sum(spent) + trial.overhead),
-        memory=peak_resident_bytes() - held + weights + single,
+        memory=peak_resident_bytes() - held + weights,
         results=results,
         run_seconds=run_seconds,
         plan_seconds=sum(spent) + trial.overhead,

@@ -66,7 +66,7 @@ class Loading:
     Attributes:
         revision: Branch, tag or commit of a model of the hub.
         device: Where the model runs, such as cpu or cuda:0.
-        dtype: Of the weights in memory; left out, as they are stored. The forward pass is in float32 at least.
+        dtype: Dtype to load the weights in, and to run the model in. Default: as stored.
         allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
         trust_remote_code: Run Python code that comes with the model.
     """

@@ -60,7 +60,8 @@ def load_model(
         revision: Branch, tag or commit of a hub id.
         device: Where the model runs.
         dtype: Of the weights in memory: "float32", "float64", "bfloat16" or "float16"; None keeps those of the
-            checkpoint. The forward pass is in float32 at least, whatever they are.
+            checkpoint. The model runs in it as it is; operators are made in float32
+            at least.
         allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
         trust_remote_code: Run Python code that comes with the model.
         needs_tokenizer: A model without a tokenizer is an error.
