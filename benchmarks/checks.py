@@ -50,7 +50,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def unchecked(model: torch.nn.Module, ids: torch.Tensor) -> object:
     """A profile without any reference."""
-    with mock.patch.object(Checking, "next", lambda *_: "none"):
+    with mock.patch.object(Checking, "next", return_value="none"):
         return ss.profile(model, ids, relative_tolerances=())
 
 
@@ -90,8 +90,8 @@ def main() -> None:
         ratio = row["profile"] / row["profile_unchecked"]
         captures = "".join(f"{row[key] * 1e3:7.0f}" for key in ("capture", "capture_read", "capture_unchecked"))
         print(
-            f"{name:28} {row['sequences']} x {row['length']}  {row['profile']:6.2f} s   {row['profile_unchecked']:6.2f} s  "
-            f"{ratio:.3f}       {captures}",
+            f"{name:28} {row['sequences']} x {row['length']}  {row['profile']:6.2f} s   "
+            f"{row['profile_unchecked']:6.2f} s  {ratio:.3f}       {captures}",
             flush=True,
         )
     if asked.output:
