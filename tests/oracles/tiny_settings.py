@@ -141,6 +141,7 @@ _INKLING = {
 _MUSIC = {"num_codebooks": 1}
 
 SPECIAL: dict[str, dict[str, Any]] = {
+    "doge": {"sliding_window": None},  # its mask keeps the keys of largest weight
     "bailing_hybrid": {"layer_types": ["linear_attention", "full_attention"]},
     "bamba": {"attn_layer_indices": [1]},
     "big_bird": {"attention_type": "original_full"},

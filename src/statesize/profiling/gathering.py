@@ -196,9 +196,19 @@ class Gathering:
             "tolerances": list(self.settings.tolerances),
             "relative_tolerances": list(self.settings.relative_tolerances),
             "settings": _settings(self.settings),
-            "skipped": {part: reason for part, reason in self.skipped.items() if part not in self.mixers},
+            "skipped": self._skipped(),
             "seconds": round(self.seconds, 3),
         }
+
+    def _skipped(self) -> dict[str, str]:
+        """What is not measured, and why; of what is measured in some sequences, in how many."""
+        skipped = dict(self.skipped)
+        for name in self.mixers.keys() & skipped.keys():
+            measured, all_of_them = len(self.mixers[name].sequences), len(self.sequences)
+            skipped[name] = f"Measured in {measured} of {all_of_them} sequences; in the others: {skipped[name]}"
+            if measured == all_of_them:
+                del skipped[name]
+        return skipped
 
 
 @contextmanager
