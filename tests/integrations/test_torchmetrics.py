@@ -31,6 +31,7 @@ metric = StateSizeMetric(positions=5, channels=2)
 for text in texts:
     metric.update(zoo.load("gla")[0], torch.tensor([text]))
 print(json.dumps({name: value.item() for name, value in metric.compute().items()}))
+torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 """
 
