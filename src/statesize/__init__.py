@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from statesize.reduction.reduce import reduce
     from statesize.reduction.reduction import Reduction
     from statesize.reduction.varying import VaryingReduction
-    from statesize.spectra.differentiable import differentiable_entropy
+    from statesize.spectra.gradients.differentiable import differentiable_entropy
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
@@ -39,7 +39,7 @@ _HOMES = {
     "reduction.reduce": ("reduce",),
     "reduction.reduction": ("Reduction",),
     "reduction.varying": ("VaryingReduction",),
-    "spectra.differentiable": ("differentiable_entropy",),
+    "spectra.gradients.differentiable": ("differentiable_entropy",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

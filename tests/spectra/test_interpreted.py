@@ -10,15 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-import statesize.spectra
-from statesize.spectra import elimination_tree, lane_eigenvalues, lane_spectra, triangular_update
+from statesize.spectra.exact import triangular_update
+from statesize.spectra.lanes import eigenvalues as lane_eigenvalues
+from statesize.spectra.lanes import spectra as lane_spectra
+from statesize.spectra.shifts import elimination_tree
 
 # In the order in which they import one another.
-COMPILED = ("lane_eigenvalues", "lane_factors", "lane_spectra", "elimination_tree", "triangular_update")
+COMPILED = {
+    "lane_eigenvalues": "lanes.eigenvalues",
+    "lane_factors": "lanes.factors",
+    "lane_spectra": "lanes.spectra",
+    "elimination_tree": "shifts.elimination_tree",
+    "triangular_update": "exact.triangular_update",
+}
 
 
 def lanes() -> ModuleType:
-    """In the place of statesize.spectra.lanes."""
+    """In the place of statesize.spectra.lanes.vectors."""
 
     def lane_functions(width: int) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
         return lambda array, k: array[k * width : (k + 1) * width].copy(), lambda x: np.full(width, x)
@@ -26,7 +34,7 @@ def lanes() -> ModuleType:
     def store(array: np.ndarray, k: int, x: np.ndarray) -> None:
         array[k * len(x) : (k + 1) * len(x)] = x
 
-    module = ModuleType("statesize.spectra.lanes")
+    module = ModuleType("statesize.spectra.lanes.vectors")
     module.compile_lanes = lambda function: function
     module.lane_functions, module.store, module.square_root = lane_functions, store, np.sqrt
     module.where_positive = lambda x, positive, other: np.where(x > 0, positive, other)
@@ -40,11 +48,12 @@ def interpreted(monkeypatch):
     # Only while they are imported: what numba keeps of the compiled ones is read by the names of their modules.
     with monkeypatch.context() as only_here:
         only_here.setattr(numba, "njit", lambda **options: lambda function: function)
-        only_here.setitem(sys.modules, "statesize.spectra.lanes", lanes())
-        for name in COMPILED:
-            only_here.setattr(statesize.spectra, name, None)
-            only_here.delitem(sys.modules, f"statesize.spectra.{name}")
-        modules = {name: importlib.import_module(f"statesize.spectra.{name}") for name in COMPILED}
+        only_here.setitem(sys.modules, "statesize.spectra.lanes.vectors", lanes())
+        for place in COMPILED.values():
+            room, name = place.split(".")
+            only_here.setattr(sys.modules[f"statesize.spectra.{room}"], name, None)
+            only_here.delitem(sys.modules, f"statesize.spectra.{place}")
+        modules = {name: importlib.import_module(f"statesize.spectra.{place}") for name, place in COMPILED.items()}
     with np.errstate(all="ignore"):
         yield modules
 

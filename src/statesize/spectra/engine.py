@@ -9,11 +9,12 @@ from typing import cast
 from statesize.errors import EngineError
 from statesize.operators import Convolution, Operator, Recurrence
 from statesize.spectra.blocks import HankelBlocks
-from statesize.spectra.chunked import chunked_blocks
-from statesize.spectra.convolution import convolution_blocks
+from statesize.spectra.convolution.engine import convolution_blocks
 from statesize.spectra.cut import Cut
-from statesize.spectra.dense import dense_singular_values
-from statesize.spectra.distinct_blocks import distinct_blocks
+from statesize.spectra.exact.dense import dense_singular_values
+from statesize.spectra.exact.distinct_blocks import distinct_blocks
+from statesize.spectra.exact.square_root import square_root_singular_values
+from statesize.spectra.exact.windowed import windowed_singular_values
 from statesize.spectra.footprint import (
     WAY_OUT,
     chunked_footprint,
@@ -26,12 +27,11 @@ from statesize.spectra.footprint import (
     streaming_footprint,
     tree_footprint,
 )
+from statesize.spectra.lanes.small_state import LARGEST_STATE, has_small_state, small_state_spectrum
 from statesize.spectra.preference import PASSED_OVER, RELATIVE
-from statesize.spectra.relative_bands import tree_blocks
-from statesize.spectra.small_state import LARGEST_STATE, has_small_state, small_state_spectrum
-from statesize.spectra.square_root import square_root_singular_values
-from statesize.spectra.streaming import streaming_blocks
-from statesize.spectra.windowed import windowed_singular_values
+from statesize.spectra.shifts.chunked import chunked_blocks
+from statesize.spectra.shifts.relative_bands import tree_blocks
+from statesize.spectra.shifts.streaming import streaming_blocks
 
 OUTPUTS = ("counts", "entropy", "values")
 

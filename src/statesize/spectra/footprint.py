@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import FullTransition
-from statesize.spectra.chunked import chunk_width
 from statesize.spectra.cut import Cut
-from statesize.spectra.lane_spectra import CHUNK
+from statesize.spectra.exact.windowed import stretch_length
+from statesize.spectra.lanes.small_state import LANES
+from statesize.spectra.lanes.spectra import CHUNK
 from statesize.spectra.preference import largest_state
-from statesize.spectra.small_state import LANES
-from statesize.spectra.streaming import gives_columns
-from statesize.spectra.windowed import stretch_length
+from statesize.spectra.shifts.chunked import chunk_width
+from statesize.spectra.shifts.streaming import gives_columns
 
 _DOUBLE = 8
 # What engines with a way out hold where singular values are needed after all.

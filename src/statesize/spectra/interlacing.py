@@ -10,7 +10,7 @@ from torch import Tensor
 from statesize.operators import Operator
 from statesize.operators.validation import require_finite
 from statesize.spectra.cut import Cut
-from statesize.spectra.dense import block_spectrum
+from statesize.spectra.exact.dense import block_spectrum
 
 
 def spread_bounds(cut: Cut, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from statesize.operators import Operator, Recurrence
 from statesize.spectra.cut import Cut
-from statesize.spectra.streaming import is_compressible
+from statesize.spectra.shifts.streaming import is_compressible
 
 RELATIVE = "relative"
 """Stands among the outputs for counts at relative tolerances, whose thresholds differ from position to position."""

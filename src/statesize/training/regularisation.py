@@ -17,7 +17,7 @@ from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.operators.validation import all_finite, plain_number, real_number
 from statesize.spectra.cut import Positions, make_cut
-from statesize.spectra.differentiable import differentiable_entropy
+from statesize.spectra.gradients.differentiable import differentiable_entropy
 from statesize.training.mixer_calls import MixerCall, ModuleCall, drawn
 
 

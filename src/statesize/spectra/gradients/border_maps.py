@@ -1,0 +1,101 @@
+"""A recurrence between chosen borders: what each chunk shows of its past, leaves to its future and passes through."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from statesize.operators import Recurrence
+from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition
+from statesize.spectra.shifts.delta_chunk import delta_chunk, delta_width, later_decay
+
+# Most positions between two borders: few chunks, that are cheap to form. Measured for n = 64.
+_WIDEST = {DiagonalTransition: 128, FullTransition: 32, DeltaTransition: 64}
+
+
+class BorderMaps(NamedTuple):
+    """The c chunks between borders 0 = β_0 < β_1 < … < β_c = L, differentiable in the recurrence's tensors.
+
+    Attributes:
+        observed: C_t Φ(t, β_k), what the outputs of a chunk show of the state before it, (..., c, b, n).
+        arriving: Φ(β_{k+1}, s) B_s, what its inputs leave in the state after it, (..., c, n, b).
+        passed: Φ(β_{k+1}, β_k), its whole transition, (..., c, n, n).
+    """
+
+    observed: Tensor
+    arriving: Tensor
+    passed: Tensor
+
+
+def chosen_borders(real: Recurrence, positions: Iterable[int]) -> list[int]:
+    """Positions and as many more as keep chunks narrow, with 0 and L at the ends.
+
+    Args:
+        real: The recurrence.
+        positions: Cut positions that must be borders.
+
+    Returns:
+        Ascending borders.
+    """
+    widest = _WIDEST[type(real.transition)]
+    borders = [0]
+    for first, last in itertools.pairwise(sorted({0, *positions, real.length})):
+        pieces = -(-(last - first) // widest)
+        borders += [first + (last - first) * k // pieces for k in range(1, pieces + 1)]
+    return borders
+
+
+def border_maps(real: Recurrence, borders: list[int]) -> BorderMaps:
+    """The chunks of a recurrence between borders, all at once.
+
+    Narrower chunks are filled up to the widest one with steps that do nothing: A = I, B = C = 0.
+
+    Args:
+        real: A recurrence whose T is real as it stands.
+        borders: From `chosen_borders`.
+
+    Returns:
+        The maps, of the recurrence's full batch shape.
+    """
+    starts = torch.tensor(borders[:-1], device=real.device)[:, None]
+    ends = torch.tensor(borders[1:], device=real.device)[:, None]
+    width = int((ends - starts).max())
+    if isinstance(real.transition, DeltaTransition):
+        width = delta_width(width)
+    time = starts + torch.arange(width, device=real.device)
+    inside = (time < ends)[..., None]
+    time = torch.minimum(time, ends - 1)
+
+    def chunks(part: Tensor, trailing: int = 2) -> Tensor:
+        dimension = part.ndim - trailing
+        taken: Tensor = part.index_select(dimension, time.flatten())
+        return taken.reshape(*part.shape[:dimension], *time.shape, *part.shape[dimension + 1 :])
+
+    shape, transition = real.batch_shape, real.transition
+    B, C = (torch.where(inside, chunks(part.expand(*shape, *part.shape[-2:])), 0) for part in (real.B, real.C))
+    if isinstance(transition, FullTransition):
+        eye = torch.eye(B.shape[-1], dtype=B.dtype, device=B.device)
+        return _full(torch.where(inside[..., None], chunks(transition.full, 3), eye), B, C)
+    decay = torch.where(inside, chunks(transition.decay), 1)
+    if isinstance(transition, DiagonalTransition):
+        prefix = decay.cumprod(-2)
+        passed = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1]))
+        return BorderMaps(C * prefix, (B * later_decay(decay)).mT, passed)
+    found = delta_chunk(chunks(transition.key.expand(*shape, *real.B.shape[-2:])), decay, B, C)
+    return BorderMaps(found.observed, found.arriving, found.passed)
+
+
+def _full(A: Tensor, B: Tensor, C: Tensor) -> BorderMaps:
+    *shape, _, n = B.shape
+    passed = torch.eye(n, dtype=B.dtype, device=B.device).expand(*shape, n, n)
+    arriving = B.new_zeros((*shape, n, 0))
+    rows: list[Tensor] = []
+    for step, entering, leaving in zip(A.unbind(-3), B.unbind(-2), C.unbind(-2), strict=True):
+        passed = step @ passed
+        arriving = torch.cat([step @ arriving, entering[..., None]], -1)
+        rows.append((leaving[..., None, :] @ passed).squeeze(-2))
+    return BorderMaps(torch.stack(rows, -2), arriving, passed)

@@ -1,0 +1,196 @@
+"""All squared singular values of many small diagonal recurrences, eight recurrences side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from statesize.spectra.lanes.eigenvalues import (
+    GROUPS,
+    WIDTH,
+    Array,
+    load,
+    load_all,
+    root_free_qr,
+    sort_descending,
+    splat,
+    splat_all,
+    squared_norms,
+    tridiagonalise,
+)
+from statesize.spectra.lanes.factors import append, factor_size, squared_product
+from statesize.spectra.lanes.vectors import compile_lanes, square_root, store, where_positive
+
+Integers = npt.NDArray[np.int64]
+
+# Positions whose factors of the future are held at once. All of them would be 18 MB for 2048 positions of 16 states,
+# which takes longer to write and read than to compute once more from every 32nd.
+CHUNK = 32
+# How far the sum of squared eigenvalues of a matrix of trace 1 may be from ‖·‖_F²: far above round-off.
+_MOVED = 1e-10
+
+
+@compile_lanes
+def squared_spectra(
+    A: Array, B: Array, C: Array, positions: Integers, limits: Integers, squares: Array, errors: Array, totals: Array
+) -> None:
+    """σ² at chosen positions, and the error of σ that the round-off of the factors makes.
+
+    Args:
+        A: Decays, (entries, L, n) and a last dimension of which only the first place is read.
+        B: Input vectors, likewise.
+        C: Output vectors, likewise.
+        positions: Cut positions, ascending, (P,).
+        limits: min(rows, columns) of H_i at these, (P,).
+        squares: (entries, P, r), the result, descending; r ≤ n.
+        errors: (2, entries, P), for a bound on the error that forgets what the recurrence forgets, which can be NaN,
+            and for what is added to either bound.
+        totals: (entries,), for the other bound.
+    """
+    entries, length = A.shape[:2]
+    n = A.shape[2] + A.shape[2] % 2
+    size, chunks = factor_size(n), (length - 1) // CHUNK + 1
+    ends, S = np.empty((chunks + 1) * size * WIDTH), np.empty((CHUNK + 1) * size * WIDTH)
+    future = np.empty(length * 3 * WIDTH)
+    for first in range(0, entries, WIDTH):
+        _future(A, C, first, n, ends, future)
+        _past(A, B, C, first, n, positions, limits, ends, S, future, squares, errors, totals)
+
+
+@compile_lanes
+def _future(A: Array, C: Array, first: int, n: int, ends: Array, future: Array) -> None:
+    # S_t at the end of each chunk, and at every t its norm, the error carried so far and that of its own step.
+    length, states, size = A.shape[1], A.shape[2], factor_size(n)
+    R, a, row = np.zeros(size * WIDTH), np.zeros(n * WIDTH), np.zeros(n * WIDTH)
+    epsilon, norm, error = splat(2.0 * (states + 1) * 2.0**-52), splat(0.0), splat(0.0)
+    ends[-size * WIDTH :] = 0.0
+    for t in range(length - 1, 0, -1):
+        gain, leaving = _leave(A, C, first, t, a, row, n)
+        before = square_root(norm * norm + leaving)
+        norm = append(R, 0, R, 0, a, row, n)
+        step = epsilon * (norm + gain * before)
+        error = gain * error + step
+        store(future, 3 * t, norm)
+        store(future, 3 * t + 1, error)
+        store(future, 3 * t + 2, step)
+        if t % CHUNK == 0:
+            end = t // CHUNK * size * WIDTH
+            ends[end : end + size * WIDTH] = R
+
+
+@compile_lanes
+def _refill(A: Array, C: Array, first: int, chunk: int, n: int, ends: Array, S: Array) -> None:
+    # S_t at all positions of a chunk.
+    size, start = factor_size(n), chunk * CHUNK
+    a, row = np.zeros(n * WIDTH), np.zeros(n * WIDTH)
+    stop = min(start + CHUNK, A.shape[1])
+    S[(stop - start) * size * WIDTH : (stop - start + 1) * size * WIDTH] = ends[
+        (chunk + 1) * size * WIDTH : (chunk + 2) * size * WIDTH
+    ]
+    for t in range(stop - 1, max(start, 1) - 1, -1):
+        _leave(A, C, first, t, a, row, n)
+        append(S, (t - start + 1) * size, S, (t - start) * size, a, row, n)
+
+
+@compile_lanes
+def _leave(A: Array, C: Array, first: int, t: int, a: Array, row: Array, n: int) -> Any:
+    # A_t and C_t A_t, and from them ‖A_t‖ and ‖C_t‖².
+    gain, total = _gather(A, first, t, a), splat(0.0)
+    _gather(C, first, t, row)
+    for i in range(n):
+        x = load(row, i)
+        total = total + x * x
+        store(row, i, x * load(a, i))
+    return gain, total
+
+
+@compile_lanes
+def _past(
+    A: Array,
+    B: Array,
+    C: Array,
+    first: int,
+    n: int,
+    positions: Integers,
+    limits: Integers,
+    ends: Array,
+    S: Array,
+    future: Array,
+    squares: Array,
+    errors: Array,
+    totals: Array,
+) -> None:
+    length, states, size = A.shape[1], A.shape[2], factor_size(n)
+    L, a, row = np.zeros(size * WIDTH), np.zeros(n * WIDTH), np.zeros(n * WIDTH)
+    product, gram, work = np.empty(n * n * WIDTH), np.empty(n * n * WIDTH), np.empty(2 * n * WIDTH)
+    diagonal, subdiagonal = np.zeros(n * GROUPS * WIDTH), np.zeros(n * GROUPS * WIDTH)
+    scale, line = np.zeros(GROUPS * WIDTH), np.empty(2 * WIDTH)
+    epsilon, norm, error, total = splat(2.0 * (states + 1) * 2.0**-52), splat(0.0), splat(0.0), splat(0.0)
+    place, waiting, chunk = 0, 0, -1
+    for t in range(1, length):
+        gain = _gather(A, first, t - 1, a)
+        _gather(B, first, t - 1, row)
+        before = norm
+        norm = append(L, 0, L, 0, a, row, n)
+        step = epsilon * (norm + gain * before)
+        error = gain * error + step
+        observe = load(future, 3 * t)
+        total = total + step * observe + load(future, 3 * t + 2) * norm
+        if place + waiting < positions.shape[0] and positions[place + waiting] == t:
+            store(line, 0, observe * error + norm * load(future, 3 * t + 1))
+            store(line, 1, epsilon * observe * norm)
+            _spread(line, first, place + waiting, errors)
+            if chunk != t // CHUNK:
+                chunk = t // CHUNK
+                _refill(A, C, first, chunk, n, ends, S)
+            store(scale, waiting, squared_product(S, t % CHUNK * size, L, product, gram, n))
+            tridiagonalise(gram, n, waiting, diagonal, subdiagonal, work)
+            waiting += 1
+        if waiting == GROUPS or (waiting and t == length - 1):
+            before = squared_norms(diagonal, subdiagonal, n)
+            root_free_qr(diagonal, subdiagonal, n)
+            moved = squared_norms(diagonal, subdiagonal[:0], n) - before
+            # Another engine is asked for what is not a number.
+            sure = splat_all(_MOVED * _MOVED) - moved * moved
+            store(scale, 0, where_positive(sure, load_all(scale, 0), splat_all(np.nan)))
+            sort_descending(diagonal, n)
+            _write(diagonal, scale, first, place, waiting, limits, squares)
+            place, waiting = place + waiting, 0
+    store(line, 0, total)
+    for w in range(min(WIDTH, totals.shape[0] - first)):
+        totals[first + w] = line[w]
+
+
+@compile_lanes
+def _gather(source: Array, first: int, t: int, target: Array) -> Any:
+    # The vectors of eight recurrences at one position, and the largest absolute value of each.
+    last = source.shape[0] - 1
+    for w in range(WIDTH):
+        entry = min(first + w, last)
+        for i in range(source.shape[2]):
+            target[i * WIDTH + w] = source[entry, t, i, 0]
+    largest = splat(0.0)
+    for i in range(source.shape[2]):
+        x = load(target, i)
+        x = where_positive(x, x, splat(0.0) - x)
+        largest = where_positive(x - largest, x, largest)
+    return largest
+
+
+@compile_lanes
+def _spread(line: Array, first: int, place: int, errors: Array) -> None:
+    for k in range(2):
+        for w in range(min(WIDTH, errors.shape[1] - first)):
+            errors[k, first + w, place] = line[k * WIDTH + w]
+
+
+@compile_lanes
+def _write(values: Array, scale: Array, first: int, place: int, groups: int, limits: Integers, squares: Array) -> None:
+    for w in range(min(WIDTH, squares.shape[0] - first)):
+        for group in range(groups):
+            for i in range(min(squares.shape[2], limits[place + group])):
+                square = values[(i * GROUPS + group) * WIDTH + w] * scale[group * WIDTH + w]
+                # Not max(), which would turn what is not a number into 0.
+                squares[first + w, place + group, i] = 0.0 if square < 0.0 else square

@@ -1,0 +1,4 @@
+"""Certified counts and entropies by eliminations of shifted Gram matrices.
+
+Read elimination_tree and quadrature first, then certified, then the engines chunked, streaming and position_tree.
+"""

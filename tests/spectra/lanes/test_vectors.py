@@ -1,0 +1,54 @@
+import numba
+import numpy as np
+import pytest
+from numba.core.errors import TypingError
+
+from statesize.spectra.lanes.vectors import any_positive, lane_functions, square_root, store, where_positive
+
+load8, splat8 = lane_functions(8)
+load32, splat32 = lane_functions(32)
+
+
+@numba.njit(error_model="numpy")
+def narrow(x, y, results):
+    a, b = load8(x, 0), load8(y, 1)
+    store(results, 0, a + b)
+    store(results, 1, a - b)
+    store(results, 2, a * b)
+    store(results, 3, a / b)
+    store(results, 4, square_root(b))
+    store(results, 5, where_positive(a, b, splat8(7.0)))
+    return any_positive(a), any_positive(a - splat8(100.0))
+
+
+@numba.njit(error_model="numpy")
+def wide(x, times):
+    total = splat32(0.0)
+    for _ in range(times):
+        total = total + load32(x, 1) * splat32(0.5)
+    store(x, 0, total)
+
+
+def test_each_lane_by_itself():
+    rng = np.random.default_rng(0)
+    x, y, results = rng.standard_normal(8), rng.random(16) + 0.1, np.zeros(48)
+    x[3] = np.nan
+    assert narrow(x, y, results) == (True, False)
+    b, found = y[8:], results.reshape(6, 8)
+    for row, expected in enumerate((x + b, x - b, x * b, x / b, np.sqrt(b), np.where(x > 0, b, 7.0))):
+        np.testing.assert_array_equal(found[row], expected)
+
+
+def test_wider_than_the_registers():
+    x = np.arange(64.0)
+    wide(x, 3)
+    np.testing.assert_array_equal(x, np.concatenate([1.5 * np.arange(32.0, 64.0), np.arange(32.0, 64.0)]))
+
+
+def test_lanes_of_different_width_do_not_mix():
+    @numba.njit(error_model="numpy")
+    def mixed(x):
+        store(x, 0, load8(x, 0) + load32(x, 0))
+
+    with pytest.raises(TypingError, match="No implementation of function"):
+        mixed(np.zeros(64))
