@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from statesize.adapters.captured import from_observation
-from statesize.adapters.observation import Observation, unchanged
+from statesize.adapters.watching.observation import Observation, unchanged
 from statesize.errors import InputError
 from statesize.operators import Dense
 

@@ -7,9 +7,10 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
-from statesize.adapters import attention, capture, faithfulness
+from statesize.adapters import capture, faithfulness
 from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
-from statesize.adapters.observation import Observation, unchanged
+from statesize.adapters.kernels import attention
+from statesize.adapters.watching.observation import Observation, unchanged
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense
 

@@ -11,7 +11,7 @@ from load.soak import Soak, slope
 from load.traces import Held, functions, hooks, replaced
 from oracles.attention_models import attention_model
 
-from statesize.adapters.kernel_functions import source_files
+from statesize.adapters.watching.kernel_functions import source_files
 
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 MEBIBYTE = 2**20

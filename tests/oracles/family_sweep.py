@@ -12,8 +12,8 @@ from oracles.tiny_families import answers, token_ids
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, capture
-from statesize.adapters.running import running_modules
 from statesize.adapters.sources import observing_all
+from statesize.adapters.watching.running import running_modules
 from statesize.errors import StatesizeError
 
 LENGTH = 23

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernel_functions import observed, pure_torch, replaced, source_files
-from statesize.adapters.scans import KERNELS
+from statesize.adapters.kernels.scans import KERNELS
+from statesize.adapters.watching.kernel_functions import observed, pure_torch, replaced, source_files
 
 Arguments = dict[str, Any]
 

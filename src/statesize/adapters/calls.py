@@ -11,12 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.forward import Inputs, last_hidden_state, measuring
-from statesize.adapters.interrupts import interrupts_held
-from statesize.adapters.observation import Observation
-from statesize.adapters.precision import stored_dtype, stored_element_size
-from statesize.adapters.running import Frame, Running, running_modules
+from statesize.adapters.models.forward import Inputs, last_hidden_state, measuring
+from statesize.adapters.models.precision import stored_dtype, stored_element_size
 from statesize.adapters.sources import observing_all
+from statesize.adapters.watching.interrupts import interrupts_held
+from statesize.adapters.watching.observation import Observation
+from statesize.adapters.watching.running import Frame, Running, running_modules
 from statesize.errors import ModelError
 
 SAMPLE = 2**16

@@ -14,16 +14,16 @@ from statesize.adapters.calls import Call, Mixer, Recording, described, record_c
 from statesize.adapters.captured import Captured, described_by, from_method, from_observation
 from statesize.adapters.checking import Checks
 from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
-from statesize.adapters.forward import Inputs, backbone_of, check_inputs, check_model, measuring, token_count
-from statesize.adapters.interrupts import interrupts_held
-from statesize.adapters.layers import skipped_layers
-from statesize.adapters.observation import Observation
-from statesize.adapters.precision import single_precision
+from statesize.adapters.models.forward import Inputs, backbone_of, check_inputs, check_model, measuring, token_count
+from statesize.adapters.models.layers import skipped_layers
+from statesize.adapters.models.precision import single_precision
+from statesize.adapters.models.wrapped import unwrapped
 from statesize.adapters.reference import check_deterministic, first_difference, read_calls, unattached_run
-from statesize.adapters.running import running_modules
 from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some
 from statesize.adapters.sources import observing_all
-from statesize.adapters.wrapped import unwrapped
+from statesize.adapters.watching.interrupts import interrupts_held
+from statesize.adapters.watching.observation import Observation
+from statesize.adapters.watching.running import running_modules
 from statesize.errors import ModelError
 
 __all__ = ["Capture", "Captured", "Mixer", "capture"]

@@ -9,11 +9,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.forward import evaluating
-from statesize.adapters.interrupts import interrupts_held
-from statesize.adapters.observation import Observation, Units
-from statesize.adapters.precision import in_single, in_single_precision, stored_element_size
-from statesize.adapters.wrapped import uncompiled
+from statesize.adapters.models.forward import evaluating
+from statesize.adapters.models.precision import in_single, in_single_precision, stored_element_size
+from statesize.adapters.models.wrapped import uncompiled
+from statesize.adapters.watching.interrupts import interrupts_held
+from statesize.adapters.watching.observation import Observation, Units
 from statesize.errors import InputError, ModelError
 from statesize.operators import Operator
 

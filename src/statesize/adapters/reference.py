@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from statesize.adapters.calls import Call, Copies, first_argument, sampled
 from statesize.adapters.faithfulness import relative_difference
-from statesize.adapters.forward import Inputs, last_hidden_state, measuring
-from statesize.adapters.interrupts import interrupts_held
+from statesize.adapters.models.forward import Inputs, last_hidden_state, measuring
+from statesize.adapters.watching.interrupts import interrupts_held
 from statesize.errors import ModelError
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
-from statesize.adapters import (
+from statesize.adapters.kernels import (
     attention,
     inner_convolutions,
     lightning,
@@ -17,8 +17,8 @@ from statesize.adapters import (
     short_convolution,
     softmax_tap,
 )
-from statesize.adapters.observation import Record, Source
-from statesize.adapters.running import Running
+from statesize.adapters.watching.observation import Record, Source
+from statesize.adapters.watching.running import Running
 
 # One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source, ...] = (

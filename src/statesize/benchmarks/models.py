@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from statesize.adapters import Captured, capture
-from statesize.adapters.observation import Units
+from statesize.adapters.watching.observation import Units
 from statesize.benchmarks.machine import machine, versions
 from statesize.benchmarks.memory import child_process, forget_peak, peak_resident_bytes, resident_bytes
 from statesize.benchmarks.model_cases import ModelCase, random_tokens

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.wrapped import adapter_states
+from statesize.adapters.models.wrapped import adapter_states
 from statesize.mixers.checkpoint import tensors_sha256
 from statesize.version import __version__
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.masks import check_mask
+from statesize.adapters.models.masks import check_mask
 from statesize.errors import InputError
 from statesize.profiling.documents import READERS, file_documents
 from statesize.profiling.tokens import AnyTokenizer, encode, join_documents

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Checking, Checks
-from statesize.adapters.forward import check_model
-from statesize.adapters.wrapped import unwrapped
+from statesize.adapters.models.forward import check_model
+from statesize.adapters.models.wrapped import unwrapped
 from statesize.profiling.digests import weights_sha256
 from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_units
 from statesize.profiling.inputs import Inputs, sequences

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.capture import Capture, capture
-from statesize.adapters.forward import Inputs
-from statesize.adapters.pretrained import pretrained_models
+from statesize.adapters.models.forward import Inputs
+from statesize.adapters.models.pretrained import pretrained_models
 from statesize.errors import InputError, ModelError
 from statesize.ess import utilisation
 from statesize.measurement import measure

@@ -10,10 +10,10 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import scans
-from statesize.adapters.observation import Observation
-from statesize.adapters.running import Frame, Running
+from statesize.adapters.kernels import scans
 from statesize.adapters.selection import find_mixers
+from statesize.adapters.watching.observation import Observation
+from statesize.adapters.watching.running import Frame, Running
 from statesize.errors import InputError
 from statesize.operators import Operator
 

@@ -1,0 +1,254 @@
+"""Attention of transformers models that take their attention function from the library's registry."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, visible_keys
+from statesize.adapters.models.precision import in_single, stored_element_size
+from statesize.adapters.notes import NOTES
+from statesize.adapters.watching.kernel_functions import replaced, source_files
+from statesize.adapters.watching.observation import Observation, Record
+from statesize.adapters.watching.parts import MixerCall, is_a, observing_parts
+from statesize.adapters.watching.running import Running
+from statesize.errors import ModelError
+
+REGISTRY = "ALL_ATTENTION_FUNCTIONS"
+# Names of implementations whose functions can be called with the identity as value, of any width.
+PLAIN = ("eager", "sdpa")
+
+# Classes that call their attention function twice and subtract.
+DIFFERENTIAL = ("DiffLlamaAttention",)
+
+Attend = Callable[..., tuple[Tensor, Tensor | None]]
+
+
+@contextmanager
+def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+    """Watch every attention function that a transformers model takes from the registry.
+
+    Configuration and registry stay as they are, because some models make their mask by the implementation's name. The
+    function that the model takes is the one that computes; the observation calls it, or the eager one of the model's
+    own file, for T.
+
+    Args:
+        model: The model that will run.
+        running: Its running modules.
+        record: Called with what makes each Observation.
+
+    Yields:
+        Nothing.
+    """
+    with ExitStack() as changes:
+        kept: Kept = {}
+        for file in source_files(model):
+            if REGISTRY in vars(file):
+                watched = _Registry(vars(file)[REGISTRY], running, record, kept)
+                changes.enter_context(replaced(file, REGISTRY, watched))
+        changes.enter_context(observing_parts(model, DIFFERENTIAL, ("groupnorm",), partial(_difference, kept), record))
+        yield
+
+
+class _Registry:
+    """The registry of attention functions as a model's file sees it, with each function watched."""
+
+    def __init__(self, registry: Any, running: Running, record: Record, kept: Kept) -> None:
+        self._registry = registry
+        self._running = running
+        self._record = record
+        self._kept = kept
+
+    def get_interface(self, name: str, default: Attend) -> Attend:
+        return self._watched(name, self._registry.get_interface(name, default))
+
+    def __getitem__(self, name: str) -> Attend:
+        return self._watched(name, self._registry[name])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._registry, name)
+
+    def _watched(self, name: str, function: Attend) -> Attend:
+        def attend(
+            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
+        ) -> tuple[Tensor, Tensor | None]:
+            # The softmax tap must not see what is recorded here.
+            with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+                result = function(module, query, key, value, attention_mask, **options)
+            called = _Called(self._running, name, function, module, query, key, value, attention_mask, options)
+            if is_a(module, DIFFERENTIAL):
+                self._kept.setdefault(module, []).append(called)
+            else:
+                self._record(partial(called.observation, result[0]))
+            return result
+
+        return attend
+
+
+class _Called:
+    """One call of an attention function."""
+
+    def __init__(
+        self,
+        running: Running,
+        implementation: str,
+        function: Attend,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Any,
+        options: dict[str, Any],
+    ) -> None:
+        self.name, self.text, self.module, self.options = running.name, running.length, module, options
+        # T is made in float32 at least, of what the model's own queries and keys are.
+        self.query, self.key, self.value = in_single((query, key, value))
+        self.function, self.mask = function, mask
+        self.window = _window(module, options)
+        self.plain = implementation in PLAIN
+        if implementation != "eager":
+            # Eager functions need a mask where others are told that the model is causal.
+            window = None if self.plain else self.window
+            self.mask = _additive(module, self.query, key, mask, options.get("is_causal"), window)
+        self.mask = in_single(self.mask)
+        self.eager = function if implementation == "eager" else _eager(module)
+
+    def observation(self, mixed: Tensor) -> Observation:
+        length, keys = self.query.shape[2], self.key.shape[2]
+        if getattr(self.module, "compressor", None) is not None and keys > length:
+            raise ModelError(
+                f"Mixer {self.name} attends to {keys - length} compressed entries beside its {length} positions, each "
+                "a normalised mixture of several positions: what it passes on is not linear in the values of the "
+                "positions, so it has no T."
+            )
+        return observed_mixing(
+            self.name,
+            Mixing(self.maps(), (*self.query.shape[:2], length, keys)),
+            self.value,
+            mixed.transpose(1, 2),
+            seen=visible_keys(self.mask, length, keys),
+            window=self.window,
+            state_bytes=self.state_bytes,
+            text=self.text,
+            note=NOTES.get(type(self.module).__name__, ""),
+        )
+
+    @property
+    def state_bytes(self) -> int:
+        """What the model's cache holds of this mixer at the end of one sequence."""
+        keys = self.key.shape[2]
+        cached = keys if self.window is None else min(keys, self.window - 1)
+        return cached * _cached_numbers(self.module, self.key, self.value) * stored_element_size(self.module)
+
+    def maps(self) -> list[Callable[[], Tensor | None]]:
+        """Ways to T, (S, H, L, L), the fastest first."""
+        ways: list[Callable[[], Tensor | None]] = []
+        if self.eager is not None:
+            ways.append(partial(self._probabilities, self.eager))
+        if self.plain:
+            ways.append(partial(self._response, self.function))
+        elif self.eager is not None:
+            ways.append(partial(self._response, self.eager))
+        if not ways:
+            raise ModelError(
+                f"Mixer {self.name}: {type(self.module).__name__} has no eager_attention_forward in its file, from "
+                "which its probabilities are taken. Load the model with attn_implementation='sdpa', or give the class "
+                "a method `operator(hidden)` that returns a statesize Operator."
+            )
+        return ways
+
+    def _probabilities(self, function: Attend) -> Tensor | None:
+        """What the function says that it weighed values with; it may scale its output after that."""
+        return self._call(function, self.value)[1]
+
+    def _response(self, function: Attend) -> Tensor:
+        """What the function makes of the identity as value."""
+        identity = torch.eye(self.value.shape[2], dtype=self.value.dtype, device=self.value.device)
+        return self._call(function, identity.expand(*self.value.shape[:2], -1, -1))[0].transpose(1, 2)
+
+    def _call(self, function: Attend, value: Tensor) -> tuple[Tensor, Tensor | None]:
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            return function(self.module, self.query, self.key, value, self.mask, **self.options)
+
+
+def _difference(kept: Kept, call: MixerCall) -> Observation:
+    """Differential attention (Ye et al. 2024, arXiv 2410.05258, equation 1): T = softmax₁ − λ softmax₂, one a pair."""
+    # The attention function was called for both halves of the values, each time with all heads.
+    first, second = kept.pop(call.module)
+    module = cast("Any", call.module)
+    rates = [torch.exp((getattr(module, f"lambda_q{n}") * getattr(module, f"lambda_k{n}")).sum()) for n in (1, 2)]
+    rate = rates[0] - rates[1] + module.lambda_init
+    sequences, heads, length, _ = first.query.shape
+    values = torch.cat([first.value, second.value], -1)[:, : first.value.shape[1] // 2]
+
+    def subtracted(way: Callable[[], Tensor | None]) -> Tensor | None:
+        maps = way()
+        return None if maps is None else maps[:, : heads // 2] - rate * maps[:, heads // 2 :]
+
+    return observed_mixing(
+        call.name,
+        Mixing([partial(subtracted, way) for way in first.maps()], (sequences, heads // 2, length, first.key.shape[2])),
+        values,
+        call.parts["groupnorm"].args[0].transpose(1, 2),
+        seen=visible_keys(first.mask, length, first.key.shape[2]),
+        window=first.window,
+        state_bytes=first.state_bytes,
+        text=first.text,
+        kind="differential attention",
+    )
+
+
+def _eager(module: nn.Module) -> Attend | None:
+    for kind in type(module).__mro__:
+        function = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
+        if function is not None:
+            return cast("Attend", function)
+    return None
+
+
+Kept = dict[nn.Module, list[_Called]]
+
+
+def _additive(
+    module: nn.Module, query: Tensor, key: Tensor, mask: Any, is_causal: bool | None, window: int | None
+) -> Tensor | None:
+    """The mask of an attention function as what is added to the scores; None where every key is seen."""
+    length, keys = query.shape[2], key.shape[2]
+    if isinstance(mask, Tensor) and mask.ndim == 4 and mask.dtype != torch.bool:
+        return mask
+    if isinstance(mask, Tensor) and mask.ndim == 4:
+        seen = mask
+    elif mask is None or isinstance(mask, Tensor):
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        if not causal or length < 2:
+            return None
+        seen = torch.ones(length, keys, dtype=torch.bool, device=query.device).tril()[None, None]
+        if window is not None:
+            seen = seen.triu(1 - window)
+    else:
+        # A BlockMask of flex attention.
+        from torch.nn.attention.flex_attention import create_mask
+
+        seen = create_mask(mask.mask_mod, query.shape[0], None, length, keys, device=str(query.device))
+    return torch.zeros(seen.shape, dtype=query.dtype, device=query.device).masked_fill(
+        ~seen, torch.finfo(query.dtype).min
+    )
+
+
+def _window(module: nn.Module, options: dict[str, Any]) -> int | None:
+    window = options.get("sliding_window", getattr(module, "sliding_window", None))
+    return int(window) if window else None
+
+
+def _cached_numbers(module: nn.Module, key: Tensor, value: Tensor) -> int:
+    """Numbers that the cache holds for one position: keys and values, or what multi-head latent attention keeps."""
+    if hasattr(module, "expand_kv"):
+        latent = cast("Any", module)
+        return int(latent.kv_lora_rank) + int(latent.qk_rope_head_dim)
+    return key.shape[1] * (key.shape[-1] + value.shape[-1])

@@ -1,0 +1,213 @@
+"""What attention mixes by, as an Observation, wherever it was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from statesize.adapters.faithfulness import BOUNDS, relative_difference
+from statesize.adapters.watching.observation import Observation, Units, unchanged
+from statesize.errors import ModelError
+from statesize.operators import Dense
+
+
+@dataclass(eq=False)
+class Mixing:
+    """T of all heads of one call of attention, made when it is asked for.
+
+    Attributes:
+        ways: Functions that may give T, (S, H, L, L), or None; the first that gives what the model passed on is taken.
+        shape: (S, H, L, keys).
+    """
+
+    ways: Sequence[Callable[[], Tensor | None]]
+    shape: tuple[int, int, int, int]
+    _found: Tensor | None = field(default=None, init=False)
+
+    def of(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:
+        """T.
+
+        Args:
+            name: The mixer, for messages.
+            values: u, (S, K, L, P).
+            mixed: y, (S, H, L, P).
+
+        Returns:
+            (S, H, L, L), made once.
+
+        Raises:
+            ModelError: Some query sees a later position, or the attention function gives no probabilities.
+        """
+        if self._found is None:
+            with torch.no_grad():
+                self._found = self._first(name, values, mixed)
+        return self._found
+
+    def _first(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:
+        found = None
+        for way in self.ways:
+            maps = way()
+            if maps is None or maps.shape != self.shape:
+                continue
+            found = maps
+            if len(self.ways) == 1 or relative_difference(_applied(maps, values), mixed) <= BOUNDS[mixed.dtype]:
+                break
+        if found is None:
+            raise ModelError(f"Mixer {name}: its attention returns no probabilities.")
+        # Head by head: a copy of all maps would double what the layer holds.
+        if any(bool(head.triu(1).any()) for head in found.flatten(0, 1)):
+            raise ModelError(later_positions(name))
+        return found
+
+
+def observed_mixing(
+    name: str,
+    mixing: Mixing,
+    values: Tensor,
+    mixed: Tensor,
+    *,
+    seen: Tensor | None,
+    window: int | None,
+    state_bytes: int,
+    text: int,
+    rounded: bool = False,
+    note: str = "",
+    kind: str = "attention",
+) -> Observation:
+    """The Observation of one call of an attention function.
+
+    Args:
+        name: Module name of the mixer.
+        mixing: T.
+        values: u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads.
+        mixed: y, (S, H, L, P).
+        seen: (L, L) boolean, which positions (columns) a query may see; None takes those that any head gives weight.
+        window: How many positions a query sees, itself included; None for all.
+        state_bytes: What the model's cache holds of this mixer at the end of one sequence.
+        text: Positions of the text that the model runs over.
+        rounded: Whether the probabilities were rounded to less than 32 bits.
+        note: What the model does to the values besides.
+        kind: What it is called where there is no window.
+
+    Returns:
+        The Observation.
+
+    Raises:
+        ModelError: If queries and keys are not the same positions, or some query sees a later position.
+    """
+    sequences, heads, length, keys = mixing.shape
+    if keys != length:
+        raise ModelError(_other_positions(name, length, keys, text))
+    if seen is None:
+        seen = (mixing.of(name, values, mixed) > 0).any(0).any(0)
+    if bool(seen.triu(1).any()):
+        raise ModelError(later_positions(name))
+    state_size = _state_size(seen, window)
+
+    def operator(units: Units) -> Dense:
+        return Dense(mixing.of(name, values, mixed)[:, units], state_size)
+
+    return Observation(
+        name=name,
+        kind=kind if window is None else f"sliding {kind}",
+        batch_shape=(sequences, heads),
+        operator=operator,
+        values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
+        mixed=mixed,
+        passed_on=unchanged,
+        multiplicity=values.shape[-1],
+        state_size=_filled(state_size) if window is None else window - 1,
+        state_bytes=state_bytes,
+        rounded=rounded,
+        note=note,
+    )
+
+
+def _other_positions(name: str, length: int, keys: int, text: int) -> str:
+    if text not in (length, keys):
+        what = f"entries that are no positions of the text of {text} tokens, such as layers, blocks or streams"
+    elif length == text < keys:
+        what = "more than the text's own positions: another text, an earlier one, or streams or summaries of it"
+    else:
+        what = "cross-attention between sequences of different lengths"
+    return (
+        f"Mixer {name} attends from {length} to {keys}: {what}. statesize measures mixers whose inputs and outputs are "
+        "the same positions of one text."
+    )
+
+
+def later_positions(name: str) -> str:
+    """Why attention that is not causal is refused.
+
+    Args:
+        name: The mixer.
+
+    Returns:
+        The message.
+    """
+    return (
+        f"Mixer {name} attends to later positions: an encoder or a prefix model. statesize measures causal language "
+        "models; load a decoder, such as one of AutoModelForCausalLM."
+    )
+
+
+def visible_keys(mask: Tensor | None, length: int, keys: int) -> Tensor:
+    """Which positions a query may see.
+
+    Args:
+        mask: What is added to the scores, (…, L, keys): 0 where a key is seen, a dtype's least number where not, and
+            between the two a bias such as ALiBi's; or whether a key is seen; None where all are.
+        length: L.
+        keys: Number of keys.
+
+    Returns:
+        (L, keys) boolean, whether any head of any sequence sees it.
+    """
+    if mask is None:
+        return torch.ones(length, keys, dtype=torch.bool)
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(torch.float16).min / 2
+    return seen.reshape(-1, *seen.shape[-2:]).any(0).expand(length, -1)[:, :keys]
+
+
+def _applied(maps: Tensor, values: Tensor) -> Tensor:
+    sequences, heads, length = maps.shape[:3]
+    grouped = maps.reshape(sequences, values.shape[1], -1, length, length).to(values.dtype)
+    return (grouped @ values[:, :, None]).reshape(sequences, heads, length, -1)
+
+
+def _filled(state_size: Tensor) -> int | None:
+    # A cache that does not keep the whole past without being a window: attention in chunks.
+    keeps_all = torch.equal(state_size, torch.arange(len(state_size), device=state_size.device))
+    return None if keeps_all else int(state_size.max())
+
+
+def _state_size(seen: Tensor, window: int | None) -> Tensor:
+    """How many earlier positions a cache must keep for the queries from i on, (L,)."""
+    length = len(seen)
+    position = torch.arange(length, device=seen.device)
+    if not _is_structural(seen):
+        # A selection by content, as of an indexer or of a dynamic mask, may pick any position: its cache keeps all.
+        return position if window is None else position.clamp(max=window - 1)
+    last_reader = torch.where(seen, position[:, None], -1).amax(0)
+    # Position j lies in the cache at i where j < i ≤ last_reader[j].
+    steps = torch.zeros(length + 1, dtype=torch.int64, device=seen.device)
+    read_later = last_reader > position
+    steps.scatter_add_(0, (position + 1)[read_later], torch.ones_like(position[read_later]))
+    steps.scatter_add_(0, (last_reader + 1)[read_later], -torch.ones_like(position[read_later]))
+    return steps[:length].cumsum(0)
+
+
+def _is_structural(seen: Tensor) -> bool:
+    """Whether a mask is one of positions alone: a band, with or without first positions that all see, or chunks."""
+    position = torch.arange(len(seen), device=seen.device)
+    causal = position <= position[:, None]
+    chunk = max(int(seen[:, 0].sum()), 1)
+    if torch.equal(seen, causal & (position[:, None] // chunk == position // chunk)):
+        return True
+    # All diagonals are of one kind, but for the columns of the first positions.
+    uneven = (seen[1:, 1:] != seen[:-1, :-1]).any(0)
+    first = int(uneven.sum())
+    return not bool(uneven[first:].any()) and torch.equal(seen[:, :first], causal[:, :first])

@@ -1,0 +1,74 @@
+"""Layers in which nothing was observed are reported, with what to do."""
+
+import torch
+from oracles.attention_models import attention_model, token_ids
+from torch import nn
+
+from statesize.adapters import capture
+from statesize.adapters.models.layers import layer_lists, skipped_layers
+
+
+class Unknown(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean = nn.Linear(32, 32)
+
+    def forward(self, hidden_states, **_):
+        return hidden_states + self.mean(hidden_states.cumsum(1)), None
+
+
+def test_an_unknown_mixer_is_named_with_its_classes_and_what_to_do():
+    model = attention_model("llama")
+    model.model.layers[1].self_attn = Unknown()
+    captured = capture(model, token_ids())
+    assert [mixer.name for mixer in captured.mixers] == ["model.layers.0.self_attn"]
+    (name, reason), *more = captured.skipped.items()
+    assert (name, more) == ("model.layers.1", [])
+    assert reason.startswith("LlamaDecoderLayer of Unknown, LlamaMLP, LlamaRMSNorm: ")
+    assert "`operator(hidden)`" in reason
+
+
+def test_an_unknown_mixer_that_gets_an_operator_is_captured():
+    class Known(Unknown):
+        kind = "mean"
+
+        def operator(self, hidden):
+            from statesize import Dense
+
+            return Dense(torch.ones(hidden.shape[1], hidden.shape[1]).tril().expand(len(hidden), 1, -1, -1))
+
+    model = attention_model("llama")
+    model.model.layers[1].self_attn = Known()
+    captured = capture(model, token_ids())
+    assert captured.skipped == {}
+    assert [item.kind for item in captured] == ["attention", "mean"]
+
+
+def test_a_layer_that_is_not_called_says_so():
+    model = attention_model("llama")
+    model.model.config.num_hidden_layers = 1
+    assert capture(model, token_ids()).skipped == {
+        "model.layers.1": "LlamaDecoderLayer: the forward pass does not call it"
+    }
+
+
+def test_a_list_of_projections_is_none_of_layers():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.language_model, self.heads = attention_model("llama"), nn.ModuleList([nn.Linear(64, 2)])
+
+        def forward(self, input_ids):
+            return self.heads[0](self.language_model(input_ids).logits)
+
+    assert capture(Model(), token_ids()).skipped == {}
+
+
+def test_lists_inside_of_layers_are_part_of_them():
+    layer = nn.Module()
+    layer.experts = nn.ModuleList([nn.Linear(1, 1)])
+    model = nn.Module()
+    model.layers, model.heads = nn.ModuleList([layer]), nn.ModuleList([nn.Linear(1, 1)])
+    assert list(layer_lists(model)) == ["layers", "heads"]
+    # No head ran.
+    assert skipped_layers(model, {"layers.0"}, ["layers.0.attention"]) == {}

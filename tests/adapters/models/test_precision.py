@@ -1,0 +1,182 @@
+"""Half-precision weights: the same operators as of the float32 model, the same tensors afterwards."""
+
+import copy
+
+import pytest
+import torch
+from oracles.attention_models import attention_model, token_ids
+from oracles.recurrent_models import tiny_model
+from torch import nn
+
+from statesize.adapters import capture
+from statesize.adapters.models.precision import single_precision, stored_dtype, stored_element_size
+from statesize.errors import ModelError
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["llama", "deepseek_v3", "gemma3_text", "gptj", "bloom"])
+def test_operators_are_in_single_precision_and_close_to_those_of_the_upcast_model(family, dtype):
+    model, ids = attention_model(family).to(dtype), token_ids()
+    captured = capture(model, ids)
+    assert captured.run_difference == 0
+    first, single = next(captured), next(capture(copy.deepcopy(model).float(), ids))
+    assert first.operator.dtype == torch.float32
+    assert 0 < first.faithfulness <= {torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
+    # The first layer has the same input; its queries and keys are rounded.
+    torch.testing.assert_close(first.operator.dense(), single.operator.dense(), rtol=0, atol=0.05)
+    assert first.state_bytes == single.state_bytes // 2
+
+
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "recurrent_gemma", "lfm2", "rwkv"])
+def test_recurrences_are_of_what_the_low_precision_model_computed(family):
+    for item in capture(tiny_model(family).bfloat16(), token_ids()):
+        assert item.operator.dtype in {torch.float32, torch.float64}
+        assert 0 < item.faithfulness <= 1e-2
+
+
+def test_rounded_probabilities_are_made_anew_in_single_precision():
+    # Bloom rounds its scores to bfloat16 before its softmax.
+    for item in capture(attention_model("bloom").bfloat16(), token_ids(1)):
+        rounded = item.operator.dense().bfloat16().float()
+        assert not torch.equal(rounded, item.operator.dense())
+
+
+def test_one_layer_is_copied_at_a_time():
+    model = attention_model("llama").bfloat16()
+    layers, seen = model.model.layers, []
+
+    def look(*_):
+        seen.append([parameter.dtype for layer in layers for parameter in layer.parameters()])
+
+    with (
+        torch.no_grad(),
+        single_precision(model),
+        layers[0].mlp.register_forward_hook(look),
+        layers[1].mlp.register_forward_hook(look),
+    ):
+        model(token_ids())
+    count = len(list(layers[0].parameters()))
+    single, low = [torch.float32] * count, [torch.bfloat16] * count
+    assert seen == [single + low, low + single]
+
+
+def test_the_same_tensors_come_back_and_tied_ones_stay_tied():
+    model = attention_model("gpt2").bfloat16()
+    before = {
+        name: (parameter, parameter.data_ptr(), parameter.clone()) for name, parameter in model.named_parameters()
+    }
+    list(capture(model, token_ids()))
+    for name, parameter in model.named_parameters():
+        original, pointer, value = before[name]
+        assert parameter is original
+        assert parameter.data_ptr() == pointer
+        assert torch.equal(parameter, value)
+    assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_an_embedding_is_looked_up_as_it_is():
+    embedding = nn.Embedding(5, 3, dtype=torch.bfloat16)
+    seen = []
+    with (
+        single_precision(embedding),
+        embedding.register_forward_pre_hook(lambda *_: seen.append(embedding.weight.dtype)),
+    ):
+        found = embedding(torch.tensor([1]))
+    assert (found.dtype, seen) == (torch.float32, [torch.bfloat16])
+
+
+def test_weights_used_without_calling_their_module_are_upcast_too():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Linear(3, 3, bias=False)
+            self.register_buffer("scale", torch.tensor(2.0))
+
+        def forward(self, hidden):
+            return self.scale * nn.functional.linear(hidden, self.part.weight)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers, self.shift = nn.ModuleList([Block()]), nn.Parameter(torch.ones(3))
+
+        def forward(self, hidden):
+            return self.layers[0](hidden + self.shift)
+
+    model = Model().half()
+    with torch.no_grad(), single_precision(model):
+        result = model(torch.ones(1, 3, dtype=torch.float16))
+    expected = copy.deepcopy(model).float()(torch.ones(1, 3))
+    assert torch.equal(result, expected)
+
+
+def test_stored_size_is_not_that_of_the_copy():
+    model = nn.Linear(2, 2).bfloat16()
+    sizes = []
+    with single_precision(model), model.register_forward_hook(lambda *_: sizes.append(stored_element_size(model))):
+        model(torch.ones(1, 2))
+    assert (sizes, stored_element_size(model), stored_element_size(nn.Identity())) == ([2], 2, 4)
+
+
+def test_the_stored_dtype_is_that_of_the_first_weight_that_is_no_integer():
+    module = nn.Linear(2, 2).half()
+    module.register_parameter("weight", nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False))
+    assert stored_dtype(module) == torch.float16
+
+
+def test_tensors_in_lists_and_mappings_are_converted():
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Linear(2, 2)
+
+        def forward(self, given):
+            return [given["hidden"][0].dtype, given["hidden"][1]]
+
+    half, count = torch.ones(1, 2).half(), torch.tensor(1)
+    model = Several().half()
+    with single_precision(model):
+        assert model({"hidden": [half, count]}) == [torch.float32, count]
+
+
+class Interrupted(nn.Module):
+    """One whose part is interrupted, and that goes on."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = nn.Linear(2, 2, bias=False)
+
+    def forward(self, hidden):
+        try:
+            return self.part(hidden)
+        except KeyboardInterrupt:
+            return hidden * 2
+
+
+def test_weights_come_back_of_a_part_that_could_not_say_that_it_ended():
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    model = nn.Sequential(Interrupted(), nn.Linear(2, 2, bias=False)).half()
+    weights = [model[0].part.weight, model[1].weight]
+    with single_precision(model), model[0].part.register_forward_pre_hook(interrupt):
+        assert model(torch.ones(1, 2).half()).dtype == torch.float32
+        assert [model[0].part.weight, model[1].weight] == weights
+    assert [model[0].part.weight, model[1].weight] == weights
+
+
+def test_a_hook_that_fails_before_the_weights_were_copied():
+    def fail(*_):
+        raise ValueError("before all")
+
+    model = nn.Linear(2, 2, bias=False).half()
+    weight = model.weight
+    with single_precision(model), model.register_forward_pre_hook(fail, prepend=True):
+        with pytest.raises(ValueError, match="before all"):
+            model(torch.ones(1, 2).half())
+    assert model.weight is weight
+
+
+def test_a_model_that_does_not_run_in_its_own_half_precision_says_so():
+    with pytest.raises(ModelError, match=r"xLSTMForCausalLM must run in its own dtype, got weights in torch\.bfloat16"):
+        capture(tiny_model("xlstm").bfloat16(), token_ids())

@@ -1,0 +1,236 @@
+"""Compiled models and models that other libraries hold: what is measured is what the model itself runs."""
+
+import copy
+import types
+
+import pytest
+import torch
+from oracles.attention_models import attention_model, token_ids
+from oracles.recurrent_models import tiny_model
+from torch import nn
+
+import statesize as ss
+from statesize.adapters.models.wrapped import plain_name, unwrapped
+from statesize.errors import InputError, ModelError
+from statesize.profiling.digests import model_facts
+
+
+def same_as(model, plain, ids):
+    capture = ss.capture(model, ids)
+    assert not capture.skipped
+    for item, expected in zip(capture, ss.capture(plain, ids), strict=True):
+        assert item.name == expected.name
+        torch.testing.assert_close(item.operator.dense(), expected.operator.dense(), rtol=0, atol=0)
+
+
+def compiled(model, how, backend):
+    if how == "model":
+        return torch.compile(model, backend=backend)
+    if how == "in place":
+        model.compile(backend=backend)
+    elif how == "forward":
+        model.forward = torch.compile(model.forward, backend=backend)
+    elif how == "stack":
+        model.model = torch.compile(model.model, backend=backend)
+    else:
+        model.model.layers[0] = torch.compile(model.model.layers[0], backend=backend)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_before():
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("how", ["model", "in place", "forward", "stack", "layer"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_compiled_model_is_measured_and_stays_compiled(how, dtype):
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    ids, plain = token_ids(), attention_model("llama").to(dtype)
+    model = compiled(copy.deepcopy(plain), how, backend)
+    with torch.no_grad():
+        before = model(ids, use_cache=False).logits
+        made = len(graphs)
+        assert made
+        same_as(model, plain, ids)
+        assert ss.capture(model, ids).run_difference == 0
+        assert len(graphs) == made
+        assert torch.equal(model(ids, use_cache=False).logits, before)
+    assert len(graphs) == made
+
+
+def test_a_model_whose_compilation_fails_is_measured_all_the_same():
+    def backend(graph, _):
+        raise AssertionError("compiled")
+
+    plain = tiny_model("mamba2")
+    model = copy.deepcopy(plain)
+    model.backbone.layers[1] = torch.compile(model.backbone.layers[1], backend=backend)
+    same_as(model, plain, token_ids())
+
+
+def test_a_mixer_of_ones_own_may_use_what_is_compiled():
+    class Mixer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.decay = nn.Linear(4, 2)
+
+        def operator(self, hidden):
+            decay = self.decay(hidden).sigmoid().transpose(1, 2)[..., None]
+            return ss.Recurrence(A=decay, B=torch.ones_like(decay), C=torch.ones_like(decay))
+
+        def forward(self, hidden):
+            return hidden
+
+    def backend(graph, _):
+        raise AssertionError("compiled")
+
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Embedding(64, 4), Mixer())
+    model = copy.deepcopy(plain)
+    model[1].decay = torch.compile(model[1].decay, backend=backend)
+    model[1] = torch.compile(model[1], backend=backend)
+    same_as(model, plain, token_ids())
+
+
+def test_layers_in_a_compiled_stack_are_told_of_when_nothing_mixes_in_them():
+    class Still(nn.Module):
+        def forward(self, hidden_states, **_):
+            return hidden_states, None
+
+    model = attention_model("llama")
+    model.model.layers[1].self_attn = Still()
+    expected = ss.capture(model, token_ids()).skipped
+    assert list(expected) == ["model.layers.1"]
+    assert ss.capture(compiled(model, "stack", "eager"), token_ids()).skipped == expected
+
+
+def test_a_profile_of_a_compiled_model_is_that_of_the_model():
+    plain = attention_model("llama")
+    model = torch.compile(copy.deepcopy(plain), backend="eager")
+    first, second = (
+        ss.profile(each, token_ids(length=9), layers="model.layers.1.self_attn") for each in (plain, model)
+    )
+    assert second.summary().equals(first.summary())
+    assert list(second.summary()["model"]) == ["LlamaForCausalLM"]
+
+
+def test_names_lose_only_what_holders_add():
+    assert plain_name("_orig_mod.model._orig_mod.layers.0._original_component.mixer") == "model.layers.0.mixer"
+    assert plain_name("model.layers.0.orig_mod") == "model.layers.0.orig_mod"
+
+
+def test_a_model_in_data_parallel_is_measured():
+    plain = attention_model("llama")
+    same_as(nn.DataParallel(plain), plain, token_ids())
+
+
+def class_of(package, name, *bases, **members):
+    """A class with the name, the package and the attributes of one that need not be installed."""
+    return types.new_class(name, bases, exec_body=lambda body: body.update(members, __module__=f"{package}.inner"))
+
+
+def test_models_inside_of_other_libraries_are_found():
+    plain = attention_model("llama")
+    envoy = class_of("nnsight", "LanguageModel", class_of("nnsight", "Envoy"))()
+    envoy._module = plain
+    bridge = class_of("transformer_lens", "TransformerBridge", nn.Module)()
+    bridge.__dict__["original_model"] = plain
+    for held in (envoy, bridge):
+        assert unwrapped(held) is plain
+        same_as(held, plain, token_ids())
+        assert ss.profile(held, token_ids(length=5)).summary()["model"][0] == "LlamaForCausalLM"
+
+
+def test_an_object_that_holds_a_model_by_an_unknown_name_is_told_of_it():
+    class Pipeline:
+        def __init__(self):
+            self.name, self.network = "p", attention_model("llama")
+
+    for call in (ss.capture, ss.profile):
+        with pytest.raises(
+            InputError, match=r"model must be a torch module, got Pipeline\. Give its attribute network"
+        ):
+            call(Pipeline(), token_ids())
+    with pytest.raises(InputError, match="model is a str; a torch module was expected"):
+        ss.profile("gpt2", token_ids())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_is_refused_by_name():
+    model = nn.Sequential(nn.Embedding(64, 4), torch.jit.script(nn.Linear(4, 4)))
+    with pytest.raises(ModelError, match=r"Module 1 must run as Python, got TorchScript .* Give the module that was"):
+        ss.capture(model, token_ids())
+
+
+def peft_model(forward_name, **config):
+    """What is looked at of a model of peft: PeftModel, its tuner in `base_model`, the model in that one's `model`."""
+
+    def forward(self, *args, **kwargs):
+        return self.model(*args, **kwargs)
+
+    forward.__qualname__ = forward_name
+    tuner = class_of("peft", "Tuner", nn.Module, forward=forward)()
+    tuner.model = attention_model("llama")
+    model = class_of("peft", "PeftModelForCausalLM", class_of("peft", "PeftModel", nn.Module))()
+    model.base_model, model.active_adapter = tuner, "default"
+    model.peft_config = {"default": types.SimpleNamespace(peft_type="KIND", **config)}
+    return model
+
+
+def test_a_model_with_adapters_in_its_layers_is_found_and_others_are_refused():
+    model = peft_model("BaseTuner.forward")
+    assert unwrapped(torch.compile(model, backend="eager")) is model.base_model.model
+    for other in (peft_model("XLoraModel.forward"), peft_model("BaseTuner.forward", alora_invocation_tokens=[1])):
+        with pytest.raises(ModelError, match=r"got PeftModelForCausalLM with KIND, .* Give model\.get_base_model\(\)"):
+            ss.capture(other, token_ids())
+
+
+def test_what_is_in_use_of_adapters_tells_runs_apart():
+    layer = class_of("peft", "Linear", class_of("peft", "BaseTunerLayer"), nn.Linear)(4, 4)
+    layer.active_adapters, layer.merged_adapters, layer.disable_adapters = ["a"], [], False
+    model = nn.Sequential(layer)
+    facts = model_facts(model, "")
+    assert model_facts(model, "") == facts
+    layer.disable_adapters = True
+    assert model_facts(model, "") != facts
+    assert "adapters" not in model_facts(nn.Linear(4, 4), "")
+
+
+class TestPeft:
+    """The library itself, where it is installed."""
+
+    @pytest.fixture
+    def peft(self):
+        return pytest.importorskip("peft")
+
+    @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+    def test_unmerged_lora_is_part_of_what_is_measured(self, peft):
+        ids, plain = token_ids(), attention_model("llama")
+        config = peft.LoraConfig(target_modules=["q_proj"], r=4, init_lora_weights=False, task_type="CAUSAL_LM")
+        model = peft.get_peft_model(copy.deepcopy(plain), config)
+        captured = list(ss.capture(model, ids))
+        assert [item.name for item in captured] == ["model.layers.0.self_attn", "model.layers.1.self_attn"]
+        merged = list(ss.capture(copy.deepcopy(model).merge_and_unload(), ids))
+        for item, other, base in zip(captured, merged, ss.capture(plain, ids), strict=True):
+            torch.testing.assert_close(item.operator.dense(), other.operator.dense(), rtol=1e-4, atol=1e-5)
+            assert not torch.allclose(item.operator.dense(), base.operator.dense(), atol=1e-2)
+        facts = model_facts(unwrapped(model), "")
+        with model.disable_adapter():
+            same_as(model, plain, ids)
+            assert model_facts(unwrapped(model), "") != facts
+        assert model_facts(unwrapped(model), "") == facts
+
+    @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+    @pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig"])
+    def test_positions_before_the_text_are_refused(self, peft, kind):
+        config = getattr(peft, kind)(num_virtual_tokens=3, task_type="CAUSAL_LM")
+        model = peft.get_peft_model(attention_model("llama"), config)
+        with pytest.raises(ModelError, match=r"got PeftModelForCausalLM with (PREFIX|PROMPT)_TUNING"):
+            ss.capture(model, token_ids())

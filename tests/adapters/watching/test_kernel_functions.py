@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.watching.kernel_functions import KernelCall, observed, pure_torch, replaced, source_files
+from statesize.errors import ModelError
+
+
+def double(values: Tensor, times: int = 2, **kwargs: Any) -> tuple[Tensor, None]:
+    return times * values, None
+
+
+@functools.wraps(double)
+def compiled(*args: Any, **kwargs: Any) -> Tensor:
+    raise AssertionError("the compiled kernel was called")
+
+
+def as_module(function: Any) -> nn.Module:
+    # As the kernels package wraps functions for which it may fetch a kernel.
+    class Func(nn.Module):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+    return Func()
+
+
+@pytest.mark.parametrize("function", [double, compiled, as_module(compiled), as_module(double)])
+def test_below_a_compiled_kernel_is_the_function_of_the_source_file(function: Any) -> None:
+    assert pure_torch(function) is double
+
+
+def test_a_call_is_reported_with_all_arguments_by_name() -> None:
+    seen: list[Any] = []
+    kernel = observed(compiled, lambda arguments, output: seen.append((dict(arguments), output)))
+    values = torch.ones(2)
+    result = kernel(values, unknown=3)
+    assert result[1] is None
+    ((arguments, output),) = seen
+    assert output is result[0]
+    assert (arguments["values"] is values, arguments["times"], arguments["unknown"]) == (True, 2, 3)
+
+
+def test_an_observed_function_can_be_observed_again() -> None:
+    seen: list[str] = []
+    inner = observed(compiled, lambda *_: seen.append("inner"))
+    outer = observed(inner, lambda *_: seen.append("outer"))
+    assert inspect.signature(outer) == inspect.signature(double)
+    outer(torch.ones(1))
+    assert seen == ["inner", "outer"]
+
+
+@pytest.mark.parametrize("failure", [None, ValueError, KeyboardInterrupt])
+def test_a_name_means_what_it_did_before(failure: type[BaseException] | None) -> None:
+    file = ModuleType("file")
+    file.__dict__["kernel"] = compiled
+
+    def use() -> None:
+        with replaced(file, "kernel", double):
+            assert file.__dict__["kernel"] is double
+            if failure is not None:
+                raise failure
+
+    if failure is None:
+        use()
+    else:
+        with pytest.raises(failure):
+            use()
+    assert file.__dict__["kernel"] is compiled
+
+
+def test_source_files_are_those_of_every_part_and_of_their_base_classes() -> None:
+    class Own(nn.Linear):
+        pass
+
+    model = nn.Sequential(Own(2, 2), nn.Conv1d(2, 2, 1))
+    names = [file.__name__ for file in source_files(model)]
+    assert {__name__, "torch.nn.modules.linear", "torch.nn.modules.conv"} <= {*names} & sys.modules.keys()
+    assert len(names) == len(set(names))
+
+
+def test_a_call_that_goes_on_from_a_state_is_refused_by_name() -> None:
+    call = KernelCall("layers.3.mixer", nn.Identity(), {"initial_states": torch.zeros(1)}, torch.zeros(1))
+    call.require_no_state("state")
+    with pytest.raises(ModelError, match=r"layers\.3\.mixer was called with an initial state \(initial_states\)"):
+        call.require_no_state("initial_states")
