@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from statesize.reduction.recommendation import calibrate
-from statesize.studies.distilled_students import students_of
-from statesize.studies.run import Row
+from statesize.studies.distillation.students import students_of
+from statesize.studies.grid.run import Row
 
 
 def main(folder: Path) -> None:

@@ -20,8 +20,9 @@ _ABOVE_PERMISSIONS = (1 << 1) | (1 << 2)
 _CAPABILITIES_3 = 0x20080522
 IMPORTED = (
     "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "zarr", "statesize.profiling.cluster",
-    "statesize.profiling.parquet", "statesize.report", "statesize.rerun.recipe", "statesize.studies.cluster",
-    "statesize.studies.conclude", "statesize.studies.local", "statesize.studies.study", "statesize.training.export",
+    "statesize.profiling.parquet", "statesize.report", "statesize.rerun.recipe", "statesize.studies.grid.cluster",
+    "statesize.studies.conclude", "statesize.studies.grid.local", "statesize.studies.grid.study",
+    "statesize.training.export",
 )  # fmt: skip
 """What a server imports, beside the commands, so that its children need not."""
 

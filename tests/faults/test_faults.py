@@ -14,7 +14,7 @@ from faults.jobs import JOBS
 from faults.processes import Starter
 from faults.strikes import FAULTS, Fault
 
-from statesize.studies.table import _digest
+from statesize.studies.grid.table import _digest
 
 DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "faults.py"

@@ -20,7 +20,7 @@ from fuzz.hostile import Source
 import statesize as ss
 from statesize import adapters, mixers, operators, profiling, tasks
 from statesize.reduction import recommendation
-from statesize.studies import settings as studies_settings
+from statesize.studies.grid import settings as studies_settings
 
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "hostile_calls.py"
 PACKAGES = (ss, ss.training, ss.zoo, adapters, mixers, operators, profiling, recommendation, studies_settings, tasks)

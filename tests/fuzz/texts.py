@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 import statesize as ss
 from statesize import mixers, tasks
-from statesize.studies.settings import parse_settings, preset_settings, read_settings
+from statesize.studies.grid.settings import parse_settings, preset_settings, read_settings
 
 _TEXTS: tuple[Any, ...] = (
     "", "\0", "é" * 40, "\ud800", "a state, a state", "../x", "[", "name = 3", "a = [", "[[", "= 1", "[x]\ny = nan",

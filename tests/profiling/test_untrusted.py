@@ -16,9 +16,9 @@ from statesize.profiling.documents import file_documents
 from statesize.profiling.loading import load_model
 from statesize.profiling.record import SequenceRecord, sealed
 from statesize.profiling.rows import line_document
-from statesize.studies import settings
-from statesize.studies.settings import parse_settings
-from statesize.studies.table import ResultTable
+from statesize.studies.grid import settings
+from statesize.studies.grid.settings import parse_settings
+from statesize.studies.grid.table import ResultTable
 
 DEEP = "[" * 200_000
 

@@ -11,7 +11,7 @@ import torch
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.rerun.comparing import DIFFERENT, IDENTICAL, compare_profiles, compare_rows
-from statesize.studies.local import run_here
+from statesize.studies.grid.local import run_here
 
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "determinism.py"
 PATTERNS = ("sa,gla", "s6,la", "s4d,hyena", "gla-s6,wla")
@@ -59,7 +59,7 @@ def test_a_study_has_the_same_bits_again():
     # In several processes too: tests/studies/test_local.py and test_cluster.py kill some of them meanwhile.
     from small_studies import GRID
 
-    from statesize.studies.settings import parse_settings
+    from statesize.studies.grid.settings import parse_settings
 
     runs = parse_settings(GRID, "correlation").runs[:1]
     first, second = (rows(run_here(runs)) for _ in range(2))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_studies import GRID
 
-from statesize.studies.settings import parse_settings
+from statesize.studies.grid.settings import parse_settings
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def descendants(parent, word):
 
 @pytest.fixture
 def workers_of():
-    return lambda word="statesize.studies.worker": descendants(os.getpid(), word)
+    return lambda word="statesize.studies.grid.worker": descendants(os.getpid(), word)
 
 
 @pytest.fixture(name="without_time")

@@ -14,10 +14,10 @@ from statesize.cli.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.cli.progress import Bar
-    from statesize.studies.outcome import Executor
-    from statesize.studies.settings import Settings
-    from statesize.studies.study import StudyProgress
-    from statesize.studies.user_code import UserModule
+    from statesize.studies.grid.outcome import Executor
+    from statesize.studies.grid.settings import Settings
+    from statesize.studies.grid.study import StudyProgress
+    from statesize.studies.grid.user_code import UserModule
 
 Preset: TypeAlias = Literal["laptop", "paper", "smoke"]
 Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
@@ -111,8 +111,8 @@ def regularisation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -
 
 
 def _study(name: str, options: Options, printing: Printing) -> None:
-    from statesize.studies.settings import preset_settings, read_settings
-    from statesize.studies.user_code import load_module, read_module
+    from statesize.studies.grid.settings import preset_settings, read_settings
+    from statesize.studies.grid.user_code import load_module, read_module
 
     module = None if options.module is None else read_module(options.module)
     if module is not None:
@@ -126,7 +126,7 @@ def _study(name: str, options: Options, printing: Printing) -> None:
     from statesize.cli.study_result import print_study
     from statesize.rerun.recipe import make_recipe
     from statesize.studies.conclude import conclude
-    from statesize.studies.study import run_study
+    from statesize.studies.grid.study import run_study
 
     recipe = make_recipe(["study", name], vars(options))
     folder = options.output or Path(f"statesize-study-{name}-{chosen}")
@@ -140,10 +140,10 @@ def _study(name: str, options: Options, printing: Printing) -> None:
 
 def _executor(settings: Settings, ray: bool | str, module: UserModule | None) -> Executor:
     if ray is not False:
-        from statesize.studies.cluster import ray_executor
+        from statesize.studies.grid.cluster import ray_executor
 
         return ray_executor(ray if isinstance(ray, str) else None, settings.execution, module)
-    from statesize.studies.local import local_executor
+    from statesize.studies.grid.local import local_executor
 
     return local_executor(settings.execution.workers, module)
 
@@ -163,7 +163,7 @@ def _print_plan(settings: Settings, preset: str, json: bool) -> None:
     from statesize.cli.document import SCHEMA, print_json
     from statesize.cli.progress import duration
     from statesize.ray_session import available_cores
-    from statesize.studies.cost import predicted_seconds
+    from statesize.studies.grid.cost import predicted_seconds
 
     workers = settings.execution.workers or available_cores()
     seconds = predicted_seconds(settings.runs, workers)

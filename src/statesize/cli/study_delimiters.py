@@ -39,13 +39,13 @@ def delimiters(
     from statesize.cli.study_result import print_study
     from statesize.files import only_writer
     from statesize.rerun.recipe import make_recipe
-    from statesize.studies.delimiters import curve_rows, dip_rows
-    from statesize.studies.delimiters import delimiters as conclude
-    from statesize.studies.delimiters_charts import delimiters_charts
-    from statesize.studies.delimiters_dips import ModelDips
-    from statesize.studies.delimiters_sequences import CONDITIONS
-    from statesize.studies.page import TABLE, write_page
-    from statesize.studies.table import ResultTable
+    from statesize.studies.delimiters.charts import delimiters_charts
+    from statesize.studies.delimiters.claim import curve_rows, dip_rows
+    from statesize.studies.delimiters.claim import delimiters as conclude
+    from statesize.studies.delimiters.dips import ModelDips
+    from statesize.studies.delimiters.sequences import CONDITIONS
+    from statesize.studies.grid.table import ResultTable
+    from statesize.studies.page.page import TABLE, write_page
 
     started, left_out, given, place = time.perf_counter(), list[str](), reading or Reading(), place or Place()
     printing.hush_libraries()

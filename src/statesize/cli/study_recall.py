@@ -38,13 +38,13 @@ def recall(
     from statesize.cli.study_result import print_study
     from statesize.files import only_writer
     from statesize.rerun.recipe import make_recipe
-    from statesize.studies.delimiters_sequences import OBSERVED
-    from statesize.studies.page import TABLE, write_page
-    from statesize.studies.recall import ModelRecall, recall_models, recall_rows
-    from statesize.studies.recall import recall as conclude
-    from statesize.studies.recall_charts import recall_charts
-    from statesize.studies.recall_score import recall_score
-    from statesize.studies.table import ResultTable
+    from statesize.studies.delimiters.sequences import OBSERVED
+    from statesize.studies.grid.table import ResultTable
+    from statesize.studies.page.page import TABLE, write_page
+    from statesize.studies.recall.charts import recall_charts
+    from statesize.studies.recall.claim import ModelRecall, recall_models, recall_rows
+    from statesize.studies.recall.claim import recall as conclude
+    from statesize.studies.recall.score import recall_score
 
     started, left_out, given, place = time.perf_counter(), list[str](), reading or Reading(), place or Place()
     printing.hush_libraries()

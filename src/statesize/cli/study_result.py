@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from statesize.cli.printing import Printing
     from statesize.rerun.recipe import Recipe
-    from statesize.studies.conclusion import Conclusion
+    from statesize.studies.page.conclusion import Conclusion
 
 
 def print_study(
@@ -35,7 +35,7 @@ def print_study(
     """
     from statesize.cli.document import SCHEMA, print_json
     from statesize.rerun.recipe import write_recipe
-    from statesize.studies.conclusion import known
+    from statesize.studies.page.conclusion import known
 
     write_recipe(table.parent, recipe)
     printing.say(f"Table: {table}")

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from statesize.cli.progress import Bar, Bars
     from statesize.profiling.rows import Document
-    from statesize.studies.delimiters_cluster import Crew
-    from statesize.studies.delimiters_dips import ModelDips
-    from statesize.studies.delimiters_plan import PlannedDips
-    from statesize.studies.delimiters_sequences import Windows
-    from statesize.studies.delimiters_subjects import Subject
+    from statesize.studies.delimiters.cluster import Crew
+    from statesize.studies.delimiters.dips import ModelDips
+    from statesize.studies.delimiters.plan import PlannedDips
+    from statesize.studies.delimiters.sequences import Windows
+    from statesize.studies.delimiters.subjects import Subject
 
 _TEXTS = Group(validator=validators.LimitedChoice(), show=False)
 _TEXT = Parameter(group=("Parameters", _TEXTS))
@@ -90,7 +90,7 @@ class Reading:
         from statesize import zoo
         from statesize.cli.progress import tell_left_out
         from statesize.cli.texts import chat_note
-        from statesize.studies.delimiters_subjects import subjects
+        from statesize.studies.delimiters.subjects import subjects
 
         options = asdict(loading or Loading())
         chosen = models or zoo.recall_names()
@@ -115,7 +115,7 @@ class Reading:
         Returns:
             The smallest windows of those that are chosen for each.
         """
-        from statesize.studies.delimiters_sequences import choose_windows
+        from statesize.studies.delimiters.sequences import choose_windows
 
         return min((choose_windows(subject.corpus, self.window) for subject in subjects), key=lambda one: one.past)
 
@@ -143,7 +143,7 @@ class Reading:
         Returns:
             Its dips.
         """
-        from statesize.studies.delimiters_dips import measure_dips, measure_dips_on_ray
+        from statesize.studies.delimiters.dips import measure_dips, measure_dips_on_ray
 
         options = (self.channels, self.seed, conditions, telling(bars, subject.name))
         folder = output / PARTS
@@ -163,14 +163,14 @@ class Reading:
         Returns:
             One for each model.
         """
-        from statesize.studies.delimiters_plan import plan_dips
+        from statesize.studies.delimiters.plan import plan_dips
 
         options = (windows, self.channels, self.seed, conditions)
         return [plan_dips(subject.name, subject.load(), subject.corpus, *options) for subject in subjects]
 
     def _texts(self, note: Callable[[str], None]) -> list[Document] | None:
         from statesize.profiling.documents import read_dataset
-        from statesize.studies.delimiters_corpus import read_texts
+        from statesize.studies.delimiters.corpus import read_texts
 
         if self.dataset is not None:
             return list(islice(read_dataset(self.dataset, self.field, self.split, note), self.documents))
@@ -193,7 +193,7 @@ def crew_at(place: Place) -> Generator[Crew | None]:
         yield None
         return
     from statesize.ray_session import ray_session
-    from statesize.studies.delimiters_cluster import Crew
+    from statesize.studies.delimiters.cluster import Crew
 
     with ray_session(place.ray if isinstance(place.ray, str) else None) as ray:
         yield Crew(ray, place.ray_cpus)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from statesize.studies.charts import correlation_charts, regimes_charts
-from statesize.studies.conclusion import Conclusion
-from statesize.studies.correlation import correlation
-from statesize.studies.distillation import distillation
-from statesize.studies.distillation_charts import distillation_charts
-from statesize.studies.hybrids import hybrids
-from statesize.studies.hybrids_charts import hybrids_charts
-from statesize.studies.initialisation import initialisation
-from statesize.studies.initialisation_charts import initialisation_charts
-from statesize.studies.page import write_page
-from statesize.studies.regimes import regimes
-from statesize.studies.regularisation import regularisation
-from statesize.studies.regularisation_charts import regularisation_charts
-from statesize.studies.run import Row
-from statesize.studies.settings import Settings
+from statesize.studies.correlation.claim import correlation
+from statesize.studies.distillation.charts import distillation_charts
+from statesize.studies.distillation.claim import distillation
+from statesize.studies.grid.run import Row
+from statesize.studies.grid.settings import Settings
+from statesize.studies.hybrids.charts import hybrids_charts
+from statesize.studies.hybrids.claim import hybrids
+from statesize.studies.initialisation.charts import initialisation_charts
+from statesize.studies.initialisation.claim import initialisation
+from statesize.studies.page.charts import correlation_charts, regimes_charts
+from statesize.studies.page.conclusion import Conclusion
+from statesize.studies.page.page import write_page
+from statesize.studies.regimes.claim import regimes
+from statesize.studies.regularisation.charts import regularisation_charts
+from statesize.studies.regularisation.claim import regularisation
 
 STUDIES = {
     "correlation": (correlation, correlation_charts),

@@ -1,0 +1,1 @@
+"""Does ESS tell more of accuracy than TSS?"""

@@ -1,0 +1,145 @@
+"""The study of delimiters: does ESS dip where one document ends and another begins?
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from statesize.studies.delimiters.dips import CLAIM_METRIC, ModelDips
+from statesize.studies.delimiters.measuring import METRICS
+from statesize.studies.delimiters.modulation import ALL, Dip
+from statesize.studies.delimiters.sequences import CONTROLS, MISPLACED, OBSERVED
+from statesize.studies.grid.run import Row
+from statesize.studies.page.conclusion import Conclusion, Figure
+
+CLAIM = (
+    "Where a delimiter stands, the effective state-size of at least one model dips by more than in every control "
+    "without it."
+)
+LINEAR_CLAIM = (
+    "Where a delimiter stands, the effective state-size of at least one model with softmax attention or gates dips by "
+    "more than in every control without it, and that of linear attention dips by less."
+)
+LINEAR, RESETTING = frozenset({"la"}), frozenset({"sa", "gla", "attention"})
+
+CAVEATS = (
+    "The claim is on #{σ > τ} with a τ that is fixed around each delimiter. Entropy-ESS and relative tolerances are "
+    "blind to an erasure that scales all of H_i alike, and may rise where the norm falls: all are given, with ‖H_i‖.",
+    "All H_i are of one shape (past w, future h), so that no dip is the ceiling of a short past or future; memory "
+    "that reaches further than w is not seen.",
+    "A dip at delimiters inside documents ('misplaced') tells that the token alone causes it, whether a document ends "
+    "or not.",
+    "Intervals resample delimiters of one text and one set of weights; models trained from other seeds vary more.",
+)
+
+
+def ranking(models: Sequence[ModelDips]) -> list[ModelDips]:
+    """The models, the deepest dip first.
+
+    Args:
+        models: In any order.
+
+    Returns:
+        All of them.
+    """
+    return sorted(models, key=lambda model: -model.dip(OBSERVED).depth)
+
+
+def delimiters(models: Sequence[ModelDips], name: str) -> Conclusion:
+    """The conclusion.
+
+    Args:
+        models: What was found, at least one.
+        name: The delimiter.
+
+    Returns:
+        The claim and whether it holds, the ranking of models, and the figures.
+    """
+    linear = [model for model in models if model.kinds <= LINEAR]
+    resetting = [model for model in models if model.kinds & RESETTING]
+    claim = LINEAR_CLAIM if linear and resetting else CLAIM
+    able = [model for model in (resetting if linear and resetting else models) if model.beyond_controls]
+    least = max((model.dip(OBSERVED).high for model in linear), default=float("-inf"))
+    holds = any(model.dip(OBSERVED).low > least for model in able) if linear and resetting else bool(able)
+    figures: dict[str, Figure] = {"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)}
+    for model in models:
+        figures |= _figures(model)
+    statements = [f"The delimiter is {name!r}; past and future are {_windows(models)} tokens."]
+    for place, model in enumerate(ranking(models), 1):
+        statements.append(f"{place}. {_statement(model)}")
+    if len(models) > 1:
+        statements.append(_order(ranking(models)))
+    return Conclusion("delimiters", claim, holds, figures, tuple(statements), CAVEATS)
+
+
+def dip_rows(models: Sequence[ModelDips]) -> list[Row]:
+    """All depths as rows of a table.
+
+    Args:
+        models: What was found.
+
+    Returns:
+        One row for each model, condition, metric, layer and head.
+    """
+    return [{"model": model.model, **vars(dip)} for model in models for dip in model.dips]
+
+
+def curve_rows(models: Sequence[ModelDips]) -> list[Row]:
+    """All curves as rows of a table.
+
+    Args:
+        models: What was found.
+
+    Returns:
+        One row for each model, condition, metric and offset.
+    """
+    return [{"model": model.model, **vars(point)} for model in models for point in model.curve]
+
+
+def _figures(model: ModelDips) -> dict[str, Figure]:
+    found: dict[str, Figure] = {f"{model.model}_beyond_controls": float(model.beyond_controls)}
+    for metric in METRICS:
+        dip = model.dip(OBSERVED, metric)
+        found |= {f"{model.model}_{metric}_depth": dip.depth, f"{model.model}_{metric}_interval": (dip.low, dip.high)}
+    for control in (*CONTROLS, MISPLACED):
+        dip = model.dip(control)
+        prefix = "" if control == MISPLACED else "control_"
+        found[f"{prefix}{model.model}_{control}_interval"] = (dip.low, dip.high)
+    return found
+
+
+def _statement(model: ModelDips) -> str:
+    dip, norm, entropy = (model.dip(OBSERVED, metric) for metric in (CLAIM_METRIC, "norm", "entropy"))
+    layers = [
+        f"{one.layer} {one.depth:.0%}"
+        for one in model.dips
+        if (one.condition, one.metric, one.head) == (OBSERVED, CLAIM_METRIC, ALL) and one.layer != ALL
+    ]
+    deepest = max((model.dip(control) for control in CONTROLS), key=lambda control: control.high)
+    where = "beyond" if model.beyond_controls else "not beyond"
+    inside = model.dip(MISPLACED)
+    return (
+        f"{model.model}: ESS dips by {_shown(dip)} at {dip.events} delimiters, {where} all controls (the largest, "
+        f"{deepest.condition}: {_shown(deepest)}); at delimiters inside documents by {_shown(inside)}. The norm dips "
+        f"by {_shown(norm)}, entropy-ESS by {_shown(entropy)}. By layer: {', '.join(layers)}."
+    )
+
+
+def _order(ranked: Sequence[ModelDips]) -> str:
+    told = [ranked[0].model]
+    for before, after in pairwise(ranked):
+        apart = before.dip(OBSERVED).low > after.dip(OBSERVED).high
+        told.append(f"{'>' if apart else '≥'} {after.model}")
+    return f"Order of depth: {' '.join(told)}, where > says that the intervals are apart."
+
+
+def _shown(dip: Dip) -> str:
+    return f"{dip.depth:.1%} [{dip.low:.1%}, {dip.high:.1%}]"
+
+
+def _windows(models: Sequence[ModelDips]) -> str:
+    sizes = sorted({(model.windows.past, model.windows.future) for model in models})
+    return " and ".join(str(past) if past == future else f"{past} and {future}" for past, future in sizes)

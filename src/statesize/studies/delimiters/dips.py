@@ -1,0 +1,174 @@
+"""Dips of a model: it is measured around the delimiters of a text, in this process or by many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import nn
+
+from statesize.errors import FileError
+from statesize.studies.delimiters.cluster import Crew, Loader
+from statesize.studies.delimiters.corpus import Corpus
+from statesize.studies.delimiters.measuring import METRICS, Response, respond
+from statesize.studies.delimiters.modulation import ALL, CurvePoint, Dip, modulation
+from statesize.studies.delimiters.parts import Part, Parts, encoded, joined, parts_key, parts_of
+from statesize.studies.delimiters.sequences import CONDITIONS, CONTROLS, OBSERVED, Aligned, Windows, aligned_sequences
+
+CLAIM_METRIC = "tolerance"
+Tell: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelDips:
+    """What was found in one model.
+
+    Attributes:
+        model: Its name.
+        kinds: Kinds of its mixers.
+        windows: Where ESS was measured.
+        dips: Depths of all conditions, metrics, layers and heads.
+        curve: ESS over offsets, of all conditions and metrics.
+    """
+
+    model: str
+    kinds: frozenset[str]
+    windows: Windows
+    dips: tuple[Dip, ...]
+    curve: tuple[CurvePoint, ...]
+
+    def dip(self, condition: str, metric: str = CLAIM_METRIC) -> Dip:
+        """The depth of the whole model.
+
+        Args:
+            condition: One of `CONDITIONS`.
+            metric: One of `METRICS`.
+
+        Returns:
+            The depth and its interval.
+        """
+        return next(dip for dip in self.dips if (dip.condition, dip.metric, dip.layer) == (condition, metric, ALL))
+
+    @property
+    def beyond_controls(self) -> bool:
+        """Whether the interval at delimiters lies above 0 and above those of all controls."""
+        return self.dip(OBSERVED).low > max(0, *(self.dip(control).high for control in CONTROLS))
+
+
+def measure_dips(
+    name: str,
+    model: nn.Module,
+    corpus: Corpus,
+    windows: Windows,
+    channels: int = 16,
+    seed: int = 0,
+    conditions: Sequence[str] = CONDITIONS,
+    on_progress: Tell | None = None,
+    folder: Path | None = None,
+) -> ModelDips:
+    """Measure a model around the delimiters of a text and around the places of all controls.
+
+    Text or models that do not fit are an InputError.
+
+    Args:
+        name: What tables call the model.
+        model: The model.
+        corpus: What it reads.
+        windows: Past and future of each H_i.
+        channels: Heads or channels of each mixer that are measured at most.
+        seed: Of the controls and of the bootstrap.
+        conditions: Which of `CONDITIONS`.
+        on_progress: Called with the condition, the sequences that are done and their number.
+        folder: Keeps what is measured in parts, and the parts that it has are not measured again.
+
+    Returns:
+        The depths.
+    """
+    tell = on_progress or _silent
+    parts = None if folder is None else Parts(folder, name, parts_key(model, windows, channels), windows)
+
+    def measured(part: Part) -> Response:
+        found = None if parts is None else parts.read(part)
+        condition, total = part.aligned.condition, part.total
+        if found is None:
+            found = respond(
+                model, part.aligned, windows, channels, lambda done: tell(condition, part.start + done, total)
+            )
+            if parts is not None:
+                parts.write(part, encoded(name, part, found))
+        else:
+            tell(condition, part.start + len(part.aligned.ids), total)
+        return found
+
+    return _dips(name, aligned_sequences(corpus, windows, seed, conditions), windows, seed, measured)
+
+
+def measure_dips_on_ray(
+    name: str,
+    load: Loader,
+    corpus: Corpus,
+    windows: Windows,
+    crew: Crew,
+    folder: Path,
+    channels: int = 16,
+    seed: int = 0,
+    conditions: Sequence[str] = CONDITIONS,
+    on_progress: Tell | None = None,
+) -> ModelDips:
+    """`measure_dips` by many processes; each goes on with the parts of the other.
+
+    Args:
+        name: What tables call the model.
+        load: Gives the model in each process.
+        corpus: What it reads.
+        windows: Past and future of each H_i.
+        crew: The processes.
+        folder: Keeps what is measured in parts.
+        channels: Heads or channels of each mixer that are measured at most.
+        seed: Of the controls and of the bootstrap.
+        conditions: Which of `CONDITIONS`.
+        on_progress: Called with the condition, the sequences that are done and their number.
+
+    Returns:
+        The depths, those of `measure_dips` bit for bit where that has as many threads as each process.
+
+    Raises:
+        FileError: If the parts are changed by others meanwhile.
+    """
+    parts = Parts(folder, name, crew.key(load, windows, channels), windows)
+    chosen = aligned_sequences(corpus, windows, seed, conditions)
+    missing = [part for aligned in chosen for part in parts_of(aligned) if not parts.holds(part)]
+    done = {aligned.condition: len(aligned.ids) for aligned in chosen}
+    for part in missing:
+        done[part.aligned.condition] -= len(part.aligned.ids)
+    for part in crew.measure(load, parts, missing, channels) if missing else ():
+        done[part.aligned.condition] += len(part.aligned.ids)
+        (on_progress or _silent)(part.aligned.condition, done[part.aligned.condition], part.total)
+
+    def measured(part: Part) -> Response:
+        found = parts.read(part)
+        if found is None:
+            raise FileError(f"{folder} was changed while it was in use. Run the same again.")
+        return found
+
+    return _dips(name, chosen, windows, seed, measured)
+
+
+def _dips(
+    name: str, chosen: Sequence[Aligned], windows: Windows, seed: int, measured: Callable[[Part], Response]
+) -> ModelDips:
+    dips, curve, kinds = list[Dip](), list[CurvePoint](), set[str]()
+    for aligned in chosen:
+        response = joined([measured(part) for part in parts_of(aligned)])
+        kinds |= set(response.kinds)
+        for metric in METRICS:
+            more_dips, more_curve = modulation(response, metric, seed)
+            dips += more_dips
+            curve += more_curve
+    return ModelDips(name, frozenset(kinds), windows, tuple(dips), tuple(curve))
+
+
+def _silent(condition: str, done: int, total: int) -> None:
+    pass

@@ -1,0 +1,1 @@
+"""Students with less state than their teacher."""

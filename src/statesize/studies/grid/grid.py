@@ -1,0 +1,228 @@
+"""A study's grid as data: what is trained, how it is measured, and the name of each run by its content."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, Self, cast
+
+import torch
+
+from statesize.errors import InputError
+from statesize.mixers.config import ModelConfig
+from statesize.mixers.model import LanguageModel
+from statesize.studies.grid.distillation_plan import Distillation
+from statesize.studies.grid.user_code import source_digest, user_classes
+from statesize.tasks.registry import build_task, task_settings
+from statesize.tasks.synthetic import SyntheticTask
+from statesize.tasks.task import Task
+from statesize.training.config import TrainingConfig
+from statesize.training.initialisation import initialise
+
+ROW_FORMAT = 1
+"""Version of the rows of a run; it is part of a run's key, so that older rows are never taken for newer ones."""
+
+
+class StudyTask(Task, Protocol):
+    """What a study asks of a task, and every registered one has."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        ...
+
+    @property
+    def items(self) -> int:
+        """What a sequence asks to keep at once, the kv of a study."""
+        ...
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing."""
+        ...
+
+    @property
+    def held_out_sequences(self) -> int:
+        """Sequences to evaluate on."""
+        ...
+
+
+def study_task(settings: Mapping[str, object]) -> StudyTask:
+    """A task by its name and numbers.
+
+    Args:
+        settings: For `build_task`, which refuses what does not fit with an InputError.
+
+    Returns:
+        The task.
+    """
+    # The base class leaves it to each task whether these are fields or properties.
+    return cast("StudyTask", build_task(settings))
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured of each run, at its start, on the way and at its end.
+
+    Attributes:
+        every: Steps between measurements.
+        sequences: Held-out sequences on which the ESS is measured; the accuracy is that of all of them.
+        relative_tolerances: ρ of the relative tolerance-ESS; the first is the metric of claims.
+        tolerances: Absolute τ.
+
+    Raises:
+        InputError: A number is out of range.
+    """
+
+    every: int = 200
+    sequences: int = 16
+    relative_tolerances: tuple[float, ...] = (1e-2, 1e-3)
+    tolerances: tuple[float, ...] = (1e-3,)
+
+    def __post_init__(self) -> None:
+        for name in ("every", "sequences"):
+            value: object = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; a whole number of at least 1 was expected")
+        for name in ("relative_tolerances", "tolerances"):
+            values = cast("tuple[object, ...] | list[object]", getattr(self, name))
+            if not isinstance(values, tuple | list) or not all(map(_is_tolerance, values)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InputError(f"{name} is {values!r}; a list of numbers of at least 0 was expected")
+            object.__setattr__(self, name, tuple(map(float, cast("list[float]", values))))
+        if not self.relative_tolerances:
+            raise InputError("relative_tolerances is empty; the claims are made for its first one, such as 0.01")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The columns of ESS, entropy, then relative and absolute tolerances."""
+        relative = (f"relative_{value:g}" for value in self.relative_tolerances)
+        return ("entropy", *relative, *(f"tolerance_{value:g}" for value in self.tolerances))
+
+    @property
+    def claim_metric(self) -> str:
+        """The column of the metric for which claims are made, the relative tolerance-ESS of the first ρ."""
+        return self.metrics[1]
+
+
+def _is_tolerance(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _open_gates(model: LanguageModel) -> None:
+    """Input gates start nearly open, a = 0.997, as the decay_bias 3 does: the baseline against collapse."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("decay_bias", "decay.bias")):
+                parameter.fill_(3.0)
+
+
+def _measured_start(model: LanguageModel) -> None:
+    """Decays are moved until 0.9 of what the state can hold is used at the start, or what comes nearest."""
+    initialise(model, target=0.9)
+
+
+def _none(model: LanguageModel) -> None:
+    del model
+
+
+INTERVENTIONS: dict[str, Callable[[LanguageModel], None]] = {
+    "none": _none,
+    "open_gates": _open_gates,
+    "measured_start": _measured_start,
+}
+"""What is done to a model before it is trained, by name."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run with its measurements; equal runs have equal keys, in every process and on every machine.
+
+    Attributes:
+        model: The model.
+        task: What it learns.
+        training: How; its seed is that of the initial weights too.
+        measuring: What is measured.
+        intervention: One of `INTERVENTIONS`.
+        distillation: The students that the model has once it is trained; None for none.
+
+    Raises:
+        InputError: The intervention is not known.
+    """
+
+    model: ModelConfig
+    task: StudyTask
+    training: TrainingConfig
+    measuring: Measuring = Measuring()
+    intervention: str = "none"
+    distillation: Distillation | None = None
+
+    def __post_init__(self) -> None:
+        if self.intervention not in INTERVENTIONS:
+            raise InputError(f"intervention is {self.intervention!r}; one of {', '.join(INTERVENTIONS)} was expected")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run as JSON values, of which `from_dict` makes an equal one.
+
+        Returns:
+            Nested settings.
+        """
+        return {
+            "model": dataclasses.asdict(self.model),
+            "task": self.task_settings(),
+            "training": self.training.to_dict(),
+            "measuring": dataclasses.asdict(self.measuring),
+            "intervention": self.intervention,
+            **({} if self.distillation is None else {"distillation": dataclasses.asdict(self.distillation)}),
+        }
+
+    def task_settings(self) -> dict[str, str | int | float | bool]:
+        """The task's name and numbers.
+
+        Returns:
+            What `study_task` builds it from.
+        """
+        return task_settings(cast("SyntheticTask", self.task))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The run that `to_dict` wrote.
+
+        Args:
+            values: Its settings.
+
+        Returns:
+            The run.
+        """
+        return cls(
+            ModelConfig(**values["model"]),
+            study_task(values["task"]),
+            TrainingConfig(**values["training"]),
+            Measuring(**values["measuring"]),
+            values["intervention"],
+            Distillation(**values["distillation"]) if "distillation" in values else None,
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """The run's name, the first 16 hexadecimal digits of the SHA-256 of its settings, and of code of one's own."""
+        sources = {found.__qualname__: source_digest(found) for found in user_classes(self.model, self.task)}
+        values = self.to_dict() | ({"sources": sources} if sources else {})
+        content = json.dumps({"rows": ROW_FORMAT, **values}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """The run in a few words, for lines of progress."""
+        task = self.task_settings()["name"]
+        model, training = self.model, self.training
+        mixer = f"{model.mixer} normalised" if model.normalised else model.mixer
+        words = [f"{task} kv {self.task.items}", mixer, f"n {model.key_size}", f"rate {training.rate:g}"]
+        extra = [] if self.intervention == "none" else [self.intervention]
+        extra += [f"λ {training.identity_weight:g}"] if training.identity_weight else []
+        extra += [f"utilisation to {training.target_utilisation:g}"] if training.utilisation_weight else []
+        return ", ".join([*words, f"seed {training.seed}", *extra])

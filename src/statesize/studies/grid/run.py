@@ -1,0 +1,181 @@
+"""One run of a grid: training, with ESS and accuracy on held-out sequences at the start, on the way and at the end."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from functools import cache
+from typing import TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from statesize.adapters.capture import capture
+from statesize.errors import ModelError, StatesizeError
+from statesize.ess import utilisation
+from statesize.measurement import measure
+from statesize.mixers.model import LanguageModel
+from statesize.operators import Operator
+from statesize.spectra.threads import one_torch_thread
+from statesize.studies.grid.grid import INTERVENTIONS, Measuring, Run
+from statesize.studies.grid.students import Student, students
+from statesize.studies.grid.user_code import blamed, user_classes
+from statesize.training.in_memory import train_in_memory
+from statesize.training.step import DivergenceError, evaluate
+from statesize.version import __version__
+
+Row: TypeAlias = dict[str, str | int | float | bool]
+
+DONE, DIVERGED = "done", "diverged"
+
+
+def carry_out(run: Run) -> list[Row]:
+    """Trains and measures one run, on one thread, so that its numbers do not depend on where it is done.
+
+    A run that diverges ends with a row that says so, whose measurements are NaN.
+
+    Args:
+        run: What to do.
+
+    Returns:
+        One row for each measurement, at step 0, every `run.measuring.every` steps, and after the last; then one for
+        each student of the model, with columns that begin with `student_`.
+
+    Raises:
+        StatesizeError: The run cannot be done.
+        ModelError: A mixer or task of one's own fails.
+    """
+    own = user_classes(run.model, run.task)
+    with one_torch_thread(), torch.random.fork_rng(devices=[]):
+        # For mixers of one's own that draw from it, as by dropout.
+        torch.default_generator.manual_seed(run.training.seed)
+        try:
+            return _carry_out(run)
+        except StatesizeError:
+            raise
+        except Exception as error:
+            if not own:
+                raise
+            raise ModelError(blamed(error, own)) from error
+
+
+def _carry_out(run: Run) -> list[Row]:
+    started, rows = time.perf_counter(), list[Row]()
+    model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
+    INTERVENTIONS[run.intervention](model)
+    step, last = 0, run.training.steps
+    try:
+        rows.append(_row(run, 0, _measured(model, run), started))
+        for record in train_in_memory(model, run.task, run.training):
+            step = record.step
+            if step % run.measuring.every == 0 or step == last:
+                rows.append(_row(run, step, _measured(model, run), started))
+        if run.distillation is not None:
+            for student in students(model, run.task, run.training, run.measuring.sequences, run.distillation):
+                measured = _measured(student.model, run) | _of_student(student)
+                rows.append(_row(run, step, measured, started))
+    except DivergenceError as error:
+        unknown = dict.fromkeys(_columns(run), float("nan"))
+        rows.append(_row(run, step, unknown, started) | {"final": True, "status": DIVERGED, "message": str(error)})
+    return rows
+
+
+def _of_student(student: Student) -> dict[str, float]:
+    of_layers = {
+        layer_column(f"student_{name}", layer): value
+        for layer, values in enumerate(student.layers)
+        for name, value in values.items()
+    }
+    return {"student_wanted": student.wanted, "student_divergence": student.divergence, **of_layers}
+
+
+def _columns(run: Run) -> list[str]:
+    layers = range(run.model.layers)
+    of_layers = [layer_column(metric, layer) for layer in layers for metric in _layer_metrics(run.measuring)]
+    return ["loss", "accuracy", *_averages(run.measuring), *of_layers]
+
+
+def _averages(measuring: Measuring) -> list[str]:
+    return ["state_size", "norm", *measuring.metrics, *(f"utilisation_{metric}" for metric in measuring.metrics)]
+
+
+def _layer_metrics(measuring: Measuring) -> list[str]:
+    return ["entropy", measuring.claim_metric]
+
+
+def layer_column(metric: str, layer: int) -> str:
+    """Name of the column that holds the ESS of one layer: entropy and the claim's metric have one.
+
+    Args:
+        metric: Column of its average over all layers.
+        layer: From 0.
+
+    Returns:
+        Such as "entropy_layer_0".
+    """
+    return f"{metric}_layer_{layer}"
+
+
+def _row(run: Run, step: int, measured: dict[str, float], started: float) -> Row:
+    model, training = run.model, run.training
+    return {
+        "run": run.key,
+        "step": step,
+        "final": step == training.steps,
+        "status": DONE,
+        "message": "",
+        "task": str(run.task_settings()["name"]),
+        "kv": run.task.items,
+        "length": run.task.length,
+        "chance": run.task.chance,
+        "mixer": model.mixer,
+        "key_size": model.key_size,
+        "heads": model.heads,
+        "width": model.width,
+        "rate": training.rate,
+        "seed": training.seed,
+        "intervention": run.intervention,
+        **measured,
+        "seconds": time.perf_counter() - started,
+        "settings": json.dumps(run.to_dict(), sort_keys=True),
+        "versions": _versions(),
+    }
+
+
+@torch.no_grad()
+def _measured(model: LanguageModel, run: Run) -> dict[str, float]:
+    """Loss and accuracy; TSS, norm and ESS as averages over mixers, sequences, heads, positions; ESS of each layer."""
+    report = evaluate(model, run.task, run.training.batch_size)
+    input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
+    mixers = list[dict[str, float]]()
+    try:
+        for captured in capture(model, input_ids):
+            mixers.append(_of_mixer(captured.operator, run.measuring))
+    except ModelError:
+        raise
+    except StatesizeError as error:
+        # Weights that are still finite can make an operator that is not.
+        raise DivergenceError(f"the operators cannot be measured: {error}") from error
+    found = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in _averages(run.measuring)}
+    for layer, mixer in enumerate(mixers):
+        found |= {layer_column(metric, layer): mixer[metric] for metric in _layer_metrics(run.measuring)}
+    return {"loss": report["loss"], "accuracy": report["accuracy"], **found}
+
+
+def _of_mixer(operator: Operator, measuring: Measuring) -> dict[str, float]:
+    found = measure(operator, measuring.tolerances, measuring.relative_tolerances)
+    # None only where measure is asked for less.
+    given = (found.entropy, found.relative_tolerance, found.tolerance)
+    entropy, relative, absolute = (cast("Tensor", ess).double() for ess in given)
+    metrics = dict(zip(measuring.metrics, [entropy, *relative.unbind(-1), *absolute.unbind(-1)], strict=True))
+    values = {"state_size": float(found.state_size.double().mean()), "norm": float(found.norm.mean())}
+    for name, ess in metrics.items():
+        values[name] = float(ess.mean())
+        values[f"utilisation_{name}"] = float(utilisation(ess, found.ceiling).nanmean())
+    return values
+
+
+@cache
+def _versions() -> str:
+    return f"statesize {__version__}, torch {torch.__version__}, python {platform.python_version()}"

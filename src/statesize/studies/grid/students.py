@@ -1,0 +1,99 @@
+"""The students of a trained model: each learns the operators of its teacher, then its predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from statesize.adapters.capture import capture
+from statesize.measurement import measure
+from statesize.mixers.model import LanguageModel
+from statesize.reduction.recommendation import least_error, predicted_error, recommend_state_size
+from statesize.studies.grid.distillation_plan import Distillation
+from statesize.tasks.task import Task
+from statesize.training.config import TrainingConfig
+from statesize.training.distillation import Objective, discrepancy, distil
+from statesize.training.student import student_of
+
+# Students' weights and batches are drawn apart from those of their teachers, which have seeds of a few digits.
+_OPERATORS_SEED, _PREDICTIONS_SEED = 10**9, 2 * 10**9
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """A student that has learned.
+
+    Attributes:
+        model: The student.
+        wanted: The loss for which its sizes were named; NaN where they were given.
+        divergence: From the teacher's predictions at the end, in nats.
+        layers: For each layer its "size"; the "error" of its operators on held-out data once these had been learned;
+            what was "predicted" for that size; and the "bound" that no recurrence of that size can pass, on the
+            sequences on which the teacher was measured.
+    """
+
+    model: LanguageModel
+    wanted: float
+    divergence: float
+    layers: tuple[dict[str, float], ...]
+
+
+def students(
+    teacher: LanguageModel, task: Task, training: TrainingConfig, sequences: int, plan: Distillation
+) -> Iterator[Student]:
+    """Makes and teaches the students of a teacher, one after the other.
+
+    Args:
+        teacher: A trained model.
+        task: What it has learned.
+        training: How; its seed, warm-up, weight decay, clip and device are the students' too.
+        sequences: Held-out sequences on which the teacher is measured.
+        plan: Which students.
+
+    Yields:
+        Each student when it has learned.
+    """
+    input_ids = next(iter(task.held_out(sequences)))[0].to(next(teacher.parameters()).device)
+    operators = [found.operator for found in capture(teacher, input_ids)]
+    measured = [measure(operator, outputs=("entropy",)) for operator in operators]
+    uniform = [(math.nan, [size] * len(measured)) for size in plan.key_sizes]
+    named = [(loss, [recommend_state_size(layer, loss).state_size for layer in measured]) for loss in plan.losses]
+    for wanted, sizes in [*uniform, *named]:
+        student = student_of(teacher, sizes, torch.Generator().manual_seed(_OPERATORS_SEED + training.seed))
+        _learn(teacher, student, task, _how(training, plan, _OPERATORS_SEED, plan.rate), Objective(hidden=0, logits=0))
+        errors = discrepancy(teacher, student, task, plan.batch_size).operators
+        _learn(teacher, student, task, _how(training, plan, _PREDICTIONS_SEED, plan.rate / 2), Objective(operators=0))
+        divergence = discrepancy(teacher, student, task, plan.batch_size).divergence
+        layers = tuple(
+            {
+                "size": float(size),
+                "error": error,
+                "predicted": predicted_error(layer, size),
+                "bound": float(least_error(operator, size).mean()),
+            }
+            for size, error, layer, operator in zip(sizes, errors, measured, operators, strict=True)
+        )
+        yield Student(student, wanted, divergence, layers)
+
+
+def _learn(
+    teacher: LanguageModel, student: LanguageModel, task: Task, how: TrainingConfig, objective: Objective
+) -> None:
+    for _ in distil(teacher, student, task, how, objective):
+        pass
+
+
+def _how(training: TrainingConfig, plan: Distillation, seed: int, rate: float) -> TrainingConfig:
+    return TrainingConfig(
+        steps=plan.steps,
+        batch_size=plan.batch_size,
+        rate=rate,
+        warm_up=training.warm_up,
+        weight_decay=training.weight_decay,
+        clip=training.clip,
+        seed=seed + training.seed,
+        device=training.device,
+    )

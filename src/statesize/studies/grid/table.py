@@ -1,0 +1,191 @@
+"""The results of a study on disk: one Parquet file a finished run, which is never changed again, and their sum."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from statesize.errors import FileError
+from statesize.files import LOCK, check_writable, parse_json, read_limited, replace_file
+from statesize.studies.grid.grid import Run
+from statesize.studies.grid.run import Row
+
+SCHEMA = 1
+MARK = "study.json"
+_DIGEST = b"statesize_rows_sha256"
+# A file may unpack to this many bytes, and to so many times its own; rows that are read at once.
+_SPARE, _GROWTH, _BATCH = 2**28, 2000, 256
+_RUN = re.compile(r"[0-9a-f]{16}\.parquet|\..*\.part")
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """The folder of one study.
+
+    A run's rows are written whole or not at all when it is done, so a process that is killed loses the runs that it
+    was working on and nothing else. Runs of a larger grid of the same study are added to those that are there.
+
+    Attributes:
+        folder: Holds study.json, runs/KEY.parquet, and table.parquet once it is complete.
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path, study: str) -> ResultTable:
+        """Begins or continues the table of a study.
+
+        Args:
+            folder: Missing, empty, or that of the same study.
+            study: Name of the study.
+
+        Returns:
+            The table.
+
+        Raises:
+            FileError: The folder is that of another study, holds something else, or cannot be written.
+        """
+        mark = folder / MARK
+        if folder.exists() and not folder.is_dir():
+            raise FileError(f"output is {folder}, which is a file; give a folder")
+        check_writable(folder)
+        try:
+            written, problem = _read_mark(mark), ""
+        except FileNotFoundError:
+            written, problem = None, "holds no study"
+        except (OSError, ValueError) as error:
+            written, problem = None, f"its {MARK} cannot be read ({error})"
+        if written is None:
+            if folder.exists() and not _only_results(folder):
+                raise FileError(f"{folder} is not empty and {problem}; give a new folder")
+            replace_file(mark, json.dumps({"schema": SCHEMA, "study": study}).encode() + b"\n")
+        elif written.get("study") != study or written.get("schema") != SCHEMA:
+            raise FileError(
+                f"{folder} holds results of the study {written.get('study')!r}, schema {written.get('schema')!r}, "
+                f"and this is {study!r}, schema {SCHEMA}; give another folder"
+            )
+        return cls(folder)
+
+    def add(self, run: Run, rows: Sequence[Row]) -> None:
+        """Keeps the rows of a finished run; nothing is left of them where they cannot be written, a FileError.
+
+        Args:
+            run: The run.
+            rows: What `carry_out` gave.
+        """
+        replace_file(self._path(run), _parquet(rows))
+
+    def missing(self, runs: Sequence[Run]) -> list[Run]:
+        """The runs that have no rows yet.
+
+        Args:
+            runs: A grid.
+
+        Returns:
+            Those that are to be done, also where the file of one is damaged.
+        """
+        return [run for run in runs if self._rows(run) is None]
+
+    def rows(self, runs: Sequence[Run]) -> list[Row]:
+        """The rows of the runs that are done, in the order of the grid.
+
+        Args:
+            runs: A grid.
+
+        Returns:
+            One a measurement.
+        """
+        return [row for run in runs for row in self._rows(run) or ()]
+
+    def write(self, rows: Sequence[Row], name: str = "table.parquet") -> Path:
+        """Writes rows to one file; a place that cannot be written is a FileError.
+
+        Args:
+            rows: From `rows`.
+            name: Of the file.
+
+        Returns:
+            The file.
+        """
+        path = self.folder / name
+        replace_file(path, _parquet(rows))
+        return path
+
+    def _path(self, run: Run) -> Path:
+        return self.folder / "runs" / f"{run.key}.parquet"
+
+    def _rows(self, run: Run) -> list[Row] | None:
+        try:
+            return parse_rows(self._path(run).read_bytes())
+        except (OSError, ValueError):
+            # It is not there, or another program has cut or changed it; the run is to be done.
+            return None
+
+
+def parse_rows(content: bytes) -> list[Row]:
+    """The rows of a file of results, of a run or of a whole study.
+
+    Args:
+        content: The file.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: It is damaged, or would unpack to far more than it is.
+    """
+    try:
+        file = cast("Any", pyarrow.parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True))
+        batches, left = list[Any](), _SPARE + _GROWTH * len(content)
+        for batch in file.iter_batches(_BATCH):
+            batches.append(batch)
+            # An entry of a dictionary may stand in any number of rows, which take no bytes of the file.
+            left -= int(batch.nbytes)
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {_GROWTH} times its size")
+        table = cast("Any", pa.Table).from_batches(batches, schema=file.schema_arrow)
+    except (OSError, MemoryError, cast("type[Exception]", pa.ArrowException)) as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+    # Files of earlier versions have no digest.
+    if cast("dict[bytes, bytes]", table.schema.metadata or {}).get(_DIGEST) not in {None, _digest(table)}:
+        raise ValueError("its rows are not those that were written")
+    return cast("list[Row]", table.to_pandas().to_dict(orient="records"))
+
+
+def _parquet(rows: Sequence[Row]) -> bytes:
+    table = cast("Any", pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False))
+    named = table.replace_schema_metadata({**(table.schema.metadata or {}), _DIGEST: _digest(table)})
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(named, content, write_page_checksum=True)
+    return content.getvalue()
+
+
+def _digest(table: Any) -> bytes:
+    return hashlib.sha256(json.dumps(table.to_pylist()).encode()).hexdigest().encode()
+
+
+def _read_mark(mark: Path) -> dict[str, Any]:
+    """What a folder says of itself; an OSError or ValueError where that cannot be read."""
+    written = parse_json(read_limited(mark))
+    if not isinstance(written, dict):
+        raise ValueError("it is no JSON object")
+    return cast("dict[str, Any]", written)
+
+
+def _only_results(folder: Path) -> bool:
+    """Whether a folder without a mark that can be read is empty, or one of results."""
+    # Runs bear the digest of their settings as names, so that those of another study are never taken for this one's.
+    runs = folder / "runs"
+    if runs.is_dir():
+        return all(_RUN.fullmatch(path.name) for path in runs.iterdir())
+    return not {path.name for path in folder.iterdir()} - {LOCK}

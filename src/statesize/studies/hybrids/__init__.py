@@ -1,0 +1,1 @@
+"""Where attention layers are placed among gated ones."""

@@ -1,0 +1,137 @@
+"""A study as one self-contained HTML file: its conclusion, its charts, its figures and its rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from statesize.errors import FileError
+from statesize.files import replace_file, replace_files
+from statesize.report.document import document, resource
+from statesize.studies.grid.run import DIVERGED, Row
+from statesize.studies.grid.table import parse_rows
+from statesize.studies.page.conclusion import Figure
+from statesize.studies.page.rows_table import MOST_ROWS, rows_table, shared_facts
+from statesize.studies.page.saved import NAME, Saved, read_saved
+from statesize.version import installed
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from statesize.studies.page.conclusion import Conclusion
+
+PAGE = "study.html"
+TABLE = "table.parquet"
+SCRIPTS = ("draw.js", "study.js", "table.js")
+
+
+def write_page(conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path) -> Path:
+    """Writes study.html, and conclusion.json from which it can be made again; a full disk is a FileError.
+
+    Args:
+        conclusion: What the study says.
+        charts: Its charts.
+        rows: Of its table.
+        folder: Of the study.
+
+    Returns:
+        The page.
+    """
+    saved = Saved(conclusion, cast("Mapping[str, object]", charts.to_dict()), installed("torch", "numpy"))
+    page = render(saved, rows, {"Versions": _listed(saved.versions)})
+    replace_files(folder, {PAGE: page.encode(), NAME: saved.content()})
+    return folder / PAGE
+
+
+def write_report(folder: Path, path: Path) -> Path:
+    """Writes the page of a study that is done.
+
+    Args:
+        folder: Of the study.
+        path: The file; replaced if it exists.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileError: The folder holds no study that is done, or the file cannot be written.
+    """
+    saved, table = read_saved(folder), folder / TABLE
+    try:
+        content = table.read_bytes()
+        rows = parse_rows(content)
+    except (OSError, ValueError) as error:
+        raise FileError(f"{table} cannot be read ({error}); the same `statesize study` command writes it") from error
+    facts = {"Versions": _listed(saved.versions), f"{TABLE}, SHA-256": hashlib.sha256(content).hexdigest()}
+    replace_file(path, render(saved, rows, facts).encode())
+    return path
+
+
+def render(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> str:
+    """The page as text.
+
+    Args:
+        saved: The conclusion with its charts.
+        rows: Of the study's table.
+        facts: How they were made.
+
+    Returns:
+        HTML.
+    """
+    said = saved.conclusion
+    title = f"Study: {said.study}"
+    replacements = {
+        "title": escape(title),
+        "verdict": escape(said.verdict),
+        "statements": _list(said.statements),
+        "caveats": _list(said.caveats),
+        "figures": _figures(said.figures),
+        "table": rows_table(rows),
+        "extent": _extent(len(rows)),
+        "stopped": _stopped(rows),
+        "facts": "".join(
+            f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
+            for name, value in {**facts, **shared_facts(rows)}.items()
+        ),
+    }
+    body = resource("study.html")
+    for name, value in replacements.items():
+        body = body.replace(f"<!-- {name} -->", value)
+    return document(title, body, {"charts": saved.charts}, SCRIPTS)
+
+
+def _figures(figures: Mapping[str, Figure]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td class="number">{_shown(figure)}</td></tr>'
+        for name, figure in figures.items()
+    )
+    return f"<table><tbody>{rows}</tbody></table>"
+
+
+def _extent(count: int) -> str:
+    shown = f"{count:,} rows" if count <= MOST_ROWS else f"The first {MOST_ROWS:,} of {count:,} rows"
+    return f"{shown}; {TABLE} in the study’s folder holds all. What is the same in all of them is told below."
+
+
+def _stopped(rows: Sequence[Row]) -> str:
+    items = "".join(
+        f"<li>{escape(str(row['run']))}: {escape(str(row['message']))}</li>"
+        for row in rows
+        if row.get("status") == DIVERGED
+    )
+    return f'<div class="skipped"><p>Runs that came to no result:</p><ul>{items}</ul></div>' if items else ""
+
+
+def _list(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _listed(facts: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def _shown(figure: Figure) -> str:
+    return f"[{figure[0]:.3g}, {figure[1]:.3g}]" if isinstance(figure, tuple) else f"{figure:.3g}"

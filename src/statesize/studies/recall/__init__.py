@@ -1,0 +1,1 @@
+"""What language models recall, and how deep their delimiters dip."""

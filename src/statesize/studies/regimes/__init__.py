@@ -1,0 +1,1 @@
+"""Which mixers use more of their state?"""

@@ -1,0 +1,1 @@
+"""What a regulariser does to the state that is used."""

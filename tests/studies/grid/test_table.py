@@ -1,0 +1,119 @@
+"""The table on disk: resumed, refused, damaged, full."""
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from statesize.errors import FileError
+from statesize.studies.grid.run import carry_out
+from statesize.studies.grid.table import ResultTable, parse_rows
+
+
+@pytest.fixture(scope="module")
+def rows(runs):
+    return carry_out(runs[0])
+
+
+def test_rows_survive(tmp_path, runs, rows):
+    table = ResultTable.open(tmp_path / "a" / "b", "correlation")
+    assert table.missing(runs) == list(runs)
+    table.add(runs[0], rows)
+    again = ResultTable.open(tmp_path / "a" / "b", "correlation")
+    assert again.missing(runs) == list(runs[1:])
+    assert again.rows(runs) == rows
+    assert again.write(rows).is_file()
+
+
+def test_a_damaged_run_is_done_again(tmp_path, runs, rows):
+    table = ResultTable.open(tmp_path / "study", "correlation")
+    table.add(runs[0], rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    path.write_bytes(path.read_bytes()[:-100])
+    assert table.missing(runs[:1]) == [runs[0]]
+    assert table.rows(runs[:1]) == []
+
+
+def test_folders_that_are_refused(tmp_path):
+    ResultTable.open(tmp_path / "one", "regimes")
+    with pytest.raises(FileError, match=r"the study 'regimes'.*this is 'correlation'"):
+        ResultTable.open(tmp_path / "one", "correlation")
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later" / "study.json").write_text('{"schema": 2, "study": "regimes"}', encoding="utf-8")
+    with pytest.raises(FileError, match=r"schema 2, and this is 'regimes', schema 1"):
+        ResultTable.open(tmp_path / "later", "regimes")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "thesis.tex").touch()
+    with pytest.raises(FileError, match="is not empty and holds no study"):
+        ResultTable.open(tmp_path / "two", "correlation")
+    (tmp_path / "three").touch()
+    with pytest.raises(FileError, match="is a file"):
+        ResultTable.open(tmp_path / "three", "correlation")
+    (tmp_path / "one" / "study.json").write_text("{", encoding="utf-8")
+    with pytest.raises(FileError, match="cannot be read"):
+        ResultTable.open(tmp_path / "one", "regimes")
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows, monkeypatch):
+    table = ResultTable.open(tmp_path / "study", "correlation")
+    table.add(runs[0], rows)
+    # A real full disk needs a file system of its own; a folder that is a file fails at the same place.
+    monkeypatch.setattr(ResultTable, "_path", lambda self, run: self.folder / "study.json" / f"{run.key}.parquet")
+    with pytest.raises(FileError, match="cannot write"):
+        table.add(runs[1], rows)
+    monkeypatch.undo()
+    assert table.rows(runs) == rows
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_changed_bytes_are_noticed(tmp_path, runs, rows, place):
+    table = ResultTable.open(tmp_path / "study", "correlation")
+    table.add(runs[0], rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    whole = path.read_bytes()
+    at = int(place * len(whole))
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    assert table.rows(runs[:1]) in ([], rows)
+
+
+def test_other_numbers_are_noticed(tmp_path, runs, rows):
+    table = ResultTable.open(tmp_path / "study", "correlation")
+    table.add(runs[0], rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    written = pyarrow.parquet.read_table(path)
+    loss = written.column_names.index("loss")
+    pyarrow.parquet.write_table(written.set_column(loss, "loss", pa.array([1.0] * len(rows))), path)
+    assert table.missing(runs[:1]) == [runs[0]]
+
+
+def test_files_of_earlier_versions_have_no_digest(tmp_path, runs, rows):
+    table = ResultTable.open(tmp_path / "study", "correlation")
+    table.add(runs[0], rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).replace_schema_metadata(None), path)
+    assert table.rows(runs[:1]) == rows
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_mark_that_is_gone_or_damaged_is_made_anew_beside_runs(tmp_path, runs, rows, content):
+    folder = tmp_path / "study"
+    ResultTable.open(folder, "correlation").add(runs[0], rows)
+    (folder / "study.json").unlink()
+    if content is not None:
+        (folder / "study.json").write_text(content)
+    assert ResultTable.open(folder, "correlation").rows(runs) == rows
+    (folder / "runs" / "thesis.tex").touch()
+    (folder / "study.json").unlink()
+    with pytest.raises(FileError, match="is not empty and holds no study"):
+        ResultTable.open(folder, "correlation")
+
+
+def test_a_file_cannot_unpack_to_any_size(rows, monkeypatch):
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table({"text": ["x" * 10_000] * 1000}), content)
+    assert len(parse_rows(content.getvalue())) == 1000
+    monkeypatch.setattr("statesize.studies.grid.table._SPARE", 0)
+    monkeypatch.setattr("statesize.studies.grid.table._GROWTH", 10)
+    with pytest.raises(ValueError, match="unpacks to more than 10 times its size"):
+        parse_rows(content.getvalue())

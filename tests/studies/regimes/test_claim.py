@@ -1,0 +1,58 @@
+"""Shares of the state are compared at equal task, kv and TSS."""
+
+from statesize.studies.regimes.claim import diagnosed_runs, regimes
+
+METRIC = "relative_0.01"
+SHARES = {"la": 0.9, "wla": 0.7, "gla": 0.3}
+
+
+def table(shares, intervention="none", gain=0.0):
+    rows = []
+    for mixer, share in shares.items():
+        # Larger states have smaller shares, which must not be taken for the mixer's.
+        for size in (4, 16):
+            for kv in (8, 16):
+                for seed in range(3):
+                    used = share - 0.01 * size + 0.01 * seed + gain
+                    common = {
+                        **{"run": f"{mixer}{size}{kv}{seed}{intervention}", "status": "done", "task": "mqar", "kv": kv},
+                        **{"length": 64, "chance": 1 / kv, "mixer": mixer, "key_size": size, "heads": 2, "width": 32},
+                        **{"rate": 6e-3, "seed": seed, "intervention": intervention, "state_size": float(size)},
+                    }
+                    for step in (0, 600):
+                        ess = {METRIC: used * size, f"utilisation_{METRIC}": used}
+                        accuracy = 0.99 if (mixer, size) == ("la", 16) else used / 2
+                        rows.append(common | ess | {"step": step, "final": step > 0, "accuracy": accuracy})
+    return rows
+
+
+def test_the_order_of_the_mixers():
+    found = regimes(table(SHARES), METRIC)
+    assert found.holds is True
+    low, high = found.figures["share_la_less_gla_interval"]
+    assert 0.59 < low < 0.6 < high < 0.61
+    assert abs(found.figures["share_la_less_wla"] - 0.2) < 1e-9
+    assert abs(found.figures["mqar_64_kv8_n4_gla_share"] - 0.27) < 1e-9
+
+
+def test_no_order_no_claim():
+    assert regimes(table(dict.fromkeys(SHARES, 0.5)), METRIC).holds is False
+    assert regimes(table({"la": 0.5}), METRIC).holds is None
+
+
+def test_diagnoses_with_their_thresholds():
+    found = regimes(table(SHARES), METRIC)
+    diagnoses = {(run.run.mixer, run.run.key_size): run.diagnosis for run in diagnosed_runs(table(SHARES), METRIC)}
+    assert diagnoses == {
+        **{("la", 4): "saturated", ("la", 16): "solved", ("wla", 4): "partly used", ("wla", 16): "partly used"},
+        **{("gla", 4): "collapsed", ("gla", 16): "collapsed"},
+    }
+    assert any("saturated from utilisation 0.8 on, collapsed up to 0.5" in line for line in found.statements)
+    assert any("gla: ESS/TSS 0.15, utilisation 0.15, accuracy 0.07; 3 collapsed" in line for line in found.statements)
+
+
+def test_interventions_are_controls_and_take_no_part_in_the_claim():
+    plain = regimes(table(SHARES), METRIC)
+    both = regimes(table(SHARES) + table({"gla": 0.3}, "open_gates", gain=0.5), METRIC)
+    assert both.figures["control_mqar_64_kv8_n4_gla_open_gates_share"] > 0.7
+    assert both.figures["share_la_less_gla"] == plain.figures["share_la_less_gla"]
