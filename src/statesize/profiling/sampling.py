@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 CONFIDENCE = 0.95
 
@@ -115,8 +116,6 @@ def estimate(values: NDArray[np.float64], sample: Sample) -> Estimate:
 def student_t(freedom: int) -> float:
     """The number within which Student's t stays, in absolute value, with probability 0.95.
 
-    By bisection of the closed form for whole degrees of freedom (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4).
-
     Args:
         freedom: Degrees of freedom.
 
@@ -127,21 +126,4 @@ def student_t(freedom: int) -> float:
         >>> round(student_t(1), 3), round(student_t(10), 3)
         (12.706, 2.228)
     """
-    if freedom < 1:
-        return math.nan
-    low, high = 0.0, math.pi / 2
-    while high - low > 1e-13:
-        middle = (low + high) / 2
-        low, high = (middle, high) if _inside(middle, freedom) < CONFIDENCE else (low, middle)
-    return math.tan(low) * math.sqrt(freedom)
-
-
-def _inside(angle: float, freedom: int) -> float:
-    """The probability that |t| is at most tan(angle) √freedom."""
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    term, total = (cosine if odd else 1.0), 0.0
-    for step in range(freedom // 2):
-        total += term
-        term *= cosine**2 * (2 * step + 1 + odd) / (2 * step + 2 + odd)
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) if freedom >= 1 else math.nan
