@@ -52,7 +52,7 @@ def test_table_and_report(finished):
     folder, done = finished
     *lines, checked = done.stdout.splitlines()
     rows = [line.split() for line in lines[2:] if line.strip()]
-    assert checked == "Last hidden state, observed against unaltered: largest difference 0e+00."
+    assert checked == "Last hidden state, observed against unaltered: largest difference 0."
     assert [row[0] for row in rows] == [name for name in ("sa", "la", "wla", "gla") for _ in range(len(rows) // 4)]
     assert "statesize-demo.html" in done.stderr
     assert os.listdir(folder) == ["statesize-demo.html"]

@@ -24,7 +24,7 @@ def profiles():
 
 def names(text):
     *lines, checked = text.splitlines()
-    assert checked == "Last hidden state, observed against unaltered: largest difference 0e+00."
+    assert checked == "Last hidden state, observed against unaltered: largest difference 0."
     return [line.split()[0] for line in lines[2:] if line.strip()]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -16,7 +17,7 @@ from statesize.adapters.checking import Checks
 from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
 from statesize.adapters.models.forward import Inputs, backbone_of, check_inputs, check_model, measuring, token_count
 from statesize.adapters.models.layers import skipped_layers
-from statesize.adapters.models.precision import single_precision
+from statesize.adapters.models.precision import in_single, single_precision
 from statesize.adapters.models.wrapped import unwrapped
 from statesize.adapters.reference import check_deterministic, first_difference, read_calls, unattached_run
 from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some
@@ -100,13 +101,14 @@ class Capture(Iterator[Captured]):
         return [item for item, wanted in zip(found, chosen, strict=True) if wanted]
 
     def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
-        observations, again = self._rerun(call, nullcontext())
+        observations, again = self._rerun(call)
         if any(observation.rounded for observation in observations):
-            observations, again = self._rerun(call, single_precision(self._model))
+            in_float32 = replace(call, args=in_single(call.args), kwargs=in_single(call.kwargs))
+            observations, again = self._rerun(in_float32, single=True)
         limit = bound(call.module)
         return [self._captured(label, item, again, limit) for label, item in zip(labels, observations, strict=True)]
 
-    def _rerun(self, call: Call, precision: AbstractContextManager[None]) -> tuple[list[Observation], float]:
+    def _rerun(self, call: Call, *, single: bool = False) -> tuple[list[Observation], float]:
         """Run a mixer alone: what is observed in it, and how far its output is from the unaltered model's."""
         observations: list[Observation] = []
 
@@ -118,7 +120,8 @@ class Capture(Iterator[Captured]):
 
         with interrupts_held() as interrupts, ExitStack() as stack:
             stack.enter_context(measuring(self._model))
-            stack.enter_context(precision)
+            if single:
+                stack.enter_context(single_precision(call.module))
             running = stack.enter_context(running_modules(self._model, self._length))
             stack.enter_context(observing_all(self._model, running, observe))
             with interrupts.let_through():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.forward import evaluating
-from statesize.adapters.models.precision import in_single, in_single_precision, stored_element_size
+from statesize.adapters.models.precision import in_single, single_precision, stored_element_size
 from statesize.adapters.models.wrapped import uncompiled
 from statesize.adapters.watching.interrupts import interrupts_held
 from statesize.adapters.watching.observation import Observation, Units
@@ -108,7 +108,7 @@ def from_method(name: str, mixer: nn.Module, hidden: Tensor, run_difference: flo
             interrupts_held() as interrupts,
             evaluating(mixer),
             uncompiled(),
-            in_single_precision(mixer),
+            single_precision(mixer),
             torch.no_grad(),
             interrupts.let_through(),
         ):

@@ -43,7 +43,9 @@ def print_summary(profiles: Sequence[Profile]) -> None:
             out.print(f"{name}{mixer}: {note}")
     differences = [row["run_difference"] for profile in profiles for row in profile.summary_rows()]
     if not all(map(math.isnan, differences)):
-        out.print(f"Last hidden state, observed against unaltered: largest difference {np.nanmax(differences):.0e}.")
+        largest = np.nanmax(differences)
+        figure = f"{largest:.0e}" if largest else "0"
+        out.print(f"Last hidden state, observed against unaltered: largest difference {figure}.")
 
 
 def print_plan(plan: Plan) -> None:

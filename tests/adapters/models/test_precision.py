@@ -9,7 +9,7 @@ from oracles.recurrent_models import tiny_model
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.models.precision import single_precision, stored_dtype, stored_element_size
+from statesize.adapters.models.precision import in_single, single_precision, stored_dtype, stored_element_size
 from statesize.errors import ModelError
 
 
@@ -41,25 +41,6 @@ def test_rounded_probabilities_are_made_anew_in_single_precision():
         assert not torch.equal(rounded, item.operator.dense())
 
 
-def test_one_layer_is_copied_at_a_time():
-    model = attention_model("llama").bfloat16()
-    layers, seen = model.model.layers, []
-
-    def look(*_):
-        seen.append([parameter.dtype for layer in layers for parameter in layer.parameters()])
-
-    with (
-        torch.no_grad(),
-        single_precision(model),
-        layers[0].mlp.register_forward_hook(look),
-        layers[1].mlp.register_forward_hook(look),
-    ):
-        model(token_ids())
-    count = len(list(layers[0].parameters()))
-    single, low = [torch.float32] * count, [torch.bfloat16] * count
-    assert seen == [single + low, low + single]
-
-
 def test_the_same_tensors_come_back_and_tied_ones_stay_tied():
     model = attention_model("gpt2").bfloat16()
     before = {
@@ -76,13 +57,8 @@ def test_the_same_tensors_come_back_and_tied_ones_stay_tied():
 
 def test_an_embedding_is_looked_up_as_it_is():
     embedding = nn.Embedding(5, 3, dtype=torch.bfloat16)
-    seen = []
-    with (
-        single_precision(embedding),
-        embedding.register_forward_pre_hook(lambda *_: seen.append(embedding.weight.dtype)),
-    ):
-        found = embedding(torch.tensor([1]))
-    assert (found.dtype, seen) == (torch.float32, [torch.bfloat16])
+    with single_precision(embedding):
+        assert embedding.weight.dtype == torch.bfloat16
 
 
 def test_weights_used_without_calling_their_module_are_upcast_too():
@@ -105,17 +81,16 @@ def test_weights_used_without_calling_their_module_are_upcast_too():
 
     model = Model().half()
     with torch.no_grad(), single_precision(model):
-        result = model(torch.ones(1, 3, dtype=torch.float16))
+        result = model(torch.ones(1, 3))
     expected = copy.deepcopy(model).float()(torch.ones(1, 3))
     assert torch.equal(result, expected)
 
 
 def test_stored_size_is_not_that_of_the_copy():
     model = nn.Linear(2, 2).bfloat16()
-    sizes = []
-    with single_precision(model), model.register_forward_hook(lambda *_: sizes.append(stored_element_size(model))):
-        model(torch.ones(1, 2))
-    assert (sizes, stored_element_size(model), stored_element_size(nn.Identity())) == ([2], 2, 4)
+    with single_precision(model):
+        assert (model.weight.element_size(), stored_element_size(model)) == (4, 2)
+    assert (stored_element_size(model), stored_element_size(nn.Identity())) == (2, 4)
 
 
 def test_the_stored_dtype_is_that_of_the_first_weight_that_is_no_integer():
@@ -125,56 +100,26 @@ def test_the_stored_dtype_is_that_of_the_first_weight_that_is_no_integer():
 
 
 def test_tensors_in_lists_and_mappings_are_converted():
-    class Several(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.part = nn.Linear(2, 2)
-
-        def forward(self, given):
-            return [given["hidden"][0].dtype, given["hidden"][1]]
-
     half, count = torch.ones(1, 2).half(), torch.tensor(1)
-    model = Several().half()
-    with single_precision(model):
-        assert model({"hidden": [half, count]}) == [torch.float32, count]
+    found = in_single({"hidden": [half, (count, half)], "scale": 2})
+    assert [part.dtype for part in (found["hidden"][0], *found["hidden"][1])] == [
+        torch.float32, torch.int64, torch.float32,
+    ]  # fmt: skip
+    assert found["scale"] == 2
 
 
-class Interrupted(nn.Module):
-    """One whose part is interrupted, and that goes on."""
+def test_weights_come_back_after_an_error():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False)).half()
+    weights = list(model.parameters())
 
-    def __init__(self):
-        super().__init__()
-        self.part = nn.Linear(2, 2, bias=False)
+    def interrupted():
+        with single_precision(model):
+            assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+            raise KeyboardInterrupt
 
-    def forward(self, hidden):
-        try:
-            return self.part(hidden)
-        except KeyboardInterrupt:
-            return hidden * 2
-
-
-def test_weights_come_back_of_a_part_that_could_not_say_that_it_ended():
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    model = nn.Sequential(Interrupted(), nn.Linear(2, 2, bias=False)).half()
-    weights = [model[0].part.weight, model[1].weight]
-    with single_precision(model), model[0].part.register_forward_pre_hook(interrupt):
-        assert model(torch.ones(1, 2).half()).dtype == torch.float32
-        assert [model[0].part.weight, model[1].weight] == weights
-    assert [model[0].part.weight, model[1].weight] == weights
-
-
-def test_a_hook_that_fails_before_the_weights_were_copied():
-    def fail(*_):
-        raise ValueError("before all")
-
-    model = nn.Linear(2, 2, bias=False).half()
-    weight = model.weight
-    with single_precision(model), model.register_forward_pre_hook(fail, prepend=True):
-        with pytest.raises(ValueError, match="before all"):
-            model(torch.ones(1, 2).half())
-    assert model.weight is weight
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert all(found is weight for found, weight in zip(model.parameters(), weights, strict=True))
 
 
 def test_a_model_that_does_not_run_in_its_own_half_precision_says_so():

@@ -117,18 +117,11 @@ def last_hidden_state(backbone: nn.Module, inputs: Inputs) -> Tensor | None:
     """
     output = run_model(backbone, inputs)
     hidden: object = getattr(output, "last_hidden_state", None)
-    return hidden if isinstance(hidden, Tensor) else first_tensor(output)
+    return hidden if isinstance(hidden, Tensor) else _first_tensor(output)
 
 
-def first_tensor(output: object) -> Tensor | None:
-    """The logits of what a model returned, or its first tensor.
-
-    Args:
-        output: What a module returned.
-
-    Returns:
-        The tensor, or None where what comes first is none.
-    """
+def _first_tensor(output: object) -> Tensor | None:
+    """The logits of what a model returned, or its first tensor; None where what comes first is none."""
     if isinstance(output, tuple):
         output = next(iter(cast("tuple[object, ...]", output)), None)
     logits: object = getattr(output, "logits", output)

@@ -1,69 +1,23 @@
-"""Weights of half precision stay as they are: each part is in float32 while it runs, and only then."""
+"""Weights of half precision: float32 copies take their place while a mixer runs once more, or says its operator."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-
-from statesize.adapters.models.layers import layer_lists
 
 _STORED = "_statesize_stored"
 Swap = tuple[dict[str, Tensor | None], str, Tensor]
 
 
 @contextmanager
-def single_precision(model: nn.Module) -> Generator[None]:
-    """Run every part of a model in float32 at least, one layer at a time in memory.
+def single_precision(module: nn.Module) -> Generator[None]:
+    """Hold the weights and buffers of a module and its parts in float32 at least.
 
-    When a module of fewer than 32 bits is called, float32 copies take the place of the weights and buffers of it and
-    its parts, and the originals come back, the same objects, when it returns. A module that holds a list of layers
-    only has its own weights copied. Embeddings are looked up as they are, and what was found is converted.
-
-    Args:
-        model: Any module; a call of one of its parts alone is in float32 too.
-
-    Yields:
-        Nothing.
-    """
-    if not any(_is_low(tensor) for tensor in (*model.parameters(), *model.buffers())):
-        yield
-        return
-    holders = _holders_of_layers(model)
-    frames: list[tuple[nn.Module, list[Swap]]] = []
-
-    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        frames.append((module, swaps := []))
-        _to_single([module] if module in holders else module.modules(), swaps)
-        return in_single(args), in_single(kwargs)
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> Any:
-        while frames:
-            left, swaps = frames[-1]
-            _restore(swaps)
-            frames.pop()
-            if left is module:
-                break
-        return in_single(output)
-
-    with ExitStack() as stack:
-        for module in model.modules():
-            stack.callback(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(leave, always_call=True).remove)
-        try:
-            yield
-        finally:
-            while frames:
-                _restore(frames[-1][1])
-                frames.pop()
-
-
-@contextmanager
-def in_single_precision(module: nn.Module) -> Generator[None]:
-    """Hold a module and its parts in float32 at least, for code that uses its weights without calling it.
+    Float32 copies take their place, and the originals come back, the same objects. An embedding is looked up as it is.
 
     Args:
         module: Any module.
@@ -104,15 +58,6 @@ def stored_element_size(module: nn.Module) -> int:
         Bytes; those of float32 where it has no weights.
     """
     return stored_dtype(module).itemsize
-
-
-def _holders_of_layers(model: nn.Module) -> set[nn.Module]:
-    names = {""}
-    for name in layer_lists(model):
-        parts = name.split(".")
-        names |= {".".join(parts[: count + 1]) for count in range(len(parts))}
-    # A model without a list of layers is one layer.
-    return {model.get_submodule(name) for name in names} if len(names) > 1 else set()
 
 
 def _to_single(modules: Iterable[nn.Module], swaps: list[Swap]) -> None:
