@@ -169,7 +169,7 @@ class Mutant:
 
 def every_mutant() -> list[Mutant]:
     """All mutants of the numerics."""
-    files = [*sorted(SOURCE.glob("operators/*.py")), *sorted(SOURCE.glob("spectra/*.py")), SOURCE / "ess.py"]
+    files = [*sorted(SOURCE.glob("operators/*.py")), *sorted(SOURCE.glob("spectra/**/*.py")), SOURCE / "ess.py"]
     found: list[Mutant] = []
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -182,7 +182,7 @@ def tests_of(file: str) -> list[str]:
     """The tests that are asked about a file: its own, those that use it, and those of all engines and operators."""
     use = f"{Path(file).stem} import"
     own = sorted((TESTS / file).parent.glob(f"test_{Path(file).stem}.py"))
-    using = [path for path in sorted(TESTS.glob("spectra/test_*.py")) if use in path.read_text(encoding="utf-8")]
+    using = [path for path in sorted(TESTS.glob("spectra/**/test_*.py")) if use in path.read_text(encoding="utf-8")]
     usual = [
         TESTS / "test_measurement.py",
         TESTS / "spectra" / "test_known.py",
