@@ -138,3 +138,18 @@ def test_a_map_is_known_again_as_a_copy_but_not_in_another_shape():
     (item,) = capture(model, token_ids())
     assert (item.name, item.kind, item.units, item.multiplicity) == ("2", "attention", 2, 4)
     assert item.faithfulness < 1e-5
+
+
+def test_arguments_by_name_and_a_softmax_of_integers():
+    class Attention(nn.Module):
+        def forward(self, hidden):
+            functional.softmax(torch.ones(3, 4, dtype=torch.int64), dim=-1, dtype=torch.float32)
+            split = hidden.unflatten(-1, (2, 4)).transpose(1, 2)
+            scores = torch.matmul(input=split, other=split.transpose(-1, -2))
+            scores = scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1) > 0, -torch.inf)
+            mixed = torch.matmul(torch.softmax(input=scores, dim=-1), other=split)
+            return mixed.transpose(1, 2).flatten(2)
+
+    (item,) = capture(nn.Sequential(nn.Embedding(64, 8), Attention()), token_ids())
+    assert item.faithfulness < 1e-5
+    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21))

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
-from statesize.adapters.models.precision import in_single, stored_element_size
+from statesize.adapters.models.precision import in_single, is_low, stored_element_size
 from statesize.adapters.notes import NOTES
 from statesize.adapters.watching.observation import Observation, Record
 from statesize.adapters.watching.running import Running
@@ -60,14 +60,16 @@ class _SoftmaxTap(TorchFunctionMode):
             return result
         if func in SOFTMAX:
             self.probabilities = result if _is_map(result) else None
-            self.rounded = isinstance(args[0], Tensor) and torch.finfo(args[0].dtype).bits < 32
+            self.rounded = is_low(_argument(args, kwargs or {}, 0, "input"))
         elif func is functional.scaled_dot_product_attention:
             self._observe_fused(args, kwargs or {}, result)
         elif func is torch.einsum and self.probabilities is not None:
             self._observe_einsum(args, result)
-        elif func in PRODUCT and self.probabilities is not None and _mixes(args, self.probabilities):
-            probabilities, self.probabilities = self.probabilities, None
-            self._observe(lambda: probabilities, probabilities.shape, args[1], result)
+        elif func in PRODUCT and self.probabilities is not None:
+            factors = (*args, *(kwargs or {}).values())
+            if _mixes(factors, self.probabilities):
+                probabilities, self.probabilities = self.probabilities, None
+                self._observe(lambda: probabilities, probabilities.shape, factors[1], result)
         return result
 
     def _observe_fused(self, args: tuple[Any, ...], kwargs: dict[str, Any], mixed: Tensor) -> None:

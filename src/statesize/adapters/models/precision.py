@@ -67,7 +67,7 @@ def _to_single(modules: Iterable[nn.Module], swaps: list[Swap]) -> None:
         held = vars(module)
         for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
             for name, tensor in tensors.items():
-                if tensor is None or not _is_low(tensor):
+                if tensor is None or not is_low(tensor):
                     continue
                 single = tensor.detach().float()
                 if isinstance(tensor, nn.Parameter):
@@ -85,7 +85,8 @@ def _restore(swaps: list[Swap]) -> None:
         swaps.pop()
 
 
-def _is_low(tensor: Tensor) -> bool:
+def is_low(tensor: Tensor) -> bool:
+    """Whether a tensor holds floating-point numbers of less than 32 bits."""
     return tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 32
 
 
@@ -99,7 +100,7 @@ def in_single(value: object) -> Any:
         The same, where nothing is to be converted.
     """
     if isinstance(value, Tensor):
-        return value.float() if _is_low(value) else value
+        return value.float() if is_low(value) else value
     if type(value) is tuple:
         return tuple(in_single(part) for part in cast("tuple[object, ...]", value))
     if type(value) is list:
