@@ -1,10 +1,14 @@
-"""Settings that hold for every test: one torch thread, interrupts, and how hard hypothesis tries."""
+"""Settings that hold for every test (one torch thread, interrupts, how hard hypothesis tries), and small models."""
 
 import os
 import signal
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.profiling import profile
 
 torch.set_num_threads(1)
 
@@ -17,3 +21,24 @@ settings.register_profile("dev", deadline=None, max_examples=25, suppress_health
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
 settings.register_profile("large", settings.get_profile("dev"), max_examples=1000)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(scope="session")
+def small_profile():
+    """A small language model's profile over two sequences."""
+    config = ModelConfig(mixer="gla", vocabulary_size=16, width=8, heads=2, layers=2, key_size=3)
+    model = LanguageModel(config, torch.Generator().manual_seed(0))
+    return profile(
+        model,
+        [list(range(12)), [3, 1, 4, 1, 5, 9, 2]],
+        name="tiny <gla>",
+        tolerances=(1e-3, 1e-1),
+        relative_tolerances=(1e-2, 1e-1),
+    )
+
+
+@pytest.fixture
+def checkpoint_without_tokenizer(tmp_path):
+    config = ModelConfig(mixer="gla", vocabulary_size=300, width=8, heads=2, layers=1, key_size=4)
+    save_checkpoint(LanguageModel(config, torch.Generator().manual_seed(0)), tmp_path / "small")
+    return tmp_path / "small"

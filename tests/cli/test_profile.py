@@ -12,8 +12,9 @@ from oracles.pretrained import save_tiny
 from pyarrow import parquet
 
 from statesize.cli import main
-from statesize.profiling import TOLERANCE_LADDER, Profile, tokens
-from statesize.profiling.tokens import join_documents
+from statesize.profiling import TOLERANCE_LADDER, Profile
+from statesize.texts import tokens
+from statesize.texts.tokens import join_documents
 
 
 @pytest.fixture

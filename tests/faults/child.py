@@ -20,7 +20,7 @@ _ABOVE_PERMISSIONS = (1 << 1) | (1 << 2)
 _CAPABILITIES_3 = 0x20080522
 IMPORTED = (
     "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "zarr", "statesize.profiling.cluster",
-    "statesize.profiling.parquet", "statesize.report", "statesize.rerun.recipe", "statesize.studies.grid.cluster",
+    "statesize.texts.parquet", "statesize.report", "statesize.rerun.recipe", "statesize.studies.grid.cluster",
     "statesize.studies.conclude", "statesize.studies.grid.local", "statesize.studies.grid.study",
     "statesize.training.export",
 )  # fmt: skip

@@ -19,7 +19,7 @@ from statesize.errors import FileError
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.mixers.checkpoint import save_checkpoint
 from statesize.profiling import Profile
-from statesize.profiling.record import unsealed
+from statesize.results.record import unsealed
 from statesize.tasks.text import train_tokenizer
 
 WORDS = "to be or not to be that is the question whether it is nobler in the mind to suffer".split()

@@ -12,7 +12,7 @@ from statesize.measurement import measure
 from statesize.operators import Dense, Recurrence
 from statesize.profiling import measuring
 from statesize.profiling.measuring import measure_mixer, operations_per_unit, plan_work
-from statesize.profiling.settings import check_settings
+from statesize.results.settings import check_settings
 
 LENGTH, UNITS = 24, 10
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from statesize.adapters import capture
 from statesize.errors import EngineError, InputError, ModelError
+from statesize.loading.digests import tokens_sha256, weights_sha256
 from statesize.measurement import measure
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
-from statesize.profiling.digests import tokens_sha256, weights_sha256
 
 
 class Decay(nn.Module):

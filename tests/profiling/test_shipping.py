@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from statesize.errors import ModelError
-from statesize.profiling.digests import weights_sha256
+from statesize.loading.digests import weights_sha256
 from statesize.profiling.shipping import put_together, take_apart
 
 

@@ -5,12 +5,12 @@ import torch
 from oracles.profiles import same
 
 from statesize import zoo
+from statesize.loading.models import load_model
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.profiling.gathering import Gathering, Origin
-from statesize.profiling.loading import load_model
-from statesize.profiling.settings import check_settings
 from statesize.profiling.worker import Asked, Worker
+from statesize.results.settings import check_settings
 
 SEQUENCES = [torch.arange(12), torch.tensor([3, 1, 4, 1, 5, 9, 2])]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from statesize import zoo
-from statesize.profiling.loading import load_model, load_tokenizer
+from statesize.loading.models import load_model, load_tokenizer
 from statesize.tasks import build_task
 from statesize.training import evaluate
 from statesize.zoo import bundled

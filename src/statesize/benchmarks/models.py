@@ -21,7 +21,7 @@ from statesize.benchmarks.timing import clock, dense_seconds, midpoints, now
 from statesize.measurement import measure
 from statesize.operators import Operator
 from statesize.profiling.measuring import measure_mixer, plan_work
-from statesize.profiling.settings import check_settings
+from statesize.results.settings import check_settings
 
 SCHEMA = 1
 _LENGTH, _QUICK_LENGTH = 2048, 192

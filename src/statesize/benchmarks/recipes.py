@@ -14,7 +14,7 @@ from statesize.benchmarks.model_cases import random_tokens
 from statesize.benchmarks.timing import now
 from statesize.profiling.calibration import Trial
 from statesize.profiling.run import profile
-from statesize.profiling.settings import Channels, check_settings
+from statesize.results.settings import Channels, check_settings
 
 # Layers of the model that is run in the place of the whole one, and its vocabulary, which no mixer sees.
 _DEPTH, _VOCABULARY = 2, 1024

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from statesize.profiling.summary import average, summary_row
+from statesize.results.summary import average, summary_row
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from statesize.profiling import Plan, Profile
-    from statesize.profiling.tokens import AnyTokenizer
+    from statesize.texts.tokens import AnyTokenizer
 
 
 def _some(_: object, channels: object) -> None:
@@ -126,10 +126,10 @@ def profile(
     """
     from statesize.cli.document import print_json, profile_document
     from statesize.cli.table import print_summary
-    from statesize.profiling.settings import check_settings
-    from statesize.profiling.store import check_destination
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
+    from statesize.results.settings import check_settings
+    from statesize.results.store import check_destination
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
     if output is not None:
@@ -202,8 +202,8 @@ class _Run:
 
 def _here(model: str, loading: Loading, by_ids: bool) -> _Run:
     from statesize import profiling
-    from statesize.profiling.loading import load_model
-    from statesize.profiling.token_files import vocabulary_size
+    from statesize.loading.models import load_model
+    from statesize.texts.token_files import vocabulary_size
 
     loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids)
     measure, plan = partial(profiling.profile, loaded.model, name=loaded.name), partial(profiling.plan, loaded.model)
@@ -211,8 +211,8 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _Run:
 
 
 def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
+    from statesize.loading.models import load_model, load_model_facts
     from statesize.profiling.cluster import profile_on_ray
-    from statesize.profiling.loading import load_model, load_model_facts
 
     # The processes need not have the folder in which this one works.
     name = str(Path(model).absolute()) if Path(model).is_dir() else model

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from statesize.cli.progress import Bar, Bars
-    from statesize.profiling.rows import Document
     from statesize.studies.delimiters.cluster import Crew
     from statesize.studies.delimiters.dips import ModelDips
     from statesize.studies.delimiters.plan import PlannedDips
     from statesize.studies.delimiters.sequences import Windows
     from statesize.studies.delimiters.subjects import Subject
+    from statesize.texts.rows import Document
 
 _TEXTS = Group(validator=validators.LimitedChoice(), show=False)
 _TEXT = Parameter(group=("Parameters", _TEXTS))
@@ -169,8 +169,8 @@ class Reading:
         return [plan_dips(subject.name, subject.load(), subject.corpus, *options) for subject in subjects]
 
     def _texts(self, note: Callable[[str], None]) -> list[Document] | None:
-        from statesize.profiling.documents import read_dataset
         from statesize.studies.delimiters.corpus import read_texts
+        from statesize.texts.documents import read_dataset
 
         if self.dataset is not None:
             return list(islice(read_dataset(self.dataset, self.field, self.split, note), self.documents))

@@ -16,8 +16,8 @@ from statesize.cli.printing import Printing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from statesize.profiling.rows import Document
-    from statesize.profiling.tokens import AnyTokenizer
+    from statesize.texts.rows import Document
+    from statesize.texts.tokens import AnyTokenizer
 
 # Sequences that a plan is made from; a larger corpus is not read as a whole.
 _PLANNED_FROM = 64
@@ -105,7 +105,7 @@ class Texts:
             The sequences.
         """
         if self.ids is not None:
-            from statesize.profiling.token_files import read_token_ids
+            from statesize.texts.token_files import read_token_ids
 
             read: list[Tensor] = []
             lengths: list[int] = []
@@ -149,8 +149,8 @@ class Texts:
         return replace(known, total=total) if total > len(known.ids) else known
 
     def _documents(self, note: Callable[[str], None]) -> Iterator[tuple[Document, ...]]:
-        from statesize.profiling.documents import file_documents, read_dataset, read_jsonl
-        from statesize.profiling.parquet import read_parquet
+        from statesize.texts.documents import file_documents, read_dataset, read_jsonl
+        from statesize.texts.parquet import read_parquet
 
         for path in self.text or ():
             yield from file_documents(path, special_tokens=self.special_tokens)
@@ -164,8 +164,8 @@ class Texts:
         yield from ((text,) for text in texts)
 
     def _extract(self, note: Callable[[str], None]) -> tuple[list[tuple[Document, ...]], int | None]:
-        from statesize.profiling.documents import file_documents
-        from statesize.profiling.extracts import dataset_extract, evenly, jsonl_extract, parquet_extract
+        from statesize.texts.documents import file_documents
+        from statesize.texts.extracts import dataset_extract, evenly, jsonl_extract, parquet_extract
 
         most = _PLANNED_FROM
         if self.jsonl is not None:
@@ -187,8 +187,8 @@ class Texts:
     ) -> Sequences:
         from statesize.cli.progress import tell_left_out
         from statesize.errors import InputError
-        from statesize.profiling.rows import RefusedChat
-        from statesize.profiling.tokens import join_documents
+        from statesize.texts.rows import RefusedChat
+        from statesize.texts.tokens import join_documents
 
         sequences: list[Tensor] = []
         lengths: list[int] = []

@@ -16,8 +16,8 @@ from statesize.cli.profile import Loading
 
 if TYPE_CHECKING:
     from statesize.cli.watch_screen import Documents, Lines, Screen
-    from statesize.profiling.text_stream import TextStream
-    from statesize.profiling.tokens import AnyTokenizer
+    from statesize.texts.stream import TextStream
+    from statesize.texts.tokens import AnyTokenizer
 
 # Bytes that are read at once, where so many are there.
 _PIECE = 4096
@@ -56,9 +56,9 @@ def watch(
     """
     from statesize.cli.watch_screen import screen
     from statesize.errors import InputError
-    from statesize.profiling.loading import load_model
-    from statesize.profiling.text_stream import TextStream
+    from statesize.loading.models import load_model
     from statesize.profiling.watching import Watch
+    from statesize.texts.stream import TextStream
 
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading or Loading()))

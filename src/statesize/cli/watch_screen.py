@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from statesize.profiling.tokens import AnyTokenizer
     from statesize.profiling.watching import LayerReading, Reading
+    from statesize.texts.tokens import AnyTokenizer
 
 HEADINGS = ("position", "token", "layer", "entropy", "count", "ceiling", "norm")
 _BAR, _HISTORY, _TEXT = 16, 32, 60
@@ -88,7 +88,7 @@ class Documents:
             tokens: Tokens that were read.
         """
         from statesize.cli.document import SCHEMA, known, print_json
-        from statesize.profiling.tokens import token_text
+        from statesize.texts.tokens import token_text
 
         token = token_text(self._tokenizer, reading.token)
         layers = [{name: known(value) for name, value in asdict(layer).items()} for layer in reading.layers]
@@ -162,7 +162,7 @@ class Screen:
 
 def _printable(tokenizer: AnyTokenizer, token: int) -> str:
     """A token without what would break a line or steer a terminal."""
-    from statesize.profiling.tokens import token_text
+    from statesize.texts.tokens import token_text
 
     text = token_text(tokenizer, token)
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -17,10 +17,10 @@ from statesize.integrations.budget import FEWEST_HEADS, Cost, affordable_heads
 from statesize.profiling.comparison import compare
 from statesize.profiling.diagnosis import COLLAPSED, SATURATED, Diagnosis, diagnose, regime_of
 from statesize.profiling.gathering import Gathering, Origin
-from statesize.profiling.inputs import Inputs, sequences
 from statesize.profiling.measuring import capture_mixers, measure_mixer, plan_work
 from statesize.profiling.profile import Profile
-from statesize.profiling.settings import check_settings
+from statesize.results.settings import check_settings
+from statesize.texts.inputs import Inputs, sequences
 
 PREFIX = "statesize/"
 _LOGGER = logging.getLogger("statesize")

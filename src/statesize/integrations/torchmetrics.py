@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from statesize.adapters import Checking, capture
 from statesize.ess import utilisation
 from statesize.measurement import measure
-from statesize.profiling.sampling import Sample, draw, estimate
+from statesize.results.sampling import Sample, draw, estimate
 
 
 class StateSizeMetric(Metric):

@@ -5,6 +5,6 @@ from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.plan import Plan, PlannedMixer, plan
 from statesize.profiling.profile import Profile
 from statesize.profiling.run import profile
-from statesize.profiling.settings import TOLERANCE_LADDER
+from statesize.results.settings import TOLERANCE_LADDER
 
 __all__ = ["MOST_OPERATIONS", "TOLERANCE_LADDER", "Plan", "PlannedMixer", "Profile", "Progress", "plan", "profile"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters import Captured, capture
 from statesize.profiling.measuring import Layers, Work, measure_block, plan_work
-from statesize.profiling.settings import Settings
+from statesize.results.settings import Settings
 
 # Seconds after which larger blocks of a mixer are not tried any more.
 _ENOUGH = 0.25

@@ -17,16 +17,16 @@ from statesize.errors import FileError, InputError
 from statesize.operators.validation import whole_number
 from statesize.profiling.crew import Crew, Job
 from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_units
-from statesize.profiling.inputs import Inputs, sequences
 from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile
-from statesize.profiling.settings import check_settings
 from statesize.profiling.shipping import Structure, put_together, take_apart
-from statesize.profiling.store import check_destination
-from statesize.profiling.tokens import AnyTokenizer
 from statesize.profiling.units import Units
 from statesize.profiling.worker import Asked, Loader
 from statesize.ray_session import ray_session
+from statesize.results.settings import check_settings
+from statesize.results.store import check_destination
+from statesize.texts.inputs import Inputs, sequences
+from statesize.texts.tokens import AnyTokenizer
 
 
 def profile_on_ray(
@@ -54,7 +54,7 @@ def profile_on_ray(
 
     Args:
         model: A function that loads the model in each process, such as
-            `functools.partial(load_model, "gpt2")` with `load_model` of `statesize.profiling.loading`, so that no
+            `functools.partial(load_model, "gpt2")` with `load_model` of `statesize.loading.models`, so that no
             weights are sent; a folder must be there on all machines. Or a module, of which the structure is pickled
             and the weights are put into Ray's object store as plain bytes, once for all processes of a machine.
         inputs: As for `statesize.profile`; all of them are read before the work, as if they were given in a list.

@@ -13,7 +13,7 @@ import pandas as pd
 from statesize.errors import InputError
 from statesize.profiling.modulation import modulation
 from statesize.profiling.profile import Profile
-from statesize.profiling.summary import SummaryRow
+from statesize.results.summary import SummaryRow
 
 FIGURES = {
     "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence.",

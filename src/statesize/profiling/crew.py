@@ -12,10 +12,10 @@ from torch import Tensor
 from statesize.errors import InputError, StatesizeError
 from statesize.profiling.gathering import Progress
 from statesize.profiling.measuring import measured_names
-from statesize.profiling.record import SequenceRecord
 from statesize.profiling.units import Units
 from statesize.profiling.worker import Asked, Loader, Ready, Worker
 from statesize.ray_session import wait_for_one
+from statesize.results.record import SequenceRecord
 
 # Workers that may be lost in a row at one thing before it is taken for the cause.
 _MOST_LOST = 3

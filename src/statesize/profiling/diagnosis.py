@@ -17,7 +17,7 @@ from statesize.errors import InputError
 from statesize.ess import utilisation
 from statesize.operators.validation import real_number
 from statesize.profiling.profile import Profile
-from statesize.profiling.summary import average
+from statesize.results.summary import average
 
 SATURATED, COLLAPSED = 0.8, 0.5
 """Utilisations from which on a state counts as full, and up to which as not used."""

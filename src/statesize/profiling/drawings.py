@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from statesize.drawing.curves import METRICS, Drawing, curve, heads_and_mean, metric_title, place_of
 from statesize.errors import InputError
-from statesize.profiling.summary import unit_dim
+from statesize.results.summary import unit_dim
 
 if TYPE_CHECKING:
     from statesize.profiling.profile import Profile

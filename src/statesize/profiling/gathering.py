@@ -14,15 +14,15 @@ from torch import Tensor
 
 from statesize.errors import FileError
 from statesize.files import only_writer
-from statesize.profiling.digests import tokens_sha256
+from statesize.loading.digests import tokens_sha256
 from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.profile import Profile
-from statesize.profiling.record import SequenceRecord
-from statesize.profiling.settings import Settings
-from statesize.profiling.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
-from statesize.profiling.tokens import AnyTokenizer
-from statesize.profiling.tree import MixerRun, mixer_parts, token_dataset
 from statesize.profiling.units import Units
+from statesize.results.record import SequenceRecord
+from statesize.results.settings import Settings
+from statesize.results.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
+from statesize.results.tree import MixerRun, mixer_parts, token_dataset
+from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
 
 

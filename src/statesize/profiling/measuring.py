@@ -18,9 +18,9 @@ from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.errors import InputError, ModelError
 from statesize.measurement import Measurement, measure
 from statesize.operators import Operator, Recurrence
-from statesize.profiling.record import WIDE, SequenceRecord
-from statesize.profiling.sampling import Sample, draw
-from statesize.profiling.settings import Settings
+from statesize.results.record import WIDE, SequenceRecord
+from statesize.results.sampling import Sample, draw
+from statesize.results.settings import Settings
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import choose_engine
 

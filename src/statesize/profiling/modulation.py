@@ -14,8 +14,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.profiling.profile import Profile
-from statesize.profiling.sampling import estimate
-from statesize.profiling.summary import sample_of
+from statesize.results.sampling import estimate
+from statesize.results.summary import sample_of
 
 WINDOW = 8
 """Cuts before and after a delimiter that it is compared with."""

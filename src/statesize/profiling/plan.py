@@ -13,10 +13,10 @@ from torch import nn
 from statesize.errors import InputError
 from statesize.operators.validation import whole_number
 from statesize.profiling.calibration import Trial
-from statesize.profiling.inputs import Inputs, sequences
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
-from statesize.profiling.settings import MEMORY, Channels, check_settings
-from statesize.profiling.tokens import AnyTokenizer
+from statesize.results.settings import MEMORY, Channels, check_settings
+from statesize.texts.inputs import Inputs, sequences
+from statesize.texts.tokens import AnyTokenizer
 
 # Numbers that are kept of each spectrum, in bytes.
 _RESULT_BYTES = 52

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from statesize.adapters import Checking, Checks
 from statesize.adapters.models.forward import check_model
 from statesize.adapters.models.wrapped import unwrapped
-from statesize.profiling.digests import weights_sha256
+from statesize.loading.digests import weights_sha256
 from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_units
-from statesize.profiling.inputs import Inputs, sequences
 from statesize.profiling.measuring import Layers, capture_mixers, measure_mixer, measured_names, plan_work
 from statesize.profiling.profile import Profile
-from statesize.profiling.settings import MEMORY, Channels, check_settings
-from statesize.profiling.tokens import AnyTokenizer
 from statesize.profiling.units import run_key
+from statesize.results.settings import MEMORY, Channels, check_settings
+from statesize.texts.inputs import Inputs, sequences
+from statesize.texts.tokens import AnyTokenizer
 
 
 def profile(

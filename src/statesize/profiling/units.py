@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from statesize.errors import FileError
 from statesize.files import LOCK, parse_json, replace_file
-from statesize.profiling.digests import model_facts, tokens_sha256
-from statesize.profiling.record import SequenceRecord, sealed, unsealed
-from statesize.profiling.settings import Settings
+from statesize.loading.digests import model_facts, tokens_sha256
+from statesize.results.record import SequenceRecord, sealed, unsealed
+from statesize.results.settings import Settings
 
 MARKER = "unfinished.json"
 _FORMAT = {"format": "statesize-units", "schema": 1}

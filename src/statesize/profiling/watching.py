@@ -12,7 +12,7 @@ from statesize.adapters import Captured, Checking
 from statesize.errors import InputError, ModelError
 from statesize.measurement import measure
 from statesize.profiling.measuring import capture_mixers
-from statesize.profiling.sampling import draw, estimate
+from statesize.results.sampling import draw, estimate
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Capture, Checking
-from statesize.profiling.digests import weights_sha256
-from statesize.profiling.loading import LoadedModel
+from statesize.loading.digests import weights_sha256
+from statesize.loading.models import LoadedModel
 from statesize.profiling.measuring import Layers, capture_mixers, measure_mixer, plan_work
-from statesize.profiling.record import SequenceRecord
-from statesize.profiling.settings import Settings
 from statesize.profiling.units import run_key
+from statesize.results.record import SequenceRecord
+from statesize.results.settings import Settings
 from statesize.version import __version__
 
 Loader: TypeAlias = Callable[[], nn.Module | LoadedModel]

@@ -14,7 +14,7 @@ from statesize.drawing.curves import COLOURS, metric_title
 from statesize.profiling import Profile
 from statesize.profiling.diagnosis import diagnose
 from statesize.profiling.drawings import check_metric, check_sequence, find_layer
-from statesize.profiling.summary import unit_dim
+from statesize.results.summary import unit_dim
 
 Row: TypeAlias = dict[str, str | int | float | None]
 

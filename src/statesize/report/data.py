@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from statesize.drawing.curves import METRICS, evenly_spread
 from statesize.profiling import Profile
-from statesize.profiling.summary import unit_dim
 from statesize.report.charts import (
     ROLE_COLOURS,
     ROLE_COLOURS_ON_DARK,
@@ -24,6 +23,7 @@ from statesize.report.charts import (
 from statesize.report.head_map import COLUMNS, MEASURES, layer_cells
 from statesize.report.ladder import layer_ladder
 from statesize.report.packing import packed
+from statesize.results.summary import unit_dim
 
 # An absolute tolerance says little without the operator's scale: it stays in the profile.
 PAGE_METRICS = ("entropy", "relative_tolerance")

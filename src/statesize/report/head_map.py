@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from statesize.ess import utilisation
 from statesize.profiling.diagnosis import regime_of
-from statesize.profiling.summary import unit_dim
 from statesize.report.charts import head_values, json_number
+from statesize.results.summary import unit_dim
 
 COLUMNS = 64
 """Cells of a layer; heads or channels beyond that are put together."""

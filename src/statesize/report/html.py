@@ -11,7 +11,6 @@ from pathlib import Path
 from statesize.errors import FileError, InputError
 from statesize.profiling import Profile
 from statesize.profiling.comparison import compare
-from statesize.profiling.summary import unit_dim
 from statesize.report.bars import bars_chart
 from statesize.report.brush import brush_chart
 from statesize.report.charts import layer_rows, positions_chart
@@ -23,6 +22,7 @@ from statesize.report.head_map import COLUMNS, map_chart
 from statesize.report.layer_table import definitions, layer_table
 from statesize.report.provenance import provenance
 from statesize.report.tolerance import spectrum_chart, tolerance_chart
+from statesize.results.summary import unit_dim
 
 SCRIPTS = ("draw.js", "packing.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
 MOST_BYTES = 2_000_000

@@ -8,8 +8,8 @@ from html import escape
 from typing import cast
 
 from statesize.profiling import Profile
-from statesize.profiling.summary import COLUMNS
 from statesize.report.cells import figure_text, heading_cell, number_cell, share_cell
+from statesize.results.summary import COLUMNS
 
 HEADINGS = {
     "model": "Model",

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from statesize.profiling import Profile
-from statesize.profiling.summary import largest_difference, sample_of, unit_dim
 from statesize.report.cells import figure_text
+from statesize.results.summary import largest_difference, sample_of, unit_dim
 
 # Facts of their own, or of no use to a reader.
 _SHOWN_ELSEWHERE = {"tolerances", "relative_tolerances", "most_operations"}

@@ -12,7 +12,6 @@ import safetensors.numpy
 
 from statesize.errors import FileError
 from statesize.profiling import Profile
-from statesize.profiling.store import MARKER
 from statesize.rerun.comparing import (
     DIFFERENT,
     IDENTICAL,
@@ -23,6 +22,7 @@ from statesize.rerun.comparing import (
     compare_rows,
 )
 from statesize.rerun.recipe import FILE, PROSE, Recipe, content_sha256, read_json, versions
+from statesize.results.store import MARKER
 from statesize.training.record import read_records
 
 _LOG, _EXPORTED, _WEIGHTS = "log.jsonl", "training.json", "model.safetensors"

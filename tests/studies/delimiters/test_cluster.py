@@ -13,8 +13,8 @@ import torch
 from statesize import zoo
 from statesize.cli import main
 from statesize.errors import FileError, InputError
+from statesize.loading.models import load_model
 from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.profiling.loading import load_model
 from statesize.ray_session import available_cores, ray_session
 from statesize.studies.delimiters.cluster import Crew
 from statesize.studies.delimiters.corpus import Corpus

@@ -8,8 +8,8 @@ from oracles.pretrained import TEMPLATE, tiny_tokenizer
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from statesize import FileError, InputError, zoo
-from statesize.profiling.rows import Chat, RefusedChat
 from statesize.studies.delimiters.corpus import find_delimiter, make_corpus, read_texts
+from statesize.texts.rows import Chat, RefusedChat
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.profiling.documents import READERS
-from statesize.profiling.rows import Chat, Document, RefusedChat
-from statesize.profiling.tokens import AnyTokenizer, beginning_id, document_ids, plain_ids, special_ids, token_text
 from statesize.tasks.corpus import read_documents, read_whole
+from statesize.texts.documents import READERS
+from statesize.texts.rows import Chat, Document, RefusedChat
+from statesize.texts.tokens import AnyTokenizer, beginning_id, document_ids, plain_ids, special_ids, token_text
 
 NAMED = {
     "turn": ("<|im_end|>", "<|eot_id|>", "<|eot|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "<|user|>"),

@@ -14,7 +14,7 @@ from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.errors import InputError
 from statesize.ess import entropy_ess, tolerance_ess
 from statesize.measurement import measure
-from statesize.profiling.sampling import draw
+from statesize.results.sampling import draw
 from statesize.studies.delimiters.sequences import Aligned, Windows
 
 METRICS = ("tolerance", "entropy", "relative", "norm")

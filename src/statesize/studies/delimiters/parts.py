@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from statesize.files import replace_file
-from statesize.profiling.digests import model_facts, tokens_sha256, weights_sha256
+from statesize.loading.digests import model_facts, tokens_sha256, weights_sha256
 from statesize.studies.delimiters.measuring import METRICS, RELATIVE_TOLERANCE, TOLERANCE, Response
 from statesize.studies.delimiters.sequences import Aligned, Windows
 

@@ -11,10 +11,10 @@ from typing import Any
 from torch import nn
 
 from statesize.errors import InputError
-from statesize.profiling.loading import load_model, load_tokenizer
-from statesize.profiling.rows import Document
+from statesize.loading.models import load_model, load_tokenizer
 from statesize.studies.delimiters.corpus import Corpus, make_corpus
 from statesize.studies.delimiters.recall_documents import default_texts, scored_tokens, trained_length
+from statesize.texts.rows import Document
 
 
 @dataclass(frozen=True, eq=False)

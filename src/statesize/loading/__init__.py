@@ -1,0 +1,1 @@
+"""From a name to a model: bundled, a checkpoint, or a model of transformers; what is refused, and digests."""

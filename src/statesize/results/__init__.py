@@ -1,0 +1,1 @@
+"""What was measured, as records, labelled datasets, folders on disk and tables."""

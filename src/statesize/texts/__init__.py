@@ -1,0 +1,1 @@
+"""Texts in, token ids out: files and data sets, documents and chats, tokenizers, sequences of ids."""

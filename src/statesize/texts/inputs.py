@@ -1,0 +1,150 @@
+"""What a profile may be given: token ids, text, or an iterable of either, as one sequence after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from statesize.adapters.models.masks import check_mask
+from statesize.errors import InputError
+from statesize.texts.documents import READERS, file_documents
+from statesize.texts.tokens import AnyTokenizer, encode, join_documents
+
+TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
+Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
+
+# What tokenizers and collators return that says something of the text and is no part of what a model computes.
+_SAID_OF_TEXT = {"labels", "special_tokens_mask", "offset_mapping", "length"}
+
+
+def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[Iterator[Tensor], int | None]:
+    """Token ids, one sequence after another.
+
+    The iterator raises InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids
+    that are negative or not integers, and for text without a tokenizer; FileError for a file that cannot be read.
+
+    Args:
+        inputs: LongTensor (L,) or (S, L), token ids as a list, a string, the Path of a file, what a tokenizer
+            returns, or an iterable of any of these. A text file is one sequence, its documents joined; of a .jsonl file
+            each line is one, of a .parquet file each row.
+        tokenizer: Needed for strings.
+
+    Returns:
+        An iterator of (L,) int64 tensors, L ≥ 2 each, and their number where it is known beforehand.
+
+    Raises:
+        InputError: If they are none of these.
+
+    Example:
+        >>> iterator, count = sequences([[5, 6, 7], [8, 9]])
+        >>> [ids.tolist() for ids in iterator], count
+        ([[5, 6, 7], [8, 9]], 2)
+    """
+    if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"inputs are a {type(inputs).__name__}; expected token ids, text, or an iterable of either.")
+    items: Iterable[Any] = [inputs] if _is_single(inputs) else cast("Iterable[Any]", inputs)
+    count = sum(_rows(item) for item in cast("list[Any]", items)) if _countable(items) else None
+    return _checked(_split(items, tokenizer)), count
+
+
+def _is_single(inputs: object) -> bool:
+    if isinstance(inputs, Tensor | str | Path | Mapping):
+        return True
+    return isinstance(inputs, list | tuple) and any(isinstance(item, int) for item in cast("Sequence[object]", inputs))
+
+
+def _countable(items: object) -> bool:
+    if not isinstance(items, list | tuple):
+        return False
+    return not any(isinstance(item, Path) and item.suffix in READERS for item in cast("Sequence[object]", items))
+
+
+def _rows(item: object) -> int:
+    if isinstance(item, Mapping):
+        return len(_mapped(cast("Mapping[str, Any]", item)))
+    return cast("Tensor", item).shape[0] if getattr(item, "ndim", 1) == 2 else 1
+
+
+def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Tensor]:
+    for item in items:
+        if isinstance(item, Mapping):
+            for row in _mapped(cast("Mapping[str, Any]", item)):
+                yield from _ids(row)
+        elif not isinstance(item, str | Path):
+            yield from _ids(item)
+        elif tokenizer is None:
+            raise InputError(f"inputs hold text ({str(item)[:40]!r}); give the model's tokenizer to profile text.")
+        elif isinstance(item, str):
+            yield torch.tensor(encode(tokenizer, item), dtype=torch.long)
+        else:
+            for documents in file_documents(item):
+                yield join_documents(tokenizer, documents)
+
+
+def _mapped(item: Mapping[str, Any]) -> list[Any]:
+    """The rows of token ids in what a tokenizer returns, where a model would be given nothing else."""
+    if item.get("input_ids") is None:
+        raise InputError(f"inputs must hold input_ids, got a {type(item).__name__} of {', '.join(item) or 'nothing'}.")
+    ids, masks = _batch(item["input_ids"]), item.get("attention_mask")
+    other = {
+        name
+        for name, value in item.items()
+        if name not in {"input_ids", "attention_mask", *_SAID_OF_TEXT} and value is not None
+    }
+    if "token_type_ids" in other and not any(bool(torch.as_tensor(row).any()) for row in item["token_type_ids"]):
+        other.remove("token_type_ids")
+    if other:
+        raise InputError(
+            f"inputs must hold token ids alone, got {', '.join(sorted(other))} too, which profile does not hand to the "
+            "model. Leave it out, or measure each operator of ss.capture(model, inputs)."
+        )
+    if isinstance(masks, Tensor) and masks.ndim == 4:
+        check_mask(masks, len(ids[0]))
+    elif masks is not None:
+        for row in _batch(masks):
+            check_mask(torch.as_tensor(row), len(row))
+    return ids
+
+
+def _batch(value: Any) -> list[Any]:
+    # A tokenizer returns one list for one text where no tensors are asked for.
+    if isinstance(value, list | tuple):
+        rows = cast("Sequence[Any]", value)
+        return list(rows) if rows and not isinstance(rows[0], int) else [rows]
+    return list(value) if getattr(value, "ndim", 0) > 1 else [value]
+
+
+def _ids(item: object) -> Iterator[Tensor]:
+    try:
+        ids = torch.as_tensor(item)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"inputs hold a {type(item).__name__} that is no sequence of token ids ({error}); expected a LongTensor "
+            "(L,) or (S, L), a list of ids, text, or an iterable of these."
+        ) from error
+    if ids.ndim not in {1, 2} or (ids.ndim == 2 and isinstance(item, list | tuple)):
+        raise InputError(f"inputs have shape {tuple(ids.shape)}; expected (L,) or (S, L) token ids.")
+    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
+        raise InputError(f"inputs have dtype {ids.dtype}; expected integer token ids.")
+    if ids.is_meta:
+        raise InputError("inputs lie on the device meta, which holds no numbers; expected integer token ids.")
+    yield from torch.atleast_2d(ids).long().cpu().unbind(0)
+
+
+def _checked(iterator: Iterator[Tensor]) -> Iterator[Tensor]:
+    index = -1
+    for index, ids in enumerate(iterator):
+        if len(ids) < 2:
+            raise InputError(
+                f"Sequence {index} has {len(ids)} token{'' if len(ids) == 1 else 's'}; at least 2 are needed, because "
+                "effective state-size is what passes from a past to a future."
+            )
+        if int(ids.min()) < 0:
+            raise InputError(f"Sequence {index} has the negative token id {int(ids.min())}.")
+        yield ids
+    if index < 0:
+        raise InputError("inputs hold no sequence; give at least one of 2 tokens or more.")

@@ -1,0 +1,133 @@
+"""Token ids out of a file, for models without a tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.errors import FileError
+from statesize.files import parse_json, read_limited
+from statesize.texts import rows
+from statesize.texts.rows import read_lines
+
+_DO = "Give a JSON list of token ids, or one such list on each line"
+
+
+def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
+    """The lists of token ids of a file; lines are read as far as they are asked for.
+
+    Args:
+        path: A JSON list of ids or of such lists, or JSONL with one list on each line.
+        vocabulary: Tokens of the model, which ids stay below; None where that is not known.
+
+    Yields:
+        Each list, (L,) int64, L ≥ 2.
+
+    Raises:
+        FileError: If the file cannot be read or is empty, or a list is not what it must be.
+    """
+    found = False
+    try:
+        for place, ids in _lists(path):
+            found = True
+            yield torch.tensor(_checked(ids, place, vocabulary), dtype=torch.int64)
+    except OSError as error:
+        raise FileError(f"{path} cannot be read as token ids: {error.strerror or error}. {_DO}.") from error
+    if not found:
+        raise FileError(f"{path} is empty. {_DO}.")
+
+
+def vocabulary_size(model: nn.Module) -> int | None:
+    """How many tokens a model knows.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Their number, or None where its configuration does not tell.
+    """
+    return configured_vocabulary(getattr(model, "config", None))
+
+
+def configured_vocabulary(config: Any) -> int | None:
+    """How many tokens a model of a configuration knows.
+
+    Args:
+        config: Of a model of statesize or of transformers.
+
+    Returns:
+        Their number, or None where it does not tell.
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    size = getattr(text, "vocabulary_size", getattr(text, "vocab_size", None))
+    return size if isinstance(size, int) else None
+
+
+def _lists(path: Path) -> Iterator[tuple[str, object]]:
+    """What should be lists of ids, each with its place."""
+    begun = False
+    with path.open("rb") as stream:
+        for number, line in enumerate(read_lines(stream), 1):
+            if line is not None and not line.strip():
+                continue
+            place = f"{path}, line {number}"
+            try:
+                values = None if line is None else parse_json(line.decode("utf-8-sig"))
+            except ValueError as error:
+                if not begun:
+                    # A list over several lines.
+                    yield from _split(_whole(path), place, str(path))
+                    return
+                raise FileError(f"{place} must be JSON, got what is none ({_reason(error)}). {_DO}.") from error
+            begun = True
+            yield from _split(values, place, place)
+
+
+def _whole(path: Path) -> object:
+    """The values of a file that is one JSON document."""
+    try:
+        return parse_json(read_limited(path, rows.MOST_LINE).decode("utf-8-sig"))
+    except ValueError as error:
+        raise FileError(f"{path} must be JSON, got what is none ({_reason(error)}). {_DO}.") from error
+
+
+def _split(values: object, line: str, place: str) -> Iterator[tuple[str, object]]:
+    """One list of ids, or the lists of a list."""
+    if not isinstance(values, list):
+        raise FileError(f"{line} must be a list of token ids, got {_shown(values)}. {_DO}.")
+    items = cast("list[object]", values)
+    if items and all(isinstance(item, list) for item in items):
+        yield from ((f"{place}, list {number}", item) for number, item in enumerate(items, 1))
+    else:
+        yield line, items
+
+
+def _checked(ids: object, place: str, vocabulary: int | None) -> list[int]:
+    """A list of ids, or an error that names the first item that is none."""
+    items = list(cast("Iterable[object]", ids))
+    most = 2**63 if vocabulary is None else vocabulary
+    for index, item in enumerate(items):
+        if type(item) is not int or not 0 <= item < most:
+            allowed = "from 0 on" if vocabulary is None else f"from 0 to {vocabulary - 1}"
+            raise FileError(
+                f"{place}, index {index} must be a token id {allowed}, got {_shown(item)}. Make the ids with the "
+                "tokenizer that the model was trained with."
+            )
+    if len(items) < 2:
+        raise FileError(f"{place} must hold at least 2 token ids, got {len(items)}. Leave the list out, or give more.")
+    return cast("list[int]", items)
+
+
+def _shown(value: object) -> str:
+    """A value as an error shows it."""
+    kind = type(value).__name__
+    return f"a {kind}" if kind in {"list", "dict"} else json.dumps(value)[:40]
+
+
+def _reason(error: ValueError) -> str:
+    return " ".join(str(error).split())[:200]

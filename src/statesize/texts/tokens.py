@@ -1,0 +1,211 @@
+"""Tokenizers of the two kinds that models come with: tokenizers.Tokenizer and those of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from statesize.errors import FileError, InputError
+from statesize.texts.rows import Chat, Document, RefusedChat
+
+
+class TransformersTokenizer(Protocol):
+    """What is used of a tokenizer of transformers."""
+
+    bos_token_id: int | None
+    eos_token_id: int | None
+    pad_token_id: int | None
+    all_special_ids: list[int]
+    chat_template: Any
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        """An object with `input_ids`."""
+        ...
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        """The text of a chat."""
+        ...
+
+    def decode(self, token_ids: Any, **options: Any) -> Any:
+        """The text of some ids."""
+        ...
+
+    def convert_ids_to_tokens(self, ids: int) -> Any:
+        """A token as the vocabulary has it."""
+        ...
+
+
+AnyTokenizer: TypeAlias = Tokenizer | TransformersTokenizer
+
+_ENDS = ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>")
+_BEGINNINGS = ("<bos>", "<s>", "<|begin_of_text|>", "<|startoftext|>")
+
+
+def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
+    """A text as a model reads it, with the special tokens that its tokenizer adds.
+
+    Args:
+        tokenizer: Of either kind.
+        text: The text.
+
+    Returns:
+        Token ids.
+    """
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer.encode(text).ids
+    return list(tokenizer(text).input_ids)
+
+
+def join_documents(tokenizer: AnyTokenizer, documents: Sequence[Document], special_tokens: bool = False) -> Tensor:
+    """Documents as one sequence: each is followed by the end-of-sequence token, as models see them in training.
+
+    Letters of a document that spell a special token are text. A beginning-of-sequence token comes first where the
+    tokenizer adds one. To a chat, which stands alone, nothing is added: its template says all.
+
+    Args:
+        tokenizer: Of either kind.
+        documents: At least one.
+        special_tokens: Read special tokens that the documents spell as such, and add no end-of-sequence token.
+
+    Returns:
+        Token ids, (L,) int64.
+
+    Raises:
+        InputError: If there are several documents and the tokenizer has no end-of-sequence token to part them.
+    """
+    if isinstance(documents[0], Chat):
+        return torch.tensor(document_ids(tokenizer, documents[0]), dtype=torch.int64)
+    end = None if special_tokens else special_ids(tokenizer)[1].get("eos")
+    if end is None and len(documents) > 1 and not special_tokens:
+        raise InputError(
+            f"The tokenizer has no end-of-sequence token to put between {len(documents)} documents: give a text "
+            "without blank lines, which is one document, or JSONL, where each line is a sequence of its own."
+        )
+    ids: list[int] = []
+    for document in documents:
+        ids += document_ids(tokenizer, document, special_tokens) + ([] if end is None else [end])
+    first = beginning_id(tokenizer)
+    begun = first is None or (special_tokens and ids[:1] == [first])
+    return torch.tensor(ids if begun else [first, *ids], dtype=torch.int64)
+
+
+def document_ids(tokenizer: AnyTokenizer, document: Document, special_tokens: bool = False) -> list[int]:
+    """A document without tokens around it.
+
+    Args:
+        tokenizer: Of either kind.
+        document: A text, or a chat, which goes through the tokenizer's template.
+        special_tokens: Read special tokens that a text spells as such; those of a template always are.
+
+    Returns:
+        Token ids.
+    """
+    if isinstance(document, str):
+        return plain_ids(tokenizer, document, special_tokens)
+    return plain_ids(tokenizer, chat_text(tokenizer, document), special_tokens=True)
+
+
+def chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
+    """A chat as the tokenizer's template writes it.
+
+    Args:
+        tokenizer: Of either kind.
+        chat: The messages.
+
+    Returns:
+        The text, with the special tokens that the template puts between messages.
+
+    Raises:
+        FileError: If the tokenizer has no template.
+        RefusedChat: If the template refuses the messages, for instance an unknown role.
+    """
+    if isinstance(tokenizer, Tokenizer) or not tokenizer.chat_template:
+        raise FileError(
+            f"The tokenizer must have a chat template to read {chat.place}, got one without. Give a model whose folder "
+            "has a chat_template.jinja, or name a field that holds text by --field."
+        )
+    try:
+        return str(tokenizer.apply_chat_template(list(chat.messages), tokenize=False))
+    except Exception as error:  # a template is a program, which may fail in any way
+        reason = " ".join(str(error).split())[:200]
+        raise RefusedChat(f"{chat.place}: the chat template refuses the messages ({reason})") from error
+
+
+def special_ids(tokenizer: AnyTokenizer) -> tuple[set[int], dict[str, int]]:
+    """The special tokens of a tokenizer.
+
+    Args:
+        tokenizer: Of either kind.
+
+    Returns:
+        All their ids, and those whose role is known: "eos", "bos", "pad".
+    """
+    if isinstance(tokenizer, Tokenizer):
+        added = {key for key, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        named = {"eos": _first_known(tokenizer, _ENDS), "bos": _first_known(tokenizer, _BEGINNINGS)}
+        return added, {role: key for role, key in named.items() if key is not None}
+    roles = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ("eos", "bos", "pad")}
+    return set(tokenizer.all_special_ids), {role: int(key) for role, key in roles.items() if key is not None}
+
+
+def token_text(tokenizer: AnyTokenizer, token: int) -> str:
+    """One token as text.
+
+    Args:
+        tokenizer: Of either kind.
+        token: Its id.
+
+    Returns:
+        The text.
+    """
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer.decode([token], skip_special_tokens=False)
+    text = str(tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    # Decoding takes the space off a text's first word, which SentencePiece writes as a low line.
+    spaced = str(tokenizer.convert_ids_to_tokens(token)).startswith("▁") and not text.startswith(" ")
+    return f" {text}" if spaced else text
+
+
+def _first_known(tokenizer: Tokenizer, names: Sequence[str]) -> int | None:
+    known = (tokenizer.token_to_id(name) for name in names)
+    return next((key for key in known if key is not None), None)
+
+
+def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = False) -> list[int]:
+    """A text without tokens around it; letters that spell a special token are text.
+
+    Args:
+        tokenizer: Of either kind.
+        document: The text.
+        special_tokens: Read letters that spell a special token as that token.
+
+    Returns:
+        Token ids.
+    """
+    if not isinstance(tokenizer, Tokenizer):
+        return list(tokenizer(document, add_special_tokens=False, split_special_tokens=not special_tokens).input_ids)
+    special_as_text = tokenizer.encode_special_tokens
+    tokenizer.encode_special_tokens = not special_tokens
+    try:
+        return tokenizer.encode(document, add_special_tokens=False).ids
+    finally:
+        tokenizer.encode_special_tokens = special_as_text
+
+
+def beginning_id(tokenizer: AnyTokenizer) -> int | None:
+    """The beginning-of-sequence token, where a tokenizer puts one before what it encodes.
+
+    Args:
+        tokenizer: Of either kind.
+
+    Returns:
+        Its id, or None.
+    """
+    if isinstance(tokenizer, Tokenizer) or tokenizer.bos_token_id is None:
+        return None
+    ids = cast("list[int]", tokenizer("a").input_ids)
+    return tokenizer.bos_token_id if ids and ids[0] == tokenizer.bos_token_id else None

@@ -1,0 +1,21 @@
+"""Digests: the same for the same, and different for a change of any kind."""
+
+import math
+
+import torch
+from torch import nn
+
+from statesize.loading.digests import tokens_sha256, weights_sha256
+
+
+def test_a_changed_weight():
+    model = nn.Linear(3, 4)
+    before = weights_sha256(model)
+    assert weights_sha256(model) == before
+    with torch.no_grad():
+        model.bias[0] += math.ulp(1.0) * 2**30
+    assert weights_sha256(model) != before
+
+
+def test_where_sequences_end():
+    assert tokens_sha256([torch.tensor([1, 2, 3])]) != tokens_sha256([torch.tensor([1, 2]), torch.tensor([3])])

@@ -1,0 +1,131 @@
+"""Mixers that cannot be measured: the others are, and what is left out is told with its reason."""
+
+import json
+
+import pytest
+import torch
+from oracles.tiny_families import tiny, token_ids
+from torch import nn
+
+from statesize.adapters import capture
+from statesize.cli.document import profile_document
+from statesize.cli.table import print_summary
+from statesize.errors import ModelError
+from statesize.profiling import plan, profile
+from statesize.profiling.worker import Asked, Worker
+from statesize.results.settings import check_settings
+
+
+class Attention(nn.Module):
+    """Causal, but for texts that begin with an odd token where it is told to look ahead."""
+
+    def __init__(self, looks_ahead=False):
+        super().__init__()
+        self.looks_ahead = looks_ahead
+
+    def forward(self, hidden, first):
+        split = hidden.unflatten(-1, (2, 4)).transpose(1, 2)
+        causal = not (self.looks_ahead and bool(first % 2))
+        mixed = nn.functional.scaled_dot_product_attention(split, split, split, is_causal=causal)
+        return hidden + mixed.transpose(1, 2).flatten(2)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.layers = nn.ModuleList([Attention(), Attention(looks_ahead=True)])
+
+    def forward(self, input_ids):
+        hidden = self.embedding(input_ids)
+        for layer in self.layers:
+            hidden = layer(hidden, input_ids[0, 0])
+        return hidden
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Model()
+
+
+EVEN, ODD = [2, 3, 5, 7, 11, 13], [3, 5, 7, 11, 13, 17]
+
+
+def test_one_that_is_refused_everywhere_is_skipped(model, capsys, tmp_path):
+    found = profile(model, [ODD])
+    assert found.mixers == ("layers.0",)
+    assert "layers.1 attends to later positions" in found.attributes["skipped"]["layers.1"]
+    print_summary([found])
+    assert "skipped: layers.1: Mixer layers.1 attends to later positions" in capsys.readouterr().out
+    document = profile_document(found, None)
+    assert [part["name"] for part in document["skipped"]] == ["layers.1"]
+    assert plan(model, [ODD]).skipped.keys() == {"layers.1"}
+    page = found.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Not measured in Model:" in page
+
+
+def test_one_that_is_refused_in_some_sequences_says_in_how_many(model):
+    found = profile(model, [EVEN, ODD, EVEN])
+    assert found.mixers == ("layers.0", "layers.1")
+    reason = found.attributes["skipped"]["layers.1"]
+    assert reason.startswith("Measured in 2 of 3 sequences; in the others: Mixer layers.1 attends to later")
+    assert found.mixer("layers.1")["entropy"].notnull().values[:, 0, 1:].any(-1).tolist() == [True, False, True]
+    assert profile(model, [EVEN, EVEN]).attributes["skipped"] == {}
+
+
+def test_one_that_is_asked_for_is_an_error(model):
+    with pytest.raises(ModelError, match=r"Mixer layers\.1 attends to later positions"):
+        profile(model, [ODD], layers="layers.1")
+    assert profile(model, [ODD], layers=[0]).mixers == ("layers.0",)
+
+
+def changed(model):
+    with torch.no_grad():
+        model.model.layers[1].self_attn.v_proj.weight += 0.01
+
+
+def test_one_that_fails_when_it_runs_again_is_skipped():
+    model = tiny("llama")
+    told = []
+
+    def tell(step):
+        told.append(step.name)
+        changed(model)
+
+    found = profile(model, token_ids(1), on_progress=tell)
+    assert told == ["model.layers.0.self_attn"]
+    assert found.mixers == ("model.layers.0.self_attn",)
+    assert "its output when it runs again" in found.attributes["skipped"]["model.layers.1.self_attn"]
+
+
+def test_a_worker_says_what_its_iterator_refused():
+    model = tiny("llama")
+    worker = Worker(lambda: model, 1, Asked(check_settings(), None, 23))
+    worker.open()
+    names, skipped = worker.begin(0, token_ids(1)[0])
+    assert (len(names), skipped) == (2, {})
+    assert worker.next([]).name == names[0]
+    changed(model)
+    assert list(worker.next(names[:1])) == names[1:]
+
+
+def test_what_a_mixer_does_besides_is_told(capsys):
+    found = profile(tiny("zaya"), token_ids(1), positions=2)
+    (note,) = set(found.notes.values())
+    assert note.startswith("Half of each value is that of the token before")
+    print_summary([found])
+    assert note in capsys.readouterr().out
+    document = profile_document(found, None)
+    assert [mixer["note"] for mixer in document["mixers"]] == [note, note]
+    json.dumps(document)
+
+
+@pytest.mark.parametrize("family", ["deepseek_v32", "glm_moe_dsa", "minimax_m3_vl_text", "doge"])
+def test_a_cache_that_any_later_query_may_pick_from_is_the_whole_past(family):
+    (items, reach) = list(capture(tiny(family), token_ids(1))), list(range(23))
+    selected = [int((item.operator.dense()[0, 0, -1] > 0).sum()) for item in items]
+    assert min(selected) < 23
+    for item in items:
+        if item.kind == "attention":
+            assert item.operator.state_size().tolist() == reach

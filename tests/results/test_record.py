@@ -1,0 +1,52 @@
+"""Records as bytes: what is written is read, and a changed bit is noticed."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from statesize.adapters import Captured
+from statesize.operators import Recurrence
+from statesize.profiling.measuring import measure_mixer, plan_work
+from statesize.results.record import SequenceRecord
+from statesize.results.settings import check_settings
+
+
+@pytest.fixture(scope="module")
+def record():
+    generator = torch.Generator().manual_seed(0)
+    key, query = torch.randn(2, 1, 3, 9, 2, generator=generator, dtype=torch.float64)
+    operator = Recurrence(torch.full((1, 3, 9, 1), 0.9, dtype=torch.float64), key, query)
+    item = Captured("layer", "decay", 4, 3, lambda units: operator[:, units], 64, 1e-9, 0.0)
+    settings = check_settings(tolerances=(1e-3, 1e-1))
+    return measure_mixer(item, 0, plan_work(item, 0, 9, 9, settings), settings)
+
+
+def test_round_trip(record):
+    read = SequenceRecord.from_bytes(record.to_bytes())
+    for field in dataclasses.fields(record):
+        before, after = getattr(record, field.name), getattr(read, field.name)
+        np.testing.assert_array_equal(before, after)
+        if isinstance(before, np.ndarray):
+            assert before.dtype == after.dtype
+
+
+@pytest.mark.parametrize("place", [0.0, 0.05, 0.3, 0.9999])
+def test_a_changed_bit(record, place):
+    content = bytearray(record.to_bytes())
+    content[int(place * len(content))] ^= 4
+    assert SequenceRecord.from_bytes(bytes(content)) is None
+
+
+@pytest.mark.parametrize("length", [0, 10, 64, 65, 500, -1])
+def test_cut_short(record, length):
+    assert SequenceRecord.from_bytes(record.to_bytes()[:length]) is None
+
+
+def test_fields_of_another_version(record):
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Later(SequenceRecord):
+        median: float = 0.0
+
+    assert SequenceRecord.from_bytes(Later(**vars(record)).to_bytes()) is None

@@ -1,0 +1,116 @@
+"""Settings: what a profile may be asked for, and what is refused by name."""
+
+import numpy as np
+import pytest
+import torch
+
+from statesize.errors import InputError
+from statesize.results.settings import check_settings
+
+
+def positions_of(positions):
+    return check_settings((1e-3,), (1e-2,), positions, "auto").positions
+
+
+@pytest.mark.parametrize("given", [2, np.int64(2), torch.tensor(2)], ids=repr)
+def test_a_number_of_positions(given):
+    assert positions_of(given) == 2
+
+
+@pytest.mark.parametrize(
+    "given", [[9, 0, 2, 2], np.array([2, 9]), torch.tensor([2, 9]), range(2, 10, 7), (np.int64(9), 2)], ids=repr
+)
+def test_a_list_of_positions(given):
+    assert positions_of(given) == (2, 9)
+
+
+def test_a_tensor_of_one_position_is_a_list():
+    assert positions_of(torch.tensor([3])) == (3,)
+
+
+@pytest.mark.parametrize("given", [0, -2, [], [0], [-1], 2.5, True, "a", "12", [1.7], [True], [None], ["1"]])
+def test_wrong_positions(given):
+    with pytest.raises(InputError, match=r"^positions "):
+        positions_of(given)
+
+
+def test_thresholds_become_numbers():
+    settings = check_settings(np.array([1e-3, 1e-1]), torch.tensor([0.5, 0.25]), None, "auto")
+    assert settings.tolerances == (1e-3, 1e-1)
+    assert settings.relative_tolerances == (0.5, 0.25)
+    assert {type(threshold) for threshold in settings.tolerances} == {float}
+
+
+@pytest.mark.parametrize("name", ["tolerances", "relative_tolerances"])
+@pytest.mark.parametrize("given", [1e-3, "a", None, ["1e-3"], [None], [[1e-3]], [-1.0], [float("nan")]], ids=repr)
+def test_wrong_thresholds(name, given):
+    arguments = {"tolerances": (1e-3,), "relative_tolerances": (1e-2,), name: given}
+    with pytest.raises(InputError, match=f"^{name} "):
+        check_settings(**arguments, positions=None, engine="auto")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(1, 1), (np.int64(5), 5), ("7", 7), ("4GB", 4 * 10**9), ("1.5 GiB", 3 * 2**29), (" 512 mb", 512 * 10**6)],
+    ids=repr,
+)
+def test_memory(given, expected):
+    assert check_settings(memory=given).memory == expected
+
+
+@pytest.mark.parametrize("given", [0, -1, 2.5, True, None, "", "GB", "4 XB", "-4GB", "4GB4", [4]], ids=repr)
+def test_wrong_memory(given):
+    with pytest.raises(InputError, match=r"^memory is "):
+        check_settings(memory=given)
+
+
+@pytest.mark.parametrize("name", ["stride", "past", "future", "channels"])
+@pytest.mark.parametrize("given", [0, -1, 1.5, "many", True, [1], np.array([])], ids=repr)
+def test_wrong_numbers(name, given):
+    with pytest.raises(InputError, match=f"^{name} is "):
+        check_settings(**{name: given})
+
+
+@pytest.mark.parametrize("given", [-0.1, 1, 1.0, True, None, "0.1", float("nan")], ids=repr)
+def test_wrong_count_accuracy(given):
+    with pytest.raises(InputError, match=r"^count_accuracy is "):
+        check_settings(count_accuracy=given)
+
+
+@pytest.mark.parametrize("given", [-1, 0.5, None, "a"], ids=repr)
+def test_wrong_seed(given):
+    with pytest.raises(InputError, match=r"^seed is "):
+        check_settings(seed=given)
+
+
+def test_positions_and_stride_exclude_each_other():
+    with pytest.raises(InputError, match="positions and stride"):
+        check_settings(positions=3, stride=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "length", "expected"),
+    [
+        ({}, 5, (1, 2, 3, 4)),
+        ({"stride": 2}, 6, (1, 3, 5)),
+        ({"stride": 9}, 6, (1,)),
+        ({"positions": 3}, 6, (1, 3, 5)),
+        ({"positions": [2, 7]}, 6, (2,)),
+        ({"positions": [7]}, 6, None),
+        ({"past": 3}, 6, (3, 4, 5)),
+        ({"past": 3, "future": 2}, 6, (3, 4)),
+        ({"past": 3, "future": 2, "stride": 5}, 6, (3,)),
+        ({"past": 3, "future": 2, "positions": [2, 3, 5]}, 6, (3,)),
+        ({"past": 3, "future": 2}, 4, None),
+        ({"past": 6}, 6, None),
+    ],
+)
+def test_positions_of_a_sequence(options, length, expected):
+    cut = check_settings(**options).cut(length)
+    assert (None if cut is None else cut.positions) == expected
+
+
+def test_windows_that_fit_nowhere():
+    with pytest.raises(InputError, match="past=4 and future=3 do not fit into the longest sequence, of 6 tokens"):
+        check_settings(past=4, future=3).check_reach(6)
+    check_settings(past=3, future=3).check_reach(6)

@@ -1,0 +1,54 @@
+"""Chats through the template of a tokenizer."""
+
+import json
+
+import pytest
+from oracles.pretrained import TEMPLATE, tiny_tokenizer
+
+from statesize import zoo
+from statesize.errors import FileError
+from statesize.texts.inputs import sequences
+from statesize.texts.rows import Chat, RefusedChat
+from statesize.texts.tokens import chat_text, join_documents
+
+MESSAGES = ({"role": "user", "content": "What is a state?"}, {"role": "assistant", "content": "What its past leaves."})
+CHAT = Chat(MESSAGES, "chats.jsonl, line 3")
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_the_ids_are_those_of_transformers(bos):
+    tokenizer = tiny_tokenizer(bos=bos, template=TEMPLATE)
+    ids = join_documents(tokenizer, [CHAT]).tolist()
+    assert ids == tokenizer.apply_chat_template(list(MESSAGES), tokenize=True)["input_ids"]
+    # One at the beginning, though both the template and the tokenizer put one there; one after each message.
+    assert ids.count(0) == bos
+    assert ids.count(1) == 2
+    # Text that went through the template elsewhere is read likewise.
+    assert join_documents(tokenizer, [chat_text(tokenizer, CHAT)], special_tokens=True).tolist() == ids
+    assert join_documents(tokenizer, [chat_text(tokenizer, CHAT)]).tolist() != ids
+
+
+@pytest.mark.parametrize("kind", ["transformers", "tokenizers"])
+def test_a_tokenizer_without_a_template(kind):
+    tokenizer = tiny_tokenizer() if kind == "transformers" else zoo.tokenizer()
+    with pytest.raises(FileError) as error:
+        join_documents(tokenizer, [CHAT])
+    assert not isinstance(error.value, RefusedChat)
+    assert str(error.value) == (
+        "The tokenizer must have a chat template to read chats.jsonl, line 3, got one without. Give a model whose "
+        "folder has a chat_template.jinja, or name a field that holds text by --field."
+    )
+
+
+def test_messages_that_a_template_refuses():
+    template = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('No system\n message') }}{% endif %}"
+    with pytest.raises(RefusedChat, match=r"^chats\.jsonl, line 3: the chat template refuses .*\(No system message\)$"):
+        join_documents(tiny_tokenizer(template=template), [CHAT])
+
+
+def test_a_file_of_chats_is_profiled_through_the_template(tmp_path):
+    path, tokenizer = tmp_path / "chats.jsonl", tiny_tokenizer(template=TEMPLATE)
+    path.write_text(json.dumps({"messages": MESSAGES}) + '\n{"text": "a state"}\n')
+    first, second = (ids.tolist() for ids in sequences(path, tokenizer)[0])
+    assert first == tokenizer.apply_chat_template(list(MESSAGES), tokenize=True)["input_ids"]
+    assert second == [*tokenizer("a state").input_ids, 1]

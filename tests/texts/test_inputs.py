@@ -1,0 +1,118 @@
+"""What a profile may be given."""
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from statesize.errors import InputError
+from statesize.texts.inputs import sequences
+
+
+@pytest.fixture
+def tokenizer():
+    tokenizer = Tokenizer(models.WordLevel({"?": 0, "one": 1, "two": 2, "three": 3}, unk_token="?"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+def read(inputs, tokenizer=None):
+    iterator, count = sequences(inputs, tokenizer)
+    return [ids.tolist() for ids in iterator], count
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (torch.tensor([1, 2, 3]), [[1, 2, 3]]),
+        (torch.tensor([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        ([1, 2, 3], [[1, 2, 3]]),
+        ([[1, 2, 3], [4, 5]], [[1, 2, 3], [4, 5]]),
+        ([torch.tensor([1, 2]), torch.tensor([[3, 4], [5, 6]])], [[1, 2], [3, 4], [5, 6]]),
+        ([np.array([1, 2], dtype=np.int32)], [[1, 2]]),
+        ("one two three", [[1, 2, 3]]),
+        (["one two", "three one two"], [[1, 2], [3, 1, 2]]),
+        (["one two", [5, 6]], [[1, 2], [5, 6]]),
+    ],
+)
+def test_accepted(inputs, expected, tokenizer):
+    assert read(inputs, tokenizer) == (expected, len(expected))
+
+
+IDS = [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"input_ids": torch.tensor([IDS, IDS])}, [IDS, IDS]),
+        ({"input_ids": np.array([IDS]), "attention_mask": np.ones((1, 3), int)}, [IDS]),
+        ({"input_ids": IDS, "attention_mask": [1, 1, 1]}, [IDS]),
+        ({"input_ids": [IDS, [8, 9]], "attention_mask": [[1, 1, 1], [1, 1]]}, [IDS, [8, 9]]),
+        ({"input_ids": [IDS, [8, 9]], "token_type_ids": [[0, 0, 0], [0, 0]]}, [IDS, [8, 9]]),
+        ([{"input_ids": IDS}, [8, 9], {"input_ids": torch.tensor([8, 9])}], [IDS, [8, 9], [8, 9]]),
+        ({"input_ids": torch.tensor([IDS]), "labels": torch.tensor([[-100] * 3]), "pixel_values": None}, [IDS]),
+        ({"input_ids": [IDS], "special_tokens_mask": [[1, 0, 1]], "offset_mapping": [[(0, 1)] * 3]}, [IDS]),
+    ],
+)
+def test_what_a_tokenizer_returns_is_taken(inputs, expected):
+    iterator, count = sequences(inputs)
+    assert [ids.tolist() for ids in iterator] == expected
+    assert count == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"attention_mask": [[1]]}, "inputs must hold input_ids, got a dict of attention_mask"),
+        ({}, "inputs must hold input_ids, got a dict of nothing"),
+        ({"input_ids": [IDS, IDS], "attention_mask": [[1, 1, 1], [1, 1, 0]]}, "attention_mask marks padding"),
+        ({"input_ids": IDS, "token_type_ids": [0, 0, 1]}, "token ids alone, got token_type_ids too"),
+        ({"input_ids": [IDS], "position_ids": [[0, 1, 0]], "pixel_values": 1}, "got pixel_values, position_ids too"),
+        ({"input_ids": [[]]}, "Sequence 0 has 0 tokens"),
+        ({"input_ids": []}, "Sequence 0 has 0 tokens"),
+        ({"input_ids": 3}, r"shape \(\)"),
+    ],
+)
+def test_what_a_profile_would_leave_out_is_refused(inputs, message):
+    with pytest.raises(InputError, match=message):
+        list(sequences(inputs)[0])
+
+
+def test_an_iterator_is_read_only_as_far_as_it_is_used():
+    def endless():
+        while True:
+            yield [1, 2, 3]
+
+    iterator, count = sequences(endless())
+    assert next(iterator).tolist() == [1, 2, 3]
+    assert count is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([], "no sequence"),
+        ("", "Sequence 0 has 0 tokens"),
+        ("one", "Sequence 0 has 1 token;"),
+        ([[1, 2], [3]], "Sequence 1 has 1 token;"),
+        ([[1, 2], []], "Sequence 1 has 0 tokens"),
+        (torch.zeros(0, dtype=torch.long), "Sequence 0 has 0 tokens"),
+        (torch.zeros(2, 3), "float32"),
+        (torch.zeros(2, 3, dtype=torch.bool), "bool"),
+        (torch.zeros(2, 3, 4, dtype=torch.long), r"\(2, 3, 4\)"),
+        (torch.zeros(2, 3, dtype=torch.long, device="meta"), "device meta, which holds no numbers"),
+        ([[1, -2]], "-2"),
+        ([[[1, 2]]], r"\(1, 2\)"),
+        ([{"a": 1}], "dict"),
+        ([[1, "two"]], "list"),
+    ],
+)
+def test_refused(inputs, message, tokenizer):
+    with pytest.raises(InputError, match=message):
+        read(inputs, tokenizer)
+
+
+def test_text_needs_a_tokenizer():
+    with pytest.raises(InputError, match="tokenizer"):
+        read("one two")

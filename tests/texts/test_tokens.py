@@ -1,0 +1,77 @@
+"""Tokenizers of both kinds."""
+
+import pytest
+import torch
+from oracles.pretrained import tiny_tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from statesize import zoo
+from statesize.errors import InputError
+from statesize.profiling import profile
+from statesize.tasks.text import encode as encode_documents
+from statesize.texts.tokens import encode, join_documents, special_ids, token_text
+
+
+def test_documents_of_a_bundled_model_are_joined_as_in_training():
+    tokenizer, documents = zoo.tokenizer(), ["A state.", "The letters <eos> are text."]
+    torch.testing.assert_close(join_documents(tokenizer, documents), encode_documents(documents, tokenizer))
+    assert not tokenizer.encode_special_tokens
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_documents_of_a_transformers_tokenizer(bos):
+    tokenizer = tiny_tokenizer(bos=bos)
+    ids = join_documents(tokenizer, ["a state", "</s> is text"]).tolist()
+    assert ids.count(tokenizer.eos_token_id) == 2
+    assert ids[-1] == tokenizer.eos_token_id
+    assert ids.count(tokenizer.bos_token_id or 0) == (1 if bos else 0)
+    assert (ids[0] == 0) is bos
+    assert "".join(token_text(tokenizer, token) for token in ids if token > 1) == "a state</s> is text"
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_special_tokens_that_a_text_spells(bos):
+    tokenizer = tiny_tokenizer(bos=bos)
+    text, state = "a state</s>its past\n\n</s> \n", tokenizer("a state", add_special_tokens=False).input_ids
+    ids = join_documents(tokenizer, [text], special_tokens=True).tolist()
+    assert ids[: bos + len(state) + 1] == [0] * bos + state + [1]
+    # Nothing is added at the end, nor a second time at the beginning.
+    assert ids.count(1) == 2
+    assert ids[-1] != 1
+    assert "".join(token_text(tokenizer, token) for token in ids[bos:]) == text
+    assert join_documents(tokenizer, ["<s>a state"], special_tokens=True).tolist() == [0, *state]
+    # Otherwise they are letters.
+    assert join_documents(tokenizer, [text]).tolist().count(1) == 1
+
+
+def test_special_tokens_that_a_text_for_a_bundled_model_spells():
+    tokenizer = zoo.tokenizer()
+    assert join_documents(tokenizer, ["one<eos>two"], special_tokens=True).tolist().count(0) == 1
+    assert join_documents(tokenizer, ["one<eos>two"]).tolist()[:-1].count(0) == 0
+    assert not tokenizer.encode_special_tokens
+
+
+@pytest.mark.parametrize("kind", ["transformers", "tokenizers"])
+def test_without_an_end_of_sequence_token(kind):
+    tokenizer = tiny_tokenizer(eos=False)
+    if kind == "tokenizers":
+        tokenizer = Tokenizer(models.WordLevel({"?": 0, "one": 1, "two": 2}, unk_token="?"))  # noqa: S106
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert len(join_documents(tokenizer, ["one two"])) >= 2
+    with pytest.raises(InputError, match="no end-of-sequence token to put between 2 documents"):
+        join_documents(tokenizer, ["one two", "two"])
+
+
+def test_special_tokens_and_their_roles():
+    assert special_ids(tiny_tokenizer(bos=True)) == ({0, 1}, {"eos": 1, "bos": 0})
+    assert special_ids(zoo.tokenizer()) == ({0}, {"eos": 0})
+
+
+def test_a_profile_marks_them():
+    tokenizer = tiny_tokenizer(bos=True)
+    model, _ = zoo.load("la")
+    result = profile(model, ["a state", encode(tokenizer, "its past")], tokenizer=tokenizer, layers=0)
+    assert result.tokens["special"].values[:, 0].tolist() == [True, True]
+    assert result.tokens["special"].values.sum() == 2
+    assert result.tokens["tokens"].values[0, 0] == "<s>"
+    assert result.attributes["special_tokens"] == {"eos": 1, "bos": 0}
