@@ -157,7 +157,8 @@ def floors(session: nox.Session) -> None:
     named = [*project["dependencies"], *(name for extra in FLOOR_EXTRAS for name in extras[extra])]
     lowest = [name.replace(">=", "==") for name in named if not name.startswith("torch>")]
     known = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
-    others = [line for line in known if re.match(r"(torch|pytest|pytest-xdist|hypothesis|mpmath|hatchling)==", line)]
+    kept = r"(torch|pytest|pytest-timeout|pytest-xdist|hypothesis|mpmath|hatchling)=="
+    others = [line for line in known if re.match(kept, line)]
     constraints = folder / "floors.txt"
     constraints.write_text("\n".join([*lowest, *others]) + "\n", encoding="utf-8")
     environment = folder / "environment"

@@ -23,6 +23,12 @@ settings.register_profile("large", settings.get_profile("dev"), max_examples=100
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(0))
+
+
 @pytest.fixture(scope="session")
 def small_profile():
     """A small language model's profile over two sequences."""

@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -116,19 +117,31 @@ def test_randomness_in_a_forward_is_not_drawn_from_the_caller_s():
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_after_an_interrupt_at_any_moment(family):
+def test_after_an_interrupt_at_any_moment(family, monkeypatch):
+    monkeypatch.setattr(
+        sys, "unraisablehook", lambda _: None
+    )  # an interrupt inside a finalizer is lost, and that is no fault
     model, ids = built(family, torch.bfloat16), token_ids(1)
     before = state(model)
     start = time.perf_counter()
     list(capture(model, ids))
     seconds = time.perf_counter() - start
+    interrupted = 0
     for moment in torch.linspace(0, seconds, 20).tolist():
-        with pytest.raises(KeyboardInterrupt):
-            capture_until_interrupted(model, ids, moment)
+        interrupted += is_interrupted_at(model, ids, moment)
         assert state(model) == before
+    assert interrupted > 10
 
 
-def capture_until_interrupted(model, ids, moment):
-    threading.Timer(moment, os.kill, (os.getpid(), signal.SIGINT)).start()
-    while True:
-        list(capture(model, ids))
+def is_interrupted_at(model, ids, moment):
+    """Whether the interrupt ended a capture: Python loses one that falls into a finalizer or into C code."""
+    timer = threading.Timer(moment, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        while timer.is_alive():
+            list(capture(model, ids))
+        timer.join()
+    except KeyboardInterrupt:
+        timer.join()
+        return True
+    return False
