@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from statesize.cli.table import byte_count, print_plan, print_summary
+from statesize.cli.output.table import byte_count, print_plan, print_summary
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import plan, profile
 
