@@ -19,9 +19,9 @@ from statesize.cli.models import models
 from statesize.cli.profile import profile
 from statesize.cli.report import report
 from statesize.cli.rerun import rerun
-from statesize.cli.study import correlation, distillation, hybrids, initialisation, regimes, regularisation
-from statesize.cli.study_delimiters import delimiters
-from statesize.cli.study_recall import recall
+from statesize.cli.study.delimiters import delimiters
+from statesize.cli.study.grid import correlation, distillation, hybrids, initialisation, regimes, regularisation
+from statesize.cli.study.recall import recall
 from statesize.cli.train import train
 from statesize.cli.watch import watch
 from statesize.version import __version__

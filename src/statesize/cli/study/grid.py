@@ -123,7 +123,7 @@ def _study(name: str, options: Options, printing: Printing) -> None:
     if options.dry_run:
         _print_plan(settings, chosen, printing.json)
         return
-    from statesize.cli.study_result import print_study
+    from statesize.cli.study.result import print_study
     from statesize.rerun.recipe import make_recipe
     from statesize.studies.conclude import conclude
     from statesize.studies.grid.study import run_study
