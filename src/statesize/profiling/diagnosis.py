@@ -13,9 +13,9 @@ import numpy as np
 import torch
 import xarray as xr
 
+from statesize.check import real_number, refuse
 from statesize.errors import InputError
 from statesize.ess import utilisation
-from statesize.operators.validation import real_number
 from statesize.profiling.profile import Profile
 from statesize.results.summary import average
 
@@ -112,7 +112,7 @@ def diagnose(
         InputError: The metric is not known or not in the profile, or the thresholds are not in order.
     """
     if metric not in {"relative_tolerance", "entropy"}:
-        raise InputError(f"metric is {metric!r}; 'relative_tolerance' or 'entropy' was expected")
+        refuse("metric", "'relative_tolerance' or 'entropy'", metric)
     found: list[Diagnosis] = []
     for name in profile.mixers:
         share = _share(profile.mixer(name), metric)
