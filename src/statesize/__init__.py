@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
     from statesize.operators import Convolution, Dense, GatedConvolution, Operator, Recurrence, SoftmaxAttention
-    from statesize.profiling.comparison import Comparison, compare
-    from statesize.profiling.diagnosis import Diagnosis, diagnose
+    from statesize.results.comparison import Comparison, compare
+    from statesize.results.diagnosis import Diagnosis, diagnose
     from statesize.profiling.plan import Plan, plan
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile

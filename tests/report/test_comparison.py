@@ -8,7 +8,7 @@ from report.visit import Visit
 
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
-from statesize.profiling.comparison import compare
+from statesize.results.comparison import compare
 from statesize.report import write_report
 from statesize.report.comparison import HEADINGS, comparison_section
 from statesize.report.html import render

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from statesize.cli.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.profiling.comparison import ComparedModel, Comparison
+    from statesize.results.comparison import ComparedModel, Comparison
 
 
 def compare(
@@ -34,7 +34,7 @@ def compare(
     """
     from statesize.cli.document import SCHEMA, known, print_json
     from statesize.cli.saved import read_profiles
-    from statesize.profiling.comparison import compare
+    from statesize.results.comparison import compare
     from statesize.report import check_report_path, write_report
 
     if html is not None:

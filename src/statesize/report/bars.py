@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from statesize.profiling.diagnosis import COLLAPSED, SATURATED
+from statesize.results.diagnosis import COLLAPSED, SATURATED
 from statesize.report.charts import layers_chart
 
 

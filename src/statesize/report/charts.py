@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from statesize.drawing.curves import COLOURS, metric_title
 from statesize.profiling import Profile
-from statesize.profiling.diagnosis import diagnose
-from statesize.profiling.drawings import check_metric, check_sequence, find_layer
+from statesize.results.diagnosis import diagnose
+from statesize.results.charts import check_metric, check_sequence, find_layer
 from statesize.results.summary import unit_dim
 
 Row: TypeAlias = dict[str, str | int | float | None]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from statesize.profiling import Profile
-from statesize.profiling.diagnosis import COLLAPSED, SATURATED, Diagnosis, diagnose
+from statesize.results.diagnosis import COLLAPSED, SATURATED, Diagnosis, diagnose
 
 _REGIMES = ("saturated", "partly used", "collapsed")
 

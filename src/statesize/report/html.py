@@ -10,7 +10,7 @@ from pathlib import Path
 
 from statesize.errors import FileError, InputError
 from statesize.profiling import Profile
-from statesize.profiling.comparison import compare
+from statesize.results.comparison import compare
 from statesize.report.bars import bars_chart
 from statesize.report.brush import brush_chart
 from statesize.report.charts import layer_rows, positions_chart

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from statesize.errors import InputError
-from statesize.profiling.modulation import modulation
+from statesize.results.modulation import modulation
 from statesize.profiling.profile import Profile
 from statesize.results.summary import SummaryRow
 
