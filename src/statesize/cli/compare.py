@@ -34,8 +34,8 @@ def compare(
     """
     from statesize.cli.document import SCHEMA, known, print_json
     from statesize.cli.saved import read_profiles
-    from statesize.results.comparison import compare
     from statesize.report import check_report_path, write_report
+    from statesize.results.comparison import compare
 
     if html is not None:
         check_report_path(html)
