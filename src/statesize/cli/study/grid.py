@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from statesize.cli.options import Flag
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.options.kinds import Flag
+from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.cli.progress import Bar
+    from statesize.cli.output.progress import Bar
     from statesize.studies.grid.outcome import Executor
     from statesize.studies.grid.settings import Settings
     from statesize.studies.grid.study import StudyProgress
@@ -123,7 +123,7 @@ def _study(name: str, options: Options, printing: Printing) -> None:
     if options.dry_run:
         _print_plan(settings, chosen, printing.json)
         return
-    from statesize.cli.study_result import print_study
+    from statesize.cli.study.result import print_study
     from statesize.rerun.recipe import make_recipe
     from statesize.studies.conclude import conclude
     from statesize.studies.grid.study import run_study
@@ -160,8 +160,8 @@ def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
 
 
 def _print_plan(settings: Settings, preset: str, json: bool) -> None:
-    from statesize.cli.document import SCHEMA, print_json
-    from statesize.cli.progress import duration
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.output.progress import duration
     from statesize.ray_session import available_cores
     from statesize.studies.grid.cost import predicted_seconds
 

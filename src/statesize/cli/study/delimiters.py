@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from statesize.cli.options import Flag
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.options.kinds import Flag
+from statesize.cli.output.printing import TEXT, Printing
 from statesize.cli.profile import Loading, Place
-from statesize.cli.study_texts import Reading, crew_at, print_plans
+from statesize.cli.study.texts import Reading, crew_at, print_plans
 
 
 def delimiters(
@@ -36,7 +36,7 @@ def delimiters(
     """
     import time
 
-    from statesize.cli.study_result import print_study
+    from statesize.cli.study.result import print_study
     from statesize.files import only_writer
     from statesize.rerun.recipe import make_recipe
     from statesize.studies.delimiters.charts import delimiters_charts

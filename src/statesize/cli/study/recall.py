@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from statesize.cli.options import Count
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.options.kinds import Count
+from statesize.cli.output.printing import TEXT, Printing
 from statesize.cli.profile import Loading, Place
-from statesize.cli.study_texts import Reading, crew_at
+from statesize.cli.study.texts import Reading, crew_at
 
 
 def recall(
@@ -35,7 +35,7 @@ def recall(
     """
     import time
 
-    from statesize.cli.study_result import print_study
+    from statesize.cli.study.result import print_study
     from statesize.files import only_writer
     from statesize.rerun.recipe import make_recipe
     from statesize.studies.delimiters.sequences import OBSERVED
