@@ -8,8 +8,8 @@ from typing import Any
 from cyclopts import App
 
 # The commands import torch and the like when they are called, which --help and --version need not wait for.
-from statesize.cli.bench import engines as bench_engines
-from statesize.cli.bench_models import models as bench_models
+from statesize.cli.bench.engines import engines as bench_engines
+from statesize.cli.bench.models import models as bench_models
 from statesize.cli.compare import compare
 from statesize.cli.completion import install_completion
 from statesize.cli.demo import demo

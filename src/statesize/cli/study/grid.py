@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from statesize.cli.options import Flag
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.options.kinds import Flag
+from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.cli.progress import Bar
+    from statesize.cli.output.progress import Bar
     from statesize.studies.grid.outcome import Executor
     from statesize.studies.grid.settings import Settings
     from statesize.studies.grid.study import StudyProgress
@@ -160,8 +160,8 @@ def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
 
 
 def _print_plan(settings: Settings, preset: str, json: bool) -> None:
-    from statesize.cli.document import SCHEMA, print_json
-    from statesize.cli.progress import duration
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.output.progress import duration
     from statesize.parallel.ray_session import available_cores
     from statesize.studies.grid.cost import predicted_seconds
 

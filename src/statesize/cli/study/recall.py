@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from statesize.cli.options import Count
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.options.kinds import Count
+from statesize.cli.output.printing import TEXT, Printing
 from statesize.cli.profile import Loading, Place
 from statesize.cli.study.texts import Reading, crew_at
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from statesize.cli.printing import Printing
+    from statesize.cli.output.printing import Printing
     from statesize.rerun.recipe import Recipe
     from statesize.studies.page.conclusion import Conclusion
 
@@ -33,7 +33,7 @@ def print_study(
         printing: What is printed.
         more: JSON values that only this study prints.
     """
-    from statesize.cli.document import SCHEMA, print_json
+    from statesize.cli.output.document import SCHEMA, print_json
     from statesize.rerun.recipe import write_recipe
     from statesize.studies.page.conclusion import known
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter, validators
 
-from statesize.cli.options import Count, Flag
-from statesize.cli.printing import Printing
+from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.output.printing import Printing
 from statesize.cli.profile import Loading, Place
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from statesize.cli.progress import Bar, Bars
+    from statesize.cli.output.progress import Bar, Bars
     from statesize.studies.delimiters.cluster import Crew
     from statesize.studies.delimiters.dips import ModelDips
     from statesize.studies.delimiters.plan import PlannedDips
@@ -88,8 +88,8 @@ class Reading:
             One for each model.
         """
         from statesize import zoo
-        from statesize.cli.progress import tell_left_out
-        from statesize.cli.texts import chat_note
+        from statesize.cli.options.texts import chat_note
+        from statesize.cli.output.progress import tell_left_out
         from statesize.studies.delimiters.subjects import subjects
 
         options = asdict(loading or Loading())
@@ -207,8 +207,8 @@ def print_plans(study: str, plans: Sequence[PlannedDips], *, json: bool) -> None
         plans: One for each model.
         json: Print one JSON document instead of text.
     """
-    from statesize.cli.document import SCHEMA, print_json
-    from statesize.cli.table import byte_count
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.output.table import byte_count
 
     if json:
         print_json({"schema": SCHEMA, "study": study, "plans": [asdict(plan) for plan in plans]})

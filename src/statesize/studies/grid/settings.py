@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-from statesize.arguments import require_kind, require_path
+from statesize.check import require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.files import read_limited
 from statesize.mixers.config import ModelConfig

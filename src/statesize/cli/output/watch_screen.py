@@ -87,7 +87,7 @@ class Documents:
             reading: The reading.
             tokens: Tokens that were read.
         """
-        from statesize.cli.document import SCHEMA, known, print_json
+        from statesize.cli.output.document import SCHEMA, known, print_json
         from statesize.texts.tokens import token_text
 
         token = token_text(self._tokenizer, reading.token)

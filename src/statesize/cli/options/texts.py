@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter, validators
 
-from statesize.cli.options import Count, Flag
-from statesize.cli.printing import Printing
+from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.output.printing import Printing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,7 +185,7 @@ class Texts:
     def _tokens(
         self, texts: Iterable[tuple[Document, ...]], tokenizer: AnyTokenizer, left_out: list[str], printing: Printing
     ) -> Sequences:
-        from statesize.cli.progress import tell_left_out
+        from statesize.cli.output.progress import tell_left_out
         from statesize.errors import InputError
         from statesize.texts.rows import RefusedChat
         from statesize.texts.tokens import join_documents

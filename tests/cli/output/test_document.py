@@ -9,7 +9,7 @@ from cli.documents import SCHEMA, assert_document
 
 from statesize.cli import main
 
-ENGINES = Path(__file__).parents[2] / "docs" / "engines.json"
+ENGINES = Path(__file__).parents[3] / "docs" / "engines.json"
 
 
 def test_the_schema_is_one():

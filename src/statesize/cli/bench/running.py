@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from statesize.cli.printing import Printing
+    from statesize.cli.output.printing import Printing
 
 
 def run_benchmark(
@@ -33,7 +33,7 @@ def run_benchmark(
     """
     import torch
 
-    from statesize.cli.document import print_json
+    from statesize.cli.output.document import print_json
     from statesize.files import check_writable, replace_file
 
     if output is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from statesize.cli.printing import Printing
+    from statesize.cli.output.printing import Printing
     from statesize.profiling import Profile
 
 

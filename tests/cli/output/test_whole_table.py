@@ -3,7 +3,7 @@ import pty
 
 import pytest
 
-from statesize.cli.whole_table import print_whole
+from statesize.cli.output.whole_table import print_whole
 
 ROWS = [["gated n=64, all σ", "1,000×"], ["[bold]literal[/bold]", "-"]]
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.benchmarking import conditions, run_benchmark
-from statesize.cli.options import Count, Flag
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.bench.running import conditions, run_benchmark
+from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.output.printing import TEXT, Printing
 
 Case = Literal["falcon_mamba", "llama_3", "mamba_2", "qwen3_next"]
 _HEADINGS = (
@@ -67,7 +67,7 @@ def models(
 
 
 def _print(document: dict[str, Any]) -> None:
-    from statesize.cli.whole_table import print_whole
+    from statesize.cli.output.whole_table import print_whole
 
     rows = document["rows"]
     bounds = [f" ({row['model']}: bounds {row['count_accuracy']:.0%} apart)" for row in rows if row["count_accuracy"]]

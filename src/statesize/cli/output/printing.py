@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from statesize.cli.options import Flag
+from statesize.cli.options.kinds import Flag
 
 if TYPE_CHECKING:
-    from statesize.cli.progress import Bars
+    from statesize.cli.output.progress import Bars
 
 # Read by huggingface_hub and transformers when they are imported, which happens when a model is loaded.
 _NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
@@ -38,7 +38,7 @@ class Printing:
         Args:
             message: Plain text.
         """
-        from statesize.cli.progress import say
+        from statesize.cli.output.progress import say
 
         if not self.quiet:
             say(message)
@@ -49,7 +49,7 @@ class Printing:
         Returns:
             A context manager, in which bars begin.
         """
-        from statesize.cli.progress import Bars
+        from statesize.cli.output.progress import Bars
 
         return Bars(self.quiet)
 

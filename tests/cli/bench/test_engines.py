@@ -9,7 +9,7 @@ from statesize.benchmarks import engines, growth
 from statesize.benchmarks.cases import cases, gated
 from statesize.benchmarks.model_cases import model_cases
 from statesize.cli import main
-from statesize.cli.bench_models import Case
+from statesize.cli.bench.models import Case
 from statesize.spectra.engine import ENGINES
 
 ROW = {"case", "output", "length", "ratio", "seconds", "error", "miscounts", "peak_bytes", "engine", "dense_positions"}

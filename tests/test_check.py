@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from statesize.arguments import require_count, require_kind, require_path
+from statesize.check import require_count, require_kind, require_path
 from statesize.errors import InputError
 
 

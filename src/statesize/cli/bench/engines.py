@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.benchmarking import conditions, run_benchmark
-from statesize.cli.options import Count, Flag
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.bench.running import conditions, run_benchmark
+from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.output.printing import TEXT, Printing
 
 _HEADINGS = ("case", "engine", "output", "L", "ratio", "seconds", "µs each", "error", "wrong", "memory")
 
@@ -58,7 +58,7 @@ def _ratio(ratio: float | None) -> str:
 
 
 def _print(document: dict[str, Any]) -> None:
-    from statesize.cli.whole_table import print_whole
+    from statesize.cli.output.whole_table import print_whole
 
     exponents = ", ".join(f"{engine} {slope:.2f}" for engine, slope in document["exponents"].items())
     positions = max(row["dense_positions"] for row in document["rows"])
