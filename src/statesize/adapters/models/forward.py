@@ -14,7 +14,7 @@ from statesize.adapters.models.masks import UNPADDED, added_to_scores, check_mas
 from statesize.adapters.models.pretrained import pretrained_models
 from statesize.adapters.models.quantised import check_not_quantised
 from statesize.adapters.models.wrapped import uncompiled
-from statesize.arguments import require_kind
+from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
 
 Inputs = Tensor | Mapping[str, Any]
