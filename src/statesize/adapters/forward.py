@@ -29,7 +29,7 @@ class Forward:
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Inputs) -> Self:
-        """Check inputs, token ids (S, L) or a mapping such as a tokenizer returns, and move them to the model's device."""
+        """Check token ids (S, L), or what a tokenizer returns, and move them to the model's device."""
         pretrained = pretrained_models(model)
         length = check_inputs(pretrained, inputs)
         backbone, device = _backbone(model, pretrained, inputs), device_of(model)
@@ -47,11 +47,7 @@ class Forward:
         return cls(model, backbone, (), given | options, length)
 
     def hidden(self, attach: Callable[[ExitStack], None] | None = None) -> Tensor | None:
-        """Run the model once; its last hidden state (S, L, d), other models' first output, None where that is no tensor.
-
-        Args:
-            attach: Hangs on the model what the stack takes off again; nothing by default.
-        """
+        """The last hidden state (S, L, d) of one run with what `attach` hangs on the model; else what it returns first."""
         with interrupts_held() as interrupts, ExitStack() as stack:
             stack.enter_context(measuring(self.model))
             if attach is not None:

@@ -15,7 +15,7 @@ from statesize.errors import ModelError
 
 
 def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
-    """Run a model with hooks that only read: its last hidden state; the arguments and outputs of calls become those seen."""
+    """The last hidden state of a run whose hooks only read; `calls` take over the arguments and outputs seen there."""
     copies = Copies()
     expected = {module: [call for call in calls if call.module is module] for module in {call.module for call in calls}}
     entered: dict[nn.Module, int] = dict.fromkeys(expected, 0)

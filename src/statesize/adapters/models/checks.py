@@ -18,7 +18,7 @@ CACHES = ("past_key_values", "cache_params", "state")
 
 
 def measurable(model: object) -> nn.Module:
-    """The module that runs in a model or in what holds one; encoder–decoders, meta and quantised weights are refused."""
+    """The module that runs in what holds it; encoder–decoders, meta and quantised weights are refused."""
     module = unwrapped(model)
     for part in pretrained_models(module):
         name = type(part).__name__

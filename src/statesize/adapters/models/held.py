@@ -13,7 +13,7 @@ from statesize.adapters.models.wrapped import uncompiled
 
 @contextmanager
 def measuring(model: nn.Module) -> Generator[None]:
-    """Hold a model in eval mode, uncompiled, without gradients and autocast; modes, random state and attributes return."""
+    """Hold a model in eval mode, uncompiled, without gradients and autocast, and put back all that a run changes."""
     device = device_of(model)
     with ExitStack() as stack:
         stack.enter_context(
