@@ -47,7 +47,7 @@ class Forward:
         return cls(model, backbone, (), given | options, length)
 
     def hidden(self, attach: Callable[[ExitStack], None] | None = None) -> Tensor | None:
-        """The last hidden state (S, L, d) of one run with what `attach` hangs on the model; else what it returns first."""
+        """The last hidden state (S, L, d) of one run with what `attach` hangs on the model; else its first output."""
         with interrupts_held() as interrupts, ExitStack() as stack:
             stack.enter_context(measuring(self.model))
             if attach is not None:
