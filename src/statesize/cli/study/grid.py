@@ -162,7 +162,7 @@ def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
 def _print_plan(settings: Settings, preset: str, json: bool) -> None:
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.cli.output.progress import duration
-    from statesize.ray_session import available_cores
+    from statesize.parallel.ray_session import available_cores
     from statesize.studies.grid.cost import predicted_seconds
 
     workers = settings.execution.workers or available_cores()

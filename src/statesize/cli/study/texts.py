@@ -192,7 +192,7 @@ def crew_at(place: Place) -> Generator[Crew | None]:
     if place.ray is False:
         yield None
         return
-    from statesize.ray_session import ray_session
+    from statesize.parallel.ray_session import ray_session
     from statesize.studies.delimiters.cluster import Crew
 
     with ray_session(place.ray if isinstance(place.ray, str) else None) as ray:

@@ -8,8 +8,8 @@ from oracles.recurrences import random_recurrence
 from statesize.errors import InputError
 from statesize.measurement import measure
 from statesize.operators import Dense, SoftmaxAttention
+from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
 from statesize.spectra import answers
-from statesize.spectra.threads import free_threads, in_parallel, one_torch_thread
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import Tensor, nn
 
 import statesize as ss
-from statesize.adapters.models.quantised import check_not_quantised
+from statesize.adapters.models.checks import measurable
 from statesize.errors import ModelError
 
 
@@ -67,7 +67,7 @@ def test_other_subclasses_of_tensors_are_left_alone():
 
     module = nn.Linear(4, 4)
     module.weight = nn.Parameter(torch.ones(4, 4).as_subclass(Plain))
-    check_not_quantised(module)
+    assert measurable(module) is module
 
 
 def test_weights_of_torchao_are_refused():

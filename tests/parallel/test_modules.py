@@ -9,7 +9,7 @@ from torch import nn
 
 from statesize.errors import ModelError
 from statesize.loading.digests import weights_sha256
-from statesize.profiling.shipping import put_together, take_apart
+from statesize.parallel.modules import put_together, take_apart
 
 
 class Tied(nn.Module):

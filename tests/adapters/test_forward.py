@@ -6,7 +6,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.models.forward import backbone_of, last_hidden_state, measuring, run_model
+from statesize.adapters.forward import Forward
 from statesize.errors import InputError, ModelError
 
 
@@ -112,8 +112,8 @@ def test_a_model_runs_without_cache_gradients_dropout_or_autocast(model):
     def look(_, args, kwargs, output):
         seen.update(kwargs, training=model.training, gradients=torch.is_grad_enabled(), dtype=output.logits.dtype)
 
-    with model.register_forward_hook(look, with_kwargs=True), torch.autocast("cpu", torch.bfloat16), measuring(model):
-        assert run_model(model, token_ids()).logits.shape == (2, 21, 64)
+    with model.register_forward_hook(look, with_kwargs=True), torch.autocast("cpu", torch.bfloat16):
+        assert Forward.of(model, token_ids()).hidden().shape == (2, 21, 64)
     assert {name: seen[name] for name in ("use_cache", "training", "gradients", "dtype")} == {
         "use_cache": False,
         "training": False,
@@ -137,21 +137,24 @@ def test_what_a_module_keeps_of_a_run_in_its_attributes_is_put_back():
             return self.kept
 
     model = Keeping()
-    with measuring(model):
-        run_model(model, token_ids())
-        assert model.kept is not None
+    seen = []
+    model.register_forward_hook(lambda *_: seen.append(model.kept))
+    Forward.of(model, token_ids()).hidden()
+    assert seen[0] is not None
     assert model.kept is None
     assert model.longest.item() == 0
 
 
 def test_the_last_hidden_state_of_a_language_model_is_taken_before_its_output_layer(model):
     ids = token_ids()
-    with measuring(model):
-        assert last_hidden_state(backbone_of(model, ids), ids).shape == (2, 21, 32)
-        assert last_hidden_state(backbone_of(model, inputs := {"input_ids": ids}), inputs).shape == (2, 21, 32)
+    for inputs in (ids, {"input_ids": ids}):
+        assert Forward.of(model, inputs).hidden().shape == (2, 21, 32)
 
 
 def test_what_may_do_something_around_a_backbone_is_run_itself(model):
+    def backbone_of(model, inputs):
+        return Forward.of(model, inputs).backbone
+
     ids = token_ids()
     assert backbone_of(model, ids) is model.model
     handle = model.register_forward_hook(lambda *_: None)
