@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from statesize.mixers.channel_mixer import ChannelMixer
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.s6_decay import initial_log_rates, inverse_softplus, spread_steps
-from statesize.mixers.selective_scan import selective_scan
+from statesize.mixers.decays import initial_log_rates, inverse_softplus, spread_steps
+from statesize.mixers.state_space.selective_scan import selective_scan
 from statesize.operators import Recurrence
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statesize.mixers.chunk import CHUNK_SIZE, mix_chunked
+from statesize.mixers.attention.chunk import CHUNK_SIZE, mix_chunked
 
 
 def mix(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None, chunk_size: int = CHUNK_SIZE) -> Tensor:

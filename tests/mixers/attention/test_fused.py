@@ -2,8 +2,8 @@
 
 import torch
 
-from statesize.mixers.chunk import mix_chunked
-from statesize.mixers.fused import mix
+from statesize.mixers.attention.chunk import mix_chunked
+from statesize.mixers.attention.fused import mix
 
 
 def test_without_a_gpu_it_is_the_plain_form():

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.mixers.chunk import MINIMUM_LOG_DECAY
+from statesize.mixers.attention.chunk import MINIMUM_LOG_DECAY
+from statesize.mixers.attention.linear import LinearAttention
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.linear import LinearAttention
 
 DECAY_TEMPERATURE = 16.0
 """ln a = logsigmoid(·) / 16, after Yang et al. 2024: heads start with a memory of tens to hundreds of tokens."""

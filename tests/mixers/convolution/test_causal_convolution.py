@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statesize.mixers.causal_convolution import causal_convolution
+from statesize.mixers.convolution.causal_convolution import causal_convolution
 from statesize.operators import Convolution
 
 

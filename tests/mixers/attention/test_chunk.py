@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statesize.mixers.chunk import CHUNK_SIZE, MINIMUM_LOG_DECAY, mix_chunked, mix_sequentially
+from statesize.mixers.attention.chunk import CHUNK_SIZE, MINIMUM_LOG_DECAY, mix_chunked, mix_sequentially
 
 LENGTHS = (1, 2, 31, 32, 33, 64, 65, 100)
 

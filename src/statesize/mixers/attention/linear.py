@@ -7,8 +7,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from statesize.mixers.chunk import CHUNK_SIZE
-from statesize.mixers.fused import mix
+from statesize.mixers.attention.chunk import CHUNK_SIZE
+from statesize.mixers.attention.fused import mix
 from statesize.mixers.head_mixer import HeadMixer
 from statesize.operators import Recurrence
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from statesize.mixers import selective_scan as module
-from statesize.mixers.selective_scan import selective_scan
+from statesize.mixers.state_space import selective_scan as module
+from statesize.mixers.state_space.selective_scan import selective_scan
 from statesize.operators import Recurrence
 
 

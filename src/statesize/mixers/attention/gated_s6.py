@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.mixers.chunk import minimum_log_decay
+from statesize.mixers.attention.chunk import minimum_log_decay
+from statesize.mixers.attention.linear import LinearAttention
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.linear import LinearAttention
-from statesize.mixers.s6_decay import initial_log_rates, inverse_softplus, spread_steps
+from statesize.mixers.decays import initial_log_rates, inverse_softplus, spread_steps
 
 
 class GatedLinearAttentionS6(LinearAttention):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statesize.mixers.s6_decay import initial_log_rates, inverse_softplus, spread_steps
+from statesize.mixers.decays import initial_log_rates, inverse_softplus, spread_steps
 
 
 def test_rates_are_the_numbers_of_the_states_or_those_over_their_number():

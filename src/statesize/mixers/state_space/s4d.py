@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from statesize.mixers.causal_convolution import causal_convolution
 from statesize.mixers.channel_mixer import ChannelMixer
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.s6_decay import spread_steps
+from statesize.mixers.convolution.causal_convolution import causal_convolution
+from statesize.mixers.decays import spread_steps
 from statesize.operators import Recurrence
 
 

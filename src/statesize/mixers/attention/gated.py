@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from statesize.mixers.attention.linear import LinearAttention
+from statesize.mixers.attention.weighted import bounded_log_decay
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.linear import LinearAttention
-from statesize.mixers.weighted import bounded_log_decay
 
 
 class GatedLinearAttention(LinearAttention):

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from statesize.mixers import GatedLinearAttentionS6, LanguageModel, ModelConfig
-from statesize.mixers.chunk import mix_sequentially
+from statesize.mixers.attention.chunk import mix_sequentially
 
 
 def mixer_of(dtype=torch.float64, **changes):
