@@ -16,7 +16,7 @@ from statesize.files import replace_file
 from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
-from statesize.spectra.threads import one_torch_thread
+from statesize.parallel.threads import one_torch_thread
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import task_settings
 from statesize.training.config import TrainingConfig

@@ -99,7 +99,8 @@ def serve() -> int:
     Returns:
         An exit code; in a forked process that of its job.
     """
-    for name in (*IMPORTED, *(f"statesize.cli.{path.stem}" for path in COMMANDS.glob("[a-z]*.py"))):
+    commands = (".".join(path.relative_to(COMMANDS).with_suffix("").parts) for path in COMMANDS.rglob("[a-z]*.py"))
+    for name in (*IMPORTED, *(f"statesize.cli.{command}" for command in commands)):
         __import__(name)
     _warm()
     print("ready", flush=True)

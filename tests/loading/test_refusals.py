@@ -8,8 +8,8 @@ from oracles.tiny_families import tiny, token_ids
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.cli.document import profile_document
-from statesize.cli.table import print_summary
+from statesize.cli.output.document import profile_document
+from statesize.cli.output.table import print_summary
 from statesize.errors import ModelError
 from statesize.profiling import plan, profile
 from statesize.profiling.worker import Asked, Worker

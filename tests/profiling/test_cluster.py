@@ -18,9 +18,9 @@ from statesize.cli import main
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.loading.models import load_model
 from statesize.mixers import LanguageModel, ModelConfig
+from statesize.parallel.ray_session import ray_session
 from statesize.profiling import Profile, profile
 from statesize.profiling.cluster import profile_on_ray
-from statesize.ray_session import ray_session
 
 SEQUENCES = [list(range(40, 64)), [3, 1, 4, 1, 5, 9, 2], list(range(30)), list(range(7, 19))]
 SMALL = ModelConfig(mixer="gla", layers=2, key_size=3, heads=2, width=8, vocabulary_size=64)

@@ -8,7 +8,7 @@ import torch
 from oracles.pretrained import tiny_llama
 
 from statesize import zoo
-from statesize.cli.document import plan_document
+from statesize.cli.output.document import plan_document
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import plan, profile

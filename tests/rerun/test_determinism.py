@@ -73,8 +73,8 @@ def test_processes_on_ray_give_a_profile_within_the_bounds(tmp_path):
     from functools import partial
 
     from statesize.loading.models import load_model
+    from statesize.parallel.ray_session import ray_session
     from statesize.profiling.cluster import profile_on_ray
-    from statesize.ray_session import ray_session
 
     sequences = [list(range(40, 80)), list(range(30)), list(range(7, 39)), list(range(3, 43))]
     load = partial(load_model, "gla")

@@ -8,8 +8,8 @@ from typing import Any
 from cyclopts import App
 
 # The commands import torch and the like when they are called, which --help and --version need not wait for.
-from statesize.cli.bench import engines as bench_engines
-from statesize.cli.bench_models import models as bench_models
+from statesize.cli.bench.engines import engines as bench_engines
+from statesize.cli.bench.models import models as bench_models
 from statesize.cli.compare import compare
 from statesize.cli.completion import install_completion
 from statesize.cli.demo import demo
@@ -19,9 +19,9 @@ from statesize.cli.models import models
 from statesize.cli.profile import profile
 from statesize.cli.report import report
 from statesize.cli.rerun import rerun
-from statesize.cli.study import correlation, distillation, hybrids, initialisation, regimes, regularisation
-from statesize.cli.study_delimiters import delimiters
-from statesize.cli.study_recall import recall
+from statesize.cli.study.delimiters import delimiters
+from statesize.cli.study.grid import correlation, distillation, hybrids, initialisation, regimes, regularisation
+from statesize.cli.study.recall import recall
 from statesize.cli.train import train
 from statesize.cli.watch import watch
 from statesize.version import __version__

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.profiling.comparison import ComparedModel, Comparison
+    from statesize.results.comparison import ComparedModel, Comparison
 
 
 def compare(
@@ -32,10 +32,10 @@ def compare(
         html: File for a report that holds the table and all layers.
         printing: What is printed.
     """
-    from statesize.cli.document import SCHEMA, known, print_json
-    from statesize.cli.saved import read_profiles
-    from statesize.profiling.comparison import compare
+    from statesize.cli.output.document import SCHEMA, known, print_json
+    from statesize.cli.output.saved import read_profiles
     from statesize.report import check_report_path, write_report
+    from statesize.results.comparison import compare
 
     if html is not None:
         check_report_path(html)
@@ -65,7 +65,7 @@ def read_recall(path: Path) -> dict[str, float]:
     Raises:
         FileError: If the file cannot be read or holds no such list.
     """
-    from statesize.cli.document import SCHEMA
+    from statesize.cli.output.document import SCHEMA
     from statesize.errors import FileError
     from statesize.files import parse_json, read_limited
 
@@ -133,7 +133,7 @@ def _value(row: ComparedModel, name: str) -> float:
 
 
 def _text(row: ComparedModel, name: str, form: str, sign: str) -> str:
-    from statesize.cli.table import byte_count
+    from statesize.cli.output.table import byte_count
 
     value = _value(row, name)
     if not math.isfinite(value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +28,9 @@ def demo(
         printing: What is printed.
     """
     from statesize import zoo
-    from statesize.cli.document import SCHEMA, print_json, profile_document
-    from statesize.cli.progress import profile_bar
-    from statesize.cli.table import print_summary
+    from statesize.cli.output.document import SCHEMA, print_json, profile_document
+    from statesize.cli.output.progress import profile_bar
+    from statesize.cli.output.table import print_summary
     from statesize.profiling import TOLERANCE_LADDER, profile
     from statesize.report import check_report_path, write_report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.output.printing import TEXT, Printing
 from statesize.version import installed
 
 _CORE = ("torch", "numpy", "scipy", "numba", "pandas", "pyarrow", "xarray", "zarr", "safetensors", "transformers",
@@ -34,7 +34,7 @@ def doctor(*, printing: Printing = TEXT) -> None:
 
     from statesize.benchmarks.machine import machine
     from statesize.benchmarks.self_check import self_check
-    from statesize.cli.document import SCHEMA, print_json
+    from statesize.cli.output.document import SCHEMA, print_json
     from statesize.errors import EngineError
 
     found = installed(*_CORE, *_OPTIONAL)
@@ -69,7 +69,7 @@ def _devices() -> list[str]:
 def _print(document: dict[str, Any]) -> None:
     import sys
 
-    from statesize.cli.whole_table import print_whole
+    from statesize.cli.output.whole_table import print_whole
 
     print(f"machine  {document['machine']}\nthreads  {document['threads']}\ndevices  {', '.join(document['devices'])}")
     print(f"python   {sys.version.split()[0]}\n")

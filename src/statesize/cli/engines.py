@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options import Count, Flag
+from statesize.cli.options.kinds import Count, Flag
 
 if TYPE_CHECKING:
     from statesize.operators import Operator
@@ -49,8 +49,8 @@ def engines(
     if not explain:
         _list(json)
         return
+    from statesize.spectra.choice import explain_choice
     from statesize.spectra.cut import make_cut
-    from statesize.spectra.engine import explain_choice
 
     cut = make_cut(length, past=past, future=future)
     asked = (*outputs, "relative") if relative and "counts" in outputs else outputs
@@ -62,9 +62,9 @@ def engines(
 
 
 def _list(json: bool) -> None:
-    from statesize.cli.document import SCHEMA, print_json
-    from statesize.cli.whole_table import print_whole
-    from statesize.spectra.engine import ENGINES, OUTPUTS
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.output.whole_table import print_whole
+    from statesize.spectra.choice import ENGINES, OUTPUTS
 
     rows: list[dict[str, Any]] = [
         {
@@ -88,8 +88,8 @@ def _list(json: bool) -> None:
 
 
 def _print_choice(given: dict[str, Any], reasons: list[tuple[str, str]], json: bool) -> None:
-    from statesize.cli.document import SCHEMA, print_json
-    from statesize.cli.whole_table import print_whole
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.output.whole_table import print_whole
 
     if json:
         others = [{"engine": engine, "reason": reason} for engine, reason in reasons[1:]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from statesize.cli.options import Flag
+from statesize.cli.options.kinds import Flag
 
 if TYPE_CHECKING:
     from statesize.adapters.families import Family
@@ -27,7 +27,7 @@ def models(*, json: Flag = False) -> None:
 
     found, installed = swept(), version("transformers")
     if json:
-        from statesize.cli.document import SCHEMA, print_json
+        from statesize.cli.output.document import SCHEMA, print_json
 
         print_json(
             {

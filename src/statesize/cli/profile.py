@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
 
-from statesize.cli.options import Count, Flag
-from statesize.cli.printing import TEXT, Printing
-from statesize.cli.texts import Sequences, Texts
+from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.options.texts import Sequences, Texts
+from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,8 +124,8 @@ def profile(
             large corpus it reads 64 sequences from all parts.
         printing: What is printed.
     """
-    from statesize.cli.document import print_json, profile_document
-    from statesize.cli.table import print_summary
+    from statesize.cli.output.document import print_json, profile_document
+    from statesize.cli.output.table import print_summary
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
     from statesize.results.settings import check_settings
@@ -233,8 +233,8 @@ def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
 
 
 def _show_plan(plan: Plan, name: str, chats: int, *, json: bool) -> None:
-    from statesize.cli.document import plan_document, print_json
-    from statesize.cli.table import print_plan
+    from statesize.cli.output.document import plan_document, print_json
+    from statesize.cli.output.table import print_plan
 
     if json:
         print_json(plan_document(plan, name, chats))
@@ -245,7 +245,7 @@ def _show_plan(plan: Plan, name: str, chats: int, *, json: bool) -> None:
 def _measure(
     run: _Run, sequences: list[Tensor], options: dict[str, Any], output: Path | None, printing: Printing
 ) -> Profile:
-    from statesize.cli.progress import profile_bar
+    from statesize.cli.output.progress import profile_bar
 
     try:
         with printing.bars() as bars:

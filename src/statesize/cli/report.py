@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.output.printing import TEXT, Printing
 
 
 def report(
@@ -27,7 +27,7 @@ def report(
     Raises:
         InputError: A study is not alone.
     """
-    from statesize.cli.document import SCHEMA, print_json
+    from statesize.cli.output.document import SCHEMA, print_json
     from statesize.errors import InputError
     from statesize.report import check_report_path
 
@@ -35,7 +35,7 @@ def report(
     check_report_path(path)
     studies = [folder for folder in results if (folder / "study.json").is_file()]
     if not studies:
-        from statesize.cli.saved import read_profiles
+        from statesize.cli.output.saved import read_profiles
         from statesize.report import write_report
 
         profiles = read_profiles(results, printing)

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options import Flag
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.options.kinds import Flag
+from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.rerun.recipe import Recipe
@@ -40,8 +40,8 @@ def rerun(result: Path, /, *, allow_code: Flag = False, printing: Printing = TEX
     """
     import tempfile
 
-    from statesize.cli.document import SCHEMA, print_json
-    from statesize.cli.whole_table import print_whole
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.output.whole_table import print_whole
     from statesize.errors import StatesizeError
     from statesize.rerun.comparing import DIFFERENT
     from statesize.rerun.result import changed_versions, check_inputs, read_result

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from statesize.cli.options import Flag
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.options.kinds import Flag
+from statesize.cli.output.printing import TEXT, Printing
 from statesize.errors import FileError, InputError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def train(
     import torch
     from rich.console import Console
 
-    from statesize.cli.document import SCHEMA, print_json
+    from statesize.cli.output.document import SCHEMA, print_json
     from statesize.mixers.model import LanguageModel, ModelConfig
     from statesize.rerun.recipe import PROSE, make_recipe
     from statesize.tasks.text import TextTask

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
-from statesize.cli.options import Count, Flag
-from statesize.cli.printing import TEXT, Printing
+from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.output.printing import TEXT, Printing
 from statesize.cli.profile import Loading
 
 if TYPE_CHECKING:
-    from statesize.cli.watch_screen import Documents, Lines, Screen
+    from statesize.cli.output.watch_screen import Documents, Lines, Screen
     from statesize.texts.stream import TextStream
     from statesize.texts.tokens import AnyTokenizer
 
@@ -54,7 +54,7 @@ def watch(
     Raises:
         InputError: If there were too few tokens for a single reading.
     """
-    from statesize.cli.watch_screen import screen
+    from statesize.cli.output.watch_screen import screen
     from statesize.errors import InputError
     from statesize.loading.models import load_model
     from statesize.profiling.watching import Watch

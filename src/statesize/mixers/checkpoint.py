@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from statesize.arguments import require_kind, require_path
+from statesize.check import require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.files import parse_json, read_limited, replace_files
 from statesize.mixers.block import Block

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.arguments import require_count, require_kind
+from statesize.check import require_count, require_kind
 from statesize.errors import InputError
 from statesize.mixers.block import Block, LocalDropout
 from statesize.mixers.config import ModelConfig

@@ -7,7 +7,7 @@ import re
 
 from torch import nn
 
-from statesize.arguments import require_kind
+from statesize.check import require_kind
 from statesize.errors import InputError
 
 MIXER_NAMES = ("sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena")

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from statesize.errors import FileError, InputError
 from statesize.operators.validation import whole_number
+from statesize.parallel.modules import Structure, put_together, take_apart
+from statesize.parallel.ray_session import ray_session
 from statesize.profiling.crew import Crew, Job
 from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_units
 from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile
-from statesize.profiling.shipping import Structure, put_together, take_apart
 from statesize.profiling.units import Units
 from statesize.profiling.worker import Asked, Loader
-from statesize.ray_session import ray_session
 from statesize.results.settings import check_settings
 from statesize.results.store import check_destination
 from statesize.texts.inputs import Inputs, sequences

@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from statesize.errors import InputError, StatesizeError
+from statesize.parallel.ray_session import wait_for_one
 from statesize.profiling.gathering import Progress
 from statesize.profiling.measuring import measured_names
 from statesize.profiling.units import Units
 from statesize.profiling.worker import Asked, Loader, Ready, Worker
-from statesize.ray_session import wait_for_one
 from statesize.results.record import SequenceRecord
 
 # Workers that may be lost in a row at one thing before it is taken for the cause.

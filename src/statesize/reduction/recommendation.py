@@ -10,7 +10,7 @@ from typing import cast, overload
 import torch
 from torch import Tensor
 
-from statesize.arguments import require_count
+from statesize.check import require_count
 from statesize.errors import InputError
 from statesize.measurement import Measurement, hankel_singular_values
 from statesize.operators import Operator

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from statesize.errors import InputError
 from statesize.operators import Convolution, Dense, Operator, Recurrence
-from statesize.spectra.blocks import HankelBlocks
+from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
+from statesize.spectra.choice import ENGINES, Engine
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import ENGINES, Engine
-from statesize.spectra.room import require_room
-from statesize.spectra.threads import free_threads, in_parallel, one_torch_thread
+from statesize.spectra.engine import HankelBlocks
+from statesize.spectra.memory import require_room
 
 Answers = dict[str, Tensor]
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from statesize.arguments import require_count
+from statesize.check import require_count
 
 
 def most_frequent_share(draws: int, symbols: int) -> float:

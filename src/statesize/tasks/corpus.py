@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from statesize.arguments import require_kind, require_path
+from statesize.check import require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.files import read_limited
 

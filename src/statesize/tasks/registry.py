@@ -6,7 +6,7 @@ import difflib
 import inspect
 from collections.abc import Mapping
 
-from statesize.arguments import require_kind
+from statesize.check import require_kind
 from statesize.errors import InputError
 from statesize.tasks.compression import Compression
 from statesize.tasks.mqar import MQAR

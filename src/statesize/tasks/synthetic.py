@@ -12,7 +12,7 @@ from typing import cast, get_type_hints
 import torch
 from torch import Tensor
 
-from statesize.arguments import require_count, require_kind
+from statesize.check import require_count, require_kind
 from statesize.errors import InputError
 from statesize.operators.validation import plain_number, whole_number
 

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from statesize.arguments import require_count, require_kind
+from statesize.check import require_count, require_kind
 from statesize.errors import InputError
 from statesize.tasks.corpus import Corpus, listed
 from statesize.tasks.task import IGNORED

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
-from statesize.arguments import require_count, require_kind
+from statesize.check import require_count, require_kind
 from statesize.errors import InputError
 from statesize.mixers.attention.chunk import MINIMUM_LOG_DECAY, mix_chunked
 from statesize.operators import Operator, Recurrence

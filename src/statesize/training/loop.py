@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from statesize.arguments import require_kind, require_path
+from statesize.check import require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.files import only_writer, replace_file
 from statesize.mixers.checkpoint import save_weights

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.arguments import require_kind
+from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
 from statesize.ess import ceiling, utilisation
 from statesize.mixers.attention.linear import LinearAttention

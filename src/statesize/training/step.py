@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.arguments import require_count, require_kind
+from statesize.check import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import IGNORED, Task

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from statesize.arguments import require_kind
+from statesize.check import require_kind
 from statesize.errors import InputError
 from statesize.mixers.head_mixer import HeadMixer
 from statesize.mixers.mixer import Mixer

@@ -15,7 +15,7 @@ from statesize.cli import main
 from statesize.errors import FileError, InputError
 from statesize.loading.models import load_model
 from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.ray_session import available_cores, ray_session
+from statesize.parallel.ray_session import available_cores, ray_session
 from statesize.studies.delimiters.cluster import Crew
 from statesize.studies.delimiters.corpus import Corpus
 from statesize.studies.delimiters.dips import measure_dips, measure_dips_on_ray

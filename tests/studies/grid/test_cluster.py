@@ -13,7 +13,7 @@ from small_studies import GRID, RUNNING_AVERAGE
 
 from statesize.errors import InputError
 from statesize.mixers import registry
-from statesize.ray_session import ray_session
+from statesize.parallel.ray_session import ray_session
 from statesize.studies.grid.cluster import ray_executor
 from statesize.studies.grid.local import run_here
 from statesize.studies.grid.settings import Execution, parse_settings
@@ -113,7 +113,7 @@ def test_the_address_of_a_cluster(runs, without_time):
         address = ray.get_runtime_context().gcs_address
         program = f"""
 import json
-from statesize.ray_session import ray_session
+from statesize.parallel.ray_session import ray_session
 from statesize.studies.grid.cluster import ray_executor
 from statesize.studies.grid.grid import Run
 from statesize.studies.grid.settings import Execution

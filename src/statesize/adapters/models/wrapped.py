@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from statesize.arguments import require_kind
+from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
 
 # Package, class, and the attribute under which the model lies that does the same.

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from statesize.errors import InputError
-from statesize.ray_session import ray_session, wait_for_one
+from statesize.parallel.ray_session import ray_session, wait_for_one
 from statesize.studies.grid.grid import Run
 from statesize.studies.grid.local import outcome_of
 from statesize.studies.grid.outcome import ATTEMPTS, WORKER_ENVIRONMENT, Executor, Outcome

@@ -10,7 +10,7 @@ import torch
 
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
-from statesize.spectra.threads import one_torch_thread
+from statesize.parallel.threads import one_torch_thread
 from statesize.studies.grid.grid import Run
 from statesize.tasks.mqar import MQAR
 from statesize.training.config import TrainingConfig

@@ -14,7 +14,7 @@ from functools import partial
 from typing import IO, Any, cast
 
 from statesize.errors import StatesizeError
-from statesize.ray_session import available_cores
+from statesize.parallel.ray_session import available_cores
 from statesize.studies.grid.grid import Run
 from statesize.studies.grid.outcome import ATTEMPTS, WORKER_ENVIRONMENT, Executor, Outcome
 from statesize.studies.grid.run import carry_out

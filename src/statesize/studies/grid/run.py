@@ -17,7 +17,7 @@ from statesize.ess import utilisation
 from statesize.measurement import measure
 from statesize.mixers.model import LanguageModel
 from statesize.operators import Operator
-from statesize.spectra.threads import one_torch_thread
+from statesize.parallel.threads import one_torch_thread
 from statesize.studies.grid.grid import INTERVENTIONS, Measuring, Run
 from statesize.studies.grid.students import Student, students
 from statesize.studies.grid.user_code import blamed, user_classes

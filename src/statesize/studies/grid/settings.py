@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-from statesize.arguments import require_kind, require_path
+from statesize.check import require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.files import read_limited
 from statesize.mixers.config import ModelConfig
@@ -88,7 +88,7 @@ def preset_settings(study: str, preset: str) -> Settings:
     """
     for name, given in (("study", study), ("preset", preset)):
         require_kind(name, given, str, "a name")
-    file = resources.files("statesize.studies") / "presets" / f"{study}_{preset}.toml"
+    file = resources.files("statesize.studies") / study / f"{preset}.toml"
     if preset not in PRESETS or not file.is_file():
         raise InputError(f"there is no preset {preset!r} of the study {study!r}; give one of {', '.join(PRESETS)}")
     return parse_settings(file.read_text(encoding="utf-8"), study)

@@ -1,0 +1,1 @@
+"""`statesize bench`: what the benchmarks share (running), and one command a file."""

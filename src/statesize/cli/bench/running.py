@@ -1,0 +1,75 @@
+"""What the benchmarks share on the command line: threads, the JSON document, and where it goes."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from statesize.cli.output.printing import Printing
+
+
+def run_benchmark(
+    name: str,
+    parts: int,
+    benchmark: Callable[[Callable[[str], None]], dict[str, Any]],
+    print_table: Callable[[dict[str, Any]], None],
+    threads: int | None,
+    output: Path | None,
+    printing: Printing,
+) -> None:
+    """Runs a benchmark and prints or writes what it found; a file that cannot be written is a FileError.
+
+    Args:
+        name: What it is called while it runs.
+        parts: Of how many it consists.
+        benchmark: Gives the document; it is given what tells that a part is done.
+        print_table: Prints the document for people.
+        threads: CPU threads meanwhile; as torch has them if None.
+        output: File for the document.
+        printing: What is printed.
+    """
+    import torch
+
+    from statesize.cli.output.document import print_json
+    from statesize.files import check_writable, replace_file
+
+    if output is not None:
+        check_writable(output.absolute().parent)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    done = 0
+    try:
+        with printing.bars() as bars:
+            bar = bars.begin(name, parts)
+
+            def tell(detail: str) -> None:
+                nonlocal done
+                done += 1
+                bar.update(done, parts, detail)
+
+            document = benchmark(tell)
+    finally:
+        torch.set_num_threads(before)
+    if output is not None:
+        replace_file(output, (json_module.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
+        printing.say(f"Benchmark: {output}")
+    if printing.json:
+        print_json(document)
+    else:
+        print_table(document)
+
+
+def conditions(document: dict[str, Any]) -> str:
+    """Under what a benchmark was run.
+
+    Args:
+        document: What it found.
+
+    Returns:
+        Threads, clock and machine.
+    """
+    threads = "1 thread" if document["threads"] == 1 else f"{document['threads']} threads"
+    return f"{threads} for both sides, {document['clock']} time; {document['machine']}"

@@ -1,0 +1,1 @@
+"""Options that several commands have: their kinds, and what a model reads."""

@@ -1,0 +1,236 @@
+"""What a model reads: the options that say it, and token ids out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+from cyclopts import ArgumentCollection, Group, Parameter, validators
+
+from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.output.printing import Printing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from statesize.texts.rows import Document
+    from statesize.texts.tokens import AnyTokenizer
+
+# Sequences that a plan is made from; a larger corpus is not read as a whole.
+_PLANNED_FROM = 64
+
+
+def _one_input(arguments: ArgumentCollection) -> None:
+    given = [argument.name for argument in arguments if argument.has_tokens]
+    if len(given) != 1:
+        named = ", ".join(given) or "none"
+        raise ValueError(f"Give one of --text, --jsonl, --parquet, --dataset and --ids; given: {named}.")
+
+
+_INPUTS = Group("Inputs", validator=_one_input)
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """What was read.
+
+    Attributes:
+        ids: Token ids, (L,) int64 each, L ≥ 2.
+        chats: How many of them went through the tokenizer's chat template.
+        total: How many sequences there are in all; None where they are these.
+    """
+
+    ids: list[Tensor]
+    chats: int
+    total: int | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Texts:
+    """What the model reads.
+
+    Attributes:
+        text: UTF-8 text files, one sequence each; blank lines separate documents, which are joined by the model's
+            end-of-sequence token. Repeat for several.
+        jsonl: A file of JSON objects, one a line, each a sequence: a text in FIELD, or a chat in "messages", which goes
+            through the chat template of the tokenizer.
+        parquet: A Parquet file, or a folder with some; each row is a sequence, a text or a chat.
+        dataset: A data set of the package datasets, on disk or of the hub; each row is a sequence.
+        ids: Token ids, for a model without a tokenizer: a file with a JSON list of them, or JSONL with one list on each
+            line; each list is a sequence.
+        field: Field of the JSON objects, or column of the Parquet file or data set, that holds the text.
+        split: Part of the data set.
+        special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters;
+            for texts that went through a chat template. No end-of-sequence token is added, and a text file is one
+            document, blank lines and all.
+        sequences: How many sequences are read at most.
+        max_tokens: How many tokens of each sequence are read.
+    """
+
+    text: Annotated[list[Path] | None, Parameter(group=_INPUTS, negative="")] = None
+    jsonl: Annotated[Path | None, Parameter(group=_INPUTS)] = None
+    parquet: Annotated[Path | None, Parameter(group=_INPUTS)] = None
+    dataset: Annotated[str | None, Parameter(group=_INPUTS)] = None
+    ids: Annotated[Path | None, Parameter(group=_INPUTS)] = None
+    field: str = "text"
+    split: str = "train"
+    special_tokens: Flag = False
+    sequences: Count | None = None
+    max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 512
+
+    def check(self) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            InputError: If they do.
+        """
+        from statesize.errors import InputError
+
+        if self.ids is not None and self.special_tokens:
+            raise InputError("special_tokens must be left out with ids, got both. Drop --special-tokens.")
+
+    def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
+        """All sequences.
+
+        Args:
+            tokenizer: The model's; None for token ids.
+            printing: What is printed.
+            vocabulary: How many tokens the model knows; None where that is not known.
+
+        Returns:
+            The sequences.
+        """
+        if self.ids is not None:
+            from statesize.texts.token_files import read_token_ids
+
+            read: list[Tensor] = []
+            lengths: list[int] = []
+            for ids in islice(read_token_ids(self.ids, vocabulary), self.sequences):
+                lengths.append(len(ids))
+                read.append(ids[: self.max_tokens].clone())
+            self._say_cut(lengths, read, printing)
+            return Sequences(read, 0)
+        tokenizer = cast("AnyTokenizer", tokenizer)
+        left_out: list[str] = []
+        documents = islice(self._documents(left_out.append), self.sequences)
+        return self._tokens(documents, tokenizer, left_out, printing)
+
+    def sample(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
+        """Sequences for a plan: all of few, or some of many, which are then not read as a whole.
+
+        Args:
+            tokenizer: The model's; None for token ids.
+            printing: What is printed.
+            vocabulary: As for `read`.
+
+        Returns:
+            The sequences, and how many there are in all.
+
+        Raises:
+            InputError: If nobody says how many there are.
+        """
+        from statesize.errors import InputError
+
+        if self.ids is not None or (self.sequences is not None and self.sequences <= _PLANNED_FROM):
+            return self.read(tokenizer, printing, vocabulary)
+        tokenizer = cast("AnyTokenizer", tokenizer)
+        left_out: list[str] = []
+        documents, total = self._extract(left_out.append)
+        known = self._tokens(documents, tokenizer, left_out, printing)
+        if total is None and self.sequences is None:
+            raise InputError(f"{self.dataset} does not say how many rows it has; say by --sequences how many to plan.")
+        total = min(count for count in (total, self.sequences) if count is not None)
+        # The share of texts that are too short is that among those that were read.
+        total = round(total * len(known.ids) / len(documents))
+        return replace(known, total=total) if total > len(known.ids) else known
+
+    def _documents(self, note: Callable[[str], None]) -> Iterator[tuple[Document, ...]]:
+        from statesize.texts.documents import file_documents, read_dataset, read_jsonl
+        from statesize.texts.parquet import read_parquet
+
+        for path in self.text or ():
+            yield from file_documents(path, special_tokens=self.special_tokens)
+        texts = iter(())
+        if self.jsonl is not None:
+            texts = read_jsonl(self.jsonl, self.field, note)
+        elif self.parquet is not None:
+            texts = read_parquet(self.parquet, self.field, note)
+        elif self.dataset is not None:
+            texts = read_dataset(self.dataset, self.field, self.split, note)
+        yield from ((text,) for text in texts)
+
+    def _extract(self, note: Callable[[str], None]) -> tuple[list[tuple[Document, ...]], int | None]:
+        from statesize.texts.documents import file_documents
+        from statesize.texts.extracts import dataset_extract, evenly, jsonl_extract, parquet_extract
+
+        most = _PLANNED_FROM
+        if self.jsonl is not None:
+            extract = jsonl_extract(self.jsonl, self.field, most, note)
+        elif self.parquet is not None:
+            extract = parquet_extract(self.parquet, self.field, most, note)
+        elif self.dataset is not None:
+            extract = dataset_extract(self.dataset, self.field, self.split, most, note)
+        else:
+            paths = self.text or []
+            chosen = evenly(paths, most)
+            return [
+                parts for path in chosen for parts in file_documents(path, special_tokens=self.special_tokens)
+            ], len(paths)
+        return [(text,) for text in extract.texts], extract.total
+
+    def _tokens(
+        self, texts: Iterable[tuple[Document, ...]], tokenizer: AnyTokenizer, left_out: list[str], printing: Printing
+    ) -> Sequences:
+        from statesize.cli.output.progress import tell_left_out
+        from statesize.errors import InputError
+        from statesize.texts.rows import RefusedChat
+        from statesize.texts.tokens import join_documents
+
+        sequences: list[Tensor] = []
+        lengths: list[int] = []
+        chats = 0
+        for number, documents in enumerate(texts):
+            try:
+                ids = join_documents(tokenizer, documents, self.special_tokens)
+            except RefusedChat as error:
+                left_out.append(str(error))
+                continue
+            if len(ids) < 2:
+                left_out.append(f"text {number + 1} has fewer than 2 tokens")
+                continue
+            lengths.append(len(ids))
+            chats += not isinstance(documents[0], str)
+            sequences.append(ids[: self.max_tokens].clone())
+        tell_left_out(left_out)
+        if not sequences:
+            raise InputError(
+                "no text has 2 tokens or more; effective state-size is what passes from a past to a future."
+            )
+        if chats:
+            printing.say(chat_note(chats, len(sequences)))
+        self._say_cut(lengths, sequences, printing)
+        return Sequences(sequences, chats)
+
+    def _say_cut(self, lengths: list[int], sequences: list[Tensor], printing: Printing) -> None:
+        """Say how much is read of what is there."""
+        cut, tokens, read = sum(length > self.max_tokens for length in lengths), sum(lengths), sum(map(len, sequences))
+        if cut:
+            of = "" if len(sequences) == 1 else f", {cut} of {len(sequences)} sequences cut"
+            printing.say(f"Reading the first {read} of {tokens} tokens{of}; --max-tokens takes more.")
+
+
+def chat_note(chats: int, sequences: int) -> str:
+    """Says that a chat template was used.
+
+    Args:
+        chats: How many sequences are chats.
+        sequences: How many were read.
+
+    Returns:
+        A sentence.
+    """
+    return f"The tokenizer's chat template was applied to {chats:,} of {sequences:,} texts."

@@ -1,0 +1,77 @@
+"""How a command prints: its result on stdout, and what it does meanwhile on stderr."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cyclopts import Parameter
+
+from statesize.cli.options.kinds import Flag
+
+if TYPE_CHECKING:
+    from statesize.cli.output.progress import Bars
+
+# Read by huggingface_hub and transformers when they are imported, which happens when a model is loaded.
+_NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Printing:
+    """What is printed.
+
+    Attributes:
+        json: Print the result as one JSON document.
+        quiet: Print nothing on stderr but errors and what was left out.
+    """
+
+    json: Flag = False
+    quiet: Flag = False
+
+    def say(self, message: str) -> None:
+        """Print a line on stderr, unless that is to be quiet.
+
+        Args:
+            message: Plain text.
+        """
+        from statesize.cli.output.progress import say
+
+        if not self.quiet:
+            say(message)
+
+    def bars(self) -> Bars:
+        """Progress on stderr, or none.
+
+        Returns:
+            A context manager, in which bars begin.
+        """
+        from statesize.cli.output.progress import Bars
+
+        return Bars(self.quiet)
+
+    @contextmanager
+    def step(self, description: str) -> Generator[None]:
+        """Show that something is done of which nobody can say how far it is.
+
+        Args:
+            description: What is done.
+
+        Yields:
+            None.
+        """
+        with self.bars() as bars:
+            bars.begin(description)
+            yield
+
+    def hush_libraries(self) -> None:
+        """Keep back the bars of what fetches and reads models, if it is to be quiet; before it is imported."""
+        if self.quiet:
+            os.environ.setdefault(_NO_BARS, "1")
+
+
+TEXT = Printing()
+"""What is printed where nobody asks for anything else."""

@@ -1,0 +1,172 @@
+"""Readings of a stream on stdout: a table that is redrawn in a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from statesize.profiling.watching import LayerReading, Reading
+    from statesize.texts.tokens import AnyTokenizer
+
+HEADINGS = ("position", "token", "layer", "entropy", "count", "ceiling", "norm")
+_BAR, _HISTORY, _TEXT = 16, 32, 60
+_LEVELS, _PLAIN_LEVELS = "▁▂▃▄▅▆▇█", "_.-=*#"
+
+
+@contextmanager
+def screen(
+    model: str, tokenizer: AnyTokenizer, future: int, *, json: bool = False
+) -> Generator[Screen | Lines | Documents]:
+    """What shows readings, for as long as they come.
+
+    Args:
+        model: The model's name.
+        tokenizer: Its tokenizer.
+        future: Tokens after a cut that are its future.
+        json: Show each reading as a JSON document.
+
+    Yields:
+        A table where stdout is a terminal that can be redrawn, else lines; or documents.
+    """
+    console = Console(highlight=False)
+    if json:
+        yield Documents(tokenizer)
+    elif console.is_terminal and not console.is_dumb_terminal:
+        with Live(console=console, refresh_per_second=8) as live:
+            yield Screen(model, tokenizer, future, console, live)
+    else:
+        yield Lines(tokenizer)
+
+
+class Lines:
+    """One line for each reading and layer, parted by tabs."""
+
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
+        self._tokenizer = tokenizer
+        print("\t".join(HEADINGS))
+
+    def show(self, reading: Reading, tokens: int) -> None:
+        """Print a reading.
+
+        Args:
+            reading: The reading.
+            tokens: Tokens that were read.
+        """
+        token = _quoted(_printable(self._tokenizer, reading.token))
+        for layer in reading.layers:
+            figures = (f"{layer.entropy:.4g}", f"{layer.count:.4g}", str(layer.ceiling), f"{layer.norm:.4g}")
+            print("\t".join((str(reading.position), token, layer.name, *figures)))
+
+    def flush(self) -> None:
+        """Let those who read the output see it."""
+        sys.stdout.flush()
+
+
+class Documents:
+    """One JSON document a line for each reading."""
+
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def show(self, reading: Reading, tokens: int) -> None:
+        """Print a reading.
+
+        Args:
+            reading: The reading.
+            tokens: Tokens that were read.
+        """
+        from statesize.cli.output.document import SCHEMA, known, print_json
+        from statesize.texts.tokens import token_text
+
+        token = token_text(self._tokenizer, reading.token)
+        layers = [{name: known(value) for name, value in asdict(layer).items()} for layer in reading.layers]
+        print_json({"schema": SCHEMA, "position": reading.position, "token": token, "layers": layers})
+
+    def flush(self) -> None:
+        """Let those who read the output see it."""
+        sys.stdout.flush()
+
+
+class Screen:
+    """A table with one row a layer."""
+
+    def __init__(self, model: str, tokenizer: AnyTokenizer, future: int, console: Console, live: Live) -> None:
+        self._model, self._tokenizer, self._future, self._console, self._live = model, tokenizer, future, console, live
+        self._history: dict[str, deque[float]] = {}
+        self._text: deque[str] = deque(maxlen=_TEXT)
+        live.update(Text(f"{model} waits for {future + 1} tokens."))
+
+    def show(self, reading: Reading, tokens: int) -> None:
+        """Draw a reading.
+
+        Args:
+            reading: The reading.
+            tokens: Tokens that were read.
+        """
+        token = _printable(self._tokenizer, reading.token)
+        self._text += token
+        for layer in reading.layers:
+            share = layer.entropy / layer.ceiling if layer.ceiling else math.nan
+            self._history.setdefault(layer.name, deque(maxlen=_HISTORY)).append(share)
+        self._live.update(self._table(reading, token, tokens))
+
+    def flush(self) -> None:
+        """Draw what is there now."""
+        self._live.refresh()
+
+    def _table(self, reading: Reading, token: str, tokens: int) -> Table:
+        caption = Text.assemble("…", "".join(self._text))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption=caption)
+        table.caption_justify = "left"
+        table.title_justify = "left"
+        title = f"{self._model}: {tokens} tokens read; the past before token {reading.position}, {_quoted(token)},"
+        table.title = Text(f"{title} for the next {self._future}")
+        for heading in ("layer", "ESS", "of", "", "σ > 1 %", "norm", f"the last {_HISTORY}"):
+            justify = "right" if heading in {"ESS", "of", "σ > 1 %", "norm"} else "left"
+            table.add_column(heading.replace("σ", "s") if self._ascii else heading, justify=justify, no_wrap=True)
+        # Title, heading, caption, and the line where the cursor waits.
+        room = max(1, self._console.size.height - 5)
+        shown = reading.layers if len(reading.layers) <= room else reading.layers[: room - 1]
+        for layer in shown:
+            table.add_row(*self._cells(layer))
+        if len(shown) < len(reading.layers):
+            table.add_row(Text(f"and {len(reading.layers) - len(shown)} more, for which this terminal is too low"))
+        return table
+
+    @property
+    def _ascii(self) -> bool:
+        return self._console.options.ascii_only
+
+    def _cells(self, layer: LayerReading) -> tuple[Text, ...]:
+        shares = self._history[layer.name]
+        filled = 0 if math.isnan(shares[-1]) else round(min(max(shares[-1], 0.0), 1.0) * _BAR)
+        full, empty, levels = ("#", ".", _PLAIN_LEVELS) if self._ascii else ("█", "░", _LEVELS)
+        bar = Text(full * filled, style="blue").append(empty * (_BAR - filled), style="dim")
+        marks = [0 if math.isnan(share) else int(min(max(share, 0.0), 0.999) * len(levels)) for share in shares]
+        figures = (f"{layer.entropy:.1f}", str(layer.ceiling), f"{layer.count:.1f}", f"{layer.norm:.3g}")
+        ess, ceiling, count, norm = map(Text, figures)
+        return Text(layer.name), ess, ceiling, bar, count, norm, Text("".join(levels[mark] for mark in marks))
+
+
+def _printable(tokenizer: AnyTokenizer, token: int) -> str:
+    """A token without what would break a line or steer a terminal."""
+    from statesize.texts.tokens import token_text
+
+    text = token_text(tokenizer, token)
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

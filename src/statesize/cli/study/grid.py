@@ -1,0 +1,184 @@
+"""`statesize study`: grids of training runs, and what they say about effective state-size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+from cyclopts import Parameter
+
+from statesize.cli.options.kinds import Flag
+from statesize.cli.output.printing import TEXT, Printing
+
+if TYPE_CHECKING:
+    from statesize.cli.output.progress import Bar
+    from statesize.studies.grid.outcome import Executor
+    from statesize.studies.grid.settings import Settings
+    from statesize.studies.grid.study import StudyProgress
+    from statesize.studies.grid.user_code import UserModule
+
+Preset: TypeAlias = Literal["laptop", "paper", "smoke"]
+Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """What every study may be told.
+
+    Attributes:
+        preset: laptop takes two cores at most 12 minutes, paper is for a cluster, smoke takes seconds.
+        config: TOML file with a grid of your own instead.
+        dry_run: Print the grid and about how long it will take, and do nothing.
+        output: Folder; statesize-study-NAME-PRESET if not given. It receives runs/ (a file a finished run),
+            table.parquet and study.html, and the same command continues a study that was stopped.
+        ray: Do the runs on the Ray cluster at this address, or without one, on a cluster that is started here.
+        module: Python file that is executed first, in every process: it registers mixers or tasks of your own, which
+            the TOML file then names.
+    """
+
+    preset: Preset = "laptop"
+    config: Path | None = None
+    dry_run: Flag = False
+    output: Path | None = None
+    ray: Cluster = False
+    module: Path | None = None
+
+
+_DEFAULTS = Options()
+
+
+def correlation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
+    """Train a grid of small models and correlate their accuracy with ESS/kv and TSS/kv, over all and inside cells.
+
+    Args:
+        options: Those of every study.
+        printing: What is printed.
+    """
+    _study("correlation", options, printing)
+
+
+def distillation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
+    """Teach students with less state: does the teacher's ESS tell their error, and what does a byte of state buy?
+
+    Args:
+        options: Those of every study.
+        printing: What is printed.
+    """
+    _study("distillation", options, printing)
+
+
+def hybrids(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
+    """Place one and two attention layers among gated ones in every way: which wins, and does ESS show it early?
+
+    Args:
+        options: Those of every study.
+        printing: What is printed.
+    """
+    _study("hybrids", options, printing)
+
+
+def initialisation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
+    """Start the decays of S6 and GLA-S6 with and without the normalisation factor: ESS and accuracy as the state grows.
+
+    Args:
+        options: Those of every study.
+        printing: What is printed.
+    """
+    _study("initialisation", options, printing)
+
+
+def regimes(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
+    """Train mixers with equal state sizes on harder and harder tasks: which fill their state, which leave it idle.
+
+    Args:
+        options: Those of every study.
+        printing: What is printed.
+    """
+    _study("regimes", options, printing)
+
+
+def regularisation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
+    """Keep decays near 1, or ESS near a target, by a term in the loss: accuracy and ESS of gated mixers against it.
+
+    Args:
+        options: Those of every study.
+        printing: What is printed.
+    """
+    _study("regularisation", options, printing)
+
+
+def _study(name: str, options: Options, printing: Printing) -> None:
+    from statesize.studies.grid.settings import preset_settings, read_settings
+    from statesize.studies.grid.user_code import load_module, read_module
+
+    module = None if options.module is None else read_module(options.module)
+    if module is not None:
+        load_module(module)
+    config = options.config
+    settings = preset_settings(name, options.preset) if config is None else read_settings(config, name)
+    chosen = options.preset if config is None else config.stem
+    if options.dry_run:
+        _print_plan(settings, chosen, printing.json)
+        return
+    from statesize.cli.study.result import print_study
+    from statesize.rerun.recipe import make_recipe
+    from statesize.studies.conclude import conclude
+    from statesize.studies.grid.study import run_study
+
+    recipe = make_recipe(["study", name], vars(options))
+    folder = options.output or Path(f"statesize-study-{name}-{chosen}")
+    with printing.bars() as bars:
+        executor = _executor(settings, options.ray, module)
+        result = run_study(settings, folder, executor, _progress(bars.begin(f"study {name}")))
+    with printing.step("concluding"):
+        conclusion = conclude(settings, result.rows, folder)
+    print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, recipe, printing)
+
+
+def _executor(settings: Settings, ray: bool | str, module: UserModule | None) -> Executor:
+    if ray is not False:
+        from statesize.studies.grid.cluster import ray_executor
+
+        return ray_executor(ray if isinstance(ray, str) else None, settings.execution, module)
+    from statesize.studies.grid.local import local_executor
+
+    return local_executor(settings.execution.workers, module)
+
+
+def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
+    def on_progress(progress: StudyProgress) -> None:
+        outcome = progress.outcome
+        last = outcome.rows[-1] if outcome.rows else {}
+        told = outcome.error or str(last["message"]) or f"accuracy {last['accuracy']:.2f}"
+        detail = f"run {progress.done} of {progress.total}: {outcome.run.label}: {told}"
+        bar.update(progress.done, progress.total, detail, left=progress.remaining_seconds)
+
+    return on_progress
+
+
+def _print_plan(settings: Settings, preset: str, json: bool) -> None:
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.output.progress import duration
+    from statesize.parallel.ray_session import available_cores
+    from statesize.studies.grid.cost import predicted_seconds
+
+    workers = settings.execution.workers or available_cores()
+    seconds = predicted_seconds(settings.runs, workers)
+    runs = [run.label for run in settings.runs]
+    if json:
+        print_json(
+            {
+                "schema": SCHEMA,
+                "study": settings.study,
+                "preset": preset,
+                "runs": runs,
+                "workers": workers,
+                "seconds": seconds,
+            }
+        )
+        return
+    print("\n".join(runs))
+    print(f"{len(runs)} runs, about {duration(seconds)} with {workers} processes on this machine.")

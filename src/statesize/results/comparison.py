@@ -1,0 +1,195 @@
+"""Several profiles side by side: one row a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from statesize.errors import InputError
+from statesize.results.modulation import modulation
+from statesize.results.protocol import Profiled
+from statesize.results.summary import SummaryRow
+
+FIGURES = {
+    "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence.",
+    "tss": "Theoretical state-size per channel, averaged over the channels of all layers; softmax attention keeps "
+    "every token, and counts as at the end of the longest sequence.",
+    "total_tss": "Theoretical state-size summed over the channels of all layers.",
+    "average_entropy": "Entropy-ESS per channel, averaged over sequences, positions and the channels of all layers.",
+    "average_relative_tolerance": "Number of Hankel singular values above ρ times the largest, averaged likewise.",
+    "total_entropy": "Entropy-ESS summed over the channels of all layers, averaged over sequences and positions.",
+    "total_relative_tolerance": "Number of singular values above ρ times the largest, summed and averaged likewise.",
+    "norm": "Frobenius norm of what passes from the past to the future, averaged over the channels of all layers.",
+    "utilisation": "Entropy-ESS as a share of its ceiling, averaged over the channels of all layers.",
+    "modulation": "How far the entropy-ESS falls at the special tokens inside the sequences, relative to its mean over "
+    "8 cuts before and after; without the controls that a study of delimiters has.",
+    "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "
+    "entropy-ESS.",
+    "recall_perplexity": "Perplexity on bigrams that occurred earlier in the context, from a study of recall.",
+}
+"""What the numbers of a ComparedModel are; NaN where one is not known."""
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """One model's row; FIGURES says what the numbers are.
+
+    Attributes:
+        model: Its name.
+        mixers: Mixers that were measured.
+        channels: Their channels.
+        sequences: Sequences that it was measured over.
+        tokens: Their tokens.
+        state_bytes: See FIGURES, also for all that follow.
+        tss: Numbers per channel.
+        total_tss: Numbers.
+        average_entropy: Per channel.
+        average_entropy_error: Half the width of its interval of 95 %, for the choice of heads or channels.
+        average_relative_tolerance: Per channel.
+        total_entropy: Over all channels.
+        total_entropy_error: Half the width of its interval, likewise.
+        total_relative_tolerance: Over all channels.
+        norm: In the operators' own scale.
+        utilisation: From 0 to 1.
+        modulation: Up to 1; negative where ESS rises.
+        norm_modulation: Likewise.
+        recall_perplexity: At least 1.
+    """
+
+    model: str
+    mixers: int
+    channels: int
+    sequences: int
+    tokens: int
+    state_bytes: float
+    tss: float
+    total_tss: float
+    average_entropy: float
+    average_entropy_error: float
+    average_relative_tolerance: float
+    total_entropy: float
+    total_entropy_error: float
+    total_relative_tolerance: float
+    norm: float
+    utilisation: float
+    modulation: float
+    norm_modulation: float
+    recall_perplexity: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Profiles side by side, as `statesize.compare` found.
+
+    Attributes:
+        models: One row a profile, in their order.
+        notes: What makes the rows less comparable than they look, in words.
+    """
+
+    models: tuple[ComparedModel, ...]
+    notes: tuple[str, ...]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The rows as a table.
+
+        Returns:
+            One row a profile, with the fields of ComparedModel as columns.
+        """
+        return pd.DataFrame([asdict(model) for model in self.models])
+
+
+def compare(profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None) -> Comparison:
+    """Put profiles of several models side by side.
+
+    Args:
+        profiles: At least one; of the same texts, or the notes say that they are not.
+        recall: Recall perplexity by the name of the model, where it is known.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        InputError: If there is no profile, one without a mixer, or something else.
+    """
+    if not isinstance(profiles, Sequence) or not all(isinstance(held, Profiled) for held in profiles):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"profiles must be a list of Profiles, got {profiles!r:.200}")
+    if not profiles:
+        raise InputError("compare needs at least one profile; none was given.")
+    models = tuple(_compared(profile, recall or {}) for profile in profiles)
+    return Comparison(models, tuple(_notes(profiles, recall or {})))
+
+
+def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
+    rows = profile.summary_rows()
+    if not rows:
+        raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
+    nodes = [profile.mixer(name) for name in profile.mixers]
+    weights = np.array([_channels(row, int(node.attrs["multiplicity"])) for row, node in zip(rows, nodes, strict=True)])
+    channels = int(weights.sum())
+
+    def mean(figure: Callable[[SummaryRow], float]) -> float:
+        values = np.array([figure(row) for row in rows], np.float64)
+        known = np.isfinite(values)
+        return float(np.average(values[known], weights=weights[known])) if known.any() else math.nan
+
+    def modulated(metric: str) -> float:
+        depths = {row["layer"]: modulation(profile, node, metric) for row, node in zip(rows, nodes, strict=True)}
+        return mean(lambda row: depths[row["layer"]])
+
+    average_error = math.hypot(*(row["total_entropy_error"] for row in rows)) / channels
+    entropy, relative = mean(lambda row: row["average_entropy"]), mean(lambda row: row["average_relative_tolerance"])
+    tss = mean(lambda row: row["tss"])
+    return ComparedModel(
+        model=profile.model,
+        mixers=len(rows),
+        channels=channels,
+        sequences=int(profile.tokens.sizes["sequence"]),
+        tokens=int(profile.tokens["length"].sum()),
+        state_bytes=float(sum(row["state_bytes"] for row in rows)),
+        tss=tss,
+        total_tss=tss * channels,
+        average_entropy=entropy,
+        average_entropy_error=average_error,
+        average_relative_tolerance=relative,
+        total_entropy=entropy * channels,
+        total_entropy_error=average_error * channels,
+        total_relative_tolerance=relative * channels,
+        norm=mean(lambda row: row["norm"]),
+        utilisation=mean(lambda row: row["utilisation"]),
+        modulation=modulated("entropy"),
+        norm_modulation=modulated("norm"),
+        recall_perplexity=float(recall.get(profile.model, math.nan)),
+    )
+
+
+def _channels(row: SummaryRow, multiplicity: int) -> int:
+    return row["units"] * multiplicity
+
+
+def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float]) -> list[str]:
+    attributes = [profile.attributes for profile in profiles]
+    notes: list[str] = []
+    if len({str(facts["tokens_sha256"]) for facts in attributes}) > 1:
+        notes.append(
+            "The profiles are not of the same tokens: the texts differ, or the tokenizers cut them differently, and "
+            "ESS depends on the input."
+        )
+    for name in ("positions", "stride", "past", "future"):
+        given = {str(cast("dict[str, Any]", facts["settings"]).get(name)) for facts in attributes}
+        if len(given) > 1:
+            notes.append(f"They were measured with different {name} ({', '.join(sorted(given))}).")
+    thresholds = [facts["relative_tolerances"][:1] for facts in attributes]
+    if any(first != thresholds[0] for first in thresholds):
+        notes.append("Their first relative tolerances differ, so the counts above ρ times the largest do not compare.")
+    skipped = [profile.model for profile, facts in zip(profiles, attributes, strict=True) if facts["skipped"]]
+    if skipped:
+        notes.append(f"Not all layers were measured of {', '.join(skipped)}; sums lack what was skipped.")
+    unknown = sorted(set(recall) - {profile.model for profile in profiles})
+    if unknown:
+        notes.append(f"Recall perplexity was given for {', '.join(unknown)}, of which there is no profile here.")
+    return notes

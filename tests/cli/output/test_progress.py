@@ -1,0 +1,116 @@
+"""Progress in a terminal, in a log, and where it is to be quiet."""
+
+import contextlib
+import os
+import pty
+import re
+import threading
+
+import pytest
+
+from statesize.cli import main
+from statesize.cli.output.progress import Bars, duration
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")
+
+
+@pytest.fixture
+def in_terminal(monkeypatch):
+    """What a call writes to a terminal that is its stderr."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def in_terminal(call):
+        master, slave = pty.openpty()
+        parts = []
+
+        def read():
+            # Linux says by an error that nobody holds the other end any more.
+            with contextlib.suppress(OSError):
+                while part := os.read(master, 65536):
+                    parts.append(part)
+
+        # Beside, because a terminal that nobody reads takes no more.
+        reader = threading.Thread(target=read)
+        reader.start()
+        with open(slave, "w", encoding="utf-8") as stream, contextlib.redirect_stderr(stream):
+            call()
+        reader.join()
+        os.close(master)
+        return b"".join(parts).decode()
+
+    return in_terminal
+
+
+def show(**settings):
+    with Bars(**settings) as bars:
+        bar = bars.begin("measuring")
+        bar.keep(1)
+        bar.update(1, 4, "the first", left=300)
+        bar.note("a note")
+        bar.update(2, 4, "the second", left=200)
+
+
+def test_a_terminal_has_bars_with_the_time_left_and_colours(in_terminal):
+    shown = in_terminal(show)
+    for words in ("measuring", "2/4", "3 minutes left", "the second", "measuring: a note"):
+        assert words in shown
+    assert "about" not in shown
+    assert COLOUR.search(shown)
+
+
+def test_no_color(in_terminal, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown = in_terminal(show)
+    assert "3 minutes left" in shown
+    assert not COLOUR.search(shown)
+
+
+def test_a_terminal_that_cannot_be_redrawn_has_lines(in_terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    lines = in_terminal(show).splitlines()
+    assert lines == [
+        "measuring: the first; about 5 minutes left",
+        "measuring: a note",
+        "measuring: the second; about 3 minutes left",
+    ]
+
+
+def test_a_command_in_a_terminal(in_terminal, checkpoint, text, capsys):
+    command = ["profile", str(checkpoint), "--text", str(text)]
+    assert "2/2" in in_terminal(lambda: main(command))
+    assert in_terminal(lambda: main([*command, "--quiet"])) == ""
+    assert "layers.1.mixer" in capsys.readouterr().out
+
+
+def test_a_log_has_lines_with_the_time_left(capsys, monkeypatch):
+    clock = iter([0.0, 10.0, 10.0, 25.0])
+    monkeypatch.setattr("statesize.cli.output.progress.time.monotonic", lambda: next(clock))
+    with Bars() as bars:
+        bar = bars.begin("measuring")
+        # Two were there before.
+        bar.keep(2)
+        bar.update(3, 5, "third")
+        bar.update(4, 5, "fourth", left=200, line=False)
+        bar.note("half of it is over")
+        bar.update(5, 5, "last", left=0)
+    assert capsys.readouterr().err.splitlines() == [
+        "measuring: third; about 20 s left",
+        "measuring: half of it is over",
+        "measuring: last",
+    ]
+
+
+def test_quiet_bars_say_nothing(capsys, in_terminal):
+    assert in_terminal(lambda: show(quiet=True)) == ""
+    show(quiet=True)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (91, "2 minutes"), (7200, "2 hours"), (864000, "10 days")]
+)
+def test_times_for_people(seconds, words):
+    assert duration(seconds) == words

@@ -1,0 +1,38 @@
+import os
+import pty
+
+import pytest
+
+from statesize.cli.output.whole_table import print_whole
+
+ROWS = [["gated n=64, all σ", "1,000×"], ["[bold]literal[/bold]", "-"]]
+
+
+@pytest.mark.parametrize("columns", [1, 20, 300])
+def test_nothing_is_cut(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        print_whole(["case", "ratio"], ROWS, left=1, notes=["a note"])
+        terminal.flush()
+        out = b""
+        while b"a note" not in out:
+            out += os.read(leader, 1 << 16)
+    os.close(leader)
+    lines = [line.rstrip() for line in out.decode().splitlines()]
+    assert lines[0].split() == ["case", "ratio"]
+    assert [line.split("  ")[0] for line in lines[1:3]] == [row[0] for row in ROWS]
+    assert lines[3:] == ["", "a note"]
+
+
+def test_signs_that_ascii_cannot_hold(monkeypatch, tmp_path):
+    with open(tmp_path / "out", "w", encoding="ascii") as file:
+        monkeypatch.setattr("sys.stdout", file)
+        print_whole(["case", "µs"], ROWS, left=1, notes=["O(L³)"])
+    out = (tmp_path / "out").read_text()
+    assert "gated n=64, all s" in out
+    assert "1,000x" in out
+    assert "O(L^3)" in out

@@ -1,0 +1,142 @@
+import threading
+import time
+
+import pytest
+import torch
+from oracles.recurrences import random_recurrence
+
+from statesize.errors import InputError
+from statesize.measurement import measure
+from statesize.operators import Dense, SoftmaxAttention
+from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
+from statesize.spectra import answers
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_torch_gets_its_threads_back(two_threads):
+    with one_torch_thread():
+        assert (torch.get_num_threads(), free_threads()) == (1, 2)
+        with one_torch_thread():
+            assert free_threads() == 2
+        assert torch.get_num_threads() == 1
+    assert (torch.get_num_threads(), free_threads()) == (2, 1)
+    with pytest.raises(InputError), one_torch_thread():
+        in_parallel([lambda: measure(Dense(torch.eye(1))), time.monotonic])
+    assert (torch.get_num_threads(), free_threads()) == (2, 1)
+
+
+def test_blocks_of_several_threads_that_overlap(two_threads):
+    entered, leave = threading.Event(), threading.Event()
+
+    def longer():
+        with one_torch_thread():
+            entered.set()
+            leave.wait()
+
+    other = threading.Thread(target=longer)
+    other.start()
+    entered.wait()
+    with one_torch_thread():
+        assert free_threads() == 2
+    leave.set()
+    other.join()
+    assert torch.get_num_threads() == 2
+
+
+def test_tasks_run_side_by_side_and_in_order(two_threads):
+    barrier = threading.Barrier(2)
+    seen = []
+
+    def task(index):
+        seen.append(
+            (torch.get_num_threads(), free_threads(), torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+        )
+        # Passes only when two tasks wait at the same time.
+        barrier.wait(timeout=60)
+        return index
+
+    with one_torch_thread(), torch.no_grad():
+        assert in_parallel([lambda k=k: task(k) for k in range(4)]) == [0, 1, 2, 3]
+    assert seen == [(1, 1, False, False)] * 4
+    seen.clear()
+    with one_torch_thread(), torch.inference_mode():
+        in_parallel([lambda: task(0), lambda: task(1)])
+    assert seen == [(1, 1, False, True)] * 2
+
+
+def test_one_thread_at_most(two_threads):
+    with one_torch_thread():
+        assert in_parallel([threading.get_ident] * 3, most=1) == [threading.get_ident()] * 3
+    assert in_parallel([threading.get_ident] * 3) == [threading.get_ident()] * 3
+
+
+def test_an_error_ends_the_other_tasks(two_threads):
+    started, ended = threading.Event(), threading.Event()
+
+    def endless():
+        started.set()
+        try:
+            while True:
+                time.sleep(0.001)
+        finally:
+            ended.set()
+
+    def failing():
+        started.wait()
+        raise InputError("the third head")
+
+    with one_torch_thread(), pytest.raises(InputError, match="the third head"):
+        in_parallel([endless, failing])
+    assert ended.is_set()
+
+
+@pytest.fixture
+def eager(monkeypatch, two_threads):
+    """Small batches are spread too."""
+    monkeypatch.setattr(answers, "_WORTH_A_THREAD", 1)
+
+
+@pytest.mark.parametrize("engine", ["square_root", "chunked", "dense"])
+def test_heads_spread_over_threads_measure_the_same(engine, eager):
+    heads = random_recurrence("diagonal", 0, 96, 48, (2, 8))
+    asked = {"outputs": ("counts", "entropy"), "positions": 12, "engine": engine}
+    found = measure(heads, **asked)
+    torch.set_num_threads(1)
+    expected = measure(heads, **asked)
+    assert found.engine == engine
+    assert torch.equal(found.tolerance, expected.tolerance)
+    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-10, atol=1e-12)
+
+
+def test_large_eliminations_on_two_threads(two_threads):
+    # torch's own LU factorisation of batches is wrong on two threads from about 150 rows on.
+    g = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(2, 640, 16, generator=g, dtype=torch.float64) for _ in range(2))
+    heads = SoftmaxAttention(query, key, 0.25)
+    found = measure(heads, (1e-2,), (), outputs=("counts",), engine="position_tree")
+    expected = measure(heads, (1e-2,), (), outputs=("counts",), engine="dense", positions=[100, 300, 500])
+    assert torch.equal(found.tolerance[:, [99, 299, 499]], expected.tolerance)
+
+
+def test_gradients_flow_from_all_threads(eager):
+    g = torch.Generator().manual_seed(0)
+    matrix = torch.randn(8, 20, 20, generator=g, dtype=torch.float64).tril().requires_grad_()
+    values = measure(Dense(matrix), outputs=("values",), positions=[3], engine="dense").values
+    values[..., 0].sum().backward()
+    assert matrix.grad is not None
+    assert bool((matrix.grad.abs().sum((-2, -1)) > 0).all())
+
+
+def test_an_overflow_in_a_block_names_the_entry(eager):
+    size = torch.ones(2, 4, 30, 1, dtype=torch.float64)
+    size[1, 2] = 1e200
+    heads = random_recurrence("scalar", 0, 30, 2, (2, 4))
+    heads = type(heads)(heads.A, heads.B * size, heads.C * size)
+    with pytest.raises(InputError, match=r"batch entry \(1, 2\)"):
+        measure(heads, engine="dense", positions=[5, 9])
