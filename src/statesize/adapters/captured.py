@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.forward import evaluating
+from statesize.adapters.models.held import evaluating
 from statesize.adapters.models.precision import in_single, single_precision, stored_element_size
 from statesize.adapters.models.wrapped import uncompiled
 from statesize.adapters.watching.interrupts import interrupts_held

@@ -1,0 +1,228 @@
+"""Convolutions: half the positions of a shorter sequence tell all, by the fastest of four ways for each kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from statesize.errors import EngineError
+from statesize.operators import Convolution, Operator
+from statesize.spectra.convolution.circulant import circulant_norm
+from statesize.spectra.convolution.realisation import realise
+from statesize.spectra.convolution.second_opinion import SecondOpinion
+from statesize.spectra.cut import Cut
+from statesize.spectra.engine import Counts, HankelBlocks
+from statesize.spectra.exact.distinct_blocks import distinct_blocks
+from statesize.spectra.shifts.certified import CertifiedBlocks
+from statesize.spectra.shifts.position_tree import TreeBlocks
+from statesize.spectra.shifts.streaming import compressed_chunks, is_compressible
+from statesize.spectra.shifts.tree import plant_tree
+
+# Work of decompositions (rows · columns²) that costs less than anything else.
+_QUICK = 2e8
+# Positions a chunk.
+_WIDTH = 32
+# A realisation is usually much closer than the first of these, in units of σ_1, and then its bounds are left as they
+# are. Up to the second, what they leave open is computed in another way.
+_CLOSE, _ROUGH = 2e-9, 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one way makes of some of the kernels.
+
+    Attributes:
+        entries: Which kernels of the flattened batch, (m,) int64.
+        blocks: Their blocks at the positions that differ, batch shape (m,).
+    """
+
+    entries: Tensor
+    blocks: HankelBlocks
+
+
+class ConvolutionBlocks(HankelBlocks):
+    """The blocks of a batch of convolutions, put together from those that differ.
+
+    Args:
+        kernels: The kernels, cut to the sequence that tells all.
+        batch_shape: Batch shape of the operator.
+        place: Which of the blocks that differ stands at each position, (P,) int64.
+    """
+
+    def __init__(self, kernels: Kernels, batch_shape: torch.Size, place: Tensor) -> None:
+        self._kernels = kernels
+        self._parts = kernels.parts()
+        self._shape = batch_shape
+        self._place = place
+        self._order = torch.cat([part.entries for part in self._parts]).argsort()
+        self.error_bound = self._joined(lambda blocks: (blocks.error_bound,))[0]
+
+    @property
+    def way(self) -> str:
+        """How they were computed, up to now."""
+        return " and ".join(self._kernels.ways)
+
+    def norms(self) -> Tensor:
+        """‖H_i‖_F, (..., P)."""
+        norms = self._kernels.norms()[:, self._place]
+        return norms.reshape(*self._shape, norms.shape[-1])
+
+    def counts(self, thresholds: Tensor) -> Counts:
+        """#{σ > τ} for absolute thresholds (K,)."""
+        return Counts(*self._joined(lambda blocks: _tensors(blocks.counts(thresholds))))
+
+    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
+        """#{σ > ρ σ_1} for ratios (R,)."""
+        return Counts(*self._joined(lambda blocks: _tensors(blocks.relative_counts(ratios, accuracy))))
+
+    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
+        """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
+        entropy, bound = self._joined(lambda blocks: blocks.entropies(accuracy))
+        return entropy, bound
+
+    def singular_values(self) -> Tensor:
+        """Not given by this engine.
+
+        Raises:
+            EngineError: Always.
+        """
+        raise EngineError("convolution gives counts and entropies; for all singular values use distinct_blocks")
+
+    def _joined(self, ask: Callable[[HankelBlocks], tuple[Tensor, ...]]) -> list[Tensor]:
+        """Answers (m, distinct positions, ...) of all parts as tensors (..., P, ...)."""
+        columns = zip(*(ask(part.blocks) for part in self._parts), strict=True)
+        found = (torch.cat(column)[self._order][:, self._place] for column in columns)
+        return [answer.reshape(*self._shape, *answer.shape[1:]) for answer in found]
+
+
+def _tensors(counts: Counts) -> tuple[Tensor, ...]:
+    return counts.count, counts.lower, counts.upper
+
+
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """Kernels k_0 … k_{L−1}, (E, L), with the positions up to L / 2 that are asked.
+
+    Attributes:
+        kernel: (E, L).
+        cut: Positions, ascending.
+        ways: The ways that were taken, filled as they are.
+    """
+
+    kernel: Tensor
+    cut: Cut
+    ways: dict[str, None] = field(default_factory=dict[str, None])
+
+    def norms(self) -> Tensor:
+        """‖H_i‖_F from the kernel alone, (E, positions)."""
+        half = self.cut.length // 2
+        largest = self.kernel.abs().amax(-1, keepdim=True)
+        scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+        squares = (self.kernel[:, 1:] / scale).square()
+        # From one position to the next a block gains k_{i+1} … k_{L−i−1}; summed from the middle outwards.
+        gained = squares[:, :half] + squares.flip(-1)[:, :half]
+        if self.cut.length % 2 == 0:
+            gained[:, -1] /= 2
+        sums = gained.flip(-1).cumsum(-1).flip(-1).cumsum(-1)
+        at = torch.tensor(self.cut.positions, dtype=torch.int64, device=scale.device) - 1
+        return sums[:, at].sqrt() * scale
+
+    def parts(self) -> list[Part]:
+        """Each kernel by the first way that serves."""
+        left = torch.arange(self.kernel.shape[0], device=self.kernel.device)
+        if self._work(self.cut) <= _QUICK or not left.numel():
+            return [self._exact(left, self.cut)]
+        parts = self._realised()
+        for part in parts:
+            left = left[~torch.isin(left, part.entries)]
+        smooth = [is_compressible(Convolution(self.kernel[entry], self.cut.length)) for entry in left]
+        entries = left[torch.tensor(smooth, dtype=torch.bool, device=left.device)]
+        if entries.numel():
+            parts.append(self._streamed(entries))
+            left = left[~torch.isin(left, entries)]
+        return [*parts, self._exact(left, self.cut)] if left.numel() else parts
+
+    def _realised(self) -> list[Part]:
+        found = realise(self.kernel[:, 1:], _WIDTH)
+        if found is None:
+            return []
+        realisation, entries = found
+        chunks = realisation.chunks(_WIDTH)
+        number = torch.arange(chunks.error.shape[0], device=entries.device).view(entries.shape[0], -1)
+        misfit = chunks.error[number].amax(-1)
+        close, rough = misfit <= _CLOSE * realisation.largest, misfit <= _ROUGH * realisation.largest
+        parts: list[Part] = []
+        for fit in (close, rough & ~close):
+            these = entries[fit]
+            if these.numel():
+                self.ways["realisation"] = None
+                fitted = chunks.at(number[fit].flatten())
+                blocks: HankelBlocks = CertifiedBlocks(fitted, these.shape, self.cut, self.cut.length)
+                parts.append(Part(these, blocks if fit is close else SecondOpinion(blocks, self._again(these))))
+        return parts
+
+    def _again(self, entries: Tensor) -> Callable[[int, Tensor], HankelBlocks]:
+        def blocks(entry: int, places: Tensor) -> HankelBlocks:
+            positions = tuple(self.cut.positions[int(place)] for place in places)
+            return self._exact(entries[entry : entry + 1], replace(self.cut, positions=positions)).blocks
+
+        return blocks
+
+    def _streamed(self, entries: Tensor) -> Part:
+        self.ways["streaming"] = None
+        operator = Convolution(self.kernel[entries], self.cut.length)
+        chunks = compressed_chunks(operator, _WIDTH, self.cut.length // 2 + 1)
+        return Part(entries, CertifiedBlocks(chunks, entries.shape, self.cut, self.cut.length))
+
+    def _exact(self, entries: Tensor, cut: Cut) -> Part:
+        operator = Convolution(self.kernel[entries], cut.length)
+        work = self._work(cut)
+        if work <= _QUICK or work <= cut.length**3 or not entries.numel():
+            self.ways["distinct_blocks"] = None
+            return Part(entries, distinct_blocks(operator, cut))
+        self.ways["position_tree"] = None
+        # The norm that the tree would take grows with the rank, and with it how much of an entropy is in doubt.
+        tree = replace(plant_tree(operator.dense()), known_bound=circulant_norm(operator.kernel[:, 1:]))
+        later = replace(cut, positions=tuple(cut.length - i for i in cut.positions))
+        return Part(entries, TreeBlocks(tree, entries.shape, later))
+
+    @staticmethod
+    def _work(cut: Cut) -> int:
+        return sum((cut.length - i) * i**2 for i in cut.positions)
+
+
+@torch.no_grad()
+def convolution_blocks(operator: Operator, cut: Cut) -> ConvolutionBlocks:
+    """Counts and entropies of a convolution.
+
+    H_i is the Hankel matrix k_{1+r+c} of L − i rows and i columns (see distinct_blocks.py), so H_{L−i} = H_iᵀ; and if
+    k_m is the last tap that is not 0, at most the first m rows and columns are not 0. So the positions up to L' / 2 of
+    a sequence of L' = min(L, 2 m) tell all, and a short kernel costs the same at any length. These are found
+
+    - for short L' or few positions by a decomposition each;
+    - for kernels that a few states make from a realisation, if what it misses is negligible;
+    - for other kernels of low numerical rank by compressing the past;
+    - else by the position tree, or again by decompositions where positions are few.
+
+    Args:
+        operator: A convolution.
+        cut: Which blocks, not windowed.
+
+    Returns:
+        The blocks; without gradients.
+    """
+    convolution = cast("Convolution", operator)
+    shape = convolution.batch_shape
+    kernel = convolution.kernel.reshape(shape.numel(), convolution.kernel.shape[-1])[:, : cut.length]
+    taps = (kernel != 0).any(0).nonzero()
+    last = max(1, int(taps.max())) if taps.numel() else 1
+    length = min(cut.length, 2 * last)
+    nearest = [min(i, cut.length - i, length // 2) for i in cut.positions]
+    different = {position: place for place, position in enumerate(sorted(set(nearest)))}
+    kernel = torch.nn.functional.pad(kernel, (0, max(0, length - kernel.shape[-1])))[:, :length]
+    place = torch.tensor([different[i] for i in nearest], dtype=torch.int64, device=kernel.device)
+    return ConvolutionBlocks(Kernels(kernel, Cut(length, tuple(different))), shape, place)

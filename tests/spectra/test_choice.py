@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+from oracles.recurrences import random_recurrence
+
+from statesize.errors import EngineError
+from statesize.operators import Convolution, Dense
+from statesize.spectra.choice import ENGINES, choose_engine, explain_choice
+from statesize.spectra.cut import make_cut
+from statesize.spectra.preference import PASSED_OVER
+
+
+def test_auto_takes_the_square_roots_where_they_are_smaller() -> None:
+    small, large = random_recurrence("diagonal", 0, 20, 3), random_recurrence("diagonal", 0, 20, 10)
+    cut = make_cut(20)
+    assert choose_engine(small, cut, ("values",)).name == "square_root"
+    assert choose_engine(small, cut, ("counts", "entropy", "relative")).name == "small_state"
+    assert choose_engine(large, cut, ("values",)).name == "dense"
+    assert choose_engine(small, make_cut(20, past=3), ("counts",)).name == "dense"
+    assert choose_engine(small, make_cut(20, past=7, future=8), ("counts", "relative")).name == "square_root"
+    assert choose_engine(Dense(torch.eye(20)), cut, ("entropy",)).name == "dense"
+
+
+def test_refusals_name_the_engines_that_can() -> None:
+    convolution = Convolution(torch.ones(2), 5)
+    with pytest.raises(EngineError, match="works on recurrences, not on this Convolution; these can: dense"):
+        choose_engine(convolution, make_cut(5), ("values",), "square_root")
+    with pytest.raises(EngineError, match="does not cut blocks by past and future; these can: dense, square_root"):
+        choose_engine(random_recurrence("full", 0, 9, 2), make_cut(9, future=2), ("counts",), "chunked")
+    with pytest.raises(EngineError, match="no engine is called 'fast'; choose from auto, dense, square_root"):
+        choose_engine(convolution, make_cut(5), ("values",), "fast")
+    for name in ([], np.array(["dense", "dense"])):
+        with pytest.raises(EngineError, match=r"no engine is called .*; choose from auto"):
+            choose_engine(convolution, make_cut(5), ("values",), name)
+
+
+def test_auto_takes_an_elimination_where_it_is_faster() -> None:
+    wide, cut = random_recurrence("scalar", 0, 512, 32), make_cut(512)
+    assert choose_engine(wide, cut, ("counts", "entropy", "relative")).name == "chunked"
+    assert choose_engine(wide, cut, ("values",)).name == "square_root"
+    g = torch.Generator().manual_seed(0)
+    long, cut = Dense(torch.randn(128, 128, generator=g, dtype=torch.float64).tril()), make_cut(128)
+    assert choose_engine(long, cut, ("counts",)).name == "position_tree"
+    assert choose_engine(long, cut, ("counts", "relative")).name == "dense"
+    assert choose_engine(long, cut, ("values",)).name == "dense"
+
+
+@pytest.mark.parametrize(
+    ("operator", "cut", "outputs", "taken"),
+    [
+        (random_recurrence("scalar", 0, 512, 32), make_cut(512), ("counts", "entropy"), "chunked"),
+        (random_recurrence("diagonal", 0, 64, 24), make_cut(64), ("counts",), "square_root"),
+        (random_recurrence("diagonal", 0, 64, 24, (8,)), make_cut(64), ("counts",), "small_state"),
+        (random_recurrence("full", 0, 64, 4), make_cut(64, past=20, future=20), ("entropy",), "square_root"),
+        (Convolution(torch.ones(3), 64), make_cut(64), ("values",), "distinct_blocks"),
+        (Dense(torch.eye(200)), make_cut(200), ("counts", "relative"), "dense"),
+    ],
+)
+def test_the_choice_is_explained_for_every_engine(operator, cut, outputs, taken) -> None:
+    explained = explain_choice(operator, cut, outputs)
+    assert explained[0][0] == taken == choose_engine(operator, cut, outputs).name
+    assert sorted(name for name, _ in explained) == sorted(ENGINES) == sorted(PASSED_OVER)
+    assert all(reason for _, reason in explained)
+    for name, reason in explained[1:]:
+        refusal = ENGINES[name].refusal(operator, cut, outputs)
+        assert refusal in (None, reason)

@@ -1,0 +1,131 @@
+"""What does not fit into memory is refused at once, and nothing is allocated for it."""
+
+import resource
+
+import pytest
+import torch
+
+from statesize.errors import EngineError
+from statesize.measurement import hankel_singular_values, measure
+from statesize.operators import Convolution, Recurrence, SoftmaxAttention
+from statesize.spectra import memory
+from statesize.spectra.choice import ENGINES
+from statesize.spectra.cut import make_cut
+from statesize.spectra.memory import free_bytes, require_room
+
+pytestmark = pytest.mark.skipif(free_bytes(torch.device("cpu")) is None, reason="the system does not tell what is free")
+
+
+def attention():
+    query = torch.randn(400_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return SoftmaxAttention(query, query, 1.0)
+
+
+def wide_recurrence():
+    ones = torch.ones(64, 20_000, dtype=torch.float64)
+    return Recurrence(0.9 * ones, ones, ones)
+
+
+def long_convolution():
+    return Convolution(torch.ones(1_000_000, dtype=torch.float64), 2_000_000)
+
+
+TOO_LARGE = [
+    ("dense", attention),
+    ("position_tree", attention),
+    ("square_root", wide_recurrence),
+    ("chunked", wide_recurrence),
+    ("convolution", long_convolution),
+    ("distinct_blocks", long_convolution),
+]
+
+
+@pytest.mark.parametrize(("engine", "make"), TOO_LARGE)
+def test_what_does_not_fit_is_refused_before_it_is_allocated(engine, make):
+    if engine == "chunked" and (free_bytes(torch.device("cpu")) or 0) > 30e9:
+        pytest.skip("this machine holds it")
+    operator = make()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(EngineError, match=rf"engine '{engine}' would hold at least [\d,.]+ GB .* GB are free: give a "):
+        measure(operator, positions=4, engine=engine)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
+
+
+def test_singular_values_are_refused_likewise():
+    with pytest.raises(EngineError, match="would hold at least"):
+        hankel_singular_values(attention(), positions=[200_000], engine="dense")
+
+
+def test_engines_that_fit_are_named():
+    with pytest.raises(EngineError, match=r"these engines hold less: .*streaming"):
+        require_room(attention(), ENGINES["dense"], make_cut(400_000, [200_000]))
+
+
+def test_what_fits_passes():
+    small = Recurrence(*(torch.full((8, 2), 0.5, dtype=torch.float64) for _ in range(3)))
+    for engine in ("dense", "square_root", "chunked"):
+        require_room(small, ENGINES[engine], make_cut(8))
+    middle = attention()[...]
+    require_room(middle, ENGINES["streaming"], make_cut(10_000, [200]))
+
+
+def test_free_memory_is_known_where_the_system_tells():
+    free = free_bytes(torch.device("cpu"))
+    assert free is None or 2**20 < free < 2**50
+    assert free_bytes(torch.device("meta")) is None
+
+
+def test_a_convolution_of_few_modes_passes_however_large_its_footprint():
+    kernel = 0.9 ** torch.arange(16_384, dtype=torch.float64)
+    assert ENGINES["convolution"].footprint(Convolution(kernel, 16_384), make_cut(16_384)) > 2e10
+    require_room(Convolution(kernel, 16_384), ENGINES["convolution"], make_cut(16_384))
+
+
+@pytest.fixture
+def system(monkeypatch, tmp_path):
+    """A system that says what the test writes."""
+    monkeypatch.setattr(memory, "_MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+
+    def says(**files):
+        for name, text in files.items():
+            (tmp_path / name.replace("_", ".")).write_text(text, encoding="ascii")
+
+    return says
+
+
+def test_what_is_free_is_that_of_the_system_or_of_its_group(system):
+    cpu = torch.device("cpu")
+    assert free_bytes(cpu) is None
+    system(meminfo="MemTotal: 9000 kB\nMemAvailable:   2000 kB\nBuffers: 1 kB\n")
+    assert free_bytes(cpu) == 2000 * 1024
+    system(memory_max="max\n")
+    assert free_bytes(cpu) == 2000 * 1024
+    system(memory_max="1000000\n")
+    assert free_bytes(cpu) == 1_000_000
+    system(memory_current="400000\n")
+    assert free_bytes(cpu) == 600_000
+    system(memory_current="1400000\n")
+    assert free_bytes(cpu) == 0
+    system(memory_max="9000000\n", memory_current="1\n")
+    assert free_bytes(cpu) == 2000 * 1024
+    system(meminfo="MemTotal: 9000 kB\n")
+    assert free_bytes(cpu) is None
+    assert free_bytes(torch.device("meta")) is None
+
+
+def test_what_just_fits_is_not_refused(system):
+    operator, cut = attention(), make_cut(400_000, [200_000])
+    needed = ENGINES["dense"].footprint(operator, cut)
+    for free, fits in ((needed, True), (needed - 1024, False)):
+        system(meminfo=f"MemAvailable: {-(-free // 1024)} kB\n", memory_max=f"{free}\n")
+        if fits:
+            require_room(operator, ENGINES["dense"], cut)
+        else:
+            with pytest.raises(EngineError, match=r"engines hold less: streaming$"):
+                require_room(operator, ENGINES["dense"], cut)
+    system(memory_max="1000\n")
+    with pytest.raises(EngineError, match=r"or windows by past and future$"):
+        require_room(operator, ENGINES["dense"], cut)
+    # Not worth asking the system for.
+    require_room(operator, ENGINES["dense"], make_cut(1000))
