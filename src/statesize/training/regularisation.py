@@ -12,7 +12,7 @@ from torch import Tensor
 from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
 from statesize.ess import ceiling, utilisation
-from statesize.mixers.linear import LinearAttention
+from statesize.mixers.attention.linear import LinearAttention
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.operators.validation import all_finite, plain_number, real_number
