@@ -8,7 +8,7 @@ import statesize as ss
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint, mixer_names, register_mixer, save_checkpoint
 from statesize.mixers import registry as registry_module
-from statesize.mixers.linear import LinearAttention
+from statesize.mixers.attention.linear import LinearAttention
 from statesize.mixers.registry import MIXER_NAMES
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
 from statesize.ess import ceiling, utilisation
-from statesize.mixers.linear import LinearAttention
+from statesize.mixers.attention.linear import LinearAttention
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.cut import Positions, make_cut
