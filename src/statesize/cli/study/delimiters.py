@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from statesize.cli.options.kinds import Flag
+from statesize.cli.options.loading import Loading, Place
 from statesize.cli.output.printing import TEXT, Printing
-from statesize.cli.profile import Loading, Place
 from statesize.cli.study.texts import Reading, crew_at, print_plans
 
 
