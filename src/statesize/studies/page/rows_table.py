@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from statesize.report.cells import heading_cell, number_cell
+from statesize.report.tables import heading_cell, number_cell
 from statesize.studies.grid.run import Row
 
 MOST_ROWS = 1000
