@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from statesize.mixers.attention.gated import GatedLinearAttention
+from statesize.mixers.attention.gated_s6 import GatedLinearAttentionS6
+from statesize.mixers.attention.linear import LinearAttention
+from statesize.mixers.attention.softmax import SoftmaxAttention
+from statesize.mixers.attention.weighted import WeightedLinearAttention
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.gated import GatedLinearAttention
-from statesize.mixers.gated_s6 import GatedLinearAttentionS6
-from statesize.mixers.linear import LinearAttention
-from statesize.mixers.long_convolution import LongConvolution
+from statesize.mixers.convolution.long_convolution import LongConvolution
 from statesize.mixers.mixer import NORM_EPSILON, Mixer
 from statesize.mixers.registry import registered_mixer
-from statesize.mixers.s4d import S4D
-from statesize.mixers.s6 import S6
-from statesize.mixers.softmax import SoftmaxAttention
-from statesize.mixers.weighted import WeightedLinearAttention
+from statesize.mixers.state_space.s4d import S4D
+from statesize.mixers.state_space.s6 import S6
 
 MIXERS: dict[str, Callable[[ModelConfig], Mixer]] = {
     mixer.kind: mixer

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Checking, Checks
-from statesize.adapters.models.forward import check_model
-from statesize.adapters.models.wrapped import unwrapped
+from statesize.adapters.models.checks import measurable
 from statesize.loading.digests import weights_sha256
 from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_units
 from statesize.profiling.measuring import Layers, capture_mixers, measure_mixer, measured_names, plan_work
@@ -92,8 +91,7 @@ def profile(
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy,
     )  # fmt: skip
-    model = unwrapped(model)
-    check_model(model)
+    model = measurable(model)
     name, output = name or type(model).__name__, None if output is None else Path(output)
     iterator, count = sequences(inputs, tokenizer)
     known: list[Tensor] = []

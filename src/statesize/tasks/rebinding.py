@@ -90,6 +90,11 @@ class Rebinding(SyntheticTask):
         return 2 * self.keys + 2
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The tokens as words: k0, k1, … (keys), v0, v1, … (values), none, and `<eos>`."""
+        return (*(f"{kind}{number}" for kind in "kv" for number in range(self.keys)), "none", "<eos>")
+
+    @property
     def items(self) -> int:
         """The number of pairs of a document."""
         return self.pairs

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite
 from statesize.operators import Operator
-from statesize.operators.validation import require_finite
 from statesize.spectra.bounds import denormal_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine

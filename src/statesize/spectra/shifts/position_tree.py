@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite
 from statesize.operators import Dense, Operator, Recurrence
-from statesize.operators.validation import require_finite
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Counts, Engine
 from statesize.spectra.shifts.certified import CertifiedBlocks, gathered

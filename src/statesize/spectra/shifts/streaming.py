@@ -17,8 +17,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite
 from statesize.operators import Dense, Operator, Recurrence
-from statesize.operators.validation import require_finite
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine
 from statesize.spectra.factorisation import singular_values, triangular_factor
