@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from statesize.report.charts import PALETTE, json_number
+from statesize.drawing.chart import PALETTE, json_number
 from statesize.studies.delimiters.claim import dip_rows
 from statesize.studies.delimiters.dips import CLAIM_METRIC, ModelDips
 from statesize.studies.delimiters.measuring import METRICS

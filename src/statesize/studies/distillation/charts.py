@@ -8,7 +8,7 @@ from typing import cast
 
 import altair as alt
 
-from statesize.report.charts import PALETTE, json_number
+from statesize.drawing.chart import PALETTE, json_number
 from statesize.studies.distillation.students import DistilledStudent, LoneModel, lone_models, students_of
 from statesize.studies.grid.run import Row
 

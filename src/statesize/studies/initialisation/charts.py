@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from statesize.report.charts import PALETTE, json_number
+from statesize.drawing.chart import PALETTE, json_number
 from statesize.studies.grid.run import Row
 from statesize.studies.initialisation.claim import Start
 from statesize.studies.page.final import final_runs

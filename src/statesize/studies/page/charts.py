@@ -8,7 +8,7 @@ from typing import cast
 import altair as alt
 import numpy as np
 
-from statesize.report.charts import PALETTE, json_number
+from statesize.drawing.chart import PALETTE, json_number
 from statesize.studies.grid.run import Row
 from statesize.studies.page.final import FinalRun, final_runs, numbered
 from statesize.studies.page.statistics import within_cells

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from statesize.report.charts import PALETTE, json_number
+from statesize.drawing.chart import PALETTE, json_number
 from statesize.studies.grid.run import Row
 from statesize.studies.regularisation.claim import treated_runs, usual_steps
 
