@@ -123,7 +123,7 @@ def test_dropout_draws_from_its_generator_only_in_training():
         (torch.tensor([[3, 11]]), r"spans 3 to 11; this model's vocabulary is 0 to 10"),
         (torch.tensor([[-1, 2]]), r"spans -1 to 2"),
         (torch.ones(1, 2, dtype=torch.int64, device="meta"), r"input_ids hold no numbers"),
-        ([[1, 2]], r"input_ids is a list; a tensor of token numbers was expected"),
+        ([[1, 2]], r"input_ids must be a tensor of token numbers, got list"),
     ],
 )
 def test_bad_tokens_are_refused_and_quoted(input_ids, said):

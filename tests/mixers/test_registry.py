@@ -92,11 +92,11 @@ def test_a_name_is_taken_once_and_the_same_class_replaces_itself():
     ("name", "mixer", "message"),
     [
         ("la", Average, "the name 'la' is taken"),
-        ("la,mine", Average, "letters, digits, - and _ were expected"),
-        ("", Average, "the mixer's name is ''"),
+        ("la,mine", Average, "name must be letters, digits, - and _, got 'la,mine'"),
+        ("", Average, "name must be letters, digits, - and _, got ''"),
         ("mine", nn.Linear, r"Linear has no method operator\(hidden\)"),
-        ("mine", int, "a class that inherits torch.nn.Module was expected"),
-        ("mine", nn.Linear(1, 1), "a class that inherits torch.nn.Module was expected"),
+        ("mine", int, "mixer must be a class that inherits torch.nn.Module, got "),
+        ("mine", nn.Linear(1, 1), "mixer must be a class that inherits torch.nn.Module, got "),
     ],
 )
 def test_what_is_refused(name, mixer, message):

@@ -10,9 +10,8 @@ from torch import nn
 from statesize.adapters.models.layers import HOW_TO_SUPPLY
 from statesize.adapters.models.wrapped import named_parts
 from statesize.adapters.notes import UNSEEN
-from statesize.check import require_kind
+from statesize.check import require_kind, whole_number
 from statesize.errors import InputError, ModelError
-from statesize.operators.validation import whole_number
 
 Layers = int | str | Sequence[int | str] | None
 

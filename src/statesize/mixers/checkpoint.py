@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from statesize.check import require_kind, require_path
+from statesize.check import refuse, require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.files import parse_json, read_limited, replace_files
 from statesize.mixers.block import Block
@@ -100,7 +100,7 @@ def save_weights(
     """
     folder = require_path("folder", folder)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"dtype is {dtype!r}; a floating dtype of torch, or None, was expected")
+        refuse("dtype", "a floating dtype of torch, or None", dtype)
     tensors: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()

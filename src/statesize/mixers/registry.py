@@ -7,7 +7,7 @@ import re
 
 from torch import nn
 
-from statesize.check import require_kind
+from statesize.check import refuse, require_kind
 from statesize.errors import InputError
 
 MIXER_NAMES = ("sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena")
@@ -38,9 +38,9 @@ def register_mixer(name: str, mixer: type[nn.Module]) -> None:
     """
     require_kind("name", name, str, "a string")
     if not re.fullmatch(r"[\w-]+", name):
-        raise InputError(f"the mixer's name is {name!r}; letters, digits, - and _ were expected")
+        refuse("name", "letters, digits, - and _", name)
     if not (inspect.isclass(mixer) and issubclass(mixer, nn.Module)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"mixer is {mixer!r}; a class that inherits torch.nn.Module was expected")
+        refuse("mixer", "a class that inherits torch.nn.Module", mixer)
     if not callable(getattr(mixer, "operator", None)):
         raise InputError(f"{mixer.__name__} has no method operator(hidden) that returns a statesize Operator; add one")
     known = _REGISTERED.get(name, mixer)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from statesize.check import real_number, refuse
 from statesize.errors import InputError
-from statesize.operators.validation import real_number
 from statesize.results.protocol import Profiled
 from statesize.results.summary import average, utilisation_values
 
@@ -87,7 +87,7 @@ def diagnose(
         InputError: The metric is not known or not in the profile, or the thresholds are not in order.
     """
     if metric not in {"relative_tolerance", "entropy"}:
-        raise InputError(f"metric is {metric!r}; 'relative_tolerance' or 'entropy' was expected")
+        refuse("metric", "'relative_tolerance' or 'entropy'", metric)
     found: list[Diagnosis] = []
     for name in profile.mixers:
         node = profile.mixer(name)

@@ -84,7 +84,7 @@ def listed(name: str, documents: Iterable[str]) -> list[str]:
     found = list(documents) if getattr(documents, "ndim", 1) else [documents]
     for document in found:
         if not isinstance(document, str):
-            raise InputError(f"{name} has a {type(document).__name__}; a sequence of strings was expected")
+            raise InputError(f"{name} must be a sequence of strings, got one with {type(document).__name__}.")
         try:
             document.encode()
         except UnicodeEncodeError as error:
@@ -177,7 +177,7 @@ def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str,
     parts = _BLANK_LINES.split(text) if delimiter is None else text.split(delimiter)
     documents = tuple(part.strip("\n") for part in parts if part.strip())
     if not documents:
-        raise FileError(f"{path}: holds no text; a text file with at least one document was expected")
+        raise FileError(f"{path}: holds no text. Give a text file with at least one document.")
     return documents
 
 

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from statesize.check import refuse
 from statesize.errors import InputError
 
 
@@ -64,8 +65,8 @@ class KneserNey:
         """
         if contexts.shape != (len(targets), self.order - 1):
             raise InputError(
-                f"contexts has shape {tuple(contexts.shape)}; {(len(targets), self.order - 1)} was expected "
-                f"for {len(targets)} targets of a model of order {self.order}"
+                f"contexts must have shape {(len(targets), self.order - 1)} for {len(targets)} targets of a model of "
+                f"order {self.order}, got {tuple(contexts.shape)}."
             )
         probability = torch.full(targets.shape, 1 / self.vocabulary_size, dtype=torch.float64)
         for order, level in enumerate(self.levels, start=1):
@@ -100,12 +101,12 @@ def fit_kneser_ney(tokens: Tensor, order: int, vocabulary_size: int) -> KneserNe
         1.0
     """
     if order < 1 or order * math.log2(vocabulary_size) >= 63:
-        raise InputError(f"order is {order}; 1 or more was expected, and vocabulary_size^order below 2^63")
+        refuse("order", "at least 1, and vocabulary_size^order below 2^63", order)
     if len(tokens) < order:
         raise InputError(f"there are {len(tokens)} tokens; at least {order} are needed for n-grams of order {order}")
     if int(tokens.min()) < 0 or int(tokens.max()) >= vocabulary_size:
         raise InputError(
-            f"ids from {int(tokens.min())} to {int(tokens.max())}; 0 … {vocabulary_size - 1} were expected"
+            f"tokens must have ids in 0 … {vocabulary_size - 1}, got {int(tokens.min())} to {int(tokens.max())}."
         )
     grams, counts = _count(_number(tokens.unfold(0, order, 1), vocabulary_size))
     levels = [_level(grams, counts, vocabulary_size)]

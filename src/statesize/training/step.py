@@ -81,7 +81,7 @@ def require_task(task: object) -> None:
     lacking = [name for name in ("vocabulary_size", "sample", "held_out", "report") if not hasattr(task, name)]
     if lacking:
         raise InputError(
-            f"task is a {type(task).__name__} without {', '.join(lacking)}; a statesize.tasks.Task was expected"
+            f"task must be a statesize.tasks.Task, got {type(task).__name__} without {', '.join(lacking)}."
         )
 
 
