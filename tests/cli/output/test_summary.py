@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from statesize.cli.output.summary import byte_count, print_plan, print_summary
+from statesize.cli.output.summary import print_plan, print_summary
+from statesize.cli.output.table import byte_count
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import plan, profile
 
