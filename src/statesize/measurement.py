@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from statesize.check import real_numbers, require_real
+from statesize.drawing.figures import paper_figure
 from statesize.drawing.measured import facts
-from statesize.drawing.views import MeasurementFigure, MeasurementPlot
+from statesize.drawing.views import MeasurementCharts, notebook_chart
 from statesize.errors import InputError
 from statesize.ess import ceiling
 from statesize.html_table import facts_table
@@ -21,6 +22,10 @@ from statesize.spectra.choice import OUTPUTS, choose_engine
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.engine import HankelBlocks
 from statesize.spectra.interlacing import shared_bounds, spread_bounds
+
+if TYPE_CHECKING:
+    import altair as alt
+    from matplotlib.figure import Figure
 
 # Bytes that an engine may hold at once; more batch entries than fit are measured in turn.
 _MEMORY_BUDGET = 2**30
@@ -73,14 +78,14 @@ class Measurement:
     future: int | None = None
 
     @property
-    def plot(self) -> MeasurementPlot:
+    def plot(self) -> MeasurementCharts[alt.LayerChart]:
         """The charts `.plot.positions()`, `.plot.spectrum()` and `.plot.tolerance()`."""
-        return MeasurementPlot(self)
+        return MeasurementCharts(self, notebook_chart)
 
     @property
-    def figure(self) -> MeasurementFigure:
+    def figure(self) -> MeasurementCharts[Figure]:
         """The same for papers, by matplotlib (extra `figures`)."""
-        return MeasurementFigure(self)
+        return MeasurementCharts(self, paper_figure)
 
     def _repr_html_(self) -> str:
         return facts_table("Measurement", facts(self))

@@ -47,15 +47,6 @@ def test_the_written_form_comes_back():
         assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_files_written_before_a_field_was_added_mean_its_default():
-    """What statesize wrote when there were four mixers."""
-    written = {
-        **{"format": 1, "mixer": "gla", "vocabulary_size": 1024, "width": 128, "heads": 4, "layers": 4},
-        **{"key_size": 32, "mlp_factor": 3, "convolution_size": 4, "decay_bias": 3.0, "dropout": 0.1},
-    }
-    assert ModelConfig.from_dict(written) == ModelConfig(mixer="gla", dropout=0.1)
-
-
 def test_a_pattern_is_repeated_until_every_layer_has_a_mixer():
     config = ModelConfig(mixer="gla,gla,sa", layers=6)
     assert [config.mixer_of(layer) for layer in range(6)] == ["gla", "gla", "sa"] * 2

@@ -13,9 +13,6 @@ from statesize.mixers.registry import mixer_names
 CONFIG_FORMAT = 1
 """Version of the written form of a `ModelConfig`; it grows by one when old files can no longer be read."""
 
-ADDED_FIELDS = frozenset({"normalised", "smallest_step", "largest_step", "positions", "tied"})
-"""Fields that older files lack; such a file means their defaults."""
-
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -167,10 +164,9 @@ class ModelConfig:
                 " Use the statesize that wrote it, or train the model again"
             )
         types: dict[str, type] = get_type_hints(cls)
-        missing = types.keys() - fields.keys() - ADDED_FIELDS
-        if missing or fields.keys() - types.keys():
+        if types.keys() != fields.keys():
             raise FileError(
-                f"{source} lacks {sorted(missing)} and has unknown"
+                f"{source} lacks {sorted(types.keys() - fields.keys())} and has unknown"
                 f" {sorted(fields.keys() - types.keys())}; it is damaged or not a statesize model"
             )
         for name, value in fields.items():

@@ -120,15 +120,7 @@ class MQAR(SyntheticTask):
         return 1 / self.pairs
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random batch.
-
-        Args:
-            batch_size: number of sequences, S.
-            generator: a CPU generator, from which alone the batch is drawn.
-
-        Returns:
-            Inputs and targets, (S, L) int64; targets are `IGNORED` but at the queries.
-        """
+        """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
         start, gaps = 2 * self.pairs, self.length - 2 * self.pairs
         keys = distinct(self.keys, self.pairs, batch_size, generator)

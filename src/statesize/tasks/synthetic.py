@@ -106,17 +106,7 @@ class SyntheticTask(ABC):
 
 
 def number_fields(task: type[SyntheticTask]) -> dict[str, type]:
-    """The numbers that a task is built from.
-
-    Args:
-        task: the class.
-
-    Returns:
-        Name → int, float or bool, in the order of the constructor's arguments.
-
-    Raises:
-        InputError: a field is of another type.
-    """
+    """Name and type of the numbers that a task is built from, in the order of the constructor's arguments."""
     hints = get_type_hints(task)
     fields = {
         field.name: cast("type", hints[field.name])

@@ -10,9 +10,6 @@ from typing import Any
 from statesize.check import refuse, require_count, require_real
 from statesize.training.regularisation import Regularisation
 
-ADDED_FIELDS: dict[str, float] = {"identity_weight": 0.0, "utilisation_weight": 0.0, "target_utilisation": 0.8}
-"""Fields that older files lack, and what such a file means."""
-
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -75,14 +72,8 @@ class TrainingConfig:
         return found if self.identity_weight or self.utilisation_weight else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON values, from which `TrainingConfig` makes equal ones.
-
-        Returns:
-            The fields by name; those of `ADDED_FIELDS` only where they say something else than a file without them.
-        """
-        values = dataclasses.asdict(self)
-        unchanged = {name for name, value in ADDED_FIELDS.items() if values[name] == value}
-        return {name: value for name, value in values.items() if name not in unchanged}
+        """The settings as JSON values, from which `TrainingConfig` makes equal ones."""
+        return dataclasses.asdict(self)
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step.

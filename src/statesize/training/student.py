@@ -10,8 +10,7 @@ from torch import Tensor
 
 from statesize.check import require_kind
 from statesize.errors import InputError
-from statesize.mixers.head_mixer import HeadMixer
-from statesize.mixers.mixer import Mixer
+from statesize.mixers.mixer import HeadMixer, Mixer
 from statesize.mixers.model import LanguageModel
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter, validators
 
 from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.options.loading import Loading, Place
 from statesize.cli.output.printing import TEXT, Printing
-from statesize.cli.profile import Loading, Place
 
 if TYPE_CHECKING:
     from torch import nn

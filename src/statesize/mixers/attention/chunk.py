@@ -1,6 +1,10 @@
-"""The chunk-parallel form of diagonal linear recurrences, and the sequential reference that it equals."""
+"""The chunk-parallel form of diagonal linear recurrences, the sequential one that it equals, and a fused GPU kernel."""
 
 from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,17 +15,9 @@ CHUNK_SIZE = 32
 
 
 def minimum_log_decay(chunk_size: int) -> float:
-    """Smallest ln a that chunks of some size take.
-
-    Inside a chunk, decays are taken relative to its middle, so the largest exponent is half its size times 128 / size:
-    e^64 = 6e27 leaves float32 (3e38) ten orders of magnitude for queries and keys.
-
-    Args:
-        chunk_size: Positions a chunk.
-
-    Returns:
-        −128 / chunk_size.
-    """
+    """Smallest ln a that chunks of some size take."""
+    # Inside a chunk, decays are taken relative to its middle, so the largest exponent is half its size times 128 /
+    # size: e^64 = 6e27 leaves float32 (3e38) ten orders of magnitude for queries and keys.
     return -128 / chunk_size
 
 
@@ -30,17 +26,7 @@ MINIMUM_LOG_DECAY = minimum_log_decay(CHUNK_SIZE)
 
 
 def mix_sequentially(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None) -> Tensor:
-    """y_t = q_tᵀ S_t with S_t = diag(a_t) S_{t−1} + k_t v_tᵀ, one position after another: the definition.
-
-    Args:
-        query: q, (..., L, n).
-        key: k, (..., L, n).
-        value: v, (..., L, d_v).
-        log_decay: ln a ≤ 0, broadcastable to (..., L, n); None is a = 1.
-
-    Returns:
-        y, (..., L, d_v).
-    """
+    """y_t = q_tᵀ S_t with S_t = diag(a_t) S_{t−1} + k_t v_tᵀ, one position after another: the definition."""
     state = key.new_zeros(*key.shape[:-2], key.shape[-1], value.shape[-1])
     decay = None if log_decay is None else log_decay.expand(key.shape).exp()
     outputs: list[Tensor] = []
@@ -55,27 +41,10 @@ def mix_sequentially(query: Tensor, key: Tensor, value: Tensor, log_decay: Tenso
 def mix_chunked(
     query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None, chunk_size: int = CHUNK_SIZE
 ) -> Tensor:
-    """The same map as `mix_sequentially`, parallel inside chunks of positions.
-
-    Within a chunk, with G_t = Σ_{s ≤ t} ln a_s and a middle position m, the scores are
-    Σ_n (q_t e^{G_t − G_m})_n (k_s e^{G_m − G_s})_n; across chunks, the state is carried by a loop over chunks
-    (Yang et al. 2024, "Gated Linear Attention Transformers with Hardware-Efficient Training").
-
-    Args:
-        query: q, (..., L, n).
-        key: k, (..., L, n).
-        value: v, (..., L, d_v).
-        log_decay: ln a, broadcastable to (..., L, n), between `minimum_log_decay(chunk_size)` and 0; None is a = 1.
-        chunk_size: Positions a chunk.
-
-    Returns:
-        y, (..., L, d_v).
-
-    Example:
-        >>> key = torch.ones(3, 1)
-        >>> mix_chunked(key, key, torch.tensor([[1.0], [0.0], [0.0]]), torch.full((3, 1), -1.0)).squeeze()
-        tensor([1.0000, 0.3679, 0.1353])
-    """
+    """The map of `mix_sequentially`, parallel inside chunks: q and k (..., L, n), v and y (..., L, d_v)."""
+    # Within a chunk, with G_t = Σ_{s ≤ t} ln a_s and a middle position m, the scores are Σ_n (q_t e^{G_t − G_m})_n (k_s
+    # e^{G_m − G_s})_n; across chunks, the state is carried by a loop over chunks (Yang et al. 2024, "Gated Linear
+    # Attention Transformers with Hardware-Efficient Training").
     length = key.shape[-2]
     size = min(chunk_size, length)
     query, key, value = (_in_chunks(tensor, size) for tensor in (query, key, value))
@@ -98,6 +67,19 @@ def mix_chunked(
         states = _carried(added, whole)
         outputs = torch.cat([outputs[..., :1, :, :], outputs[..., 1:, :, :] + from_start[..., 1:, :, :] @ states], -3)
     return outputs.reshape(*outputs.shape[:-3], -1, outputs.shape[-1])[..., :length, :]
+
+
+def mix(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None, chunk_size: int = CHUNK_SIZE) -> Tensor:
+    """`mix_chunked`, by the kernel of flash-linear-attention (`fla`) if it is installed and tensors are on a GPU."""
+    # The kernel path has not been run by the tests of this package, which need no GPU. It is used only for float32 and
+    # half precision, and only in the mixers' training form: operators and steps never depend on it.
+    if not query.is_cuda or query.dtype == torch.float64 or importlib.util.find_spec("fla") is None:
+        return mix_chunked(query, key, value, log_decay, chunk_size)
+    kernel: Any = importlib.import_module("fla.ops.gla").chunk_gla
+    decay = torch.zeros_like(key) if log_decay is None else log_decay.expand(key.shape)
+    position_first = [tensor.transpose(1, 2).contiguous() for tensor in (query, key, value, decay)]
+    outputs: Tensor = kernel(*position_first, scale=1.0)[0]
+    return outputs.transpose(1, 2)
 
 
 def _in_chunks(tensor: Tensor, size: int) -> Tensor:

@@ -27,21 +27,10 @@ class GatedLinearAttention(LinearAttention):
         self._set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
-        """First value of b.
-
-        Returns:
-            Values by parameter name.
-        """
+        """First value of b."""
         return {"decay.bias": torch.full_like(self.decay.bias, self.config.decay_bias)}
 
     def log_decay(self, hidden: Tensor) -> Tensor:
-        """Logarithm of the decay at each position.
-
-        Args:
-            hidden: (S, L, d).
-
-        Returns:
-            ln a, (S, H, L, n).
-        """
+        """Logarithm of the decay at each position, (S, H, L, n)."""
         logits = self.decay(hidden).unflatten(-1, (self.heads, self.key_size))
         return bounded_log_decay(logits).transpose(1, 2)

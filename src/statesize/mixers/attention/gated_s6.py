@@ -33,11 +33,7 @@ class GatedLinearAttentionS6(LinearAttention):
         self._set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
-        """First values of A and b.
-
-        Returns:
-            Values by parameter name.
-        """
+        """First values of A and b."""
         heads, config = self.config.heads, self.config
         return {
             "step_projection.bias": inverse_softplus(spread_steps(heads, config.smallest_step, config.largest_step)),
@@ -45,13 +41,6 @@ class GatedLinearAttentionS6(LinearAttention):
         }
 
     def log_decay(self, hidden: Tensor) -> Tensor:
-        """Logarithm of the decay at each position.
-
-        Args:
-            hidden: (S, L, d).
-
-        Returns:
-            ln a, (S, H, L, n), at least −16.
-        """
+        """Logarithm of the decay at each position, (S, H, L, n), at least −16."""
         steps = functional.softplus(self.step_projection(hidden)).transpose(1, 2).unsqueeze(-1)
         return (steps * -self.log_rate.exp().unsqueeze(-2)).clamp(min=minimum_log_decay(self.chunk_size))

@@ -7,9 +7,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from statesize.mixers.attention.chunk import CHUNK_SIZE
-from statesize.mixers.attention.fused import mix
-from statesize.mixers.head_mixer import HeadMixer
+from statesize.mixers.attention.chunk import CHUNK_SIZE, mix
+from statesize.mixers.mixer import HeadMixer
 from statesize.operators import Recurrence
 
 
@@ -43,56 +42,27 @@ class LinearAttention(HeadMixer):
         return None
 
     def operator(self, hidden: Tensor) -> Recurrence:
-        """T of every head at one input.
-
-        Args:
-            hidden: What `forward` receives, (S, L, d).
-
-        Returns:
-            An operator of batch shape (sequence, head), in the module's dtype.
-        """
+        """T of every head at one input, of batch shape (sequence, head)."""
         query, key, _ = self._query_key_value(hidden)
         log_decay = self.log_decay(hidden)
         transition = torch.ones_like(key[..., :1]) if log_decay is None else log_decay.exp().expand(key.shape)
         return Recurrence(transition, key, query * self.key_size**-0.5)
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
-        """The values of each head after mixing, before the norm, in the training form.
-
-        Args:
-            hidden: (S, L, d).
-
-        Returns:
-            (S, H, L, d_v).
-        """
+        """The values of each head after mixing, before the norm, (S, H, L, d_v)."""
         query, key, value = self._query_key_value(hidden)
         return mix(query * self.key_size**-0.5, key, value, self.log_decay(hidden), self.chunk_size)
 
     def initial_cache(self, batch: int) -> LinearCache:
-        """The cache of `step` before the first token.
-
-        Args:
-            batch: Number of sequences S.
-
-        Returns:
-            A cache with the state 0.
-        """
+        """The cache of `step` before the first token."""
         convolution = self.convolution.initial_cache(batch)
         return LinearCache(convolution, convolution.new_zeros(batch, self.heads, self.key_size, self.value_size))
 
     def step(self, hidden: Tensor, cache: LinearCache) -> tuple[Tensor, LinearCache]:
-        """One token of every sequence; equals `forward` on the whole sequence.
-
-        Args:
-            hidden: (S, d).
-            cache: From `initial_cache` or the previous step; it is not changed.
-
-        Returns:
-            The output (S, d) and the next cache.
-        """
+        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
         (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
         log_decay = self.log_decay(hidden[:, None])
         state = cache.state if log_decay is None else log_decay[:, :, 0].exp().unsqueeze(-1) * cache.state
         state = state + key.unsqueeze(-1) * value.unsqueeze(-2)
         mixed = ((query * self.key_size**-0.5).unsqueeze(-2) @ state).squeeze(-2)
-        return self._emit(mixed), LinearCache(convolution, state)
+        return self._emit(mixed.flatten(-2)), LinearCache(convolution, state)

@@ -15,14 +15,7 @@ DECAY_TEMPERATURE = 16.0
 
 
 def bounded_log_decay(logits: Tensor) -> Tensor:
-    """Ln a = logsigmoid(logits) / 16, kept above `MINIMUM_LOG_DECAY` for the sake of the chunk-parallel form.
-
-    Args:
-        logits: Real numbers of any shape.
-
-    Returns:
-        ln a of the same shape, between −4 and 0; the bound is met only by logits below −64.
-    """
+    """logsigmoid(logits) / 16, of any shape, kept above `MINIMUM_LOG_DECAY` for the chunk-parallel form."""
     return (functional.logsigmoid(logits) / DECAY_TEMPERATURE).clamp(min=MINIMUM_LOG_DECAY)
 
 
@@ -41,21 +34,10 @@ class WeightedLinearAttention(LinearAttention):
         self._set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
-        """Where the decays start.
-
-        Returns:
-            Values by parameter name.
-        """
+        """Where the decays start."""
         return {"decay_bias": torch.full_like(self.decay_bias, self.config.decay_bias)}
 
     def log_decay(self, hidden: Tensor) -> Tensor:
-        """Logarithm of the decay, the same at each position of each sequence.
-
-        Args:
-            hidden: (S, L, d), of which only the length is used.
-
-        Returns:
-            ln a, (1, H, L, n).
-        """
+        """Logarithm of the decay, the same at each position of each sequence, (1, H, L, n)."""
         decay = bounded_log_decay(self.decay_bias)
         return decay[None, :, None].expand(1, -1, hidden.shape[1], -1)

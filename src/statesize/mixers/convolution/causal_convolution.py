@@ -11,19 +11,7 @@ _fft = cast("Any", torch.fft)
 
 
 def causal_convolution(kernel: Tensor, inputs: Tensor) -> Tensor:
-    """y_t = Σ_s kernel_s u_{t−s} by the fast Fourier transform, O(L log L).
-
-    Args:
-        kernel: (..., L).
-        inputs: u, (..., L); its leading dimensions broadcast with those of the kernel.
-
-    Returns:
-        y, (..., L).
-
-    Example:
-        >>> causal_convolution(torch.tensor([1.0, 0.5, 0.0]), torch.tensor([2.0, 0.0, 4.0])).round(decimals=3)
-        tensor([2., 1., 4.])
-    """
+    """y_t = Σ_s kernel_s u_{t−s} by the fast Fourier transform, O(L log L), (..., L)."""
     length = inputs.shape[-1]
     # As many zeros again keep the end of the sequence from wrapping around to its start.
     spectrum = _fft.rfft(kernel, 2 * length) * _fft.rfft(inputs, 2 * length)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from statesize.mixers.channel_mixer import ChannelMixer
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.convolution.causal_convolution import causal_convolution
 from statesize.mixers.decays import spread_steps
+from statesize.mixers.mixer import Mixer
 from statesize.operators import GatedConvolution
 
 _FREQUENCIES = 8
@@ -19,14 +19,10 @@ _SHORTEST_WAVE, _LONGEST_WAVE = 4.0, 4096.0
 
 
 class ImplicitFilter(nn.Module):
-    """Kernels h_t = e^{−rate t} W₂ sin(W₁ sin(W₀ z_t + b₀) + b₁) of sines and cosines z_t of the position.
+    """Kernels h_t = e^{−rate t} W₂ sin(W₁ sin(W₀ z_t + b₀) + b₁) of sines and cosines z_t of the position."""
 
-    The waves of z_t are between 4 and 4096 positions long, whatever the length of the sequence, so that a longer
-    sequence only adds taps.
-
-    Args:
-        config: Shape of the model; key_size is the hidden width, the rates start between the smallest and largest step.
-    """
+    # The waves of z_t are between 4 and 4096 positions long, whatever the length of the sequence, so that a longer
+    # sequence only adds taps.
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -36,14 +32,7 @@ class ImplicitFilter(nn.Module):
         self.log_rate = nn.Parameter(torch.empty(config.width))
 
     def forward(self, length: int) -> Tensor:
-        """The first taps of every channel.
-
-        Args:
-            length: How many.
-
-        Returns:
-            (d, length).
-        """
+        """The first taps of every channel, (d, length)."""
         position = torch.arange(length, dtype=self.log_rate.dtype, device=self.log_rate.device)[:, None]
         place = torch.arange(_FREQUENCIES, dtype=position.dtype, device=position.device) / (_FREQUENCIES - 1)
         angle = position * (2 * math.pi / _SHORTEST_WAVE) * (_SHORTEST_WAVE / _LONGEST_WAVE) ** place
@@ -60,7 +49,7 @@ class LongConvolutionCache(NamedTuple):
     inputs: Tensor
 
 
-class LongConvolution(ChannelMixer):
+class LongConvolution(Mixer):
     """T = Diag(q) Conv(h) Diag(k) for each channel: gates q and k from the input, a learned filter h.
 
     Poli et al., "Hyena Hierarchy: Towards Larger Convolutional Language Models", ICML 2023, of order 2.
@@ -77,75 +66,35 @@ class LongConvolution(ChannelMixer):
         self._set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
-        """First values of the rates of the filter's window.
-
-        Returns:
-            Values by parameter name.
-        """
+        """First values of the rates of the filter's window."""
         config = self.config
         return {"filter.log_rate": spread_steps(config.width, config.smallest_step, config.largest_step).log()}
 
     def operator(self, hidden: Tensor) -> GatedConvolution:
-        """T of every channel at one input.
-
-        Args:
-            hidden: What `forward` receives, (S, L, d).
-
-        Returns:
-            An operator of batch shape (sequence, channel), in the module's dtype.
-        """
+        """T of every channel at one input, of batch shape (sequence, channel)."""
         output_gate, input_gate, _ = self._gates_and_values(hidden)
         return GatedConvolution(self.filter(hidden.shape[1])[None], input_gate, output_gate)
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
-        """The values of each channel after mixing, before the norm, in the training form.
-
-        Args:
-            hidden: (S, L, d).
-
-        Returns:
-            (S, d, L, 1).
-        """
+        """The values of each channel after mixing, before the norm, (S, d, L, 1)."""
         output_gate, input_gate, value = self._gates_and_values(hidden)
         return (output_gate * causal_convolution(self.filter(hidden.shape[1]), input_gate * value)).unsqueeze(-1)
 
     def values(self, hidden: Tensor) -> Tensor:
-        """The inputs of T: the convolved values.
-
-        Args:
-            hidden: (S, L, d).
-
-        Returns:
-            (S, d, L, 1).
-        """
+        """The inputs of T: the convolved values, (S, d, L, 1)."""
         return self._gates_and_values(hidden)[2].unsqueeze(-1)
 
     def initial_cache(self, batch: int) -> LongConvolutionCache:
-        """The cache of `step` before the first token.
-
-        Args:
-            batch: Number of sequences S.
-
-        Returns:
-            A cache without inputs.
-        """
+        """The cache of `step` before the first token."""
         convolution = self.convolution.initial_cache(batch)
         return LongConvolutionCache(convolution, convolution.new_zeros(batch, self.config.width, 0))
 
     def step(self, hidden: Tensor, cache: LongConvolutionCache) -> tuple[Tensor, LongConvolutionCache]:
-        """One token of every sequence; equals `forward` on the whole sequence.
-
-        Args:
-            hidden: (S, d).
-            cache: From `initial_cache` or the previous step; it is not changed.
-
-        Returns:
-            The output (S, d) and the next cache.
-        """
+        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
         (output_gate, input_gate, value), convolution = self._step_convolved(hidden, cache.convolution)
         inputs = torch.cat([cache.inputs, (input_gate * value).unsqueeze(-1)], -1)
         mixed = output_gate * (self.filter(inputs.shape[-1]).flip(-1) * inputs).sum(-1)
-        return self._emit_channels(mixed), LongConvolutionCache(convolution, inputs)
+        return self._emit(mixed), LongConvolutionCache(convolution, inputs)
 
     def _gates_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Output gates q, input gates k and values, (S, d, L) each."""

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from statesize.mixers.channel_mixer import ChannelMixer
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.convolution.causal_convolution import causal_convolution
 from statesize.mixers.decays import spread_steps
+from statesize.mixers.mixer import Mixer
 from statesize.operators import Recurrence
 
 
@@ -22,7 +22,7 @@ class S4DCache(NamedTuple):
     state: Tensor
 
 
-class S4D(ChannelMixer):
+class S4D(Mixer):
     """T from x_t = Ā x_{t−1} + B̄ u_t, y_t = 2 Re C x_t, for each channel, the same at every input.
 
     Ā = exp(Δ A) and B̄ = (Ā − 1) / A with n / 2 complex modes A, one of each conjugate pair, so that the state holds
@@ -48,11 +48,7 @@ class S4D(ChannelMixer):
         self._set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
-        """First values of Δ and A.
-
-        Returns:
-            Values by parameter name.
-        """
+        """First values of Δ and A."""
         width, modes = self.log_rate.shape
         return {
             "log_step": spread_steps(width, self.config.smallest_step, self.config.largest_step).log(),
@@ -61,14 +57,7 @@ class S4D(ChannelMixer):
         }
 
     def operator(self, hidden: Tensor) -> Recurrence:
-        """T of every channel, the same for every sequence.
-
-        Args:
-            hidden: What `forward` receives, (S, L, d), of which only the shape is used.
-
-        Returns:
-            An operator of batch shape (sequence, channel), in the module's dtype.
-        """
+        """T of every channel, the same for every sequence, of batch shape (sequence, channel)."""
         log_decay, B, C = self._discretised()
         shape = (hidden.shape[0], self.log_step.numel(), hidden.shape[1], -1)
         # Expanded, not copied: the memory is that of one position of one sequence.
@@ -76,14 +65,7 @@ class S4D(ChannelMixer):
         return Recurrence(A, B, C, conjugate_pairs=True)
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
-        """The values of each channel after mixing, before the norm, in the training form: a convolution.
-
-        Args:
-            hidden: (S, L, d).
-
-        Returns:
-            (S, d, L, 1).
-        """
+        """The values of each channel after mixing, before the norm, by a convolution, (S, d, L, 1)."""
         inputs = self.values(hidden).squeeze(-1)
         log_decay, B, C = self._discretised()
         powers = (log_decay.unsqueeze(-1) * torch.arange(hidden.shape[1], device=hidden.device)).exp()
@@ -91,44 +73,22 @@ class S4D(ChannelMixer):
         return causal_convolution(kernel, inputs).unsqueeze(-1)
 
     def values(self, hidden: Tensor) -> Tensor:
-        """The inputs of T: the convolved channels.
-
-        Args:
-            hidden: (S, L, d).
-
-        Returns:
-            (S, d, L, 1).
-        """
+        """The inputs of T: the convolved channels, (S, d, L, 1)."""
         return self._convolved(hidden)[0].transpose(1, 2).unsqueeze(-1)
 
     def initial_cache(self, batch: int) -> S4DCache:
-        """The cache of `step` before the first token.
-
-        Args:
-            batch: Number of sequences S.
-
-        Returns:
-            A cache with the state 0.
-        """
+        """The cache of `step` before the first token."""
         convolution = self.convolution.initial_cache(batch)
         state = convolution.new_zeros(batch, *self.log_rate.shape, dtype=convolution.dtype.to_complex())
         return S4DCache(convolution, state)
 
     def step(self, hidden: Tensor, cache: S4DCache) -> tuple[Tensor, S4DCache]:
-        """One token of every sequence; equals `forward` on the whole sequence.
-
-        Args:
-            hidden: (S, d).
-            cache: From `initial_cache` or the previous step; it is not changed.
-
-        Returns:
-            The output (S, d) and the next cache.
-        """
+        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
         (inputs,), convolution = self._step_convolved(hidden, cache.convolution)
         log_decay, B, C = self._discretised()
         state = log_decay.exp() * cache.state + B * inputs.unsqueeze(-1)
         mixed = 2 * (C * state).sum(-1).real
-        return self._emit_channels(mixed), S4DCache(convolution, state)
+        return self._emit(mixed), S4DCache(convolution, state)
 
     def _discretised(self) -> tuple[Tensor, Tensor, Tensor]:
         """Logarithm of Ā, B̄ and C, complex (d, n / 2)."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.mixers.channel_mixer import ChannelMixer
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.decays import initial_log_rates, inverse_softplus, spread_steps
+from statesize.mixers.mixer import Mixer
 from statesize.mixers.state_space.selective_scan import selective_scan
 from statesize.operators import Recurrence
 
@@ -22,7 +22,7 @@ class S6Cache(NamedTuple):
     state: Tensor
 
 
-class S6(ChannelMixer):
+class S6(Mixer):
     """T from x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t, y_t = C_t x_t, for each channel; n = key_size states.
 
     u = silu of what the short convolution gives. Δ = softplus(W u + b) has one value a channel, B and C = W u are
@@ -45,11 +45,7 @@ class S6(ChannelMixer):
         self._set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
-        """First values of A and b.
-
-        Returns:
-            Values by parameter name.
-        """
+        """First values of A and b."""
         width, config = self.config.width, self.config
         return {
             "step_projection.bias": inverse_softplus(spread_steps(width, config.smallest_step, config.largest_step)),
@@ -57,73 +53,37 @@ class S6(ChannelMixer):
         }
 
     def operator(self, hidden: Tensor) -> Recurrence:
-        """T of every channel at one input.
-
-        Args:
-            hidden: What `forward` receives, (S, L, d).
-
-        Returns:
-            An operator of batch shape (sequence, channel), in the module's dtype.
-        """
+        """T of every channel at one input, of batch shape (sequence, channel)."""
         inputs = self._inputs(hidden)
         steps, B, C = self._selected(inputs)
         steps = steps.transpose(1, 2).unsqueeze(-1)
         return Recurrence((steps * self._rates()[:, None]).exp(), steps * B[:, None], C[:, None])
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
-        """The values of each channel after mixing, before the norm, in the training form.
-
-        Args:
-            hidden: (S, L, d).
-
-        Returns:
-            (S, d, L, 1).
-        """
+        """The values of each channel after mixing, before the norm, (S, d, L, 1)."""
         inputs = self._inputs(hidden)
         steps, B, C = self._selected(inputs)
         mixed = selective_scan(inputs, steps, self._rates(), B, C)
         return mixed.transpose(1, 2).unsqueeze(-1)
 
     def values(self, hidden: Tensor) -> Tensor:
-        """The inputs of T: the convolved and activated channels.
-
-        Args:
-            hidden: (S, L, d).
-
-        Returns:
-            (S, d, L, 1).
-        """
+        """The inputs of T: the convolved and activated channels, (S, d, L, 1)."""
         return self._inputs(hidden).transpose(1, 2).unsqueeze(-1)
 
     def initial_cache(self, batch: int) -> S6Cache:
-        """The cache of `step` before the first token.
-
-        Args:
-            batch: Number of sequences S.
-
-        Returns:
-            A cache with the state 0.
-        """
+        """The cache of `step` before the first token."""
         convolution = self.convolution.initial_cache(batch)
         return S6Cache(convolution, convolution.new_zeros(batch, *self.log_rate.shape))
 
     def step(self, hidden: Tensor, cache: S6Cache) -> tuple[Tensor, S6Cache]:
-        """One token of every sequence; equals `forward` on the whole sequence.
-
-        Args:
-            hidden: (S, d).
-            cache: From `initial_cache` or the previous step; it is not changed.
-
-        Returns:
-            The output (S, d) and the next cache.
-        """
+        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
         (convolved,), convolution = self._step_convolved(hidden, cache.convolution)
         inputs = functional.silu(convolved)
         steps, B, C = self._selected(inputs)
         decay = (steps.unsqueeze(-1) * self._rates()).exp()
         state = decay * cache.state + (steps * inputs).unsqueeze(-1) * B.unsqueeze(-2)
         mixed = (state @ C.unsqueeze(-1)).squeeze(-1)
-        return self._emit_channels(mixed), S6Cache(convolution, state)
+        return self._emit(mixed), S6Cache(convolution, state)
 
     def _inputs(self, hidden: Tensor) -> Tensor:
         return functional.silu(self._convolved(hidden)[0])

@@ -13,28 +13,10 @@ _BLOCK_NUMBERS = 2**18
 
 
 def selective_scan(inputs: Tensor, steps: Tensor, rates: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """y_t = C_t x_t with x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t for each channel, A diagonal.
-
-    The states are computed one position after another, so that no decay is too strong, in blocks of positions of which
-    only the first state is kept; the gradient computes the others again. The gradient has no gradient of its own.
-
-    Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023, algorithm 2.
-
-    Args:
-        inputs: u, (S, L, d).
-        steps: Δ ≥ 0, (S, L, d).
-        rates: A ≤ 0, (d, n).
-        B: (S, L, n), shared by the channels.
-        C: (S, L, n), shared by the channels.
-
-    Returns:
-        y, (S, L, d).
-
-    Example:
-        >>> one = torch.ones(1, 3, 1)
-        >>> selective_scan(torch.eye(3)[None, :, :1], one, torch.tensor([[-1.0]]), one, one).squeeze()
-        tensor([1.0000, 0.3679, 0.1353])
-    """
+    """y_t = C_t x_t, x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t: u, Δ, y (S, L, d); B, C (S, L, n); A (d, n), diagonal."""
+    # The states are computed one position after another, so that no decay is too strong, in blocks of positions of
+    # which only the first state is kept; the gradient computes the others again. The gradient has no gradient of its
+    # own. Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023, algorithm 2.
     # With positions first the states of one position are contiguous.
     position_first = [tensor.transpose(0, 1).contiguous() for tensor in (inputs, steps, B, C)]
     outputs = cast("Tensor", _Scan.apply(*position_first, rates.T.contiguous()))
