@@ -54,7 +54,7 @@ def _numbers(
 def foresight(
     runs: Sequence[PlacedRun], known: Callable[[PlacedRun], float], outcome: Callable[[PlacedRun], float] = _accuracy
 ) -> tuple[Interval, Interval]:
-    """Spearman's correlation of an early number with the outcome, over all runs and at equal counts of attention layers."""
+    """Spearman's correlation of an early number with the outcome: over all runs, and at equal attention layers."""
     runs, early, later = _numbers(runs, known, outcome)
     clusters, cells = numbered([found.placement for found in runs]), numbered([found.attention for found in runs])
     over_all = bootstrap_correlation(spearman, early, later, clusters, draws=_DRAWS)
