@@ -22,8 +22,8 @@ from statesize.benchmarks.machine import machine, versions
 from statesize.benchmarks.memory import peak_bytes
 from statesize.measurement import measure
 from statesize.operators import Operator
+from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.engine import ENGINES
 
 # What measure lets positions take at once.
 PART = 2**30

@@ -11,7 +11,7 @@ import pytest
 
 import statesize
 from statesize.benchmarks.engines import SCHEMA, Row
-from statesize.spectra.engine import ENGINES
+from statesize.spectra.choice import ENGINES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -12,8 +12,8 @@ from statesize.errors import EngineError, InputError
 from statesize.measurement import count_bands, hankel_singular_values, measure
 from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
 from statesize.spectra import answers
+from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.engine import ENGINES
 
 structures = st.sampled_from(STRUCTURES)
 seeds = st.integers(0, 2**31)

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
     from statesize.operators import Convolution, Dense, GatedConvolution, Operator, Recurrence, SoftmaxAttention
-    from statesize.profiling.comparison import Comparison, compare
-    from statesize.profiling.diagnosis import Diagnosis, diagnose
     from statesize.profiling.plan import Plan, plan
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
     from statesize.reduction.reduce import reduce
     from statesize.reduction.reduction import Reduction
     from statesize.reduction.varying import VaryingReduction
+    from statesize.results.comparison import Comparison, compare
+    from statesize.results.diagnosis import Diagnosis, diagnose
     from statesize.spectra.gradients.differentiable import differentiable_entropy
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
@@ -30,8 +30,6 @@ _HOMES = {
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
     "operators": ("Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "SoftmaxAttention"),
-    "profiling.comparison": ("Comparison", "compare"),
-    "profiling.diagnosis": ("Diagnosis", "diagnose"),
     "profiling.plan": ("Plan", "plan"),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
@@ -39,6 +37,8 @@ _HOMES = {
     "reduction.reduce": ("reduce",),
     "reduction.reduction": ("Reduction",),
     "reduction.varying": ("VaryingReduction",),
+    "results.comparison": ("Comparison", "compare"),
+    "results.diagnosis": ("Diagnosis", "diagnose"),
     "spectra.gradients.differentiable": ("differentiable_entropy",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

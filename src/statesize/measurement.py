@@ -17,9 +17,9 @@ from statesize.html_table import facts_table
 from statesize.operators import Operator
 from statesize.operators.validation import real_number, real_numbers
 from statesize.spectra.answers import Question, answers
-from statesize.spectra.blocks import HankelBlocks
+from statesize.spectra.choice import OUTPUTS, choose_engine
 from statesize.spectra.cut import Positions, make_cut
-from statesize.spectra.engine import OUTPUTS, choose_engine
+from statesize.spectra.engine import HankelBlocks
 from statesize.spectra.interlacing import shared_bounds, spread_bounds
 
 # Bytes that an engine may hold at once; more batch entries than fit are measured in turn.

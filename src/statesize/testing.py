@@ -10,8 +10,8 @@ from torch import Tensor
 from statesize.ess import ceiling
 from statesize.measurement import hankel_singular_values, measure
 from statesize.operators import Operator
+from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.engine import ENGINES
 
 
 class OperatorContract:

@@ -3,8 +3,8 @@ import pickle
 import pytest
 
 from statesize.benchmarks.cases import ask, cases
+from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.engine import ENGINES
 
 
 @pytest.mark.parametrize("case", cases(quick=True), ids=lambda case: case.name)

@@ -4,7 +4,7 @@ from functools import partial
 from statesize.benchmarks import growth
 from statesize.benchmarks.cases import gated
 from statesize.measurement import measure
-from statesize.spectra.engine import ENGINES
+from statesize.spectra.choice import ENGINES
 
 
 def test_every_engine_has_an_exponent():

@@ -7,7 +7,7 @@ from cli.documents import assert_document
 
 from statesize.benchmarks import self_check
 from statesize.cli import main
-from statesize.spectra.engine import ENGINES
+from statesize.spectra.choice import ENGINES
 
 
 @pytest.fixture(scope="module")

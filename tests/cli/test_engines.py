@@ -3,7 +3,7 @@ import json
 import pytest
 
 from statesize.cli import main
-from statesize.spectra.engine import ENGINES
+from statesize.spectra.choice import ENGINES
 
 
 def test_the_list(capsys):

@@ -14,7 +14,7 @@ from statesize.drawing.curves import MOST_HEADS, evenly_spread, heads_and_mean
 from statesize.drawing.figures import SIZE
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
-from statesize.profiling import drawings
+from statesize.results import charts as drawings
 
 OUTPUTS = ("counts", "entropy", "values")
 

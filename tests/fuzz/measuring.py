@@ -14,7 +14,7 @@ from fuzz.hostile import Source
 from fuzz.operators import random_case
 
 import statesize as ss
-from statesize.spectra.engine import ENGINES, OUTPUTS
+from statesize.spectra.choice import ENGINES, OUTPUTS
 
 
 def measure_call(source: Source) -> Call:

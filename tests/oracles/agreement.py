@@ -2,7 +2,7 @@
 
 import torch
 
-from statesize.spectra.blocks import HankelBlocks
+from statesize.spectra.engine import HankelBlocks
 from statesize.spectra.spectrum import Spectrum
 
 RATIOS = torch.tensor([0.5, 1e-1, 1e-2, 1e-4, 1e-7], dtype=torch.float64)

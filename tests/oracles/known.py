@@ -25,10 +25,10 @@ from oracles.recurrences import random_recurrence
 
 from statesize.measurement import Measurement, count_bands, measure
 from statesize.operators import Operator, SoftmaxAttention
+from statesize.spectra.choice import ENGINES, choose_engine
 from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.engine import ENGINES, choose_engine
 from statesize.spectra.shifts.bordered import BorderedChunks
-from statesize.spectra.shifts.position_tree import PositionTree
+from statesize.spectra.shifts.tree import PositionTree
 
 TABLE = Path(__file__).with_name("known.json")
 LENGTH = 70

@@ -8,10 +8,10 @@ from report.visit import Visit
 
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
-from statesize.profiling.comparison import compare
 from statesize.report import write_report
 from statesize.report.comparison import HEADINGS, comparison_section
 from statesize.report.html import render
+from statesize.results.comparison import compare
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import pytest
 
 from statesize.profiling import Profile
-from statesize.profiling.diagnosis import COLLAPSED, SATURATED, diagnose
 from statesize.report.bars import bars_chart
 from statesize.report.charts import layer_rows
 from statesize.report.diagnosis import diagnosis_section
+from statesize.results.diagnosis import COLLAPSED, SATURATED, diagnose
 
 
 def test_words_thresholds_and_metric(ladder_profile):

@@ -9,8 +9,8 @@ from oracles.recurrences import random_recurrence
 from statesize.errors import InputError
 from statesize.operators import Convolution, Dense, Recurrence
 from statesize.spectra.answers import Question, answers
+from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.engine import ENGINES
 
 PLENTY = 2**40
 

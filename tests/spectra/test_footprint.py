@@ -10,8 +10,8 @@ from statesize.benchmarks.memory import peak_bytes
 from statesize.measurement import measure
 from statesize.operators import Convolution, Recurrence, SoftmaxAttention
 from statesize.operators.transition import DeltaTransition
+from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.engine import ENGINES
 
 # What libraries and interpreter may take or keep on the side.
 ASIDE = 12 * 2**20

@@ -5,10 +5,10 @@ import torch
 from oracles.operators import FAMILIES, random_operator, scaled
 
 from statesize.operators import Operator
-from statesize.spectra.blocks import Counts
-from statesize.spectra.convolution import engine as convolution
+from statesize.spectra.choice import ENGINES
+from statesize.spectra.convolution import convolution as convolution
 from statesize.spectra.cut import make_cut
-from statesize.spectra.engine import ENGINES
+from statesize.spectra.engine import Counts
 from statesize.spectra.exact.dense import dense_singular_values
 
 RATIOS = torch.tensor([1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7], dtype=torch.float64)

@@ -11,9 +11,9 @@ from torch import Tensor
 from statesize.benchmarks.accuracy import definition
 from statesize.measurement import measure
 from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
+from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
 from statesize.spectra.effective_rank import effective_rank
-from statesize.spectra.engine import ENGINES
 
 _LENGTH, _STATES = 48, 6
 # Of the definition itself, in units of σ_1.

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.profiling.comparison import ComparedModel, Comparison
+    from statesize.results.comparison import ComparedModel, Comparison
 
 
 def compare(
@@ -34,8 +34,8 @@ def compare(
     """
     from statesize.cli.output.document import SCHEMA, known, print_json
     from statesize.cli.output.saved import read_profiles
-    from statesize.profiling.comparison import compare
     from statesize.report import check_report_path, write_report
+    from statesize.results.comparison import compare
 
     if html is not None:
         check_report_path(html)

@@ -49,8 +49,8 @@ def engines(
     if not explain:
         _list(json)
         return
+    from statesize.spectra.choice import explain_choice
     from statesize.spectra.cut import make_cut
-    from statesize.spectra.engine import explain_choice
 
     cut = make_cut(length, past=past, future=future)
     asked = (*outputs, "relative") if relative and "counts" in outputs else outputs
@@ -64,7 +64,7 @@ def engines(
 def _list(json: bool) -> None:
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.cli.output.whole_table import print_whole
-    from statesize.spectra.engine import ENGINES, OUTPUTS
+    from statesize.spectra.choice import ENGINES, OUTPUTS
 
     rows: list[dict[str, Any]] = [
         {

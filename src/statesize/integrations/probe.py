@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from statesize.adapters import Checking, Checks
 from statesize.errors import InputError, ModelError
 from statesize.integrations.budget import FEWEST_HEADS, Cost, affordable_heads
-from statesize.profiling.comparison import compare
-from statesize.profiling.diagnosis import COLLAPSED, SATURATED, Diagnosis, diagnose, regime_of
 from statesize.profiling.gathering import Gathering, Origin
 from statesize.profiling.measuring import capture_mixers, measure_mixer, plan_work
 from statesize.profiling.profile import Profile
+from statesize.results.comparison import compare
+from statesize.results.diagnosis import COLLAPSED, SATURATED, Diagnosis, diagnose, regime_of
 from statesize.results.settings import check_settings
 from statesize.texts.inputs import Inputs, sequences
 

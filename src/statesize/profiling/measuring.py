@@ -21,8 +21,8 @@ from statesize.operators import Operator, Recurrence
 from statesize.results.record import WIDE, SequenceRecord
 from statesize.results.sampling import Sample, draw
 from statesize.results.settings import Settings
+from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import choose_engine
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
 # All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from statesize.drawing.views import chart_of, figure_of
-from statesize.profiling import drawings
+from statesize.results import charts as drawings
 
 if TYPE_CHECKING:
     import altair as alt

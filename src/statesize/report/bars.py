@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from statesize.profiling.diagnosis import COLLAPSED, SATURATED
 from statesize.report.charts import layers_chart
+from statesize.results.diagnosis import COLLAPSED, SATURATED
 
 
 def bars_chart(models: Sequence[str]) -> alt.LayerChart:

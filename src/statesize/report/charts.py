@@ -11,9 +11,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.drawing.curves import COLOURS, metric_title
-from statesize.profiling import Profile
-from statesize.profiling.diagnosis import diagnose
-from statesize.profiling.drawings import check_metric, check_sequence, find_layer
+from statesize.results.charts import check_metric, check_sequence, find_layer
+from statesize.results.diagnosis import diagnose
+from statesize.results.protocol import Profiled
 from statesize.results.summary import unit_dim
 
 Row: TypeAlias = dict[str, str | int | float | None]
@@ -118,7 +118,7 @@ def layers_chart(models: Sequence[str]) -> alt.Chart:
     )
 
 
-def layer_rows(profiles: Sequence[Profile]) -> list[Row]:
+def layer_rows(profiles: Sequence[Profiled]) -> list[Row]:
     """The dataset of `layers_chart`.
 
     Args:
@@ -139,7 +139,7 @@ def layer_rows(profiles: Sequence[Profile]) -> list[Row]:
     return rows
 
 
-def profile_layers(profiles: Sequence[Profile]) -> alt.Chart:
+def profile_layers(profiles: Sequence[Profiled]) -> alt.Chart:
     """Utilisation of each layer of some profiles.
 
     Args:
@@ -152,7 +152,7 @@ def profile_layers(profiles: Sequence[Profile]) -> alt.Chart:
     return chart.properties(width=480, datasets=alt.Datasets(layers=layer_rows(profiles)))
 
 
-def profile_positions(profile: Profile, layer: int | str, sequence: int, metric: str) -> alt.LayerChart:
+def profile_positions(profile: Profiled, layer: int | str, sequence: int, metric: str) -> alt.LayerChart:
     """ESS over the positions of one sequence of a profile; one that is not there is an InputError.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from html import escape
 
-from statesize.profiling.comparison import FIGURES, ComparedModel, Comparison
 from statesize.report.cells import figure_text, share_cell
+from statesize.results.comparison import FIGURES, ComparedModel, Comparison
 
 HEADINGS = {
     "state_bytes": "State bytes",

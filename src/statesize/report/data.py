@@ -12,7 +12,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.drawing.curves import METRICS, evenly_spread
-from statesize.profiling import Profile
 from statesize.report.charts import (
     ROLE_COLOURS,
     ROLE_COLOURS_ON_DARK,
@@ -23,6 +22,7 @@ from statesize.report.charts import (
 from statesize.report.head_map import COLUMNS, MEASURES, layer_cells
 from statesize.report.ladder import layer_ladder
 from statesize.report.packing import packed
+from statesize.results.protocol import Profiled
 from statesize.results.summary import unit_dim
 
 # An absolute tolerance says little without the operator's scale: it stays in the profile.
@@ -51,7 +51,7 @@ class Extent:
     places: int
 
 
-def choose_extent(profiles: Sequence[Profile], share: float = 1.0) -> Extent:
+def choose_extent(profiles: Sequence[Profiled], share: float = 1.0) -> Extent:
     """As many sequences as fit with every head and position, else one with fewer positions.
 
     Args:
@@ -88,7 +88,7 @@ def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
     return evenly_spread(mixer.sizes[unit_dim(mixer)], COLUMNS)
 
 
-def page_data(profiles: Sequence[Profile], extent: Extent) -> dict[str, Any]:
+def page_data(profiles: Sequence[Profiled], extent: Extent) -> dict[str, Any]:
     """Everything that the page's script draws, as JSON values.
 
     Args:
@@ -129,7 +129,7 @@ def clipped(token: str) -> str:
     return start if len(token) <= TOKEN_SIGNS else f"{start}… ({len(token):,} signs)"
 
 
-def _shares(profiles: Sequence[Profile]) -> list[tuple[str, str]]:
+def _shares(profiles: Sequence[Profiled]) -> list[tuple[str, str]]:
     # That of the diagnosis first.
     entropy = ("utilisation", "entropy-ESS")
     if not all(profile.attributes["relative_tolerances"] for profile in profiles):
@@ -138,11 +138,11 @@ def _shares(profiles: Sequence[Profile]) -> list[tuple[str, str]]:
     return [("relative_utilisation", f"relative tolerance-ESS, ρ = {rho:g}"), entropy]
 
 
-def _text_key(profile: Profile) -> str:
+def _text_key(profile: Profiled) -> str:
     return str(profile.attributes["tokens_sha256"])
 
 
-def _text(profile: Profile, extent: Extent) -> list[dict[str, Any]]:
+def _text(profile: Profiled, extent: Extent) -> list[dict[str, Any]]:
     tokens = profile.tokens
     lengths = [int(length) for length in tokens["length"].values[: extent.sequences]]
     return [
@@ -154,7 +154,7 @@ def _text(profile: Profile, extent: Extent) -> list[dict[str, Any]]:
     ]
 
 
-def _model(profile: Profile, extent: Extent) -> dict[str, Any]:
+def _model(profile: Profiled, extent: Extent) -> dict[str, Any]:
     names = short_names(profile.mixers)
     layers = [_layer(profile.mixer(name), name, names[name], extent) for name in profile.mixers]
     return {"name": profile.model, "text": _text_key(profile), "layers": layers}

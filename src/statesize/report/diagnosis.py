@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from statesize.profiling import Profile
-from statesize.profiling.diagnosis import COLLAPSED, SATURATED, Diagnosis, diagnose
+from statesize.results.diagnosis import COLLAPSED, SATURATED, Diagnosis, diagnose
+from statesize.results.protocol import Profiled
 
 _REGIMES = ("saturated", "partly used", "collapsed")
 
 
-def diagnosis_section(profiles: Sequence[Profile]) -> str:
+def diagnosis_section(profiles: Sequence[Profiled]) -> str:
     """Which layers are saturated, collapsed or neither, with the thresholds.
 
     Args:
@@ -30,7 +30,7 @@ def diagnosis_section(profiles: Sequence[Profile]) -> str:
     )
 
 
-def _model(profile: Profile) -> str:
+def _model(profile: Profiled) -> str:
     metric = "relative_tolerance" if profile.attributes["relative_tolerances"] else "entropy"
     found = [item for item in diagnose(profile, metric=metric) if math.isfinite(item.utilisation)]
     counts = [(regime, sum(item.regime == regime for item in found)) for regime in _REGIMES]
@@ -43,7 +43,7 @@ def _model(profile: Profile) -> str:
     )
 
 
-def _metric(profiles: Sequence[Profile]) -> str:
+def _metric(profiles: Sequence[Profiled]) -> str:
     ratios = {ratio for profile in profiles for ratio in profile.attributes["relative_tolerances"][:1]}
     if all(profile.attributes["relative_tolerances"] for profile in profiles):
         return f"relative tolerance-ESS with ρ = {' or '.join(f'{ratio:g}' for ratio in sorted(ratios))}"

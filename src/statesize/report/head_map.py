@@ -11,8 +11,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.ess import utilisation
-from statesize.profiling.diagnosis import regime_of
 from statesize.report.charts import head_values, json_number
+from statesize.results.diagnosis import regime_of
 from statesize.results.summary import unit_dim
 
 COLUMNS = 64

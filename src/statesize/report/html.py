@@ -9,8 +9,6 @@ from html import escape
 from pathlib import Path
 
 from statesize.errors import FileError, InputError
-from statesize.profiling import Profile
-from statesize.profiling.comparison import compare
 from statesize.report.bars import bars_chart
 from statesize.report.brush import brush_chart
 from statesize.report.charts import layer_rows, positions_chart
@@ -22,6 +20,8 @@ from statesize.report.head_map import COLUMNS, map_chart
 from statesize.report.layer_table import definitions, layer_table
 from statesize.report.provenance import provenance
 from statesize.report.tolerance import spectrum_chart, tolerance_chart
+from statesize.results.comparison import compare
+from statesize.results.protocol import Profiled
 from statesize.results.summary import unit_dim
 
 SCRIPTS = ("draw.js", "packing.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
@@ -31,7 +31,7 @@ _SHARES = (1.0, 0.5, 0.25, 0.1)
 
 
 def write_report(
-    profiles: Sequence[Profile], path: str | os.PathLike[str], recall: Mapping[str, float] | None = None
+    profiles: Sequence[Profiled], path: str | os.PathLike[str], recall: Mapping[str, float] | None = None
 ) -> Path:
     """Write one HTML file about one or several profiles; the same profiles give the same bytes.
 
@@ -86,7 +86,7 @@ def check_report_path(path: Path) -> None:
         raise FileError(f"{path} cannot be written: {error.strerror}. Give a file in a writable folder.") from error
 
 
-def render(profiles: Sequence[Profile], recall: Mapping[str, float] | None = None) -> str:
+def render(profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None) -> str:
     """The page as text, with fewer positions where it would not be within MOST_BYTES.
 
     Args:
@@ -104,7 +104,7 @@ def render(profiles: Sequence[Profile], recall: Mapping[str, float] | None = Non
     return page
 
 
-def _page(profiles: Sequence[Profile], extent: Extent, recall: Mapping[str, float] | None) -> str:
+def _page(profiles: Sequence[Profiled], extent: Extent, recall: Mapping[str, float] | None) -> str:
     names = list(dict.fromkeys(profile.model for profile in profiles))
     data = {
         "charts": {
@@ -121,7 +121,7 @@ def _page(profiles: Sequence[Profile], extent: Extent, recall: Mapping[str, floa
     return document(title, _body(profiles, extent, title, recall), data, SCRIPTS)
 
 
-def _body(profiles: Sequence[Profile], extent: Extent, title: str, recall: Mapping[str, float] | None) -> str:
+def _body(profiles: Sequence[Profiled], extent: Extent, title: str, recall: Mapping[str, float] | None) -> str:
     replacements = {
         "title": escape(title),
         "comparison": comparison_section(compare(profiles, recall)) if len(profiles) > 1 else "",
@@ -139,7 +139,7 @@ def _body(profiles: Sequence[Profile], extent: Extent, title: str, recall: Mappi
     return body
 
 
-def _extent_note(profiles: Sequence[Profile], extent: Extent) -> str:
+def _extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
     notes: list[str] = []
     if extent.sequences < count:
@@ -154,19 +154,19 @@ def _extent_note(profiles: Sequence[Profile], extent: Extent) -> str:
     return " ".join(notes)
 
 
-def _spectra_note(profiles: Sequence[Profile], extent: Extent) -> str:
+def _spectra_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     positions = max(profile.mixer(name).sizes["position"] for profile in profiles for name in profile.mixers)
     if extent.places >= positions - 1:
         return ""
     return f"The page holds {extent.places} positions of each sequence; the one nearest to your choice is shown."
 
 
-def _map_note(profiles: Sequence[Profile]) -> str:
+def _map_note(profiles: Sequence[Profiled]) -> str:
     if _most_units(profiles) <= COLUMNS:
         return ""
     return f"A layer with more than {COLUMNS} measured heads or channels is drawn as {COLUMNS} cells, each their mean."
 
 
-def _most_units(profiles: Sequence[Profile]) -> int:
+def _most_units(profiles: Sequence[Profiled]) -> int:
     mixers = [profile.mixer(name) for profile in profiles for name in profile.mixers]
     return max((mixer.sizes[unit_dim(mixer)] for mixer in mixers), default=0)

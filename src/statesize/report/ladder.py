@@ -9,8 +9,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.drawing.curves import evenly_spread
-from statesize.profiling.drawings import FEWEST, tolerance_counts
 from statesize.report.packing import Packed, packed
+from statesize.results.charts import FEWEST, tolerance_counts
 
 
 class Ladder(TypedDict):

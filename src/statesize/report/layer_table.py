@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import cast
 
-from statesize.profiling import Profile
 from statesize.report.cells import figure_text, heading_cell, number_cell, share_cell
+from statesize.results.protocol import Profiled
 from statesize.results.summary import COLUMNS
 
 HEADINGS = {
@@ -28,7 +28,7 @@ _TEXTS = {"model", "layer", "kind"}
 _WHOLE = {"tss", "state_bytes"}
 
 
-def layer_table(profiles: Sequence[Profile]) -> str:
+def layer_table(profiles: Sequence[Profiled]) -> str:
     """One row a layer; cells of numbers carry them unrounded for sorting and for the CSV.
 
     Args:

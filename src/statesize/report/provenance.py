@@ -10,15 +10,15 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
-from statesize.profiling import Profile
 from statesize.report.cells import figure_text
+from statesize.results.protocol import Profiled
 from statesize.results.summary import largest_difference, sample_of, unit_dim
 
 # Facts of their own, or of no use to a reader.
 _SHOWN_ELSEWHERE = {"tolerances", "relative_tolerances", "most_operations"}
 
 
-def provenance(profile: Profile) -> str:
+def provenance(profile: Profiled) -> str:
     """Versions, digests, settings, engines, error bounds and what was skipped.
 
     Args:
@@ -34,7 +34,7 @@ def provenance(profile: Profile) -> str:
     return f"{skipped}{notes}<details>{details}</details>"
 
 
-def _facts(profile: Profile) -> dict[str, str]:
+def _facts(profile: Profiled) -> dict[str, str]:
     attributes = profile.attributes
     mixers = [profile.mixer(name) for name in profile.mixers]
     lengths = profile.tokens["length"].values
@@ -73,7 +73,7 @@ def _listed_layers(title: str, texts: Mapping[str, str]) -> str:
     return f'<div class="skipped"><p>{escape(title)}</p><ul>{items}</ul></div>' if items else ""
 
 
-def _layers(profile: Profile) -> str:
+def _layers(profile: Profiled) -> str:
     rows: list[str] = []
     for name in profile.mixers:
         mixer = profile.mixer(name)

@@ -13,10 +13,10 @@ from torch import Tensor
 from statesize.errors import InputError
 from statesize.operators import Convolution, Dense, Operator, Recurrence
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
-from statesize.spectra.blocks import HankelBlocks
+from statesize.spectra.choice import ENGINES, Engine
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import ENGINES, Engine
-from statesize.spectra.room import require_room
+from statesize.spectra.engine import HankelBlocks
+from statesize.spectra.memory import require_room
 
 Answers = dict[str, Tensor]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statesize.spectra.blocks import Counts, HankelBlocks
 from statesize.spectra.bounds import count_bounds, entropy_bound
 from statesize.spectra.effective_rank import effective_rank, largest
+from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.factorisation import frobenius_norm
 
 

@@ -10,7 +10,7 @@ from statesize.benchmarks.cases import cases, gated
 from statesize.benchmarks.model_cases import model_cases
 from statesize.cli import main
 from statesize.cli.bench.models import Case
-from statesize.spectra.engine import ENGINES
+from statesize.spectra.choice import ENGINES
 
 ROW = {"case", "output", "length", "ratio", "seconds", "error", "miscounts", "peak_bytes", "engine", "dense_positions"}
 

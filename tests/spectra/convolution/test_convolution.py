@@ -8,11 +8,11 @@ from oracles.kernels import bump, irregular, late, modes
 import statesize as ss
 from statesize.errors import EngineError
 from statesize.operators import Convolution
-from statesize.spectra.convolution import engine as convolution
+from statesize.spectra.choice import choose_engine
+from statesize.spectra.convolution import convolution as convolution
 from statesize.spectra.convolution import realisation
-from statesize.spectra.convolution.engine import ConvolutionBlocks, convolution_blocks
+from statesize.spectra.convolution.convolution import ConvolutionBlocks, convolution_blocks
 from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.engine import choose_engine
 from statesize.spectra.exact.dense import dense_singular_values
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from statesize.errors import EngineError
 from statesize.operators import Convolution
-from statesize.spectra.blocks import HankelBlocks
 from statesize.spectra.convolution.second_opinion import SecondOpinion
 from statesize.spectra.cut import make_cut
+from statesize.spectra.engine import HankelBlocks
 from statesize.spectra.exact.dense import dense_singular_values
 
 LENGTH = 24

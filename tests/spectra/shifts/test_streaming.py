@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from oracles.agreement import RATIOS, agree
 
 from statesize.operators import Convolution, Dense, Operator, SoftmaxAttention
+from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.engine import choose_engine
 from statesize.spectra.exact.dense import dense_singular_values
 from statesize.spectra.shifts import streaming
 from statesize.spectra.shifts.streaming import compressed_chunks, is_compressible, streaming_blocks

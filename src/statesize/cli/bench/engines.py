@@ -38,7 +38,7 @@ def engines(
     """
     from statesize.benchmarks.cases import cases
     from statesize.benchmarks.engines import benchmark
-    from statesize.spectra.engine import ENGINES
+    from statesize.spectra.choice import ENGINES
 
     total = sum(len(case.outputs) for case in cases(quick)) + len(ENGINES)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from statesize.errors import EngineError
-from statesize.spectra.blocks import Counts, HankelBlocks
+from statesize.spectra.engine import Counts, HankelBlocks
 
 
 class SecondOpinion(HankelBlocks):

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
-from statesize.spectra.blocks import Counts
 from statesize.spectra.bounds import UNDERFLOW, count_bounds, entropy_bound
 from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import largest
+from statesize.spectra.engine import Counts
 from statesize.spectra.exact.square_root import square_root_singular_values
 from statesize.spectra.lanes.eigenvalues import WIDTH, Array
 from statesize.spectra.lanes.spectra import squared_spectra

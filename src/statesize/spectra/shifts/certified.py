@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from statesize.errors import EngineError
-from statesize.spectra.blocks import Counts, HankelBlocks
 from statesize.spectra.bounds import UNDERFLOW, count_bounds, entropy_bound
 from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.shifts.quadrature import entropies, rules_from
 
 _FIRST_GAP = 2e-6

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from statesize.operators import Recurrence
 from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
-from statesize.spectra.blocks import Counts, HankelBlocks
 from statesize.spectra.bounds import carried_error
 from statesize.spectra.cut import Cut
+from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from statesize.profiling.diagnosis import COLLAPSED, SATURATED, regime_of
+from statesize.results.diagnosis import COLLAPSED, SATURATED, regime_of
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion, Figure
 from statesize.studies.page.final import FinalRun, diverged, diverged_statement, final_runs, numbered

@@ -8,8 +8,8 @@ import torch
 
 from statesize.errors import EngineError
 from statesize.operators import Operator
+from statesize.spectra.choice import ENGINES, Engine
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import ENGINES, Engine
 
 # Below this, asking the system costs more than it tells.
 _SMALL = 2**28

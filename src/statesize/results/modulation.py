@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.profiling.profile import Profile
+from statesize.results.protocol import Profiled
 from statesize.results.sampling import estimate
 from statesize.results.summary import sample_of
 
@@ -60,7 +60,7 @@ def modulation_depth(
     return 1 - np.divide(at, around, out=np.full_like(at, np.nan), where=around > 0)
 
 
-def modulation(profile: Profile, node: xr.Dataset, metric: str, window: int = WINDOW) -> float:
+def modulation(profile: Profiled, node: xr.Dataset, metric: str, window: int = WINDOW) -> float:
     """The modulation depth of one mixer at the special tokens inside the sequences, such as the end of a document.
 
     Nothing is compared with here: `statesize study delimiters` has the controls without which a dip says little.

@@ -16,7 +16,7 @@ import xarray as xr
 from statesize.errors import InputError
 from statesize.ess import utilisation
 from statesize.operators.validation import real_number
-from statesize.profiling.profile import Profile
+from statesize.results.protocol import Profiled
 from statesize.results.summary import average
 
 SATURATED, COLLAPSED = 0.8, 0.5
@@ -89,7 +89,7 @@ def regime_of(share: float, saturated: float = SATURATED, collapsed: float = COL
 
 
 def diagnose(
-    profile: Profile,
+    profile: Profiled,
     metric: Literal["relative_tolerance", "entropy"] = "relative_tolerance",
     saturated: float = SATURATED,
     collapsed: float = COLLAPSED,

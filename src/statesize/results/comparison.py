@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from statesize.errors import InputError
-from statesize.profiling.modulation import modulation
-from statesize.profiling.profile import Profile
+from statesize.results.modulation import modulation
+from statesize.results.protocol import Profiled
 from statesize.results.summary import SummaryRow
 
 FIGURES = {
@@ -103,7 +103,7 @@ class Comparison:
         return pd.DataFrame([asdict(model) for model in self.models])
 
 
-def compare(profiles: Sequence[Profile], recall: Mapping[str, float] | None = None) -> Comparison:
+def compare(profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None) -> Comparison:
     """Put profiles of several models side by side.
 
     Args:
@@ -116,7 +116,7 @@ def compare(profiles: Sequence[Profile], recall: Mapping[str, float] | None = No
     Raises:
         InputError: If there is no profile, one without a mixer, or something else.
     """
-    if not isinstance(profiles, Sequence) or not all(isinstance(held, Profile) for held in profiles):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(profiles, Sequence) or not all(isinstance(held, Profiled) for held in profiles):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"profiles must be a list of Profiles, got {profiles!r:.200}")
     if not profiles:
         raise InputError("compare needs at least one profile; none was given.")
@@ -124,7 +124,7 @@ def compare(profiles: Sequence[Profile], recall: Mapping[str, float] | None = No
     return Comparison(models, tuple(_notes(profiles, recall or {})))
 
 
-def _compared(profile: Profile, recall: Mapping[str, float]) -> ComparedModel:
+def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
     rows = profile.summary_rows()
     if not rows:
         raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
@@ -171,7 +171,7 @@ def _channels(row: SummaryRow, multiplicity: int) -> int:
     return row["units"] * multiplicity
 
 
-def _notes(profiles: Sequence[Profile], recall: Mapping[str, float]) -> list[str]:
+def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float]) -> list[str]:
     attributes = [profile.attributes for profile in profiles]
     notes: list[str] = []
     if len({str(facts["tokens_sha256"]) for facts in attributes}) > 1:

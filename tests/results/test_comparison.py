@@ -10,8 +10,8 @@ from statesize import zoo
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
-from statesize.profiling.comparison import FIGURES, compare
-from statesize.profiling.modulation import WINDOW
+from statesize.results.comparison import FIGURES, compare
+from statesize.results.modulation import WINDOW
 from statesize.texts.tokens import join_documents
 
 TEXTS = ("Return the list of names that are bound here.", "The loop ends when the iterator has no more items left.")

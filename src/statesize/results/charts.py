@@ -13,13 +13,13 @@ from statesize.errors import InputError
 from statesize.results.summary import unit_dim
 
 if TYPE_CHECKING:
-    from statesize.profiling.profile import Profile
+    from statesize.results.protocol import Profiled
 
 FEWEST = 3
 """Relative tolerances that a curve against the tolerance needs."""
 
 
-def positions(profile: Profile, layer: int | str = 0, sequence: int = 0, metric: str = "entropy") -> Drawing:
+def positions(profile: Profiled, layer: int | str = 0, sequence: int = 0, metric: str = "entropy") -> Drawing:
     """ESS over the positions of one sequence against its ceiling.
 
     Args:
@@ -43,7 +43,7 @@ def positions(profile: Profile, layer: int | str = 0, sequence: int = 0, metric:
     return Drawing(f"{profile.model}, {name}", "Position in the sequence", title, (ceiling, *lines))
 
 
-def layers(profile: Profile) -> Drawing:
+def layers(profile: Profiled) -> Drawing:
     """Utilisation of each layer.
 
     Args:
@@ -57,7 +57,7 @@ def layers(profile: Profile) -> Drawing:
     return Drawing(profile.model, "Layer", "Utilisation (mean ESS ÷ ceiling)", (line,), marked=True)
 
 
-def tolerance(profile: Profile, layer: int | str = 0) -> Drawing:
+def tolerance(profile: Profiled, layer: int | str = 0) -> Drawing:
     """ESS against the relative tolerance ρ, averaged over sequences and positions 1 … L − 1.
 
     Args:
@@ -76,7 +76,7 @@ def tolerance(profile: Profile, layer: int | str = 0) -> Drawing:
     return Drawing(title, "Relative tolerance ρ", METRICS["relative_tolerance"], tuple(lines), log_x=True, marked=True)
 
 
-def spectrum(profile: Profile, layer: int | str = 0, position: int | None = None, sequence: int = 0) -> Drawing:
+def spectrum(profile: Profiled, layer: int | str = 0, position: int | None = None, sequence: int = 0) -> Drawing:
     """Hankel singular values at a position, relative to the largest, as far as the counts of a profile tell them.
 
     A profile keeps no spectra, but #{σ > ρ σ_1} at each of its ρ: each line goes through the points (count, ρ), so the
@@ -104,7 +104,7 @@ def spectrum(profile: Profile, layer: int | str = 0, position: int | None = None
     return Drawing(title, "Index m", "σ_m ÷ σ_1", lines, log_y=True, marked=True)
 
 
-def find_layer(profile: Profile, layer: int | str) -> tuple[str, xr.Dataset]:
+def find_layer(profile: Profiled, layer: int | str) -> tuple[str, xr.Dataset]:
     """A mixer of a profile.
 
     Args:

@@ -8,10 +8,10 @@ import torch
 from statesize.errors import EngineError
 from statesize.measurement import hankel_singular_values, measure
 from statesize.operators import Convolution, Recurrence, SoftmaxAttention
-from statesize.spectra import room
+from statesize.spectra import memory
+from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.engine import ENGINES
-from statesize.spectra.room import free_bytes, require_room
+from statesize.spectra.memory import free_bytes, require_room
 
 pytestmark = pytest.mark.skipif(free_bytes(torch.device("cpu")) is None, reason="the system does not tell what is free")
 
@@ -84,8 +84,8 @@ def test_a_convolution_of_few_modes_passes_however_large_its_footprint():
 @pytest.fixture
 def system(monkeypatch, tmp_path):
     """A system that says what the test writes."""
-    monkeypatch.setattr(room, "_MEMORY", tmp_path / "meminfo")
-    monkeypatch.setattr(room, "_GROUP", tmp_path)
+    monkeypatch.setattr(memory, "_MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
 
     def says(**files):
         for name, text in files.items():

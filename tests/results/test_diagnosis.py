@@ -6,7 +6,7 @@ import torch
 import statesize as ss
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile
-from statesize.profiling.diagnosis import diagnose, regime_of
+from statesize.results.diagnosis import diagnose, regime_of
 
 
 @pytest.fixture(scope="module")

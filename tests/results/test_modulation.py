@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from statesize.profiling import Profile
-from statesize.profiling.modulation import modulation, modulation_depth
+from statesize.results.modulation import modulation, modulation_depth
 
 POSITIONS = np.arange(1, 30)
 

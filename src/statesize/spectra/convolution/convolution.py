@@ -11,16 +11,16 @@ from torch import Tensor
 
 from statesize.errors import EngineError
 from statesize.operators import Convolution, Operator
-from statesize.spectra.blocks import Counts, HankelBlocks
 from statesize.spectra.convolution.circulant import circulant_norm
 from statesize.spectra.convolution.realisation import realise
 from statesize.spectra.convolution.second_opinion import SecondOpinion
 from statesize.spectra.cut import Cut
+from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.exact.distinct_blocks import distinct_blocks
 from statesize.spectra.shifts.certified import CertifiedBlocks
-from statesize.spectra.shifts.position_tree import plant_tree
-from statesize.spectra.shifts.relative_bands import TreeBlocks
+from statesize.spectra.shifts.position_tree import TreeBlocks
 from statesize.spectra.shifts.streaming import compressed_chunks, is_compressible
+from statesize.spectra.shifts.tree import plant_tree
 
 # Work of decompositions (rows · columns²) that costs less than anything else.
 _QUICK = 2e8

@@ -5,8 +5,8 @@ from oracles.recurrences import random_recurrence
 
 from statesize.errors import EngineError
 from statesize.operators import Convolution, Dense
+from statesize.spectra.choice import ENGINES, choose_engine, explain_choice
 from statesize.spectra.cut import make_cut
-from statesize.spectra.engine import ENGINES, choose_engine, explain_choice
 from statesize.spectra.preference import PASSED_OVER
 
 
