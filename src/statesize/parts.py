@@ -6,6 +6,7 @@ that is told, and the part is made anew. Only one process writes to a folder of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
@@ -52,7 +53,8 @@ class Parts:
                 pass
             _LOGGER.warning("%s is damaged. That part is made anew.", path)
             self._of(name).remove(path)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
         return None
 
     def write(self, name: str, content: bytes) -> None:

@@ -77,13 +77,21 @@ class LostError(StatesizeError):
 
 
 def answers(work: Work, task: object) -> Iterator[tuple[Any, StatesizeError | None]]:
-    """The values of a task in a worker, then perhaps its error, in a form that every process can read."""
+    """The values of a task, then perhaps the error that ended it."""
     try:
         for value in work(task):
             yield value, None
+            # It would keep a record alive while the next one is made.
+            del value
     except StatesizeError as error:
         yield None, error
-    except Exception as error:  # code of the user may raise anything, of classes that the other process lacks
+
+
+def sent_answers(work: Work, task: object) -> Iterator[tuple[Any, StatesizeError | None]]:
+    """The same with errors of all kinds as ours, because code of the user raises some that other processes lack."""
+    try:
+        yield from answers(work, task)
+    except Exception as error:
         yield None, StatesizeError(one_line(error))
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from statesize.errors import StatesizeError
-from statesize.parallel.executor import Done, Task, Work
+from statesize.parallel.executor import Done, Task, Work, answers
 
 
 @dataclass(frozen=True)
@@ -23,15 +22,6 @@ class Here:
     def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
         """The values of all tasks, in order."""
         for task in tasks:
-            values = iter(self.work(task))
-            while True:
-                try:
-                    value = next(values)
-                except StopIteration:
-                    break
-                except StatesizeError as error:
-                    yield Done(task, error=error)
-                    break
-                yield Done(task, value)
-                # It would keep an operator or a record alive while the next one is made.
+            for value, error in answers(self.work, task):
+                yield Done(task, value, error)
                 del value

@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 
 from statesize.errors import StatesizeError
-from statesize.parallel.executor import ATTEMPTS, ONE_THREAD, Done, LostError, Make, Task, Work, answers
+from statesize.parallel.executor import ATTEMPTS, ONE_THREAD, Done, LostError, Make, Task, Work, sent_answers
 
 Answer = list[tuple[Any, StatesizeError | None]]
 
@@ -106,7 +106,7 @@ class _Context(SpawnContext):
         super().__init__()
         self.started: list[SpawnProcess] = []
 
-    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # noqa: N802
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:
         process = _Process(*args, **kwargs)
         self.started.append(process)
         return process
@@ -165,7 +165,7 @@ def _end_with_parent() -> None:
 
 
 def _answer(task: object) -> Answer:
-    return list(answers(_work, task))
+    return list(sent_answers(_work, task))
 
 
 def _work(task: object) -> Iterable[Any]:

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 
 from statesize.errors import InputError, StatesizeError
-from statesize.parallel.executor import ATTEMPTS, Done, LostError, Make, Task, answers, one_line
+from statesize.parallel.executor import ATTEMPTS, Done, LostError, Make, Task, one_line, sent_answers
 from statesize.parallel.ray_session import wait_for_one
 
 
@@ -56,10 +56,7 @@ class OnRay:
             self.ray.kill(self._workers.pop())
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
-        """The values of all tasks as they come.
-
-        What keeps a worker from making its work is raised; a worker that fits into no machine is an InputError.
-        """
+        """The values of all tasks as they come; an InputError where a worker fits into no machine of the cluster."""
         waiting = deque(_Job(task) for task in tasks)
         # Those for which there is no room now wait, and go with the others if it never comes.
         for _ in range(min(len(waiting), self._room()) - len(self._workers)):
@@ -154,13 +151,13 @@ class Worker:
             self._work = self._make()
         except StatesizeError as error:
             return None, error
-        except Exception as error:  # as `answers`
+        except Exception as error:  # as `sent_answers`
             return None, StatesizeError(one_line(error))
         return None, None
 
     def begin(self, task: object) -> tuple[Any, StatesizeError | None] | None:
         """Begin a task: its first value."""
-        self._answers = answers(self._work, task)
+        self._answers = sent_answers(self._work, task)
         return self.next()
 
     def next(self) -> tuple[Any, StatesizeError | None] | None:

@@ -62,11 +62,9 @@ def end_if_unwanted() -> None:
 
 
 def in_parallel(tasks: Sequence[Callable[[], T]], most: int | None = None) -> list[T]:
-    """Results of independent tasks, in order, on at most so many of the threads that `one_torch_thread` left free.
-
-    Tasks spend their time in torch or numba, which let other threads run. Gradients are recorded or not, as in the
-    calling thread. An error or an interrupt ends the other tasks where they next call `end_if_unwanted`.
-    """
+    """Results of independent tasks, in order, on at most so many of the threads that `one_torch_thread` left free."""
+    # The tasks spend their time in torch or numba, which let other threads run. Gradients are recorded or not, as in
+    # the calling thread. An error or an interrupt ends the other tasks where they next call `end_if_unwanted`.
     threads = min(free_threads(), len(tasks), most or len(tasks))
     if threads <= 1:
         return [task() for task in tasks]

@@ -15,8 +15,8 @@ from statesize.reduction.recommendation import predicted_error, recommend_state_
 from statesize.studies.conclude import conclude
 from statesize.studies.grid.cost import work
 from statesize.studies.grid.distillation_plan import Distillation
+from statesize.studies.grid.executors import run_here
 from statesize.studies.grid.grid import Run
-from statesize.studies.grid.local import run_here
 from statesize.studies.grid.run import carry_out
 from statesize.studies.grid.settings import parse_settings, preset_settings
 from statesize.studies.grid.study import run_study
