@@ -9,13 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from statesize.check import real_numbers, require_real
 from statesize.drawing.measured import facts
 from statesize.drawing.views import MeasurementFigure, MeasurementPlot
 from statesize.errors import InputError
 from statesize.ess import ceiling
 from statesize.html_table import facts_table
 from statesize.operators import Operator
-from statesize.operators.validation import real_number, real_numbers
 from statesize.spectra.answers import Question, answers
 from statesize.spectra.choice import OUTPUTS, choose_engine
 from statesize.spectra.cut import Positions, make_cut
@@ -145,10 +145,8 @@ def measure(
     """
     exact = _exact(operator)
     asked = _asked(outputs)
-    if (closeness := real_number(entropy_accuracy)) is None or closeness <= 0:
-        raise InputError(f"entropy_accuracy must be positive, got {entropy_accuracy!r}")
-    if (share := real_number(count_accuracy)) is None or not 0 <= share < 1:
-        raise InputError(f"count_accuracy must be at least 0 and below 1, got {count_accuracy!r}")
+    closeness = require_real("entropy_accuracy", entropy_accuracy, above=0)
+    share = require_real("count_accuracy", count_accuracy, least=0, below=1)
     cut = make_cut(operator.length, positions, past, future)
     device = exact.device
     tau = _thresholds("tolerances", tolerances, device)

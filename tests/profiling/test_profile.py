@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from statesize.errors import InputError
-from statesize.results.summary import COLUMNS
+from statesize.results.fields import COLUMNS
 
 
 def test_summary_is_the_mean_over_pairs_of_sequence_and_position(small_profile):

@@ -11,10 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.forward import Inputs, last_hidden_state, measuring
+from statesize.adapters.forward import Forward
 from statesize.adapters.models.precision import stored_dtype, stored_element_size
 from statesize.adapters.sources import observing_all
-from statesize.adapters.watching.interrupts import interrupts_held
 from statesize.adapters.watching.observation import Observation
 from statesize.adapters.watching.running import Frame, Running, running_modules
 from statesize.errors import ModelError
@@ -24,106 +23,57 @@ SAMPLE = 2**16
 
 @dataclass(frozen=True)
 class Mixer:
-    """What is known of a mixer before it is measured.
+    """What is known of a mixer before it is measured."""
 
-    Attributes:
-        name: Its module name; a second call in the same forward pass adds "@1", a third "@2".
-        kind: What it is, such as "attention" or "mamba2".
-        units: Number of heads or channels that have a T of their own.
-        multiplicity: How many channels share one T.
-        state_size: Theoretical state-size once it has filled, or None where it is a cache that grows.
-        state_bytes: Bytes that the model's own cache holds for it at the end of one sequence.
-    """
-
-    name: str
-    kind: str
-    units: int
-    multiplicity: int
-    state_size: int | None
-    state_bytes: int
+    name: str  # its module name; a second call in the same forward pass adds "@1", a third "@2"
+    kind: str  # what it is, such as "attention" or "mamba2"
+    units: int  # number of heads or channels that have a T of their own
+    multiplicity: int  # how many channels share one T
+    state_size: int | None  # theoretical state-size once it has filled, or None where it is a cache that grows
+    state_bytes: int  # bytes that the model's own cache holds for it at the end of one sequence
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a module that mixes.
-
-    Attributes:
-        name: Module name.
-        module: The module.
-        args: Copies of its positional arguments.
-        kwargs: Copies of its keyword arguments.
-        mixers: What was observed in it, in this order; empty for a module with a method `operator`.
-        output: A sample of its output, or None without a tensor.
-    """
+    """One call of a module that mixes, with copies of its arguments."""
 
     name: str
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    mixers: list[Mixer] = field(default_factory=list[Mixer])
-    output: Tensor | None = None
+    mixers: list[Mixer] = field(default_factory=list[Mixer])  # in order; none for a method `operator`
+    output: Tensor | None = None  # a sample of it
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A forward pass.
+    """What one forward pass showed."""
 
-    Attributes:
-        calls: Calls of mixers, in the order of the pass.
-        called: Names of all modules that ran.
-        refused: Reason by module name, where something was seen that is not measured.
-        hidden: The last hidden state, or None where the model returns no tensor.
-    """
-
-    calls: list[Call]
-    called: set[str]
-    refused: dict[str, str]
-    hidden: Tensor | None
+    calls: list[Call]  # of mixers, in order
+    called: set[str]  # names of all modules that ran
+    refused: dict[str, str]  # reason by module name
+    hidden: Tensor | None  # the last hidden state
 
 
-def record_calls(
-    model: nn.Module,
-    backbone: nn.Module,
-    inputs: Inputs,
-    own: Mapping[str, nn.Module],
-    *,
-    length: int,
-    short_convolutions: bool,
-) -> Recording:
-    """Run a model once and keep what each of its mixers was called with.
+def record_calls(forward: Forward, own: Mapping[str, nn.Module], *, short_convolutions: bool) -> Recording:
+    """Run a model once and keep what its mixers are called with; those in `own` have a method `operator`."""
+    model, recorder = forward.model, _Recorder(own, short_convolutions)
 
-    Args:
-        model: Any module.
-        backbone: The part of it that is run.
-        inputs: What its forward takes.
-        own: Mixers with a method `operator`, by name; what is observed inside of one is part of it.
-        length: Positions of the text.
-        short_convolutions: Whether the short convolutions inside other mixers are kept too.
-
-    Returns:
-        The calls of mixers.
-
-    Raises:
-        ModelError: The model itself does not run in the half precision of its weights.
-        RuntimeError: What any other model raises.
-    """
-    recorder = _Recorder(own, short_convolutions)
-    with interrupts_held() as interrupts, ExitStack() as stack:
-        stack.enter_context(measuring(model))
-        recorder.running = stack.enter_context(running_modules(model, length, recorder.leave))
+    def attach(stack: ExitStack) -> None:
+        recorder.running = stack.enter_context(running_modules(model, forward.length, recorder.leave))
         for name, mixer in own.items():
             stack.callback(mixer.register_forward_pre_hook(recorder.entering(name), with_kwargs=True).remove)
         stack.enter_context(observing_all(model, recorder.running, recorder.observe))
-        try:
-            with interrupts.let_through():
-                hidden = last_hidden_state(backbone, inputs)
-        except RuntimeError as error:
-            if stored_element_size(model) >= torch.float32.itemsize:
-                raise
-            raise ModelError(
-                f"{type(model).__name__} must run in its own dtype, got weights in {stored_dtype(model)} and, when it "
-                f"runs: {str(error).splitlines()[0]}. Load it in float32."
-            ) from error
+
+    try:
+        hidden = forward.hidden(attach)
+    except RuntimeError as error:
+        if stored_element_size(model) >= torch.float32.itemsize:
+            raise
+        raise ModelError(
+            f"{type(model).__name__} must run in its own dtype, got weights in {stored_dtype(model)} and, when it "
+            f"runs: {str(error).splitlines()[0]}. Load it in float32."
+        ) from error
     calls = [call for call in recorder.calls if call.name not in recorder.refused]
     return Recording(calls, recorder.called, recorder.refused, hidden)
 
@@ -180,19 +130,7 @@ class _Recorder:
 
 
 def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """The hidden states that a mixer with a method `operator` was called with.
-
-    Args:
-        name: What the mixer is called.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-
-    Returns:
-        The first of them.
-
-    Raises:
-        ModelError: It is no tensor.
-    """
+    """The hidden states with which a mixer that has a method `operator` was called: its first argument."""
     hidden: object = args[0] if args else next(iter(kwargs.values()), None)
     if not isinstance(hidden, Tensor):
         raise ModelError(
@@ -203,14 +141,7 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 
 
 def described(observation: Observation) -> Mixer:
-    """What an Observation says of its mixer.
-
-    Args:
-        observation: One call of a kernel.
-
-    Returns:
-        The same without its tensors.
-    """
+    """What an Observation says of its mixer, without tensors."""
     return Mixer(
         observation.name,
         observation.kind,
@@ -222,14 +153,7 @@ def described(observation: Observation) -> Mixer:
 
 
 def sampled(output: object) -> Tensor | None:
-    """Some numbers of a module's output, the same ones each time.
-
-    Args:
-        output: What a module returned.
-
-    Returns:
-        At most 65,536 numbers of its first tensor, on the CPU, or None without one.
-    """
+    """Up to SAMPLE numbers of a module's first output tensor, the same ones each time, on the CPU; None without one."""
     if isinstance(output, tuple | list) and output:
         return sampled(cast("Any", output)[0])
     if not isinstance(output, Tensor):
@@ -247,14 +171,7 @@ class Copies:
         self.made: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
     def of(self, value: Any) -> Any:
-        """A copy of an argument.
-
-        Args:
-            value: Any value.
-
-        Returns:
-            The same with its own tensors, and with None for a cache: a module is called again with the whole text.
-        """
+        """A copy of an argument, with None in place of a cache: a module is called again with the whole text."""
         if isinstance(value, Tensor):
             return self._of_tensor(value)
         if isinstance(value, dict):

@@ -15,11 +15,12 @@ from statesize.adapters.calls import Call, Mixer, Recording, described, record_c
 from statesize.adapters.captured import Captured, described_by, from_method, from_observation
 from statesize.adapters.checking import Checks
 from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
-from statesize.adapters.models.forward import Inputs, backbone_of, check_inputs, check_model, measuring, token_count
+from statesize.adapters.forward import Forward
+from statesize.adapters.models.checks import Inputs, measurable
+from statesize.adapters.models.held import measuring
 from statesize.adapters.models.layers import skipped_layers
 from statesize.adapters.models.precision import in_single, single_precision
-from statesize.adapters.models.wrapped import unwrapped
-from statesize.adapters.reference import check_deterministic, first_difference, read_calls, unattached_run
+from statesize.adapters.reference import check_deterministic, first_difference, read_calls
 from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some
 from statesize.adapters.sources import observing_all
 from statesize.adapters.watching.interrupts import interrupts_held
@@ -42,20 +43,18 @@ class Capture(Iterator[Captured]):
 
     def __init__(
         self,
-        model: nn.Module,
+        forward: Forward,
         calls: list[Call],
         chosen: set[str],
         skipped: dict[str, str],
         *,
         run_difference: float,
         selected: bool,
-        length: int,
         short_convolutions: bool,
     ) -> None:
-        self._model = model
+        self._forward = forward
         self._calls = [call for call in calls if not chosen.isdisjoint(_names(call))]
         self._selected = selected
-        self._length = length
         self._short_convolutions = short_convolutions
         self._ready: list[Captured] = []
         self._labels = _Labels()
@@ -118,12 +117,13 @@ class Capture(Iterator[Captured]):
                 if self._short_convolutions or not observation.inner:
                     observations.append(observation)
 
+        model = self._forward.model
         with interrupts_held() as interrupts, ExitStack() as stack:
-            stack.enter_context(measuring(self._model))
+            stack.enter_context(measuring(model))
             if single:
                 stack.enter_context(single_precision(call.module))
-            running = stack.enter_context(running_modules(self._model, self._length))
-            stack.enter_context(observing_all(self._model, running, observe))
+            running = stack.enter_context(running_modules(model, self._forward.length))
+            stack.enter_context(observing_all(model, running, observe))
             with interrupts.let_through():
                 output = sampled(call.module(*call.args, **call.kwargs))
         if [described(observation) for observation in observations] != call.mixers:
@@ -185,12 +185,10 @@ def capture(
             quantised or not there, it is no causal language model, or its observed run is not that of the unaltered
             model. While iterating: if T u is not what the unaltered model passed on.
     """
-    model = unwrapped(model)
-    check_model(model)
-    check_inputs(model, input_ids)
+    model = measurable(model)
+    forward = Forward.of(model, input_ids)
     own = find_mixers(model)
-    backbone, length = backbone_of(model, input_ids), token_count(input_ids)
-    recording = record_calls(model, backbone, input_ids, own, length=length, short_convolutions=short_convolutions)
+    recording = record_calls(forward, own, short_convolutions=short_convolutions)
     observed = list(dict.fromkeys(name for call in recording.calls for name in _names(call)))
     names = list(own) + [name for name in observed if name not in own]
     require_some(model, names, recording.refused)
@@ -209,30 +207,31 @@ def capture(
         if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
     }
     return Capture(
-        model,
+        forward,
         recording.calls,
         set(chosen),
         skipped,
-        run_difference=math.nan if checks == "none" else _compared(model, backbone, input_ids, recording, checks),
+        run_difference=math.nan if checks == "none" else _compared(forward, recording, checks),
         selected=layers is not None,
-        length=length,
         short_convolutions=short_convolutions,
     )
 
 
-def _compared(model: nn.Module, backbone: nn.Module, inputs: Inputs, recording: Recording, checks: Checks) -> float:
+def _compared(forward: Forward, recording: Recording, checks: Checks) -> float:
     """How far the observed run is from the unaltered model, whose arguments and outputs the calls take over."""
     outputs = [call.output for call in recording.calls]
-    read = read_calls(model, backbone, inputs, recording.calls)
+    read = read_calls(forward, recording.calls)
     if checks == "all":
-        check_deterministic(model, unattached_run(model, backbone, inputs), read)
+        check_deterministic(forward, read)
     if recording.hidden is None or read is None:
         return math.nan
-    difference, limit = relative_difference(recording.hidden, read), bound(model)
+    difference, limit = relative_difference(recording.hidden, read), bound(forward.model)
     # What is not finite in the model itself is told where its first mixer shows it.
     if not difference <= limit and bool(torch.isfinite(read).all()):
         name = first_difference(recording.calls, outputs, limit)
-        check_faithful(name or type(model).__name__, difference, "observed, the model's last hidden state", limit)
+        check_faithful(
+            name or type(forward.model).__name__, difference, "observed, the model's last hidden state", limit
+        )
     return difference
 
 

@@ -19,11 +19,12 @@ from statesize.cli.models import models
 from statesize.cli.profile import profile
 from statesize.cli.report import report
 from statesize.cli.rerun import rerun
-from statesize.cli.study.delimiters import delimiters
-from statesize.cli.study.grid import correlation, distillation, hybrids, initialisation, regimes, regularisation
-from statesize.cli.study.recall import recall
+from statesize.cli.study.grid import grid_command
+from statesize.cli.study.texts import text_command
 from statesize.cli.train import train
 from statesize.cli.watch import watch
+from statesize.studies.catalogue import STUDIES
+from statesize.studies.study import GridStudy
 from statesize.version import __version__
 
 app = App(
@@ -40,10 +41,10 @@ app.command(bench)
 app.command(study)
 
 
-def _add(group: App, command: Callable[..., Any], *examples: str, name: str = "") -> None:
+def _add(group: App, command: Callable[..., Any], *examples: str, name: str = "", help: str | None = None) -> None:
     lines = "\n".join(f"    {example}" for example in examples)
     title = "Example" if len(examples) == 1 else "Examples"
-    group.command(command, name=name or command.__name__, help_epilogue=f"{title}:\n\n{lines}")
+    group.command(command, name=name or command.__name__, help=help, help_epilogue=f"{title}:\n\n{lines}")
 
 
 _add(
@@ -83,19 +84,9 @@ _add(
     "statesize report result --output result.html",
     "statesize report statesize-study-regimes-smoke",
 )
-_add(study, correlation, "statesize study correlation --preset smoke")
-_add(study, distillation, "statesize study distillation --dry-run")
-_add(study, hybrids, "statesize study hybrids --preset smoke --json")
-_add(study, initialisation, "statesize study initialisation --preset smoke")
-_add(study, regimes, "statesize study regimes --config grid.toml --ray auto")
-_add(study, regularisation, "statesize study regularisation --preset smoke")
-_add(
-    study,
-    delimiters,
-    "statesize study delimiters",
-    "statesize study delimiters gla --text docs.jsonl --delimiter newline",
-)
-_add(study, recall, "statesize study recall", "statesize study recall --json > recall.json")
+for one in STUDIES:
+    command = grid_command(one) if isinstance(one, GridStudy) else text_command(one)
+    _add(study, command, *one.examples, name=one.name, help=one.help)
 _add(
     app,
     train,

@@ -83,6 +83,7 @@ def train(
     import torch
     from rich.console import Console
 
+    from statesize.check import require_count
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.mixers.model import LanguageModel, ModelConfig
     from statesize.rerun.recipe import PROSE, make_recipe
@@ -94,9 +95,7 @@ def train(
 
     del task
     if threads is not None:
-        if threads < 1:
-            raise InputError(f"threads is {threads}; it must be at least 1")
-        torch.set_num_threads(threads)
+        torch.set_num_threads(require_count("threads", threads))
     config = TrainingConfig(
         steps=steps,
         batch_size=batch,

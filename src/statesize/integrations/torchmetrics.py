@@ -55,7 +55,7 @@ class StateSizeMetric(Metric):
         for item in captured_mixers(model, input_ids, None, self._checking.next(model)):
             sample = draw(item.units, self.channels or item.units, self.seed, item.name)
             nothing: dict[str, Any] = {"tolerances": (), "relative_tolerances": ()}
-            found = measure_captured(item, sample.units, outputs=("entropy",), positions=self.positions, **nothing)
+            (found,) = measure_captured(item, sample.units, outputs=("entropy",), positions=self.positions, **nothing)
             entropy = cast("Tensor", found.entropy)
             channels = item.units * item.multiplicity
             self._add("total", channels * _sum(entropy, sample))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Generator, Sequence
@@ -19,7 +18,8 @@ from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.errors import InputError, ModelError
 from statesize.measurement import Measurement, measure
 from statesize.operators import Operator, Recurrence
-from statesize.results.record import WIDE, SequenceRecord
+from statesize.results.fields import measured_arrays
+from statesize.results.record import SequenceRecord
 from statesize.results.sampling import Sample, draw
 from statesize.results.settings import Settings
 from statesize.spectra.choice import choose_engine
@@ -31,19 +31,6 @@ MOST_OPERATIONS = 4e12
 FEWEST_UNITS = 8
 # Engines take more entries at once differently from few; this many show what they do.
 _SHOWN = 8
-
-_BY_UNIT = (
-    "entropy",
-    "entropy_bound",
-    "tolerance",
-    "lower",
-    "upper",
-    "relative_tolerance",
-    "relative_lower",
-    "relative_upper",
-    "norm",
-    "error_bound",
-)
 
 Layers = int | str | Sequence[int | str] | None
 
@@ -64,8 +51,8 @@ def captured_mixers(
 
 def measure_captured(
     item: Captured, units: NDArray[np.int64], *, sequence: int | None = None, block: int | None = None, **asked: Any
-) -> Measurement:
-    """What `measure` finds as `asked` in some heads or channels of a mixer, `block` of them at once; errors name it."""
+) -> list[Measurement]:
+    """What `measure` finds as `asked` in some heads or channels of a mixer, in blocks; errors name the mixer."""
     size = block or len(units)
     found: list[Measurement] = []
     for chosen in (units[first : first + size] for first in range(0, len(units), size)):
@@ -75,12 +62,7 @@ def measure_captured(
             found.append(measure(operator, **asked))
         # It would be held while the next one is built.
         del operator
-    if len(found) == 1:
-        return found[0]
-    engine = ", ".join(dict.fromkeys(part.engine for part in found))
-    given = [name for name in _BY_UNIT if getattr(found[0], name) is not None]
-    joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in found], 1) for name in given}
-    return dataclasses.replace(found[0], engine=engine, **joined)
+    return found
 
 
 @dataclass(frozen=True)
@@ -160,34 +142,24 @@ def asked_of(settings: Settings, cut: Cut) -> dict[str, Any]:
 
 def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> SequenceRecord:
     """The record of the chosen units of a mixer; without positions where none fits into the sequence."""
-    start, units = time.perf_counter(), work.sample.units
-    arrays, engine = _none(settings, len(units)), "none"
+    start, units, measured = time.perf_counter(), work.sample.units, list[Measurement]()
     if work.cut is not None:
         asked = asked_of(settings, work.cut)
         measured = measure_captured(item, units, sequence=sequence, block=work.block, **asked)
-        arrays = {name: _array(getattr(measured, name))[0] for name in _BY_UNIT}
-        arrays |= {name: _array(getattr(measured, name)) for name in ("positions", "state_size", "ceiling")}
-        engine = measured.engine
-    positions = arrays.pop("positions").astype(np.int64)
-    typed: dict[str, Any] = {
-        name: values.astype(np.float64 if name in WIDE else np.float32) for name, values in arrays.items()
-    }
     return SequenceRecord(
         name=item.name,
         kind=item.kind,
         note=item.note,
         multiplicity=item.multiplicity,
         dtype=work.dtype,
-        engine=engine,
+        engine=", ".join(dict.fromkeys(one.engine for one in measured)) or "none",
         state_bytes=item.state_bytes,
         faithfulness=math.nan if item.faithfulness is None else item.faithfulness,
         run_difference=item.run_difference,
         seconds=time.perf_counter() - start,
-        units=units,
-        strata=work.sample.strata,
-        sizes=work.sample.sizes,
-        positions=positions,
-        **typed,
+        sample=work.sample,
+        positions=np.array(work.cut.positions if work.cut else (), np.int64),
+        arrays=measured_arrays(measured, len(units), settings),
     )
 
 
@@ -204,19 +176,3 @@ def _tensor_bytes(operator: Operator) -> int:
     held: list[object] = list(vars(operator).values())
     tensors = sum(value.numel() * value.element_size() for value in held if isinstance(value, Tensor))
     return tensors + sum(_tensor_bytes(value) for value in held if isinstance(value, Operator))
-
-
-def _none(settings: Settings, units: int) -> dict[str, NDArray[np.generic]]:
-    """The arrays of a record without positions."""
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("positions", "state_size", "ceiling"), (0,))
-    shapes |= dict.fromkeys(("entropy", "entropy_bound", "norm", "error_bound"), (units, 0))
-    shapes |= dict.fromkeys(("tolerance", "lower", "upper"), (units, 0, len(settings.tolerances)))
-    relative = ("relative_tolerance", "relative_lower", "relative_upper")
-    shapes |= dict.fromkeys(relative, (units, 0, len(settings.relative_tolerances)))
-    return {name: np.zeros(shape) for name, shape in shapes.items()}
-
-
-def _array(value: Tensor | None) -> NDArray[np.generic]:
-    if value is None:
-        raise ModelError("the measurement lacks an output that a profile holds")
-    return value.detach().cpu().numpy()

@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from statesize.errors import InputError, StatesizeError
+from statesize.check import require_count
+from statesize.errors import StatesizeError
 from statesize.loading.digests import weights_sha256
 from statesize.loading.models import LoadedModel
-from statesize.operators.validation import whole_number
 from statesize.parallel.modules import sent
 from statesize.parallel.ray import OnRay
 from statesize.parallel.ray_session import ray_session
@@ -89,8 +89,7 @@ def profile_on_ray(
         FileError: If the output cannot be written, or its units are changed by others meanwhile.
     """
     settings = check_settings(**asked)
-    if (whole_number(cpus) or 0) < 1:
-        raise InputError(f"cpus is {cpus!r}; expected a number of cores of at least 1.")
+    require_count("cpus", cpus)
     known = list(sequences(inputs, tokenizer)[0])
     reference = max(map(len, known))
     settings.check_reach(reference)

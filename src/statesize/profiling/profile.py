@@ -13,8 +13,9 @@ import xarray as xr
 
 from statesize.errors import InputError
 from statesize.profiling.plot import ProfileFigure, ProfilePlot
+from statesize.results.fields import COLUMNS
 from statesize.results.store import load_tree, save_tree
-from statesize.results.summary import COLUMNS, SummaryRow, long_form, summary_row
+from statesize.results.summary import SummaryRow, long_form, summary_row
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Profile:
         """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads, with their errors.
 
         Returns:
-            The columns of `statesize.results.summary.COLUMNS`; the relative tolerance is the first of the profile.
+            The columns of `statesize.results.fields.COLUMNS`; the relative tolerance is the first of the profile.
         """
         return pd.DataFrame(self.summary_rows(), columns=pd.Index(list(COLUMNS)))
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.forward import check_model
-from statesize.adapters.models.wrapped import unwrapped
+from statesize.adapters.models.checks import measurable
 from statesize.loading.digests import weights_sha256
 from statesize.parallel.here import Here
 from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_parts
@@ -92,8 +91,7 @@ def profile(
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy,
     )  # fmt: skip
-    model = unwrapped(model)
-    check_model(model)
+    model = measurable(model)
     name, place = name or type(model).__name__, None if output is None else Path(output)
     iterator, count = sequences(inputs, tokenizer)
     ids: Iterable[Tensor] = iterator

@@ -131,7 +131,7 @@ class Watch:
         sample = draw(item.units, self.channels, self.seed, item.name)
         # A few rows of T each: the definition is as fast as any engine.
         asked: dict[str, Any] = {"tolerances": (), "relative_tolerances": (0.01,), "future": self.future}
-        found = measure_captured(item, sample.units, sequence=0, positions=cuts, engine="dense", **asked)
+        (found,) = measure_captured(item, sample.units, sequence=0, positions=cuts, engine="dense", **asked)
         if found.entropy is None or found.relative_tolerance is None:
             raise ModelError("the measurement lacks an output that a reading holds")
         by_unit = [found.entropy, found.relative_tolerance[..., 0], found.norm]

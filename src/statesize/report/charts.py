@@ -8,13 +8,12 @@ from typing import TypeAlias
 import altair as alt
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from statesize.drawing.curves import COLOURS, metric_title
 from statesize.results.charts import check_metric, check_sequence, find_layer
 from statesize.results.diagnosis import diagnose
 from statesize.results.protocol import Profiled
-from statesize.results.summary import unit_dim
+from statesize.results.summary import ess_values, unit_dim
 
 Row: TypeAlias = dict[str, str | int | float | None]
 
@@ -186,7 +185,7 @@ def position_rows(mixer: xr.Dataset, tokens: xr.Dataset, sequence: int, metric: 
     Returns:
         Rows by the name of the dataset.
     """
-    ess = head_values(mixer, metric)[sequence]
+    ess = ess_values(mixer, metric)[sequence]
     known = np.isfinite(ess).all(0)
     positions = mixer["position"].values[known]
     texts = [show_token(str(token)) for token in tokens["tokens"].values[sequence]]
@@ -218,22 +217,6 @@ def position_rows(mixer: xr.Dataset, tokens: xr.Dataset, sequence: int, metric: 
         ],
         "borders": [{"position": int(position), "token": texts[position]} for position in special],
     }
-
-
-def head_values(mixer: xr.Dataset, metric: str) -> NDArray[np.float32]:
-    """ESS by a metric, of the first threshold where it has several.
-
-    Args:
-        mixer: A mixer's dataset.
-        metric: One of `drawing.curves.METRICS`.
-
-    Returns:
-        (sequence, head, position); NaN where nothing was measured.
-    """
-    values = mixer[metric].values
-    if metric == "entropy":
-        return values
-    return values[..., 0] if values.shape[-1] else np.full(values.shape[:-1], np.nan, np.float32)
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,6 @@ from statesize.drawing.curves import METRICS, evenly_spread
 from statesize.report.charts import (
     ROLE_COLOURS,
     ROLE_COLOURS_ON_DARK,
-    head_values,
     short_names,
     show_token,
 )
@@ -23,7 +22,7 @@ from statesize.report.head_map import COLUMNS, MEASURES, layer_cells
 from statesize.report.ladder import layer_ladder
 from statesize.report.packing import packed
 from statesize.results.protocol import Profiled
-from statesize.results.summary import unit_dim
+from statesize.results.summary import ess_values, unit_dim
 
 # An absolute tolerance says little without the operator's scale: it stays in the profile.
 PAGE_METRICS = ("entropy", "relative_tolerance")
@@ -165,7 +164,7 @@ def _layer(mixer: xr.Dataset, name: str, short: str, extent: Extent) -> dict[str
     head_places = slice(None, None, extent.stride * extent.head_stride)
     rows = slice(None, extent.sequences)
     unit, heads = unit_dim(mixer), shown_heads(mixer)
-    ess = {metric: head_values(mixer, metric)[rows] for metric in PAGE_METRICS}
+    ess = {metric: ess_values(mixer, metric)[rows] for metric in PAGE_METRICS}
     return {
         "name": name,
         "short": short,

@@ -10,10 +10,9 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.ess import utilisation
-from statesize.report.charts import head_values, json_number
+from statesize.report.charts import json_number
 from statesize.results.diagnosis import regime_of
-from statesize.results.summary import unit_dim
+from statesize.results.summary import ess_values, unit_dim, unit_means, utilisation_values
 
 COLUMNS = 64
 """Cells of a layer; heads or channels beyond that are put together."""
@@ -85,14 +84,11 @@ def layer_cells(mixer: xr.Dataset) -> Cells:
     groups = np.array_split(np.arange(len(units)), min(len(units), COLUMNS))
     number_bytes = getattr(torch, str(mixer.attrs["dtype"])).itemsize * int(mixer.attrs["multiplicity"])
     values: dict[str, NDArray[np.float64]] = {}
-    for name, metric in (("relative", "relative_tolerance"), ("entropy", "entropy")):
-        ess = head_values(mixer, metric)
+    for prefix, name, metric in (("relative_", "relative", "relative_tolerance"), ("", "entropy", "entropy")):
+        ess = ess_values(mixer, metric)
         if metric == "entropy" or np.isfinite(ess).any():
-            values[name] = _head_means(mixer, ess)
-            prefix = "relative_" if name == "relative" else ""
-            ceiling = np.array(mixer["ceiling"].values)[:, None]
-            shares = utilisation(torch.from_numpy(np.array(ess)), torch.from_numpy(ceiling)).numpy()
-            values[f"{prefix}utilisation"] = _head_means(mixer, shares)
+            values[name] = unit_means(mixer, ess)
+            values[f"{prefix}utilisation"] = unit_means(mixer, utilisation_values(mixer, metric))
     grouped = {name: [float(np.mean(array[group])) for group in groups] for name, array in values.items()}
     judged = grouped.get("relative_utilisation", grouped["utilisation"])
     return {
@@ -102,13 +98,6 @@ def layer_cells(mixer: xr.Dataset) -> Cells:
         "tss": int(np.nanmax(mixer["state_size"].values, initial=0)),
         "numberBytes": number_bytes,
     }
-
-
-def _head_means(mixer: xr.Dataset, values: NDArray[np.float32]) -> NDArray[np.float64]:
-    inside = values[:, :, mixer["position"].values >= 1].astype(np.float64)
-    known = np.isfinite(inside)
-    counts = known.sum((0, 2))
-    return np.divide(np.where(known, inside, 0).sum((0, 2)), counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
 def _label(unit: str, members: NDArray[np.int64]) -> str:

@@ -12,13 +12,12 @@ from statesize.errors import FileError, InputError
 from statesize.report.bars import bars_chart
 from statesize.report.brush import brush_chart
 from statesize.report.charts import layer_rows, positions_chart
-from statesize.report.comparison import comparison_section
 from statesize.report.data import Extent, choose_extent, page_data
 from statesize.report.diagnosis import diagnosis_section
 from statesize.report.document import document, resource
 from statesize.report.head_map import COLUMNS, map_chart
-from statesize.report.layer_table import definitions, layer_table
 from statesize.report.provenance import provenance
+from statesize.report.tables import comparison_section, layer_definitions, layer_table
 from statesize.report.tolerance import spectrum_chart, tolerance_chart
 from statesize.results.comparison import compare
 from statesize.results.protocol import Profiled
@@ -127,7 +126,7 @@ def _body(profiles: Sequence[Profiled], extent: Extent, title: str, recall: Mapp
         "comparison": comparison_section(compare(profiles, recall)) if len(profiles) > 1 else "",
         "diagnosis": diagnosis_section(profiles),
         "table": layer_table(profiles),
-        "definitions": definitions(profiles[0].attributes["relative_tolerances"]),
+        "definitions": layer_definitions(profiles[0].attributes["relative_tolerances"]),
         "provenance": "".join(provenance(profile) for profile in profiles),
         "extent": escape(_extent_note(profiles, extent)),
         "map-extent": escape(_map_note(profiles)),

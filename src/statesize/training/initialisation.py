@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.capture import Capture, capture
-from statesize.adapters.models.forward import Inputs
+from statesize.adapters.models.checks import Inputs
 from statesize.adapters.models.pretrained import pretrained_models
 from statesize.errors import InputError, ModelError
 from statesize.ess import utilisation

@@ -13,15 +13,9 @@ from statesize.training.record import StepRecord
 
 
 class ProgressBar:
-    """A bar with steps, loss, held-out loss, tokens a second and remaining time; pass it to `train` as `on_progress`.
+    """A bar with steps, losses, tokens a second and remaining time; pass it to `train` as `on_progress`."""
 
-    Where stderr is no terminal (a log file), a plain line is printed at each held-out evaluation instead.
-
-    Args:
-        description: What is trained.
-        steps: Steps of the whole run.
-        console: Where to draw; stderr if None.
-    """
+    # Where stderr is no terminal (a log file), a plain line is printed at each held-out evaluation instead.
 
     def __init__(self, description: str, steps: int, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -49,11 +43,7 @@ class ProgressBar:
         self._bar.stop()
 
     def __call__(self, record: StepRecord) -> None:
-        """Shows one step.
-
-        Args:
-            record: The step.
-        """
+        """Shows one step."""
         speed = record.tokens / record.seconds
         # An exponential mean over about 20 steps: single steps jump too much to be read.
         weight = 0.05 if self._speed else 1.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite
 from statesize.operators import Operator
-from statesize.operators.validation import require_finite
 from statesize.spectra.bounds import denormal_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import singular_values

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from statesize.operators.validation import require_finite
+from statesize.check import require_finite
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 from statesize.spectra.gradients.border_maps import BorderMaps
 

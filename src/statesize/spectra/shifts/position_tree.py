@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite
 from statesize.operators import Operator
-from statesize.operators.validation import require_finite
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Counts
 from statesize.spectra.shifts.certified import CertifiedBlocks

@@ -7,8 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite
 from statesize.operators import Dense, Operator
-from statesize.operators.validation import require_finite
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import singular_values, triangular_factor
 from statesize.spectra.shifts.bordered import BorderedChunks

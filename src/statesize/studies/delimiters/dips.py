@@ -52,6 +52,16 @@ class ModelDips:
         return next(dip for dip in self.dips if (dip.condition, dip.metric, dip.layer) == (condition, metric, ALL))
 
     @property
+    def layer_depths(self) -> dict[str, float]:
+        """The depth of each layer at delimiters, by name."""
+        wanted = (OBSERVED, CLAIM_METRIC, ALL)
+        return {
+            dip.layer: dip.depth
+            for dip in self.dips
+            if (dip.condition, dip.metric, dip.head) == wanted and dip.layer != ALL
+        }
+
+    @property
     def beyond_controls(self) -> bool:
         """Whether the interval at delimiters lies above 0 and above those of all controls."""
         return self.dip(OBSERVED).low > max(0, *(self.dip(control).high for control in CONTROLS))

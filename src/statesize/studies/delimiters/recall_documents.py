@@ -10,7 +10,6 @@ from statesize.errors import FileError, InputError
 from statesize.files import parse_json, read_limited
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import build_task
-from statesize.training.recall_bundle import recall_tokenizer
 
 
 def default_texts(model: str) -> list[str]:
@@ -27,9 +26,8 @@ def default_texts(model: str) -> list[str]:
     if task is None:
         return zoo.documents()
     inputs, _ = next(task.held_out(task.held_out_sequences))
-    documents = inputs.view(-1, task.document_length)[:, :-1]
-    words = {token: word for word, token in recall_tokenizer().get_vocab().items()}
-    return [" ".join(words[token] for token in document) for document in cast("list[list[int]]", documents.tolist())]
+    documents = cast("list[list[int]]", inputs.view(-1, task.document_length)[:, :-1].tolist())
+    return [" ".join(task.words[token] for token in document) for document in documents]
 
 
 def trained_length(model: str) -> int:

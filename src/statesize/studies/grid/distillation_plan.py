@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from statesize.errors import InputError
+from statesize.check import refuse
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Distillation:
         for name, whole in (("key_sizes", True), ("losses", False)):
             values = cast("Sequence[object]", getattr(self, name))
             if not isinstance(values, tuple | list) or not all(_is_positive(value, whole) for value in values):
-                raise InputError(f"{name} is {values!r}; a list of positive numbers was expected")
+                refuse(name, "a list of positive numbers", values)
             object.__setattr__(self, name, tuple(values))
         for name, whole in (("steps", True), ("batch_size", True), ("rate", False)):
             if not _is_positive(getattr(self, name), whole):
-                raise InputError(f"{name} is {getattr(self, name)!r}; a positive number was expected")
+                refuse(name, "a positive number", getattr(self, name))
 
     @property
     def students(self) -> int:

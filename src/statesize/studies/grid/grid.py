@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self, cast
 
 import torch
 
+from statesize.check import refuse, require_count
 from statesize.errors import InputError
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
@@ -86,13 +87,11 @@ class Measuring:
 
     def __post_init__(self) -> None:
         for name in ("every", "sequences"):
-            value: object = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; a whole number of at least 1 was expected")
+            require_count(name, getattr(self, name), plain=True)
         for name in ("relative_tolerances", "tolerances"):
             values = cast("tuple[object, ...] | list[object]", getattr(self, name))
             if not isinstance(values, tuple | list) or not all(map(_is_tolerance, values)):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise InputError(f"{name} is {values!r}; a list of numbers of at least 0 was expected")
+                refuse(name, "a list of numbers of at least 0", values)
             object.__setattr__(self, name, tuple(map(float, cast("list[float]", values))))
         if not self.relative_tolerances:
             raise InputError("relative_tolerances is empty; the claims are made for its first one, such as 0.01")
@@ -163,7 +162,7 @@ class Run:
 
     def __post_init__(self) -> None:
         if self.intervention not in INTERVENTIONS:
-            raise InputError(f"intervention is {self.intervention!r}; one of {', '.join(INTERVENTIONS)} was expected")
+            refuse("intervention", f"one of {', '.join(INTERVENTIONS)}", self.intervention)
 
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values, of which `from_dict` makes an equal one.

@@ -1,0 +1,253 @@
+"""The jobs that faults come to: what they read, what they have finished, and the table that they end with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import safetensors.numpy
+import tokenizers
+import torch
+
+from statesize.errors import FileError
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.mixers.checkpoint import save_checkpoint
+from statesize.parts import digest
+from statesize.profiling import Profile
+from statesize.tasks.text import train_tokenizer
+
+WORDS = "to be or not to be that is the question whether it is nobler in the mind to suffer".split()
+TEXTS = [" ".join(WORDS[first : first + 3]) for first in range(4)]
+MANY = [f"{text} {number}" for number in range(8) for text in TEXTS]
+LAYERS = 2
+GRID = """
+[model]
+mixer = "gla"
+key_size = [2, 3]
+width = 4
+heads = 1
+layers = 1
+mlp_factor = 1
+convolution_size = 2
+[training]
+steps = STEPS
+batch_size = 2
+rate = [6e-3, 1.2e-2, 2.4e-2]
+[measuring]
+every = 4
+sequences = 1
+[execution]
+workers = 1
+[[task]]
+name = "mqar"
+pairs = 2
+length = 8
+vocabulary_size = 8
+held_out_sequences = 4
+"""
+
+
+class Job(ABC):
+    """A command that writes to the folder "output"; its inputs lie in "inputs" beside it, and come in two versions."""
+
+    name: str
+
+    @abstractmethod
+    def write_inputs(self, folder: Path, version: int) -> None:
+        """Writes what the command reads."""
+
+    @abstractmethod
+    def arguments(self, folder: Path) -> list[str]:
+        """The command line that begins or continues the job, as its messages tell its user."""
+
+    @abstractmethod
+    def finished(self, output: Path) -> set[str]:
+        """Names of the parts that are finished and whole."""
+
+    @abstractmethod
+    def made(self, notes: list[str]) -> set[str]:
+        """Names of the parts that a process made anew."""
+
+    @abstractmethod
+    def table(self, output: Path) -> str:
+        """A digest of all results, without times; a FileError where they are not whole."""
+
+
+class ProfileJob(Job):
+    """`statesize profile` of a folder with a model, over texts or a corpus."""
+
+    def __init__(self, name: str, *options: str) -> None:
+        self.name = name
+        self._options = options
+
+    def write_inputs(self, folder: Path, version: int) -> None:
+        """A model of two layers with its tokenizer, four texts, and these as JSONL and Parquet."""
+        shape = ModelConfig(mixer="gla", vocabulary_size=257, width=8, heads=2, layers=LAYERS, key_size=3)
+        model = LanguageModel(shape, torch.Generator().manual_seed(version))
+        save_checkpoint(model, folder / "model")
+        (folder / "model" / "tokenizer.json").write_text(_tokenizer().to_str(), encoding="utf-8")
+        for number, text in enumerate(TEXTS):
+            (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+        lines = [json.dumps({"text": text}) for text in TEXTS]
+        (folder / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        many = [json.dumps({"text": text}) for text in MANY]
+        (folder / "many.jsonl").write_text("\n".join(many), encoding="utf-8")
+        pyarrow.parquet.write_table(pa.table({"text": TEXTS}), folder / "corpus.parquet")
+
+    def arguments(self, folder: Path) -> list[str]:
+        """The same command each time."""
+        options = [option.replace("INPUTS", str(folder / "inputs")) for option in self._options]
+        model, output = str(folder / "inputs" / "model"), str(folder / "output")
+        return ["profile", model, *options, "--max-tokens", "8", "--output", output]
+
+    def finished(self, output: Path) -> set[str]:
+        """Units; of a profile that is there, all."""
+        if output.exists():
+            return {"profile"}
+        units = output.with_name("output.units").glob("0*/*.unit")
+        return {_place(path) for path in units if path.stem.endswith(f"-{digest(path.read_bytes())}")}
+
+    def made(self, notes: list[str]) -> set[str]:
+        """Units that were moved to their places."""
+        found = {_place(Path(note)) for note in notes if note.endswith(".unit")}
+        return found | ({"profile"} if found else set())
+
+    def table(self, output: Path) -> str:
+        """All numbers and attributes of the profile, and the schema's of all of its mixers."""
+        loaded = Profile.load(output)
+        # Times, and where inputs and output lie.
+        for name in ("seconds", "recipe"):
+            loaded.tree.attrs.pop(name, None)
+        digest = hashlib.sha256()
+        for node in sorted(loaded.tree.subtree, key=lambda node: node.path):
+            dataset = node.to_dataset(inherit=False)
+            digest.update(repr((node.path, sorted(dataset.attrs.items()))).encode())
+            for name in sorted(map(str, dataset.variables)):
+                digest.update(name.encode() + repr(dataset[name].values.tolist()).encode())
+        return digest.hexdigest()
+
+
+class StudyJob(Job):
+    """`statesize study regimes` of a grid of six runs."""
+
+    def __init__(self, name: str, workers: int, *options: str) -> None:
+        self.name = name
+        self._workers = workers
+        self._options = options
+
+    def write_inputs(self, folder: Path, version: int) -> None:
+        """The grid."""
+        grid = GRID.replace("STEPS", str(6 + version)).replace("workers = 1", f"workers = {self._workers}")
+        (folder / "grid.toml").write_text(grid, encoding="utf-8")
+
+    def arguments(self, folder: Path) -> list[str]:
+        """The same command each time."""
+        config, output = str(folder / "inputs" / "grid.toml"), str(folder / "output")
+        return ["study", "regimes", "--config", config, "--output", output, *self._options]
+
+    def finished(self, output: Path) -> set[str]:
+        """Runs whose file can be read."""
+        return {path.name for path in (output / "runs").glob("*.parquet") if _readable(path)}
+
+    def made(self, notes: list[str]) -> set[str]:
+        """Runs whose file was moved to its place."""
+        return {Path(note).name for note in notes if Path(note).parent.name == "runs"}
+
+    def table(self, output: Path) -> str:
+        """The rows of the whole grid, and whether the page is there."""
+        rows = pd.read_parquet(output / "table.parquet").drop(columns="seconds")
+        if not (output / "study.html").is_file():
+            raise FileError("study.html is missing")
+        return hashlib.sha256(rows.to_json(double_precision=15).encode()).hexdigest()
+
+
+class TrainJob(Job):
+    """`statesize train text` of a few steps."""
+
+    name = "train"
+    steps = 10
+
+    def write_inputs(self, folder: Path, version: int) -> None:
+        """A text."""
+        words = WORDS if version == 0 else WORDS[::-1]
+        documents = [" ".join(words[first:] + words[:first]) for first in range(8)]
+        (folder / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
+
+    def arguments(self, folder: Path) -> list[str]:
+        """With --resume once there is a checkpoint."""
+        output = folder / "output"
+        there = any(output.glob("*.safetensors"))
+        numbers = {"steps": self.steps, "batch": 1, "length": 4, "evaluate-every": 4, "checkpoint-every": 3}
+        options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
+        where = ["--text", str(folder / "inputs" / "text.txt"), "--output", str(output)]
+        return ["train", "text", "--mixer", "gla", "--threads", "1", *where, *options, *["--resume"] * there, "--json"]
+
+    def finished(self, output: Path) -> set[str]:
+        """Steps up to the checkpoint."""
+        # The one before serves where the last is gone, as it is while the next one is written.
+        last = max(_checkpoint_step(output / f"{name}.safetensors") for name in ("state", "previous"))
+        return {f"step {step}" for step in range(1, 1 + last)}
+
+    def made(self, notes: list[str]) -> set[str]:
+        """The last steps, as many as were added to the log."""
+        added = sum(note.startswith("added ") and note.endswith("/log.jsonl") for note in notes)
+        return {f"step {step}" for step in range(self.steps + 1 - added, self.steps + 1)}
+
+    def table(self, output: Path) -> str:
+        """The best weights, the last ones and the log."""
+        parts = [json.loads(line) | {"seconds": 0} for line in (output / "log.jsonl").read_text().splitlines()]
+        digest = hashlib.sha256(json.dumps(parts).encode())
+        for path in (output / "state.safetensors", output / "best" / "model.safetensors"):
+            tensors = safetensors.numpy.load_file(path)
+            for name in sorted(name for name in tensors if name != "log"):
+                digest.update(name.encode() + tensors[name].tobytes())
+        digest.update((output / "best" / "config.json").read_bytes())
+        digest.update((output / "tokenizer.json").read_bytes())
+        return digest.hexdigest()
+
+
+def _tokenizer() -> tokenizers.Tokenizer:
+    return train_tokenizer(["a b"], 257)
+
+
+def _place(path: Path) -> str:
+    # Without the digest of the content, which holds the time that measuring took.
+    return f"{path.parent.name}/{path.stem.rpartition('-')[0]}"
+
+
+def _readable(path: Path) -> bool:
+    try:
+        return len(pd.read_parquet(path)) > 0
+    except (OSError, ValueError):
+        return False
+
+
+def _checkpoint_step(path: Path) -> int:
+    try:
+        with safetensors.safe_open(path, framework="np") as stream:
+            values: dict[str, Any] = json.loads((stream.metadata() or {})["statesize"])
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
+        return 0
+    return int(values["step"])
+
+
+TEXT_OPTIONS = [word for number in range(len(TEXTS)) for word in ("--text", f"INPUTS/{number}.txt")]
+JOBS: dict[str, Job] = {
+    job.name: job
+    for job in (
+        ProfileJob("profile", *TEXT_OPTIONS),
+        ProfileJob("corpus (JSONL)", "--jsonl", "INPUTS/corpus.jsonl"),
+        ProfileJob("corpus (Parquet)", "--parquet", "INPUTS/corpus.parquet"),
+        StudyJob("study", 1),
+        TrainJob(),
+        StudyJob("study, 2 processes", 2),
+        ProfileJob("corpus on Ray", "--jsonl", "INPUTS/many.jsonl", "--ray"),
+        StudyJob("study on Ray", 1, "--ray"),
+    )
+}

@@ -1,0 +1,97 @@
+"""What is refused before anything runs: models that cannot be measured, and inputs that are no whole text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from statesize.adapters.models.masks import UNPADDED, check_mask, check_windows
+from statesize.adapters.models.pretrained import pretrained_models
+from statesize.adapters.models.wrapped import named_parts, plain_name, unwrapped
+from statesize.errors import InputError, ModelError
+
+Inputs = Tensor | Mapping[str, Any]
+HOW_TO_GIVE = 'Give what the tokenizer returns with return_tensors="pt".'
+CACHES = ("past_key_values", "cache_params", "state")
+
+
+def measurable(model: object) -> nn.Module:
+    """The module that runs in what holds it; encoder–decoders, meta and quantised weights are refused."""
+    module = unwrapped(model)
+    for part in pretrained_models(module):
+        name = type(part).__name__
+        if part.config.is_encoder_decoder:
+            raise ModelError(
+                f"{name} is an encoder–decoder model; statesize measures causal language models. Load a "
+                "decoder, such as one of AutoModelForCausalLM."
+            )
+        if getattr(part, "hf_quantizer", None) is not None or getattr(part, "is_quantized", False):
+            raise ModelError(
+                f"{name} has quantised weights, whose rounding shows up as state that is not there. "
+                "Load it without quantization_config."
+            )
+    for name, parameter in module.named_parameters():
+        if parameter.is_meta:
+            raise ModelError(
+                f"Parameter {name} is on the meta device, so the model has no weights; load them with from_pretrained "
+                "or move the model with to_empty() and fill it."
+            )
+    _check_not_quantised(module)
+    return module
+
+
+def _check_not_quantised(model: nn.Module) -> None:
+    for name, module in named_parts(model):
+        kind = type(module)
+        if kind.__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
+            raise ModelError(
+                f"Module {name or kind.__name__} must have weights in floating point, got {kind.__module__}."
+                f"{kind.__name__}, whose rounding shows up as state that is not there. Give the model that was "
+                "quantised."
+            )
+    for tensor_name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        name, kind = plain_name(tensor_name), type(tensor)
+        # Subclasses of torchao and others say a dtype of floating point, and bring a way back to it.
+        if tensor.is_quantized or kind.dequantize is not Tensor.dequantize:
+            raise ModelError(
+                f"Parameter {name} must be in floating point, got {kind.__module__}.{kind.__name__} of quantised "
+                "weights, whose rounding shows up as state that is not there. Give the model that was quantised."
+            )
+    for tensor_name, parameter in model.named_parameters():
+        if parameter.element_size() < 2:
+            raise ModelError(
+                f"Parameter {plain_name(tensor_name)} is {str(parameter.dtype).removeprefix('torch.')}: quantised "
+                "weights cannot be measured. Load the model in bfloat16 or float32."
+            )
+
+
+def check_inputs(pretrained: Sequence[Any], inputs: Inputs) -> int:
+    """Refuse what is no whole text of one length for these models of transformers; the number of its positions."""
+    mask: object = None
+    ids: object = inputs
+    if isinstance(inputs, Mapping):
+        cache = next((name for name in CACHES if inputs.get(name) is not None), None)
+        if cache:
+            raise InputError(f"{cache} was given; statesize measures a whole text at once, so leave the cache out.")
+        ids, mask = inputs.get("input_ids", inputs.get("inputs_embeds")), inputs.get("attention_mask")
+    if not isinstance(ids, Tensor) or ids.ndim < 2:
+        what = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
+        raise InputError(f"input_ids must be a tensor of shape (sequences, positions), got {what}. {HOW_TO_GIVE}")
+    if ids.is_meta or not ids.shape[0]:
+        raise InputError(f"input_ids hold nothing: shape {tuple(ids.shape)} on device {ids.device}.")
+    length = ids.shape[1]
+    if length < 2:
+        raise InputError(f"The text has {length} tokens; at least 2 are needed, for a past and a future.")
+    check_mask(mask, length)
+    configs = [part.config.get_text_config() for part in pretrained]
+    for config in configs:
+        check_windows(config, mask, length)
+    pad = getattr(configs[0], "pad_token_id", None) if configs else None
+    if pad is not None and ids.ndim == 2 and not ids.is_floating_point():
+        # A single one may be a mark at a text's border, which many models write with the token for padding.
+        padded = (ids == pad)[:, [0, 1, -2, -1]]
+        if bool((padded[:, :2].all(1) | padded[:, 2:].all(1)).any()):
+            raise InputError(f"input_ids begin or end with several padding tokens (id {pad}); {UNPADDED}")
+    return length
