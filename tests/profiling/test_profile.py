@@ -83,7 +83,7 @@ def test_charts(small_profile):
     assert len(positions["datasets"]["positions"]) == 7
     assert len(positions["datasets"]["heads"]) == 14
     layers = small_profile.plot.layers()
-    assert isinstance(layers, alt.Chart)
+    assert isinstance(layers, alt.LayerChart)
     rows = pd.DataFrame(layers.to_dict()["datasets"]["layers"])
     assert rows["short"].tolist() == ["0", "1"]
     np.testing.assert_allclose(rows["utilisation"], small_profile.summary()["utilisation"], rtol=1e-3)

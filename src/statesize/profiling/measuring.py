@@ -110,7 +110,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     outputs = ("counts", "entropy", "relative") if exactly else ("counts", "entropy")
     engine = choose_engine(several, cut, outputs, settings.engine)
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(exact) + engine.footprint(exact, cut)
-    shared_bytes = engine.shared(exact, cut)
+    shared_bytes = engine.shared_footprint(exact, cut)
     block = min(max(1, (settings.memory - shared_bytes) // unit_bytes), len(sample.units))
     return Work(sample, dtype, cut, engine.name, block, unit_bytes, shared_bytes, operations)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter, validators
 
 from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.options.loading import Loading, Place
 from statesize.cli.output.printing import TEXT, Printing
-from statesize.cli.profile import Loading, Place
 
 if TYPE_CHECKING:
     from torch import nn
@@ -230,7 +230,7 @@ def _print_plans(
     """Print what measuring would take; a few sequences of each model are timed."""
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.cli.output.table import byte_count
-    from statesize.studies.delimiters.plan import plan_dips
+    from statesize.studies.delimiters.dips import plan_dips
 
     subjects = reading.subjects(models, loading, [], printing)
     options = (reading.windows(subjects), reading.channels, reading.seed, study.conditions)
