@@ -7,12 +7,7 @@ import torch
 from statesize.errors import InputError
 from statesize.measurement import measure
 from statesize.operators import Dense, SoftmaxAttention
-<<<<<<< HEAD
 from statesize.parallel.threads import end_if_unwanted, free_threads, in_parallel, one_torch_thread
-from statesize.spectra import answers
-=======
-from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
->>>>>>> main
 
 
 @pytest.fixture
