@@ -9,7 +9,7 @@ from torch import nn
 
 from statesize.adapters import capture
 from statesize.cli.output.document import profile_document
-from statesize.cli.output.table import print_summary
+from statesize.cli.output.summary import print_summary
 from statesize.errors import ModelError
 from statesize.profiling import plan, profile
 from statesize.profiling.sequences import Request, SequenceWork
