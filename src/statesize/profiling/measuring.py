@@ -42,9 +42,9 @@ def captured_mixers(
     try:
         return capture(model, ids, layers, checks=checks)
     except IndexError as error:
-        what = "sequences" if sequence is None else f"sequence {sequence}"
+        which = f"0 to {len(ids) - 1}" if sequence is None else sequence
         raise InputError(
-            f"The model refused {what} of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. Check that "
+            f"The model refused sequence {which} of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. Check that "
             f"the ids come from the model's own tokenizer and that the sequence is not too long for it{hint}."
         ) from error
 
