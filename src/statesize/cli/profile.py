@@ -173,7 +173,7 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _Run:
 
 def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
     from statesize.loading.models import load_model, load_model_facts
-    from statesize.profiling.cluster import profile_on_ray
+    from statesize.profiling.on_ray import profile_on_ray
 
     # The processes need not have the folder in which this one works.
     name = str(Path(model).absolute()) if Path(model).is_dir() else model
