@@ -92,7 +92,7 @@ class Bar:
         self._kept += parts
 
     def update(self, done: int, total: int, detail: str, *, left: float | None = None, line: bool = True) -> None:
-        """Show how far it is: parts done, earlier ones included, the last one, and the seconds left if they are known."""
+        """Show how far it is: parts done, earlier ones included, the last one, and the seconds left if known."""
         if left is None and done > self._kept:
             left = (time.monotonic() - self._started) * (total - done) / (done - self._kept)
         left = None if done >= total else left
