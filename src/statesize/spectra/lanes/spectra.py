@@ -21,7 +21,7 @@ from statesize.spectra.lanes.eigenvalues import (
     tridiagonalise,
 )
 from statesize.spectra.lanes.factors import append, factor_size, squared_product
-from statesize.spectra.lanes.vectors import compile_lanes, square_root, store, where_positive
+from statesize.spectra.lanes.vectors import VERSION, compile_entry, compile_lanes, square_root, store, where_positive
 
 Integers = npt.NDArray[np.int64]
 
@@ -32,9 +32,17 @@ CHUNK = 32
 _MOVED = 1e-10
 
 
-@compile_lanes
+@compile_entry
 def squared_spectra(
-    A: Array, B: Array, C: Array, positions: Integers, limits: Integers, squares: Array, errors: Array, totals: Array
+    A: Array,
+    B: Array,
+    C: Array,
+    positions: Integers,
+    limits: Integers,
+    squares: Array,
+    errors: Array,
+    totals: Array,
+    version: int = VERSION,
 ) -> None:
     """σ² at chosen positions, and the error of σ that the round-off of the factors makes.
 
