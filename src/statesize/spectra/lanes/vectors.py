@@ -24,8 +24,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 _compile = partial(cast("Any", numba).njit, nogil=True, fastmath={"contract"}, error_model="numpy")
-# Only the function that Python calls is kept on disk, with all that it calls: numba would keep those by their own files,
-# and not see that another file changed. VERSION, its last argument, is part of the type that it is kept by.
+# Only the function that Python calls is kept on disk, with all that it calls: numba would keep those by their own
+# files, and not see that another file changed. VERSION, its last argument, is part of the type that it is kept by.
 compile_lanes, compile_entry = _compile(), _compile(cache=True)
 VERSION = zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 """Of what the files of this folder say."""
