@@ -12,7 +12,7 @@ import pytest
 
 import statesize
 from statesize.cli import main
-from statesize.cli.output.table import print_summary
+from statesize.cli.output.summary import print_summary
 from statesize.mixers import LanguageModel, ModelConfig
 
 ROOT = Path(__file__).parent.parent

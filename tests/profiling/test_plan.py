@@ -82,7 +82,7 @@ def test_some_sequences_stand_for_many():
     mixed = plan(small(), [list(range(20)), list(range(9))], total=1000)
     assert mixed.tokens == 500 * 29
     assert mixed.mixers[0].positions == 500 * (19 + 8)
-    with pytest.raises(InputError, match="total is 2, but the inputs are 3"):
+    with pytest.raises(InputError, match="total must be a whole number of at least 3"):
         plan(small(), alike, total=2)
 
 

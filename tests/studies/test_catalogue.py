@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from statesize.cli.app import study as commands
+from statesize.cli.commands import study as commands
 from statesize.studies.catalogue import STUDIES
 
 DOCS = Path(__file__).parents[2] / "docs"

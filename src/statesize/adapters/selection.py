@@ -9,11 +9,16 @@ from torch import nn
 
 from statesize.adapters.models.layers import HOW_TO_SUPPLY
 from statesize.adapters.models.wrapped import named_parts
-from statesize.adapters.notes import UNSEEN
 from statesize.check import require_kind, whole_number
 from statesize.errors import InputError, ModelError
 
 Layers = int | str | Sequence[int | str] | None
+
+# Why nothing is seen in a family.
+UNSEEN = {
+    "reformer": "sorts positions into buckets by hashes, and the bucket of a position depends on later ones, so it is "
+    "not causal",
+}
 
 
 def find_mixers(model: nn.Module) -> dict[str, nn.Module]:

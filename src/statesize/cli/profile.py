@@ -86,7 +86,7 @@ def profile(
         printing: What is printed.
     """
     from statesize.cli.output.document import print_json, profile_document
-    from statesize.cli.output.table import print_summary
+    from statesize.cli.output.summary import print_summary
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
     from statesize.results.settings import check_settings
@@ -173,7 +173,7 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _Run:
 
 def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
     from statesize.loading.models import load_model, load_model_facts
-    from statesize.profiling.cluster import profile_on_ray
+    from statesize.profiling.on_ray import profile_on_ray
 
     # The processes need not have the folder in which this one works.
     name = str(Path(model).absolute()) if Path(model).is_dir() else model
@@ -195,7 +195,7 @@ def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
 
 def _show_plan(plan: Plan, name: str, chats: int, *, json: bool) -> None:
     from statesize.cli.output.document import plan_document, print_json
-    from statesize.cli.output.table import print_plan
+    from statesize.cli.output.summary import print_plan
 
     if json:
         print_json(plan_document(plan, name, chats))

@@ -73,7 +73,7 @@ class Mixer(nn.Module, ABC):
 
     @property
     def multiplicity(self) -> int:
-        """Value channels P that share one T: 1, where each channel has a T of its own."""
+        """How many value channels P share one T, 1 where each channel has its own."""
         return 1
 
     def initial_values(self) -> dict[str, Tensor]:
@@ -178,7 +178,7 @@ class HeadMixer(Mixer):
 
     @property
     def multiplicity(self) -> int:
-        """Value channels that share one T: d_v."""
+        """How many value channels share one T, d_v."""
         return self.value_size
 
     def values(self, hidden: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class Rebinding(SyntheticTask):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The tokens as words: k0, k1, … (keys), v0, v1, … (values), none, and `<eos>`."""
+        """The tokens as words, k0, k1, … for keys, v0, v1, … for values, none, and `<eos>`."""
         return (*(f"{kind}{number}" for kind in "kv" for number in range(self.keys)), "none", "<eos>")
 
     @property

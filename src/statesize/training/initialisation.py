@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.capture import Capture, capture
 from statesize.adapters.models.checks import Inputs
-from statesize.adapters.models.pretrained import pretrained_models
+from statesize.adapters.models.wrapped import pretrained_models
 from statesize.errors import InputError, ModelError
 from statesize.ess import utilisation
 from statesize.measurement import measure

@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from statesize.adapters.models.masks import UNPADDED, check_mask, check_windows
-from statesize.adapters.models.pretrained import pretrained_models
-from statesize.adapters.models.wrapped import named_parts, plain_name, unwrapped
+from statesize.adapters.models.wrapped import named_parts, plain_name, pretrained_models, unwrapped
 from statesize.errors import InputError, ModelError
 
 Inputs = Tensor | Mapping[str, Any]

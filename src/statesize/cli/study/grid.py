@@ -14,7 +14,7 @@ from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.cli.output.progress import Bar
-    from statesize.studies.grid.outcome import Executor
+    from statesize.studies.grid.executors import Executor
     from statesize.studies.grid.settings import Settings
     from statesize.studies.grid.study import StudyProgress
     from statesize.studies.grid.user_code import UserModule
@@ -95,12 +95,10 @@ def _run(name: str, options: Options, printing: Printing) -> None:
 
 
 def _executor(settings: Settings, ray: bool | str, module: UserModule | None) -> Executor:
+    from statesize.studies.grid.executors import local_executor, ray_executor
+
     if ray is not False:
-        from statesize.studies.grid.cluster import ray_executor
-
         return ray_executor(ray if isinstance(ray, str) else None, settings.execution, module)
-    from statesize.studies.grid.local import local_executor
-
     return local_executor(settings.execution.workers, module)
 
 

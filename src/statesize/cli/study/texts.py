@@ -230,7 +230,7 @@ def _print_plans(
     """Print what measuring would take; a few sequences of each model are timed."""
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.cli.output.table import byte_count
-    from statesize.studies.delimiters.plan import plan_dips
+    from statesize.studies.delimiters.dips import plan_dips
 
     subjects = reading.subjects(models, loading, [], printing)
     options = (reading.windows(subjects), reading.channels, reading.seed, study.conditions)

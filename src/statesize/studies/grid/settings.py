@@ -15,8 +15,8 @@ from statesize.check import require_count, require_kind, require_path, require_r
 from statesize.errors import FileError, InputError
 from statesize.files import read_limited
 from statesize.mixers.config import ModelConfig
-from statesize.studies.grid.distillation_plan import Distillation
 from statesize.studies.grid.grid import Measuring, Run, study_task
+from statesize.studies.grid.students import Distillation
 from statesize.training.config import TrainingConfig
 
 PRESETS = ("laptop", "paper", "smoke")
