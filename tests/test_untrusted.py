@@ -129,7 +129,7 @@ def test_json_of_any_depth(stored, tmp_path):
 
 
 def test_toml_of_any_depth_and_any_product(monkeypatch):
-    with pytest.raises(InputError, match="no valid TOML"):
+    with pytest.raises(InputError, match="must be valid TOML"):
         parse_settings(f"x = {DEEP}", "correlation")
     monkeypatch.setattr(settings, "MOST_RUNS", 20)
     seeds = list(range(2000))

@@ -56,9 +56,9 @@ def test_equal_runs_are_done_once():
         ("study = 'regimes'\n" + TASK, "for the study 'regimes', and this is 'correlation'"),
         ("model = 3\n" + TASK, r"write it as a table, \[model\]"),
         ("task = [1]", "write tasks as tables"),
-        ("[model]\n", "no task"),
+        ("[model]\n", "must have a task, got none"),
         ("[model]\nmixer = []\n" + TASK, "the grid is empty"),
-        ("[model", "no valid TOML"),
+        ("[model", "must be valid TOML"),
         ("[execution]\nworkers = -1\n" + TASK, r"workers must be .*got -1"),
     ],
 )
@@ -94,7 +94,7 @@ def test_the_grid_of_the_paper():
     runs = preset_settings("correlation", "paper").runs
     assert len(runs) == 4 * 7 * 5 * 6
     assert {run.training.steps * run.training.batch_size for run in runs} == {70 * 128_000}
-    with pytest.raises(InputError, match="no preset 'desktop'"):
+    with pytest.raises(InputError, match=r"preset must be one of .*, got 'desktop'"):
         preset_settings("correlation", "desktop")
 
 

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-from statesize.check import require_count, require_kind, require_path, require_real
+from statesize.check import refuse, require_count, require_kind, require_path, require_real
 from statesize.errors import FileError, InputError
 from statesize.files import read_limited
 from statesize.mixers.config import ModelConfig
@@ -91,7 +91,7 @@ def preset_settings(study: str, preset: str) -> Settings:
         require_kind(name, given, str, "a name")
     file = resources.files("statesize.studies") / study / f"{preset}.toml"
     if preset not in PRESETS or not file.is_file():
-        raise InputError(f"there is no preset {preset!r} of the study {study!r}; give one of {', '.join(PRESETS)}")
+        refuse("preset", f"one of {', '.join(PRESETS)} of the study {study!r}", preset)
     return parse_settings(file.read_text(encoding="utf-8"), study)
 
 
@@ -149,13 +149,13 @@ def parse_settings(text: str, study: str) -> Settings:
     try:
         given = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"the settings are no valid TOML: {error}") from error
+        raise InputError(f"the settings must be valid TOML, got: {error}") from error
     _refuse_unknown(given, _TABLES, "the settings")
     if given.get("study", study) != study:
         raise InputError(f"the settings are for the study {given['study']!r}, and this is {study!r}")
     tasks = given.get("task")
     if not isinstance(tasks, list) or not tasks:
-        raise InputError('the settings have no task; give one as [[task]] with name = "mqar" and its numbers')
+        raise InputError('the settings must have a task, got none. Give [[task]] with name = "mqar" and its numbers.')
     model = _table(given, "model", _MODEL)
     training = _table(given, "training", _TRAINING)
     measuring = Measuring(**_table(given, "measuring", Measuring.__dataclass_fields__))
