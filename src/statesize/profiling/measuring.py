@@ -44,8 +44,8 @@ def captured_mixers(
     except IndexError as error:
         which = f"0 to {len(ids) - 1}" if sequence is None else sequence
         raise InputError(
-            f"The model refused sequence {which} of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. Check that "
-            f"the ids come from the model's own tokenizer and that the sequence is not too long for it{hint}."
+            f"The model refused sequence {which} of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. "
+            f"Check that the ids come from the model's own tokenizer and that the sequence is not too long{hint}."
         ) from error
 
 
