@@ -15,17 +15,7 @@ import vl_convert
 
 
 def document(title: str, body: str, data: Mapping[str, object], scripts: Sequence[str]) -> str:
-    """A whole page, whose policy forbids remote content, evaluated code, and any script but its own.
-
-    Args:
-        title: Its title, as text.
-        body: Its content, as HTML.
-        data: What its scripts draw, as JSON values.
-        scripts: Names of this package's scripts, run in this order after Vega's.
-
-    Returns:
-        HTML.
-    """
+    """A whole page, whose policy forbids remote content, evaluated code, and any script but its own."""
     code = (vega(), *(resource(name) for name in scripts))
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in code)
     policy = (
@@ -55,18 +45,7 @@ def document(title: str, body: str, data: Mapping[str, object], scripts: Sequenc
 
 
 def embedded_json(data: object) -> str:
-    r"""JSON that no HTML parser can leave: `<`, `>` and `&` are written as escapes.
-
-    Args:
-        data: JSON values.
-
-    Returns:
-        Text for the inside of a script element.
-
-    Example:
-        >>> embedded_json(["</script>"])
-        '["\\u003c/script\\u003e"]'
-    """
+    """JSON that no HTML parser can leave: `<`, `>` and `&` are written as escapes."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -75,11 +54,7 @@ def embedded_json(data: object) -> str:
 
 @cache
 def vega() -> str:
-    """Vega, Vega-Lite and their embedding as one script.
-
-    Returns:
-        JavaScript.
-    """
+    """Vega, Vega-Lite and their embedding as one script."""
     # A closing tag inside the libraries' strings would end the script element.
     # The stub forgets that the snippet has a default.
     bundle = cast("str", vl_convert.javascript_bundle())  # pyright: ignore[reportCallIssue]
@@ -88,14 +63,7 @@ def vega() -> str:
 
 @cache
 def resource(name: str) -> str:
-    """A file of this package.
-
-    Args:
-        name: Its name.
-
-    Returns:
-        Its text.
-    """
+    """The text of a file of this package."""
     return (resources.files("statesize.report") / name).read_text(encoding="utf-8")
 
 
