@@ -147,7 +147,7 @@ def text_command(study: TextStudy[Any]) -> Callable[..., None]:
             _run(study, models, reading, options, loading, place or Place(), output, printing)
 
     # Each study has its own options, which the signature cannot know before.
-    command.__annotations__["options"] = study.options
+    command.__annotations__["options"] = study.options | None
     return command
 
 
