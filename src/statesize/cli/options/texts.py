@@ -149,7 +149,9 @@ class Texts:
         return replace(known, total=total) if total > len(known.ids) else known
 
     def _documents(self, note: Callable[[str], None]) -> Iterator[tuple[Document, ...]]:
-        from statesize.texts.documents import file_documents, read_dataset, read_jsonl
+        from statesize.texts.datasets import read_dataset
+        from statesize.texts.documents import file_documents
+        from statesize.texts.jsonl import read_jsonl
         from statesize.texts.parquet import read_parquet
 
         for path in self.text or ():
@@ -164,8 +166,11 @@ class Texts:
         yield from ((text,) for text in texts)
 
     def _extract(self, note: Callable[[str], None]) -> tuple[list[tuple[Document, ...]], int | None]:
+        from statesize.texts.datasets import dataset_extract
         from statesize.texts.documents import file_documents
-        from statesize.texts.extracts import dataset_extract, evenly, jsonl_extract, parquet_extract
+        from statesize.texts.jsonl import jsonl_extract
+        from statesize.texts.parquet import parquet_extract
+        from statesize.texts.rows import evenly
 
         most = _PLANNED_FROM
         if self.jsonl is not None:
