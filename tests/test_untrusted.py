@@ -203,7 +203,7 @@ def test_metadata_of_a_store_that_says_nothing(stored, text):
 
 
 def test_texts_have_a_largest_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("statesize.tasks.corpus.MOST_TEXT", 10)
+    monkeypatch.setattr("statesize.texts.plain.MOST_TEXT", 10)
     monkeypatch.setattr("statesize.texts.rows.MOST_LINE", 30)
     (tmp_path / "a.txt").write_text("longer than that")
     (tmp_path / "a.jsonl").write_text('{"text": "short"}\n{"text": "longer than thirty bytes"}\n')

@@ -63,13 +63,7 @@ def demo(
 
 
 def demo_sequences() -> Tensor:
-    """Bundled documents, each followed by `<eos>`, cut into sequences that start with a document.
-
-    They are such that at least two documents fit in a sequence whole.
-
-    Returns:
-        Token ids, (SEQUENCES, LENGTH) int64.
-    """
+    """Bundled documents, each followed by `<eos>`, cut into sequences (SEQUENCES, LENGTH) of at least two each."""
     import torch
 
     from statesize import zoo

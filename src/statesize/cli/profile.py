@@ -36,15 +36,15 @@ class Asked:
     """What is measured.
 
     Attributes:
-        stride: Measure every so many positions.
-        past: Cut the past to so many positions.
-        future: Cut the future to so many positions.
-        channels: Heads or channels of each layer that are measured: all, or a number, drawn from all parts of the
-            layer; left out, all of them up to a cost that --plan states.
-        seed: Of the choice of heads or channels.
-        memory: How much measuring may hold at once, beside the model and the results, such as 4GB.
-        count_accuracy: Counts at relative tolerances may be left between bounds this share apart, such as 0.02, which
-            is many times faster for attention; 0 asks for exact ones.
+        stride: Measure one position in this many.
+        past: Measure with at most this many positions of the past.
+        future: Measure with at most this many positions of the future.
+        channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
+            Default: all of them, up to a cost that --plan states.
+        seed: Seed of the choice of heads or channels.
+        memory: Memory that measuring may use, beside the model and the results, such as 4GB.
+        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %). Much faster
+            for attention. 0 = exact.
     """
 
     stride: Count | None = None

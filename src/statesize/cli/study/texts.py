@@ -106,7 +106,7 @@ class Reading:
 
     def _texts(self, note: Callable[[str], None]) -> list[Document] | None:
         from statesize.studies.delimiters.corpus import read_texts
-        from statesize.texts.documents import read_dataset
+        from statesize.texts.datasets import read_dataset
 
         if self.dataset is not None:
             return list(islice(read_dataset(self.dataset, self.field, self.split, note), self.documents))

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.tasks.corpus import read_documents, read_whole
-from statesize.texts.documents import READERS
+from statesize.texts.documents import read_file
 from statesize.texts.rows import Chat, Document, RefusedChat
 from statesize.texts.tokens import AnyTokenizer, beginning_id, document_ids, plain_ids, special_ids, token_text
 
@@ -57,9 +56,7 @@ def read_texts(
     path: Path, count: int, note: Callable[[str], None], field: str = "text", *, special_tokens: bool = False
 ) -> list[Document]:
     """The first documents of a text file (parted by blank lines, unless by special tokens), .jsonl or .parquet file."""
-    if path.suffix in READERS:
-        return list(islice(READERS[path.suffix](path, field, note), count))
-    return [read_whole(path)] if special_tokens else list(islice(read_documents(path), count))
+    return list(islice(read_file(path, field, note, special_tokens=special_tokens), count))
 
 
 def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from statesize.errors import FileError
 from statesize.files import replace_file, replace_files
-from statesize.report.document import document, resource
+from statesize.report.document import document, filled
 from statesize.studies.grid.run import DIVERGED, Row
 from statesize.studies.grid.table import parse_rows
 from statesize.studies.page.conclusion import CONCLUSION, Conclusion, Saved, figure_text, html_list, read_saved
@@ -63,10 +63,7 @@ def render(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> str:
             for name, value in {**facts, **shared_facts(rows)}.items()
         ),
     }
-    body = resource("study.html")
-    for name, value in replacements.items():
-        body = body.replace(f"<!-- {name} -->", value)
-    return document(title, body, {"charts": saved.charts}, SCRIPTS)
+    return document(title, filled("study.html", replacements), {"charts": saved.charts}, SCRIPTS)
 
 
 def _figures(conclusion: Conclusion) -> str:
