@@ -73,7 +73,7 @@ def recall_score(model: nn.Module, corpus: Corpus, length: int, scored: frozense
     stream = torch.cat([part for document in corpus.documents for part in (document, mark)])
     rows = len(stream) // length
     if rows < 2:
-        raise InputError(f"The text must hold two sequences of {length} tokens, got {len(stream)} tokens. Give more text.")
+        raise InputError(f"The text must hold two sequences of {length} tokens, got {len(stream)} tokens. Give more.")
     sequences = stream[: rows * length].view(rows, length)
     if corpus.beginning is not None:
         sequences = functional.pad(sequences, (1, 0), value=corpus.beginning)
