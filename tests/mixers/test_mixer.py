@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from statesize.mixers import MIXERS, LanguageModel, ModelConfig
+from statesize.mixers.mixer import HeadMixer
 from statesize.operators import GatedConvolution, Recurrence
 from statesize.operators import SoftmaxAttention as SoftmaxOperator
 
-HEADS = ("sa", "la", "wla", "gla", "gla-s6")
+HEADS = {name for name, mixer in MIXERS.items() if issubclass(mixer, HeadMixer)}
 LENGTHS = (1, 2, 5, 33, 71)
 
 
@@ -21,7 +22,7 @@ def hidden_of(length, dtype=torch.float64, width=24):
 
 
 def test_the_package_s_own_mixers_have_their_names():
-    assert tuple(MIXERS) == ("sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena")
+    assert {"sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena"} <= set(MIXERS)
     assert all(mixer.kind == name for name, mixer in MIXERS.items())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from statesize.cli.output.progress import Bar, Bars
-    from statesize.studies.delimiters.cluster import Crew
-    from statesize.studies.delimiters.dips import ModelDips
+    from statesize.studies.delimiters.dips import Crew, ModelDips
     from statesize.studies.delimiters.sequences import Windows
     from statesize.studies.delimiters.subjects import Subject
     from statesize.studies.study import TextOptions, TextStudy
@@ -147,7 +147,7 @@ def text_command(study: TextStudy[Any]) -> Callable[..., None]:
             _run(study, models, reading, options, loading, place or Place(), output, printing)
 
     # Each study has its own options, which the signature cannot know before.
-    command.__annotations__["options"] = study.options
+    command.__annotations__["options"] = study.options | None
     return command
 
 
@@ -217,11 +217,11 @@ def _crew_at(place: Place) -> Generator[Crew | None]:
     if place.ray is False:
         yield None
         return
+    from statesize.parallel.ray import OnRay
     from statesize.parallel.ray_session import ray_session
-    from statesize.studies.delimiters.cluster import Crew
 
     with ray_session(place.ray if isinstance(place.ray, str) else None) as ray:
-        yield Crew(ray, place.ray_cpus)
+        yield partial(OnRay, ray, cpus=place.ray_cpus, threads=place.ray_cpus)
 
 
 def _print_plans(
