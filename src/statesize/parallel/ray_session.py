@@ -24,9 +24,6 @@ _FOR_WORKERS = 0.8
 # No reports of usage, and 127.0.0.1 as the address of each process, as Ray does by itself where it runs no clusters.
 _LOCAL = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
-# Opens a connection of HTTP/2, on which Ray's gRPC runs; whoever speaks it answers with a frame of the type SETTINGS.
-_SETTINGS = 4
-_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
 
 
 @contextmanager
@@ -70,26 +67,17 @@ def ray_session(address: str | None = None) -> Generator[Any]:
             except Exception as error:
                 # Also plain ones: when a node does not start in time, or the head of the cluster is not there yet.
                 where = "on this machine" if address is None else f"at {address}"
-                reason = " ".join(str(error).split())[:300]
-                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}") from error
+                hint = "" if address is None else ". Give the address of a head, which listens at port 6379 by default"
+                reason = " ".join(str(error).split())[:300].rstrip(".")
+                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{hint}.") from error
             yield ray
         finally:
             ray.shutdown()
 
 
 def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
-    """The first of some answers that is there, as long as the cluster has its head, and this process its node.
-
-    Args:
-        ray: The module ray, connected.
-        pending: References of answers.
-
-    Returns:
-        The reference of one that is there.
-
-    Raises:
-        StatesizeError: One of them is gone; without this, Ray ends the process a minute later, or waits for ever.
-    """
+    """The first of some answers that is there; a StatesizeError where the cluster's head or this node is gone."""
+    # Ray itself would end the process a minute later, or wait for ever.
     context = ray.get_runtime_context()
     # None of a client, to which Ray itself tells what is gone.
     head = str(getattr(context, "gcs_address", ""))
@@ -115,11 +103,7 @@ def _require_head(address: str) -> None:
 
 
 def available_cores() -> int:
-    """The cores that this process may use.
-
-    Returns:
-        At least 1.
-    """
+    """The cores that this process may use, at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -144,20 +128,12 @@ def _require_reachable(address: str) -> None:
     if not colon or not host or not port.isdigit():
         refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto", address)
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") not in {"0", ""}:
-                return
-            connection.sendall(_GREETING)
-            frame = connection.recv(len(_GREETING))
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise InputError(
             f"nothing answers at the Ray address {address} ({error}); start a cluster there with ray start --head, or"
             " give no address"
         ) from error
-    if frame[3:4] != bytes([_SETTINGS]):
-        raise InputError(
-            f"what answers at the Ray address {address} is not Ray; its head listens at port 6379 by default"
-        )
 
 
 @contextmanager
