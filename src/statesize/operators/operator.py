@@ -111,18 +111,7 @@ class Operator(ABC):
 
 
 def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
-    """An index that can touch batch dimensions only.
-
-    Args:
-        index: What stands between the brackets of `operator[...]`.
-        batch_shape: The operator's batch shape.
-
-    Returns:
-        An equal tuple without an ellipsis, at most as long as the batch shape.
-
-    Raises:
-        InputError: Too many indices, None, a boolean mask, or an entry out of range.
-    """
+    """An index that touches batch dimensions only, as a tuple without an ellipsis."""
     parts: list[Any] = list(index) if isinstance(index, tuple) else [index]  # pyright: ignore[reportUnknownArgumentType]
     if any(part is None or isinstance(part, bool) for part in parts):
         raise InputError(f"an operator is indexed by integers, slices and tensors, got {index!r}")

@@ -24,6 +24,7 @@ from statesize.results.sampling import Sample, draw
 from statesize.results.settings import Settings
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut
+from statesize.spectra.engine import RELATIVE
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
 # All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.
@@ -107,7 +108,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
         exact = first.to(dtype=torch.float64, device="cpu")
     several = exact[:, torch.zeros(min(len(sample.units), _SHOWN), dtype=torch.int64)]
     exactly = bool(settings.relative_tolerances) and not settings.count_accuracy
-    outputs = ("counts", "entropy", "relative") if exactly else ("counts", "entropy")
+    outputs = ("counts", "entropy", RELATIVE) if exactly else ("counts", "entropy")
     engine = choose_engine(several, cut, outputs, settings.engine)
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(exact) + engine.footprint(exact, cut)
     shared_bytes = engine.shared_footprint(exact, cut)
@@ -137,6 +138,7 @@ def asked_of(settings: Settings, cut: Cut) -> dict[str, Any]:
         "future": settings.future,
         "engine": settings.engine,
         "count_accuracy": settings.count_accuracy,
+        "memory": settings.memory,
     }
 
 

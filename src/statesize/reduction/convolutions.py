@@ -22,16 +22,7 @@ _EXACT = 1e-9
 
 @torch.no_grad()
 def reduce_convolution(operator: Convolution, state_size: int | None, tolerance: float | None) -> Reduction:
-    """Reduces kernels; see `statesize.reduce`, which has checked the numbers.
-
-    Args:
-        operator: Kernels (..., K), one at least.
-        state_size: Most states, or None.
-        tolerance: Largest error, or None.
-
-    Returns:
-        The nearer of two realisations of this size; or the smaller of those that are near enough; or the exact one.
-    """
+    """The nearer of two realisations of a size, or the smaller of those that are near enough, or the exact one."""
     kernels = _Kernels.of(operator)
     if not kernels.taps:
         return kernels.without_memory()
@@ -42,13 +33,9 @@ def reduce_convolution(operator: Convolution, state_size: int | None, tolerance:
 
 @dataclass(frozen=True, eq=False)
 class _Kernels:
-    """Kernels of one operator, with what both ways decompose.
+    """Kernels of one operator, with what both ways decompose."""
 
-    Attributes:
-        operator: The convolution.
-        lags: k_1 … k_{L−1}, (E, L − 1) float64.
-        taps: N, the last lag that is not 0 in all of them; 0 if there is none.
-    """
+    # lags: k_1 … k_{L−1}, (E, L − 1) float64; taps: N, the last lag that is not 0 in all of them, or 0.
 
     operator: Convolution
     lags: Tensor

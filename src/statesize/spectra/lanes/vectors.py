@@ -34,11 +34,7 @@ _in_compiled_code = cast("Any", intrinsic)
 
 
 class LanesType(types.Type):
-    """The type of W doubles side by side.
-
-    Args:
-        width: W, a power of 2.
-    """
+    """The type of W doubles side by side, W a power of 2."""
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -78,14 +74,7 @@ for _function, _instruction in (
 
 
 def lane_functions(width: int) -> tuple[Any, Any]:
-    """Functions for compiled code that make lanes.
-
-    Args:
-        width: W, a power of 2.
-
-    Returns:
-        `load(array, k)`, the k-th W doubles of a contiguous array of one dimension, and `splat(x)`, W times x.
-    """
+    """`load(array, k)`, the k-th W doubles of a contiguous array of one dimension, and `splat(x)`, W times x."""
     lanes, vector = LanesType(width), _vector(width)
 
     @_in_compiled_code
