@@ -18,6 +18,7 @@ from statesize.errors import InputError, StatesizeError
 
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
+_SETTINGS = b"\4"
 _GOES_ON = "what is finished is kept, and the same command goes on"
 # Of the machine's memory, what workers may ask for; the rest is for the calling process and Ray's own.
 _FOR_WORKERS = 0.8
@@ -67,9 +68,8 @@ def ray_session(address: str | None = None) -> Generator[Any]:
             except Exception as error:
                 # Also plain ones: when a node does not start in time, or the head of the cluster is not there yet.
                 where = "on this machine" if address is None else f"at {address}"
-                hint = "" if address is None else ". Give the address of a head, which listens at port 6379 by default"
-                reason = " ".join(str(error).split())[:300].rstrip(".")
-                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{hint}.") from error
+                reason = " ".join(str(error).split())[:300]
+                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}") from error
             yield ray
         finally:
             ray.shutdown()
@@ -128,12 +128,20 @@ def _require_reachable(address: str) -> None:
     if not colon or not host or not port.isdigit():
         refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto", address)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") not in {"0", ""}:
+                return
+            frame = connection.recv(9)
     except (OSError, OverflowError) as error:
         raise InputError(
             f"nothing answers at the Ray address {address} ({error}); start a cluster there with ray start --head, or"
             " give no address"
         ) from error
+    # The gRPC of Ray speaks first, with a frame of HTTP/2 whose type stands in the fourth byte.
+    if frame[3:4] != _SETTINGS:
+        raise InputError(
+            f"what answers at the Ray address {address} is not Ray; its head listens at port 6379 by default"
+        )
 
 
 @contextmanager
