@@ -119,7 +119,7 @@ class Gathering:
         end, sequence = self.parts.read(request.part(""), _end), request.sequence
         for name in list(self.parts.names(f"{sequence:06d}")):
             # No record is kept, so that no more than one is in memory.
-            if name != request.part("") and self.parts.read(name, _record) is not None:
+            if name != request.part("") and self.parts.read(name, SequenceRecord.from_bytes) is not None:
                 request.kept.add(name)
         if end is None or not request.kept.issuperset(map(request.part, end.mixers)):
             return False
@@ -163,7 +163,7 @@ class Gathering:
         """A record, from memory or from its file, which is a FileError where it is gone or damaged."""
         if self.parts is None:
             return self._records[mixer, sequence]
-        record = self.parts.read(self._request(sequence).part(mixer), _record)
+        record = self.parts.read(self._request(sequence).part(mixer), SequenceRecord.from_bytes)
         if record is None:
             raise FileError(
                 f"{self.parts.folder} was changed while it was in use: mixer {mixer} of sequence {sequence} is missing "
@@ -215,13 +215,6 @@ class Gathering:
             if measured == all_of_them:
                 del skipped[name]
         return skipped
-
-
-def _record(content: bytes) -> SequenceRecord:
-    record = SequenceRecord.from_bytes(content)
-    if record is None:
-        raise ValueError("it holds no record")
-    return record
 
 
 def _end(content: bytes) -> End:

@@ -75,8 +75,8 @@ def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:
             return encoded[0]
     known = sorted(text for text, token in vocabulary.items() if token in special)
     raise InputError(
-        f"the tokenizer has no delimiter {name!r}: no token of it is {' or '.join(texts) or 'an end of sequence'}; "
-        f"its special tokens are {', '.join(known[:8]) or 'none'}; stop and newline are in most texts"
+        f"The tokenizer has no delimiter {name!r}: none of its tokens is {' or '.join(texts) or 'an end of sequence'}. "
+        f"Its special tokens are {', '.join(known[:8]) or 'none'}. Give one of them, stop or newline."
     )
 
 
@@ -124,10 +124,10 @@ def make_corpus(
         parts = [ids[before + 1 : end] for before, end in pairwise(ends)]
         documents += [torch.tensor(part, dtype=torch.int64) for part in parts if part]
     if not found and delimiter not in special:
-        raise InputError(f"the text has no delimiter {name!r}: none of its {len(texts)} documents holds that token")
+        raise InputError(f"The text has no delimiter {name!r}: none of its {len(texts)} documents holds that token.")
     if len(documents) < 2:
         raise InputError(
-            f"the text is {len(documents)} document, so no delimiter stands between two; give several, which blank "
-            "lines separate, or a .jsonl file"
+            f"The text must hold at least 2 documents, got {len(documents)}. Give several, which blank lines separate, "
+            "or a .jsonl file."
         )
     return Corpus(tuple(documents), delimiter, beginning, frozenset(special))

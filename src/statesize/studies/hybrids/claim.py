@@ -14,7 +14,7 @@ import numpy as np
 from statesize.studies.grid.run import Row, layer_column
 from statesize.studies.hybrids.placements import ATTENTION, EARLY, PlacedRun, number, placed_runs
 from statesize.studies.page.conclusion import Conclusion, Findings
-from statesize.studies.page.final import grid_findings, grouped, numbered
+from statesize.studies.page.final import grid_findings, grouped, numbered, paired_differences
 from statesize.studies.page.statistics import (
     Interval,
     Numbers,
@@ -123,9 +123,8 @@ def _add_placement(placement: str, members: Sequence[PlacedRun], metric: str, fi
 def _add_winner(placements: dict[str, list[PlacedRun]], findings: Findings) -> None:
     """What the best placement gains on the second, trial by trial."""
     best, second, *_ = placements
-    first, other = ({found.trial: found.run.accuracy for found in placements[name]} for name in (best, second))
-    both = sorted(first.keys() & other.keys(), key=repr)
-    gain = bootstrap_mean(np.array([first[trial] - other[trial] for trial in both]))
+    runs, others = ([found.run for found in placements[name]] for name in (best, second))
+    gain = bootstrap_mean(paired_differences(others, runs, "mixer"))
     findings.add("best_less_second", gain)
     findings.statements.append(f"{best} comes first, before {second} by {gain}.")
 

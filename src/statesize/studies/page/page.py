@@ -39,7 +39,7 @@ def write_report(folder: Path, path: Path) -> Path:
         content = table.read_bytes()
         rows = parse_rows(content)
     except (OSError, ValueError) as error:
-        raise FileError(f"{table} cannot be read ({error}); the same `statesize study` command writes it") from error
+        raise FileError(f"{table} cannot be read ({error}). The same `statesize study` command writes it.") from error
     facts = {"Versions": _listed(saved.versions), f"{TABLE}, SHA-256": hashlib.sha256(content).hexdigest()}
     replace_file(path, render(saved, rows, facts).encode())
     return path
