@@ -1,4 +1,8 @@
-"""Tasks to train and evaluate sequence models on."""
+"""Tasks to train and evaluate sequence models on.
+
+Read `task` and `synthetic`, then one of the tasks; `corpus` and `text` are for language models. A task is a file with a
+subclass of `SyntheticTask`, and a line in the list of `registry`.
+"""
 
 from statesize.tasks.chance import most_frequent_share
 from statesize.tasks.compression import Compression

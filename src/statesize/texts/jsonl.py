@@ -29,8 +29,11 @@ def jsonl_extract(path: Path, field: str, most: int, note: Note) -> Extract:
     if len(rows) <= most // 2:
         texts = list(read_jsonl(path, field, note))
         return Extract(tuple(evenly(texts, most)), len(texts))
-    problem = f'{path}: none of {len(rows)} lines from all parts of it is a JSON object with text in a field "{field}"'
-    texts = list(kept(rows, note, f"{problem}; name the right field."))
+    problem = (
+        f'{path}: none of {len(rows)} lines from all parts of it is a JSON object with text in a field "{field}"; name '
+        "the right field."
+    )
+    texts = list(kept(rows, note, problem))
     return Extract(tuple(texts), round(size / looked * len(texts)))
 
 
