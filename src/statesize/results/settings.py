@@ -61,16 +61,16 @@ class Settings:
         first, last = self.past or 1, longest - (self.future or 1)
         if first > last:
             raise InputError(
-                f"past={self.past} and future={self.future} do not fit into the longest sequence, of {longest} tokens; "
-                "give smaller windows or longer sequences."
+                f"past and future must fit into the longest sequence, of {longest} tokens, got past={self.past} and "
+                f"future={self.future}. Give smaller windows or longer sequences."
             )
         listed = self.positions if isinstance(self.positions, tuple) else ()
         outside = [position for position in listed if position > last]
         if outside:
-            window = "" if self.future is None else f", of which the last {self.future} are its future,"
+            window = "," if self.future is None else f", of which the last {self.future} are its future,"
             raise InputError(
-                f"positions has {', '.join(map(str, outside))}, but the longest sequence has {longest} tokens{window}; "
-                f"expected positions of at most {last}."
+                f"positions must be at most {last}, because the longest sequence has {longest} tokens{window} got "
+                f"{', '.join(map(str, outside))}."
             )
 
 
@@ -91,7 +91,7 @@ def check_settings(
     """Settings from what a caller gave; an argument that is something else is an InputError that names it."""
     step = _counted("stride", stride)
     if step is not None and positions is not None:
-        raise InputError("positions and stride are two ways to say which positions are measured; give one of them.")
+        raise InputError("stride must be left out where positions are given, got both. Give one of them.")
     return Settings(
         tuple(real_numbers("tolerances", tolerances)),
         tuple(real_numbers("relative_tolerances", relative_tolerances)),

@@ -63,12 +63,12 @@ def make_cut(length: int, positions: Positions = None, past: int | None = None, 
     """The cut for a length and a choice of positions: None for all, a count of evenly spread ones, or a list."""
     # Under windows, only positions at which the windows fit.
     if length < 2:
-        raise InputError(f"operator has a length of {length}, no past to carry; give one of at least 2 positions")
+        raise InputError(f"operator must have a length of at least 2, a past and a future, got {length}.")
     past, future = _window("past", past, length), _window("future", future, length)
     first = 1 if past is None else past
     last = length - 1 if future is None else length - future
     if first > last:
-        raise InputError(f"past={past} and future={future} do not fit into length {length}; their sum may be {length}")
+        raise InputError(f"past and future must sum to at most the length {length}, got {past} and {future}.")
     if positions is None:
         chosen = range(first, last + 1)
     elif not isinstance(positions, Iterable) or not getattr(positions, "ndim", 1):
