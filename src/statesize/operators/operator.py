@@ -110,6 +110,34 @@ class Operator(ABC):
         return facts_table(f"{type(self).__name__} operator", facts)
 
 
+class TensorOperator(Operator):
+    """An operator whose length, dtype and device follow from one of its tensors; a constructor calls `_describe`."""
+
+    def _describe(self, tensor: Tensor, length: int, batch_shape: torch.Size) -> None:
+        self._dtype, self._device = tensor.dtype.to_real(), tensor.device
+        self._length, self._batch_shape = length, batch_shape
+
+    @property
+    def length(self) -> int:
+        """Sequence length L."""
+        return self._length
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions, one T for each entry."""
+        return self._batch_shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Real floating dtype of T."""
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        return self._device
+
+
 def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
     """An index that touches batch dimensions only, as a tuple without an ellipsis."""
     parts: list[Any] = list(index) if isinstance(index, tuple) else [index]  # pyright: ignore[reportUnknownArgumentType]

@@ -27,7 +27,7 @@ Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    """What every study may be told.
+    """Options of every study that trains a grid.
 
     Attributes:
         preset: laptop takes two cores at most 12 minutes, paper is for a cluster, smoke takes seconds.
@@ -35,7 +35,7 @@ class Options:
         dry_run: Print the grid and about how long it will take, and do nothing.
         output: Folder; statesize-study-NAME-PRESET if not given. It receives runs/ (a file a finished run),
             table.parquet and study.html, and the same command continues a study that was stopped.
-        ray: Do the runs on the Ray cluster at this address, or without one, on a cluster that is started here.
+        ray: Train on the Ray cluster at this address; without an address, on a cluster that is started here.
         module: Python file that is executed first, in every process: it registers mixers or tasks of your own, which
             the TOML file then names.
     """
