@@ -26,7 +26,7 @@ class Cells(TypedDict):
     labels: list[str]
     # By the same metric and thresholds as the diagnosis in words.
     regimes: list[str]
-    # By the names of MEASURES, except TSS and bytes; those that are not known are left out.
+    # By the names of the numbers in map.json, except TSS and bytes; those that are not known are left out.
     values: dict[str, list[str | int | float | None]]
     # The largest TSS, the same in all cells.
     tss: int
