@@ -1,4 +1,4 @@
-"""The charts of a report, whose scripts add the data: those of `drawing` as pages have them, map.json and brush.json."""
+"""The charts of a report, whose scripts add the data: those of `drawing` as pages have them, its map and its brush."""
 
 from __future__ import annotations
 

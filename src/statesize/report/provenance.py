@@ -18,6 +18,8 @@ from statesize.results.summary import largest_difference, sample_of, unit_dim
 # Facts of their own, or of no use to a reader.
 _SHOWN_ELSEWHERE = {"tolerances", "relative_tolerances", "most_operations"}
 
+_HEADINGS = ("Layer", "Engine", "Measured", "Error bound of σ", "Difference of the layer", "Difference of the run")
+
 
 def provenance(profile: Profiled) -> str:
     """Versions, digests, settings, engines, error bounds and what was skipped, as HTML."""
@@ -34,7 +36,7 @@ def _facts(profile: Profiled) -> dict[str, str]:
     lengths = profile.tokens["length"].values
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
     settings = cast("dict[str, Any]", attributes.get("settings") or {})
-    facts = {
+    return {
         "Inputs": f"{len(lengths)} sequences of {span} tokens",
         "Weights, SHA-256": str(attributes["weights_sha256"]),
         "Tokens, SHA-256": str(attributes["tokens_sha256"]),
@@ -55,7 +57,6 @@ def _facts(profile: Profiled) -> dict[str, str]:
         "Schema of the profile": str(attributes["schema"]),
         "Time": f"{attributes['seconds']:.1f} s",
     }
-    return facts
 
 
 def _command(recipe: Mapping[str, Any] | None) -> str:
@@ -80,20 +81,9 @@ def _layers(profile: Profiled) -> str:
             f"{faithfulness:.1e}" if np.isfinite(faithfulness) else "not checked: this layer reports its own matrix",
             f"{run:.1e}" if np.isfinite(run) else "not checked",
         )
-        rows.append(
-            f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-        )
-    head = "".join(
-        f'<th scope="col">{heading}</th>'
-        for heading in (
-            "Layer",
-            "Engine",
-            "Measured",
-            "Error bound of σ",
-            "Difference of the layer",
-            "Difference of the run",
-        )
-    )
+        row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{row}</tr>')
+    head = "".join(f'<th scope="col">{heading}</th>' for heading in _HEADINGS)
     title = f"Layers of {escape(profile.model, quote=True)}"
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><thead><tr>{head}</tr></thead>'
