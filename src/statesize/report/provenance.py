@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
-from statesize.report.tables import figure_text
+from statesize.report.tables import figure_text, named_texts
 from statesize.results.fields import COUNTS
 from statesize.results.protocol import Profiled
 from statesize.results.summary import largest_difference, sample_of, unit_dim
@@ -24,8 +24,8 @@ _HEADINGS = ("Layer", "Engine", "Measured", "Error bound of σ", "Difference of 
 def provenance(profile: Profiled) -> str:
     """Versions, digests, settings, engines, error bounds and what was skipped, as HTML."""
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(profile).items())
-    skipped = _listed_layers(f"Not measured in {profile.model}:", profile.attributes["skipped"])
-    notes = _listed_layers(f"To know of {profile.model}:", profile.notes)
+    skipped = named_texts(f"Not measured in {profile.model}:", profile.attributes["skipped"])
+    notes = named_texts(f"To know of {profile.model}:", profile.notes)
     details = f"<summary>{escape(profile.model)}</summary><dl>{items}</dl>{_layers(profile)}"
     return f"{skipped}{notes}<details>{details}</details>"
 
@@ -61,11 +61,6 @@ def _facts(profile: Profiled) -> dict[str, str]:
 
 def _command(recipe: Mapping[str, Any] | None) -> str:
     return shlex.join(["statesize", *map(str, recipe["command"])]) if recipe else "not known: a Python program made it"
-
-
-def _listed_layers(title: str, texts: Mapping[str, str]) -> str:
-    items = "".join(f"<li>{escape(str(name))}: {escape(str(text))}</li>" for name, text in texts.items())
-    return f'<div class="skipped"><p>{escape(title)}</p><ul>{items}</ul></div>' if items else ""
 
 
 def _layers(profile: Profiled) -> str:
