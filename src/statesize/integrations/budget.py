@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 FEWEST_HEADS = 2
@@ -44,8 +45,6 @@ def affordable_heads(cost: Cost, seconds: float) -> int:
         >>> [affordable_heads(cost, seconds) for seconds in (0.9, 2.0, 3.0, 9.0)]
         [0, 7, 14, 16]
     """
-    low, high = 0, max(cost.units)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if MARGIN * cost.seconds(middle) <= seconds else (low, middle - 1)
-    return low if low >= min(FEWEST_HEADS, max(cost.units)) else 0
+    most = max(cost.units)
+    heads = bisect_right(range(1, most + 1), seconds, key=lambda heads: MARGIN * cost.seconds(heads))
+    return heads if heads >= min(FEWEST_HEADS, most) else 0

@@ -159,25 +159,15 @@ class LanguageModel(nn.Module):
     def _initialise(self, generator: torch.Generator | None) -> None:
         """Weights normal with variance 1 / fan-in; what writes to the residual stream is scaled by its depth."""
         depth_scale = (2 * self.config.layers) ** -0.5
-        given = {
-            f"layers.{layer}.mixer.{name}": value
-            for layer, block in enumerate(self.blocks)
-            if isinstance(block.mixer, Mixer)
-            for name, value in block.mixer.initial_values().items()
-        }
-        own = {
-            parameter
-            for block in self.blocks
-            if not isinstance(block.mixer, Mixer)
-            for parameter in block.mixer.parameters()
-        }
+        own = set[Tensor]()
+        for block in self.blocks:
+            mixer = block.mixer
+            own.update(mixer.set_initial_values() if isinstance(mixer, Mixer) else mixer.parameters())
         for name, parameter in self.named_parameters():
             if parameter in own:
                 continue
             part = name.removesuffix(".weight").rpartition(".")[2]
-            if name in given:
-                parameter.copy_(given[name])
-            elif part == "convolution":
+            if part == "convolution":
                 bound = parameter.shape[-1] ** -0.5
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
             elif part.endswith("norm") or name.endswith("norm_weight"):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.errors import FileError
-from statesize.files import parse_json, read_limited
+from statesize.files import os_errors, parse_json, read_limited
 from statesize.texts import rows
 from statesize.texts.rows import read_lines
 
@@ -21,12 +21,10 @@ _DO = "Give a JSON list of token ids, or one such list on each line"
 def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
     """The lists of token ids of a file; lines are read as far as they are asked for, (L,) int64 each, L ≥ 2."""
     found = False
-    try:
+    with os_errors(f"{path} cannot be read as token ids", f"{_DO}."):
         for place, ids in _lists(path):
             found = True
             yield torch.tensor(_checked(ids, place, vocabulary), dtype=torch.int64)
-    except OSError as error:
-        raise FileError(f"{path} cannot be read as token ids: {error.strerror or error}. {_DO}.") from error
     if not found:
         raise FileError(f"{path} is empty. {_DO}.")
 

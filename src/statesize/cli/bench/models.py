@@ -61,7 +61,9 @@ def models(
     total = len(chosen)
 
     def run(tell: Callable[[str], None]) -> dict[str, Any]:
-        return benchmark_models(chosen, length, quick, on_row=lambda row: tell(f"{row.model}: {row.seconds:.3g} s"))
+        return benchmark_models(
+            chosen, length, quick, on_row=lambda row: tell(f"{row['model']}: {row['seconds']:.3g} s")
+        )
 
     run_benchmark("bench models", total, run, _print, threads, output, printing)
 

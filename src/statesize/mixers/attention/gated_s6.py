@@ -30,7 +30,7 @@ class GatedLinearAttentionS6(LinearAttention):
         super().__init__(config)
         self.step_projection = nn.Linear(config.width, config.heads)
         self.log_rate = nn.Parameter(torch.empty(config.heads, config.key_size))
-        self._set_initial_values()
+        self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
         """First values of A and b."""

@@ -42,7 +42,7 @@ class S6(Mixer):
         self.step_projection = nn.Linear(config.width, config.width)
         self.state_projection = nn.Linear(config.width, 2 * config.key_size, bias=False)
         self.log_rate = nn.Parameter(torch.empty(config.width, config.key_size))
-        self._set_initial_values()
+        self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
         """First values of A and b."""
