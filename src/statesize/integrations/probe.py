@@ -72,7 +72,7 @@ class Probe:
 class Probing:
     """The readings of one training."""
 
-    probe: Probe  # what is measured
+    probe: Probe
     _began: float = field(default_factory=time.perf_counter, init=False)
     _spent: float = field(default=0.0, init=False)
     _due: bool = field(default=False, init=False)
@@ -82,7 +82,6 @@ class Probing:
 
     def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
         """After a step of the training: measure, if a reading is due and there is time for it."""
-        # model: The model that trains; called with token ids (1, L).
         # What the model holds, its mode and all random states are as before. A model that cannot be measured is an
         # error at the first reading; later ones, as of weights that are not finite any more, are warnings, so that they
         # do not end a training.
