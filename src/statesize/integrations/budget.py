@@ -13,17 +13,11 @@ MARGIN = 1.25
 
 @dataclass(frozen=True)
 class Cost:
-    """What the last reading cost.
+    """What the last reading cost."""
 
-    Attributes:
-        fixed: Seconds that it took besides measuring, most of them forward passes.
-        head: Seconds for each head or channel.
-        units: Heads or channels of each layer.
-    """
-
-    fixed: float
-    head: float
-    units: tuple[int, ...]
+    fixed: float  # seconds that it took besides measuring, most of them forward passes
+    head: float  # seconds for each head or channel
+    units: tuple[int, ...]  # heads or channels of each layer
 
     def seconds(self, heads: int) -> float:
         """Predicted seconds of a reading of at most so many heads or channels of each layer."""

@@ -45,6 +45,9 @@ class LanguageModel(nn.Module):
             self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
             self.position_embedding = nn.Embedding(config.positions, config.width) if config.positions else None
             self.output = None if config.tied else nn.Linear(config.width, config.vocabulary_size, bias=False)
+        if torch.get_default_device().type == "meta":
+            # Shapes only.
+            return
         for module in self.modules():
             if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
                 module.to_empty(device="cpu", recurse=False)

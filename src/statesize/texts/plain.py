@@ -17,19 +17,7 @@ BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 
 
 def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str, ...]:
-    """The documents of a UTF-8 text file.
-
-    Args:
-        path: the file; line ends may be of any system, a byte-order mark is skipped.
-        delimiter: the text between two documents; None means one blank line or more.
-
-    Returns:
-        The documents in order, without those of white space only.
-
-    Raises:
-        FileError: the file cannot be read, is not UTF-8, is empty, or holds no document.
-        InputError: `delimiter` is empty.
-    """
+    """The documents of a UTF-8 text file, between blank lines or `delimiter`; line ends may be of any system."""
     path = require_path("path", path)
     require_kind("delimiter", delimiter, (str, type(None)), "a string or None")
     if delimiter == "":
