@@ -64,7 +64,7 @@ def write_nodes(
                 new: dict[str, Any] = {"append_dim": "sequence"} if index else {"mode": "a"}
                 part.to_zarr(place, group=name, zarr_format=2, consolidated=False, **new)
         zarr.consolidate_metadata(str(place), zarr_format=2)
-        with _opened(place) as tree:
+        with open_tree(place) as tree:
             marker = {"format": FORMAT, "schema": SCHEMA, "sha256": tree_sha256(tree)}
         (place / MARKER).write_text(json.dumps(marker), encoding="utf-8")
 
@@ -79,7 +79,7 @@ def load_tree(path: Path) -> xr.DataTree:
     marker = _marker(path)
     check_store(path)
     try:
-        with _opened(path) as opened:
+        with open_tree(path) as opened:
             tree = opened.load()
         digest = tree_sha256(tree)
     except Exception as error:
@@ -94,11 +94,7 @@ def load_tree(path: Path) -> xr.DataTree:
 
 
 def open_tree(path: Path) -> xr.DataTree:
-    """Open a profile that was just written and stays; each array is read when it is asked for, and not kept."""
-    return _opened(path)
-
-
-def _opened(path: Path) -> xr.DataTree:
+    """Open a profile that stays; each array is read when it is asked for, and not kept."""
     return xr.open_datatree(path, engine="zarr", cache=False)
 
 
