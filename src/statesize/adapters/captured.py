@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.calls import Mixer
+from statesize.adapters.faithfulness import check_finite
 from statesize.adapters.models.held import evaluating
 from statesize.adapters.models.precision import in_single, single_precision, stored_element_size
 from statesize.adapters.models.wrapped import uncompiled
@@ -108,7 +109,9 @@ def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: 
             f"Mixer {name}: operator(hidden) has length {operator.length}, but its forward received hidden states of "
             f"shape {tuple(hidden.shape)}; (sequence, {operator.length}, …) is expected for it."
         )
-    _check_finite(name, operator)
+    for tensor in vars(operator).values():
+        if isinstance(tensor, Tensor) and tensor.ndim >= 3:
+            check_finite(name, "head", "the operator has", tensor)
     heads, multiplicity = operator.batch_shape[1], known.multiplicity
     state_bytes = int(operator.state_size()[-1]) * heads * multiplicity * stored_element_size(mixer)
     return Captured(name, known.kind, multiplicity, heads, _selecting(operator), state_bytes, None, run_difference)
@@ -120,15 +123,3 @@ def _selecting(operator: Operator) -> Callable[[Units], Operator]:
         return operator if whole else operator[:, units]
 
     return units_operator
-
-
-def _check_finite(name: str, operator: Operator) -> None:
-    for tensor in vars(operator).values():
-        if not isinstance(tensor, Tensor) or tensor.ndim < 3 or bool(torch.isfinite(tensor).all()):
-            continue
-        bad = ~torch.isfinite(tensor)
-        sequence, head, position = (int(index) for index in bad.nonzero()[0, :3])
-        raise InputError(
-            f"Mixer {name}, sequence {sequence}, head {head}: the operator has NaN or infinity, first at position "
-            f"{position}. Check the model's weights and inputs for values that are not finite."
-        )

@@ -19,7 +19,7 @@ BOUNDS = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 2e-3, torch.b
 @torch.no_grad()
 def unfaithfulness(observation: Observation) -> float:
     """The largest difference between T u and what the model passed on, relative to the largest of the latter."""
-    _check_finite(observation)
+    check_finite(observation.name, "unit", "the model passes on", observation.mixed)
     count = observation.batch_shape[1]
     units = torch.linspace(0, count - 1, min(UNITS, count)).round().long().to(observation.values.device)
     values, mixed = observation.values[:, units].double(), observation.mixed[:, units].double()
@@ -55,11 +55,12 @@ def _applied(operator: Operator, values: Tensor) -> Tensor:
     return operator.dense() @ values if isinstance(operator, Dense) else operator.apply(values)
 
 
-def _check_finite(observation: Observation) -> None:
-    finite = torch.isfinite(observation.mixed)
+def check_finite(name: str, unit: str, what: str, tensor: Tensor) -> None:
+    """Refuse a tensor (sequence, unit, position, …) with NaN or infinity, and say where the first one is."""
+    finite = torch.isfinite(tensor)
     if not bool(finite.all()):
-        sequence, unit, position = (int(index) for index in (~finite).any(-1).nonzero()[0])
+        sequence, index, position = (int(place) for place in (~finite).nonzero()[0, :3])
         raise InputError(
-            f"Mixer {observation.name}, sequence {sequence}, unit {unit}: the model passes on NaN or infinity, first "
-            f"at position {position}. Check the model's weights and inputs for values that are not finite."
+            f"Mixer {name}, sequence {sequence}, {unit} {index}: {what} NaN or infinity, first at position {position}. "
+            "Check the model's weights and inputs for values that are not finite."
         )
