@@ -97,11 +97,8 @@ def open_tree(path: Path) -> xr.DataTree:
 
 
 def _marker(path: Path) -> dict[str, Any]:
-    try:
-        there = path.exists()
-    except (OSError, ValueError):  # too long for a name, or with a zero in it
-        there = False
-    if not there:
+    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
+    if not os.path.exists(path):
         raise FileError(f"There is no profile at {path}.")
     if not (path / MARKER).is_file():
         raise FileError(f"{path} is no statesize profile: it has no {MARKER}.")
