@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.held import evaluating
 from statesize.check import require_count, require_kind, require_real
 from statesize.errors import InputError
 from statesize.mixers.model import LanguageModel
@@ -115,12 +116,8 @@ def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batc
     _require_alike(teacher, student)
     require_task(task)
     batch_size = require_count("batch_size", batch_size)
-    training = student.training
-    student.eval()
-    try:
+    with evaluating(student):
         batches = [_distances(teacher, student, batch, Objective()) for batch in task.held_out(batch_size)]
-    finally:
-        student.train(training)
     if not sum(distances["logits"][0].numel() for distances in batches):
         raise InputError("the task's held-out data have no target; at least one is needed to compare predictions")
     operators, hidden, logits = (
@@ -182,15 +179,10 @@ def _traced(teacher: LanguageModel, input_ids: Tensor) -> tuple[list[tuple[Tenso
     def keep(_: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
         kept.append((inputs[0], outputs))
 
-    training = teacher.training
-    hooks = [block.register_forward_hook(keep) for block in teacher.blocks]
-    teacher.eval()
-    try:
+    with evaluating(teacher), ExitStack() as hooks:
+        for block in teacher.blocks:
+            hooks.callback(block.register_forward_hook(keep).remove)
         return kept, teacher(input_ids)
-    finally:
-        teacher.train(training)
-        for hook in hooks:
-            hook.remove()
 
 
 def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:
