@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 
 from statesize.errors import FileError
-from statesize.files import parse_json, read_limited, replace_folder
+from statesize.files import os_errors, parse_json, read_limited, replace_folder
 from statesize.untrusted import check_store
 
 FORMAT = "statesize-profile"
@@ -26,10 +26,8 @@ MARKER = "profile.json"
 def check_destination(path: Path) -> None:
     """Refuse a place where a profile cannot or must not be written, before any work is done."""
     _check_free(path)
-    try:
+    with os_errors(f"{path} cannot be written", "Give a place in a writable folder."):
         os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror}. Give a place in a writable folder.") from error
 
 
 def _check_free(path: Path) -> None:
@@ -99,11 +97,8 @@ def open_tree(path: Path) -> xr.DataTree:
 
 
 def _marker(path: Path) -> dict[str, Any]:
-    try:
-        there = path.exists()
-    except (OSError, ValueError):  # too long for a name, or with a zero in it
-        there = False
-    if not there:
+    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
+    if not os.path.exists(path):
         raise FileError(f"There is no profile at {path}.")
     if not (path / MARKER).is_file():
         raise FileError(f"{path} is no statesize profile: it has no {MARKER}.")
