@@ -139,3 +139,8 @@ def test_what_cannot_be_compared_is_refused(call, said):
 def test_no_pair_of_operators_has_no_error():
     teacher, student = (OPERATORS["gated"][:0] for _ in range(2))
     assert operator_error(teacher, student).shape == (0, 3)
+
+
+def test_zeros_of_a_teacher_in_another_dtype_than_the_student_s():
+    teacher, student = torch.zeros(3, 2), torch.ones(3, 2, dtype=torch.float64)
+    assert hidden_error(teacher, student).item() == pytest.approx(6**0.5 / torch.finfo(torch.float32).tiny ** 0.5)

@@ -122,8 +122,8 @@ def _require_alike(teacher: Tensor, student: Tensor, rank: int, form: str) -> No
 
 def _relative(distance: Tensor, size: Tensor) -> Tensor:
     """The root of a squared distance over that of a squared size."""
-    # The root of 0 has no derivative.
-    smallest = torch.finfo(distance.dtype).tiny
+    # The root of 0 has no derivative. Teacher and student may have different dtypes.
+    smallest = max(torch.finfo(part.dtype).tiny for part in (distance, size))
     return _finite(distance.clamp(min=smallest).sqrt() / size.clamp(min=smallest).sqrt())
 
 
