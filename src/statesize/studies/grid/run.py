@@ -9,16 +9,16 @@ import time
 from functools import cache
 from typing import TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from statesize.adapters.capture import capture
+from statesize.adapters import Captured
 from statesize.errors import ModelError, StatesizeError
 from statesize.ess import utilisation
-from statesize.measurement import measure
 from statesize.mixers.model import LanguageModel
-from statesize.operators import Operator
 from statesize.parallel.threads import one_torch_thread
+from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.studies.grid.grid import INTERVENTIONS, Measuring, Run
 from statesize.studies.grid.students import Student, students
 from statesize.studies.grid.user_code import blamed, user_classes
@@ -135,8 +135,8 @@ def _measured(model: LanguageModel, run: Run) -> dict[str, float]:
     input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
     mixers = list[dict[str, float]]()
     try:
-        for captured in capture(model, input_ids):
-            mixers.append(_of_mixer(captured.operator, run.measuring))
+        for captured in captured_mixers(model, input_ids, None, "all"):
+            mixers.append(_of_mixer(captured, run.measuring))
     except ModelError:
         raise
     except StatesizeError as error:
@@ -153,8 +153,9 @@ def _of_mixers(mixers: list[dict[str, float]], measuring: Measuring) -> dict[str
     return found
 
 
-def _of_mixer(operator: Operator, measuring: Measuring) -> dict[str, float]:
-    found = measure(operator, measuring.tolerances, measuring.relative_tolerances)
+def _of_mixer(captured: Captured, measuring: Measuring) -> dict[str, float]:
+    asked = {"tolerances": measuring.tolerances, "relative_tolerances": measuring.relative_tolerances}
+    (found,) = measure_captured(captured, np.arange(captured.units), **asked)
     # None only where measure is asked for less.
     given = (found.entropy, found.relative_tolerance, found.tolerance)
     entropy, relative, absolute = (cast("Tensor", ess).double() for ess in given)
