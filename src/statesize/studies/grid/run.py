@@ -154,8 +154,9 @@ def _of_mixers(mixers: list[dict[str, float]], measuring: Measuring) -> dict[str
 
 
 def _of_mixer(captured: Captured, measuring: Measuring) -> dict[str, float]:
-    asked = {"tolerances": measuring.tolerances, "relative_tolerances": measuring.relative_tolerances}
-    (found,) = measure_captured(captured, np.arange(captured.units), **asked)
+    tolerances, ratios = measuring.tolerances, measuring.relative_tolerances
+    units = np.arange(captured.units)
+    (found,) = measure_captured(captured, units, tolerances=tolerances, relative_tolerances=ratios)
     # None only where measure is asked for less.
     given = (found.entropy, found.relative_tolerance, found.tolerance)
     entropy, relative, absolute = (cast("Tensor", ess).double() for ess in given)
