@@ -43,9 +43,9 @@ def captured_mixers(
     try:
         return capture(model, ids, layers, checks=checks)
     except IndexError as error:
-        which = f"0 to {len(ids) - 1}" if sequence is None else sequence
+        which = f"sequences 0 to {len(ids) - 1}" if sequence is None else f"sequence {sequence}"
         raise InputError(
-            f"The model refused sequence {which} of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. "
+            f"The model refused {which} of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. "
             f"Check that the ids come from the model's own tokenizer and that the sequence is not too long{hint}."
         ) from error
 

@@ -43,7 +43,7 @@ def test_their_mixers_are_measured_and_their_logits_scored(corpus, build, units)
 
 
 def test_sequences_that_are_too_long_for_a_model_are_one_clear_line(corpus):
-    with pytest.raises(InputError, match=r"refused sequences of 30 tokens.*--window"):
+    with pytest.raises(InputError, match=r"refused sequences 0 to 7 of 30 tokens.*--window"):
         measure_dips("one", gpt2(positions=8), corpus, WINDOWS, conditions=(OBSERVED,))
     with pytest.raises(InputError, match=r"refused sequences of 32 tokens.*--length"):
         recall_score(gpt2(positions=8), corpus, 32)
