@@ -56,9 +56,9 @@ class Done(Generic[Task, Value]):
 class Executor(Protocol):
     """Runs work on tasks: in this process (`here`), in processes of this machine (`processes`), or on Ray (`ray`).
 
-    A task whose worker is killed is begun again, `ATTEMPTS` times in all, and then ends with a `LostError`; values that
-    it yielded before are not taken back. Errors of the work end their task alone. Whoever stops to iterate ends the
-    workers.
+    A task whose worker is killed is begun again, and ends with a `LostError` once `ATTEMPTS` workers were killed at the
+    same of its values. Each value comes once: an attempt yields the same ones in the same order, and those that came
+    before are left out. Errors of the work end their task alone. Whoever stops to iterate ends the workers.
     """
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:

@@ -75,8 +75,11 @@ class OnRay:
                 continue
             # Asked before what is found is handed on, which takes its time.
             self._calls[worker.next.remote()] = worker, job
-            job.lost = self._lost = 0
-            yield Done(job.task, *found)
+            self._lost = 0
+            job.came += 1
+            if job.came > job.given:
+                job.given, job.lost = job.came, 0
+                yield Done(job.task, *found)
 
     def _room(self) -> int:
         """How many workers fit on the machines of the cluster."""
@@ -111,7 +114,7 @@ class OnRay:
             if self._lost == ATTEMPTS:
                 raise LostError("their start", reason) from error
         else:
-            job.lost += 1
+            job.lost, job.came = job.lost + 1, 0
         self._hire()
         return LostError(str(job.task), reason) if job is not None and job.lost == ATTEMPTS else None
 
@@ -119,7 +122,10 @@ class OnRay:
 @dataclass(eq=False)
 class _Job:
     task: Any
+    # Workers that were killed at it since a value of it was new, values of this attempt, and values handed on.
     lost: int = 0
+    came: int = 0
+    given: int = 0
 
 
 def _times(there: float, asked: float) -> float:

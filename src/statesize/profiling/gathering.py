@@ -88,8 +88,6 @@ class Gathering:
     # What is known of each mixer, and the place of its first call: sequence and index.
     mixers: dict[str, MixerRun] = field(default_factory=dict[str, MixerRun])
     _first: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
-    # Mixers and sequences that progress was told of.
-    _told: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     # What is not measured, and why, by sequence.
     _skipped: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     # That measuring took, by whoever did it.
@@ -140,10 +138,8 @@ class Gathering:
         if record is not None and parts is not None:
             parts.write(request.part(found.name), record.to_bytes())
             request.kept.add(request.part(found.name))
-        # A worker that was killed may have told of it.
-        if (found.name, sequence) not in self._told:
-            resumed = record is None
-            self._add(sequence, record or self.read(found.name, sequence), found.index, found.mixers, resumed=resumed)
+        resumed = record is None
+        self._add(sequence, record or self.read(found.name, sequence), found.index, found.mixers, resumed=resumed)
 
     def _add(self, sequence: int, record: SequenceRecord, index: int, total: int, *, resumed: bool) -> None:
         name = record.name
@@ -151,7 +147,6 @@ class Gathering:
             self._first[name] = sequence, index
         known = self.mixers.setdefault(name, MixerRun.begin(record))
         known.add(sequence, record)
-        self._told.add((name, sequence))
         self.seconds += record.seconds
         if self.parts is None:
             self._records[name, sequence] = record

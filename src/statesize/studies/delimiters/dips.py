@@ -183,12 +183,8 @@ def _dips(
     for aligned in chosen:
         if done[aligned.condition]:
             tell(aligned.condition, done[aligned.condition], len(aligned.ids))
-    awaited = set(missing)
     for one in executor.run(missing):
         part, response = one.task, one.get()
-        if part not in awaited:
-            continue  # its worker was killed after this had come, and it was measured once more
-        awaited.remove(part)
         if store is None:
             responses[part] = response
         else:

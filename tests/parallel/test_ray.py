@@ -1,0 +1,55 @@
+"""Work on a real Ray of this machine: each value comes once, whenever a worker is killed."""
+
+import gc
+import os
+import signal
+import warnings
+
+import pytest
+
+from statesize.errors import StatesizeError
+from statesize.parallel.executor import ATTEMPTS, LostError
+from statesize.parallel.ray import OnRay
+from statesize.parallel.ray_session import ray_session
+
+pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
+
+
+@pytest.fixture(scope="module")
+def ray():
+    with ray_session() as ray:
+        yield ray
+    with warnings.catch_warnings():
+        # On a busy machine Ray does not wait for the end of the processes that it has started.
+        warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
+        gc.collect()
+
+
+def counting(folder, at, times):
+    """Work of the values 0, 1 and 2, whose worker is killed at one of these places, 3 being the end, so many times."""
+
+    # Pickled by value, as Ray's processes do not have the modules of the tests.
+    def work(task):
+        for value in range(4):
+            if value == at and len(list(folder.iterdir())) < times:
+                (folder / str(os.getpid())).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if value < 3:
+                yield value
+
+    return lambda: work
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_values_that_came_before_a_worker_was_killed_come_once(ray, at, tmp_path):
+    with OnRay(ray, counting(tmp_path, at, 1)) as workers:
+        assert [done.get() for done in workers.run(["task"])] == [0, 1, 2]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_task_ends_that_kills_its_workers_at_the_same_value(ray, tmp_path):
+    with OnRay(ray, counting(tmp_path, 1, 99)) as workers:
+        first, last = list(workers.run(["task"]))
+    assert (first.get(), type(last.error)) == (0, LostError)
+    assert isinstance(last.error, StatesizeError)
+    assert len(list(tmp_path.iterdir())) == ATTEMPTS
