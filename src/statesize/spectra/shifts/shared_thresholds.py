@@ -1,0 +1,119 @@
+"""Counts above a threshold of each position's own, between bounds, from thresholds that neighbouring positions share.
+
+Counts fall as thresholds rise, so one at τ bounds those of all positions of a group from above whose own threshold is
+above τ, and from below those whose own is below it. Each round divides what lies between the nearest two thresholds
+so finely that, if singular values lay evenly in it, the bounds would be as close as asked (docs/engines.md, "Relative
+tolerances of attention").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statesize.spectra.shifts.certified import Eliminations
+
+# Rounds after which singular values of what is still open cost less.
+_ROUNDS = 7
+# How much finer a range is divided than even singular values would need.
+_FINER = 1.2
+# Thresholds of a group in one round, at the most.
+_MOST = 64
+
+
+@dataclass
+class SharedThresholds:
+    """Bounds on counts of N groups of b positions, whose own thresholds τ lie between `low` and `high`, (N, b) each."""
+
+    eliminations: Eliminations
+    low: Tensor
+    high: Tensor
+    wanted: Tensor  # positions that are asked for, (N, b)
+    limit: Tensor  # the largest count possible, (N, b)
+    error: Tensor  # how far σ of what is eliminated can be from those of H_i, (N, 1)
+    accuracy: float
+
+    def __post_init__(self) -> None:
+        # Of every evaluation: its group, its threshold, and of the group's positions the count and its uncertainty.
+        self._group = self.limit.new_zeros(0)
+        self._shift = self.low.new_zeros(0)
+        self._count = self.limit.new_zeros(0, self.limit.shape[-1])
+        self._uncertainty = self.low.new_zeros(0, self.limit.shape[-1])
+
+    def bounds(self, closer: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds, (N, b), apart by at most 1 or the accuracy times the upper one, where that succeeds.
+
+        `closer` gives thresholds (N, b) twice, closer together at positions of a mask (N, b), the same at others.
+        """
+        for attempt in range(_ROUNDS):
+            lower, upper, below, above = self._known()
+            unresolved = self._unresolved(lower, upper)
+            if attempt > 1 and closer is not None and bool(unresolved.any()):
+                self.low, self.high = closer(unresolved & (self.high > 1.0005 * self.low))
+                lower, upper, below, above = self._known()
+                unresolved = self._unresolved(lower, upper)
+            group, shift = self._ends(unresolved) if attempt == 0 else self._between(unresolved, lower, upper, below, above)
+            if not group.numel():
+                break
+            self._evaluate(group, shift)
+        lower, upper, _, _ = self._known()
+        return lower, upper
+
+    def _unresolved(self, lower: Tensor, upper: Tensor) -> Tensor:
+        allowed = torch.floor(self.accuracy * upper).clamp(min=1)
+        # Below the error nothing can be counted, and without an upper bound no threshold is surely above.
+        countable = (self.low > self.error) & torch.isfinite(self.high)
+        return self.wanted & countable & (upper - lower > allowed)
+
+    def _ends(self, unresolved: Tensor) -> tuple[Tensor, Tensor]:
+        """Right beside the smallest and the largest threshold of each group."""
+        group = unresolved.any(-1).nonzero().squeeze(-1)
+        chosen = unresolved[group]
+        least = torch.where(chosen, self.low[group], torch.inf).amin(-1)
+        most = torch.where(chosen, self.high[group], 0).amax(-1)
+        return torch.cat([group, group]), torch.cat([least * (1 - 1e-5), most * (1 + 1e-5)])
+
+    def _between(
+        self, unresolved: Tensor, lower: Tensor, upper: Tensor, below: Tensor, above: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Thresholds that divide the ranges around those of unresolved positions, each once."""
+        group, offset = (unresolved & (below > 0) & torch.isfinite(above)).nonzero(as_tuple=True)
+        at = group, offset
+        allowed = torch.floor(self.accuracy * lower[at]).clamp(min=1)
+        parts = torch.ceil(_FINER * (upper[at] - lower[at]).double() / allowed).clamp(2, _MOST)
+        # Positions of a range divide it alike.
+        start, width = below[at].log(), (above[at] / below[at]).log()
+        ranges, member = torch.stack([group.to(start.dtype), start, width], -1).unique(dim=0, return_inverse=True)
+        parts = ranges.new_zeros(ranges.shape[0]).scatter_reduce(0, member, parts, "amax")[member]
+        step = width / parts
+        number = torch.cat([((own[at].log() - start) / step).floor() + k for own in (self.low, self.high) for k in (0, 1)])
+        start, step, parts, group = (part.repeat(4) for part in (start, step, parts, group))
+        inside = (number > 0) & (number < parts)
+        shift = torch.exp(start + number * step)[inside]
+        pairs = torch.stack([group[inside].to(shift.dtype), shift], -1).unique(dim=0)
+        return pairs[:, 0].long(), pairs[:, 1]
+
+    def _evaluate(self, group: Tensor, shift: Tensor) -> None:
+        count, uncertainty = self.eliminations.at(group).counts(shift)
+        self._group, self._shift = torch.cat([self._group, group]), torch.cat([self._shift, shift])
+        self._count = torch.cat([self._count, count])
+        self._uncertainty = torch.cat([self._uncertainty, uncertainty + self.error[group]])
+
+    def _known(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What all evaluations say: bounds on counts and the nearest thresholds below and above each position's own."""
+        shift, high, low = self._shift[:, None], self.high[self._group], self.low[self._group]
+        surely_above, surely_below = high <= shift - self._uncertainty, low >= shift + self._uncertainty
+        group = self._group[:, None].expand_as(self._count)
+
+        def gathered(start: Tensor, known: Tensor, value: Tensor, largest: bool) -> Tensor:
+            kept = torch.where(known, value, start[self._group])
+            return start.scatter_reduce(0, group, kept, "amax" if largest else "amin")
+
+        none, infinite = torch.zeros_like(self.low), torch.full_like(self.low, math.inf)
+        lower = gathered(torch.zeros_like(self.limit), surely_above, self._count, True)
+        upper = gathered(self.limit, surely_below, self._count, False)
+        return lower, upper, gathered(none, surely_below, shift, True), gathered(infinite, surely_above, shift, False)
