@@ -120,11 +120,12 @@ def _eliminate_core(
                 if q:
                     y = y - down * _load(solved, before + u)
                 store(solved, at + u, y)
-                store(scaled, at + u, y * over)
-                total = total + y * y
+                z = y * over
+                store(scaled, at + u, z)
+                total = total + y * z
             store(energy, 0, total)
             coupling = -beside[q] / outer
-            size += abs(pivot) + (energy.sum() + coupling * coupling) * abs(inverse)
+            size += abs(pivot) + abs(energy.sum() + coupling * (coupling * inverse))
         for j in range(0, units, 2):
             for i in range(0, min(2 * b, (j + 2) * LANES), 4):
                 _subtract(scaled, solved, high - low, units, i, j, whole)

@@ -156,7 +156,7 @@ def _eliminate_tiles(
         store(pivots, 4 * k + 1, p1)
         store(pivots, 4 * k + 2, p2)
         store(pivots, 4 * k + 3, p3)
-        s0, s1, s2, s3 = a01 * a01 + a02 * a02 + a03 * a03, a12 * a12 + a13 * a13, a23 * a23, _splat(0.0)
+        s0, s1, s2, s3 = a01 * l01 + a02 * l02 + a03 * l03, a12 * l12 + a13 * l13, a23 * l23, _splat(0.0)
         for t in range(k + 1, 3 * tiles):
             for c in range(4):
                 at = 4 * t * h + row + c
@@ -167,13 +167,14 @@ def _eliminate_tiles(
                 store(panel, at + 4, y1)
                 store(panel, at + 8, y2)
                 store(panel, at + 12, y3)
-                store(scaled, at, y0 * i0)
-                store(scaled, at + 4, y1 * i1)
-                store(scaled, at + 8, y2 * i2)
-                store(scaled, at + 12, y3 * i3)
-                s0, s1, s2, s3 = s0 + y0 * y0, s1 + y1 * y1, s2 + y2 * y2, s3 + y3 * y3
+                l0, l1, l2, l3 = y0 * i0, y1 * i1, y2 * i2, y3 * i3
+                store(scaled, at, l0)
+                store(scaled, at + 4, l1)
+                store(scaled, at + 8, l2)
+                store(scaled, at + 12, l3)
+                s0, s1, s2, s3 = s0 + y0 * l0, s1 + y1 * l1, s2 + y2 * l2, s3 + y3 * l3
         size = size + _magnitude(p0) + _magnitude(p1) + _magnitude(p2) + _magnitude(p3)
-        size = size + _magnitude(s0 * i0) + _magnitude(s1 * i1) + _magnitude(s2 * i2) + _magnitude(s3 * i3)
+        size = size + _magnitude(s0) + _magnitude(s1) + _magnitude(s2) + _magnitude(s3)
     to_rows, to_columns = 4 * h * tiles, 8 * h * tiles
     for i in range(tiles):
         left_rows, left_columns = to_rows + 4 * h * i, to_columns + 4 * h * i
@@ -234,8 +235,8 @@ def _eliminate_small(
         energy = _splat(0.0)
         for j in range(k + 1, 3 * h):
             y = _load(panel, j * h + k)
-            energy = energy + y * y
-        size = size + _magnitude(pivot) + _magnitude(energy * inverse)
+            energy = energy + y * (y * inverse)
+        size = size + _magnitude(pivot) + _magnitude(energy)
         for i in range(k + 1, h):
             factor = _load(panel, i * h + k) * inverse
             for j in range(i, 3 * h):

@@ -13,8 +13,6 @@ from torch import Tensor
 
 # Positions whose products are taken together.
 _TOGETHER = 32
-# Products with Hᵀ H, at the most.
-_STEPS, _MANY_STEPS = 8, 40
 # Distances from the ends of the sequence, where σ_1 changes fast, below which every position and every other is taken.
 _ALL, _EVERY_OTHER = 32, 96
 # Below this share of the largest entry of T, squares vanish in single precision.
@@ -30,7 +28,7 @@ def sampled_positions(length: int, every: int) -> Tensor:
 
 
 def largest_everywhere(strict: Tensor, every: int, close: float) -> tuple[Tensor, Tensor]:
-    """σ_1 of T (L, L), strictly lower, between two numbers (L,) each; the upper one is ∞ where entries are negative.
+    """σ_1 of T (L, L), strictly lower and not negative, between two numbers (L,) each.
 
     At every so many positions the two are this close to each other, or as near as single precision and a few steps come.
     """
@@ -38,44 +36,40 @@ def largest_everywhere(strict: Tensor, every: int, close: float) -> tuple[Tensor
     low, high = strict.new_zeros(length), strict.new_full((length,), torch.inf)
     high[0] = 0
     positions = sampled_positions(length, every).to(strict.device)
-    low[positions], high[positions] = largest_at(strict, positions, close, single=not bool((strict < 0).any()))
+    low[positions], high[positions] = largest_at(strict.float(), positions, close, steps=8)
     return _carried(strict, low, high)
 
 
-def largest_at(strict: Tensor, positions: Tensor, close: float, *, single: bool) -> tuple[Tensor, Tensor]:
-    """σ_1 between two numbers at ascending positions (m,) of T (L, L), strictly lower."""
-    signed = bool((strict < 0).any())
-    matrix = strict.float() if single and not signed else strict
-    parts = [_power(matrix, part, close, signed) for part in positions.split(_TOGETHER)]
-    low, high = (torch.cat(part) for part in zip(*parts, strict=True)) if parts else (strict.new_zeros(0),) * 2
-    return low, high
+def largest_at(strict: Tensor, positions: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
+    """σ_1 between two numbers in float64 at ascending positions (m,) of T (L, L) of either precision, not negative."""
+    if not positions.numel():
+        return (positions.new_zeros(0, dtype=torch.float64),) * 2
+    parts = [_power(strict, part, close, steps) for part in positions.split(_TOGETHER)]
+    return torch.cat([low for low, _ in parts]), torch.cat([high for _, high in parts])
 
 
-def _power(matrix: Tensor, positions: Tensor, close: float, signed: bool) -> tuple[Tensor, Tensor]:
+def _power(matrix: Tensor, positions: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
     length, first, last = matrix.shape[-1], int(positions[0]), int(positions[-1])
     info = torch.finfo(matrix.dtype)
     slack = 2 * length * info.eps
-    lost = 0.0 if matrix.dtype == torch.float64 else _SMALLEST**2
+    vanished = 0.0 if matrix.dtype == torch.float64 else _SMALLEST**2
     block = matrix[first:, :last]
     place = positions[:, None]
     past = (torch.arange(last, device=matrix.device) < place).to(matrix.dtype)
     future = (torch.arange(first, length, device=matrix.device) >= place).to(matrix.dtype)
-    vector = _start(matrix, block, first, int(positions[positions.shape[0] // 2]), future) * past
-    vector = _positive(vector, past, 1e-4, signed)
-    low, high = positions.new_zeros(positions.shape, dtype=torch.float64), positions.new_full(
-        positions.shape, torch.inf, dtype=torch.float64
-    )
-    for _ in range(_STEPS if matrix.dtype == torch.float32 else _MANY_STEPS):
-        vector = vector / vector.square().sum(-1, keepdim=True).sqrt().clamp(min=info.tiny)
+    vector = _positive(_start(matrix, block, first, int(positions[positions.shape[0] // 2]), future) * past, past, 1e-4)
+    low = torch.zeros(positions.shape, dtype=torch.float64, device=matrix.device)
+    high = torch.full_like(low, torch.inf)
+    for _ in range(steps):
+        vector = vector / vector.square().sum(-1, keepdim=True).sqrt()
         image = (vector @ block.mT) * future
         back = (image @ block) * past
+        quotient = torch.where(past > 0, back / vector, 0).amax(-1).double()
         low = torch.maximum(low, image.square().sum(-1).double().sqrt() * (1 - slack))
-        if not signed:
-            quotient = torch.where(past > 0, back / vector, 0).amax(-1).double()
-            high = torch.minimum(high, (quotient + lost).sqrt() * (1 + slack))
+        high = torch.minimum(high, (quotient + vanished).sqrt() * (1 + slack))
         if bool((high <= (1 + close) * low).all()):
             break
-        vector = _positive(back, past, 1e-6, signed)
+        vector = _positive(back, past, 1e-6)
     return low, high
 
 
@@ -84,16 +78,15 @@ def _start(matrix: Tensor, block: Tensor, first: int, middle: int, future: Tenso
     here = matrix[middle:, :middle]
     column = torch.ones(middle, dtype=matrix.dtype, device=matrix.device)
     column = here.mT @ (here @ column)
-    column = column / column.abs().amax().clamp(min=torch.finfo(column.dtype).tiny)
+    column = column / column.amax().clamp(min=torch.finfo(column.dtype).tiny)
     rows = matrix[first:, :middle] @ column
     return (future * rows) @ block
 
 
-def _positive(vector: Tensor, past: Tensor, share: float, signed: bool) -> Tensor:
+def _positive(vector: Tensor, past: Tensor, share: float) -> Tensor:
     # No entry may vanish, or its quotient would say nothing; where H is 0, any vector serves.
-    largest = vector.abs().amax(-1, keepdim=True)
-    scaled = torch.where(largest > 0, vector / largest, torch.ones_like(vector))
-    return (scaled if signed else scaled.clamp(min=share)) * past
+    largest = vector.amax(-1, keepdim=True)
+    return torch.where(largest > 0, vector / largest, torch.ones_like(vector)).clamp(min=share) * past
 
 
 def _carried(strict: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,12 +98,9 @@ def _carried(strict: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]
     gained, lost = columns[-1] * doubt, rows[-1] * doubt
     upper, lower = high.square(), low.square()
     from_left = (upper - columns).cummin(0).values + columns + gained
-    from_right = _backwards((upper + rows).flip(0).cummin(0).values) - rows + lost
+    from_right = (upper + rows).flip(0).cummin(0).values.flip(0) - rows + lost
     least_left = (lower + rows).cummax(0).values - rows - lost
-    least_right = _backwards((lower - columns).flip(0).cummax(0).values) + columns - gained
+    least_right = (lower - columns).flip(0).cummax(0).values.flip(0) + columns - gained
     low = torch.maximum(low, torch.maximum(least_left, least_right).clamp(min=0).sqrt())
     return low, torch.minimum(high, torch.minimum(from_left, from_right).clamp(min=0).sqrt())
 
-
-def _backwards(part: Tensor) -> Tensor:
-    return part.flip(0)

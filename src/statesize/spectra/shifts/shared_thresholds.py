@@ -15,14 +15,42 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statesize.spectra.bounds import UNDERFLOW
 from statesize.spectra.shifts.certified import Eliminations
 
+# Steps of a bisection for each position, at the most: as many as separate σ_1 from ‖H‖_F to double precision.
+_BISECTIONS = 16
 # Rounds after which singular values of what is still open cost less.
 _ROUNDS = 7
 # How much finer a range is divided than even singular values would need.
 _FINER = 1.2
 # Thresholds of a group in one round, at the most.
 _MOST = 64
+
+
+def enclose_largest(
+    eliminations: Eliminations, low: Tensor, high: Tensor, chosen: Tensor, error: Tensor, close: float
+) -> tuple[Tensor, Tensor]:
+    """Bounds on σ_1 (N, b), by bisection so close to each other at positions of a mask (N, b), and closer at others too.
+
+    σ_1 ≤ τ where nothing is counted above τ, and σ_1 > τ where something is. Positions of a group share the thresholds.
+    """
+    low, high, stuck = low.clone(), high.clone(), ~chosen
+    for _ in range(_BISECTIONS * low.shape[-1]):
+        width = torch.where(stuck, 0, (high / low.clamp(min=UNDERFLOW)).log())
+        group = (width > math.log1p(close)).any(-1).nonzero().squeeze(-1)
+        if not group.numel():
+            break
+        at = group, width[group].argmax(-1)
+        shift = low[at].clamp(min=UNDERFLOW).sqrt() * high[at].sqrt()
+        count, uncertainty = eliminations.at(group).counts(shift)
+        distance = uncertainty + error[group]
+        above, below = shift[:, None] + distance, shift[:, None] - distance
+        high[group] = torch.where((count == 0) & (above < high[group]), above, high[group])
+        low[group] = torch.where((count > 0) & (below > low[group]), below, low[group])
+        # Where round-off is as large as the distance of the bounds, they come no closer.
+        stuck[at] = (high[at] / low[at].clamp(min=UNDERFLOW)).log() > 0.9 * width[at]
+    return low, high
 
 
 @dataclass
@@ -53,7 +81,7 @@ class SharedThresholds:
             lower, upper, below, above = self._known()
             unresolved = self._unresolved(lower, upper)
             if attempt > 1 and closer is not None and bool(unresolved.any()):
-                self.low, self.high = closer(unresolved & (self.high > 1.0005 * self.low))
+                self.low, self.high = closer(unresolved)
                 lower, upper, below, above = self._known()
                 unresolved = self._unresolved(lower, upper)
             group, shift = self._ends(unresolved) if attempt == 0 else self._between(unresolved, lower, upper, below, above)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property, partial
+
 import torch
 from torch import Tensor
 
@@ -10,11 +12,13 @@ from statesize.operators.validation import require_finite
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Counts
 from statesize.spectra.shifts.certified import CertifiedBlocks
-from statesize.spectra.shifts.shared_thresholds import SharedThresholds
+from statesize.spectra.shifts.shared_thresholds import SharedThresholds, enclose_largest
 from statesize.spectra.shifts.tridiagonal_chunks import TridiagonalChunks, tridiagonal_chunks
 
-# How close bounds on σ_1 have to be for counts between bounds, where sampled ones are too far apart, and for exact ones.
-_CLOSER, _CLOSEST = 4e-4, 1e-9
+# How close bounds on σ_1 are for counts between bounds: everywhere, and where counts are still too far apart then.
+_CLOSE, _CLOSER = 4e-2, 4e-4
+# And for exact counts: by the power method, and by bisection where that does not come so close in so many steps.
+_EXACT, _STEPS, _NEARLY_EXACT = 1e-8, 16, 1e-4
 
 
 class TridiagonalBlocks(CertifiedBlocks):
@@ -28,19 +32,16 @@ class TridiagonalBlocks(CertifiedBlocks):
         """#{σ > ρ σ_1} for ratios (R,); with an accuracy, the middle of bounds that are so close."""
         if not bool(self._wanted.any()) or not ratios.numel():
             return super().relative_counts(ratios, accuracy)
-        low, high = self._chunks.largest()
-        if not bool(torch.isfinite(high).all()):
-            low, high = self._largest()
         if not accuracy:
-            low, high = self._closer(low, high, self._wanted & (high > (1 + _CLOSEST) * low), _CLOSEST)
+            low, high = self._exact_largest
             return self._gathered([self._bracketed(rho * low, rho * high, float(rho)) for rho in ratios])
+        low, high = self._close_largest
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for rho in ratios:
             thresholds = SharedThresholds(
                 self._chunks, rho * low, rho * high, self._wanted, self._limit, self._error, accuracy
             )
-            lower, upper = thresholds.bounds(lambda chosen, rho=rho: tuple(
-                rho * part for part in self._closer(low, high, chosen, _CLOSER)))
+            lower, upper = thresholds.bounds(partial(self._closer, rho))
             close = upper - lower <= (accuracy * upper).clamp(min=1)
             none = torch.zeros_like(lower)
             count, least, most = self._decided(
@@ -50,13 +51,28 @@ class TridiagonalBlocks(CertifiedBlocks):
             found.append((torch.where(close, (lower + upper) // 2, count), lower, upper))
         return self._gathered(found)
 
-    def _closer(self, low: Tensor, high: Tensor, chosen: Tensor, close: float) -> tuple[Tensor, Tensor]:
-        """Bounds on σ_1 (N, b), closer together at positions of a mask."""
-        if bool(chosen.any()):
-            least, most = self._chunks.largest_at(chosen, close)
-            low = low.masked_scatter(chosen, torch.maximum(low[chosen], least))
-            high = high.masked_scatter(chosen, torch.minimum(high[chosen], most))
-        return low, high
+    @cached_property
+    def _close_largest(self) -> tuple[Tensor, Tensor]:
+        low, high = self._chunks.largest()
+        high = torch.fmin(high, self._chunks.norm_bound()[:, None])
+        return self._enclosed(low, torch.maximum(low, high), self._wanted, _CLOSE)
+
+    @cached_property
+    def _exact_largest(self) -> tuple[Tensor, Tensor]:
+        low, high = self._close_largest
+        least, most = self._chunks.largest_at(self._wanted, _EXACT, _STEPS)
+        low = low.masked_scatter(self._wanted, torch.maximum(low[self._wanted], least))
+        high = high.masked_scatter(self._wanted, torch.minimum(high[self._wanted], most))
+        return self._enclosed(low, high, self._wanted, _NEARLY_EXACT)
+
+    def _closer(self, rho: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """ρ σ_1 between two numbers (N, b), which are closer together at positions of a mask from then on."""
+        self._close_largest = self._enclosed(*self._close_largest, chosen, _CLOSER)
+        return rho * self._close_largest[0], rho * self._close_largest[1]
+
+    def _enclosed(self, low: Tensor, high: Tensor, chosen: Tensor, close: float) -> tuple[Tensor, Tensor]:
+        # σ within the error of 0 are not looked for.
+        return enclose_largest(self._chunks, low, high, chosen & (high > 4 * self._error), self._error, close)
 
 
 def chunk_width(length: int) -> int:

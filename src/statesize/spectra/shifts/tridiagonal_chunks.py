@@ -9,7 +9,6 @@ and one product (docs/engines.md, "Tridiagonal cores").
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -32,6 +31,8 @@ _lapack = cast("Any", lapack)
 _BLOCK = 64
 # Positions from one whose σ_1 is bounded by itself to the next, and how close the bounds are then, relative to it.
 _EVERY, _CLOSE = 4, 5e-3
+# Relative round-off of a norm.
+_ROUNDED = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,24 +99,31 @@ class TridiagonalChunks:
 
     def largest(self) -> tuple[Tensor, Tensor]:
         """σ_1 of every position between two numbers, (N, b) each; the upper one is ∞ where T has negative entries."""
-        bounds = [largest_everywhere(entry, _EVERY, _CLOSE) for entry in self.strict]
+        bounds = [self._sampled(entry) for entry in self.strict]
         low, high = (torch.stack(part) * self.scale[:, None] for part in zip(*bounds, strict=True))
         return self._everywhere(low), self._everywhere(high)
 
-    def largest_at(self, chosen: Tensor, close: float) -> tuple[Tensor, Tensor]:
-        """σ_1 at positions of a mask (N, b) between two numbers that are so close if T has no negative entries, (k,) each.
+    def _sampled(self, strict: Tensor) -> tuple[Tensor, Tensor]:
+        if not bool((strict < 0).any()):
+            return largest_everywhere(strict, _EVERY, _CLOSE)
+        position = torch.arange(self.order, device=strict.device)
+        rank = torch.minimum(position, self.order - position).clamp(min=1)
+        low = (1 - _ROUNDED) * (corner_energies(strict) / rank).sqrt()
+        return low, torch.full_like(low, torch.inf)
 
-        The groups are all groups in their order.
-        """
+    def largest_at(self, chosen: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
+        """σ_1 at positions of a mask (N, b) over all groups, as near as so many steps come, (k,) each; as `largest`."""
         mask = chosen.reshape(self.strict.shape[:2])
-        bounds = [largest_at(*pair, close, single=False) for pair in self._entries(mask)]
-        low, high = (torch.cat(part) for part in zip(*bounds, strict=True))
+        none = self.strict.new_zeros(0)
+        bounds = [(none, none)]
+        for entry, wanted in zip(self.strict, mask, strict=True):
+            positions = wanted.nonzero().squeeze(-1)
+            if bool((entry < 0).any()):
+                bounds.append((torch.zeros_like(entry[0, positions]), torch.full_like(entry[0, positions], torch.inf)))
+            else:
+                bounds.append(largest_at(entry, positions, close, steps))
         scale = self.scale.repeat_interleave(mask.sum(-1))
-        return low * scale, high * scale
-
-    def _entries(self, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for entry, chosen in zip(self.strict, mask, strict=True):
-            yield entry, chosen.nonzero().squeeze(-1)
+        return torch.cat([low for low, _ in bounds]) * scale, torch.cat([high for _, high in bounds]) * scale
 
     def spectra(self, group: Tensor, offset: Tensor) -> Tensor:
         """All singular values at chosen positions, (m, L/2), descending, zero-padded."""
