@@ -11,7 +11,7 @@ import nox
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["check", "test", "docs"]
 
-SOURCES = ("src", "tests", "benchmarks", "docs", "noxfile.py")
+SOURCES = ("src", "tests", "benchmarks", "campaigns", "tools", "docs", "noxfile.py")
 WHEEL_MEGABYTES = 20
 COVERED = 95
 COUNTED = ("num_statements", "covered_lines", "num_branches", "covered_branches")

@@ -13,9 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from recipes import RECIPES, predictions
 
 from statesize.benchmarks.machine import machine, versions
-from statesize.benchmarks.recipes import RECIPES, predictions
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ def estimate(kind: Kind, length: int) -> int:
     # Where an engine holds less for fewer positions, measure takes them in parts.
     operator, engine = _shaped(kind, length), ENGINES[kind.engine]
     cut = make_cut(length, kind.positions or min(4, length - 1))
-    return max(engine.footprint(operator, cut), PART) + engine.shared(operator, cut) + _held(operator)
+    return max(engine.footprint(operator, cut), PART) + engine.shared_footprint(operator, cut) + _held(operator)
 
 
 def _shaped(kind: Kind, length: int) -> Operator:
@@ -121,7 +121,7 @@ def footprint(kind: Kind, length: int) -> int:
     """The model for all positions that are asked, in one piece, with the operator."""
     operator, engine = kind.make(length), ENGINES[kind.engine]
     cut = make_cut(length, kind.positions)
-    return engine.footprint(operator, cut) + engine.shared(operator, cut) + _held(operator)
+    return engine.footprint(operator, cut) + engine.shared_footprint(operator, cut) + _held(operator)
 
 
 def _held(operator: Operator) -> int:

@@ -7,12 +7,16 @@ from sphinx.application import Sphinx
 
 from statesize.version import __version__
 
+sys.path.insert(0, str(Path(__file__).parent))
+from figures import figures
+
 project = "statesize"
 author = copyright = "The statesize authors"
 release = version = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-myst_enable_extensions = ["deflist", "dollarmath"]
+myst_enable_extensions = ["deflist", "dollarmath", "substitution"]
+myst_substitutions = figures()
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 
@@ -53,7 +57,6 @@ def escape_bars(app: object, what: str, name: str, obj: object, options: object,
 def add_example_report(app: Sphinx) -> None:
     """Beside the pages lies the report that a tutorial reads."""
     if app.builder.format == "html":
-        sys.path.insert(0, str(Path(__file__).parent))
         from example_report import write_example_report
 
         write_example_report(Path(app.outdir) / "example-report.html")

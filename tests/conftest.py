@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.profiling import profile
+from statesize.tasks import python_prose
 
 torch.set_num_threads(1)
 
@@ -41,6 +42,11 @@ def small_profile():
         tolerances=(1e-3, 1e-1),
         relative_tolerances=(1e-2, 1e-1),
     )
+
+
+@pytest.fixture(scope="session")
+def prose():
+    return python_prose()
 
 
 @pytest.fixture

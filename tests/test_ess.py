@@ -88,7 +88,7 @@ def test_bad_input_is_quoted() -> None:
     for bad in (-1.0, math.nan, math.inf):
         with pytest.raises(InputError, match="tolerance must be finite and at least 0"):
             tolerance_ess(VALUES, bad)
-    with pytest.raises(InputError, match=r"epsilon must be in \[0, 1\), got 1"):
+    with pytest.raises(InputError, match=r"epsilon must be a number of at least 0 and below 1, got 1"):
         energy_ess(VALUES, 1)
     broken = torch.tensor([1.0, math.nan])
     for function in (entropy_ess, lambda values: tolerance_ess(values, 0.1), lambda values: energy_ess(values, 0.1)):

@@ -1,76 +1,117 @@
-"""Checks of arguments that are no tensors; every message names the argument and quotes what was given."""
+"""Checks of arguments. Every refusal reads `NAME must be X, got Y.`, and says what to do where that is not plain."""
 
 from __future__ import annotations
 
+import math
 import operator
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import SupportsIndex, cast
+from typing import NoReturn, SupportsFloat, SupportsIndex, cast
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from statesize.errors import InputError
 
-# Bytes of a file's name, on every file system in use.
-_LONGEST_NAME = 255
+_LONGEST_NAME = 255  # bytes of a file's name, on every file system in use
+_LONGEST_QUOTE = 200  # characters
 
 
-def require_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
-    """Refuse what is of another class.
+def refuse(name: str, expected: str, given: object, advice: str = "") -> NoReturn:
+    """Raise that an argument must be something else than was given; `advice` is a sentence that says what to do."""
+    quote = repr(given)
+    quote = quote if len(quote) <= _LONGEST_QUOTE else f"{quote[:_LONGEST_QUOTE]}…"
+    raise InputError(f"{name} must be {expected}, got {quote}." + (f" {advice}" if advice else ""))
 
-    Args:
-        name: The argument's name, quoted in the message.
-        value: What was given.
-        kind: The class, or several.
-        expected: The class in words, with its article.
 
-    Raises:
-        InputError: It is of another class.
-    """
+def require_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str, advice: str = "") -> None:
+    """Refuse what is of another class; `expected` names the class in words, with its article."""
     if not isinstance(value, kind):
-        raise InputError(f"{name} is a {type(value).__name__}; {expected} was expected")
+        told = f"{name} must be {expected}, got {type(value).__name__}."
+        raise InputError(f"{told} {advice}" if advice else told)
 
 
-def require_count(name: str, value: object, least: int = 1) -> int:
-    """A whole number from a smallest one on, below 2⁶³.
-
-    Args:
-        name: The argument's name, quoted in the message.
-        value: What was given: an integer of Python, numpy or torch.
-        least: The smallest that is good.
-
-    Returns:
-        The number.
-
-    Raises:
-        InputError: It is no whole number, or out of range.
-    """
+def whole_number(value: object) -> int | None:
+    """The integer that a value is, numpy's and torch's included, or None for anything else, True and False too."""
     try:
-        count = (
-            None
-            if "bool" in str(getattr(value, "dtype", type(value)))
-            else operator.index(cast("SupportsIndex", value))
-        )
+        return None if _dtype(value) == "bool" else operator.index(cast("SupportsIndex", value))
     except (TypeError, RuntimeError):
-        count = None
+        return None
+
+
+def real_number(value: object) -> float | None:
+    """The finite number that a value is, numpy's and torch's included, or None for anything else, text and True too."""
+    text = isinstance(value, str | bytes)
+    if text or _dtype(value) == "bool" or _dtype(value).startswith("complex") or getattr(value, "ndim", 0):
+        return None
+    try:
+        # A tensor that takes gradients warns when it is read.
+        number = float(value.detach() if isinstance(value, Tensor) else cast("SupportsFloat", value))
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def plain_number(value: object) -> bool:
+    """Whether a value is a finite number of Python's own, as what is written to files as JSON must be; True is none."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _dtype(value: object) -> str:
+    return str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
+
+
+def require_count(name: str, value: object, least: int = 1, *, plain: bool = False, expected: str = "") -> int:
+    """A whole number from `least` to below 2⁶³; where `plain`, one of Python's own. `expected` is for the message."""
+    count = whole_number(value) if not plain or isinstance(value, int) else None
     if count is None or not least <= count < 2**63:
-        raise InputError(f"{name} is {value!r}; a whole number of at least {least} was expected")
+        refuse(name, expected or f"a whole number of at least {least}", value)
     return count
 
 
+def require_real(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    plain: bool = False,
+    advice: str = "",
+) -> float:
+    """A finite number between bounds, which `above` and `below` leave out; where `plain`, one of Python's own."""
+    number = real_number(value) if not plain or plain_number(value) else None
+    good = number is not None and (above is None or number > above) and (least is None or number >= least)
+    if number is None or not good or (below is not None and number >= below) or (most is not None and number > most):
+        bounds = {"above": above, "of at least": least, "below": below, "at most": most}
+        limits = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+        refuse(name, f"a number {limits}" if limits else "a finite number", value, advice)
+    return number
+
+
+def real_numbers(name: str, given: object) -> list[float]:
+    """A list of finite numbers of at least 0."""
+    several = not isinstance(given, str | bytes | dict) and isinstance(given, Iterable)
+    if not several or not getattr(cast("object", given), "ndim", 1):
+        refuse(name, "a sequence of numbers such as (1e-3,)", cast("object", given))
+    numbers: list[float] = []
+    for value in cast("Iterable[object]", given):
+        number = real_number(value)
+        if number is None or number < 0:
+            refuse(name, "finite and at least 0", value)
+        numbers.append(number)
+    return numbers
+
+
 def require_path(name: str, value: object) -> Path:
-    """A path that a file system can be asked for.
-
-    Args:
-        name: The argument's name, quoted in the message.
-        value: What was given.
-
-    Returns:
-        The path.
-
-    Raises:
-        InputError: It is no text and no path, empty, or has characters that no file name can have.
-    """
-    if not isinstance(value, str | os.PathLike):
-        raise InputError(f"{name} is a {type(value).__name__}; a path was expected")
+    """A path that a file system can be asked for: text or a path, not empty, of characters that file names can have."""
+    require_kind(name, value, (str, os.PathLike), "a path")
     text = os.fspath(cast("str | os.PathLike[str]", value))
     try:
         good = isinstance(text, str) and bool(text) and "\0" not in text  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -78,5 +119,68 @@ def require_path(name: str, value: object) -> Path:
     except UnicodeEncodeError:
         good = False
     if not good:
-        raise InputError(f"{name} is {text!r}, which is no path")
+        refuse(name, f"a path, with names of at most {_LONGEST_NAME} bytes and no null character", text)
     return Path(text)
+
+
+def require_floating(name: str, tensor: object, *, complex_allowed: bool = False) -> None:
+    """Refuse what is no dense tensor of a floating dtype, or of a complex one where `complex_allowed`."""
+    expected = "a floating-point or complex tensor" if complex_allowed else "a floating-point tensor"
+    require_kind(name, tensor, Tensor, expected, "Convert it with torch.as_tensor.")
+    tensor = cast("Tensor", tensor)
+    if not (tensor.is_floating_point() or (complex_allowed and tensor.is_complex())):
+        raise InputError(f"{name} must be {expected}, got dtype {tensor.dtype}. Convert it with .to(torch.float64).")
+    if tensor.layout != torch.strided or tensor.is_meta:
+        given = "the device meta, which holds no numbers" if tensor.is_meta else f"layout {tensor.layout}"
+        raise InputError(
+            f"{name} must be a dense tensor, got {given}. Convert it with .to_dense() or load its numbers."
+        )
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity; the message has the index of the first."""
+    if not all_finite(tensor):
+        index = tuple(int(k) for k in (~torch.isfinite(tensor)).nonzero()[0])
+        entry = f"{tensor[index].item()} at index {index} of shape {shape(tensor)}"
+        raise InputError(f"{name} must be finite, got {entry}.")
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite, in one pass: a minimum and maximum show both."""
+    real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(real.detach()))).all())
+
+
+def require_length(name: str, tensor: Tensor, dimension: int) -> None:
+    """Refuse a sequence dimension of size 0."""
+    if tensor.shape[dimension] == 0:
+        raise InputError(f"{name} must hold at least one position, got shape {shape(tensor)}.")
+
+
+def require_rank(name: str, tensor: Tensor, rank: int, form: str) -> None:
+    """Refuse a tensor with too few or too many dimensions; `form` is the shape in words, such as "(..., L, n)"."""
+    if tensor.ndim != rank:
+        raise InputError(f"{name} must have shape {form} with {rank} dimensions, got shape {shape(tensor)}.")
+
+
+def broadcast_batch(parts: dict[str, torch.Size]) -> torch.Size:
+    """The common batch shape of several tensors, by argument name; sizes agree or are 1."""
+    given = ", ".join(f"{name} {tuple(size)}" for name, size in parts.items())
+    if len({len(size) for size in parts.values()}) > 1:
+        raise InputError(f"batch dimensions must have equal rank, got {given}. Add dimensions of size 1.")
+    try:
+        return torch.Size(np.broadcast_shapes(*parts.values()))
+    except ValueError:
+        raise InputError(f"batch dimensions must be equal or 1, got {given}.") from None
+
+
+def require_same_device(parts: dict[str, Tensor]) -> None:
+    """Refuse tensors, by argument name, that lie on different devices."""
+    if len({part.device for part in parts.values()}) > 1:
+        given = ", ".join(f"{name} on {part.device}" for name, part in parts.items())
+        raise InputError(f"tensors must lie on one device, got {given}. Move them with .to(device).")
+
+
+def shape(tensor: Tensor) -> str:
+    """A shape as text for messages, such as "(2, 3)"."""
+    return str(tuple(tensor.shape))

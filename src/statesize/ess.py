@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from statesize.check import real_number, real_numbers, require_finite, require_floating, require_real, shape
 from statesize.errors import InputError
-from statesize.operators.validation import real_number, real_numbers, require_finite, require_floating, shape
 from statesize.spectra.effective_rank import effective_rank, largest
 
 
@@ -80,8 +80,7 @@ def energy_ess(values: Tensor, epsilon: float) -> Tensor:
         tensor(2)
     """
     _require_singular_values(values)
-    if (share := real_number(epsilon)) is None or not 0 <= share < 1:
-        raise InputError(f"epsilon must be in [0, 1), got {epsilon!r}")
+    share = require_real("epsilon", epsilon, least=0, below=1)
     values = values.sort(-1, descending=True).values
     scale = largest(values)
     alive = scale > 0

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
+from statesize.check import real_numbers, require_count, require_real
+from statesize.drawing.figures import paper_figure
 from statesize.drawing.measured import facts
-from statesize.drawing.views import MeasurementFigure, MeasurementPlot
+from statesize.drawing.views import MeasurementCharts, notebook_chart
 from statesize.errors import InputError
 from statesize.ess import ceiling
 from statesize.html_table import facts_table
 from statesize.operators import Operator
-from statesize.operators.validation import real_number, real_numbers
-from statesize.spectra.answers import Question, answers
-from statesize.spectra.choice import OUTPUTS, choose_engine
+from statesize.spectra.answers import Question, dispatch
+from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Positions, make_cut
-from statesize.spectra.engine import HankelBlocks
+from statesize.spectra.engine import OUTPUTS, RELATIVE, HankelBlocks
 from statesize.spectra.interlacing import shared_bounds, spread_bounds
 
-# Bytes that an engine may hold at once; more batch entries than fit are measured in turn.
-_MEMORY_BUDGET = 2**30
+if TYPE_CHECKING:
+    import altair as alt
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What `measure` found; the fields of outputs that were not asked for are None.
+    """The result of `measure`; the fields of outputs that were not asked for are None.
 
     Attributes:
         positions: Cut positions i, (P,) int64.
@@ -73,14 +75,14 @@ class Measurement:
     future: int | None = None
 
     @property
-    def plot(self) -> MeasurementPlot:
+    def plot(self) -> MeasurementCharts[alt.LayerChart]:
         """The charts `.plot.positions()`, `.plot.spectrum()` and `.plot.tolerance()`."""
-        return MeasurementPlot(self)
+        return MeasurementCharts(self, notebook_chart)
 
     @property
-    def figure(self) -> MeasurementFigure:
+    def figure(self) -> MeasurementCharts[Figure]:
         """The same for papers, by matplotlib (extra `figures`)."""
-        return MeasurementFigure(self)
+        return MeasurementCharts(self, paper_figure)
 
     def _repr_html_(self) -> str:
         return facts_table("Measurement", facts(self))
@@ -88,7 +90,7 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False)
 class CountBands:
-    """What `count_bands` found: between which numbers the tolerance-ESS lies, at every position.
+    """The result of `count_bands`: certified bounds on the tolerance-ESS at every position.
 
     Attributes:
         positions: Cut positions i, (P,) int64: all of 1 … L − 1, or all at which the windows fit.
@@ -114,6 +116,7 @@ def measure(
     engine: str = "auto",
     entropy_accuracy: float = 2e-4,
     count_accuracy: float = 0.0,
+    memory: int = 2**30,
 ) -> Measurement:
     """Effective state-sizes of an operator at each position, computed in float64.
 
@@ -127,8 +130,9 @@ def measure(
         future: Cut H_i to its first `future` rows, or None.
         engine: "auto" or the name of an engine.
         entropy_accuracy: Relative accuracy asked of the entropy; engines with all singular values are exact.
-        count_accuracy: Counts at relative tolerances may be left between bounds this share of the larger one apart,
-            which is many times faster where H_i has full rank; 0 asks for exact ones.
+        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), which is many
+            times faster where H_i has full rank; 0 for exact counts.
+        memory: Bytes that the engine may hold at once; more batch entries than fit are measured in turn.
 
     Returns:
         A Measurement.
@@ -145,38 +149,37 @@ def measure(
     """
     exact = _exact(operator)
     asked = _asked(outputs)
-    if (closeness := real_number(entropy_accuracy)) is None or closeness <= 0:
-        raise InputError(f"entropy_accuracy must be positive, got {entropy_accuracy!r}")
-    if (share := real_number(count_accuracy)) is None or not 0 <= share < 1:
-        raise InputError(f"count_accuracy must be at least 0 and below 1, got {count_accuracy!r}")
+    closeness = require_real("entropy_accuracy", entropy_accuracy, above=0)
+    share = require_real("count_accuracy", count_accuracy, least=0, below=1)
+    budget = require_count("memory", memory)
     cut = make_cut(operator.length, positions, past, future)
     device = exact.device
     tau = _thresholds("tolerances", tolerances, device)
     rho = _thresholds("relative_tolerances", relative_tolerances, device)
     relative_asked = "counts" in asked and rho.numel() > 0 and not share
-    chosen = choose_engine(exact, cut, (*asked, "relative") if relative_asked else asked, engine)
-    question = Question(cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)))
-    found, used = answers(exact, chosen, question, _MEMORY_BUDGET)
+    chosen = choose_engine(exact, cut, (*asked, RELATIVE) if relative_asked else asked, engine)
+    question = Question(cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)), budget)
+    answers, used = dispatch(exact, chosen, question)
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
     state_size = exact.state_size()[at]
     return Measurement(
         positions=at,
         tolerances=tau,
         relative_tolerances=rho,
-        tolerance=found.get("tolerance"),
-        lower=found.get("lower"),
-        upper=found.get("upper"),
-        relative_tolerance=found.get("relative_tolerance"),
-        relative_lower=found.get("relative_lower"),
-        relative_upper=found.get("relative_upper"),
-        entropy=found.get("entropy"),
-        entropy_bound=found.get("entropy_bound"),
-        norm=found["norm"],
-        values=found.get("values"),
+        tolerance=answers.get("tolerance"),
+        lower=answers.get("lower"),
+        upper=answers.get("upper"),
+        relative_tolerance=answers.get("relative_tolerance"),
+        relative_lower=answers.get("relative_lower"),
+        relative_upper=answers.get("relative_upper"),
+        entropy=answers.get("entropy"),
+        entropy_bound=answers.get("entropy_bound"),
+        norm=answers["norm"],
+        values=answers.get("values"),
         state_size=state_size,
         ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future),
         engine=used,
-        error_bound=found["error_bound"],
+        error_bound=answers["error_bound"],
         past=cut.past,
         future=cut.future,
     )
@@ -270,7 +273,7 @@ def hankel_singular_values(operator: Operator, positions: Positions = None, engi
     chosen = choose_engine(exact, cut, ("values",), engine)
     none = torch.zeros(0, dtype=torch.float64)
     question = Question(cut, lambda blocks: _ask(blocks, ("values",), none, none, (1.0, 0.0)))
-    return answers(exact, chosen, question, _MEMORY_BUDGET)[0]["values"]
+    return dispatch(exact, chosen, question)[0]["values"]
 
 
 def _exact(operator: Operator) -> Operator:
@@ -283,18 +286,18 @@ def _ask(
     blocks: HankelBlocks, asked: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: tuple[float, float]
 ) -> dict[str, Tensor]:
     entropy_accuracy, count_accuracy = accuracy
-    found: dict[str, Tensor] = {}
+    answers: dict[str, Tensor] = {}
     if "counts" in asked:
         absolute, relative = blocks.counts(tau), blocks.relative_counts(rho, count_accuracy)
-        found |= {"tolerance": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
-        found |= {"relative_tolerance": relative.count}
-        found |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
+        answers |= {"tolerance": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
+        answers |= {"relative_tolerance": relative.count}
+        answers |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
     if "entropy" in asked:
-        found["entropy"], found["entropy_bound"] = blocks.entropies(entropy_accuracy)
+        answers["entropy"], answers["entropy_bound"] = blocks.entropies(entropy_accuracy)
     if "values" in asked:
-        found["values"] = blocks.singular_values()
+        answers["values"] = blocks.singular_values()
     # Last, as blocks that are made in several ways know them from whichever was needed.
-    return found | {"norm": blocks.norms(), "error_bound": blocks.error_bound}
+    return answers | {"norm": blocks.norms(), "error_bound": blocks.error_bound}
 
 
 def _asked(outputs: Sequence[str]) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ class OperatorContract:
         """Each engine that takes this operator gives that spectrum, within its bound."""
         operator = self.sample(seed=2)
         cut = make_cut(operator.length)
-        able = [engine for engine in ENGINES.values() if engine.refusal(operator, cut, ("values",)) is None]
+        able = [engine for engine in ENGINES.values() if engine.declines(operator, cut, ("values",)) is None]
         assert able
         for engine in able:
             blocks = engine.blocks(operator, cut)
@@ -128,7 +128,7 @@ class OperatorContract:
         rho = torch.tensor([0.5, 1e-3], dtype=torch.float64)
         entropy, entropy_error = plain.entropies(1e-3)
         for engine in ENGINES.values():
-            if engine.refusal(operator, cut, ("counts", "entropy")) is None:
+            if engine.declines(operator, cut, ("counts", "entropy")) is None:
                 blocks = engine.blocks(operator, cut)
                 for found, expected in (
                     (blocks.counts(tau), plain.counts(tau)),

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from statesize.cli import main
-from statesize.cli.app import app
+from statesize.cli.commands import app
 
 HEAVY = {"torch", "numpy", "transformers", "pandas", "xarray", "zarr", "altair", "numba", "scipy", "matplotlib", "ray"}
 # They do nothing that takes long.

@@ -89,7 +89,7 @@ def test_a_full_disk_behind_stdout(arguments, checkpoint, text, tmp_path):
     assert errors[0].startswith("statesize: error: the output cannot be written: ")
 
 
-@pytest.mark.parametrize("module", ["cyclopts", "statesize.cli.app", "statesize.cli.profile", "torch"])
+@pytest.mark.parametrize("module", ["cyclopts", "statesize.cli.commands", "statesize.cli.profile", "torch"])
 def test_an_interrupt_while_modules_are_read(module, tmp_path):
     code = f"""
 import sys
@@ -114,7 +114,7 @@ def test_a_termination_says_so_and_tidies_up(tmp_path):
     """SIGTERM, as batch systems send it: one line, exit code 143, and what was open is closed."""
     code = f"""
 import os, signal, sys, time
-import statesize.cli.app
+import statesize.cli.commands
 from statesize.cli import main
 
 def work(*_, **__):
@@ -124,7 +124,7 @@ def work(*_, **__):
     finally:
         open({str(tmp_path / "tidy")!r}, "w").close()
 
-statesize.cli.app.app = work
+statesize.cli.commands.app = work
 sys.exit(main([]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -138,7 +138,7 @@ def test_what_was_under_way_is_no_news(number):
     """A coroutine that was never awaited, or an event loop that is half made, as of zarr: Python tells of them."""
     code = f"""
 import os, signal, sys
-import statesize.cli.app
+import statesize.cli.commands
 from statesize.cli import main
 
 async def read():
@@ -157,7 +157,7 @@ def work(*_, **__):
     coroutine = read()
     Loop()
 
-statesize.cli.app.app = work
+statesize.cli.commands.app = work
 sys.exit(main([]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -175,6 +175,6 @@ def test_an_error_of_a_file_is_no_error_of_stdout(monkeypatch):
     def unreadable(*_, **__):
         raise FileNotFoundError(2, "No such file", "weights")
 
-    monkeypatch.setattr("statesize.cli.app.app", unreadable)
+    monkeypatch.setattr("statesize.cli.commands.app", unreadable)
     with pytest.raises(FileNotFoundError, match="weights"):
         main(["--version"])

@@ -14,7 +14,7 @@ def test_the_list(capsys):
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == 1
     assert [row["name"] for row in document["engines"]] == list(ENGINES)
-    assert set(document["engines"][0]) == {"name", "takes", "gives", "windows", "cost"}
+    assert set(document["engines"][0]) == {"name", "operators", "outputs", "windows", "cost"}
 
 
 @pytest.mark.parametrize(

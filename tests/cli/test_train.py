@@ -134,7 +134,7 @@ def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text,
     [
         (["--mixer", "mamba"], 2, "mamba"),
         (["--mixer", "gla", "--steps", "0"], 1, "steps is 0"),
-        (["--mixer", "gla", "--threads", "0"], 1, "threads is 0"),
+        (["--mixer", "gla", "--threads", "0"], 1, "threads must be a whole number of at least 1, got 0"),
         (["--mixer", "gla", "--resume"], 1, "nothing to resume"),
     ],
 )

@@ -10,11 +10,11 @@ import vl_convert
 
 import statesize
 from statesize.drawing import measured
-from statesize.drawing.curves import MOST_HEADS, evenly_spread, heads_and_mean
+from statesize.drawing.chart import COLOURS, MOST_HEADS, evenly_spread, lines
 from statesize.drawing.figures import SIZE
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
-from statesize.results import charts as drawings
+from statesize.results import charts
 
 OUTPUTS = ("counts", "entropy", "values")
 
@@ -35,25 +35,24 @@ def profile():
     return statesize.profile(model, texts, relative_tolerances=[1e-3, 1e-1, 1e-2], name="gla")
 
 
-def drawn(found):
-    """The last line, which is the mean, as {x: y}."""
-    line = found.curves[-1]
-    assert line.role == "mean"
-    return dict(zip(line.x.tolist(), line.y.tolist(), strict=True))
+def drawn(chart, layer):
+    """The points of a layer, as {x: y}."""
+    (found,) = [one for one in chart.layers if (one.mark, one.role) == ("line", layer)]
+    return {row[found.x]: row[found.y] for row in chart.tables[found.table]}
 
 
 def test_positions_are_the_mean_over_entries_against_the_ceiling(measurement):
-    found = measured.positions(measurement)
-    assert list(drawn(found).values()) == pytest.approx(measurement.entropy.mean((0, 1)).tolist())
-    assert found.curves[0].y.tolist() == measurement.ceiling.tolist()
-    assert [line.role for line in found.curves].count("single heads") == 6
+    found = measured.positions(measurement, "entropy")
+    assert list(drawn(found, "mean").values()) == pytest.approx(measurement.entropy.mean((0, 1)).tolist())
+    assert [row["ceiling"] for row in found.tables["positions"]] == measurement.ceiling.tolist()
+    assert {row["head"] for row in found.tables["heads"]} == {f"entry {entry}" for entry in range(6)}
 
 
 def test_spectrum_and_tolerance_are_of_the_singular_values(measurement):
-    mean = drawn(measured.spectrum(measurement, position=5))
-    assert mean[1.0] == pytest.approx(measurement.values[..., 4, 0].mean().item())
-    assert max(mean) == 4.0
-    curve = drawn(measured.tolerance(measurement))
+    mean = drawn(measured.spectrum(measurement, 5), "mean")
+    assert mean[1] == pytest.approx(measurement.values[..., 4, 0].mean().item())
+    assert max(mean) == 4
+    curve = drawn(measured.tolerance(measurement), "mean")
     at = min(curve, key=lambda ratio: abs(ratio - 1e-2))
     ess = statesize.tolerance_ess(measurement.values, at, relative=True).double().mean().item()
     assert curve[at] == pytest.approx(ess)
@@ -62,18 +61,30 @@ def test_spectrum_and_tolerance_are_of_the_singular_values(measurement):
 def test_a_profile_s_curves_are_its_counts(profile):
     mixer = profile.mixer(profile.mixers[1])
     counts = mixer["relative_tolerance"].values
-    curve = drawn(drawings.tolerance(profile, 1))
+    curve = drawn(charts.tolerance(profile, 1), "mean")
     assert list(curve) == [1e-3, 1e-2, 1e-1]
     assert list(curve.values()) == pytest.approx([counts[:, :, 1:, place].mean() for place in (0, 2, 1)])
-    spectrum = drawings.spectrum(profile, 1, position=6).curves[-1]
-    assert spectrum.x.tolist() == pytest.approx([counts[0, :, 6, place].mean() for place in (0, 2, 1)])
-    assert spectrum.y.tolist() == [1e-3, 1e-2, 1e-1]
-    positions = drawn(drawings.positions(profile, -1, 1))
+    spectrum = charts.spectrum(profile, 1, 6, 0).tables["values"]
+    assert [row["index"] for row in spectrum] == pytest.approx([counts[0, :, 6, place].mean() for place in (0, 2, 1)])
+    assert [row["ratio"] for row in spectrum] == [1e-3, 1e-2, 1e-1]
+    positions = drawn(charts.positions(profile, -1, 1, "entropy"), "mean")
     assert list(positions.values()) == pytest.approx(mixer["entropy"].values[1].mean(0).tolist())
-    first = drawn(drawings.positions(profile, 1, 1, "relative_tolerance"))
+    first = drawn(charts.positions(profile, 1, 1, "relative_tolerance"), "mean")
     assert list(first.values()) == pytest.approx(counts[1, ..., 0].mean(0).tolist(), nan_ok=True)
     shares = [row["utilisation"] for row in profile.summary_rows()]
-    assert list(drawn(drawings.layers(profile)).values()) == shares
+    assert [row["utilisation"] for row in charts.layers([profile]).tables["layers"]] == pytest.approx(shares, rel=1e-3)
+
+
+def test_a_figure_shows_the_numbers_of_the_chart(profile):
+    chart, figure = charts.positions(profile, 0, 0, "entropy"), profile.figure.positions()
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines if line.get_color() == COLOURS["mean"]}
+    assert lines["mean"].get_xydata().tolist() == [[row["position"], row["ess"]] for row in chart.tables["positions"]]
+    assert [label.get_text() for label in axes.get_legend().get_texts()] == ["ceiling", "single heads", "mean"]
+    bars = profile.figure.layers().axes[0].patches
+    assert [bar.get_height() for bar in bars] == [
+        row["utilisation"] for row in charts.layers([profile]).tables["layers"]
+    ]
 
 
 @pytest.mark.parametrize("name", ["positions", "spectrum", "tolerance", "layers"])
@@ -95,11 +106,11 @@ def test_what_is_not_there_is_refused(measurement, profile):
         "no singular values": without.plot.spectrum,
         "no entropy": without.plot.positions,
         "no relative_tolerance": lambda: without.figure.positions("relative_tolerance"),
-        "position 99 was not measured": lambda: measurement.plot.spectrum(99),
-        "metric is 'rank'": lambda: measurement.plot.positions("rank"),
+        "position must be one that was measured, from 1 to 11, got 99": lambda: measurement.plot.spectrum(99),
+        "metric must be one of entropy, .*, got 'rank'": lambda: measurement.plot.positions("rank"),
         "layer is 7": lambda: profile.plot.tolerance(7),
         "sequence is 5": lambda: profile.figure.positions(0, 5),
-        "position 44 was not measured": lambda: profile.plot.spectrum(0, 44),
+        "position must be one that was measured, from 0 to 11, got 44": lambda: profile.plot.spectrum(0, 44),
     }.items():
         with pytest.raises(InputError, match=wanted):
             call()
@@ -112,11 +123,12 @@ def test_what_is_not_there_is_refused(measurement, profile):
         statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]]).plot.tolerance()
 
 
-def test_many_heads_are_thinned_but_the_mean_is_of_all():
+def test_many_heads_are_thinned():
     heads = np.random.default_rng(0).random((500, 3))
-    lines = heads_and_mean("channel", [1, 2, 3], heads)
-    assert len(lines) == MOST_HEADS + 1
-    assert lines[-1].y.tolist() == pytest.approx(heads.mean(0).tolist())
+    rows = lines([f"channel {head}" for head in range(500)], x=[1, 2, 3], y=heads)
+    assert len(rows) == 3 * MOST_HEADS
+    assert rows[-1] == {"head": "channel 499", "x": 3, "y": heads[499, 2]}
+    assert lines(["head 0"], x=[1, 2], y=heads[:1, :2]) == []
     assert (evenly_spread(1), evenly_spread(500)[0], evenly_spread(500)[-1]) == ([0], 0, 499)
     assert evenly_spread(40, 2).tolist() == [0, 39]
 

@@ -14,24 +14,24 @@ from statesize.mixers import ModelConfig
         ({"mixer": "mamba"}, r"'mamba'.*sa, la, wla, gla"),
         ({"width": 100, "heads": 3}, r"width is 100 and heads is 3.*99"),
         ({"width": 2, "heads": 4}, r"width is 2 and heads is 4.*such as 4"),
-        ({"layers": 0}, r"layers is 0"),
-        ({"key_size": 2.5}, r"key_size is 2\.5"),
-        ({"heads": True}, r"heads is True"),
-        ({"dropout": 1.0}, r"dropout is 1\.0"),
-        ({"dropout": 10**400}, r"dropout is 10+; it must be a finite number"),
-        ({"decay_bias": float("nan")}, r"decay_bias is nan"),
-        ({"decay_bias": -64}, r"decay_bias is -64; it must lie between -64 and 64"),
+        ({"layers": 0}, r"layers must be .*got 0"),
+        ({"key_size": 2.5}, r"key_size must be .*got 2\.5"),
+        ({"heads": True}, r"heads must be .*got True"),
+        ({"dropout": 1.0}, r"dropout must be a number of at least 0 and below 1, got 1\.0"),
+        ({"dropout": 10**400}, r"dropout must be a finite number, got 10+"),
+        ({"decay_bias": float("nan")}, r"decay_bias must be .*got nan"),
+        ({"decay_bias": -64}, "decay_bias must be a number above -64 and below 64, got -64"),
         ({"mixer": "gla, sa"}, r"'gla, sa'.*such as 'gla,sa', without spaces"),
         ({"mixer": "gla,sa,"}, r"'gla,sa,'.*the mixers are sa"),
         ({"mixer": ""}, r"mixer is ''"),
-        ({"mixer": None}, r"mixer is None"),
-        ({"normalised": 1}, r"normalised is 1"),
+        ({"mixer": None}, r"mixer must be .*got None"),
+        ({"normalised": 1}, r"normalised must be .*got 1"),
         ({"mixer": "gla,sa,gla", "layers": 4}, r"layers is 4 and mixer 'gla,sa,gla' names 3"),
         ({"mixer": "sa,s4d", "key_size": 5}, r"key_size is 5.*even, such as 6"),
         ({"smallest_step": 0.0}, r"smallest_step is 0\.0 and largest_step 0\.1"),
         ({"smallest_step": 0.2}, r"smallest_step is 0\.2 and largest_step 0\.1"),
-        ({"largest_step": float("inf")}, r"largest_step is inf"),
-        ({"positions": -1}, r"positions is -1; it must be an integer of at least 0, below"),
+        ({"largest_step": float("inf")}, r"largest_step must be .*got inf"),
+        ({"positions": -1}, r"positions must be an integer of at least 0, below 2\*\*31, got -1"),
     ],
 )
 def test_bad_values_are_refused_and_quoted(changes, said):
@@ -45,15 +45,6 @@ def test_the_written_form_comes_back():
         ModelConfig(mixer="s6,sa", normalised=True, smallest_step=0.01, largest_step=1, positions=64),
     ):
         assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-
-
-def test_files_written_before_a_field_was_added_mean_its_default():
-    """What statesize wrote when there were four mixers."""
-    written = {
-        **{"format": 1, "mixer": "gla", "vocabulary_size": 1024, "width": 128, "heads": 4, "layers": 4},
-        **{"key_size": 32, "mlp_factor": 3, "convolution_size": 4, "decay_bias": 3.0, "dropout": 0.1},
-    }
-    assert ModelConfig.from_dict(written) == ModelConfig(mixer="gla", dropout=0.1)
 
 
 def test_a_pattern_is_repeated_until_every_layer_has_a_mixer():

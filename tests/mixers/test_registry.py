@@ -6,10 +6,17 @@ from torch import nn
 
 import statesize as ss
 from statesize.errors import InputError
-from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint, mixer_names, register_mixer, save_checkpoint
+from statesize.mixers import (
+    MIXERS,
+    LanguageModel,
+    ModelConfig,
+    load_checkpoint,
+    mixer_names,
+    register_mixer,
+    save_checkpoint,
+)
 from statesize.mixers import registry as registry_module
-from statesize.mixers.linear import LinearAttention
-from statesize.mixers.registry import MIXER_NAMES
+from statesize.mixers.attention.linear import LinearAttention
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +57,7 @@ TOKENS = torch.arange(12).remainder(9).view(2, 6)
 
 def test_it_starts_as_it_made_itself_and_follows_the_seed(tmp_path):
     register_mixer("average", Average)
-    assert mixer_names() == (*MIXER_NAMES, "average")
+    assert mixer_names() == (*MIXERS, "average")
     state = torch.random.get_rng_state()
     model, other = built("average,la"), built("average,la", seed=1)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -92,16 +99,16 @@ def test_a_name_is_taken_once_and_the_same_class_replaces_itself():
     ("name", "mixer", "message"),
     [
         ("la", Average, "the name 'la' is taken"),
-        ("la,mine", Average, "letters, digits, - and _ were expected"),
-        ("", Average, "the mixer's name is ''"),
+        ("la,mine", Average, "name must be letters, digits, - and _, got 'la,mine'"),
+        ("", Average, "name must be letters, digits, - and _, got ''"),
         ("mine", nn.Linear, r"Linear has no method operator\(hidden\)"),
-        ("mine", int, "a class that inherits torch.nn.Module was expected"),
-        ("mine", nn.Linear(1, 1), "a class that inherits torch.nn.Module was expected"),
+        ("mine", int, "mixer must be a class that inherits torch.nn.Module, got "),
+        ("mine", nn.Linear(1, 1), "mixer must be a class that inherits torch.nn.Module, got "),
     ],
 )
 def test_what_is_refused(name, mixer, message):
     with pytest.raises(InputError, match=message):
         register_mixer(name, mixer)
-    assert mixer_names() == MIXER_NAMES
+    assert mixer_names() == tuple(MIXERS)
     with pytest.raises(InputError, match="mixer is 'mine'"):
         ModelConfig("mine")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statesize.mixers.short_convolution import ShortConvolution
+from statesize.mixers.mixer import ShortConvolution
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

@@ -117,9 +117,9 @@ def measurements(
     cut = make_cut(operator.length, positions, past, future)
     found: dict[str, Measurement] = {}
     scale = 1.0
-    for name, engine in ENGINES.items():
-        outputs = tuple(output for output in ("counts", "entropy", "values") if output in engine.gives)
-        if engine.refusal(operator, cut, outputs) is not None:
+    for name, engine in sorted(ENGINES.items(), key=lambda item: item[0] != "dense"):
+        outputs = tuple(output for output in ("counts", "entropy", "values") if output in engine.outputs)
+        if engine.declines(operator, cut, outputs) is not None:
             continue
         tau = [ratio * scale for ratio in RATIOS]
         found[name] = measure(operator, tau, RATIOS, outputs, cut.positions, past, future, name)

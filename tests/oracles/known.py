@@ -130,8 +130,9 @@ def known(case: str, windows: str) -> dict[str, Any]:
 
 def _planned(operator: Operator, cut: Cut) -> tuple[dict[str, list[int]], list[str]]:
     """How many bytes each engine is said to hold, for an entry and besides, and which are chosen for what."""
-    able = {name: engine for name, engine in ENGINES.items() if engine.refusal(operator, cut, ()) is None}
-    held = {name: [engine.footprint(operator, cut), engine.shared(operator, cut)] for name, engine in able.items()}
+    able = {name: engine for name, engine in ENGINES.items() if engine.declines(operator, cut, ()) is None}
+    sizes = {name: (engine.footprint, engine.shared_footprint) for name, engine in able.items()}
+    held = {name: [size(operator, cut) for size in pair] for name, pair in sizes.items()}
     asked = [("counts",), ("entropy",), ("values",), ("counts", "entropy"), ("counts", "relative")]
     return held, [choose_engine(operator, cut, outputs).name for outputs in asked]
 

@@ -8,8 +8,8 @@ import mpmath
 import numpy as np
 import slycot
 import torch
-from fuzz.exact import effective_rank_slack
 from oracles.engine_pairs import Tallies, measurements
+from oracles.exact import effective_rank_slack
 from oracles.high_precision import exact_singular_values, matrix_singular_values
 from torch import Tensor
 

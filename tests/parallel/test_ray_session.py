@@ -65,7 +65,7 @@ def test_ray_is_missing(monkeypatch):
 
 @pytest.mark.parametrize("address", ["", "somewhere", "http://host", "host:port", ":6379", "ray://"])
 def test_an_address_that_is_none(address):
-    assert "HOST:PORT, ray://HOST:PORT or auto was expected" in str(refusal(address))
+    assert "must be HOST:PORT, ray://HOST:PORT or auto, got" in str(refusal(address))
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

@@ -3,13 +3,11 @@ import time
 
 import pytest
 import torch
-from oracles.recurrences import random_recurrence
 
 from statesize.errors import InputError
 from statesize.measurement import measure
 from statesize.operators import Dense, SoftmaxAttention
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
-from statesize.spectra import answers
 
 
 @pytest.fixture
@@ -96,24 +94,6 @@ def test_an_error_ends_the_other_tasks(two_threads):
     assert ended.is_set()
 
 
-@pytest.fixture
-def eager(monkeypatch, two_threads):
-    """Small batches are spread too."""
-    monkeypatch.setattr(answers, "_WORTH_A_THREAD", 1)
-
-
-@pytest.mark.parametrize("engine", ["square_root", "chunked", "dense"])
-def test_heads_spread_over_threads_measure_the_same(engine, eager):
-    heads = random_recurrence("diagonal", 0, 96, 48, (2, 8))
-    asked = {"outputs": ("counts", "entropy"), "positions": 12, "engine": engine}
-    found = measure(heads, **asked)
-    torch.set_num_threads(1)
-    expected = measure(heads, **asked)
-    assert found.engine == engine
-    assert torch.equal(found.tolerance, expected.tolerance)
-    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-10, atol=1e-12)
-
-
 def test_large_eliminations_on_two_threads(two_threads):
     # torch's own LU factorisation of batches is wrong on two threads from about 150 rows on.
     g = torch.Generator().manual_seed(0)
@@ -122,21 +102,3 @@ def test_large_eliminations_on_two_threads(two_threads):
     found = measure(heads, (1e-2,), (), outputs=("counts",), engine="position_tree")
     expected = measure(heads, (1e-2,), (), outputs=("counts",), engine="dense", positions=[100, 300, 500])
     assert torch.equal(found.tolerance[:, [99, 299, 499]], expected.tolerance)
-
-
-def test_gradients_flow_from_all_threads(eager):
-    g = torch.Generator().manual_seed(0)
-    matrix = torch.randn(8, 20, 20, generator=g, dtype=torch.float64).tril().requires_grad_()
-    values = measure(Dense(matrix), outputs=("values",), positions=[3], engine="dense").values
-    values[..., 0].sum().backward()
-    assert matrix.grad is not None
-    assert bool((matrix.grad.abs().sum((-2, -1)) > 0).all())
-
-
-def test_an_overflow_in_a_block_names_the_entry(eager):
-    size = torch.ones(2, 4, 30, 1, dtype=torch.float64)
-    size[1, 2] = 1e200
-    heads = random_recurrence("scalar", 0, 30, 2, (2, 4))
-    heads = type(heads)(heads.A, heads.B * size, heads.C * size)
-    with pytest.raises(InputError, match=r"batch entry \(1, 2\)"):
-        measure(heads, engine="dense", positions=[5, 9])

@@ -185,7 +185,7 @@ def test_errors_are_those_of_one_process(model):
 def test_a_worker_that_no_machine_has_room_for(model):
     with pytest.raises(InputError, match=r"no machine of the Ray cluster has the 1 cores and 9000000\.5 GB"):
         profile_on_ray(model, SEQUENCES, memory="9000000 GB")
-    with pytest.raises(InputError, match="cpus is 0"):
+    with pytest.raises(InputError, match="cpus must be a whole number of at least 1, got 0"):
         profile_on_ray(model, SEQUENCES, cpus=0)
 
 

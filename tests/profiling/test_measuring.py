@@ -46,9 +46,9 @@ def test_blocks_give_the_numbers_of_the_definition(operator):
     assert sorted(set(sizes)) == [1, 3]
     expected = measure(operator, engine="dense")
     for name in ("entropy", "tolerance", "relative_tolerance", "norm"):
-        np.testing.assert_allclose(getattr(record, name), getattr(expected, name)[0].numpy(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(record.arrays[name], getattr(expected, name)[0].numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(record.positions, expected.positions)
-    np.testing.assert_array_equal(record.ceiling, expected.ceiling)
+    np.testing.assert_array_equal(record.arrays["ceiling"], expected.ceiling)
     assert math.isnan(record.faithfulness)
 
 
@@ -60,16 +60,16 @@ def test_a_unit_at_a_time_where_the_memory_is_less_than_one_needs(operator):
 
 def test_a_sample_is_the_same_units_of_the_whole(operator):
     record, whole = run(operator, [], channels=4, seed=5), run(operator, [], channels="all")
-    assert len(record.units) == 4
-    np.testing.assert_allclose(record.entropy, whole.entropy[record.units], rtol=1e-6)
+    assert len(record.sample.units) == 4
+    np.testing.assert_allclose(record.arrays["entropy"], whole.arrays["entropy"][record.sample.units], rtol=1e-6)
 
 
 def test_windows_and_stride(operator):
     record = run(operator, [], past=5, future=4, stride=3)
     assert record.positions.tolist() == [5, 8, 11, 14, 17, 20]
     expected = measure(operator, positions=record.positions.tolist(), past=5, future=4, engine="dense")
-    np.testing.assert_allclose(record.entropy, expected.entropy[0].numpy(), rtol=1e-5)
-    assert record.ceiling.tolist() == [3] * 6
+    np.testing.assert_allclose(record.arrays["entropy"], expected.entropy[0].numpy(), rtol=1e-5)
+    assert record.arrays["ceiling"].tolist() == [3] * 6
 
 
 @pytest.mark.parametrize("operator_type", [Recurrence, Dense])

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from statesize.errors import InputError
-from statesize.results.summary import COLUMNS
+from statesize.results.fields import COLUMNS
 
 
 def test_summary_is_the_mean_over_pairs_of_sequence_and_position(small_profile):
@@ -83,7 +83,7 @@ def test_charts(small_profile):
     assert len(positions["datasets"]["positions"]) == 7
     assert len(positions["datasets"]["heads"]) == 14
     layers = small_profile.plot.layers()
-    assert isinstance(layers, alt.Chart)
+    assert isinstance(layers, alt.LayerChart)
     rows = pd.DataFrame(layers.to_dict()["datasets"]["layers"])
     assert rows["short"].tolist() == ["0", "1"]
     np.testing.assert_allclose(rows["utilisation"], small_profile.summary()["utilisation"], rtol=1e-3)

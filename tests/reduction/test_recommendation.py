@@ -65,7 +65,7 @@ def test_the_bound_by_its_definition(operator):
     torch.testing.assert_close(least_error(operator, 2), expected)
     assert float(least_error(operator, LENGTH).abs().max()) == 0
     for size in (-1, 1.5, True):
-        with pytest.raises(InputError, match=rf"state_size is {size}; a whole number of at least 0"):
+        with pytest.raises(InputError, match=rf"state_size must be .*got {size}"):
             least_error(operator, size)
 
 
@@ -127,12 +127,12 @@ def test_a_profile_gives_a_size_for_each_layer():
 
 def test_what_is_refused():
     measured = measure(gated(2, 60))
-    with pytest.raises(InputError, match="loss is 1"):
+    with pytest.raises(InputError, match=r"loss must be .*got 1"):
         recommend_state_size(measured, 1)
     with pytest.raises(InputError, match="no entropy"):
         recommend_state_size(measure(gated(2, 60), outputs=("counts",)), 0.1)
     for size in (0, 10**400):
-        with pytest.raises(InputError, match=rf"state_size is {size}; a whole number of at least 1"):
+        with pytest.raises(InputError, match=rf"state_size must be .*got {str(size)[:100]}"):
             predicted_error(measured, size)
 
 

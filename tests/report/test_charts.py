@@ -5,46 +5,37 @@ import json
 import pytest
 import vl_convert
 
-from statesize.report.charts import (
-    json_number,
-    layers_chart,
-    position_rows,
-    positions_chart,
-    profile_layers,
-    profile_positions,
-    short_names,
-    show_token,
-)
+from statesize.drawing.chart import json_number
+from statesize.drawing.vega import vega_chart
+from statesize.report.charts import page_charts
+from statesize.results.charts import layers, positions, short_names, show_token
 
 
 def test_charts_compile_without_warnings(hostile_profile):
-    for chart in (
-        profile_layers([hostile_profile]),
-        profile_positions(hostile_profile, 0, 0, "entropy"),
-        layers_chart(["a", "b"]),
-        positions_chart(),
-    ):
-        assert vl_convert.vegalite_to_vega(chart.to_dict())["marks"]
+    for chart in (layers([hostile_profile]), positions(hostile_profile, 0, 0, "entropy")):
+        assert vl_convert.vegalite_to_vega(vega_chart(chart).to_dict())["marks"]
+    for chart in page_charts([hostile_profile]).values():
+        assert vl_convert.vegalite_to_vega(chart)["marks"]
 
 
-def test_specification_is_the_same_each_time():
-    assert json.dumps(positions_chart().to_dict()) == json.dumps(positions_chart().to_dict())
+def test_specification_is_the_same_each_time(hostile_profile):
+    assert json.dumps(page_charts([hostile_profile])) == json.dumps(page_charts([hostile_profile]))
 
 
 def test_rows_tile_the_axis_for_the_pointer(hostile_profile):
-    rows = position_rows(hostile_profile.mixer("layers.0.mixer"), hostile_profile.tokens, 1, "entropy")
-    positions = rows["positions"]
-    assert [row["position"] for row in positions] == list(range(8))
-    assert (positions[0]["left"], positions[-1]["right"]) == (0, 7)
-    assert [row["right"] for row in positions[:-1]] == [row["left"] for row in positions[1:]]
-    assert (positions[0]["ess"], positions[0]["utilisation"]) == (0, None)
-    assert len(rows["heads"]) == 16
-    assert rows["borders"] == []
+    tables = positions(hostile_profile, 0, 1, "entropy").tables
+    rows = tables["positions"]
+    assert [row["position"] for row in rows] == list(range(8))
+    assert (rows[0]["left"], rows[-1]["right"]) == (0, 7)
+    assert [row["right"] for row in rows[:-1]] == [row["left"] for row in rows[1:]]
+    assert (rows[0]["ess"], rows[0]["utilisation"]) == (0, None)
+    assert len(tables["heads"]) == 16
+    assert tables["borders"] == []
 
 
 def test_borders_are_the_special_tokens(hostile_profile):
-    rows = position_rows(hostile_profile.mixer("layers.0.mixer"), hostile_profile.tokens, 0, "entropy")
-    assert rows["borders"] == [{"position": 8, "token": "<eos>"}]
+    borders = positions(hostile_profile, 0, 0, "entropy").tables["borders"]
+    assert borders == [{"position": 8, "token": "<eos>"}]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from report.visit import Visit
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.report import write_report
-from statesize.report.comparison import HEADINGS, comparison_section
 from statesize.report.html import render
+from statesize.report.tables import comparison_section
 from statesize.results.comparison import compare
+from statesize.results.fields import FIGURE_HEADINGS, FIGURES
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_numbers_are_those_of_the_comparison(profiles):
     comparison = compare(profiles, {"<b>other</b>": 12.345})
     section = comparison_section(comparison)
     # There is no delimiter with room around it.
-    shown = [name for name in HEADINGS if "modulation" not in name]
+    shown = [name for name in FIGURES if "modulation" not in name]
     found = cells(section)
     assert len(found) == 2 * len(shown)
     for index, model in enumerate(comparison.models):
@@ -39,8 +40,8 @@ def test_numbers_are_those_of_the_comparison(profiles):
         assert row["utilisation"] == f"{model.utilisation:.0%}"
         assert row["recall_perplexity"] == ("12.3" if index else "–")
     assert "not of the same tokens" in section
-    for name in HEADINGS:
-        assert section.count(HEADINGS[name]) == (2 if name in shown else 0)
+    for name in FIGURES:
+        assert section.count(FIGURE_HEADINGS[name].line) == (2 if name in shown else 0)
 
 
 def test_names_stay_text(profiles):

@@ -7,9 +7,9 @@ from report.unpacking import unpacked
 
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
-from statesize.report import data, write_report
-from statesize.report.data import Extent, choose_extent, clipped, page_data, shown_heads
-from statesize.report.head_map import COLUMNS
+from statesize.report import extent, write_report
+from statesize.report.data import clipped, page_data
+from statesize.report.extent import MOST_HEADS, Extent, choose_extent, shown_heads
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def three():
     ],
 )
 def test_extent_fits_its_budget(three, monkeypatch, heads, means, expected):
-    monkeypatch.setattr(data, "HEAD_POINTS", heads)
-    monkeypatch.setattr(data, "MEAN_POINTS", means)
-    monkeypatch.setattr(data, "LADDER_POINTS", 24)
+    monkeypatch.setattr(extent, "HEAD_POINTS", heads)
+    monkeypatch.setattr(extent, "MEAN_POINTS", means)
+    monkeypatch.setattr(extent, "LADDER_POINTS", 24)
     assert choose_extent([three]) == expected
 
 
@@ -55,7 +55,7 @@ def test_heads_that_are_drawn_are_spread(three):
     node = tree["layers.0.mixer"].to_dataset()
     wide = node.isel(head=[0, 1] * 40).assign_coords(head=np.arange(0, 800, 10))
     shown = shown_heads(wide)
-    assert len(shown) == COLUMNS
+    assert len(shown) == MOST_HEADS
     assert (shown[0], shown[-1]) == (0, 79)
 
 

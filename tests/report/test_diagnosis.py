@@ -3,9 +3,8 @@
 import pytest
 
 from statesize.profiling import Profile
-from statesize.report.bars import bars_chart
-from statesize.report.charts import layer_rows
 from statesize.report.diagnosis import diagnosis_section
+from statesize.results.charts import layers
 from statesize.results.diagnosis import COLLAPSED, SATURATED, diagnose
 
 
@@ -19,9 +18,9 @@ def test_words_thresholds_and_metric(ladder_profile):
 
 
 def test_bars_are_of_the_same_numbers_and_thresholds(ladder_profile):
-    chart = bars_chart(["a"]).to_dict()
-    assert [row["share"] for row in chart["layer"][1]["data"]["values"]] == [SATURATED, COLLAPSED]
-    shown = [row["relative_utilisation"] for row in layer_rows([ladder_profile])]
+    tables = layers([ladder_profile]).tables
+    assert [row["share"] for row in tables["thresholds"]] == [SATURATED, COLLAPSED]
+    shown = [row["relative_utilisation"] for row in tables["layers"]]
     assert shown == pytest.approx([item.utilisation for item in diagnose(ladder_profile)], abs=1e-3)
 
 
@@ -34,4 +33,4 @@ def test_without_relative_tolerances_the_entropy_is_judged(ladder_profile):
     assert "that of the entropy-ESS." in diagnosis_section([bare])
     assert "relative tolerance-ESS with" in diagnosis_section([ladder_profile])
     assert "and of the entropy-ESS where there is none" in diagnosis_section([ladder_profile, bare])
-    assert "relative_utilisation" not in layer_rows([bare])[0]
+    assert "relative_utilisation" not in layers([bare]).tables["layers"][0]

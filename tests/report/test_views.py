@@ -139,7 +139,7 @@ def test_tolerance_is_drawn_at_all_rungs(visit, ladder_profile):
     points = page.locator("#tolerance svg .mark-symbol path")
     assert points.count() == len(TOLERANCE_LADDER)
     labels = [point.get_attribute("aria-label") for point in points.all()]
-    shown = [float(label.split("largest: ")[1].split(";")[0]) for label in labels]
+    shown = [float(label.split("Relative tolerance-ESS: ")[1].split(";")[0]) for label in labels]
     mixer = ladder_profile.mixer("layers.1.mixer")
     order = np.argsort(mixer["relative_threshold"].values)
     expected = mixer["relative_tolerance"].values[0, 0, 1:].mean(0)[order]

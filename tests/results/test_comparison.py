@@ -10,7 +10,8 @@ from statesize import zoo
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
-from statesize.results.comparison import FIGURES, compare
+from statesize.results.comparison import compare
+from statesize.results.fields import FIGURES
 from statesize.results.modulation import WINDOW
 from statesize.texts.tokens import join_documents
 

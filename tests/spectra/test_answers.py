@@ -1,41 +1,47 @@
 """How much is asked of an engine at once, and which other engines are asked then."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from oracles.recurrences import random_recurrence
 
 from statesize.errors import InputError
 from statesize.operators import Convolution, Dense, Recurrence
-from statesize.spectra.answers import Question, answers
+from statesize.spectra.answers import Question, dispatch
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
+from statesize.spectra.engine import Engine
 
 PLENTY = 2**40
 
 
-def noting(name, seen, **changes):
-    """An engine that notes the batch shape and the positions of each call."""
-    engine = ENGINES[name]
+class Noting(Engine):
+    """An engine that notes the batch shape and the positions of each call, of a size that a test says."""
 
-    def blocks(operator, cut):
-        seen.append((tuple(operator.batch_shape), list(cut.positions)))
-        return engine.blocks(operator, cut)
+    def __init__(self, name, seen, each=None, shared=0, block_bytes=PLENTY):
+        engine = ENGINES[name]
+        self.name, self.squares, self.block_bytes = name, engine.squares, block_bytes
+        self._engine, self._seen, self._each, self._shared = engine, seen, each, shared
 
-    return replace(engine, **{"blocks": blocks, "shared": lambda operator, cut: 0, **changes})
+    def blocks(self, operator, cut):
+        self._seen.append((tuple(operator.batch_shape), list(cut.positions)))
+        return self._engine.blocks(operator, cut)
+
+    def footprint(self, operator, cut):
+        return self._each(len(cut.positions)) if self._each else self._engine.footprint(operator, cut)
+
+    def shared_footprint(self, operator, cut):
+        return self._shared
+
+    def least_bytes(self, operator, cut):
+        return 0
 
 
-def of_positions(size):
-    return {"footprint": lambda operator, cut: size(len(cut.positions))}
-
-
-def question(cut, *, values=False):
+def question(cut, memory=PLENTY, *, values=False, **threads):
     def ask(blocks):
         found = {"norm": blocks.norms(), "error_bound": blocks.error_bound}
         return found | ({"values": blocks.singular_values()} if values else {})
 
-    return Question(cut, ask)
+    return Question(cut, ask, memory, **threads)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +58,8 @@ def question(cut, *, values=False):
 )
 def test_positions_that_do_not_fit_are_taken_in_parts(size, memory, parts):
     operator, cut, seen = random_recurrence("full", 0, 9, 3), make_cut(9), []
-    whole, _ = answers(operator, ENGINES["dense"], question(cut, values=True), PLENTY)
-    found, used = answers(operator, noting("dense", seen, **of_positions(size)), question(cut, values=True), memory)
+    whole, _ = dispatch(operator, ENGINES["dense"], question(cut, values=True))
+    found, used = dispatch(operator, Noting("dense", seen, size), question(cut, memory, values=True))
     assert [len(positions) for _, positions in seen] == parts
     assert [position for _, positions in seen for position in positions] == list(range(1, 9))
     assert used == "dense"
@@ -63,12 +69,10 @@ def test_positions_that_do_not_fit_are_taken_in_parts(size, memory, parts):
 
 def test_parts_of_a_batch_are_joined_by_position():
     operator, cut, seen = random_recurrence("diagonal", 0, 8, 2, batch=(2, 3)), make_cut(8), []
-    engine = noting("square_root", seen, **of_positions(lambda count: 10 * count))
-    found, _ = answers(operator, engine, question(cut), 50)
+    engine = Noting("square_root", seen, lambda count: 10 * count)
+    found, _ = dispatch(operator, engine, question(cut, 50))
     assert [len(positions) for _, positions in seen[::6]] == [3, 4]
-    torch.testing.assert_close(
-        found["norm"], answers(operator, ENGINES["square_root"], question(cut), PLENTY)[0]["norm"]
-    )
+    torch.testing.assert_close(found["norm"], dispatch(operator, ENGINES["square_root"], question(cut))[0]["norm"])
 
 
 @pytest.mark.parametrize(
@@ -78,12 +82,10 @@ def test_parts_of_a_batch_are_joined_by_position():
 @pytest.mark.parametrize("shape", [(10,), (2, 5), (1, 10), (10, 1)])
 def test_entries_that_do_not_fit_are_taken_in_turn(shape, shared, portion, memory, parts):
     operator, cut, seen = random_recurrence("diagonal", 0, 6, 2, batch=shape), make_cut(6, [3]), []
-    sizes = {"footprint": lambda operator, cut: 10, "shared": lambda operator, cut: shared, "portion": portion}
-    found, _ = answers(operator, noting("square_root", seen, **sizes), question(cut), memory)
+    engine = Noting("square_root", seen, lambda count: 10, shared, portion)
+    found, _ = dispatch(operator, engine, question(cut, memory))
     assert [torch.Size(shape).numel() for shape, _ in seen] == parts
-    torch.testing.assert_close(
-        found["norm"], answers(operator, ENGINES["square_root"], question(cut), PLENTY)[0]["norm"]
-    )
+    torch.testing.assert_close(found["norm"], dispatch(operator, ENGINES["square_root"], question(cut))[0]["norm"])
 
 
 @pytest.mark.parametrize(
@@ -91,10 +93,10 @@ def test_entries_that_do_not_fit_are_taken_in_turn(shape, shared, portion, memor
 )
 def test_a_thread_of_its_own_for_much_work(each, memory, parts):
     operator, cut, seen = random_recurrence("diagonal", 0, 6, 2, batch=(4,)), make_cut(6, [3]), []
-    sizes = {"footprint": lambda operator, cut: each, "shared": lambda operator, cut: 2**20}
+    engine = Noting("square_root", seen, lambda count: each, 2**20)
     torch.set_num_threads(2)
     try:
-        found, _ = answers(operator, noting("square_root", seen, **sizes), question(cut), memory)
+        found, _ = dispatch(operator, engine, question(cut, memory))
     finally:
         torch.set_num_threads(1)
     assert [shape[0] for shape, _ in seen] == parts
@@ -117,7 +119,7 @@ def test_numbers_that_must_not_be_squared_are_asked_of_a_safer_engine(size, used
     ones = torch.ones(6, 2, dtype=torch.float64)
     ones[2, 1], scaled = -1, torch.full((6, 2), -size, dtype=torch.float64)
     operator = Recurrence(base.A, *((scaled, ones) if place == "B" else (ones, scaled)))
-    found, engines = answers(operator, ENGINES["chunked"], question(make_cut(6)), PLENTY)
+    found, engines = dispatch(operator, ENGINES["chunked"], question(make_cut(6)))
     assert engines == used
     exact = torch.linalg.matrix_norm(operator.dense()[3:, :3] / (size or 1)) * size
     torch.testing.assert_close(found["norm"][2], exact, rtol=1e-9, atol=0)
@@ -128,16 +130,15 @@ def test_numbers_that_must_not_be_squared_are_asked_of_a_safer_engine(size, used
 )
 def test_the_size_of_a_matrix(size, used):
     matrix = torch.eye(6, dtype=torch.float64).roll(1, 0).tril() * -size
-    assert answers(Dense(matrix), ENGINES["streaming"], question(make_cut(6)), PLENTY)[1] == used
+    assert dispatch(Dense(matrix), ENGINES["streaming"], question(make_cut(6)))[1] == used
 
 
 def test_the_size_of_a_kernel():
     used = [
-        answers(
+        dispatch(
             Convolution(torch.full((3,), -size, dtype=torch.float64), 6),
             ENGINES["streaming"],
             question(make_cut(6)),
-            PLENTY,
         )[1]
         for size in (1e-100, 1e-101)
     ]
@@ -148,29 +149,32 @@ def test_only_the_entries_that_need_it_are_asked_again():
     operator = random_recurrence("full", 0, 6, 2, batch=(2, 2))
     factor = torch.tensor([[1.0, 1e-120], [1.0, 1e120]], dtype=torch.float64)[..., None, None]
     operator, seen = Recurrence(operator.A, operator.B * factor, operator.C), []
-    found, used = answers(operator, noting("chunked", seen), question(make_cut(6)), PLENTY)
+    found, used = dispatch(operator, Noting("chunked", seen), question(make_cut(6)))
     assert (used, seen[0][0]) == ("chunked, square_root", (2, 2))
     norms = torch.stack([torch.linalg.matrix_norm((operator.dense() / factor)[..., i:, :i]) for i in range(1, 6)], -1)
     torch.testing.assert_close(found["norm"], norms * factor.squeeze(-1), rtol=1e-9, atol=0)
 
 
-def failing(name):
-    def blocks(operator, cut):
-        raise torch.linalg.LinAlgError("no convergence")
+class Failing(Noting):
+    """An engine whose decompositions do not converge."""
 
-    return replace(ENGINES[name], blocks=blocks)
+    def __init__(self, name):
+        super().__init__(name, [])
+
+    def blocks(self, operator, cut):
+        raise torch.linalg.LinAlgError("no convergence")
 
 
 def test_where_a_decomposition_fails_another_engine_is_asked():
     operator = random_recurrence("full", 0, 6, 2)
-    found, used = answers(operator, failing("chunked"), question(make_cut(6)), PLENTY)
+    found, used = dispatch(operator, Failing("chunked"), question(make_cut(6)))
     assert used == "square_root"
     assert bool(torch.isfinite(found["norm"]).all())
 
 
 def test_after_the_definition_there_is_no_other():
     with pytest.raises(InputError, match="did not converge"):
-        answers(random_recurrence("full", 0, 6, 2), failing("dense"), question(make_cut(6)), PLENTY)
+        dispatch(random_recurrence("full", 0, 6, 2), Failing("dense"), question(make_cut(6)))
 
 
 def test_the_position_that_overflows_is_named():
@@ -178,9 +182,47 @@ def test_the_position_that_overflows_is_named():
     B[3] = 1e200
     operator = Recurrence(torch.ones(6, 1, dtype=torch.float64), B, torch.full((6, 2), 1e200, dtype=torch.float64))
     with pytest.raises(InputError, match=r"^T is not finite at position 4: its entries overflow"):
-        answers(operator, ENGINES["square_root"], question(make_cut(6)), PLENTY)
+        dispatch(operator, ENGINES["square_root"], question(make_cut(6)))
     parts = (part.expand(1, 2, *part.shape).clone() for part in (operator.A, torch.ones_like(B), operator.C))
     two = Recurrence(*parts)
     two.B[0, 1] = B
     with pytest.raises(InputError, match=r"^T is not finite at batch entry \(0, 1\), position 5: its"):
-        answers(two, ENGINES["square_root"], question(make_cut(6, [2, 5])), PLENTY)
+        dispatch(two, ENGINES["square_root"], question(make_cut(6, [2, 5])))
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def spread(operator, engine, positions, **asked):
+    """What an engine answers if a thread of its own is worth any work."""
+    return dispatch(
+        operator, ENGINES[engine], question(make_cut(operator.length, positions), worth_a_thread=1, **asked)
+    )
+
+
+@pytest.mark.parametrize("engine", ["square_root", "chunked", "dense"])
+def test_heads_spread_over_threads_give_the_same(engine, two_threads):
+    heads = random_recurrence("diagonal", 0, 96, 48, (2, 8))
+    (found, used), (alone, _) = spread(heads, engine, 12), spread(heads[1, 3], engine, 12)
+    assert used == engine
+    torch.testing.assert_close(found["norm"][1, 3], alone["norm"], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found["error_bound"][1, 3], alone["error_bound"], rtol=0.5, atol=0)
+
+
+def test_gradients_flow_from_all_threads(two_threads):
+    g = torch.Generator().manual_seed(0)
+    matrix = torch.randn(8, 20, 20, generator=g, dtype=torch.float64).tril().requires_grad_()
+    spread(Dense(matrix), "dense", [3], values=True)[0]["values"][..., 0].sum().backward()
+    assert bool((matrix.grad.abs().sum((-2, -1)) > 0).all())
+
+
+def test_an_overflow_in_a_block_names_the_entry(two_threads):
+    size = torch.ones(2, 4, 30, 1, dtype=torch.float64)
+    size[1, 2] = 1e200
+    heads = random_recurrence("scalar", 0, 30, 2, (2, 4))
+    with pytest.raises(InputError, match=r"batch entry \(1, 2\)"):
+        spread(Recurrence(heads.A, heads.B * size, heads.C * size), "dense", [5, 9])

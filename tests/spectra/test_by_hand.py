@@ -190,8 +190,8 @@ def test_every_engine_gives_what_was_worked_out(name: str, engine: str) -> None:
     positions = list(case.spectra)
     tau = thresholds(case.spectra)
     for operator in case.forms:
-        outputs = tuple(output for output in ("counts", "entropy", "values") if output in ENGINES[engine].gives)
-        if ENGINES[engine].refusal(operator, make_cut(operator.length, positions), outputs) is not None:
+        outputs = tuple(output for output in ("counts", "entropy", "values") if output in ENGINES[engine].outputs)
+        if ENGINES[engine].declines(operator, make_cut(operator.length, positions), outputs) is not None:
             continue
         found = measure(operator, tau, (), outputs, positions, engine=engine)
         asked += 1
@@ -220,7 +220,7 @@ def test_every_engine_gives_what_was_worked_out(name: str, engine: str) -> None:
 def test_every_engine_is_asked() -> None:
     for engine in ENGINES.values():
         assert any(
-            engine.takes[1](operator) and engine.refusal(operator, make_cut(operator.length), ("counts",)) is None
+            engine.supports(operator) and engine.declines(operator, make_cut(operator.length), ("counts",)) is None
             for case in CASES.values()
             for operator in case.forms
         )

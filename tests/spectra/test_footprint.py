@@ -46,11 +46,8 @@ def nothing(operator):
 
 
 def ask(operator, engine, outputs, budget=2**50):
-    import statesize.measurement
-
-    statesize.measurement._MEMORY_BUDGET = budget
     relative = () if engine == "position_tree" else (1e-2,)
-    return measure(operator, (1e-3,), relative, outputs=outputs, engine=engine)
+    return measure(operator, (1e-3,), relative, outputs=outputs, engine=engine, memory=budget)
 
 
 def warm(make, engine, outputs):
@@ -89,7 +86,7 @@ def peak(make, length, count, engine, outputs=("counts", "entropy"), **options):
 def test_the_estimate_bounds_what_is_held(engine, make, length, count):
     operator, cut = heads(make, length, count), make_cut(length)
     estimate = count * ENGINES[engine].footprint(operator, cut)
-    most = 1.5 * estimate + ENGINES[engine].shared(operator, cut) + ASIDE
+    most = 1.5 * estimate + ENGINES[engine].shared_footprint(operator, cut) + ASIDE
     measured = peak(make, length, count, engine)
     assert measured < most
     assert measured > estimate / 3 - ASIDE

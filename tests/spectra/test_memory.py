@@ -8,10 +8,9 @@ import torch
 from statesize.errors import EngineError
 from statesize.measurement import hankel_singular_values, measure
 from statesize.operators import Convolution, Recurrence, SoftmaxAttention
-from statesize.spectra import memory
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.memory import free_bytes, require_room
+from statesize.spectra.memory import free_bytes, require_memory
 
 pytestmark = pytest.mark.skipif(free_bytes(torch.device("cpu")) is None, reason="the system does not tell what is free")
 
@@ -58,15 +57,15 @@ def test_singular_values_are_refused_likewise():
 
 def test_engines_that_fit_are_named():
     with pytest.raises(EngineError, match=r"these engines hold less: .*streaming"):
-        require_room(attention(), ENGINES["dense"], make_cut(400_000, [200_000]))
+        require_memory(attention(), ENGINES["dense"], make_cut(400_000, [200_000]))
 
 
 def test_what_fits_passes():
     small = Recurrence(*(torch.full((8, 2), 0.5, dtype=torch.float64) for _ in range(3)))
     for engine in ("dense", "square_root", "chunked"):
-        require_room(small, ENGINES[engine], make_cut(8))
+        require_memory(small, ENGINES[engine], make_cut(8))
     middle = attention()[...]
-    require_room(middle, ENGINES["streaming"], make_cut(10_000, [200]))
+    require_memory(middle, ENGINES["streaming"], make_cut(10_000, [200]))
 
 
 def test_free_memory_is_known_where_the_system_tells():
@@ -78,54 +77,35 @@ def test_free_memory_is_known_where_the_system_tells():
 def test_a_convolution_of_few_modes_passes_however_large_its_footprint():
     kernel = 0.9 ** torch.arange(16_384, dtype=torch.float64)
     assert ENGINES["convolution"].footprint(Convolution(kernel, 16_384), make_cut(16_384)) > 2e10
-    require_room(Convolution(kernel, 16_384), ENGINES["convolution"], make_cut(16_384))
+    require_memory(Convolution(kernel, 16_384), ENGINES["convolution"], make_cut(16_384))
 
 
-@pytest.fixture
-def system(monkeypatch, tmp_path):
-    """A system that says what the test writes."""
-    monkeypatch.setattr(memory, "_MEMORY", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+def test_what_is_free_is_that_of_the_system_or_of_its_group(tmp_path):
+    cpu = torch.device("cpu")
 
-    def says(**files):
+    def free(device=cpu, **files):
         for name, text in files.items():
             (tmp_path / name.replace("_", ".")).write_text(text, encoding="ascii")
+        return free_bytes(device, tmp_path / "meminfo", tmp_path)
 
-    return says
-
-
-def test_what_is_free_is_that_of_the_system_or_of_its_group(system):
-    cpu = torch.device("cpu")
-    assert free_bytes(cpu) is None
-    system(meminfo="MemTotal: 9000 kB\nMemAvailable:   2000 kB\nBuffers: 1 kB\n")
-    assert free_bytes(cpu) == 2000 * 1024
-    system(memory_max="max\n")
-    assert free_bytes(cpu) == 2000 * 1024
-    system(memory_max="1000000\n")
-    assert free_bytes(cpu) == 1_000_000
-    system(memory_current="400000\n")
-    assert free_bytes(cpu) == 600_000
-    system(memory_current="1400000\n")
-    assert free_bytes(cpu) == 0
-    system(memory_max="9000000\n", memory_current="1\n")
-    assert free_bytes(cpu) == 2000 * 1024
-    system(meminfo="MemTotal: 9000 kB\n")
-    assert free_bytes(cpu) is None
-    assert free_bytes(torch.device("meta")) is None
+    assert free() is None
+    assert free(meminfo="MemTotal: 9000 kB\nMemAvailable:   2000 kB\nBuffers: 1 kB\n") == 2000 * 1024
+    assert free(memory_max="max\n") == 2000 * 1024
+    assert free(memory_max="1000000\n") == 1_000_000
+    assert free(memory_current="400000\n") == 600_000
+    assert free(memory_current="1400000\n") == 0
+    assert free(memory_max="9000000\n", memory_current="1\n") == 2000 * 1024
+    assert free(meminfo="MemTotal: 9000 kB\n") is None
+    assert free(torch.device("meta")) is None
 
 
-def test_what_just_fits_is_not_refused(system):
+def test_what_just_fits_is_not_refused():
     operator, cut = attention(), make_cut(400_000, [200_000])
     needed = ENGINES["dense"].footprint(operator, cut)
-    for free, fits in ((needed, True), (needed - 1024, False)):
-        system(meminfo=f"MemAvailable: {-(-free // 1024)} kB\n", memory_max=f"{free}\n")
-        if fits:
-            require_room(operator, ENGINES["dense"], cut)
-        else:
-            with pytest.raises(EngineError, match=r"engines hold less: streaming$"):
-                require_room(operator, ENGINES["dense"], cut)
-    system(memory_max="1000\n")
+    require_memory(operator, ENGINES["dense"], cut, free=needed)
+    with pytest.raises(EngineError, match=r"engines hold less: streaming$"):
+        require_memory(operator, ENGINES["dense"], cut, free=needed - 1)
     with pytest.raises(EngineError, match=r"or windows by past and future$"):
-        require_room(operator, ENGINES["dense"], cut)
+        require_memory(operator, ENGINES["dense"], cut, free=1000)
     # Not worth asking the system for.
-    require_room(operator, ENGINES["dense"], make_cut(1000))
+    require_memory(operator, ENGINES["dense"], make_cut(1000), free=0)

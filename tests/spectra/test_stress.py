@@ -6,18 +6,16 @@ from oracles.operators import FAMILIES, random_operator, scaled
 
 from statesize.operators import Operator
 from statesize.spectra.choice import ENGINES
-from statesize.spectra.convolution import convolution as convolution
+from statesize.spectra.convolution.convolution import ConvolutionEngine
 from statesize.spectra.cut import make_cut
 from statesize.spectra.engine import Counts
-from statesize.spectra.exact.dense import dense_singular_values
+from statesize.spectra.exact.dense import DenseEngine
 
 RATIOS = torch.tensor([1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7], dtype=torch.float64)
 
 
-@pytest.fixture(autouse=True)
-def every_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions are not only decomposed at lengths where that is quick."""
-    monkeypatch.setattr(convolution, "_QUICK", 100)
+# Convolutions are not only decomposed at lengths where that is quick.
+EVERY = {**ENGINES, "convolution": ConvolutionEngine(quick=100)}
 
 
 def wrong(found: Counts, expected: Counts) -> int:
@@ -31,13 +29,13 @@ def wrong(found: Counts, expected: Counts) -> int:
 def check(operator: Operator, positions: int) -> int:
     """How many counts were compared; all of them must hold, and every entropy must lie within its bound."""
     cut = make_cut(operator.length, positions)
-    plain = dense_singular_values(operator, cut)
+    plain = DenseEngine().blocks(operator, cut)
     largest = float(plain.values.max())
     tau = RATIOS * (largest or 1.0)
     entropy, entropy_error = plain.entropies(2e-4)
     checked = 0
-    for name, engine in ENGINES.items():
-        if name == "dense" or engine.refusal(operator, cut, ("counts", "entropy")) is not None:
+    for name, engine in EVERY.items():
+        if name == "dense" or engine.declines(operator, cut, ("counts", "entropy")) is not None:
             continue
         blocks = engine.blocks(operator, cut)
         assert wrong(blocks.counts(tau), plain.counts(tau)) == 0, name

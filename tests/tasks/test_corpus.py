@@ -128,7 +128,7 @@ def test_empty_delimiter_is_refused(tmp_path):
     ("documents", "said"),
     [
         ("text", "train is one string"),
-        (["text", 3], "train has a int; a sequence of strings was expected"),
+        (["text", 3], "train must be a sequence of strings, got one with int"),
         (["a \ud800"], "which is no Unicode text"),
     ],
 )

@@ -127,12 +127,12 @@ def test_setting_of_zoology_asks_each_pair_once():
     [
         (lambda: MQAR(pairs=33), ["pairs is 33", "vocabulary_size of 64 has 32 keys", "at least 66"]),
         (lambda: MQAR(pairs=6, length=12), ["length is 12", "6 pairs take 12 tokens", "at least 13"]),
-        (lambda: MQAR(pairs=1), ["pairs is 1", "at least 2"]),
+        (lambda: MQAR(pairs=1), ["pairs must be ", "at least 2", "got 1."]),
         (lambda: MQAR(vocabulary_size=-4), ["pairs is 6", "vocabulary_size of -4"]),
-        (lambda: MQAR(query_share=0), ["query_share is 0.0", "more than 0 and at most 1"]),
-        (lambda: MQAR(query_share=1.01), ["query_share is 1.01"]),
-        (lambda: MQAR(gap_power=float("nan")), ["gap_power is nan", "finite"]),
-        (lambda: MQAR(pairs=6.5), ["pairs is 6.5", "whole number"]),
+        (lambda: MQAR(query_share=0), ["query_share must be a number above 0 and at most 1, got 0.0"]),
+        (lambda: MQAR(query_share=1.01), ["query_share must be a number above 0 and at most 1, got 1.01"]),
+        (lambda: MQAR(gap_power=float("nan")), ["gap_power must be ", "finite", "got nan."]),
+        (lambda: MQAR(pairs=6.5), ["pairs must be ", "whole number", "got 6.5."]),
         (lambda: MQAR.zoology(pairs=8, length=20), ["length is 20", "8 pairs", "24"]),
     ],
 )

@@ -71,10 +71,10 @@ def test_chance_is_the_accuracy_of_the_most_frequent_answer(task):
     ("numbers", "words"),
     [
         ({"keys": 8}, ["keys is 8", "5 pairs and 4 unbound keys take 9"]),
-        ({"pairs": 1}, ["pairs is 1", "at least 2"]),
-        ({"unbound": 0}, ["unbound is 0", "at least 1"]),
-        ({"documents": 0}, ["documents is 0", "at least 1"]),
-        ({"keys": 12.0}, ["keys is 12.0", "whole number"]),
+        ({"pairs": 1}, ["pairs must be ", "at least 2", "got 1."]),
+        ({"unbound": 0}, ["unbound must be ", "at least 1", "got 0."]),
+        ({"documents": 0}, ["documents must be ", "at least 1", "got 0."]),
+        ({"keys": 12.0}, ["keys must be ", "whole number", "got 12.0."]),
     ],
 )
 def test_numbers_that_do_not_fit_are_one_clear_line(numbers, words):

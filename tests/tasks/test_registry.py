@@ -95,8 +95,8 @@ def build_undecorated():
         ("mine", build_incomplete(), ["Incomplete lacks chance, items, sample, vocabulary_size"]),
         ("mine", build_of_text(), ["OfText.text", "str", "int, float and bool only"]),
         ("mine", build_undecorated(), ["Undecorated is not a dataclass", "@dataclass(frozen=True)"]),
-        ("mine", int, ["<class 'int'> is not a task"]),
-        ("mine", MQAR(), ["MQAR(", "is not a task"]),
+        ("mine", int, ["task must be a class that inherits", "<class 'int'>"]),
+        ("mine", MQAR(), ["task must be a class that inherits", "MQAR("]),
     ],
 )
 def test_what_cannot_be_registered_is_one_clear_line(name, task, words):
@@ -110,15 +110,15 @@ def test_what_cannot_be_registered_is_one_clear_line(name, task, words):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"name": "mqr"}, ["task name is 'mqr'", "mqar, selective_copying, compression"]),
-        ({"pairs": 4}, ["task name is None"]),
-        ({"name": ["mqar"]}, ["task name is ['mqar']"]),
+        ({"name": "mqr"}, ["task name must be one of mqar, selective_copying, compression", "got 'mqr'"]),
+        ({"pairs": 4}, ["task name must be one of ", "got None"]),
+        ({"name": ["mqar"]}, ["task name must be one of ", "got ['mqar']"]),
         ({"name": "mqar", "pair": 4}, ["mqar has no number 'pair'", "did you mean pairs?"]),
         ({"name": "compression", "zzz": 4}, ["no number 'zzz'", "it has tokens, symbols, held_out_sequences"]),
-        ({"name": "mqar", "pairs": "4"}, ["pairs is '4'", "whole number"]),
+        ({"name": "mqar", "pairs": "4"}, ["pairs must be ", "whole number", "got '4'."]),
         ({"name": "mqar", "pairs": 40}, ["pairs is 40", "32 keys"]),
         ({"name": "echo"}, ["task echo cannot be built", "vocabulary_size"]),
-        ({"name": "echo", "vocabulary_size": 3, "loud": 1}, ["loud is 1", "true or false"]),
+        ({"name": "echo", "vocabulary_size": 3, "loud": 1}, ["loud must be ", "true or false", "got 1."]),
     ],
 )
 def test_settings_that_do_not_fit_are_one_clear_line(settings, words):

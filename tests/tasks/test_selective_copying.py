@@ -60,9 +60,9 @@ def test_chance_is_the_accuracy_of_the_most_frequent_symbol_and_others_do_worse(
     ("numbers", "words"),
     [
         ({"tokens": 40}, ["length is 64", "40 tokens and a marker each take 80"]),
-        ({"tokens": 1}, ["tokens is 1", "at least 2"]),
-        ({"symbols": 1}, ["symbols is 1", "at least 2"]),
-        ({"length": "64"}, ["length is '64'", "whole number"]),
+        ({"tokens": 1}, ["tokens must be ", "at least 2", "got 1."]),
+        ({"symbols": 1}, ["symbols must be ", "at least 2", "got 1."]),
+        ({"length": "64"}, ["length must be ", "whole number", "got '64'."]),
     ],
 )
 def test_numbers_that_do_not_fit_are_one_clear_line(numbers, words):

@@ -71,18 +71,18 @@ def test_numbers_are_made_plain():
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"held_out_sequences": 0}, "held_out_sequences is 0; at least 1 was expected"),
-        ({"held_out_seed": -1}, "held_out_seed is -1; at least 0 was expected"),
-        ({"tokens": True}, "tokens is True; a whole number was expected"),
-        ({"tokens": None}, "tokens is None; a whole number was expected"),
-        ({"tokens": [4]}, r"tokens is \[4\]; a whole number was expected"),
+        ({"held_out_sequences": 0}, "held_out_sequences must be a whole number of at least 1, got 0"),
+        ({"held_out_seed": -1}, "held_out_seed must be a whole number of at least 0, got -1"),
+        ({"tokens": True}, "tokens must be a whole number, got True"),
+        ({"tokens": None}, "tokens must be a whole number, got None"),
+        ({"tokens": [4]}, r"tokens must be a whole number, got \[4\]"),
     ],
 )
 def test_numbers_of_other_types_or_out_of_range_are_one_clear_line(numbers, message):
-    with pytest.raises(InputError, match=f"^{message}$"):
+    with pytest.raises(InputError, match=rf"^{message}\.$"):
         Compression(**numbers)
 
 
 def test_batch_size_of_zero_is_refused():
-    with pytest.raises(InputError, match=r"^batch_size is 0; a whole number of at least 1 was expected$"):
+    with pytest.raises(InputError, match=r"^batch_size must be a whole number of at least 1, got 0\.$"):
         next(Compression().held_out(0))

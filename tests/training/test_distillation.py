@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused(teacher, make_model, task, monkeypatch):
 
 @pytest.mark.parametrize("weights", [(-1, 1, 1), (float("inf"), 1, 1), (True, 1, 1)])
 def test_bad_weights(weights):
-    with pytest.raises(InputError, match=r"^operators is"):
+    with pytest.raises(InputError, match=r"^operators must be .*got"):
         Objective(*weights)
     with pytest.raises(InputError, match="all 0"):
         Objective(0, 0, 0)

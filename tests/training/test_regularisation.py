@@ -49,7 +49,7 @@ def test_utilisation_distance_is_that_of_measure():
     shares = measured.entropy / torch.tensor([1.0, 3.0])
     expected = (shares - 0.6).square().mean()
     torch.testing.assert_close(utilisation_distance(found, 0.6, [1, 3]), expected, rtol=1e-6, atol=0)
-    with pytest.raises(InputError, match=r"target is 1\.5"):
+    with pytest.raises(InputError, match=r"target must be .*got 1\.5"):
         utilisation_distance(found, 1.5)
 
 
@@ -117,10 +117,10 @@ def test_models_without_a_state_of_fixed_size_are_refused(weight, make_model):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"identity_weight": -1.0}, r"identity_weight is -1\.0"),
-        ({"utilisation_weight": float("nan")}, "utilisation_weight is nan"),
-        ({"target_utilisation": 1.5}, r"target_utilisation is 1\.5"),
-        ({"units": 0}, "units is 0"),
+        ({"identity_weight": -1.0}, r"identity_weight must be .*got -1\.0"),
+        ({"utilisation_weight": float("nan")}, r"utilisation_weight must be .*got nan"),
+        ({"target_utilisation": 1.5}, r"target_utilisation must be .*got 1\.5"),
+        ({"units": 0}, r"units must be .*got 0"),
     ],
 )
 def test_bad_values_are_refused(changes, said):
@@ -141,7 +141,6 @@ def test_the_loop_is_as_it_was_without_a_weight(echo, make_model):
     last(target, echo, target_utilisation=0.1)
     for name, tensor in plain.state_dict().items():
         assert torch.equal(tensor, target.state_dict()[name])
-    assert "identity_weight" not in CONFIG.to_dict()
     assert TrainingConfig(**CONFIG.to_dict()) == CONFIG
     assert dataclasses.replace(CONFIG, identity_weight=0.3).to_dict()["identity_weight"] == 0.3
 

@@ -23,23 +23,14 @@ SAMPLE = 2**16
 
 @dataclass(frozen=True)
 class Mixer:
-    """What is known of a mixer before it is measured.
+    """What is known of a mixer before it is measured."""
 
-    Attributes:
-        name: Its module name; a second call in the same forward pass adds "@1", a third "@2".
-        kind: What it is, such as "attention" or "mamba2".
-        units: Number of heads or channels that have a T of their own.
-        multiplicity: How many channels share one T.
-        state_size: Theoretical state-size once it has filled, or None where it is a cache that grows.
-        state_bytes: Bytes that the model's own cache holds for it at the end of one sequence.
-    """
-
-    name: str
-    kind: str
-    units: int
-    multiplicity: int
-    state_size: int | None
-    state_bytes: int
+    name: str  # its module name; a second call in the same forward pass adds "@1", a third "@2"
+    kind: str  # what it is, such as "attention" or "mamba2"
+    units: int  # number of heads or channels that have a T of their own
+    multiplicity: int  # how many channels share one T
+    state_size: int | None  # theoretical state-size once it has filled, or None where it is a cache that grows
+    state_bytes: int  # bytes that the model's own cache holds for it at the end of one sequence
 
 
 @dataclass(eq=False)

@@ -54,17 +54,7 @@ class Captured:
 
 
 def from_observation(name: str, observation: Observation, faithfulness: float, run_difference: float) -> Captured:
-    """What a kernel's Observation captures.
-
-    Args:
-        name: What the mixer is called.
-        observation: One call of the kernel.
-        faithfulness: The largest relative difference that was found.
-        run_difference: That of the whole run.
-
-    Returns:
-        The Captured; its operators are built when they are asked for, and their errors name the mixer.
-    """
+    """What a kernel's Observation captures."""
 
     def units_operator(units: Units) -> Operator:
         try:
@@ -88,21 +78,8 @@ def from_observation(name: str, observation: Observation, faithfulness: float, r
 
 
 def from_method(name: str, mixer: nn.Module, hidden: Tensor, run_difference: float) -> Captured:
-    """What a mixer's own method `operator` captures.
-
-    Args:
-        name: What the mixer is called.
-        mixer: A module with a method `operator`.
-        hidden: What its forward received first, (S, L, …).
-        run_difference: How far the observed run is from the unaltered model.
-
-    Returns:
-        The Captured; its operator is built already.
-
-    Raises:
-        InputError: The operator is not finite, or refuses what it is made of.
-        ModelError: It is no operator, or one of another shape than the input's.
-    """
+    """What a mixer's own method `operator` captures."""
+    # hidden: What its forward received first, (S, L, …).
     try:
         with (
             interrupts_held() as interrupts,
@@ -137,14 +114,7 @@ def from_method(name: str, mixer: nn.Module, hidden: Tensor, run_difference: flo
 
 
 def described_by(mixer: nn.Module) -> tuple[str, int]:
-    """What a mixer with a method `operator` says of itself.
-
-    Args:
-        mixer: The module.
-
-    Returns:
-        Its attributes `kind` and `multiplicity`; the name of its class and 1 without them.
-    """
+    """What a mixer with a method `operator` says of itself."""
     return str(getattr(mixer, "kind", type(mixer).__name__)), int(getattr(mixer, "multiplicity", 1))
 
 

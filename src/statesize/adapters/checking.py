@@ -29,14 +29,7 @@ class Checking:
     _passed: tuple[object, ...] | None = field(default=None, init=False)
 
     def next(self, model: nn.Module) -> Checks:
-        """What the next reading is compared with.
-
-        Args:
-            model: The model.
-
-        Returns:
-            For `checks` of `capture`.
-        """
+        """What the next reading is compared with."""
         modules = tuple((id(module), type(module)) for module in model.modules())
         dtypes = tuple[torch.dtype, ...](parameter.dtype for parameter in model.parameters())
         before, self._passed = self._passed, (modules, dtypes)

@@ -18,17 +18,7 @@ BOUNDS = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 2e-3, torch.b
 
 @torch.no_grad()
 def unfaithfulness(observation: Observation) -> float:
-    """The largest difference between T u and what the model passed on, relative to the largest of the latter.
-
-    Args:
-        observation: One call of a kernel.
-
-    Returns:
-        The difference on up to 4 units, evenly spread, in float64.
-
-    Raises:
-        InputError: What the model passed on is not finite.
-    """
+    """The largest difference between T u and what the model passed on, relative to the largest of the latter."""
     _check_finite(observation)
     count = observation.batch_shape[1]
     units = torch.linspace(0, count - 1, min(UNITS, count)).round().long().to(observation.values.device)
@@ -38,15 +28,7 @@ def unfaithfulness(observation: Observation) -> float:
 
 
 def relative_difference(value: Tensor, reference: Tensor) -> float:
-    """The largest difference of two tensors over the largest absolute value of the second.
-
-    Args:
-        value: Any tensor.
-        reference: One of the same shape.
-
-    Returns:
-        A ratio; 0 for tensors of zeros, infinity where only the reference is 0.
-    """
+    """The largest difference of two tensors over the largest absolute value of the second."""
     if not reference.numel():
         return 0.0
     difference, scale = (value - reference).abs().max().item(), reference.abs().max().item()
@@ -54,29 +36,12 @@ def relative_difference(value: Tensor, reference: Tensor) -> float:
 
 
 def bound(module: nn.Module) -> float:
-    """The relative difference that rounding explains.
-
-    Args:
-        module: A mixer, or a whole model.
-
-    Returns:
-        1e-5 for weights in float32 or float64, 2e-3 in float16, 1e-2 in bfloat16.
-    """
+    """The relative difference that rounding explains."""
     return BOUNDS[stored_dtype(module)]
 
 
 def check_faithful(name: str, difference: float, what: str, bound: float) -> None:
-    """Refuse an operator that is not the model's.
-
-    Args:
-        name: The mixer.
-        difference: A relative difference.
-        what: Where it lies.
-        bound: What is rounding.
-
-    Raises:
-        ModelError: It is beyond the bound.
-    """
+    """Refuse an operator that is not the model's."""
     if not difference <= bound:
         raise ModelError(
             f"Mixer {name}: {what} differs from the unaltered model's by {difference:.1e} of the largest value; at "

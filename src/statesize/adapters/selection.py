@@ -10,27 +10,15 @@ from torch import nn
 from statesize.adapters.models.layers import HOW_TO_SUPPLY
 from statesize.adapters.models.wrapped import named_parts
 from statesize.adapters.notes import UNSEEN
-from statesize.check import require_kind
+from statesize.check import require_kind, whole_number
 from statesize.errors import InputError, ModelError
-from statesize.operators.validation import whole_number
 
 Layers = int | str | Sequence[int | str] | None
 
 
 def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
-    """The mixers of a model that bring a method `operator`, by module name, in the order of their registration.
-
-    One that lies inside another is part of it. Mixers of transformers have no such method: a forward pass shows them.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        Mixers by module name; a model that is itself a mixer goes by the name of its class.
-
-    Raises:
-        InputError: It is no module.
-    """
+    """The mixers of a model that bring a method `operator`, by module name, in the order of their registration."""
+    # One that lies inside another is part of it. Mixers of transformers have no such method: a forward pass shows them.
     require_kind("model", model, nn.Module, "a torch module")
     found: dict[str, nn.Module] = {}
     for name, module in named_parts(model):
@@ -43,20 +31,7 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str]) -> list[str]:
-    """The names that a choice of layers means.
-
-    Args:
-        names: What there is to choose from.
-        layers: Mixers by index or module name, one or several; None takes all.
-        refused: Reason by name of what is there and not measured.
-
-    Returns:
-        The chosen names, each once, in the order of `names`.
-
-    Raises:
-        InputError: If a chosen mixer is not there, or `layers` is no choice at all.
-        ModelError: If a chosen mixer is refused.
-    """
+    """The names that a choice of layers means."""
     if layers is None:
         return list(names)
     chosen = _listed(layers)
@@ -80,16 +55,7 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
 
 
 def require_some(model: nn.Module, names: Sequence[str], refused: Mapping[str, str]) -> None:
-    """Refuse a model in which nothing can be measured.
-
-    Args:
-        model: The model.
-        names: Its mixers.
-        refused: Reason by name of what is there and not measured.
-
-    Raises:
-        ModelError: There are none.
-    """
+    """Refuse a model in which nothing can be measured."""
     if not names and refused:
         reason, others = next(iter(refused.values())), len(refused) - 1
         raise ModelError(f"{reason} (Nor is any of its other {others} mixers measured.)" if others else reason)

@@ -35,16 +35,7 @@ SOURCES: tuple[Source, ...] = (
 
 @contextmanager
 def observing_all(model: nn.Module, running: Running, record: Record) -> Generator[None]:
-    """Open every source.
-
-    Args:
-        model: The model that will run.
-        running: The modules of it that are running.
-        record: Called with what makes each Observation.
-
-    Yields:
-        Nothing.
-    """
+    """Open every source."""
     with ExitStack() as sources:
         for source in SOURCES:
             sources.enter_context(source(model, running, record))

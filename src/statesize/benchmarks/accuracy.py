@@ -19,29 +19,15 @@ _EXACT = 1e-12
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Answers of an engine against the definition.
+    """Answers of an engine against the definition."""
 
-    Attributes:
-        error: The largest: of entropies relative, of values in units of σ_1, of counts the difference.
-        wrong: Counts that differ; entropies and values that are farther off than the engine's own bound.
-        checked: Answers that were compared.
-    """
-
-    error: float
-    wrong: int
-    checked: int
+    error: float  # the largest: of entropies relative, of values in units of σ_1, of counts the difference
+    wrong: int  # counts that differ; entropies and values that are farther off than the engine's own bound
+    checked: int  # answers that were compared
 
 
 def definition(operator: Operator, positions: list[int]) -> Tensor:
-    """Singular values of H_i at some positions, decomposed one by one; only the columns that they need are formed.
-
-    Args:
-        operator: Unbatched.
-        positions: Cut positions.
-
-    Returns:
-        (P, r), descending, zero-padded.
-    """
+    """Singular values of H_i at P positions, decomposed one by one, (P, r), descending, zero-padded."""
     columns = operator.columns(0, max(positions))
     spectra = [singular_values(columns[i:, :i]) for i in positions]
     r = max(sigma.shape[-1] for sigma in spectra)
@@ -49,18 +35,7 @@ def definition(operator: Operator, positions: list[int]) -> Tensor:
 
 
 def accuracy(case: Case, operator: Operator, output: str, positions: list[int], exact: Tensor) -> Accuracy:
-    """How right one output of a case's engine is.
-
-    Args:
-        case: Its engine and tolerances.
-        operator: Unbatched.
-        output: "counts", "entropy" or "values".
-        positions: Cut positions.
-        exact: `definition` at these.
-
-    Returns:
-        The comparison.
-    """
+    """How right one output of a case's engine is."""
     top = exact[:, 0]
     tau = [ratio * float(top.max()) for ratio in case.ratios]
     found = ask(operator, case, output, tau)

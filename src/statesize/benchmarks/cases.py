@@ -20,39 +20,19 @@ _RATIOS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 
 @dataclass(frozen=True)
 class Case:
-    """An operator, an engine and what it is asked for.
+    """An operator, an engine and what it is asked for."""
 
-    Attributes:
-        name: As the table shows it.
-        make: The operator of a length.
-        engine: As given to `engine=`.
-        outputs: Each is a row.
-        entropy_accuracy: Relative accuracy asked of entropies.
-        ratios: τ/σ_1 at which counts are checked.
-        lengths: How many times the length of the other cases.
-    """
-
-    name: str
-    make: Callable[[int], Operator]
-    engine: str
-    outputs: tuple[str, ...] = ("counts", "entropy")
-    entropy_accuracy: float = 2e-4
-    ratios: tuple[float, ...] = _RATIOS
-    lengths: int = 1
+    name: str  # as the table shows it
+    make: Callable[[int], Operator]  # the operator of a length
+    engine: str  # as given to `engine=`
+    outputs: tuple[str, ...] = ("counts", "entropy")  # each is a row
+    entropy_accuracy: float = 2e-4  # relative accuracy asked of entropies
+    ratios: tuple[float, ...] = _RATIOS  # τ/σ_1 at which counts are checked
+    lengths: int = 1  # how many times the length of the other cases
 
 
 def ask(operator: Operator, case: Case, output: str, tolerances: Sequence[float]) -> Measurement:
-    """One output of a case's engine at all positions.
-
-    Args:
-        operator: As the case makes it, or a part of it.
-        case: The case.
-        output: "counts", "entropy" or "values".
-        tolerances: Absolute τ.
-
-    Returns:
-        The measurement.
-    """
+    """One output of a case's engine at all positions."""
     return measure(
         operator, tolerances, (), outputs=(output,), engine=case.engine, entropy_accuracy=case.entropy_accuracy
     )
@@ -124,14 +104,7 @@ def irregular_convolution(length: int) -> Convolution:
 
 
 def cases(quick: bool) -> tuple[Case, ...]:
-    """All cases, in the order of the table.
-
-    Args:
-        quick: 32 channels of the state-space layer instead of 1536, and no long sequence.
-
-    Returns:
-        The cases.
-    """
+    """All cases, in the order of the table."""
     channels, values, large = 32 if quick else 1536, ("values",), _RATIOS[:3]
     layer = partial(selective, states=16, channels=channels)
     smooth = Case("softmax d=64, decaying", partial(smooth_attention, width=64), "streaming", entropy_accuracy=5e-4)

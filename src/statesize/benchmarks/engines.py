@@ -30,39 +30,23 @@ _WARM_LENGTH = 128
 
 @dataclass(frozen=True)
 class Row:
-    """What one engine did with one case.
-
-    Attributes:
-        case: The operator.
-        engine: The engine.
-        output: "counts", "entropy" or "values".
-        length: L.
-        units: Batch entries: heads or channels.
-        ratio: Seconds of the dense loop for all units over `seconds`, median of the rounds; None where no dense loop
-            was run.
-        dense_positions: At how many positions of one unit the dense loop was timed, then scaled to all; 0 for none.
-        seconds: Of one measurement at all positions of all units, set-up included, median.
-        microseconds_per_spectrum: The same for one position of one unit.
-        error: The largest at the checked positions of one unit: of entropies relative, of values in units of σ_1, of
-            counts the difference.
-        miscounts: Wrong counts; of entropies and values, those farther off than the engine's own bound.
-        checked: How many answers were checked.
-        peak_bytes: Of the operator and the measurement, above what the process held before.
-    """
+    """What one engine did with one case."""
 
     case: str
     engine: str
-    output: str
-    length: int
-    units: int
+    output: str  # "counts", "entropy" or "values"
+    length: int  # L
+    units: int  # batch entries: heads or channels
+    # seconds of the dense loop for all units over `seconds`, median of the rounds; None where no dense loop was run
     ratio: float | None
-    dense_positions: int
-    seconds: float
-    microseconds_per_spectrum: float
+    dense_positions: int  # at how many positions of one unit the dense loop was timed, then scaled to all; 0 for none
+    seconds: float  # of one measurement at all positions of all units, set-up included, median
+    microseconds_per_spectrum: float  # the same for one position of one unit
+    # largest at the checked positions of one unit: entropies relative, values in units of σ_1, counts as difference
     error: float
-    miscounts: int
-    checked: int
-    peak_bytes: int
+    miscounts: int  # wrong counts; of entropies and values, those farther off than the engine's own bound
+    checked: int  # how many answers were checked
+    peak_bytes: int  # of the operator and the measurement, above what the process held before
 
 
 def benchmark(
@@ -71,17 +55,7 @@ def benchmark(
     on_row: Callable[[Row], object] = lambda _: None,
     on_growth: Callable[[str, float], object] = lambda engine, slope: None,
 ) -> dict[str, Any]:
-    """Time all cases with as many threads as torch is set to, for both sides.
-
-    Args:
-        length: L; 2048 if not given, 256 for a quick run.
-        quick: Few channels, short sequences, one round.
-        on_row: Called with each row when it is there.
-        on_growth: Called with each engine and its exponent when it is there.
-
-    Returns:
-        A JSON document with rows, exponents, threads, the kind of time, machine and versions.
-    """
+    """Time all cases with as many threads as torch is set to; the JSON document of rows, exponents and the machine."""
     base, rounds = length or (_QUICK_LENGTH if quick else _LENGTH), 1 if quick else _ROUNDS
     rows: list[Row] = []
     for case in cases(quick):
@@ -100,16 +74,7 @@ def benchmark(
 
 
 def compare(case: Case, length: int, rounds: int) -> Iterable[Row]:
-    """The rows of a case: the dense loop and each output in turn, as often as there are rounds.
-
-    Args:
-        case: The case.
-        length: L.
-        rounds: Of which medians are taken.
-
-    Yields:
-        One row for each output.
-    """
+    """The rows of a case: the dense loop and each output in turn, as often as there are rounds."""
     operator = case.make(length)
     units = operator.batch_shape.numel()
     first = operator[(0,) * len(operator.batch_shape)]
@@ -151,11 +116,6 @@ def compare(case: Case, length: int, rounds: int) -> Iterable[Row]:
 
 
 def warm(case: Case, tolerances: list[float]) -> None:
-    """Does what is done once in the life of a process: kernels are compiled, rules fitted, libraries make buffers.
-
-    Args:
-        case: The case, at a short length.
-        tolerances: Absolute τ.
-    """
+    """Does once what a process does once: compiles kernels, fits rules, makes the libraries' buffers."""
     for output in case.outputs:
         ask(case.make(_WARM_LENGTH), case, output, tolerances)

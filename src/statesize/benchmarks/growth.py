@@ -38,18 +38,9 @@ _LONG = 2.0  # seconds from which a call is not repeated
 
 
 def exponents(quick: bool, on_engine: Callable[[str, float], object] = lambda engine, slope: None) -> dict[str, float]:
-    """Slopes of ln seconds over ln L, for counts at one tolerance at all positions.
-
-    Lengths are 512 … 16384; 2048 at most for `position_tree` and `dense`. `dense` is timed at evenly spread positions
-    and scaled.
-
-    Args:
-        quick: Lengths 64 … 256, once each.
-        on_engine: Called with each engine and its slope when it is there.
-
-    Returns:
-        The least-squares slope by engine.
-    """
+    """Slopes of ln seconds over ln L, for counts at one tolerance at all positions."""
+    # Lengths are 512 … 16384; 2048 at most for `position_tree` and `dense`. `dense` is timed at evenly spread positions
+    # and scaled.
     slopes: dict[str, float] = {}
     for engine, make in _OPERATORS.items():
         slopes[engine] = _exponent(engine, make, quick)

@@ -26,24 +26,10 @@ def peak_bytes(
     warm: Callable[[], object],
     threads: int,
 ) -> list[int]:
-    """The most memory that an operator and a call on it occupy together, above what the process held before.
-
-    A child process first does `warm`, so that compiled kernels and the buffers of libraries are not counted, notes its
-    resident memory, makes the operator and calls. On Linux the kernel's high-water mark is set back before each call;
-    elsewhere it also holds what making the operator and earlier calls took.
-
-    Args:
-        make: Makes the operator. What is given here is pickled.
-        calls: What is measured, one after the other.
-        warm: The same on something small.
-        threads: Of torch, in the child.
-
-    Returns:
-        Bytes, one number a call.
-
-    Raises:
-        StatesizeError: The child did not live to tell.
-    """
+    """Most bytes that an operator and each call on it occupy together, above what the process held before."""
+    # A child process first does `warm`, so that compiled kernels and the buffers of libraries are not counted, notes
+    # its resident memory, makes the operator and calls. On Linux the kernel's high-water mark is set back before each
+    # call; elsewhere it also holds what making the operator and earlier calls took.
     with child_process() as pool:
         try:
             return pool.submit(_peaks, make, calls, warm, threads).result()
@@ -55,11 +41,7 @@ def peak_bytes(
 
 
 def child_process() -> ProcessPoolExecutor:
-    """A process for one benchmark, so that what others left behind is not counted.
-
-    Returns:
-        An executor; what is submitted is pickled.
-    """
+    """A process for one benchmark, so that what others left behind is not counted."""
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
@@ -88,21 +70,13 @@ def _peaks(
 
 
 def resident_bytes() -> int:
-    """Memory that this process occupies now, what is free but kept given back; the most so far where no more is known.
-
-    Returns:
-        Bytes.
-    """
+    """Bytes that this process occupies now, freed memory given back; the most so far where the system tells no more."""
     _give_back()
     return _memory("VmRSS")
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process occupied since `forget_peak`, or ever where the system cannot forget.
-
-    Returns:
-        Bytes.
-    """
+    """Most bytes that this process occupied since `forget_peak`, or ever where the system cannot forget."""
     return _memory("VmHWM")
 
 

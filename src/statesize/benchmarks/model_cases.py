@@ -31,30 +31,17 @@ _TINY: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A model with one layer, and what its mixer is asked.
+    """A model with one layer, and what its mixer is asked."""
 
-    Attributes:
-        name: As `--case` takes it.
-        model: The published model of that shape.
-        model_type: Its family in transformers.
-        shape: Its configuration, apart from the number of layers and the vocabulary, which no mixer sees.
-        layers: Layers of this kind in the whole model.
-        count_accuracy: How far apart the bounds of counts at relative tolerances may be left, as a share.
-    """
-
-    name: str
-    model: str
-    model_type: str
-    shape: dict[str, Any]
-    layers: int
-    count_accuracy: float = 0.0
+    name: str  # as `--case` takes it
+    model: str  # the published model of that shape
+    model_type: str  # its family in transformers
+    shape: dict[str, Any]  # its configuration, apart from the number of layers and the vocabulary, which no mixer sees
+    layers: int  # layers of this kind in the whole model
+    count_accuracy: float = 0.0  # how far apart the bounds of counts at relative tolerances may be left, as a share
 
     def make(self) -> nn.Module:
-        """The model with weights at the initialisation that was published with it, from a fixed seed.
-
-        Returns:
-            A module in eval mode, in float32.
-        """
+        """The model with weights at the initialisation that was published with it, from a fixed seed."""
         from transformers import AutoConfig, AutoModel
 
         given = {"vocab_size": _VOCABULARY, "num_hidden_layers": 1, "pad_token_id": None, **self.shape}
@@ -68,11 +55,9 @@ class ModelCase:
 
 
 def _as_published(model: nn.Module) -> None:
-    """What transformers draws otherwise than Mamba's own code does.
-
-    Its projections are some ten times larger, and its A of Mamba-2 goes up to the number of heads; nearly all would be
-    forgotten within a few tokens.
-    """
+    """What transformers draws otherwise than Mamba's own code does."""
+    # Its projections are some ten times larger, and its A of Mamba-2 goes up to the number of heads; nearly all would
+    # be forgotten within a few tokens.
     for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
         if isinstance(module, nn.Linear) and name.endswith(("in_proj", "x_proj")):
             module.reset_parameters()
@@ -81,26 +66,12 @@ def _as_published(model: nn.Module) -> None:
 
 
 def random_tokens(length: int) -> torch.Tensor:
-    """One sequence of tokens.
-
-    Args:
-        length: L.
-
-    Returns:
-        (1, L) int64, from a fixed seed.
-    """
+    """One sequence of tokens, (1, L) int64, from a fixed seed."""
     return torch.randint(_FIRST_TOKEN, _VOCABULARY, (1, length), generator=torch.Generator().manual_seed(0))
 
 
 def model_cases(quick: bool) -> tuple[ModelCase, ...]:
-    """All cases, in the order of the table.
-
-    Args:
-        quick: Narrow models in the place of full ones.
-
-    Returns:
-        The cases.
-    """
+    """All cases, in the order of the table."""
     # Softmax attention is asked bounds of relative counts: their threshold differs between positions, while what
     # makes matrices of full rank fast is shared among positions.
     full = (

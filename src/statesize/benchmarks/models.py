@@ -32,61 +32,33 @@ _DENSE_UNITS, _DENSE_POSITIONS = 2, 8
 
 @dataclass(frozen=True)
 class ModelRow:
-    """What measuring one layer took: counts and entropy at all positions of all heads or channels.
-
-    Attributes:
-        case: The case.
-        model: The published model of that shape.
-        layers: Layers of this kind in the whole model.
-        kind: What the mixer is.
-        engine: What measured it.
-        length: L.
-        units: Heads or channels.
-        spectra: Positions 1 … L − 1 of all of them.
-        tolerances: Absolute τ at which counts were asked.
-        relative_tolerances: ρ at which counts were asked.
-        count_accuracy: How far apart the bounds of those may be left, as a share; 0 for exact counts.
-        seconds: From the model and its tokens to the record of a profile.
-        capture_seconds: Of these, for running the model and taking what makes its operators.
-        operator_seconds: For building the operators, block by block.
-        measuring_seconds: For their spectra and all else.
-        processor_seconds: Of all threads, for all of it.
-        microseconds_per_spectrum: `seconds` for each of the spectra.
-        dense_seconds: What the definition would take for all of the spectra, with T there for nothing.
-        dense_units: At how many of the units it was timed, then scaled to all.
-        dense_positions: At how many positions of each.
-        ratio: `dense_seconds` over `seconds`.
-        peak_bytes: The most memory held, above what the model and the libraries held before.
-        model_bytes: Memory of the model's weights.
-        model_seconds: `seconds` for all layers of this kind of the whole model.
-        faithfulness: The largest relative difference between T u and what the model itself passed on.
-    """
+    """What measuring one layer took: counts and entropy at all positions of all heads or channels."""
 
     case: str
-    model: str
-    layers: int
-    kind: str
-    engine: str
-    length: int
-    units: int
-    spectra: int
-    tolerances: tuple[float, ...]
-    relative_tolerances: tuple[float, ...]
-    count_accuracy: float
-    seconds: float
-    capture_seconds: float
-    operator_seconds: float
-    measuring_seconds: float
-    processor_seconds: float
-    microseconds_per_spectrum: float
-    dense_seconds: float
-    dense_units: int
-    dense_positions: int
-    ratio: float
-    peak_bytes: int
-    model_bytes: int
-    model_seconds: float
-    faithfulness: float
+    model: str  # the published model of that shape
+    layers: int  # layers of this kind in the whole model
+    kind: str  # what the mixer is
+    engine: str  # what measured it
+    length: int  # L
+    units: int  # heads or channels
+    spectra: int  # positions 1 … L − 1 of all of them
+    tolerances: tuple[float, ...]  # absolute τ at which counts were asked
+    relative_tolerances: tuple[float, ...]  # ρ at which counts were asked
+    count_accuracy: float  # how far apart the bounds of those may be left, as a share; 0 for exact counts
+    seconds: float  # from the model and its tokens to the record of a profile
+    capture_seconds: float  # of these, for running the model and taking what makes its operators
+    operator_seconds: float  # for building the operators, block by block
+    measuring_seconds: float  # for their spectra and all else
+    processor_seconds: float  # of all threads, for all of it
+    microseconds_per_spectrum: float  # `seconds` for each of the spectra
+    dense_seconds: float  # what the definition would take for all of the spectra, with T there for nothing
+    dense_units: int  # at how many of the units it was timed, then scaled to all
+    dense_positions: int  # at how many positions of each
+    ratio: float  # `dense_seconds` over `seconds`
+    peak_bytes: int  # the most memory held, above what the model and the libraries held before
+    model_bytes: int  # memory of the model's weights
+    model_seconds: float  # `seconds` for all layers of this kind of the whole model
+    faithfulness: float  # the largest relative difference between T u and what the model itself passed on
 
 
 def benchmark_models(
@@ -95,17 +67,7 @@ def benchmark_models(
     quick: bool = False,
     on_row: Callable[[ModelRow], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure a layer of each model, in a process of its own, with as many threads as torch is set to.
-
-    Args:
-        cases: The models.
-        length: L; 2048 if not given, 192 for a quick run.
-        quick: Whether the default length is the short one.
-        on_row: Called with each row when it is there.
-
-    Returns:
-        A JSON document with rows, threads, the kind of time, machine and versions.
-    """
+    """Measure a layer of each model in a process of its own; the JSON document of rows and the machine."""
     rows: list[ModelRow] = []
     for case in cases:
         with child_process() as pool:
@@ -125,16 +87,7 @@ def benchmark_models(
 
 
 def measure_layer(case: ModelCase, length: int, threads: int) -> ModelRow:
-    """The row of a case; this process should do nothing else.
-
-    Args:
-        case: The case.
-        length: L.
-        threads: Of torch.
-
-    Returns:
-        The row.
-    """
+    """The row of a case; this process should do nothing else."""
     torch.set_num_threads(threads)
     model = case.make()
     settings = check_settings(channels="all", count_accuracy=case.count_accuracy)

@@ -21,14 +21,7 @@ _EXACT = 1e-12
 
 
 def self_check(on_progress: Callable[[int, int, str], object] | None = None) -> list[dict[str, Any]]:
-    """Counts and entropies of each engine on each kind of operator that it takes.
-
-    Args:
-        on_progress: Called after each pair with how many are done, how many there are, and their names.
-
-    Returns:
-        One row a pair: operator, engine, how many answers were compared, and whether all lie within their bounds.
-    """
+    """Counts and entropies of each engine on each kind of operator that it takes."""
     rows: list[dict[str, Any]] = []
     cut = make_cut(_LENGTH)
     operators = _operators()
@@ -37,7 +30,7 @@ def self_check(on_progress: Callable[[int, int, str], object] | None = None) -> 
         (kind, name)
         for kind, operator in operators.items()
         for name, engine in ENGINES.items()
-        if engine.refusal(operator, cut, ("counts", "entropy")) is None
+        if engine.declines(operator, cut, ("counts", "entropy")) is None
     ]
     for kind, name in pairs:
         answers, right = _compared(operators[kind], name, exact[kind])

@@ -22,43 +22,20 @@ def now() -> float:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Seconds of one call, as torch's number of threads has them counted.
-
-    Args:
-        call: Without arguments.
-
-    Returns:
-        Seconds.
-    """
+    """Seconds of one call, as torch's number of threads has them counted."""
     start = now()
     call()
     return now() - start
 
 
 def midpoints(length: int, count: int) -> list[int]:
-    """Cut positions in the middle of equal parts of 1 … L − 1, whose mean cost is close to that of all positions.
-
-    Args:
-        length: L.
-        count: How many; all positions where there are not more.
-
-    Returns:
-        Positions, ascending.
-    """
+    """Cut positions in the middle of equal parts of 1 … L − 1, whose mean cost is close to that of all positions."""
     count = min(count, length - 1)
     return [1 + (2 * k + 1) * (length - 1) // (2 * count) for k in range(count)]
 
 
 def dense_seconds(matrix: Tensor, positions: list[int]) -> float:
-    """Seconds of the definition at all positions of one T, from a sample.
-
-    Args:
-        matrix: T, (L, L).
-        positions: The positions at which it is timed, as `midpoints` spreads them.
-
-    Returns:
-        Seconds, scaled to L − 1 positions.
-    """
+    """Seconds of the definition at all positions of one T, (L, L), scaled from a sample of positions."""
 
     def loop() -> None:
         for i in positions:

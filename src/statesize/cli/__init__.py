@@ -55,7 +55,7 @@ def _run(arguments: list[str]) -> int:
     # Imported here, because an interrupt may come while these are read.
     from cyclopts import CycloptsError
 
-    from statesize.cli.app import app
+    from statesize.cli.commands import app
     from statesize.errors import StatesizeError
 
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from statesize.cli.app import app
+
 
 def install_completion(
     *, shell: Literal["bash", "fish", "powershell", "zsh"] | None = None, output: Path | None = None
@@ -21,7 +23,6 @@ def install_completion(
     """
     from cyclopts.completion.detect import ShellDetectionError
 
-    from statesize.cli.app import app
     from statesize.errors import FileError, InputError
 
     try:

@@ -1,4 +1,4 @@
-"""`statesize engines`: what there is, and which one is taken."""
+"""`statesize engines`: the list of engines, and which one is chosen."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def engines(
     future: int | None = None,
     json: Flag = False,
 ) -> None:
-    """List the engines: what each works on, what it gives and what it costs.
+    """List the engines: what each works on, what it computes and what it costs.
 
-    With --explain, say which engine "auto" takes for an operator with random entries, and why not each of the others.
+    With --explain, say which engine "auto" chooses for an operator with random entries, and why not each of the others.
 
     Args:
-        explain: Say which engine is taken; the options that follow tell for what.
+        explain: Say which engine is chosen for the operator that the other options describe.
         operator: The kind of operator; delta is a recurrence with the delta rule.
         transition: Of a recurrence.
         length: Sequence length.
@@ -64,27 +64,28 @@ def engines(
 def _list(json: bool) -> None:
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.cli.output.whole_table import print_whole
-    from statesize.spectra.choice import ENGINES, OUTPUTS
+    from statesize.spectra.choice import ORDER
+    from statesize.spectra.engine import OUTPUTS
 
     rows: list[dict[str, Any]] = [
         {
             "name": engine.name,
-            "takes": engine.takes[0],
-            "gives": [output for output in OUTPUTS if output in engine.gives],
+            "operators": engine.operators,
+            "outputs": [output for output in OUTPUTS if output in engine.outputs],
             "windows": engine.windows,
             "cost": engine.cost,
         }
-        for engine in ENGINES.values()
+        for engine in ORDER
     ]
     if json:
         print_json({"schema": SCHEMA, "engines": rows})
         return
     cells = [
-        (row["name"], row["takes"], ", ".join(row["gives"]), "yes" if row["windows"] else "-", row["cost"])
+        (row["name"], row["operators"], ", ".join(row["outputs"]), "yes" if row["windows"] else "-", row["cost"])
         for row in rows
     ]
-    note = "cost: of one head at all L positions; n states. Which one is taken: statesize engines --explain"
-    print_whole(("engine", "works on", "gives", "windows", "cost"), cells, left=5, notes=(note,))
+    note = "cost: of one head at all L positions; n states. Which one is chosen: statesize engines --explain"
+    print_whole(("engine", "works on", "outputs", "windows", "cost"), cells, left=5, notes=(note,))
 
 
 def _print_choice(given: dict[str, Any], reasons: list[tuple[str, str]], json: bool) -> None:

@@ -24,11 +24,11 @@ def models(*, json: Flag = False) -> None:
     from importlib.metadata import version
 
     from statesize.adapters.families import STATE_SIZES, swept
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.output.whole_table import print_whole
 
     found, installed = swept(), version("transformers")
     if json:
-        from statesize.cli.output.document import SCHEMA, print_json
-
         print_json(
             {
                 "schema": SCHEMA,
@@ -43,17 +43,14 @@ def models(*, json: Flag = False) -> None:
             }
         )
         return
-    rows = [("family", "mixers", "TSS per channel at position i")]
-    for family in found.of("measured"):
-        rows.append((family.name, ", ".join(family.mixers), ", ".join(STATE_SIZES[kind] for kind in family.mixers)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print()
-    for family in found.families:
-        if family.status != "measured":
-            print(f"not measured: {family.name}: {family.reason}")
-    print(f"\nChecked with transformers {found.transformers}; {installed} is installed. {NOTES}")
+    rows = [
+        (family.name, ", ".join(family.mixers), ", ".join(STATE_SIZES[kind] for kind in family.mixers))
+        for family in found.of("measured")
+    ]
+    others = [family for family in found.families if family.status != "measured"]
+    notes = [f"not measured: {family.name}: {family.reason}" for family in others]
+    checked = f"Checked with transformers {found.transformers}; {installed} is installed."
+    print_whole(("family", "mixers", "TSS per channel at position i"), rows, 3, [*notes, "", checked, NOTES])
 
 
 def _row(family: Family, sizes: dict[str, str]) -> dict[str, object]:

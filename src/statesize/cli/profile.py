@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Group, Parameter, validators
+from cyclopts import Parameter, validators
 
-from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.options.kinds import Count
+from statesize.cli.options.loading import PLACE, Loading, Place
 from statesize.cli.options.texts import Sequences, Texts
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -26,10 +27,7 @@ def _some(_: object, channels: object) -> None:
         raise ValueError('Must be "all" or at least 1.')
 
 
-# Other processes measure, or nothing is measured.
 _LADDER_LENGTH = 1024
-_PLACE = Group(validator=validators.LimitedChoice(), show=False)
-_RAY = Parameter(group=("Parameters", _PLACE), metavar="[ADDRESS]", negative="", show_default=False)
 
 
 @Parameter(name="*")
@@ -58,43 +56,6 @@ class Asked:
     count_accuracy: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.0
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Loading:
-    """How the model is loaded.
-
-    Attributes:
-        revision: Branch, tag or commit of a model of the hub.
-        device: Where the model runs, such as cpu or cuda:0.
-        dtype: Dtype to load the weights in, and to run the model in. Default: as stored.
-        allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
-        trust_remote_code: Run Python code that comes with the model.
-    """
-
-    revision: str | None = None
-    device: str = "cpu"
-    dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
-    allow_pickle: Flag = False
-    trust_remote_code: Flag = False
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Place:
-    """Who measures.
-
-    Attributes:
-        ray: Spread the sequences over processes that each hold the model: on a Ray cluster, by its HOST:PORT,
-            ray://HOST:PORT or auto for the one that runs here; without an address on Ray started on this machine.
-        ray_cpus: Cores of each of these processes.
-    """
-
-    ray: Annotated[
-        bool | str, Parameter(group=("Parameters", _PLACE), metavar="[ADDRESS]", negative="", show_default=False)
-    ] = False
-    ray_cpus: Count = 1
-
-
 def profile(
     model: str,
     /,
@@ -105,7 +66,7 @@ def profile(
     place: Place | None = None,
     output: Path | None = None,
     html: Path | None = None,
-    plan: Annotated[bool, Parameter(group=("Parameters", _PLACE), negative="")] = False,
+    plan: Annotated[bool, Parameter(group=("Parameters", PLACE), negative="")] = False,
     printing: Printing = TEXT,
 ) -> None:
     """Profile a model over texts and print a table.

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from statesize.cli.app import app
 from statesize.cli.options.kinds import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -85,8 +86,6 @@ def _check_command(recipe: Recipe, result: Path, *, allow_code: bool) -> None:
 
 def _repeat(result: Result, folder: Path, *, quiet: bool) -> Path:
     """Do what made a result again; the file or folder that is of its kind."""
-    from statesize.cli.app import app
-
     output, export, told = folder / "result", folder / "export", folder / "told.json"
     where, printed = [f"--output={output}"], io.StringIO()
     where += ["--json"] if result.is_document else [f"--export={export}"] if result.is_export else []

@@ -81,22 +81,20 @@ def train(
     options = {name: value for name, value in locals().items() if name != "printing"}
     # The heavy imports wait until there is something to train, so that --help is quick.
     import torch
-    from rich.console import Console
 
+    from statesize.check import require_count
     from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.output.progress import training_bar
     from statesize.mixers.model import LanguageModel, ModelConfig
     from statesize.rerun.recipe import PROSE, make_recipe
     from statesize.tasks.text import TextTask
     from statesize.training import TrainingConfig
     from statesize.training.export import export_text_model
     from statesize.training.loop import train as run
-    from statesize.training.progress import ProgressBar
 
     del task
     if threads is not None:
-        if threads < 1:
-            raise InputError(f"threads is {threads}; it must be at least 1")
-        torch.set_num_threads(threads)
+        torch.set_num_threads(require_count("threads", threads))
     config = TrainingConfig(
         steps=steps,
         batch_size=batch,
@@ -113,13 +111,13 @@ def train(
     text_task = TextTask.from_corpus(corpus, tokenizer, length)
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
-    console = Console(stderr=True, quiet=printing.quiet)
     prose = {} if text is not None else {PROSE: corpus.sha256}
-    told = {name: value for name, value in options.items() if name != "task"}
-    recipe = make_recipe(["train", "text"], told, inputs=prose)
-    with ProgressBar(f"train text {mixer}", steps, console) as bar:
-        on_start = partial(_save_beside, tokenizer, recipe)
-        record = run(model, text_task, config, output, resume=resume, on_progress=bar, on_start=on_start)
+    given = {name: value for name, value in options.items() if name != "task"}
+    recipe = make_recipe(["train", "text"], given, inputs=prose)
+    on_start = partial(_save_beside, tokenizer, recipe)
+    with printing.bars() as bars:
+        told = training_bar(bars, f"train text {mixer}", steps)
+        record = run(model, text_task, config, output, resume=resume, on_progress=told, on_start=on_start)
     report = {"mixer": mixer, "step": record.best_step, **record.best}
     if export is not None:
         command = _command(options)

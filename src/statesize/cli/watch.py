@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
 from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.options.loading import Loading
 from statesize.cli.output.printing import TEXT, Printing
-from statesize.cli.profile import Loading
 
 if TYPE_CHECKING:
     from statesize.cli.output.watch_screen import Documents, Lines, Screen

@@ -1,1 +1,1 @@
-"""Curves as charts for notebooks and as figures for papers; the libraries are imported when one is drawn."""
+"""Charts as values (chart), of a measurement (measured), drawn by altair (vega) and by matplotlib (figures)."""

@@ -1,10 +1,13 @@
-"""Drawings as matplotlib figures at the size of a column of a paper."""
+"""Charts as matplotlib figures at the size of a column of a paper; no state of pyplot is used or changed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from statesize.drawing.curves import COLOURS, Drawing, roles
+import numpy as np
+
+from statesize.drawing.chart import COLOURS, PALETTE, Axis, Chart, Layer, Row
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
 
 SIZE = (3.25, 2.2)
 """Width and height in inches: one of two columns."""
+_MOST_NAMES = 12
 _FONT_SIZE = 8
 _STYLE: dict[str, Any] = {
     "font.size": _FONT_SIZE,
@@ -24,20 +28,8 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def figure(drawing: Drawing) -> Figure:
-    """A figure for a paper; `.savefig("name.pdf")` writes it.
-
-    No state of pyplot is used or changed.
-
-    Args:
-        drawing: What is drawn.
-
-    Returns:
-        A figure of SIZE.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
+def paper_figure(chart: Chart) -> Figure:
+    """A figure of SIZE for a paper; `.savefig("name.pdf")` writes it."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -46,25 +38,58 @@ def figure(drawing: Drawing) -> Figure:
     with mpl.rc_context(cast("Any", _STYLE)):
         drawn = Figure(figsize=SIZE, layout="constrained")
         axes: Any = drawn.add_subplot()
-        labelled: set[str] = set()
-        for line in drawing.curves:
-            faint = line.role == "single heads"
-            axes.plot(
-                line.x,
-                line.y,
-                color=COLOURS[line.role],
-                linewidth=0.5 if faint else 1.2,
-                linestyle="--" if line.role == "ceiling" else "-",
-                marker="o" if drawing.marked else None,
-                markersize=2,
-                zorder={"single heads": 2, "ceiling": 3, "mean": 4}[line.role],
-                label=None if line.role in labelled else line.role,
-            )
-            labelled.add(line.role)
-        axes.set(xlabel=drawing.x_title, ylabel=drawing.y_title)
-        axes.set_xscale("log" if drawing.log_x else "linear")
-        axes.set_yscale("log" if drawing.log_y else "linear")
+        for layer in chart.shown:
+            _draw(axes, chart, layer, chart.tables[layer.table])
+        _scale(axes, "x", chart.x)
+        _scale(axes, "y", chart.y)
         axes.spines[["top", "right"]].set_visible(False)
-        if len(roles(drawing)) > 1:
-            axes.legend(fontsize=_FONT_SIZE - 1)
+        labels = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        if len(labels) > 1:
+            axes.legend(labels.values(), labels.keys(), fontsize=_FONT_SIZE - 1)
     return drawn
+
+
+def _scale(axes: Any, name: str, axis: Axis) -> None:
+    axes.set(**{f"{name}label": axis.title, f"{name}scale": "log" if axis.scale in {"log", "ratio"} else "linear"})
+
+
+def _draw(axes: Any, chart: Chart, layer: Layer, rows: Sequence[Row]) -> None:
+    match layer.mark:
+        case "bar":
+            _bars(axes, chart, layer, rows)
+        case "rule":
+            line = axes.axvline if layer.x else axes.axhline
+            for row in rows:
+                line(row[layer.x or layer.y], color=COLOURS[layer.role], linewidth=0.5, linestyle=":")
+        case "line" | "area":
+            for name in dict.fromkeys(row.get(layer.by) for row in rows):
+                _curve(axes, layer, [row for row in rows if row.get(layer.by) == name])
+        case _:  # Where a pointer finds a row.
+            pass
+
+
+def _curve(axes: Any, layer: Layer, rows: Sequence[Row]) -> None:
+    faint = layer.role == "single heads"
+    axes.plot(
+        [row[layer.x] for row in rows],
+        [row[layer.y] for row in rows],
+        color=COLOURS[layer.role],
+        linewidth=0.5 if faint else 1.2,
+        linestyle="--" if layer.mark == "area" else "-",
+        marker="o" if layer.points else None,
+        markersize=2,
+        zorder={"single heads": 2, "ceiling": 3}.get(layer.role, 4),
+        label=layer.role,
+    )
+
+
+def _bars(axes: Any, chart: Chart, layer: Layer, rows: Sequence[Row]) -> None:
+    names = list(dict.fromkeys(row[layer.x] for row in rows))
+    width = 0.8 / len(chart.groups)
+    for index, group in enumerate(chart.groups):
+        inside = [row for row in rows if row[layer.by] == group]
+        places = np.array([names.index(row[layer.x]) for row in inside]) + (index - (len(chart.groups) - 1) / 2) * width
+        heights = [np.nan if row[layer.y] is None else row[layer.y] for row in inside]
+        axes.bar(places, heights, width, color=PALETTE[index % len(PALETTE)], label=group)
+    step = -(-len(names) // _MOST_NAMES)
+    axes.set_xticks(range(0, len(names), step), names[::step])

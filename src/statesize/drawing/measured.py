@@ -1,105 +1,114 @@
-"""Drawings of a measurement."""
+"""Charts and facts of a measurement."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from statesize.drawing.curves import METRICS, Drawing, curve, heads_and_mean, metric_title, place_of
+from statesize.drawing.chart import (
+    METRICS,
+    POSITIONS,
+    SPECTRUM,
+    TOLERANCE,
+    Axis,
+    Chart,
+    known,
+    lines,
+    metric_title,
+    place_of,
+    position_tables,
+    table,
+)
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from statesize.measurement import Measurement
-
 _RATIOS = np.logspace(-8, 0, 65)
 
 
-def positions(found: Measurement, metric: str = "entropy") -> Drawing:
-    """ESS over positions against its ceiling.
+class Measured(Protocol):
+    """What charts read of a `statesize.Measurement`, which stands above them."""
 
-    Args:
-        found: The measurement.
-        metric: "entropy", "relative_tolerance" or "tolerance"; the first threshold of the latter two.
+    @property
+    def positions(self) -> Tensor:
+        """Cut positions, (P,)."""
+        ...
 
-    Returns:
-        The drawing.
+    @property
+    def ceiling(self) -> Tensor:
+        """(P,)."""
+        ...
 
-    Raises:
-        InputError: The metric was not measured.
-    """
+    @property
+    def entropy(self) -> Tensor | None:
+        """(..., P)."""
+        ...
+
+    @property
+    def norm(self) -> Tensor:
+        """(..., P)."""
+        ...
+
+    @property
+    def values(self) -> Tensor | None:
+        """Singular values, (..., P, r)."""
+        ...
+
+    @property
+    def error_bound(self) -> Tensor:
+        """(..., P)."""
+        ...
+
+    @property
+    def engine(self) -> str:
+        """The engine that was used."""
+        ...
+
+
+def positions(found: Measured, metric: str) -> Chart:
+    """ESS over positions against its ceiling."""
     title = metric_title(metric)
     values: Tensor | None = getattr(found, metric)
     if values is None or (metric != "entropy" and not values.shape[-1]):
         raise InputError(f"the measurement has no {metric}; ask measure for it")
     heads = _flat(values if metric == "entropy" else values[..., 0], 1)
-    at = found.positions.cpu().numpy()
-    ceiling = curve("ceiling", "ceiling", at, found.ceiling.cpu().numpy())
-    return Drawing(
-        f"{title} ({found.engine})",
-        "Position in the sequence",
-        title,
-        (ceiling, *heads_and_mean("entry", at, heads)),
-    )
+    at, ceiling, norm = found.positions.cpu().numpy(), found.ceiling.cpu().numpy(), _flat(found.norm, 1)
+    tables = position_tables(_names(heads), at, heads, ceiling, norm=norm.mean(0))
+    return replace(POSITIONS, title=f"{title} ({found.engine})", y=Axis(title), tables=tables)
 
 
-def spectrum(found: Measurement, position: int | None = None) -> Drawing:
-    """Hankel singular values at a position.
-
-    Args:
-        found: A measurement with "values".
-        position: One of its positions; None takes the middle one.
-
-    Returns:
-        The drawing; zeros are left out, as the axis is logarithmic.
-    """
+def spectrum(found: Measured, position: int | None) -> Chart:
+    """Hankel singular values at a position; zeros are left out, as the axis is logarithmic."""
     at = cast("list[int]", cast("Any", found.positions).tolist())
     place = place_of(position, at)
     values = _flat(_values(found), 2)[:, place]
-    index = cast("NDArray[np.int64]", np.arange(1, cast("int", values.shape[1]) + 1))
-    return Drawing(
-        f"Spectrum at position {at[place]}",
-        "Index m",
-        "Singular value σ_m",
-        tuple(heads_and_mean("entry", index, values, positive=True)),
-        log_y=True,
-        marked=True,
-    )
+    mean = values.mean(0)
+    index: NDArray[np.int64] = np.arange(1, len(mean) + 1)
+    tables = {
+        "lines": lines(_names(values), index=index, ratio=np.where(values > 0, values, np.nan)),
+        "values": known(table(index=index, ratio=np.where(mean > 0, mean, np.nan))),
+    }
+    return replace(SPECTRUM, title=f"Spectrum at position {at[place]}", y=Axis("σ_m", "log"), tables=tables)
 
 
-def tolerance(found: Measurement) -> Drawing:
-    """ESS against the relative tolerance ρ, averaged over positions.
-
-    Args:
-        found: A measurement with "values".
-
-    Returns:
-        The drawing.
-    """
+def tolerance(found: Measured) -> Chart:
+    """ESS against the relative tolerance ρ, averaged over positions."""
     values = _flat(_values(found), 2)
     largest = values[..., :1]
     heads = np.stack([(values > ratio * largest).sum(-1).mean(-1) for ratio in _RATIOS], -1)
-    return Drawing(
-        "ESS at every tolerance",
-        "Relative tolerance ρ",
-        "Relative tolerance-ESS",
-        tuple(heads_and_mean("entry", _RATIOS, heads)),
-        log_x=True,
-    )
+    tables = {
+        "rungs": lines(_names(heads), ratio=_RATIOS, ess=heads),
+        "ladder": table(ratio=_RATIOS, ess=heads.mean(0)),
+    }
+    return replace(TOLERANCE, title="ESS at every tolerance", tables=tables)
 
 
-def facts(found: Measurement) -> dict[str, object]:
-    """What a notebook shows of a measurement.
-
-    Args:
-        found: The measurement.
-
-    Returns:
-        Values by name.
-    """
+def facts(found: Measured) -> dict[str, object]:
+    """What a notebook shows of a measurement, by name."""
     at = cast("list[int]", cast("Any", found.positions).tolist())
     if not at:
         return {"positions": "none", "engine": found.engine}
@@ -110,23 +119,23 @@ def facts(found: Measurement) -> dict[str, object]:
     }
     if found.entropy is not None:
         shown["entropy-ESS, mean"] = f"{found.entropy.mean():.4g}"
-    for name, sign, thresholds in (
-        ("relative_tolerance", "ρ", found.relative_tolerances),
-        ("tolerance", "τ", found.tolerances),
-    ):
+    for name, sign in (("relative_tolerance", "ρ"), ("tolerance", "τ")):
         counts: Tensor | None = getattr(found, name)
-        for index, threshold in enumerate(
-            cast("list[float]", cast("Any", thresholds).tolist()) if counts is not None else []
-        ):
-            mean = counts[..., index].double().mean() if counts is not None else 0.0
-            shown[f"{METRICS[name].lower().replace('ess', 'ESS')} at {sign} = {threshold:g}, mean"] = f"{mean:.4g}"
+        thresholds = getattr(found, f"{name}s").tolist()
+        for index, threshold in enumerate(thresholds if counts is not None else []):
+            title = METRICS[name].lower().replace("ess", "ESS")
+            shown[f"{title} at {sign} = {threshold:g}, mean"] = f"{cast('Any', counts)[..., index].double().mean():.4g}"
     return shown | {"engine": found.engine, "error bound, largest": f"{found.error_bound.max():.2g}"}
 
 
-def _values(found: Measurement) -> Tensor:
+def _values(found: Measured) -> Tensor:
     if found.values is None:
         raise InputError("the measurement has no singular values; measure with outputs=('values',) among them")
     return found.values
+
+
+def _names(entries: NDArray[Any]) -> list[str]:
+    return [f"entry {entry}" for entry in range(len(entries))]
 
 
 def _flat(values: Tensor, last: int) -> NDArray[np.float64]:

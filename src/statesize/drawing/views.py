@@ -1,125 +1,68 @@
-"""What `.plot` and `.figure` of a measurement give."""
+"""The charts of `.plot` and `.figure` of a measurement; altair and matplotlib are imported when one is drawn."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from statesize.drawing import measured
+from statesize.drawing.chart import Chart
 
 if TYPE_CHECKING:
     import altair as alt
-    from matplotlib.figure import Figure
 
-    from statesize.drawing.curves import Drawing
-    from statesize.measurement import Measurement
+Drawn = TypeVar("Drawn")
+
+
+def notebook_chart(chart: Chart) -> alt.LayerChart:
+    """A chart by altair, which is imported now."""
+    from statesize.drawing.vega import vega_chart
+
+    return vega_chart(chart)
 
 
 @dataclass(frozen=True)
-class MeasurementPlot:
-    """Altair charts of one measurement: each batch entry faint, and their mean.
+class MeasurementCharts(Generic[Drawn]):
+    """Charts of one measurement: each batch entry faint, and their mean.
+
+    `.plot` of a measurement draws them by altair for notebooks, `.figure` by matplotlib (extra `figures`) at the size
+    of a column of a paper.
 
     Attributes:
         measurement: The measurement.
+        draw: From a description to a chart of either library.
     """
 
-    measurement: Measurement
+    measurement: measured.Measured
+    draw: Callable[[Chart], Drawn]
 
-    def positions(self, metric: str = "entropy") -> alt.LayerChart:
-        """ESS over positions against its ceiling.
+    def positions(self, metric: str = "entropy") -> Drawn:
+        """ESS over positions against its ceiling; a metric that was not measured is an InputError.
 
         Args:
             metric: "entropy", "relative_tolerance" or "tolerance"; the first threshold of the latter two.
 
         Returns:
-            A chart.
+            The chart or figure.
         """
-        return chart_of(measured.positions(self.measurement, metric))
+        return self.draw(measured.positions(self.measurement, metric))
 
-    def spectrum(self, position: int | None = None) -> alt.LayerChart:
+    def spectrum(self, position: int | None = None) -> Drawn:
         """Hankel singular values at a position; needs the output "values".
 
         Args:
             position: One that was measured; None takes the middle one.
 
         Returns:
-            A chart.
+            The chart or figure; zeros are left out, as the axis is logarithmic.
         """
-        return chart_of(measured.spectrum(self.measurement, position))
+        return self.draw(measured.spectrum(self.measurement, position))
 
-    def tolerance(self) -> alt.LayerChart:
+    def tolerance(self) -> Drawn:
         """ESS against the relative tolerance, averaged over positions; needs the output "values".
 
         Returns:
-            A chart.
+            The chart or figure.
         """
-        return chart_of(measured.tolerance(self.measurement))
-
-
-@dataclass(frozen=True)
-class MeasurementFigure:
-    """Matplotlib figures of one measurement, at the size of a column of a paper (extra `figures`).
-
-    Attributes:
-        measurement: The measurement.
-    """
-
-    measurement: Measurement
-
-    def positions(self, metric: str = "entropy") -> Figure:
-        """ESS over positions against its ceiling.
-
-        Args:
-            metric: As for `.plot.positions`.
-
-        Returns:
-            A figure.
-        """
-        return figure_of(measured.positions(self.measurement, metric))
-
-    def spectrum(self, position: int | None = None) -> Figure:
-        """Hankel singular values at a position; needs the output "values".
-
-        Args:
-            position: One that was measured; None takes the middle one.
-
-        Returns:
-            A figure.
-        """
-        return figure_of(measured.spectrum(self.measurement, position))
-
-    def tolerance(self) -> Figure:
-        """ESS against the relative tolerance, averaged over positions; needs the output "values".
-
-        Returns:
-            A figure.
-        """
-        return figure_of(measured.tolerance(self.measurement))
-
-
-def chart_of(drawing: Drawing) -> alt.LayerChart:
-    """The chart of a drawing; altair is imported now.
-
-    Args:
-        drawing: The drawing.
-
-    Returns:
-        The chart.
-    """
-    from statesize.drawing.charts import chart
-
-    return chart(drawing)
-
-
-def figure_of(drawing: Drawing) -> Figure:
-    """The figure of a drawing; matplotlib is imported now.
-
-    Args:
-        drawing: The drawing.
-
-    Returns:
-        The figure.
-    """
-    from statesize.drawing.figures import figure
-
-    return figure(drawing)
+        return self.draw(measured.tolerance(self.measurement))

@@ -16,26 +16,12 @@ from statesize.version import __version__
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """A digest of a model's parameters and buffers: names, dtypes, shapes and bytes.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
-    """
+    """SHA-256 of a model's parameters and buffers."""
     return tensors_sha256(model.state_dict())
 
 
 def tokens_sha256(sequences: Sequence[Tensor]) -> str:
-    """A digest of token ids and of where the sequences end.
-
-    Args:
-        sequences: (L,) int64 each.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
-    """
+    """SHA-256 of token ids, (L,) int64 each, and of where the sequences end."""
     digest = hashlib.sha256()
     for ids in sequences:
         digest.update(f"{len(ids)}\n".encode())
@@ -44,15 +30,7 @@ def tokens_sha256(sequences: Sequence[Tensor]) -> str:
 
 
 def model_facts(model: nn.Module, weights: str) -> dict[str, object]:
-    """All that the numbers of a model over given tokens depend on, down to the last bits.
-
-    Args:
-        model: The model; its structure and configuration count beside its weights.
-        weights: Digest of its weights.
-
-    Returns:
-        What JSON can hold, or has a repr that says it.
-    """
+    """All that the numbers of a model over given tokens depend on, down to the last bits."""
     config = getattr(model, "config", None)
     described = cast("Any", config).to_dict() if hasattr(config, "to_dict") else repr(config)
     if isinstance(described, dict):

@@ -26,18 +26,12 @@ _WITHOUT = "Put the model's tokenizer there, or give token ids to `statesize pro
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model that is ready to be profiled.
-
-    Attributes:
-        name: What tables call it.
-        model: In evaluation mode, on its device.
-        tokenizer: Its tokenizer; None where there is none and none is needed.
-        source: Where it comes from: kind ("bundled", "folder" or "hub"), and for a hub id its revision and commit.
-    """
+    """A model that is ready to be profiled."""
 
     name: str
-    model: nn.Module
+    model: nn.Module  # in evaluation mode, on its device
     tokenizer: AnyTokenizer | None
+    # kind ("bundled", "folder" or "hub"), and for a hub id its revision and commit
     source: dict[str, str]
 
 
@@ -51,27 +45,8 @@ def load_model(
     trust_remote_code: bool = False,
     needs_tokenizer: bool = True,
 ) -> LoadedModel:
-    """Load a model and its tokenizer.
-
-    A model that is not there or cannot be read is a FileError, one that is no causal language model a ModelError.
-
-    Args:
-        name: A bundled name, a folder (of `statesize train` or of transformers), or an id of the Hugging Face hub.
-        revision: Branch, tag or commit of a hub id.
-        device: Where the model runs.
-        dtype: Of the weights in memory: "float32", "float64", "bfloat16" or "float16"; None keeps those of the
-            checkpoint. The model runs in it as it is; operators are made in float32
-            at least.
-        allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
-        trust_remote_code: Run Python code that comes with the model.
-        needs_tokenizer: A model without a tokenizer is an error.
-
-    Returns:
-        The model, its tokenizer, and where they come from.
-
-    Raises:
-        InputError: If the device or dtype is unknown, or there is no such model.
-    """
+    """Load a bundled model, a folder (of `statesize train` or transformers) or an id of the Hugging Face hub."""
+    # A model that is not there or cannot be read is a FileError, one that is no causal language model a ModelError.
     place = _device(device)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
@@ -131,18 +106,8 @@ def _tokenizer_or_none(name: str, options: dict[str, Any], needed: bool) -> AnyT
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
-    """The tokenizer of a model that is loaded elsewhere; what can be told without its weights is checked.
-
-    Errors are those of `load_model`.
-
-    Args:
-        name: As for `load_model`.
-        revision: Likewise.
-        trust_remote_code: Likewise.
-
-    Returns:
-        The tokenizer.
-    """
+    """The tokenizer of a model that is loaded elsewhere; what can be told without its weights is checked."""
+    # Errors are those of `load_model`.
     folder = Path(name)
     if name in zoo.names() + zoo.recall_names():
         return zoo.load(name)[1]
@@ -167,17 +132,7 @@ def _transformers(name: str) -> Any:
 def load_model_facts(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
 ) -> tuple[AnyTokenizer | None, int | None]:
-    """What has to be known of a model that is loaded elsewhere; errors are those of `load_model`.
-
-    Args:
-        name: As for `load_model`.
-        revision: Likewise.
-        trust_remote_code: Likewise.
-        needs_tokenizer: Likewise.
-
-    Returns:
-        The tokenizer, and the number of tokens that the model knows, each None where it is not known.
-    """
+    """Tokenizer and number of tokens of a model that is loaded elsewhere; errors are those of `load_model`."""
     options, folder = {"revision": revision, "trust_remote_code": trust_remote_code}, Path(name)
     tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
     if name in zoo.names() + zoo.recall_names():

@@ -13,16 +13,7 @@ MOST_LAYERS = 10_000
 
 
 def check_config(name: str, config: Any, options: dict[str, Any]) -> None:
-    """Refuse a configuration that names code to fetch and run, or a number of layers that no model has.
-
-    Args:
-        name: Of the model.
-        config: Its configuration.
-        options: As for `from_pretrained`.
-
-    Raises:
-        FileError: If it does.
-    """
+    """Refuse a configuration that names code to fetch and run, or a number of layers that no model has."""
     for key in ("_attn_implementation_internal", "_attn_implementation", "_experts_implementation_internal"):
         named = getattr(config, key, None)
         if not options["trust_remote_code"] and isinstance(named, str) and "/" in named:
@@ -36,16 +27,7 @@ def check_config(name: str, config: Any, options: dict[str, Any]) -> None:
 
 
 def check_causal(name: str, config: Any, library: Any) -> None:
-    """Refuse a model that is no causal language model, or has quantised weights.
-
-    Args:
-        name: Of the model.
-        config: Its configuration.
-        library: The package transformers.
-
-    Raises:
-        ModelError: If it is one of these.
-    """
+    """Refuse a model that is no causal language model, or has quantised weights."""
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{name} is an encoder-decoder model; statesize measures causal language models, as GPT-2 is.")
     if getattr(config, "quantization_config", None) is not None:
@@ -63,17 +45,7 @@ def check_causal(name: str, config: Any, library: Any) -> None:
 
 
 def refusal_of(name: str, error: Exception, options: dict[str, Any], *, allow_pickle: bool) -> FileError | InputError:
-    """An error of transformers as one of statesize.
-
-    Args:
-        name: Of the model.
-        error: What transformers raised.
-        options: As for `from_pretrained`.
-        allow_pickle: Whether pickled weights may be read.
-
-    Returns:
-        The error to raise.
-    """
+    """An error of transformers as one of statesize."""
     reason = " ".join(str(error).split())
     if not allow_pickle and "safetensors" in reason:
         return FileError(

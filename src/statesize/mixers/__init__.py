@@ -1,19 +1,19 @@
 """The sequence mixers as torch modules, and the small language model that they make."""
 
-from statesize.mixers.block import MIXERS, Block, GatedMLP
+from statesize.mixers.attention.gated import GatedLinearAttention
+from statesize.mixers.attention.gated_s6 import GatedLinearAttentionS6
+from statesize.mixers.attention.linear import LinearAttention
+from statesize.mixers.attention.softmax import SoftmaxAttention
+from statesize.mixers.attention.weighted import WeightedLinearAttention
+from statesize.mixers.block import Block, GatedMLP
 from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.gated import GatedLinearAttention
-from statesize.mixers.gated_s6 import GatedLinearAttentionS6
-from statesize.mixers.linear import LinearAttention
-from statesize.mixers.long_convolution import LongConvolution
+from statesize.mixers.convolution.long_convolution import LongConvolution
 from statesize.mixers.mixer import Mixer
 from statesize.mixers.model import LanguageModel
-from statesize.mixers.registry import mixer_names, register_mixer
-from statesize.mixers.s4d import S4D
-from statesize.mixers.s6 import S6
-from statesize.mixers.softmax import SoftmaxAttention
-from statesize.mixers.weighted import WeightedLinearAttention
+from statesize.mixers.registry import MIXERS, mixer_names, register_mixer
+from statesize.mixers.state_space.s4d import S4D
+from statesize.mixers.state_space.s6 import S6
 
 __all__ = [
     "MIXERS",

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from statesize.mixers.attention.gated import GatedLinearAttention
+from statesize.mixers.attention.gated_s6 import GatedLinearAttentionS6
+from statesize.mixers.attention.linear import LinearAttention
+from statesize.mixers.attention.softmax import SoftmaxAttention
+from statesize.mixers.attention.weighted import WeightedLinearAttention
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.gated import GatedLinearAttention
-from statesize.mixers.gated_s6 import GatedLinearAttentionS6
-from statesize.mixers.linear import LinearAttention
-from statesize.mixers.long_convolution import LongConvolution
-from statesize.mixers.mixer import NORM_EPSILON, Mixer
-from statesize.mixers.registry import registered_mixer
-from statesize.mixers.s4d import S4D
-from statesize.mixers.s6 import S6
-from statesize.mixers.softmax import SoftmaxAttention
-from statesize.mixers.weighted import WeightedLinearAttention
+from statesize.mixers.convolution.long_convolution import LongConvolution
+from statesize.mixers.mixer import NORM_EPSILON
+from statesize.mixers.registry import MIXERS, registered_mixer
+from statesize.mixers.state_space.s4d import S4D
+from statesize.mixers.state_space.s6 import S6
 
-MIXERS: dict[str, Callable[[ModelConfig], Mixer]] = {
+MIXERS |= {
     mixer.kind: mixer
     for mixer in (
         SoftmaxAttention,
@@ -34,7 +33,6 @@ MIXERS: dict[str, Callable[[ModelConfig], Mixer]] = {
         LongConvolution,
     )
 }
-"""The package's own mixers by the name that `ModelConfig.mixer` uses."""
 
 
 class GatedMLP(nn.Module):
@@ -64,11 +62,7 @@ class GatedMLP(nn.Module):
 
 
 class LocalDropout(nn.Module):
-    """Dropout that draws from a generator of its own, so that no global random state is read or changed.
-
-    Args:
-        probability: Chance that an entry becomes 0 in training mode; the others are scaled to keep the mean.
-    """
+    """Dropout that draws from a generator of its own, so that no global random state is read or changed."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -77,14 +71,7 @@ class LocalDropout(nn.Module):
         """Source of the masks; None is torch's default generator."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Drops entries in training mode.
-
-        Args:
-            hidden: Any shape.
-
-        Returns:
-            The same shape; `hidden` itself when not training.
-        """
+        """Drops entries in training mode, of any shape; returns `hidden` itself otherwise."""
         if not self.training or self.probability == 0:
             return hidden
         keep = torch.empty_like(hidden).bernoulli_(1 - self.probability, generator=self.generator)

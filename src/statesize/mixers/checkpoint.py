@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -15,30 +14,22 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from statesize.check import require_kind, require_path
+from statesize.check import refuse, require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.files import parse_json, read_limited, replace_files
 from statesize.mixers.block import Block
-from statesize.mixers.config import ADDED_FIELDS, ModelConfig
+from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
 
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 """Names that safetensors gives to the dtypes that weights are stored in."""
 
 DIGEST = "sha256"
-"""Entry of a safetensors file's metadata that tells damage; files of earlier versions have none."""
+"""Entry of a safetensors file's metadata that tells damage."""
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
-    """A digest of tensors: names, dtypes, shapes and bytes.
-
-    Args:
-        tensors: By name.
-        about: Text that counts too.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
-    """
+    """SHA-256 of names, dtypes, shapes and bytes of tensors, and of a text, as 64 hexadecimal digits."""
     digest = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         values = tensor.detach().cpu().contiguous()
@@ -48,10 +39,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
 
 
 def _digest(config: ModelConfig, tensors: Mapping[str, Tensor]) -> str:
-    # Fields that were added later count where they say something, so that digests outlive such additions.
-    plain = {field.name: field.default for field in dataclasses.fields(config) if field.name in ADDED_FIELDS}
-    values = {name: value for name, value in config.to_dict().items() if name not in plain or value != plain[name]}
-    return tensors_sha256(tensors, json.dumps(values, sort_keys=True))
+    return tensors_sha256(tensors, json.dumps(config.to_dict(), sort_keys=True))
 
 
 def save_checkpoint(
@@ -86,21 +74,10 @@ def save_weights(
     dtype: torch.dtype | None = None,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """As `save_checkpoint`, for weights that are not those that a model has at present.
-
-    Args:
-        config: Of the model.
-        weights: Its state.
-        folder: As for `save_checkpoint`.
-        dtype: Likewise.
-        extra: Likewise.
-
-    Raises:
-        InputError: A weight is not finite, or becomes so in `dtype`.
-    """
+    """As `save_checkpoint`, for weights that are not those that a model has at present."""
     folder = require_path("folder", folder)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"dtype is {dtype!r}; a floating dtype of torch, or None, was expected")
+        refuse("dtype", "a floating dtype of torch, or None", dtype)
     tensors: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
@@ -135,7 +112,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
     except (safetensors.SafetensorError, OSError) as error:
         raise FileError(f"{path} is damaged or cut off ({error}); copy or train it again") from error
-    if metadata.get(DIGEST) not in {None, _digest(config, tensors)}:
+    if metadata.get(DIGEST) != _digest(config, tensors):
         raise FileError(f"{path} or its config.json is damaged: they are not what was written; copy or train it again")
     model = LanguageModel(config, torch.Generator())
     dtypes = {tensor.dtype for tensor in tensors.values()}
@@ -145,18 +122,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
 
 
 def _check_header(path: Path, config: ModelConfig) -> dict[str, str]:
-    """Compares what a file says it holds with what the configuration asks for, before anything is allocated.
-
-    Args:
-        path: The file.
-        config: The configuration.
-
-    Returns:
-        The file's metadata.
-
-    Raises:
-        FileError: They do not fit.
-    """
+    """Compares what a file says it holds with what the configuration asks for, before anything is allocated."""
     with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
         file = cast("Any", stream)
         slices = {name: file.get_slice(name) for name in cast("list[str]", list(file.keys()))}

@@ -6,15 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, cast, get_type_hints
 
+from statesize.check import refuse, require_real
 from statesize.errors import FileError, InputError
 from statesize.mixers.registry import mixer_names
-from statesize.operators.validation import plain_number
 
 CONFIG_FORMAT = 1
 """Version of the written form of a `ModelConfig`; it grows by one when old files can no longer be read."""
-
-ADDED_FIELDS = frozenset({"normalised", "smallest_step", "largest_step", "positions", "tied"})
-"""Fields that older files lack; such a file means their defaults."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +71,12 @@ class ModelConfig:
             value: object = getattr(self, name)
             bound = 0 if name == "positions" else 1
             if isinstance(value, bool) or not isinstance(value, int) or not bound <= value < 2**31:
-                raise InputError(f"{name} is {value!r}; it must be an integer of at least {bound}, below 2**31")
+                refuse(name, f"an integer of at least {bound}, below 2**31", value)
         if not isinstance(self.mixer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"mixer is {self.mixer!r}; it must be a name or a pattern of names such as 'gla,sa'")
+            refuse("mixer", "a name or a pattern of names such as 'gla,sa'", self.mixer)
         for name in ("normalised", "tied"):
             if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be True or False")
+                refuse(name, "True or False", getattr(self, name))
         self._check_pattern()
         if self.width % self.heads:
             raise InputError(
@@ -87,12 +84,9 @@ class ModelConfig:
                 f" such as {self.width // self.heads * self.heads or self.heads}"
             )
         for name in ("dropout", "decay_bias", "smallest_step", "largest_step"):
-            if not plain_number(getattr(self, name)):
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be a finite number")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout is {self.dropout!r}; it must be at least 0 and below 1")
-        if not abs(self.decay_bias) < 64:
-            raise InputError(f"decay_bias is {self.decay_bias!r}; it must lie between -64 and 64")
+            require_real(name, getattr(self, name), plain=True)
+        require_real("dropout", self.dropout, least=0, below=1)
+        require_real("decay_bias", self.decay_bias, above=-64, below=64)
         if not 0 < self.smallest_step <= self.largest_step:
             raise InputError(
                 f"smallest_step is {self.smallest_step!r} and largest_step {self.largest_step!r}; both must be"
@@ -170,10 +164,9 @@ class ModelConfig:
                 " Use the statesize that wrote it, or train the model again"
             )
         types: dict[str, type] = get_type_hints(cls)
-        missing = types.keys() - fields.keys() - ADDED_FIELDS
-        if missing or fields.keys() - types.keys():
+        if types.keys() != fields.keys():
             raise FileError(
-                f"{source} lacks {sorted(missing)} and has unknown"
+                f"{source} lacks {sorted(types.keys() - fields.keys())} and has unknown"
                 f" {sorted(fields.keys() - types.keys())}; it is damaged or not a statesize model"
             )
         for name, value in fields.items():

@@ -1,4 +1,4 @@
-"""What all sequence mixers share: projection, short convolution, normalised output."""
+"""What all sequence mixers share: projection, short convolution, normalised output; and heads with queries and keys."""
 
 from __future__ import annotations
 
@@ -10,10 +10,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.short_convolution import ShortConvolution
 from statesize.operators import Operator
 
 NORM_EPSILON = 1e-5
+
+
+class ShortConvolution(nn.Module):
+    """Causal depthwise convolution y_t = Σ_s w_s u_{t−s}, one kernel of `size` taps for each channel."""
+
+    # It is linear: a mixer's operator acts on what comes out of it.
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.weight = nn.Parameter(torch.empty(channels, size))
+        """Kernels (channels, size); the last tap is the present token."""
+        nn.init.uniform_(self.weight, -(size**-0.5), size**-0.5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Convolves whole sequences, (S, L, channels); what lies before them is 0."""
+        length = inputs.shape[-2]
+        padded = functional.pad(inputs, (0, 0, self.size - 1, 0))
+        outputs = padded[..., :length, :] * self.weight[:, 0]
+        for tap in range(1, self.size):
+            outputs = torch.addcmul(outputs, padded[..., tap : tap + length, :], self.weight[:, tap])
+        return outputs
+
+    def step(self, inputs: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolves one more token, (S, channels); the cache holds the inputs before it, oldest first."""
+        window = torch.cat([cache, inputs[:, None]], dim=1)
+        return (window * self.weight.T).sum(dim=1), window[:, 1:]
+
+    def initial_cache(self, batch: int) -> Tensor:
+        """The cache before the first token: zeros, (S, size − 1, channels)."""
+        return self.weight.new_zeros(batch, self.size - 1, self.weight.shape[0])
 
 
 class Mixer(nn.Module, ABC):
@@ -42,9 +72,9 @@ class Mixer(nn.Module, ABC):
         self.output_projection = nn.Linear(config.width, config.width, bias=False)
 
     @property
-    @abstractmethod
     def multiplicity(self) -> int:
-        """Value channels P that share one T."""
+        """How many value channels P share one T, 1 where each channel has its own."""
+        return 1
 
     def initial_values(self) -> dict[str, Tensor]:
         """First values of the parameters that do not start as random matrices.
@@ -107,7 +137,6 @@ class Mixer(nn.Module, ABC):
             (S, unit, L, P).
         """
 
-    @abstractmethod
     def forward(self, hidden: Tensor) -> Tensor:
         """Mixes whole sequences.
 
@@ -117,6 +146,7 @@ class Mixer(nn.Module, ABC):
         Returns:
             (S, L, d).
         """
+        return self._emit(self.mixed_values(hidden).transpose(1, 2).flatten(-2))
 
     def _convolved(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """What the input is projected to, convolved: one (S, L, size) for each of the sizes."""
@@ -128,11 +158,43 @@ class Mixer(nn.Module, ABC):
         return torch.split(convolved, self._sizes, dim=-1), cache
 
     def _emit(self, mixed: Tensor) -> Tensor:
-        """Norm per head and output projection: (..., H, d_v) to (..., d)."""
-        normed = functional.rms_norm(mixed, (self.value_size,), eps=NORM_EPSILON) * self.norm_weight
+        """Norm per head and output projection of all channels, (..., d)."""
+        by_head = mixed.reshape(*mixed.shape[:-1], self.heads, self.value_size)
+        normed = functional.rms_norm(by_head, (self.value_size,), eps=NORM_EPSILON) * self.norm_weight
         return self.output_projection(normed.flatten(-2))
 
     def _set_initial_values(self) -> None:
         with torch.no_grad():
             for name, value in self.initial_values().items():
                 self.get_parameter(name).copy_(value)
+
+
+class HeadMixer(Mixer):
+    """A mixer whose input is projected to queries, keys and values; the value channels of a head share one T."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        keys = config.heads * config.key_size
+        super().__init__(config, [keys, keys, config.width])
+
+    @property
+    def multiplicity(self) -> int:
+        """How many value channels share one T, d_v."""
+        return self.value_size
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """The inputs of T: the convolved values of each head, (S, H, L, d_v)."""
+        return self._query_key_value(hidden)[2]
+
+    def _query_key_value(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Convolved queries, keys and values, (S, H, L, n), (S, H, L, n) and (S, H, L, d_v)."""
+        query, key, value = (self._by_head(part).transpose(1, 2) for part in self._convolved(hidden))
+        return query, key, value
+
+    def _step_query_key_value(self, hidden: Tensor, cache: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """The same for one token, (S, H, n), (S, H, n) and (S, H, d_v), with the cache of the convolution."""
+        parts, cache = self._step_convolved(hidden, cache)
+        query, key, value = (self._by_head(part) for part in parts)
+        return (query, key, value), cache
+
+    def _by_head(self, part: Tensor) -> Tensor:
+        return part.reshape(*part.shape[:-1], self.heads, -1)

@@ -7,15 +7,11 @@ import re
 
 from torch import nn
 
-from statesize.check import require_kind
+from statesize.check import refuse, require_kind
 from statesize.errors import InputError
 
-MIXER_NAMES = ("sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena")
-"""Names of the package's own mixers.
-
-Softmax, linear, weighted linear and gated linear attention; the selective state-space model S6 and gated linear
-attention with its decays; a state-space model that does not vary in time; a long gated convolution.
-"""
+MIXERS: dict[str, type[nn.Module]] = {}
+"""The package's own mixers by the name that `ModelConfig.mixer` uses; `statesize.mixers.block` lists them."""
 
 _REGISTERED: dict[str, type[nn.Module]] = {}
 
@@ -38,30 +34,23 @@ def register_mixer(name: str, mixer: type[nn.Module]) -> None:
     """
     require_kind("name", name, str, "a string")
     if not re.fullmatch(r"[\w-]+", name):
-        raise InputError(f"the mixer's name is {name!r}; letters, digits, - and _ were expected")
+        refuse("name", "letters, digits, - and _", name)
     if not (inspect.isclass(mixer) and issubclass(mixer, nn.Module)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"mixer is {mixer!r}; a class that inherits torch.nn.Module was expected")
+        refuse("mixer", "a class that inherits torch.nn.Module", mixer)
     if not callable(getattr(mixer, "operator", None)):
         raise InputError(f"{mixer.__name__} has no method operator(hidden) that returns a statesize Operator; add one")
     known = _REGISTERED.get(name, mixer)
     same = (known.__module__, known.__qualname__) == (mixer.__module__, mixer.__qualname__)
-    if name in MIXER_NAMES or not same:
+    if name in MIXERS or not same:
         raise InputError(f"the name {name!r} is taken by another mixer; choose another")
     _REGISTERED[name] = mixer
 
 
 def mixer_names() -> tuple[str, ...]:
     """The names that `ModelConfig` knows: the package's own, then those that were registered."""
-    return (*MIXER_NAMES, *_REGISTERED)
+    return (*MIXERS, *_REGISTERED)
 
 
 def registered_mixer(name: str) -> type[nn.Module] | None:
-    """The class that was registered by a name.
-
-    Args:
-        name: One of `mixer_names()`.
-
-    Returns:
-        The class; None for a mixer of this package.
-    """
+    """The class that was registered by a name; None for a mixer of this package."""
     return _REGISTERED.get(name)

@@ -7,17 +7,17 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from statesize.errors import InputError
-from statesize.operators.operator import Operator, batch_index
-from statesize.operators.validation import (
+from statesize.check import (
     broadcast_batch,
-    real_number,
     require_finite,
     require_floating,
     require_length,
+    require_real,
     require_same_device,
     shape,
 )
+from statesize.errors import InputError
+from statesize.operators.operator import Operator, batch_index
 
 
 class SoftmaxAttention(Operator):
@@ -54,8 +54,7 @@ class SoftmaxAttention(Operator):
                 f"{shape(query)} {query.dtype} and {shape(key)} {key.dtype}"
             )
         require_same_device({"query": query, "key": key})
-        if (factor := real_number(scale)) is None:
-            raise InputError(f"scale must be a finite number, got {scale!r}")
+        factor = require_real("scale", scale)
         if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"window must be None or an integer of at least 1, got {window!r}")
         self._batch_shape = broadcast_batch({"query": query.shape[:-2], "key": key.shape[:-2]})

@@ -7,9 +7,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite, require_floating, require_length, shape
 from statesize.errors import InputError
 from statesize.operators.operator import Operator, batch_index
-from statesize.operators.validation import require_finite, require_floating, require_length, shape
 
 # Positions are counted in 32 bits here and there in torch.
 _LONGEST = 2**31 - 1

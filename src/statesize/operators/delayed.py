@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from statesize.check import shape
 from statesize.errors import InputError
 from statesize.operators.recurrence import Recurrence
-from statesize.operators.validation import shape
 
 
 class DelayedRecurrence(Recurrence):

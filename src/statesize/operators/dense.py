@@ -7,9 +7,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite, require_floating, require_length, shape
 from statesize.errors import InputError
 from statesize.operators.operator import Operator, batch_index
-from statesize.operators.validation import require_finite, require_floating, require_length, shape
 
 
 class Dense(Operator):

@@ -7,10 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from statesize.errors import InputError
-from statesize.operators.convolution import Convolution
-from statesize.operators.operator import Operator, batch_index
-from statesize.operators.validation import (
+from statesize.check import (
     broadcast_batch,
     require_finite,
     require_floating,
@@ -19,6 +16,9 @@ from statesize.operators.validation import (
     require_same_device,
     shape,
 )
+from statesize.errors import InputError
+from statesize.operators.convolution import Convolution
+from statesize.operators.operator import Operator, batch_index
 
 
 class GatedConvolution(Operator):

@@ -8,10 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from statesize.errors import InputError
-from statesize.operators.operator import Operator, batch_index
-from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
-from statesize.operators.validation import (
+from statesize.check import (
     broadcast_batch,
     require_finite,
     require_floating,
@@ -20,6 +17,9 @@ from statesize.operators.validation import (
     require_same_device,
     shape,
 )
+from statesize.errors import InputError
+from statesize.operators.operator import Operator, batch_index
+from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
 
 
 class Recurrence(Operator):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from statesize.check import refuse
 from statesize.errors import InputError, StatesizeError
 
 _CONNECT_SECONDS = 5.0
@@ -141,7 +142,7 @@ def _require_reachable(address: str) -> None:
     # Ray itself waits for minutes, and then may end the process.
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not host or not port.isdigit():
-        raise InputError(f"the Ray address is {address!r}; HOST:PORT, ray://HOST:PORT or auto was expected")
+        refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto", address)
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
             if os.environ.get("RAY_USE_TLS", "0") not in {"0", ""}:

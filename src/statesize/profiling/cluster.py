@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from statesize.errors import FileError, InputError
-from statesize.operators.validation import whole_number
+from statesize.check import require_count
+from statesize.errors import FileError
 from statesize.parallel.modules import Structure, put_together, take_apart
 from statesize.parallel.ray_session import ray_session
 from statesize.profiling.crew import Crew, Job
@@ -80,8 +80,7 @@ def profile_on_ray(
         FileError: If the output cannot be written, or its units are changed by others meanwhile.
     """
     settings = check_settings(**asked)
-    if (whole_number(cpus) or 0) < 1:
-        raise InputError(f"cpus is {cpus!r}; expected a number of cores of at least 1.")
+    require_count("cpus", cpus)
     known = list(sequences(inputs, tokenizer)[0])
     longest = max(len(ids) for ids in known)
     settings.check_reach(longest)

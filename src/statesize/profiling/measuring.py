@@ -7,7 +7,6 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,8 @@ from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.errors import InputError, ModelError
 from statesize.measurement import Measurement, measure
 from statesize.operators import Operator, Recurrence
-from statesize.results.record import WIDE, SequenceRecord
+from statesize.results.fields import measured_arrays
+from statesize.results.record import SequenceRecord
 from statesize.results.sampling import Sample, draw
 from statesize.results.settings import Settings
 from statesize.spectra.choice import choose_engine
@@ -30,20 +30,6 @@ MOST_OPERATIONS = 4e12
 FEWEST_UNITS = 8
 # Engines take more entries at once differently from few; this many show what they do.
 _SHOWN = 8
-
-_BY_UNIT = (
-    "entropy",
-    "entropy_bound",
-    "tolerance",
-    "lower",
-    "upper",
-    "relative_tolerance",
-    "relative_lower",
-    "relative_upper",
-    "norm",
-    "error_bound",
-)
-
 
 Layers = int | str | Sequence[int | str] | None
 
@@ -150,7 +136,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     outputs = ("counts", "entropy", "relative") if exactly else ("counts", "entropy")
     engine = choose_engine(several, cut, outputs, settings.engine)
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(exact) + engine.footprint(exact, cut)
-    shared_bytes = engine.shared(exact, cut)
+    shared_bytes = engine.shared_footprint(exact, cut)
     block = min(max(1, (settings.memory - shared_bytes) // unit_bytes), len(sample.units))
     return Work(sample, dtype, cut, engine.name, block, unit_bytes, shared_bytes, operations)
 
@@ -192,8 +178,6 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     units = work.sample.units
     blocks = [units[first : first + work.block] for first in range(0, len(units), work.block)]
     measured = [measure_block(item, sequence, block, work, settings) for block in blocks] if work.cut else []
-    arrays: dict[str, Any] = {name: _joined(measured, name, settings, len(units)) for name in _BY_UNIT}
-    shared = {name: _shared(measured, name) for name in ("positions", "state_size", "ceiling")}
     return SequenceRecord(
         name=item.name,
         kind=item.kind,
@@ -205,13 +189,9 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
         faithfulness=math.nan if item.faithfulness is None else item.faithfulness,
         run_difference=item.run_difference,
         seconds=time.perf_counter() - start,
-        units=units,
-        strata=work.sample.strata,
-        sizes=work.sample.sizes,
-        positions=shared["positions"].astype(np.int64),
-        state_size=shared["state_size"].astype(np.float32),
-        ceiling=shared["ceiling"].astype(np.float32),
-        **arrays,
+        sample=work.sample,
+        positions=np.array(work.cut.positions if work.cut else (), np.int64),
+        arrays=measured_arrays(measured, len(units), settings),
     )
 
 
@@ -257,24 +237,3 @@ def _tensor_bytes(operator: Operator) -> int:
     held: list[object] = list(vars(operator).values())
     tensors = sum(value.numel() * value.element_size() for value in held if isinstance(value, Tensor))
     return tensors + sum(_tensor_bytes(value) for value in held if isinstance(value, Operator))
-
-
-def _joined(measured: Sequence[Measurement], name: str, settings: Settings, units: int) -> NDArray[np.generic]:
-    dtype = np.float64 if name in WIDE else np.float32
-    if not measured:
-        counts = {"relative": len(settings.relative_tolerances), "tolerance": len(settings.tolerances)}
-        kind = "relative" if name.startswith("relative") else "tolerance"
-        by_threshold = name.removeprefix("relative_") in {"tolerance", "lower", "upper"}
-        return np.zeros((units, 0, counts[kind]) if by_threshold else (units, 0), dtype)
-    parts = [_array(getattr(measurement, name))[0] for measurement in measured]
-    return np.concatenate(parts).astype(dtype)
-
-
-def _shared(measured: Sequence[Measurement], name: str) -> NDArray[np.generic]:
-    return _array(getattr(measured[0], name)) if measured else np.zeros(0)
-
-
-def _array(value: Tensor | None) -> NDArray[np.generic]:
-    if value is None:
-        raise ModelError("the measurement lacks an output that a profile holds")
-    return value.detach().cpu().numpy()

@@ -10,8 +10,7 @@ from functools import partial
 
 from torch import nn
 
-from statesize.errors import InputError
-from statesize.operators.validation import whole_number
+from statesize.check import refuse, whole_number
 from statesize.profiling.calibration import Trial
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
 from statesize.results.settings import MEMORY, Channels, check_settings
@@ -145,7 +144,7 @@ def plan(
     )  # fmt: skip
     known = sorted(sequences(inputs, tokenizer)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
-        raise InputError(f"total is {total!r}, but the inputs are {len(known)} sequences; expected at least as many.")
+        refuse("total", f"a whole number of at least {len(known)}, the sequences that are given", total)
     longest = len(known[-1])
     settings.check_reach(longest)
     differ = len(known[0]) * _DIFFERENT_LENGTH < longest

@@ -6,15 +6,22 @@ import html
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 import xarray as xr
 
+from statesize.drawing.figures import paper_figure
+from statesize.drawing.views import notebook_chart
 from statesize.errors import InputError
-from statesize.profiling.plot import ProfileFigure, ProfilePlot
+from statesize.results.charts import ProfileCharts
+from statesize.results.fields import COLUMNS
 from statesize.results.store import load_tree, save_tree
-from statesize.results.summary import COLUMNS, SummaryRow, long_form, summary_row
+from statesize.results.summary import SummaryRow, long_form, summary_row
+
+if TYPE_CHECKING:
+    import altair as alt
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Profile:
         """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads, with their errors.
 
         Returns:
-            The columns of `statesize.results.summary.COLUMNS`; the relative tolerance is the first of the profile.
+            The columns of `statesize.results.fields.COLUMNS`; the relative tolerance is the first of the profile.
         """
         return pd.DataFrame(self.summary_rows(), columns=pd.Index(list(COLUMNS)))
 
@@ -138,14 +145,14 @@ class Profile:
         return cls(load_tree(Path(path)))
 
     @property
-    def plot(self) -> ProfilePlot:
+    def plot(self) -> ProfileCharts[alt.LayerChart]:
         """The charts `.plot.positions()`, `.plot.layers()`, `.plot.spectrum()` and `.plot.tolerance()`."""
-        return ProfilePlot(self)
+        return ProfileCharts(self, notebook_chart)
 
     @property
-    def figure(self) -> ProfileFigure:
+    def figure(self) -> ProfileCharts[Figure]:
         """The same for papers, by matplotlib (extra `figures`)."""
-        return ProfileFigure(self)
+        return ProfileCharts(self, paper_figure)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         """Write a report of one self-contained HTML file; a place that cannot be written is a FileError.

@@ -10,11 +10,10 @@ from typing import cast, overload
 import torch
 from torch import Tensor
 
-from statesize.check import require_count
+from statesize.check import real_number, require_count, require_real
 from statesize.errors import InputError
 from statesize.measurement import Measurement, hankel_singular_values
 from statesize.operators import Operator
-from statesize.operators.validation import real_number, whole_number
 from statesize.profiling.profile import Profile
 
 # Columns of T that are held at once where its norm is taken.
@@ -106,8 +105,7 @@ def recommend_state_size(
         >>> recommend_state_size(measure(running_sum), loss=0.3).state_size
         1
     """
-    if (wanted := real_number(loss)) is None or not 0 < wanted < 1:
-        raise InputError(f"loss is {loss!r}; a relative error between 0 and 1 was expected")
+    require_real("loss", loss, above=0, below=1, advice="It is a relative error.")
     if isinstance(measured, Measurement):
         largest = max(1, int(measured.state_size.max()))
         return _recommended(_average_ess(measured), largest, loss, calibration)
@@ -164,7 +162,7 @@ def calibrate(
     """
     if not len(ess) == len(sizes) == len(errors):
         given = f"{len(ess)} ESS, {len(sizes)} sizes and {len(errors)} errors"
-        raise InputError(f"{given} were given; one of each for every student was expected")
+        raise InputError(f"ess, sizes and errors must have one of each for every student, got {given}.")
     values = torch.tensor([list(ess), list(sizes), list(errors)], dtype=torch.float64)
     count = values.shape[1]
     if count < 10 or not bool((torch.isfinite(values) & (values > 0)).all()):
@@ -209,8 +207,7 @@ def least_error(operator: Operator, state_size: int) -> Tensor:
         tensor(0.7071, dtype=torch.float64)
     """
     dropped = hankel_singular_values(operator)
-    if (kept := whole_number(state_size)) is None or kept < 0:
-        raise InputError(f"state_size is {state_size!r}; a whole number of at least 0 was expected")
+    kept = require_count("state_size", state_size, least=0)
     exact = operator.to(dtype=torch.float64)
     dropped = dropped[..., min(kept, dropped.shape[-1]) :].square().sum(-1)
     starts = range(0, exact.length, _BLOCK)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import overload
 
+from statesize.check import require_count, require_real
 from statesize.errors import InputError
 from statesize.operators import Convolution, Operator, Recurrence
-from statesize.operators.validation import real_number, whole_number
 from statesize.reduction.convolutions import reduce_convolution
 from statesize.reduction.reduction import Reduction
 from statesize.reduction.varying import VaryingReduction, reduce_recurrence
@@ -50,20 +50,17 @@ def reduce(
         (2, True)
     """
     if not isinstance(operator, Convolution | Recurrence):
+        given = type(operator).__name__
         raise InputError(
-            f"operator is a {type(operator).__name__}; a Convolution or a Recurrence was expected, the operators that "
-            "have a finite recurrence of their own"
+            f"operator must be a Convolution or a Recurrence, which have a finite recurrence of their own, got {given}."
         )
     if not operator.batch_shape.numel():
         raise InputError(f"operator has the batch shape {tuple(operator.batch_shape)}; one entry at least is needed")
     if state_size is not None and tolerance is not None:
         raise InputError(f"state_size is {state_size} and tolerance {tolerance}; give one of them")
-    whole = None if state_size is None else whole_number(state_size)
-    least = None if tolerance is None else real_number(tolerance)
-    if state_size is not None and (whole is None or whole < 1):
-        raise InputError(f"state_size is {state_size!r}; a whole number of at least 1 was expected")
-    if tolerance is not None and (least is None or not least > 0):
-        raise InputError(f"tolerance is {tolerance!r}; a number above 0 was expected, or none for the exact recurrence")
+    whole = None if state_size is None else require_count("state_size", state_size)
+    advice = "Leave it out for the exact recurrence."
+    least = None if tolerance is None else require_real("tolerance", tolerance, above=0, advice=advice)
     if isinstance(operator, Convolution):
         return reduce_convolution(operator, whole, least)
     return reduce_recurrence(operator, whole, least)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from statesize.check import all_finite
 from statesize.errors import InputError
 from statesize.operators import Recurrence
 from statesize.operators.delayed import DelayedRecurrence
 from statesize.operators.transition import DiagonalTransition
-from statesize.operators.validation import all_finite
 from statesize.spectra.factorisation import triangular_factor
 
 _linalg = cast("Any", torch.linalg)

@@ -43,7 +43,7 @@
     const caption = `${data.metrics[choice.metric.value]} of ${model().name}, ${layer().name}`;
     const sequence = `sequence ${Number(choice.sequence.value) + 1}`;
     byId("caption").textContent = [caption, ...(headName ? [headName] : []), sequence].join(", ");
-    const state = { colours: data.colours, headName, scale: choice.scale.value };
+    const state = { headName, scale: choice.scale.value };
     return positions.drawCurves(data.charts.positions, state, pick);
   };
 

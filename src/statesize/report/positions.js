@@ -72,7 +72,6 @@ const positions = (() => {
     for (const part of chart.layer) {
       if (drawing.narrow()) part.encoding.x.axis.tickCount = 5;
       const { scale } = part.encoding.color;
-      scale.range = state.colours[drawing.dark.matches ? "dark" : "light"];
       if (state.headName && part.transform[0].calculate === `'${scale.domain[0]}'`) {
         part.transform[0].calculate = `'${state.headName}'`;
       }

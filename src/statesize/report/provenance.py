@@ -10,7 +10,8 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
-from statesize.report.cells import figure_text
+from statesize.report.tables import figure_text
+from statesize.results.fields import COUNTS
 from statesize.results.protocol import Profiled
 from statesize.results.summary import largest_difference, sample_of, unit_dim
 
@@ -117,8 +118,8 @@ def _listed(facts: dict[str, object]) -> str:
 def _open_counts(mixers: Sequence[xr.Dataset]) -> str:
     doubtful = total = 0
     for mixer in mixers:
-        for prefix in ("", "relative_"):
-            lower, upper = mixer[f"{prefix}lower"].values, mixer[f"{prefix}upper"].values
+        for counts in COUNTS:
+            lower, upper = mixer[counts.lower].values, mixer[counts.upper].values
             known = np.isfinite(lower) & np.isfinite(upper)
             total += int(known.sum())
             doubtful += int((known & (lower != upper)).sum())

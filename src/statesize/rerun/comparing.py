@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.profiling import Profile
+from statesize.results.fields import COUNTS, Counts
 
 IDENTICAL, WITHIN, DIFFERENT = "identical", "within bounds", "different"
 ROUNDING = 64
@@ -24,7 +25,6 @@ told as different, with how far apart it is.
 
 # What tells how long something took, or with what it was made; no part of the result.
 _ASIDE = frozenset({"seconds", "versions", "recipe", "result", "table", "command"})
-_COUNTS = (("tolerance", "lower", "upper"), ("relative_tolerance", "relative_lower", "relative_upper"))
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _compare_mixers(name: str, before: xr.Dataset, after: xr.Dataset, length: in
     if fixed:
         return Compared(name, DIFFERENT, f"other {', '.join(sorted(fixed))}")
     entropy, norm = _apart(before, after, "entropy"), _apart(before, after, "norm")
-    outside = sum(int(_disjoint(before, after, *columns).sum()) for columns in _COUNTS)
+    outside = sum(int(_disjoint(before, after, counts).sum()) for counts in COUNTS)
     rounding, norm_rounding = _rounding(before)
     # Entropies are kept in float32.
     stored = np.spacing(np.float32(np.nan_to_num(before["entropy"].values)))
@@ -199,10 +199,10 @@ def _at_worst(difference: NDArray[np.float64], allowed: NDArray[np.float64]) -> 
     return float(allowed.flat[int(difference.argmax())]) if difference.size else 0.0
 
 
-def _disjoint(before: xr.Dataset, after: xr.Dataset, count: str, lower: str, upper: str) -> NDArray[np.bool_]:
-    unlike = np.isnan(before[count].values) != np.isnan(after[count].values)
-    lowest = np.maximum(before[lower].values, after[lower].values)
-    return unlike | (lowest > np.minimum(before[upper].values, after[upper].values))
+def _disjoint(before: xr.Dataset, after: xr.Dataset, counts: Counts) -> NDArray[np.bool_]:
+    unlike = np.isnan(before[counts.name].values) != np.isnan(after[counts.name].values)
+    lowest = np.maximum(before[counts.lower].values, after[counts.lower].values)
+    return unlike | (lowest > np.minimum(before[counts.upper].values, after[counts.upper].values))
 
 
 def _equal(first: NDArray[Any], second: NDArray[Any]) -> bool:

@@ -1,168 +1,199 @@
-"""Drawings of a profile."""
+"""The charts of profiles: what `.plot`, `.figure` and reports show of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.drawing.curves import METRICS, Drawing, curve, heads_and_mean, metric_title, place_of
+from statesize.drawing.chart import (
+    POSITIONS,
+    SPECTRUM,
+    TOLERANCE,
+    Axis,
+    Chart,
+    Hint,
+    Layer,
+    Row,
+    json_number,
+    known,
+    lines,
+    metric_title,
+    place_of,
+    position_tables,
+    table,
+)
 from statesize.errors import InputError
-from statesize.results.summary import unit_dim
-
-if TYPE_CHECKING:
-    from statesize.results.protocol import Profiled
+from statesize.results.diagnosis import COLLAPSED, SATURATED, diagnose
+from statesize.results.protocol import Profiled
+from statesize.results.summary import ess_values, unit_dim
 
 FEWEST = 3
 """Relative tolerances that a curve against the tolerance needs."""
+Drawn = TypeVar("Drawn")
 
 
-def positions(profile: Profiled, layer: int | str = 0, sequence: int = 0, metric: str = "entropy") -> Drawing:
-    """ESS over the positions of one sequence against its ceiling.
+@dataclass(frozen=True)
+class ProfileCharts(Generic[Drawn]):
+    """Charts of one profile; a layer, sequence or metric that is not there is an InputError.
 
-    Args:
+    `.plot` of a profile draws them by altair for notebooks, `.figure` by matplotlib (extra `figures`) at the size of a
+    column of a paper.
+
+    Attributes:
         profile: The profile.
-        layer: A mixer, by index or name.
-        sequence: Index of the sequence.
-        metric: "entropy", "relative_tolerance" or "tolerance"; the first threshold of the latter two.
-
-    Returns:
-        The drawing.
+        draw: From a description to a chart of either library.
     """
+
+    profile: Profiled
+    draw: Callable[[Chart], Drawn]
+
+    def positions(self, layer: int | str = 0, sequence: int = 0, metric: str = "entropy") -> Drawn:
+        """ESS over the positions of one sequence against its ceiling: the mean over heads, and each head faint.
+
+        Args:
+            layer: A mixer, by index or name.
+            sequence: Index of the sequence.
+            metric: "entropy", "relative_tolerance" or "tolerance"; the first threshold of the latter two.
+
+        Returns:
+            The chart or figure.
+        """
+        return self.draw(positions(self.profile, layer, sequence, metric))
+
+    def layers(self) -> Drawn:
+        """Utilisation of each layer.
+
+        Returns:
+            The chart or figure.
+        """
+        return self.draw(layers([self.profile]))
+
+    def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0) -> Drawn:
+        """Hankel singular values at a position, as far as the counts at the profile's relative tolerances tell them.
+
+        Args:
+            layer: A mixer, by index or name.
+            position: One that was measured; None takes the middle one.
+            sequence: Index of the sequence.
+
+        Returns:
+            The chart or figure; a profile with fewer than three relative tolerances is an InputError.
+        """
+        return self.draw(spectrum(self.profile, layer, position, sequence))
+
+    def tolerance(self, layer: int | str = 0) -> Drawn:
+        """ESS against the profile's relative tolerances, averaged over sequences and positions.
+
+        Args:
+            layer: A mixer, by index or name.
+
+        Returns:
+            The chart or figure; a profile with fewer than three relative tolerances is an InputError.
+        """
+        return self.draw(tolerance(self.profile, layer))
+
+
+def positions(profile: Profiled, layer: int | str, sequence: int, metric: str) -> Chart:
+    """ESS over the positions of one sequence against its ceiling, with its tokens."""
     title = metric_title(metric)
-    name, mixer = find_layer(profile, layer)
-    check_metric(mixer, metric)
-    values = mixer[metric].values
-    values = values if metric == "entropy" else values[..., 0]
-    at = mixer["position"].values
-    check_sequence(mixer, sequence)
-    ceiling = curve("ceiling", "ceiling", at, mixer["ceiling"].values[sequence])
-    lines = heads_and_mean(unit_dim(mixer), at, values[sequence])
-    return Drawing(f"{profile.model}, {name}", "Position in the sequence", title, (ceiling, *lines))
+    name, mixer = _layer(profile, layer, sequence)
+    if metric != "entropy" and not mixer[metric].shape[-1]:
+        raise InputError(f"the profile has no {metric}; profile with one.")
+    at, tokens = mixer["position"].values, profile.tokens
+    texts = np.array([show_token(str(token)) for token in tokens["tokens"].values[sequence]])
+    tables = position_tables(
+        _names(mixer),
+        at,
+        ess_values(mixer, metric)[sequence],
+        mixer["ceiling"].values[sequence],
+        token=texts[at],
+        norm=mixer["norm"].values[sequence].mean(0),
+    )
+    special = np.flatnonzero(tokens["special"].values[sequence])
+    borders = table(position=special, token=texts[special])
+    return replace(
+        POSITIONS, title=f"{profile.model}, {name}: {title}", y=Axis(title), tables={**tables, "borders": borders}
+    )
 
 
-def layers(profile: Profiled) -> Drawing:
-    """Utilisation of each layer.
+def layers(profiles: Sequence[Profiled]) -> Chart:
+    """Utilisation of each layer of each model, with the thresholds of the diagnosis."""
+    hints = (
+        Hint("model", "model", "text"),
+        Hint("layer", "layer", "text"),
+        Hint("kind", "kind", "text"),
+        Hint("relative_utilisation", "utilisation, relative", ".1%"),
+        Hint("utilisation", "utilisation, entropy", ".1%"),
+        Hint("average_entropy", "average entropy-ESS", ".2f"),
+        Hint("tss", "TSS", ",d"),
+    )
+    return Chart(
+        Axis("Layer", "names"),
+        Axis("Utilisation (mean ESS ÷ ceiling)", "share"),
+        (
+            Layer("bar", "layers", "mean", "short", "utilisation", by="model", hints=hints),
+            Layer("rule", "thresholds", "threshold", y="share"),
+        ),
+        height=240,
+        tables={
+            "layers": [row for profile in profiles for row in _layer_rows(profile)],
+            "thresholds": [{"share": SATURATED}, {"share": COLLAPSED}],
+        },
+        groups=tuple(dict.fromkeys(profile.model for profile in profiles)),
+    )
 
-    Args:
-        profile: The profile.
 
-    Returns:
-        The drawing.
-    """
-    shares = [row["utilisation"] for row in profile.summary_rows()]
-    line = curve("utilisation", "mean", np.arange(len(shares)), shares)
-    return Drawing(profile.model, "Layer", "Utilisation (mean ESS ÷ ceiling)", (line,), marked=True)
+def _layer_rows(profile: Profiled) -> list[Row]:
+    """A row a mixer; "relative_utilisation" is there where the profile has relative tolerances."""
+    names = short_names(profile.mixers)
+    judged = diagnose(profile) if profile.attributes["relative_tolerances"] else []
+    relative = {item.layer: {"relative_utilisation": json_number(item.utilisation)} for item in judged}
+    keys = ("model", "layer", "kind", "utilisation", "average_entropy", "tss")
+    return [
+        {"short": names[row["layer"]], **{key: json_number(row[key]) for key in keys}, **relative.get(row["layer"], {})}
+        for row in profile.summary_rows()
+    ]
 
 
-def tolerance(profile: Profiled, layer: int | str = 0) -> Drawing:
-    """ESS against the relative tolerance ρ, averaged over sequences and positions 1 … L − 1.
-
-    Args:
-        profile: A profile with several relative tolerances.
-        layer: A mixer, by index or name.
-
-    Returns:
-        The drawing.
-    """
-    name, mixer = find_layer(profile, layer)
+def tolerance(profile: Profiled, layer: int | str) -> Chart:
+    """ESS against the relative tolerance ρ, averaged over sequences and positions 1 … L − 1."""
+    name, mixer = _layer(profile, layer)
     ratios, counts = _curve(mixer)
     inside = counts[:, :, mixer["position"].values >= 1].astype(np.float64)
     heads = np.nanmean(inside.swapaxes(0, 1).reshape(inside.shape[1], -1, len(ratios)), 1)
-    title = f"{profile.model}, {name}"
-    lines = heads_and_mean(unit_dim(mixer), ratios, heads)
-    return Drawing(title, "Relative tolerance ρ", METRICS["relative_tolerance"], tuple(lines), log_x=True, marked=True)
+    tables = {
+        "rungs": lines(_names(mixer), ratio=ratios, ess=heads),
+        "ladder": table(ratio=ratios, ess=heads.mean(0)),
+    }
+    return replace(TOLERANCE, title=f"{profile.model}, {name}", tables=tables)
 
 
-def spectrum(profile: Profiled, layer: int | str = 0, position: int | None = None, sequence: int = 0) -> Drawing:
-    """Hankel singular values at a position, relative to the largest, as far as the counts of a profile tell them.
-
-    A profile keeps no spectra, but #{σ > ρ σ_1} at each of its ρ: each line goes through the points (count, ρ), so the
-    value of index m lies between the neighbouring ρ.
-
-    Args:
-        profile: A profile with several relative tolerances.
-        layer: A mixer, by index or name.
-        position: One that was measured; None takes the middle one.
-        sequence: Index of the sequence.
-
-    Returns:
-        The drawing.
-    """
-    name, mixer = find_layer(profile, layer)
+def spectrum(profile: Profiled, layer: int | str, position: int | None, sequence: int) -> Chart:
+    """Hankel singular values at a position, relative to the largest, as far as the counts of a profile tell them."""
+    # A profile keeps no spectra, but #{σ > ρ σ_1} at each of its ρ: each line goes through the points (count, ρ), so
+    # the value of index m lies between the neighbouring ρ.
+    name, mixer = _layer(profile, layer, sequence)
     ratios, counts = _curve(mixer)
     at = mixer["position"].values.tolist()
     place = place_of(position, at)
-    check_sequence(mixer, sequence)
     heads = counts[sequence, :, place]
-    unit = unit_dim(mixer)
-    turned = heads_and_mean(unit, ratios, heads)
-    lines = tuple(curve(line.name, line.role, line.y, line.x) for line in turned)
-    title = f"{profile.model}, {name}, position {at[place]}"
-    return Drawing(title, "Index m", "σ_m ÷ σ_1", lines, log_y=True, marked=True)
-
-
-def find_layer(profile: Profiled, layer: int | str) -> tuple[str, xr.Dataset]:
-    """A mixer of a profile.
-
-    Args:
-        profile: The profile.
-        layer: By index or name.
-
-    Returns:
-        Its name and its dataset.
-
-    Raises:
-        InputError: No such layer.
-    """
-    if isinstance(layer, int) and not -len(profile.mixers) <= layer < len(profile.mixers):
-        raise InputError(f"layer is {layer}, but the profile holds {len(profile.mixers)}: {', '.join(profile.mixers)}.")
-    name = profile.mixers[layer] if isinstance(layer, int) else layer
-    return name, profile.mixer(name)
-
-
-def check_metric(mixer: xr.Dataset, metric: str) -> None:
-    """Refuse a metric at thresholds of which there is none.
-
-    Args:
-        mixer: A mixer's dataset.
-        metric: One of `drawing.curves.METRICS`.
-
-    Raises:
-        InputError: It was not measured.
-    """
-    if metric != "entropy" and not mixer[metric].shape[-1]:
-        raise InputError(f"the profile has no {metric}; profile with one.")
-
-
-def check_sequence(mixer: xr.Dataset, sequence: int) -> None:
-    """Refuse the index of a sequence that is not there.
-
-    Args:
-        mixer: A mixer's dataset.
-        sequence: The index.
-
-    Raises:
-        InputError: It is not there.
-    """
-    if not 0 <= sequence < mixer.sizes["sequence"]:
-        raise InputError(f"sequence is {sequence}, but the profile holds {mixer.sizes['sequence']}.")
+    tables = {
+        "lines": lines(_names(mixer), index=heads, ratio=ratios),
+        "values": known(table(index=heads.mean(0), ratio=ratios)),
+    }
+    return replace(SPECTRUM, title=f"{profile.model}, {name}, position {at[place]}", tables=tables)
 
 
 def tolerance_counts(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """The counts at all relative tolerances above 0; one that was asked for twice is one.
-
-    Args:
-        mixer: A mixer's dataset.
-
-    Returns:
-        The tolerances, ascending, and the counts at them, (sequence, head, position, tolerance).
-    """
+    """The relative tolerances above 0, ascending, each once, and the counts (sequence, unit, position, tolerance)."""
     ratios, first = np.unique(mixer["relative_threshold"].values, return_index=True)
     positive = ratios > 0
-    return cast("NDArray[np.float64]", ratios[positive]), mixer["relative_tolerance"].values[..., first[positive]]
+    return ratios[positive], mixer["relative_tolerance"].values[..., first[positive]]
 
 
 def _curve(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
@@ -173,3 +204,37 @@ def _curve(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]
             "such as relative_tolerances=[1e-1, 1e-2, 1e-3, 1e-4]."
         )
     return ratios, counts
+
+
+def _layer(profile: Profiled, layer: int | str, sequence: int = 0) -> tuple[str, xr.Dataset]:
+    """A mixer by index or name, in which the sequence must be."""
+    if isinstance(layer, int) and not -len(profile.mixers) <= layer < len(profile.mixers):
+        raise InputError(f"layer is {layer}, but the profile holds {len(profile.mixers)}: {', '.join(profile.mixers)}.")
+    name = profile.mixers[layer] if isinstance(layer, int) else layer
+    mixer = profile.mixer(name)
+    if not 0 <= sequence < mixer.sizes["sequence"]:
+        raise InputError(f"sequence is {sequence}, but the profile holds {mixer.sizes['sequence']}.")
+    return name, mixer
+
+
+def _names(mixer: xr.Dataset) -> list[str]:
+    unit = unit_dim(mixer)
+    return [f"{unit} {index}" for index in mixer[unit].values]
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names without the dotted parts that all begin and end with: layers.0.mixer, layers.1.mixer are 0 and 1."""
+    parts = [name.split(".") for name in names]
+    shortest = min((len(part) for part in parts), default=0)
+    start = 0
+    while start < shortest - 1 and len({part[start] for part in parts}) == 1:
+        start += 1
+    end = 0
+    while end < shortest - start - 1 and len({part[-1 - end] for part in parts}) == 1:
+        end += 1
+    return {name: ".".join(part[start : len(part) - end]) for name, part in zip(names, parts, strict=True)}
+
+
+def show_token(token: str) -> str:
+    """A token with a sign for each space, tab and line end."""
+    return token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")

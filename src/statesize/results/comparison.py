@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -13,31 +13,11 @@ import pandas as pd
 from statesize.errors import InputError
 from statesize.results.modulation import modulation
 from statesize.results.protocol import Profiled
-from statesize.results.summary import SummaryRow
-
-FIGURES = {
-    "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence.",
-    "tss": "Theoretical state-size per channel, averaged over the channels of all layers; softmax attention keeps "
-    "every token, and counts as at the end of the longest sequence.",
-    "total_tss": "Theoretical state-size summed over the channels of all layers.",
-    "average_entropy": "Entropy-ESS per channel, averaged over sequences, positions and the channels of all layers.",
-    "average_relative_tolerance": "Number of Hankel singular values above ρ times the largest, averaged likewise.",
-    "total_entropy": "Entropy-ESS summed over the channels of all layers, averaged over sequences and positions.",
-    "total_relative_tolerance": "Number of singular values above ρ times the largest, summed and averaged likewise.",
-    "norm": "Frobenius norm of what passes from the past to the future, averaged over the channels of all layers.",
-    "utilisation": "Entropy-ESS as a share of its ceiling, averaged over the channels of all layers.",
-    "modulation": "How far the entropy-ESS falls at the special tokens inside the sequences, relative to its mean over "
-    "8 cuts before and after; without the controls that a study of delimiters has.",
-    "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "
-    "entropy-ESS.",
-    "recall_perplexity": "Perplexity on bigrams that occurred earlier in the context, from a study of recall.",
-}
-"""What the numbers of a ComparedModel are; NaN where one is not known."""
 
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """One model's row; FIGURES says what the numbers are.
+    """One model's row; `statesize.results.fields.FIGURES` says what the numbers are.
 
     Attributes:
         model: Its name.
@@ -129,21 +109,18 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
     if not rows:
         raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
     nodes = [profile.mixer(name) for name in profile.mixers]
-    weights = np.array([_channels(row, int(node.attrs["multiplicity"])) for row, node in zip(rows, nodes, strict=True)])
+    weights = np.array([row["units"] * int(node.attrs["multiplicity"]) for row, node in zip(rows, nodes, strict=True)])
     channels = int(weights.sum())
 
-    def mean(figure: Callable[[SummaryRow], float]) -> float:
-        values = np.array([figure(row) for row in rows], np.float64)
+    def mean(figures: Iterable[float]) -> float:
+        values = np.fromiter(figures, np.float64, len(rows))
         known = np.isfinite(values)
         return float(np.average(values[known], weights=weights[known])) if known.any() else math.nan
 
-    def modulated(metric: str) -> float:
-        depths = {row["layer"]: modulation(profile, node, metric) for row, node in zip(rows, nodes, strict=True)}
-        return mean(lambda row: depths[row["layer"]])
-
     average_error = math.hypot(*(row["total_entropy_error"] for row in rows)) / channels
-    entropy, relative = mean(lambda row: row["average_entropy"]), mean(lambda row: row["average_relative_tolerance"])
-    tss = mean(lambda row: row["tss"])
+    entropy, relative, tss = (
+        mean(row[name] for row in rows) for name in ("average_entropy", "average_relative_tolerance", "tss")
+    )
     return ComparedModel(
         model=profile.model,
         mixers=len(rows),
@@ -159,16 +136,12 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
         total_entropy=entropy * channels,
         total_entropy_error=average_error * channels,
         total_relative_tolerance=relative * channels,
-        norm=mean(lambda row: row["norm"]),
-        utilisation=mean(lambda row: row["utilisation"]),
-        modulation=modulated("entropy"),
-        norm_modulation=modulated("norm"),
+        norm=mean(row["norm"] for row in rows),
+        utilisation=mean(row["utilisation"] for row in rows),
+        modulation=mean(modulation(profile, node, "entropy") for node in nodes),
+        norm_modulation=mean(modulation(profile, node, "norm") for node in nodes),
         recall_perplexity=float(recall.get(profile.model, math.nan)),
     )
-
-
-def _channels(row: SummaryRow, multiplicity: int) -> int:
-    return row["units"] * multiplicity
 
 
 def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float]) -> list[str]:

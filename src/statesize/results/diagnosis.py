@@ -9,15 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import numpy as np
-import torch
-import xarray as xr
-
+from statesize.check import real_number, refuse
 from statesize.errors import InputError
-from statesize.ess import utilisation
-from statesize.operators.validation import real_number
 from statesize.results.protocol import Profiled
-from statesize.results.summary import average
+from statesize.results.summary import average, utilisation_values
 
 SATURATED, COLLAPSED = 0.8, 0.5
 """Utilisations from which on a state counts as full, and up to which as not used."""
@@ -46,11 +41,7 @@ class Diagnosis:
     collapsed: float
 
     def __str__(self) -> str:
-        """The diagnosis as a sentence with its thresholds.
-
-        Returns:
-            One line.
-        """
+        """The diagnosis as a sentence with its thresholds."""
         what = {
             "saturated": "its state is full, so harder tasks need a larger one",
             "collapsed": "most of its state is not used, so a larger one would not help; look at gates and training",
@@ -63,23 +54,7 @@ class Diagnosis:
 
 
 def regime_of(share: float, saturated: float = SATURATED, collapsed: float = COLLAPSED) -> Regime:
-    """The regime of a utilisation.
-
-    Args:
-        share: Mean ESS as a share of its ceiling.
-        saturated: From here on a state counts as full.
-        collapsed: Up to here it counts as not used.
-
-    Returns:
-        The regime.
-
-    Raises:
-        InputError: The thresholds are not 0 ≤ collapsed < saturated ≤ 1.
-
-    Example:
-        >>> regime_of(0.9), regime_of(0.7), regime_of(0.3)
-        ('saturated', 'partly used', 'collapsed')
-    """
+    """The regime of a mean ESS that is this share of its ceiling; 0 ≤ collapsed < saturated ≤ 1."""
     low, high = real_number(collapsed), real_number(saturated)
     if low is None or high is None or not 0 <= low < high <= 1:
         raise InputError(
@@ -112,20 +87,12 @@ def diagnose(
         InputError: The metric is not known or not in the profile, or the thresholds are not in order.
     """
     if metric not in {"relative_tolerance", "entropy"}:
-        raise InputError(f"metric is {metric!r}; 'relative_tolerance' or 'entropy' was expected")
+        refuse("metric", "'relative_tolerance' or 'entropy'", metric)
     found: list[Diagnosis] = []
     for name in profile.mixers:
-        share = _share(profile.mixer(name), metric)
+        node = profile.mixer(name)
+        if metric == "relative_tolerance" and not node.sizes["relative_threshold"]:
+            raise InputError("the profile has no relative tolerance; give metric='entropy'")
+        share = average(node, utilisation_values(node, metric)).mean
         found.append(Diagnosis(name, regime_of(share, saturated, collapsed), share, metric, saturated, collapsed))
     return found
-
-
-def _share(node: xr.Dataset, metric: str) -> float:
-    values = node[metric].values
-    if metric == "relative_tolerance":
-        if not values.shape[-1]:
-            raise InputError("the profile has no relative tolerance; give metric='entropy'")
-        values = values[..., 0]
-    ceiling = np.array(node["ceiling"].values)[:, None]
-    shares = utilisation(torch.from_numpy(np.array(values)), torch.from_numpy(ceiling))
-    return average(node, shares.numpy()).mean

@@ -6,7 +6,6 @@ language models dips at delimiters, in some architectures more than in others ("
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from statesize.results.protocol import Profiled
 from statesize.results.sampling import estimate
-from statesize.results.summary import sample_of
+from statesize.results.summary import ess_values, sample_of
 
 WINDOW = 8
 """Cuts before and after a delimiter that it is compared with."""
@@ -27,19 +26,19 @@ def modulation_depth(
     delimiters: Sequence[tuple[int, int]],
     window: int = WINDOW,
 ) -> NDArray[np.float64]:
-    """The relative dip at delimiters: 1 − ESS at the cut right after them / the mean over the cuts around it.
+    """The relative dip 1 − (ESS at the cut right after a delimiter) / (mean over the cuts around it), (unit,).
 
     Both are averaged over all delimiters before they are divided, so that a head whose ESS is 0 somewhere counts too.
 
     Args:
-        values: ESS or norm, (sequence, head, position), NaN where it is not known.
+        values: ESS or norm, (sequence, unit, position), NaN where it is not known.
         positions: The cut positions, (position,), ascending.
         delimiters: Sequence and index of each delimiter token; those without all `window` cuts before and after the
             cut that follows them are left out.
         window: Cuts on either side.
 
     Returns:
-        One number a head, (head,); NaN where no delimiter has room, or all is 0 around them.
+        One number a unit; NaN where no delimiter has room, or all is 0 around them.
 
     Example:
         >>> ess = np.array([[[4.0, 4.0, 1.0, 4.0, 4.0]]])
@@ -61,24 +60,9 @@ def modulation_depth(
 
 
 def modulation(profile: Profiled, node: xr.Dataset, metric: str, window: int = WINDOW) -> float:
-    """The modulation depth of one mixer at the special tokens inside the sequences, such as the end of a document.
-
-    Nothing is compared with here: `statesize study delimiters` has the controls without which a dip says little.
-
-    Args:
-        profile: The profile.
-        node: Dataset of the mixer.
-        metric: "entropy", "norm", or "tolerance" or "relative_tolerance" at the profile's first threshold.
-        window: Cuts on either side.
-
-    Returns:
-        The mean over heads; NaN where it is not known.
-    """
-    values = node[metric].values
-    if values.ndim == 4:
-        if not values.shape[-1]:
-            return math.nan
-        values = values[..., 0]
+    """The modulation depth of one mixer at the special tokens inside the sequences; NaN where it is not known."""
+    # `statesize study delimiters` has the controls without which a dip says little.
+    values = node["norm"].values if metric == "norm" else ess_values(node, metric)
     tokens = profile.tokens
     inside = np.arange(tokens.sizes["token"]) < tokens["length"].values[:, None]
     marked = np.argwhere(tokens["special"].values & inside)

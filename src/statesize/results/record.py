@@ -13,101 +13,44 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from statesize.files import parse_json
+from statesize.results.fields import FIELDS, Array
 from statesize.results.sampling import Sample
-
-Array = NDArray[np.float32]
-# Norms and bounds have the operator's scale, which float32 need not hold: 1e50, or a bound that would round to 0.
-Wide = NDArray[np.float64]
-WIDE = ("entropy_bound", "norm", "error_bound")
 
 
 @dataclass(frozen=True, eq=False)
 class SequenceRecord:
-    """One mixer over one sequence: H measured heads or channels, P positions, K tolerances, R relative ones.
-
-    Attributes:
-        name: The mixer's name.
-        kind: What the mixer is.
-        note: What the mixer does to its values beside mixing them; empty where it does nothing.
-        multiplicity: Channels that share one operator.
-        dtype: Dtype in which the model made the operator.
-        engine: The engines that gave these numbers.
-        state_bytes: Bytes that the model's own cache holds for this mixer at the end of the sequence.
-        faithfulness: Largest relative difference between T u and what the unaltered model computed; NaN if not known.
-        run_difference: That of the last hidden state in the observed run.
-        seconds: Time that measuring took.
-        units: Indices of the heads or channels, (H,).
-        strata: Stratum of each, (H,).
-        sizes: Heads or channels in each stratum, measured or not.
-        positions: (P,) integers ≥ 1.
-        entropy: (H, P).
-        entropy_bound: (H, P).
-        tolerance: (H, P, K).
-        lower: (H, P, K).
-        upper: (H, P, K).
-        relative_tolerance: (H, P, R).
-        relative_lower: (H, P, R).
-        relative_upper: (H, P, R).
-        norm: (H, P).
-        error_bound: (H, P).
-        state_size: (P,).
-        ceiling: (P,).
-    """
+    """One mixer over one sequence, at positions (P,) ≥ 1; `arrays` holds what `FIELDS` names."""
 
     name: str
     kind: str
+    # What the mixer does to its values beside mixing them; empty where it does nothing.
     note: str
+    # Channels that share one operator.
     multiplicity: int
+    # In which the model made the operator.
     dtype: str
     engine: str
+    # Of the model's own cache for this mixer at the end of the sequence.
     state_bytes: int
+    # Largest relative differences of T u from the unaltered model's, NaN if not known, and of the last hidden state.
     faithfulness: float
     run_difference: float
     seconds: float
-    units: NDArray[np.int64]
-    strata: NDArray[np.int64]
-    sizes: NDArray[np.int64]
+    sample: Sample
     positions: NDArray[np.int64]
-    entropy: Array
-    entropy_bound: Wide
-    tolerance: Array
-    lower: Array
-    upper: Array
-    relative_tolerance: Array
-    relative_lower: Array
-    relative_upper: Array
-    norm: Wide
-    error_bound: Wide
-    state_size: Array
-    ceiling: Array
-
-    @property
-    def sample(self) -> Sample:
-        """Which heads or channels were measured, of which."""
-        return Sample(self.units, self.strata, self.sizes)
+    arrays: dict[str, Array]
 
     def to_bytes(self) -> bytes:
-        """The record with its checksum, as `from_bytes` reads it.
-
-        Returns:
-            A line with the SHA-256 of the rest, a line of JSON, and safetensors.
-        """
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        names = [name for name, value in values.items() if isinstance(value, np.ndarray)]
-        arrays: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(values[name]) for name in names}
-        facts = {name: value for name, value in values.items() if name not in arrays}
-        return sealed(json.dumps(facts).encode() + b"\n" + safetensors.numpy.save(arrays))
+        """The SHA-256 of the rest, a line of JSON, and safetensors, as `from_bytes` reads them."""
+        arrays = {**self.arrays, **vars(self.sample), "positions": self.positions}
+        names = [field.name for field in fields(self) if field.name not in {"arrays", "sample", "positions"}]
+        facts = json.dumps({name: getattr(self, name) for name in names})
+        content = safetensors.numpy.save({name: np.ascontiguousarray(values) for name, values in arrays.items()})
+        return sealed(facts.encode() + b"\n" + content)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self | None:
-        """Read what `to_bytes` wrote.
-
-        Args:
-            content: The bytes.
-
-        Returns:
-            The record, or None where they are not what was written.
-        """
+        """The record that `to_bytes` wrote, or None where the bytes are not what was written."""
         payload = unsealed(content)
         if payload is None:
             return None
@@ -116,33 +59,21 @@ class SequenceRecord:
             values: dict[str, Any] = cast("dict[str, Any]", parse_json(facts)) | safetensors.numpy.load(tensors)
         except (ValueError, TypeError, SafetensorError):
             return None
-        return cls(**values) if values.keys() == {field.name for field in fields(cls)} else None
+        drawn = {field.name for field in fields(Sample)}
+        names = {field.name for field in fields(cls)} - {"sample", "arrays"}
+        if values.keys() != names | drawn | FIELDS.keys():
+            return None
+        sample = Sample(**{name: values.pop(name) for name in drawn})
+        arrays = {name: values.pop(name) for name in FIELDS}
+        return cls(sample=sample, arrays=arrays, **values)
 
 
 def sealed(payload: bytes) -> bytes:
-    """Bytes with their checksum in front.
-
-    Args:
-        payload: Any bytes.
-
-    Returns:
-        The SHA-256 in hexadecimal, a line end, and the payload.
-    """
+    """Bytes behind their SHA-256 in hexadecimal and a line end."""
     return hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
 
 
 def unsealed(content: bytes) -> bytes | None:
-    """The payload of what `sealed` made.
-
-    Args:
-        content: The bytes.
-
-    Returns:
-        The payload, or None where the checksum does not fit.
-
-    Example:
-        >>> unsealed(sealed(b"whole")), unsealed(sealed(b"damaged")[:-1])
-        (b'whole', None)
-    """
+    """The payload of what `sealed` made, or None where the checksum does not fit."""
     digest, _, payload = content.partition(b"\n")
     return payload if digest == hashlib.sha256(payload).hexdigest().encode() else None

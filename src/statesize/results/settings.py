@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from statesize.check import real_numbers, refuse, require_count, require_real, whole_number
 from statesize.errors import InputError
-from statesize.operators.validation import real_numbers, whole_number
 from statesize.spectra.cut import Cut, make_cut
 
 GIGABYTE = 10**9
@@ -151,9 +151,9 @@ def check_settings(
         "all"
         if isinstance(channels, str) and channels == "all"
         else _counted("channels", channels, 'None, "all" or a number of at least 1'),
-        _seed(seed),
+        require_count("seed", seed, least=0),
         memory_bytes(memory),
-        _share("count_accuracy", count_accuracy),
+        float(require_real("count_accuracy", count_accuracy, least=0, below=1, plain=True)),
     )
 
 
@@ -178,28 +178,12 @@ def memory_bytes(given: object) -> int:
     if found is not None and found[2] in _UNITS:
         number = int(float(found[1]) * _UNITS[found[2]])
     if number is None or number < 1:
-        raise InputError(f"memory is {given!r}; expected bytes, or a size such as '4GB' or '512MiB'.")
+        refuse("memory", "bytes, or a size such as '4GB' or '512MiB'", given)
     return number
 
 
 def _counted(name: str, given: object, expected: str = "None or a number of at least 1") -> int | None:
-    number = None if given is None else whole_number(given)
-    if given is not None and (number is None or number < 1):
-        raise InputError(f"{name} is {given!r}; expected {expected}.")
-    return number
-
-
-def _share(name: str, given: object) -> float:
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < 1:
-        raise InputError(f"{name} is {given!r}; expected a number of at least 0 and below 1.")
-    return float(given)
-
-
-def _seed(given: object) -> int:
-    seed = whole_number(given)
-    if seed is None or seed < 0:
-        raise InputError(f"seed is {given!r}; expected a whole number of at least 0.")
-    return seed
+    return None if given is None else require_count(name, given, expected=expected)
 
 
 def _positions(given: object) -> int | tuple[int, ...] | None:
@@ -209,19 +193,19 @@ def _positions(given: object) -> int | tuple[int, ...] | None:
     number = whole_number(given) if getattr(given, "ndim", 0) == 0 else None
     if number is not None:
         if number < 1:
-            raise InputError(f"positions is {number}; expected None, a number of at least 1, or a list.")
+            refuse("positions", "None, a number of at least 1, or a list", number)
         return number
     try:
         listed = list(cast("Iterable[object]", given))
-    except TypeError as error:
-        raise InputError(f"positions is {given!r}; expected None, a whole number, or a list of them.") from error
+    except TypeError:
+        refuse("positions", "None, a whole number, or a list of them", given)
     chosen: set[int] = set()
     for item in listed:
         position = whole_number(item)
         if position is None:
-            raise InputError(f"positions has {item!r}; expected whole numbers.")
+            refuse("positions", "whole numbers", item)
         chosen.add(position)
     ascending = tuple(sorted(chosen - {0}))
     if not ascending or ascending[0] < 0:
-        raise InputError(f"positions is {listed}; expected positions of at least 1.")
+        refuse("positions", "at least 1", listed)
     return ascending

@@ -12,41 +12,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.ess import utilisation
+from statesize.results.fields import COUNTS, Array
 from statesize.results.sampling import Estimate, Sample, estimate
-
-COLUMNS = {
-    "model": "The model.",
-    "layer": "The mixer's module name in the model.",
-    "kind": "What the mixer is.",
-    "tss": "Theoretical state-size: real numbers per channel that the layer's own recurrence keeps. Softmax attention "
-    "keeps every past token, so its TSS grows with position: the largest is shown.",
-    "state_bytes": "Bytes that the model's own cache holds for the layer at the end of the longest sequence.",
-    "units": "Heads or channels of the layer.",
-    "measured": "How many of them were measured; where not all were, averages and totals are estimates.",
-    "average_entropy": "Entropy-ESS, exp of the entropy of the Hankel singular values, averaged over sequences, "
-    "positions and heads.",
-    "average_entropy_error": "Half the width of its confidence interval of 95 %, for the choice of heads or channels.",
-    "average_relative_tolerance": "Relative tolerance-ESS, the number of Hankel singular values above ρ times the "
-    "largest, averaged in the same way.",
-    "average_relative_tolerance_error": "Half the width of its confidence interval, likewise.",
-    "total_entropy": "Entropy-ESS summed over the layer's channels, averaged over sequences and positions.",
-    "total_relative_tolerance": "Relative tolerance-ESS summed over the layer's channels, averaged in the same way.",
-    "total_entropy_error": "Half the width of the confidence interval of the total entropy-ESS, likewise.",
-    "total_relative_tolerance_error": "Half the width of that of the total relative tolerance-ESS, likewise.",
-    "norm": "Frobenius norm of what passes from the past to the future, averaged as above; a layer that erases "
-    "lowers it even where its ESS stays.",
-    "utilisation": "Entropy-ESS as a share of its ceiling, the most that TSS, past and future allow at that position; "
-    "the mean of these shares over sequences, positions and heads.",
-    "faithfulness": "The largest difference, over sequences, of the operator applied to the layer's input, and of the "
-    "layer's output where it was measured, from what the unaltered model computed, relative to the largest value; not "
-    "checked where a layer reports its own matrix.",
-    "run_difference": "The largest difference, over sequences, of the last hidden state in the observed run from that "
-    "of the unaltered model, relative to the largest value.",
-}
 
 
 class SummaryRow(TypedDict):
-    """One mixer's row of the summary; COLUMNS says what the fields are."""
+    """One mixer's row of the summary; `statesize.results.fields.COLUMNS` says what the columns are."""
 
     model: str
     layer: str
@@ -70,50 +41,57 @@ class SummaryRow(TypedDict):
 
 
 def unit_dim(node: xr.Dataset) -> str:
-    """The dimension of a mixer's operators.
-
-    Args:
-        node: A mixer's dataset.
-
-    Returns:
-        "head" or "channel".
-    """
+    """The dimension of a mixer's operators, "head" or "channel"."""
     return "channel" if "channel" in node.sizes else "head"
 
 
-def utilisation_of(node: xr.Dataset) -> xr.DataArray:
-    """Entropy-ESS as a share of its ceiling.
+def ess_values(node: xr.Dataset, metric: str) -> Array:
+    """ESS by a metric, at its first threshold, (sequence, unit, position); NaN where nothing was measured."""
+    values = node[metric].values
+    if values.ndim == 3:
+        return values
+    return values[..., 0] if values.shape[-1] else np.full(values.shape[:-1], np.nan, np.float32)
 
-    Args:
-        node: A mixer's node.
 
-    Returns:
-        (sequence, head, position), NaN where the ceiling is 0.
-    """
-    entropy, ceiling = xr.broadcast(node["entropy"], node["ceiling"])
-    ceiling = ceiling.transpose(*entropy.dims)
-    # A copy, because what xarray broadcasts cannot be written to, and torch warns of that.
-    shares = utilisation(torch.from_numpy(entropy.values), torch.from_numpy(np.array(ceiling.values)))
-    return entropy.copy(data=shares.numpy())
+def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
+    """ESS as a share of its ceiling, (sequence, unit, position); NaN where the ceiling is 0."""
+    # Copies, because torch warns of arrays that cannot be written to.
+    ess, ceiling = (torch.from_numpy(np.array(values)) for values in (ess_values(node, metric), node["ceiling"].values))
+    return utilisation(ess, ceiling[:, None]).numpy()
+
+
+def sample_of(node: xr.Dataset) -> Sample:
+    """Which heads or channels of a mixer were measured."""
+    sizes = np.array(node.attrs["stratum_sizes"], np.int64)
+    return Sample(node[unit_dim(node)].values, node["stratum"].values, sizes)
+
+
+def largest_difference(node: xr.Dataset, name: str) -> float:
+    """The largest "faithfulness" or "run_difference" over sequences; NaN where none is known."""
+    known = node[name].values
+    known = known[np.isfinite(known)]
+    return float(known.max()) if known.size else math.nan
+
+
+def unit_means(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
+    """Means over sequences and positions 1 … L−1 of a quantity (sequence, unit, position), (unit,)."""
+    inside = values[:, :, node["position"].values >= 1].astype(np.float64)
+    known = np.isfinite(inside)
+    counts = known.sum((0, 2))
+    sums = np.where(known, inside, 0.0).sum((0, 2))
+    return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+
+
+def average(node: xr.Dataset, values: Array) -> Estimate:
+    """The mean of (sequence, unit, position) over the layer, with the error that the choice of units makes."""
+    return estimate(unit_means(node, values), sample_of(node))
 
 
 def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
-    """One mixer's row of the summary.
-
-    Args:
-        node: The mixer's node.
-        model: The model's name.
-        layer: The mixer's name.
-
-    Returns:
-        The row.
-    """
+    """One mixer's row of the summary."""
     sample = sample_of(node)
     channels = sample.total * int(node.attrs["multiplicity"])
-    entropy = average(node, node["entropy"].values)
-    thresholds = node["relative_tolerance"].values
-    known = thresholds.shape[-1] > 0
-    relative = average(node, thresholds[..., 0]) if known else Estimate(math.nan, math.nan)
+    entropy, relative = (average(node, ess_values(node, metric)) for metric in ("entropy", "relative_tolerance"))
     return {
         "model": model,
         "layer": layer,
@@ -131,71 +109,14 @@ def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
         "total_relative_tolerance": relative.mean * channels,
         "total_relative_tolerance_error": relative.error * channels,
         "norm": average(node, node["norm"].values).mean,
-        "utilisation": average(node, utilisation_of(node).values).mean,
+        "utilisation": average(node, utilisation_values(node)).mean,
         "faithfulness": largest_difference(node, "faithfulness"),
         "run_difference": largest_difference(node, "run_difference"),
     }
 
 
-def sample_of(node: xr.Dataset) -> Sample:
-    """Which heads or channels of a mixer were measured.
-
-    Args:
-        node: The mixer's node.
-
-    Returns:
-        The sample.
-    """
-    sizes = np.array(node.attrs["stratum_sizes"], np.int64)
-    return Sample(node[unit_dim(node)].values, node["stratum"].values, sizes)
-
-
-def largest_difference(node: xr.Dataset, name: str) -> float:
-    """How far the measured model was from the unaltered one, in the worst sequence.
-
-    Args:
-        node: The mixer's node.
-        name: "faithfulness" or "run_difference".
-
-    Returns:
-        The largest relative difference; NaN where none is known.
-    """
-    known = node[name].values
-    known = known[np.isfinite(known)]
-    return float(known.max()) if known.size else math.nan
-
-
-def average(node: xr.Dataset, values: NDArray[np.float32 | np.float64]) -> Estimate:
-    """A quantity averaged over sequences, positions 1 … L−1 and all heads or channels of the layer.
-
-    Args:
-        node: The mixer's node.
-        values: The quantity, (sequence, head, position).
-
-    Returns:
-        The mean, with the error that comes from the choice of heads or channels.
-    """
-    inside = values[:, :, node["position"].values >= 1].astype(np.float64)
-    known = np.isfinite(inside)
-    counts = known.sum((0, 2))
-    sums = np.where(known, inside, 0.0).sum((0, 2))
-    means = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
-    return estimate(means, sample_of(node))
-
-
 def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.DataFrame:
-    """One mixer as a table with one row for each sequence, head, position, metric and threshold.
-
-    Args:
-        node: The mixer's node.
-        root: The profile's root, which holds the tokens.
-        model: The model's name.
-        layer: The mixer's name.
-
-    Returns:
-        Columns model, layer, kind, sequence, head, position, token_id, token, metric, threshold (NaN for entropy),
-        ess, lower, upper, norm, state_size, ceiling.
-    """
+    """One mixer as a table with one row for each sequence, head, position, metric and threshold (NaN for entropy)."""
     unit = unit_dim(node)
     shape = tuple(node.sizes[dim] for dim in ("sequence", unit, "position"))
     sequence, head, place = (index.ravel() for index in np.indices(shape))
@@ -227,15 +148,13 @@ def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.
     return cast("pd.DataFrame", frame[frame["ess"].notna()]).reset_index(drop=True)
 
 
-def _metrics(
-    node: xr.Dataset,
-) -> list[tuple[str, float, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
+def _metrics(node: xr.Dataset) -> list[tuple[str, float, Array, Array, Array]]:
+    """Each metric at each threshold: ESS and its bounds, (sequence, unit, position)."""
     entropy = node["entropy"].values
     unknown = np.full_like(entropy, np.nan)
-    metrics = [("entropy", float("nan"), entropy, unknown, unknown)]
-    for prefix in ("relative_", ""):
-        for index, threshold in enumerate(node[f"{prefix}threshold"].values):
-            names = (f"{prefix}tolerance", f"{prefix}lower", f"{prefix}upper")
-            values, lower, upper = (node[name].values[..., index] for name in names)
-            metrics.append((names[0], float(threshold), values, lower, upper))
+    metrics = [("entropy", math.nan, entropy, unknown, unknown)]
+    for counts in COUNTS:
+        for index, threshold in enumerate(node[counts.threshold].values):
+            ess, lower, upper = (node[name].values[..., index] for name in counts[:3])
+            metrics.append((counts.name, float(threshold), ess, lower, upper))
     return metrics

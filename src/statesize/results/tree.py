@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from statesize.errors import ModelError
-from statesize.results.record import WIDE, SequenceRecord
+from statesize.results.fields import FIELDS, UNIT, Array, Field
+from statesize.results.record import SequenceRecord
 from statesize.results.sampling import Sample
 from statesize.results.settings import Settings
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
@@ -22,19 +23,7 @@ _PART_BYTES = 2**28
 
 @dataclass(eq=False)
 class MixerRun:
-    """What is kept of a mixer while sequences are measured; the records may lie on disk.
-
-    Attributes:
-        name: The mixer's name.
-        kind: What it is.
-        note: What it does to its values beside mixing them.
-        multiplicity: Channels that share one operator.
-        dtype: Dtype in which the model made the operators.
-        sample: Which heads or channels are measured.
-        engines: Those that were used.
-        sequences: Indices of the sequences in which it was called, ascending.
-        bytes: Size of the largest record.
-    """
+    """What is kept of a mixer while sequences are measured; the records may lie on disk."""
 
     name: str
     kind: str
@@ -43,31 +32,18 @@ class MixerRun:
     dtype: str
     sample: Sample
     engines: set[str] = field(default_factory=set[str])
+    # Those in which it was called, ascending.
     sequences: list[int] = field(default_factory=list[int])
+    # Of the largest record.
     bytes: int = 1
 
     @classmethod
     def begin(cls, record: SequenceRecord) -> MixerRun:
-        """A mixer that was met for the first time.
-
-        Args:
-            record: Its first record.
-
-        Returns:
-            What is kept of it, without the record's numbers.
-        """
+        """A mixer that was met for the first time, without the record's numbers."""
         return cls(record.name, record.kind, record.note, record.multiplicity, record.dtype, record.sample)
 
     def add(self, sequence: int, record: SequenceRecord) -> None:
-        """Note a record.
-
-        Args:
-            sequence: Index of the sequence.
-            record: What was measured.
-
-        Raises:
-            ModelError: If its heads are not those of the earlier ones.
-        """
+        """Note a record; one of other heads than the earlier ones is a ModelError."""
         if record.sample.total != self.sample.total:
             raise ModelError(
                 f"Mixer {self.name}: its operator has {self.sample.total} heads at sequence {self.sequences[0]} and "
@@ -76,22 +52,14 @@ class MixerRun:
         self.sequences.append(sequence)
         if len(record.positions):
             self.engines.add(record.engine)
-        self.bytes = max(self.bytes, 4 * record.norm.nbytes + 9 * record.entropy.nbytes)
+        self.bytes = max(self.bytes, sum(values.nbytes for values in record.arrays.values()))
 
 
 Reader = Callable[[str, int], SequenceRecord]
 
 
 def token_dataset(sequences: Sequence[Tensor], tokenizer: AnyTokenizer | None) -> xr.Dataset:
-    """The root of a profile.
-
-    Args:
-        sequences: Token ids, (L,) each.
-        tokenizer: Gives token strings and special tokens; without one, tokens are shown by their ids.
-
-    Returns:
-        token_ids, tokens, special (sequence, token), length (sequence); attribute special_tokens, ids by role.
-    """
+    """The root: token_ids, tokens, special (sequence, token) and length (sequence); special_tokens has ids by role."""
     length = max(len(ids) for ids in sequences)
     ids = np.full((len(sequences), length), -1, np.int64)
     for row, sequence in zip(ids, sequences, strict=True):
@@ -116,19 +84,7 @@ def token_dataset(sequences: Sequence[Tensor], tokenizer: AnyTokenizer | None) -
 def mixer_parts(
     run: MixerRun, lengths: Sequence[int], settings: Settings, read: Reader, *, whole: bool
 ) -> Iterator[xr.Dataset]:
-    """The dataset of one mixer, in parts along the dimension sequence.
-
-    Args:
-        run: The mixer.
-        lengths: Tokens of each sequence.
-        settings: What was asked.
-        read: Gives the record of a mixer and a sequence in which it was called.
-        whole: One part for all sequences, however large.
-
-    Yields:
-        Datasets of dims sequence, head (channel where multiplicity is 1), position, threshold and
-        relative_threshold; NaN where nothing was measured.
-    """
+    """The dataset of one mixer, in one part or in parts along the sequences; NaN where nothing was measured."""
     cuts = [settings.cut(length) for length in sorted({lengths[sequence] for sequence in run.sequences})]
     positions = np.array(sorted({position for cut in cuts if cut for position in cut.positions}), np.int64)
     # Before position 0 nothing has passed; a window does not fit there.
@@ -149,22 +105,6 @@ def _part(
     settings: Settings,
 ) -> xr.Dataset:
     unit = "channel" if run.multiplicity == 1 else "head"
-    by_head = ("sequence", unit, "position")
-    absolute, relative = (*by_head, "threshold"), (*by_head, "relative_threshold")
-    dims = {
-        "entropy": by_head,
-        "entropy_bound": by_head,
-        "tolerance": absolute,
-        "lower": absolute,
-        "upper": absolute,
-        "relative_tolerance": relative,
-        "relative_lower": relative,
-        "relative_upper": relative,
-        "norm": by_head,
-        "error_bound": by_head,
-        "state_size": ("sequence", "position"),
-        "ceiling": ("sequence", "position"),
-    }
     coordinates = {
         unit: run.sample.units,
         "position": positions,
@@ -172,9 +112,10 @@ def _part(
         "relative_threshold": np.array(settings.relative_tolerances, np.float64),
     }
     sizes = {"sequence": count} | {name: len(values) for name, values in coordinates.items()}
-    variables: dict[str, tuple[tuple[str, ...], NDArray[np.generic]]] = {
-        name: (names, _filled(name, [sizes[dim] for dim in names], records, positions)) for name, names in dims.items()
-    }
+    variables: dict[str, tuple[tuple[str, ...], NDArray[np.generic]]] = {}
+    for name, listed in FIELDS.items():
+        dims = ("sequence", *(unit if dim == UNIT else dim for dim in listed.dims))
+        variables[name] = dims, _filled(listed, [sizes[dim] for dim in dims], records, positions)
     variables["stratum"] = ((unit,), run.sample.strata)
     for name in ("state_bytes", "faithfulness", "run_difference"):
         values = [float(getattr(records[row], name)) if row in records else np.nan for row in range(count)]
@@ -191,16 +132,15 @@ def _part(
 
 
 def _filled(
-    name: str, shape: Sequence[int], records: Mapping[int, SequenceRecord], positions: NDArray[np.int64]
-) -> NDArray[np.float32 | np.float64]:
-    axis = 0 if name in {"state_size", "ceiling"} else 1
-    values = np.full(shape, np.nan).astype(np.float64 if name in WIDE else np.float32)
+    listed: Field, shape: Sequence[int], records: Mapping[int, SequenceRecord], positions: NDArray[np.int64]
+) -> Array:
+    before = (slice(None),) * listed.dims.index("position")
+    values = np.full(shape, np.nan, listed.dtype)
     for row, record in records.items():
         if not len(record.positions):
             continue
         # Nothing has passed before position 0: every quantity there is 0.
         if positions[0] == 0:
-            values[(row, *(slice(None),) * axis, 0)] = 0.0
-        where = (slice(None),) * axis + (np.searchsorted(positions, record.positions),)
-        values[row][where] = getattr(record, name)
+            values[(row, *before, 0)] = 0.0
+        values[row][(*before, np.searchsorted(positions, record.positions))] = record.arrays[listed.name]
     return values

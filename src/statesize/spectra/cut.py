@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statesize.check import refuse, whole_number
 from statesize.errors import InputError
-from statesize.operators.validation import whole_number
 
 Positions = int | Iterable[int] | Tensor | None
 
@@ -103,14 +103,14 @@ def _window(name: str, given: int | None, length: int) -> int | None:
     if given is None:
         return None
     if (size := whole_number(given)) is None or not 1 <= size < length:
-        raise InputError(f"{name} must be None or in 1 … {length - 1} for length {length}, got {given!r}")
+        refuse(name, f"None or in 1 … {length - 1} for length {length}", given)
     return size
 
 
 def _spread(given: object, first: int, last: int) -> list[int]:
     available, count = last - first + 1, whole_number(given)
     if count is None or count < 1:
-        raise InputError(f"positions must be None, a count of at least 1 or a list, got {given!r}")
+        refuse("positions", "None, a count of at least 1 or a list", given)
     if count >= available:
         return list(range(first, last + 1))
     return [int(p) for p in torch.linspace(first, last, count, dtype=torch.float64).round()]
@@ -122,6 +122,6 @@ def _listed(positions: Iterable[int] | Tensor, first: int, last: int) -> list[in
     for value in values:
         position = whole_number(value)
         if position is None or not first <= position <= last:
-            raise InputError(f"positions must be integers in {first} … {last} here, got {value!r}")
+            refuse("positions", f"integers in {first} … {last} here", value)
         chosen.append(position)
     return chosen

@@ -1,22 +1,29 @@
-"""What an engine makes of an operator: its H_i, ready to be asked for counts, entropies or singular values."""
+"""What an engine is, and what it makes of an operator: the blocks H_i, ready to be asked for counts and entropies."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
+
+from statesize.errors import EngineError
+from statesize.operators import Operator, Recurrence
+from statesize.spectra.cut import Cut
+
+OUTPUTS = ("counts", "entropy", "values")
+RELATIVE = "relative"
+"""Stands among the outputs where exact counts at relative tolerances are asked: one threshold for each position."""
+DOUBLE = 8
+"""Bytes of a number in float64, in which all engines compute."""
+FALLBACK_BYTES = 4 * DOUBLE * 2**21
+"""What engines hold that decompose some positions in portions of 2²¹ numbers where eliminations leave them open."""
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """How many singular values exceed a threshold.
-
-    Attributes:
-        count: (..., P, K) int64.
-        lower: The smallest number that the error bound allows, (..., P, K).
-        upper: The largest, (..., P, K).
-    """
+    """How many singular values exceed each threshold, with certified bounds: (..., P, K) int64 each."""
 
     count: Tensor
     lower: Tensor
@@ -24,13 +31,17 @@ class Counts:
 
 
 class HankelBlocks(ABC):
-    """The blocks H_i of an operator at the P positions of a cut, as an engine holds them."""
+    """The blocks H_i of an operator at the P positions of a cut, as an engine holds them.
+
+    Attributes:
+        error_bound: δ ≥ |σ̂ − σ| at each position, round-off included, (..., P).
+    """
 
     error_bound: Tensor
 
     @property
     def way(self) -> str:
-        """Which ways an engine that has several took, up to now."""
+        """The algorithms that were used up to now, for an engine that chooses between several."""
         return ""
 
     @abstractmethod
@@ -43,12 +54,87 @@ class HankelBlocks(ABC):
 
     @abstractmethod
     def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
-        """#{σ > ρ σ_1} for ratios (R,)."""
+        """#{σ > ρ σ_1} for ratios (R,); the bounds may be this fraction of the upper one apart, 0 for exact counts."""
 
     @abstractmethod
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
 
-    @abstractmethod
     def singular_values(self) -> Tensor:
-        """σ̂, (..., P, r), descending, zero-padded; only of engines that give values."""
+        """σ̂, (..., P, r), descending, zero-padded; only of engines with the output "values".
+
+        Raises:
+            EngineError: The engine computes counts and entropies only.
+        """
+        raise EngineError(
+            "this engine computes counts and entropies; for singular values use square_root (recurrences), "
+            "distinct_blocks (convolutions) or dense"
+        )
+
+
+class Engine(ABC):
+    """One way to compute Hankel singular values, or counts and entropies of them. It never changes.
+
+    A subclass names what it can do and implements `blocks` and `footprint`; one line in
+    `statesize.spectra.choice.ORDER` makes it known, and `statesize.testing.EngineContract` checks it.
+
+    Attributes:
+        name: As given to `engine=`.
+        outputs: What it computes, out of `OUTPUTS`.
+        operators: The operators that it supports, in words.
+        cost: Operations for all positions of one batch entry, in words.
+        windows: Whether it can cut H_i by `past` and `future`.
+        squares: Whether it squares numbers, so that those beyond 1e±100 need an engine that does not.
+        block_bytes: Footprint beyond which larger blocks of batch entries only leave the processor's caches.
+    """
+
+    name: ClassVar[str]
+    outputs: ClassVar[frozenset[str]]
+    operators: ClassVar[str] = "every operator"
+    cost: ClassVar[str]
+    windows: ClassVar[bool] = False
+    squares: ClassVar[bool] = True
+    block_bytes: ClassVar[int] = 2**62
+
+    @abstractmethod
+    def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:
+        """The blocks of an operator in float64 that this engine does not decline."""
+
+    @abstractmethod
+    def footprint(self, operator: Operator, cut: Cut) -> int:
+        """About how many bytes it holds for each batch entry: constants are fitted to peaks of resident memory."""
+
+    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
+        """About how many bytes it holds besides, however many the batch entries are."""
+        return 0
+
+    def least_bytes(self, operator: Operator, cut: Cut) -> int:
+        """Bytes that it needs for one batch entry in any case; where less is free, it refuses to start."""
+        return self.footprint(operator, cut) + self.shared_footprint(operator, cut)
+
+    def supports(self, operator: Operator) -> bool:
+        """Whether it works on this kind of operator."""
+        return True
+
+    def declines(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+        """Why it cannot compute these outputs, or None if it can."""
+        if not self.supports(operator):
+            return f"works on {self.operators}, not on this {type(operator).__name__}"
+        if cut.windowed and not self.windows:
+            return "does not cut blocks by past and future"
+        missing = [output for output in outputs if output not in self.outputs and output != RELATIVE]
+        return f"does not compute {', '.join(missing)}" if missing else None
+
+    def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+        """Why "auto" should prefer a later engine although this one does not decline, or None to be chosen."""
+        return None
+
+
+def number_bytes(recurrence: Operator) -> int:
+    """Bytes of a number of its state."""
+    return 2 * DOUBLE if isinstance(recurrence, Recurrence) and recurrence.is_complex else DOUBLE
+
+
+def largest_state(operator: Operator) -> int:
+    """The largest theoretical state-size over all positions."""
+    return int(operator.state_size().max())

@@ -7,8 +7,8 @@ import itertools
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite
 from statesize.operators import Operator
-from statesize.operators.validation import require_finite
 from statesize.spectra.cut import Cut
 from statesize.spectra.exact.dense import block_spectrum
 

@@ -61,15 +61,7 @@ class Compression(SymbolTask):
         return 2 * self.tokens + 1
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random batch.
-
-        Args:
-            batch_size: number of sequences, S.
-            generator: a CPU generator, from which alone the batch is drawn.
-
-        Returns:
-            Inputs and targets, (S, L) int64; targets are `IGNORED` but at the places.
-        """
+        """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
         compressed = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
         places = distinct(self.tokens, self.tokens, batch_size, generator)

@@ -66,25 +66,14 @@ class Corpus:
 
 
 def listed(name: str, documents: Iterable[str]) -> list[str]:
-    """Documents as a list.
-
-    Args:
-        name: the argument's name, quoted in messages.
-        documents: what was given.
-
-    Returns:
-        The documents.
-
-    Raises:
-        InputError: it is one string, or holds something else than Unicode text.
-    """
+    """Documents as a list."""
     if isinstance(documents, str):
         raise InputError(f"{name} is one string; give a sequence of documents, for one document [text]")
     require_kind(name, documents, Iterable, "a sequence of strings")
     found = list(documents) if getattr(documents, "ndim", 1) else [documents]
     for document in found:
         if not isinstance(document, str):
-            raise InputError(f"{name} has a {type(document).__name__}; a sequence of strings was expected")
+            raise InputError(f"{name} must be a sequence of strings, got one with {type(document).__name__}.")
         try:
             document.encode()
         except UnicodeEncodeError as error:
@@ -93,14 +82,7 @@ def listed(name: str, documents: Iterable[str]) -> list[str]:
 
 
 def sha256_of(documents: Iterable[str]) -> str:
-    """Hash of a sequence of documents: SHA-256 over each one's length in bytes and its UTF-8 bytes.
-
-    Args:
-        documents: the documents, in order.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """Hash of a sequence of documents: SHA-256 over each one's length in bytes and its UTF-8 bytes."""
     digest = hashlib.sha256()
     for document in documents:
         data = document.encode()
@@ -109,18 +91,10 @@ def sha256_of(documents: Iterable[str]) -> str:
 
 
 def split(documents: Iterable[str]) -> Corpus:
-    """Split documents into train (about 95 %) and held-out (about 5 %) by a hash of each document.
-
-    A document is on the same side wherever it occurs, so equal documents never cross the split and corpora that
-    share documents (the prose of two Python versions) split them alike. With two different documents or more both
-    parts hold something; a single one goes to train.
-
-    Args:
-        documents: the documents; their order is kept.
-
-    Returns:
-        The two parts.
-    """
+    """Split documents into train (about 95 %) and held-out (about 5 %) by a hash of each document."""
+    # A document is on the same side wherever it occurs, so equal documents never cross the split and corpora that share
+    # documents (the prose of two Python versions) split them alike. With two different documents or more both parts
+    # hold something; a single one goes to train.
     documents = tuple(documents)
     place = {document: _fraction(document) for document in documents}
     limit = 0.0
@@ -177,22 +151,12 @@ def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str,
     parts = _BLANK_LINES.split(text) if delimiter is None else text.split(delimiter)
     documents = tuple(part.strip("\n") for part in parts if part.strip())
     if not documents:
-        raise FileError(f"{path}: holds no text; a text file with at least one document was expected")
+        raise FileError(f"{path}: holds no text. Give a text file with at least one document.")
     return documents
 
 
 def read_whole(path: Path) -> str:
-    """The text of a UTF-8 file, blank lines and all.
-
-    Args:
-        path: the file; line ends may be of any system, a byte-order mark is skipped.
-
-    Returns:
-        The text.
-
-    Raises:
-        FileError: the file cannot be read, is not UTF-8, or is empty.
-    """
+    """The text of a UTF-8 file, blank lines and all."""
     try:
         data = read_limited(path, MOST_TEXT)
     except OSError as error:

@@ -7,17 +7,7 @@ from torch import Tensor
 
 
 def distinct(count: int, draws: int, rows: int, generator: torch.Generator) -> Tensor:
-    """Different numbers in random order, each row drawn for itself.
-
-    Args:
-        count: numbers to draw from, 0 … count − 1.
-        draws: how many, at most `count`.
-        rows: number of rows.
-        generator: where the draws come from.
-
-    Returns:
-        Numbers (rows, draws), int64; every ordered choice is as likely as any other.
-    """
+    """Different numbers in random order, each row drawn for itself, (rows, draws) int64."""
     if draws * draws > count:
         return torch.rand(rows, count, dtype=torch.float64, generator=generator).topk(draws).indices
     # Few of many, as keys of a large vocabulary: most rows are without repeats at once, the others are drawn anew.
@@ -31,19 +21,8 @@ def distinct(count: int, draws: int, rows: int, generator: torch.Generator) -> T
 
 
 def race(log_weights: Tensor, draws: int, rows: int, generator: torch.Generator) -> Tensor:
-    """Different numbers in increasing order: drawn one after the other, with probabilities proportional to weights.
-
-    The `draws` first arrivals of independent exponential waiting times with these rates (Efraimidis & Spirakis,
-    "Weighted random sampling with a reservoir", 2006).
-
-    Args:
-        log_weights: (count,), float64.
-        draws: how many, at most `count`.
-        rows: number of rows.
-        generator: where the draws come from.
-
-    Returns:
-        Numbers (rows, draws), int64.
-    """
+    """Different numbers, ascending, drawn one after the other in proportion to weights, (rows, draws) int64."""
+    # The `draws` first arrivals of independent exponential waiting times with these rates (Efraimidis & Spirakis,
+    # "Weighted random sampling with a reservoir", 2006).
     waits = torch.empty(rows, len(log_weights), dtype=torch.float64).exponential_(generator=generator)
     return (waits.log() - log_weights).topk(draws, largest=False).indices.sort().values

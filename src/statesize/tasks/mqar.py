@@ -12,6 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from statesize.check import require_real
 from statesize.errors import InputError
 from statesize.tasks.draws import distinct, race
 from statesize.tasks.synthetic import SyntheticTask
@@ -73,8 +74,7 @@ class MQAR(SyntheticTask):
                 f"length is {self.length}; {self.pairs} pairs take {2 * self.pairs} tokens and a query must follow, so "
                 f"give at least {2 * self.pairs + 1}, or fewer pairs"
             )
-        if not 0 < self.query_share <= 1:
-            raise InputError(f"query_share is {self.query_share}; more than 0 and at most 1 was expected")
+        require_real("query_share", self.query_share, above=0, most=1)
 
     @classmethod
     def zoology(cls, pairs: int, length: int, vocabulary_size: int = 8192) -> Self:
@@ -120,15 +120,7 @@ class MQAR(SyntheticTask):
         return 1 / self.pairs
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random batch.
-
-        Args:
-            batch_size: number of sequences, S.
-            generator: a CPU generator, from which alone the batch is drawn.
-
-        Returns:
-            Inputs and targets, (S, L) int64; targets are `IGNORED` but at the queries.
-        """
+        """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
         start, gaps = 2 * self.pairs, self.length - 2 * self.pairs
         keys = distinct(self.keys, self.pairs, batch_size, generator)

@@ -12,37 +12,26 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from statesize.check import refuse
 from statesize.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class _Level:
-    """One order of the model, as sorted tables; an n-gram is the number that its ids are the digits of.
+    """One order of the model, as sorted tables; an n-gram is the number that its ids are the digits of."""
 
-    Attributes:
-        grams: seen n-grams, sorted int64.
-        discounted: per n-gram, its discounted count over the total count of its context, float64.
-        contexts: seen contexts, sorted int64.
-        weights: per context, the mass that discounting left to the next lower order, float64.
-    """
-
-    grams: Tensor
-    discounted: Tensor
-    contexts: Tensor
-    weights: Tensor
+    grams: Tensor  # seen n-grams, sorted int64
+    discounted: Tensor  # per n-gram, its discounted count over the total count of its context, float64
+    contexts: Tensor  # seen contexts, sorted int64
+    weights: Tensor  # per context, the mass that discounting left to the next lower order, float64
 
 
 @dataclass(frozen=True, eq=False)
 class KneserNey:
-    """Interpolated, modified Kneser–Ney: p(w | h) is positive and sums to one over the vocabulary for every h.
+    """Interpolated, modified Kneser–Ney: p(w | h) is positive and sums to one over the vocabulary for every h."""
 
-    Attributes:
-        vocabulary_size: number of token ids, V.
-        levels: orders 1 … n; below order 1 stands the uniform distribution.
-    """
-
-    vocabulary_size: int
-    levels: tuple[_Level, ...] = field(repr=False)
+    vocabulary_size: int  # number of token ids, V
+    levels: tuple[_Level, ...] = field(repr=False)  # orders 1 … n; below order 1 stands the uniform distribution
 
     @property
     def order(self) -> int:
@@ -50,22 +39,11 @@ class KneserNey:
         return len(self.levels)
 
     def probability(self, contexts: Tensor, targets: Tensor) -> Tensor:
-        """Probability of each target after its context.
-
-        Args:
-            contexts: the preceding ids in reading order, (N, order − 1) int64.
-            targets: ids, (N,) int64.
-
-        Returns:
-            p(target | context), (N,) float64.
-
-        Raises:
-            InputError: the shapes do not fit.
-        """
+        """p(target | context), (N,) float64, of ids (N,) after the ids before them, (N, order − 1)."""
         if contexts.shape != (len(targets), self.order - 1):
             raise InputError(
-                f"contexts has shape {tuple(contexts.shape)}; {(len(targets), self.order - 1)} was expected "
-                f"for {len(targets)} targets of a model of order {self.order}"
+                f"contexts must have shape {(len(targets), self.order - 1)} for {len(targets)} targets of a model of "
+                f"order {self.order}, got {tuple(contexts.shape)}."
             )
         probability = torch.full(targets.shape, 1 / self.vocabulary_size, dtype=torch.float64)
         for order, level in enumerate(self.levels, start=1):
@@ -77,35 +55,15 @@ class KneserNey:
 
 
 def fit_kneser_ney(tokens: Tensor, order: int, vocabulary_size: int) -> KneserNey:
-    """Count n-grams of a stream of tokens and smooth them.
-
-    The highest order uses how often an n-gram occurs, lower orders how many different tokens stand before it.
-
-    Args:
-        tokens: ids (N,), int64, N ≥ order.
-        order: the n of n-gram.
-        vocabulary_size: number of token ids.
-
-    Returns:
-        The model.
-
-    Raises:
-        InputError: `order` is not positive or n-grams of that order do not fit in 63 bits, an id is outside the
-            vocabulary, or there are too few tokens.
-
-    Examples:
-        >>> model = fit_kneser_ney(torch.tensor([0, 1, 0, 1, 0, 2]), order=2, vocabulary_size=4)
-        >>> everything = model.probability(torch.tensor([[0]]).expand(4, 1), torch.arange(4))
-        >>> round(float(everything.sum()), 12)
-        1.0
-    """
+    """Count n-grams of a stream of tokens (N,) and smooth them."""
+    # The highest order uses how often an n-gram occurs, lower orders how many different tokens stand before it.
     if order < 1 or order * math.log2(vocabulary_size) >= 63:
-        raise InputError(f"order is {order}; 1 or more was expected, and vocabulary_size^order below 2^63")
+        refuse("order", "at least 1, and vocabulary_size^order below 2^63", order)
     if len(tokens) < order:
         raise InputError(f"there are {len(tokens)} tokens; at least {order} are needed for n-grams of order {order}")
     if int(tokens.min()) < 0 or int(tokens.max()) >= vocabulary_size:
         raise InputError(
-            f"ids from {int(tokens.min())} to {int(tokens.max())}; 0 … {vocabulary_size - 1} were expected"
+            f"tokens must have ids in 0 … {vocabulary_size - 1}, got {int(tokens.min())} to {int(tokens.max())}."
         )
     grams, counts = _count(_number(tokens.unfold(0, order, 1), vocabulary_size))
     levels = [_level(grams, counts, vocabulary_size)]
@@ -116,21 +74,9 @@ def fit_kneser_ney(tokens: Tensor, order: int, vocabulary_size: int) -> KneserNe
 
 
 def mean_nats(model: KneserNey, tokens: Tensor) -> float:
-    """Mean of −ln p over a stream of tokens, each predicted from those before it.
-
-    The first tokens are predicted as if the end of the stream stood before it, as in `TextTask.held_out`: give the
-    result to `TextTask.report` and it is comparable with a trained model's.
-
-    Args:
-        model: the n-gram model.
-        tokens: ids (M,), int64.
-
-    Returns:
-        Nats per token.
-
-    Raises:
-        InputError: there are no tokens.
-    """
+    """Mean of −ln p, in nats, over a stream of tokens (M,), each predicted from those before it."""
+    # The first tokens are predicted as if the end of the stream stood before it, as in `TextTask.held_out`: give the
+    # result to `TextTask.report` and it is comparable with a trained model's.
     if not len(tokens):
         raise InputError("there are no tokens to evaluate; give the held-out stream of a text task")
     before = torch.stack([tokens.roll(shift) for shift in range(model.order - 1, -1, -1)], dim=1)
@@ -173,14 +119,9 @@ def _level(grams: Tensor, counts: Tensor, vocabulary_size: int) -> _Level:
 
 
 def _discounts(counts: Tensor) -> Tensor:
-    """Chen & Goodman's estimates of what to take off a count.
-
-    Small or odd samples can make these zero or undefined; a discount is then that of the count below it, so that
-    every context leaves something to the lower order.
-
-    Returns:
-        The discounts of counts 0, 1, 2, and 3 or more, (4,) float64.
-    """
+    """Chen & Goodman's estimates of what to take off counts 0, 1, 2, and 3 or more, (4,) float64."""
+    # Small or odd samples can make these zero or undefined; a discount is then that of the count below it, so that
+    # every context leaves something to the lower order.
     n1, n2, n3, n4 = ((counts == k).sum().item() for k in range(1, 5))
     if not n1 or not n2:
         return torch.tensor([0.0, 0.5, 0.5, 0.5], dtype=torch.float64)

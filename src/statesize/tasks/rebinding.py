@@ -90,6 +90,11 @@ class Rebinding(SyntheticTask):
         return 2 * self.keys + 2
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The tokens as words, k0, k1, … for keys, v0, v1, … for values, none, and `<eos>`."""
+        return (*(f"{kind}{number}" for kind in "kv" for number in range(self.keys)), "none", "<eos>")
+
+    @property
     def items(self) -> int:
         """The number of pairs of a document."""
         return self.pairs
@@ -100,15 +105,7 @@ class Rebinding(SyntheticTask):
         return self.unbound / self.queries
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random batch.
-
-        Args:
-            batch_size: number of sequences, S.
-            generator: a CPU generator, from which alone the batch is drawn.
-
-        Returns:
-            Inputs and targets, (S, L) int64; targets are `IGNORED` but at the keys of queries.
-        """
+        """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
         rows, start = batch_size * self.documents, 2 * self.pairs
         keys = distinct(self.keys, self.queries, rows, generator)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping
+from typing import cast
 
-from statesize.check import require_kind
+from statesize.check import refuse, require_kind
 from statesize.errors import InputError
 from statesize.tasks.compression import Compression
 from statesize.tasks.mqar import MQAR
@@ -40,7 +41,7 @@ def register_task(name: str, task: type) -> None:
     """
     require_kind("name", name, str, "a string")
     if not (inspect.isclass(task) and issubclass(task, SyntheticTask)):
-        raise InputError(f"{task!r} is not a task; a class that inherits statesize.tasks.SyntheticTask was expected")
+        refuse("task", "a class that inherits statesize.tasks.SyntheticTask", cast("object", task))
     if "__dataclass_params__" not in vars(task):
         raise InputError(f"{task.__name__} is not a dataclass; put @dataclass(frozen=True) above it")
     fields = number_fields(task)
@@ -75,7 +76,7 @@ def build_task(settings: Mapping[str, object]) -> SyntheticTask:
     numbers = dict(settings)
     name = numbers.pop("name", None)
     if not isinstance(name, str) or name not in _TASKS:
-        raise InputError(f"task name is {name!r}; one of {', '.join(_TASKS)} was expected")
+        refuse("task name", f"one of {', '.join(_TASKS)}", name)
     fields = number_fields(_TASKS[name])
     for field in numbers:
         if field not in fields:

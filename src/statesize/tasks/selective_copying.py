@@ -63,15 +63,7 @@ class SelectiveCopying(SymbolTask):
         return self.symbols + 2
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random batch.
-
-        Args:
-            batch_size: number of sequences, S.
-            generator: a CPU generator, from which alone the batch is drawn.
-
-        Returns:
-            Inputs and targets, (S, L) int64; targets are `IGNORED` but at the markers.
-        """
+        """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
         context = self.length - self.tokens
         copied = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)

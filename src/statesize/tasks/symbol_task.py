@@ -7,15 +7,10 @@ from statesize.tasks.synthetic import SyntheticTask
 
 
 class SymbolTask(SyntheticTask):
-    """A task whose targets are symbols, drawn independently and uniformly; its dataclasses say where they stand.
+    """A task whose targets are symbols, drawn independently and uniformly; its dataclasses say where they stand."""
 
-    Attributes:
-        tokens: symbols of a sequence that are to be told, at least 2.
-        symbols: different symbols, at least 2.
-    """
-
-    tokens: int
-    symbols: int
+    tokens: int  # symbols of a sequence that are to be told, at least 2
+    symbols: int  # different symbols, at least 2
 
     def __post_init__(self) -> None:
         super().__post_init__()

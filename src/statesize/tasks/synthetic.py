@@ -12,9 +12,8 @@ from typing import cast, get_type_hints
 import torch
 from torch import Tensor
 
-from statesize.check import require_count, require_kind
+from statesize.check import plain_number, refuse, require_count, require_kind, whole_number
 from statesize.errors import InputError
-from statesize.operators.validation import plain_number, whole_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,22 +102,11 @@ class SyntheticTask(ABC):
         require_kind("generator", generator, torch.Generator, "a torch.Generator")
 
     def _require_at_least(self, name: str, least: int) -> None:
-        if getattr(self, name) < least:
-            raise InputError(f"{name} is {getattr(self, name)}; at least {least} was expected")
+        require_count(name, getattr(self, name), least)
 
 
 def number_fields(task: type[SyntheticTask]) -> dict[str, type]:
-    """The numbers that a task is built from.
-
-    Args:
-        task: the class.
-
-    Returns:
-        Name → int, float or bool, in the order of the constructor's arguments.
-
-    Raises:
-        InputError: a field is of another type.
-    """
+    """Name and type of the numbers that a task is built from, in the order of the constructor's arguments."""
     hints = get_type_hints(task)
     fields = {
         field.name: cast("type", hints[field.name])
@@ -146,4 +134,4 @@ def _checked(name: str, value: object, kind: type) -> bool | int | float:
         if kind is float and plain_number(number):
             return float(cast("float", number))
     expected = {bool: "true or false", int: "a whole number", float: "a finite number"}[kind]
-    raise InputError(f"{name} is {value!r}; {expected} was expected")
+    refuse(name, expected, value)

@@ -221,11 +221,9 @@ class TextTask:
     def _check(self, name: str, tokens: Tensor, least: int, expected: str) -> None:
         require_kind(name, tokens, Tensor, "a tensor of token ids")
         if tokens.ndim != 1 or tokens.dtype != torch.int64:
-            raise InputError(
-                f"{name} has shape {tuple(tokens.shape)} and dtype {tokens.dtype}; (N,) int64 was expected"
-            )
+            raise InputError(f"{name} must be (N,) int64, got shape {tuple(tokens.shape)} and dtype {tokens.dtype}.")
         if len(tokens) < least:
             raise InputError(f"{name} has {len(tokens)} tokens; {expected} are needed: give more text")
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= self.vocabulary_size:
-            raise InputError(f"{name} has ids from {low} to {high}; 0 … {self.vocabulary_size - 1} were expected")
+            raise InputError(f"{name} must have ids in 0 … {self.vocabulary_size - 1}, got {low} to {high}.")

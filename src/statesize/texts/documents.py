@@ -15,19 +15,7 @@ Note = Callable[[str], None]
 
 
 def file_documents(path: Path, *, special_tokens: bool = False) -> Iterator[tuple[Document, ...]]:
-    """The sequences of a file, each as the documents that it is made of.
-
-    Args:
-        path: A UTF-8 text file, of which blank lines part documents, or a .jsonl or .parquet file with a field "text"
-            or "messages".
-        special_tokens: The text says by special tokens where documents end: blank lines part none.
-
-    Yields:
-        All documents of a text file together, or those of another one by one.
-
-    Raises:
-        FileError: If a line of a .jsonl file or a row of a .parquet file holds no text.
-    """
+    """The sequences of a file as documents: all of a text file together, those of JSONL and Parquet one by one."""
     if path.suffix not in READERS:
         yield (read_whole(path),) if special_tokens else read_documents(path)
         return
@@ -40,19 +28,7 @@ def file_documents(path: Path, *, special_tokens: bool = False) -> Iterator[tupl
 
 
 def read_jsonl(path: Path, field: str, on_bad_line: Note) -> Iterator[Document]:
-    """The documents of a file of JSON objects, one a line; the file is read as far as they are asked for.
-
-    Args:
-        path: The file, in UTF-8.
-        field: Name of the field that holds the text; a row without it may have "messages".
-        on_bad_line: Called with file, line number and problem of each line that is left out; empty lines are not told.
-
-    Yields:
-        Documents, in order.
-
-    Raises:
-        FileError: If the file cannot be read, is empty or holds no document.
-    """
+    """The documents of a file of JSON objects, one a line; the file is read as far as they are asked for."""
     found, number = False, 0
     try:
         with path.open("rb") as stream:
@@ -79,17 +55,7 @@ READERS = {".jsonl": read_jsonl, ".parquet": read_parquet}
 
 
 def read_dataset(name: str, field: str, split: str, on_bad_line: Note) -> Iterator[Document]:
-    """The documents of a data set of the package `datasets`.
-
-    Args:
-        name: As for `open_dataset`; one of the hub is read as far as texts are asked for.
-        field: Name of the column that holds the text.
-        split: Which part of it, such as "train".
-        on_bad_line: Called with a row and its problem, for each row that is left out.
-
-    Yields:
-        Documents, in order.
-    """
+    """The documents of a data set of the package `datasets`."""
     rows = cast("Iterator[dict[str, object]]", iter(open_dataset(name, field, split)))
     for number, row in enumerate(rows):
         place = f"{name}, row {number}"
@@ -101,19 +67,7 @@ def read_dataset(name: str, field: str, split: str, on_bad_line: Note) -> Iterat
 
 
 def open_dataset(name: str, field: str, split: str) -> Any:
-    """The rows of a data set, before any is read.
-
-    Args:
-        name: A folder on disk that `save_to_disk` wrote or that holds files of data, or an id of the hub.
-        field: Name of the column that holds the text.
-        split: Which part of it, such as "train".
-
-    Returns:
-        A `datasets.Dataset` of a folder that `save_to_disk` wrote, else a `datasets.IterableDataset`.
-
-    Raises:
-        FileError: If the package is missing, or the data set or its column cannot be read.
-    """
+    """The rows of a data set, before any is read."""
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:

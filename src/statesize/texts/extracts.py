@@ -23,35 +23,17 @@ _SMALL = 2**20
 
 @dataclass(frozen=True)
 class Extract:
-    """Some of the documents of a corpus.
+    """Some of the documents of a corpus."""
 
-    Attributes:
-        texts: At most as many as were asked for, from all parts of the corpus where these can be reached.
-        total: How many texts there are in all, counted or estimated; None where that is not known.
-    """
-
-    texts: tuple[Document, ...]
-    total: int | None
+    texts: tuple[Document, ...]  # from all parts of the corpus where these can be reached
+    total: int | None  # number of texts in the corpus, counted or estimated; None where it is not known
 
 
 def jsonl_extract(path: Path, field: str, most: int, on_bad_line: Note) -> Extract:
-    """Lines from all parts of a JSONL file; the number of lines follows from their mean length.
-
-    The line after a place in each of `most` equal stretches of the file is taken, so that long lines are not drawn more
-    often than short ones, unless the file is sorted by length. A file of fewer lines than that is read as a whole.
-
-    Args:
-        path: The file.
-        field: Name of the field that holds the text.
-        most: How many texts are asked for.
-        on_bad_line: Called with the place and the problem of each line that is left out.
-
-    Returns:
-        The extract; of a file of up to 1 MiB its total is counted.
-
-    Raises:
-        FileError: If the file cannot be read or no line that was looked at holds text.
-    """
+    """Lines from all parts of a JSONL file; the number of lines follows from their mean length."""
+    # The line after a place in each of `most` equal stretches of the file is taken, so that long lines are not drawn
+    # more often than short ones, unless the file is sorted by length. A file of fewer lines than that is read as a
+    # whole.
     try:
         size = path.stat().st_size
         if size <= _SMALL:
@@ -86,21 +68,7 @@ def jsonl_extract(path: Path, field: str, most: int, on_bad_line: Note) -> Extra
 
 
 def parquet_extract(path: Path, field: str, most: int, on_bad_row: Note) -> Extract:
-    """Rows from all row groups of Parquet files, or from evenly chosen ones where there are more than are asked for.
-
-    Args:
-        path: A Parquet file, or a folder with some.
-        field: Name of the column that holds the text.
-        most: How many texts are asked for.
-        on_bad_row: Called with the place and the problem of each row that is left out.
-
-    Returns:
-        The extract. Its total comes from the files' own counts, less the share of rows without text. Of a row group
-        whose column takes more than 1 MiB the first rows are taken.
-
-    Raises:
-        FileError: If a file cannot be read, or no row that was looked at holds text.
-    """
+    """Rows from all row groups of Parquet files, or from evenly chosen ones where there are more than are asked for."""
     files = parquet_files(path, field)
     groups = [(place, file, index) for place, file in files for index in range(file.num_row_groups)]
     chosen = evenly(groups, most)
@@ -124,21 +92,7 @@ def parquet_extract(path: Path, field: str, most: int, on_bad_row: Note) -> Extr
 
 
 def dataset_extract(name: str, field: str, split: str, most: int, on_bad_row: Note) -> Extract:
-    """Rows of a data set: evenly spread where it lies on disk as `save_to_disk` wrote it, else its first ones.
-
-    Args:
-        name: As for `statesize.texts.documents.read_dataset`.
-        field: Name of the column that holds the text.
-        split: Which part of it.
-        most: How many texts are asked for.
-        on_bad_row: Called with a row and its problem, for each row that is left out.
-
-    Returns:
-        The extract; its total is None where the data set does not say how many rows it has.
-
-    Raises:
-        FileError: If the data set cannot be read, or no row that was looked at holds text.
-    """
+    """Rows of a data set: evenly spread where it lies on disk as `save_to_disk` wrote it, else its first ones."""
     rows = open_dataset(name, field, split)
     size = len(rows) if hasattr(rows, "__len__") else None
     numbers = list(range(most + 1)) if size is None else evenly(range(size), most)
@@ -165,32 +119,12 @@ def dataset_extract(name: str, field: str, split: str, most: int, on_bad_row: No
 
 
 def spread(texts: Sequence[Document], most: int) -> Extract:
-    """Evenly spread ones of documents that are there.
-
-    Args:
-        texts: All of them.
-        most: How many are asked for.
-
-    Returns:
-        The extract.
-
-    Example:
-        >>> spread(["a", "b", "c", "d"], 2)
-        Extract(texts=('a', 'c'), total=4)
-    """
+    """At most so many of some documents, evenly spread."""
     return Extract(tuple(evenly(texts, most)), len(texts))
 
 
 def evenly(items: Sequence[Any], most: int) -> list[Any]:
-    """Evenly spread ones of some items.
-
-    Args:
-        items: All of them.
-        most: How many are asked for.
-
-    Returns:
-        The first and others, or all where there are no more.
-    """
+    """At most so many of some items, evenly spread; the first is among them."""
     count = min(most, len(items))
     return [items[len(items) * index // count] for index in range(count)]
 

@@ -22,28 +22,9 @@ _SAID_OF_TEXT = {"labels", "special_tokens_mask", "offset_mapping", "length"}
 
 
 def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[Iterator[Tensor], int | None]:
-    """Token ids, one sequence after another.
-
-    The iterator raises InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids
-    that are negative or not integers, and for text without a tokenizer; FileError for a file that cannot be read.
-
-    Args:
-        inputs: LongTensor (L,) or (S, L), token ids as a list, a string, the Path of a file, what a tokenizer
-            returns, or an iterable of any of these. A text file is one sequence, its documents joined; of a .jsonl file
-            each line is one, of a .parquet file each row.
-        tokenizer: Needed for strings.
-
-    Returns:
-        An iterator of (L,) int64 tensors, L ≥ 2 each, and their number where it is known beforehand.
-
-    Raises:
-        InputError: If they are none of these.
-
-    Example:
-        >>> iterator, count = sequences([[5, 6, 7], [8, 9]])
-        >>> [ids.tolist() for ids in iterator], count
-        ([[5, 6, 7], [8, 9]], 2)
-    """
+    """Sequences of token ids, (L,) int64 each, L ≥ 2, and their number where it is known before they are read."""
+    # The iterator raises InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids
+    # that are negative or not integers, and for text without a tokenizer; FileError for a file that cannot be read.
     if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"inputs are a {type(inputs).__name__}; expected token ids, text, or an iterable of either.")
     items: Iterable[Any] = [inputs] if _is_single(inputs) else cast("Iterable[Any]", inputs)

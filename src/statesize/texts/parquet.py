@@ -17,17 +17,7 @@ _BATCH = 64
 
 @contextmanager
 def parquet_errors(path: Path) -> Generator[None]:
-    """Errors of reading a file as those of statesize.
-
-    Args:
-        path: The file.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        FileError: If what is read inside cannot be read.
-    """
+    """Errors of reading a file as those of statesize."""
     import pyarrow
 
     try:
@@ -38,18 +28,7 @@ def parquet_errors(path: Path) -> Generator[None]:
 
 
 def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
-    """The files of a corpus, opened; none of their rows is read.
-
-    Args:
-        path: A Parquet file, or a folder with some.
-        field: Name of the column that holds the text; a file without it may have "messages".
-
-    Returns:
-        Each file's path and its `pyarrow.parquet.ParquetFile`, sorted by name.
-
-    Raises:
-        FileError: If there is none or no row in any, or one cannot be read or has no such column.
-    """
+    """The files of a corpus, opened; none of their rows is read."""
     import pyarrow.parquet
 
     found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
@@ -70,15 +49,7 @@ def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
 
 
 def document_column(file: Any, field: str) -> str:
-    """The column that holds the documents of a file.
-
-    Args:
-        file: One of `parquet_files`.
-        field: Name that was asked for.
-
-    Returns:
-        That name, or "messages" where the file has no column of that name.
-    """
+    """The column that holds the documents of a file: `field`, or "messages" where there is no such column."""
     return field if field in cast("list[str]", file.schema_arrow.names) else MESSAGES
 
 
@@ -100,19 +71,7 @@ def _check_sizes(path: Path, metadata: Any) -> None:
 
 
 def read_parquet(path: Path, field: str, on_bad_row: Callable[[str], None]) -> Iterator[Document]:
-    """The documents of a column, file after file; rows are read as far as they are asked for.
-
-    Args:
-        path: A Parquet file, or a folder with some.
-        field: Name of the column that holds the text; a file without it may have "messages".
-        on_bad_row: Called with file, row and problem of each row that is left out.
-
-    Yields:
-        Documents, in order.
-
-    Raises:
-        FileError: If a file cannot be read or has no such column, or no row holds text.
-    """
+    """The documents of a column, file after file; rows are read as far as they are asked for."""
     found = False
     for place, file in parquet_files(path, field):
         number, left = 0, SPARE + GROWTH * place.stat().st_size
@@ -137,17 +96,7 @@ def read_parquet(path: Path, field: str, on_bad_row: Callable[[str], None]) -> I
 
 
 def cell_document(value: Any, column: str, field: str, place: str) -> tuple[Document | None, str]:
-    """The document of a cell.
-
-    Args:
-        value: A scalar of pyarrow.
-        column: Name of its column.
-        field: Name of the column that was asked for.
-        place: File and row.
-
-    Returns:
-        The document, or None and what is wrong with the cell.
-    """
+    """The document of a cell, or None and what is wrong with the cell."""
     try:
         cell: object = value.as_py()
     except UnicodeDecodeError:

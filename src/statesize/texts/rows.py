@@ -40,14 +40,7 @@ class RefusedChat(FileError):
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes | None]:
-    """The lines of a file, one in memory at a time.
-
-    Args:
-        stream: The file.
-
-    Yields:
-        Each line, or None in place of a line that is too long.
-    """
+    """The lines of a file, one in memory at a time; None in place of a line that is too long."""
     while line := stream.readline(MOST_LINE + 1):
         whole = len(line) <= MOST_LINE
         rest = line
@@ -57,16 +50,7 @@ def read_lines(stream: BinaryIO) -> Iterator[bytes | None]:
 
 
 def line_document(line: bytes | None, field: str, place: str) -> tuple[Document | None, str]:
-    """The document of a line of JSON.
-
-    Args:
-        line: One line of a file, as `read_lines` gives it.
-        field: As for `row_document`.
-        place: Likewise.
-
-    Returns:
-        The document, or None and what is wrong with the line.
-    """
+    """The document of a line of JSON, or None and what is wrong with the line."""
     if line is None:
         return None, f"more than {MOST_LINE:,} bytes"
     try:
@@ -81,16 +65,7 @@ def line_document(line: bytes | None, field: str, place: str) -> tuple[Document 
 
 
 def row_document(row: Mapping[str, object], field: str, place: str) -> tuple[Document | None, str]:
-    """The document of a row.
-
-    Args:
-        row: Its values by name.
-        field: Name of the value that holds a text or messages; a row without that name may have "messages".
-        place: File and row.
-
-    Returns:
-        The document, or None and what is wrong with the row.
-    """
+    """The document of a row, or None and what is wrong with the row; without `field`, "messages" is read."""
     name = field if field in row or MESSAGES not in row else MESSAGES
     value = row.get(name)
     if isinstance(value, list):

@@ -19,18 +19,13 @@ _LONGEST_PART = 4096
 
 @dataclass(eq=False)
 class TextStream:
-    """Text on its way to a model, cut into tokens as `join_documents` does; blank lines part documents.
+    """Text on its way to a model, cut into tokens as `join_documents` does; blank lines part documents."""
 
-    A token is given out once white space has followed its word, so that no later text changes it. Where the tokenizer
-    has no end-of-sequence token, or the text says by special tokens where documents end, blank lines are text.
-
-    Attributes:
-        tokenizer: The model's.
-        special_tokens: Read special tokens that the text spells as such, and add no end-of-sequence token.
-    """
+    # A token is given out once white space has followed its word, so that no later text changes it. Where the tokenizer
+    # has no end-of-sequence token, or the text says by special tokens where documents end, blank lines are text.
 
     tokenizer: AnyTokenizer
-    special_tokens: bool = False
+    special_tokens: bool = False  # read special tokens that the text spells as such, and add no end-of-sequence token
     _end: list[int] = field(init=False)
     _beginning: list[int] = field(init=False)
     _special: tuple[str, ...] = field(default=(), init=False)
@@ -48,14 +43,7 @@ class TextStream:
             self._special = tuple(token_text(self.tokenizer, token) for token in special_ids(self.tokenizer)[0])
 
     def feed(self, text: str) -> list[int]:
-        """More text.
-
-        Args:
-            text: What has come, with line feeds as line ends.
-
-        Returns:
-            The tokens that became certain.
-        """
+        """Takes more text, with line feeds as line ends; the tokens that became certain."""
         self._text += text
         ids = self._documents()
         unfinished = _UNFINISHED.search(self._text)
@@ -71,11 +59,7 @@ class TextStream:
         return self._begun(ids)
 
     def end(self) -> list[int]:
-        """No more text.
-
-        Returns:
-            The tokens that were not given out, with the one that ends the last document.
-        """
+        """Ends the text; the tokens that were not given out, with the one that ends the last document."""
         return self._begun([*self._documents(), *self._finished(self._text)])
 
     def _documents(self) -> list[int]:

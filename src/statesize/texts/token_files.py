@@ -19,18 +19,7 @@ _DO = "Give a JSON list of token ids, or one such list on each line"
 
 
 def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
-    """The lists of token ids of a file; lines are read as far as they are asked for.
-
-    Args:
-        path: A JSON list of ids or of such lists, or JSONL with one list on each line.
-        vocabulary: Tokens of the model, which ids stay below; None where that is not known.
-
-    Yields:
-        Each list, (L,) int64, L ≥ 2.
-
-    Raises:
-        FileError: If the file cannot be read or is empty, or a list is not what it must be.
-    """
+    """The lists of token ids of a file; lines are read as far as they are asked for, (L,) int64 each, L ≥ 2."""
     found = False
     try:
         for place, ids in _lists(path):
@@ -43,26 +32,12 @@ def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
 
 
 def vocabulary_size(model: nn.Module) -> int | None:
-    """How many tokens a model knows.
-
-    Args:
-        model: The model.
-
-    Returns:
-        Their number, or None where its configuration does not tell.
-    """
+    """How many tokens a model knows; None where its configuration does not say."""
     return configured_vocabulary(getattr(model, "config", None))
 
 
 def configured_vocabulary(config: Any) -> int | None:
-    """How many tokens a model of a configuration knows.
-
-    Args:
-        config: Of a model of statesize or of transformers.
-
-    Returns:
-        Their number, or None where it does not tell.
-    """
+    """How many tokens a model of a configuration knows; None where it does not say."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     size = getattr(text, "vocabulary_size", getattr(text, "vocab_size", None))
     return size if isinstance(size, int) else None

@@ -46,37 +46,16 @@ _BEGINNINGS = ("<bos>", "<s>", "<|begin_of_text|>", "<|startoftext|>")
 
 
 def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
-    """A text as a model reads it, with the special tokens that its tokenizer adds.
-
-    Args:
-        tokenizer: Of either kind.
-        text: The text.
-
-    Returns:
-        Token ids.
-    """
+    """A text as a model reads it, with the special tokens that its tokenizer adds."""
     if isinstance(tokenizer, Tokenizer):
         return tokenizer.encode(text).ids
     return list(tokenizer(text).input_ids)
 
 
 def join_documents(tokenizer: AnyTokenizer, documents: Sequence[Document], special_tokens: bool = False) -> Tensor:
-    """Documents as one sequence: each is followed by the end-of-sequence token, as models see them in training.
-
-    Letters of a document that spell a special token are text. A beginning-of-sequence token comes first where the
-    tokenizer adds one. To a chat, which stands alone, nothing is added: its template says all.
-
-    Args:
-        tokenizer: Of either kind.
-        documents: At least one.
-        special_tokens: Read special tokens that the documents spell as such, and add no end-of-sequence token.
-
-    Returns:
-        Token ids, (L,) int64.
-
-    Raises:
-        InputError: If there are several documents and the tokenizer has no end-of-sequence token to part them.
-    """
+    """Documents as one sequence (L,) int64, each followed by the end-of-sequence token, as in training."""
+    # Letters of a document that spell a special token are text. A beginning-of-sequence token comes first where the
+    # tokenizer adds one. To a chat, which stands alone, nothing is added: its template says all.
     if isinstance(documents[0], Chat):
         return torch.tensor(document_ids(tokenizer, documents[0]), dtype=torch.int64)
     end = None if special_tokens else special_ids(tokenizer)[1].get("eos")
@@ -94,35 +73,14 @@ def join_documents(tokenizer: AnyTokenizer, documents: Sequence[Document], speci
 
 
 def document_ids(tokenizer: AnyTokenizer, document: Document, special_tokens: bool = False) -> list[int]:
-    """A document without tokens around it.
-
-    Args:
-        tokenizer: Of either kind.
-        document: A text, or a chat, which goes through the tokenizer's template.
-        special_tokens: Read special tokens that a text spells as such; those of a template always are.
-
-    Returns:
-        Token ids.
-    """
+    """Ids of a text, or of a chat through the tokenizer's template, without tokens around it."""
     if isinstance(document, str):
         return plain_ids(tokenizer, document, special_tokens)
     return plain_ids(tokenizer, chat_text(tokenizer, document), special_tokens=True)
 
 
 def chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
-    """A chat as the tokenizer's template writes it.
-
-    Args:
-        tokenizer: Of either kind.
-        chat: The messages.
-
-    Returns:
-        The text, with the special tokens that the template puts between messages.
-
-    Raises:
-        FileError: If the tokenizer has no template.
-        RefusedChat: If the template refuses the messages, for instance an unknown role.
-    """
+    """A chat as the tokenizer's template writes it."""
     if isinstance(tokenizer, Tokenizer) or not tokenizer.chat_template:
         raise FileError(
             f"The tokenizer must have a chat template to read {chat.place}, got one without. Give a model whose folder "
@@ -136,14 +94,7 @@ def chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
 
 
 def special_ids(tokenizer: AnyTokenizer) -> tuple[set[int], dict[str, int]]:
-    """The special tokens of a tokenizer.
-
-    Args:
-        tokenizer: Of either kind.
-
-    Returns:
-        All their ids, and those whose role is known: "eos", "bos", "pad".
-    """
+    """Ids of all special tokens of a tokenizer, and those whose role is known: "eos", "bos", "pad"."""
     if isinstance(tokenizer, Tokenizer):
         added = {key for key, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         named = {"eos": _first_known(tokenizer, _ENDS), "bos": _first_known(tokenizer, _BEGINNINGS)}
@@ -153,15 +104,7 @@ def special_ids(tokenizer: AnyTokenizer) -> tuple[set[int], dict[str, int]]:
 
 
 def token_text(tokenizer: AnyTokenizer, token: int) -> str:
-    """One token as text.
-
-    Args:
-        tokenizer: Of either kind.
-        token: Its id.
-
-    Returns:
-        The text.
-    """
+    """One token as text, with the space before it."""
     if isinstance(tokenizer, Tokenizer):
         return tokenizer.decode([token], skip_special_tokens=False)
     text = str(tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
@@ -176,16 +119,7 @@ def _first_known(tokenizer: Tokenizer, names: Sequence[str]) -> int | None:
 
 
 def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = False) -> list[int]:
-    """A text without tokens around it; letters that spell a special token are text.
-
-    Args:
-        tokenizer: Of either kind.
-        document: The text.
-        special_tokens: Read letters that spell a special token as that token.
-
-    Returns:
-        Token ids.
-    """
+    """Ids of a text without tokens around it; letters that spell a special token are text unless `special_tokens`."""
     if not isinstance(tokenizer, Tokenizer):
         return list(tokenizer(document, add_special_tokens=False, split_special_tokens=not special_tokens).input_ids)
     special_as_text = tokenizer.encode_special_tokens
@@ -197,14 +131,7 @@ def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = Fal
 
 
 def beginning_id(tokenizer: AnyTokenizer) -> int | None:
-    """The beginning-of-sequence token, where a tokenizer puts one before what it encodes.
-
-    Args:
-        tokenizer: Of either kind.
-
-    Returns:
-        Its id, or None.
-    """
+    """Id of the beginning-of-sequence token, where the tokenizer puts one before what it encodes; else None."""
     if isinstance(tokenizer, Tokenizer) or tokenizer.bos_token_id is None:
         return None
     ids = cast("list[int]", tokenizer("a").input_ids)

@@ -21,7 +21,7 @@ from statesize.files import parse_json, replace_file
 from statesize.mixers.checkpoint import DIGEST, tensors_sha256
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import Task
-from statesize.training.config import ADDED_FIELDS, TrainingConfig
+from statesize.training.config import TrainingConfig
 from statesize.training.record import StepRecord, record_lines, records_of
 
 STATE_FORMAT = 2
@@ -33,54 +33,28 @@ STATE, PREVIOUS = "state.safetensors", "previous.safetensors"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands.
+    """Where a run stands."""
 
-    Attributes:
-        step: Steps done.
-        best_step: Step after which the held-out loss was lowest; 0 before the first evaluation.
-        best: Held-out report of that step.
-    """
-
-    step: int = 0
-    best_step: int = 0
-    best: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
+    step: int = 0  # steps done
+    best_step: int = 0  # step after which the held-out loss was lowest; 0 before the first evaluation
+    best: dict[str, float] = dataclasses.field(default_factory=dict[str, float])  # its held-out report
 
 
 @dataclass
 class TrainingState:
-    """The objects of a run that change while it trains.
-
-    Attributes:
-        model: The model.
-        optimizer: AdamW over the model's parameters.
-        generators: Sources of randomness by name.
-        progress: Where the run stands.
-        best: Weights of the lowest held-out loss; none before the first evaluation.
-        records: The steps so far.
-    """
+    """The objects of a run that change while it trains."""
 
     model: LanguageModel
     optimizer: torch.optim.AdamW
     generators: dict[str, torch.Generator]
     progress: Progress
+    # weights of the lowest held-out loss; none before the first evaluation
     best: dict[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
     records: list[StepRecord] = dataclasses.field(default_factory=list[StepRecord])
 
 
 def settings(model: LanguageModel, task: Task, config: TrainingConfig) -> dict[str, Any]:
-    """What must be the same for a run to be resumed: settings, model shape and held-out data.
-
-    Args:
-        model: The model.
-        task: What it learns.
-        config: The settings.
-
-    Returns:
-        JSON values.
-
-    Raises:
-        InputError: The task has no held-out batch.
-    """
+    """What must be the same for a run to be resumed: settings, model shape and held-out data."""
     first = next(iter(task.held_out(config.batch_size)), None)
     if first is None:
         raise InputError("the task has no held-out data; at least one sequence is needed to evaluate the model")
@@ -100,16 +74,7 @@ def _batch_sha256(batch: tuple[Tensor, Tensor]) -> str:
 
 
 def save_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
-    """Writes all that a resumed run needs; the checkpoint before this one is kept beside it.
-
-    Args:
-        folder: Of the run.
-        state: The state.
-        run: From `settings`.
-
-    Raises:
-        FileError: The file cannot be written.
-    """
+    """Writes all that a resumed run needs; the checkpoint before this one is kept beside it."""
     tensors: dict[str, Tensor] = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
     for name, parameter in state.model.named_parameters():
@@ -131,17 +96,7 @@ def save_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
-    """Puts a run back to where `save_state` left it, or left it before where its last file is damaged.
-
-    Args:
-        folder: Of the run.
-        state: Receives weights, optimizer state, generator states, progress, best weights and records.
-        run: From `settings`, of the run that is to be resumed.
-
-    Raises:
-        FileError: There is no checkpoint, or none that is whole and of this version.
-        InputError: The run was made with other settings, another model or other data.
-    """
+    """Puts a run back to where `save_state` left it, or left it before where its last file is damaged."""
     paths = [path for path in (folder / STATE, folder / PREVIOUS) if path.is_file()]
     if not paths:
         raise FileError(f"nothing to resume: {folder / STATE} is missing. Start the run without resume")
@@ -200,7 +155,7 @@ def _restore(state: TrainingState, values: dict[str, Any], tensors: dict[str, Te
 def _check_settings(saved: dict[str, Any], given: dict[str, Any], path: Path) -> None:
     for part in ("training", "model"):
         for name, value in given[part].items():
-            before = saved[part].get(name, ADDED_FIELDS.get(name))
+            before = saved[part].get(name)
             if before != value:
                 raise InputError(
                     f"{path} was made with {name} = {before!r} and is resumed with {value!r};"

@@ -7,12 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from statesize.errors import InputError
-from statesize.operators.validation import plain_number
+from statesize.check import refuse, require_count, require_real
 from statesize.training.regularisation import Regularisation
-
-ADDED_FIELDS: dict[str, float] = {"identity_weight": 0.0, "utilisation_weight": 0.0, "target_utilisation": 0.8}
-"""Fields that older files lack, and what such a file means."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +54,14 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "evaluate_every", "checkpoint_every"):
-            value: object = getattr(self, name)
-            least = 0 if name == "steps" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} is {value!r}; it must be an integer of at least {least}")
+            require_count(name, getattr(self, name), least=0 if name == "steps" else 1, plain=True)
         for name in ("rate", "clip"):
-            if not plain_number(getattr(self, name)) or not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be a positive number")
-        if not plain_number(self.warm_up) or not 0 <= self.warm_up <= 1:
-            raise InputError(f"warm_up is {self.warm_up!r}; it must be a fraction of the steps between 0 and 1")
-        if not plain_number(self.weight_decay) or not self.weight_decay >= 0:
-            raise InputError(f"weight_decay is {self.weight_decay!r}; it must be at least 0")
-        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
-        if not whole or not 0 <= self.seed < 2**63:
-            raise InputError(f"seed is {self.seed!r}; it must be an integer of at least 0 and below 2**63")
+            require_real(name, getattr(self, name), above=0, plain=True)
+        require_real("warm_up", self.warm_up, least=0, most=1, plain=True, advice="It is a fraction of the steps.")
+        require_real("weight_decay", self.weight_decay, least=0, plain=True)
+        require_count("seed", self.seed, least=0, plain=True)
         if not isinstance(self.device, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"device is {self.device!r}; it must be the name of a torch device such as 'cpu'")
+            refuse("device", "the name of a torch device such as 'cpu'", self.device)
         # It refuses bad weights.
         _ = self.regularisation
 
@@ -84,14 +72,8 @@ class TrainingConfig:
         return found if self.identity_weight or self.utilisation_weight else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON values, from which `TrainingConfig` makes equal ones.
-
-        Returns:
-            The fields by name; those of `ADDED_FIELDS` only where they say something else than a file without them.
-        """
-        values = dataclasses.asdict(self)
-        unchanged = {name for name, value in ADDED_FIELDS.items() if values[name] == value}
-        return {name: value for name, value in values.items() if name not in unchanged}
+        """The settings as JSON values, from which `TrainingConfig` makes equal ones."""
+        return dataclasses.asdict(self)
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from statesize.check import require_count, require_kind
+from statesize.check import require_count, require_kind, require_real
 from statesize.errors import InputError
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import IGNORED, Task
@@ -45,8 +44,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise InputError(f"{name} is {value!r}; a weight of at least 0 was expected")
+            require_real(name, value, least=0, plain=True)
         if not any(vars(self).values()):
             raise InputError("the weights of an objective are all 0; give at least one that is not")
 

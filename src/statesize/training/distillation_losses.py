@@ -10,12 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
-from statesize.check import require_count, require_kind
+from statesize.check import all_finite, require_count, require_finite, require_floating, require_kind
 from statesize.errors import InputError
-from statesize.mixers.chunk import MINIMUM_LOG_DECAY, mix_chunked
+from statesize.mixers.attention.chunk import MINIMUM_LOG_DECAY, mix_chunked
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
-from statesize.operators.validation import all_finite, require_finite, require_floating
 
 # torch leaves the type of its result open.
 _formed_again = cast("Callable[..., Tensor]", cast("Any", checkpoint))

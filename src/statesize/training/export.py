@@ -30,15 +30,7 @@ EXPORTED = frozenset({"config.json", "model.safetensors", "training.json", "toke
 
 
 def check_export(folder: Path) -> None:
-    """Refuses a place where an export cannot or must not be written; run it before the training.
-
-    Args:
-        folder: The folder that would be made or replaced.
-
-    Raises:
-        FileError: It is a file, holds other things than an export, cannot be replaced, or its parent cannot be
-            written.
-    """
+    """Refuses a place where an export cannot or must not be written; run it before the training."""
     folder = folder.resolve()
     try:
         names = {path.name for path in folder.iterdir()} if folder.exists() else set[str]()
@@ -61,29 +53,8 @@ def export_text_model(
     corpus_sha256: str,
     recipe: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Evaluates the best weights of a run in float16, compares them with n-gram models, and writes it all to a folder.
-
-    The folder appears, or replaces an earlier export, at once and whole.
-
-    Args:
-        record: The finished run.
-        task: The text that it was trained on.
-        tokenizer: That of the text.
-        config: Settings of the run.
-        folder: Receives config.json, model.safetensors, training.json and tokenizer.json.
-        command: Command line that makes this run.
-        corpus_sha256: Hash of the corpus.
-        recipe: How `statesize rerun` repeats the run; None where no command made it.
-
-    Returns:
-        What training.json holds: command, settings, versions, data, the held-out report of the float16 weights
-        (evaluated in float32), those of unigram and trigram models with interpolated Kneser–Ney smoothing over the
-        same tokens, and the loss curves.
-
-    Raises:
-        InputError: A weight is not finite in float16.
-        FileError: The folder holds other things than an export, or cannot be written.
-    """
+    """Evaluates a run's best weights in float16, compares them with n-gram models, and writes it all to a folder."""
+    # The folder appears, or replaces an earlier export, at once and whole.
     check_export(folder)
     # Through float16, so that what is evaluated is what will be read.
     model = load_checkpoint(record.folder / "best").half().float()

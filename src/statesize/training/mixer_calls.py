@@ -126,14 +126,5 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
 
 
 def drawn(count: int, wanted: int, generator: torch.Generator) -> Tensor:
-    """Some numbers below a bound, without replacement.
-
-    Args:
-        count: The bound.
-        wanted: How many; all of them where the bound is not larger.
-        generator: Draws them.
-
-    Returns:
-        (min(wanted, count),) int64, in no order.
-    """
+    """Different numbers below `count`, (min(wanted, count),) int64, in no order."""
     return torch.randperm(count, generator=generator)[:wanted]

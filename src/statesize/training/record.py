@@ -60,15 +60,7 @@ class TrainingRecord:
 
 
 def append_record(path: Path, record: StepRecord) -> None:
-    """Adds a line to the log.
-
-    Args:
-        path: The JSONL file.
-        record: The step.
-
-    Raises:
-        FileError: The file cannot be written.
-    """
+    """Adds a line to the log."""
     try:
         with path.open("a", encoding="utf-8") as stream:
             stream.write(_line(record))
@@ -77,18 +69,7 @@ def append_record(path: Path, record: StepRecord) -> None:
 
 
 def read_records(path: Path) -> list[StepRecord]:
-    """The steps of a log.
-
-    Args:
-        path: The JSONL file.
-
-    Returns:
-        The records in order; what follows a line that was cut off (the machine stopped while it was written) is left
-        out.
-
-    Raises:
-        FileError: The file is missing or cannot be read.
-    """
+    """The steps of a log."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -105,38 +86,17 @@ def read_records(path: Path) -> list[StepRecord]:
 
 
 def record_lines(records: Iterable[StepRecord]) -> bytes:
-    """The log of some steps.
-
-    Args:
-        records: The steps.
-
-    Returns:
-        What `append_record` writes for them.
-    """
+    """The log of some steps."""
     return "".join(map(_line, records)).encode()
 
 
 def records_of(content: bytes) -> list[StepRecord]:
-    """The steps of a log.
-
-    Args:
-        content: From `record_lines`.
-
-    Returns:
-        The records in order.
-    """
+    """The steps of a log."""
     return [_record(line) for line in content.decode().splitlines()]
 
 
 def holds_only_records(path: Path) -> bool:
-    """Whether a file is the log of a run and nothing else.
-
-    Args:
-        path: The file.
-
-    Returns:
-        True where it is empty or each line is a step; the last line may be cut off.
-    """
+    """Whether a file is the log of a run and nothing else."""
     try:
         whole, _, rest = path.read_bytes().decode().rpartition("\n")
         return LINE_START.startswith(rest[: len(LINE_START)]) and all(

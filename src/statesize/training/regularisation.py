@@ -9,13 +9,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.check import require_kind
+from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
 from statesize.ess import ceiling, utilisation
-from statesize.mixers.linear import LinearAttention
+from statesize.mixers.attention.linear import LinearAttention
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
-from statesize.operators.validation import all_finite, plain_number, real_number
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.gradients.differentiable import differentiable_entropy
 from statesize.training.mixer_calls import MixerCall, ModuleCall, drawn
@@ -69,9 +68,7 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
         tensor(0.2500, dtype=torch.float64)
     """
     require_kind("operator", operator, Operator, "a statesize Operator")
-    share = real_number(target)
-    if share is None or not 0 <= share <= 1:
-        raise InputError(f"target is {target!r}; it must be a share of the ceiling between 0 and 1")
+    share = require_real("target", target, least=0, most=1, advice="It is a share of the ceiling.")
     cut = torch.tensor(make_cut(operator.length, positions).positions, device=operator.device)
     most = ceiling(operator.state_size()[cut], cut, operator.length)
     return _average("operator", (utilisation(differentiable_entropy(operator, cut), most) - share).square())
@@ -116,14 +113,10 @@ class Regularisation:
 
     def __post_init__(self) -> None:
         for name in ("identity_weight", "utilisation_weight"):
-            if not plain_number(getattr(self, name)) or not getattr(self, name) >= 0:
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be a number of at least 0")
-        if not plain_number(self.target_utilisation) or not 0 <= self.target_utilisation <= 1:
-            raise InputError(f"target_utilisation is {self.target_utilisation!r}; it must be a share between 0 and 1")
+            require_real(name, getattr(self, name), least=0, plain=True)
+        require_real("target_utilisation", self.target_utilisation, least=0, most=1, plain=True)
         for name in ("sequences", "units", "positions"):
-            value: object = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
+            require_count(name, getattr(self, name), plain=True)
 
     def penalty(self, calls: Sequence[MixerCall], generator: torch.Generator) -> Tensor:
         """The term to add: both distances, each averaged over the mixers and weighted.

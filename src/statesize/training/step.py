@@ -27,19 +27,7 @@ class DivergenceError(StatesizeError):
 
 
 def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> TrainingState:
-    """The state of a run before its first step.
-
-    Args:
-        model: Moved to the device and put in training mode.
-        task: What it learns.
-        config: Settings.
-
-    Returns:
-        Model, AdamW, the sources of batches and of dropout, and no progress.
-
-    Raises:
-        InputError: The device is missing, or the task has more tokens than the model.
-    """
+    """The state of a run before its first step."""
     require_kind("model", model, LanguageModel, "a LanguageModel")
     require_task(task)
     require_kind("config", config, TrainingConfig, "a TrainingConfig")
@@ -70,36 +58,16 @@ def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> Train
 
 
 def require_task(task: object) -> None:
-    """Refuse what is no `Task`.
-
-    Args:
-        task: What was given.
-
-    Raises:
-        InputError: It lacks what a task has.
-    """
+    """Refuse what is no `Task`."""
     lacking = [name for name in ("vocabulary_size", "sample", "held_out", "report") if not hasattr(task, name)]
     if lacking:
         raise InputError(
-            f"task is a {type(task).__name__} without {', '.join(lacking)}; a statesize.tasks.Task was expected"
+            f"task must be a statesize.tasks.Task, got {type(task).__name__} without {', '.join(lacking)}."
         )
 
 
 def train_step(state: TrainingState, task: Task, config: TrainingConfig, step: int) -> StepRecord:
-    """One step of the optimizer.
-
-    Args:
-        state: Model, optimizer and generators are changed; its progress is not.
-        task: What is learned.
-        config: Settings.
-        step: 1 for the first.
-
-    Returns:
-        The record of the step, without a held-out report.
-
-    Raises:
-        DivergenceError: The loss or the gradient is not finite; the weights are then those of the step before.
-    """
+    """One step of the optimizer."""
     started = time.perf_counter()
     model = state.model
     batches = [task.sample(config.batch_size, state.generators["batches"]) for _ in range(config.accumulation)]
@@ -140,20 +108,7 @@ def _regularised(
 
 
 def update(state: TrainingState, config: TrainingConfig, step: int, losses: Iterable[Tensor]) -> tuple[float, float]:
-    """Changes the weights by the gradient of a sum of losses, whatever these are.
-
-    Args:
-        state: Model and optimizer are changed; its progress is not.
-        config: Settings.
-        step: 1 for the first.
-        losses: Scalars; each is asked for when the gradient of the one before is taken, so that one graph is held.
-
-    Returns:
-        The sum, and the norm of the gradient before clipping.
-
-    Raises:
-        DivergenceError: The sum or the gradient is not finite; the weights are then those of the step before.
-    """
+    """Changes the weights by the gradient of a sum of losses, whatever these are."""
     state.optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for loss in losses:

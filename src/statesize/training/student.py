@@ -10,8 +10,7 @@ from torch import Tensor
 
 from statesize.check import require_kind
 from statesize.errors import InputError
-from statesize.mixers.head_mixer import HeadMixer
-from statesize.mixers.mixer import Mixer
+from statesize.mixers.mixer import HeadMixer, Mixer
 from statesize.mixers.model import LanguageModel
 
 
@@ -44,10 +43,7 @@ def student_of(
     require_kind("teacher", teacher, LanguageModel, "a LanguageModel")
     require_kind("generator", generator, (torch.Generator, type(None)), "a torch.Generator or None")
     config = teacher.config
-    if not isinstance(key_sizes, int | list | tuple):
-        raise InputError(
-            f"key_sizes is a {type(key_sizes).__name__}; an integer, or a list of one for each layer, was expected"
-        )
+    require_kind("key_sizes", key_sizes, (int, list, tuple), "an integer, or a list of one for each layer")
     sizes = [key_sizes] * config.layers if isinstance(key_sizes, int) else list(key_sizes)
     if len(sizes) != config.layers:
         raise InputError(f"key_sizes has {len(sizes)} sizes and the teacher {config.layers} layers; give one for each")

@@ -158,7 +158,7 @@ def test_an_object_that_holds_a_model_by_an_unknown_name_is_told_of_it():
             InputError, match=r"model must be a torch module, got Pipeline\. Give its attribute network"
         ):
             call(Pipeline(), token_ids())
-    with pytest.raises(InputError, match="model is a str; a torch module was expected"):
+    with pytest.raises(InputError, match="model must be a torch module, got str"):
         ss.profile("gpt2", token_ids())
 
 

@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from statesize.cli import main
-from statesize.cli.output.progress import Bars, duration
+from statesize.cli.output.progress import Bars, duration, training_bar
+from statesize.training.record import StepRecord
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")
 
@@ -114,3 +115,23 @@ def test_quiet_bars_say_nothing(capsys, in_terminal):
 )
 def test_times_for_people(seconds, words):
     assert duration(seconds) == words
+
+
+def train():
+    with Bars() as bars:
+        bar = training_bar(bars, "text gla", 4)
+        bar(StepRecord(2, 3.25, 0.01, 1.0, 2048, 0.5))
+        bar(StepRecord(3, 3.25, 0.01, 1.0, 2048, 0.5, {"loss": 2.125, "bits_per_byte": 1.75}))
+
+
+def test_a_training_in_a_log_has_a_line_an_evaluation(capsys):
+    train()
+    (line,) = capsys.readouterr().err.splitlines()
+    shown = "text gla: step 3 of 4: loss 3.250, 4,096 tokens/s, held-out loss 2.1250, held-out bits_per_byte 1.7500; "
+    assert line.startswith(shown)
+
+
+def test_a_training_in_a_terminal_has_a_bar_with_loss_and_speed(in_terminal):
+    shown = in_terminal(train)
+    for part in ("text gla", "3/4", "loss 3.250", "held-out loss 2.1250", "4,096 tokens/s"):
+        assert part in shown

@@ -12,6 +12,7 @@ from small_studies import GRID, RUNNING_AVERAGE
 
 from statesize.cli import main
 from statesize.mixers import registry
+from statesize.studies.catalogue import GRID_STUDIES
 
 
 @pytest.fixture
@@ -63,9 +64,7 @@ def test_a_dry_run_prints_the_grid_and_its_time_and_does_nothing(grid, tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["grid.toml"]
 
 
-@pytest.mark.parametrize(
-    "name", ["correlation", "distillation", "hybrids", "initialisation", "regimes", "regularisation"]
-)
+@pytest.mark.parametrize("name", GRID_STUDIES)
 def test_each_study_has_a_small_grid_of_its_own(name, capsys):
     assert main(["study", name, "--preset", "smoke", "--dry-run", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

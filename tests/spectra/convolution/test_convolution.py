@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,28 +10,23 @@ from oracles.kernels import bump, irregular, late, modes
 import statesize as ss
 from statesize.errors import EngineError
 from statesize.operators import Convolution
+from statesize.spectra.answers import Question, dispatch
 from statesize.spectra.choice import choose_engine
-from statesize.spectra.convolution import convolution as convolution
-from statesize.spectra.convolution import realisation
-from statesize.spectra.convolution.convolution import ConvolutionBlocks, convolution_blocks
+from statesize.spectra.convolution.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.exact.dense import dense_singular_values
+from statesize.spectra.engine import HankelBlocks
+from statesize.spectra.exact.dense import DenseEngine
+
+# Not only decompositions at the lengths that a test can afford.
+ENGINE = ConvolutionEngine(quick=100, width=8, vectors=24)
 
 
-@pytest.fixture(autouse=True)
-def every_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not only decompositions at the lengths that a test can afford."""
-    monkeypatch.setattr(convolution, "_QUICK", 100)
-    monkeypatch.setattr(convolution, "_WIDTH", 8)
-    monkeypatch.setattr(realisation, "_VECTORS", 24)
-
-
-def check(kernel: torch.Tensor, length: int, cut: Cut | None = None) -> str:
+def check(kernel: torch.Tensor, length: int, cut: Cut | None = None, engine: ConvolutionEngine = ENGINE) -> str:
     """Which way it went."""
     operator = Convolution(kernel, length)
     cut = cut or make_cut(length)
-    blocks = convolution_blocks(operator, cut)
-    agree(blocks, dense_singular_values(operator, cut))
+    blocks = engine.blocks(operator, cut)
+    agree(blocks, DenseEngine().blocks(operator, cut))
     return blocks.way
 
 
@@ -60,41 +57,36 @@ def test_kernels_of_few_taps(length: int) -> None:
         check(kernel, length)
 
 
-def test_a_realisation_that_fits_badly_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_realisation_that_fits_badly_is_left() -> None:
     disturbed = modes(0, 3, 131) + 1e-6 * irregular(1, 131)
-    monkeypatch.setattr(realisation, "_DROPPED", 1e-4)
-    monkeypatch.setattr(convolution, "_ROUGH", 1e-9)
-    assert check(disturbed, 131) == "position_tree"
+    assert check(disturbed, 131, engine=replace(ENGINE, dropped=1e-4, rough=1e-9)) == "position_tree"
 
 
-def test_of_a_rounded_kernel_what_the_realisation_leaves_open_is_computed_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_of_a_rounded_kernel_what_the_realisation_leaves_open_is_computed_again() -> None:
     length = 131
     operator = Convolution(modes(0, 3, length).float().double(), length)
-    blocks = convolution_blocks(operator, make_cut(length))
-    plain = dense_singular_values(operator, make_cut(length))
+    blocks = ENGINE.blocks(operator, make_cut(length))
+    plain = DenseEngine().blocks(operator, make_cut(length))
     counts, expected = blocks.counts(plain.values[40, :3]), plain.counts(plain.values[40, :3])
     assert torch.equal(counts.lower, expected.lower)
     assert torch.equal(counts.upper, expected.upper)
     assert blocks.way == "realisation and distinct_blocks"
     agree(blocks, plain)
-    with monkeypatch.context() as patch:
-        patch.setattr(convolution, "_ROUGH", convolution._CLOSE)
-        assert "realisation" not in convolution_blocks(operator, make_cut(length)).way
+    strict = replace(ENGINE, rough=ENGINE.close)
+    assert "realisation" not in strict.blocks(operator, make_cut(length)).way
 
 
-def test_low_rank_that_is_not_realised_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "realise", lambda kernel, width: None)
-    assert check(modes(0, 4, 257), 257, make_cut(257, 60)) == "streaming"
+def test_low_rank_that_is_not_realised_is_streamed() -> None:
+    engine = replace(ENGINE, close=0, rough=0)
+    assert check(modes(0, 4, 257), 257, make_cut(257, 60), engine) == "streaming"
 
 
 def test_a_short_kernel_costs_the_same_at_any_length() -> None:
     kernel, length = irregular(0, 20), 10**6
     positions = [1, 7, 19, 20, 500, 10**6 - 20, 10**6 - 19, 10**6 - 1]
-    found = convolution_blocks(Convolution(kernel, length), make_cut(length, positions))
+    found = ENGINE.blocks(Convolution(kernel, length), make_cut(length, positions))
     short = Convolution(kernel, 60)
-    agree(found, dense_singular_values(short, make_cut(60, [1, 7, 19, 20, 30, 40, 41, 59])))
+    agree(found, DenseEngine().blocks(short, make_cut(60, [1, 7, 19, 20, 30, 40, 41, 59])))
 
 
 def test_batches_of_all_kinds() -> None:
@@ -103,10 +95,10 @@ def test_batches_of_all_kinds() -> None:
     kernels = torch.stack([kernels, torch.stack([modes(1, 2, length), 0 * kernels[0], kernels[0], kernels[1]])])
     way = check(kernels, length, make_cut(length, [130, 2, 65, 66, 64, 2, *range(3, 60, 2)]))
     assert set(way.split(" and ")) >= {"realisation", "position_tree"}
-    empty = convolution_blocks(Convolution(kernels[:0], length), make_cut(length))
+    empty = ENGINE.blocks(Convolution(kernels[:0], length), make_cut(length))
     assert empty.counts(RATIOS).count.shape == (0, 4, 130, 5)
     assert empty.entropies(1e-3)[0].shape == (0, 4, 130)
-    assert convolution_blocks(Convolution(kernels, length), make_cut(length, [])).norms().shape == (2, 4, 0)
+    assert ENGINE.blocks(Convolution(kernels, length), make_cut(length, [])).norms().shape == (2, 4, 0)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
@@ -117,15 +109,15 @@ def test_extreme_scales(scale: float) -> None:
 
 
 def test_mirrored_positions_are_the_same() -> None:
-    blocks = convolution_blocks(Convolution(irregular(0, 90), 90), make_cut(90))
+    blocks = ENGINE.blocks(Convolution(irregular(0, 90), 90), make_cut(90))
     for answer in (blocks.norms(), blocks.counts(RATIOS).count, *blocks.entropies(1e-3)):
         assert torch.equal(answer, answer.flip(0))
 
 
 def test_relative_counts_to_an_accuracy() -> None:
     length = 131
-    plain = dense_singular_values(Convolution(irregular(0, length), length), make_cut(length)).relative_counts(RATIOS)
-    found = convolution_blocks(Convolution(irregular(0, length), length), make_cut(length))
+    plain = DenseEngine().blocks(Convolution(irregular(0, length), length), make_cut(length)).relative_counts(RATIOS)
+    found = ENGINE.blocks(Convolution(irregular(0, length), length), make_cut(length))
     close = found.relative_counts(RATIOS, 0.2)
     assert bool((close.lower <= plain.count).all())
     assert bool((plain.count <= close.upper).all())
@@ -139,20 +131,24 @@ def test_it_is_asked_first_and_says_which_way_it_took() -> None:
     assert choose_engine(operator, cut, ("counts", "relative")).name == "convolution"
     assert choose_engine(operator, cut, ("counts", "values")).name == "distinct_blocks"
     assert choose_engine(operator, make_cut(length, past=5), ("entropy",)).name == "distinct_blocks"
-    assert ss.measure(operator[1], outputs=("entropy",)).engine == "convolution (realisation)"
-    measured = ss.measure(operator)
-    assert set(measured.engine.removeprefix("convolution (").removesuffix(")").split(" and ")) == {
+
+    def used(entries: Convolution) -> str:
+        question = Question(cut, lambda blocks: {"entropy": blocks.entropies(1e-3)[0], **known(blocks)})
+        return dispatch(entries, ENGINE, question)[1]
+
+    def known(blocks: HankelBlocks) -> dict[str, torch.Tensor]:
+        return {"norm": blocks.norms(), "error_bound": blocks.error_bound}
+
+    assert used(operator[1]) == "convolution (realisation)"
+    assert set(used(operator).removeprefix("convolution (").removesuffix(")").split(" and ")) == {
         "realisation",
         "position_tree",
     }
-    assert torch.equal(measured.relative_tolerance, ss.measure(operator, engine="dense").relative_tolerance)
 
 
 def test_values_are_refused() -> None:
     operator = Convolution(irregular(0, 9), 9)
-    with pytest.raises(EngineError, match="does not give values; these can: dense, distinct_blocks"):
+    with pytest.raises(EngineError, match="does not compute values; these can: distinct_blocks, dense"):
         ss.measure(operator, outputs=("values",), engine="convolution")
-    blocks = convolution_blocks(operator, make_cut(9))
-    assert isinstance(blocks, ConvolutionBlocks)
-    with pytest.raises(EngineError, match="use distinct_blocks"):
-        blocks.singular_values()
+    with pytest.raises(EngineError, match="distinct_blocks"):
+        ENGINE.blocks(operator, make_cut(9)).singular_values()

@@ -7,37 +7,32 @@ from oracles.kernels import bump, irregular, late, modes
 from torch import Tensor
 
 from statesize.operators import Convolution
-from statesize.spectra.convolution import realisation
 from statesize.spectra.convolution.realisation import realise
 from statesize.spectra.cut import make_cut
-from statesize.spectra.exact.dense import dense_singular_values
+from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.exact.distinct_blocks import hankel_matrix
 from statesize.spectra.shifts.bordered import BorderedChunks
 
 WIDTH = 8
+# Fewer than columns already at the lengths that a test can afford.
+VECTORS = 24
 
 
-@pytest.fixture(autouse=True)
-def few_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer random vectors than columns already at the lengths that a test can afford."""
-    monkeypatch.setattr(realisation, "_VECTORS", 24)
-
-
-def chunks_of(kernel: Tensor) -> tuple[BorderedChunks, Tensor]:
+def chunks_of(kernel: Tensor, dropped: float = 1e-11) -> tuple[BorderedChunks, Tensor]:
     """Chunks of kernels (E, L), and of which; none where none can be realised."""
-    found = realise(kernel[:, 1:], WIDTH)
+    found = realise(kernel[:, 1:], WIDTH, VECTORS, dropped)
     assert found is not None
     fitted, entries = found
     return fitted.chunks(WIDTH), entries
 
 
-def check(kernel: Tensor) -> Tensor:
+def check(kernel: Tensor, dropped: float = 1e-11) -> Tensor:
     """The error bounds, which must hold for every singular value and for their sum."""
     length = kernel.shape[-1]
-    chunks, entries = chunks_of(kernel)
+    chunks, entries = chunks_of(kernel, dropped)
     count = chunks.error.shape[0] // entries.shape[0]
     position = torch.arange(1, length // 2 + 1)
-    exact = dense_singular_values(Convolution(kernel, length), make_cut(length, position))
+    exact = DenseEngine().blocks(Convolution(kernel, length), make_cut(length, position))
     for place, entry in enumerate(entries.tolist()):
         group = place * count + position // WIDTH
         found = chunks.spectra(group, position % WIDTH)
@@ -62,17 +57,13 @@ def test_damped_modes_are_realised_to_round_off(seed: int, length: int, count: i
 def test_bounds_hold_where_a_few_states_fit_badly(length: int) -> None:
     kernel = modes(0, 3, length)
     for disturbance in (1e-12, 1e-6, 1e-2):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(realisation, "_DROPPED", 30 * disturbance)
-            disturbed = (kernel + disturbance * irregular(1, length))[None]
-            error = check(disturbed)
-            assert float(error.max()) > disturbance
+        disturbed = (kernel + disturbance * irregular(1, length))[None]
+        assert float(check(disturbed, 30 * disturbance).max()) > disturbance
 
 
 @pytest.mark.parametrize("dropped", [1e-3, 1e-7])
-def test_bounds_hold_where_states_are_left_out(dropped: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(realisation, "_DROPPED", dropped)
-    check(torch.stack([modes(0, 8, 130), bump(130), 1 / (1 + torch.arange(130).double())]))
+def test_bounds_hold_where_states_are_left_out(dropped: float) -> None:
+    check(torch.stack([modes(0, 8, 130), bump(130), 1 / (1 + torch.arange(130).double())]), dropped)
 
 
 def test_small_values_are_within_the_bound_of_exact_ones() -> None:
@@ -110,15 +101,15 @@ def test_growing_modes() -> None:
 
 
 def test_nothing_is_realised_of_noise() -> None:
-    assert realise(irregular(0, 200)[None, 1:], WIDTH) is None
+    assert realise(irregular(0, 200)[None, 1:], WIDTH, VECTORS, 1e-11) is None
 
 
 def test_what_no_states_make_is_not_trusted() -> None:
-    found = realise(late(300)[None, 1:], WIDTH)
+    found = realise(late(300)[None, 1:], WIDTH, VECTORS, 1e-11)
     assert found is None or float(found[0].chunks(WIDTH).error.min()) > 0.1
 
 
 def test_the_callers_random_state_is_left_alone() -> None:
     before = torch.random.get_rng_state()
-    realise(modes(0, 2, 64)[None, 1:], WIDTH)
+    realise(modes(0, 2, 64)[None, 1:], WIDTH, VECTORS, 1e-11)
     assert torch.equal(before, torch.random.get_rng_state())

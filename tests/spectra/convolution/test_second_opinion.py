@@ -11,7 +11,7 @@ from statesize.operators import Convolution
 from statesize.spectra.convolution.second_opinion import SecondOpinion
 from statesize.spectra.cut import make_cut
 from statesize.spectra.engine import HankelBlocks
-from statesize.spectra.exact.dense import dense_singular_values
+from statesize.spectra.exact.dense import DenseEngine
 
 LENGTH = 24
 OPERATOR = Convolution(irregular(0, LENGTH, (3,)), LENGTH)
@@ -20,21 +20,21 @@ CUT = make_cut(LENGTH)
 
 def opinions(error: float, asked: list[tuple[int, list[int]]]) -> SecondOpinion:
     """Blocks of which one is off by nearly as much as it says, and notes of what was asked again."""
-    exact = dense_singular_values(OPERATOR, CUT)
+    exact = DenseEngine().blocks(OPERATOR, CUT)
     sign = torch.tensor([1.0, -1.0]).double().repeat(exact.values.shape[-1] // 2 + 1)[: exact.values.shape[-1]]
     off = torch.where(exact.values > 0, (exact.values + 0.9 * error * sign).clamp(min=0), 0.0)
     blocks = replace(exact, values=off, error_bound=exact.error_bound + error)
 
     def again(entry: int, places: Tensor) -> HankelBlocks:
         asked.append((entry, places.tolist()))
-        return dense_singular_values(OPERATOR[entry : entry + 1], make_cut(LENGTH, places + 1))
+        return DenseEngine().blocks(OPERATOR[entry : entry + 1], make_cut(LENGTH, places + 1))
 
     return SecondOpinion(blocks, again)
 
 
 def test_what_is_left_open_is_as_exact_as_the_second_opinion() -> None:
     asked: list[tuple[int, list[int]]] = []
-    found, exact = opinions(1e-3, asked), dense_singular_values(OPERATOR, CUT)
+    found, exact = opinions(1e-3, asked), DenseEngine().blocks(OPERATOR, CUT)
     scale = float(exact.values.max())
     tau = torch.cat([RATIOS * scale, exact.values[1, 7, 2:4]])
     counts, expected = found.counts(tau), exact.counts(tau)
@@ -51,9 +51,9 @@ def test_what_is_left_open_is_as_exact_as_the_second_opinion() -> None:
 def test_what_is_certain_is_not_asked_again() -> None:
     asked: list[tuple[int, list[int]]] = []
     found = opinions(1e-9, asked)
-    agree(found, dense_singular_values(OPERATOR, CUT))
+    agree(found, DenseEngine().blocks(OPERATOR, CUT))
     assert asked == []
-    exact = dense_singular_values(OPERATOR, CUT).values
+    exact = DenseEngine().blocks(OPERATOR, CUT).values
     found.counts(exact[2, 11, :1] * (1 + 1e-11))
     assert asked == [(2, [11])]
 
@@ -61,7 +61,7 @@ def test_what_is_certain_is_not_asked_again() -> None:
 def test_relative_counts_may_stay_as_open_as_was_said() -> None:
     asked: list[tuple[int, list[int]]] = []
     found = opinions(1e-3, asked)
-    values = dense_singular_values(OPERATOR, CUT).values[0, 11]
+    values = DenseEngine().blocks(OPERATOR, CUT).values[0, 11]
     ratios = values[5:6] / values[0]
     strict = found.relative_counts(ratios)
     times = len(asked)
@@ -73,5 +73,5 @@ def test_relative_counts_may_stay_as_open_as_was_said() -> None:
 
 
 def test_values_are_refused() -> None:
-    with pytest.raises(EngineError, match="use distinct_blocks or dense"):
+    with pytest.raises(EngineError, match="distinct_blocks"):
         opinions(1e-3, []).singular_values()

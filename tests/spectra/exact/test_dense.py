@@ -1,16 +1,14 @@
-import pytest
 import torch
 
 from statesize.operators import Dense
 from statesize.spectra.cut import make_cut
-from statesize.spectra.exact import dense
-from statesize.spectra.exact.dense import dense_singular_values
+from statesize.spectra.exact.dense import DenseEngine
 
 
 def test_is_the_definition() -> None:
     g = torch.Generator().manual_seed(0)
     matrix = torch.randn(3, 8, 8, generator=g, dtype=torch.float64).tril()
-    spectrum = dense_singular_values(Dense(matrix), make_cut(8))
+    spectrum = DenseEngine().blocks(Dense(matrix), make_cut(8))
     for place, i in enumerate(range(1, 8)):
         expected = torch.linalg.svdvals(matrix[:, i:, :i])
         k = expected.shape[-1]
@@ -18,13 +16,12 @@ def test_is_the_definition() -> None:
         assert not bool(spectrum.values[:, place, k:].any())
 
 
-def test_windows_of_one_shape_are_those_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_of_one_shape_are_those_of_the_loop() -> None:
     g = torch.Generator().manual_seed(1)
     matrix = torch.randn(2, 14, 14, generator=g, dtype=torch.float64).tril()
     cut = make_cut(14, [9, 5, 4, 5], past=4, future=3)
-    whole = dense_singular_values(Dense(matrix), cut)
-    monkeypatch.setattr(dense, "_NUMBERS_AT_ONCE", 2 * 2 * 3 * 3)
-    parts = dense_singular_values(Dense(matrix), cut)
+    whole = DenseEngine().blocks(Dense(matrix), cut)
+    parts = DenseEngine(numbers_at_once=2 * 2 * 3 * 3).blocks(Dense(matrix), cut)
     for place, i in enumerate(cut.positions):
         torch.testing.assert_close(whole.values[:, place], torch.linalg.svdvals(matrix[:, i : i + 3, i - 4 : i]))
     torch.testing.assert_close(parts.values, whole.values)
@@ -34,10 +31,10 @@ def test_windows_of_one_shape_are_those_of_the_loop(monkeypatch: pytest.MonkeyPa
 def test_gradients_flow() -> None:
     matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tril()
     leaf = matrix.requires_grad_()
-    assert torch.autograd.gradcheck(lambda m: dense_singular_values(Dense(m.tril()), make_cut(6)).values, (leaf,))
+    assert torch.autograd.gradcheck(lambda m: DenseEngine().blocks(Dense(m.tril()), make_cut(6)).values, (leaf,))
 
 
 def test_no_positions() -> None:
-    spectrum = dense_singular_values(Dense(torch.eye(4).expand(2, 4, 4)), make_cut(4, []))
+    spectrum = DenseEngine().blocks(Dense(torch.eye(4).expand(2, 4, 4)), make_cut(4, []))
     assert spectrum.values.shape[:2] == (2, 0)
     assert spectrum.error_bound.shape == (2, 0)

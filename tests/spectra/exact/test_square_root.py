@@ -9,8 +9,8 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 from statesize.measurement import hankel_singular_values
 from statesize.operators import Recurrence
 from statesize.spectra.cut import make_cut
-from statesize.spectra.exact.dense import dense_singular_values
-from statesize.spectra.exact.square_root import square_root_singular_values
+from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.exact.square_root import square_root_spectrum
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -18,7 +18,7 @@ from statesize.spectra.exact.square_root import square_root_singular_values
 def test_agrees_with_the_definition(structure: str, length: int, states: int) -> None:
     recurrence = random_recurrence(structure, 0, length, states, batch=(2, 3))
     cut = make_cut(length)
-    fast, plain = square_root_singular_values(recurrence, cut), dense_singular_values(recurrence, cut)
+    fast, plain = square_root_spectrum(recurrence, cut), DenseEngine().blocks(recurrence, cut)
     r = fast.values.shape[-1]
     error = (fast.values - plain.values[..., :r]).abs().amax(-1)
     assert bool((error <= fast.error_bound + plain.error_bound).all())
@@ -32,7 +32,7 @@ def test_bound_holds_at_sixty_digits(structure: str) -> None:
     position = 9
     exact = exact_singular_values(recurrence, position)
     cut = make_cut(18, [position])
-    for engine in (square_root_singular_values, dense_singular_values):
+    for engine in (square_root_spectrum, DenseEngine().blocks):
         spectrum = engine(recurrence, cut)
         computed = spectrum.values[0].tolist()
         padded = exact + [mpmath.mpf(0)] * max(0, len(computed) - len(exact))
@@ -85,12 +85,12 @@ def test_a_reset_does_not_blur_what_follows() -> None:
     recurrence = random_recurrence("diagonal", 5, 20, 3)
     A, B = recurrence.A.clone(), recurrence.B.clone()
     A[10], B[:10] = 0, B[:10] * 1e20
-    spectrum = square_root_singular_values(Recurrence(A, B, recurrence.C), make_cut(20))
+    spectrum = square_root_spectrum(Recurrence(A, B, recurrence.C), make_cut(20))
     assert bool((spectrum.error_bound[10:] < 1e-10).all())
     assert not bool(spectrum.values[9].any())
 
 
 def test_no_positions_and_no_batch_entries() -> None:
     recurrence = random_recurrence("diagonal", 6, 8, 2, batch=(3,))
-    assert square_root_singular_values(recurrence, make_cut(8, [])).values.shape[:2] == (3, 0)
-    assert square_root_singular_values(recurrence[:0], make_cut(8)).values.shape == (0, 7, 2)
+    assert square_root_spectrum(recurrence, make_cut(8, [])).values.shape[:2] == (3, 0)
+    assert square_root_spectrum(recurrence[:0], make_cut(8)).values.shape == (0, 7, 2)

@@ -28,11 +28,11 @@ def test_every_chunk_is_what_its_steps_make(structure: str) -> None:
     for k, (first, last) in enumerate(itertools.pairwise(borders)):
         observed, arriving, passed = stepped(real, first, last)
         width = last - first
-        torch.testing.assert_close(maps.observed[..., k, :width, :], observed)
-        torch.testing.assert_close(maps.arriving[..., k, :, :width], arriving)
-        torch.testing.assert_close(maps.passed[..., k, :, :], passed)
-        assert not bool(maps.observed[..., k, width:, :].any())
-        assert not bool(maps.arriving[..., k, :, width:].any())
+        torch.testing.assert_close(maps.observability[..., k, :width, :], observed)
+        torch.testing.assert_close(maps.reachability[..., k, :, :width], arriving)
+        torch.testing.assert_close(maps.transition[..., k, :, :], passed)
+        assert not bool(maps.observability[..., k, width:, :].any())
+        assert not bool(maps.reachability[..., k, :, width:].any())
 
 
 @pytest.mark.parametrize("width", [3, 12, 50])
@@ -44,9 +44,9 @@ def test_decays_of_the_delta_rule_may_be_zero_negative_and_tiny(width: int) -> N
     real = Recurrence.delta_rule(key, torch.rand(width, generator=g, dtype=torch.float64), query, decay)
     maps = border_maps(real, [0, width])
     observed, arriving, passed = stepped(real, 0, width)
-    torch.testing.assert_close(maps.observed[0, :width], observed)
-    torch.testing.assert_close(maps.arriving[0, :, :width], arriving)
-    torch.testing.assert_close(maps.passed[0], passed)
+    torch.testing.assert_close(maps.observability[0, :width], observed)
+    torch.testing.assert_close(maps.reachability[0, :, :width], arriving)
+    torch.testing.assert_close(maps.transition[0], passed)
 
 
 def test_batch_dimensions_broadcast() -> None:

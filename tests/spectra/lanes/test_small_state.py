@@ -7,15 +7,14 @@ from oracles.recurrences import random_recurrence
 
 from statesize.operators import Recurrence
 from statesize.spectra.cut import make_cut
-from statesize.spectra.exact.dense import dense_singular_values
-from statesize.spectra.lanes import small_state
-from statesize.spectra.lanes.small_state import has_small_state, small_state_spectrum
+from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.lanes.small_state import SmallStateEngine
 
 
 @given(st.sampled_from(("scalar", "diagonal")), st.integers(0, 2**31), st.integers(2, 40), st.integers(1, 12))
 def test_agrees_with_the_definition(structure: str, seed: int, length: int, states: int) -> None:
     recurrence, cut = random_recurrence(structure, seed, length, states), make_cut(length)
-    fast, plain = small_state_spectrum(recurrence, cut), dense_singular_values(recurrence, cut)
+    fast, plain = SmallStateEngine().blocks(recurrence, cut), DenseEngine().blocks(recurrence, cut)
     r = fast.values.shape[-1]
     error = (fast.values - plain.values[..., :r]).abs().amax(-1)
     assert bool((error <= fast.error_bound + plain.error_bound).all())
@@ -27,14 +26,14 @@ def test_agrees_with_the_definition(structure: str, seed: int, length: int, stat
 def test_batches_that_do_and_do_not_fill_the_lanes(states: int) -> None:
     for batch in ((1,), (3, 7), (16,), (33,)):
         recurrence, cut = random_recurrence("diagonal", 1, 40, states, batch=batch), make_cut(40, [39, 1, 20, 8])
-        agree(small_state_spectrum(recurrence, cut), dense_singular_values(recurrence, cut))
+        agree(SmallStateEngine().blocks(recurrence, cut), DenseEngine().blocks(recurrence, cut))
 
 
 def test_shared_vectors_are_broadcast() -> None:
     one = random_recurrence("diagonal", 2, 20, 4, batch=(1,))
     many = random_recurrence("diagonal", 3, 20, 4, batch=(5,))
     recurrence, cut = Recurrence(many.A, one.B, one.C), make_cut(20)
-    agree(small_state_spectrum(recurrence, cut), dense_singular_values(recurrence, cut))
+    agree(SmallStateEngine().blocks(recurrence, cut), DenseEngine().blocks(recurrence, cut))
 
 
 def test_resets_and_zeros() -> None:
@@ -42,56 +41,43 @@ def test_resets_and_zeros() -> None:
     A = base.A.clone()
     A[:, 11] = 0
     for recurrence in (Recurrence(A, base.B, base.C), Recurrence(A, 0 * base.B, base.C)):
-        agree(small_state_spectrum(recurrence, cut), dense_singular_values(recurrence, cut))
+        agree(SmallStateEngine().blocks(recurrence, cut), DenseEngine().blocks(recurrence, cut))
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_extreme_scales(scale: float) -> None:
     base, cut = random_recurrence("diagonal", 5, 30, 5), make_cut(30)
     recurrence = Recurrence(base.A, base.B * scale, base.C)
-    agree(small_state_spectrum(recurrence, cut), dense_singular_values(recurrence, cut))
+    agree(SmallStateEngine().blocks(recurrence, cut), DenseEngine().blocks(recurrence, cut))
 
 
-def test_doubtful_counts_come_from_square_root_factors(monkeypatch: pytest.MonkeyPatch) -> None:
-    g = torch.Generator().manual_seed(0)
+def test_doubtful_counts_come_from_square_root_factors() -> None:
     base = random_recurrence("diagonal", 6, 24, 6, batch=(3,))
     graded = Recurrence(base.A, base.B * torch.logspace(0, -9, 6, dtype=torch.float64), base.C)
     cut = make_cut(24)
-    plain, fast = dense_singular_values(graded, cut), small_state_spectrum(graded, cut)
+    plain, fast = DenseEngine().blocks(graded, cut), SmallStateEngine().blocks(graded, cut)
     tau = torch.tensor([1e-8, 1e-9], dtype=torch.float64) * float(plain.values.max())
     assert torch.equal(fast.counts(tau).count, plain.counts(tau).count)
     assert bool((fast.counts(tau).lower == fast.counts(tau).upper).all())
-    asked: list[int] = []
-
-    def watched(recurrence: Recurrence, *rest: object) -> object:
-        asked.append(recurrence.batch_shape.numel())
-        return original(recurrence, *rest)
-
-    original = small_state.square_root_singular_values
-    monkeypatch.setattr(small_state, "square_root_singular_values", watched)
-    fast.counts(tau)
-    assert asked == [3]
-    fast.counts(torch.tensor([0.1], dtype=torch.float64) * float(torch.rand((), generator=g)))
-    assert asked == [3]
 
 
 def test_what_it_takes() -> None:
-    assert has_small_state(random_recurrence("scalar", 0, 9, 32))
-    assert not has_small_state(random_recurrence("diagonal", 0, 9, 33))
-    assert not has_small_state(random_recurrence("complex", 0, 9, 3))
-    assert not has_small_state(random_recurrence("full", 0, 9, 3))
+    assert SmallStateEngine().supports(random_recurrence("scalar", 0, 9, 32))
+    assert not SmallStateEngine().supports(random_recurrence("diagonal", 0, 9, 33))
+    assert not SmallStateEngine().supports(random_recurrence("complex", 0, 9, 3))
+    assert not SmallStateEngine().supports(random_recurrence("full", 0, 9, 3))
 
 
 def test_nothing_to_do() -> None:
     recurrence = random_recurrence("diagonal", 7, 9, 2, batch=(3,))
-    assert small_state_spectrum(recurrence, make_cut(9, [])).counts(RATIOS).count.shape == (3, 0, 5)
-    assert small_state_spectrum(recurrence[:0], make_cut(9)).entropies(1e-3)[0].shape == (0, 8)
+    assert SmallStateEngine().blocks(recurrence, make_cut(9, [])).counts(RATIOS).count.shape == (3, 0, 5)
+    assert SmallStateEngine().blocks(recurrence[:0], make_cut(9)).entropies(1e-3)[0].shape == (0, 8)
 
 
 def test_a_single_value_has_entropy_one() -> None:
     recurrence = random_recurrence("diagonal", 2, 40, 1)
     for scale in (1e-60, 1.0, 1e60):
         scaled = Recurrence(recurrence.A, recurrence.B * scale, recurrence.C)
-        entropy, bound = small_state_spectrum(scaled, make_cut(40)).entropies(2e-4)
+        entropy, bound = SmallStateEngine().blocks(scaled, make_cut(40)).entropies(2e-4)
         assert entropy.tolist() == [1.0] * 39
         assert not bool(bound.any())

@@ -11,14 +11,14 @@ from statesize.errors import EngineError
 from statesize.measurement import measure
 from statesize.operators import Recurrence
 from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.exact.dense import dense_singular_values
-from statesize.spectra.shifts import certified, chunked
+from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.bordered import BorderedChunks
-from statesize.spectra.shifts.chunked import chunk_width, chunked_blocks, recurrence_chunks
+from statesize.spectra.shifts.certified import CertifiedBlocks
+from statesize.spectra.shifts.chunked import ChunkedEngine, chunk_width, recurrence_chunks
 
 
 def check(recurrence: Recurrence, cut: Cut, width: int = 8) -> None:
-    agree(chunked_blocks(recurrence, cut, width), dense_singular_values(recurrence, cut))
+    agree(ChunkedEngine(width).blocks(recurrence, cut), DenseEngine().blocks(recurrence, cut))
 
 
 @given(
@@ -36,7 +36,7 @@ def test_agrees_with_the_definition(structure: str, seed: int, length: int, stat
 def test_batches_and_chosen_positions(structure: str) -> None:
     recurrence = random_recurrence(structure, 7, 37, 4, batch=(2, 3))
     check(recurrence, make_cut(37, [36, 1, 8, 9, 20]))
-    assert chunked_blocks(recurrence, make_cut(37, [5])).norms().shape == (2, 3, 1)
+    assert ChunkedEngine().blocks(recurrence, make_cut(37, [5])).norms().shape == (2, 3, 1)
 
 
 def test_chunks_stand_for_the_blocks_within_their_error() -> None:
@@ -45,7 +45,7 @@ def test_chunks_stand_for_the_blocks_within_their_error() -> None:
         chunks = recurrence_chunks(recurrence, 8)
         position = torch.arange(1, 29)
         found = chunks.spectra(position // 8, position % 8)
-        expected = dense_singular_values(recurrence, make_cut(29)).values
+        expected = DenseEngine().blocks(recurrence, make_cut(29)).values
         k = min(found.shape[-1], expected.shape[-1])
         error = (found[:, :k] - expected[:, :k]).abs().amax(-1)
         allowed = chunks.error[position // 8] + 1e-14 * expected[:, 0]
@@ -83,18 +83,27 @@ def test_extreme_scales(scale: float) -> None:
 def test_thresholds_on_a_singular_value_are_left_open() -> None:
     recurrence = random_recurrence("full", 11, 24, 3)
     cut = make_cut(24, [12])
-    sigma = dense_singular_values(recurrence, cut).values[0]
-    found = chunked_blocks(recurrence, cut, 8).counts(sigma[1:2])
+    sigma = DenseEngine().blocks(recurrence, cut).values[0]
+    found = ChunkedEngine(8).blocks(recurrence, cut).counts(sigma[1:2])
     assert (int(found.lower), int(found.upper)) == (1, 2)
 
 
-def test_the_way_out_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+class WithoutEvaluations(BorderedChunks):
+    """Chunks whose singular values cost less than any evaluation."""
+
+    rounds = 0
+
+
+def test_singular_values_in_portions_give_the_same_answers() -> None:
     recurrence = random_recurrence("diagonal", 12, 40, 6)
-    fast = chunked_blocks(recurrence, make_cut(40), 8)
-    usual, relative = fast.counts(RATIOS), fast.relative_counts(RATIOS)
-    monkeypatch.setattr(BorderedChunks, "rounds", 0)
-    monkeypatch.setattr(certified, "_DECOMPOSED_AT_ONCE", 7 * (8 + 6) ** 2)
-    for slow, quick in ((fast.counts(RATIOS), usual), (fast.relative_counts(RATIOS), relative)):
+    fast = ChunkedEngine(8).blocks(recurrence, make_cut(40))
+    chunks = WithoutEvaluations(**vars(recurrence_chunks(recurrence, 8)))
+    portion = 7 * (8 + 6) ** 2
+    values = CertifiedBlocks(lambda: chunks, torch.Size(()), make_cut(40), 6, numbers_at_once=portion)
+    for slow, quick in (
+        (values.counts(RATIOS), fast.counts(RATIOS)),
+        (values.relative_counts(RATIOS), fast.relative_counts(RATIOS)),
+    ):
         assert torch.equal(slow.count, quick.count)
         assert torch.equal(slow.lower, quick.lower)
         assert torch.equal(slow.upper, quick.upper)
@@ -102,18 +111,18 @@ def test_the_way_out_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_nothing_to_do() -> None:
     recurrence = random_recurrence("diagonal", 13, 9, 2, batch=(3,))
-    none = chunked_blocks(recurrence, make_cut(9, []))
+    none = ChunkedEngine().blocks(recurrence, make_cut(9, []))
     assert none.counts(RATIOS).count.shape == (3, 0, 5)
     assert none.entropies(1e-3)[0].shape == (3, 0)
-    empty = chunked_blocks(recurrence[:0], make_cut(9))
+    empty = ChunkedEngine().blocks(recurrence[:0], make_cut(9))
     assert empty.counts(RATIOS).count.shape == (0, 8, 5)
     assert empty.relative_counts(RATIOS[:0]).count.shape == (0, 8, 0)
     assert empty.entropies(1e-3)[0].shape == (0, 8)
 
 
 def test_all_singular_values_are_refused() -> None:
-    with pytest.raises(EngineError, match="use dense or square_root"):
-        chunked_blocks(random_recurrence("full", 0, 9, 2), make_cut(9)).singular_values()
+    with pytest.raises(EngineError, match=r"use square_root \(recurrences\)"):
+        ChunkedEngine().blocks(random_recurrence("full", 0, 9, 2), make_cut(9)).singular_values()
 
 
 @pytest.mark.parametrize(
@@ -125,18 +134,18 @@ def test_all_singular_values_are_refused() -> None:
         (("counts", "entropy"), (), [32, 16]),
     ],
 )
-def test_states_are_factorised_at_the_widths_that_are_needed(monkeypatch, outputs, relative, widths):
-    made = []
-
-    def noted(recurrence, width):
-        made.append(width)
-        return recurrence_chunks(recurrence, width)
-
-    monkeypatch.setattr(chunked, "recurrence_chunks", noted)
+def test_states_are_factorised_at_the_widths_that_are_needed(outputs, relative, widths):
     recurrence = random_recurrence("full", 0, 40, 3)
+    blocks = ChunkedEngine().blocks(recurrence, make_cut(40))
+    if "counts" in outputs:
+        blocks.counts(RATIOS)
+        blocks.relative_counts(torch.tensor(relative, dtype=torch.float64))
+    if "entropy" in outputs:
+        blocks.entropies(1e-3)
+    assert blocks.norms().shape == blocks.error_bound.shape == (39,)
+    assert [groups.eliminations.width for groups in blocks._prepared.values()] == widths
     given = {"relative_tolerances": relative, "outputs": outputs}
     found = measure(recurrence, engine="chunked", **given)
-    assert made == widths
     dense = measure(recurrence, engine="dense", **given)
     torch.testing.assert_close(found.norm, dense.norm)
     assert (found.error_bound < 1e-10).all()
@@ -158,7 +167,7 @@ def test_what_a_delta_rule_erases_to_the_last_digit_is_in_the_bound():
     left = float(1 - Fraction(b) * Fraction(k) ** 2)
     assert 0 < abs(left) < 1e-15
     largest = abs(left) * b * k
-    found = chunked_blocks(recurrence, cut, 8)
+    found = ChunkedEngine(8).blocks(recurrence, cut)
     assert ((found.norms() - largest).abs() <= found.error_bound).all()
     assert (found.error_bound < 1e-12).all()
     assert (found.entropies(1e-3)[0] == 0).all()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from statesize.operators.transition import DeltaTransition
-from statesize.spectra.shifts.delta_chunk import delta_chunk
+from statesize.spectra.shifts.delta_chunk import delta_chunks
 
 
 @pytest.mark.parametrize("batch", [(), (2, 3)])
@@ -18,7 +18,7 @@ def test_agrees_with_stepping(batch: tuple[int, ...], diagonal: bool, strength: 
     decay[..., 3, :], decay[..., 5:7, :] = 0, 1e-200
     beta = strength * torch.rand(*batch, b, 1, generator=g, dtype=torch.float64)
     transition, B = DeltaTransition(key, beta, decay), beta * key
-    found = delta_chunk(key, decay, B, C)
+    found = delta_chunks(key, decay, B, C)
     state = torch.eye(n, dtype=torch.float64).expand(*batch, n, n)
     rows = []
     for t in range(b):

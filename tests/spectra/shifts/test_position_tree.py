@@ -1,4 +1,3 @@
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,18 +5,12 @@ from oracles.agreement import RATIOS
 
 from statesize.operators import Dense, SoftmaxAttention
 from statesize.spectra.cut import make_cut
-from statesize.spectra.exact.dense import dense_singular_values
-from statesize.spectra.shifts import largest_values
-from statesize.spectra.shifts import tree as position_tree
-from statesize.spectra.shifts.position_tree import tree_blocks
+from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.shifts.position_tree import PositionTreeEngine
 from statesize.spectra.shifts.tree import plant_tree
 
-
-@pytest.fixture(autouse=True)
-def small_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several levels and ranges already at the lengths that a test can afford."""
-    monkeypatch.setattr(position_tree, "_LEAF", 4)
-    monkeypatch.setattr(largest_values, "_RANGE", 8)
+# Several levels already at the lengths that a test can afford.
+TREE = PositionTreeEngine(leaf=4)
 
 
 def attention(seed: int, length: int, sharpness: float, batch: tuple[int, ...] = ()) -> torch.Tensor:
@@ -40,8 +33,8 @@ def test_bounds_hold_and_are_as_close_as_asked(
     if signed:
         matrix = matrix - matrix.mean() * torch.ones_like(matrix).tril()
     cut = make_cut(length)
-    exact = dense_singular_values(Dense(matrix), cut).relative_counts(RATIOS)
-    found = tree_blocks(Dense(matrix), cut).relative_counts(RATIOS, accuracy)
+    exact = DenseEngine().blocks(Dense(matrix), cut).relative_counts(RATIOS)
+    found = TREE.blocks(Dense(matrix), cut).relative_counts(RATIOS, accuracy)
     assert bool((found.lower <= exact.upper).all())
     assert bool((found.upper >= exact.lower).all())
     certain = exact.lower == exact.upper
@@ -54,15 +47,15 @@ def test_batches_positions_zeros_and_scales() -> None:
     matrix[0, 1] = 0
     matrix[1] *= 1e30
     cut = make_cut(33, [32, 1, 16, 17])
-    exact = dense_singular_values(Dense(matrix), cut).relative_counts(RATIOS)
-    found = tree_blocks(Dense(matrix), cut).relative_counts(RATIOS, 0.1)
+    exact = DenseEngine().blocks(Dense(matrix), cut).relative_counts(RATIOS)
+    found = TREE.blocks(Dense(matrix), cut).relative_counts(RATIOS, 0.1)
     assert found.count.shape == (2, 3, 4, 5)
     assert bool(((found.lower <= exact.count) & (exact.count <= found.upper)).all())
     assert not found.count[0, 1].any()
 
 
 def test_some_positions_give_what_all_of_them_give() -> None:
-    tree = plant_tree(attention(4, 61, 0.3, batch=(3,)))
+    tree = plant_tree(attention(4, 61, 0.3, batch=(3,)), 4)
     shift = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
     count, distance = tree.counts(shift)
     for first, last in ((0, 64), (0, 1), (5, 9), (30, 34), (63, 64), (40, 64), (17, 50), (31, 33)):

@@ -7,9 +7,8 @@ from oracles.agreement import RATIOS, agree
 from statesize.operators import Convolution, Dense, Operator, SoftmaxAttention
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.exact.dense import dense_singular_values
-from statesize.spectra.shifts import streaming
-from statesize.spectra.shifts.streaming import compressed_chunks, is_compressible, streaming_blocks
+from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.shifts.streaming import StreamingEngine, compressed_chunks, is_compressible
 
 
 def smooth_attention(length: int, batch: tuple[int, ...] = (), seed: int = 0) -> SoftmaxAttention:
@@ -22,13 +21,7 @@ def smooth_attention(length: int, batch: tuple[int, ...] = (), seed: int = 0) ->
 
 
 def check(operator: Operator, cut: Cut) -> None:
-    agree(streaming_blocks(operator, cut), dense_singular_values(operator, cut))
-
-
-@pytest.fixture(autouse=True)
-def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several chunks already at the lengths that a test can afford."""
-    monkeypatch.setattr(streaming, "_WIDTH", 8)
+    agree(StreamingEngine(width=8).blocks(operator, cut), DenseEngine().blocks(operator, cut))
 
 
 @given(st.integers(0, 2**31), st.integers(2, 60))
@@ -55,7 +48,7 @@ def test_batches_windows_and_chosen_positions() -> None:
     windowed = SoftmaxAttention(operator.query, operator.key, 0.3, window=9)
     check(windowed, make_cut(41))
     check(Convolution(torch.ones(2, 5, dtype=torch.float64), 41), make_cut(41))
-    assert streaming_blocks(operator[:0], make_cut(41)).counts(RATIOS).count.shape == (0, 3, 40, 5)
+    assert StreamingEngine(width=8).blocks(operator[:0], make_cut(41)).counts(RATIOS).count.shape == (0, 3, 40, 5)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
@@ -65,11 +58,9 @@ def test_extreme_scales(scale: float) -> None:
 
 def test_what_is_dropped_is_within_the_stated_error() -> None:
     operator = smooth_attention(60)
-    exact = dense_singular_values(operator, make_cut(60)).values
+    exact = DenseEngine().blocks(operator, make_cut(60)).values
     for dropped in (1e-2, 1e-4):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(streaming, "_DROPPED", dropped)
-            chunks = compressed_chunks(operator, 8)
+        chunks = compressed_chunks(operator, 8, dropped=dropped)
         position = torch.arange(1, 60)
         found = chunks.spectra(position // 8, position % 8)
         k = min(found.shape[-1], exact.shape[-1])
@@ -81,12 +72,13 @@ def test_what_is_dropped_is_within_the_stated_error() -> None:
 
 def test_auto_streams_what_can_be_compressed() -> None:
     g = torch.Generator().manual_seed(0)
-    rough = SoftmaxAttention(*(torch.randn(128, 64, generator=g, dtype=torch.float64) for _ in range(2)), 0.125)
-    smooth = smooth_attention(128)
+    rough = SoftmaxAttention(*(torch.randn(256, 64, generator=g, dtype=torch.float64) for _ in range(2)), 0.125)
+    smooth = smooth_attention(256)
     assert is_compressible(smooth)
+    assert is_compressible(smooth[...], width=8)
     assert not is_compressible(rough)
     assert not is_compressible(smooth_attention(40))
-    assert choose_engine(smooth, make_cut(128), ("counts", "relative")).name == "streaming"
+    assert choose_engine(smooth, make_cut(256), ("counts", "relative")).name == "streaming"
 
 
 def test_chunks_of_the_first_positions_only() -> None:

@@ -6,10 +6,12 @@ from oracles.agreement import RATIOS, agree
 
 from statesize.operators import Convolution, Dense, Operator, SoftmaxAttention
 from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.exact.dense import dense_singular_values
-from statesize.spectra.shifts import tree as position_tree
-from statesize.spectra.shifts.position_tree import tree_blocks
+from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.shifts.position_tree import PositionTreeEngine
 from statesize.spectra.shifts.tree import plant_tree
+
+# Several levels already at the lengths that a test can afford.
+TREE = PositionTreeEngine(leaf=4)
 
 
 def attention(seed: int, length: int, sharpness: float, batch: tuple[int, ...] = ()) -> SoftmaxAttention:
@@ -19,13 +21,7 @@ def attention(seed: int, length: int, sharpness: float, batch: tuple[int, ...] =
 
 
 def check(operator: Operator, cut: Cut) -> None:
-    agree(tree_blocks(operator, cut), dense_singular_values(operator, cut))
-
-
-@pytest.fixture(autouse=True)
-def small_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several levels already at the lengths that a test can afford."""
-    monkeypatch.setattr(position_tree, "_LEAF", 4)
+    agree(TREE.blocks(operator, cut), DenseEngine().blocks(operator, cut))
 
 
 @given(st.integers(0, 2**31), st.integers(2, 40), st.sampled_from((0.02, 0.3, 3.0)))
@@ -52,7 +48,7 @@ def test_other_operators(length: int) -> None:
 def test_batches_and_chosen_positions() -> None:
     operator = attention(1, 37, 0.3, batch=(2, 3))
     check(operator, make_cut(37, [36, 1, 18, 19]))
-    assert tree_blocks(operator[:0], make_cut(37)).counts(RATIOS).count.shape == (0, 3, 36, 5)
+    assert TREE.blocks(operator[:0], make_cut(37)).counts(RATIOS).count.shape == (0, 3, 36, 5)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
@@ -64,8 +60,8 @@ def test_extreme_scales(scale: float) -> None:
 def test_inertia_is_exact_within_the_stated_distance(sharpness: float) -> None:
     # Shifts beside singular values, small ones included, where round-off decides on which side they fall.
     matrix = attention(3, 48, sharpness).dense()[None]
-    tree = plant_tree(matrix)
-    expected = dense_singular_values(Dense(matrix[0]), make_cut(48)).values
+    tree = plant_tree(matrix, 4)
+    expected = DenseEngine().blocks(Dense(matrix[0]), make_cut(48)).values
     for sigma in expected[[5, 20, 33]][expected[[5, 20, 33]] > 1e-9]:
         for beside in (0, 1e-12, -1e-12, 1e-10, -1e-10, 1e-8, -1e-8):
             tau = float(sigma) * (1 + beside)
@@ -77,7 +73,7 @@ def test_inertia_is_exact_within_the_stated_distance(sharpness: float) -> None:
 
 def test_log_determinants() -> None:
     matrix = attention(4, 41, 0.5).dense()[None]
-    expected = dense_singular_values(Dense(matrix[0]), make_cut(41)).values
+    expected = DenseEngine().blocks(Dense(matrix[0]), make_cut(41)).values
     for s in (1.0, 1e-2, 1e-5):
-        found = plant_tree(matrix).log_determinants(torch.tensor([s], dtype=torch.float64))[0, 1:41]
+        found = plant_tree(matrix, 4).log_determinants(torch.tensor([s], dtype=torch.float64))[0, 1:41]
         torch.testing.assert_close(found, torch.log1p((expected / s) ** 2).sum(-1), rtol=1e-9, atol=1e-9)

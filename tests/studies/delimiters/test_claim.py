@@ -118,7 +118,8 @@ def test_the_conclusion(found, tmp_path):
     assert None not in known(both.figures).values()
     alone = delimiters(found[1:], "eos")
     assert (alone.claim, alone.holds) == (CLAIM, False)
-    page = write_page(both, delimiters_charts(found), dip_rows(found), tmp_path).read_text(encoding="utf-8")
+    write_page(both, delimiters_charts(found), dip_rows(found), tmp_path)
+    page = (tmp_path / "study.html").read_text(encoding="utf-8")
     assert both.verdict in page
     assert page.count("resets") > 10
 

@@ -10,10 +10,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from statesize.studies.delimiters import dips as delimiters_dips
 from statesize.studies.delimiters.corpus import Corpus
-from statesize.studies.delimiters.dips import measure_dips
+from statesize.studies.delimiters.dips import measure_dips, plan_dips
 from statesize.studies.delimiters.measuring import METRICS, respond
 from statesize.studies.delimiters.parts import SEQUENCES, Parts, encoded, joined, parts_key, parts_of
-from statesize.studies.delimiters.plan import plan_dips
 from statesize.studies.delimiters.sequences import OBSERVED, Windows, aligned_sequences
 
 WINDOWS = Windows(4, 4, margin=2)

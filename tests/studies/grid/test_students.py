@@ -14,11 +14,11 @@ from statesize.mixers import LanguageModel
 from statesize.reduction.recommendation import predicted_error, recommend_state_size
 from statesize.studies.conclude import conclude
 from statesize.studies.grid.cost import work
-from statesize.studies.grid.distillation_plan import Distillation
 from statesize.studies.grid.grid import Run
 from statesize.studies.grid.local import run_here
 from statesize.studies.grid.run import carry_out
 from statesize.studies.grid.settings import parse_settings, preset_settings
+from statesize.studies.grid.students import Distillation
 from statesize.studies.grid.study import run_study
 from statesize.training import train_in_memory
 
@@ -126,5 +126,5 @@ def test_presets_have_teachers_and_models_alone(preset):
     [("key_sizes", 2), ("key_sizes", [0]), ("key_sizes", [2.5]), ("losses", [-1]), ("steps", 0), ("rate", "x")],
 )
 def test_bad_plans(field, value):
-    with pytest.raises(InputError, match=f"^{field} is"):
+    with pytest.raises(InputError, match=f"^{field} must be"):
         Distillation(**{field: value})

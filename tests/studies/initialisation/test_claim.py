@@ -13,6 +13,7 @@ from statesize.studies.grid.settings import preset_settings
 from statesize.studies.grid.study import run_study
 from statesize.studies.initialisation.charts import initialisation_charts
 from statesize.studies.initialisation.claim import Start, initialisation
+from statesize.studies.page.final import final_runs
 
 METRIC = "relative_0.01"
 STEPS, SLOW = (0.01, 0.1), (0.001, 0.1)
@@ -96,9 +97,10 @@ def test_only_equal_seeds_are_paired():
 
 
 def test_steps_and_the_factor_are_of_no_account_to_other_mixers():
-    (row,) = run("gla", 16, True, 8.0)
-    assert Start.of(row).label == "gla"
-    assert Start.of(run("gla-s6", 4, True, 1.0)[0]).label == "gla-s6 normalised, steps 0.01 to 0.1"
+    other, gated = final_runs(run("gla", 16, True, 8.0) + run("gla-s6", 4, True, 1.0))
+    assert Start.of(other).label == "gla"
+    assert Start.of(gated).label == "gla-s6 normalised, steps 0.01 to 0.1"
+    assert Start.of(gated).name == "gla_s6_normalised_0.01_to_0.1"
 
 
 def test_the_charts_have_a_row_a_length_and_accuracy_where_it_was_trained():

@@ -9,9 +9,8 @@ from report.visit import Visit, chromium, violations
 
 from statesize.errors import FileError
 from statesize.studies.grid.table import ResultTable
-from statesize.studies.page.conclusion import Conclusion
+from statesize.studies.page.conclusion import CONCLUSION, Conclusion
 from statesize.studies.page.page import PAGE, write_page, write_report
-from statesize.studies.page.saved import NAME
 
 HOSTILE = "<b onclick=alert(1)>gla"
 
@@ -82,14 +81,14 @@ def test_a_conclusion_that_cannot_be_read(folder, tmp_path, content, message):
     other.mkdir()
     (other / "table.parquet").write_bytes((folder / "table.parquet").read_bytes())
     if content is not None:
-        (other / NAME).write_text(content)
+        (other / CONCLUSION).write_text(content)
     with pytest.raises(FileError, match=message):
         write_report(other, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 
 def test_a_table_that_cannot_be_read(folder, tmp_path):
-    (tmp_path / NAME).write_bytes((folder / NAME).read_bytes())
+    (tmp_path / CONCLUSION).write_bytes((folder / CONCLUSION).read_bytes())
     for content in (None, b"PAR1"):
         if content is not None:
             (tmp_path / "table.parquet").write_bytes(content)
@@ -98,7 +97,9 @@ def test_a_table_that_cannot_be_read(folder, tmp_path):
 
 
 def test_the_conclusion_is_strict_json(folder):
-    document = json.loads((folder / NAME).read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name))
+    document = json.loads(
+        (folder / CONCLUSION).read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name)
+    )
     assert document["figures"] == {"<i>one": 1.0, "between": [1.0, 2.0], "unknown": None}
     assert "statesize" in document["versions"]
 

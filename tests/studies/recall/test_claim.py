@@ -126,7 +126,8 @@ def test_the_claim_holds_where_deeper_dips_go_with_lower_perplexity(tmp_path):
     assert low < np.exp(1.9) < high
     other = [made(f"m{k}", 2 + depth, depth) for k, depth in enumerate((0.1, 0.2, 0.4, 0.5, 0.8, 0.9))]
     assert recall(other).holds is False
-    page = write_page(found, recall_charts(models), recall_rows(models), tmp_path).read_text(encoding="utf-8")
+    write_page(found, recall_charts(models), recall_rows(models), tmp_path)
+    page = (tmp_path / "study.html").read_text(encoding="utf-8")
     assert found.verdict in page
 
 

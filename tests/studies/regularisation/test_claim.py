@@ -2,13 +2,15 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from statesize.studies.grid.settings import preset_settings
 from statesize.studies.page.conclusion import known
+from statesize.studies.page.final import final_runs
 from statesize.studies.regularisation.charts import regularisation_charts
-from statesize.studies.regularisation.claim import Treatment, regularisation, treated_runs
+from statesize.studies.regularisation.claim import Treatment, regularisation
 
 METRIC = "relative_0.01"
 
@@ -80,7 +82,7 @@ def test_baselines_are_controls_and_other_objectives_are_not():
 def test_the_treatment_is_that_of_the_run():
     runs = preset_settings("regularisation", "laptop").runs
     kinds = {
-        (run.model.mixer, Treatment.of({"settings": json.dumps(run.to_dict()), "intervention": run.intervention}))
+        (run.model.mixer, Treatment.of(SimpleNamespace(settings=run.to_dict(), intervention=run.intervention)))
         for run in runs
     }
     claimed = Treatment(0.3, 0.0, 0.0, "none", 800)
@@ -92,5 +94,5 @@ def test_charts_have_a_point_a_run():
     rows = table(0.6, rows_of("la", [0.9] * 4))
     drawn = regularisation_charts(rows, METRIC).to_dict()
     (values,) = [data for data in drawn["datasets"].values()] if "datasets" in drawn else [drawn["data"]["values"]]
-    assert len(values) == len(treated_runs(rows, METRIC)) == 12
+    assert len(values) == len(final_runs(rows)) == 12
     assert {value["treatment"] for value in values} == {"λ 0", "λ 0.3"}

@@ -32,20 +32,10 @@ Attend = Callable[..., tuple[Tensor, Tensor | None]]
 
 @contextmanager
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
-    """Watch every attention function that a transformers model takes from the registry.
-
-    Configuration and registry stay as they are, because some models make their mask by the implementation's name. The
-    function that the model takes is the one that computes; the observation calls it, or the eager one of the model's
-    own file, for T.
-
-    Args:
-        model: The model that will run.
-        running: Its running modules.
-        record: Called with what makes each Observation.
-
-    Yields:
-        Nothing.
-    """
+    """Watch every attention function that a transformers model takes from the registry."""
+    # Configuration and registry stay as they are, because some models make their mask by the implementation's name. The
+    # function that the model takes is the one that computes; the observation calls it, or the eager one of the model's
+    # own file, for T.
     with ExitStack() as changes:
         kept: Kept = {}
         for file in source_files(model):

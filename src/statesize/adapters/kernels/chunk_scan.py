@@ -13,15 +13,9 @@ from statesize.operators import Recurrence
 
 
 def chunk_scan(call: KernelCall) -> Observation:
-    """The T of every head, which all its channels share: A_t = exp(Δ_t A), B_t = Δ_t B_t, C_t, and D.
-
-    Args:
-        call: Of `mamba2_chunk_scan`: hidden_states (S, L, heads, channels a head), dt (S, L, heads), A and D (heads),
-            B and C (S, L, groups, n), where a group serves consecutive heads.
-
-    Returns:
-        The observation; its units are heads.
-    """
+    """The T of every head, which all its channels share: A_t = exp(Δ_t A), B_t = Δ_t B_t, C_t, and D."""
+    # `mamba2_chunk_scan` is given hidden_states (S, L, heads, channels a head), dt (S, L, heads), A and D (heads), B
+    # and C (S, L, groups, n), where a group serves consecutive heads.
     call.require_no_state("initial_states")
     arguments = call.arguments
     A, B, C, D = (arguments[name] for name in ("A", "B", "C", "D"))

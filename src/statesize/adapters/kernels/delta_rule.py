@@ -15,27 +15,15 @@ _EPSILON = 1e-6
 
 
 def gated_delta_rule(call: KernelCall) -> Observation:
-    """The T of every value head: A_t = (I − β_t k_t k_tᵀ) exp(g_t), B_t = β_t k_t, C_t = q_tᵀ / √n.
-
-    Args:
-        call: Of `torch_chunk_gated_delta_rule`: query and key (S, L, key heads, n), value (S, L, heads, channels),
-            g and beta (S, L, heads), where a key head serves consecutive heads.
-
-    Returns:
-        The observation; its units are heads.
-    """
+    """The T of every value head: A_t = (I − β_t k_t k_tᵀ) exp(g_t), B_t = β_t k_t, C_t = q_tᵀ / √n."""
+    # `torch_chunk_gated_delta_rule` is given query and key (S, L, key heads, n), value (S, L, heads, channels), g and
+    # beta (S, L, heads), where a key head serves consecutive heads.
     return _delta_rule(call, "gated delta rule")
 
 
 def kimi_delta_attention(call: KernelCall) -> Observation:
-    """The same with a decay for each key dimension, A_t = (I − β_t k_t k_tᵀ) Diag(exp(g_t)).
-
-    Args:
-        call: Of `chunk_kimi_delta_attention`: as for the gated delta rule, but g (S, L, heads, n).
-
-    Returns:
-        The observation; its units are heads.
-    """
+    """The same with a decay for each key dimension, A_t = (I − β_t k_t k_tᵀ) Diag(exp(g_t))."""
+    # `chunk_kimi_delta_attention` is given as for the gated delta rule, but g (S, L, heads, n).
     return _delta_rule(call, "kimi delta attention")
 
 

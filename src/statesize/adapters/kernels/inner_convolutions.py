@@ -22,16 +22,7 @@ from statesize.operators import Convolution
 
 @contextmanager
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
-    """Observe the short convolutions before the scans and delta rules of a model, and before an RG-LRU.
-
-    Args:
-        model: The model that will run.
-        running: The modules of it that are running.
-        record: Called with what makes each Observation, which is marked as inner.
-
-    Yields:
-        Nothing.
-    """
+    """Observe the short convolutions before the scans and delta rules of a model, and before an RG-LRU."""
 
     def called(arguments: Mapping[str, Any], output: Tensor) -> None:
         # A gated convolution is a mixer itself, and observed as that.
@@ -48,14 +39,8 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
 
 
 def causal_convolution(call: KernelCall) -> Observation:
-    """The T of every channel of a depthwise convolution; bias and activation act on T u.
-
-    Args:
-        call: Of `causal_conv1d_fn`: hidden_states (S, channels, L), weight (channels, K), bias (channels).
-
-    Returns:
-        The observation; its units are channels.
-    """
+    """The T of every channel of a depthwise convolution; bias and activation act on T u."""
+    # `causal_conv1d_fn` is given hidden_states (S, channels, L), weight (channels, K), bias (channels).
     arguments = call.arguments
     activation = _activation(arguments["activation"])
     weight, bias = arguments["weight"], arguments["bias"]

@@ -14,15 +14,7 @@ from statesize.operators import Recurrence
 
 
 def lightning_attention(call: MixerCall) -> Observation:
-    """The T of every head: A_t = exp(−slope), B_t = k_t, C_t = q_tᵀ.
-
-    Args:
-        call: Of a MiniMaxLightningAttention, with its parts `qkv_proj`, which makes queries, keys and values, and
-            `norm`, which takes what was mixed.
-
-    Returns:
-        The observation; its units are heads.
-    """
+    """The T of every head: A_t = exp(−slope), B_t = k_t, C_t = q_tᵀ."""
     module = cast("Any", call.module)
     heads, channels = module.num_attention_heads, module.head_dim
     projected = module.act_fn(call.parts["qkv_proj"].output)

@@ -17,17 +17,7 @@ from statesize.operators import Recurrence
 
 
 def mlstm(call: MixerCall) -> Observation:
-    """The T of every head: A_t = f_t, B_t = i_t k_t, C_t = q_tᵀ / √n over the normaliser max(|n_tᵀ q_t|, 1).
-
-    Args:
-        call: Of an xLSTMLayer, with its part `mlstm_backend`.
-
-    Returns:
-        The observation; its units are heads.
-
-    Raises:
-        ModelError: The call goes on from an earlier state.
-    """
+    """The T of every head: A_t = f_t, B_t = i_t k_t, C_t = q_tᵀ / √n over the normaliser max(|n_tᵀ q_t|, 1)."""
     part = call.parts["mlstm_backend"]
     query, key, values = (part.kwargs[name] for name in ("query", "key", "value"))
     if part.kwargs.get("c_initial") is not None:

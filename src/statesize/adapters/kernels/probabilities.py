@@ -16,31 +16,15 @@ from statesize.operators import Dense
 
 @dataclass(eq=False)
 class Mixing:
-    """T of all heads of one call of attention, made when it is asked for.
+    """T of all heads of one call of attention, made when it is asked for."""
 
-    Attributes:
-        ways: Functions that may give T, (S, H, L, L), or None; the first that gives what the model passed on is taken.
-        shape: (S, H, L, keys).
-    """
-
+    # Functions that may give T, (S, H, L, L), or None; the first that gives what the model passed on is taken.
     ways: Sequence[Callable[[], Tensor | None]]
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, int, int, int]  # (S, H, L, keys)
     _found: Tensor | None = field(default=None, init=False)
 
     def of(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:
-        """T.
-
-        Args:
-            name: The mixer, for messages.
-            values: u, (S, K, L, P).
-            mixed: y, (S, H, L, P).
-
-        Returns:
-            (S, H, L, L), made once.
-
-        Raises:
-            ModelError: Some query sees a later position, or the attention function gives no probabilities.
-        """
+        """T, (S, H, L, L), of u, (S, K, L, P), and y, (S, H, L, P); made once."""
         if self._found is None:
             with torch.no_grad():
                 self._found = self._first(name, values, mixed)
@@ -77,27 +61,10 @@ def observed_mixing(
     note: str = "",
     kind: str = "attention",
 ) -> Observation:
-    """The Observation of one call of an attention function.
-
-    Args:
-        name: Module name of the mixer.
-        mixing: T.
-        values: u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads.
-        mixed: y, (S, H, L, P).
-        seen: (L, L) boolean, which positions (columns) a query may see; None takes those that any head gives weight.
-        window: How many positions a query sees, itself included; None for all.
-        state_bytes: What the model's cache holds of this mixer at the end of one sequence.
-        text: Positions of the text that the model runs over.
-        rounded: Whether the probabilities were rounded to less than 32 bits.
-        note: What the model does to the values besides.
-        kind: What it is called where there is no window.
-
-    Returns:
-        The Observation.
-
-    Raises:
-        ModelError: If queries and keys are not the same positions, or some query sees a later position.
-    """
+    """The Observation of one call of an attention function."""
+    # values: u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads.
+    # mixed: y, (S, H, L, P).
+    # seen: (L, L) boolean, which positions (columns) a query may see; None takes those that any head gives weight.
     sequences, heads, length, keys = mixing.shape
     if keys != length:
         raise ModelError(_other_positions(name, length, keys, text))
@@ -140,14 +107,7 @@ def _other_positions(name: str, length: int, keys: int, text: int) -> str:
 
 
 def later_positions(name: str) -> str:
-    """Why attention that is not causal is refused.
-
-    Args:
-        name: The mixer.
-
-    Returns:
-        The message.
-    """
+    """Why attention that is not causal is refused."""
     return (
         f"Mixer {name} attends to later positions: an encoder or a prefix model. statesize measures causal language "
         "models; load a decoder, such as one of AutoModelForCausalLM."
@@ -155,17 +115,10 @@ def later_positions(name: str) -> str:
 
 
 def visible_keys(mask: Tensor | None, length: int, keys: int) -> Tensor:
-    """Which positions a query may see.
-
-    Args:
-        mask: What is added to the scores, (…, L, keys): 0 where a key is seen, a dtype's least number where not, and
-            between the two a bias such as ALiBi's; or whether a key is seen; None where all are.
-        length: L.
-        keys: Number of keys.
-
-    Returns:
-        (L, keys) boolean, whether any head of any sequence sees it.
-    """
+    """Which positions a query may see."""
+    # mask: What is added to the scores, (…, L, keys): 0 where a key is seen, a dtype's least number where not, and
+    # between the two a bias such as ALiBi's; or whether a key is seen; None where all are.
+    # Returns: (L, keys) boolean, whether any head of any sequence sees it.
     if mask is None:
         return torch.ones(length, keys, dtype=torch.bool)
     seen = mask if mask.dtype == torch.bool else mask > torch.finfo(torch.float16).min / 2

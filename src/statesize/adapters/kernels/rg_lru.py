@@ -22,16 +22,7 @@ _RATE = -8.0  # log a_t = −8 r_t softplus(Λ)
 
 @contextmanager
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
-    """Observe the RG-LRU blocks of a model.
-
-    Args:
-        model: The model that will run.
-        running: The modules of it that are running.
-        record: Called with what makes each Observation.
-
-    Yields:
-        Nothing.
-    """
+    """Observe the RG-LRU blocks of a model."""
     with ExitStack() as states:
         for module in model.modules():
             if is_a(module, _CLASSES):

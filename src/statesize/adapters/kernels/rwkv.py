@@ -12,15 +12,9 @@ from statesize.operators.delayed import DelayedRecurrence
 
 
 def rwkv_attention(call: KernelCall) -> Observation:
-    """The T of every channel: a row weighs j < t by exp(k_j − (t − 1 − j) w) and t by exp(u + k_t), and sums to 1.
-
-    Args:
-        call: Of `rwkv_linear_attention`: time_decay (the logarithm of w) and time_first, u, (channels); key and value
-            (S, L, channels).
-
-    Returns:
-        The observation; its units are channels.
-    """
+    """The T of every channel: a row weighs j < t by exp(k_j − (t − 1 − j) w) and t by exp(u + k_t), and sums to 1."""
+    # `rwkv_linear_attention` is given time_decay (the logarithm of w) and time_first, u, (channels); key and value (S,
+    # L, channels).
     call.require_no_state("state")
     arguments = call.arguments
     values = arguments["value"].transpose(1, 2)

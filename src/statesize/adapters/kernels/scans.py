@@ -32,16 +32,7 @@ _WHOLE_BLOCK = "mamba2_split_conv1d_scan_combined"
 
 @contextmanager
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
-    """Observe the scans of a model; while this is open they and their short convolutions run in pure torch.
-
-    Args:
-        model: A model of transformers, or one with parts of such.
-        running: The modules of it that are running.
-        record: Called with what makes each Observation.
-
-    Yields:
-        Nothing.
-    """
+    """Observe the scans of a model; while this is open they and their short convolutions run in pure torch."""
 
     def recorder(parse: Callable[[KernelCall], Observation]) -> Callable[[Mapping[str, Any], Tensor], None]:
         return lambda arguments, output: record(

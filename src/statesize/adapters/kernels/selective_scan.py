@@ -13,14 +13,8 @@ from statesize.operators import Recurrence
 
 
 def selective_scan(call: KernelCall) -> Observation:
-    """The T of every channel: A_t = exp(Δ_t A), B_t = Δ_t B_t, C_t, and D; z gates what T u becomes.
-
-    Args:
-        call: Of `mamba_selective_scan`: hidden_states, dt and z (S, channels, L); A (channels, n); B and C (S, n, L).
-
-    Returns:
-        The observation; its units are channels.
-    """
+    """The T of every channel: A_t = exp(Δ_t A), B_t = Δ_t B_t, C_t, and D; z gates what T u becomes."""
+    # `mamba_selective_scan` is given hidden_states, dt and z (S, channels, L); A (channels, n); B and C (S, n, L).
     arguments = call.arguments
     A, dt, D, gate = arguments["A"], arguments["dt"], arguments["D"], arguments["z"]
     values = arguments["hidden_states"]

@@ -17,15 +17,7 @@ GATED = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv")
 
 
 def gated_convolution(call: MixerCall) -> Observation:
-    """The T of every channel: Diag(c) times the convolution times Diag(b), with K − 1 states.
-
-    Args:
-        call: Of an Lfm2ShortConv or its like, with its parts `in_proj`, which makes the gates b and c and the values,
-            and `out_proj`, which takes what was mixed.
-
-    Returns:
-        The observation; its units are channels.
-    """
+    """The T of every channel: Diag(c) times the convolution times Diag(b), with K − 1 states."""
     convolution = cast("Any", call.module).conv
     entering, leaving, values = call.parts["in_proj"].output.transpose(1, 2).chunk(3, 1)
     sequences, channels, _ = values.shape

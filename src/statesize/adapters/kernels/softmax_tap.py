@@ -27,19 +27,9 @@ PRODUCT: frozenset[Callable[..., Any]] = frozenset(
 
 @contextmanager
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
-    """Watch the softmax of square maps whose result is multiplied with values, and torch's own fused attention.
-
-    For the models of transformers from before its registry of attention functions (bloom, falcon, gptj, mpt, gpt_neo,
-    codegen), and for any other module that computes attention by torch's public functions.
-
-    Args:
-        model: The model that will run.
-        running: Its running modules.
-        record: Called with what makes each Observation.
-
-    Yields:
-        Nothing.
-    """
+    """Watch the softmax of square maps whose result is multiplied with values, and torch's own fused attention."""
+    # For the models of transformers from before its registry of attention functions (bloom, falcon, gptj, mpt, gpt_neo,
+    # codegen), and for any other module that computes attention by torch's public functions.
     with _SoftmaxTap(running, record):
         yield
 

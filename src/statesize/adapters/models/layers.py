@@ -16,14 +16,7 @@ POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.
 
 
 def layer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
-    """The lists of layers in a model; a list inside a layer is part of that layer.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        Each outermost ModuleList by its module name.
-    """
+    """The lists of layers in a model; a list inside a layer is part of that layer."""
     lists: dict[str, nn.ModuleList] = {}
     modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
     for name, module in modules:
@@ -33,16 +26,7 @@ def layer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
 
 
 def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[str]) -> dict[str, str]:
-    """The layers in which nothing was measured, and why.
-
-    Args:
-        model: The model that ran.
-        called: Names of the modules that ran.
-        observed: Names of the mixers that were seen.
-
-    Returns:
-        Reason by module name of the layer. A list of which no member ran is none of layers.
-    """
+    """The layers in which nothing was measured, and why."""
     ran, mixers = set(called), list(observed)
     reasons: dict[str, str] = {}
     for list_name, layers in layer_lists(model).items():

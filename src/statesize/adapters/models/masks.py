@@ -15,15 +15,7 @@ HIDING = -1e4
 
 
 def check_mask(mask: object, length: int) -> None:
-    """Refuse a mask that hides a part of the text, or shows later positions.
-
-    Args:
-        mask: Of two dimensions, as a tokenizer returns it, or of four, as attention takes it; None for no mask.
-        length: Positions of the text.
-
-    Raises:
-        InputError: Padding, or four dimensions other than the plain causal mask.
-    """
+    """Refuse a mask that hides a part of the text, or shows later positions."""
     if mask is None:
         return
     if not isinstance(mask, Tensor):
@@ -38,28 +30,12 @@ def check_mask(mask: object, length: int) -> None:
 
 
 def added_to_scores(mask: Tensor) -> Tensor:
-    """A mask of four dimensions that was checked, as every attention of transformers takes it.
-
-    Args:
-        mask: Causal, boolean or added to scores.
-
-    Returns:
-        0 where a position is seen and the least number of float32 where not.
-    """
+    """A mask of four dimensions that was checked, as every attention of transformers takes it."""
     return torch.zeros_like(mask, dtype=torch.float32).masked_fill(~_seen(mask), torch.finfo(torch.float32).min)
 
 
 def check_windows(config: Any, mask: object, length: int) -> None:
-    """Refuse a mask of four dimensions for a model that makes narrower ones, because it would take their place.
-
-    Args:
-        config: The model's configuration, of transformers.
-        mask: The mask, or None.
-        length: Positions of the text.
-
-    Raises:
-        InputError: The mask shows positions that the model's own windows hide.
-    """
+    """Refuse a mask of four dimensions for a model that makes narrower ones, because it would take their place."""
     for name in ("sliding_window", "attention_chunk_size"):
         window: object = getattr(config, name, None)
         if isinstance(mask, Tensor) and mask.ndim == 4 and isinstance(window, int) and window < length:

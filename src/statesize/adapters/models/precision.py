@@ -15,16 +15,9 @@ Swap = tuple[dict[str, Tensor | None], str, Tensor]
 
 @contextmanager
 def single_precision(module: nn.Module) -> Generator[None]:
-    """Hold the weights and buffers of a module and its parts in float32 at least.
-
-    Float32 copies take their place, and the originals come back, the same objects. An embedding is looked up as it is.
-
-    Args:
-        module: Any module.
-
-    Yields:
-        Nothing.
-    """
+    """Hold the weights and buffers of a module and its parts in float32 at least."""
+    # Float32 copies take their place, and the originals come back, the same objects. An embedding is looked up as it
+    # is.
     swaps: list[Swap] = []
     try:
         _to_single(module.modules(), swaps)
@@ -34,14 +27,7 @@ def single_precision(module: nn.Module) -> Generator[None]:
 
 
 def stored_dtype(module: nn.Module) -> torch.dtype:
-    """The dtype of a module's weights as the model holds them, whatever they are while it runs.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        That of its first floating-point weight; float32 where it has none.
-    """
+    """The dtype of a module's weights as the model holds them, whatever they are while it runs."""
     for parameter in module.parameters():
         if parameter.is_floating_point():
             return cast("Tensor", getattr(parameter, _STORED, parameter)).dtype
@@ -49,14 +35,7 @@ def stored_dtype(module: nn.Module) -> torch.dtype:
 
 
 def stored_element_size(module: nn.Module) -> int:
-    """Bytes of one number of a module's weights as the model holds them.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        Bytes; those of float32 where it has no weights.
-    """
+    """Bytes of one number of a module's weights as the model holds them."""
     return stored_dtype(module).itemsize
 
 
@@ -91,14 +70,7 @@ def is_low(tensor: Tensor) -> bool:
 
 
 def in_single(value: object) -> Any:
-    """Tensors of less than 32 bits as float32, in lists, tuples and mappings too.
-
-    Args:
-        value: Any value.
-
-    Returns:
-        The same, where nothing is to be converted.
-    """
+    """Tensors of less than 32 bits as float32, in lists, tuples and mappings too."""
     if isinstance(value, Tensor):
         return value.float() if is_low(value) else value
     if type(value) is tuple:

@@ -9,14 +9,7 @@ from torch import nn
 
 
 def pretrained_models(model: nn.Module) -> list[Any]:
-    """The transformers models in a module, itself included, outermost first.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        Each PreTrainedModel in it.
-    """
+    """The transformers models in a module, itself included, outermost first."""
     library = sys.modules.get("transformers.modeling_utils")
     if library is None:
         return []

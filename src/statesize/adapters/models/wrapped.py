@@ -26,18 +26,7 @@ MARKS = frozenset({"_orig_mod", "_original_component", "_checkpoint_wrapped_modu
 
 
 def unwrapped(model: object) -> nn.Module:
-    """The model inside what holds it, with its adapters as they are.
-
-    Args:
-        model: A module, or an object that holds one.
-
-    Returns:
-        The module that runs.
-
-    Raises:
-        InputError: It is no module and nothing that is known to hold one.
-        ModelError: TorchScript, or an adapter of peft that is no part of the layers.
-    """
+    """The model inside what holds it, with its adapters as they are."""
     while (inner := _inside(model)) is not None:
         model = inner
     held = [name for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, nn.Module)]
@@ -55,39 +44,20 @@ def unwrapped(model: object) -> nn.Module:
 
 
 def plain_name(name: str) -> str:
-    """A module's name as it is where nothing holds the module.
-
-    Args:
-        name: A name in the model, such as "layers.0._orig_mod.attention".
-
-    Returns:
-        The same without what compiled modules and the like add, such as "layers.0.attention".
-    """
+    """A module's name as it is where nothing holds the module."""
     return ".".join(part for part in name.split(".") if part not in MARKS)
 
 
 def named_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules of a model, itself included.
-
-    Args:
-        model: Any module.
-
-    Yields:
-        Plain name and module; a compiled module and the one in it have the same name.
-    """
+    """The modules of a model, itself included."""
     for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
         yield plain_name(name), module
 
 
 @contextmanager
 def uncompiled() -> Generator[None]:
-    """Run whatever torch.compile has made as the code that it was made from, which hooks and observers see.
-
-    Nothing is compiled meanwhile, and what was compiled before stays so.
-
-    Yields:
-        Nothing.
-    """
+    """Run whatever torch.compile has made as the code that it was made from, which hooks and observers see."""
+    # Nothing is compiled meanwhile, and what was compiled before stays so.
     # Without this module nothing has been compiled, and importing it takes a second.
     if "torch._dynamo" not in sys.modules:
         yield
@@ -97,14 +67,7 @@ def uncompiled() -> Generator[None]:
 
 
 def adapter_states(model: nn.Module) -> dict[str, object]:
-    """What decides on the numbers of layers with adapters of peft beside their weights.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        By module name: the adapters in use, those merged into the weights, whether all are off, and their scales.
-    """
+    """What decides on the numbers of layers with adapters of peft beside their weights."""
     return {
         name: [layer.active_adapters, layer.merged_adapters, layer.disable_adapters, getattr(layer, "scaling", None)]
         for name, layer in cast("Iterator[tuple[str, Any]]", model.named_modules())

@@ -18,12 +18,7 @@ class Interrupts:
         self._waiting = False
 
     def arrived(self, number: int, frame: FrameType | None) -> None:
-        """The handler of the signal.
-
-        Args:
-            number: The signal.
-            frame: Where it arrived.
-        """
+        """The handler of the signal."""
         if not self._through:
             self._waiting = True
             return
@@ -33,11 +28,7 @@ class Interrupts:
 
     @contextmanager
     def let_through(self) -> Generator[None]:
-        """Let interrupts through while this is open, first one that has been waiting.
-
-        Yields:
-            Nothing.
-        """
+        """Let interrupts through while this is open, first one that has been waiting."""
         self._through = True
         try:
             self.deliver()
@@ -54,11 +45,7 @@ class Interrupts:
 
 @contextmanager
 def interrupts_held() -> Generator[Interrupts]:
-    """Hold back Ctrl-C while this is open, except where it is let through; one that waited is delivered at the end.
-
-    Yields:
-        What lets it through.
-    """
+    """Hold back Ctrl-C while this is open, except where it is let through; one that waited is delivered at the end."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         # No handler of Python's runs in other threads, and what is ignored stays ignored.

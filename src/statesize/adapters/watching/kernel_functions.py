@@ -17,29 +17,15 @@ from statesize.errors import ModelError
 
 @dataclass(frozen=True, eq=False)
 class KernelCall:
-    """One call of a kernel by a mixer.
+    """One call of a kernel by a mixer."""
 
-    Attributes:
-        name: Module name of the mixer.
-        module: The mixer.
-        arguments: Every argument by its name in the pure-torch function, defaults included.
-        output: What it returned; where that is several things, the first.
-    """
-
-    name: str
-    module: nn.Module
-    arguments: Mapping[str, Any]
-    output: Tensor
+    name: str  # module name of the mixer
+    module: nn.Module  # the mixer
+    arguments: Mapping[str, Any]  # every argument by its name in the pure-torch function, defaults included
+    output: Tensor  # what it returned; where that is several things, the first
 
     def require_no_state(self, argument: str) -> None:
-        """Refuse a call that goes on from an earlier state, because its T would miss what that holds.
-
-        Args:
-            argument: Which argument holds the initial state.
-
-        Raises:
-            ModelError: There is one.
-        """
+        """Refuse a call that goes on from an earlier state, because its T would miss what that holds."""
         if self.arguments.get(argument) is not None:
             raise ModelError(
                 f"{self.name} was called with an initial state ({argument}), so its operator would miss what came "
@@ -48,28 +34,14 @@ class KernelCall:
 
 
 def source_files(model: nn.Module) -> list[ModuleType]:
-    """The Python modules that define the classes of a model's parts, base classes included.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        Each once, in the order in which the parts are registered.
-    """
+    """The Python modules that define the classes of a model's parts, base classes included."""
     classes = dict.fromkeys(kind for module in model.modules() for kind in type(module).__mro__)
     names = dict.fromkeys(kind.__module__ for kind in classes)
     return [sys.modules[name] for name in names if name in sys.modules]
 
 
 def pure_torch(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The pure-torch function below decorators that would call a compiled kernel.
-
-    Args:
-        function: As it stands in a model's source file.
-
-    Returns:
-        What the source file defines under that name.
-    """
+    """The pure-torch function below decorators that would call a compiled kernel."""
     if isinstance(function, nn.Module):
         # The kernels package wraps a function in a module, which holds it as a closure of its forward.
         cells = inspect.getclosurevars(type(function).forward).nonlocals.values()
@@ -84,16 +56,7 @@ def first(result: Any) -> Tensor:
 
 @contextmanager
 def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None]:
-    """Let a name of a source file mean something else while this is open.
-
-    Args:
-        file: The Python module.
-        name: The function's name.
-        replacement: What it means meanwhile.
-
-    Yields:
-        Nothing.
-    """
+    """Let a name of a source file mean something else while this is open."""
     original = vars(file)[name]
     try:
         setattr(file, name, replacement)
@@ -103,15 +66,7 @@ def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None
 
 
 def observed(function: Callable[..., Any], called: Callable[[Mapping[str, Any], Tensor], None]) -> Callable[..., Any]:
-    """The pure-torch function of a kernel, whose calls are reported.
-
-    Args:
-        function: The kernel.
-        called: Given the arguments by name and the output, before the caller gets it.
-
-    Returns:
-        A function with the same arguments and results.
-    """
+    """The pure-torch function of a kernel, whose calls are reported."""
     body = pure_torch(function)
     signature = inspect.signature(body)
 

@@ -59,12 +59,5 @@ Source = Callable[[nn.Module, Running, Record], AbstractContextManager[None]]
 
 
 def unchanged(mixed: Tensor, _: Units) -> Tensor:
-    """The `passed_on` of a kernel whose output the model uses as it is.
-
-    Args:
-        mixed: T u.
-
-    Returns:
-        The same.
-    """
+    """The `passed_on` of a kernel whose output the model uses as it is."""
     return mixed

@@ -17,31 +17,20 @@ from statesize.adapters.watching.running import Running
 
 @dataclass(frozen=True, eq=False)
 class PartCall:
-    """One call of a part.
+    """One call of a part."""
 
-    Attributes:
-        args: Positional arguments.
-        kwargs: Keyword arguments.
-        output: What it returned.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Any
+    args: tuple[Any, ...]  # positional arguments
+    kwargs: dict[str, Any]  # keyword arguments
+    output: Any  # what it returned
 
 
 @dataclass(frozen=True, eq=False)
 class MixerCall:
-    """One call of a mixer.
+    """One call of a mixer."""
 
-    Attributes:
-        name: Its name in the model.
-        module: The mixer.
-        parts: The latest call of each of its parts, by the part's name in the mixer.
-    """
-
-    name: str
-    module: nn.Module
+    name: str  # its name in the model
+    module: nn.Module  # the mixer
+    # The latest call of each of its parts, by the part's name in the mixer.
     parts: dict[str, PartCall] = field(default_factory=dict[str, PartCall])
 
 
@@ -57,18 +46,7 @@ def is_a(module: nn.Module, classes: Sequence[str]) -> bool:
 def observing_parts(
     model: nn.Module, classes: Sequence[str], parts: Sequence[str], parse: Parse, record: Record
 ) -> Generator[None]:
-    """Observe the mixers of some classes while this is open.
-
-    Args:
-        model: The model that will run.
-        classes: Names of the mixers' classes.
-        parts: Names of the parts whose calls are needed.
-        parse: Makes an Observation of a mixer's call.
-        record: Called with what makes it when the mixer returns, while that is still the innermost module that runs.
-
-    Yields:
-        Nothing.
-    """
+    """Observe the mixers of some classes while this is open."""
     with ExitStack() as hooks:
         for name, module in named_parts(model):
             if is_a(module, classes):
@@ -83,16 +61,7 @@ def observing_parts(
 
 
 def source_of(classes: Sequence[str], parts: Sequence[str], parse: Parse) -> Source:
-    """The source that observes the mixers of some classes by their parts.
-
-    Args:
-        classes: Names of the mixers' classes.
-        parts: Names of the parts whose calls are needed.
-        parse: Makes an Observation of a mixer's call.
-
-    Returns:
-        For `sources.SOURCES`.
-    """
+    """The source that observes the mixers of some classes by their parts."""
 
     def observing(model: nn.Module, running: Running, record: Record) -> AbstractContextManager[None]:
         del running

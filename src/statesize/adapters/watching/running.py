@@ -16,32 +16,20 @@ Leave = Callable[["Frame", Any], None]
 
 @dataclass(eq=False)
 class Frame:
-    """A module that is running.
+    """A module that is running."""
 
-    Attributes:
-        name: Its name in the model; the class name for the model itself.
-        module: The module.
-        args: The positional arguments that it was called with.
-        kwargs: The keyword arguments.
-    """
-
-    name: str
-    module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    name: str  # its name in the model; the class name for the model itself
+    module: nn.Module  # the module
+    args: tuple[Any, ...]  # the positional arguments that it was called with
+    kwargs: dict[str, Any]  # the keyword arguments
 
 
 @dataclass(eq=False)
 class Running:
-    """The modules that are running, outermost first.
+    """The modules that are running, outermost first."""
 
-    Attributes:
-        length: Positions of the text that the model runs over.
-        frames: One for each.
-    """
-
-    length: int
-    frames: list[Frame] = field(default_factory=list[Frame])
+    length: int  # positions of the text that the model runs over
+    frames: list[Frame] = field(default_factory=list[Frame])  # one for each
 
     @property
     def frame(self) -> Frame:
@@ -61,16 +49,7 @@ class Running:
 
 @contextmanager
 def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None) -> Generator[Running]:
-    """Keep track of the modules that run while this is open.
-
-    Args:
-        model: Any module; a call of one of its parts alone is followed too.
-        length: Positions of the text that it runs over.
-        on_leave: Called with a module's frame and its output when it returns.
-
-    Yields:
-        The stack of modules that are running.
-    """
+    """Keep track of the modules that run while this is open."""
     running = Running(length)
 
     def entering(name: str) -> Callable[..., None]:

@@ -9,30 +9,12 @@ from statesize.adapters.watching.observation import Units
 
 
 def chosen(units: Units, count: int, device: torch.device) -> Tensor:
-    """The numbers of the chosen units.
-
-    Args:
-        units: A choice among all units.
-        count: How many there are.
-        device: Where the numbers are needed.
-
-    Returns:
-        (chosen units,) int64.
-    """
+    """The numbers of the chosen units."""
     return torch.arange(count, device=device)[units if isinstance(units, slice) else units.to(device)]
 
 
 def take(tensor: Tensor, units: Units, dimension: int) -> Tensor:
-    """The chosen units of a tensor in float64.
-
-    Args:
-        tensor: With one entry a unit along `dimension`.
-        units: A choice among them.
-        dimension: Which dimension counts the units.
-
-    Returns:
-        A tensor with the chosen units only.
-    """
+    """The chosen units of a tensor in float64."""
     if isinstance(units, slice):
         return tensor.movedim(dimension, 0)[units].movedim(0, dimension).double()
     return tensor.index_select(dimension, units.to(tensor.device)).double()

@@ -14,6 +14,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from statesize.profiling import Progress as ProfileProgress
+    from statesize.training.record import StepRecord
 
 _NAMED = 3
 
@@ -197,5 +198,27 @@ def profile_bar(bars: Bars, name: str, sequences: int) -> Callable[[ProfileProgr
         place = f"sequence {progress.sequence + 1} of {sequences}, mixer {progress.mixer + 1} of {progress.mixers}"
         whole = sequences == 1 or progress.mixer + 1 == progress.mixers
         bar.update(done, sequences * progress.mixers, f"{place} ({progress.name})", line=whole)
+
+    return update
+
+
+def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], None]:
+    """Begin the bar of a training with loss and speed, and a plain line at each held-out evaluation elsewhere."""
+    bar = bars.begin(name, steps)
+    loss = speed = 0.0
+    held_out = ""
+
+    def update(record: StepRecord) -> None:
+        nonlocal loss, speed, held_out
+        if not speed:
+            bar.keep(record.step - 1)
+        # An exponential mean over about 20 steps: single steps jump too much to be read.
+        weight = 0.05 if speed else 1.0
+        loss += weight * (record.loss - loss)
+        speed += weight * (record.tokens / record.seconds - speed)
+        if record.held_out is not None:
+            held_out = "".join(f", held-out {figure} {value:.4f}" for figure, value in record.held_out.items())
+        detail = f"step {record.step} of {steps}: loss {loss:.3f}, {speed:,.0f} tokens/s{held_out}"
+        bar.update(record.step, steps, detail, line=record.held_out is not None)
 
     return update

@@ -1,4 +1,4 @@
-"""`statesize study`: grids of training runs, and what they say about effective state-size."""
+"""`statesize study NAME` for studies that train a grid."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from statesize.studies.grid.settings import Settings
     from statesize.studies.grid.study import StudyProgress
     from statesize.studies.grid.user_code import UserModule
+    from statesize.studies.study import GridStudy
 
 Preset: TypeAlias = Literal["laptop", "paper", "smoke"]
 Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
@@ -50,67 +51,22 @@ class Options:
 _DEFAULTS = Options()
 
 
-def correlation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
-    """Train a grid of small models and correlate their accuracy with ESS/kv and TSS/kv, over all and inside cells.
+def grid_command(study: GridStudy) -> Callable[..., None]:
+    """The command of a study that trains a grid."""
 
-    Args:
-        options: Those of every study.
-        printing: What is printed.
-    """
-    _study("correlation", options, printing)
+    def command(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
+        """Run the study.
 
+        Args:
+            options: Those of every study.
+            printing: What is printed.
+        """
+        _run(study.name, options, printing)
 
-def distillation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
-    """Teach students with less state: does the teacher's ESS tell their error, and what does a byte of state buy?
-
-    Args:
-        options: Those of every study.
-        printing: What is printed.
-    """
-    _study("distillation", options, printing)
+    return command
 
 
-def hybrids(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
-    """Place one and two attention layers among gated ones in every way: which wins, and does ESS show it early?
-
-    Args:
-        options: Those of every study.
-        printing: What is printed.
-    """
-    _study("hybrids", options, printing)
-
-
-def initialisation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
-    """Start the decays of S6 and GLA-S6 with and without the normalisation factor: ESS and accuracy as the state grows.
-
-    Args:
-        options: Those of every study.
-        printing: What is printed.
-    """
-    _study("initialisation", options, printing)
-
-
-def regimes(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
-    """Train mixers with equal state sizes on harder and harder tasks: which fill their state, which leave it idle.
-
-    Args:
-        options: Those of every study.
-        printing: What is printed.
-    """
-    _study("regimes", options, printing)
-
-
-def regularisation(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
-    """Keep decays near 1, or ESS near a target, by a term in the loss: accuracy and ESS of gated mixers against it.
-
-    Args:
-        options: Those of every study.
-        printing: What is printed.
-    """
-    _study("regularisation", options, printing)
-
-
-def _study(name: str, options: Options, printing: Printing) -> None:
+def _run(name: str, options: Options, printing: Printing) -> None:
     from statesize.studies.grid.settings import preset_settings, read_settings
     from statesize.studies.grid.user_code import load_module, read_module
 
@@ -152,8 +108,8 @@ def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
     def on_progress(progress: StudyProgress) -> None:
         outcome = progress.outcome
         last = outcome.rows[-1] if outcome.rows else {}
-        told = outcome.error or str(last["message"]) or f"accuracy {last['accuracy']:.2f}"
-        detail = f"run {progress.done} of {progress.total}: {outcome.run.label}: {told}"
+        result = outcome.error or str(last["message"]) or f"accuracy {last['accuracy']:.2f}"
+        detail = f"run {progress.done} of {progress.total}: {outcome.run.label}: {result}"
         bar.update(progress.done, progress.total, detail, left=progress.remaining_seconds)
 
     return on_progress
@@ -169,16 +125,8 @@ def _print_plan(settings: Settings, preset: str, json: bool) -> None:
     seconds = predicted_seconds(settings.runs, workers)
     runs = [run.label for run in settings.runs]
     if json:
-        print_json(
-            {
-                "schema": SCHEMA,
-                "study": settings.study,
-                "preset": preset,
-                "runs": runs,
-                "workers": workers,
-                "seconds": seconds,
-            }
-        )
+        document = {"study": settings.study, "preset": preset, "runs": runs, "workers": workers, "seconds": seconds}
+        print_json({"schema": SCHEMA, **document})
         return
     print("\n".join(runs))
     print(f"{len(runs)} runs, about {duration(seconds)} with {workers} processes on this machine.")

@@ -1,4 +1,4 @@
-"""What every study says when it is done."""
+"""The result of any study, as it is printed."""
 
 from __future__ import annotations
 
@@ -21,18 +21,7 @@ def print_study(
     printing: Printing,
     **more: Any,
 ) -> None:
-    """Keep how the study is repeated, tell on stderr where the files are, and print the conclusion on stdout.
-
-    Args:
-        conclusion: Of the study.
-        preset: What was studied: a preset, a grid of the user's own, or a text.
-        runs: Trainings, or models that were measured.
-        seconds: What it took.
-        table: The table that was written; study.html lies beside it, and recipe.json is put there.
-        recipe: How the study is repeated.
-        printing: What is printed.
-        more: JSON values that only this study prints.
-    """
+    """Keep how the study is repeated, tell on stderr where the files are, and print the conclusion on stdout."""
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.rerun.recipe import write_recipe
     from statesize.studies.page.conclusion import known

@@ -1,19 +1,19 @@
-"""What the studies of language models over texts share on the command line."""
+"""`statesize study NAME` for studies that measure language models on a text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter, validators
 
 from statesize.cli.options.kinds import Count, Flag
-from statesize.cli.output.printing import Printing
-from statesize.cli.profile import Loading, Place
+from statesize.cli.options.loading import Loading, Place
+from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,15 +21,13 @@ if TYPE_CHECKING:
     from statesize.cli.output.progress import Bar, Bars
     from statesize.studies.delimiters.cluster import Crew
     from statesize.studies.delimiters.dips import ModelDips
-    from statesize.studies.delimiters.plan import PlannedDips
     from statesize.studies.delimiters.sequences import Windows
     from statesize.studies.delimiters.subjects import Subject
+    from statesize.studies.study import TextOptions, TextStudy
     from statesize.texts.rows import Document
 
 _TEXTS = Group(validator=validators.LimitedChoice(), show=False)
 _TEXT = Parameter(group=("Parameters", _TEXTS))
-PARTS = "parts"
-"""Folder of what is finished, in that of the study."""
 
 
 @Parameter(name="*")
@@ -74,30 +72,24 @@ class Reading:
         return "bundled" if self.text is None else self.text.name
 
     def subjects(
-        self, models: tuple[str, ...], loading: Loading | None, left_out: list[str], printing: Printing
+        self, models: tuple[str, ...], loading: Loading, left_out: list[str], printing: Printing
     ) -> list[Subject]:
-        """The models with what they read; lines that are left out are told on stderr.
-
-        Args:
-            models: Their names; none are the bundled recall models.
-            loading: How they are loaded.
-            left_out: Receives file, line and problem of each line or row that is left out.
-            printing: What is printed.
-
-        Returns:
-            One for each model.
-        """
+        """The models with what they read; `left_out` receives file, line and problem of each line left out."""
         from statesize import zoo
         from statesize.cli.options.texts import chat_note
         from statesize.cli.output.progress import tell_left_out
         from statesize.studies.delimiters.subjects import subjects
 
-        options = asdict(loading or Loading())
-        chosen = models or zoo.recall_names()
         texts = self._texts(left_out.append)
-        special_tokens, note, unread = self.special_tokens, left_out.append, len(left_out)
+        unread = len(left_out)
         found = subjects(
-            chosen, texts, self.delimiter, self.documents, options, special_tokens=special_tokens, note=note
+            models or zoo.recall_names(),
+            texts,
+            self.delimiter,
+            self.documents,
+            asdict(loading),
+            special_tokens=self.special_tokens,
+            note=left_out.append,
         )
         tell_left_out(left_out)
         refused = len(set(left_out[unread:]))
@@ -107,66 +99,10 @@ class Reading:
         return found
 
     def windows(self, subjects: list[Subject]) -> Windows:
-        """What fits into the documents of all models, so that these can be compared.
-
-        Args:
-            subjects: The models and what they read.
-
-        Returns:
-            The smallest windows of those that are chosen for each.
-        """
+        """The largest windows that fit into the documents of all models, so that these can be compared."""
         from statesize.studies.delimiters.sequences import choose_windows
 
         return min((choose_windows(subject.corpus, self.window) for subject in subjects), key=lambda one: one.past)
-
-    def measure(
-        self,
-        subject: Subject,
-        model: nn.Module | None,
-        windows: Windows,
-        conditions: Sequence[str],
-        output: Path,
-        crew: Crew | None,
-        bars: Bars,
-    ) -> ModelDips:
-        """Measure a model here, or by many processes; what an earlier run has finished is kept.
-
-        Args:
-            subject: The model and what it reads.
-            model: The model, if it is loaded already.
-            windows: Past and future of each H_i.
-            conditions: What is done to the delimiters.
-            output: Folder of the study.
-            crew: The processes.
-            bars: Where progress is told.
-
-        Returns:
-            Its dips.
-        """
-        from statesize.studies.delimiters.dips import measure_dips, measure_dips_on_ray
-
-        options = (self.channels, self.seed, conditions, telling(bars, subject.name))
-        folder = output / PARTS
-        if crew is None:
-            loaded = subject.load() if model is None else model
-            return measure_dips(subject.name, loaded, subject.corpus, windows, *options, folder=folder)
-        return measure_dips_on_ray(subject.name, subject.load, subject.corpus, windows, crew, folder, *options)
-
-    def plan(self, subjects: list[Subject], windows: Windows, conditions: Sequence[str]) -> list[PlannedDips]:
-        """What measuring would take; a few sequences of each model are timed.
-
-        Args:
-            subjects: The models and what they read.
-            windows: Past and future of each H_i.
-            conditions: What is done to the delimiters.
-
-        Returns:
-            One for each model.
-        """
-        from statesize.studies.delimiters.plan import plan_dips
-
-        options = (windows, self.channels, self.seed, conditions)
-        return [plan_dips(subject.name, subject.load(), subject.corpus, *options) for subject in subjects]
 
     def _texts(self, note: Callable[[str], None]) -> list[Document] | None:
         from statesize.studies.delimiters.corpus import read_texts
@@ -179,16 +115,105 @@ class Reading:
         return read_texts(self.text, self.documents, note, self.field, special_tokens=self.special_tokens)
 
 
+def text_command(study: TextStudy[Any]) -> Callable[..., None]:
+    """The command of a study that measures language models on a text."""
+
+    def command(
+        *models: str,
+        reading: Reading | None = None,
+        options: Any = None,
+        loading: Loading | None = None,
+        place: Place | None = None,
+        output: Path = Path(f"statesize-study-{study.name}"),
+        printing: Printing = TEXT,
+    ) -> None:
+        """Run the study.
+
+        Args:
+            models: Bundled names, folders such as checkpoints of one run, or ids of the Hugging Face hub; the bundled
+                models of re-binding recall if none are given.
+            reading: What they read.
+            options: Those of this study.
+            loading: How they are loaded.
+            place: Who measures ESS; all else is done by this process.
+            output: Folder; the same command goes on from what is finished there.
+            printing: What is printed.
+        """
+        printing.hush_libraries()
+        reading, options, loading = reading or Reading(), options or study.options(), loading or Loading()
+        if options.plan:
+            _print_plans(study, models, reading, loading, printing)
+        else:
+            _run(study, models, reading, options, loading, place or Place(), output, printing)
+
+    # Each study has its own options, which the signature cannot know before.
+    command.__annotations__["options"] = study.options
+    return command
+
+
+def _run(
+    study: TextStudy[Any],
+    models: tuple[str, ...],
+    reading: Reading,
+    options: TextOptions,
+    loading: Loading,
+    place: Place,
+    output: Path,
+    printing: Printing,
+) -> None:
+    import time
+
+    from statesize.cli.study.result import print_study
+    from statesize.files import only_writer
+    from statesize.rerun.recipe import make_recipe
+    from statesize.studies.grid.table import ResultTable
+    from statesize.studies.page.page import TABLE, write_page
+
+    started, left_out = time.perf_counter(), list[str]()
+    table = ResultTable.open(output, study.name)
+    every, threads = vars(reading) | vars(loading) | vars(options), None if place.ray is False else place.ray_cpus
+    recipe = make_recipe(["study", study.name], every, models=models, threads=threads)
+    subjects = reading.subjects(models, loading, left_out, printing)
+    windows, found = reading.windows(subjects), list[Any]()
+    with only_writer(output), printing.bars() as bars, _crew_at(place) as crew:
+        for subject in subjects:
+
+            def dips(model: nn.Module | None, subject: Subject = subject) -> ModelDips:
+                tell = _telling(bars, subject.name)
+                return _measure_dips(subject, model, windows, reading, study.conditions, tell, crew, output / "parts")
+
+            found.append(study.measure(subject, options, dips))
+            for name, rows in study.tables(found).items():
+                table.write(rows, name)
+        conclusion = study.conclude(found, reading.delimiter)
+        write_page(conclusion, study.charts(found), study.tables(found)[TABLE], output)
+    seconds, more = time.perf_counter() - started, {"left_out": left_out, **study.document(found)}
+    print_study(conclusion, reading.name, len(found), seconds, output / TABLE, recipe, printing, **more)
+
+
+def _measure_dips(
+    subject: Subject,
+    model: nn.Module | None,
+    windows: Windows,
+    reading: Reading,
+    conditions: tuple[str, ...],
+    tell: Callable[[str, int, int], None],
+    crew: Crew | None,
+    folder: Path,
+) -> ModelDips:
+    """Measure a model here, or by many processes; what an earlier run has finished in the folder is kept."""
+    from statesize.studies.delimiters.dips import measure_dips, measure_dips_on_ray
+
+    options = (reading.channels, reading.seed, conditions, tell)
+    if crew is None:
+        model = subject.load() if model is None else model
+        return measure_dips(subject.name, model, subject.corpus, windows, *options, folder=folder)
+    return measure_dips_on_ray(subject.name, subject.load, subject.corpus, windows, crew, folder, *options)
+
+
 @contextmanager
-def crew_at(place: Place) -> Generator[Crew | None]:
-    """Processes that measure, for the time of a block.
-
-    Args:
-        place: Where.
-
-    Yields:
-        The crew; None where this process measures itself.
-    """
+def _crew_at(place: Place) -> Generator[Crew | None]:
+    """Processes that measure, for the time of a block; None where this process measures itself."""
     if place.ray is False:
         yield None
         return
@@ -199,19 +224,19 @@ def crew_at(place: Place) -> Generator[Crew | None]:
         yield Crew(ray, place.ray_cpus)
 
 
-def print_plans(study: str, plans: Sequence[PlannedDips], *, json: bool) -> None:
-    """Print what measuring would take.
-
-    Args:
-        study: Its name.
-        plans: One for each model.
-        json: Print one JSON document instead of text.
-    """
+def _print_plans(
+    study: TextStudy[Any], models: tuple[str, ...], reading: Reading, loading: Loading, printing: Printing
+) -> None:
+    """Print what measuring would take; a few sequences of each model are timed."""
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.cli.output.table import byte_count
+    from statesize.studies.delimiters.dips import plan_dips
 
-    if json:
-        print_json({"schema": SCHEMA, "study": study, "plans": [asdict(plan) for plan in plans]})
+    subjects = reading.subjects(models, loading, [], printing)
+    options = (reading.windows(subjects), reading.channels, reading.seed, study.conditions)
+    plans = [plan_dips(subject.name, subject.load(), subject.corpus, *options) for subject in subjects]
+    if printing.json:
+        print_json({"schema": SCHEMA, "study": study.name, "plans": [asdict(plan) for plan in plans]})
         return
     for plan in plans:
         print(
@@ -221,16 +246,8 @@ def print_plans(study: str, plans: Sequence[PlannedDips], *, json: bool) -> None
         )
 
 
-def telling(bars: Bars, model: str) -> Callable[[str, int, int], None]:
-    """Progress of a model on stderr, a bar for each condition.
-
-    Args:
-        bars: Where.
-        model: Its name.
-
-    Returns:
-        What `measure_dips` takes as `on_progress`.
-    """
+def _telling(bars: Bars, model: str) -> Callable[[str, int, int], None]:
+    """Progress of a model on stderr, a bar for each condition."""
     begun: dict[str, Bar] = {}
 
     def tell(condition: str, done: int, total: int) -> None:

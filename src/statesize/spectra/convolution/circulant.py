@@ -13,23 +13,9 @@ _SLACK = 1e-10
 
 
 def circulant_norm(kernel: Tensor) -> Tensor:
-    """An upper bound on σ_1 of T[i:, :i] for all i, T of the kernel.
-
-    All these blocks are parts of a circulant matrix of any order N ≥ L, because i − j is in 1 … L − 1 there. The norm
-    of that is max |DFT_N(k)|.
-
-    Args:
-        kernel: k_1 … k_{L−1}, (..., L − 1).
-
-    Returns:
-        (...).
-
-    Example:
-        >>> bound = circulant_norm(torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64))
-        >>> sigma = torch.linalg.svdvals(torch.tensor([[0.5, 1.0], [0.25, 0.5]], dtype=torch.float64))
-        >>> bool(sigma[0] <= bound)
-        True
-    """
+    """An upper bound on σ_1 of T[i:, :i] for all i, (...), T of the kernel k_1 … k_{L−1}, (..., L − 1)."""
+    # All these blocks are parts of a circulant matrix of any order N ≥ L, because i − j is in 1 … L − 1 there. The norm
+    # of that is max |DFT_N(k)|.
     spectrum: Tensor = _fft.rfft(kernel, power_of_two(kernel.shape[-1] + 1))
     return spectrum.abs().amax(-1) * (1 + _SLACK)
 

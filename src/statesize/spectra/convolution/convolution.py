@@ -1,57 +1,100 @@
-"""Convolutions: half the positions of a shorter sequence tell all, by the fastest of four ways for each kernel."""
+"""Convolutions: half the positions of a shorter sequence tell all, by the fastest of four ways for each kernel.
+
+H_i is the Hankel matrix k_{1+r+c} of L − i rows and i columns (see distinct_blocks.py), so H_{L−i} = H_iᵀ; and if k_m
+is the last tap that is not 0, at most the first m rows and columns are not 0. So the positions up to L' / 2 of a
+sequence of L' = min(L, 2 m) tell all, and a short kernel costs the same at any length. Their blocks come
+
+- for short L' or few positions from a decomposition each;
+- for kernels that a few states make from a realisation, if what it misses is negligible;
+- for other kernels of low numerical rank from compressing the past;
+- else from the position tree, or again from decompositions where positions are few (docs/engines.md, "Convolutions").
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import cast
+from functools import partial
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from statesize.errors import EngineError
 from statesize.operators import Convolution, Operator
 from statesize.spectra.convolution.circulant import circulant_norm
 from statesize.spectra.convolution.realisation import realise
 from statesize.spectra.convolution.second_opinion import SecondOpinion
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import Counts, HankelBlocks
-from statesize.spectra.exact.distinct_blocks import distinct_blocks
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Counts, Engine, HankelBlocks, largest_state
+from statesize.spectra.exact.distinct_blocks import DistinctBlocksEngine
+from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
 from statesize.spectra.shifts.position_tree import TreeBlocks
 from statesize.spectra.shifts.streaming import compressed_chunks, is_compressible
 from statesize.spectra.shifts.tree import plant_tree
 
-# Work of decompositions (rows · columns²) that costs less than anything else.
-_QUICK = 2e8
-# Positions a chunk.
-_WIDTH = 32
-# A realisation is usually much closer than the first of these, in units of σ_1, and then its bounds are left as they
-# are. Up to the second, what they leave open is computed in another way.
-_CLOSE, _ROUGH = 2e-9, 1e-6
 
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """What one way makes of some of the kernels.
+@dataclass(frozen=True)
+class ConvolutionEngine(Engine):
+    """Counts and entropies of a convolution, by the fastest of four ways for each kernel.
 
     Attributes:
-        entries: Which kernels of the flattened batch, (m,) int64.
-        blocks: Their blocks at the positions that differ, batch shape (m,).
+        quick: Work of decompositions (rows · columns²) that costs less than any other way.
+        width: Positions a chunk.
+        vectors: Random vectors with which a realisation is tried first.
+        dropped: Singular values that a realisation leaves out, relative to the largest.
+        close: Misfit of a realisation, in units of σ_1, up to which its bounds are taken as they are.
+        rough: Misfit up to which what its bounds leave unresolved is computed in another way.
     """
 
-    entries: Tensor
-    blocks: HankelBlocks
+    quick: float = 2e8
+    width: int = 32
+    vectors: int = 96
+    dropped: float = 1e-11
+    close: float = 2e-9
+    rough: float = 1e-6
+
+    name = "convolution"
+    outputs = frozenset(("counts", "entropy"))
+    operators = "convolutions"
+    cost = "O(L r²) for a realisation of r states, else at most O(L³)"
+
+    def supports(self, operator: Operator) -> bool:
+        """Whether it is a convolution."""
+        return isinstance(operator, Convolution)
+
+    @torch.no_grad()
+    def blocks(self, operator: Operator, cut: Cut) -> ConvolutionBlocks:
+        """The blocks at the positions that differ, and their places; without gradients."""
+        convolution = cast("Convolution", operator)
+        shape = convolution.batch_shape
+        kernel = convolution.kernel.reshape(shape.numel(), convolution.kernel.shape[-1])[:, : cut.length]
+        taps = (kernel != 0).any(0).nonzero()
+        last = max(1, int(taps.max())) if taps.numel() else 1
+        length = min(cut.length, 2 * last)
+        nearest = [min(i, cut.length - i, length // 2) for i in cut.positions]
+        different = {position: place for place, position in enumerate(sorted(set(nearest)))}
+        kernel = torch.nn.functional.pad(kernel, (0, max(0, length - kernel.shape[-1])))[:, :length]
+        place = torch.tensor([different[i] for i in nearest], dtype=torch.int64, device=kernel.device)
+        return ConvolutionBlocks(Kernels(kernel, Cut(length, tuple(different)), self), shape, place)
+
+    def footprint(self, operator: Operator, cut: Cut) -> int:
+        """A position tree of no more positions than the kernel has taps twice over; the other ways hold less."""
+        length = min(cut.length, 2 * largest_state(operator) + 2)
+        return DOUBLE * length * (20 * length + 2400)
+
+    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
+        """Singular values of what the eliminations leave unresolved."""
+        return FALLBACK_BYTES
+
+    def least_bytes(self, operator: Operator, cut: Cut) -> int:
+        """What a kernel of many states holds before it goes to the position tree; one of few states may hold less."""
+        # 0.4 ℓ² numbers: `realise` gives up at ℓ / 16 vectors of ℓ / 2 numbers, of which it holds about a dozen copies.
+        return (self.footprint(operator, cut) + FALLBACK_BYTES) // 50
 
 
 class ConvolutionBlocks(HankelBlocks):
-    """The blocks of a batch of convolutions, put together from those that differ.
-
-    Args:
-        kernels: The kernels, cut to the sequence that tells all.
-        batch_shape: Batch shape of the operator.
-        place: Which of the blocks that differ stands at each position, (P,) int64.
-    """
+    """The blocks of a batch of convolutions; `place` (P,) says which of those that differ stands at each position."""
 
     def __init__(self, kernels: Kernels, batch_shape: torch.Size, place: Tensor) -> None:
         self._kernels = kernels
@@ -84,37 +127,32 @@ class ConvolutionBlocks(HankelBlocks):
         entropy, bound = self._joined(lambda blocks: blocks.entropies(accuracy))
         return entropy, bound
 
-    def singular_values(self) -> Tensor:
-        """Not given by this engine.
-
-        Raises:
-            EngineError: Always.
-        """
-        raise EngineError("convolution gives counts and entropies; for all singular values use distinct_blocks")
-
     def _joined(self, ask: Callable[[HankelBlocks], tuple[Tensor, ...]]) -> list[Tensor]:
         """Answers (m, distinct positions, ...) of all parts as tensors (..., P, ...)."""
         columns = zip(*(ask(part.blocks) for part in self._parts), strict=True)
-        found = (torch.cat(column)[self._order][:, self._place] for column in columns)
-        return [answer.reshape(*self._shape, *answer.shape[1:]) for answer in found]
+        answers = (torch.cat(column)[self._order][:, self._place] for column in columns)
+        return [answer.reshape(*self._shape, *answer.shape[1:]) for answer in answers]
 
 
 def _tensors(counts: Counts) -> tuple[Tensor, ...]:
     return counts.count, counts.lower, counts.upper
 
 
+class _Part(NamedTuple):
+    """The blocks of some kernels (m,) of the flattened batch at the positions that differ."""
+
+    entries: Tensor
+    blocks: HankelBlocks
+
+
 @dataclass(frozen=True, eq=False)
 class Kernels:
-    """Kernels k_0 … k_{L−1}, (E, L), with the positions up to L / 2 that are asked.
-
-    Attributes:
-        kernel: (E, L).
-        cut: Positions, ascending.
-        ways: The ways that were taken, filled as they are.
-    """
+    """Kernels k_0 … k_{L−1}, (E, L), with the ascending positions up to L / 2 that are asked."""
 
     kernel: Tensor
     cut: Cut
+    engine: ConvolutionEngine
+    # The ways that were taken, filled as they are.
     ways: dict[str, None] = field(default_factory=dict[str, None])
 
     def norms(self) -> Tensor:
@@ -131,10 +169,10 @@ class Kernels:
         at = torch.tensor(self.cut.positions, dtype=torch.int64, device=scale.device) - 1
         return sums[:, at].sqrt() * scale
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[_Part]:
         """Each kernel by the first way that serves."""
         left = torch.arange(self.kernel.shape[0], device=self.kernel.device)
-        if self._work(self.cut) <= _QUICK or not left.numel():
+        if self._work(self.cut) <= self.engine.quick or not left.numel():
             return [self._exact(left, self.cut)]
         parts = self._realised()
         for part in parts:
@@ -146,23 +184,24 @@ class Kernels:
             left = left[~torch.isin(left, entries)]
         return [*parts, self._exact(left, self.cut)] if left.numel() else parts
 
-    def _realised(self) -> list[Part]:
-        found = realise(self.kernel[:, 1:], _WIDTH)
-        if found is None:
+    def _realised(self) -> list[_Part]:
+        realised = realise(self.kernel[:, 1:], self.engine.width, self.engine.vectors, self.engine.dropped)
+        if realised is None:
             return []
-        realisation, entries = found
-        chunks = realisation.chunks(_WIDTH)
+        realisation, entries = realised
+        chunks = realisation.chunks(self.engine.width)
         number = torch.arange(chunks.error.shape[0], device=entries.device).view(entries.shape[0], -1)
         misfit = chunks.error[number].amax(-1)
-        close, rough = misfit <= _CLOSE * realisation.largest, misfit <= _ROUGH * realisation.largest
-        parts: list[Part] = []
+        limits = self.engine.close, self.engine.rough
+        close, rough = (misfit <= limit * realisation.largest for limit in limits)
+        parts: list[_Part] = []
         for fit in (close, rough & ~close):
             these = entries[fit]
             if these.numel():
                 self.ways["realisation"] = None
                 fitted = chunks.at(number[fit].flatten())
-                blocks: HankelBlocks = CertifiedBlocks(fitted, these.shape, self.cut, self.cut.length)
-                parts.append(Part(these, blocks if fit is close else SecondOpinion(blocks, self._again(these))))
+                blocks: HankelBlocks = self._certified(lambda fitted=fitted: fitted, these)
+                parts.append(_Part(these, blocks if fit is close else SecondOpinion(blocks, self._again(these))))
         return parts
 
     def _again(self, entries: Tensor) -> Callable[[int, Tensor], HankelBlocks]:
@@ -172,57 +211,27 @@ class Kernels:
 
         return blocks
 
-    def _streamed(self, entries: Tensor) -> Part:
+    def _streamed(self, entries: Tensor) -> _Part:
         self.ways["streaming"] = None
         operator = Convolution(self.kernel[entries], self.cut.length)
-        chunks = compressed_chunks(operator, _WIDTH, self.cut.length // 2 + 1)
-        return Part(entries, CertifiedBlocks(chunks, entries.shape, self.cut, self.cut.length))
+        chunks = partial(compressed_chunks, operator, self.engine.width, self.cut.length // 2 + 1)
+        return _Part(entries, self._certified(chunks, entries))
 
-    def _exact(self, entries: Tensor, cut: Cut) -> Part:
+    def _certified(self, eliminate: Callable[[], BorderedChunks], entries: Tensor) -> CertifiedBlocks:
+        return CertifiedBlocks(eliminate, entries.shape, self.cut, self.cut.length)
+
+    def _exact(self, entries: Tensor, cut: Cut) -> _Part:
         operator = Convolution(self.kernel[entries], cut.length)
         work = self._work(cut)
-        if work <= _QUICK or work <= cut.length**3 or not entries.numel():
+        if work <= self.engine.quick or work <= cut.length**3 or not entries.numel():
             self.ways["distinct_blocks"] = None
-            return Part(entries, distinct_blocks(operator, cut))
+            return _Part(entries, DistinctBlocksEngine().blocks(operator, cut))
         self.ways["position_tree"] = None
         # The norm that the tree would take grows with the rank, and with it how much of an entropy is in doubt.
         tree = replace(plant_tree(operator.dense()), known_bound=circulant_norm(operator.kernel[:, 1:]))
         later = replace(cut, positions=tuple(cut.length - i for i in cut.positions))
-        return Part(entries, TreeBlocks(tree, entries.shape, later))
+        return _Part(entries, TreeBlocks(tree, entries.shape, later))
 
     @staticmethod
     def _work(cut: Cut) -> int:
         return sum((cut.length - i) * i**2 for i in cut.positions)
-
-
-@torch.no_grad()
-def convolution_blocks(operator: Operator, cut: Cut) -> ConvolutionBlocks:
-    """Counts and entropies of a convolution.
-
-    H_i is the Hankel matrix k_{1+r+c} of L − i rows and i columns (see distinct_blocks.py), so H_{L−i} = H_iᵀ; and if
-    k_m is the last tap that is not 0, at most the first m rows and columns are not 0. So the positions up to L' / 2 of
-    a sequence of L' = min(L, 2 m) tell all, and a short kernel costs the same at any length. These are found
-
-    - for short L' or few positions by a decomposition each;
-    - for kernels that a few states make from a realisation, if what it misses is negligible;
-    - for other kernels of low numerical rank by compressing the past;
-    - else by the position tree, or again by decompositions where positions are few.
-
-    Args:
-        operator: A convolution.
-        cut: Which blocks, not windowed.
-
-    Returns:
-        The blocks; without gradients.
-    """
-    convolution = cast("Convolution", operator)
-    shape = convolution.batch_shape
-    kernel = convolution.kernel.reshape(shape.numel(), convolution.kernel.shape[-1])[:, : cut.length]
-    taps = (kernel != 0).any(0).nonzero()
-    last = max(1, int(taps.max())) if taps.numel() else 1
-    length = min(cut.length, 2 * last)
-    nearest = [min(i, cut.length - i, length // 2) for i in cut.positions]
-    different = {position: place for place, position in enumerate(sorted(set(nearest)))}
-    kernel = torch.nn.functional.pad(kernel, (0, max(0, length - kernel.shape[-1])))[:, :length]
-    place = torch.tensor([different[i] for i in nearest], dtype=torch.int64, device=kernel.device)
-    return ConvolutionBlocks(Kernels(kernel, Cut(length, tuple(different))), shape, place)

@@ -1,4 +1,11 @@
-"""Long kernels that a few states make: an eigensystem realisation, and the chunks of H_i that follow from it."""
+"""Long kernels that a few states make: an eigensystem realisation, and the chunks of H_i that follow from it.
+
+The range of H_{L/2} is found from its products with random vectors (Halko, Martinsson and Tropp, 2011), which are
+convolutions. Its basis U is one of the columns of C Aᵗ, so A is what shifts the rows of U by one (Ho and Kalman,
+1966; Kung, 1978; Juang and Pappa, 1985). Powers of A may grow in directions that U hardly has; so an orthonormal basis
+of C Aᵗ over the whole length takes the place of U, and A is found from it once more. B is the least-squares fit to the
+kernel. How well the states fit is for `Realisation.chunks` to say (docs/engines.md, "Convolutions").
+"""
 
 from __future__ import annotations
 
@@ -14,69 +21,51 @@ from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF
 
 _linalg, _fft = cast("Any", torch.linalg), cast("Any", torch.fft)
-# Singular values of the Hankel matrix that a realisation leaves out, relative to the largest; the second where those
-# above the first are too many, as for kernels that were rounded to float32.
-_DROPPED, _ROUNDED = 1e-11, 1e-7
-# Random vectors for the range of the Hankel matrix, and how many of them must turn out to be more than enough.
-_VECTORS, _SPARE = 96, 8
+# Singular values of the Hankel matrix that are left out, relative to the largest, where those above `dropped` are too
+# many, as for kernels that were rounded to float32.
+_ROUNDED = 1e-7
+# Random vectors for the range of the Hankel matrix that must turn out to be more than enough.
+_SPARE = 8
 # Positions a vector, where more are tried: of more states, the factorisations cost more than to eliminate without any.
 _POSITIONS_A_VECTOR = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Realisation:
-    """States that make E kernels: k_{1+n} ≈ C Aⁿ B, n = 0 … L − 2.
+    """States that make E kernels: k_{1+n} ≈ C Aⁿ B, n = 0 … L − 2."""
 
-    Attributes:
-        observed: C Aᵗ, t = 0 … L − 2, (E, L − 1, r).
-        reached: (Aˢ B)ᵀ, s = 0 … c b − 1 for c chunks of b positions that hold L / 2, (E, c b, r).
-        power: Aᵇ, (E, r, r).
-        kernel: C Aⁿ B, (E, L − 1).
-        misfit: k_{1+n} − C Aⁿ B, (E, L − 1).
-        largest: σ_1 of the block in the middle, (E,).
-    """
-
-    observed: Tensor
-    reached: Tensor
-    power: Tensor
-    kernel: Tensor
-    misfit: Tensor
-    largest: Tensor
+    observability: Tensor  # C Aᵗ, t = 0 … L − 2, (E, L − 1, r)
+    reachability: Tensor  # (Aˢ B)ᵀ, s = 0 … c b − 1 for c chunks of b positions that hold L / 2, (E, c b, r)
+    power: Tensor  # Aᵇ, (E, r, r)
+    kernel: Tensor  # C Aⁿ B, (E, L − 1)
+    misfit: Tensor  # k_{1+n} − C Aⁿ B, (E, L − 1)
+    largest: Tensor  # σ_1 of the block in the middle, (E,)
 
     def chunks(self, width: int) -> BorderedChunks:
-        """Bordered chunks of positions 0 … L / 2 and a few more.
-
-        The rows C Aᵗ that lie behind a chunk are Q S, the rows (Aˢ B)ᵀ before it are Q' L, with orthonormal columns in
-        Q and Q'; so the core is S Aᵇ Lᵀ, as for any recurrence. What happens inside a chunk is the same in each.
-
-        Args:
-            width: b, the one of `realise`.
-
-        Returns:
-            Chunks in the order of the kernels, then of the positions; their error is the distance to the H_i of the
-            kernels that were fitted.
-        """
-        C, B, phi = self.observed, self.reached, self.power
+        """Bordered chunks of positions 0 … L / 2 and a few more in the order of the kernels, b as in `realise`."""
+        # The rows C Aᵗ that lie behind a chunk are Q S, the rows (Aˢ B)ᵀ before it are Q' L, with orthonormal columns
+        # in Q and Q'; so the core is S Aᵇ Lᵀ, as for any recurrence. What happens inside a chunk is the same in each.
+        C, B, phi = self.observability, self.reachability, self.power
         entries, lags, r = C.shape
         count = B.shape[1] // width
         # S begins with the rows behind the last chunk, L with none; each then takes in one chunk of rows after another.
         behind = lags + 1 - count * width
         zero = C.new_zeros(entries, r, r)
-        observe, reach = [triangular_factor(torch.cat([zero, C[:, :behind]], 1))], [zero]
+        S_factors, L_factors = [triangular_factor(torch.cat([zero, C[:, :behind]], 1))], [zero]
         for k in range(count - 1):
             rows = C[:, behind + k * width :][:, :width], B[:, k * width :][:, :width]
-            stacks = [torch.cat(pair, 1) for pair in zip((observe[-1], reach[-1]), rows, strict=True)]
+            stacks = [torch.cat(pair, 1) for pair in zip((S_factors[-1], L_factors[-1]), rows, strict=True)]
             one, other = triangular_factor(torch.stack(stacks))
-            observe.append(one)
-            reach.append(other)
-        S, L = torch.stack(observe[::-1], 1), torch.stack(reach, 1)
-        shown, arriving = C[:, None, :width], B[:, None, :width].flip(-2).mT
+            S_factors.append(one)
+            L_factors.append(other)
+        S, L = torch.stack(S_factors[::-1], 1), torch.stack(L_factors, 1)
+        shown, written = C[:, None, :width], B[:, None, :width].flip(-2).mT
         U, sigma, Vh = _linalg.svd(S @ phi[:, None] @ L.mT)
         lag = torch.arange(width, device=C.device)
         lag = lag[:, None] - lag - 1
         inside = torch.where(lag >= 0, self.kernel[:, lag.clamp(min=0)], 0)[:, None].expand(-1, count, -1, -1)
-        error, summed = self._distance(width, self._round_off(S, L, shown, arriving))
-        parts = shown @ L.mT @ Vh.mT, inside, sigma, U.mT @ S @ arriving, error, summed
+        error, summed = self._distance(width, self._round_off(S, L, shown, written))
+        parts = shown @ L.mT @ Vh.mT, inside, sigma, U.mT @ S @ written, error, summed
         return BorderedChunks(*(part.flatten(0, 1) for part in parts))
 
     def _distance(self, width: int, round_off: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,76 +80,62 @@ class Realisation:
         lag = lag[:width, None] + lag
         known = lag < self.kernel.shape[-1]
         fitted = self.kernel[:, torch.where(known, lag, 0)]
-        uneven = torch.where(known, self.reached[:, :width] @ self.observed.mT - fitted, 0)
+        uneven = torch.where(known, self.reachability[:, :width] @ self.observability.mT - fitted, 0)
         rounded = count**0.5 * frobenius_norm(uneven)[:, None] + round_off
         error, summed = torch.minimum(whole, part) + rounded, root * (part + rounded)
         return torch.nan_to_num(error, nan=torch.inf), torch.nan_to_num(summed, nan=torch.inf)
 
-    def _round_off(self, S: Tensor, L: Tensor, shown: Tensor, arriving: Tensor) -> Tensor:
+    def _round_off(self, S: Tensor, L: Tensor, shown: Tensor, written: Tensor) -> Tensor:
         # From one chunk to the next Aᵇ moves from one factor of (C Aᵗ)(Aˢ B) to the other, at most once for each
         # chunk, and each time both are rounded; S and L are factorised again in every chunk.
         count, epsilon = S.shape[1], ROUND_OFF * torch.finfo(S.dtype).eps
         gain = (self.power.abs().sum(-1).amax(-1) * self.power.abs().sum(-2).amax(-1)).sqrt()
-        moved = 2 * count * gain * frobenius_norm(self.observed) * frobenius_norm(self.reached)
+        moved = 2 * count * gain * frobenius_norm(self.observability) * frobenius_norm(self.reachability)
         ahead = torch.hypot(frobenius_norm(shown), frobenius_norm(S) * gain[:, None])
-        behind = torch.hypot(frobenius_norm(L) * gain[:, None], frobenius_norm(arriving))
+        behind = torch.hypot(frobenius_norm(L) * gain[:, None], frobenius_norm(written))
         return epsilon * (moved[:, None] + (count + 2) * ahead * behind)
 
 
-def realise(kernel: Tensor, width: int) -> tuple[Realisation, Tensor] | None:
-    """Fit states to kernels (Ho and Kalman, 1966; Kung, 1978; the eigensystem realisation of Juang and Pappa, 1985).
-
-    The range of H_{L/2} is found from its products with random vectors (Halko, Martinsson and Tropp, 2011), which are
-    convolutions. Its basis U is one of the columns of C Aᵗ, so A is what shifts the rows of U by one. Powers of A may
-    grow in directions that U hardly has; so an orthonormal basis of C Aᵗ over the whole length takes the place of U,
-    and A is found from it once more. B is the least-squares fit to the kernel.
-
-    Args:
-        kernel: k_1 … k_{L−1}, (E, L − 1).
-        width: b, a power of 2.
-
-    Returns:
-        The realisation of those kernels for which a few states may do, and which these are, (E',) int64; None if there
-        are none. How well it fits is for `Realisation.chunks` to say.
-    """
-    basis, sigma, order, chosen = _range(kernel)
+def realise(kernel: Tensor, width: int, vectors: int, dropped: float) -> tuple[Realisation, Tensor] | None:
+    """States of those kernels k_1 … k_{L−1}, (E, L − 1), for which few may do, and which these are, (E',) int64."""
+    basis, sigma, order, chosen = _range(kernel, vectors, dropped)
     if not chosen.numel():
         return None
     # Directions that a kernel does not need are 0 and stay so.
     alive = (torch.arange(max(1, int(order.max())), device=kernel.device) < order[:, None])[:, None]
     lags, kernel = kernel.shape[-1], kernel[chosen]
-    observed, _, _ = _observed(basis[..., : alive.shape[-1]] * alive, lags, width)
-    observed, A, power = _observed(_linalg.qr(observed).Q * alive, lags, width)
-    Q, R = _linalg.qr(observed)
+    observability, _, _ = _observability(basis[..., : alive.shape[-1]] * alive, lags, width)
+    observability, A, power = _observability(_linalg.qr(observability).Q * alive, lags, width)
+    Q, R = _linalg.qr(observability)
     R = R + torch.diag_embed((~alive).squeeze(-2).to(R.dtype))
     B = _linalg.solve_triangular(R, Q.mT @ kernel[..., None], upper=True)
     count = -(-((lags + 1) // 2 + 1) // width)
-    reached, _ = _powers(B.mT, A.mT, count * width, width)
-    fitted = (observed @ B).squeeze(-1)
-    parts = observed, reached, power, fitted, kernel - fitted, sigma[:, 0]
+    reachability, _ = _powers(B.mT, A.mT, count * width, width)
+    fitted = (observability @ B).squeeze(-1)
+    parts = observability, reachability, power, fitted, kernel - fitted, sigma[:, 0]
     # Powers that overflow leave a kernel to other ways.
     usable = torch.stack([torch.isfinite(part).flatten(1).all(-1) for part in parts[:4]]).all(0)
     return (Realisation(*(part[usable] for part in parts)), chosen[usable]) if bool(usable.any()) else None
 
 
-def _range(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _range(kernel: Tensor, vectors: int, dropped: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The middle block where few vectors span it: left singular vectors, σ, how many to keep, and of which kernels."""
     lags = kernel.shape[-1]
     columns = (lags + 1) // 2
     rows, size = lags + 1 - columns, power_of_two(lags)
     spectrum: Tensor = _fft.rfft(kernel, size)[..., None]
 
-    def product(vectors: Tensor, kept: int) -> Tensor:
+    def product(x: Tensor, kept: int) -> Tensor:
         # Σ_c k_{1+r+c} x_c is a correlation.
-        return _fft.irfft(spectrum * _fft.rfft(vectors, size, dim=-2).conj(), size, dim=-2)[:, :kept]
+        return _fft.irfft(spectrum * _fft.rfft(x, size, dim=-2).conj(), size, dim=-2)[:, :kept]
 
-    most, tried = lags // _POSITIONS_A_VECTOR, min(_VECTORS, columns)
+    most, tried = lags // _POSITIONS_A_VECTOR, min(vectors, columns)
     while True:
         generator = torch.Generator().manual_seed(0)
         start = torch.randn(columns, tried, generator=generator, dtype=torch.float64).to(kernel)
         Q = _linalg.qr(product(start, rows)).Q
         U, sigma, _ = _linalg.svd(triangular_factor(product(Q, columns)).mT)
-        order, rounded = ((sigma > dropped * sigma[:, :1]).sum(-1) for dropped in (_DROPPED, _ROUNDED))
+        order, rounded = ((sigma > floor * sigma[:, :1]).sum(-1) for floor in (dropped, _ROUNDED))
         many = order > tried - _SPARE
         if not bool(many.any()) or 2 * tried > min(most, columns):
             break
@@ -170,7 +145,7 @@ def _range(kernel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (Q @ U)[enough], sigma[enough], order[enough], enough.nonzero().squeeze(-1)
 
 
-def _observed(basis: Tensor, count: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _observability(basis: Tensor, count: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """C Aᵗ for t < count, A and Aᵇ from an orthonormal basis U (E, m, r) of the first m of them."""
     last = basis[:, -1:]
     shifted = basis[:, :-1].mT @ basis[:, 1:]

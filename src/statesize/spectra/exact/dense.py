@@ -2,66 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite
 from statesize.operators import Operator
-from statesize.operators.validation import require_finite
 from statesize.spectra.bounds import denormal_error
 from statesize.spectra.cut import Cut
+from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum
 
-# Numbers in the blocks of one call.
-_NUMBERS_AT_ONCE = 2**21
 
+@dataclass(frozen=True)
+class DenseEngine(Engine):
+    """`torch.linalg.svdvals(T[i:, :i])` in a loop over i; any operator, differentiable.
 
-def dense_singular_values(operator: Operator, cut: Cut) -> Spectrum:
-    """`torch.linalg.svdvals(T[i:, :i])` in a loop over i; O(L⁴) for all positions, any operator, differentiable.
-
-    Blocks of a window on both sides have one shape, so that many go into one call. The bound is that of
-    `block_spectrum`, relative to T as `operator.dense()` returns it.
-
-    Args:
-        operator: Any operator.
-        cut: Which blocks.
-
-    Returns:
-        The spectrum, r = the largest min(rows, columns).
+    Attributes:
+        numbers_at_once: Numbers in the blocks of one call; under windows on both sides, blocks have one shape.
     """
-    matrix = operator.dense()
-    require_finite("T", matrix)
-    r = cut.largest_rank()
-    size = 1
-    if cut.past is not None and cut.future is not None:
-        size = max(1, _NUMBERS_AT_ONCE // max(1, cut.past * cut.future * matrix.shape[:-2].numel()))
-    blocks: list[Spectrum] = []
-    for first in range(0, len(cut.positions), size):
-        positions = cut.positions[first : first + size]
-        blocks.append(block_spectrum(torch.stack([cut.block(matrix, i) for i in positions], -3)))
-    if not blocks:
-        empty = matrix.new_zeros((*matrix.shape[:-2], 0))
-        return Spectrum(empty[..., None], empty, cut.limits(matrix.device))
-    values = [torch.nn.functional.pad(block.values, (0, r - block.values.shape[-1])) for block in blocks]
-    bounds = [block.error_bound for block in blocks]
-    return Spectrum(torch.cat(values, -2), torch.cat(bounds, -1), cut.limits(matrix.device))
+
+    numbers_at_once: int = 2**21
+
+    name = "dense"
+    outputs = frozenset(OUTPUTS)
+    windows = True
+    squares = False
+    cost = "O(L⁴)"
+
+    def blocks(self, operator: Operator, cut: Cut) -> Spectrum:
+        """The spectrum, r = the largest min(rows, columns); its bound is relative to T as `dense()` returns it."""
+        matrix = operator.dense()
+        require_finite("T", matrix)
+        size = 1
+        if cut.past is not None and cut.future is not None:
+            size = max(1, self.numbers_at_once // max(1, cut.past * cut.future * matrix.shape[:-2].numel()))
+        blocks: list[Spectrum] = []
+        for first in range(0, len(cut.positions), size):
+            positions = cut.positions[first : first + size]
+            blocks.append(block_spectrum(torch.stack([cut.block(matrix, i) for i in positions], -3)))
+        return joined_spectra(blocks, cut, matrix.new_zeros((*matrix.shape[:-2], 0)))
+
+    def footprint(self, operator: Operator, cut: Cut) -> int:
+        """T with its copies, and what is computed from all singular values."""
+        return DOUBLE * (4 * cut.length**2 + 8 * len(cut.positions) * cut.largest_rank())
 
 
 def block_spectrum(blocks: Tensor) -> Spectrum:
-    """`torch.linalg.svdvals` of given blocks.
-
-    The bound is that of a backward stable decomposition (LAPACK Users' Guide, section 4.9), with the constant
-    8 √max(rows, columns), relative to the blocks as they are; below the normal numbers no digit is certain.
-
-    Args:
-        blocks: (..., P, rows, columns), not empty.
-
-    Returns:
-        Their spectrum, r = min(rows, columns).
-    """
+    """`torch.linalg.svdvals` of given blocks (..., P, rows, columns), not empty; r = min(rows, columns)."""
+    # The bound of a backward stable decomposition (LAPACK Users' Guide, section 4.9), with the constant
+    # 8 √max(rows, columns), relative to the blocks as they are; below the normal numbers no digit is certain.
     sigma = singular_values(blocks)
     rows, columns = blocks.shape[-2:]
     top = sigma[..., 0].detach()
     bound = 8 * max(rows, columns) ** 0.5 * torch.finfo(blocks.dtype).eps * top + denormal_error(top)
     limit = torch.full((blocks.shape[-3],), min(rows, columns), device=blocks.device)
     return Spectrum(sigma, bound, limit)
+
+
+def joined_spectra(blocks: list[Spectrum], cut: Cut, empty: Tensor) -> Spectrum:
+    """Spectra of successive positions as one, padded to the largest rank; `empty` (..., 0) stands for none."""
+    r, limit = cut.largest_rank(), cut.limits(empty.device)
+    if not blocks:
+        return Spectrum(empty[..., None], empty, limit)
+    values = [torch.nn.functional.pad(block.values, (0, r - block.values.shape[-1])) for block in blocks]
+    return Spectrum(torch.cat(values, -2), torch.cat([block.error_bound for block in blocks], -1), limit)

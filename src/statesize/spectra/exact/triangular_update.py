@@ -17,19 +17,10 @@ _compile = cast("Any", numba).njit(cache=True, nogil=True, fastmath={"contract"}
 
 
 def carried_factors(decay: Tensor, rows: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """R_t = R of qr([R_{t−1} Diag(decay_t); row_t]) from R = 0, O(n²) a step.
-
-    A scaled triangle is a triangle, so that n plane rotations take in a row (Golub and Van Loan, Matrix Computations,
-    section 6.5.3). Nothing is squared that could overflow.
-
-    Args:
-        decay: (N, L, n) or (N, L, 1), float64.
-        rows: (N, L, n).
-        wanted: Which steps' factors are kept, (L,) bool.
-
-    Returns:
-        The factors, upper triangular, (N, K, n, n), and the Frobenius norms of all of them, (N, L).
-    """
+    """R_t = R of qr([R_{t−1} Diag(decay_t); row_t]) at the wanted steps, (N, K, n, n), and ‖R_t‖_F at all, (N, L)."""
+    # decay (N, L, n) or (N, L, 1), rows (N, L, n), wanted (L,) bool; R = 0 before the first step; O(n²) a step.
+    # A scaled triangle is a triangle, so n plane rotations take in a row (Golub and Van Loan, Matrix Computations,
+    # section 6.5.3). Nothing is squared that could overflow.
     N, length, n = rows.shape
     slot = torch.where(wanted, wanted.cumsum(0) - 1, -1)
     factors = torch.zeros(N, int(wanted.sum()), n, n, dtype=torch.float64)

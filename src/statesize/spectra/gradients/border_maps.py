@@ -1,4 +1,4 @@
-"""A recurrence between chosen borders: what each chunk shows of its past, leaves to its future and passes through."""
+"""A recurrence between chosen borders: observability, reachability and transition of each chunk."""
 
 from __future__ import annotations
 
@@ -11,36 +11,22 @@ from torch import Tensor
 
 from statesize.operators import Recurrence
 from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition
-from statesize.spectra.shifts.delta_chunk import delta_chunk, delta_width, later_decay
+from statesize.spectra.shifts.delta_chunk import delta_chunks, delta_width, later_decay
 
 # Most positions between two borders: few chunks, that are cheap to form. Measured for n = 64.
 _WIDEST = {DiagonalTransition: 128, FullTransition: 32, DeltaTransition: 64}
 
 
 class BorderMaps(NamedTuple):
-    """The c chunks between borders 0 = β_0 < β_1 < … < β_c = L, differentiable in the recurrence's tensors.
+    """The c chunks between borders 0 = β_0 < β_1 < … < β_c = L, differentiable in the recurrence's tensors."""
 
-    Attributes:
-        observed: C_t Φ(t, β_k), what the outputs of a chunk show of the state before it, (..., c, b, n).
-        arriving: Φ(β_{k+1}, s) B_s, what its inputs leave in the state after it, (..., c, n, b).
-        passed: Φ(β_{k+1}, β_k), its whole transition, (..., c, n, n).
-    """
-
-    observed: Tensor
-    arriving: Tensor
-    passed: Tensor
+    observability: Tensor  # C_t Φ(t, β_k), what the outputs of a chunk read of the state before it, (..., c, b, n)
+    reachability: Tensor  # Φ(β_{k+1}, s) B_s, what its inputs leave in the state after it, (..., c, n, b)
+    transition: Tensor  # Φ(β_{k+1}, β_k), (..., c, n, n)
 
 
 def chosen_borders(real: Recurrence, positions: Iterable[int]) -> list[int]:
-    """Positions and as many more as keep chunks narrow, with 0 and L at the ends.
-
-    Args:
-        real: The recurrence.
-        positions: Cut positions that must be borders.
-
-    Returns:
-        Ascending borders.
-    """
+    """Positions and as many more as keep chunks narrow, ascending, with 0 and L at the ends."""
     widest = _WIDEST[type(real.transition)]
     borders = [0]
     for first, last in itertools.pairwise(sorted({0, *positions, real.length})):
@@ -50,17 +36,8 @@ def chosen_borders(real: Recurrence, positions: Iterable[int]) -> list[int]:
 
 
 def border_maps(real: Recurrence, borders: list[int]) -> BorderMaps:
-    """The chunks of a recurrence between borders, all at once.
-
-    Narrower chunks are filled up to the widest one with steps that do nothing: A = I, B = C = 0.
-
-    Args:
-        real: A recurrence whose T is real as it stands.
-        borders: From `chosen_borders`.
-
-    Returns:
-        The maps, of the recurrence's full batch shape.
-    """
+    """The chunks of a recurrence, whose T is real as it stands, between borders, of its full batch shape."""
+    # Narrower chunks are filled up to the widest one with steps that do nothing: A = I, B = C = 0.
     starts = torch.tensor(borders[:-1], device=real.device)[:, None]
     ends = torch.tensor(borders[1:], device=real.device)[:, None]
     width = int((ends - starts).max())
@@ -83,19 +60,19 @@ def border_maps(real: Recurrence, borders: list[int]) -> BorderMaps:
     decay = torch.where(inside, chunks(transition.decay), 1)
     if isinstance(transition, DiagonalTransition):
         prefix = decay.cumprod(-2)
-        passed = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1]))
-        return BorderMaps(C * prefix, (B * later_decay(decay)).mT, passed)
-    found = delta_chunk(chunks(transition.key.expand(*shape, *real.B.shape[-2:])), decay, B, C)
-    return BorderMaps(found.observed, found.arriving, found.passed)
+        product = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1]))
+        return BorderMaps(C * prefix, (B * later_decay(decay)).mT, product)
+    delta = delta_chunks(chunks(transition.key.expand(*shape, *real.B.shape[-2:])), decay, B, C)
+    return BorderMaps(delta.observability, delta.reachability, delta.transition)
 
 
 def _full(A: Tensor, B: Tensor, C: Tensor) -> BorderMaps:
     *shape, _, n = B.shape
-    passed = torch.eye(n, dtype=B.dtype, device=B.device).expand(*shape, n, n)
-    arriving = B.new_zeros((*shape, n, 0))
+    product = torch.eye(n, dtype=B.dtype, device=B.device).expand(*shape, n, n)
+    reachability = B.new_zeros((*shape, n, 0))
     rows: list[Tensor] = []
     for step, entering, leaving in zip(A.unbind(-3), B.unbind(-2), C.unbind(-2), strict=True):
-        passed = step @ passed
-        arriving = torch.cat([step @ arriving, entering[..., None]], -1)
-        rows.append((leaving[..., None, :] @ passed).squeeze(-2))
-    return BorderMaps(torch.stack(rows, -2), arriving, passed)
+        product = step @ product
+        reachability = torch.cat([step @ reachability, entering[..., None]], -1)
+        rows.append((leaving[..., None, :] @ product).squeeze(-2))
+    return BorderMaps(torch.stack(rows, -2), reachability, product)

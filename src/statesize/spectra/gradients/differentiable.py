@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite
 from statesize.errors import InputError
 from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
-from statesize.operators.validation import require_finite
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.effective_rank import effective_rank, largest
 from statesize.spectra.factorisation import singular_values

@@ -1,4 +1,15 @@
-"""Chunks of positions around a shared core: every H_i of a chunk is one small matrix with a few rows taken away."""
+"""Chunks of positions around a shared core: every H_i of a chunk is one small matrix with a few rows taken away.
+
+For i0 ≤ i < i0 + b and j = i − i0, H_i is equal up to orthogonal factors to
+
+    [[R[j:], T[j:, :j]],
+     [Σ,     Z[:, :j]]].
+
+R and Σ stand for the past before the chunk, Σ and Z for the future after it. Σ is diagonal: the singular value
+decomposition of the core is taken once, after which its inertia and log-determinant cost nothing at any shift. Where
+the state is complex, so are R and Z; T is real, and so is what is left when the core is eliminated
+(docs/engines.md, "Bordered chunks").
+"""
 
 from __future__ import annotations
 
@@ -16,33 +27,14 @@ _POWER_STEPS = 10
 
 @dataclass(frozen=True, eq=False)
 class BorderedChunks:
-    """N chunks of b positions around a core each.
+    """N chunks of b positions around a core each."""
 
-    For i0 ≤ i < i0 + b and j = i − i0, H_i is equal up to orthogonal factors to
-
-        [[R[j:], T[j:, :j]],
-         [Σ,     Z[:, :j]]].
-
-    Where the state is complex, so are R and Z; T is real, and so is what is left when the core is eliminated.
-
-    R and Σ stand for the past before the chunk, Σ and Z for the future after it. Σ is diagonal: the singular value
-    decomposition of the core is taken once, after which its inertia and log-determinant cost nothing at any shift.
-
-    Attributes:
-        past: R, (N, b, k).
-        inside: T inside the chunk, strictly lower, (N, b, b).
-        core: Σ, (N, k), not negative.
-        future: Z, (N, k, b).
-        error: How far the singular values of these matrices can be from those of the H_i they stand for, (N,).
-        summed_error: The sum of all those distances, (N,), where more is known than that none passes `error`.
-    """
-
-    past: Tensor
-    inside: Tensor
-    core: Tensor
-    future: Tensor
-    error: Tensor
-    summed_error: Tensor | None = None
+    past: Tensor  # R, (N, b, k)
+    inside: Tensor  # T inside the chunk, strictly lower, (N, b, b)
+    core: Tensor  # Σ, (N, k), not negative
+    future: Tensor  # Z, (N, k, b)
+    error: Tensor  # how far the singular values of these matrices can be from those of the H_i they stand for, (N,)
+    summed_error: Tensor | None = None  # the sum of these distances, (N,), where more is known than `error`
 
     @property
     def width(self) -> int:
@@ -86,14 +78,7 @@ class BorderedChunks:
         return fourth.sqrt().sqrt()
 
     def log_determinants(self, shift: Tensor) -> Tensor:
-        """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s a chunk.
-
-        Args:
-            shift: s > 0, (N,).
-
-        Returns:
-            φ, (N, b).
-        """
+        """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 a chunk, (N,)."""
         s = shift[:, None]
         weight = (s.square() + self.core.square()).reciprocal()
         rows, cross, columns = self._complement(s, weight, sign=-1.0)
@@ -101,28 +86,16 @@ class BorderedChunks:
         return torch.log1p((self.core / s).square()).sum(-1, keepdim=True) + logarithm - self.width * s.log()
 
     def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """How many σ(H_i) exceed a threshold: the positive inertia of [[−τI, H], [Hᵀ, −τI]] (Sylvester).
-
-        Args:
-            shift: τ > 0, (N,).
-
-        Returns:
-            ν, (N, b) int64, exact for some threshold within the second result, (N, b), of τ.
-        """
+        """How many σ(H_i) exceed τ (N,), (N, b) int64, exact for some threshold within the second result of it."""
+        # The positive inertia of [[−τI, H], [Hᵀ, −τI]] (Sylvester).
         tau = shift[:, None]
         weight = (tau.square() - self.core.square()).reciprocal()
         rows, cross, columns = self._complement(tau, weight, sign=1.0)
         positive, _, growth = eliminate(rows, cross, columns)
         epsilon = torch.finfo(self.inside.dtype).eps
-        reach = weight.abs() * (tau * (self.past.abs().square().sum(-2) + self.future.abs().square().sum(-1)))
-        reach = (
-            reach
-            + weight.abs()
-            * self.core
-            * self.past.abs().square().sum(-2).sqrt()
-            * self.future.abs().square().sum(-1).sqrt()
-        )
-        formed = reach.sum(-1, keepdim=True) + tau + self.inside.square().sum((-2, -1))[:, None].sqrt()
+        past, future = self.past.abs().square().sum(-2), self.future.abs().square().sum(-1)
+        products = weight.abs() * (tau * (past + future)) + weight.abs() * self.core * past.sqrt() * future.sqrt()
+        formed = products.sum(-1, keepdim=True) + tau + self.inside.square().sum((-2, -1))[:, None].sqrt()
         uncertainty = epsilon * (self.past.shape[-1] * formed + self.width * growth)
         return (self.core > tau).sum(-1, keepdim=True) + positive, uncertainty
 
@@ -137,11 +110,7 @@ class BorderedChunks:
         return rows, cross, columns
 
     def largest(self) -> tuple[Tensor, Tensor]:
-        """σ_1 of every position from below: ‖Hᵀ u‖ after a few steps of the power method.
-
-        Returns:
-            Two tensors (N, b): a lower bound, near σ_1, and infinity, as nothing is known from above.
-        """
+        """σ_1 of every position from below, ‖Hᵀ u‖ after a few steps of the power method, and infinity, (N, b) each."""
         b, k = self.width, self.core.shape[-1]
         within = torch.arange(b, device=self.core.device)
         kept_rows = within >= within[:, None]
@@ -164,15 +133,7 @@ class BorderedChunks:
         return norm, torch.full_like(norm, torch.inf)
 
     def spectra(self, chunk: Tensor, offset: Tensor) -> Tensor:
-        """All singular values at chosen positions.
-
-        Args:
-            chunk: Which chunk, (m,).
-            offset: j, (m,).
-
-        Returns:
-            (m, b + k), descending, zero-padded.
-        """
+        """All singular values at chosen positions (m,), (m, b + k), descending, zero-padded."""
         within = torch.arange(self.width, device=chunk.device)
         kept_rows = within >= offset[:, None]
         kept_columns = within < offset[:, None]

@@ -1,4 +1,15 @@
-"""What a chunk of the delta rule does, without stepping through its states."""
+"""What a chunk of the delta rule does, without stepping through its states.
+
+For x_t = (I − B_t k_tᵀ) D_t x_{t−1} + B_t u_t, y_t = C_t x_t, with D(s, t) the decays of the steps s + 1 … t and
+r_t = k_tᵀ D_t x_{t−1} what step t erases, the state is
+
+    x_t = D(−1, t) x_{−1} − Σ_{s≤t} D(s, t) B_s r_s,
+    so   r_t + Σ_{s<t} k_tᵀ D(s, t) B_s r_s = k_tᵀ D(−1, t) x_{−1}:
+
+one unit triangular system a chunk (the WY form of Bischof and Van Loan, 1987; Yang et al., "Parallelizing Linear
+Transformers with the Delta Rule", 2024). An input at s counts as r_s = −1: its reachability is D(s, b − 1) B_s times
+the inverse of that triangle.
+"""
 
 from __future__ import annotations
 
@@ -12,43 +23,17 @@ _linalg = cast("Any", torch.linalg)
 _LEAF = 8
 
 
-class DeltaChunk(NamedTuple):
-    """A chunk of b positions from i0 to i1, differentiable in what it is made of.
+class Chunks(NamedTuple):
+    """Chunks of b positions from i0 to i1, differentiable in what they are made of."""
 
-    Attributes:
-        observed: C_t Φ(t, i0), what its outputs show of the state before it, (..., b, n).
-        inside: T inside the chunk, strictly lower, (..., b, b).
-        arriving: Φ(i1, s) B_s, what its inputs leave in the state after it, (..., n, b).
-        passed: Φ(i1, i0), its whole transition, (..., n, n).
-    """
-
-    observed: Tensor
-    inside: Tensor
-    arriving: Tensor
-    passed: Tensor
+    observability: Tensor  # C_t Φ(t, i0), what the outputs read of the state before the chunk, (..., b, n)
+    inside: Tensor  # T inside the chunk, strictly lower, (..., b, b)
+    reachability: Tensor  # Φ(i1, s) B_s, what the inputs leave in the state after the chunk, (..., n, b)
+    transition: Tensor  # Φ(i1, i0), (..., n, n)
 
 
-def delta_chunk(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> DeltaChunk:
-    """Chunks of x_t = (I − B_t k_tᵀ) D_t x_{t−1} + B_t u_t, y_t = C_t x_t.
-
-    With D(s, t) the decays of the steps s + 1 … t and r_t = k_tᵀ D_t x_{t−1} what step t erases, the state is
-
-        x_t = D(−1, t) x_{−1} − Σ_{s≤t} D(s, t) B_s r_s,
-        so   r_t + Σ_{s<t} k_tᵀ D(s, t) B_s r_s = k_tᵀ D(−1, t) x_{−1}:
-
-    one unit triangular system a chunk (the WY form of Bischof and Van Loan, 1987; Yang et al., "Parallelizing Linear
-    Transformers with the Delta Rule", 2024). An input at s counts as r_s = −1: what arrives is D(s, b − 1) B_s times
-    the inverse of that triangle.
-
-    Args:
-        key: k, (..., b, n), b as `delta_width` gives it.
-        decay: The diagonals of D, (..., b, n) or (..., b, 1).
-        B: (..., b, n).
-        C: (..., b, n).
-
-    Returns:
-        The chunks.
-    """
+def delta_chunks(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> Chunks:
+    """Chunks of a delta rule from k, D, B and C, (..., b, n) each, D also (..., b, 1), b as `delta_width` gives it."""
     erased, shown = _through(torch.stack([key, C], -3), decay[..., None, :, :], B[..., None, :, :]).unbind(-3)
     eye = torch.eye(B.shape[-2], dtype=B.dtype, device=B.device).expand_as(erased)
     prefix = decay.cumprod(-2)
@@ -56,8 +41,8 @@ def delta_chunk(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> DeltaChunk:
     solved: Tensor = _linalg.solve_triangular(erased, right, upper=False, unitriangular=True)
     erasing, inverse = solved[..., : B.shape[-1]], solved[..., B.shape[-1] :]
     left = (later_decay(decay) * B).mT
-    passed = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1])) - left @ erasing
-    return DeltaChunk(C * prefix - shown @ erasing, (shown @ inverse).tril(-1), left @ inverse, passed)
+    transition = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1])) - left @ erasing
+    return Chunks(C * prefix - shown @ erasing, (shown @ inverse).tril(-1), left @ inverse, transition)
 
 
 def delta_width(width: int) -> int:
@@ -70,15 +55,15 @@ def _through(rows: Tensor, decay: Tensor, columns: Tensor) -> Tensor:
     """rows_tᵀ D(s, t) columns_s for s ≤ t, else 0, (..., b, b), b a leaf times a power of 2."""
     # From halves to the whole: D(s, t) = D(s, m) D(m, t) across the middle m. Quotients of prefixes could be 0 / 0.
     levels, size = _halvings(rows.shape[-2])
-    found = _leaves(_blocks(rows, size), _blocks(decay, size), _blocks(columns, size))
+    product = _leaves(_blocks(rows, size), _blocks(decay, size), _blocks(columns, size))
     for _ in range(levels):
         late = _blocks(rows, size)[..., 1::2, :, :] * _blocks(decay, size)[..., 1::2, :, :].cumprod(-2)
         early = _blocks(columns, size)[..., 0::2, :, :] * later_decay(_blocks(decay, size)[..., 0::2, :, :])
         across = late @ early.mT
-        top = torch.cat([found[..., 0::2, :, :], torch.zeros_like(across)], -1)
-        found = torch.cat([top, torch.cat([across, found[..., 1::2, :, :]], -1)], -2)
+        top = torch.cat([product[..., 0::2, :, :], torch.zeros_like(across)], -1)
+        product = torch.cat([top, torch.cat([across, product[..., 1::2, :, :]], -1)], -2)
         size *= 2
-    return found.squeeze(-3)
+    return product.squeeze(-3)
 
 
 def _blocks(part: Tensor, size: int) -> Tensor:

@@ -1,4 +1,9 @@
-"""Inertia and log-determinant of the bordered blocks of a chunk, at all its positions at once."""
+"""Inertia and log-determinant of the bordered blocks of a chunk, at all its positions at once.
+
+The positions of a half share what they all keep: the first half keeps the rows of the second, the second the columns of
+the first. Those are eliminated once, the rest is a problem of half the size, and so on down to single positions:
+2.2 b³ operations for all b positions of a chunk (docs/engines.md, "Counts").
+"""
 
 from __future__ import annotations
 
@@ -20,22 +25,9 @@ _compile = cast("Any", numba).njit(cache=True, nogil=True, fastmath={"contract"}
 
 
 def eliminate(rows: Tensor, cross: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eliminate S_j = [[P[j:, j:], X[j:, :j]], [·, C[:j, :j]]] for every j, without pivoting.
-
-    The positions of a half share what they all keep: the first half keeps the rows of the second, the second the
-    columns of the first. Those are eliminated once, the rest is a problem of half the size, and so on down to
-    single positions: 2.2 b³ operations for all b positions of a chunk.
-
-    Args:
-        rows: P, (N, b, b), symmetric.
-        cross: X, (N, b, b).
-        columns: C, (N, b, b), symmetric.
-
-    Returns:
-        The number of positive pivots (N, b) int64, Σ ln |pivot| (N, b), and the growth (N, b): the largest
-        |row|²/|pivot| met, so that the computed elimination is exact for some S_j + E with ‖E‖ of the order of
-        b · eps · growth.
-    """
+    """Positive pivots, Σ ln |pivot| and growth, (N, b), of S_j = [[P[j:, j:], X[j:, :j]], [·, C[:j, :j]]]."""
+    # P and C symmetric, all (N, b, b). The growth is the largest |row|²/|pivot| met: the computed elimination, without
+    # pivoting, is exact for some S_j + E with ‖E‖ of the order of b · eps · growth.
     device, b = rows.device, rows.shape[-1]
     # Rows added behind have pivot −1 in every S_j: nothing to count, and a logarithm of 0.
     missing = (1 << (b - 1).bit_length()) - b

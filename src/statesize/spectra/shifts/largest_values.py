@@ -1,35 +1,27 @@
-"""The largest singular value of every block H_i of a matrix, from both sides."""
+"""The largest singular value of every block H_i of a matrix, by the power method on many positions at once.
+
+From below by ‖H x‖ for ‖x‖ = 1, from above, where H has no negative entries, by Collatz and Wielandt:
+σ_1² ≤ max_j (Hᵀ H x)_j / x_j for every x > 0 (Horn and Johnson, Matrix Analysis, corollary 8.1.31).
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Positions whose largest singular values are found together.
-_RANGE = 64
 # Products with Hᵀ H, at the most, and the relative distance of the bounds at which a range of positions is left.
 _STEPS, _CLOSE = 12, 1e-4
 # Relative round-off of a norm or of a quotient.
 _SLACK = 1e-12
 
 
-def largest_between(strict: Tensor) -> tuple[Tensor, Tensor]:
-    """σ_1 of every position between two numbers, by the power method on many positions at once.
-
-    From below by ‖H x‖ for ‖x‖ = 1, from above, where H has no negative entries, by Collatz and Wielandt:
-    σ_1² ≤ max_j (Hᵀ H x)_j / x_j for every x > 0 (Horn and Johnson, Matrix Analysis, corollary 8.1.31).
-
-    Args:
-        strict: T below its diagonal, (E, L, L) float64.
-
-    Returns:
-        Two tensors (E, L), position 0 included; the upper bound is infinite where H has negative entries, and NaN
-        where H is 0.
-    """
+def largest_between(strict: Tensor, at_once: int = 64) -> tuple[Tensor, Tensor]:
+    """σ_1 of every position of T below its diagonal (E, L, L), 0 included, between two numbers, (E, L) each."""
+    # The upper one is infinite where H has negative entries, and NaN where H is 0.
     length = strict.shape[-1]
     low, high = strict.new_zeros(strict.shape[:2]), strict.new_full(strict.shape[:2], torch.inf)
-    for first in range(0, length, _RANGE):
-        last = min(first + _RANGE, length)
+    for first in range(0, length, at_once):
+        last = min(first + at_once, length)
         block = strict[:, first:, :last]
         place = torch.arange(first, last, device=strict.device)[:, None]
         past = (torch.arange(last, device=strict.device) < place).to(strict.dtype)

@@ -1,62 +1,90 @@
-"""Operators of low numerical rank: the past is compressed chunk by chunk, and T is never held whole."""
+"""Operators of low numerical rank: the past is compressed chunk by chunk, and T is never held whole; O(L² (r + b)).
+
+W stands for the past of a chunk [i0, i1): its columns have the singular values of T[i0:, :i0]. With
+
+    [M Z] = R of qr([W[b:], T[i1:, i0:i1]]),    U Σ Vᵀ = svd([M Z]),
+
+the next W is [W[b:], T[i1:, i0:i1]] V, without the columns of negligible σ. Every dropped σ moves the singular values
+of all later blocks by at most √Σσ², and these add up (docs/engines.md, "Bordered chunks").
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from statesize.operators import Dense, Operator
-from statesize.operators.validation import require_finite
+from statesize.check import require_finite
+from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.cut import Cut
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine
 from statesize.spectra.factorisation import singular_values, triangular_factor
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
 
 _linalg = cast("Any", torch.linalg)
-# Positions a chunk.
-_WIDTH = 32
 # Columns of T that are formed at once, a multiple of the width.
 _PANEL = 128
-# What a chunk may drop, relative to the largest singular value met so far.
+_WIDTH = 32
 _DROPPED = 1e-10
 
 
+@dataclass(frozen=True)
+class StreamingEngine(Engine):
+    """Counts and entropies of an operator whose H_i have few singular values above 1e-10 σ_1; T is read by columns.
+
+    Attributes:
+        width: Positions a chunk.
+        dropped: What a chunk may drop, relative to the largest singular value met so far.
+    """
+
+    width: int = _WIDTH
+    dropped: float = _DROPPED
+
+    name = "streaming"
+    outputs = frozenset(("counts", "entropy"))
+    cost = "O(L² r) for numerical rank r"
+
+    def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+        """Where T has a high rank, or its columns cost as much as T."""
+        if isinstance(operator, Recurrence):
+            return "reads T by columns, which a recurrence does not have at hand"
+        if is_compressible(operator, self.width):
+            return None
+        return "only worthwhile when T has low numerical rank; a sample of its columns suggests that it does not"
+
+    def blocks(self, operator: Operator, cut: Cut) -> CertifiedBlocks:
+        """The blocks by compressed chunks; without gradients."""
+        compress = partial(compressed_chunks, operator, self.width, dropped=self.dropped)
+        return CertifiedBlocks(compress, operator.batch_shape, cut, cut.length)
+
+    def footprint(self, operator: Operator, cut: Cut) -> int:
+        """Strips of columns and chunks of a low rank; all of T where single columns cost as much."""
+        return DOUBLE * cut.length * (2400 + (0 if has_columns(operator) else 2 * cut.length))
+
+    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
+        """Singular values of what the eliminations leave unresolved."""
+        return FALLBACK_BYTES
+
+    def least_bytes(self, operator: Operator, cut: Cut) -> int:
+        """A panel of columns and the chunks of a rank of 32, and T twice (as it is checked) where it is formed."""
+        return DOUBLE * cut.length * (_PANEL + 3 * 32 + (0 if has_columns(operator) else 2 * cut.length))
+
+
 @torch.no_grad()
-def streaming_blocks(operator: Operator, cut: Cut) -> CertifiedBlocks:
-    """Counts and entropies of an operator whose H_i have few singular values above 1e-10 σ_1.
-
-    Args:
-        operator: Any operator; T is read in blocks of columns.
-        cut: Which blocks, not windowed.
-
-    Returns:
-        The blocks; without gradients.
-    """
-    return CertifiedBlocks(compressed_chunks(operator, _WIDTH), operator.batch_shape, cut, cut.length)
-
-
-def compressed_chunks(operator: Operator, width: int, positions: int | None = None) -> BorderedChunks:
-    """Bordered chunks of T; O(L² (r + b)) for rank r.
-
-    W stands for the past of a chunk [i0, i1): its columns have the singular values of T[i0:, :i0]. With
-
-        [M Z] = R of qr([W[b:], T[i1:, i0:i1]]),    U Σ Vᵀ = svd([M Z]),
-
-    the next W is [W[b:], T[i1:, i0:i1]] V, without the columns of negligible σ. Every dropped σ moves the singular
-    values of all later blocks by at most √Σσ², and these add up.
-
-    Args:
-        operator: Of batch shape (...).
-        width: b, positions a chunk.
-        positions: How many are needed, from 0 on, or None for all L.
-
-    Returns:
-        Chunks in the order of the flattened batch, then of the positions. Positions past L − 1 belong to the padding.
-    """
-    # An operator that cannot give single columns would form all of T for each chunk.
-    source = operator if gives_columns(operator) else Dense(_finite(operator.dense()))
+def compressed_chunks(
+    operator: Operator, width: int = _WIDTH, positions: int | None = None, dropped: float = _DROPPED
+) -> BorderedChunks:
+    """Bordered chunks of the first positions of T (None for all L), in the order of the flattened batch."""
+    source = operator
+    if not has_columns(operator):
+        # It would form all of T for each chunk.
+        matrix = operator.dense()
+        require_finite("T", matrix)
+        source = Dense(matrix)
     length, entries = operator.length, operator.batch_shape.numel()
     count = -(-(positions or length) // width)
     past = torch.zeros(entries, length, 0, dtype=operator.dtype, device=operator.device)
@@ -82,10 +110,10 @@ def compressed_chunks(operator: Operator, width: int, positions: int | None = No
             break
         _, sigma, Vh = _linalg.svd(factor, full_matrices=False)
         top = torch.maximum(top, sigma[:, 0])
-        kept = int((sigma > _DROPPED * top[:, None]).sum(-1).max()) if sigma.numel() else 0
-        dropped = sigma[:, kept:].square().sum(-1).sqrt()
+        kept = int((sigma > dropped * top[:, None]).sum(-1).max()) if sigma.numel() else 0
+        omitted = sigma[:, kept:].square().sum(-1).sqrt()
         roundoff = 8 * torch.finfo(tall.dtype).eps * tall.shape[-1] * top
-        error = error + dropped + roundoff
+        error = error + omitted + roundoff
         summed = summed + sigma[:, kept:].sum(-1) + tall.shape[-1] * roundoff
         past = tall @ Vh[:, :kept].mT
     return _stacked(chunks, torch.stack(errors, 1).flatten(), torch.stack(sums, 1).flatten(), width)
@@ -134,27 +162,15 @@ def _grown(matrices: Tensor, rows: int, columns: int) -> Tensor:
     return grown
 
 
-def _finite(matrix: Tensor) -> Tensor:
-    require_finite("T", matrix)
-    return matrix
-
-
-def gives_columns(operator: Operator) -> bool:
+def has_columns(operator: Operator) -> bool:
     """Whether columns of T cost less than T."""
     return type(operator).columns is not Operator.columns
 
 
 @torch.no_grad()
-def is_compressible(operator: Operator) -> bool:
-    """Whether the numerical rank of the blocks seems low enough for `streaming_blocks` to pay.
-
-    Args:
-        operator: Any operator; one that cannot give single columns forms T.
-
-    Returns:
-        Whether four strips of columns, seen from the second half of the sequence, span at most half their number.
-    """
-    half, width = operator.length // 2, _WIDTH
+def is_compressible(operator: Operator, width: int = _WIDTH) -> bool:
+    """Whether four strips of columns, seen from the second half of the sequence, span at most half their number."""
+    half = operator.length // 2
     if half < 4 * width:
         return False
     firsts = [int(first) for first in torch.linspace(0, half - width, 4)]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 _linalg = cast("Any", torch.linalg)
-# Rows that are factorised at once; the rest of the work is products of matrices.
+# Rows that are factorised at once; all other work is products of matrices.
 _BLOCK = 64
-# Widths from which it pays to compute a symmetric product in quarters, of which one is the transpose of another.
+# Widths from which a symmetric product is faster in quarters, of which one is the transpose of another.
 _QUARTERS = 128
 # Of one factorisation or product, in units of eps and of Frobenius norms. Worst cases grow with the dimension; what is
 # met in practice does not (Higham, Accuracy and Stability of Numerical Algorithms, sections 3.1 and 9.4).
@@ -21,35 +21,21 @@ ROUND_OFF = 8
 
 @dataclass(frozen=True, eq=False)
 class Eliminated:
-    """Panels Y, Z (N, h, m) with Yᵀ Z = Rᵀ S⁻¹ R for the rows [S | R] that were eliminated.
+    """Panels Y, Z (N, h, m) with Yᵀ Z = Rᵀ S⁻¹ R for the rows [S | R] that were eliminated."""
 
-    Attributes:
-        left: Y.
-        right: Z; the same tensor as Y where S is definite.
-        positive: Number of positive eigenvalues of S, (N,) int64.
-        logarithm: ln |det S|, (N,); 0 where S is indefinite, of which only the inertia is asked.
-        lost: The elimination is exact for a matrix within this distance (Frobenius norm), (N,); 0 where S is definite.
-    """
-
-    left: Tensor
-    right: Tensor
-    positive: Tensor
-    logarithm: Tensor
+    left: Tensor  # Y
+    right: Tensor  # Z; the same tensor as Y where S is definite
+    positive: Tensor  # number of positive eigenvalues of S, (N,) int64
+    logarithm: Tensor  # ln |det S|, (N,); 0 where S is indefinite, of which only the inertia is asked
+    # The elimination is exact for a matrix within this distance (Frobenius norm), (N,); 0 where S is definite.
     lost: Tensor
+    quarters: int
 
     def subtract_from(self, block: Tensor, rows: slice, first: int, second: int, sign: float) -> None:
-        """Subtract sign · Y[:, first …]ᵀ Z[:, second …] from square blocks in place.
-
-        Args:
-            block: (N', h', h'), views allowed.
-            rows: Which of the N.
-            first: Where the columns of Y begin; as many as `block` is wide.
-            second: Where the columns of Z begin; if it is the same, the product is symmetric.
-            sign: 1 or −1.
-        """
+        """Subtract sign · Y[:, first …]ᵀ Z[:, second …] of some of the N from square blocks (N', h', h') in place."""
         width = block.shape[-1]
         left, right = self.left[rows, :, first : first + width], self.right[rows, :, second : second + width]
-        if first != second or width < _QUARTERS:
+        if first != second or width < self.quarters:
             block.baddbmm_(left.mT, right, alpha=-sign)
             return
         half = width // 2
@@ -59,16 +45,8 @@ class Eliminated:
         block[:, high, low] = block[:, low, high].mT
 
 
-def eliminate_definite(rows: Tensor, width: int) -> Eliminated:
-    """Eliminate positive definite S, in place.
-
-    Args:
-        rows: [S | R], (N, h, h + m); overwritten.
-        width: h.
-
-    Returns:
-        The panels and ln det S.
-    """
+def eliminate_definite(rows: Tensor, width: int, block: int = _BLOCK, quarters: int = _QUARTERS) -> Eliminated:
+    """Eliminate positive definite S of [S | R], (N, h, h + m), in place."""
     logarithm = rows.new_zeros(rows.shape[0])
 
     def factorise(low: int, high: int) -> None:
@@ -76,26 +54,17 @@ def eliminate_definite(rows: Tensor, width: int) -> Eliminated:
         rows[:, low:high, high:] = _linalg.solve_triangular(factor, rows[:, low:high, high:], upper=False)
         logarithm.add_(factor.diagonal(0, -2, -1).log().sum(-1), alpha=2)
 
-    _advance(rows, rows, 0, width, factorise)
+    _advance(rows, rows, 0, width, block, factorise)
     panel = rows[..., width:]
     none = torch.zeros_like(logarithm)
-    return Eliminated(panel, panel, torch.full_like(none, width, dtype=torch.int64), logarithm, none)
+    return Eliminated(panel, panel, torch.full_like(none, width, dtype=torch.int64), logarithm, none, quarters)
 
 
-def eliminate_indefinite(rows: Tensor, width: int) -> Eliminated:
-    """Eliminate symmetric S, in place, a block of rows at a time.
-
-    A block of rows [D | U] is turned by the eigenvectors of D = Q Λ Qᵀ: W = Qᵀ U, and Wᵀ Λ⁻¹ W is taken from what is
-    left. Round-off is then that of one symmetric D + ΔD, of U and of the product, whose terms add up to at most
-    Σ_j ‖w_j‖²/|λ_j|; solving with D instead would lose ‖D‖ ‖D⁻¹U‖², which is more by D's condition number.
-
-    Args:
-        rows: [S | R], (N, h, h + m); overwritten.
-        width: h.
-
-    Returns:
-        The panels, the inertia of S and the distance.
-    """
+def eliminate_indefinite(rows: Tensor, width: int, block: int = _BLOCK, quarters: int = _QUARTERS) -> Eliminated:
+    """Eliminate symmetric S of [S | R], (N, h, h + m), in place, a block of rows at a time."""
+    # A block of rows [D | U] is turned by the eigenvectors of D = Q Λ Qᵀ: W = Qᵀ U, and Wᵀ Λ⁻¹ W is taken from what is
+    # left. Round-off is then that of one symmetric D + ΔD, of U and of the product, whose terms add up to at most
+    # Σ_j ‖w_j‖²/|λ_j|; solving with D instead would lose ‖D‖ ‖D⁻¹U‖², which is more by D's condition number.
     solved = torch.empty_like(rows)
     positive = torch.zeros(rows.shape[0], dtype=torch.int64, device=rows.device)
     lost = rows.new_zeros(rows.shape[0])
@@ -115,19 +84,21 @@ def eliminate_indefinite(rows: Tensor, width: int) -> Eliminated:
         positive.add_((eigenvalues > 0).sum(-1))
         lost.add_(size + (energies / eigenvalues.abs()).sum(-1), alpha=ROUND_OFF * eps)
 
-    _advance(rows, solved, 0, width, factorise)
-    return Eliminated(rows[..., width:], solved[..., width:], positive, torch.zeros_like(lost), lost)
+    _advance(rows, solved, 0, width, block, factorise)
+    return Eliminated(rows[..., width:], solved[..., width:], positive, torch.zeros_like(lost), lost, quarters)
 
 
-def _advance(left: Tensor, right: Tensor, low: int, high: int, factorise: Callable[[int, int], None]) -> None:
+def _advance(
+    left: Tensor, right: Tensor, low: int, high: int, block: int, factorise: Callable[[int, int], None]
+) -> None:
     """Eliminate rows low … high − 1: the first half, what it takes from the second by one product, the second half."""
-    if high - low <= _BLOCK:
+    if high - low <= block:
         factorise(low, high)
         return
     middle = low + (high - low) // 2
-    _advance(left, right, low, middle, factorise)
+    _advance(left, right, low, middle, block, factorise)
     left[:, middle:high, middle:].baddbmm_(left[:, low:middle, middle:high].mT, right[:, low:middle, middle:], alpha=-1)
-    _advance(left, right, middle, high, factorise)
+    _advance(left, right, middle, high, block, factorise)
 
 
 def _norm(matrix: Tensor) -> Tensor:

@@ -1,9 +1,15 @@
-"""Counts and entropies of any operator at every position, by halving the sequence."""
+"""Counts and log-determinants of any operator at every position, by halving the sequence.
+
+For a range of positions, what all of them keep is eliminated from [[aI, T], [Tᵀ, cI]] once: the later rows for the
+first half of the range, the earlier columns for the second. What remains has half the size. Where the range begins or
+ends the sequence, these have the pivots aI or cI alone, so their products serve all shifts (docs/engines.md, "Counts").
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,35 +20,23 @@ from statesize.spectra.shifts.elimination_tree import eliminate
 from statesize.spectra.shifts.largest_values import largest_between
 from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF, eliminate_definite, eliminate_indefinite
 
-# Below this width the halves are so small that calls cost more than arithmetic.
-_LEAF = 32
+LEAF = 32
+"""Width below which the halves are so small that calls cost more than arithmetic."""
 
 
 @dataclass(frozen=True, eq=False)
 class PositionTree:
-    """The blocks H_i of E operators as Schur complements that neighbouring positions share.
+    """The blocks H_i of E operators as Schur complements that neighbouring positions share."""
 
-    For a range of positions, what all of them keep is eliminated from [[aI, T], [Tᵀ, cI]] once: the later rows for
-    the first half of the range, the earlier columns for the second. What remains has half the size. Where the range
-    begins or ends the sequence, these have the pivots aI or cI alone, so their products serve all shifts.
-
-    Attributes:
-        first: T inside the first half, strictly lower, (E, h, h).
-        second: T inside the second half, (E, h, h).
-        below: T from the first half to the second, (E, h, h).
-        rows: T[−w:, :−w] · T[−w:, :−w]ᵀ for w = h, h/2, … down to the leaves, (E, w, w) each.
-        columns: T[w:, :w]ᵀ · T[w:, :w] likewise.
-        needed: The first position of those that counts and log-determinants are needed of, and one past the last; what
-            is given for the others means nothing.
-        known_bound: A bound on σ_1 of every H_i where a closer one is known than would be computed, (E,).
-    """
-
-    first: Tensor
-    second: Tensor
-    below: Tensor
-    rows: tuple[Tensor, ...]
-    columns: tuple[Tensor, ...]
+    first: Tensor  # T inside the first half, strictly lower, (E, h, h)
+    second: Tensor  # T inside the second half, (E, h, h)
+    below: Tensor  # T from the first half to the second, (E, h, h)
+    rows: tuple[Tensor, ...]  # T[−w:, :−w] · T[−w:, :−w]ᵀ for w = h, h/2, … down to the leaves, (E, w, w) each
+    columns: tuple[Tensor, ...]  # T[w:, :w]ᵀ · T[w:, :w] likewise
+    # The first position of those that counts and log-determinants are needed of, and one past the last; what is given
+    # for the others means nothing.
     needed: tuple[int, int] | None = None
+    # A bound on σ_1 of every H_i where a closer one is known than would be computed, (E,).
     known_bound: Tensor | None = None
 
     @property
@@ -93,28 +87,16 @@ class PositionTree:
         return torch.as_tensor(fourth).sqrt().sqrt()
 
     def spectra(self, group: Tensor, offset: Tensor) -> Tensor:
-        """All singular values at chosen positions, one decomposition each.
-
-        Args:
-            group: Which operator, (m,).
-            offset: The cut, (m,).
-
-        Returns:
-            (m, h), descending, zero-padded.
-        """
+        """All singular values at chosen positions (m,), one decomposition each, (m, h), descending, zero-padded."""
         strict, h = self._strict(), self.first.shape[-1]
-        found: list[Tensor] = []
+        spectra: list[Tensor] = []
         for entry, i in cast("list[list[int]]", cast("Any", torch.stack([group, offset], -1)).tolist()):
             sigma = singular_values(strict[entry, i:, :i])
-            found.append(torch.nn.functional.pad(sigma, (0, h - sigma.shape[0])))
-        return torch.stack(found)
+            spectra.append(torch.nn.functional.pad(sigma, (0, h - sigma.shape[0])))
+        return torch.stack(spectra)
 
     def largest(self) -> tuple[Tensor, Tensor]:
-        """σ_1 of every position between two numbers.
-
-        Returns:
-            Two tensors (E, 2h); the upper bound is infinite where H has negative entries.
-        """
+        """σ_1 of every position between two numbers, (E, 2h); the upper is infinite where H has negative entries."""
         return largest_between(self._strict())
 
     def _strict(self) -> Tensor:
@@ -122,30 +104,15 @@ class PositionTree:
         return torch.cat([upper, torch.cat([self.below, self.second], -1)], -2)
 
     def counts(self, shift: Tensor, within: slice | None = None) -> tuple[Tensor, Tensor]:
-        """How many σ(H_i) exceed a threshold: the positive inertia of [[−τI, H], [Hᵀ, −τI]] (Sylvester).
-
-        Args:
-            shift: τ > 0, (E,).
-            within: These positions only; the cost falls with their number.
-
-        Returns:
-            ν, (E, w) int64, exact for some threshold within the second result, (E, w), of τ; w = 2h for all positions.
-        """
-        if within is None:
-            positive, _, uncertainty = self._descend_to_needed(-shift, -shift)
-        else:
-            positive, _, uncertainty = self._descend(-shift, -shift, within)
+        """How many σ(H_i) exceed τ, (E, w) int64, exact for some threshold within the second result, (E, w), of τ."""
+        # The positive inertia of [[−τI, H], [Hᵀ, −τI]] (Sylvester), at all w = 2h positions or those within a slice:
+        # the cost falls with their number.
+        descend = self._descend_to_needed if within is None else partial(self._descend, within=within)
+        positive, _, uncertainty = descend(-shift, -shift)
         return positive, uncertainty
 
     def log_determinants(self, shift: Tensor) -> Tensor:
-        """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (E, 2h).
-
-        Args:
-            shift: s > 0, (E,).
-
-        Returns:
-            φ.
-        """
+        """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (E, 2h), for s > 0, (E,)."""
         _, logarithm, _ = self._descend_to_needed(shift, -shift)
         return logarithm - 2 * self.first.shape[-1] * shift.log()[:, None]
 
@@ -185,8 +152,8 @@ class PositionTree:
                 logs[-1], lost[-1] = h * a.abs().log(), epsilon * _formed(rows, a)
             count, logarithm = count[parents] + more, logarithm[parents] + logs
             uncertainty = uncertainty[parents] + lost
-        found = eliminate(P.flatten(0, 1), X.flatten(0, 1), C.flatten(0, 1))
-        positive, logs, growth = (part.view(end - begin, E, h) for part in found)
+        eliminated = eliminate(P.flatten(0, 1), X.flatten(0, 1), C.flatten(0, 1))
+        positive, logs, growth = (part.view(end - begin, E, h) for part in eliminated)
         uncertainty = uncertainty[..., None] + h * torch.finfo(a.dtype).eps * growth
         whole = (count[..., None] + positive, logarithm[..., None] + logs, uncertainty)
         kept = slice(first - begin * h, last - begin * h)
@@ -199,17 +166,10 @@ def _formed(product: Tensor, shift: Tensor) -> Tensor:
     return product.diagonal(0, -2, -1).sum(-1) / shift.abs() + shift.abs()
 
 
-def plant_tree(matrix: Tensor) -> PositionTree:
-    """The tree of T, (E, L, L); L is padded to a multiple of a power of 2.
-
-    Args:
-        matrix: T; its diagonal does not matter.
-
-    Returns:
-        The tree; positions past L − 1 belong to the padding.
-    """
+def plant_tree(matrix: Tensor, leaf: int = LEAF) -> PositionTree:
+    """The tree of T, (E, L, L), whose diagonal does not matter; positions past L − 1 belong to the padding."""
     length = matrix.shape[-1]
-    levels = max(1, math.ceil(math.log2(max(2, length) / _LEAF)))
+    levels = max(1, math.ceil(math.log2(max(2, length) / leaf)))
     padded = -(-length // 2**levels) * 2**levels
     strict = torch.nn.functional.pad(matrix.tril(-1), (0, padded - length, 0, padded - length))
     h = padded // 2
@@ -228,21 +188,10 @@ def plant_tree(matrix: Tensor) -> PositionTree:
 def _halve(
     P: Tensor, X: Tensor, C: Tensor, definite: bool, begin: int, end: int, total: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Halves of nodes (K, E, 2h, 2h), but for what the outermost two of a level eliminate.
-
-    Args:
-        P: Rows, (K, E, 2h, 2h).
-        X: Rows by columns.
-        C: Columns.
-        definite: Whether P and −C are positive definite.
-        begin: Number of the first half that is needed, counted over the whole level.
-        end: Number after the last one.
-        total: Halves of the whole level.
-
-    Returns:
-        Schur complements P, X, C (end − begin, E, h, h), positive pivots, Σ ln |pivot| (definite only) and what
-        round-off may move, (end − begin, E); C of half 0 and P of the last half are as they were.
-    """
+    """Halves begin … end − 1 of a level's total, of nodes (K, E, 2h, 2h), but for what the outermost eliminate."""
+    # P rows, X rows by columns, C columns; definite: P and −C are positive definite. Results: Schur complements P, X, C
+    # (end − begin, E, h, h), positive pivots, Σ ln |pivot| (definite only) and what round-off may move, (end − begin,
+    # E); C of half 0 and P of the last half stay as they are.
     E, h = P.shape[1], P.shape[-1] // 2
     low, high = slice(0, h), slice(h, 2 * h)
     node = begin // 2

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion, Figure
-from statesize.studies.page.final import FinalRun, diverged, diverged_statement, final_runs, numbered
-from statesize.studies.page.statistics import Interval, Numbers, bootstrap, pearson, spearman, within_cells
+from statesize.studies.page.final import FinalRun, final_runs, grid_findings, grouped, numbered
+from statesize.studies.page.statistics import Interval, Numbers, bootstrap, mean, pearson, spearman, within_cells
 
 PLATEAU = 1.5
 """A run has left the plateau of guessing when its accuracy is above this many times chance."""
@@ -38,35 +38,18 @@ CAVEATS = (
 
 @dataclass(frozen=True)
 class Association:
-    """How accuracy goes with state sizes over some runs; each has n, kv, and the ESS at its start and end.
-
-    Attributes:
-        accuracy: (N,).
-        ess: ESS/kv at the end, (N,).
-        initial: ESS/kv at the start, (N,).
-        state_size: TSS/kv, (N,).
-        cells: Number of the cell of equal task and TSS, (N,).
-        clusters: Number of the configuration, whatever its rate and seed, (N,).
-    """
+    """How accuracy goes with state sizes over some runs, each field (N,)."""
 
     accuracy: Numbers
-    ess: Numbers
-    initial: Numbers
-    state_size: Numbers
-    cells: NDArray[np.int64]
-    clusters: NDArray[np.int64]
+    ess: Numbers  # ESS/kv at the end
+    initial: Numbers  # ESS/kv at the start
+    state_size: Numbers  # TSS/kv
+    cells: NDArray[np.int64]  # number of the cell of equal task and TSS
+    clusters: NDArray[np.int64]  # number of the configuration, whatever its rate and seed
 
     @classmethod
     def of(cls, runs: Sequence[FinalRun], metric: str) -> Association:
-        """The association over some runs.
-
-        Args:
-            runs: The runs.
-            metric: Column of the ESS.
-
-        Returns:
-            The association.
-        """
+        """The association over some runs, by a column of ESS."""
         kv = _numbers(run.kv for run in runs)
         return cls(
             _numbers(run.accuracy for run in runs),
@@ -102,11 +85,7 @@ class Association:
         return pearson(within_cells(ess[rows], cells), within_cells(self.accuracy[rows], cells))
 
     def figures(self) -> dict[str, Figure]:
-        """All of it by name.
-
-        Returns:
-            Figures; those of controls begin with control_.
-        """
+        """All of it by name; names of controls begin with control_."""
         return {
             "runs": float(len(self.accuracy)),
             "pearson_ess": pearson(self.ess, self.accuracy),
@@ -125,57 +104,39 @@ class Association:
     @property
     def claim_holds(self) -> bool | None:
         """Whether the strict and the pooled form of the claim hold; None where a number is not known."""
-        needed = (self.difference.low, self.inside.value, self.control.value)
-        if not np.isfinite(needed).all():
+        low, inside, control = self.difference.low, self.inside.value, self.control.value
+        if not np.isfinite((low, inside, control)).all():
             return None
-        low, inside, control = needed
         return low > 0 and inside >= LEAST_INSIDE_CELLS and inside - control >= LEAST_ABOVE_CONTROL
 
 
 def best_rates(runs: Sequence[FinalRun]) -> list[FinalRun]:
-    """The runs of each configuration at the rate that gave the highest mean accuracy.
-
-    Args:
-        runs: Of any configurations.
-
-    Returns:
-        Some of them.
-    """
-    tried: dict[Hashable, dict[float, list[float]]] = {}
-    for run in runs:
-        tried.setdefault(run.configuration, {}).setdefault(run.rate, []).append(run.accuracy)
-    best = {name: max(rates, key=lambda rate: np.mean(rates[rate])) for name, rates in tried.items()}
+    """The runs of each configuration at the rate that gave the highest mean accuracy."""
+    best: dict[Hashable, float] = {}
+    for name, members in grouped(runs, lambda run: run.configuration).items():
+        rates = grouped(members, lambda run: run.rate)
+        best[name] = max(rates, key=lambda rate, rates=rates: mean(run.accuracy for run in rates[rate]))
     return [run for run in runs if run.rate == best[run.configuration]]
 
 
 def correlation(rows: Sequence[Row], metric: str) -> Conclusion:
-    """What a grid says about ESS and accuracy.
-
-    Args:
-        rows: All rows of the study.
-        metric: Column of the metric for which the claim is made, named before the runs were.
-
-    Returns:
-        The conclusion; the claim is that of the grid's first task.
-    """
-    runs = final_runs(rows)
+    """What a grid says about ESS, by the column `metric`, and accuracy; the claim is that of the grid's first task."""
+    runs, findings = final_runs(rows), grid_findings(rows)
     tasks = list(dict.fromkeys(str(row["task"]) for row in rows))
-    figures: dict[str, Figure] = {"diverged": float(diverged(rows))}
-    statements: list[str] = []
     verdicts: list[bool | None] = []
     for task in [*tasks, *(["pooled"] if len(tasks) > 1 else [])]:
         for part, chosen in _parts([run for run in runs if task in {run.task, "pooled"}]).items():
             for column in (metric, "entropy"):
                 found = Association.of(chosen, column)
+                figures = found.figures()
                 name = "_".join([task, *([part] if part != "all" else []), *(["entropy"] if column != metric else [])])
-                figures |= {_figure_name(figure, name): value for figure, value in found.figures().items()}
-                statements.append(_statement(task, part, column, found))
+                findings.figures |= {_figure_name(figure, name): value for figure, value in figures.items()}
+                findings.statements.append(_statement(task, part, column, found, figures))
                 if task == tasks[0] and column == metric and part in {"all", "off_plateau"}:
                     verdicts.append(found.claim_holds)
-    statements += diverged_statement(rows)
     # One part that is against the claim is enough, whatever cannot be told of another.
     holds = False if False in verdicts else None if None in verdicts else True
-    return Conclusion("correlation", _claim(tasks[0], metric), holds, figures, tuple(statements), CAVEATS)
+    return findings.conclusion("correlation", _claim(tasks[0], metric), holds, CAVEATS)
 
 
 def _parts(runs: list[FinalRun]) -> dict[str, list[FinalRun]]:
@@ -203,16 +164,14 @@ def _claim(task: str, metric: str) -> str:
     )
 
 
-def _statement(task: str, part: str, metric: str, found: Association) -> str:
+def _statement(task: str, part: str, metric: str, found: Association, figures: dict[str, Figure]) -> str:
     words = {"all": "all runs", "best_rate": "best rates", "off_plateau": "runs off the plateau"}[part]
     if len(found.accuracy) < 3:
         return f"{task}, {words}: {len(found.accuracy)} are too few for correlations."
-    figures, inside, control = found.figures(), found.inside, found.control
     return (
         f"{task}, {words} ({len(found.accuracy)}): Pearson of accuracy with ESS/kv ({metric}) "
-        f"{figures['pearson_ess']:.2f}, with TSS/kv {figures['pearson_tss']:.2f}, difference "
-        f"{found.difference}; Spearman "
-        f"{figures['spearman_ess']:.2f} and {figures['spearman_tss']:.2f}. Inside cells {inside.value:.2f} "
-        f"[{inside.low:.2f}, {inside.high:.2f}]; control, ESS at initialisation: inside cells {control.value:.2f} "
-        f"[{control.low:.2f}, {control.high:.2f}], over all cells {figures['control_initial_pearson']:.2f}."
+        f"{figures['pearson_ess']:.2f}, with TSS/kv {figures['pearson_tss']:.2f}, difference {found.difference}; "
+        f"Spearman {figures['spearman_ess']:.2f} and {figures['spearman_tss']:.2f}. Inside cells {found.inside}; "
+        f"control, ESS at initialisation: inside cells {found.control}, over all cells "
+        f"{figures['control_initial_pearson']:.2f}."
     )

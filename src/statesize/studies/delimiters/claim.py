@@ -10,10 +10,10 @@ from itertools import pairwise
 
 from statesize.studies.delimiters.dips import CLAIM_METRIC, ModelDips
 from statesize.studies.delimiters.measuring import METRICS
-from statesize.studies.delimiters.modulation import ALL, Dip
+from statesize.studies.delimiters.modulation import Dip
 from statesize.studies.delimiters.sequences import CONTROLS, MISPLACED, OBSERVED
 from statesize.studies.grid.run import Row
-from statesize.studies.page.conclusion import Conclusion, Figure
+from statesize.studies.page.conclusion import Conclusion, Figure, Findings
 
 CLAIM = (
     "Where a delimiter stands, the effective state-size of at least one model dips by more than in every control "
@@ -37,65 +37,36 @@ CAVEATS = (
 
 
 def ranking(models: Sequence[ModelDips]) -> list[ModelDips]:
-    """The models, the deepest dip first.
-
-    Args:
-        models: In any order.
-
-    Returns:
-        All of them.
-    """
+    """The models, the deepest dip first."""
     return sorted(models, key=lambda model: -model.dip(OBSERVED).depth)
 
 
-def delimiters(models: Sequence[ModelDips], name: str) -> Conclusion:
-    """The conclusion.
-
-    Args:
-        models: What was found, at least one.
-        name: The delimiter.
-
-    Returns:
-        The claim and whether it holds, the ranking of models, and the figures.
-    """
+def delimiters(models: Sequence[ModelDips], delimiter: str) -> Conclusion:
+    """The claim and whether it holds, the ranking of models, of which there is at least one, and the figures."""
     linear = [model for model in models if model.kinds <= LINEAR]
     resetting = [model for model in models if model.kinds & RESETTING]
-    claim = LINEAR_CLAIM if linear and resetting else CLAIM
-    able = [model for model in (resetting if linear and resetting else models) if model.beyond_controls]
+    compared = bool(linear and resetting)
+    able = [model for model in (resetting if compared else models) if model.beyond_controls]
     least = max((model.dip(OBSERVED).high for model in linear), default=float("-inf"))
-    holds = any(model.dip(OBSERVED).low > least for model in able) if linear and resetting else bool(able)
-    figures: dict[str, Figure] = {"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)}
+    holds = any(model.dip(OBSERVED).low > least for model in able) if compared else bool(able)
+    findings = Findings({"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)})
     for model in models:
-        figures |= _figures(model)
-    statements = [f"The delimiter is {name!r}; past and future are {_windows(models)} tokens."]
-    for place, model in enumerate(ranking(models), 1):
-        statements.append(f"{place}. {_statement(model)}")
+        findings.figures |= _figures(model)
+    ranked = ranking(models)
+    findings.statements.append(f"The delimiter is {delimiter!r}; past and future are {_windows(models)} tokens.")
+    findings.statements += [f"{place}. {_statement(model)}" for place, model in enumerate(ranked, 1)]
     if len(models) > 1:
-        statements.append(_order(ranking(models)))
-    return Conclusion("delimiters", claim, holds, figures, tuple(statements), CAVEATS)
+        findings.statements.append(_order(ranked))
+    return findings.conclusion("delimiters", LINEAR_CLAIM if compared else CLAIM, holds, CAVEATS)
 
 
 def dip_rows(models: Sequence[ModelDips]) -> list[Row]:
-    """All depths as rows of a table.
-
-    Args:
-        models: What was found.
-
-    Returns:
-        One row for each model, condition, metric, layer and head.
-    """
+    """All depths as rows of a table, one for each model, condition, metric, layer and head."""
     return [{"model": model.model, **vars(dip)} for model in models for dip in model.dips]
 
 
 def curve_rows(models: Sequence[ModelDips]) -> list[Row]:
-    """All curves as rows of a table.
-
-    Args:
-        models: What was found.
-
-    Returns:
-        One row for each model, condition, metric and offset.
-    """
+    """All curves as rows of a table, one for each model, condition, metric and offset."""
     return [{"model": model.model, **vars(point)} for model in models for point in model.curve]
 
 
@@ -113,11 +84,7 @@ def _figures(model: ModelDips) -> dict[str, Figure]:
 
 def _statement(model: ModelDips) -> str:
     dip, norm, entropy = (model.dip(OBSERVED, metric) for metric in (CLAIM_METRIC, "norm", "entropy"))
-    layers = [
-        f"{one.layer} {one.depth:.0%}"
-        for one in model.dips
-        if (one.condition, one.metric, one.head) == (OBSERVED, CLAIM_METRIC, ALL) and one.layer != ALL
-    ]
+    layers = [f"{layer} {depth:.0%}" for layer, depth in model.layer_depths.items()]
     deepest = max((model.dip(control) for control in CONTROLS), key=lambda control: control.high)
     where = "beyond" if model.beyond_controls else "not beyond"
     inside = model.dip(MISPLACED)

@@ -56,36 +56,14 @@ class Corpus:
 def read_texts(
     path: Path, count: int, note: Callable[[str], None], field: str = "text", *, special_tokens: bool = False
 ) -> list[Document]:
-    """The first documents of a file; one that cannot be read, is not UTF-8 or holds no text is a FileError.
-
-    Args:
-        path: A .jsonl or .parquet file, or a text file, of which blank lines part documents.
-        count: How many at most; no more are read of the first two kinds.
-        note: Called with file, number and problem of each line or row that is left out.
-        field: Field or column that holds the text.
-        special_tokens: A text file says by special tokens where documents end: blank lines part none.
-
-    Returns:
-        The documents.
-    """
+    """The first documents of a text file (parted by blank lines, unless by special tokens), .jsonl or .parquet file."""
     if path.suffix in READERS:
         return list(islice(READERS[path.suffix](path, field, note), count))
     return [read_whole(path)] if special_tokens else list(islice(read_documents(path), count))
 
 
 def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:
-    """The token of a delimiter.
-
-    Args:
-        tokenizer: That of the model.
-        name: "eos", a name of `NAMED`, or the text of a token, such as "<|im_end|>".
-
-    Returns:
-        The token's id.
-
-    Raises:
-        InputError: If the tokenizer has no such token.
-    """
+    """The id of a delimiter: "eos", a name of `NAMED`, or the text of a token such as "<|im_end|>"."""
     special, roles = special_ids(tokenizer)
     if name == "eos" and "eos" in roles:
         return roles["eos"]

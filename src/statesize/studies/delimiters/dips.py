@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from statesize.studies.delimiters.parts import Part, Parts, encoded, joined, par
 from statesize.studies.delimiters.sequences import CONDITIONS, CONTROLS, OBSERVED, Aligned, Windows, aligned_sequences
 
 CLAIM_METRIC = "tolerance"
+_PLANNED_FROM = 8
 Tell: TypeAlias = Callable[[str, int, int], None]
 
 
@@ -50,6 +52,16 @@ class ModelDips:
             The depth and its interval.
         """
         return next(dip for dip in self.dips if (dip.condition, dip.metric, dip.layer) == (condition, metric, ALL))
+
+    @property
+    def layer_depths(self) -> dict[str, float]:
+        """The depth of each layer at delimiters, by name."""
+        wanted = (OBSERVED, CLAIM_METRIC, ALL)
+        return {
+            dip.layer: dip.depth
+            for dip in self.dips
+            if (dip.condition, dip.metric, dip.head) == wanted and dip.layer != ALL
+        }
 
     @property
     def beyond_controls(self) -> bool:
@@ -117,26 +129,7 @@ def measure_dips_on_ray(
     conditions: Sequence[str] = CONDITIONS,
     on_progress: Tell | None = None,
 ) -> ModelDips:
-    """`measure_dips` by many processes; each goes on with the parts of the other.
-
-    Args:
-        name: What tables call the model.
-        load: Gives the model in each process.
-        corpus: What it reads.
-        windows: Past and future of each H_i.
-        crew: The processes.
-        folder: Keeps what is measured in parts.
-        channels: Heads or channels of each mixer that are measured at most.
-        seed: Of the controls and of the bootstrap.
-        conditions: Which of `CONDITIONS`.
-        on_progress: Called with the condition, the sequences that are done and their number.
-
-    Returns:
-        The depths, those of `measure_dips` bit for bit where that has as many threads as each process.
-
-    Raises:
-        FileError: If the parts are changed by others meanwhile.
-    """
+    """`measure_dips` by many processes, bit for bit as with as many threads here, and from the same parts."""
     parts = Parts(folder, name, crew.key(load, windows, channels), windows)
     chosen = aligned_sequences(corpus, windows, seed, conditions)
     missing = [part for aligned in chosen for part in parts_of(aligned) if not parts.holds(part)]
@@ -172,3 +165,40 @@ def _dips(
 
 def _silent(condition: str, done: int, total: int) -> None:
     pass
+
+
+@dataclass(frozen=True)
+class PlannedDips:
+    """What measuring one model would take."""
+
+    model: str
+    documents: int
+    sequences: int  # of all conditions
+    tokens: int  # of a sequence
+    past: int
+    future: int
+    seconds: float  # predicted processor time
+    results: int  # predicted bytes of the parts
+
+
+def plan_dips(
+    name: str,
+    model: nn.Module,
+    corpus: Corpus,
+    windows: Windows,
+    channels: int = 16,
+    seed: int = 0,
+    conditions: Sequence[str] = CONDITIONS,
+) -> PlannedDips:
+    """Measure a few sequences and predict the rest; arguments and errors are those of `measure_dips`."""
+    chosen = aligned_sequences(corpus, windows, seed, conditions)
+    sequences = sum(len(aligned.ids) for aligned in chosen)
+    first = chosen[0]
+    sample = Part(Aligned(first.condition, first.ids[:_PLANNED_FROM], first.cut), 0, len(first.ids))
+    respond(model, sample.aligned, windows, channels)  # compiles what is compiled once
+    started = time.process_time()
+    content = encoded(name, sample, respond(model, sample.aligned, windows, channels))
+    share = sequences / len(sample.aligned.ids)
+    seconds, results = (time.process_time() - started) * share, round(len(content) * share)
+    tokens = first.ids.shape[1]
+    return PlannedDips(name, len(corpus.documents), sequences, tokens, windows.past, windows.future, seconds, results)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from statesize.studies.delimiters.measuring import Response
+from statesize.studies.page.statistics import Numbers, percentiles
 
-Numbers: TypeAlias = NDArray[np.float64]
 ALL = "all"
 """Stands for all heads of a layer and all layers of a model."""
 
@@ -69,18 +67,8 @@ class CurvePoint:
 
 
 def modulation(response: Response, metric: str, seed: int = 0) -> tuple[list[Dip], list[CurvePoint]]:
-    """Depths of all heads, layers and the model, and the curve over offsets.
-
-    Delimiters are resampled with replacement; all heads of a draw are those of the same delimiters.
-
-    Args:
-        response: What was measured in one condition.
-        metric: One of `METRICS`.
-        seed: Of the draws.
-
-    Returns:
-        The depths, the model's first, and the curve.
-    """
+    """Depths of all heads, layers and the model, the model's first, and the curve over offsets, of one metric."""
+    # Delimiters are resampled with replacement; all heads of a draw are those of the same delimiters.
     values = response.values[metric].astype(np.float64)
     events = len(values)
     draws = np.random.default_rng(seed).multinomial(events, np.full(events, 1 / events), DRAWS)
@@ -93,13 +81,13 @@ def modulation(response: Response, metric: str, seed: int = 0) -> tuple[list[Dip
     for layer, head, rows in _groups(response):
         drawn, units = _mean_of_layers(depth, rows), [unit for row in rows for unit in row]
         means = float(at[0, units].mean()), float(reference[0, units].mean())
-        interval = _interval(drawn[1:])
+        interval = percentiles(drawn[1:])
         dips.append(Dip(response.condition, metric, layer, head, float(drawn[0]), *interval, *means, events))
     everything = next(_groups(response))[2]
     curve: list[CurvePoint] = []
     for index, offset in enumerate(response.offsets.tolist()):
         share = _mean_of_layers(_ratio(weights @ values[..., index], reference), everything)
-        curve.append(CurvePoint(response.condition, metric, offset, float(share[0]), *_interval(share[1:])))
+        curve.append(CurvePoint(response.condition, metric, offset, float(share[0]), *percentiles(share[1:])))
     return dips, curve
 
 
@@ -128,11 +116,3 @@ def _known_mean(values: Numbers) -> Numbers:
     known = np.isfinite(values)
     counts = known.sum(1)
     return np.where(counts > 0, np.where(known, values, 0).sum(1) / np.maximum(counts, 1), np.nan)
-
-
-def _interval(drawn: Numbers) -> tuple[float, float]:
-    known = drawn[np.isfinite(drawn)]
-    if len(known) < len(drawn) / 2:
-        return float("nan"), float("nan")
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)

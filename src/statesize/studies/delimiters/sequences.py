@@ -87,13 +87,7 @@ def choose_windows(corpus: Corpus, size: int | None = None) -> Windows:
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """Sequences whose cuts answer each other.
-
-    Attributes:
-        condition: One of `CONDITIONS`.
-        ids: (E, L) int64.
-        cut: Position of offset 0 in all of them.
-    """
+    """Sequences of one condition, ids (E, L) int64, all with offset 0 at the position `cut`."""
 
     condition: str
     ids: Tensor
@@ -103,24 +97,10 @@ class Aligned:
 def aligned_sequences(
     corpus: Corpus, windows: Windows, seed: int = 0, conditions: Sequence[str] = CONDITIONS
 ) -> list[Aligned]:
-    """The sequences of some conditions.
-
-    The documents are joined to one stream, once for each condition; a sequence is a piece of it: two times
-    `windows.reach` tokens before the cut, so that there is a context, and `windows.reach` after it. Borders with a
-    document that is too short are left out.
-
-    Args:
-        corpus: The documents.
-        windows: What is measured around each cut.
-        seed: Of the order of documents, of the tokens that replace delimiters, and of the random places.
-        conditions: Which of `CONDITIONS`.
-
-    Returns:
-        One for each of them, in the order of `CONDITIONS`.
-
-    Raises:
-        InputError: If no two neighbours are long enough.
-    """
+    """The sequences of some conditions, in the order of `CONDITIONS`; an InputError if the documents are too short."""
+    # The documents are joined to one stream, once for each condition. A sequence is a piece of it: two times
+    # windows.reach tokens before the cut, so that there is a context, and windows.reach after it. Borders with a
+    # document that is too short are left out.
     generator = np.random.default_rng(seed)
     documents, mark, nothing = corpus.documents, [corpus.delimiter], list[int]()
     tokens = torch.cat(documents).numpy()
@@ -161,7 +141,7 @@ def _with_token(document: Tensor, place: int, token: int) -> Tensor:
 def _joined(
     documents: Sequence[Tensor], after: Sequence[list[int]], long: NDArray[np.bool_]
 ) -> tuple[Tensor, NDArray[np.int64]]:
-    """The stream, and where documents begin in it that are long enough, as is the one before."""
+    """The stream, and where in it documents begin that are long enough, as is the document before."""
     parts = [
         torch.cat([document, torch.tensor(tokens, dtype=torch.int64)])
         for document, tokens in zip(documents, after, strict=True)

@@ -6,33 +6,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-from statesize.errors import InputError
+from statesize import zoo
+from statesize.errors import FileError, InputError
+from statesize.files import parse_json, read_limited
 from statesize.loading.models import load_model, load_tokenizer
 from statesize.studies.delimiters.corpus import Corpus, make_corpus
-from statesize.studies.delimiters.recall_documents import default_texts, scored_tokens, trained_length
+from statesize.tasks.rebinding import Rebinding
+from statesize.tasks.registry import build_task
 from statesize.texts.rows import Document
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model that is loaded when its turn comes.
-
-    Attributes:
-        name: What tables call it.
-        corpus: What it reads.
-        length: Tokens of the sequences that it is asked to predict.
-        scored: Ids of the tokens that it was trained to predict, or None for all.
-        load: Gives the model.
-    """
+    """A model that is loaded when its turn comes."""
 
     name: str
     corpus: Corpus
-    length: int
-    scored: frozenset[int] | None
+    length: int  # of the sequences that it is asked to predict: as it was trained on recall, else 256
+    scored: frozenset[int] | None  # ids of the tokens that it was trained to predict, the answers; None for all
     load: Callable[[], nn.Module]
 
 
@@ -46,23 +41,7 @@ def subjects(
     special_tokens: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> list[Subject]:
-    """The models and what they read; models that are not there are told as `load_model` does.
-
-    Args:
-        models: As `load_model` takes them.
-        texts: The documents; None takes what `default_texts` gives.
-        delimiter: As `find_delimiter` takes it.
-        documents: How many documents are read at most.
-        loading: Options of `load_model`.
-        special_tokens: As for `make_corpus`.
-        note: Likewise.
-
-    Returns:
-        One for each model.
-
-    Raises:
-        InputError: If a model is named twice, or the text has no such delimiter for the tokenizer of one.
-    """
+    """The models, named as for `load_model`, with at most so many documents each; by default `default_texts`."""
     if len(set(models)) < len(models):
         raise InputError(f"a model is named twice in {', '.join(models)}; name each once")
     named = {name: Path(name).absolute().name if Path(name).is_dir() else name for name in models}
@@ -71,16 +50,53 @@ def subjects(
     options = {name: loading[name] for name in ("revision", "trust_remote_code") if name in loading}
     found: list[Subject] = []
     for name in models:
-        tokenizer = load_tokenizer(name, **options)
+        tokenizer, task = load_tokenizer(name, **options), _trained_task(name)
         try:
             read = default_texts(name) if texts is None else texts
             corpus = make_corpus(read, tokenizer, delimiter, special_tokens=special_tokens, note=note)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        load, length = partial(_model, name, loading), trained_length(name)
-        found.append(Subject(named[name], corpus.shortened(documents), length, scored_tokens(name), load))
+        length = 256 if task is None else task.length
+        scored = None if task is None else frozenset(range(task.keys, task.none + 1))
+        found.append(Subject(named[name], corpus.shortened(documents), length, scored, partial(_model, name, loading)))
     return found
 
 
 def _model(name: str, loading: dict[str, Any]) -> nn.Module:
     return load_model(name, **loading).model
+
+
+def default_texts(model: str) -> list[str]:
+    """What a model reads if no text is given.
+
+    Args:
+        model: A name or a folder.
+
+    Returns:
+        The held-out documents of re-binding recall, such as "k3 v7 k0 v2 k3 v7 k9 none", for models that were trained
+        on it, else the bundled documents; without `<eos>`.
+    """
+    task = _trained_task(model)
+    if task is None:
+        return zoo.documents()
+    inputs, _ = next(task.held_out(task.held_out_sequences))
+    documents = cast("list[list[int]]", inputs.view(-1, task.document_length)[:, :-1].tolist())
+    return [" ".join(task.words[token] for token in document) for document in documents]
+
+
+def _trained_task(model: str) -> Rebinding | None:
+    """The task of re-binding recall that a model was trained on, None for others; a FileError for a damaged record."""
+    if model in zoo.recall_names():
+        return cast("Rebinding", build_task(zoo.record(model)["task"]))
+    path = Path(model) / "training.json"
+    try:
+        record = parse_json(read_limited(path))
+    except (OSError, ValueError):
+        return None
+    task = cast("dict[str, Any]", record).get("task") if isinstance(record, dict) else None
+    if not isinstance(task, dict) or cast("dict[str, Any]", task).get("name") != "rebinding":
+        return None
+    try:
+        return cast("Rebinding", build_task(cast("dict[str, Any]", task)))
+    except InputError as error:
+        raise FileError(f"{path} holds no settings of re-binding recall: {error}") from error

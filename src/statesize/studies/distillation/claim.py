@@ -6,18 +6,17 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from statesize.errors import InputError
 from statesize.reduction.recommendation import calibrate
 from statesize.studies.distillation.students import DistilledStudent, LoneModel, lone_models, students_of
 from statesize.studies.grid.run import Row
-from statesize.studies.page.conclusion import Conclusion, Figure
-from statesize.studies.page.final import diverged, diverged_statement
-from statesize.studies.page.statistics import Interval, Numbers, bootstrap, pearson, spearman
+from statesize.studies.page.conclusion import Conclusion, Findings
+from statesize.studies.page.final import grid_findings, grouped
+from statesize.studies.page.statistics import bootstrap, mean, pearson, spearman
 
 LEAST_CORRELATION = 0.8
 """The claim asks for this rank correlation at every size of the student."""
@@ -41,143 +40,92 @@ CAVEATS = (
 
 
 def distillation(rows: Sequence[Row], metric: str) -> Conclusion:
-    """What a grid says about teachers' ESS, students' errors, and recommended sizes.
-
-    Args:
-        rows: All rows of the study.
-        metric: Not used: the metric of this claim is the entropy-ESS.
-
-    Returns:
-        The conclusion.
-    """
+    """What a grid says about teachers' ESS, students' errors, and recommended sizes; `metric` is not used."""
     del metric
-    students, alone = students_of(rows), lone_models(rows)
-    figures: dict[str, Figure] = {"diverged": float(diverged(rows))}
-    statements: list[str] = []
+    students, findings = students_of(rows), grid_findings(rows)
     given = [student for student in students if math.isnan(student.wanted)]
-    found: list[float] = []
-    for size in sorted({student.sizes[0] for student in given}):
-        more, statement, correlation = _of_size(size, [student for student in given if student.sizes[0] == size])
-        figures |= more
-        statements.append(statement)
-        found.append(correlation)
-    for figures_of in (_held_out, _predictions, _recommendations):
-        more, lines = figures_of(students)
-        figures |= more
-        statements += lines
-    more, lines = _frontier(students, alone)
-    figures |= more
-    statements += lines
-    statements += diverged_statement(rows)
-    holds = None if not found or np.isnan(found).any() else min(found) >= LEAST_CORRELATION
+    sizes = grouped(given, lambda student: student.sizes[0])
+    correlations = [_add_size(size, sizes[size], findings) for size in sorted(sizes)]
+    _add_held_out(given, findings)
+    _add_predictions(students, findings)
+    _add_recommendations(students, findings)
+    _add_frontier(students, lone_models(rows), findings)
+    holds = None if not correlations or np.isnan(correlations).any() else min(correlations) >= LEAST_CORRELATION
     claim = (
         "The higher the entropy-ESS of a teacher's layer, the larger the error of its operators in a student of fixed "
         f"size (Spearman at least {LEAST_CORRELATION} over the layers of all teachers, at every size)."
     )
-    return Conclusion("distillation", claim, holds, figures, tuple(statements), CAVEATS)
+    return findings.conclusion("distillation", claim, holds, CAVEATS)
 
 
-def _of_size(size: int, students: Sequence[DistilledStudent]) -> tuple[dict[str, Figure], str, float]:
+def _add_size(size: int, students: Sequence[DistilledStudent], findings: Findings) -> float:
+    """What students of one size tell; gives Spearman's correlation over the layers of all teachers."""
     # One row a teacher, one column a layer.
     ess = np.array([student.teacher_ess for student in students])
     error = np.array([student.errors for student in students])
     initial = np.array([student.initial_ess for student in students])
     weight = np.array([student.weight for student in students])
-    every = _interval(spearman, ess, error)
+    # Layers of one teacher are drawn together.
+    every = bootstrap(lambda rows: spearman(ess[rows].ravel(), error[rows].ravel()), np.arange(len(ess)))
     equal = [spearman(ess[weight == one].ravel(), error[weight == one].ravel()) for one in sorted(set(weight.tolist()))]
     layers = [spearman(ess[:, layer], error[:, layer]) for layer in range(ess.shape[1])]
     accuracy = np.array([student.teacher_accuracy for student in students])
-    name = f"n{size}"
-    figures: dict[str, Figure] = {
-        f"{name}_students": float(len(students)),
-        f"{name}_error": float(error.mean()),
-        f"{name}_spearman": every.value,
-        f"{name}_spearman_interval": (every.low, every.high),
-        f"{name}_pearson": pearson(ess.ravel(), error.ravel()),
+    over_layers, of_means = pearson(ess.ravel(), error.ravel()), spearman(ess.mean(1), error.mean(1))
+    at_equal_weight, at_start = float(np.mean(equal)), spearman(initial.ravel(), error.ravel())
+    by_accuracy, name = spearman(accuracy, error.mean(1)), f"n{size}"
+    findings.figures |= {f"{name}_students": float(len(students)), f"{name}_error": float(error.mean())}
+    findings.add(f"{name}_spearman", every)
+    findings.figures |= {
+        f"{name}_pearson": over_layers,
         **{f"{name}_spearman_layer_{layer}": value for layer, value in enumerate(layers)},
-        f"{name}_spearman_of_means": spearman(ess.mean(1), error.mean(1)),
-        f"control_{name}_spearman_equal_weight": float(np.mean(equal)),
-        f"control_{name}_spearman_initial": spearman(initial.ravel(), error.ravel()),
-        f"control_{name}_spearman_accuracy": spearman(accuracy, error.mean(1)),
+        f"{name}_spearman_of_means": of_means,
+        f"control_{name}_spearman_equal_weight": at_equal_weight,
+        f"control_{name}_spearman_initial": at_start,
+        f"control_{name}_spearman_accuracy": by_accuracy,
     }
-    by_layer = ", ".join(f"{value:.2f}" for value in layers)
-    statement = (
+    findings.statements.append(
         f"Students with n = {size} of {len(students)} teachers, {error.size} layers: error {error.mean():.3f}; "
-        f"Spearman of a layer's ESS with its error {every}, Pearson "
-        f"{figures[f'{name}_pearson']:.2f}; each layer by itself {by_layer}; means over layers "
-        f"{figures[f'{name}_spearman_of_means']:.2f}. Controls: at equal λ "
-        f"{figures[f'control_{name}_spearman_equal_weight']:.2f}, ESS at initialisation "
-        f"{figures[f'control_{name}_spearman_initial']:.2f}, the teacher's accuracy with the mean error "
-        f"{figures[f'control_{name}_spearman_accuracy']:.2f}."
+        f"Spearman of a layer's ESS with its error {every}, Pearson {over_layers:.2f}; each layer by itself "
+        f"{', '.join(f'{value:.2f}' for value in layers)}; means over layers {of_means:.2f}. Controls: at equal λ "
+        f"{at_equal_weight:.2f}, ESS at initialisation {at_start:.2f}, the teacher's accuracy with the mean error "
+        f"{by_accuracy:.2f}."
     )
-    return figures, statement, every.value
+    return every.value
 
 
-def _interval(statistic: Callable[[Numbers, Numbers], float], x: Numbers, y: Numbers) -> Interval:
-    # Layers of one teacher are drawn together.
-    def of_rows(rows: NDArray[np.int64]) -> float:
-        return statistic(x[rows].ravel(), y[rows].ravel())
-
-    return bootstrap(of_rows, np.arange(len(x)))
-
-
-def _predictions(students: Sequence[DistilledStudent]) -> tuple[dict[str, Figure], list[str]]:
-    """Every layer of every student against what was predicted and what is possible."""
-    if not students:
-        return {}, []
-    layers = [values for one in students for values in zip(one.errors, one.predicted, one.bounds, strict=True)]
-    error, predicted, bound = (np.array(part) for part in zip(*layers, strict=True))
-    within, above = float(np.mean(error <= predicted)), float(np.mean(error >= bound))
-    figures: dict[str, Figure] = {
-        "layers_within_prediction": within,
-        "layers_error_over_prediction": float(np.median(error / predicted)),
-        "layers_above_bound": above,
-        "layers_spearman_prediction": spearman(predicted, error),
-    }
-    statement = (
-        f"By the constants of the package, {within:.0%} of {len(layers)} layers came within the predicted error (the "
-        f"median is {figures['layers_error_over_prediction']:.2f} of it; Spearman "
-        f"{figures['layers_spearman_prediction']:.2f}), and {above:.0%} lie above the bound that none can pass."
-    )
-    return figures, [statement]
-
-
-def _held_out(students: Sequence[DistilledStudent]) -> tuple[dict[str, Figure], list[str]]:
+def _add_held_out(given: Sequence[DistilledStudent], findings: Findings) -> None:
     """Every teacher in turn is held out: what the students of the others tell of its own."""
-    given = [student for student in students if math.isnan(student.wanted)]
     ratios: list[float] = []
     wanted_met: list[bool] = []
-    for teacher in dict.fromkeys(student.teacher for student in given):
-        known = [layer for student in given if student.teacher != teacher for layer in _layers(student)]
+    for teacher, own_students in grouped(given, lambda student: student.teacher).items():
+        others = [layer for student in given if student.teacher != teacher for layer in _layers(student)]
         try:
-            calibration = calibrate([e for e, _, _ in known], [n for _, n, _ in known], [error for *_, error in known])
+            calibration = calibrate([e for e, _, _ in others], [n for _, n, _ in others], [x for *_, x in others])
         except InputError:
             # Too few, or all alike.
             continue
-        own = [layer for student in given if student.teacher == teacher for layer in _layers(student)]
+        own = [layer for student in own_students for layer in _layers(student)]
         ratios += [error / calibration.error(ess, size) for ess, size, error in own]
         for loss in WANTED:
-            for ess in dict.fromkeys(layer[0] for layer in own):
-                fitting = [layer for layer in own if layer[0] == ess and calibration.error(ess, layer[1]) <= loss]
-                wanted_met += [error <= loss for _, _, error in sorted(fitting, key=_size)[:1]]
+            for ess, layers in grouped(own, lambda layer: layer[0]).items():
+                fitting = [layer for layer in layers if calibration.error(ess, layer[1]) <= loss]
+                wanted_met += [error <= loss for _, _, error in sorted(fitting, key=lambda layer: layer[1])[:1]]
     if not ratios:
-        return {}, []
-    within = float(np.mean(np.array(ratios) <= 1))
-    met = float(np.mean(wanted_met)) if wanted_met else math.nan
-    figures: dict[str, Figure] = {
+        return
+    within, met = float(np.mean(np.array(ratios) <= 1)), mean(wanted_met)
+    findings.figures |= {
         "held_out_layers": float(len(ratios)),
         "held_out_within_prediction": within,
         "held_out_error_over_prediction": float(np.median(ratios)),
         "held_out_named": float(len(wanted_met)),
         "held_out_named_within_wanted": met,
     }
-    statement = (
+    findings.statements.append(
         f"Calibrated with the students of all other teachers, {within:.0%} of {len(ratios)} layers of held-out "
         f"teachers' students came within the predicted error (asked for: 90%). Of {len(wanted_met)} sizes that were "
         f"named in this way for losses of {', '.join(map(str, WANTED))}, among those that were trained, {met:.0%} came "
         "within the loss."
     )
-    return figures, [statement]
 
 
 def _layers(student: DistilledStudent) -> list[tuple[float, int, float]]:
@@ -185,53 +133,67 @@ def _layers(student: DistilledStudent) -> list[tuple[float, int, float]]:
     return list(zip(student.teacher_ess, student.sizes, student.errors, strict=True))
 
 
-def _size(layer: tuple[float, int, float]) -> int:
-    return layer[1]
+def _add_predictions(students: Sequence[DistilledStudent], findings: Findings) -> None:
+    """Every layer of every student against what was predicted and what is possible."""
+    if not students:
+        return
+    layers = [values for one in students for values in zip(one.errors, one.predicted, one.bounds, strict=True)]
+    error, predicted, bound = (np.array(part) for part in zip(*layers, strict=True))
+    within, above = float(np.mean(error <= predicted)), float(np.mean(error >= bound))
+    ratio, correlation = float(np.median(error / predicted)), spearman(predicted, error)
+    findings.figures |= {
+        "layers_within_prediction": within,
+        "layers_error_over_prediction": ratio,
+        "layers_above_bound": above,
+        "layers_spearman_prediction": correlation,
+    }
+    findings.statements.append(
+        f"By the constants of the package, {within:.0%} of {len(layers)} layers came within the predicted error (the "
+        f"median is {ratio:.2f} of it; Spearman {correlation:.2f}), and {above:.0%} lie above the bound that none can "
+        "pass."
+    )
 
 
-def _recommendations(students: Sequence[DistilledStudent]) -> tuple[dict[str, Figure], list[str]]:
+def _add_recommendations(students: Sequence[DistilledStudent], findings: Findings) -> None:
     """Students of the sizes that the constants of the package named when they were made."""
-    figures: dict[str, Figure] = {}
-    statements: list[str] = []
-    for wanted in sorted({student.wanted for student in students if not math.isnan(student.wanted)}):
-        named = [student for student in students if student.wanted == wanted]
-        error, predicted, size = (
-            np.array(part, np.float64).ravel()
-            for part in (
-                [student.errors for student in named],
-                [student.predicted for student in named],
-                [student.sizes for student in named],
-            )
-        )
+    named = grouped((student for student in students if not math.isnan(student.wanted)), lambda student: student.wanted)
+    for wanted in sorted(named):
+        members = named[wanted]
+        error = np.array([student.errors for student in members]).ravel()
+        predicted = np.array([student.predicted for student in members]).ravel()
+        size = np.array([student.sizes for student in members], np.float64).ravel()
         name = f"wanted_{wanted:g}".replace(".", "_")
-        figures |= {
+        findings.figures |= {
             f"{name}_within_prediction": float(np.mean(error <= predicted)),
             f"{name}_within_wanted": float(np.mean(error <= wanted)),
             f"{name}_error": float(error.mean()),
             f"{name}_largest_error": float(error.max()),
             f"{name}_size": float(size.mean()),
         }
-        statements.append(
+        findings.statements.append(
             f"Recommended for a loss of {wanted:g}: n = {size.min():.0f} to {size.max():.0f}, mean {size.mean():.1f}. "
             f"{int((error <= predicted).sum())} of {len(error)} layers came within the predicted error and "
             f"{int((error <= wanted).sum())} within the wanted one; mean {error.mean():.3f}, largest {error.max():.3f}."
         )
-    return figures, statements
 
 
-def _frontier(students: Sequence[DistilledStudent], alone: Sequence[LoneModel]) -> tuple[dict[str, Figure], list[str]]:
-    points: dict[str, list[tuple[float, float]]] = {}
-    for model in alone:
-        points.setdefault(f"alone_n{model.key_size}", []).append((model.bytes, model.accuracy))
-    for student in students:
-        given = math.isnan(student.wanted)
-        name = f"distilled_n{student.sizes[0]}" if given else f"recommended_{student.wanted:g}".replace(".", "_")
-        points.setdefault(name, []).append((student.bytes, student.accuracy))
-    figures: dict[str, Figure] = {}
-    told: list[str] = []
-    for name, values in points.items():
-        size, accuracy = (float(value) for value in np.mean(values, axis=0))
-        spread = float(np.std([value[1] for value in values]))
-        figures |= {f"frontier_{name}_bytes": size, f"frontier_{name}_accuracy": accuracy}
-        told.append(f"{name.replace('_', ' ')} {size:,.0f} bytes, {accuracy:.2f} ± {spread:.2f} ({len(values)})")
-    return figures, [f"Accuracy by bytes of state, mean ± standard deviation over models: {'; '.join(told)}."]
+def _add_frontier(students: Sequence[DistilledStudent], alone: Sequence[LoneModel], findings: Findings) -> None:
+    """Accuracy against bytes of state."""
+    by_name = grouped([*alone, *students], _frontier_name)
+    shown: list[str] = []
+    for name, models in by_name.items():
+        size, accuracy = mean(model.bytes for model in models), mean(model.accuracy for model in models)
+        spread = float(np.std([model.accuracy for model in models]))
+        findings.figures |= {f"frontier_{name}_bytes": size, f"frontier_{name}_accuracy": accuracy}
+        shown.append(f"{name.replace('_', ' ')} {size:,.0f} bytes, {accuracy:.2f} ± {spread:.2f} ({len(models)})")
+    findings.statements.append(
+        f"Accuracy by bytes of state, mean ± standard deviation over models: {'; '.join(shown)}."
+    )
+
+
+def _frontier_name(model: DistilledStudent | LoneModel) -> str:
+    if isinstance(model, LoneModel):
+        return f"alone_n{model.key_size}"
+    if math.isnan(model.wanted):
+        return f"distilled_n{model.sizes[0]}"
+    return f"recommended_{model.wanted:g}".replace(".", "_")

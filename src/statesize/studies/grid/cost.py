@@ -29,14 +29,7 @@ _CHUNK = 32
 
 
 def work(run: Run) -> float:
-    """The size of a run, in multiplications and what takes as long.
-
-    Args:
-        run: A run.
-
-    Returns:
-        A number in proportion to its seconds.
-    """
+    """The size of a run, in multiplications and what takes as long: a number in proportion to its seconds."""
     measurements = 1 + math.ceil(run.training.steps / run.measuring.every)
     evaluation = run.task.held_out_sequences * run.task.length * _token(run)
     own = run.training.steps * _step(run) + measurements * (evaluation + _measurement(run))
@@ -87,15 +80,7 @@ def _layer(model: ModelConfig, mixer: str, length: int) -> float:
 
 
 def predicted_seconds(runs: Sequence[Run], workers: int) -> float:
-    """About how long runs take, from a few steps of a small one on this machine.
-
-    Args:
-        runs: The grid.
-        workers: How many are done at once.
-
-    Returns:
-        Seconds.
-    """
+    """About how many seconds runs take with `workers` at once, from a few steps of a small one on this machine."""
     task = MQAR(pairs=8, length=64, vocabulary_size=64)
     shape = ModelConfig(mixer="gla", vocabulary_size=64, width=32, heads=2, layers=2, key_size=8, mlp_factor=2)
     run = Run(shape, task, TrainingConfig(steps=8, batch_size=32))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +12,11 @@ from typing import Any, Protocol, Self, cast
 
 import torch
 
+from statesize.check import real_numbers, refuse, require_count
 from statesize.errors import InputError
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
-from statesize.studies.grid.distillation_plan import Distillation
+from statesize.studies.grid.students import Distillation
 from statesize.studies.grid.user_code import source_digest, user_classes
 from statesize.tasks.registry import build_task, task_settings
 from statesize.tasks.synthetic import SyntheticTask
@@ -53,14 +53,7 @@ class StudyTask(Task, Protocol):
 
 
 def study_task(settings: Mapping[str, object]) -> StudyTask:
-    """A task by its name and numbers.
-
-    Args:
-        settings: For `build_task`, which refuses what does not fit with an InputError.
-
-    Returns:
-        The task.
-    """
+    """A task by its name and numbers, by `build_task`, which refuses what does not fit with an InputError."""
     # The base class leaves it to each task whether these are fields or properties.
     return cast("StudyTask", build_task(settings))
 
@@ -86,14 +79,9 @@ class Measuring:
 
     def __post_init__(self) -> None:
         for name in ("every", "sequences"):
-            value: object = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; a whole number of at least 1 was expected")
+            require_count(name, getattr(self, name), plain=True)
         for name in ("relative_tolerances", "tolerances"):
-            values = cast("tuple[object, ...] | list[object]", getattr(self, name))
-            if not isinstance(values, tuple | list) or not all(map(_is_tolerance, values)):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise InputError(f"{name} is {values!r}; a list of numbers of at least 0 was expected")
-            object.__setattr__(self, name, tuple(map(float, cast("list[float]", values))))
+            object.__setattr__(self, name, tuple(real_numbers(name, getattr(self, name))))
         if not self.relative_tolerances:
             raise InputError("relative_tolerances is empty; the claims are made for its first one, such as 0.01")
 
@@ -109,10 +97,6 @@ class Measuring:
         return self.metrics[1]
 
 
-def _is_tolerance(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value < math.inf
-
-
 def _open_gates(model: LanguageModel) -> None:
     """Input gates start nearly open, a = 0.997, as the decay_bias 3 does: the baseline against collapse."""
     with torch.no_grad():
@@ -126,12 +110,8 @@ def _measured_start(model: LanguageModel) -> None:
     initialise(model, target=0.9)
 
 
-def _none(model: LanguageModel) -> None:
-    del model
-
-
 INTERVENTIONS: dict[str, Callable[[LanguageModel], None]] = {
-    "none": _none,
+    "none": lambda model: None,
     "open_gates": _open_gates,
     "measured_start": _measured_start,
 }
@@ -163,7 +143,7 @@ class Run:
 
     def __post_init__(self) -> None:
         if self.intervention not in INTERVENTIONS:
-            raise InputError(f"intervention is {self.intervention!r}; one of {', '.join(INTERVENTIONS)} was expected")
+            refuse("intervention", f"one of {', '.join(INTERVENTIONS)}", self.intervention)
 
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values, of which `from_dict` makes an equal one.

@@ -105,15 +105,7 @@ def _layer_metrics(measuring: Measuring) -> list[str]:
 
 
 def layer_column(metric: str, layer: int) -> str:
-    """Name of the column that holds the ESS of one layer: entropy and the claim's metric have one.
-
-    Args:
-        metric: Column of its average over all layers.
-        layer: From 0.
-
-    Returns:
-        Such as "entropy_layer_0".
-    """
+    """Name of the column with the ESS of one layer, such as "entropy_layer_0", for entropy and the claim's metric."""
     return f"{metric}_layer_{layer}"
 
 

@@ -11,12 +11,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-from statesize.check import require_kind, require_path
+from statesize.check import require_count, require_kind, require_path, require_real
 from statesize.errors import FileError, InputError
 from statesize.files import read_limited
 from statesize.mixers.config import ModelConfig
-from statesize.studies.grid.distillation_plan import Distillation
 from statesize.studies.grid.grid import Measuring, Run, study_task
+from statesize.studies.grid.students import Distillation
 from statesize.training.config import TrainingConfig
 
 PRESETS = ("laptop", "paper", "smoke")
@@ -53,9 +53,10 @@ class Execution:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            whole = name in {"workers", "memory"}
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value < 0:
-                raise InputError(f"{name} is {value!r}; a {'whole ' if whole else ''}number of at least 0 was expected")
+            if name in {"workers", "memory"}:
+                require_count(name, value, least=0, plain=True)
+            else:
+                require_real(name, value, least=0, plain=True)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from statesize.adapters.capture import capture
+from statesize.check import require_count, require_kind, require_real
 from statesize.measurement import measure
 from statesize.mixers.model import LanguageModel
 from statesize.reduction.recommendation import least_error, predicted_error, recommend_state_size
-from statesize.studies.grid.distillation_plan import Distillation
 from statesize.tasks.task import Task
 from statesize.training.config import TrainingConfig
 from statesize.training.distillation import Objective, discrepancy, distil
@@ -22,40 +22,62 @@ from statesize.training.student import student_of
 _OPERATORS_SEED, _PREDICTIONS_SEED = 10**9, 2 * 10**9
 
 
-@dataclass(frozen=True, eq=False)
-class Student:
-    """A student that has learned.
+@dataclass(frozen=True)
+class Distillation:
+    """The students of one teacher.
 
     Attributes:
-        model: The student.
-        wanted: The loss for which its sizes were named; NaN where they were given.
-        divergence: From the teacher's predictions at the end, in nats.
-        layers: For each layer its "size"; the "error" of its operators on held-out data once these had been learned;
-            what was "predicted" for that size; and the "bound" that no recurrence of that size can pass, on the
-            sequences on which the teacher was measured.
+        key_sizes: n of students that have the same in each layer.
+        losses: Wanted operator errors, for each of which a student has the sizes that `recommend_state_size` names.
+        steps: Steps of learning the operators, and again of learning hidden states and predictions.
+        batch_size: Sequences of a step.
+        rate: Learning rate for the operators; half of it for the rest.
+
+    Raises:
+        InputError: A value is out of range.
     """
 
+    key_sizes: tuple[int, ...] = (2, 4, 8)
+    losses: tuple[float, ...] = ()
+    steps: int = 400
+    batch_size: int = 16
+    rate: float = 1e-2
+
+    def __post_init__(self) -> None:
+        for name in ("key_sizes", "losses"):
+            require_kind(name, getattr(self, name), (list, tuple), "a list of positive numbers")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, counts in (("key_sizes", self.key_sizes), ("steps", [self.steps]), ("batch_size", [self.batch_size])):
+            for count in counts:
+                require_count(name, count, plain=True)
+        for name, numbers in (("losses", self.losses), ("rate", [self.rate])):
+            for number in numbers:
+                require_real(name, number, above=0, plain=True)
+
+    @property
+    def students(self) -> int:
+        """How many there are."""
+        return len(self.key_sizes) + len(self.losses)
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """A student that has learned."""
+
     model: LanguageModel
-    wanted: float
-    divergence: float
+    wanted: float  # the loss for which its sizes were named; NaN where they were given
+    divergence: float  # from the teacher's predictions at the end, in nats
+    # For each layer its "size"; the "error" of its operators on held-out data once these had been learned; what was
+    # "predicted" for that size; and the "bound" that no recurrence of that size can pass, on the sequences on which the
+    # teacher was measured.
     layers: tuple[dict[str, float], ...]
 
 
 def students(
     teacher: LanguageModel, task: Task, training: TrainingConfig, sequences: int, plan: Distillation
 ) -> Iterator[Student]:
-    """Makes and teaches the students of a teacher, one after the other.
-
-    Args:
-        teacher: A trained model.
-        task: What it has learned.
-        training: How; its seed, warm-up, weight decay, clip and device are the students' too.
-        sequences: Held-out sequences on which the teacher is measured.
-        plan: Which students.
-
-    Yields:
-        Each student when it has learned.
-    """
+    """Makes and teaches the students of a trained teacher, which is measured on so many held-out sequences."""
+    # The training's seed, warm-up, weight decay, clip and device are the students' too.
     input_ids = next(iter(task.held_out(sequences)))[0].to(next(teacher.parameters()).device)
     operators = [found.operator for found in capture(teacher, input_ids)]
     measured = [measure(operator, outputs=("entropy",)) for operator in operators]

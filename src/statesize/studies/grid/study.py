@@ -62,8 +62,6 @@ def run_study(
 ) -> StudyResult:
     """Does the runs of a grid that the folder does not hold yet, and writes each when it is done.
 
-    Where some runs fail, the others are kept, and a StatesizeError says so.
-
     Args:
         settings: The grid.
         folder: Where; missing, empty, or that of the same study.
@@ -75,33 +73,27 @@ def run_study(
 
     Raises:
         FileError: The folder is that of another study, cannot be written, or is written by another process.
+        StatesizeError: Some runs failed; the others are kept.
     """
-    table = ResultTable.open(folder, settings.study)
+    table, started = ResultTable.open(folder, settings.study), time.perf_counter()
+    failures = list[Outcome]()
     with only_writer(folder):
-        return _run_study(settings, table, executor, on_progress)
-
-
-def _run_study(
-    settings: Settings, table: ResultTable, executor: Executor, on_progress: Callable[[StudyProgress], None] | None
-) -> StudyResult:
-    started = time.perf_counter()
-    missing = table.missing(settings.runs)
-    done, worked, failures = len(settings.runs) - len(missing), 0.0, list[Outcome]()
-    total_work = sum(map(work, missing))
-    for outcome in executor(missing) if missing else ():
-        if outcome.error:
-            failures.append(outcome)
-        else:
-            table.add(outcome.run, outcome.rows)
-        done, worked = done + 1, worked + work(outcome.run)
-        if on_progress is not None:
-            remaining = (time.perf_counter() - started) * (total_work - worked) / worked
-            on_progress(StudyProgress(outcome, done, len(settings.runs), remaining))
-    if failures:
-        first = failures[0]
-        raise StatesizeError(
-            f"{len(failures)} of {len(settings.runs)} runs failed, the first ({first.run.label}) because {first.error}."
-            " The others are kept: the same command does only what is missing"
-        )
-    rows = table.rows(settings.runs)
-    return StudyResult(rows, table.write(rows), time.perf_counter() - started)
+        missing = table.missing(settings.runs)
+        done, worked, total_work = len(settings.runs) - len(missing), 0.0, sum(map(work, missing))
+        for outcome in executor(missing) if missing else ():
+            if outcome.error:
+                failures.append(outcome)
+            else:
+                table.add(outcome.run, outcome.rows)
+            done, worked = done + 1, worked + work(outcome.run)
+            if on_progress is not None:
+                remaining = (time.perf_counter() - started) * (total_work - worked) / worked
+                on_progress(StudyProgress(outcome, done, len(settings.runs), remaining))
+        if failures:
+            first = failures[0]
+            raise StatesizeError(
+                f"{len(failures)} of {len(settings.runs)} runs failed, the first ({first.run.label}) because "
+                f"{first.error}. The others are kept: the same command does only what is missing"
+            )
+        rows = table.rows(settings.runs)
+        return StudyResult(rows, table.write(rows), time.perf_counter() - started)

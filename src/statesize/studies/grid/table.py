@@ -30,31 +30,15 @@ _RUN = re.compile(r"[0-9a-f]{16}\.parquet|\..*\.part")
 
 @dataclass(frozen=True)
 class ResultTable:
-    """The folder of one study.
+    """The folder of one study: study.json, runs/KEY.parquet, and table.parquet once it is complete."""
 
-    A run's rows are written whole or not at all when it is done, so a process that is killed loses the runs that it
-    was working on and nothing else. Runs of a larger grid of the same study are added to those that are there.
-
-    Attributes:
-        folder: Holds study.json, runs/KEY.parquet, and table.parquet once it is complete.
-    """
-
+    # A run's rows are written whole or not at all when it is done, so a process that is killed loses the runs that it
+    # was working on and nothing else. Runs of a larger grid of the same study are added to those that are there.
     folder: Path
 
     @classmethod
     def open(cls, folder: Path, study: str) -> ResultTable:
-        """Begins or continues the table of a study.
-
-        Args:
-            folder: Missing, empty, or that of the same study.
-            study: Name of the study.
-
-        Returns:
-            The table.
-
-        Raises:
-            FileError: The folder is that of another study, holds something else, or cannot be written.
-        """
+        """Begins or continues the table of a study; a FileError where the folder holds another or is read-only."""
         mark = folder / MARK
         if folder.exists() and not folder.is_dir():
             raise FileError(f"output is {folder}, which is a file; give a folder")
@@ -77,46 +61,19 @@ class ResultTable:
         return cls(folder)
 
     def add(self, run: Run, rows: Sequence[Row]) -> None:
-        """Keeps the rows of a finished run; nothing is left of them where they cannot be written, a FileError.
-
-        Args:
-            run: The run.
-            rows: What `carry_out` gave.
-        """
+        """Keeps the rows of a finished run; nothing is left of them where they cannot be written, a FileError."""
         replace_file(self._path(run), _parquet(rows))
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs that have no rows yet.
-
-        Args:
-            runs: A grid.
-
-        Returns:
-            Those that are to be done, also where the file of one is damaged.
-        """
+        """The runs that have no rows yet, or a damaged file."""
         return [run for run in runs if self._rows(run) is None]
 
     def rows(self, runs: Sequence[Run]) -> list[Row]:
-        """The rows of the runs that are done, in the order of the grid.
-
-        Args:
-            runs: A grid.
-
-        Returns:
-            One a measurement.
-        """
+        """The rows of the runs that are done, in the order of the grid, one a measurement."""
         return [row for run in runs for row in self._rows(run) or ()]
 
     def write(self, rows: Sequence[Row], name: str = "table.parquet") -> Path:
-        """Writes rows to one file; a place that cannot be written is a FileError.
-
-        Args:
-            rows: From `rows`.
-            name: Of the file.
-
-        Returns:
-            The file.
-        """
+        """Writes rows to one file; a place that cannot be written is a FileError."""
         path = self.folder / name
         replace_file(path, _parquet(rows))
         return path
@@ -133,17 +90,7 @@ class ResultTable:
 
 
 def parse_rows(content: bytes) -> list[Row]:
-    """The rows of a file of results, of a run or of a whole study.
-
-    Args:
-        content: The file.
-
-    Returns:
-        What was written.
-
-    Raises:
-        ValueError: It is damaged, or would unpack to far more than it is.
-    """
+    """The rows of a file of results, of a run or of a whole study; a ValueError where it is damaged or too large."""
     try:
         file = cast("Any", pyarrow.parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True))
         batches, left = list[Any](), _SPARE + _GROWTH * len(content)
@@ -156,8 +103,7 @@ def parse_rows(content: bytes) -> list[Row]:
         table = cast("Any", pa.Table).from_batches(batches, schema=file.schema_arrow)
     except (OSError, MemoryError, cast("type[Exception]", pa.ArrowException)) as error:
         raise ValueError(" ".join(str(error).split())[:200]) from error
-    # Files of earlier versions have no digest.
-    if cast("dict[bytes, bytes]", table.schema.metadata or {}).get(_DIGEST) not in {None, _digest(table)}:
+    if cast("dict[bytes, bytes]", table.schema.metadata or {}).get(_DIGEST) != _digest(table):
         raise ValueError("its rows are not those that were written")
     return cast("list[Row]", table.to_pandas().to_dict(orient="records"))
 

@@ -73,15 +73,7 @@ def load_module(module: UserModule) -> None:
 
 
 def user_classes(model: ModelConfig, task: object) -> list[type]:
-    """The classes of a run that are not of this package.
-
-    Args:
-        model: Its model.
-        task: Its task.
-
-    Returns:
-        Registered mixers in the order of the pattern, then the task.
-    """
+    """The classes of a run that are not of this package: mixers in the order of the pattern, then the task."""
     mixers = [registered_mixer(name) for name in dict.fromkeys(model.pattern)]
     return [
         found for found in (*mixers, type(task)) if found is not None and not found.__module__.startswith("statesize.")
@@ -89,15 +81,8 @@ def user_classes(model: ModelConfig, task: object) -> list[type]:
 
 
 def source_digest(definition: type) -> str:
-    """What stands for the code of a class in a run's key.
-
-    Args:
-        definition: The class.
-
-    Returns:
-        16 digits of the SHA-256 of its module's source, or of its own source in a script or a notebook, which holds
-        more than the class; empty where there is no source.
-    """
+    """A digest of the source of a class for a run's key; empty where there is no source."""
+    # A script or a notebook holds more than the class; of other modules all source counts.
     module = sys.modules.get(definition.__module__)
     try:
         source = inspect.getsource(definition if module is None or module.__name__ == "__main__" else module)
@@ -107,15 +92,7 @@ def source_digest(definition: type) -> str:
 
 
 def blamed(error: Exception, classes: list[type]) -> str:
-    """What an error in code of one's own says, and where.
-
-    Args:
-        error: The error.
-        classes: From `user_classes`.
-
-    Returns:
-        One line.
-    """
+    """What an error in code of one's own says, and where, in one line."""
     files = {getattr(sys.modules.get(found.__module__), "__file__", None) for found in classes}
     names = ", ".join(found.__qualname__ for found in classes)
     return f"{names} of your own fails: {_told(error, *files)}"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from statesize.studies.grid.run import Row
-from statesize.studies.page.final import FinalRun, final_runs
+from statesize.studies.page.final import FinalRun, final_runs, grouped
+from statesize.studies.page.statistics import mean
 
 EARLY = 0.1
 """The share of training after which ESS should tell."""
@@ -20,24 +18,17 @@ ATTENTION = "sa"
 
 @dataclass(frozen=True)
 class PlacedRun:
-    """A run with its placement and its early measurement.
-
-    Attributes:
-        run: The run.
-        early: The first row at or after 10 % of its training.
-        over_training: Mean accuracy of all measurements after the start: which learn sooner, where all end alike.
-    """
+    """A run with its placement and its early measurement."""
 
     run: FinalRun
-    early: Row
-    over_training: float
+    early: Row  # the first row at or after 10 % of the training
+    over_training: float  # mean accuracy of all measurements after the start: which learn sooner, where all end alike
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The mixer of each layer; those of a pattern repeat."""
-        model = json.loads(str(self.run.last["settings"]))["model"]
         pattern = self.run.mixer.split(",")
-        return tuple(pattern[layer % len(pattern)] for layer in range(model["layers"]))
+        return tuple(pattern[layer % len(pattern)] for layer in range(self.run.settings["model"]["layers"]))
 
     @property
     def placement(self) -> str:
@@ -58,31 +49,17 @@ class PlacedRun:
 
 
 def placed_runs(rows: Sequence[Row]) -> list[PlacedRun]:
-    """The runs that did not diverge, with their early measurements.
-
-    Args:
-        rows: All rows of the study.
-
-    Returns:
-        One a run.
-    """
+    """The runs that did not diverge, with their early measurements."""
+    trained = grouped((row for row in rows if number(row, "step") > 0), lambda row: row["run"])
     found: list[PlacedRun] = []
     for run in final_runs(rows):
-        measured = [row for row in rows if row["run"] == run.last["run"] and number(row, "step") > 0] or [run.last]
+        measured = trained.get(run.last["run"], [run.last])
         early = [row for row in measured if number(row, "step") >= EARLY * number(run.last, "step")]
-        over_training = float(np.mean([number(row, "accuracy") for row in measured]))
+        over_training = mean(row["accuracy"] for row in measured)
         found.append(PlacedRun(run, min(early, key=lambda row: number(row, "step")), over_training))
     return found
 
 
 def number(row: Row, column: str) -> float:
-    """A column of numbers.
-
-    Args:
-        row: Of a study.
-        column: Its name.
-
-    Returns:
-        The number.
-    """
+    """A column of numbers."""
     return float(row[column])

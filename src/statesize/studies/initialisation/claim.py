@@ -6,18 +6,16 @@ rates −1 … −n the ESS at initialisation stalls or falls as n grows, and th
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from statesize.studies.grid.run import Row
-from statesize.studies.page.conclusion import Conclusion, Figure
-from statesize.studies.page.final import FinalRun, diverged, diverged_statement, final_runs
-from statesize.studies.page.statistics import Interval, bootstrap
+from statesize.studies.page.conclusion import Conclusion, Findings
+from statesize.studies.page.final import FinalRun, final_runs, grid_findings, grouped
+from statesize.studies.page.statistics import Interval, bootstrap_mean, mean
 
 S6_KINDS = ("s6", "gla-s6")
 """The mixers whose rates start at 1 … n, or with the factor at 1/n … n/n."""
@@ -40,35 +38,20 @@ CAVEATS = (
 
 @dataclass(frozen=True)
 class Start:
-    """How the decays of a model start; runs of equal starts differ in state size, task, rate and seed.
-
-    Attributes:
-        mixer: Name of the mixer.
-        normalised: Whether the rates start at 1/n … n/n.
-        smallest_step: Lower end of the step sizes, 0 for a mixer without them.
-        largest_step: Their upper end.
-        intervention: What was done to the model before training.
-    """
+    """How the decays of a model start; runs of equal starts differ in state size, task, rate and seed."""
 
     mixer: str
-    normalised: bool
-    smallest_step: float
+    normalised: bool  # whether the rates start at 1/n … n/n
+    smallest_step: float  # ends of the range of step sizes, 0 for a mixer without them
     largest_step: float
     intervention: str
 
     @classmethod
-    def of(cls, row: Row) -> Start:
-        """The start that a row tells.
-
-        Args:
-            row: Of a study.
-
-        Returns:
-            The start.
-        """
-        mixer, model = str(row["mixer"]), json.loads(str(row["settings"]))["model"]
-        steps = (model["smallest_step"], model["largest_step"]) if mixer in S6_KINDS else (0.0, 0.0)
-        return cls(mixer, mixer in S6_KINDS and model["normalised"], *steps, str(row["intervention"]))
+    def of(cls, run: FinalRun) -> Start:
+        """The start of a run."""
+        model, has_steps = run.settings["model"], run.mixer in S6_KINDS
+        steps = (model["smallest_step"], model["largest_step"]) if has_steps else (0.0, 0.0)
+        return cls(run.mixer, has_steps and model["normalised"], *steps, run.intervention)
 
     @property
     def steps(self) -> tuple[float, float]:
@@ -86,136 +69,109 @@ class Start:
     @property
     def name(self) -> str:
         """The start in the name of a figure."""
-        words = [self.mixer.replace("-", "_"), *(["normalised"] if self.normalised else [])]
-        words += [f"{self.smallest_step:g}_to_{self.largest_step:g}"] if self.smallest_step else []
-        return "_".join([*words, *([] if self.intervention == "none" else [self.intervention])])
+        label = self.label.replace(self.mixer, self.mixer.replace("-", "_"), 1)
+        return label.replace("steps ", "").replace(", ", "_").replace(" ", "_")
 
 
 def initialisation(rows: Sequence[Row], metric: str) -> Conclusion:
-    """What a grid says about how decays should start.
-
-    Args:
-        rows: All rows of the study.
-        metric: Column of the metric for which the claim is made, named before the runs were.
-
-    Returns:
-        The conclusion. The claim is for the largest states and the first range of step sizes in the grid.
-    """
-    runs = [(Start.of(run.last), run) for run in final_runs(rows)]
-    figures: dict[str, Figure] = {"diverged": float(diverged(rows))}
-    statements: list[str] = []
-    claimed: dict[str, float] = {}
+    """What a grid says about how decays should start; the claim is for its largest states and first range of steps."""
+    runs, findings = [(Start.of(run), run) for run in final_runs(rows)], grid_findings(rows)
     ranges = list(dict.fromkeys(start.steps for start, _ in runs if start.mixer in S6_KINDS))
+    claimed = {mixer: (math.nan, Interval(math.nan)) for mixer in S6_KINDS}
     for steps in ranges:
-        prefix = "" if steps == ranges[0] else "control_"
-        suffix = f"{steps[0]:g}_to_{steps[1]:g}"
         for mixer in S6_KINDS:
             plain, factor = (
                 [run for start, run in runs if start == Start(mixer, normalised, *steps, "none")]
                 for normalised in (False, True)
             )
-            name, words = f"{prefix}{mixer.replace('-', '_')}", f"{mixer}, steps {steps[0]:g} to {steps[1]:g}"
-            states, ratio = _ratio(plain, factor, metric)
-            figures[f"{name}_initial_ratio_{suffix}"] = ratio
-            if math.isfinite(ratio):
-                statements.append(
-                    f"{words}: the factor gives {ratio:.2f} times the ESS at initialisation at n = {states}."
-                )
-            states, gain = _gain(plain, factor)
-            figures[f"{name}_accuracy_gain_{suffix}"] = gain.value
-            figures[f"{name}_accuracy_gain_interval_{suffix}"] = (gain.low, gain.high)
-            if math.isfinite(gain.value):
-                statements.append(
-                    f"{words}: the factor raises the accuracy at n = {states} by {gain.value:.2f} "
-                    f"[{gain.low:.2f}, {gain.high:.2f}]."
-                )
-            if not prefix:
-                claimed |= {f"{mixer} ratio": ratio, f"{mixer} gain": gain.value, f"{mixer} low": gain.low}
-    told, found = _groups(runs, metric, ranges[0] if ranges else (0.0, 0.0))
-    statements += told
-    statements += diverged_statement(rows)
-    return Conclusion("initialisation", _claim(metric), _holds(claimed), figures | found, tuple(statements), CAVEATS)
-
-
-def _claim(metric: str) -> str:
-    return (
+            found = _effect(mixer, steps, steps != ranges[0], plain, factor, metric, findings)
+            if steps == ranges[0]:
+                claimed[mixer] = found
+    _add_groups(runs, metric, ranges[0] if ranges else (0.0, 0.0), findings)
+    claim = (
         f"At the largest state of the grid the normalisation factor gives S6 and GLA-S6 at least {LEAST_RATIO:g} times "
         f"the ESS ({metric}) at initialisation, and raises the accuracy of trained S6 by at least {LEAST_GAIN:g}, with "
         "an interval above 0."
     )
+    least_ratio, gain = min(ratio for ratio, _ in claimed.values()), claimed["s6"][1]
+    needed = [*(ratio for ratio, _ in claimed.values()), gain.value, gain.low]
+    holds = least_ratio >= LEAST_RATIO and gain.value >= LEAST_GAIN and gain.low > 0
+    return findings.conclusion("initialisation", claim, holds if np.isfinite(needed).all() else None, CAVEATS)
 
 
-def _holds(claimed: dict[str, float]) -> bool | None:
-    needed = [claimed.get(name, math.nan) for name in ("s6 ratio", "gla-s6 ratio", "s6 gain", "s6 low")]
-    if not np.isfinite(needed).all():
-        return None
-    least_ratio, gain, low = min(needed[:2]), needed[2], needed[3]
-    return least_ratio >= LEAST_RATIO and gain >= LEAST_GAIN and low > 0
+def _effect(
+    mixer: str,
+    steps: tuple[float, float],
+    control: bool,
+    plain: Sequence[FinalRun],
+    factor: Sequence[FinalRun],
+    metric: str,
+    findings: Findings,
+) -> tuple[float, Interval]:
+    """How many times the ESS at initialisation the factor gives, and what it adds to the accuracy."""
+    name, suffix = f"{'control_' if control else ''}{mixer.replace('-', '_')}", f"{steps[0]:g}_to_{steps[1]:g}"
+    words = f"{mixer}, steps {steps[0]:g} to {steps[1]:g}"
+    states, ratio = _ratio(plain, factor, metric)
+    findings.figures[f"{name}_initial_ratio_{suffix}"] = ratio
+    if math.isfinite(ratio):
+        findings.statements.append(
+            f"{words}: the factor gives {ratio:.2f} times the ESS at initialisation at n = {states}."
+        )
+    states, gain = _gain(plain, factor)
+    findings.figures |= {
+        f"{name}_accuracy_gain_{suffix}": gain.value,
+        f"{name}_accuracy_gain_interval_{suffix}": (gain.low, gain.high),
+    }
+    if math.isfinite(gain.value):
+        findings.statements.append(f"{words}: the factor raises the accuracy at n = {states} by {gain}.")
+    return ratio, gain
 
 
 def _ratio(plain: Sequence[FinalRun], factor: Sequence[FinalRun], metric: str) -> tuple[int, float]:
     """The largest n, at the longest sequences that have it, and how many times the ESS at initialisation is there."""
-    both = {_place(run) for run in plain} & {_place(run) for run in factor}
-    if not both:
+    before, after = (grouped(runs, lambda run: (run.key_size, run.length)) for runs in (plain, factor))
+    if not before.keys() & after.keys():
         return 0, math.nan
-    states, length = max(both)
-    before, after = (
-        _mean(run.first[metric] for run in runs if _place(run) == (states, length)) for runs in (plain, factor)
-    )
-    return states, after / before
+    place = max(before.keys() & after.keys())
+    initial = [mean(run.first[metric] for run in runs[place]) for runs in (before, after)]
+    return place[0], initial[1] / initial[0]
 
 
 def _gain(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, Interval]:
     """The largest n that was trained, and what the factor adds to the accuracy there, in pairs of equal seeds."""
-    before, after = ({_pair(run): run.accuracy for run in runs if _trained(run)} for runs in (plain, factor))
-    pairs = before.keys() & after.keys()
+    before, after = ({_pair(run): run.accuracy for run in runs if trained(run)} for runs in (plain, factor))
+    pairs = sorted(before.keys() & after.keys())
     states = max((pair[0] for pair in pairs), default=0)
-    gains = np.array([after[pair] - before[pair] for pair in sorted(pairs) if pair[0] == states])
-    if not len(gains):
-        return 0, Interval(math.nan, math.nan, math.nan)
-    return states, bootstrap(lambda chosen: float(gains[chosen].mean()), np.arange(len(gains)))
+    return states, bootstrap_mean(np.array([after[pair] - before[pair] for pair in pairs if pair[0] == states]))
 
 
-def _groups(
-    runs: Sequence[tuple[Start, FinalRun]], metric: str, claimed: tuple[float, float]
-) -> tuple[list[str], dict[str, Figure]]:
+def _add_groups(
+    runs: Sequence[tuple[Start, FinalRun]], metric: str, claimed: tuple[float, float], findings: Findings
+) -> None:
     """ESS at initialisation, after training, and accuracy against n, in words and as figures."""
-    groups: dict[tuple[int, Start], dict[int, list[FinalRun]]] = {}
-    for start, run in runs:
-        groups.setdefault((run.length, start), {}).setdefault(run.key_size, []).append(run)
-    statements: list[str] = []
-    figures: dict[str, Figure] = {}
-    for (length, start), by_size in groups.items():
+    words = {"initial": "ESS at initialisation", "trained": "after training", "accuracy": "accuracy"}
+    for (length, start), group in grouped(runs, lambda pair: (pair[1].length, pair[0])).items():
         control = start.intervention != "none" or (start.smallest_step and start.steps != claimed)
         name = f"{'control_' if control else ''}{start.name}_L{length}"
-        parts: dict[str, list[str]] = {}
+        by_size = grouped((run for _, run in group), lambda run: run.key_size)
+        columns: dict[str, list[str]] = {}
         for states, members in sorted(by_size.items()):
-            trained = [run for run in members if _trained(run)]
-            values = {"initial": _mean(run.first[metric] for run in members)}
-            if trained:
-                values["trained"] = _mean(run.last[metric] for run in trained)
-                values["accuracy"] = _mean(run.accuracy for run in trained)
-            for what, value in values.items():
-                figures[f"{name}_n{states}_{what}"] = value
-                parts.setdefault(what, []).append(f"{value:.2f}" if what == "accuracy" else f"{value:.1f}")
-        words = {"initial": "ESS at initialisation", "trained": "after training", "accuracy": "accuracy"}
-        told = "; ".join(f"{words[what]} {', '.join(values)}" for what, values in parts.items())
+            values = {"initial": mean(run.first[metric] for run in members)}
+            if learned := [run for run in members if trained(run)]:
+                values["trained"] = mean(run.last[metric] for run in learned)
+                values["accuracy"] = mean(run.accuracy for run in learned)
+            for column, value in values.items():
+                findings.figures[f"{name}_n{states}_{column}"] = value
+                columns.setdefault(column, []).append(f"{value:.2f}" if column == "accuracy" else f"{value:.1f}")
+        shown = "; ".join(f"{words[column]} {', '.join(values)}" for column, values in columns.items())
         sizes = ", ".join(str(states) for states in sorted(by_size))
-        statements.append(f"{start.label}, L {length}, n {sizes}: {told}.")
-    return statements, figures
+        findings.statements.append(f"{start.label}, L {length}, n {sizes}: {shown}.")
 
 
-def _place(run: FinalRun) -> tuple[int, int]:
-    return run.key_size, run.length
-
-
-def _pair(run: FinalRun) -> tuple[Any, ...]:
+def _pair(run: FinalRun) -> tuple[int, int, str, int, float, int]:
     return (run.key_size, run.length, run.task, run.kv, run.rate, run.seed)
 
 
-def _trained(run: FinalRun) -> bool:
+def trained(run: FinalRun) -> bool:
+    """Whether the run was trained, and not only measured at its start."""
     return int(run.last["step"]) > 0
-
-
-def _mean(values: Iterable[object]) -> float:
-    return float(np.mean(np.array(list(values), np.float64)))

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from html import escape
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias, cast
 
+from statesize.errors import FileError
+from statesize.files import parse_json, read_limited
 from statesize.html_table import facts_table
+from statesize.studies.page.statistics import Interval
 
 Figure: TypeAlias = float | tuple[float, float]
+CONCLUSION = "conclusion.json"
+_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -17,10 +25,10 @@ class Conclusion:
     """The conclusion of a study.
 
     Attributes:
-        study: Its name.
+        study: Name of the study.
         claim: The sentence that was tested.
-        holds: Whether it holds in this grid; None where the grid cannot tell.
-        figures: Numbers, or lower and upper ends of intervals of 95 %, by name; of controls: `control_…`.
+        holds: Whether the claim holds in this grid; None where the grid cannot tell.
+        figures: Numbers, or lower and upper ends of intervals of 95 %, by name; controls begin with `control_`.
         statements: What was found, in words.
         caveats: How far that reaches.
     """
@@ -49,30 +57,32 @@ class Conclusion:
 
     def _repr_html_(self) -> str:
         """The conclusion for notebooks, with its caveats."""
-        lists = "".join(
-            f"<p>{title}</p><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-            for title, lines in (("Found", self.statements), ("Caveats", self.caveats))
-        )
-        figures = {
-            name: f"[{figure[0]:.3g}, {figure[1]:.3g}]" if isinstance(figure, tuple) else f"{figure:.3g}"
-            for name, figure in self.figures.items()
-        }
+        lists = f"<p>Found</p>{html_list(self.statements)}<p>Caveats</p>{html_list(self.caveats)}"
+        figures = {name: figure_text(figure) for name, figure in self.figures.items()}
         return f"<p><b>{escape(self.verdict)}</b></p>{lists}{facts_table(f'Study {self.study}', figures)}"
 
 
-def known(figures: dict[str, Figure]) -> dict[str, Figure | list[float] | None]:
-    """Figures as JSON holds them: intervals as lists, and None for what is not a number.
+@dataclass
+class Findings:
+    """Figures and sentences of a study while they are found."""
 
-    Args:
-        figures: From a conclusion.
+    figures: dict[str, Figure] = field(default_factory=dict[str, Figure])
+    statements: list[str] = field(default_factory=list[str])
 
-    Returns:
-        JSON values.
+    def add(self, name: str, interval: Interval) -> None:
+        """Adds an estimate as NAME and its interval as NAME_interval."""
+        self.figures |= {name: interval.value, f"{name}_interval": (interval.low, interval.high)}
 
-    Example:
-        >>> known({"pearson": 0.5, "difference": (0.1, 0.2), "missing": float("nan")})
-        {'pearson': 0.5, 'difference': [0.1, 0.2], 'missing': None}
-    """
+    def conclusion(self, study: str, claim: str, holds: bool | None, caveats: tuple[str, ...]) -> Conclusion:
+        """The conclusion from all that was found; its last sentence is about runs that diverged, if there are any."""
+        statements, diverged = list(self.statements), self.figures.get("diverged", 0.0)
+        if diverged:
+            statements.append(f"{diverged:.0f} runs diverged; they are in the table and in none of the figures.")
+        return Conclusion(study, claim, holds, self.figures, tuple(statements), caveats)
+
+
+def known(figures: Mapping[str, Figure]) -> dict[str, Figure | list[float] | None]:
+    """Figures as JSON holds them: intervals as lists, and None for what is not a number."""
     return {name: _known(figure) for name, figure in figures.items()}
 
 
@@ -80,3 +90,64 @@ def _known(figure: Figure) -> float | list[float] | None:
     if isinstance(figure, tuple):
         return list(figure) if all(map(math.isfinite, figure)) else None
     return figure if math.isfinite(figure) else None
+
+
+def figure_text(figure: Figure) -> str:
+    """A figure at three digits."""
+    return f"[{figure[0]:.3g}, {figure[1]:.3g}]" if isinstance(figure, tuple) else f"{figure:.3g}"
+
+
+def html_list(lines: tuple[str, ...]) -> str:
+    """Sentences as an HTML list."""
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A conclusion with its charts in Vega-Lite and the versions that made it: what conclusion.json holds."""
+
+    conclusion: Conclusion
+    charts: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+    def content(self) -> bytes:
+        """The file; numbers that are not finite are null."""
+        made = {"versions": self.versions, "charts": self.charts}
+        document = {"schema": _SCHEMA, **vars(self.conclusion), "figures": known(self.conclusion.figures), **made}
+        return json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def read_saved(folder: Path) -> Saved:
+    """The conclusion in the folder of a study that is done; a FileError if there is none, or it cannot be read."""
+    path = folder / CONCLUSION
+    try:
+        document = cast("dict[str, Any]", parse_json(read_limited(path)))
+        if document["schema"] != _SCHEMA:
+            raise FileError(f"{path} has schema version {document['schema']!r} and {_SCHEMA} was expected")
+        holds = document["holds"]
+        conclusion = Conclusion(
+            study=str(document["study"]),
+            claim=str(document["claim"]),
+            holds=None if holds is None else bool(holds),
+            figures={str(name): _figure(value) for name, value in document["figures"].items()},
+            statements=tuple(map(str, document["statements"])),
+            caveats=tuple(map(str, document["caveats"])),
+        )
+        versions = {str(name): str(version) for name, version in document["versions"].items()}
+        return Saved(conclusion, dict(document["charts"]), versions)
+    except FileNotFoundError as error:
+        raise FileError(
+            f"{folder} holds a study without {CONCLUSION}; the same `statesize study` command, with --output {folder}, "
+            "does what is missing and writes it"
+        ) from error
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileError(f"{path} is not a conclusion that `statesize study` wrote ({error})") from error
+
+
+def _figure(value: object) -> Figure:
+    if isinstance(value, list):
+        low, high = cast("list[float]", value)
+        return float(low), float(high)
+    return math.nan if value is None else float(cast("float", value))

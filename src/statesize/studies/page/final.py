@@ -1,38 +1,25 @@
-"""What the analyses of a study look at: each run as it ended, with what was measured at its start."""
+"""What the claims of a grid look at: each run as it ended, with what was measured at its start."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+import json
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from statesize.studies.grid.run import DONE, Row
+from statesize.studies.page.conclusion import Findings
+
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class FinalRun:
-    """A run that did not diverge.
-
-    Attributes:
-        task: Name of the task.
-        kv: What a sequence asks to keep at once.
-        length: Tokens of a sequence.
-        chance: Accuracy of guessing.
-        mixer: Name of the mixer, or pattern.
-        key_size: n of the model.
-        heads: Heads of a mixer.
-        width: Model dimension.
-        rate: Learning rate.
-        seed: Of weights and batches.
-        intervention: What was done to the model before training.
-        accuracy: On the held-out sequences, at the end.
-        state_size: TSS, averaged over mixers and positions.
-        last: All columns at the end.
-        first: All columns at the start.
-    """
+    """A run that did not diverge: columns of its last row, and all columns at its end and at its start."""
 
     task: str
     kv: int
@@ -46,7 +33,7 @@ class FinalRun:
     seed: int
     intervention: str
     accuracy: float
-    state_size: float
+    state_size: float  # TSS, averaged over mixers and positions
     last: Row
     first: Row
 
@@ -61,67 +48,42 @@ class FinalRun:
         shape = (self.mixer, self.key_size, self.heads, self.width, self.intervention)
         return (self.task, self.kv, self.length, *shape)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run, as `Run.to_dict` gives them."""
+        return json.loads(str(self.last["settings"]))
+
+    def share(self, metric: str) -> float:
+        """ESS/TSS at the end."""
+        return float(self.last[metric]) / self.state_size
+
 
 def final_runs(rows: Iterable[Row]) -> list[FinalRun]:
-    """The runs of a table that did not diverge.
-
-    Args:
-        rows: All rows of a study.
-
-    Returns:
-        One a run, in the order of the rows.
-    """
+    """The runs of a table that did not diverge, in the order of the rows."""
     rows = list(rows)
     first = {row["run"]: row for row in rows if row["step"] == 0}
     names = FinalRun.__dataclass_fields__.keys() - {"last", "first"}
     return [
-        FinalRun(**_chosen(row, names), last=row, first=first[row["run"]])
+        FinalRun(**{name: row[name] for name in names}, last=row, first=first[row["run"]])  # pyright: ignore[reportArgumentType]
         for row in rows
         if row["final"] and row["status"] == DONE
     ]
 
 
-def diverged(rows: Iterable[Row]) -> int:
-    """How many runs diverged.
-
-    Args:
-        rows: All rows of a study.
-
-    Returns:
-        Their number.
-    """
-    return sum(row["status"] != DONE for row in rows)
+def grid_findings(rows: Iterable[Row]) -> Findings:
+    """Findings of a grid, which begin with the number of runs that diverged."""
+    return Findings({"diverged": float(sum(row["status"] != DONE for row in rows))})
 
 
-def diverged_statement(rows: Iterable[Row]) -> list[str]:
-    """What a conclusion says of runs that diverged.
-
-    Args:
-        rows: All rows of a study.
-
-    Returns:
-        A sentence, or nothing where all are well.
-    """
-    count = diverged(rows)
-    return [f"{count} runs diverged; they are in the table and in none of the figures."] if count else []
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Items by their key, in the order in which the keys first appear."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def numbered(labels: Sequence[Hashable]) -> NDArray[np.int64]:
-    """Labels as numbers from 0, in the order in which they first appear.
-
-    Args:
-        labels: N of them.
-
-    Returns:
-        (N,); equal labels have equal numbers.
-
-    Example:
-        >>> numbered(["b", "a", "b"])
-        array([0, 1, 0])
-    """
+    """Labels as numbers (N,) from 0, in the order in which they first appear."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
-
-
-def _chosen(row: Row, names: Iterable[str]) -> dict[str, Any]:
-    return {name: row[name] for name in names}

@@ -13,52 +13,27 @@ from statesize.files import replace_file, replace_files
 from statesize.report.document import document, resource
 from statesize.studies.grid.run import DIVERGED, Row
 from statesize.studies.grid.table import parse_rows
-from statesize.studies.page.conclusion import Figure
+from statesize.studies.page.conclusion import CONCLUSION, Conclusion, Saved, figure_text, html_list, read_saved
 from statesize.studies.page.rows_table import MOST_ROWS, rows_table, shared_facts
-from statesize.studies.page.saved import NAME, Saved, read_saved
 from statesize.version import installed
 
 if TYPE_CHECKING:
     import altair as alt
-
-    from statesize.studies.page.conclusion import Conclusion
 
 PAGE = "study.html"
 TABLE = "table.parquet"
 SCRIPTS = ("draw.js", "study.js", "table.js")
 
 
-def write_page(conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path) -> Path:
-    """Writes study.html, and conclusion.json from which it can be made again; a full disk is a FileError.
-
-    Args:
-        conclusion: What the study says.
-        charts: Its charts.
-        rows: Of its table.
-        folder: Of the study.
-
-    Returns:
-        The page.
-    """
+def write_page(conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path) -> None:
+    """Writes study.html, and conclusion.json from which it can be made again; a full disk is a FileError."""
     saved = Saved(conclusion, cast("Mapping[str, object]", charts.to_dict()), installed("torch", "numpy"))
     page = render(saved, rows, {"Versions": _listed(saved.versions)})
-    replace_files(folder, {PAGE: page.encode(), NAME: saved.content()})
-    return folder / PAGE
+    replace_files(folder, {PAGE: page.encode(), CONCLUSION: saved.content()})
 
 
 def write_report(folder: Path, path: Path) -> Path:
-    """Writes the page of a study that is done.
-
-    Args:
-        folder: Of the study.
-        path: The file; replaced if it exists.
-
-    Returns:
-        The file.
-
-    Raises:
-        FileError: The folder holds no study that is done, or the file cannot be written.
-    """
+    """Writes the page of the study in a folder to `path`; a FileError where that cannot be done."""
     saved, table = read_saved(folder), folder / TABLE
     try:
         content = table.read_bytes()
@@ -71,24 +46,15 @@ def write_report(folder: Path, path: Path) -> Path:
 
 
 def render(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> str:
-    """The page as text.
-
-    Args:
-        saved: The conclusion with its charts.
-        rows: Of the study's table.
-        facts: How they were made.
-
-    Returns:
-        HTML.
-    """
-    said = saved.conclusion
-    title = f"Study: {said.study}"
+    """The page as HTML; `facts` tell how the conclusion and the rows were made."""
+    conclusion = saved.conclusion
+    title = f"Study: {conclusion.study}"
     replacements = {
         "title": escape(title),
-        "verdict": escape(said.verdict),
-        "statements": _list(said.statements),
-        "caveats": _list(said.caveats),
-        "figures": _figures(said.figures),
+        "verdict": escape(conclusion.verdict),
+        "statements": html_list(conclusion.statements),
+        "caveats": html_list(conclusion.caveats),
+        "figures": _figures(conclusion),
         "table": rows_table(rows),
         "extent": _extent(len(rows)),
         "stopped": _stopped(rows),
@@ -103,10 +69,10 @@ def render(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> str:
     return document(title, body, {"charts": saved.charts}, SCRIPTS)
 
 
-def _figures(figures: Mapping[str, Figure]) -> str:
+def _figures(conclusion: Conclusion) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td class="number">{_shown(figure)}</td></tr>'
-        for name, figure in figures.items()
+        f'<tr><th scope="row">{escape(name)}</th><td class="number">{figure_text(figure)}</td></tr>'
+        for name, figure in conclusion.figures.items()
     )
     return f"<table><tbody>{rows}</tbody></table>"
 
@@ -125,13 +91,5 @@ def _stopped(rows: Sequence[Row]) -> str:
     return f'<div class="skipped"><p>Runs that came to no result:</p><ul>{items}</ul></div>' if items else ""
 
 
-def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-
-
 def _listed(facts: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items())
-
-
-def _shown(figure: Figure) -> str:
-    return f"[{figure[0]:.3g}, {figure[1]:.3g}]" if isinstance(figure, tuple) else f"{figure:.3g}"

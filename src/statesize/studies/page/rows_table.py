@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from statesize.report.cells import heading_cell, number_cell
+from statesize.report.tables import heading_cell, number_cell
 from statesize.studies.grid.run import Row
 
 MOST_ROWS = 1000
@@ -16,14 +16,7 @@ _LAST = ("seconds", "message", "versions", "run")
 
 
 def rows_table(rows: Sequence[Row]) -> str:
-    """The columns that differ between rows; cells of numbers carry them unrounded for sorting and for the CSV.
-
-    Args:
-        rows: Of the study's table.
-
-    Returns:
-        HTML.
-    """
+    """The columns that differ, as HTML; cells of numbers carry them unrounded for sorting and for the CSV."""
     names = _columns(rows)
     texts = {name for name in names if any(isinstance(row.get(name), str | bool) for row in rows)}
     head = "".join(heading_cell(name, _title(name), name not in texts) for name in names)
@@ -32,14 +25,7 @@ def rows_table(rows: Sequence[Row]) -> str:
 
 
 def shared_facts(rows: Sequence[Row]) -> dict[str, str]:
-    """What is the same in all rows.
-
-    Args:
-        rows: Of the study's table.
-
-    Returns:
-        Text by the name of the column; columns of which nothing is known are left out.
-    """
+    """What is the same in all rows, as text by the name of the column; columns without a known value are left out."""
     shared = {name: values[0] for name, values in _values(rows).items() if not _differs(values)}
     return {_title(name): _text(value) for name, value in shared.items() if _text(value) not in {"", "–"}}
 

@@ -11,17 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from statesize.studies.delimiters.dips import CLAIM_METRIC, ModelDips
-from statesize.studies.delimiters.modulation import ALL
+from statesize.studies.delimiters.dips import ModelDips
 from statesize.studies.delimiters.sequences import OBSERVED
 from statesize.studies.grid.run import Row
-from statesize.studies.page.conclusion import Conclusion, Figure, known
+from statesize.studies.page.conclusion import Conclusion, Figure, Findings, known
 from statesize.studies.page.statistics import Interval, Numbers, bootstrap, pearson, spearman
 from statesize.studies.recall.score import FIRST, OTHER, RECALLED, STALE, RecallScore
 
 CLAIM = "Models whose effective state-size dips deeper at delimiters predict repeated bigrams better."
 FEWEST_MODELS = 5
-"""With fewer models a correlation tells nothing, and the claim is left open."""
+"""With fewer models a correlation tells nothing, and the claim stays open."""
 
 CAVEATS = (
     "Models of different sizes and training differ in more than their modulation; a correlation over models is no "
@@ -36,13 +35,7 @@ _DRAWS = 1000
 
 @dataclass(frozen=True, eq=False)
 class ModelRecall:
-    """What was found in one model.
-
-    Attributes:
-        model: Its name.
-        score: What it predicts.
-        dips: Its depths at delimiters.
-    """
+    """What was found in one model: what it predicts, and its depths at delimiters."""
 
     model: str
     score: RecallScore
@@ -58,106 +51,66 @@ class ModelRecall:
         """Entropy-ESS away from delimiters, the mean over layers and heads."""
         return self.dips.dip(OBSERVED, "entropy").reference
 
-    @property
-    def layers(self) -> dict[str, float]:
-        """Modulation depth of each layer."""
-        return {
-            dip.layer: dip.depth
-            for dip in self.dips.dips
-            if (dip.condition, dip.metric, dip.head) == (OBSERVED, CLAIM_METRIC, ALL) and dip.layer != ALL
-        }
-
     def interval(self, name: str) -> tuple[float, float]:
-        """95 % interval of a perplexity.
-
-        Args:
-            name: One of `recall_score.SLICES`.
-
-        Returns:
-            Its ends; NaN where the slice is empty, in some of the draws at least.
-        """
+        """95 % interval of the perplexity on a slice; NaN where some of the draws are empty."""
         rows = len(self.score.nats)
         draws = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), _DRAWS).astype(np.float64)
-        drawn = np.exp(self.score.mean_nats(name, draws))
-        low, high = np.percentile(drawn, [2.5, 97.5])
+        low, high = np.percentile(np.exp(self.score.mean_nats(name, draws)), [2.5, 97.5])
         return float(low), float(high)
 
 
-def recall(models: Sequence[ModelRecall]) -> Conclusion:
-    """The conclusion.
-
-    Args:
-        models: What was found, at least one.
-
-    Returns:
-        Perplexities, depths, and their correlation over models.
-    """
-    figures: dict[str, Figure] = {"models": float(len(models))}
+def recall(models: Sequence[ModelRecall], delimiter: str = "") -> Conclusion:
+    """Perplexities, depths, and their correlation over models, of which there is at least one."""
+    del delimiter
+    findings = Findings({"models": float(len(models))})
     for model in models:
-        figures |= {f"{model.model}_{name}": value for name, value in _figures(model).items()}
-    statements = [_statement(model) for model in sorted(models, key=lambda model: model.score.perplexity(RECALLED))]
+        findings.figures |= {f"{model.model}_{name}": value for name, value in _figures(model).items()}
+    ranked = sorted(models, key=lambda model: model.score.perplexity(RECALLED))
+    findings.statements += map(_statement, ranked)
     recalled = np.array([model.score.mean_nats(RECALLED)[0] for model in models])
     gained = np.array([(model.score.mean_nats(FIRST) - model.score.mean_nats(RECALLED))[0] for model in models])
     columns = {"depth": np.array([model.depth for model in models]), "ess": np.array([model.ess for model in models])}
-    for layer in sorted(set[str].intersection(*(set(model.layers) for model in models))):
-        columns[f"depth_{layer}"] = np.array([model.layers[layer] for model in models])
+    layers = [model.dips.layer_depths for model in models]
+    for layer in sorted(set[str].intersection(*map(set, layers))):
+        columns[f"depth_{layer}"] = np.array([depths[layer] for depths in layers])
     for name, values in columns.items():
         found = _correlation(values, recalled)
-        figures |= {
+        findings.figures |= {
             f"pearson_{name}_recalled_nats": found.value,
             f"spearman_{name}_recalled_nats": spearman(values, recalled),
+            f"pearson_{name}_recalled_interval": (found.low, found.high),
+            f"control_pearson_{name}_gained_nats": pearson(values, gained),
         }
-        figures |= {f"pearson_{name}_recalled_interval": (found.low, found.high)}
-        figures |= {f"control_pearson_{name}_gained_nats": pearson(values, gained)}
     depth = _correlation(columns["depth"], recalled)
     enough = len(models) >= FEWEST_MODELS and np.isfinite([depth.low, depth.high]).all()
     if len(models) > 2:
-        statements.append(
-            f"Over {len(models)} models, −ln p of repeated bigrams against depth: Pearson {depth.value:.2f} "
-            f"[{depth.low:.2f}, {depth.high:.2f}], against ESS {pearson(columns['ess'], recalled):.2f}."
+        findings.statements.append(
+            f"Over {len(models)} models, −ln p of repeated bigrams against depth: Pearson {depth}, against ESS "
+            f"{pearson(columns['ess'], recalled):.2f}."
         )
     if len(models) < FEWEST_MODELS:
-        statements.append(
-            f"{len(models)} models are too few for a correlation over models; {FEWEST_MODELS} are asked for."
+        findings.statements.append(
+            f"{len(models)} models are too few for a correlation over models; {FEWEST_MODELS} are needed."
         )
-    return Conclusion("recall", CLAIM, bool(depth.high < 0) if enough else None, figures, tuple(statements), CAVEATS)
+    return findings.conclusion("recall", CLAIM, depth.high < 0 if enough else None, CAVEATS)
 
 
 def recall_rows(models: Sequence[ModelRecall]) -> list[Row]:
-    """What was found as rows of a table.
-
-    Args:
-        models: What was found.
-
-    Returns:
-        One row a model.
-    """
+    """What was found as rows of a table, one a model."""
     return [{"model": model.model, "depth": model.depth, "ess": model.ess, **_perplexities(model)} for model in models]
 
 
 def recall_models(models: Sequence[ModelRecall]) -> list[dict[str, Any]]:
-    """What was found as JSON values, for other commands.
-
-    Args:
-        models: What was found.
-
-    Returns:
-        One object a model; None for what is not known.
-    """
+    """What was found as JSON objects, one a model, for other commands; None for what is not known."""
     return [
-        {"name": model.model, **known({"depth": model.depth, "ess": model.ess}), **known(dict(_perplexities(model)))}
+        {"name": model.model, **known({"depth": model.depth, "ess": model.ess, **_perplexities(model)})}
         for model in models
     ]
 
 
 def _perplexities(model: ModelRecall) -> dict[str, float]:
-    names = {
-        "recall_perplexity": RECALLED,
-        "first_perplexity": FIRST,
-        "stale_perplexity": STALE,
-        "other_perplexity": OTHER,
-    }
-    return {column: model.score.perplexity(name) for column, name in names.items()}
+    names = {"recall": RECALLED, "first": FIRST, "stale": STALE, "other": OTHER}
+    return {f"{column}_perplexity": model.score.perplexity(name) for column, name in names.items()}
 
 
 def _figures(model: ModelRecall) -> dict[str, Figure]:

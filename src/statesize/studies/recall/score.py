@@ -28,60 +28,25 @@ _SEQUENCES_AT_ONCE = 8
 
 @dataclass(frozen=True, eq=False)
 class RecallScore:
-    """What a model predicts of a text.
+    """What a model predicts of a text, each field (sequence, slice)."""
 
-    Attributes:
-        nats: Sum of −ln p over the tokens of each slice in each sequence, (sequence, slice).
-        counts: How many tokens these are, (sequence, slice).
-    """
-
-    nats: Numbers
-    counts: Numbers
+    nats: Numbers  # sum of −ln p over the tokens
+    counts: Numbers  # how many tokens these are
 
     def mean_nats(self, name: str, weights: Numbers | None = None) -> Numbers:
-        """Mean of −ln p over a slice.
-
-        Args:
-            name: One of `SLICES`.
-            weights: How often each sequence is counted, (draw, sequence); None counts all once.
-
-        Returns:
-            (draw,), or (1,); NaN where the slice is empty.
-        """
+        """Mean of −ln p over a slice, (draw,), where sequences count as often as `weights` (draw, sequence) says."""
         weights = np.ones((1, len(self.nats))) if weights is None else weights
         place = SLICES.index(name)
         counts = weights @ self.counts[:, place]
         return np.where(counts > 0, weights @ self.nats[:, place] / np.maximum(counts, 1), np.nan)
 
     def perplexity(self, name: str) -> float:
-        """Perplexity over a slice, exp of the mean of −ln p.
-
-        Args:
-            name: One of `SLICES`.
-
-        Returns:
-            The perplexity.
-        """
+        """Perplexity over a slice, exp of the mean of −ln p."""
         return float(np.exp(self.mean_nats(name)[0]))
 
 
 def slices(ids: Tensor, delimiter: int) -> NDArray[np.bool_]:
-    """Which tokens of a sequence belong to which slice.
-
-    Delimiters, the first tokens of documents, and the first token of the sequence belong to none.
-
-    Args:
-        ids: (L,).
-        delimiter: Parts documents.
-
-    Returns:
-        (L, slice); a token may be in FIRST or STALE and in OTHER.
-
-    Example:
-        >>> found = slices(torch.tensor([5, 6, 5, 6, 0, 5, 6]), delimiter=0)
-        >>> {name: np.flatnonzero(found[:, k]).tolist() for k, name in enumerate(SLICES)}
-        {'recalled': [3], 'first': [1], 'stale': [6], 'other': [1, 2, 6]}
-    """
+    """Which tokens (L,) belong to which slice, (L, slice); delimiters and first tokens of documents to none."""
     found = np.zeros((len(ids), len(SLICES)), bool)
     here, before = dict[tuple[int, int], int](), set[tuple[int, int]]()
     tokens = cast("list[int]", ids.tolist())
@@ -103,20 +68,7 @@ def slices(ids: Tensor, delimiter: int) -> NDArray[np.bool_]:
 
 
 def recall_score(model: nn.Module, corpus: Corpus, length: int, scored: frozenset[int] | None = None) -> RecallScore:
-    """Evaluate a model on the slices of a text, joined by the delimiter and cut into sequences.
-
-    Args:
-        model: In evaluation mode; takes (S, L) ids and returns logits, or an object that has them.
-        corpus: The text.
-        length: Tokens of a sequence.
-        scored: Ids of the tokens that are scored; None scores all.
-
-    Returns:
-        The score.
-
-    Raises:
-        InputError: If the text is shorter than two sequences, or the model refuses them.
-    """
+    """Evaluate a model on the slices of a text, cut into sequences; `scored` are the ids that count, None for all."""
     mark = torch.tensor([corpus.delimiter])
     stream = torch.cat([part for document in corpus.documents for part in (document, mark)])
     rows = len(stream) // length

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from statesize.results.diagnosis import COLLAPSED, SATURATED, regime_of
 from statesize.studies.grid.run import Row
-from statesize.studies.page.conclusion import Conclusion, Figure
-from statesize.studies.page.final import FinalRun, diverged, diverged_statement, final_runs, numbered
-from statesize.studies.page.statistics import Interval, bootstrap, within_cells
+from statesize.studies.page.conclusion import Conclusion
+from statesize.studies.page.final import FinalRun, final_runs, grid_findings, grouped, numbered
+from statesize.studies.page.statistics import Interval, bootstrap, mean, within_cells
 
 SOLVED = 0.95
 """Accuracy from which on a run counts as having solved its task."""
@@ -41,89 +41,53 @@ CAVEATS = (
 
 @dataclass(frozen=True)
 class DiagnosedRun:
-    """A run with what it does with its state.
-
-    Attributes:
-        run: The run.
-        share: ESS/TSS at the end.
-        utilisation: ESS as a share of its ceiling, at the end.
-        diagnosis: "solved", or the regime.
-    """
+    """A run with what it does with its state at the end."""
 
     run: FinalRun
-    share: float
-    utilisation: float
-    diagnosis: str
+    share: float  # ESS/TSS
+    utilisation: float  # ESS as a share of its ceiling
+    diagnosis: str  # "solved", or the regime
 
 
 def diagnosed_runs(rows: Sequence[Row], metric: str) -> list[DiagnosedRun]:
-    """The runs that did not diverge, with their diagnoses.
-
-    Args:
-        rows: All rows of the study.
-        metric: Column of the ESS.
-
-    Returns:
-        One a run.
-    """
+    """The runs that did not diverge, with their diagnoses by a column of ESS."""
     found: list[DiagnosedRun] = []
     for run in final_runs(rows):
         utilisation = float(run.last[f"utilisation_{metric}"])
         diagnosis = "solved" if run.accuracy >= SOLVED else regime_of(utilisation)
-        found.append(DiagnosedRun(run, float(run.last[metric]) / run.state_size, utilisation, diagnosis))
+        found.append(DiagnosedRun(run, run.share(metric), utilisation, diagnosis))
     return found
 
 
 def regimes(rows: Sequence[Row], metric: str) -> Conclusion:
-    """What a grid says about saturation and collapse.
-
-    Args:
-        rows: All rows of the study.
-        metric: Column of the metric for which the claim is made, named before the runs were.
-
-    Returns:
-        The conclusion.
-    """
-    runs = diagnosed_runs(rows, metric)
-    figures: dict[str, Figure] = {"diverged": float(diverged(rows))}
-    statements: list[str] = []
-    differences = {
-        gated: _difference([found for found in runs if found.run.intervention == "none"], gated) for gated in GATED
-    }
-    for gated, difference in differences.items():
-        figures[f"share_{FULL}_less_{gated}"] = difference.value
-        figures[f"share_{FULL}_less_{gated}_interval"] = (difference.low, difference.high)
-        statements.append(
-            f"ESS/TSS of {FULL} less that of {gated} at equal task, kv and TSS: {difference.value:.2f} "
-            f"[{difference.low:.2f}, {difference.high:.2f}]."
-        )
-    groups: dict[tuple[str, str], list[DiagnosedRun]] = {}
-    for found in runs:
-        groups.setdefault(_named(found.run), []).append(found)
-    for (name, words), members in groups.items():
-        means = {
-            "share": float(np.mean([found.share for found in members])),
-            "utilisation": float(np.mean([found.utilisation for found in members])),
-            "accuracy": float(np.mean([found.run.accuracy for found in members])),
-        }
-        figures |= {f"{name}_{measure}": value for measure, value in means.items()}
+    """What a grid says about saturation and collapse, by a column of ESS that was named before the runs were done."""
+    runs, findings = diagnosed_runs(rows, metric), grid_findings(rows)
+    untreated = [found for found in runs if found.run.intervention == "none"]
+    lows: list[float] = []
+    for gated in GATED:
+        difference = _difference(untreated, gated)
+        lows.append(difference.low)
+        findings.add(f"share_{FULL}_less_{gated}", difference)
+        findings.statements.append(f"ESS/TSS of {FULL} less that of {gated} at equal task, kv and TSS: {difference}.")
+    for (name, words), members in grouped(runs, lambda found: _named(found.run)).items():
+        share, utilisation = mean(found.share for found in members), mean(found.utilisation for found in members)
+        accuracy = mean(found.run.accuracy for found in members)
+        findings.figures |= {f"{name}_share": share, f"{name}_utilisation": utilisation, f"{name}_accuracy": accuracy}
         diagnoses = Counter(found.diagnosis for found in members)
-        statements.append(
-            f"{words}: ESS/TSS {means['share']:.2f}, utilisation {means['utilisation']:.2f}, accuracy "
-            f"{means['accuracy']:.2f}; {', '.join(f'{count} {what}' for what, count in diagnoses.items())}."
+        findings.statements.append(
+            f"{words}: ESS/TSS {share:.2f}, utilisation {utilisation:.2f}, accuracy {accuracy:.2f}; "
+            f"{', '.join(f'{count} {diagnosis}' for diagnosis, count in diagnoses.items())}."
         )
-    statements.append(
+    findings.statements.append(
         f"Diagnoses: solved from accuracy {SOLVED} on; else saturated from utilisation {SATURATED} on, collapsed up to "
         f"{COLLAPSED}, partly used between."
     )
-    statements += diverged_statement(rows)
-    lows = np.array([difference.low for difference in differences.values()])
-    holds = None if np.isnan(lows).all() else bool((lows > 0).any())
+    holds = None if np.isnan(lows).all() else any(low > 0 for low in lows)
     claim = (
         f"At equal TSS, gla or wla use a smaller share of their state than la ({metric}/TSS; the interval of a "
         "difference lies above 0)."
     )
-    return Conclusion("regimes", claim, holds, figures, tuple(statements), CAVEATS)
+    return findings.conclusion("regimes", claim, holds, CAVEATS)
 
 
 def _named(run: FinalRun) -> tuple[str, str]:
@@ -137,7 +101,7 @@ def _named(run: FinalRun) -> tuple[str, str]:
 
 
 def _difference(runs: list[DiagnosedRun], gated: str) -> Interval:
-    """What `FULL` uses more of its state than another mixer, by a regression with a constant for each cell."""
+    """How much more of its state `FULL` uses than another mixer, by a regression with a constant for each cell."""
     both = [found for found in runs if found.run.mixer in {FULL, gated}]
     cells = numbered([found.run.cell for found in both])
     shares = np.array([found.share for found in both], np.float64)

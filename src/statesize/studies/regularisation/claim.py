@@ -6,18 +6,17 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from statesize.studies.grid.run import Row
-from statesize.studies.page.conclusion import Conclusion, Figure
-from statesize.studies.page.final import FinalRun, diverged, diverged_statement, final_runs
-from statesize.studies.page.statistics import Interval
+from statesize.studies.page.conclusion import Conclusion
+from statesize.studies.page.final import FinalRun, final_runs, grid_findings, grouped
+from statesize.studies.page.statistics import Interval, mean
 
 CLAIMED_MIXER, CLAIMED_WEIGHT, LEAST_GAIN = "gla", 0.3, 0.5
 """The claim: this λ raises the mean accuracy of this mixer by at least so much."""
@@ -42,37 +41,22 @@ CAVEATS = (
 
 @dataclass(frozen=True)
 class Treatment:
-    """What was done against collapse; runs of equal treatments differ in mixer, task, rate and seed.
+    """What was done against collapse; runs of equal treatments differ in mixer, task, rate and seed."""
 
-    Attributes:
-        identity_weight: λ.
-        utilisation_weight: Weight of the objective of utilisation.
-        target_utilisation: Its target; 0 without a weight.
-        intervention: What was done to the model before training.
-        steps: Of training.
-    """
-
-    identity_weight: float
-    utilisation_weight: float
-    target_utilisation: float
+    identity_weight: float  # λ
+    utilisation_weight: float  # of the objective of utilisation
+    target_utilisation: float  # 0 without a weight
     intervention: str
     steps: int
 
     @classmethod
-    def of(cls, row: Row) -> Treatment:
-        """The treatment that a run's last row tells.
-
-        Args:
-            row: Of a study.
-
-        Returns:
-            The treatment.
-        """
-        training = json.loads(str(row["settings"]))["training"]
+    def of(cls, run: FinalRun) -> Treatment:
+        """The treatment of a run."""
+        training = run.settings["training"]
         weight = float(training.get("utilisation_weight", 0.0))
         target = float(training.get("target_utilisation", 0.8)) if weight else 0.0
         identity = float(training.get("identity_weight", 0.0))
-        return cls(identity, weight, target, str(row["intervention"]), int(training["steps"]))
+        return cls(identity, weight, target, run.intervention, int(training["steps"]))
 
     @property
     def regularised(self) -> bool:
@@ -80,14 +64,7 @@ class Treatment:
         return self.identity_weight > 0 or self.utilisation_weight > 0
 
     def label(self, steps: int) -> str:
-        """The treatment in words.
-
-        Args:
-            steps: Of most runs; others are named.
-
-        Returns:
-            Such as "λ 0.3".
-        """
+        """The treatment in words, such as "λ 0.3"; its steps are told where they are not the usual ones."""
         words = [] if self.utilisation_weight and not self.identity_weight else [f"λ {self.identity_weight:g}"]
         if self.utilisation_weight:
             words.append(f"utilisation to {self.target_utilisation:g}, weight {self.utilisation_weight:g}")
@@ -95,128 +72,66 @@ class Treatment:
         return ", ".join([*words, *([] if self.steps == steps else [f"{self.steps} steps"])])
 
 
-@dataclass(frozen=True)
-class TreatedRun:
-    """A run with what was done to it.
-
-    Attributes:
-        treatment: What was done.
-        run: The run.
-        share: ESS/TSS at the end.
-    """
-
-    treatment: Treatment
-    run: FinalRun
-    share: float
-
-    @property
-    def pair(self) -> tuple[Hashable, ...]:
-        """Runs of equal pairs start from the same weights, but for what an intervention does, and see the same data."""
-        run = self.run
-        return (run.task, run.kv, run.length, run.mixer, run.key_size, run.heads, run.width, run.rate, run.seed)
-
-
-def treated_runs(rows: Sequence[Row], metric: str) -> list[TreatedRun]:
-    """The runs that did not diverge, with their treatments.
-
-    Args:
-        rows: All rows of the study.
-        metric: Column of the ESS.
-
-    Returns:
-        One a run.
-    """
-    return [
-        TreatedRun(Treatment.of(run.last), run, float(run.last[metric]) / run.state_size) for run in final_runs(rows)
-    ]
-
-
-def usual_steps(runs: Sequence[TreatedRun]) -> int:
-    """The fewest steps of any run; those with more are a control.
-
-    Args:
-        runs: Some runs.
-
-    Returns:
-        Steps; 0 without runs.
-    """
-    return min((found.treatment.steps for found in runs), default=0)
+def usual_steps(runs: Sequence[FinalRun]) -> int:
+    """The fewest steps of any run; runs with more are a control. 0 without runs."""
+    return min((Treatment.of(run).steps for run in runs), default=0)
 
 
 def regularisation(rows: Sequence[Row], metric: str) -> Conclusion:
-    """What a grid says about regularisers.
-
-    Args:
-        rows: All rows of the study.
-        metric: Column of the ESS.
-
-    Returns:
-        The conclusion.
-    """
-    runs = treated_runs(rows, metric)
+    """What a grid says about regularisers, by a column of ESS."""
+    runs, findings = final_runs(rows), grid_findings(rows)
     steps = usual_steps(runs)
     plain = Treatment(0.0, 0.0, 0.0, "none", steps)
-    groups: dict[tuple[str, Treatment], list[TreatedRun]] = {}
-    for found in runs:
-        groups.setdefault((found.run.mixer, found.treatment), []).append(found)
-    figures: dict[str, Figure] = {"diverged": float(diverged(rows))}
-    statements: list[str] = []
-    claimed = Interval(math.nan, math.nan, math.nan)
+    claimed = Interval(math.nan)
+    groups = grouped(runs, lambda run: (run.mixer, Treatment.of(run)))
     for (mixer, treatment), members in groups.items():
+        label = treatment.label(steps)
         prefix = "control_" if not treatment.regularised and treatment != plain else ""
-        name = f"{prefix}{mixer.replace('-', '_')}_{_slug(treatment.label(steps))}"
-        means = _means(members, metric)
-        figures |= {f"{name}_{what}": value for what, value in means.items()}
-        told = (
-            f"{mixer}, {treatment.label(steps)} ({len(members)} runs): accuracy {means['accuracy']:.2f}, ESS/TSS "
+        name = f"{prefix}{mixer.replace('-', '_')}_{_slug(label)}"
+        columns = {"accuracy": "accuracy", "utilisation": f"utilisation_{metric}", "entropy": "entropy", "norm": "norm"}
+        means = {what: mean(run.last[column] for run in members) for what, column in columns.items()}
+        means["share"] = mean(run.share(metric) for run in members)
+        findings.figures |= {f"{name}_{what}": value for what, value in means.items()}
+        statement = (
+            f"{mixer}, {label} ({len(members)} runs): accuracy {means['accuracy']:.2f}, ESS/TSS "
             f"{means['share']:.2f} ({metric}), entropy-ESS {means['entropy']:.1f}, norm {means['norm']:.2g}"
         )
         before = groups.get((mixer, plain), [])
         if treatment != plain and before:
-            gain, more = (_gain(before, members, what) for what in ("accuracy", "share"))
-            for what, interval in (("gain", gain), ("share_gain", more)):
-                figures[f"{name}_{what}"] = interval.value
-                figures[f"{name}_{what}_interval"] = (interval.low, interval.high)
-            told += (
+            gain = _gain(before, members, lambda run: run.accuracy)
+            share_gain = _gain(before, members, lambda run: run.share(metric))
+            findings.add(f"{name}_gain", gain)
+            findings.add(f"{name}_share_gain", share_gain)
+            statement += (
                 f"; against no treatment, accuracy {gain.value:+.2f} [{gain.low:.2f}, {gain.high:.2f}] and ESS/TSS "
-                f"{more.value:+.2f} [{more.low:.2f}, {more.high:.2f}]"
+                f"{share_gain.value:+.2f} [{share_gain.low:.2f}, {share_gain.high:.2f}]"
             )
             if (mixer, treatment) == (CLAIMED_MIXER, Treatment(CLAIMED_WEIGHT, 0.0, 0.0, "none", steps)):
                 claimed = gain
-        statements.append(f"{told}.")
-    statements += diverged_statement(rows)
+        findings.statements.append(f"{statement}.")
     holds = claimed.value >= LEAST_GAIN and claimed.low > 0 if math.isfinite(claimed.low) else None
     claim = (
         f"λ = {CLAIMED_WEIGHT:g}, the weight of the mean ‖A_t − I‖ in the loss, raises the mean accuracy of "
         f"{CLAIMED_MIXER} by at least {LEAST_GAIN:g}, with an interval above 0."
     )
-    return Conclusion("regularisation", claim, holds, figures, tuple(statements), CAVEATS)
+    return findings.conclusion("regularisation", claim, holds, CAVEATS)
 
 
-def _means(members: Sequence[TreatedRun], metric: str) -> dict[str, float]:
-    columns = {"accuracy": "accuracy", "utilisation": f"utilisation_{metric}", "entropy": "entropy", "norm": "norm"}
-    means = {what: _mean(float(found.run.last[column]) for found in members) for what, column in columns.items()}
-    return means | {"share": _mean(found.share for found in members)}
-
-
-def _gain(before: Sequence[TreatedRun], after: Sequence[TreatedRun], what: str) -> Interval:
+def _gain(before: Sequence[FinalRun], after: Sequence[FinalRun], value: Callable[[FinalRun], float]) -> Interval:
     """The mean difference of runs that are equal but for the treatment, with Student's interval of 95 %."""
-    first, second = ({found.pair: _value(found, what) for found in found_runs} for found_runs in (before, after))
+    first, second = ({_pair(run): value(run) for run in runs} for runs in (before, after))
     differences = np.array([second[pair] - first[pair] for pair in first if pair in second], np.float64)
     if len(differences) < 2:
-        return Interval(float(differences.mean()) if len(differences) else math.nan, math.nan, math.nan)
-    value, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
+        return Interval(mean(differences))
+    middle, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
     half = error * float(stats.t.ppf(0.975, len(differences) - 1))
-    return Interval(value, value - half, value + half)
+    return Interval(middle, middle - half, middle + half)
 
 
-def _value(found: TreatedRun, what: str) -> float:
-    return found.run.accuracy if what == "accuracy" else found.share
+def _pair(run: FinalRun) -> tuple[Hashable, ...]:
+    """Runs of equal pairs start from the same weights, but for what an intervention does, and see the same data."""
+    return (run.task, run.kv, run.length, run.mixer, run.key_size, run.heads, run.width, run.rate, run.seed)
 
 
 def _slug(label: str) -> str:
     return label.replace("λ", "lambda").replace(",", "").replace(" ", "_")
-
-
-def _mean(values: Iterable[float]) -> float:
-    return float(np.mean(list(values)))

@@ -1,0 +1,1 @@
+"""The same profile and the same study again, with other threads and in processes."""

@@ -1,0 +1,1 @@
+"""Changes of the numerics, one at a time, that the tests must notice."""

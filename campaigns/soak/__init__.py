@@ -1,0 +1,1 @@
+"""Profile calls on mixed models in one process, which leave nothing behind."""

@@ -1,0 +1,156 @@
+"""The figures of the pages, from the JSON documents beside them: `{{ fuzz.calls }}` on a page is one of these."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from statesize import zoo
+
+DOCS = Path(__file__).parent
+MEBIBYTE = 2**20
+
+
+def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
+    """All figures as text, by document and name."""
+    parts = (fuzz, agreement, determinism, soak, largest, mutation, coverage, faults)
+    kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
+    return kept | {"bundled": bundled()}
+
+
+def fuzz(document: Mapping[str, Any]) -> dict[str, str]:
+    """Random calls: how many gave a right answer, how many a refusal."""
+    answered, refused = (f"{sum(document[kind].values()):,}" for kind in ("answered", "refused"))
+    return {
+        **_numbers(document, "calls", "seed"),
+        "answered": answered,
+        "refused": refused,
+        "findings": str(len(document["findings"])),
+        "seconds": f"{document['seconds']:.0f}",
+    }
+
+
+def agreement(document: Mapping[str, Any]) -> dict[str, str]:
+    """Engines against each other, mpmath and SLICOT."""
+    found: dict[str, str] = {}
+    for name in ("engine_pairs", "mpmath", "slicot"):
+        part = document[name]
+        found |= {f"{name}_{key}": value for key, value in _numbers(part, "compared", "outside").items()}
+        if name != "slicot":
+            found |= {f"{name}_{kind}": f"{part[f'largest_{kind}']:.2f}" for kind in ("values", "entropy")}
+    pairs = document["engine_pairs"]
+    return found | {
+        **_numbers(pairs, "pairs", "operators", "families"),
+        "shortest": str(pairs["lengths"][0]),
+        "longest": str(pairs["lengths"][1]),
+        "mpmath_operators": str(document["mpmath"]["operators"]),
+        "systems": str(document["slicot"]["systems"]),
+        "farthest": f"{document['slicot']['largest_difference']:.0e}",
+    }
+
+
+def determinism(document: Mapping[str, Any]) -> dict[str, str]:
+    """The same again: verdicts by what was another."""
+    compared = document["compared"]
+    return {
+        "models": str(len(document["models"])),
+        "same_threads": _verdicts(compared["same threads"]),
+        "other_threads": _verdicts(compared["other threads"]),
+        "again": _verdicts(compared["runs of a study, again"]),
+        "processes": _verdicts(compared["runs of a study, in processes"]),
+    }
+
+
+def soak(document: Mapping[str, Any]) -> dict[str, str]:
+    """What a process held at the start and at the end of many calls."""
+    found = {"minutes": str(document["seconds"] // 60), **_numbers(document, "calls", "models")}
+    for end in ("start", "end"):
+        held = document[end]
+        found |= {f"{end}_{name}": f"{held[name]:,}" for name in ("threads", "descriptors", "modules")}
+        found[f"{end}_resident"] = f"{held['resident'] / MEBIBYTE:.0f}"
+    rate, error = (number / 1e6 for number in document["resident_per_hour"])
+    return found | {
+        "most_resident": f"{document['most_resident'] / MEBIBYTE:.0f}",
+        "left": str(len(document["left"])),
+        "growth": f"{rate:.0f} ± {error:.0f}",
+    }
+
+
+def largest(document: Mapping[str, Any]) -> dict[str, str]:
+    """The longest operator of each engine, and its memory against what the engine expects of itself."""
+    rows = [
+        (
+            f"`{row['engine']}`",
+            row["operator"],
+            f"{row['length']:,}",
+            ", ".join(f"{one['peak'] / one['model']:.2f} at {one['length']:,}" for one in row["peaks"]),
+        )
+        for row in document["rows"]
+    ]
+    return {"table": _table(("engine", "operator", f"longest in {document['gigabytes']:.0f} GB", "peak / model"), rows)}
+
+
+def mutation(document: Mapping[str, Any]) -> dict[str, str]:
+    """How many changes of the code the tests notice."""
+    killed, made, (low, high) = document["killed"], document["made"], document["interval"]
+    before = document["before"]
+    return {
+        **_numbers(document, "killed", "made", "every"),
+        **{name: f"{share:.1%}" for name, share in (("share", killed / made), ("low", low), ("high", high))},
+        "before": f"{before['killed']} of {before['made']}",
+    }
+
+
+def coverage(document: Mapping[str, Any]) -> dict[str, str]:
+    """Branches and statements that the tests take."""
+    share = document["covered_branches"] / document["num_branches"]
+    return _numbers(document, "covered_branches", "num_branches", "covered_lines", "num_statements") | {
+        "share": f"{share:.1%}"
+    }
+
+
+def faults(document: Mapping[str, Any]) -> dict[str, str]:
+    """Faults by kind, and what came of them."""
+    return {
+        **_numbers(document, "faults", "seed", "lost", "problems"),
+        "on_ray": str(sum("Ray" in survival["job"] for survival in document["survivals"])),
+        "seconds": f"{document['seconds']:,.0f}",
+        "table": _table(("fault", "times"), [(name, str(times)) for name, times in document["by_fault"].items()]),
+    }
+
+
+def bundled() -> dict[str, str]:
+    """The bundled models: their figures on held-out text, from their own records."""
+    records = {name: zoo.record(name) for name in zoo.names()}
+    rows = [(name, f"{record['parameters']:,}", *_report(record["held_out"])) for name, record in records.items()]
+    baselines = records["gla"]["baselines"]
+    rows.append(("trigram, interpolated Kneser–Ney", "", *_report(baselines["trigram"])))
+    rows.append(("unigram", "", *_report(baselines["unigram"])))
+    falls: dict[str, float] = {}
+    for name, record in records.items():
+        before, last = record["held_out_curve"][-2:]
+        falls[name] = before["loss"] - last["loss"]
+    least, most = min(falls, key=falls.__getitem__), max(falls, key=falls.__getitem__)
+    return {
+        "table": _table(("model", "parameters", "held-out nats a token", "held-out bits a byte"), rows),
+        "last_steps": f"{falls[least]:.4f} nats, `{least}`, and {falls[most]:.4f}, `{most}`",
+    }
+
+
+def _numbers(document: Mapping[str, Any], *names: str) -> dict[str, str]:
+    return {name: f"{document[name]:,}" for name in names}
+
+
+def _verdicts(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {verdict}" for verdict, number in found.items())
+
+
+def _report(report: Mapping[str, float]) -> tuple[str, str]:
+    return f"{report['loss']:.3f}", f"{report['bits_per_byte']:.3f}"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = tuple(head)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))

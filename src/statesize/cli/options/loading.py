@@ -1,0 +1,50 @@
+"""How a model is loaded, and which processes measure it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter, validators
+
+from statesize.cli.options.kinds import Count, Flag
+
+# Other processes measure, or nothing is measured.
+PLACE = Group(validator=validators.LimitedChoice(), show=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Loading:
+    """How the model is loaded.
+
+    Attributes:
+        revision: Branch, tag or commit of a model of the hub.
+        device: Where the model runs, such as cpu or cuda:0.
+        dtype: Dtype to load the weights in, and to run the model in. Default: as stored.
+        allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
+        trust_remote_code: Run Python code that comes with the model.
+    """
+
+    revision: str | None = None
+    device: str = "cpu"
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
+    allow_pickle: Flag = False
+    trust_remote_code: Flag = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Place:
+    """Who measures.
+
+    Attributes:
+        ray: Spread the sequences over processes that each hold the model: on a Ray cluster, by its HOST:PORT,
+            ray://HOST:PORT or auto for the one that runs here; without an address on Ray started on this machine.
+        ray_cpus: Cores of each of these processes.
+    """
+
+    ray: Annotated[
+        bool | str, Parameter(group=("Parameters", PLACE), metavar="[ADDRESS]", negative="", show_default=False)
+    ] = False
+    ray_cpus: Count = 1

@@ -1,0 +1,221 @@
+"""A chart as values: axes, layers of marks and tables of rows; `vega` and `figures` draw it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from statesize.errors import InputError
+
+Row: TypeAlias = dict[str, Any]
+Tables: TypeAlias = Mapping[str, Sequence[Row]]
+Role: TypeAlias = Literal["mean", "single heads", "ceiling", "special token", "threshold"]
+METRICS = {
+    "entropy": "Entropy-ESS",
+    "relative_tolerance": "Relative tolerance-ESS",
+    "tolerance": "Tolerance-ESS",
+}
+"""What can be drawn over positions, with its title."""
+COLOURS: dict[Role, str] = {
+    "mean": "#0072B2",
+    "single heads": "#7DB9DE",
+    "ceiling": "#8C8C8C",
+    "special token": "#D55E00",
+    "threshold": "#59626D",
+}
+# Okabe and Ito's palette, in an order whose neighbours differ most; each has contrast on white and on near-black.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MOST_HEADS = 32
+"""Single heads or channels that are drawn; evenly chosen where there are more."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis with its title; "index" counts from 0, and "ratio" is logarithmic, of numbers of at most 1."""
+
+    title: str
+    scale: Literal["linear", "position", "index", "log", "ratio", "share", "names"] = "linear"
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What the pointer tells of a mark: a column, what it is called, and a format specification or "text"."""
+
+    column: str
+    title: str
+    form: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Marks at the columns x and y of a table; `by` is a column whose values have marks or colours of their own."""
+
+    # "pointed" is drawn at the row that the pointer finds in "hover"; paper has neither.
+    mark: Literal["line", "area", "rule", "range", "bar", "pointed", "hover"]
+    table: str
+    role: Role
+    x: str = ""
+    y: str = ""
+    # The end of a range along y, and of where the pointer finds a row along x.
+    end: str = ""
+    by: str = ""
+    points: bool = False
+    hints: tuple[Hint, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Layers over the same axes, those in front last; without tables, whoever draws it adds them."""
+
+    x: Axis
+    y: Axis
+    layers: tuple[Layer, ...]
+    title: str = ""
+    height: int = 300
+    tables: Tables = field(default_factory=dict[str, Sequence[Row]])
+    # Names in the column `by` of bars, in their order.
+    groups: tuple[str, ...] = ()
+    legend: bool = True
+
+    @property
+    def shown(self) -> list[Layer]:
+        """Its layers without those whose table is empty."""
+        return [layer for layer in self.layers if not self.tables or self.tables.get(layer.table)]
+
+
+POSITIONS = Chart(
+    Axis("Position in the sequence (tokens)", "position"),
+    Axis("ESS (numbers of state per channel)"),
+    (
+        Layer("area", "positions", "ceiling", "position", "ceiling"),
+        Layer("rule", "borders", "special token", "position"),
+        Layer("line", "heads", "single heads", "position", "ess", by="head"),
+        Layer("line", "positions", "mean", "position", "ess"),
+        Layer("pointed", "positions", "mean", "position", "ess"),
+        Layer(
+            "hover",
+            "positions",
+            "mean",
+            "left",
+            end="right",
+            hints=(
+                Hint("token", "token", "text"),
+                Hint("position", "position", "d"),
+                Hint("ess", "ESS", ".2f"),
+                Hint("ceiling", "ceiling", "d"),
+                Hint("utilisation", "utilisation", ".0%"),
+                Hint("norm", "norm", ".3g"),
+            ),
+        ),
+    ),
+    height=340,
+)
+TOLERANCE = Chart(
+    Axis("Relative tolerance ρ", "ratio"),
+    Axis(METRICS["relative_tolerance"]),
+    (
+        Layer("line", "rungs", "single heads", "ratio", "ess", by="head"),
+        Layer(
+            "line",
+            "ladder",
+            "mean",
+            "ratio",
+            "ess",
+            points=True,
+            hints=(
+                Hint("of", "of", "text"),
+                Hint("ratio", "ratio", ".1e"),
+                Hint("ess", METRICS["relative_tolerance"], ".2f"),
+            ),
+        ),
+    ),
+    height=280,
+)
+SPECTRUM = Chart(
+    Axis("Index m of the singular value", "index"),
+    Axis("σ_m ÷ σ_1", "ratio"),
+    (
+        Layer("line", "lines", "single heads", "index", "ratio", by="head", points=True),
+        Layer("line", "values", "mean", "index", "ratio", points=True),
+    ),
+    height=280,
+)
+
+
+def metric_title(metric: str) -> str:
+    """The title of one of METRICS; another metric is an InputError."""
+    if metric not in METRICS:
+        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}.")
+    return METRICS[metric]
+
+
+def place_of(position: int | None, positions: Sequence[int]) -> int:
+    """The index of a position among those that were measured, ascending; None takes the middle one."""
+    if position is None:
+        return len(positions) // 2
+    if position not in positions:
+        raise InputError(
+            f"position must be one that was measured, from {positions[0]} to {positions[-1]}, got {position}."
+        )
+    return positions.index(position)
+
+
+def evenly_spread(count: int, most: int = MOST_HEADS) -> NDArray[np.int64]:
+    """Indices of at most `most` of some heads or positions, ascending, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def table(**columns: ArrayLike) -> list[Row]:
+    """Rows from columns of equal length (N,); what is not known is None."""
+    values = [np.asarray(column).tolist() for column in columns.values()]
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+    return [{name: None if value != value else value for name, value in row.items()} for row in rows]
+
+
+def lines(names: Sequence[str], **columns: ArrayLike) -> list[Row]:
+    """Rows of a line for each of some heads, evenly spread, from columns (N,) or (heads, N); none of a single head."""
+    shape = np.broadcast_shapes((len(names), 1), *(np.shape(column) for column in columns.values()))
+    values = {name: np.broadcast_to(np.asarray(column), shape) for name, column in columns.items()}
+    chosen: list[int] = evenly_spread(len(names)).tolist() if len(names) > 1 else []
+    rows = [table(**{name: column[head] for name, column in values.items()}) for head in chosen]
+    return known([{"head": names[head]} | row for head, line in zip(chosen, rows, strict=True) for row in line])
+
+
+def known(rows: Sequence[Row]) -> list[Row]:
+    """The rows in which every number is known."""
+    return [row for row in rows if None not in row.values()]
+
+
+def position_tables(
+    names: Sequence[str], positions: NDArray[Any], heads: NDArray[Any], ceiling: NDArray[Any], **columns: NDArray[Any]
+) -> dict[str, list[Row]]:
+    """Tables of POSITIONS at those of (P,) at which all heads (heads, P) are known, with more columns (P,)."""
+    inside = np.isfinite(heads).all(0)
+    at, mean, top = positions[inside], heads[:, inside].mean(0), ceiling[inside]
+    middles = (at[1:] + at[:-1]) / 2
+    rows = table(
+        position=at,
+        # Where the pointer finds a position.
+        left=np.append(at[:1], middles),
+        right=np.append(middles, at[-1:]),
+        ess=mean,
+        ceiling=top,
+        utilisation=np.divide(mean, top, out=np.full(len(at), np.nan), where=top > 0),
+        **{name: values[inside] for name, values in columns.items()},
+    )
+    return {"positions": rows, "heads": lines(names, position=at, ess=heads[:, inside])}
+
+
+def json_number(value: object) -> str | int | float | None:
+    """A text or number as JSON holds it: four significant digits, and None for what is not finite."""
+    if value is None or isinstance(value, str | int):
+        return value
+    number = float(value)  # pyright: ignore[reportArgumentType]
+    if not np.isfinite(number):
+        return None
+    rounded = float(f"{number:.4g}")
+    return int(rounded) if rounded.is_integer() else rounded

@@ -1,0 +1,102 @@
+"""The chunk-parallel form of diagonal linear recurrences, the sequential one that it equals, and a fused GPU kernel."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CHUNK_SIZE = 32
+"""Positions a chunk: intra-chunk work grows with it, the number of sequential steps falls with it."""
+
+
+def minimum_log_decay(chunk_size: int) -> float:
+    """Smallest ln a that chunks of some size take."""
+    # Inside a chunk, decays are taken relative to its middle, so the largest exponent is half its size times 128 /
+    # size: e^64 = 6e27 leaves float32 (3e38) ten orders of magnitude for queries and keys.
+    return -128 / chunk_size
+
+
+MINIMUM_LOG_DECAY = minimum_log_decay(CHUNK_SIZE)
+"""Smallest ln a of chunks of the usual size: −4."""
+
+
+def mix_sequentially(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None) -> Tensor:
+    """y_t = q_tᵀ S_t with S_t = diag(a_t) S_{t−1} + k_t v_tᵀ, one position after another: the definition."""
+    state = key.new_zeros(*key.shape[:-2], key.shape[-1], value.shape[-1])
+    decay = None if log_decay is None else log_decay.expand(key.shape).exp()
+    outputs: list[Tensor] = []
+    for t in range(key.shape[-2]):
+        if decay is not None:
+            state = decay[..., t, :, None] * state
+        state = state + key[..., t, :, None] * value[..., t, None, :]
+        outputs.append((query[..., t, None, :] @ state).squeeze(-2))
+    return torch.stack(outputs, dim=-2)
+
+
+def mix_chunked(
+    query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None, chunk_size: int = CHUNK_SIZE
+) -> Tensor:
+    """The map of `mix_sequentially`, parallel inside chunks: q and k (..., L, n), v and y (..., L, d_v)."""
+    # Within a chunk, with G_t = Σ_{s ≤ t} ln a_s and a middle position m, the scores are Σ_n (q_t e^{G_t − G_m})_n (k_s
+    # e^{G_m − G_s})_n; across chunks, the state is carried by a loop over chunks (Yang et al. 2024, "Gated Linear
+    # Attention Transformers with Hardware-Efficient Training").
+    length = key.shape[-2]
+    size = min(chunk_size, length)
+    query, key, value = (_in_chunks(tensor, size) for tensor in (query, key, value))
+    if log_decay is None:
+        within_query, within_key, from_start, to_end, whole = query, key, query, key, None
+    else:
+        # A sum from the middle outwards would be one product with a matrix of signs; a cumulative sum is as exact
+        # here, because |G| stays below 128.
+        log_decay = log_decay.expand(*log_decay.shape[:-2], length, log_decay.shape[-1])
+        total = _in_chunks(log_decay, size).cumsum(dim=-2)
+        middle, last = total[..., size // 2 : size // 2 + 1, :], total[..., -1:, :]
+        within_query, within_key = query * (total - middle).exp(), key * (middle - total).exp()
+        from_start, to_end = query * total.exp(), key * (last - total).exp()
+        whole = last.exp().transpose(-1, -2)
+    # Entries above the diagonal may overflow to infinity; tril replaces them, and no gradient passes through them.
+    scores = (within_query @ within_key.transpose(-1, -2)).tril()
+    outputs = scores @ value
+    added = to_end.transpose(-1, -2) @ value
+    if added.shape[-3] > 1:
+        states = _carried(added, whole)
+        outputs = torch.cat([outputs[..., :1, :, :], outputs[..., 1:, :, :] + from_start[..., 1:, :, :] @ states], -3)
+    return outputs.reshape(*outputs.shape[:-3], -1, outputs.shape[-1])[..., :length, :]
+
+
+def mix(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None, chunk_size: int = CHUNK_SIZE) -> Tensor:
+    """`mix_chunked`, by the kernel of flash-linear-attention (`fla`) if it is installed and tensors are on a GPU."""
+    # The kernel path has not been run by the tests of this package, which need no GPU. It is used only for float32 and
+    # half precision, and only in the mixers' training form: operators and steps never depend on it.
+    if not query.is_cuda or query.dtype == torch.float64 or importlib.util.find_spec("fla") is None:
+        return mix_chunked(query, key, value, log_decay, chunk_size)
+    kernel: Any = importlib.import_module("fla.ops.gla").chunk_gla
+    decay = torch.zeros_like(key) if log_decay is None else log_decay.expand(key.shape)
+    position_first = [tensor.transpose(1, 2).contiguous() for tensor in (query, key, value, decay)]
+    outputs: Tensor = kernel(*position_first, scale=1.0)[0]
+    return outputs.transpose(1, 2)
+
+
+def _in_chunks(tensor: Tensor, size: int) -> Tensor:
+    """(..., L, c) as (..., chunks, size, c), padded with zeros: no input and no decay."""
+    missing = -tensor.shape[-2] % size
+    if missing:
+        tensor = functional.pad(tensor, (0, 0, 0, missing))
+    return tensor.reshape(*tensor.shape[:-2], -1, size, tensor.shape[-1])
+
+
+def _carried(added: Tensor, whole: Tensor | None) -> Tensor:
+    """The states at the starts of chunks 1, 2, … from what each chunk adds and by how much it decays the state."""
+    if whole is None:
+        return added[..., :-1, :, :].cumsum(dim=-3)
+    state = added[..., 0, :, :]
+    states = [state]
+    for chunk in range(1, added.shape[-3] - 1):
+        state = whole[..., chunk, :, :] * state + added[..., chunk, :, :]
+        states.append(state)
+    return torch.stack(states, dim=-3)

@@ -1,0 +1,36 @@
+"""Gated linear attention (GLA): each head and key channel forgets at a rate that depends on the token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from statesize.mixers.attention.linear import LinearAttention
+from statesize.mixers.attention.weighted import bounded_log_decay
+from statesize.mixers.config import ModelConfig
+
+
+class GatedLinearAttention(LinearAttention):
+    """Linear attention with an input-varying diagonal decay ln a = logsigmoid(W x + b) / 16.
+
+    Yang et al., "Gated Linear Attention Transformers with Hardware-Efficient Training", ICML 2024.
+
+    Args:
+        config: Shape of the model; `decay_bias` is where b starts.
+    """
+
+    kind = "gla"
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.decay = nn.Linear(config.width, self.heads * self.key_size)
+        self._set_initial_values()
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """First value of b."""
+        return {"decay.bias": torch.full_like(self.decay.bias, self.config.decay_bias)}
+
+    def log_decay(self, hidden: Tensor) -> Tensor:
+        """Logarithm of the decay at each position, (S, H, L, n)."""
+        logits = self.decay(hidden).unflatten(-1, (self.heads, self.key_size))
+        return bounded_log_decay(logits).transpose(1, 2)

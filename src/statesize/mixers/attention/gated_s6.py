@@ -1,0 +1,46 @@
+"""Gated linear attention with the decays of S6 (GLA-S6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.mixers.attention.chunk import minimum_log_decay
+from statesize.mixers.attention.linear import LinearAttention
+from statesize.mixers.config import ModelConfig
+from statesize.mixers.decays import initial_log_rates, inverse_softplus, spread_steps
+
+
+class GatedLinearAttentionS6(LinearAttention):
+    """Linear attention with the decay ln a = Δ_t A of S6: Δ = softplus(W x + b) for each head, A for its n states.
+
+    A and b are learned; A starts at −1 … −n, or at −1/n … −n/n if `config.normalised` (Parnichkun et al. 2025,
+    arXiv 2504.19561).
+
+    Args:
+        config: Shape of the model; `normalised`, `smallest_step` and `largest_step` are where A and b start.
+    """
+
+    kind = "gla-s6"
+    # Decays down to e^−16, one ten-millionth, are exact; with the longer chunks of the others they would overflow.
+    chunk_size = 8
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.step_projection = nn.Linear(config.width, config.heads)
+        self.log_rate = nn.Parameter(torch.empty(config.heads, config.key_size))
+        self._set_initial_values()
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """First values of A and b."""
+        heads, config = self.config.heads, self.config
+        return {
+            "step_projection.bias": inverse_softplus(spread_steps(heads, config.smallest_step, config.largest_step)),
+            "log_rate": initial_log_rates(config.key_size, config.normalised).expand(heads, -1),
+        }
+
+    def log_decay(self, hidden: Tensor) -> Tensor:
+        """Logarithm of the decay at each position, (S, H, L, n), at least −16."""
+        steps = functional.softplus(self.step_projection(hidden)).transpose(1, 2).unsqueeze(-1)
+        return (steps * -self.log_rate.exp().unsqueeze(-2)).clamp(min=minimum_log_decay(self.chunk_size))

@@ -1,0 +1,1 @@
+"""Mixers that are long convolutions, and the convolution itself."""

@@ -1,0 +1,27 @@
+"""How the decays of S6 start: exp(−Δ rate), with rates 1 … n and step sizes Δ spread over channels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def initial_log_rates(states: int, normalised: bool) -> Tensor:
+    """Logarithms of the rates −A of a channel's n states: ln 1 … ln n, less ln n if normalised, (n,)."""
+    # With A = −1 … −n, the states that a larger n adds forget ever faster, and their part of the memory is not used.
+    # The normalisation factor 1/n spreads the same rates over a fixed range (Parnichkun et al. 2025, arXiv 2504.19561).
+    rates = torch.arange(1, states + 1, dtype=torch.get_default_dtype()).log()
+    return rates - math.log(states) if normalised else rates
+
+
+def spread_steps(count: int, smallest: float, largest: float) -> Tensor:
+    """Step sizes at the middles of equal parts of a logarithmic scale, (count,), ascending."""
+    place = (torch.arange(count, dtype=torch.get_default_dtype()) + 0.5) / count
+    return smallest * (largest / smallest) ** place
+
+
+def inverse_softplus(values: Tensor) -> Tensor:
+    """ln(e^v − 1), the bias that softplus turns into positive values v."""
+    return values + (-torch.expm1(-values)).log()

@@ -1,0 +1,97 @@
+"""S6, the selective state-space model of Mamba: each channel has a diagonal recurrence that depends on the input."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.mixers.config import ModelConfig
+from statesize.mixers.decays import initial_log_rates, inverse_softplus, spread_steps
+from statesize.mixers.mixer import Mixer
+from statesize.mixers.state_space.selective_scan import selective_scan
+from statesize.operators import Recurrence
+
+
+class S6Cache(NamedTuple):
+    """What `S6.step` keeps: convolution inputs and the state (S, d, n)."""
+
+    convolution: Tensor
+    state: Tensor
+
+
+class S6(Mixer):
+    """T from x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t, y_t = C_t x_t, for each channel; n = key_size states.
+
+    u = silu of what the short convolution gives. Δ = softplus(W u + b) has one value a channel, B and C = W u are
+    shared by the channels. A and b are learned; A starts at −1 … −n, or at −1/n … −n/n if `config.normalised`. There is
+    no feed-through D u: the residual stream around the mixer is one.
+
+    Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023.
+
+    Args:
+        config: Shape of the model; `normalised`, `smallest_step` and `largest_step` are where A and b start.
+    """
+
+    kind = "s6"
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, [config.width])
+        self.step_projection = nn.Linear(config.width, config.width)
+        self.state_projection = nn.Linear(config.width, 2 * config.key_size, bias=False)
+        self.log_rate = nn.Parameter(torch.empty(config.width, config.key_size))
+        self._set_initial_values()
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """First values of A and b."""
+        width, config = self.config.width, self.config
+        return {
+            "step_projection.bias": inverse_softplus(spread_steps(width, config.smallest_step, config.largest_step)),
+            "log_rate": initial_log_rates(config.key_size, config.normalised).expand(width, -1),
+        }
+
+    def operator(self, hidden: Tensor) -> Recurrence:
+        """T of every channel at one input, of batch shape (sequence, channel)."""
+        inputs = self._inputs(hidden)
+        steps, B, C = self._selected(inputs)
+        steps = steps.transpose(1, 2).unsqueeze(-1)
+        return Recurrence((steps * self._rates()[:, None]).exp(), steps * B[:, None], C[:, None])
+
+    def mixed_values(self, hidden: Tensor) -> Tensor:
+        """The values of each channel after mixing, before the norm, (S, d, L, 1)."""
+        inputs = self._inputs(hidden)
+        steps, B, C = self._selected(inputs)
+        mixed = selective_scan(inputs, steps, self._rates(), B, C)
+        return mixed.transpose(1, 2).unsqueeze(-1)
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """The inputs of T: the convolved and activated channels, (S, d, L, 1)."""
+        return self._inputs(hidden).transpose(1, 2).unsqueeze(-1)
+
+    def initial_cache(self, batch: int) -> S6Cache:
+        """The cache of `step` before the first token."""
+        convolution = self.convolution.initial_cache(batch)
+        return S6Cache(convolution, convolution.new_zeros(batch, *self.log_rate.shape))
+
+    def step(self, hidden: Tensor, cache: S6Cache) -> tuple[Tensor, S6Cache]:
+        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
+        (convolved,), convolution = self._step_convolved(hidden, cache.convolution)
+        inputs = functional.silu(convolved)
+        steps, B, C = self._selected(inputs)
+        decay = (steps.unsqueeze(-1) * self._rates()).exp()
+        state = decay * cache.state + (steps * inputs).unsqueeze(-1) * B.unsqueeze(-2)
+        mixed = (state @ C.unsqueeze(-1)).squeeze(-1)
+        return self._emit(mixed), S6Cache(convolution, state)
+
+    def _inputs(self, hidden: Tensor) -> Tensor:
+        return functional.silu(self._convolved(hidden)[0])
+
+    def _selected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Δ (..., d), B (..., n) and C (..., n) of inputs (..., d)."""
+        B, C = self.state_projection(inputs).chunk(2, dim=-1)
+        return functional.softplus(self.step_projection(inputs)), B, C
+
+    def _rates(self) -> Tensor:
+        return -self.log_rate.exp()

@@ -1,0 +1,118 @@
+"""What a page carries of one layer: its curves, the cells of its heads, and its counts at the relative tolerances."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from statesize.drawing.chart import evenly_spread, json_number
+from statesize.report.extent import Extent, shown_heads
+from statesize.report.packing import Packed, packed
+from statesize.results.charts import FEWEST, tolerance_counts
+from statesize.results.diagnosis import regime_of
+from statesize.results.summary import ess_values, unit_dim, unit_means, utilisation_values
+
+# An absolute tolerance says little without the operator's scale: it stays in the profile.
+_METRICS = ("entropy", "relative_tolerance")
+
+
+class Cells(TypedDict):
+    """The cells of one layer in the map."""
+
+    labels: list[str]
+    # By the same metric and thresholds as the diagnosis in words.
+    regimes: list[str]
+    # By the names of MEASURES, except TSS and bytes; those that are not known are left out.
+    values: dict[str, list[str | int | float | None]]
+    # The largest TSS, the same in all cells.
+    tss: int
+    # What a state per channel takes in bytes per head.
+    numberBytes: int
+
+
+class Ladder(TypedDict):
+    """Counts at relative tolerances, ascending."""
+
+    ratios: list[float]
+    # Over sequences and positions 1 … L−1, (head, ratio).
+    means: Packed
+    # Positions of `counts`, (sequence, head, ratio, place).
+    places: list[int]
+    counts: Packed
+
+
+def layer_data(mixer: xr.Dataset, name: str, short: str, extent: Extent) -> dict[str, Any]:
+    """All that the page's scripts draw of a layer, as JSON values."""
+    places = slice(None, None, extent.stride)
+    head_places = slice(None, None, extent.stride * extent.head_stride)
+    rows = slice(None, extent.sequences)
+    unit, heads = unit_dim(mixer), shown_heads(mixer)
+    ess = {metric: ess_values(mixer, metric)[rows] for metric in _METRICS}
+    return {
+        "name": name,
+        "short": short,
+        "heads": [f"{unit} {index}" for index in mixer[unit].values[heads]],
+        "positions": mixer["position"].values[places].tolist(),
+        "headStride": extent.head_stride,
+        "ceiling": packed(mixer["ceiling"].values[rows, places]),
+        "norm": packed(mixer["norm"].values[rows, :, places].mean(1)),
+        "ess": {
+            metric: {"mean": packed(values[:, :, places].mean(1)), "heads": packed(values[:, heads, head_places])}
+            for metric, values in ess.items()
+            if metric == "entropy" or np.isfinite(values).any()
+        },
+        "cells": layer_cells(mixer),
+        "ladder": layer_ladder(mixer, heads, extent.sequences, extent.places),
+    }
+
+
+def layer_cells(mixer: xr.Dataset) -> Cells:
+    """Averages over sequences and positions 1 … L−1, in the order of the heads; means of neighbours where many."""
+    units = mixer[unit_dim(mixer)].values
+    groups = np.array_split(np.arange(len(units)), len(shown_heads(mixer)))
+    number_bytes = getattr(torch, str(mixer.attrs["dtype"])).itemsize * int(mixer.attrs["multiplicity"])
+    values: dict[str, NDArray[np.float64]] = {}
+    for prefix, name, metric in (("relative_", "relative", "relative_tolerance"), ("", "entropy", "entropy")):
+        ess = ess_values(mixer, metric)
+        if metric == "entropy" or np.isfinite(ess).any():
+            values[name] = unit_means(mixer, ess)
+            values[f"{prefix}utilisation"] = unit_means(mixer, utilisation_values(mixer, metric))
+    grouped = {name: [float(np.mean(array[group])) for group in groups] for name, array in values.items()}
+    judged = grouped.get("relative_utilisation", grouped["utilisation"])
+    return {
+        "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
+        "regimes": [regime_of(share) if np.isfinite(share) else "not measured" for share in judged],
+        "values": {name: [json_number(value) for value in array] for name, array in grouped.items()},
+        "tss": int(np.nanmax(mixer["state_size"].values, initial=0)),
+        "numberBytes": number_bytes,
+    }
+
+
+def _label(unit: str, members: NDArray[np.int64]) -> str:
+    if len(members) == 1:
+        return f"{unit} {members[0]}"
+    return f"mean of {len(members)} {unit}s, {members[0]} to {members[-1]}"
+
+
+def layer_ladder(mixer: xr.Dataset, heads: NDArray[np.int64], sequences: int, places: int) -> Ladder | None:
+    """Counts of some heads in the first sequences at evenly spread places; None of too few relative tolerances."""
+    ratios, counts = tolerance_counts(mixer)
+    if len(ratios) < FEWEST:
+        return None
+    positions = mixer["position"].values
+    inside = counts[:, heads][:, :, positions >= 1]
+    known = np.isfinite(inside)
+    total = known.sum((0, 2))
+    sums = np.where(known, inside, 0.0).sum((0, 2), dtype=np.float64)
+    chosen = np.flatnonzero(positions >= 1)
+    chosen = chosen[evenly_spread(len(chosen), places)]
+    return {
+        "ratios": ratios.tolist(),
+        "means": packed(np.where(total > 0, sums / np.maximum(total, 1), np.nan)),
+        "places": positions[chosen].tolist(),
+        "counts": packed(counts[:sequences, heads][:, :, chosen].swapaxes(2, 3)),
+    }

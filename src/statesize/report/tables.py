@@ -1,0 +1,89 @@
+"""The tables of a report: all layers, models side by side, and what their columns say; they need no script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import cast
+
+from statesize.results.comparison import Comparison
+from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, HEADINGS, Heading
+from statesize.results.protocol import Profiled
+
+# The command line has these two; a page has them in words below.
+_SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]
+
+
+def layer_table(profiles: Sequence[Profiled]) -> str:
+    """One row a layer, as HTML."""
+    rows = (cast("dict[str, str | float]", row) for profile in profiles for row in profile.summary_rows())
+    return _table("rows", {name: HEADINGS[name] for name in _SHOWN}, rows)
+
+
+def layer_definitions(relative_tolerances: Sequence[float]) -> str:
+    """What the columns of numbers of `layer_table` are, as entries of a definition list."""
+    definitions = _definitions({name: HEADINGS[name] for name in _SHOWN if HEADINGS[name].form != "text"}, COLUMNS)
+    return definitions.replace("ρ times", f"{relative_tolerances[0]:g} times") if relative_tolerances else definitions
+
+
+def comparison_section(comparison: Comparison) -> str:
+    """The models side by side, what the columns are, and what makes the models less comparable than they look."""
+    rows = [cast("dict[str, str | float]", vars(model)) for model in comparison.models]
+    known = (name for name in FIGURES if any(math.isfinite(cast("float", row[name])) for row in rows))
+    shown = {name: FIGURE_HEADINGS[name] for name in known}
+    notes = "".join(f"<p>{escape(note)}</p>" for note in comparison.notes)
+    return (
+        '<section aria-labelledby="comparison-title"><h2 id="comparison-title">Side by side</h2>'
+        "<p>Each row is a model: what its layers could carry together, and what they carry on this text.</p>"
+        f'{notes}<div class="scroll" tabindex="0" role="region" aria-labelledby="comparison-title">'
+        f"{_table('comparison', {'model': HEADINGS['model']} | shown, rows)}</div>"
+        f"<details><summary>What the columns say</summary><dl>{_definitions(shown, FIGURES)}</dl></details></section>"
+    )
+
+
+def _table(key: str, headings: Mapping[str, Heading], rows: Iterable[Mapping[str, str | float]]) -> str:
+    head = "".join(heading_cell(name, heading.line, heading.form != "text") for name, heading in headings.items())
+    body = "".join(
+        f"<tr>{''.join(_cell(name, row[name], row.get(f'{name}_error', 0.0)) for name in headings)}</tr>"
+        for row in rows
+    )
+    return f'<table id="{key}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _definitions(headings: Mapping[str, Heading], words: Mapping[str, str]) -> str:
+    return "".join(
+        f"<dt>{escape(heading.line)}</dt><dd>{escape(words[name])}</dd>" for name, heading in headings.items()
+    )
+
+
+def _cell(name: str, value: str | float, error: str | float) -> str:
+    if isinstance(value, str):
+        return f'<th scope="row">{escape(value)}</th>' if name == "model" else f"<td>{escape(value)}</td>"
+    if name == "utilisation" and math.isfinite(value):
+        return (
+            f'<td class="number share" data-value="{value:.6g}"><span>{value:.0%}</span>'
+            f'<i aria-hidden="true"><b style="width:{min(max(value, 0), 1):.1%}"></b></i></td>'
+        )
+    percent, whole = HEADINGS[name].form == ".0%", isinstance(value, int)
+    half = f" ± {figure_text(error)}" if not isinstance(error, str) and error and math.isfinite(error) else ""
+    return number_cell(value, f"{value:.0%}" if percent else f"{value:,}" if whole else figure_text(value) + half)
+
+
+def figure_text(value: float) -> str:
+    """A number of at least 0 with about three digits, such as 1.2e-03, 3.14 or 12,346."""
+    if 0 < value < 0.01:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def number_cell(value: float, shown: str) -> str:
+    """A table's cell with a number, unrounded for sorting and for the CSV; a dash for one that is not finite."""
+    if not math.isfinite(value):
+        return '<td class="number" data-value="">–</td>'
+    return f'<td class="number" data-value="{value:.6g}">{shown}</td>'
+
+
+def heading_cell(name: str, heading: str, number: bool) -> str:
+    """The head of a table's column, with its name in the CSV."""
+    return f'<th scope="col"{" class=number" if number else ""} data-name="{escape(name)}">{escape(heading)}</th>'

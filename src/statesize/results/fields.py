@@ -1,0 +1,160 @@
+"""What a measurement of a mixer holds and what tables say of it: names, dimensions, units and words, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from statesize.measurement import Measurement
+from statesize.results.settings import Settings
+
+Array = NDArray[np.float32 | np.float64]
+
+
+class Field(NamedTuple):
+    """An array of one mixer over one sequence; UNIT stands for its heads or channels."""
+
+    name: str
+    dims: tuple[str, ...]
+    # The operator's scale need not fit into float32: 1e50, or a bound that would round to 0.
+    dtype: DTypeLike = np.float32
+
+
+class Counts(NamedTuple):
+    """The fields of one kind of counts: between which bounds they lie, and the dimension of their tolerances."""
+
+    name: str
+    lower: str
+    upper: str
+    threshold: str
+
+
+UNIT = "unit"
+COUNTS = (
+    Counts("relative_tolerance", "relative_lower", "relative_upper", "relative_threshold"),
+    Counts("tolerance", "lower", "upper", "threshold"),
+)
+_BY_UNIT = (UNIT, "position")
+FIELDS = {
+    field.name: field
+    for field in (
+        Field("entropy", _BY_UNIT),
+        Field("entropy_bound", _BY_UNIT, np.float64),
+        *(Field(name, (*_BY_UNIT, counts.threshold)) for counts in COUNTS for name in counts[:3]),
+        Field("norm", _BY_UNIT, np.float64),
+        Field("error_bound", _BY_UNIT, np.float64),
+        Field("state_size", ("position",)),
+        Field("ceiling", ("position",)),
+    )
+}
+
+
+def measured_arrays(measured: Sequence[Measurement], units: int, settings: Settings) -> dict[str, Array]:
+    """The fields of a mixer from measurements of batch shape (1, some units); without one, of no positions."""
+    sizes = {
+        UNIT: units,
+        "position": 0,
+        "threshold": len(settings.tolerances),
+        "relative_threshold": len(settings.relative_tolerances),
+    }
+    arrays: dict[str, Array] = {}
+    for field in FIELDS.values():
+        blocks = [getattr(measurement, field.name).detach().cpu().numpy() for measurement in measured]
+        if not blocks:
+            whole = np.zeros([sizes[dim] for dim in field.dims])
+        else:
+            whole = np.concatenate([block[0] for block in blocks]) if UNIT in field.dims else blocks[0]
+        arrays[field.name] = whole.astype(field.dtype)
+    return arrays
+
+
+class Heading(NamedTuple):
+    """How tables for people head a column and write its numbers."""
+
+    # A narrow column breaks at the line end.
+    text: str
+    # A format specification, "bytes", "norm", or "text".
+    form: str
+
+    @property
+    def line(self) -> str:
+        """The heading on one line, as a page has it."""
+        line = self.text.replace("\n(", ", ").replace(")", "").replace("\n", " ")
+        return line[:1].upper() + line[1:]
+
+
+HEADINGS = {
+    "model": Heading("model", "text"),
+    "layer": Heading("layer", "text"),
+    "kind": Heading("kind", "text"),
+    "tss": Heading("TSS", ",.0f"),
+    "total_tss": Heading("total\nTSS", ",.0f"),
+    "state_bytes": Heading("state\nbytes", "bytes"),
+    "measured": Heading("measured", "text"),
+    "average_entropy": Heading("average ESS\n(entropy)", ".1f"),
+    "average_relative_tolerance": Heading("average ESS\n(relative tolerance)", ".1f"),
+    "total_entropy": Heading("total ESS\n(entropy)", ",.0f"),
+    "total_relative_tolerance": Heading("total ESS\n(relative tolerance)", ",.0f"),
+    "norm": Heading("norm", "norm"),
+    "utilisation": Heading("utilisation\n(entropy)", ".0%"),
+    "modulation": Heading("modulation\n(entropy)", ".0%"),
+    "norm_modulation": Heading("modulation\n(norm)", ".0%"),
+    "recall_perplexity": Heading("recall\nperplexity", ".2f"),
+    "faithfulness": Heading("difference\nto model", ".0e"),
+}
+"""The columns of tables for people, in their order; NAME_error beside NAME is half the width of its interval."""
+FIGURE_HEADINGS = HEADINGS | {"tss": Heading("TSS per\nchannel", ",.0f")}
+"""Those of a comparison, whose numbers are of whole models."""
+
+COLUMNS = {
+    "model": "The model.",
+    "layer": "The mixer's module name in the model.",
+    "kind": "What the mixer is.",
+    "tss": "Theoretical state-size: real numbers per channel that the layer's own recurrence keeps. Softmax attention "
+    "keeps every past token, so its TSS grows with position: the largest is shown.",
+    "state_bytes": "Bytes that the model's own cache holds for the layer at the end of the longest sequence.",
+    "units": "Heads or channels of the layer.",
+    "measured": "How many of them were measured; where not all were, averages and totals are estimates.",
+    "average_entropy": "Entropy-ESS, exp of the entropy of the Hankel singular values, averaged over sequences, "
+    "positions and heads.",
+    "average_entropy_error": "Half the width of its confidence interval of 95 %, for the choice of heads or channels.",
+    "average_relative_tolerance": "Relative tolerance-ESS, the number of Hankel singular values above ρ times the "
+    "largest, averaged in the same way.",
+    "average_relative_tolerance_error": "Half the width of its confidence interval, likewise.",
+    "total_entropy": "Entropy-ESS summed over the layer's channels, averaged over sequences and positions.",
+    "total_relative_tolerance": "Relative tolerance-ESS summed over the layer's channels, averaged in the same way.",
+    "total_entropy_error": "Half the width of the confidence interval of the total entropy-ESS, likewise.",
+    "total_relative_tolerance_error": "Half the width of that of the total relative tolerance-ESS, likewise.",
+    "norm": "Frobenius norm of what passes from the past to the future, averaged as above; a layer that erases "
+    "lowers it even where its ESS stays.",
+    "utilisation": "Entropy-ESS as a share of its ceiling, the most that TSS, past and future allow at that position; "
+    "the mean of these shares over sequences, positions and heads.",
+    "faithfulness": "The largest difference, over sequences, of the operator applied to the layer's input, and of the "
+    "layer's output where it was measured, from what the unaltered model computed, relative to the largest value; not "
+    "checked where a layer reports its own matrix.",
+    "run_difference": "The largest difference, over sequences, of the last hidden state in the observed run from that "
+    "of the unaltered model, relative to the largest value.",
+}
+"""What the columns of a summary are: one row a mixer."""
+
+FIGURES = {
+    "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence.",
+    "tss": "Theoretical state-size per channel, averaged over the channels of all layers; softmax attention keeps "
+    "every token, and counts as at the end of the longest sequence.",
+    "total_tss": "Theoretical state-size summed over the channels of all layers.",
+    "average_entropy": "Entropy-ESS per channel, averaged over sequences, positions and the channels of all layers.",
+    "average_relative_tolerance": "Number of Hankel singular values above ρ times the largest, averaged likewise.",
+    "total_entropy": "Entropy-ESS summed over the channels of all layers, averaged over sequences and positions.",
+    "total_relative_tolerance": "Number of singular values above ρ times the largest, summed and averaged likewise.",
+    "norm": "Frobenius norm of what passes from the past to the future, averaged over the channels of all layers.",
+    "utilisation": "Entropy-ESS as a share of its ceiling, averaged over the channels of all layers.",
+    "modulation": "How far the entropy-ESS falls at the special tokens inside the sequences, relative to its mean over "
+    "8 cuts before and after; without the controls that a study of delimiters has.",
+    "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "
+    "entropy-ESS.",
+    "recall_perplexity": "Perplexity on bigrams that occurred earlier in the context, from a study of recall.",
+}
+"""What the numbers of a ComparedModel are; NaN where one is not known."""

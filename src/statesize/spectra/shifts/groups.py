@@ -1,0 +1,257 @@
+"""Groups of positions that are eliminated together: counts by bisection, entropies by quadrature.
+
+Every answer carries a certificate, and where it is not as close as was asked, singular values take its place
+(docs/engines.md, "Counts", "Entropies" and "Certificates").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from statesize.spectra.bounds import UNDERFLOW, count_bounds, entropy_bound
+from statesize.spectra.cut import Cut
+from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.shifts.quadrature import entropies, rules_from
+
+# How far beside a threshold its inertia is tried first, relative to it. Too near costs another evaluation, too far a
+# few singular values; 1e-6 to 1e-5 take about the same time on the cases of `statesize bench engines`.
+_FIRST_GAP = 2e-6
+# Relative width of a bracket around σ_1 that is not worth another evaluation.
+_CLOSE = 4e-3
+# Positions for which singular values cost less than another evaluation.
+_FEW = 4
+# Fractions of positions left unresolved by one scale of shifts between which another scale is tried.
+_WORTH_ANOTHER_SCALE = 1 / 64, 3 / 4
+
+
+class Eliminations(Protocol):
+    """N groups of b consecutive positions that are eliminated together, at any shift."""
+
+    @property
+    def width(self) -> int:
+        """Positions of a group, b."""
+        ...
+
+    @property
+    def rounds(self) -> int:
+        """Evaluations of a group after which singular values of the unresolved positions cost less."""
+        ...
+
+    @property
+    def order(self) -> int:
+        """Rows and columns of the matrices whose singular values `spectra` takes, together."""
+        ...
+
+    @property
+    def error(self) -> Tensor:
+        """How far the singular values of what is eliminated can be from those of H_i, (N,)."""
+        ...
+
+    @property
+    def summed_error(self) -> Tensor | None:
+        """The sum of those distances over all singular values, (N,), or None if no more is known."""
+        ...
+
+    def at(self, index: Tensor) -> Self:
+        """Some of the groups."""
+        ...
+
+    def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """How many σ exceed τ, (N, b), exact for some threshold within the second result, (N, b), of τ (N,)."""
+        ...
+
+    def log_determinants(self, shift: Tensor) -> Tensor:
+        """The logarithms of det(I + HᵀH/s²), (N, b)."""
+        ...
+
+    def squared_norms(self) -> Tensor:
+        """‖H_i‖_F², (N, b)."""
+        ...
+
+    def norm_bound(self) -> Tensor:
+        """An upper bound on every σ_1 of a group, (N,)."""
+        ...
+
+    def largest(self) -> tuple[Tensor, Tensor]:
+        """σ_1 between two numbers, (N, b) each; the upper one is infinite where nothing is known."""
+        ...
+
+    def spectra(self, group: Tensor, offset: Tensor, /) -> Tensor:
+        """All singular values at chosen positions, (m, r)."""
+        ...
+
+
+class Groups:
+    """Eliminations with what is known of their positions, (N, b) where nothing else is said.
+
+    Args:
+        eliminations: Groups in the order of the flattened batch, then of the positions, from 0 on as far as needed.
+        batch_shape: Batch shape of the operator.
+        cut: Which blocks, not windowed.
+        rank: A bound on the rank of every H_i.
+        numbers_at_once: Numbers of the matrices that are decomposed at once where singular values are needed.
+    """
+
+    def __init__(
+        self, eliminations: Eliminations, batch_shape: torch.Size, cut: Cut, rank: int, numbers_at_once: int
+    ) -> None:
+        device, b = eliminations.error.device, eliminations.width
+        self.eliminations = eliminations
+        self._shape = batch_shape
+        self._positions = torch.tensor(cut.positions, dtype=torch.int64, device=device)
+        entries = batch_shape.numel()
+        groups = eliminations.error.shape[0] // entries if entries else -(-cut.length // b)
+        self._length = groups * b
+        position = torch.arange(self._length, device=device).reshape(-1, b)
+        limit = torch.minimum(position, cut.length - position).clamp(0, rank)
+        self.limit = limit.repeat(entries, 1)
+        self.wanted = torch.isin(position, self._positions).repeat(entries, 1)
+        self.squared_norms = eliminations.squared_norms()
+        epsilon = 8 * eliminations.order * torch.finfo(torch.float64).eps
+        # Of singular values, and of what is eliminated, which all positions of a group share.
+        self.own_error = eliminations.error[:, None] + epsilon * self.squared_norms.sqrt() + UNDERFLOW
+        roundoff = epsilon * self.squared_norms.amax(-1).sqrt()
+        self.error = (eliminations.error + roundoff + UNDERFLOW)[:, None]
+        # On average over the singular values of a position; round-off moves no more of them than there are rows.
+        self._mean_error = self.error.expand_as(self.limit)
+        if eliminations.summed_error is not None:
+            summed = (eliminations.summed_error + eliminations.order * roundoff)[:, None]
+            self._mean_error = torch.minimum(self._mean_error, summed / self.limit.clamp(min=1) + UNDERFLOW)
+        self._portion = max(1, numbers_at_once // eliminations.order**2)
+        self._top: tuple[Tensor, Tensor] | None = None
+
+    def at_positions(self, everywhere: Tensor) -> Tensor:
+        """(N, b) at all positions of all groups to (..., P)."""
+        return everywhere.reshape(*self._shape, self._length)[..., self._positions]
+
+    def counts(self, low: Tensor, high: Tensor, ratio: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """#{σ > τ} with its bounds for thresholds in [low, high]: the same at all positions, or the ratio times σ_1."""
+        return self.resolve(high, ratio, *self.bisect(low, high))
+
+    def bisect(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Certified bounds on the number of σ above thresholds that are known to lie in [low, high]."""
+        # After every step lower ≤ #{σ > τ} ≤ upper at every position, for every τ in [low, high]: an elimination at a
+        # shift counts exactly for some threshold within its stated uncertainty, of singular values within `error` of
+        # those of H_i. So a count at a shift that lies above τ by more than both is a lower bound, one at a shift below
+        # it an upper bound, and bounds only ever close in (maximum, minimum).
+        # Every step shrinks the unresolved part of a group or widens the gap between its shifts and its thresholds:
+        # the shifts go just above the largest unresolved threshold, just below the smallest, then around the middle
+        # one. After `rounds` steps, `resolve` takes singular values of what is still unresolved.
+        lower, upper = torch.zeros_like(self.limit), self.limit.clone()
+        first = torch.maximum(2 * self.error, _FIRST_GAP * high.amax(-1, keepdim=True)).squeeze(-1)
+        gap = {1: first, -1: first}
+        # What is unresolved between two evaluations right beside it stays so.
+        settled, seen_above = torch.zeros_like(self.wanted), torch.zeros_like(self.wanted)
+        for attempt in range(self.eliminations.rounds):
+            side = 1 if attempt % 2 == 0 else -1
+            unresolved = self.wanted & (lower < upper) & ~settled
+            active = unresolved.any(-1).nonzero().squeeze(-1)
+            if (attempt >= 2 and int(unresolved.sum()) <= _FEW) or not active.numel():
+                break
+            shift = next_target(low if side < 0 else high, unresolved, side, attempt)[active] + side * gap[side][active]
+            possible = shift > 0
+            active, shift = active[possible], shift[possible]
+            if not active.numel():
+                continue
+            count, uncertainty = self.eliminations.at(active).counts(shift)
+            distance = uncertainty + self.error[active]
+            above = high[active] <= shift[:, None] - distance
+            below = low[active] >= shift[:, None] + distance
+            lower[active] = torch.where(above, torch.maximum(lower[active], count), lower[active])
+            upper[active] = torch.where(below, torch.minimum(upper[active], count), upper[active])
+            needed = torch.where(unresolved[active] & torch.isfinite(distance), distance, 0).amax(-1)
+            gap[side] = gap[side].index_put((active,), torch.maximum(gap[side][active], 1.5 * needed))
+            if side > 0:
+                seen_above = torch.zeros_like(settled).index_put((active,), above)
+            elif attempt > 1:
+                settled[active] |= seen_above[active] & below
+        return lower, upper
+
+    def resolve(
+        self, threshold: Tensor, ratio: float | None, lower: Tensor, upper: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Counts with their bounds, from singular values where the bounds differ."""
+        count = lower.clone()
+        for at, values in self._spectra(self.wanted & (lower != upper)):
+            exact = (threshold[at] if ratio is None else ratio * values[:, 0])[:, None]
+            slack = self.own_error[at][:, None] * (1 if ratio is None else 1 + ratio)
+            least, most = count_bounds(values, slack, exact, self.limit[at])
+            count[at] = torch.minimum((values > exact).sum(-1), self.limit[at])
+            lower[at], upper[at] = least.squeeze(-1), most.squeeze(-1)
+        return count, lower, upper
+
+    def largest(self) -> tuple[Tensor, Tensor]:
+        """σ_1 of every position between two numbers; above them is a shift that no σ exceeds."""
+        if self._top is None:
+            low, high = self.eliminations.largest()
+            bound = self.eliminations.norm_bound()
+            high = torch.fmin(high, bound[:, None])
+            least = torch.where(bound > 0, torch.finfo(low.dtype).eps * bound, torch.ones_like(bound))
+            tried = torch.zeros_like(self.wanted)
+            for _ in range(self.eliminations.rounds):
+                unresolved = self.wanted & (high > (1 + _CLOSE) * low) & ~tried
+                active = unresolved.any(-1).nonzero().squeeze(-1)
+                if not active.numel():
+                    break
+                outermost = torch.where(unresolved, low, 0)[active].amax(-1)
+                shift = torch.maximum((1 + _CLOSE / 2) * outermost, least[active])
+                count, uncertainty = self.eliminations.at(active).counts(shift)
+                certain = shift[:, None] + uncertainty + self.error[active]
+                high[active] = torch.where((count == 0) & (certain < high[active]), certain, high[active])
+                tried[active] |= low[active] >= outermost[:, None]
+            self._top = (low - self.error).clamp(min=0), torch.maximum(high, low)
+        return self._top
+
+    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
+        """Entropy-ESS to a relative accuracy and a bound on its error."""
+        bound = self.eliminations.norm_bound()
+        empty = self.squared_norms.sqrt() <= self.own_error
+        ess, error = torch.zeros_like(self.squared_norms), torch.zeros_like(self.squared_norms)
+        unresolved, scale = self.wanted & ~empty, torch.where(bound > 0, bound, torch.ones_like(bound))
+        while asked := int(unresolved.sum()):
+            by_shifts = self._by_shifts(accuracy, scale, unresolved)
+            ess, error = (torch.where(unresolved, new, old) for new, old in zip(by_shifts, (ess, error), strict=True))
+            unresolved = unresolved & ~(error <= accuracy * ess)
+            # Where Σσ is small beside the scale, one that suits it helps; it does not pay for a few positions.
+            if not _WORTH_ANOTHER_SCALE[0] * asked < int(unresolved.sum()) < _WORTH_ANOTHER_SCALE[1] * asked:
+                break
+            scale = torch.where(unresolved, self.largest()[1], 0).amax(-1)
+            scale = torch.where(scale > 0, scale, bound.clamp(min=UNDERFLOW))
+        for at, values in self._spectra(unresolved):
+            delta = self.own_error[at]
+            exact = torch.where(values[:, 0] > delta, effective_rank(values), 0.0)
+            ess, error = ess.index_put(at, exact), error.index_put(at, entropy_bound(values, delta, exact))
+        return ess, error
+
+    def _by_shifts(self, accuracy: float, scale: Tensor, unresolved: Tensor) -> tuple[Tensor, Tensor]:
+        """Entropy-ESS and its bound at unresolved positions, with a bound on their σ_1 as the scale, (N,)."""
+        rank = torch.where(unresolved, self.limit.clamp(max=self.eliminations.order), 0)
+        ess, error = torch.zeros_like(self.squared_norms), torch.zeros_like(self.squared_norms)
+        for rule in rules_from(accuracy, int(rank.max())):
+            given = (self.squared_norms, scale, rank, self.limit, self._mean_error)
+            ess, error = entropies(rule, accuracy, self._log_determinants, *given)
+            left = unresolved & ~(error <= accuracy * ess)
+            if int(left.sum()) <= _WORTH_ANOTHER_SCALE[0] * int(unresolved.sum()):
+                break
+        return ess, error
+
+    def _log_determinants(self, groups: Tensor, shift: Tensor) -> Tensor:
+        return self.eliminations.at(groups).log_determinants(shift)
+
+    def _spectra(self, chosen: Tensor) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
+        """Singular values at chosen positions, in portions whose matrices may be held at once."""
+        group, offset = chosen.nonzero(as_tuple=True)
+        for first in range(0, group.shape[0], self._portion):
+            at = group[first : first + self._portion], offset[first : first + self._portion]
+            yield at, self.eliminations.spectra(*at)
+
+
+def next_target(bounds: Tensor, unresolved: Tensor, side: int, attempt: int) -> Tensor:
+    """Where to look next in each group, (N,): the outermost unresolved threshold first, then the middle one."""
+    if attempt >= 2:
+        return torch.nanmedian(torch.where(unresolved, bounds, torch.nan), -1).values
+    return side * torch.where(unresolved, side * bounds, -torch.inf).amax(-1)

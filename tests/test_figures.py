@@ -1,0 +1,72 @@
+"""Pages whose figures come from the JSON documents beside them, and what these documents must say."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def figures():
+    spec = importlib.util.spec_from_file_location("figures", DOCS / "figures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def kept(name):
+    return json.loads((DOCS / name).read_text(encoding="utf-8"))
+
+
+def test_every_figure_of_a_page_is_known_and_every_known_one_is_on_a_page(figures):
+    found = {f"{part}.{name}": text for part, names in figures.figures().items() for name, text in names.items()}
+    asked = {name for page in DOCS.glob("*.md") for name in re.findall(r"\{\{ (\S+) \}\}", page.read_text("utf-8"))}
+    assert asked == set(found)
+    assert all(found.values())
+
+
+def test_figures_are_those_of_the_document(figures):
+    found = figures.fuzz(
+        {"calls": 2000, "seed": 3, "answered": {"a": 1200, "b": 3}, "refused": {}, "findings": [{}], "seconds": 1.6}
+    )
+    assert found == {
+        "calls": "2,000", "seed": "3", "answered": "1,203", "refused": "0", "findings": "1", "seconds": "2"
+    }  # fmt: skip
+    row = {"engine": "dense", "operator": "T", "length": 4000, "peaks": [{"length": 1024, "peak": 3, "model": 4}]}
+    table = "| engine | operator | longest in 24 GB | peak / model |\n| --- | --- | --- | --- |"
+    assert figures.largest({"gigabytes": 24.0, "rows": [row]}) == {
+        "table": f"{table}\n| `dense` | T | 4,000 | 0.75 at 1,024 |"
+    }
+
+
+def test_what_was_run_keeps_the_promises():
+    determinism, soak = kept("determinism.json")["compared"], kept("soak.json")
+    assert all(set(found) == {"identical"} for name, found in determinism.items() if name != "other threads")
+    assert "different" not in determinism["other threads"]
+    assert all(soak["end"][name] <= soak["start"][name] for name in ("threads", "descriptors", "modules"))
+    assert not kept("fuzz.json")["findings"]
+    coverage = kept("coverage.json")
+    assert coverage["covered_branches"] >= 0.95 * coverage["num_branches"]
+    assert all(
+        part["outside"] == 0 for part in kept("agreement.json").values() if isinstance(part, dict) and "outside" in part
+    )
+
+
+def test_survivors_of_the_mutations_have_reasons():
+    document = kept("mutation.json")
+    survivors = [row for row in document["mutants"] if row["outcome"] == "survived"]
+    assert document["made"] - document["killed"] == len(survivors)
+    assert all(row.get("reason") for row in survivors)
+    assert document["killed"] >= 0.85 * document["made"]
+
+
+def test_the_sums_of_faults_are_those_of_each():
+    document = kept("faults.json")
+    survivals = document["survivals"]
+    assert document["faults"] == len(survivals) == len({survival["number"] for survival in survivals})
+    assert document["lost"] == sum(len(survival["lost"]) for survival in survivals) == 0
+    assert document["problems"] == sum(len(survival["problems"]) for survival in survivals) == 0
