@@ -9,7 +9,7 @@ from torch import Tensor
 
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Counts, HankelBlocks
-from statesize.spectra.shifts.groups import Eliminations, Groups
+from statesize.spectra.shifts.groups import FIRST_GAP, Eliminations, Groups
 
 
 class CertifiedBlocks(HankelBlocks):
@@ -22,6 +22,7 @@ class CertifiedBlocks(HankelBlocks):
         rank: A bound on the rank of every H_i.
         for_shifts: Prepares those that serve many shifts, where others are faster for that.
         numbers_at_once: Numbers of the matrices that are decomposed at once where singular values are needed.
+        first_gap: How far beside a threshold its inertia is tried first, relative to it.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class CertifiedBlocks(HankelBlocks):
         rank: int,
         for_shifts: Callable[[], Eliminations] | None = None,
         numbers_at_once: int = 2**21,
+        first_gap: float = FIRST_GAP,
     ) -> None:
-        self._given = batch_shape, cut, rank, numbers_at_once
+        self._given = batch_shape, cut, rank, numbers_at_once, first_gap
         self._for_counts, self._for_shifts = eliminate, for_shifts or eliminate
         self._prepared: dict[Callable[[], Eliminations], Groups] = {}
 

@@ -9,19 +9,21 @@ tolerances of attention").
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from statesize.spectra.bounds import UNDERFLOW
-from statesize.spectra.shifts.certified import Eliminations
+from statesize.spectra.shifts.groups import Eliminations
 
 # Steps of a bisection for each position, at the most: as many as separate σ_1 from ‖H‖_F to double precision.
 _BISECTIONS = 16
 # Rounds after which singular values of what is still open cost less.
 _ROUNDS = 7
+# How far beyond the thresholds of a group its range ends at first, relative to them; 8 times farther each round.
+_MARGIN = 1e-5
 # How much finer a range is divided than even singular values would need.
 _FINER = 1.2
 # Thresholds of a group in one round, at the most.
@@ -84,7 +86,11 @@ class SharedThresholds:
                 self.low, self.high = closer(unresolved)
                 lower, upper, below, above = self._known()
                 unresolved = self._unresolved(lower, upper)
-            group, shift = self._ends(unresolved) if attempt == 0 else self._between(unresolved, lower, upper, below, above)
+            margin = _MARGIN * 8**attempt
+            ends = self._ends(unresolved & (below == 0), unresolved & torch.isinf(above), margin)
+            within = unresolved & (below > 0) & torch.isfinite(above)
+            between = self._between(within, upper - lower, lower, below, above, attempt)
+            group, shift = (torch.cat(parts) for parts in zip(*ends, between, strict=True))
             if not group.numel():
                 break
             self._evaluate(group, shift)
@@ -97,22 +103,24 @@ class SharedThresholds:
         countable = (self.low > self.error) & torch.isfinite(self.high)
         return self.wanted & countable & (upper - lower > allowed)
 
-    def _ends(self, unresolved: Tensor) -> tuple[Tensor, Tensor]:
-        """Right beside the smallest and the largest threshold of each group."""
-        group = unresolved.any(-1).nonzero().squeeze(-1)
-        chosen = unresolved[group]
-        least = torch.where(chosen, self.low[group], torch.inf).amin(-1)
-        most = torch.where(chosen, self.high[group], 0).amax(-1)
-        return torch.cat([group, group]), torch.cat([least * (1 - 1e-5), most * (1 + 1e-5)])
+    def _ends(self, without_below: Tensor, without_above: Tensor, margin: float) -> Iterator[tuple[Tensor, Tensor]]:
+        """Right below the smallest threshold of each group that has none below it, and right above the largest."""
+        group = without_below.any(-1).nonzero().squeeze(-1)
+        least = torch.where(without_below[group], self.low[group], torch.inf).amin(-1)
+        yield group, least / (1 + margin)
+        group = without_above.any(-1).nonzero().squeeze(-1)
+        most = torch.where(without_above[group], self.high[group], 0).amax(-1)
+        yield group, most * (1 + margin)
 
     def _between(
-        self, unresolved: Tensor, lower: Tensor, upper: Tensor, below: Tensor, above: Tensor
+        self, chosen: Tensor, gap: Tensor, lower: Tensor, below: Tensor, above: Tensor, attempt: int
     ) -> tuple[Tensor, Tensor]:
-        """Thresholds that divide the ranges around those of unresolved positions, each once."""
-        group, offset = (unresolved & (below > 0) & torch.isfinite(above)).nonzero(as_tuple=True)
+        """Thresholds that divide the ranges around those of chosen positions, each once."""
+        group, offset = chosen.nonzero(as_tuple=True)
         at = group, offset
         allowed = torch.floor(self.accuracy * lower[at]).clamp(min=1)
-        parts = torch.ceil(_FINER * (upper[at] - lower[at]).double() / allowed).clamp(2, _MOST)
+        # One part more each round, as a threshold within what is known of a position's own tells nothing of it.
+        parts = torch.ceil(_FINER * gap[at].double() / allowed).clamp(2, _MOST) + attempt
         # Positions of a range divide it alike.
         start, width = below[at].log(), (above[at] / below[at]).log()
         ranges, member = torch.stack([group.to(start.dtype), start, width], -1).unique(dim=0, return_inverse=True)

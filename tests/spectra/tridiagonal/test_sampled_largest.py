@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from statesize.operators import Dense, SoftmaxAttention
 from statesize.spectra.cut import make_cut
-from statesize.spectra.exact.dense import dense_singular_values
-from statesize.spectra.shifts.sampled_largest import largest_at, largest_everywhere, sampled_positions
+from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.tridiagonal.sampled_largest import largest_at, largest_everywhere, sampled_positions
 
 
 def attention(seed: int, length: int, sharpness: float) -> torch.Tensor:
@@ -16,7 +16,7 @@ def attention(seed: int, length: int, sharpness: float) -> torch.Tensor:
 
 
 def exact(strict: torch.Tensor) -> torch.Tensor:
-    values = dense_singular_values(Dense(strict), make_cut(strict.shape[-1])).values
+    values = DenseEngine().blocks(Dense(strict), make_cut(strict.shape[-1])).values
     return torch.cat([values.new_zeros(1), values[:, 0]])
 
 

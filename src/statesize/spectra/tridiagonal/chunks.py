@@ -20,8 +20,8 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 from statesize.spectra.factorisation import corner_energies, singular_values
-from statesize.spectra.lanes.cores import eliminate_around_cores
-from statesize.spectra.shifts.sampled_largest import largest_at, largest_everywhere
+from statesize.spectra.tridiagonal.cores import eliminate_around_cores
+from statesize.spectra.tridiagonal.sampled_largest import largest_at, largest_everywhere
 from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF
 
 Array = npt.NDArray[np.float64]
@@ -171,7 +171,7 @@ class TridiagonalChunks:
             cores.first,
             cores.diagonal,
             cores.beside,
-            cores.borders,
+            cores.borders.ravel(),
             cores.gram,
             cores.inside,
             positive,
@@ -185,84 +185,85 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     """Chunks of b positions of T (E, L, L), b a power of 2 from 16 on, with cores where they are needed (chunks,)."""
     E, length = matrix.shape[:2]
     chunks = -(-length // width)
-    missing = chunks * width - length
-    strict = torch.nn.functional.pad(matrix.tril(-1), (0, missing, 0, missing))
-    size = strict.abs().amax((-2, -1)) if strict.numel() else strict.new_ones(E)
-    scale = torch.where(size > 0, torch.exp2(torch.floor(torch.log2(size))), torch.ones_like(size))
-    strict = strict / scale[:, None, None]
     wanted = [True] * chunks if needed is None else needed.tolist()
-    found = [part for entry in strict.cpu() for part in _cores(entry, width, wanted)]
-    inside = strict.unflatten(1, (chunks, width)).unflatten(3, (chunks, width)).diagonal(0, 1, 3).movedim(-1, 1)
-    counts = [len(part.diagonal) for part in found]
-    place = torch.arange(chunks).repeat(E) * width
-    of_past = np.array([part.of_past for part in found], np.bool_)
+    strict, scale = _scaled(matrix, chunks * width)
+    # Cores of the past in the first half of the sequence, of the future in the second: so no core has more rows.
+    place = np.arange(chunks)
+    of_past = place < (chunks + 1) // 2
+    outside = np.where(of_past, chunks - 1 - place, place) * width
+    rows = np.where(wanted, chunks * width - width - outside, 0)
+    first = np.concatenate([[0], np.cumsum(np.tile(rows, E))]).astype(np.int64)
     cores = Cores(
-        of_past,
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        *(np.concatenate([np.empty(0), *parts]) for parts in zip(*((p.diagonal, p.beside, p.borders) for p in found))),
-        gram=np.stack([part.gram for part in found]) if found else np.empty((0, width, width)),
-        inside=inside.flatten(0, 1).contiguous().cpu().numpy(),
-        outside=torch.where(torch.from_numpy(of_past), chunks * width - width - place, place).to(matrix.device),
-        energy=torch.tensor([part.energy for part in found], dtype=matrix.dtype, device=matrix.device),
-        fourth=torch.tensor([part.fourth for part in found], dtype=matrix.dtype, device=matrix.device),
+        of_past=np.tile(of_past, E),
+        first=first,
+        diagonal=np.zeros(first[-1]),
+        beside=np.zeros(first[-1]),
+        borders=np.zeros((first[-1], 2 * width)),
+        gram=np.zeros((E * chunks, width, width)),
+        inside=np.zeros((E * chunks, width, width)),
+        outside=torch.from_numpy(np.tile(outside, E)).to(matrix.device),
+        energy=matrix.new_zeros(E * chunks),
+        fourth=matrix.new_zeros(E * chunks),
     )
+    for entry, part in enumerate(strict.cpu()):
+        _fill(cores, part, entry * chunks, wanted)
     return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks, device=matrix.device))
 
 
-@dataclass(frozen=True, eq=False)
-class _Core:
-    of_past: bool
-    diagonal: Array
-    beside: Array
-    borders: Array
-    gram: Array
-    energy: float
-    fourth: float
+def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """T below its diagonal with zeros up to a length, entries at most 2 in size, and what it was divided by, (E,)."""
+    strict = matrix.tril(-1)
+    if length > matrix.shape[-1]:
+        strict = torch.nn.functional.pad(strict, (0, length - matrix.shape[-1]) * 2)
+    size = matrix.new_ones(matrix.shape[0])
+    if strict.numel():
+        size = torch.maximum(strict.amax((-2, -1)), -strict.amin((-2, -1)))
+    scale = torch.where(size > 0, torch.exp2(torch.floor(torch.log2(size))), torch.ones_like(size))
+    return strict.div_(scale[:, None, None]), scale
 
 
-def _cores(strict: Tensor, b: int, needed: list[bool]) -> list[_Core]:
-    """The cores of the chunks of one T (L, L)."""
+def _fill(cores: Cores, strict: Tensor, begin: int, needed: list[bool]) -> None:
+    """Computes the cores of the chunks of one T (L, L), of which the first has this number."""
     # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of the
     # columns, after it those of the rows.
-    chunks = len(needed)
+    b, chunks = cores.inside.shape[-1], len(needed)
     half = (chunks + 1) // 2
-    found: list[_Core] = []
     corner = strict[half * b :, : half * b]
-    gram = corner.mT @ corner
-    for k in range(half - 1, -1, -1):
+    columns, rows = corner.mT @ corner, corner @ corner.mT
+    for k in (*range(half - 1, -1, -1), *range(half, chunks)):
         p = k * b
-        # Columns up to the chunk's end over the rows after it, then over its own rows too.
-        own, across = gram[p:, p:], gram[:p, p:]
-        rows = strict[p : p + b, : p + b]
-        whole = torch.addmm(gram, rows.mT, rows)
-        energy, fourth = float(gram.diagonal().sum()), float(whole.square().sum())
-        couple = torch.cat([rows[:, :p].mT, across], 1)
-        parts = _tridiagonal(gram[:p, :p], couple) if needed[k] else _tridiagonal(gram[:0, :0], couple[:0])
-        found.append(_Core(True, *parts, own.numpy(), energy, fourth))
-        gram = whole[:p, :p]
-    found.reverse()
-    gram = corner @ corner.mT
-    for k in range(half, chunks):
-        p = k * b
-        own, across = gram[:b, :b], gram[b:, :b]
-        columns = strict[p:, p : p + b]
-        whole = torch.addmm(gram, columns, columns.mT)
-        energy, fourth = float(gram.diagonal().sum()), float(whole.square().sum())
-        couple = torch.cat([across, columns[b:]], 1)
-        parts = _tridiagonal(gram[b:, b:], couple) if needed[k] else _tridiagonal(gram[:0, :0], couple[:0])
-        found.append(_Core(False, *parts, own.numpy(), energy, fourth))
-        gram = whole[b:, b:]
-    return found
+        if k < half:
+            # Columns up to the chunk's end over the rows after it, then over the rows of the chunk too.
+            gram, more = columns, strict[p : p + b, : p + b]
+            own, core = slice(p, None), slice(0, p)
+            whole = torch.addmm(gram, more.mT, more)
+            columns = whole[core, core]
+            borders = torch.cat([more[:, :p].mT, gram[core, own]], 1)
+        else:
+            gram, more = rows, strict[p:, p : p + b]
+            own, core = slice(0, b), slice(b, None)
+            whole = torch.addmm(gram, more, more.mT)
+            rows = whole[core, core]
+            borders = torch.cat([gram[core, own], more[b:]], 1)
+        number = begin + k
+        cores.energy[number] = gram.diagonal().sum()
+        cores.fourth[number] = torch.linalg.vector_norm(whole).square()
+        cores.gram[number] = gram[own, own].numpy()
+        cores.inside[number] = strict[p : p + b, p : p + b].numpy()
+        if needed[k]:
+            at = slice(cores.first[number], cores.first[number + 1])
+            _reduce(gram[core, core].numpy(), borders.numpy(), cores.diagonal[at], cores.beside[at], cores.borders[at])
 
 
-def _tridiagonal(gram: Tensor, couple: Tensor) -> tuple[Array, Array, Array]:
-    """The diagonal of Θ = Qᵀ G Q (p,), the entries beside it with a 0 last (p,) and Qᵀ W (p · 2b)."""
+def _reduce(gram: Array, couple: Array, diagonal: Array, beside: Array, borders: Array) -> None:
+    """Θ = Qᵀ G Q by its diagonal (p,) and the entries beside it (p,), the last of them 0, and Qᵀ W (p, 2b)."""
     p, columns = couple.shape
-    borders = couple.numpy()
     if p < 2:
-        return gram.diagonal().numpy().copy(), np.zeros(p), borders.ravel().copy()
+        diagonal[:], borders[:] = gram.diagonal(), couple
+        return
     # LAPACK stores by columns; G is symmetric.
-    reflections, diagonal, beside, factors, _ = _lapack.dsytrd(gram.numpy().T, lower=1, lwork=_BLOCK * p)
+    reflections, diagonal[:], beside[:-1], factors, _ = _lapack.dsytrd(gram.T, lower=1, lwork=_BLOCK * p)
     below = np.asfortranarray(reflections[1:, :-1])
-    turned, _, _ = _lapack.dormqr("L", "T", below, factors, np.asfortranarray(borders[1:]), _BLOCK * columns)
-    return diagonal, np.append(beside, 0.0), np.concatenate([borders[:1], turned]).ravel()
+    borders[0] = couple[0]
+    turned = np.asfortranarray(couple[1:])
+    borders[1:], _, _ = _lapack.dormqr("L", "T", below, factors, turned, _BLOCK * columns, overwrite_c=1)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from statesize.spectra.lanes.cores import eliminate_around_cores
+from statesize.spectra.tridiagonal.cores import eliminate_around_cores
 
 
 @pytest.mark.parametrize("b", [16, 32])
@@ -24,7 +24,8 @@ def test_core_and_chunk_as_one_matrix(b, shifts):
     eliminate_around_cores(order, a, c, *cores, positive, logarithm, size)
     for m, k in enumerate(order):
         low, high = first[k], first[k + 1]
-        theta = np.diag(diagonal[low:high]) + np.diag(beside[low : high - 1], 1) + np.diag(beside[low : high - 1], -1)
+        below = beside[low : max(low, high - 1)]
+        theta = np.diag(diagonal[low:high]) + (np.diag(below, 1) + np.diag(below, -1) if len(below) else 0)
         coupling = borders[low:high].copy()
         if of_past[k]:
             outer, inner, rows, columns = a[m], c[m], 0 * gram[k], gram[k] / a[m]

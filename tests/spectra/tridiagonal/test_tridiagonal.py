@@ -6,8 +6,8 @@ from oracles.agreement import RATIOS, agree
 
 from statesize.operators import Convolution, Dense, Operator, SoftmaxAttention
 from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.exact.dense import dense_singular_values
-from statesize.spectra.shifts.tridiagonal import tridiagonal_blocks
+from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.tridiagonal.tridiagonal import TridiagonalEngine
 
 LENGTHS = st.integers(2, 60)
 SEEDS = st.integers(0, 2**31)
@@ -15,7 +15,7 @@ SEEDS = st.integers(0, 2**31)
 
 def check(operator: Operator, cut: Cut, accuracy: float = 0.1) -> None:
     """Everything against the definition, with relative counts between bounds too."""
-    blocks, plain = tridiagonal_blocks(operator, cut, 16), dense_singular_values(operator, cut)
+    blocks, plain = TridiagonalEngine(16).blocks(operator, cut), DenseEngine().blocks(operator, cut)
     agree(blocks, plain)
     exact, between = plain.relative_counts(RATIOS), blocks.relative_counts(RATIOS, accuracy)
     assert bool(((between.lower <= exact.upper) & (exact.lower <= between.upper)).all())
@@ -63,7 +63,7 @@ def test_batches_and_chosen_positions() -> None:
     matrix[0, 1] = 0
     matrix[1] *= 1e30
     check(Dense(matrix), make_cut(53, [52, 1, 16, 40]))
-    empty = tridiagonal_blocks(Dense(matrix[:0]), make_cut(53))
+    empty = TridiagonalEngine().blocks(Dense(matrix[:0]), make_cut(53))
     assert empty.counts(RATIOS).count.shape == empty.relative_counts(RATIOS, 0.1).count.shape == (0, 3, 52, 5)
     assert empty.entropies(1e-3)[0].shape == (0, 3, 52)
 
@@ -76,5 +76,5 @@ def test_extreme_scales(scale: float) -> None:
 @pytest.mark.parametrize("width", [16, 32, 64])
 def test_every_width(width: int) -> None:
     matrix = attention(3, 100, 0.3)
-    blocks = tridiagonal_blocks(Dense(matrix), make_cut(100), width)
-    agree(blocks, dense_singular_values(Dense(matrix), make_cut(100)))
+    blocks = TridiagonalEngine(width).blocks(Dense(matrix), make_cut(100))
+    agree(blocks, DenseEngine().blocks(Dense(matrix), make_cut(100)))
