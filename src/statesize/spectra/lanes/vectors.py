@@ -149,7 +149,7 @@ def any_positive(typing: Any, x: Any) -> Any:
 
 @_in_compiled_code
 def exponent(typing: Any, x: Any) -> Any:
-    """The e of |x| = m 2^e with 1 ≤ m < 2 in each lane, as a double; −1023 of numbers below 2^−1022, 1024 of ∞ and NaN."""
+    """The e of |x| = m 2^e, 1 ≤ m < 2, in each lane, as a double; −1023 below 2^−1022, 1024 of ∞ and NaN."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bits = builder.bitcast(args[0], _bits(x.width))
@@ -162,7 +162,7 @@ def exponent(typing: Any, x: Any) -> Any:
 
 @_in_compiled_code
 def mantissa(typing: Any, x: Any) -> Any:
-    """The m of |x| = m 2^e with 1 ≤ m < 2 in each lane."""
+    """The m of |x| = m 2^e, 1 ≤ m < 2, in each lane."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bits = builder.bitcast(args[0], _bits(x.width))

@@ -1,4 +1,4 @@
-"""Inertia and log-determinant of the bordered blocks of chunks, at all their positions at once (docs/engines.md, "Counts")."""
+"""Inertia and log-determinant of the blocks of chunks at all their positions at once (docs/engines.md, "Counts")."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from statesize.spectra.lanes.elimination import eliminate_chunks
 
 SIZE_ERROR = 2.0
-"""What a size times eps is multiplied by for the distance within which an elimination is exact; 0.5 was seen at most."""
+"""An elimination is exact for a matrix within this times eps times the size; 0.5 was the most that was seen."""
 
 
 def eliminate(rows: Tensor, cross: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -27,6 +27,10 @@ def eliminate(rows: Tensor, cross: Tensor, columns: Tensor) -> tuple[Tensor, Ten
     whole[:, padded : padded + b, padded : padded + b] = columns
     positive, logarithm, size = np.empty((N, padded), np.int64), np.empty((N, padded)), np.empty((N, padded))
     eliminate_chunks(whole.numpy(), positive, logarithm, size)
-    parts = (torch.from_numpy(positive), torch.from_numpy(logarithm) - (padded - b) * added.log(), torch.from_numpy(size))
+    parts = (
+        torch.from_numpy(positive),
+        torch.from_numpy(logarithm) - (padded - b) * added.log(),
+        torch.from_numpy(size),
+    )
     results = (part[:, :b].to(device) for part in parts)
     return next(results), next(results), next(results)

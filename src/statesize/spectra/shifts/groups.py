@@ -17,8 +17,8 @@ from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import effective_rank
 from statesize.spectra.shifts.quadrature import entropies, rules_from
 
-# How far beside a threshold its inertia is tried first if nothing else is said, relative to it. Too near costs another evaluation, too far a
-# few singular values; 1e-6 to 1e-5 take about the same time on the cases of `statesize bench engines`.
+# How far beside a threshold its inertia is tried first if nothing else is said, relative to it. Too near costs another
+# evaluation, too far a few singular values; 1e-6 to 1e-5 take about the same time on `statesize bench engines`.
 FIRST_GAP = 2e-6
 # Relative width of a bracket around σ_1 that is not worth another evaluation.
 _CLOSE = 4e-3

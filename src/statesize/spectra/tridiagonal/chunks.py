@@ -1,8 +1,9 @@
 """Chunks of positions of any T around tridiagonal cores, which stand for all that lies outside a chunk.
 
-For i0 ≤ i < i0 + b and j = i − i0, H_i holds the rows j … of a chunk and the rows F after it, the columns E before it and
-the columns …j − 1 of it. At a shift, the rows after the chunk have the pivot a alone and leave FᵀF / a on the columns
-before it, or the columns before it have c alone and leave F Fᵀ / c on the rows after it, whichever is the smaller matrix.
+For i0 ≤ i < i0 + b and j = i − i0, H_i holds the rows j … of a chunk and all rows after it, the columns before j of
+the chunk and all columns before it; F lies in the rows after and the columns before. At a shift, the rows after the
+chunk have the pivot a alone and leave FᵀF / a on the columns before it, or the columns before it have c alone and leave
+F Fᵀ / c on the rows after it, whichever is the smaller matrix.
 This Gram matrix is made tridiagonal once, Θ = Qᵀ (FᵀF) Q; each shift of either sign is then a tridiagonal elimination
 and one product (docs/engines.md, "Tridiagonal cores").
 """
@@ -20,9 +21,9 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 from statesize.spectra.factorisation import corner_energies, singular_values
+from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF
 from statesize.spectra.tridiagonal.cores import eliminate_around_cores
 from statesize.spectra.tridiagonal.sampled_largest import largest_at, largest_everywhere
-from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF
 
 Array = npt.NDArray[np.float64]
 
@@ -129,8 +130,8 @@ class TridiagonalChunks:
         """All singular values at chosen positions, (m, L/2), descending, zero-padded."""
         half = self.order // 2
         found: list[Tensor] = []
-        for chunk, j in zip(self.chunk[group].tolist(), offset.tolist(), strict=True):
-            entry, place = divmod(chunk, self.order // self.width)
+        for k, j in cast("list[list[int]]", torch.stack([self.chunk[group], offset], -1).tolist()):
+            entry, place = divmod(k, self.order // self.width)
             i = place * self.width + j
             sigma = singular_values(self.strict[entry, i:, :i]) * self.scale[entry]
             found.append(torch.nn.functional.pad(sigma, (0, max(1, half) - sigma.shape[0])))
@@ -185,7 +186,7 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     """Chunks of b positions of T (E, L, L), b a power of 2 from 16 on, with cores where they are needed (chunks,)."""
     E, length = matrix.shape[:2]
     chunks = -(-length // width)
-    wanted = [True] * chunks if needed is None else needed.tolist()
+    wanted = np.ones(chunks, np.bool_) if needed is None else needed.cpu().numpy()
     strict, scale = _scaled(matrix, chunks * width)
     # Cores of the past in the first half of the sequence, of the future in the second: so no core has more rows.
     place = np.arange(chunks)
@@ -196,9 +197,9 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     cores = Cores(
         of_past=np.tile(of_past, E),
         first=first,
-        diagonal=np.zeros(first[-1]),
-        beside=np.zeros(first[-1]),
-        borders=np.zeros((first[-1], 2 * width)),
+        diagonal=np.zeros(int(first[-1])),
+        beside=np.zeros(int(first[-1])),
+        borders=np.zeros((int(first[-1]), 2 * width)),
         gram=np.zeros((E * chunks, width, width)),
         inside=np.zeros((E * chunks, width, width)),
         outside=torch.from_numpy(np.tile(outside, E)).to(matrix.device),
@@ -222,10 +223,10 @@ def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
     return strict.div_(scale[:, None, None]), scale
 
 
-def _fill(cores: Cores, strict: Tensor, begin: int, needed: list[bool]) -> None:
+def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_]) -> None:
     """Computes the cores of the chunks of one T (L, L), of which the first has this number."""
-    # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of the
-    # columns, after it those of the rows.
+    # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of
+    # the columns, after it those of the rows.
     b, chunks = cores.inside.shape[-1], len(needed)
     half = (chunks + 1) // 2
     corner = strict[half * b :, : half * b]

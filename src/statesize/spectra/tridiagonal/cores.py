@@ -44,8 +44,8 @@ def eliminate_around_cores(
     size: Array,
 ) -> None:
     """As `eliminate_chunks`, the core included, (m, b) each, of chunks (m,) at shifts a, c (m,)."""
-    # Of N chunks: whether the core stands for the past, (N,); where its rows begin, (N + 1,), in Θ, (rows,) each, and in
-    # W, (rows · 2b); the Gram matrix of the chunk's own rows or columns, and T inside, (N, b, b).
+    # Of N chunks: whether the core stands for the past, (N,); where its rows begin, (N + 1,), in Θ, (rows,) each, and
+    # in W, (rows · 2b); the Gram matrix of the chunk's own rows or columns, and T inside, (N, b, b).
     b = inside.shape[1]
     whole = np.empty((_CHUNKS, 2 * b, 2 * b))
     solved, scaled = np.empty(_ROWS * 2 * b), np.empty(_ROWS * 2 * b)

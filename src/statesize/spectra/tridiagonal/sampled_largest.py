@@ -8,6 +8,9 @@ Between two positions H_i loses a row and gains a column: σ_1² falls by at mos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -28,10 +31,8 @@ def sampled_positions(length: int, every: int) -> Tensor:
 
 
 def largest_everywhere(strict: Tensor, every: int, close: float) -> tuple[Tensor, Tensor]:
-    """σ_1 of T (L, L), strictly lower and not negative, between two numbers (L,) each.
-
-    At every so many positions the two are this close to each other, or as near as single precision and a few steps come.
-    """
+    """σ_1 of T (L, L), strictly lower, not negative, between two numbers (L,), close at every so many positions."""
+    # As close as asked there, or as near as single precision and a few steps come.
     length = strict.shape[-1]
     low, high = strict.new_zeros(length), strict.new_full((length,), torch.inf)
     high[0] = 0
@@ -42,10 +43,10 @@ def largest_everywhere(strict: Tensor, every: int, close: float) -> tuple[Tensor
 
 def largest_at(strict: Tensor, positions: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
     """σ_1 between two numbers in float64 at ascending positions (m,) of T (L, L) of either precision, not negative."""
-    if not positions.numel():
-        return (positions.new_zeros(0, dtype=torch.float64),) * 2
-    parts = [_power(strict, part, close, steps) for part in positions.split(_TOGETHER)]
-    return torch.cat([low for low, _ in parts]), torch.cat([high for _, high in parts])
+    parts = cast("Sequence[Tensor]", positions.split(_TOGETHER) if positions.numel() else ())
+    none = strict.new_zeros(0, dtype=torch.float64)
+    bounds = [(none, none), *(_power(strict, part, close, steps) for part in parts)]
+    return torch.cat([low for low, _ in bounds]), torch.cat([high for _, high in bounds])
 
 
 def _power(matrix: Tensor, positions: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
@@ -103,4 +104,3 @@ def _carried(strict: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]
     least_right = (lower - columns).flip(0).cummax(0).values.flip(0) + columns - gained
     low = torch.maximum(low, torch.maximum(least_left, least_right).clamp(min=0).sqrt())
     return low, torch.minimum(high, torch.minimum(from_left, from_right).clamp(min=0).sqrt())
-

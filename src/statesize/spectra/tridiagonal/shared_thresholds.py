@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -33,10 +34,9 @@ _MOST = 64
 def enclose_largest(
     eliminations: Eliminations, low: Tensor, high: Tensor, chosen: Tensor, error: Tensor, close: float
 ) -> tuple[Tensor, Tensor]:
-    """Bounds on σ_1 (N, b), by bisection so close to each other at positions of a mask (N, b), and closer at others too.
-
-    σ_1 ≤ τ where nothing is counted above τ, and σ_1 > τ where something is. Positions of a group share the thresholds.
-    """
+    """Bounds on σ_1 (N, b), by bisection as close to each other as asked at positions of a mask (N, b)."""
+    # σ_1 ≤ τ where nothing is counted above τ, and σ_1 > τ where something is. Positions of a group share thresholds,
+    # so the bounds at others come closer too.
     low, high, stuck = low.clone(), high.clone(), ~chosen
     for _ in range(_BISECTIONS * low.shape[-1]):
         width = torch.where(stuck, 0, (high / low.clamp(min=UNDERFLOW)).log())
@@ -75,10 +75,8 @@ class SharedThresholds:
         self._uncertainty = self.low.new_zeros(0, self.limit.shape[-1])
 
     def bounds(self, closer: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None) -> tuple[Tensor, Tensor]:
-        """Lower and upper bounds, (N, b), apart by at most 1 or the accuracy times the upper one, where that succeeds.
-
-        `closer` gives thresholds (N, b) twice, closer together at positions of a mask (N, b), the same at others.
-        """
+        """Lower and upper bounds (N, b), apart by at most 1 or the accuracy times the upper one where that succeeds."""
+        # `closer` returns `low` and `high` (N, b), closer together at positions of a mask (N, b), the same at others.
         for attempt in range(_ROUNDS):
             lower, upper, below, above = self._known()
             unresolved = self._unresolved(lower, upper)
@@ -123,14 +121,15 @@ class SharedThresholds:
         parts = torch.ceil(_FINER * gap[at].double() / allowed).clamp(2, _MOST) + attempt
         # Positions of a range divide it alike.
         start, width = below[at].log(), (above[at] / below[at]).log()
-        ranges, member = torch.stack([group.to(start.dtype), start, width], -1).unique(dim=0, return_inverse=True)
-        parts = ranges.new_zeros(ranges.shape[0]).scatter_reduce(0, member, parts, "amax")[member]
+        ranges, member = _distinct(group, start, width)
+        parts = torch.zeros_like(ranges[:, 0]).scatter_reduce(0, member, parts, "amax")[member]
         step = width / parts
-        number = torch.cat([((own[at].log() - start) / step).floor() + k for own in (self.low, self.high) for k in (0, 1)])
-        start, step, parts, group = (part.repeat(4) for part in (start, step, parts, group))
-        inside = (number > 0) & (number < parts)
-        shift = torch.exp(start + number * step)[inside]
-        pairs = torch.stack([group[inside].to(shift.dtype), shift], -1).unique(dim=0)
+        # The next one below what is known of a position's own threshold, and the next one above.
+        below_own = ((self.low[at].log() - start) / step).floor()
+        above_own = ((self.high[at].log() - start) / step).floor() + 1
+        shift = torch.cat([torch.exp(start + number * step) for number in (below_own, above_own)])
+        inside = torch.cat([(number > 0) & (number < parts) for number in (below_own, above_own)])
+        pairs, _ = _distinct(group.repeat(2)[inside], shift[inside])
         return pairs[:, 0].long(), pairs[:, 1]
 
     def _evaluate(self, group: Tensor, shift: Tensor) -> None:
@@ -153,3 +152,9 @@ class SharedThresholds:
         lower = gathered(torch.zeros_like(self.limit), surely_above, self._count, True)
         upper = gathered(self.limit, surely_below, self._count, False)
         return lower, upper, gathered(none, surely_below, shift, True), gathered(infinite, surely_above, shift, False)
+
+
+def _distinct(group: Tensor, *columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct rows of groups and numbers (m,) each, and which of them each row is, (m,)."""
+    rows = torch.stack([group.double(), *columns], -1)
+    return cast("tuple[Tensor, Tensor]", rows.unique(dim=0, return_inverse=True))
