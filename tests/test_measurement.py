@@ -373,7 +373,7 @@ def test_what_is_no_operator_is_refused() -> None:
         measure(torch.eye(4))
     with pytest.raises(InputError, match=r"got Tensor; wrap T in Dense\(T\)"):
         hankel_singular_values(torch.eye(4))
-    with pytest.raises(InputError, match="operator has a length of 1, no past to carry"):
+    with pytest.raises(InputError, match="operator must have a length of at least 2, a past and a future, got 1"):
         measure(Dense(torch.ones(1, 1)))
     with pytest.raises(EngineError, match="these can: dense"):
         hankel_singular_values(Dense(torch.eye(4)), engine="square_root")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import statesize
+from statesize.adapters import sources
 from statesize.cli import main
-from statesize.cli.output.table import print_summary
+from statesize.cli.output.summary import print_summary
 from statesize.mixers import LanguageModel, ModelConfig
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +22,7 @@ DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "tutoria
 NOTEBOOKS = [
     page for page in DOCS if "file_format: mystnb" in page.read_text(encoding="utf-8")
 ]  # run by the docs build
-PAGES = [ROOT / "README.md", *(page for page in DOCS if page not in NOTEBOOKS)]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for page in DOCS if page not in NOTEBOOKS)]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
@@ -36,6 +37,7 @@ def assert_same_output(shown: str, printed: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_python_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sources, "SOURCES", sources.SOURCES)  # put back where a page adds one
     namespace = {"__name__": "__main__"}
     blocks = FENCE.findall(page.read_text(encoding="utf-8"))
     for number, (language, source) in enumerate(blocks):

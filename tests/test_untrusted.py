@@ -13,7 +13,7 @@ from statesize.errors import FileError, InputError
 from statesize.loading.models import load_model
 from statesize.mixers import load_checkpoint
 from statesize.profiling import Profile
-from statesize.results.record import SequenceRecord, sealed
+from statesize.results.record import SequenceRecord
 from statesize.studies.grid import settings
 from statesize.studies.grid.settings import parse_settings
 from statesize.studies.grid.table import ResultTable
@@ -139,8 +139,9 @@ def test_toml_of_any_depth_and_any_product(monkeypatch):
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b"[]\n", b"{}\n", DEEP.encode(), b'{"name": "../x"}\n' + b"\xff" * 40])
-def test_units_with_a_right_checksum_and_wrong_content(payload):
-    assert SequenceRecord.from_bytes(sealed(payload)) is None
+def test_records_of_wrong_content(payload):
+    with pytest.raises(ValueError, match=r"no record|Expecting|nested too deeply|decode"):
+        SequenceRecord.from_bytes(payload)
 
 
 def test_weights_are_not_unpickled(tmp_path):
@@ -203,7 +204,7 @@ def test_metadata_of_a_store_that_says_nothing(stored, text):
 
 
 def test_texts_have_a_largest_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("statesize.tasks.corpus.MOST_TEXT", 10)
+    monkeypatch.setattr("statesize.texts.plain.MOST_TEXT", 10)
     monkeypatch.setattr("statesize.texts.rows.MOST_LINE", 30)
     (tmp_path / "a.txt").write_text("longer than that")
     (tmp_path / "a.jsonl").write_text('{"text": "short"}\n{"text": "longer than thirty bytes"}\n')

@@ -20,7 +20,7 @@ from statesize.parallel.threads import one_torch_thread
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import task_settings
 from statesize.training.config import TrainingConfig
-from statesize.training.in_memory import train_in_memory
+from statesize.training.loop import train_in_memory
 from statesize.training.step import evaluate
 from statesize.version import installed
 

@@ -79,7 +79,7 @@ def studies(workers: int) -> tuple[Counter[str], Counter[str]]:
     from small_studies import GRID
 
     from statesize.rerun.comparing import compare_rows
-    from statesize.studies.grid.local import run_here, run_in_processes
+    from statesize.studies.grid.executors import run_here, run_in_processes
     from statesize.studies.grid.settings import parse_settings
 
     runs = parse_settings(GRID, "correlation").runs

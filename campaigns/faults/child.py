@@ -19,9 +19,9 @@ COMMANDS = Path(__file__).parents[2] / "src" / "statesize" / "cli"
 _ABOVE_PERMISSIONS = (1 << 1) | (1 << 2)
 _CAPABILITIES_3 = 0x20080522
 IMPORTED = (
-    "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "zarr", "statesize.profiling.cluster",
-    "statesize.texts.parquet", "statesize.report", "statesize.rerun.recipe", "statesize.studies.grid.cluster",
-    "statesize.studies.conclude", "statesize.studies.grid.local", "statesize.studies.grid.study",
+    "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "zarr", "statesize.profiling.on_ray",
+    "statesize.texts.parquet", "statesize.report", "statesize.rerun.recipe", "statesize.studies.grid.executors",
+    "statesize.studies.conclude", "statesize.studies.grid.study",
     "statesize.training.export",
 )  # fmt: skip
 """What a server imports, beside the commands, so that its children need not."""

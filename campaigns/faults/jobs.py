@@ -18,8 +18,8 @@ import torch
 from statesize.errors import FileError
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.mixers.checkpoint import save_checkpoint
+from statesize.parts import digest
 from statesize.profiling import Profile
-from statesize.results.record import unsealed
 from statesize.tasks.text import train_tokenizer
 
 WORDS = "to be or not to be that is the question whether it is nobler in the mind to suffer".split()
@@ -111,7 +111,7 @@ class ProfileJob(Job):
         if output.exists():
             return {"profile"}
         units = output.with_name("output.units").glob("0*/*.unit")
-        return {_place(path) for path in units if unsealed(path.read_bytes()) is not None}
+        return {_place(path) for path in units if path.stem.endswith(f"-{digest(path.read_bytes())}")}
 
     def made(self, notes: list[str]) -> set[str]:
         """Units that were moved to their places."""
@@ -217,7 +217,8 @@ def _tokenizer() -> tokenizers.Tokenizer:
 
 
 def _place(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
+    # Without the digest of the content, which holds the time that measuring took.
+    return f"{path.parent.name}/{path.stem.rpartition('-')[0]}"
 
 
 def _readable(path: Path) -> bool:

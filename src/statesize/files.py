@@ -26,17 +26,7 @@ LOCK = ".in-use"
 
 
 def parse_json(content: bytes | str) -> object:
-    """The values of a JSON document that anybody may have written.
-
-    Args:
-        content: The document.
-
-    Returns:
-        The values.
-
-    Raises:
-        ValueError: It is no JSON, or nested so deeply that Python gives up.
-    """
+    """The values of a JSON document that anybody may have written; one that is none or too deep is a ValueError."""
     try:
         return json.loads(content)
     except RecursionError:
@@ -44,18 +34,7 @@ def parse_json(content: bytes | str) -> object:
 
 
 def read_limited(path: Path, most: int = MOST_JSON) -> bytes:
-    """The content of a file that anybody may have written; an OSError where it cannot be read.
-
-    Args:
-        path: The file.
-        most: Bytes that it may have.
-
-    Returns:
-        All of it.
-
-    Raises:
-        FileError: It has more.
-    """
+    """The content of a file that anybody may have written, of at most so many bytes."""
     with path.open("rb") as stream:
         content = stream.read(most + 1)
     if len(content) > most:
@@ -64,32 +43,15 @@ def read_limited(path: Path, most: int = MOST_JSON) -> bytes:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: to a temporary name in the same folder, then moved.
-
-    Args:
-        path: File to write; its folder is made where it is missing.
-        content: All of it.
-
-    Raises:
-        FileError: The folder cannot be made or written.
-    """
+    """Write a file whole or not at all; its folder is made where it is missing."""
     replace_files(path.parent, {path.name: content})
 
 
 def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Writes files that belong together; other files of the folder stay.
-
-    All are written to temporary names before the first is moved. Of several, the last is removed before the others are
-    replaced and comes back after them, so that an interruption leaves the old files, the new ones, or a folder without
-    the last, but never the last of one set with others of another.
-
-    Args:
-        folder: Made where it is missing.
-        contents: Content by file name.
-
-    Raises:
-        FileError: The folder cannot be made or written.
-    """
+    """Write files of one folder that belong together, content by name; other files of the folder stay."""
+    # All are written to temporary names before the first is moved. Of several, the last is removed before the others
+    # are replaced and comes back after them, so that an interruption leaves the old files, the new ones, or a folder
+    # without the last, but never the last of one set with others of another.
     parts = {name: folder / f".{name}.{os.getpid()}.part" for name in contents}
     place = folder
     try:
@@ -113,15 +75,9 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def replace_folder(folder: Path, write: Callable[[Path], object], scratch: Path | None = None) -> None:
-    """Writes a folder under a temporary name, then moves it to its place; what was there is replaced.
-
-    An interruption or an error leaves the old folder as it was; errors of the operating system are passed on.
-
-    Args:
-        folder: Its parent exists.
-        write: Makes the folder at the path it is given.
-        scratch: A folder of the same file system for the temporary one; None takes the parent.
-    """
+    """Write a folder under a temporary name, then move it to its place; what was there is replaced."""
+    # An interruption or an error leaves the old folder as it was; errors of the operating system are passed on. The
+    # temporary folder lies in `scratch`, a folder of the same file system, or in the parent, which exists.
     temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=scratch or folder.absolute().parent))
     new, old = temporary / "new", temporary / "old"
     try:
@@ -136,14 +92,7 @@ def replace_folder(folder: Path, write: Callable[[Path], object], scratch: Path 
 
 
 def check_writable(folder: Path) -> None:
-    """Refuses a folder that cannot be made or written, and leaves it as it is, missing where it is.
-
-    Args:
-        folder: A folder that something will be written to.
-
-    Raises:
-        FileError: It cannot.
-    """
+    """Refuse a folder that cannot be made or written, and leave it as it is, missing where it is."""
     place = folder.absolute()
     try:
         while not os.path.lexists(place):
@@ -155,19 +104,8 @@ def check_writable(folder: Path) -> None:
 
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Generator[None]:
-    """Keeps other processes that ask for it from writing to a folder.
-
-    The lock goes with the process, however it ends; file systems without locks are written unlocked.
-
-    Args:
-        folder: Made where it is missing.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        FileError: Another process writes to the folder, or it cannot be written.
-    """
+    """Keep other processes that ask for it from writing to a folder, which is made where it is missing."""
+    # The lock goes with the process, however it ends; file systems without locks are written unlocked.
     place = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,7 +147,7 @@ def _locked(place: Path) -> int:
 
 
 def _lock(descriptor: int) -> None:
-    """Locks a file, or raises a BlockingIOError where another process has; nothing where there are no locks."""
+    """Lock a file, or raise a BlockingIOError where another process has; do nothing where there are no locks."""
     if fcntl is None:
         return
     try:

@@ -7,19 +7,7 @@ from collections.abc import Mapping
 
 
 def facts_table(title: str, facts: Mapping[str, object]) -> str:
-    """A table of names and values.
-
-    Args:
-        title: What it is of.
-        facts: Values by name; all text is escaped.
-
-    Returns:
-        HTML.
-
-    Example:
-        >>> facts_table("Dense", {"length": 6})
-        '<table><caption>Dense</caption><tr><th scope="row">length</th><td>6</td></tr></table>'
-    """
+    """A table of names and values; all text is escaped."""
     rows = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>'
         for name, value in facts.items()

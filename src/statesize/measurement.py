@@ -57,20 +57,20 @@ class Measurement:
     positions: Tensor
     tolerances: Tensor
     relative_tolerances: Tensor
-    tolerance: Tensor | None
-    lower: Tensor | None
-    upper: Tensor | None
-    relative_tolerance: Tensor | None
-    relative_lower: Tensor | None
-    relative_upper: Tensor | None
-    entropy: Tensor | None
-    entropy_bound: Tensor | None
     norm: Tensor
-    values: Tensor | None
+    error_bound: Tensor
     state_size: Tensor
     ceiling: Tensor
     engine: str
-    error_bound: Tensor
+    tolerance: Tensor | None = None
+    lower: Tensor | None = None
+    upper: Tensor | None = None
+    relative_tolerance: Tensor | None = None
+    relative_lower: Tensor | None = None
+    relative_upper: Tensor | None = None
+    entropy: Tensor | None = None
+    entropy_bound: Tensor | None = None
+    values: Tensor | None = None
     past: int | None = None
     future: int | None = None
 
@@ -166,22 +166,12 @@ def measure(
         positions=at,
         tolerances=tau,
         relative_tolerances=rho,
-        tolerance=answers.get("tolerance"),
-        lower=answers.get("lower"),
-        upper=answers.get("upper"),
-        relative_tolerance=answers.get("relative_tolerance"),
-        relative_lower=answers.get("relative_lower"),
-        relative_upper=answers.get("relative_upper"),
-        entropy=answers.get("entropy"),
-        entropy_bound=answers.get("entropy_bound"),
-        norm=answers["norm"],
-        values=answers.get("values"),
         state_size=state_size,
         ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future),
         engine=used,
-        error_bound=answers["error_bound"],
         past=cut.past,
         future=cut.future,
+        **answers,
     )
 
 

@@ -1,4 +1,7 @@
-"""Checks that every operator passes; inherit `OperatorContract` to run them on an operator of your own."""
+"""Checks that every operator and every engine passes.
+
+Inherit `OperatorContract` or `EngineContract` to run them on an operator or an engine of your own.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from statesize.errors import EngineError
 from statesize.ess import ceiling
 from statesize.measurement import hankel_singular_values, measure
-from statesize.operators import Operator
-from statesize.spectra.choice import ENGINES
-from statesize.spectra.cut import make_cut
+from statesize.operators import Convolution, Dense, GatedConvolution, Operator, Recurrence, SoftmaxAttention
+from statesize.spectra.choice import ORDER
+from statesize.spectra.cut import Cut, make_cut
+from statesize.spectra.engine import OUTPUTS, Engine, HankelBlocks
+from statesize.spectra.exact.dense import DenseEngine
 
 
 class OperatorContract:
@@ -106,41 +112,16 @@ class OperatorContract:
         """Whatever engine is chosen, the spectrum is that of T[i:, :i], within the stated bound."""
         operator = self.sample()
         measured = measure(operator, outputs=("values",))
-        self._compare(operator, cast("Tensor", measured.values), measured.error_bound)
+        cut = make_cut(operator.length)
+        _compare_values(operator, cut, cast("Tensor", measured.values), measured.error_bound)
 
     def test_every_engine_agrees_with_the_definition(self) -> None:
-        """Each engine that takes this operator gives that spectrum, within its bound."""
+        """Each engine that supports this operator gives that spectrum, its counts and entropies, within its bounds."""
         operator = self.sample(seed=2)
         cut = make_cut(operator.length)
-        able = [engine for engine in ENGINES.values() if engine.declines(operator, cut, ("values",)) is None]
-        assert able
-        for engine in able:
-            blocks = engine.blocks(operator, cut)
-            self._compare(operator, blocks.singular_values(), blocks.error_bound)
-
-    def test_every_engine_certifies_what_the_definition_counts(self) -> None:
-        """Counts and entropies of each engine and of the definition lie within their bounds of each other."""
-        operator = self.sample(seed=4)
-        cut = make_cut(operator.length)
-        plain = ENGINES["dense"].blocks(operator, cut)
-        largest = float(plain.singular_values().max())
-        tau = torch.tensor([0.3, 1e-2, 1e-5], dtype=torch.float64) * largest
-        rho = torch.tensor([0.5, 1e-3], dtype=torch.float64)
-        entropy, entropy_error = plain.entropies(1e-3)
-        for engine in ENGINES.values():
-            if engine.declines(operator, cut, ("counts", "entropy")) is None:
-                blocks = engine.blocks(operator, cut)
-                for found, expected in (
-                    (blocks.counts(tau), plain.counts(tau)),
-                    (blocks.relative_counts(rho), plain.relative_counts(rho)),
-                ):
-                    assert bool((found.lower <= expected.upper).all()), engine.name
-                    assert bool((expected.lower <= found.upper).all()), engine.name
-                    assert bool((found.lower <= found.count).all()), engine.name
-                    assert bool((found.count <= found.upper).all()), engine.name
-                close, error = blocks.entropies(1e-3)
-                assert bool(((close - entropy).abs() <= error + entropy_error).all()), engine.name
-                torch.testing.assert_close(blocks.norms(), plain.norms(), rtol=1e-9, atol=1e-12 * largest)
+        for engine in ORDER:
+            if engine.supports(operator):
+                compare_with_definition(engine, operator, cut)
 
     def test_state_size_bounds_the_rank(self) -> None:
         """TSS is (L,) int64 and no H_i has a higher rank than its ceiling."""
@@ -188,15 +169,212 @@ class OperatorContract:
     def _dense(self, *tensors: Tensor) -> Tensor:
         return self.build(*tensors).dense()
 
-    @staticmethod
-    def _compare(operator: Operator, values: Tensor, bound: Tensor) -> None:
-        matrix = operator.to(torch.float64).dense()
-        linalg = cast("Any", torch.linalg)
-        for place, i in enumerate(range(1, operator.length)):
-            expected: Tensor = linalg.svdvals(matrix[..., i:, :i])
-            kept = min(expected.shape[-1], values.shape[-1])
-            allowed = bound[..., place] + 1e-14 * expected[..., 0]
-            found = values[..., place, :]
-            assert bool(((found[..., :kept] - expected[..., :kept]).abs().amax(-1) <= allowed).all()), f"position {i}"
-            rest = torch.cat([found[..., kept:], expected[..., kept:]], -1)
-            assert bool((rest.abs() <= allowed[..., None]).all()), f"position {i}"
+
+class EngineContract:
+    """A pytest class; a subclass names its engine and inherits the checks against the dense definition in float64.
+
+    Attributes:
+        engine: The engine.
+
+    Example:
+        >>> from statesize.spectra.exact.dense import DenseEngine
+        >>> class TestMyEngine(EngineContract):
+        ...     engine = DenseEngine()
+        >>> TestMyEngine().test_outputs_agree_with_the_definition()
+    """
+
+    engine: Engine
+
+    def operators(self, generator: torch.Generator) -> list[Operator]:
+        """Operators of every kind, of which those that the engine supports are measured.
+
+        Args:
+            generator: The only source of randomness to use.
+
+        Returns:
+            Unbatched operators of 20 positions; override it for kinds of your own.
+        """
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        length, states = 20, 3
+        B, C, decay = normal(length, states), normal(length, states), normal(length, states).sigmoid()
+        gate = normal(length).sigmoid()
+        modes = torch.polar(decay, normal(length, states))
+        return [
+            Dense(normal(length, length).tril()),
+            Dense(torch.zeros(length, length, dtype=torch.float64)),
+            Recurrence(decay[:, :1], B, C),
+            Recurrence(decay, B, C),
+            Recurrence(normal(length, states, states) / 3, B, C),
+            Recurrence(modes, B, C),
+            Recurrence.delta_rule(B / 2, gate, C, gate),
+            Convolution(normal(4), length),
+            Convolution(normal(length), length),
+            GatedConvolution(normal(5), gate, gate),
+            SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5),
+            SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5, window=6),
+        ]
+
+    def supported(self, seed: int = 0) -> list[Operator]:
+        """The operators that the engine supports.
+
+        Args:
+            seed: Seed of the generator.
+
+        Returns:
+            At least one.
+        """
+        operators = self.operators(torch.Generator().manual_seed(seed))
+        supported = [operator for operator in operators if self.engine.supports(operator)]
+        assert supported, f"{self.engine.name} supports none of the operators that it is checked with"
+        return supported
+
+    def test_it_describes_itself(self) -> None:
+        """It has a name, outputs and words for what it works on and costs; `declines` and `defers` answer in words."""
+        assert self.engine.name
+        assert self.engine.operators
+        assert self.engine.cost
+        assert self.engine.outputs
+        assert self.engine.outputs <= set(OUTPUTS)
+        for operator in self.supported():
+            assert self.engine.defers(operator, make_cut(operator.length), ("counts",)) != ""
+
+    def test_it_declines_with_a_reason(self) -> None:
+        """What it cannot do it says: operators, outputs and windows; and nothing else."""
+        for operator in self.operators(torch.Generator().manual_seed(0)):
+            cut, windowed = make_cut(operator.length), make_cut(operator.length, past=3)
+            able = self.engine.supports(operator)
+            assert (self.engine.declines(operator, cut, ()) is None) == able
+            assert (self.engine.declines(operator, windowed, ()) is None) == (able and self.engine.windows)
+            for output in OUTPUTS:
+                declined = self.engine.declines(operator, cut, (output,))
+                assert declined != ""
+                assert (declined is None) == (able and output in self.engine.outputs)
+
+    def test_outputs_agree_with_the_definition(self) -> None:
+        """Values, counts, entropies and norms lie within the stated bounds, at all positions and at some."""
+        for operator in self.supported():
+            compare_with_definition(self.engine, operator, make_cut(operator.length))
+            compare_with_definition(self.engine, operator, make_cut(operator.length, [operator.length - 1, 1, 7]))
+
+    def test_windows_agree_with_the_definition(self) -> None:
+        """So they do of windows on the past, on the future and on both."""
+        for operator in self.supported(seed=1) if self.engine.windows else ():
+            for past, future in ((3, None), (None, 4), (5, 2)):
+                compare_with_definition(self.engine, operator, make_cut(operator.length, None, past, future))
+
+    def test_extreme_scales(self) -> None:
+        """Operators times 1e30 and 1e-30 are measured as well."""
+        for operator in self.supported(seed=2):
+            for scale in (1e-30, 1e30):
+                if isinstance(operator, Recurrence) and operator.D is None:
+                    scaled: Operator = Recurrence(operator.A, operator.B * scale, operator.C)
+                elif isinstance(operator, Convolution):
+                    scaled = Convolution(operator.kernel * scale, operator.length)
+                else:
+                    scaled = Dense(operator.dense() * scale)
+                if self.engine.supports(scaled):
+                    compare_with_definition(self.engine, scaled, make_cut(scaled.length))
+
+    def test_batch_entries_are_measured_by_themselves(self) -> None:
+        """A batch of several dimensions gives what its entries give alone, within the bounds of both."""
+        for one, other in zip(self.supported(seed=3), self.supported(seed=4), strict=True):
+            batch = _stacked(one, other)
+            cut = make_cut(one.length)
+            together, alone = self.engine.blocks(batch, cut), self.engine.blocks(one, cut)
+            assert together.norms().shape == (1, 2, one.length - 1)
+            close = together.error_bound[0, 0] + alone.error_bound
+            assert bool(((together.norms()[0, 0] - alone.norms()).abs() <= close * one.length**0.5).all())
+            entropy, bound = together.entropies(1e-3)
+            single, single_bound = alone.entropies(1e-3)
+            assert bool(((entropy[0, 0] - single).abs() <= bound[0, 0] + single_bound).all())
+
+    def test_nothing_to_measure(self) -> None:
+        """No positions and no batch entries are no error."""
+        for operator in self.supported():
+            no_positions = self.engine.blocks(operator, make_cut(operator.length, []))
+            assert no_positions.norms().shape == (0,)
+            assert no_positions.error_bound.shape == (0,)
+            no_entries = self.engine.blocks(_stacked(operator, operator)[:, :0], make_cut(operator.length))
+            thresholds = torch.tensor([0.5, 0.1], dtype=torch.float64)
+            for counts in (no_entries.counts(thresholds), no_entries.relative_counts(thresholds)):
+                assert counts.count.shape == (1, 0, operator.length - 1, 2)
+            assert no_entries.entropies(1e-3)[0].shape == (1, 0, operator.length - 1)
+
+    def test_footprints_are_positive_and_grow(self) -> None:
+        """Bytes for an entry are positive and no less for a batch of longer sequences; what is needed is no more."""
+        for operator in self.supported():
+            cut = make_cut(operator.length)
+            held, shared = (size(operator, cut) for size in (self.engine.footprint, self.engine.shared_footprint))
+            assert held > 0
+            assert shared >= 0
+            assert 0 < self.engine.least_bytes(operator, cut) <= held + shared
+
+    def test_repeated_calls_agree(self) -> None:
+        """Nothing is consumed or changed by a measurement."""
+        for operator in self.supported(seed=4):
+            before, cut = operator.dense().clone(), make_cut(operator.length)
+            first, second = (self.engine.blocks(operator, cut).entropies(1e-3)[0] for _ in range(2))
+            assert torch.equal(first, second)
+            assert torch.equal(operator.dense(), before)
+
+
+def compare_with_definition(engine: Engine, operator: Operator, cut: Cut) -> None:
+    """Assert that all outputs of an engine lie within its stated bounds of the dense definition."""
+    blocks, plain = engine.blocks(operator, cut), DenseEngine().blocks(operator, cut)
+    largest = float(plain.values.max()) if plain.values.numel() else 1.0
+    _compare_counts(engine.name, blocks, plain, largest)
+    entropy, error = blocks.entropies(1e-3)
+    exact, exact_error = plain.entropies(1e-3)
+    assert bool(((entropy - exact).abs() <= error + exact_error).all()), engine.name
+    torch.testing.assert_close(blocks.norms(), plain.norms(), rtol=1e-9, atol=1e-12 * largest)
+    if "values" in engine.outputs:
+        _compare_values(operator, cut, blocks.singular_values(), blocks.error_bound)
+        return
+    try:
+        blocks.singular_values()
+    except EngineError:
+        return
+    raise AssertionError(f"{engine.name} gives singular values, which it does not count among its outputs")
+
+
+def _compare_counts(name: str, blocks: HankelBlocks, plain: HankelBlocks, largest: float) -> None:
+    tau = torch.tensor([0.3, 1e-2, 1e-5], dtype=torch.float64) * largest
+    rho = torch.tensor([0.5, 1e-3], dtype=torch.float64)
+    pairs = (
+        (blocks.counts(tau), plain.counts(tau)),
+        (blocks.relative_counts(rho), plain.relative_counts(rho)),
+        (blocks.relative_counts(rho, 0.1), plain.relative_counts(rho)),
+    )
+    for counts, expected in pairs:
+        assert bool((counts.lower <= expected.upper).all()), name
+        assert bool((expected.lower <= counts.upper).all()), name
+        assert bool(((counts.lower <= counts.count) & (counts.count <= counts.upper)).all()), name
+
+
+def _compare_values(operator: Operator, cut: Cut, values: Tensor, bound: Tensor) -> None:
+    matrix = operator.to(torch.float64).dense()
+    linalg = cast("Any", torch.linalg)
+    for place, i in enumerate(cut.positions):
+        expected: Tensor = linalg.svdvals(cut.block(matrix, i))
+        kept = min(expected.shape[-1], values.shape[-1])
+        allowed = bound[..., place] + 1e-14 * expected[..., 0]
+        sigma = values[..., place, :]
+        assert bool(((sigma[..., :kept] - expected[..., :kept]).abs().amax(-1) <= allowed).all()), f"position {i}"
+        beyond = torch.cat([sigma[..., kept:], expected[..., kept:]], -1)
+        assert bool((beyond.abs() <= allowed[..., None]).all()), f"position {i}"
+
+
+def _stacked(one: Operator, other: Operator) -> Operator:
+    """Two operators of one kind as a batch (1, 2)."""
+
+    def pair(first: Tensor, second: Tensor) -> Tensor:
+        return torch.stack([first, second])[None]
+
+    if isinstance(one, Recurrence) and isinstance(other, Recurrence):
+        return Recurrence(pair(one.A, other.A), pair(one.B, other.B), pair(one.C, other.C))
+    if isinstance(one, Convolution) and isinstance(other, Convolution):
+        return Convolution(pair(one.kernel, other.kernel), one.length)
+    return Dense(pair(one.dense(), other.dense()))

@@ -21,16 +21,7 @@ SPARE, GROWTH = 256 * 2**20, 2000
 
 
 def check_store(path: Path) -> None:
-    """Refuses a zarr folder that would run code, read files outside of it, or unpack to far more than it is.
-
-    Only its metadata is read.
-
-    Args:
-        path: The folder.
-
-    Raises:
-        FileError: It does, or its metadata cannot be read.
-    """
+    """Refuse a zarr folder that would run code, read files outside of it, or unpack to far more than it is."""
     stored = unpacked = 0
     for place in path.rglob("*"):
         if place.is_symlink():

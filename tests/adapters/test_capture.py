@@ -272,5 +272,5 @@ def test_layers_of_numpy_and_a_single_one(model):
 
 @pytest.mark.parametrize("layers", [1.5, [1.5], True, None])
 def test_layers_of_another_kind(model, layers):
-    with pytest.raises(InputError, match="layers has"):
+    with pytest.raises(InputError, match="layers must be the model's mixers by name or by index"):
         capture(model, torch.tensor([[1, 2, 3]]), [None] if layers is None else layers)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from statesize.adapters.captured import from_observation
-from statesize.adapters.watching.observation import Observation, unchanged
+from statesize.adapters.watching.observation import Observation
 from statesize.errors import InputError
 from statesize.operators import Dense
 
@@ -14,16 +14,7 @@ def test_an_operator_that_is_refused_names_its_mixer():
     matrices[0, 2, 1, 0] = torch.nan
     values = torch.ones(1, 3, 4, 2)
     observation = Observation(
-        "as observed",
-        "attention",
-        (1, 3),
-        lambda units: Dense(matrices[:, units]),
-        values,
-        values,
-        unchanged,
-        2,
-        None,
-        0,
+        "as observed", "attention", lambda units: Dense(matrices[:, units]), values, values, None, 0
     )
     captured = from_observation("layers.3@1", observation, 0.0, 0.0)
     assert torch.equal(captured.units_operator(slice(2)).dense(), matrices[:, :2])

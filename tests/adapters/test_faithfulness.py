@@ -10,7 +10,7 @@ from torch import nn
 from statesize.adapters import capture, faithfulness
 from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
 from statesize.adapters.kernels import attention
-from statesize.adapters.watching.observation import Observation, unchanged
+from statesize.adapters.watching.observation import Observation
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense
 
@@ -18,9 +18,7 @@ from statesize.operators import Dense
 def observation(mixed, scale=1.0):
     matrix = torch.ones(1, 6, 4, 4).tril() * scale
     values = torch.ones(1, 6, 4, 2)
-    return Observation(
-        "mixer", "attention", (1, 6), lambda units: Dense(matrix[:, units]), values, mixed, unchanged, 2, None, 0
-    )
+    return Observation("mixer", "attention", lambda units: Dense(matrix[:, units]), values, mixed, None, 0)
 
 
 def cumulated():

@@ -9,10 +9,10 @@ from torch import nn
 
 from statesize.adapters import capture
 from statesize.cli.output.document import profile_document
-from statesize.cli.output.table import print_summary
+from statesize.cli.output.summary import print_summary
 from statesize.errors import ModelError
 from statesize.profiling import plan, profile
-from statesize.profiling.worker import Asked, Worker
+from statesize.profiling.sequences import Request, SequenceWork
 from statesize.results.settings import check_settings
 
 
@@ -99,15 +99,15 @@ def test_one_that_fails_when_it_runs_again_is_skipped():
     assert "its output when it runs again" in found.attributes["skipped"]["model.layers.1.self_attn"]
 
 
-def test_a_worker_says_what_its_iterator_refused():
+def test_the_end_of_a_sequence_says_what_its_iterator_refused():
     model = tiny("llama")
-    worker = Worker(lambda: model, 1, Asked(check_settings(), None, 23))
-    worker.open()
-    names, skipped = worker.begin(0, token_ids(1)[0])
-    assert (len(names), skipped) == (2, {})
-    assert worker.next([]).name == names[0]
+    steps = SequenceWork(model, None, check_settings())(Request(0, token_ids(1)[0], "", 23))
+    first = next(steps)
+    assert (first.index, first.mixers, first.name) == (0, 2, "model.layers.0.self_attn")
     changed(model)
-    assert list(worker.next(names[:1])) == names[1:]
+    (end,) = steps
+    assert end.mixers == (first.name,)
+    assert list(end.skipped) == ["model.layers.1.self_attn"]
 
 
 def test_what_a_mixer_does_besides_is_told(capsys):

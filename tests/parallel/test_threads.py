@@ -7,7 +7,7 @@ import torch
 from statesize.errors import InputError
 from statesize.measurement import measure
 from statesize.operators import Dense, SoftmaxAttention
-from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
+from statesize.parallel.threads import end_if_unwanted, free_threads, in_parallel, one_torch_thread
 
 
 @pytest.fixture
@@ -82,6 +82,7 @@ def test_an_error_ends_the_other_tasks(two_threads):
         try:
             while True:
                 time.sleep(0.001)
+                end_if_unwanted()
         finally:
             ended.set()
 

@@ -11,7 +11,7 @@ from statesize.errors import InputError
 from statesize.measurement import measure
 from statesize.operators import Dense, Recurrence
 from statesize.profiling import measuring
-from statesize.profiling.measuring import measure_mixer, operations_per_unit, plan_work
+from statesize.profiling.measuring import measure_captured, measure_mixer, operations_per_unit, plan_work
 from statesize.results.settings import check_settings
 
 LENGTH, UNITS = 24, 10
@@ -93,13 +93,9 @@ def test_a_costly_mixer_is_sampled_unless_all_are_asked_for(operator, monkeypatc
 
 
 def test_what_is_refused_names_mixer_sequence_and_units():
-    operator = Dense(torch.ones(1, 2, LENGTH, LENGTH, dtype=torch.float64).tril())
-
     def units_operator(units):
         raise InputError("T has NaN")
 
-    item = Captured("layer", "decay", 4, 2, lambda units: operator[:, units], 64, None, 0.0)
-    work = plan_work(item, 3, LENGTH, LENGTH, check_settings(memory=1))
     broken = Captured("layer", "decay", 4, 2, units_operator, 64, None, 0.0)
     with pytest.raises(InputError, match=r"^Mixer layer, sequence 3 .*\[0\]\): T has NaN$"):
-        measuring.measure_block(broken, 3, np.array([0]), work, check_settings())
+        measure_captured(broken, np.array([0]), sequence=3)

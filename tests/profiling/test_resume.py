@@ -15,9 +15,8 @@ from oracles.profiles import same
 
 from statesize.errors import FileError
 from statesize.mixers import LanguageModel, ModelConfig
+from statesize.parts import Parts
 from statesize.profiling import Profile, profile
-from statesize.profiling.units import Units
-from statesize.results.record import sealed
 
 SEQUENCES = [list(range(1, 97)), [3, 1, 4, 1, 5, 9, 2], list(range(80))]
 LAYERS = 6
@@ -216,25 +215,18 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert (tmp_path / "out.units" / "notes").read_text() == "mine"
 
 
-def test_units_are_found_without_their_marker(tmp_path):
-    output = tmp_path / "out"
-    stopped(build(**SMALL), TEXTS, output, after=5)
-    (tmp_path / "out.units" / "unfinished.json").unlink()
-    result, kept = resumed(build(**SMALL), output)
-    assert len(kept) == 5
-    assert same(result, profile(build(**SMALL), TEXTS))
-
-
 @pytest.mark.parametrize(
     "payload", [b"", b"[" * 10**5, b"[]", b"{}", b'{"mixers": 1, "skipped": {}}', b'{"mixers": [], "skipped": 1}']
 )
-def test_notes_with_a_right_checksum_and_wrong_content(tmp_path, payload):
-    units, ids = Units(tmp_path / "units", "key"), torch.arange(3)
-    units.open()
-    units.finish(0, ids, ["a"], {})
-    (path,) = (tmp_path / "units").glob("0*/*.unit")
-    path.write_bytes(sealed(payload))
-    assert units.finished(0, ids) is None
+def test_notes_with_a_right_checksum_and_wrong_content(tmp_path, payload, caplog):
+    output = tmp_path / "out"
+    stopped(build(**SMALL), TEXTS, output, after=3)
+    (note,) = (path for path in units(output) if b"skipped" in path.read_bytes())
+    note.unlink()
+    Parts(note.parents[1], ".unit").write(f"000000/{note.stem.rpartition('-')[0]}", payload)
+    _, kept = resumed(build(**SMALL), output)
+    assert kept == [(0, 0), (0, 1), (1, 0)]
+    assert "is damaged. That part is made anew." in caplog.text
 
 
 def test_two_processes_on_one_output(tmp_path):

@@ -45,10 +45,13 @@ def test_readings_are_those_of_a_profile(name, sizes):
 
 
 def test_a_new_cut_alone_is_measured(monkeypatch):
-    asked, measure = [], watching.measure
-    monkeypatch.setattr(
-        watching, "measure", lambda operator, **given: asked.append(given["positions"]) or measure(operator, **given)
-    )
+    asked, measure = [], watching.measure_captured
+
+    def measured(*mixer, **given):
+        asked.append(given["positions"])
+        return measure(*mixer, **given)
+
+    monkeypatch.setattr(watching, "measure_captured", measured)
     watch = Watch(tiny_llama(), future=3, context=64)
     for first in range(0, 20, 4):
         list(watch.read(TOKENS[first : first + 4]))

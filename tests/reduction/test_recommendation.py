@@ -86,11 +86,11 @@ def test_the_calibration_covers_the_share_that_was_asked():
 
 def test_calibrations_that_cannot_be():
     ess, sizes, errors = made_up_students(20, 2)
-    with pytest.raises(InputError, match="9 students were given; at least 10"):
+    with pytest.raises(InputError, match="at least 10 students, got 9"):
         calibrate(ess[:9], sizes[:9], errors[:9])
     with pytest.raises(InputError, match="positive"):
         calibrate(ess, sizes, 0 * errors)
-    with pytest.raises(InputError, match=r"20 students tell of at most 0\.952"):
+    with pytest.raises(InputError, match=r"at most 0\.952 for 20 students"):
         calibrate(ess, sizes, errors, coverage=0.99)
     with pytest.raises(InputError, match="do not differ"):
         calibrate(ess, [2] * 20, errors)

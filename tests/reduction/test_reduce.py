@@ -164,7 +164,11 @@ def test_batches_need_the_largest_of_their_states():
             "operator must be a Convolution or a Recurrence, which have a finite recurrence of their own, got Dense",
         ),
         (Convolution(torch.ones(0, 4), 8), {}, "batch shape (0,)"),
-        (Convolution(torch.ones(4), 8), {"state_size": 2, "tolerance": 0.1}, "give one of them"),
+        (
+            Convolution(torch.ones(4), 8),
+            {"state_size": 2, "tolerance": 0.1},
+            "tolerance must be left out",
+        ),
         (Convolution(torch.ones(4), 8), {"state_size": 0}, "whole number of at least 1"),
         (Convolution(torch.ones(4), 8), {"state_size": 1.5}, "whole number of at least 1"),
         (Convolution(torch.ones(4), 8), {"tolerance": 0.0}, "a number above 0"),

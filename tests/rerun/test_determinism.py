@@ -11,7 +11,7 @@ import torch
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.rerun.comparing import DIFFERENT, IDENTICAL, compare_profiles, compare_rows
-from statesize.studies.grid.local import run_here
+from statesize.studies.grid.executors import run_here
 
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "determinism.py"
 PATTERNS = ("sa,gla", "s6,la", "s4d,hyena", "gla-s6,wla")
@@ -74,7 +74,7 @@ def test_processes_on_ray_give_a_profile_within_the_bounds(tmp_path):
 
     from statesize.loading.models import load_model
     from statesize.parallel.ray_session import ray_session
-    from statesize.profiling.cluster import profile_on_ray
+    from statesize.profiling.on_ray import profile_on_ray
 
     sequences = [list(range(40, 80)), list(range(30)), list(range(7, 39)), list(range(3, 43))]
     load = partial(load_model, "gla")

@@ -108,7 +108,7 @@ def test_recall_and_table(bundled):
 
 
 def test_nothing_to_compare(bundled):
-    with pytest.raises(InputError, match="at least one profile"):
+    with pytest.raises(InputError, match="profiles must hold at least one"):
         compare([])
 
     tree = bundled[0].to_xarray()

@@ -37,7 +37,7 @@ def test_words_come_with_thresholds(profile):
 
 
 def test_bad_arguments(profile):
-    with pytest.raises(ss.InputError, match=r"collapsed is 0\.9 and saturated 0\.8"):
+    with pytest.raises(ss.InputError, match=r"collapsed and saturated must be .*, got \(0\.9, 0\.8\)"):
         diagnose(profile, collapsed=0.9)
     with pytest.raises(ss.InputError, match="metric must be 'relative_tolerance' or 'entropy', got 'norm'"):
         diagnose(profile, "norm")

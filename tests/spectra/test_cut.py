@@ -37,7 +37,7 @@ def test_definition_is_everything_before_and_after() -> None:
 @pytest.mark.parametrize(
     ("length", "arguments", "message"),
     [
-        (1, {}, "operator has a length of 1, no past to carry"),
+        (1, {}, "operator must have a length of at least 2, a past and a future, got 1"),
         (5, {"positions": [0]}, r"integers in 1 … 4 here, got 0"),
         (5, {"positions": [5]}, "got 5"),
         (5, {"positions": [2.5]}, "got 2.5"),
@@ -46,7 +46,7 @@ def test_definition_is_everything_before_and_after() -> None:
         (5, {"positions": 0}, "got 0"),
         (5, {"past": 0}, "past must be None or in 1 … 4"),
         (5, {"future": 5}, "future must be None or in 1 … 4"),
-        (5, {"past": 3, "future": 3}, "do not fit into length 5"),
+        (5, {"past": 3, "future": 3}, "past and future must sum to at most the length 5, got 3 and 3"),
         (9, {"past": 3, "positions": [2]}, "integers in 3 … 8 here, got 2"),
     ],
 )

@@ -39,7 +39,8 @@ def lanes() -> ModuleType:
         array[k * len(x) : (k + 1) * len(x)] = x
 
     module = ModuleType("statesize.spectra.lanes.vectors")
-    module.compile_lanes = lambda function: function
+    module.compile_lanes = module.compile_entry = lambda function: function
+    module.VERSION = 0
     module.lane_functions, module.store, module.square_root = lane_functions, store, np.sqrt
     module.where_positive = lambda x, positive, other: np.where(x > 0, positive, other)
     module.mantissa = lambda x: 2 * np.frexp(np.abs(x))[0]

@@ -46,7 +46,7 @@ def descendants(parent, word):
 
 @pytest.fixture
 def workers_of():
-    return lambda word="statesize.studies.grid.worker": descendants(os.getpid(), word)
+    return lambda word="spawn_main": descendants(os.getpid(), word)
 
 
 @pytest.fixture(name="without_time")

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from statesize.errors import FileError, InputError
-from statesize.tasks.corpus import Corpus, python_prose, read_documents, read_text, sha256_of, split
+from statesize.tasks.corpus import Corpus, python_prose, read_text, sha256_of, split
+from statesize.texts.plain import read_documents
 
 
 def five_word_runs(document):

@@ -130,5 +130,5 @@ def test_settings_that_do_not_fit_are_one_clear_line(settings, words):
 
 
 def test_settings_of_a_task_that_nobody_registered():
-    with pytest.raises(InputError, match=r"task is a .*Echo, which is not registered; register it with register_task"):
+    with pytest.raises(InputError, match=r"task must be registered, got .*Echo. Register it with register_task"):
         task_settings(Echo(vocabulary_size=3))

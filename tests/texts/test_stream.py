@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from statesize import zoo
 from statesize.loading.models import load_tokenizer
-from statesize.tasks.corpus import read_documents
+from statesize.texts.plain import read_documents
 from statesize.texts.stream import TextStream
 from statesize.texts.tokens import join_documents, special_ids, token_text
 

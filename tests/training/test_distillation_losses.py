@@ -118,7 +118,10 @@ def test_logit_divergence():
         (lambda: operator_error(OPERATORS["gated"], 3), "student must be a statesize Operator, got int"),
         (lambda: operator_error(OPERATORS["gated"], OPERATORS["dense"], 1.5), r"block_size must be .*got 1.5"),
         (lambda: hidden_error(torch.ones(3), torch.ones(3)), r"teacher must have shape \(..., L, d\)"),
-        (lambda: hidden_error(torch.ones(2, 3), torch.ones(1, 3)), r"teacher has shape \(2, 3\) and student \(1, 3\)"),
+        (
+            lambda: hidden_error(torch.ones(2, 3), torch.ones(1, 3)),
+            r"student must have the teacher's shape \(2, 3\), got \(1, 3\)",
+        ),
         (lambda: hidden_error(torch.full((2, 3), torch.inf), torch.ones(2, 3)), "teacher must be finite"),
         (
             lambda: hidden_error(torch.full((2, 3), 1e30), torch.ones(2, 3)),

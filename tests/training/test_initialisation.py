@@ -171,14 +171,14 @@ def test_a_mixer_of_ones_own_and_a_model_that_is_a_mixer():
 
 @pytest.mark.parametrize("target", [0, -0.1, 1.5, float("nan"), True, "0.5"])
 def test_bad_targets(target):
-    with pytest.raises(InputError, match=r"target is .*; give a utilisation above 0 and up to 1"):
+    with pytest.raises(InputError, match=r"target must be a number above 0 and at most 1, got .* utilisation"):
         initialise(built("gla"), target)
 
 
 def test_bad_inputs():
     with pytest.raises(InputError, match="relative_tolerances"):
         initialise(built("gla"), 0.5, tokens(), relative_tolerance=-1.0)
-    with pytest.raises(InputError, match="vocabulary is 0 to 63"):
+    with pytest.raises(InputError, match="vocabulary, 0 to 63, got"):
         initialise(built("gla"), 0.5, tokens() + 64)
 
 

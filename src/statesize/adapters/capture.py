@@ -255,6 +255,4 @@ class _Labels:
         return f"{name}@{count}" if count else name
 
     def of(self, mixer: Mixer) -> Mixer:
-        return Mixer(
-            self.next(mixer.name), mixer.kind, mixer.units, mixer.multiplicity, mixer.state_size, mixer.state_bytes
-        )
+        return replace(mixer, name=self.next(mixer.name))

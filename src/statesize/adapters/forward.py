@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.checks import Inputs, check_inputs
 from statesize.adapters.models.held import device_of, measuring
 from statesize.adapters.models.masks import added_to_scores
-from statesize.adapters.models.pretrained import pretrained_models
+from statesize.adapters.models.wrapped import pretrained_models
 from statesize.adapters.watching.interrupts import interrupts_held
 
 

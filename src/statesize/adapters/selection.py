@@ -9,11 +9,16 @@ from torch import nn
 
 from statesize.adapters.models.layers import HOW_TO_SUPPLY
 from statesize.adapters.models.wrapped import named_parts
-from statesize.adapters.notes import UNSEEN
-from statesize.check import require_kind, whole_number
+from statesize.check import refuse, require_kind, whole_number
 from statesize.errors import InputError, ModelError
 
 Layers = int | str | Sequence[int | str] | None
+
+# Why nothing is seen in a family.
+UNSEEN = {
+    "reformer": "sorts positions into buckets by hashes, and the bucket of a position depends on later ones, so it is "
+    "not causal",
+}
 
 
 def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
@@ -36,7 +41,7 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
         return list(names)
     chosen = _listed(layers)
     if not chosen:
-        raise InputError(f"layers is empty; give indices or names, or None for all. Mixers: {', '.join(names)}.")
+        raise InputError(f"layers must name a mixer, got none. Give None for all, or some of {', '.join(names)}.")
     selected: set[str] = set()
     for layer in chosen:
         index = whole_number(layer)
@@ -47,10 +52,8 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
         elif isinstance(layer, str) and layer in refused:
             raise ModelError(refused[layer])
         else:
-            raise InputError(
-                f"layers has {layer!r}, but the model's {len(names)} mixers are {', '.join(names)}; "
-                f"choose by name or by index 0 … {len(names) - 1}."
-            )
+            known = f"the model's mixers by name or by index 0 … {len(names) - 1}"
+            refuse("layers", known, layer, f"Its {len(names)} mixers are {', '.join(names)}.")
     return [name for name in names if name in selected]
 
 

@@ -9,12 +9,11 @@ from torch import nn
 
 from statesize.adapters.kernels import (
     attention,
-    inner_convolutions,
+    convolutions,
     lightning,
     mlstm,
     rg_lru,
     scans,
-    short_convolution,
     softmax_tap,
 )
 from statesize.adapters.watching.observation import Record, Source
@@ -25,8 +24,7 @@ SOURCES: tuple[Source, ...] = (
     attention.observing,
     softmax_tap.observing,
     scans.observing,
-    inner_convolutions.observing,
-    short_convolution.observing,
+    convolutions.observing,
     rg_lru.observing,
     mlstm.observing,
     lightning.observing,

@@ -14,8 +14,8 @@ def install_completion(
     """Write a script that completes commands and options, and let the shell read it when it starts.
 
     Args:
-        shell: Whose; the one that runs this command if not given.
-        output: File for the script alone; what the shell reads at its start is then left as it is.
+        shell: The shell. Default: the one that runs this command.
+        output: File for the script alone; the shell's own start-up file is then left as it is.
 
     Raises:
         InputError: The shell that runs this is not known.
@@ -28,7 +28,7 @@ def install_completion(
     try:
         path = app.install_completion(shell=shell, output=output, add_to_startup=output is None)
     except ShellDetectionError as error:
-        raise InputError("the shell is not known; name it by --shell bash, fish, powershell or zsh") from error
+        raise InputError("shell must be bash, fish, powershell or zsh, got another. Give --shell.") from error
     except OSError as error:
         raise FileError(
             f"cannot write {error.filename or output}: {error.strerror or error}. Give another place by --output"

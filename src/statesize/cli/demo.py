@@ -30,7 +30,7 @@ def demo(
     from statesize import zoo
     from statesize.cli.output.document import SCHEMA, print_json, profile_document
     from statesize.cli.output.progress import profile_bar
-    from statesize.cli.output.table import print_summary
+    from statesize.cli.output.summary import print_summary
     from statesize.profiling import TOLERANCE_LADDER, profile
     from statesize.report import check_report_path, write_report
 
@@ -63,13 +63,7 @@ def demo(
 
 
 def demo_sequences() -> Tensor:
-    """Bundled documents, each followed by `<eos>`, cut into sequences that start with a document.
-
-    They are such that at least two documents fit in a sequence whole.
-
-    Returns:
-        Token ids, (SEQUENCES, LENGTH) int64.
-    """
+    """Bundled documents, each followed by `<eos>`, cut into sequences (SEQUENCES, LENGTH) of at least two each."""
     import torch
 
     from statesize import zoo

@@ -69,17 +69,17 @@ def _devices() -> list[str]:
 def _print(document: dict[str, Any]) -> None:
     import sys
 
-    from statesize.cli.output.whole_table import print_whole
+    from statesize.cli.output.table import print_table
 
     print(f"machine  {document['machine']}\nthreads  {document['threads']}\ndevices  {', '.join(document['devices'])}")
     print(f"python   {sys.version.split()[0]}\n")
     packages = [(name, version or "missing", "") for name, version in document["packages"].items()]
     packages += [(name, version or "-", _OPTIONAL[name]) for name, version in document["optional"].items()]
-    print_whole(("package", "version", "for"), packages, left=3, notes=())
+    print_table(("package", "version", "for"), packages, left=3, notes=())
     cells = [
         (check["operator"], check["engine"], f"{check['checked']}", "yes" if check["right"] else "NO")
         for check in document["checks"]
     ]
     right = sum(check["right"] for check in document["checks"])
     note = f"{right} of {len(cells)} checks against torch.linalg.svdvals of each H_i are within the stated bounds."
-    print_whole(("operator", "engine", "answers", "right"), cells, left=2, notes=(note,))
+    print_table(("operator", "engine", "answers", "right"), cells, left=2, notes=(note,))

@@ -63,7 +63,7 @@ def engines(
 
 def _list(json: bool) -> None:
     from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.whole_table import print_whole
+    from statesize.cli.output.table import print_table
     from statesize.spectra.choice import ORDER
     from statesize.spectra.engine import OUTPUTS
 
@@ -85,12 +85,12 @@ def _list(json: bool) -> None:
         for row in rows
     ]
     note = "cost: of one head at all L positions; n states. Which one is chosen: statesize engines --explain"
-    print_whole(("engine", "works on", "outputs", "windows", "cost"), cells, left=5, notes=(note,))
+    print_table(("engine", "works on", "outputs", "windows", "cost"), cells, left=5, notes=(note,))
 
 
 def _print_choice(given: dict[str, Any], reasons: list[tuple[str, str]], json: bool) -> None:
     from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.whole_table import print_whole
+    from statesize.cli.output.table import print_table
 
     if json:
         others = [{"engine": engine, "reason": reason} for engine, reason in reasons[1:]]
@@ -103,7 +103,7 @@ def _print_choice(given: dict[str, Any], reasons: list[tuple[str, str]], json: b
         f"For {asked}; {', '.join(given['outputs'])}; random entries.",
         "What a measurement used is its `.engine`; two names where a safer engine had to help.",
     )
-    print_whole(("engine", "taken", "why"), cells, left=3, notes=notes)
+    print_table(("engine", "taken", "why"), cells, left=3, notes=notes)
 
 
 def _random(kind: str, transition: str, length: int, states: int, units: int) -> Operator:

@@ -25,7 +25,7 @@ def models(*, json: Flag = False) -> None:
 
     from statesize.adapters.families import STATE_SIZES, swept
     from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.whole_table import print_whole
+    from statesize.cli.output.table import print_table
 
     found, installed = swept(), version("transformers")
     if json:
@@ -50,7 +50,7 @@ def models(*, json: Flag = False) -> None:
     others = [family for family in found.families if family.status != "measured"]
     notes = [f"not measured: {family.name}: {family.reason}" for family in others]
     checked = f"Checked with transformers {found.transformers}; {installed} is installed."
-    print_whole(("family", "mixers", "TSS per channel at position i"), rows, 3, [*notes, "", checked, NOTES])
+    print_table(("family", "mixers", "TSS per channel at position i"), rows, 3, [*notes, "", checked, NOTES])
 
 
 def _row(family: Family, sizes: dict[str, str]) -> dict[str, object]:

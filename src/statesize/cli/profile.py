@@ -36,15 +36,15 @@ class Asked:
     """What is measured.
 
     Attributes:
-        stride: Measure every so many positions.
-        past: Cut the past to so many positions.
-        future: Cut the future to so many positions.
-        channels: Heads or channels of each layer that are measured: all, or a number, drawn from all parts of the
-            layer; left out, all of them up to a cost that --plan states.
-        seed: Of the choice of heads or channels.
-        memory: How much measuring may hold at once, beside the model and the results, such as 4GB.
-        count_accuracy: Counts at relative tolerances may be left between bounds this share apart, such as 0.02, which
-            is many times faster for attention; 0 asks for exact ones.
+        stride: Measure one position in this many.
+        past: Measure with at most this many positions of the past.
+        future: Measure with at most this many positions of the future.
+        channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
+            Default: all of them, up to a cost that --plan states.
+        seed: Seed of the choice of heads or channels.
+        memory: Memory that measuring may use, beside the model and the results, such as 4GB.
+        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %). Much faster
+            for attention. 0 = exact.
     """
 
     stride: Count | None = None
@@ -86,7 +86,7 @@ def profile(
         printing: What is printed.
     """
     from statesize.cli.output.document import print_json, profile_document
-    from statesize.cli.output.table import print_summary
+    from statesize.cli.output.summary import print_summary
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
     from statesize.results.settings import check_settings
@@ -173,7 +173,7 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _Run:
 
 def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
     from statesize.loading.models import load_model, load_model_facts
-    from statesize.profiling.cluster import profile_on_ray
+    from statesize.profiling.on_ray import profile_on_ray
 
     # The processes need not have the folder in which this one works.
     name = str(Path(model).absolute()) if Path(model).is_dir() else model
@@ -195,7 +195,7 @@ def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
 
 def _show_plan(plan: Plan, name: str, chats: int, *, json: bool) -> None:
     from statesize.cli.output.document import plan_document, print_json
-    from statesize.cli.output.table import print_plan
+    from statesize.cli.output.summary import print_plan
 
     if json:
         print_json(plan_document(plan, name, chats))

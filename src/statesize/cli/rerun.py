@@ -42,7 +42,7 @@ def rerun(result: Path, /, *, allow_code: Flag = False, printing: Printing = TEX
     import tempfile
 
     from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.whole_table import print_whole
+    from statesize.cli.output.table import print_table
     from statesize.errors import StatesizeError
     from statesize.rerun.comparing import DIFFERENT
     from statesize.rerun.result import changed_versions, check_inputs, read_result
@@ -59,7 +59,7 @@ def rerun(result: Path, /, *, allow_code: Flag = False, printing: Printing = TEX
         print_json({"schema": SCHEMA, "result": str(result), "parts": parts, "changed_versions": changes})
     else:
         rows = [(one.part, one.verdict, one.detail) for one in compared]
-        print_whole(("part", "repetition", "differences"), rows, 3, [f"Other versions: {one}." for one in changes])
+        print_table(("part", "repetition", "differences"), rows, 3, [f"Other versions: {one}." for one in changes])
     different = sum(one.verdict == DIFFERENT for one in compared)
     if different:
         raise StatesizeError(f"{different} of {len(compared)} parts of {result} differ from their repetition.")

@@ -64,7 +64,7 @@ def train(
         rate: Peak learning rate.
         weight_decay: Weight decay of AdamW.
         dropout: Probability of dropping a channel of what a mixer or an MLP adds.
-        seed: Of the initial weights, the batches and dropout.
+        seed: Seed of the initial weights, the batches and dropout.
         evaluate_every: Steps between held-out evaluations.
         checkpoint_every: Steps between checkpoints.
         device: Torch device, cpu or cuda.

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from statesize.errors import InputError
+from statesize.check import refuse
 
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Sequence[Row]]
@@ -149,7 +149,7 @@ SPECTRUM = Chart(
 def metric_title(metric: str) -> str:
     """The title of one of METRICS; another metric is an InputError."""
     if metric not in METRICS:
-        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}.")
+        refuse("metric", f"one of {', '.join(METRICS)}", metric)
     return METRICS[metric]
 
 
@@ -158,9 +158,7 @@ def place_of(position: int | None, positions: Sequence[int]) -> int:
     if position is None:
         return len(positions) // 2
     if position not in positions:
-        raise InputError(
-            f"position must be one that was measured, from {positions[0]} to {positions[-1]}, got {position}."
-        )
+        refuse("position", f"one that was measured, from {positions[0]} to {positions[-1]}", position)
     return positions.index(position)
 
 

@@ -50,7 +50,9 @@ def paper_figure(chart: Chart) -> Figure:
 
 
 def _scale(axes: Any, name: str, axis: Axis) -> None:
-    axes.set(**{f"{name}label": axis.title, f"{name}scale": "log" if axis.scale in {"log", "ratio"} else "linear"})
+    scale = "log" if axis.scale in {"log", "ratio"} else "linear"
+    limits = {"index": {f"{name}lim": (0, None)}, "share": {f"{name}lim": (0, 1)}}.get(axis.scale, {})
+    axes.set(**{f"{name}label": axis.title, f"{name}scale": scale}, **limits)
 
 
 def _draw(axes: Any, chart: Chart, layer: Layer, rows: Sequence[Row]) -> None:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import Checking, Checks
+from statesize.adapters import Checking
 from statesize.errors import InputError, ModelError
 from statesize.integrations.budget import FEWEST_HEADS, Cost, affordable_heads
+from statesize.parallel.here import Here
 from statesize.profiling.gathering import Gathering, Origin
-from statesize.profiling.measuring import capture_mixers, measure_mixer, plan_work
 from statesize.profiling.profile import Profile
+from statesize.profiling.sequences import SequenceWork
 from statesize.results.comparison import compare
 from statesize.results.diagnosis import COLLAPSED, SATURATED, Diagnosis, diagnose, regime_of
 from statesize.results.settings import check_settings
@@ -108,7 +109,7 @@ class Probing:
             return None
         self._due = False
         try:
-            profile, self._cost = _measured(model, self.probe, heads, self._checking.next(model))
+            profile, self._cost = _measured(model, self.probe, heads, self._checking)
         except (InputError, ModelError) as error:
             if self._cost is None:
                 raise
@@ -161,19 +162,11 @@ def reading(profile: Profile, found: list[Diagnosis]) -> dict[str, float]:
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def _measured(model: nn.Module, probe: Probe, heads: int, checks: Checks) -> tuple[Profile, Cost]:
+def _measured(model: nn.Module, probe: Probe, heads: int, checking: Checking) -> tuple[Profile, Cost]:
     """A profile of some heads of each layer, without the digest of all weights that `statesize.profile` takes."""
     settings, ids = check_settings(positions=probe.positions, channels=heads, seed=probe.seed), probe.sequences
-    gathering = Gathering(settings, len(ids), None, None)
-    longest, start = max(map(len, ids)), time.perf_counter()
-    for number, sequence in enumerate(ids):
-        gathering.sequences.append(sequence)
-        captured = capture_mixers(model, number, sequence, None, checks)
-        for index, item in enumerate(captured):
-            work = plan_work(item, number, len(sequence), longest, settings)
-            record = measure_mixer(item, number, work, settings)
-            gathering.add(number, record, index, len(captured.mixers), resumed=False)
-            del item
+    gathering, start = Gathering(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
+    gathering.measure(ids, Here(SequenceWork(model, None, settings, checking)))
     fixed = time.perf_counter() - start - gathering.seconds
     profile = gathering.profile(None, Origin(type(model).__name__, "", "", {}, torch.get_num_threads()), None)
     rows = profile.summary_rows()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from statesize.adapters import Checking, capture
+from statesize.adapters import Checking
 from statesize.ess import utilisation
-from statesize.measurement import measure
+from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.results.sampling import Sample, draw, estimate
 
 
@@ -52,10 +52,10 @@ class StateSizeMetric(Metric):
             model: The model; it is left as it was.
             input_ids: Token ids, (S, L), without padding.
         """
-        for item in capture(model, input_ids, checks=self._checking.next(model)):
+        for item in captured_mixers(model, input_ids, None, self._checking.next(model)):
             sample = draw(item.units, self.channels or item.units, self.seed, item.name)
-            operator = item.units_operator(torch.from_numpy(sample.units)).to(device="cpu")
-            found = measure(operator, (), (), outputs=("entropy",), positions=self.positions)
+            nothing: dict[str, Any] = {"tolerances": (), "relative_tolerances": ()}
+            (found,) = measure_captured(item, sample.units, outputs=("entropy",), positions=self.positions, **nothing)
             entropy = cast("Tensor", found.entropy)
             channels = item.units * item.multiplicity
             self._add("total", channels * _sum(entropy, sample))

@@ -50,13 +50,13 @@ def load_model(
     place = _device(device)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
-    folder = Path(name)
-    if name in zoo.names() + zoo.recall_names():
+    kind = _kind(name)
+    if kind == "bundled":
         model, tokenizer = zoo.load(name)
         loaded = LoadedModel(name, model, tokenizer, {"kind": "bundled"})
-    elif folder.is_dir() and not _is_of_transformers(folder):
-        model, tokenizer = load_checkpoint(folder), _tokenizer_or_none(name, {}, needs_tokenizer)
-        loaded = LoadedModel(folder.absolute().name, model, tokenizer, {"kind": "folder"})
+    elif kind == "checkpoint":
+        model, tokenizer = load_checkpoint(name), _tokenizer_or_none(name, {}, needs_tokenizer)
+        loaded = LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         loaded = _from_transformers(name, dtype, options, allow_pickle=allow_pickle, needs_tokenizer=needs_tokenizer)
@@ -76,12 +76,17 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _is_of_transformers(folder: Path) -> bool:
+def _kind(name: str) -> str:
+    """What a name is of: "bundled", "checkpoint" (a folder of statesize) or "transformers"."""
+    if name in zoo.names() + zoo.recall_names():
+        return "bundled"
+    if not Path(name).is_dir():
+        return "transformers"
     try:
-        config = parse_json(read_limited(folder / "config.json"))
+        config = parse_json(read_limited(Path(name) / "config.json"))
     except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and "model_type" in config
+        return "checkpoint"
+    return "transformers" if isinstance(config, dict) and "model_type" in config else "checkpoint"
 
 
 def _checkpoint_tokenizer(folder: Path) -> Tokenizer:
@@ -108,11 +113,11 @@ def _tokenizer_or_none(name: str, options: dict[str, Any], needed: bool) -> AnyT
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
     """The tokenizer of a model that is loaded elsewhere; what can be told without its weights is checked."""
     # Errors are those of `load_model`.
-    folder = Path(name)
-    if name in zoo.names() + zoo.recall_names():
+    kind = _kind(name)
+    if kind == "bundled":
         return zoo.load(name)[1]
-    if folder.is_dir() and not _is_of_transformers(folder):
-        return _checkpoint_tokenizer(folder)
+    if kind == "checkpoint":
+        return _checkpoint_tokenizer(Path(name))
     return _tokenizer_of_transformers(name, {"revision": revision, "trust_remote_code": trust_remote_code})
 
 
@@ -133,12 +138,10 @@ def load_model_facts(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
 ) -> tuple[AnyTokenizer | None, int | None]:
     """Tokenizer and number of tokens of a model that is loaded elsewhere; errors are those of `load_model`."""
-    options, folder = {"revision": revision, "trust_remote_code": trust_remote_code}, Path(name)
+    options, kind = {"revision": revision, "trust_remote_code": trust_remote_code}, _kind(name)
     tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
-    if name in zoo.names() + zoo.recall_names():
-        return tokenizer, vocabulary_size(zoo.load(name)[0])
-    if folder.is_dir() and not _is_of_transformers(folder):
-        return tokenizer, vocabulary_size(load_checkpoint(folder))
+    if kind != "transformers":
+        return tokenizer, vocabulary_size(zoo.load(name)[0] if kind == "bundled" else load_checkpoint(name))
     return tokenizer, configured_vocabulary(_config_of_transformers(name, options))
 
 

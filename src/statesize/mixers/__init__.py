@@ -1,4 +1,8 @@
-"""The sequence mixers as torch modules, and the small language model that they make."""
+"""The sequence mixers as torch modules, and the small language model that they make.
+
+Read `mixer`, then one of `attention`, `state_space` or `convolution`, then `block` and `model`. A mixer is a file with
+a subclass of `Mixer`, and a line in the list of `block`.
+"""
 
 from statesize.mixers.attention.gated import GatedLinearAttention
 from statesize.mixers.attention.gated_s6 import GatedLinearAttentionS6

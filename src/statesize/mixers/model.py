@@ -125,16 +125,17 @@ class LanguageModel(nn.Module):
     def _check(self, input_ids: Tensor, expected: str, dimensions: int) -> None:
         require_kind("input_ids", input_ids, Tensor, "a tensor of token numbers")
         if input_ids.dim() != dimensions or input_ids.numel() == 0:
-            raise InputError(f"input_ids has shape {tuple(input_ids.shape)}; expected {expected}, not empty")
+            raise InputError(f"input_ids must have shape {expected} and not be empty, got {tuple(input_ids.shape)}.")
         if input_ids.is_meta or input_ids.layout != torch.strided:
-            raise InputError("input_ids hold no numbers, or are sparse; expected a dense tensor of token numbers")
+            given = "the device meta" if input_ids.is_meta else f"layout {input_ids.layout}"
+            raise InputError(f"input_ids must be a dense tensor of token numbers, got {given}.")
         if input_ids.dtype not in (torch.int64, torch.int32):
-            raise InputError(f"input_ids has dtype {input_ids.dtype}; expected token numbers of dtype torch.int64")
+            raise InputError(f"input_ids must be token numbers of dtype torch.int64, got dtype {input_ids.dtype}.")
         low, high = (int(bound) for bound in torch.aminmax(input_ids))
         if low < 0 or high >= self.config.vocabulary_size:
             raise InputError(
-                f"input_ids spans {low} to {high}; this model's vocabulary is 0 to {self.config.vocabulary_size - 1}."
-                " Was the text encoded with another tokenizer?"
+                f"input_ids must be in this model's vocabulary, 0 to {self.config.vocabulary_size - 1}, got {low} to "
+                f"{high}. Was the text encoded with another tokenizer?"
             )
 
     def _logits(self, hidden: Tensor) -> Tensor:

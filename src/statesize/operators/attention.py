@@ -17,10 +17,10 @@ from statesize.check import (
     shape,
 )
 from statesize.errors import InputError
-from statesize.operators.operator import Operator, batch_index
+from statesize.operators.operator import TensorOperator, batch_index
 
 
-class SoftmaxAttention(Operator):
+class SoftmaxAttention(TensorOperator):
     """Causal softmax attention, T[i, j] = softmax_j(scale · q_iᵀ k_j) over the keys that i may see.
 
     One T serves all value channels of a head. The recurrence that it runs is its cache: TSS i, or window − 1.
@@ -57,7 +57,7 @@ class SoftmaxAttention(Operator):
         factor = require_real("scale", scale)
         if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"window must be None or an integer of at least 1, got {window!r}")
-        self._batch_shape = broadcast_batch({"query": query.shape[:-2], "key": key.shape[:-2]})
+        self._describe(query, query.shape[-2], broadcast_batch({"query": query.shape[:-2], "key": key.shape[:-2]}))
         require_finite("query", query)
         require_finite("key", key)
         self.query = query
@@ -65,26 +65,6 @@ class SoftmaxAttention(Operator):
         self.scale = factor
         self.window = None if window is None else min(window, query.shape[-2])
         self._normaliser: Tensor | None = None
-
-    @property
-    def length(self) -> int:
-        """Sequence length L."""
-        return self.query.shape[-2]
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions of query and key, broadcast."""
-        return self._batch_shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of query and key."""
-        return self.query.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of query and key."""
-        return self.query.device
 
     def dense(self) -> Tensor:
         """The attention probabilities.

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from statesize.check import require_finite, require_floating, require_length, shape
 from statesize.errors import InputError
-from statesize.operators.operator import Operator, batch_index
+from statesize.operators.operator import TensorOperator, batch_index
 
 # Positions are counted in 32 bits here and there in torch.
 _LONGEST = 2**31 - 1
 
 
-class Convolution(Operator):
+class Convolution(TensorOperator):
     """A causal convolution, y_t = Σ_s kernel_s u_{t−s}, so T[i, j] = kernel[i − j].
 
     Its own recurrence is a shift register of K − 1 inputs, its theoretical state-size.
@@ -44,27 +44,7 @@ class Convolution(Operator):
             raise InputError(f"length must be an integer in 1 … {_LONGEST}, got {length!r}")
         require_finite("kernel", kernel)
         self.kernel = kernel
-        self._length = length
-
-    @property
-    def length(self) -> int:
-        """Sequence length L."""
-        return self._length
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions of the kernel."""
-        return self.kernel.shape[:-1]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the kernel."""
-        return self.kernel.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the kernel."""
-        return self.kernel.device
+        self._describe(kernel, length, kernel.shape[:-1])
 
     def dense(self) -> Tensor:
         """The Toeplitz matrix of the kernel.

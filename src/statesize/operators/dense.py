@@ -9,10 +9,10 @@ from torch import Tensor
 
 from statesize.check import require_finite, require_floating, require_length, shape
 from statesize.errors import InputError
-from statesize.operators.operator import Operator, batch_index
+from statesize.operators.operator import TensorOperator, batch_index
 
 
-class Dense(Operator):
+class Dense(TensorOperator):
     """A causal operator held as T itself.
 
     It keeps no recurrence, so its theoretical state is the whole past, TSS i at position i, unless its maker knows
@@ -45,27 +45,8 @@ class Dense(Operator):
                 "use matrix.tril() if what lies above is not meant"
             )
         self.matrix = matrix
+        self._describe(matrix, matrix.shape[-1], matrix.shape[:-2])
         self._state_size = None if state_size is None else _checked_state_size(state_size, self.length)
-
-    @property
-    def length(self) -> int:
-        """Sequence length L."""
-        return self.matrix.shape[-1]
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions of the matrix."""
-        return self.matrix.shape[:-2]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the matrix."""
-        return self.matrix.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the matrix."""
-        return self.matrix.device
 
     def dense(self) -> Tensor:
         """The matrix as it was given.

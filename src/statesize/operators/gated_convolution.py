@@ -18,10 +18,10 @@ from statesize.check import (
 )
 from statesize.errors import InputError
 from statesize.operators.convolution import Convolution
-from statesize.operators.operator import Operator, batch_index
+from statesize.operators.operator import TensorOperator, batch_index
 
 
-class GatedConvolution(Operator):
+class GatedConvolution(TensorOperator):
     """y_t = output_gate_t Σ_s kernel_s input_gate_{t−s} u_{t−s}: T = Diag(output_gate) Conv(kernel) Diag(input_gate).
 
     Its own recurrence is a shift register of K − 1 gated inputs, its theoretical state-size. Gates that are not 0
@@ -62,8 +62,9 @@ class GatedConvolution(Operator):
         for name in ("input_gate", "output_gate"):
             require_finite(name, parts[name])
         common = torch.promote_types(torch.promote_types(kernel.dtype, input_gate.dtype), output_gate.dtype)
-        self._batch_shape = broadcast_batch({name: tensor.shape[:-1] for name, tensor in parts.items()})
+        batch_shape = broadcast_batch({name: tensor.shape[:-1] for name, tensor in parts.items()})
         self._convolution = Convolution(kernel.to(common), input_gate.shape[-1])
+        self._describe(self._convolution.kernel, input_gate.shape[-1], batch_shape)
         self.input_gate = input_gate.to(common)
         self.output_gate = output_gate.to(common)
 
@@ -71,26 +72,6 @@ class GatedConvolution(Operator):
     def kernel(self) -> Tensor:
         """The kernel, (..., K)."""
         return self._convolution.kernel
-
-    @property
-    def length(self) -> int:
-        """Sequence length L."""
-        return self._convolution.length
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions of the kernel and the gates, broadcast."""
-        return self._batch_shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the kernel and the gates."""
-        return self._convolution.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensors."""
-        return self._convolution.device
 
     def dense(self) -> Tensor:
         """T, (..., L, L)."""

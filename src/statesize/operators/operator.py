@@ -110,19 +110,36 @@ class Operator(ABC):
         return facts_table(f"{type(self).__name__} operator", facts)
 
 
+class TensorOperator(Operator):
+    """An operator whose length, dtype and device follow from one of its tensors; a constructor calls `_describe`."""
+
+    def _describe(self, tensor: Tensor, length: int, batch_shape: torch.Size) -> None:
+        self._dtype, self._device = tensor.dtype.to_real(), tensor.device
+        self._length, self._batch_shape = length, batch_shape
+
+    @property
+    def length(self) -> int:
+        """Sequence length L."""
+        return self._length
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions, one T for each entry."""
+        return self._batch_shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Real floating dtype of T."""
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+        return self._device
+
+
 def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
-    """An index that can touch batch dimensions only.
-
-    Args:
-        index: What stands between the brackets of `operator[...]`.
-        batch_shape: The operator's batch shape.
-
-    Returns:
-        An equal tuple without an ellipsis, at most as long as the batch shape.
-
-    Raises:
-        InputError: Too many indices, None, a boolean mask, or an entry out of range.
-    """
+    """An index that touches batch dimensions only, as a tuple without an ellipsis."""
     parts: list[Any] = list(index) if isinstance(index, tuple) else [index]  # pyright: ignore[reportUnknownArgumentType]
     if any(part is None or isinstance(part, bool) for part in parts):
         raise InputError(f"an operator is indexed by integers, slices and tensors, got {index!r}")

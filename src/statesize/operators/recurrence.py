@@ -18,11 +18,11 @@ from statesize.check import (
     shape,
 )
 from statesize.errors import InputError
-from statesize.operators.operator import Operator, batch_index
+from statesize.operators.operator import TensorOperator, batch_index
 from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
 
 
-class Recurrence(Operator):
+class Recurrence(TensorOperator):
     """x_t = A_t x_{t−1} + B_t u_t, y_t = C_t x_t + D_t u_t, so T[i, j] = C_i A_i … A_{j+1} B_j for j < i.
 
     Batch dimensions of A, B, C and D have equal rank and broadcast where 1. A complex recurrence stands for the
@@ -142,7 +142,7 @@ class Recurrence(Operator):
             if name != "A":
                 require_finite(name, tensor)
         require_same_device(tensors)
-        self._batch_shape = broadcast_batch(batches)
+        batch_shape = broadcast_batch(batches)
         complex_ = any(tensor.is_complex() for tensor in tensors.values())
         if conjugate_pairs and not complex_:
             raise InputError("conjugate_pairs=True is for complex recurrences, got real A, B and C")
@@ -154,6 +154,7 @@ class Recurrence(Operator):
         self.C = C.to(common)
         self.D = None if D is None else D.to(common.to_real())
         self.conjugate_pairs = conjugate_pairs
+        self._describe(self.B, self.B.shape[-2], batch_shape)
 
     @property
     def A(self) -> Tensor:
@@ -164,26 +165,6 @@ class Recurrence(Operator):
     def is_complex(self) -> bool:
         """Whether the state is complex (T is real all the same)."""
         return self.B.is_complex()
-
-    @property
-    def length(self) -> int:
-        """Sequence length L."""
-        return self.B.shape[-2]
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions of A, B, C and D, broadcast."""
-        return self._batch_shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Real dtype of T."""
-        return self.B.dtype.to_real()
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensors."""
-        return self.B.device
 
     def dense(self) -> Tensor:
         """T by running the state of every past input at once; O(L² n) for diagonal transitions.
@@ -294,5 +275,5 @@ class Recurrence(Operator):
         copy.B, copy.C = function(self.B, 2), function(self.C, 2)
         copy.D = feed.real if feed is not None and feed.is_complex() else feed
         copy.conjugate_pairs = self.conjugate_pairs
-        copy._batch_shape = self._batch_shape
+        copy._describe(copy.B, self.length, self._batch_shape)
         return copy

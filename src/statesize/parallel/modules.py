@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,31 +21,17 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """A module whose parameters and buffers hold no numbers; to be pickled in one piece.
+    """A module whose parameters and buffers hold no numbers; to be pickled in one piece."""
 
-    Attributes:
-        module: The module, of meta tensors.
-        tensors: These tensors, each once.
-        devices: Where each belongs.
-    """
-
+    # Of meta tensors.
     module: nn.Module
+    # These tensors, each once, and where each belongs.
     tensors: tuple[Tensor, ...]
     devices: tuple[str, ...]
 
 
 def take_apart(model: nn.Module) -> tuple[Structure, list[Bytes]]:
-    """Separate a module from its numbers; the module stays as it is.
-
-    Args:
-        model: Any module that `copy.deepcopy` can copy.
-
-    Returns:
-        The structure, and the bytes of each of its tensors.
-
-    Raises:
-        ModelError: If something in the module cannot be copied.
-    """
+    """A module without its numbers, and the bytes of each of its tensors; what cannot be copied is a ModelError."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     # A copy takes these in place of the originals, in all places that hold the same tensor.
     empty = {key: _empty(tensor) for key, tensor in tensors.items()}
@@ -57,20 +47,7 @@ def take_apart(model: nn.Module) -> tuple[Structure, list[Bytes]]:
 
 
 def put_together(structure: Structure, contents: list[Bytes]) -> nn.Module:
-    """The module that `take_apart` was given.
-
-    Args:
-        structure: Its structure.
-        contents: The bytes of each tensor.
-
-    Returns:
-        The module.
-
-    Example:
-        >>> layer = nn.Linear(2, 3)
-        >>> torch.equal(put_together(*take_apart(layer)).weight, layer.weight)
-        True
-    """
+    """The module that `take_apart` was given, from its structure and the bytes of each tensor."""
     filled = {
         id(empty): _filled(empty, content, device)
         for empty, content, device in zip(structure.tensors, contents, structure.devices, strict=True)
@@ -93,3 +70,13 @@ def _filled(empty: Tensor, content: Bytes, device: str) -> Tensor:
     copied.numpy()[:] = content
     values = copied.view(empty.dtype).reshape(empty.shape).to(device)
     return nn.Parameter(values, empty.requires_grad) if isinstance(empty, nn.Parameter) else values
+
+
+def sent(ray: Any, model: nn.Module) -> Callable[[], nn.Module]:
+    """What gives the module in processes of Ray; its bytes lie in the object store once for all of a machine."""
+    structure, contents = take_apart(model)
+    return partial(_received, structure, ray.put(contents))
+
+
+def _received(structure: Structure, contents: Any) -> nn.Module:
+    return put_together(structure, importlib.import_module("ray").get(contents))

@@ -1,4 +1,4 @@
-"""A whole model, measured over inputs."""
+"""A whole model, measured over inputs. Read `run`, then `gathering`, `sequences` and `measuring`."""
 
 from statesize.profiling.gathering import Progress
 from statesize.profiling.measuring import MOST_OPERATIONS

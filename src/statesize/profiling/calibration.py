@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import Captured, capture
-from statesize.profiling.measuring import Layers, Work, measure_block, plan_work
+from statesize.adapters import Captured
+from statesize.profiling.measuring import Layers, Work, asked_of, captured_mixers, measure_captured, plan_work
 from statesize.results.settings import Settings
 
 # Seconds after which larger blocks of a mixer are not tried any more.
@@ -21,21 +21,13 @@ _ENOUGH = 0.25
 
 @dataclass(eq=False)
 class TriedMixer:
-    """One mixer of the sequence.
-
-    Attributes:
-        name: Its name.
-        kind: What it is.
-        units: Its heads or channels.
-        work: How it is measured.
-        call: Seconds of each block, however few units it has; None where the mixer was not tried.
-        unit: Seconds of each unit of a block, likewise.
-    """
+    """One mixer of the sequence."""
 
     name: str
     kind: str
     units: int
     work: Work
+    # Seconds of each block, however few units it has, and of each unit of a block; None where nothing was tried.
     call: float | None = None
     unit: float | None = None
 
@@ -47,40 +39,25 @@ class TriedMixer:
 
 @dataclass(eq=False)
 class Trial:
-    """One sequence, its mixers captured and some of them tried.
-
-    Attributes:
-        model: The model.
-        layers: The choice of layers.
-        settings: What is asked.
-        reference: Tokens of the longest sequence.
-        clock: Tells seconds.
-        length: Tokens of this sequence.
-        mixers: All of its mixers.
-        skipped: What is not measured, and why.
-        overhead: Seconds of the forward pass and of building operators.
-    """
+    """One sequence, its mixers captured and some of them tried."""
 
     model: nn.Module
     layers: Layers
     settings: Settings
+    # Tokens of the longest sequence.
     reference: int
     clock: Callable[[], float] = time.perf_counter
+    # What `run` finds: tokens, mixers, what is not measured and why, seconds of the forward pass and of operators.
     length: int = 0
     mixers: list[TriedMixer] = field(default_factory=list[TriedMixer])
     skipped: dict[str, str] = field(default_factory=dict[str, str])
     overhead: float = 0.0
 
     def run(self, ids: Tensor, on_mixer: Callable[[int, int, str], object] | None = None) -> None:
-        """Capture the mixers of a sequence and try some.
-
-        Args:
-            ids: Its tokens, (L,).
-            on_mixer: Called after each mixer with how many were run through, how many there are, and its name.
-        """
+        """Capture the mixers of a sequence, (L,), and try some; after each, its number, that of all and its name."""
         self.length = len(ids)
         start = self.clock()
-        captured = capture(self.model, ids[None], self.layers, checks="read")
+        captured = captured_mixers(self.model, ids[None], self.layers, "read", sequence=0)
         self.skipped = captured.skipped
         tried = 0.0
         for item in captured:
@@ -122,19 +99,13 @@ class Trial:
         units = mixer.work.sample.units
         # Evenly spread, because heads of one layer differ in rank, and some engines take longer for a higher one.
         chosen = units[[index * len(units) // count for index in range(count)]]
+        asked = {} if mixer.work.cut is None else asked_of(self.settings, mixer.work.cut)
         start = self.clock()
-        measure_block(item, 0, chosen, mixer.work, self.settings)
+        measure_captured(item, chosen, sequence=0, **asked)
         return self.clock() - start
 
     def seconds(self, mixer: TriedMixer) -> float:
-        """Predicted time of one mixer over this sequence.
-
-        Args:
-            mixer: One of its mixers.
-
-        Returns:
-            Seconds; 0 where nothing of it is measured.
-        """
+        """Predicted seconds of one mixer over this sequence; 0 where nothing of it is measured."""
         if mixer.unit is None or mixer.call is None:
             return 0.0
         units = len(mixer.work.sample.units)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+import re
+import shutil
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import xarray as xr
 from torch import Tensor
 
 from statesize.errors import FileError
-from statesize.files import only_writer
+from statesize.files import LOCK, only_writer, parse_json
 from statesize.loading.digests import tokens_sha256
+from statesize.parallel.executor import Done, Executor
+from statesize.parts import Parts
 from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.profile import Profile
-from statesize.profiling.units import Units
+from statesize.profiling.sequences import End, Request, Step
 from statesize.results.record import SequenceRecord
 from statesize.results.settings import Settings
 from statesize.results.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
@@ -53,123 +57,125 @@ class Progress:
 
 @dataclass(frozen=True)
 class Origin:
-    """What was measured, as a profile's attributes say it.
+    """What was measured, as a profile's attributes say it."""
 
-    Attributes:
-        model: What tables call the model.
-        weights: Digest of its weights.
-        key: Digest of the run.
-        source: Where the model comes from, and under "recipe" how the profile is repeated.
-        threads: Of torch, in the process that measured.
-    """
-
+    # What tables call the model.
     model: str
+    # Digests of its weights and of the run.
     weights: str
     key: str
+    # Where the model comes from, and under "recipe" how the profile is repeated.
     source: Mapping[str, Any]
+    # Of torch, in the processes that measured.
     threads: int
 
 
 @dataclass(eq=False)
 class Gathering:
-    """The sequences of a run and what was measured of them, added in order.
-
-    Attributes:
-        settings: What is asked.
-        count: Number of sequences, or None where the inputs do not say.
-        units: Where records are kept; None keeps them in memory.
-        on_progress: Told after each mixer of each sequence.
-        sequences: Token ids so far.
-        mixers: What is known of each mixer.
-        skipped: What is not measured, and why.
-        seconds: Time that measuring took, by whoever did it.
-    """
+    """The sequences of a run, and what was measured of them by whoever and in any order."""
 
     settings: Settings
+    # Digest of the run.
+    key: str
+    # Number of sequences, or None where the inputs do not say.
     count: int | None
-    units: Units | None
+    # Where records are kept; None keeps them in memory.
+    parts: Parts | None
     on_progress: Callable[[Progress], None] | None
+    # Tokens of the sequence that decides how many heads or channels are measured; None takes the first one.
+    reference: int | None
     sequences: list[Tensor] = field(default_factory=list[Tensor])
+    # What is known of each mixer, and the place of its first call: sequence and index.
     mixers: dict[str, MixerRun] = field(default_factory=dict[str, MixerRun])
-    skipped: dict[str, str] = field(default_factory=dict[str, str])
+    _first: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    # Mixers and sequences that progress was told of.
+    _told: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    # What is not measured, and why, by sequence.
+    _skipped: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
+    # That measuring took, by whoever did it.
     seconds: float = 0.0
     _records: dict[tuple[str, int], SequenceRecord] = field(default_factory=dict[tuple[str, int], SequenceRecord])
 
-    def resume(self, ids: Tensor) -> bool:
-        """Begin the next sequence, and take it from its files if all its mixers are there.
+    def measure(self, inputs: Iterable[Tensor], executor: Executor) -> None:
+        """Have measured of each sequence, (L,), what is not there."""
+        for done in executor.run(self._requests(inputs)):
+            self._take(done)
 
-        Args:
-            ids: Its tokens.
+    def _requests(self, inputs: Iterable[Tensor]) -> Iterator[Request]:
+        for sequence, ids in enumerate(inputs):
+            self.reference = self.reference or len(ids)
+            self.sequences.append(ids)
+            request = self._request(sequence)
+            if not self._whole(request):
+                yield request
 
-        Returns:
-            Whether they were.
-        """
-        sequence = len(self.sequences)
-        self.sequences.append(ids)
-        finished = None if self.units is None else self.units.whole(sequence, ids)
-        if finished is None:
+    def _request(self, sequence: int) -> Request:
+        return Request(sequence, self.sequences[sequence], self.key, self.reference or 0)
+
+    def _whole(self, request: Request) -> bool:
+        """Whether all parts of a sequence are there, which then are added; otherwise the request tells which are."""
+        if self.parts is None:
             return False
-        names, skipped = finished
-        for index, name in enumerate(names):
-            self.add(sequence, self.read(name, sequence), index, len(names), resumed=True)
-        self.skipped |= skipped
+        end, sequence = self.parts.read(request.part(""), _end), request.sequence
+        for name in list(self.parts.names(f"{sequence:06d}")):
+            # No record is kept, so that no more than one is in memory.
+            if name != request.part("") and self.parts.read(name, SequenceRecord.from_bytes) is not None:
+                request.kept.add(name)
+        if end is None or not request.kept.issuperset(map(request.part, end.mixers)):
+            return False
+        for index, name in enumerate(end.mixers):
+            self._add(sequence, self.read(name, sequence), index, len(end.mixers), resumed=True)
+        self._skipped[sequence] = end.skipped
         return True
 
-    def add(self, sequence: int, record: SequenceRecord, index: int, total: int, *, resumed: bool) -> None:
-        """One more mixer of a sequence.
+    def _take(self, done: Done[Request, Step | End]) -> None:
+        found, request, parts = done.get(), done.task, self.parts
+        sequence = request.sequence
+        if isinstance(found, End):
+            if parts is not None:
+                parts.write(request.part(""), found.to_bytes())
+            self._skipped[sequence] = found.skipped
+            return
+        record = found.record
+        if record is not None and parts is not None:
+            parts.write(request.part(found.name), record.to_bytes())
+            request.kept.add(request.part(found.name))
+        # A worker that was killed may have told of it.
+        if (found.name, sequence) not in self._told:
+            resumed = record is None
+            self._add(sequence, record or self.read(found.name, sequence), found.index, found.mixers, resumed=resumed)
 
-        Args:
-            sequence: Index of the sequence.
-            record: What was measured.
-            index: Index of the mixer.
-            total: Number of mixers.
-            resumed: Whether an earlier run had measured it.
-        """
-        known = self.mixers.setdefault(record.name, MixerRun.begin(record))
+    def _add(self, sequence: int, record: SequenceRecord, index: int, total: int, *, resumed: bool) -> None:
+        name = record.name
+        if self._first.setdefault(name, (sequence, index)) > (sequence, index):
+            self._first[name] = sequence, index
+        known = self.mixers.setdefault(name, MixerRun.begin(record))
         known.add(sequence, record)
+        self._told.add((name, sequence))
         self.seconds += record.seconds
-        if self.units is None:
-            self._records[record.name, sequence] = record
+        if self.parts is None:
+            self._records[name, sequence] = record
         if self.on_progress is not None:
             seconds = 0.0 if resumed else record.seconds
-            self.on_progress(Progress(sequence, self.count, index, total, record.name, record.engine, seconds, resumed))
+            self.on_progress(Progress(sequence, self.count, index, total, name, record.engine, seconds, resumed))
 
     def read(self, mixer: str, sequence: int) -> SequenceRecord:
-        """A record, from memory or from its file.
-
-        Args:
-            mixer: Name of the mixer.
-            sequence: Index of the sequence.
-
-        Returns:
-            What was measured.
-
-        Raises:
-            FileError: If the file is gone or damaged.
-        """
-        if self.units is None:
+        """A record, from memory or from its file, which is a FileError where it is gone or damaged."""
+        if self.parts is None:
             return self._records[mixer, sequence]
-        record = self.units.read(sequence, self.sequences[sequence], mixer)
+        record = self.parts.read(self._request(sequence).part(mixer), SequenceRecord.from_bytes)
         if record is None:
             raise FileError(
-                f"{self.units.folder} was changed while it was in use: mixer {mixer} of sequence {sequence} is missing "
+                f"{self.parts.folder} was changed while it was in use: mixer {mixer} of sequence {sequence} is missing "
                 "or damaged. Run the same command again; what is intact is kept."
             )
         return record
 
     def profile(self, tokenizer: AnyTokenizer | None, origin: Origin, output: Path | None) -> Profile:
-        """Put all records together.
-
-        Args:
-            tokenizer: Gives the tokens that plots show.
-            origin: What was measured.
-            output: Folder for the profile, with units, which are removed; None keeps it in memory.
-
-        Returns:
-            The profile; with `output`, it reads from there.
-        """
+        """All records together, in memory or in a folder, from which the profile then reads; the parts are removed."""
         lengths = [len(ids) for ids in self.sequences]
         self.settings.check_reach(max(lengths))
+        self.mixers = dict(sorted(self.mixers.items(), key=lambda item: self._first[item[0]]))
         root = token_dataset(self.sequences, tokenizer)
         facts = {"model": origin.model, "weights_sha256": origin.weights, "run_sha256": origin.key}
         source = {name: value for name, value in origin.source.items() if name != "recipe"}
@@ -179,12 +185,12 @@ class Gathering:
             (mixer.name, mixer_parts(mixer, lengths, self.settings, self.read, whole=output is None))
             for mixer in self.mixers.values()
         )
-        if output is None or self.units is None:
-            parts = {f"/{mixer}": next(iter(datasets)) for mixer, datasets in nodes}
-            return Profile(xr.DataTree.from_dict({"/": root} | parts))
-        # What a kill leaves half-written goes with the units, once the same command has finished.
-        write_nodes(output, root, nodes, scratch=self.units.folder)
-        self.units.remove()
+        if output is None or self.parts is None:
+            datasets = {f"/{mixer}": next(iter(found)) for mixer, found in nodes}
+            return Profile(xr.DataTree.from_dict({"/": root} | datasets))
+        # What a kill leaves half-written goes with the parts, once the same command has finished.
+        write_nodes(output, root, nodes, scratch=self.parts.folder)
+        shutil.rmtree(self.parts.folder, ignore_errors=True)
         return Profile(open_tree(output))
 
     def _attributes(self) -> dict[str, Any]:
@@ -196,13 +202,13 @@ class Gathering:
             "tolerances": list(self.settings.tolerances),
             "relative_tolerances": list(self.settings.relative_tolerances),
             "settings": _settings(self.settings),
-            "skipped": self._skipped(),
+            "skipped": self._reasons(),
             "seconds": round(self.seconds, 3),
         }
 
-    def _skipped(self) -> dict[str, str]:
+    def _reasons(self) -> dict[str, str]:
         """What is not measured, and why; of what is measured in some sequences, in how many."""
-        skipped = dict(self.skipped)
+        skipped = {name: why for _, one in sorted(self._skipped.items()) for name, why in one.items()}
         for name in self.mixers.keys() & skipped.keys():
             measured, all_of_them = len(self.mixers[name].sequences), len(self.sequences)
             skipped[name] = f"Measured in {measured} of {all_of_them} sequences; in the others: {skipped[name]}"
@@ -211,46 +217,40 @@ class Gathering:
         return skipped
 
 
+def _end(content: bytes) -> End:
+    try:
+        facts = cast("Any", parse_json(content))
+        return End(tuple(map(str, facts["mixers"])), dict[str, str](facts["skipped"]))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError("it holds no mixers") from error
+
+
+_OWN = re.compile(rf"\d{{6,}}|{re.escape(LOCK)}|\.statesize-.*|\..*\.part")
+
+
 @contextmanager
-def open_units(output: Path, key: str) -> Generator[Units]:
-    """The folder of units beside an output, kept from other processes.
-
-    A place where the profile cannot be written, one that another process writes to, or a folder there that holds
-    something else, is a FileError.
-
-    Args:
-        output: Folder for the profile.
-        key: Digest of the run.
-
-    Yields:
-        The units.
-    """
+def open_parts(output: Path) -> Generator[Parts]:
+    """The finished parts of the profile that is written to a folder, which other processes are kept from."""
     check_destination(output)
-    units = Units(output.with_name(f"{output.name}.units"), key)
-    units.open()
-    with only_writer(units.folder):
-        yield units
+    folder = output.with_name(f"{output.name}.units")
+    if folder.exists() and not (folder.is_dir() and all(_OWN.fullmatch(path.name) for path in folder.iterdir())):
+        raise FileError(f"{folder} is there and holds no unfinished profile; it is left alone. Move it away.")
+    with only_writer(folder):
+        yield Parts(folder, ".unit")
 
 
 def finished_profile(output: Path, key: str, sequences: Sequence[Tensor], name: str) -> Profile | None:
-    """The profile of this very run, if it is there: it was killed while it tidied up, or is asked for once more.
-
-    Args:
-        output: Folder for the profile.
-        key: Digest of the run.
-        sequences: Its sequences; none where they are not known beforehand.
-        name: What tables call the model.
-
-    Returns:
-        The profile, read from there, or None.
-    """
+    """The profile of this very run, read from its folder; None where it is not there, or no sequences are given."""
+    # It is there where the run was killed while it tidied up, or is asked for once more.
     try:
         attributes = load_tree(output).attrs
     except FileError:
         return None
     same = (attributes["model"], attributes.get("run_sha256")) == (name, key)
-    whole = same and bool(sequences) and attributes["tokens_sha256"] == tokens_sha256(sequences)
-    return Profile(open_tree(output)) if whole else None
+    if not same or not sequences or attributes["tokens_sha256"] != tokens_sha256(sequences):
+        return None
+    shutil.rmtree(output.with_name(f"{output.name}.units"), ignore_errors=True)
+    return Profile(open_tree(output))
 
 
 def _settings(settings: Settings) -> dict[str, Any]:

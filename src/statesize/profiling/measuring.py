@@ -1,12 +1,13 @@
-"""One mixer over one sequence: its heads or channels in blocks that fit the memory."""
+"""Captured mixers, measured: their heads or channels in blocks that fit the memory."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from statesize.results.sampling import Sample, draw
 from statesize.results.settings import Settings
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut
+from statesize.spectra.engine import RELATIVE
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
 # All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.
@@ -34,85 +36,58 @@ _SHOWN = 8
 Layers = int | str | Sequence[int | str] | None
 
 
-@dataclass(frozen=True)
-class Work:
-    """How one mixer is measured over one sequence.
-
-    Attributes:
-        sample: The heads or channels.
-        dtype: Dtype in which the model made the operator.
-        cut: Which H_i, or None where none fits into the sequence.
-        engine: The engine that a block is given to.
-        block: Units that are measured at once.
-        unit_bytes: Bytes that measuring one unit takes.
-        shared_bytes: Bytes that it takes besides, however many the units are.
-        operations: What all units of the mixer would cost at the reference length.
-    """
-
-    sample: Sample
-    dtype: str
-    cut: Cut | None
-    engine: str
-    block: int
-    unit_bytes: int
-    shared_bytes: int
-    operations: float
-
-
-def capture_mixers(model: nn.Module, sequence: int, ids: Tensor, layers: Layers, checks: Checks) -> Capture:
-    """Run a model over a sequence and find its mixers.
-
-    Args:
-        model: The model.
-        sequence: Index of the sequence, for messages.
-        ids: Its tokens, (L,).
-        layers: The choice of layers.
-        checks: What it is compared with; see `capture`.
-
-    Returns:
-        The mixers, to be iterated over.
-
-    Raises:
-        InputError: If the model has no such tokens or positions.
-    """
+def captured_mixers(
+    model: nn.Module, ids: Tensor, layers: Layers, checks: Checks, sequence: int | None = None, hint: str = ""
+) -> Capture:
+    """The mixers of a model, run over sequences, (S, L), or the one that is named by its index."""
     try:
-        return capture(model, ids[None], layers, checks=checks)
+        return capture(model, ids, layers, checks=checks)
     except IndexError as error:
+        which = f"0 to {len(ids) - 1}" if sequence is None else sequence
         raise InputError(
-            f"The model refused sequence {sequence} of {len(ids)} tokens with ids up to {int(ids.max())}: {error}. "
-            "Check that the ids come from the model's own tokenizer and that the sequence is not too long for it."
+            f"The model refused sequence {which} of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. "
+            f"Check that the ids come from the model's own tokenizer and that the sequence is not too long{hint}."
         ) from error
 
 
-def measured_names(names: Sequence[str], skipped: Mapping[str, str]) -> list[str]:
-    """The mixers of a sequence that were measured: not those that the iterator refused.
+def measure_captured(
+    item: Captured, units: NDArray[np.int64], *, sequence: int | None = None, block: int | None = None, **asked: Any
+) -> list[Measurement]:
+    """What `measure` finds as `asked` in some heads or channels of a mixer, in blocks; errors name the mixer."""
+    size = block or len(units)
+    found: list[Measurement] = []
+    for chosen in (units[first : first + size] for first in range(0, len(units), size)):
+        every = len(chosen) == item.units
+        with _naming(item, sequence, "head)" if every else f"k) for heads or channels {chosen.tolist()}"):
+            operator = item.units_operator(slice(None) if every else torch.from_numpy(chosen)).to(device="cpu")
+            found.append(measure(operator, **asked))
+        # It would be held while the next one is built.
+        del operator
+    return found
 
-    Args:
-        names: All that were to be measured.
-        skipped: Reason by name of what is not measured.
 
-    Returns:
-        The others.
-    """
-    return [name for name in names if name not in skipped]
+@dataclass(frozen=True)
+class Work:
+    """How one mixer is measured over one sequence."""
+
+    sample: Sample
+    # In which the model made the operator.
+    dtype: str
+    # None where no H_i fits into the sequence.
+    cut: Cut | None
+    # That a block is given to.
+    engine: str
+    # Units that are measured at once.
+    block: int
+    # Bytes that measuring one unit takes, and bytes besides, however many units there are.
+    unit_bytes: int
+    shared_bytes: int
+    # What all units of the mixer would cost at the reference length.
+    operations: float
 
 
 def plan_work(item: Captured, sequence: int, length: int, reference: int, settings: Settings) -> Work:
-    """How a captured mixer is measured.
-
-    Args:
-        item: The mixer.
-        sequence: Index of the sequence, for messages.
-        length: Tokens of the sequence.
-        reference: Tokens of the sequence that decides how many units are measured, so that all have the same ones.
-        settings: What is asked.
-
-    Returns:
-        The work.
-
-    Raises:
-        ModelError: If the operator has another length than the sequence.
-    """
+    """How a captured mixer is measured; the `reference` length tells how many units, the same for all sequences."""
     first = item.units_operator(slice(0, 1))
     if first.length != length:
         raise ModelError(
@@ -129,11 +104,11 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     cut, dtype = settings.cut(length), str(first.dtype).removeprefix("torch.")
     if cut is None:
         return Work(sample, dtype, None, "none", 1, 0, 0, operations)
-    with _naming(item, sequence):
+    with _naming(item, sequence, "head)"):
         exact = first.to(dtype=torch.float64, device="cpu")
     several = exact[:, torch.zeros(min(len(sample.units), _SHOWN), dtype=torch.int64)]
     exactly = bool(settings.relative_tolerances) and not settings.count_accuracy
-    outputs = ("counts", "entropy", "relative") if exactly else ("counts", "entropy")
+    outputs = ("counts", "entropy", RELATIVE) if exactly else ("counts", "entropy")
     engine = choose_engine(several, cut, outputs, settings.engine)
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(exact) + engine.footprint(exact, cut)
     shared_bytes = engine.shared_footprint(exact, cut)
@@ -142,16 +117,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
 
 
 def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> float:
-    """About how many operations the spectra of one head or channel cost, by the leading term of the usual engine.
-
-    Args:
-        operator: One that tells what the mixer is.
-        length: Tokens.
-        cut: Which H_i, or None for none.
-
-    Returns:
-        Operations in float64.
-    """
+    """About how many float64 operations the spectra of one unit cost, by the leading term of the usual engine."""
     if cut is None:
         return 1.0
     positions = len(cut.positions)
@@ -162,29 +128,33 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
     return min(any_operator, 12.0 * states**3 * (length + positions))
 
 
+def asked_of(settings: Settings, cut: Cut) -> dict[str, Any]:
+    """What `measure` is asked for."""
+    return {
+        "tolerances": settings.tolerances,
+        "relative_tolerances": settings.relative_tolerances,
+        "positions": cut.positions,
+        "past": settings.past,
+        "future": settings.future,
+        "engine": settings.engine,
+        "count_accuracy": settings.count_accuracy,
+        "memory": settings.memory,
+    }
+
+
 def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> SequenceRecord:
-    """Measure the chosen units of a mixer, block after block.
-
-    Args:
-        item: The mixer.
-        sequence: Index of the sequence, for messages.
-        work: How.
-        settings: What is asked.
-
-    Returns:
-        The record; without positions where none fits into the sequence.
-    """
-    start = time.perf_counter()
-    units = work.sample.units
-    blocks = [units[first : first + work.block] for first in range(0, len(units), work.block)]
-    measured = [measure_block(item, sequence, block, work, settings) for block in blocks] if work.cut else []
+    """The record of the chosen units of a mixer; without positions where none fits into the sequence."""
+    start, units, measured = time.perf_counter(), work.sample.units, list[Measurement]()
+    if work.cut is not None:
+        asked = asked_of(settings, work.cut)
+        measured = measure_captured(item, units, sequence=sequence, block=work.block, **asked)
     return SequenceRecord(
         name=item.name,
         kind=item.kind,
         note=item.note,
         multiplicity=item.multiplicity,
         dtype=work.dtype,
-        engine=", ".join(dict.fromkeys(measurement.engine for measurement in measured)) or "none",
+        engine=", ".join(dict.fromkeys(one.engine for one in measured)) or "none",
         state_bytes=item.state_bytes,
         faithfulness=math.nan if item.faithfulness is None else item.faithfulness,
         run_difference=item.run_difference,
@@ -195,42 +165,13 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     )
 
 
-def measure_block(
-    item: Captured, sequence: int, units: NDArray[np.int64], work: Work, settings: Settings
-) -> Measurement:
-    """Measure some units of a mixer at once.
-
-    Args:
-        item: The mixer.
-        sequence: Index of the sequence, for messages.
-        units: Indices of the heads or channels.
-        work: Where, with a cut.
-        settings: What is asked.
-
-    Returns:
-        The measurement, of batch shape (1, units).
-    """
-    everything = len(units) == item.units
-    chosen = slice(None) if everything else torch.from_numpy(units)
-    with _naming(item, sequence, "(0, head)" if everything else f"(0, k) for heads or channels {units.tolist()}"):
-        return measure(
-            item.units_operator(chosen).to(device="cpu"),
-            tolerances=settings.tolerances,
-            relative_tolerances=settings.relative_tolerances,
-            positions=work.cut.positions if work.cut else (),
-            past=settings.past,
-            future=settings.future,
-            engine=settings.engine,
-            count_accuracy=settings.count_accuracy,
-        )
-
-
 @contextmanager
-def _naming(item: Captured, sequence: int, entry: str = "(0, head)") -> Generator[None]:
+def _naming(item: Captured, sequence: int | None, entry: str) -> Generator[None]:
+    where, first = ("", "sequence") if sequence is None else (f", sequence {sequence}", "0")
     try:
         yield
     except InputError as error:
-        raise InputError(f"Mixer {item.name}, sequence {sequence} (a batch entry is {entry}): {error}") from error
+        raise InputError(f"Mixer {item.name}{where} (a batch entry is ({first}, {entry}): {error}") from error
 
 
 def _tensor_bytes(operator: Operator) -> int:

@@ -217,11 +217,7 @@ def _exponent(seconds: float, shorter: float, ratio: float) -> float:
 
 
 def peak_memory() -> int | None:
-    """The most memory that this process has held so far.
-
-    Returns:
-        Bytes, or None where the system does not tell.
-    """
+    """Bytes of the most memory that this process has held so far; None where the system does not tell."""
     try:
         import resource
     except ImportError:

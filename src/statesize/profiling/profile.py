@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pandas as pd
 import xarray as xr
 
+from statesize.check import refuse
 from statesize.drawing.figures import paper_figure
 from statesize.drawing.views import notebook_chart
 from statesize.errors import InputError
@@ -57,7 +58,7 @@ class Profile:
             InputError: If there is no such mixer.
         """
         if not isinstance(name, str) or name not in self.mixers:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"There is no mixer {name!r} in this profile; it holds {', '.join(self.mixers)}.")
+            refuse("mixer", f"one of {', '.join(self.mixers)}", name)
         return self.tree.children[name].to_dataset(inherit=False)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import Checking, Checks
 from statesize.adapters.models.checks import measurable
 from statesize.loading.digests import weights_sha256
-from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_units
-from statesize.profiling.measuring import Layers, capture_mixers, measure_mixer, measured_names, plan_work
+from statesize.parallel.here import Here
+from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_parts
+from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile
-from statesize.profiling.units import run_key
+from statesize.profiling.sequences import SequenceWork, run_key
 from statesize.results.settings import MEMORY, Channels, check_settings
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer
@@ -92,51 +92,23 @@ def profile(
         count_accuracy=count_accuracy,
     )  # fmt: skip
     model = measurable(model)
-    name, output = name or type(model).__name__, None if output is None else Path(output)
+    name, place = name or type(model).__name__, None if output is None else Path(output)
     iterator, count = sequences(inputs, tokenizer)
+    ids: Iterable[Tensor] = iterator
     known: list[Tensor] = []
     reference = None
     if count is not None:
         # They lie in memory already: what is wrong with any of them shows before the work.
-        known = list(iterator)
-        reference = max(len(ids) for ids in known)
+        ids = known = list(iterator)
+        reference = max(map(len, known))
         settings.check_reach(reference)
-        iterator = iter(known)
     weights = weights_sha256(model)
-    key = run_key(model, weights, settings, layers, reference)
-    with nullcontext() if output is None else open_units(output, key) as units:
-        if output is not None and units is not None:
-            finished = finished_profile(output, key, known, name)
-            if finished is not None:
-                units.remove()
-                return finished
-        gathering, checking = Gathering(settings, count, units, on_progress), Checking("read")
-        for ids in iterator:
-            # Without a list of sequences, the first says how many heads or channels all others are measured for.
-            reference = reference or len(ids)
-            if not gathering.resume(ids):
-                _measure(model, layers, gathering, reference, checking.next(model))
-        origin = Origin(name, weights, key, source or {}, torch.get_num_threads())
-        return gathering.profile(tokenizer, origin, output)
-
-
-def _measure(model: nn.Module, layers: Layers, gathering: Gathering, reference: int, checks: Checks) -> None:
-    """Measure the last sequence of a gathering."""
-    sequence, ids = len(gathering.sequences) - 1, gathering.sequences[-1]
-    settings, units = gathering.settings, gathering.units
-    captured = capture_mixers(model, sequence, ids, layers, checks)
-    names = [mixer.name for mixer in captured.mixers]
-    for index, item in enumerate(captured):
-        record = None if units is None else units.read(sequence, ids, item.name)
-        resumed = record is not None
-        if record is None:
-            work = plan_work(item, sequence, len(ids), reference, settings)
-            record = measure_mixer(item, sequence, work, settings)
-            if units is not None:
-                units.write(sequence, ids, record)
-        gathering.add(sequence, record, index, len(names), resumed=resumed)
-        # The loop variables would keep this operator alive while the next is built.
-        del item, record
-    if units is not None:
-        units.finish(sequence, ids, measured_names(names, captured.skipped), captured.skipped)
-    gathering.skipped |= captured.skipped
+    origin = Origin(
+        name, weights, run_key(model, weights, settings, layers, reference), source or {}, torch.get_num_threads()
+    )
+    with nullcontext() if place is None else open_parts(place) as parts:
+        if place is not None and (finished := finished_profile(place, origin.key, known, name)) is not None:
+            return finished
+        gathering = Gathering(settings, origin.key, count, parts, on_progress, reference)
+        gathering.measure(ids, Here(SequenceWork(model, layers, settings)))
+        return gathering.profile(tokenizer, origin, place)

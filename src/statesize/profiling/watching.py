@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, Checking
 from statesize.errors import InputError, ModelError
-from statesize.measurement import measure
-from statesize.profiling.measuring import capture_mixers
+from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.results.sampling import draw, estimate
 
 
@@ -121,7 +121,7 @@ class Watch:
         if not cuts:
             return
         checks = self._checking.next(self.model)
-        captured = capture_mixers(self.model, 0, torch.tensor(self._window), None, checks)
+        captured = captured_mixers(self.model, torch.tensor(self._window)[None], None, checks, sequence=0)
         layers = [self._layer(item, cuts) for item in captured]
         for cut, at in zip(cuts, zip(*layers, strict=True), strict=True):
             yield Reading(self._start + cut, self._window[cut], at)
@@ -129,17 +129,9 @@ class Watch:
 
     def _layer(self, item: Captured, cuts: list[int]) -> list[LayerReading]:
         sample = draw(item.units, self.channels, self.seed, item.name)
-        everything = len(sample.units) == item.units
-        operator = item.units_operator(slice(None) if everything else torch.from_numpy(sample.units))
         # A few rows of T each: the definition is as fast as any engine.
-        found = measure(
-            operator.to(device="cpu"),
-            tolerances=(),
-            relative_tolerances=(0.01,),
-            positions=cuts,
-            future=self.future,
-            engine="dense",
-        )
+        asked: dict[str, Any] = {"tolerances": (), "relative_tolerances": (0.01,), "future": self.future}
+        (found,) = measure_captured(item, sample.units, sequence=0, positions=cuts, engine="dense", **asked)
         if found.entropy is None or found.relative_tolerance is None:
             raise ModelError("the measurement lacks an output that a reading holds")
         by_unit = [found.entropy, found.relative_tolerance[..., 0], found.norm]

@@ -22,16 +22,7 @@ _EXACT = 1e-9
 
 @torch.no_grad()
 def reduce_convolution(operator: Convolution, state_size: int | None, tolerance: float | None) -> Reduction:
-    """Reduces kernels; see `statesize.reduce`, which has checked the numbers.
-
-    Args:
-        operator: Kernels (..., K), one at least.
-        state_size: Most states, or None.
-        tolerance: Largest error, or None.
-
-    Returns:
-        The nearer of two realisations of this size; or the smaller of those that are near enough; or the exact one.
-    """
+    """The nearer of two realisations of a size, or the smaller of those that are near enough, or the exact one."""
     kernels = _Kernels.of(operator)
     if not kernels.taps:
         return kernels.without_memory()
@@ -42,13 +33,9 @@ def reduce_convolution(operator: Convolution, state_size: int | None, tolerance:
 
 @dataclass(frozen=True, eq=False)
 class _Kernels:
-    """Kernels of one operator, with what both ways decompose.
+    """Kernels of one operator, with what both ways decompose."""
 
-    Attributes:
-        operator: The convolution.
-        lags: k_1 … k_{L−1}, (E, L − 1) float64.
-        taps: N, the last lag that is not 0 in all of them; 0 if there is none.
-    """
+    # lags: k_1 … k_{L−1}, (E, L − 1) float64; taps: N, the last lag that is not 0 in all of them, or 0.
 
     operator: Convolution
     lags: Tensor
@@ -79,9 +66,9 @@ class _Kernels:
     def exact(self) -> Reduction:
         rank = int(self.middle.ranks.amax())
         if rank <= self.middle.most_states:
-            found = self._by_ho_kalman(rank)
-            if bool((found.bound.flatten() <= _EXACT * self.middle.values[:, 0]).all()):
-                return found
+            candidate = self._by_ho_kalman(rank)
+            if bool((candidate.bound.flatten() <= _EXACT * self.middle.values[:, 0]).all()):
+                return candidate
         return self._by_balancing(self.taps)
 
     def nearest(self, states: int) -> Reduction:
@@ -104,20 +91,20 @@ class _Kernels:
         """By Ho and Kalman, in growing steps and back: each try costs a decomposition."""
         # What comes nearer than σ_{r+1} of H_{L/2} has more than r states, whichever way it is made.
         missed, step = int((self.middle.values > tolerance).sum(-1).amax()) - 1, 1
-        found = None
-        while found is None and missed < most:
+        candidate = None
+        while candidate is None and missed < most:
             tried = min(missed + step, most)
-            found = self._near(tried, tolerance)
-            missed, step = missed if found else tried, 2 * step
-        while found is not None and found.state_size - missed > 1:
-            tried = (found.state_size + missed) // 2
+            candidate = self._near(tried, tolerance)
+            missed, step = missed if candidate else tried, 2 * step
+        while candidate is not None and candidate.state_size - missed > 1:
+            tried = (candidate.state_size + missed) // 2
             nearer = self._near(tried, tolerance)
-            found, missed = nearer or found, missed if nearer else tried
-        return found
+            candidate, missed = nearer or candidate, missed if nearer else tried
+        return candidate
 
     def _near(self, states: int, tolerance: float) -> Reduction | None:
-        found = self._by_ho_kalman(states)
-        return found if bool((found.bound <= tolerance).all()) else None
+        candidate = self._by_ho_kalman(states)
+        return candidate if bool((candidate.bound <= tolerance).all()) else None
 
     @property
     def _most_states(self) -> int:

@@ -1,4 +1,9 @@
-"""The states of a kernel from the Hankel matrix of its middle position."""
+"""The states of a kernel from the Hankel matrix of its middle position (Ho and Kalman, 1966; Kung, 1978).
+
+All taps are in H_{L/2}, k_{1+r+c}. If its rank r is smaller than its number of rows and the shift of its range agrees
+with that, r states make the kernel, and no recurrence with fewer can, because what any recurrence carries at a position
+is at least the rank of H there: the effective state-size is the smallest state.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +22,10 @@ _ROUND_OFF = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class MiddleHankel:
-    """H_{L/2} of a kernel, decomposed (Ho and Kalman, 1966; Kung, 1978).
+    """H_{L/2} of kernels, decomposed."""
 
-    All taps are in it, k_{1+r+c}. If its rank r is smaller than its number of rows and the shift of its range agrees
-    with that, r states make the kernel, and no recurrence with fewer can, because what any recurrence carries at a
-    position is at least the rank of H there: the effective state-size is the smallest state.
-
-    Attributes:
-        kernel: k_1 … k_M, (E, M) float64.
-        values: σ of H_{L/2}, descending, (E, min(rows, columns)).
-        vectors: Left singular vectors, (E, rows, min(rows, columns)).
-    """
+    # kernel: k_1 … k_M, (E, M) float64; values: σ of H_{L/2}, descending, (E, min(rows, columns)); vectors: left
+    # singular vectors, (E, rows, min(rows, columns)).
 
     kernel: Tensor
     values: Tensor
@@ -35,14 +33,7 @@ class MiddleHankel:
 
     @classmethod
     def of(cls, kernel: Tensor) -> MiddleHankel:
-        """Decomposes the middle position of L = M + 1.
-
-        Args:
-            kernel: k_1 … k_M, (E, M) float64, M ≥ 1.
-
-        Returns:
-            The decomposition.
-        """
+        """Decomposes the middle position of L = M + 1 for kernels k_1 … k_M, (E, M) float64, M ≥ 1."""
         columns = (kernel.shape[-1] + 1) // 2
         U, sigma, _ = _linalg.svd(kernel.unfold(-1, columns, 1), full_matrices=False)
         return cls(kernel, sigma, U)
@@ -58,16 +49,9 @@ class MiddleHankel:
         return min(self.values.shape[-1], self.vectors.shape[-2] - 1)
 
     def realised(self, states: int) -> System:
-        """The states of the largest singular values.
-
-        A is what shifts the rows of U by one, by least squares; B is the least-squares fit to all taps.
-
-        Args:
-            states: r, at most `most_states`; kernels of a lower rank leave the rest idle.
-
-        Returns:
-            The system; how near it is, is for `System.distance` to say.
-        """
+        """The r ≤ `most_states` states of the largest singular values; lower ranks leave the others idle."""
+        # A is what shifts the rows of U by one, by least squares; B is the least-squares fit to all taps. How near the
+        # system is, is for `System.distance` to say.
         alive = torch.arange(states, device=self.values.device) < self.ranks[:, None]
         U = self.vectors[..., :states] * alive[:, None]
         A, C = _linalg.pinv(U[:, :-1]) @ U[:, 1:], U[:, 0]

@@ -10,7 +10,7 @@ from typing import cast, overload
 import torch
 from torch import Tensor
 
-from statesize.check import real_number, require_count, require_real
+from statesize.check import real_number, refuse, require_count, require_real
 from statesize.errors import InputError
 from statesize.measurement import Measurement, hankel_singular_values
 from statesize.operators import Operator
@@ -166,11 +166,11 @@ def calibrate(
     values = torch.tensor([list(ess), list(sizes), list(errors)], dtype=torch.float64)
     count = values.shape[1]
     if count < 10 or not bool((torch.isfinite(values) & (values > 0)).all()):
-        raise InputError(f"{count} students were given; at least 10 with positive ESS, sizes and errors are needed")
+        raise InputError(f"ess, sizes and errors must be positive and of at least 10 students, got {count} students.")
     share = real_number(coverage)
     rank = math.ceil((count + 1) * (share or 0.0))
     if share is None or not 0 < share < 1 or rank > count:
-        raise InputError(f"coverage is {coverage!r}; {count} students tell of at most {count / (count + 1):.3f}")
+        refuse("coverage", f"above 0 and at most {count / (count + 1):.3f} for {count} students", coverage)
     logarithms = values.log()
     regressors = torch.stack([torch.ones(count, dtype=torch.float64), logarithms[0], logarithms[1]], -1)
     independent = cast("Tensor", torch.linalg.matrix_rank(regressors))
@@ -226,5 +226,5 @@ def _average_ess(measured: Measurement) -> float:
     if measured.entropy is None:
         raise InputError("the measurement has no entropy; measure with outputs=('entropy',) among others")
     if not measured.entropy.numel():
-        raise InputError("the measurement holds no spectra; measure one operator and position at least")
+        raise InputError("the measurement must hold a spectrum, got none. Measure at least one operator and position.")
     return float(measured.entropy.detach().double().mean())

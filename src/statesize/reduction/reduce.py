@@ -55,9 +55,9 @@ def reduce(
             f"operator must be a Convolution or a Recurrence, which have a finite recurrence of their own, got {given}."
         )
     if not operator.batch_shape.numel():
-        raise InputError(f"operator has the batch shape {tuple(operator.batch_shape)}; one entry at least is needed")
+        raise InputError(f"operator must have at least one batch entry, got batch shape {tuple(operator.batch_shape)}.")
     if state_size is not None and tolerance is not None:
-        raise InputError(f"state_size is {state_size} and tolerance {tolerance}; give one of them")
+        raise InputError(f"tolerance must be left out with state_size, got {tolerance} and {state_size}.")
     whole = None if state_size is None else require_count("state_size", state_size)
     advice = "Leave it out for the exact recurrence."
     least = None if tolerance is None else require_real("tolerance", tolerance, above=0, advice=advice)

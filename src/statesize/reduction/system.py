@@ -63,16 +63,7 @@ class System:
 
 
 def carried(A: Tensor, x: Tensor, count: int) -> Tensor:
-    """Aᵗ x for t < count, step by step: more accurate than `observed`, which squares A, where A has large entries.
-
-    Args:
-        A: (..., r, r).
-        x: (..., r).
-        count: How many, one at least.
-
-    Returns:
-        (..., count, r).
-    """
+    """Aᵗ x for t < count, step by step, (..., count, r): more accurate than `observed` where A has large entries."""
     states = [x]
     for _ in range(count - 1):
         states.append((A @ states[-1][..., None]).squeeze(-1))
@@ -80,16 +71,7 @@ def carried(A: Tensor, x: Tensor, count: int) -> Tensor:
 
 
 def observed(A: Tensor, C: Tensor, count: int) -> Tensor:
-    """C Aᵗ for t < count, by squaring A.
-
-    Args:
-        A: (..., r, r).
-        C: (..., r).
-        count: How many.
-
-    Returns:
-        (..., count, r).
-    """
+    """C Aᵗ for t < count, by squaring A, (..., count, r)."""
     rows, power = C[..., None, :], A
     while rows.shape[-2] < count:
         rows = torch.cat([rows, rows @ power], -2)

@@ -14,7 +14,7 @@ from statesize.errors import InputError
 from statesize.operators import Recurrence
 from statesize.operators.delayed import DelayedRecurrence
 from statesize.operators.transition import DiagonalTransition
-from statesize.spectra.factorisation import triangular_factor
+from statesize.spectra.gramians import observability_factors, reachability_factors
 
 _linalg = cast("Any", torch.linalg)
 # Singular values up to this share of the largest of any position are round-off.
@@ -40,27 +40,12 @@ class VaryingReduction:
 
 @torch.no_grad()
 def reduce_recurrence(operator: Recurrence, state_size: int | None, tolerance: float | None) -> VaryingReduction:
-    """The time-varying balanced realisation (Shokoohi, Silverman and Van Dooren, 1983; van der Veen and Dewilde).
-
-    Before token i the state x of the given recurrence holds the past as L_i, and the future sees it as S_i (see
-    `square_root_singular_values`). With S_i L_i = U Σ Vᵀ, P_i = Σ^{−1/2} Uᵀ S_i takes x to balanced coordinates and
-    Q_i = L_i V Σ^{−1/2} takes them back, so that
-
-        z_{i+1} = P_{i+1} (A_i Q_i z_i + B_i u_i),    y_i = C_i (A_i Q_i z_i + B_i u_i) + D_i u_i.
-
-    What is left out where σ is 0 either was never written or is never read; so the rank of H_i is enough at every i.
-
-    Args:
-        operator: Any recurrence.
-        state_size: Most states kept at a position, or None.
-        tolerance: Hankel singular values up to it are dropped, or None.
-
-    Returns:
-        The recurrence of what is kept.
-
-    Raises:
-        InputError: T overflows, or what it is computed from.
-    """
+    """The time-varying balanced realisation of a recurrence with at most so many states, or without small σ."""
+    # Before token i the state x of the given recurrence holds the past as L_i, and the future reads it as S_i (see
+    # exact/square_root.py). With S_i L_i = U Σ Vᵀ, P_i = Σ^{−1/2} Uᵀ S_i takes x to balanced coordinates and Q_i = L_i
+    # V Σ^{−1/2} takes them back, so that z_{i+1} = P_{i+1} (A_i Q_i z_i + B_i u_i) and y_i = C_i (A_i Q_i z_i + B_i
+    # u_i) + D_i u_i. What is left out where σ is 0 either was never written or is never read; so the rank of H_i is
+    # enough at every i (Shokoohi, Silverman and Van Dooren, 1983; van der Veen and Dewilde).
     real = _real(operator.to(torch.float64))
     T = real.dense()
     past, future = _factors(real)
@@ -122,16 +107,8 @@ def _real(operator: Recurrence) -> Recurrence:
 
 def _factors(real: Recurrence) -> tuple[Tensor, Tensor]:
     """L_i and S_i at i = 1 … L − 1, (..., L − 1, n, n)."""
-    A, B, C = real.transition, real.B, real.C
-    length, states = B.shape[-2:]
-    shape = real.batch_shape
-    zero = B.new_zeros((*shape, states, states))
-    past, future = [zero], [zero]
-    for t in range(length - 1):
-        arriving = B[..., t, None, :].expand(*shape, 1, states)
-        past.append(triangular_factor(torch.cat([A.advance(t, past[-1]).mT, arriving], -2)).mT)
-    for t in range(length - 1, 0, -1):
-        leaving = C[..., t, None, :].expand(*shape, 1, states)
-        future.append(triangular_factor(A.recede(t, torch.cat([future[-1], leaving], -2))))
     # The first of each only gives the stack its shape where L is 1.
-    return torch.stack(past, -3)[..., 1:, :, :], torch.stack(future[::-1], -3)[..., :-1, :, :]
+    zero = real.B.new_zeros((*real.batch_shape, *2 * real.B.shape[-1:]))
+    past = torch.stack([zero, *reachability_factors(real)], -3)
+    future = torch.stack([zero, *observability_factors(real)][::-1], -3)
+    return past[..., 1:, :, :], future[..., :-1, :, :]

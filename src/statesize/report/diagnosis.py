@@ -13,14 +13,7 @@ _REGIMES = ("saturated", "partly used", "collapsed")
 
 
 def diagnosis_section(profiles: Sequence[Profiled]) -> str:
-    """Which layers are saturated, collapsed or neither, with the thresholds.
-
-    Args:
-        profiles: One a model.
-
-    Returns:
-        HTML.
-    """
+    """Which layers are saturated, collapsed or neither, with the thresholds, as HTML."""
     models = "".join(_model(profile) for profile in profiles)
     return (
         f'<div class="diagnosis">{models}<p>Utilisation here is that of the {_metric(profiles)}. A layer counts as '

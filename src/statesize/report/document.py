@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
@@ -15,58 +16,27 @@ import vl_convert
 
 
 def document(title: str, body: str, data: Mapping[str, object], scripts: Sequence[str]) -> str:
-    """A whole page, whose policy forbids remote content, evaluated code, and any script but its own.
-
-    Args:
-        title: Its title, as text.
-        body: Its content, as HTML.
-        data: What its scripts draw, as JSON values.
-        scripts: Names of this package's scripts, run in this order after Vega's.
-
-    Returns:
-        HTML.
-    """
+    """A whole page, whose policy forbids remote content, evaluated code, and any script but its own."""
     code = (vega(), *(resource(name) for name in scripts))
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in code)
-    policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src {hashes}; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    parts = [
-        "<!doctype html>",
-        '<html lang="en">',
-        "<head>",
-        '<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<meta name="color-scheme" content="light dark">',
-        '<link rel="icon" href="data:,">',
-        f"<title>{escape(title)}</title>",
-        f"<style>{resource('page.css')}</style>",
-        "</head>",
-        "<body>",
-        body,
-        f'<script type="application/json" id="data">{embedded_json(data)}</script>',
-        *(f"<script>{script}</script>" for script in code),
-        "</body>",
-        "</html>",
-    ]
-    return "\n".join(parts) + "\n"
+    parts = {
+        "hashes": " ".join(f"'sha256-{_digest(script)}'" for script in code),
+        "title": escape(title),
+        "style": resource("page.css"),
+        "body": body,
+        "data": embedded_json(data),
+        "scripts": "\n".join(f"<script>{script}</script>" for script in code),
+    }
+    return filled("frame.html", parts)
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """A file of this package with HTML in place of its comments, by their text."""
+    # All at once, so that no part is searched for the comments of others.
+    return re.sub("<!-- ([a-z-]+) -->", lambda comment: parts[comment[1]], resource(template))
 
 
 def embedded_json(data: object) -> str:
-    r"""JSON that no HTML parser can leave: `<`, `>` and `&` are written as escapes.
-
-    Args:
-        data: JSON values.
-
-    Returns:
-        Text for the inside of a script element.
-
-    Example:
-        >>> embedded_json(["</script>"])
-        '["\\u003c/script\\u003e"]'
-    """
+    """JSON that no HTML parser can leave: `<`, `>` and `&` are written as escapes."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -75,11 +45,7 @@ def embedded_json(data: object) -> str:
 
 @cache
 def vega() -> str:
-    """Vega, Vega-Lite and their embedding as one script.
-
-    Returns:
-        JavaScript.
-    """
+    """Vega, Vega-Lite and their embedding as one script."""
     # A closing tag inside the libraries' strings would end the script element.
     # The stub forgets that the snippet has a default.
     bundle = cast("str", vl_convert.javascript_bundle())  # pyright: ignore[reportCallIssue]
@@ -88,14 +54,7 @@ def vega() -> str:
 
 @cache
 def resource(name: str) -> str:
-    """A file of this package.
-
-    Args:
-        name: Its name.
-
-    Returns:
-        Its text.
-    """
+    """The text of a file of this package."""
     return (resources.files("statesize.report") / name).read_text(encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ from statesize.files import replace_file
 from statesize.report.charts import page_charts
 from statesize.report.data import page_data
 from statesize.report.diagnosis import diagnosis_section
-from statesize.report.document import document, resource
+from statesize.report.document import document, filled
 from statesize.report.extent import Extent, choose_extent, curves_note, map_note, spectra_note
 from statesize.report.provenance import provenance
 from statesize.report.tables import comparison_section, layer_definitions, layer_table
@@ -87,7 +87,5 @@ def _page(profiles: Sequence[Profiled], extent: Extent, recall: Mapping[str, flo
         "map-extent": escape(map_note(profiles)),
         "spectra-extent": escape(spectra_note(profiles, extent)),
     }
-    body = resource("page.html")
-    for name, value in parts.items():
-        body = body.replace(f"<!-- {name} -->", value)
-    return document(title, body, {"charts": page_charts(profiles), **page_data(profiles, extent)}, SCRIPTS)
+    data = {"charts": page_charts(profiles), **page_data(profiles, extent)}
+    return document(title, filled("page.html", parts), data, SCRIPTS)

@@ -14,32 +14,16 @@ STEPS = 65534
 
 
 class Packed(TypedDict):
-    """Numbers of at least 0, rounded to the largest of them / STEPS.
-
-    Attributes:
-        top: The largest.
-        values: Little-endian 16-bit shares of it in the order of the array, as zlib's stream in base64.
-    """
+    """Numbers of at least 0, rounded to `top`, the largest of them, / STEPS."""
 
     top: float
+    # Little-endian 16-bit shares of `top` in the order of the array, as zlib's stream in base64: counts that change
+    # slowly along the last dimension take about a twentieth of two bytes each.
     values: str
 
 
 def packed(values: NDArray[np.float32 | np.float64]) -> Packed:
-    """Pack an array of any shape.
-
-    Counts that change slowly along the last dimension take about a twentieth of two bytes each.
-
-    Args:
-        values: Numbers of at least 0, NaN where one is not known.
-
-    Returns:
-        What packing.js unpacks.
-
-    Example:
-        >>> packed(np.array([0.0, 2.0, np.nan]))
-        {'top': 2.0, 'values': 'eNpjYPj3//9/AAn4A/w='}
-    """
+    """Pack numbers of at least 0, NaN where one is not known, of any shape; packing.js unpacks them."""
     known = np.isfinite(values)
     top = float(np.max(values, where=known, initial=0.0)) or 1.0
     shares = np.where(known, np.round(np.where(known, values, 0.0) / top * STEPS), STEPS + 1)

@@ -20,14 +20,7 @@ _SHOWN_ELSEWHERE = {"tolerances", "relative_tolerances", "most_operations"}
 
 
 def provenance(profile: Profiled) -> str:
-    """Versions, digests, settings, engines, error bounds and what was skipped.
-
-    Args:
-        profile: The profile.
-
-    Returns:
-        HTML.
-    """
+    """Versions, digests, settings, engines, error bounds and what was skipped, as HTML."""
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(profile).items())
     skipped = _listed_layers(f"Not measured in {profile.model}:", profile.attributes["skipped"])
     notes = _listed_layers(f"To know of {profile.model}:", profile.notes)

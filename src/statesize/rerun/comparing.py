@@ -29,35 +29,22 @@ _ASIDE = frozenset({"seconds", "versions", "recipe", "result", "table", "command
 
 @dataclass(frozen=True)
 class Compared:
-    """One part of a result against its repetition.
-
-    Attributes:
-        part: A layer, a run, or whatever the result is made of.
-        verdict: IDENTICAL, WITHIN or DIFFERENT.
-        detail: How far apart the two are, in words; empty where they are identical.
-    """
+    """One part of a result against its repetition."""
 
     part: str
+    # IDENTICAL, WITHIN or DIFFERENT.
     verdict: str
+    # How far apart the two are, in words.
     detail: str = ""
 
 
 def compare_profiles(before: Profile, after: Profile) -> list[Compared]:
-    """Tokens and every mixer of two profiles.
-
-    Counts are within bounds where the intervals from `lower` to `upper` meet, entropies where they differ by no more
-    than both `entropy_bound` allow, and norms by no more than both `error_bound` in √L singular values. These bounds
-    are of the measurement of an operator. A model's own arithmetic, in float32 mostly, rounds otherwise with another
-    number of threads; so entropies and norms may also differ by what it does to them that H_i is off by ROUNDING units
-    of its dtype, of float32 at least, relative to ‖H_i‖.
-
-    Args:
-        before: The one that is repeated.
-        after: Its repetition.
-
-    Returns:
-        The tokens, then the mixers in the order of `before`, then what only `after` has.
-    """
+    """The tokens, then the mixers in the order of `before`, then those that only `after` has."""
+    # Counts are within bounds where the intervals from `lower` to `upper` meet, entropies where they differ by no more
+    # than both `entropy_bound` allow, and norms by no more than both `error_bound` in √L singular values. These bounds
+    # are of the measurement of an operator. A model's own arithmetic, in float32 mostly, rounds otherwise with another
+    # number of threads; so entropies and norms may also differ by what ROUNDING units of the operator's dtype, of
+    # float32 at least, relative to ‖H_i‖, do to them.
     first, second = before.tokens["token_ids"].values, after.tokens["token_ids"].values
     if not _equal(first, second):
         return [Compared("tokens", DIFFERENT, "the model read other tokens")]
@@ -74,15 +61,7 @@ def compare_profiles(before: Profile, after: Profile) -> list[Compared]:
 
 
 def compare_rows(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[Compared]:
-    """Rows of tables, run by run or model by model; nothing states bounds for these, so equal means identical.
-
-    Args:
-        before: Rows with the column "run" or "model", or neither, where all are one part.
-        after: Those of the repetition.
-
-    Returns:
-        One entry a run or model.
-    """
+    """Rows of tables, run by run or model by model; nothing states bounds for these, so equal means identical."""
     first, second = _grouped(before), _grouped(after)
     found: list[Compared] = []
     for part in dict.fromkeys((*first, *second)):
@@ -105,15 +84,7 @@ def _compare_values(part: str, before: object, after: object) -> Compared:
 
 
 def compare_documents(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Compared]:
-    """Documents that a command printed with --json, mixer by mixer where they have mixers.
-
-    Args:
-        before: The one that is repeated.
-        after: Its repetition.
-
-    Returns:
-        The document without its mixers, then one entry a mixer.
-    """
+    """Documents that a command printed with --json: one without its mixers, then one entry a mixer."""
     first, second = dict(before), dict(after)
     mixers = [{f"mixer {row['name']}": row for row in values.pop("mixers", ())} for values in (first, second)]
     whole = _compare_values("document", first, second)
@@ -124,16 +95,7 @@ def compare_documents(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
 
 
 def compare_arrays(part: str, before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> Compared:
-    """Weights by name.
-
-    Args:
-        part: What they are called.
-        before: Those that are repeated.
-        after: Their repetition.
-
-    Returns:
-        Identical, or different with the largest difference.
-    """
+    """Weights by name: identical, or different with the largest difference."""
     if before.keys() != after.keys() or any(before[name].shape != after[name].shape for name in before):
         return Compared(part, DIFFERENT, "other names or shapes")
     if all(_equal(before[name], after[name]) for name in before):

@@ -26,18 +26,8 @@ _PACKAGES = ("torch", "numpy", "numba", "tokenizers", "transformers")
 # What says nothing of a result: where it is done or written, and how it is told.
 ELSEWHERE = frozenset(
     {
-        "output",
-        "html",
-        "json",
-        "quiet",
-        "plan",
-        "dry_run",
-        "ray",
-        "ray_cpus",
-        "export",
-        "resume",
-        "threads",
-        "printing",
+        *("output", "html", "json", "quiet", "printing", "export", "resume"),
+        *("plan", "dry_run", "ray", "ray_cpus", "threads"),
     }
 )
 # What a model's folder is read for; a training's log or its optimizer's state is not.
@@ -47,19 +37,13 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a result was made.
+    """How a result was made."""
 
-    Attributes:
-        command: What followed `statesize`, every option spelt out and paths absolute; without what says where it is
-            done or written.
-        inputs: SHA-256 of each file and folder that it reads, by absolute path.
-        threads: Threads of torch, in each process.
-        versions: Of Python and of the packages that do the arithmetic.
-        machine: The processor.
-    """
-
+    # What followed `statesize`, every option spelt out and paths absolute, without ELSEWHERE.
     command: tuple[str, ...]
+    # SHA-256 of each file and folder that it reads, by absolute path.
     inputs: dict[str, str]
+    # Of torch, in each process.
     threads: int
     versions: dict[str, str]
     machine: str
@@ -70,44 +54,21 @@ class Recipe:
         return shlex.join(["statesize", *self.command])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values, of which `from_dict` makes an equal recipe.
-
-        Returns:
-            The fields, and the schema's version.
-        """
+        """JSON values, of which `from_dict` makes an equal recipe."""
         return {"schema": SCHEMA, **asdict(self), "command": list(self.command)}
 
     @classmethod
     def from_dict(cls, given: object, place: str) -> Self:
-        """The recipe that `to_dict` wrote.
-
-        Args:
-            given: JSON values that anybody may have written.
-            place: Where they come from, for messages.
-
-        Returns:
-            The recipe.
-
-        Raises:
-            FileError: They are no recipe, or one of another version.
-        """
+        """The recipe that `to_dict` wrote, from JSON values of `place` that anybody may have written."""
         values = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
         if values.get("schema") != SCHEMA:
             raise FileError(f"{place} has a recipe of schema {values.get('schema')!r}; this statesize reads {SCHEMA}.")
-        tables = [values.get("inputs"), values.get("versions")]
-        whole = (
-            _are_strings(values.get("command"), list)
-            and all(
-                isinstance(table, dict) and _are_strings(list(cast("dict[str, Any]", table).values()), list)
-                for table in tables
-            )
-            and type(values.get("threads")) is int
-            and values["threads"] > 0
-            and isinstance(values.get("machine"), str)
-        )
-        if not whole:
+        texts = (("command", list), ("inputs", dict), ("versions", dict))
+        whole = all(_holds_texts(values.get(name), kind) for name, kind in texts)
+        threads = values.get("threads")
+        if not (whole and type(threads) is int and threads > 0 and isinstance(values.get("machine"), str)):
             raise FileError(f"{place} has a damaged recipe; it tells no command, inputs, threads and versions.")
-        return cls(tuple(values["command"]), values["inputs"], values["threads"], values["versions"], values["machine"])
+        return cls(tuple(values["command"]), values["inputs"], threads, values["versions"], values["machine"])
 
 
 def make_recipe(
@@ -118,18 +79,8 @@ def make_recipe(
     inputs: Mapping[str, str] | None = None,
     threads: int | None = None,
 ) -> Recipe:
-    """The recipe of a command that runs in this process.
-
-    Args:
-        words: The command's name, such as ("study", "correlation"), and what follows it that is no model.
-        options: Every option by its name in Python; None and False are left out, and so is what says where it is done.
-        models: Names or folders of models, which follow the words.
-        inputs: Digests of other things that it reads, by name.
-        threads: Of torch, in each process; None takes those of this one.
-
-    Returns:
-        The recipe.
-    """
+    """The recipe of a command that runs in this process: its words, its models, its options by Python's names."""
+    # `inputs` are digests of other things that it reads, by name; None takes the threads of this process.
     read = [Path(model) for model in models if Path(model).is_dir()]
     command = [*words, *(str(Path(model).absolute()) if Path(model).is_dir() else model for model in models)]
     for name, value in options.items():
@@ -148,17 +99,7 @@ def make_recipe(
 
 
 def content_sha256(path: Path) -> str:
-    """A digest of a file, or of a folder's files of models, texts and settings with their names.
-
-    Args:
-        path: A file or folder.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
-
-    Raises:
-        FileError: It is not there, or cannot be read.
-    """
+    """SHA-256 of a file, or of a folder's files of models, texts and settings with their names."""
     try:
         if not path.is_dir():
             return _file_sha256(path)
@@ -181,27 +122,12 @@ def versions() -> dict[str, str]:
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
-    """Keep a recipe beside the results of its command; a folder that cannot be written is a FileError.
-
-    Args:
-        folder: The folder of results.
-        recipe: The recipe.
-    """
+    """Keep a recipe beside the results of its command; a folder that cannot be written is a FileError."""
     replace_file(folder / FILE, (json.dumps(recipe.to_dict(), indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object of a JSON file that anybody may have written.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its values.
-
-    Raises:
-        FileError: It is not there, or no JSON object.
-    """
+    """An object of a JSON file that anybody may have written."""
     try:
         values = parse_json(read_limited(path))
     except (OSError, ValueError) as error:
@@ -220,5 +146,7 @@ def _file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _are_strings(given: object, kind: type) -> bool:
-    return isinstance(given, kind) and all(isinstance(item, str) for item in cast("Iterable[object]", given))
+def _holds_texts(given: object, kind: type) -> bool:
+    """Whether it is a list of texts, or a dict with texts for values."""
+    items = cast("dict[str, object]", given).values() if isinstance(given, dict) else given
+    return isinstance(given, kind) and all(isinstance(item, str) for item in cast("Iterable[object]", items))

@@ -31,12 +31,7 @@ _TABLES = ("table.parquet", "curves.parquet")
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A result with what it says of how it was made.
-
-    Attributes:
-        path: Its file or folder.
-        recipe: How it was made.
-    """
+    """A file or folder of results with what it says of how it was made."""
 
     path: Path
     recipe: Recipe
@@ -52,17 +47,7 @@ class Result:
         return (self.path / _EXPORTED).is_file()
 
     def compare(self, repeated: Path) -> list[Compared]:
-        """This result against its repetition.
-
-        Args:
-            repeated: A file or folder of the same kind.
-
-        Returns:
-            One entry a layer, run, model or part of a training.
-
-        Raises:
-            FileError: One of them cannot be read.
-        """
+        """This result against its repetition: one entry a layer, run, model or part of a training."""
         if self.is_document:
             return compare_documents(read_json(self.path), read_json(repeated))
         if (self.path / MARKER).is_file():
@@ -82,17 +67,7 @@ class Result:
 
 
 def read_result(path: Path) -> Result:
-    """A result and its recipe.
-
-    Args:
-        path: A profile, the folder of a study or a training, or a file of what a command printed with --json.
-
-    Returns:
-        The result.
-
-    Raises:
-        FileError: There is none, it cannot be read, or it does not say how it was made.
-    """
+    """A profile, the folder of a study or a training, or a file of what a command printed with --json."""
     if not path.exists():
         raise FileError(f"There is no result at {path}.")
     if path.is_file():
@@ -111,14 +86,7 @@ def read_result(path: Path) -> Result:
 
 
 def check_inputs(recipe: Recipe) -> None:
-    """Refuse to repeat a result whose models, texts or settings are no longer there or no longer the same.
-
-    Args:
-        recipe: The recipe.
-
-    Raises:
-        FileError: One is gone or changed.
-    """
+    """Refuse to repeat a result whose models, texts or settings are gone or no longer the same."""
     for name, digest in recipe.inputs.items():
         if name == PROSE:
             from statesize.tasks.corpus import python_prose
@@ -136,14 +104,7 @@ def check_inputs(recipe: Recipe) -> None:
 
 
 def changed_versions(recipe: Recipe) -> list[str]:
-    """What is of another version than it was.
-
-    Args:
-        recipe: The recipe.
-
-    Returns:
-        Such as "torch 2.12.0, now 2.13.0".
-    """
+    """What is of another version than it was, such as "torch 2.12.0, now 2.13.0"."""
     now = versions()
     names = dict.fromkeys((*recipe.versions, *now))
     return [

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from statesize.check import refuse
 from statesize.drawing.chart import (
     POSITIONS,
     SPECTRUM,
@@ -208,12 +209,13 @@ def _curve(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]
 
 def _layer(profile: Profiled, layer: int | str, sequence: int = 0) -> tuple[str, xr.Dataset]:
     """A mixer by index or name, in which the sequence must be."""
-    if isinstance(layer, int) and not -len(profile.mixers) <= layer < len(profile.mixers):
-        raise InputError(f"layer is {layer}, but the profile holds {len(profile.mixers)}: {', '.join(profile.mixers)}.")
+    count = len(profile.mixers)
+    if isinstance(layer, int) and not -count <= layer < count:
+        refuse("layer", f"below {count}, the number of mixers ({', '.join(profile.mixers)})", layer)
     name = profile.mixers[layer] if isinstance(layer, int) else layer
     mixer = profile.mixer(name)
     if not 0 <= sequence < mixer.sizes["sequence"]:
-        raise InputError(f"sequence is {sequence}, but the profile holds {mixer.sizes['sequence']}.")
+        refuse("sequence", f"at least 0 and below {mixer.sizes['sequence']}, the number of sequences", sequence)
     return name, mixer
 
 

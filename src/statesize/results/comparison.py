@@ -99,7 +99,7 @@ def compare(profiles: Sequence[Profiled], recall: Mapping[str, float] | None = N
     if not isinstance(profiles, Sequence) or not all(isinstance(held, Profiled) for held in profiles):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"profiles must be a list of Profiles, got {profiles!r:.200}")
     if not profiles:
-        raise InputError("compare needs at least one profile; none was given.")
+        raise InputError("profiles must hold at least one, got none.")
     models = tuple(_compared(profile, recall or {}) for profile in profiles)
     return Comparison(models, tuple(_notes(profiles, recall or {})))
 

@@ -57,9 +57,7 @@ def regime_of(share: float, saturated: float = SATURATED, collapsed: float = COL
     """The regime of a mean ESS that is this share of its ceiling; 0 ≤ collapsed < saturated ≤ 1."""
     low, high = real_number(collapsed), real_number(saturated)
     if low is None or high is None or not 0 <= low < high <= 1:
-        raise InputError(
-            f"collapsed is {collapsed!r} and saturated {saturated!r}; 0 ≤ collapsed < saturated ≤ 1 is needed"
-        )
+        refuse("collapsed and saturated", "0 ≤ collapsed < saturated ≤ 1", (collapsed, saturated))
     return "saturated" if share >= high else "collapsed" if share <= low else "partly used"
 
 

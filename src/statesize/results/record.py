@@ -1,8 +1,7 @@
-"""What was measured of one mixer over one sequence, in memory and as bytes that notice damage."""
+"""What was measured of one mixer over one sequence, in memory and as bytes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, fields
 from typing import Any, Self, cast
@@ -41,39 +40,24 @@ class SequenceRecord:
     arrays: dict[str, Array]
 
     def to_bytes(self) -> bytes:
-        """The SHA-256 of the rest, a line of JSON, and safetensors, as `from_bytes` reads them."""
+        """A line of JSON and safetensors, as `from_bytes` reads them."""
         arrays = {**self.arrays, **vars(self.sample), "positions": self.positions}
         names = [field.name for field in fields(self) if field.name not in {"arrays", "sample", "positions"}]
         facts = json.dumps({name: getattr(self, name) for name in names})
         content = safetensors.numpy.save({name: np.ascontiguousarray(values) for name, values in arrays.items()})
-        return sealed(facts.encode() + b"\n" + content)
+        return facts.encode() + b"\n" + content
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Self | None:
-        """The record that `to_bytes` wrote, or None where the bytes are not what was written."""
-        payload = unsealed(content)
-        if payload is None:
-            return None
-        facts, _, tensors = payload.partition(b"\n")
+    def from_bytes(cls, content: bytes) -> Self:
+        """The record that `to_bytes` wrote; other bytes are a ValueError."""
+        facts, _, tensors = content.partition(b"\n")
         try:
             values: dict[str, Any] = cast("dict[str, Any]", parse_json(facts)) | safetensors.numpy.load(tensors)
-        except (ValueError, TypeError, SafetensorError):
-            return None
+        except (TypeError, SafetensorError) as error:
+            raise ValueError(f"it holds no record ({error})") from error
         drawn = {field.name for field in fields(Sample)}
-        names = {field.name for field in fields(cls)} - {"sample", "arrays"}
-        if values.keys() != names | drawn | FIELDS.keys():
-            return None
+        if values.keys() != {field.name for field in fields(cls)} - {"sample", "arrays"} | drawn | FIELDS.keys():
+            raise ValueError("it holds no record, or one of other fields")
         sample = Sample(**{name: values.pop(name) for name in drawn})
         arrays = {name: values.pop(name) for name in FIELDS}
         return cls(sample=sample, arrays=arrays, **values)
-
-
-def sealed(payload: bytes) -> bytes:
-    """Bytes behind their SHA-256 in hexadecimal and a line end."""
-    return hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
-
-
-def unsealed(content: bytes) -> bytes | None:
-    """The payload of what `sealed` made, or None where the checksum does not fit."""
-    digest, _, payload = content.partition(b"\n")
-    return payload if digest == hashlib.sha256(payload).hexdigest().encode() else None

@@ -22,14 +22,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The units of one layer that are measured.
+    """The units of one layer that are measured."""
 
-    Attributes:
-        units: Indices, ascending, (n,) int64.
-        strata: Stratum of each, (n,) int64.
-        sizes: Units in each stratum, measured or not, (strata,) int64.
-    """
-
+    # Ascending indices (n,), the stratum of each (n,), and how many units each stratum has, measured or not.
     units: NDArray[np.int64]
     strata: NDArray[np.int64]
     sizes: NDArray[np.int64]
@@ -42,36 +37,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over all units of a layer.
-
-    Attributes:
-        mean: The estimate; NaN where nothing is known.
-        error: Half the width of its confidence interval of 95 %: 0 where every unit was measured, NaN where a single
-            unit of several was.
-    """
+    """A mean over all units of a layer, NaN where nothing is known."""
 
     mean: float
+    # Half the width of the interval of 95 %: 0 where every unit was measured, NaN where one of several was.
     error: float
 
 
 def draw(total: int, count: int, seed: int, name: str) -> Sample:
-    """Draw units of a layer, the same ones for the same seed and name.
-
-    Args:
-        total: Units of the layer.
-        count: How many to draw; all where there are no more.
-        seed: The seed.
-        name: The layer's name, so that layers are drawn independently.
-
-    Returns:
-        The sample; of all units it has one stratum.
-
-    Example:
-        >>> draw(3, 8, 0, "layer").units.tolist()
-        [0, 1, 2]
-        >>> len(draw(1000, 10, 0, "layer").units)
-        10
-    """
+    """Draw units of a layer, the same for the same seed and name; a sample of all units has one stratum."""
     if count >= total:
         units = np.arange(total, dtype=np.int64)
         return Sample(units, np.zeros_like(units), np.array([total], np.int64))
@@ -86,19 +60,7 @@ def draw(total: int, count: int, seed: int, name: str) -> Sample:
 
 
 def estimate(values: NDArray[np.float64], sample: Sample) -> Estimate:
-    """The mean over all units of a layer, from those that were measured.
-
-    Args:
-        values: One number a measured unit, (n,).
-        sample: How they were drawn.
-
-    Returns:
-        The mean and its error.
-
-    Example:
-        >>> estimate(np.array([1.0, 2.0, 6.0]), draw(3, 3, 0, "layer"))
-        Estimate(mean=3.0, error=0.0)
-    """
+    """The mean over all units of a layer, from one number a measured unit (n,)."""
     if not len(values) or not np.isfinite(values).all():
         return Estimate(math.nan, math.nan)
     mean = variance = 0.0
@@ -114,16 +76,5 @@ def estimate(values: NDArray[np.float64], sample: Sample) -> Estimate:
 
 
 def student_t(freedom: int) -> float:
-    """The number within which Student's t stays, in absolute value, with probability 0.95.
-
-    Args:
-        freedom: Degrees of freedom.
-
-    Returns:
-        The number; NaN without degrees of freedom.
-
-    Example:
-        >>> round(student_t(1), 3), round(student_t(10), 3)
-        (12.706, 2.228)
-    """
+    """The number within which |Student's t| stays with probability 0.95; NaN without degrees of freedom."""
     return float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) if freedom >= 1 else math.nan

@@ -25,43 +25,28 @@ Channels = int | Literal["all"] | None
 
 @dataclass(frozen=True)
 class Settings:
-    """What each mixer is measured for.
+    """What each mixer is measured for."""
 
-    Attributes:
-        tolerances: Absolute tolerances τ, in units of σ.
-        relative_tolerances: Tolerances ρ, in units of σ_1 at each position.
-        positions: None for all, a number of them, or the positions themselves, ascending and at least 1.
-        stride: Every so many positions, beginning at the first.
-        past: Columns of H_i that are kept, or None for all.
-        future: Rows of H_i that are kept, or None for all.
-        engine: Name of an engine.
-        channels: Heads or channels of each mixer that are measured: a number, "all", or None for all up to a cost.
-        seed: Of the choice of heads or channels.
-        memory: Bytes that measuring may hold at once, beside the model and the results.
-        count_accuracy: How far apart the bounds of counts at relative tolerances may be left, as a share.
-    """
-
+    # τ in units of σ, and ρ in units of σ_1 at each position.
     tolerances: tuple[float, ...]
     relative_tolerances: tuple[float, ...]
+    # None for all, a number of them, or the positions themselves, ascending and at least 1.
     positions: int | tuple[int, ...] | None
     engine: str
     stride: int = 1
+    # Columns and rows of H_i that are kept, or None for all.
     past: int | None = None
     future: int | None = None
+    # Heads or channels of each mixer that are measured; None for all up to a cost. The seed is of their choice.
     channels: Channels = None
     seed: int = 0
+    # Bytes that measuring may hold at once, beside the model and the results.
     memory: int = MEMORY
+    # How far apart the bounds of counts at relative tolerances may be left, as a share.
     count_accuracy: float = 0.0
 
     def cut(self, length: int) -> Cut | None:
-        """Which blocks H_i of a sequence are measured.
-
-        Args:
-            length: Tokens of the sequence.
-
-        Returns:
-            The cut, or None where the sequence is too short for any of the positions or for the window.
-        """
+        """Which H_i of a sequence of so many tokens are measured, or None where no position or window fits."""
         first, last = self.past or 1, length - (self.future or 1)
         if first > last:
             return None
@@ -72,27 +57,20 @@ class Settings:
         return make_cut(length, positions, self.past, self.future)
 
     def check_reach(self, longest: int) -> None:
-        """Refuse positions and windows that fit into no sequence.
-
-        Args:
-            longest: Tokens of the longest sequence.
-
-        Raises:
-            InputError: If there are any.
-        """
+        """Refuse positions and windows that fit into no sequence, the longest having so many tokens."""
         first, last = self.past or 1, longest - (self.future or 1)
         if first > last:
             raise InputError(
-                f"past={self.past} and future={self.future} do not fit into the longest sequence, of {longest} tokens; "
-                "give smaller windows or longer sequences."
+                f"past and future must fit into the longest sequence, of {longest} tokens, got past={self.past} and "
+                f"future={self.future}. Give smaller windows or longer sequences."
             )
         listed = self.positions if isinstance(self.positions, tuple) else ()
         outside = [position for position in listed if position > last]
         if outside:
-            window = "" if self.future is None else f", of which the last {self.future} are its future,"
+            window = "," if self.future is None else f", of which the last {self.future} are its future,"
             raise InputError(
-                f"positions has {', '.join(map(str, outside))}, but the longest sequence has {longest} tokens{window}; "
-                f"expected positions of at most {last}."
+                f"positions must be at most {last}, because the longest sequence has {longest} tokens{window} got "
+                f"{', '.join(map(str, outside))}."
             )
 
 
@@ -110,36 +88,10 @@ def check_settings(
     memory: object = MEMORY,
     count_accuracy: object = 0.0,
 ) -> Settings:
-    """Settings from what a caller gave; anything else than these is an InputError that names the argument.
-
-    Args:
-        tolerances: An iterable of numbers ≥ 0.
-        relative_tolerances: Likewise.
-        positions: None, an integer ≥ 1, or an iterable of integers ≥ 0; position 0 needs no measurement.
-        engine: Name of an engine.
-        stride: An integer ≥ 1, or None; not together with positions.
-        past: An integer ≥ 1, or None.
-        future: Likewise.
-        channels: An integer ≥ 1, "all" or None.
-        seed: An integer ≥ 0.
-        memory: Bytes, or a string such as "4GB" or "512 MiB".
-        count_accuracy: A number from 0 to below 1.
-
-    Returns:
-        The settings.
-
-    Raises:
-        InputError: If positions and stride are given together.
-
-    Example:
-        >>> check_settings([1e-3], (), positions=[9, 0, 2], engine="auto").positions
-        (2, 9)
-        >>> check_settings(memory="4GB").memory
-        4000000000
-    """
+    """Settings from what a caller gave; an argument that is something else is an InputError that names it."""
     step = _counted("stride", stride)
     if step is not None and positions is not None:
-        raise InputError("positions and stride are two ways to say which positions are measured; give one of them.")
+        raise InputError("stride must be left out where positions are given, got both. Give one of them.")
     return Settings(
         tuple(real_numbers("tolerances", tolerances)),
         tuple(real_numbers("relative_tolerances", relative_tolerances)),
@@ -158,21 +110,7 @@ def check_settings(
 
 
 def memory_bytes(given: object) -> int:
-    """A number of bytes.
-
-    Args:
-        given: An integer ≥ 1, or a string such as "4GB", "512 MiB" or "1000000".
-
-    Returns:
-        Bytes; GB is 10⁹, GiB 2³⁰.
-
-    Raises:
-        InputError: If it is neither.
-
-    Example:
-        >>> memory_bytes("1.5 GiB")
-        1610612736
-    """
+    """A number of bytes from an integer, or a text such as "4GB" (10⁹), "512 MiB" (2²⁰) or "1000000"."""
     found = _SIZE.fullmatch(given.strip().lower()) if isinstance(given, str) else None
     number = whole_number(given)
     if found is not None and found[2] in _UNITS:

@@ -24,14 +24,7 @@ MARKER = "profile.json"
 
 
 def check_destination(path: Path) -> None:
-    """Refuse a place where a profile cannot or must not be written, before any work is done.
-
-    Args:
-        path: The folder that would be made.
-
-    Raises:
-        FileError: If it is a file, a folder that holds no profile, or its parent cannot be written to.
-    """
+    """Refuse a place where a profile cannot or must not be written, before any work is done."""
     _check_free(path)
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
@@ -47,12 +40,7 @@ def _check_free(path: Path) -> None:
 
 
 def save_tree(tree: xr.DataTree, path: Path) -> None:
-    """Write a tree; an older profile there is replaced once the new is complete.
-
-    Args:
-        tree: A profile's tree.
-        path: The folder.
-    """
+    """Write a tree; an older profile there is replaced once the new is complete."""
     root = tree.to_dataset(inherit=False)
     write_nodes(path, root, ((name, [node.to_dataset(inherit=False)]) for name, node in tree.children.items()))
 
@@ -63,17 +51,8 @@ def write_nodes(
     nodes: Iterable[tuple[str, Iterable[xr.Dataset]]],
     scratch: Path | None = None,
 ) -> None:
-    """Write a profile into a temporary folder, one part at a time, then move it to its place.
-
-    Args:
-        path: The folder; an older profile there is replaced.
-        root: Tokens and attributes.
-        nodes: Each mixer's name and its dataset, in parts along the dimension sequence.
-        scratch: A folder of the same file system for the temporary one; None takes the parent.
-
-    Raises:
-        FileError: If the folder must not or cannot be written.
-    """
+    """Write the root, and each mixer in parts along the sequences, to a temporary folder; then move it to its place."""
+    # The temporary folder lies in `scratch`, a folder of the same file system, or in the parent.
     # What has a scratch folder beside it can be written there.
     (check_destination if scratch is None else _check_free)(path)
 
@@ -96,17 +75,7 @@ def write_nodes(
 
 
 def load_tree(path: Path) -> xr.DataTree:
-    """Read a tree that `save_tree` wrote, and check that it reads as it was written.
-
-    Args:
-        path: The folder.
-
-    Returns:
-        The tree, in memory.
-
-    Raises:
-        FileError: If it is missing, no profile, damaged, or of an unknown schema version.
-    """
+    """A tree that `save_tree` wrote, in memory; one that is missing, damaged or of another schema is a FileError."""
     marker = _marker(path)
     check_store(path)
     try:
@@ -125,14 +94,7 @@ def load_tree(path: Path) -> xr.DataTree:
 
 
 def open_tree(path: Path) -> xr.DataTree:
-    """Open a profile that was just written; each array is read when it is asked for, and not kept.
-
-    Args:
-        path: The folder, of the present schema; it must not be replaced while the tree is in use.
-
-    Returns:
-        The tree.
-    """
+    """Open a profile that was just written and stays; each array is read when it is asked for, and not kept."""
     return _opened(path)
 
 
@@ -165,14 +127,7 @@ def _marker(path: Path) -> dict[str, Any]:
 
 
 def tree_sha256(tree: xr.DataTree) -> str:
-    """A digest of a tree: names, attributes, dims and values of every node.
-
-    Args:
-        tree: Any tree of numbers, booleans and strings.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
-    """
+    """SHA-256 of a tree, in hexadecimal: names, attributes, dims and values of every node."""
     digest = hashlib.sha256()
     for node in sorted(tree.subtree, key=lambda node: node.path):
         dataset = node.to_dataset(inherit=False)

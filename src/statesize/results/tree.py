@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xarray as xr
@@ -13,7 +13,6 @@ from torch import Tensor
 from statesize.errors import ModelError
 from statesize.results.fields import FIELDS, UNIT, Array, Field
 from statesize.results.record import SequenceRecord
-from statesize.results.sampling import Sample
 from statesize.results.settings import Settings
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
@@ -25,12 +24,8 @@ _PART_BYTES = 2**28
 class MixerRun:
     """What is kept of a mixer while sequences are measured; the records may lie on disk."""
 
-    name: str
-    kind: str
-    note: str
-    multiplicity: int
-    dtype: str
-    sample: Sample
+    # The first record, without its numbers.
+    about: SequenceRecord
     engines: set[str] = field(default_factory=set[str])
     # Those in which it was called, ascending.
     sequences: list[int] = field(default_factory=list[int])
@@ -39,15 +34,21 @@ class MixerRun:
 
     @classmethod
     def begin(cls, record: SequenceRecord) -> MixerRun:
-        """A mixer that was met for the first time, without the record's numbers."""
-        return cls(record.name, record.kind, record.note, record.multiplicity, record.dtype, record.sample)
+        """A mixer that was met for the first time."""
+        return cls(replace(record, arrays={}))
+
+    @property
+    def name(self) -> str:
+        """The mixer's name."""
+        return self.about.name
 
     def add(self, sequence: int, record: SequenceRecord) -> None:
         """Note a record; one of other heads than the earlier ones is a ModelError."""
-        if record.sample.total != self.sample.total:
+        before, now = self.about.sample.total, record.sample.total
+        if now != before:
             raise ModelError(
-                f"Mixer {self.name}: its operator has {self.sample.total} heads at sequence {self.sequences[0]} and "
-                f"{record.sample.total} at sequence {sequence}; a profile needs the same number at each."
+                f"Mixer {self.name}: its operator has {before} heads at sequence {self.sequences[0]} and {now} at "
+                f"sequence {sequence}; a profile needs the same number at each."
             )
         self.sequences.append(sequence)
         if len(record.positions):
@@ -104,9 +105,10 @@ def _part(
     positions: NDArray[np.int64],
     settings: Settings,
 ) -> xr.Dataset:
-    unit = "channel" if run.multiplicity == 1 else "head"
+    about, sample = run.about, run.about.sample
+    unit = "channel" if about.multiplicity == 1 else "head"
     coordinates = {
-        unit: run.sample.units,
+        unit: sample.units,
         "position": positions,
         "threshold": np.array(settings.tolerances, np.float64),
         "relative_threshold": np.array(settings.relative_tolerances, np.float64),
@@ -116,17 +118,14 @@ def _part(
     for name, listed in FIELDS.items():
         dims = ("sequence", *(unit if dim == UNIT else dim for dim in listed.dims))
         variables[name] = dims, _filled(listed, [sizes[dim] for dim in dims], records, positions)
-    variables["stratum"] = ((unit,), run.sample.strata)
+    variables["stratum"] = ((unit,), sample.strata)
     for name in ("state_bytes", "faithfulness", "run_difference"):
         values = [float(getattr(records[row], name)) if row in records else np.nan for row in range(count)]
         variables[name] = (("sequence",), np.array(values, np.float64))
     attributes = {
-        "kind": run.kind,
-        "note": run.note,
-        "multiplicity": run.multiplicity,
-        "dtype": run.dtype,
+        **{name: getattr(about, name) for name in ("kind", "note", "multiplicity", "dtype")},
         "engine": ", ".join(sorted(run.engines)),
-        "stratum_sizes": run.sample.sizes.tolist(),
+        "stratum_sizes": sample.sizes.tolist(),
     }
     return xr.Dataset(variables, coords=coordinates, attrs=attributes)
 

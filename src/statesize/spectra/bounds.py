@@ -12,27 +12,12 @@ UNDERFLOW = 1e-150
 
 
 def denormal_error(size: Tensor) -> Tensor:
-    """What rounding loses beside eps times the size: below the smallest normal number, all digits.
-
-    Args:
-        size: What is rounded, not negative, any shape.
-
-    Returns:
-        The smallest normal number of its dtype; 0 where the size is 0, as 0 is exact.
-    """
+    """What rounding a size loses beside eps times it: the smallest normal number of its dtype, or 0 of an exact 0."""
     return torch.full_like(size, torch.finfo(size.dtype).tiny).where(size > 0, 0)
 
 
 def carried_error(gain: Tensor, steps: Tensor) -> Tensor:
-    """e_0 = step_0, e_k = gain_k e_{k−1} + step_k: what is lost at each step and carried on by the next.
-
-    Args:
-        gain: (..., K), not negative; the first is not used.
-        steps: (..., K).
-
-    Returns:
-        e, (..., K).
-    """
+    """e_0 = step_0, e_k = gain_k e_{k−1} + step_k, (..., K): what steps lose, carried on by gains ≥ 0."""
     carried = [steps[..., 0]]
     for k in range(1, steps.shape[-1]):
         carried.append(gain[..., k] * carried[-1] + steps[..., k])
@@ -40,19 +25,9 @@ def carried_error(gain: Tensor, steps: Tensor) -> Tensor:
 
 
 def entropy_bound(values: Tensor, error: Tensor, ess: Tensor) -> Tensor:
-    """How far entropy-ESS can move when every σ moves by at most `error`.
-
-    With p = σ/Σσ and D = ½ ‖p − p̂‖₁, |H(p) − H(p̂)| ≤ D ln(r − 1) + h(D), h the binary entropy, for D ≤ 1 − 1/r
-    (Audenaert, "A sharp continuity estimate for the von Neumann entropy", 2007); beyond it, at most ln r.
-
-    Args:
-        values: σ̂, (..., r).
-        error: δ ≥ |σ̂ − σ|, (...).
-        ess: The computed ESS, (...).
-
-    Returns:
-        (...), a bound on |ESS − computed ESS|; 0 where σ_1 ≤ δ, where ESS is 0 by definition.
-    """
+    """A bound (...) of |ESS − computed ESS| where every σ̂ (..., r) is off by at most `error` (...); 0 where σ_1 ≤ δ."""
+    # With p = σ/Σσ and D = ½ ‖p − p̂‖₁, |H(p) − H(p̂)| ≤ D ln(r − 1) + h(D), h the binary entropy, for D ≤ 1 − 1/r
+    # (Audenaert, "A sharp continuity estimate for the von Neumann entropy", 2007); beyond it, at most ln r.
     r = values.shape[-1]
     if r == 0:
         return torch.zeros_like(error)
@@ -72,17 +47,8 @@ def _entr(p: Tensor) -> Tensor:
 
 
 def count_bounds(values: Tensor, error: Tensor, threshold: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest and largest number of σ above a threshold that |σ̂ − σ| ≤ δ allows.
-
-    Args:
-        values: σ̂, (..., P, r).
-        error: δ, (..., P, K), the uncertainty of a threshold that was itself computed included.
-        threshold: (..., P, K).
-        limit: min(rows, columns) at each position, (P,): no count can pass it.
-
-    Returns:
-        Lower and upper, (..., P, K) int64.
-    """
+    """The least and largest number of σ above thresholds that |σ̂ − σ| ≤ δ allows, each (..., P, K)."""
+    # values σ̂ (..., P, r); error δ (..., P, K), that of a computed threshold included; limit (P,): min(rows, columns).
     sigma = values[..., None, :]
     lower = (sigma > (threshold + error)[..., None]).sum(-1)
     upper = (sigma > (threshold - error)[..., None]).sum(-1)

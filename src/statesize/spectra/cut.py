@@ -39,15 +39,7 @@ class Cut:
         return position if self.past is None else self.past
 
     def block(self, matrix: Tensor, position: int) -> Tensor:
-        """H_i out of T (..., L, L).
-
-        Args:
-            matrix: T.
-            position: The cut i.
-
-        Returns:
-            (..., rows, columns).
-        """
+        """H_i (..., rows, columns) out of T (..., L, L)."""
         rows, columns = self.rows(position), self.columns(position)
         return matrix[..., position : position + rows, position - columns : position]
 
@@ -68,28 +60,15 @@ class Cut:
 
 
 def make_cut(length: int, positions: Positions = None, past: int | None = None, future: int | None = None) -> Cut:
-    """The cut for a sequence length and a caller's choice of positions.
-
-    Args:
-        length: Sequence length L, at least 2.
-        positions: None for all of 1 … L − 1; an int for that many, evenly spread, ends included; else the positions
-            themselves. Under windows, only positions at which the window fits.
-        past: Columns kept, or None for all.
-        future: Rows kept, or None for all.
-
-    Returns:
-        The cut.
-
-    Raises:
-        InputError: Too short a sequence, a window that never fits, or a position out of range.
-    """
+    """The cut for a length and a choice of positions: None for all, a count of evenly spread ones, or a list."""
+    # Under windows, only positions at which the windows fit.
     if length < 2:
-        raise InputError(f"operator has a length of {length}, no past to carry; give one of at least 2 positions")
+        raise InputError(f"operator must have a length of at least 2, a past and a future, got {length}.")
     past, future = _window("past", past, length), _window("future", future, length)
     first = 1 if past is None else past
     last = length - 1 if future is None else length - future
     if first > last:
-        raise InputError(f"past={past} and future={future} do not fit into length {length}; their sum may be {length}")
+        raise InputError(f"past and future must sum to at most the length {length}, got {past} and {future}.")
     if positions is None:
         chosen = range(first, last + 1)
     elif not isinstance(positions, Iterable) or not getattr(positions, "ndim", 1):

@@ -7,14 +7,8 @@ from torch import Tensor
 
 
 def effective_rank(values: Tensor) -> Tensor:
-    """exp(−Σ p ln p) with p = σ/Σσ (Roy and Vetterli, "The effective rank", EUSIPCO 2007).
-
-    Args:
-        values: σ, (..., r), not negative.
-
-    Returns:
-        (...), 0 where every value is 0. Differentiable.
-    """
+    """exp(−Σ p ln p), p = σ/Σσ, (...), of σ ≥ 0, (..., r); 0 where every value is 0; differentiable."""
+    # Roy and Vetterli, "The effective rank", EUSIPCO 2007.
     scale = largest(values)
     alive = scale > 0
     scaled = values / torch.where(alive, scale, torch.ones_like(scale))[..., None]

@@ -35,15 +35,15 @@ def observability_factors(recurrence: Recurrence) -> Iterator[Tensor]:
         yield factor
 
 
-def border_factors(observed: Tensor, arriving: Tensor, passed: Tensor) -> tuple[Tensor, Tensor]:
+def border_factors(observability: Tensor, reachability: Tensor, transition: Tensor) -> tuple[Tensor, Tensor]:
     """L at the borders 0 … c − 1 and S at 1 … c, (..., c, n, n), of c chunks."""
     # Chunk k has the rows C_t Φ(t, β_k), the columns Φ(β_{k+1}, s) B_s and the transition Φ(β_{k+1}, β_k):
     # (..., c, b, n), (..., c, n, b) and (..., c, n, n).
-    phi, columns, rows = passed.unbind(-3), arriving.unbind(-3), observed.unbind(-3)
-    reachability, observability = [torch.zeros_like(phi[0])], [torch.zeros_like(phi[0])]
+    phi, columns, rows = (part.unbind(-3) for part in (transition, reachability, observability))
+    L, S = [torch.zeros_like(phi[0])], [torch.zeros_like(phi[0])]
     for k in range(len(phi) - 1):
-        stack = torch.cat([(phi[k] @ reachability[-1]).mH, columns[k].mH], -2)
-        reachability.append(triangular_factor(stack).mH)
+        stack = torch.cat([(phi[k] @ L[-1]).mH, columns[k].mH], -2)
+        L.append(triangular_factor(stack).mH)
     for k in range(len(phi) - 1, 0, -1):
-        observability.append(triangular_factor(torch.cat([rows[k], observability[-1] @ phi[k]], -2)))
-    return torch.stack(reachability, -3), torch.stack(observability[::-1], -3)
+        S.append(triangular_factor(torch.cat([rows[k], S[-1] @ phi[k]], -2)))
+    return torch.stack(L, -3), torch.stack(S[::-1], -3)

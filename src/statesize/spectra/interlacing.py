@@ -14,21 +14,11 @@ from statesize.spectra.exact.dense import block_spectrum
 
 
 def spread_bounds(cut: Cut, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds on ν_i = #{σ(H_i) > τ} at consecutive positions, each tightened by all others.
-
-    Without one of its rows or columns, a matrix A has σ_{k+1}(A) ≤ σ_k ≤ σ_k(A) (Horn and Johnson, Topics in Matrix
-    Analysis, corollary 3.1.3), so that its count at any absolute τ falls by 0 or 1. H_{i+1} is H_i without its first
-    row and with one more column, hence |ν_{i+1} − ν_i| ≤ 1. Under `past` it also lost its first column, hence
-    −2 ≤ ν_{i+1} − ν_i ≤ 1; under `future` it also got one more row, hence −1 ≤ ν_{i+1} − ν_i ≤ 2.
-
-    Args:
-        cut: The windows.
-        lower: What is known at each position, (..., P, K) int64; 0 where nothing is.
-        upper: The same from above.
-
-    Returns:
-        Lower and upper bounds, (..., P, K).
-    """
+    """Bounds (..., P, K) on ν_i = #{σ(H_i) > τ} at consecutive positions, each tightened by all others."""
+    # Without one of its rows or columns, a matrix A has σ_{k+1}(A) ≤ σ_k ≤ σ_k(A) (Horn and Johnson, Topics in Matrix
+    # Analysis, corollary 3.1.3), so its count at any absolute τ falls by 0 or 1. H_{i+1} is H_i without its first row
+    # and with one more column, hence |ν_{i+1} − ν_i| ≤ 1. Under `past` it also lost its first column, hence −2 ≤
+    # ν_{i+1} − ν_i ≤ 1; under `future` it also got one more row, hence −1 ≤ ν_{i+1} − ν_i ≤ 2.
     place = torch.arange(lower.shape[-2], device=lower.device)[:, None]
     rise = place * (1 if cut.future is None else 2)
     fall = place * (1 if cut.past is None else 2)
@@ -43,24 +33,12 @@ def _highest(bounds: Tensor) -> Tensor:
 
 
 def shared_bounds(operator: Operator, cut: Cut, tolerances: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds on the counts between neighbouring positions i < k from what their blocks share and from what they span.
-
-    For i ≤ m ≤ k the core of rows and columns that H_i and H_k have in common, T[k:, :i], is a part of H_m, which is a
-    part of the hull T[i:, :k]. H_m has (m − i) + (k − m) rows and columns that the core lacks, so by interlacing
-
-        ν(core) ≤ ν_m ≤ min(ν(core) + k − i, ν(hull)).
-
-    Under windows the core is T[k:i+h, k−w:i], the hull T[i:k+h, i−w:k], and rows and columns are counted. No H_m has
-    an entry on the diagonal of T, so the hull is taken with zeros there and above.
-
-    Args:
-        operator: In float64; one T is held at a time.
-        cut: Ascending positions, all different.
-        tolerances: τ, (K,).
-
-    Returns:
-        Lower and upper bounds at all positions from the first to the last of the cut, (..., M, K) int64.
-    """
+    """Bounds (..., M, K) at all positions between the first and last of a cut, from blocks that neighbours share."""
+    # For i ≤ m ≤ k the core of rows and columns that H_i and H_k have in common, T[k:, :i], is a part of H_m, which is
+    # a part of the hull T[i:, :k]. H_m has (m − i) + (k − m) rows and columns that the core lacks, so by interlacing
+    # ν(core) ≤ ν_m ≤ min(ν(core) + k − i, ν(hull)). Under windows the core is T[k:i+h, k−w:i], the hull T[i:k+h,
+    # i−w:k], and rows and columns are counted. No H_m has an entry on the diagonal of T, so the hull is taken with
+    # zeros there and above. Positions ascend and differ; one T is held at a time.
     span = cut.positions[-1] - cut.positions[0] + 1 if cut.positions else 0
     lower = torch.zeros((*operator.batch_shape, span, tolerances.numel()), dtype=torch.int64, device=operator.device)
     upper = torch.full_like(lower, cut.length)

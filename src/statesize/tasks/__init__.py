@@ -1,8 +1,12 @@
-"""Tasks to train and evaluate sequence models on."""
+"""Tasks to train and evaluate sequence models on.
+
+Read `task` and `synthetic`, then one of the tasks; `corpus` and `text` are for language models. A task is a file with a
+subclass of `SyntheticTask`, and a line in the list of `registry`.
+"""
 
 from statesize.tasks.chance import most_frequent_share
 from statesize.tasks.compression import Compression
-from statesize.tasks.corpus import Corpus, python_prose, read_documents, read_text
+from statesize.tasks.corpus import Corpus, python_prose, read_text
 from statesize.tasks.mqar import MQAR
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import build_task, register_task, task_names, task_settings
@@ -10,6 +14,7 @@ from statesize.tasks.selective_copying import SelectiveCopying
 from statesize.tasks.synthetic import SyntheticTask
 from statesize.tasks.task import IGNORED, Task
 from statesize.tasks.text import TextTask, byte_count, encode, train_tokenizer
+from statesize.texts.plain import read_documents
 
 __all__ = [
     "IGNORED",

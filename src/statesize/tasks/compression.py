@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from statesize.tasks.draws import distinct
-from statesize.tasks.symbol_task import SymbolTask
+from statesize.tasks.synthetic import SymbolTask
 from statesize.tasks.task import IGNORED
 
 

@@ -1,4 +1,4 @@
-"""Documents for language models: the prose that ships inside CPython, or a user's text file."""
+"""A corpus for language models, in two parts: the prose that ships inside CPython, or a user's text file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import hashlib
 import importlib
 import inspect
-import re
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
@@ -14,12 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from statesize.check import require_kind, require_path
+from statesize.check import require_kind
 from statesize.errors import FileError, InputError
-from statesize.files import read_limited
-
-MOST_TEXT = 2**30
-"""Bytes of a text file that is read; JSONL and Parquet files, which are read piece by piece, may have any size."""
+from statesize.texts.plain import BLANK_LINES, read_documents
 
 HELD_OUT_FRACTION = 0.05
 DOCUMENT_CHARACTERS = 400
@@ -37,7 +33,6 @@ _OTHER_FOLDERS = frozenset(
         "tests",
     }
 )
-_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 
 
 @dataclass(frozen=True)
@@ -129,50 +124,6 @@ def python_prose() -> Corpus:
     return split(documents)
 
 
-def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str, ...]:
-    """The documents of a UTF-8 text file.
-
-    Args:
-        path: the file; line ends may be of any system, a byte-order mark is skipped.
-        delimiter: the text between two documents; None means one blank line or more.
-
-    Returns:
-        The documents in order, without those of white space only.
-
-    Raises:
-        FileError: the file cannot be read, is not UTF-8, is empty, or holds no document.
-        InputError: `delimiter` is empty.
-    """
-    path = require_path("path", path)
-    require_kind("delimiter", delimiter, (str, type(None)), "a string or None")
-    if delimiter == "":
-        raise InputError("delimiter is an empty string; give the text that stands between documents, or None")
-    text = read_whole(path)
-    parts = _BLANK_LINES.split(text) if delimiter is None else text.split(delimiter)
-    documents = tuple(part.strip("\n") for part in parts if part.strip())
-    if not documents:
-        raise FileError(f"{path}: holds no text. Give a text file with at least one document.")
-    return documents
-
-
-def read_whole(path: Path) -> str:
-    """The text of a UTF-8 file, blank lines and all."""
-    try:
-        data = read_limited(path, MOST_TEXT)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read as a text file: {error.strerror or error}") from error
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FileError(
-            f"{path}: not UTF-8 text: byte {data[error.start]:#04x} at byte offset {error.start} ({error.reason}); "
-            "convert the file to UTF-8 first"
-        ) from error
-    if not data:
-        raise FileError(f"{path} is empty. Give a file with text.")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-
-
 def read_text(path: str | Path, delimiter: str | None = None) -> Corpus:
     """A UTF-8 text file as a corpus: `read_documents`, then `split`.
 
@@ -231,7 +182,7 @@ def _docstrings(file: Path) -> Iterator[str]:
 
 def _paragraphs(text: str) -> list[str]:
     lines = "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
-    return [paragraph for paragraph in _BLANK_LINES.split(lines) if paragraph.strip()]
+    return [paragraph for paragraph in BLANK_LINES.split(lines) if paragraph.strip()]
 
 
 def _is_repeat(document: str, seen: set[tuple[str, ...]]) -> bool:

@@ -104,6 +104,4 @@ def task_settings(task: SyntheticTask) -> dict[str, str | int | float | bool]:
     for name, known in _TASKS.items():
         if known is type(task):
             return {"name": name, **{field: getattr(task, field) for field in number_fields(known)}}
-    raise InputError(
-        f"task is a {type(task).__qualname__}, which is not registered; register it with register_task first"
-    )
+    raise InputError(f"task must be registered, got {type(task).__qualname__}. Register it with register_task first.")

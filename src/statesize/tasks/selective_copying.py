@@ -13,7 +13,7 @@ from torch import Tensor
 
 from statesize.errors import InputError
 from statesize.tasks.draws import distinct
-from statesize.tasks.symbol_task import SymbolTask
+from statesize.tasks.synthetic import SymbolTask
 from statesize.tasks.task import IGNORED
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from statesize.check import plain_number, refuse, require_count, require_kind, whole_number
 from statesize.errors import InputError
+from statesize.tasks.chance import most_frequent_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,28 @@ class SyntheticTask(ABC):
 
     def _require_at_least(self, name: str, least: int) -> None:
         require_count(name, getattr(self, name), least)
+
+
+class SymbolTask(SyntheticTask):
+    """A task whose targets are symbols, drawn independently and uniformly; its dataclasses say where they stand."""
+
+    tokens: int  # symbols of a sequence that are to be told, at least 2
+    symbols: int  # different symbols, at least 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_at_least("tokens", 2)
+        self._require_at_least("symbols", 2)
+
+    @property
+    def items(self) -> int:
+        """The number of symbols to be told."""
+        return self.tokens
+
+    @property
+    def chance(self) -> float:
+        """Expected share of the most frequent symbol among those of a sequence."""
+        return most_frequent_share(self.tokens, self.symbols)
 
 
 def number_fields(task: type[SyntheticTask]) -> dict[str, type]:

@@ -1,1 +1,5 @@
-"""Texts in, token ids out: files and data sets, documents and chats, tokenizers, sequences of ids."""
+"""Texts in, token ids out.
+
+`plain`, `jsonl`, `parquet` and `datasets` read documents, `documents` whichever a file is; `rows` makes a document of a
+row; `tokens` knows the tokenizers; `inputs` makes sequences of ids, `stream` those of text that comes piece by piece.
+"""

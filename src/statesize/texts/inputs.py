@@ -26,7 +26,7 @@ def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[It
     # The iterator raises InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids
     # that are negative or not integers, and for text without a tokenizer; FileError for a file that cannot be read.
     if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"inputs are a {type(inputs).__name__}; expected token ids, text, or an iterable of either.")
+        raise InputError(f"inputs must be token ids, text, or an iterable of either, got {type(inputs).__name__}.")
     items: Iterable[Any] = [inputs] if _is_single(inputs) else cast("Iterable[Any]", inputs)
     count = sum(_rows(item) for item in cast("list[Any]", items)) if _countable(items) else None
     return _checked(_split(items, tokenizer)), count
@@ -104,15 +104,15 @@ def _ids(item: object) -> Iterator[Tensor]:
         ids = torch.as_tensor(item)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"inputs hold a {type(item).__name__} that is no sequence of token ids ({error}); expected a LongTensor "
-            "(L,) or (S, L), a list of ids, text, or an iterable of these."
+            "inputs must be a LongTensor (L,) or (S, L), a list of ids, text, or an iterable of these, got "
+            f"{type(item).__name__} that is no sequence of token ids ({error})."
         ) from error
     if ids.ndim not in {1, 2} or (ids.ndim == 2 and isinstance(item, list | tuple)):
-        raise InputError(f"inputs have shape {tuple(ids.shape)}; expected (L,) or (S, L) token ids.")
+        raise InputError(f"inputs must be token ids of shape (L,) or (S, L), got shape {tuple(ids.shape)}.")
     if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
-        raise InputError(f"inputs have dtype {ids.dtype}; expected integer token ids.")
+        raise InputError(f"inputs must be integer token ids, got dtype {ids.dtype}.")
     if ids.is_meta:
-        raise InputError("inputs lie on the device meta, which holds no numbers; expected integer token ids.")
+        raise InputError("inputs must be integer token ids, got the device meta, which holds no numbers.")
     yield from torch.atleast_2d(ids).long().cpu().unbind(0)
 
 
@@ -121,11 +121,11 @@ def _checked(iterator: Iterator[Tensor]) -> Iterator[Tensor]:
     for index, ids in enumerate(iterator):
         if len(ids) < 2:
             raise InputError(
-                f"Sequence {index} has {len(ids)} token{'' if len(ids) == 1 else 's'}; at least 2 are needed, because "
-                "effective state-size is what passes from a past to a future."
+                f"Sequence {index} must have at least 2 tokens, got {len(ids)}: effective state-size is what passes "
+                "from a past to a future."
             )
         if int(ids.min()) < 0:
-            raise InputError(f"Sequence {index} has the negative token id {int(ids.min())}.")
+            raise InputError(f"Sequence {index} must have token ids of at least 0, got {int(ids.min())}.")
         yield ids
     if index < 0:
-        raise InputError("inputs hold no sequence; give at least one of 2 tokens or more.")
+        raise InputError("inputs must hold a sequence of 2 tokens or more, got none.")

@@ -1,34 +1,47 @@
-"""Documents out of a column of Parquet files."""
+"""Documents of a column of Parquet files, row by row, or some from all row groups."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.texts.rows import MESSAGES, Document, row_document
+from statesize.texts.rows import MESSAGES, Document, Extract, Note, Row, evenly, kept, reading, row_document
 from statesize.untrusted import GROWTH, SPARE
 
 # Rows that are in memory at once.
 _BATCH = 64
+# Bytes up to which the column of a row group is read whole.
+_SMALL = 2**20
 
 
-@contextmanager
-def parquet_errors(path: Path) -> Generator[None]:
-    """Errors of reading a file as those of statesize."""
-    import pyarrow
+def read_parquet(path: Path, field: str, note: Note) -> Iterator[Document]:
+    """The documents of a file, or of the files of a folder; rows are read as far as documents are asked for."""
+    return kept(_rows(path, field), note, f'{path}: no row has text in the column "{field}"; name the right column.')
 
-    try:
-        yield
-    except (OSError, cast("type[Exception]", pyarrow.ArrowException)) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise FileError(f"{path}: cannot be read as a Parquet file: {reason}") from error
+
+def parquet_extract(path: Path, field: str, most: int, note: Note) -> Extract:
+    """At most so many documents, evenly from all row groups; the total is the files' own, less rows without text."""
+    files = parquet_files(path, field)
+    groups = [(place, file, index) for place, file in files for index in range(file.num_row_groups)]
+    chosen, rows = evenly(groups, most), list[Row]()
+    for order, (place, file, index) in enumerate(chosen):
+        share = most * (order + 1) // len(chosen) - most * order // len(chosen)
+        with _reading(place):
+            column = _column(file, field)
+            rows += [
+                _row(cell, column, field, f"{place}, row {number + 1} of row group {index + 1}")
+                for number, cell in _cells(file, index, column, share)
+            ]
+    problem = f'{path}: none of {len(rows)} rows has text in the column "{field}"; name the right column.'
+    texts = tuple(kept(rows, note, problem))
+    return Extract(texts, round(sum(int(file.metadata.num_rows) for _, file in files) * len(texts) / len(rows)))
 
 
 def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
-    """The files of a corpus, opened; none of their rows is read."""
+    """A Parquet file, or those of a folder by name, as `pyarrow.parquet.ParquetFile`; no row of them is read."""
     import pyarrow.parquet
 
     found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
@@ -36,7 +49,7 @@ def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
         raise FileError(f"{path} is a folder without a file whose name ends in .parquet.")
     files: list[tuple[Path, Any]] = []
     for place in found:
-        with parquet_errors(place):
+        with _reading(place):
             _check_content(place, place.stat().st_size)
             file = cast("Any", pyarrow.parquet.ParquetFile(place))
         columns = cast("list[str]", file.schema_arrow.names)
@@ -48,13 +61,17 @@ def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
     return files
 
 
-def document_column(file: Any, field: str) -> str:
-    """The column that holds the documents of a file: `field`, or "messages" where there is no such column."""
+def _reading(path: Path) -> AbstractContextManager[None]:
+    import pyarrow
+
+    return reading(path, "Parquet", cast("type[Exception]", pyarrow.ArrowException))
+
+
+def _column(file: Any, field: str) -> str:
     return field if field in cast("list[str]", file.schema_arrow.names) else MESSAGES
 
 
 def _check_content(path: Path, size: int) -> None:
-    """Refuses what has no bytes or no rows."""
     if not size:
         raise FileError(f"{path} is empty. Give Parquet with a text in each row.")
 
@@ -70,35 +87,47 @@ def _check_sizes(path: Path, metadata: Any) -> None:
         )
 
 
-def read_parquet(path: Path, field: str, on_bad_row: Callable[[str], None]) -> Iterator[Document]:
-    """The documents of a column, file after file; rows are read as far as they are asked for."""
-    found = False
+def _rows(path: Path, field: str) -> Iterator[Row]:
     for place, file in parquet_files(path, field):
         number, left = 0, SPARE + GROWTH * place.stat().st_size
-        with parquet_errors(place):
-            column = document_column(file, field)
+        with _reading(place):
+            column = _column(file, field)
             for batch in file.iter_batches(_BATCH, columns=[column]):
-                for value in batch.column(0):
+                for cell in batch.column(0):
                     number += 1
-                    row = f"{place}, row {number}"
-                    document, problem = cell_document(value, column, field, row)
-                    if document is None:
-                        on_bad_row(f"{row}: {problem}")
-                    else:
-                        found = True
-                        # One entry of a dictionary may stand in any number of rows.
-                        left -= len(document if isinstance(document, str) else str(document.messages))
-                        if left < 0:
-                            raise FileError(f"{place} holds more than {GROWTH} times as much text as it takes bytes.")
-                        yield document
-    if not found:
-        raise FileError(f'{path}: no row has text in the column "{field}"; name the right column.')
+                    row = _row(cell, column, field, f"{place}, row {number}")
+                    # One entry of a dictionary may stand in any number of rows.
+                    if row[1] is not None:
+                        left -= len(row[1] if isinstance(row[1], str) else str(row[1].messages))
+                    if left < 0:
+                        raise FileError(f"{place} holds more than {GROWTH} times as much text as it takes bytes.")
+                    yield row
 
 
-def cell_document(value: Any, column: str, field: str, place: str) -> tuple[Document | None, str]:
-    """The document of a cell, or None and what is wrong with the cell."""
+def _row(cell: Any, column: str, field: str, place: str) -> Row:
     try:
-        cell: object = value.as_py()
+        value: object = cell.as_py()
     except UnicodeDecodeError:
-        return None, f'"{column}" is not UTF-8'
-    return row_document({column: cell}, field, place)
+        return place, None, f'"{column}" is not UTF-8'
+    return place, *row_document({column: value}, field, place)
+
+
+def _cells(file: Any, group: int, field: str, most: int) -> list[tuple[int, Any]]:
+    """Some cells of a row group with their places in it: the first ones where the column is large."""
+    facts = file.metadata.row_group(group)
+    columns = [facts.column(index) for index in range(facts.num_columns)]
+    # A list of messages is stored as several columns.
+    size = sum(
+        column.total_uncompressed_size
+        for column in columns
+        if column.path_in_schema == field or column.path_in_schema.startswith(f"{field}.")
+    )
+    if size <= _SMALL:
+        values = file.read_row_group(group, columns=[field]).column(0)
+        return [(row, values[row]) for row in evenly(range(len(values)), most)]
+    found: list[tuple[int, Any]] = []
+    for batch in file.iter_batches(most, row_groups=[group], columns=[field]):
+        found += enumerate(batch.column(0), len(found))
+        if len(found) >= most:
+            break
+    return found[:most]

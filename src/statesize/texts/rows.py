@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, TypeAlias, cast
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from statesize.errors import FileError
 from statesize.files import parse_json
@@ -33,10 +35,51 @@ class Chat:
 
 
 Document: TypeAlias = str | Chat
+Row: TypeAlias = tuple[str, Document | None, str]
+"""File and row, and the document, or None and what is wrong with the row."""
+Note: TypeAlias = Callable[[str], None]
+"""Called with place and problem of each row that is left out."""
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Some of the documents of a corpus."""
+
+    texts: tuple[Document, ...]  # from all parts of the corpus where these can be reached
+    total: int | None  # number of texts in the corpus, counted or estimated; None where it is not known
 
 
 class RefusedChat(FileError):
     """A chat template refuses the messages of a row."""
+
+
+def kept(rows: Iterable[Row], note: Note, otherwise: str) -> Iterator[Document]:
+    """The documents of rows, whose problems are noted; a FileError with the last argument where there is none."""
+    found = False
+    for place, document, problem in rows:
+        if document is None:
+            note(f"{place}: {problem}")
+        else:
+            found = True
+            yield document
+    if not found:
+        raise FileError(otherwise)
+
+
+def evenly(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of some items, evenly spread; the first is among them."""
+    count = min(most, len(items))
+    return [items[len(items) * index // count] for index in range(count)]
+
+
+@contextmanager
+def reading(path: Path, kind: str, *errors: type[Exception]) -> Generator[None]:
+    """Turns errors of reading a file, OSError and those given, into a FileError."""
+    try:
+        yield
+    except (OSError, *errors) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise FileError(f"{path}: cannot be read as a {kind} file: {reason}") from error
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes | None]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from statesize.texts.plain import BLANK_LINES
 from statesize.texts.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids, token_text
 
-_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 _FIRST_BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 # The last word may go on, and white space may turn out to be the end of a document.
 _UNFINISHED = re.compile(r"\s+\S*\Z")
@@ -68,7 +68,7 @@ class TextStream:
             return []
         if not self._first and not self._cut:
             self._text = _FIRST_BLANK_LINES.sub("", self._text)
-        *whole, self._text = _BLANK_LINES.split(self._text)
+        *whole, self._text = BLANK_LINES.split(self._text)
         ids: list[int] = []
         for document in whole:
             ids += self._finished(document)

@@ -3,9 +3,8 @@
 from statesize.training.config import TrainingConfig
 from statesize.training.distillation import Discrepancy, Objective, discrepancy, distil
 from statesize.training.distillation_losses import hidden_error, logit_divergence, operator_error
-from statesize.training.in_memory import train_in_memory
 from statesize.training.initialisation import Initialisation, MixerInitialisation, initialise
-from statesize.training.loop import train
+from statesize.training.loop import train, train_in_memory
 from statesize.training.mixer_calls import MixerCall, mixer_calls
 from statesize.training.record import StepRecord, TrainingRecord
 from statesize.training.regularisation import Regularisation, identity_distance, utilisation_distance

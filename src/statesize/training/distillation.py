@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from statesize.tasks.task import IGNORED, Task
 from statesize.training.config import TrainingConfig
 from statesize.training.distillation_losses import hidden_error, logit_divergence, operator_error
 from statesize.training.record import StepRecord
-from statesize.training.step import DivergenceError, new_state, require_task, update
+from statesize.training.step import Batch, DivergenceError, new_state, require_task, take_step
 
 
 @dataclass(frozen=True)
@@ -90,14 +88,12 @@ def distil(
     _require_alike(teacher, student)
     require_kind("objective", objective, Objective, "an Objective")
     state = new_state(student, task, config)
+
+    def losses(batches: list[Batch]) -> Iterator[Tensor]:
+        return (_loss(teacher, student, batch, objective) / config.accumulation for batch in batches)
+
     for step in range(1, config.steps + 1):
-        started = time.perf_counter()
-        batches = [task.sample(config.batch_size, state.generators["batches"]) for _ in range(config.accumulation)]
-        losses = (_loss(teacher, student, batch, objective) / config.accumulation for batch in batches)
-        total, norm = update(state, config, step, losses)
-        state.progress = dataclasses.replace(state.progress, step=step)
-        tokens = sum(input_ids.numel() for input_ids, _ in batches)
-        yield StepRecord(step, total, config.rate_at(step), norm, tokens, time.perf_counter() - started)
+        yield take_step(state, task, config, step, losses)
 
 
 @torch.no_grad()
@@ -148,7 +144,7 @@ class _Distances:
     divergence: Tensor
 
 
-def _loss(teacher: LanguageModel, student: LanguageModel, batch: tuple[Tensor, Tensor], objective: Objective) -> Tensor:
+def _loss(teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective) -> Tensor:
     found = _distances(teacher, student, batch, objective)
     parts: list[Tensor] = []
     if objective.operators:
@@ -160,9 +156,7 @@ def _loss(teacher: LanguageModel, student: LanguageModel, batch: tuple[Tensor, T
     return torch.stack(parts).sum()
 
 
-def _distances(
-    teacher: LanguageModel, student: LanguageModel, batch: tuple[Tensor, Tensor], objective: Objective
-) -> _Distances:
+def _distances(teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective) -> _Distances:
     device = next(student.parameters()).device
     input_ids, targets = (tensor.to(device) for tensor in batch)
     traces, expected = _traced(teacher, input_ids)

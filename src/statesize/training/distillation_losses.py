@@ -121,9 +121,7 @@ def _require_alike(teacher: Tensor, student: Tensor, rank: int, form: str) -> No
             raise InputError(f"{name} must have shape {form} with no size 0 behind the dots, got {tuple(tensor.shape)}")
         require_finite(name, tensor)
     if teacher.shape != student.shape:
-        raise InputError(
-            f"teacher has shape {tuple(teacher.shape)} and student {tuple(student.shape)}; give equal ones"
-        )
+        raise InputError(f"student must have the teacher's shape {tuple(teacher.shape)}, got {tuple(student.shape)}.")
 
 
 def _finite(distance: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from statesize.adapters.capture import Capture, capture
 from statesize.adapters.models.checks import Inputs
-from statesize.adapters.models.pretrained import pretrained_models
+from statesize.adapters.models.wrapped import pretrained_models
+from statesize.check import require_real
 from statesize.errors import InputError, ModelError
 from statesize.ess import utilisation
 from statesize.measurement import measure
@@ -132,8 +133,7 @@ def initialise(
         >>> print(initialise(LanguageModel(shape, torch.Generator().manual_seed(0)), target=0.9))
         layers.0.mixer (gla): layers.0.mixer.decay.bias +..., utilisation 0.8... -> 0.9...
     """
-    if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"target is {target!r}; give a utilisation above 0 and up to 1, such as 0.8")
+    require_real("target", target, above=0, most=1, plain=True, advice="It is a utilisation, such as 0.8.")
     inputs = _random_tokens(model) if input_ids is None else input_ids
     seen = capture(model, inputs)
     kinds = {_module_name(mixer.name): mixer.kind for mixer in seen.mixers}

@@ -1,10 +1,10 @@
-"""The training loop."""
+"""The training loops: one that keeps log, checkpoints and best weights in a folder, and one without files."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,26 @@ def train(
     return TrainingRecord(tuple(state.records), state.progress.best_step, state.progress.best, folder)
 
 
+def train_in_memory(model: LanguageModel, task: Task, config: TrainingConfig) -> Iterator[StepRecord]:
+    """Trains a model step by step; `train` gives the same weights, and writes a log and checkpoints.
+
+    Args:
+        model: Trained in place while the iterator is read.
+        task: What it learns.
+        config: Settings; those on evaluations and checkpoints are not used.
+
+    Yields:
+        The record of each step, after it.
+
+    Raises:
+        InputError: The device is missing, or the task has more tokens than the model.
+        DivergenceError: The loss or the gradient is not finite; the weights are then those of the step before.
+    """
+    state = new_state(model, task, config)
+    for step in range(1, config.steps + 1):
+        yield train_step(state, task, config, step)
+
+
 def _begin(folder: Path, state: TrainingState, run: dict[str, Any], resume: bool) -> None:
     if resume:
         load_state(folder, state, run)
@@ -95,7 +115,6 @@ def _train(
 ) -> None:
     for step in range(state.progress.step + 1, config.steps + 1):
         record = train_step(state, task, config, step)
-        state.progress = dataclasses.replace(state.progress, step=step)
         if step % config.evaluate_every == 0 or step == config.steps:
             record = dataclasses.replace(record, held_out=evaluate(state.model, task, config.batch_size))
             _keep_best(state, record, folder)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,8 @@ from statesize.training.checkpoint import Progress, TrainingState
 from statesize.training.config import TrainingConfig
 from statesize.training.mixer_calls import mixer_calls
 from statesize.training.record import StepRecord
-from statesize.training.regularisation import Regularisation
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
 
 
 class DivergenceError(StatesizeError):
@@ -67,51 +70,27 @@ def require_task(task: object) -> None:
 
 
 def train_step(state: TrainingState, task: Task, config: TrainingConfig, step: int) -> StepRecord:
-    """One step of the optimizer."""
-    started = time.perf_counter()
-    model = state.model
-    batches = [task.sample(config.batch_size, state.generators["batches"]) for _ in range(config.accumulation)]
-    # Dividing by the targets of the whole step makes accumulation the same as one larger batch.
-    count = max(sum(int((targets != IGNORED).sum()) for _, targets in batches), 1)
-    losses = (
-        _summed_loss(model(input_ids.to(config.device)), targets.to(config.device)) / count
-        for input_ids, targets in batches
-    )
+    """One step of the optimizer by the loss of the task, and its regularisation; `step` is 1 for the first."""
     penalties: list[float] = []
-    if config.regularisation is not None:
-        losses = _regularised(losses, config.regularisation, state, config, penalties)
-    total, norm = update(state, config, step, losses)
-    tokens = sum(input_ids.numel() for input_ids, _ in batches)
-    record = StepRecord(step, total, config.rate_at(step), norm, tokens, time.perf_counter() - started)
+    record = take_step(state, task, config, step, lambda batches: _losses(state, config, batches, penalties))
     if penalties:
-        record = dataclasses.replace(record, loss=total - sum(penalties), penalty=sum(penalties))
+        record = dataclasses.replace(record, loss=record.loss - sum(penalties), penalty=sum(penalties))
     return record
 
 
-def _regularised(
-    losses: Iterator[Tensor],
-    regularisation: Regularisation,
+def take_step(
     state: TrainingState,
+    task: Task,
     config: TrainingConfig,
-    penalties: list[float],
-) -> Iterator[Tensor]:
-    """Each loss with what its forward pass adds; the numbers go to `penalties`."""
-    for _ in range(config.accumulation):
-        with mixer_calls(state.model) as calls:
-            loss = next(losses)
-        try:
-            penalty = regularisation.penalty(calls, state.generators["regularisation"]) / config.accumulation
-        except InputError as error:
-            raise DivergenceError(f"the operators cannot be regularised: {error}") from error
-        penalties.append(penalty.item())
-        yield loss + penalty
-
-
-def update(state: TrainingState, config: TrainingConfig, step: int, losses: Iterable[Tensor]) -> tuple[float, float]:
-    """Changes the weights by the gradient of a sum of losses, whatever these are."""
+    step: int,
+    losses: Callable[[list[Batch]], Iterable[Tensor]],
+) -> StepRecord:
+    """One step of the optimizer by a sum of losses of its batches, whatever these are, and the state's progress."""
+    # Each loss is asked for when the gradient of the one before is taken, so that one graph is held.
+    started, total = time.perf_counter(), 0.0
+    batches = [task.sample(config.batch_size, state.generators["batches"]) for _ in range(config.accumulation)]
     state.optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    for loss in losses:
+    for loss in losses(batches):
         total += loss.item()
         _require_finite(total, "loss", step, state.progress, config)
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
@@ -120,7 +99,29 @@ def update(state: TrainingState, config: TrainingConfig, step: int, losses: Iter
     for group in state.optimizer.param_groups:
         group["lr"] = config.rate_at(step)
     state.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
-    return total, norm
+    state.progress = dataclasses.replace(state.progress, step=step)
+    tokens = sum(input_ids.numel() for input_ids, _ in batches)
+    return StepRecord(step, total, config.rate_at(step), norm, tokens, time.perf_counter() - started)
+
+
+def _losses(
+    state: TrainingState, config: TrainingConfig, batches: list[Batch], penalties: list[float]
+) -> Iterator[Tensor]:
+    """The loss of each batch with what regularisation adds to it; that number goes to `penalties`."""
+    regularisation = config.regularisation
+    # Dividing by the targets of the whole step makes accumulation the same as one larger batch.
+    count = max(sum(int((targets != IGNORED).sum()) for _, targets in batches), 1)
+    for input_ids, targets in batches:
+        with nullcontext([]) if regularisation is None else mixer_calls(state.model) as calls:
+            loss = _summed_loss(state.model(input_ids.to(config.device)), targets.to(config.device)) / count
+        if regularisation is not None:
+            try:
+                penalty = regularisation.penalty(calls, state.generators["regularisation"]) / config.accumulation
+            except InputError as error:
+                raise DivergenceError(f"the operators cannot be regularised: {error}") from error
+            penalties.append(penalty.item())
+            loss = loss + penalty
+        yield loss
 
 
 def _summed_loss(logits: Tensor, targets: Tensor) -> Tensor:

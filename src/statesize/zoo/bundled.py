@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from tokenizers import Tokenizer
 
-from statesize.errors import FileError, InputError
+from statesize.check import refuse
+from statesize.errors import FileError
 from statesize.mixers.checkpoint import load_checkpoint
 from statesize.mixers.model import LanguageModel
 
@@ -112,8 +113,7 @@ def documents() -> list[str]:
 
 def _check(name: str) -> None:
     if not isinstance(name, str) or name not in NAMES + RECALL_NAMES:  # pyright: ignore[reportUnnecessaryIsInstance]
-        bundled = ", ".join(NAMES + RECALL_NAMES)
-        raise InputError(f"there is no bundled model {name!r}; the bundled models are {bundled}")
+        refuse("name", f"one of the bundled models {', '.join(NAMES + RECALL_NAMES)}", name)
 
 
 def _tokenizer(file: str) -> Tokenizer:

@@ -7,12 +7,11 @@ from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.errors import ModelError
 
 
-def observed(probabilities, values, seen=None, window=None):
+def observed(probabilities, values, seen=None, window=None, module=None):
     mixed = torch.zeros(*probabilities.shape[:3], values.shape[-1])
     mixing = Mixing([lambda: probabilities], probabilities.shape)
-    return observed_mixing(
-        "mixer", mixing, values, mixed, seen=seen, window=window, state_bytes=0, text=len(probabilities[0, 0])
-    )
+    told = {"module": module or torch.nn.Identity(), "state_bytes": 0, "text": len(probabilities[0, 0])}
+    return observed_mixing("mixer", mixing, values, mixed, seen=seen, window=window, **told)
 
 
 def test_each_key_value_head_serves_consecutive_heads():
@@ -31,6 +30,15 @@ def test_the_state_is_what_later_queries_may_still_see():
     for observation in (by_mask, by_weight):
         assert observation.operator(slice(None)).state_size().tolist() == [0, 1, 2, 2, 2]
         assert observation.state_size == 2
+
+
+def test_what_a_class_does_beside_mixing_is_noted():
+    class ZayaAttention(torch.nn.Module):
+        pass
+
+    probabilities, values = torch.ones(1, 1, 4, 4).tril(), torch.ones(1, 1, 4, 1)
+    assert observed(probabilities, values).note == ""
+    assert "the token before" in observed(probabilities, values, module=ZayaAttention()).note
 
 
 def test_a_cache_that_grows_has_no_final_size():

@@ -9,7 +9,7 @@ from oracles.impulses import impulse_responses, kernel_arguments
 from oracles.recurrent_models import FAMILIES, InDouble, observations, reproduction_error, tiny_model, tokens
 from torch import nn
 
-from statesize.adapters.kernels import inner_convolutions, scans
+from statesize.adapters.kernels import convolutions, scans
 from statesize.adapters.watching.kernel_functions import KernelCall, first, source_files
 from statesize.adapters.watching.observation import Observation
 from statesize.adapters.watching.running import running_modules
@@ -119,7 +119,7 @@ def test_the_source_files_are_as_before_whatever_happens(family: str, failure: t
 
     def run() -> None:
         with running_modules(model, 21) as running, torch.no_grad():
-            with scans.observing(model, running, record), inner_convolutions.observing(model, running, record):
+            with scans.observing(model, running, record), convolutions.observing(model, running, record):
                 model(input_ids=tokens(), use_cache=False)
 
     if failure is None:
@@ -132,7 +132,7 @@ def test_the_source_files_are_as_before_whatever_happens(family: str, failure: t
         assert all(vars(file)[name] is value for name, value in names.items())
 
 
-@pytest.mark.parametrize(("outer", "inner"), [(scans, inner_convolutions), (inner_convolutions, scans)])
+@pytest.mark.parametrize(("outer", "inner"), [(scans, convolutions), (convolutions, scans)])
 def test_sources_do_not_disturb_each_other(outer: Any, inner: Any) -> None:
     model = tiny_model("mamba")
     kinds = [observation.kind for observation in observations(model, tokens(), outer.observing, inner.observing)]

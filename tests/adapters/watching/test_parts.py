@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.watching.observation import Observation, unchanged
+from statesize.adapters.watching.observation import Observation
 from statesize.adapters.watching.parts import MixerCall, is_a, observing_parts
 from statesize.adapters.watching.running import running_modules
 from statesize.operators import Dense
@@ -37,7 +37,7 @@ class Block(nn.Module):
 def parse(call: MixerCall) -> Observation:
     values, mixed = call.parts["enter"].output, call.parts["leave"].args[0]
     operator = Dense(torch.ones(1, 1, 4, 4).tril())
-    return Observation(call.name, "sum", (1, 1), lambda _: operator, values, mixed, unchanged, 1, None, 0)
+    return Observation(call.name, "sum", lambda _: operator, values, mixed, None, 0)
 
 
 def test_each_call_of_a_mixer_is_observed_while_it_is_innermost() -> None:

@@ -79,7 +79,7 @@ def test_an_empty_grid(grid, more, tmp_path, capsys):
     assert main(["study", "regimes", "--config", str(settings), "--output", str(tmp_path / "study"), *more]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert "the grid is empty; give each list at least one value" in err
+    assert "The grid is empty. Give each list at least one value." in err
     assert not (tmp_path / "study").exists()
 
 

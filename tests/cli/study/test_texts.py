@@ -70,10 +70,10 @@ def test_sentences_are_documents_where_full_stops_are_the_delimiter(checkpoint, 
     ("content", "options", "words"),
     [
         (b"one\n\ntwo", ["--delimiter", "<|im_end|>"], ["no delimiter '<|im_end|>'", "special tokens are <eos>"]),
-        (b"one two\n\nthree", ["--delimiter", "stop"], ["the text has no delimiter 'stop'"]),
-        (b"one two three", [], ["the text is 1 document"]),
-        (b"one\n\ntwo\n\nthree", [], ["half of the 3 documents", "smallest window needs"]),
-        (b"one\n\ntwo\n\nthree", ["--window", "8"], ["fewer than 2 delimiters", "20 tokens or more"]),
+        (b"one two\n\nthree", ["--delimiter", "stop"], ["The text has no delimiter 'stop'"]),
+        (b"one two three", [], ["at least 2 documents, got 1"]),
+        (b"one\n\ntwo\n\nthree", [], ["Half of the 3 documents", "smallest window needs"]),
+        (b"one\n\ntwo\n\nthree", ["--window", "8"], ["Fewer than 2 delimiters", "20 tokens or more"]),
         ("größer\n\n".encode() + "größer".encode("latin-1"), [], ["not UTF-8 text", "byte offset 12"]),
         (None, [], ["cannot be read"]),
     ],
@@ -91,7 +91,7 @@ def test_bad_texts_are_one_clear_line(checkpoint, tmp_path, capsys, content, opt
 
 def test_a_model_named_twice_is_refused(capsys):
     assert main(["study", "delimiters", "sa", "sa"]) == 1
-    assert "named twice" in capsys.readouterr().err
+    assert "models must differ, got sa, sa" in capsys.readouterr().err
 
 
 def test_a_window_of_nothing_is_wrong_usage():

@@ -32,9 +32,3 @@ def test_gradients_flow() -> None:
     matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tril()
     leaf = matrix.requires_grad_()
     assert torch.autograd.gradcheck(lambda m: DenseEngine().blocks(Dense(m.tril()), make_cut(6)).values, (leaf,))
-
-
-def test_no_positions() -> None:
-    spectrum = DenseEngine().blocks(Dense(torch.eye(4).expand(2, 4, 4)), make_cut(4, []))
-    assert spectrum.values.shape[:2] == (2, 0)
-    assert spectrum.error_bound.shape == (2, 0)

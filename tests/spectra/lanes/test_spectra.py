@@ -1,3 +1,6 @@
+import zlib
+from pathlib import Path
+
 import pytest
 import torch
 from oracles.recurrences import random_recurrence
@@ -7,7 +10,10 @@ from statesize.spectra.bounds import UNDERFLOW
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.exact.square_root import square_root_spectrum
+from statesize.spectra.lanes import vectors
 from statesize.spectra.lanes.small_state import SmallStateEngine
+from statesize.spectra.lanes.spectra import squared_spectra
+from statesize.spectra.lanes.vectors import VERSION
 
 
 @pytest.mark.parametrize("states", [1, 5, 16])
@@ -48,3 +54,13 @@ def test_what_is_not_finite_is_not_hidden() -> None:
     values = SmallStateEngine().blocks(Recurrence(base.A, B, base.C * 1e100), make_cut(40)).values
     assert not bool(torch.isfinite(values[1]).all())
     assert bool(torch.isfinite(values[[0, 2]]).all())
+
+
+def test_compiled_code_is_kept_by_what_all_files_of_the_folder_say() -> None:
+    small = random_recurrence("diagonal", 0, 12, 2)
+    SmallStateEngine().blocks(small, make_cut(12))
+    assert squared_spectra.signatures
+    assert all(f"omitted(default={VERSION})" in str(signature) for signature in squared_spectra.signatures)
+    folder = Path(vectors.__file__).parent
+    assert {path.name for path in folder.glob("*.py")} >= {"eigenvalues.py", "factors.py", "spectra.py", "vectors.py"}
+    assert VERSION == zlib.crc32(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py"))))

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from oracles.agreement import RATIOS, agree
 from oracles.recurrences import STRUCTURES, random_recurrence
 
-from statesize.errors import EngineError
 from statesize.measurement import measure
 from statesize.operators import Recurrence
 from statesize.spectra.cut import Cut, make_cut
@@ -74,12 +73,6 @@ def test_resets_zeros_and_repeats() -> None:
     check(Recurrence(torch.ones(40, 1).double(), torch.ones(40, 1).double(), torch.ones(40, 1).double()), make_cut(40))
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_extreme_scales(scale: float) -> None:
-    base = random_recurrence("delta", 10, 33, 4)
-    check(Recurrence(base.A, base.B * scale, base.C), make_cut(33))
-
-
 def test_thresholds_on_a_singular_value_are_left_open() -> None:
     recurrence = random_recurrence("full", 11, 24, 3)
     cut = make_cut(24, [12])
@@ -107,22 +100,6 @@ def test_singular_values_in_portions_give_the_same_answers() -> None:
         assert torch.equal(slow.count, quick.count)
         assert torch.equal(slow.lower, quick.lower)
         assert torch.equal(slow.upper, quick.upper)
-
-
-def test_nothing_to_do() -> None:
-    recurrence = random_recurrence("diagonal", 13, 9, 2, batch=(3,))
-    none = ChunkedEngine().blocks(recurrence, make_cut(9, []))
-    assert none.counts(RATIOS).count.shape == (3, 0, 5)
-    assert none.entropies(1e-3)[0].shape == (3, 0)
-    empty = ChunkedEngine().blocks(recurrence[:0], make_cut(9))
-    assert empty.counts(RATIOS).count.shape == (0, 8, 5)
-    assert empty.relative_counts(RATIOS[:0]).count.shape == (0, 8, 0)
-    assert empty.entropies(1e-3)[0].shape == (0, 8)
-
-
-def test_all_singular_values_are_refused() -> None:
-    with pytest.raises(EngineError, match=r"use square_root \(recurrences\)"):
-        ChunkedEngine().blocks(random_recurrence("full", 0, 9, 2), make_cut(9)).singular_values()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,137 @@
-"""Where shifts are placed while counts are brought between bounds."""
+"""Counts by bisection hold their invariant, whatever an elimination answers within its stated uncertainty."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
 
-from statesize.spectra.shifts.groups import next_target
+from statesize.spectra.cut import make_cut
+from statesize.spectra.shifts.groups import Groups, next_target
+
+WIDTH, LENGTH, RANK = 8, 24, 4
 
 
-def test_the_outermost_unresolvedthreshold_comes_first_and_then_the_middle():
+@dataclass(frozen=True)
+class FakeEliminations:
+    """Groups of positions whose singular values are known, counted at a threshold that is off at random.
+
+    Attributes:
+        values: σ of each position, (N, b, r).
+        uncertainty: By how much the threshold of an evaluation may be off, relative to the shift.
+        error: How far what is eliminated lies from the values, (N,).
+        rounds: Evaluations at most.
+        generator: What is random of it.
+        asked: Positions at which singular values were asked.
+    """
+
+    values: Tensor
+    uncertainty: float
+    error: Tensor
+    rounds: int
+    generator: torch.Generator
+    asked: list[tuple[int, int]] = field(default_factory=list)
+    shifts: list[Tensor] = field(default_factory=list)
+    width: int = WIDTH
+    order: int = WIDTH + RANK
+    summed_error: None = None
+
+    def at(self, index: Tensor) -> FakeEliminations:
+        return replace(self, values=self.values[index], error=self.error[index])
+
+    def random(self, *shape: int) -> Tensor:
+        return 2 * torch.rand(*shape, generator=self.generator, dtype=torch.float64) - 1
+
+    def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        self.shifts.append(shift)
+        uncertainty = self.uncertainty * shift[:, None].expand(self.values.shape[:2])
+        threshold = shift[:, None] + self.random(*uncertainty.shape) * uncertainty
+        off = self.values + self.random(*self.values.shape) * self.error[:, None, None]
+        return (off > threshold[..., None]).sum(-1), uncertainty
+
+    def squared_norms(self) -> Tensor:
+        return self.values.square().sum(-1)
+
+    def norm_bound(self) -> Tensor:
+        return 2 * self.values.amax((-2, -1))
+
+    def largest(self) -> tuple[Tensor, Tensor]:
+        return 0.7 * self.values.amax(-1), torch.full(self.values.shape[:2], torch.inf, dtype=torch.float64)
+
+    def log_determinants(self, shift: Tensor) -> Tensor:
+        return torch.log1p((self.values / shift[:, None, None]) ** 2).sum(-1)
+
+    def spectra(self, group: Tensor, offset: Tensor) -> Tensor:
+        self.asked.extend(zip(group.tolist(), offset.tolist(), strict=True))
+        return self.values[group, offset]
+
+
+def fake(seed: int, uncertainty: float, error: float, rounds: int) -> tuple[FakeEliminations, Groups]:
+    g = torch.Generator().manual_seed(seed)
+    # Spectra over six decades, with equal values and with zeros.
+    values = 10 ** (-6 * torch.rand(LENGTH // WIDTH, WIDTH, RANK, generator=g, dtype=torch.float64))
+    values[:, ::3, 1] = values[:, ::3, 0]
+    values[0, 5] = 0
+    position = torch.arange(LENGTH).reshape(-1, WIDTH)
+    limit = torch.minimum(position, LENGTH - position).clamp(0, RANK)
+    values = values.sort(-1, descending=True).values
+    values = values.masked_fill(torch.arange(RANK) >= limit[..., None], 0)
+    errors = torch.full((LENGTH // WIDTH,), error, dtype=torch.float64)
+    eliminations = FakeEliminations(values, uncertainty, errors, rounds, g)
+    return eliminations, Groups(eliminations, torch.Size(()), make_cut(LENGTH), RANK, 2**21)
+
+
+seeds, uncertainties = st.integers(0, 2**31), st.sampled_from((1e-12, 1e-6, 1e-2, 0.4))
+
+
+@given(seeds, uncertainties, st.sampled_from((0.0, 1e-9, 1e-4)), st.sampled_from((1e-5, 1e-3, 0.3)))
+def test_exact_counts_lie_between_the_bounds_after_every_step(seed, uncertainty, error, tau):
+    before = None
+    for rounds in range(18):
+        fakes, groups = fake(seed, uncertainty, error, rounds)
+        threshold = torch.full((LENGTH // WIDTH, WIDTH), tau, dtype=torch.float64)
+        exact = (fakes.values > tau).sum(-1)
+        lower, upper = groups.bisect(threshold, threshold)
+        assert bool(((lower <= exact) & (exact <= upper)).all())
+        assert len(fakes.shifts) <= rounds
+        if before is not None:
+            # The first evaluations are the same for the same seed, and bounds only close in.
+            assert bool((lower >= before[0]).all())
+            assert bool((upper <= before[1]).all())
+        before = lower, upper
+
+
+@given(seeds, uncertainties, st.sampled_from((0.0, 1e-9)), st.sampled_from((1e-5, 1e-3, 0.3)))
+def test_every_position_is_resolved_by_evaluations_or_by_singular_values(seed, uncertainty, error, tau):
+    fakes, groups = fake(seed, uncertainty, error, 2 * WIDTH + 2)
+    threshold = torch.full((LENGTH // WIDTH, WIDTH), tau, dtype=torch.float64)
+    lower, upper = groups.bisect(threshold, threshold)
+    unresolved = {tuple(at) for at in (groups.wanted & (lower < upper)).nonzero().tolist()}
+    count, lower, upper = groups.resolve(threshold, None, lower, upper)
+    assert set(fakes.asked) == unresolved
+    assert bool(((lower <= (fakes.values > tau).sum(-1)) & ((fakes.values > tau).sum(-1) <= upper)).all())
+    # Bounds stay apart only where a singular value lies within the error of the threshold.
+    near = ((fakes.values - tau).abs() <= groups.own_error[..., None]).any(-1) | (tau < groups.own_error)
+    assert bool((lower == upper)[~near].all())
+    assert bool((count == (fakes.values > tau).sum(-1))[~near & groups.wanted].all())
+
+
+@given(seeds, uncertainties, st.sampled_from((0.3, 1e-3)))
+def test_relative_thresholds_and_the_largest_value(seed, uncertainty, ratio):
+    fakes, groups = fake(seed, uncertainty, 0.0, 2 * WIDTH + 2)
+    low, high = groups.largest()
+    top = fakes.values.amax(-1)
+    assert bool(((low <= top) & (top <= high))[groups.wanted].all())
+    _, lower, upper = groups.counts(ratio * low, ratio * high, ratio)
+    exact = (fakes.values > ratio * top[..., None]).sum(-1)
+    assert bool(((lower <= exact) & (exact <= upper)).all())
+
+
+def test_the_outermost_unresolved_threshold_comes_first_and_then_the_middle():
     bounds = torch.tensor([[0.5, 3.0, 2.0, 9.0], [4.0, 0.1, 7.0, 1.0]], dtype=torch.float64)
     unresolved = torch.tensor([[True, True, True, False], [True, True, False, True]])
     for attempt in (0, 1):
@@ -13,3 +139,13 @@ def test_the_outermost_unresolvedthreshold_comes_first_and_then_the_middle():
         assert next_target(bounds, unresolved, -1, attempt).tolist() == [0.5, 0.1]
     for side in (1, -1):
         assert next_target(bounds, unresolved, side, 2).tolist() == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("accuracy", [1e-2, 1e-4])
+def test_entropies_within_their_bounds(accuracy):
+    fakes, groups = fake(0, 1e-6, 0.0, 2 * WIDTH + 2)
+    entropy, bound = groups.entropies(accuracy)
+    p = fakes.values / fakes.values.sum(-1, keepdim=True).clamp(min=1e-300)
+    exact = torch.where(fakes.values.sum(-1) > 0, torch.exp(-torch.xlogy(p, p).sum(-1)), 0)
+    assert bool(((entropy - exact).abs() <= bound)[groups.wanted].all())
+    assert bool((bound <= accuracy * entropy)[groups.wanted].all())

@@ -51,11 +51,6 @@ def test_batches_and_chosen_positions() -> None:
     assert TREE.blocks(operator[:0], make_cut(37)).counts(RATIOS).count.shape == (0, 3, 36, 5)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_extreme_scales(scale: float) -> None:
-    check(Dense(attention(2, 29, 0.3).dense() * scale), make_cut(29))
-
-
 @pytest.mark.parametrize("sharpness", [0.02, 0.5])
 def test_inertia_is_exact_within_the_stated_distance(sharpness: float) -> None:
     # Shifts beside singular values, small ones included, where round-off decides on which side they fall.

@@ -59,9 +59,9 @@ def test_documents_are_cut_where_the_delimiter_occurs_in_them(chat):
 
 
 def test_texts_without_the_delimiter_are_refused(chat):
-    with pytest.raises(InputError, match="the text has no delimiter 'stop': none of its 2 documents"):
+    with pytest.raises(InputError, match="The text has no delimiter 'stop': none of its 2 documents"):
         make_corpus(["a b", "b a"], chat, "stop")
-    with pytest.raises(InputError, match="the text is 1 document"):
+    with pytest.raises(InputError, match="at least 2 documents, got 1"):
         make_corpus(["a b"], chat, "turn")
 
 

@@ -12,7 +12,7 @@ from statesize.studies.delimiters import dips as delimiters_dips
 from statesize.studies.delimiters.corpus import Corpus
 from statesize.studies.delimiters.dips import measure_dips, plan_dips
 from statesize.studies.delimiters.measuring import METRICS, respond
-from statesize.studies.delimiters.parts import SEQUENCES, Parts, encoded, joined, parts_key, parts_of
+from statesize.studies.delimiters.parts import SEQUENCES, decoded, encoded, joined, parts_key, parts_of
 from statesize.studies.delimiters.sequences import OBSERVED, Windows, aligned_sequences
 
 WINDOWS = Windows(4, 4, margin=2)
@@ -31,26 +31,23 @@ def corpus():
     return Corpus(tuple(documents), 0, None, frozenset({0}))
 
 
-@pytest.fixture
-def parts(model, tmp_path):
-    return Parts(tmp_path / "parts", "one", parts_key(model, WINDOWS, 3), WINDOWS)
-
-
-def test_parts_join_to_the_whole_and_come_back_from_files_bit_for_bit(model, corpus, parts):
+def test_parts_join_to_the_whole_and_come_back_from_files_bit_for_bit(model, corpus, tmp_path):
     aligned = aligned_sequences(corpus, WINDOWS)[0]
     pieces = parts_of(aligned)
     sizes = [(part.start, len(part.aligned.ids)) for part in pieces]
     assert sizes == [(0, SEQUENCES), (SEQUENCES, len(aligned.ids) - SEQUENCES)]
+    back = []
     for part in pieces:
-        assert parts.read(part) is None
-        parts.write(part, encoded("one", part, respond(model, part.aligned, WINDOWS, 3)))
-    back = joined([parts.read(part) for part in pieces])
+        content = encoded("one", part, respond(model, part.aligned, WINDOWS, 3))
+        (tmp_path / f"{part.name('key', 'one')}.parquet").write_bytes(content)
+        back.append(decoded(content, part, WINDOWS))
+    back = joined(back)
     whole = respond(model, aligned, WINDOWS, 3)
     for field in dataclasses.fields(whole):
         if field.name != "values":
             assert np.array_equal(getattr(back, field.name), getattr(whole, field.name))
     assert [np.array_equal(back.values[metric], whole.values[metric]) for metric in METRICS] == [True] * len(METRICS)
-    table = pd.read_parquet(parts.folder)
+    table = pd.read_parquet(tmp_path)
     assert sorted(table["sequence"].unique()) == list(range(len(aligned.ids)))
     row = table[(table["sequence"] == 33) & (table["layer"] == whole.layers[3]) & (table["head"] == whole.units[3])]
     assert row["norm"].to_numpy() == pytest.approx(whole.values["norm"][33, 3])
@@ -86,13 +83,11 @@ def test_a_run_goes_on_from_its_parts_and_measures_damaged_ones_again(model, cor
     assert run(folder=None).curve == first.curve
 
 
-def test_parts_of_other_weights_are_not_taken(model, corpus, parts):
-    (part, _) = parts_of(aligned_sequences(corpus, WINDOWS)[0])
-    parts.write(part, encoded("one", part, respond(model, part.aligned, WINDOWS, 3)))
-    other = GPT2LMHeadModel(model.config).eval()
-    assert dataclasses.replace(parts, key=parts_key(other, WINDOWS, 3)).read(part) is None
-    assert dataclasses.replace(parts, model="two").read(part) is None
-    assert parts.read(part) is not None
+def test_parts_of_other_weights_are_not_taken(model, corpus):
+    part, other = parts_of(aligned_sequences(corpus, WINDOWS)[0])[0], GPT2LMHeadModel(model.config).eval()
+    key = parts_key(model, WINDOWS, 3)
+    assert len({key, parts_key(other, WINDOWS, 3), parts_key(model, WINDOWS, 4)}) == 3
+    assert len({part.name(key, "one"), part.name(key, "two"), part.name(key[::-1], "one")}) == 3
 
 
 def test_a_plan_counts_what_is_measured_and_what_is_kept(model, corpus, tmp_path):

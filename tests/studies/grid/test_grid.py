@@ -65,7 +65,7 @@ def test_bad_measuring(field, value):
 
 def test_the_metric_of_claims():
     assert Measuring().claim_metric == "relative_0.01"
-    with pytest.raises(InputError, match="relative_tolerances is empty"):
+    with pytest.raises(InputError, match="relative_tolerances must be at least one number"):
         Measuring(relative_tolerances=())
 
 

@@ -45,7 +45,7 @@ def test_equal_runs_are_done_once():
         ("[training]\nlr = 4\n" + TASK, r"\[training\] has the key 'lr'"),
         ("[measuring]\nstep = 4\n" + TASK, r"\[measuring\] has the key 'step'"),
         ("[execution]\ncores = 4\n" + TASK, r"\[execution\] has the key 'cores'"),
-        ("tasks = 4\n" + TASK, "the settings has the key 'tasks'|the settings have"),
+        ("tasks = 4\n" + TASK, "The file of settings has the key 'tasks'"),
         (TASK + "[task.modell]\nwidth = 4\n", "modell"),
         (TASK.replace("pairs", "pair"), "did you mean pairs"),
         (TASK.replace("4", "40"), "at most as many pairs"),
@@ -54,10 +54,10 @@ def test_equal_runs_are_done_once():
         ("[model]\nmixer = 'xyz'\n" + TASK, "mixer is 'xyz'"),
         ("intervention = 'x'\n" + TASK, r"intervention must be .*got 'x'"),
         ("study = 'regimes'\n" + TASK, "for the study 'regimes', and this is 'correlation'"),
-        ("model = 3\n" + TASK, r"write it as a table, \[model\]"),
-        ("task = [1]", "write tasks as tables"),
+        ("model = 3\n" + TASK, r"model must be a table, got 3. Write it as \[model\]"),
+        ("task = [1]", "task 1 must be a table, got 1"),
         ("[model]\n", "no task"),
-        ("[model]\nmixer = []\n" + TASK, "the grid is empty"),
+        ("[model]\nmixer = []\n" + TASK, "The grid is empty"),
         ("[model", "no valid TOML"),
         ("[execution]\nworkers = -1\n" + TASK, r"workers must be .*got -1"),
     ],
@@ -94,7 +94,7 @@ def test_the_grid_of_the_paper():
     runs = preset_settings("correlation", "paper").runs
     assert len(runs) == 4 * 7 * 5 * 6
     assert {run.training.steps * run.training.batch_size for run in runs} == {70 * 128_000}
-    with pytest.raises(InputError, match="no preset 'desktop'"):
+    with pytest.raises(InputError, match="preset must be one of laptop, paper, smoke, got 'desktop'"):
         preset_settings("correlation", "desktop")
 
 

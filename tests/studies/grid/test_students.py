@@ -14,8 +14,8 @@ from statesize.mixers import LanguageModel
 from statesize.reduction.recommendation import predicted_error, recommend_state_size
 from statesize.studies.conclude import conclude
 from statesize.studies.grid.cost import work
+from statesize.studies.grid.executors import run_here
 from statesize.studies.grid.grid import Run
-from statesize.studies.grid.local import run_here
 from statesize.studies.grid.run import carry_out
 from statesize.studies.grid.settings import parse_settings, preset_settings
 from statesize.studies.grid.students import Distillation

@@ -7,7 +7,7 @@ import pytest
 from statesize.errors import StatesizeError
 from statesize.studies.conclude import conclude
 from statesize.studies.grid.cost import predicted_seconds, work
-from statesize.studies.grid.local import run_here
+from statesize.studies.grid.executors import run_here
 from statesize.studies.grid.study import run_study
 
 

@@ -46,7 +46,7 @@ def test_folders_that_are_refused(tmp_path):
     with pytest.raises(FileError, match="is not empty and holds no study"):
         ResultTable.open(tmp_path / "two", "correlation")
     (tmp_path / "three").touch()
-    with pytest.raises(FileError, match="is a file"):
+    with pytest.raises(FileError, match="must be a folder, got the file"):
         ResultTable.open(tmp_path / "three", "correlation")
     (tmp_path / "one" / "study.json").write_text("{", encoding="utf-8")
     with pytest.raises(FileError, match="cannot be read"):

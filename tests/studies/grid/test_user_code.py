@@ -1,7 +1,6 @@
 """Mixers of one's own in studies: the same rows in every process, keys that follow the code, and errors in one line."""
 
 import dataclasses
-import json
 import sys
 
 import pytest
@@ -10,10 +9,9 @@ from small_studies import GRID, RUNNING_AVERAGE
 
 from statesize.errors import FileError, InputError
 from statesize.mixers import registry
-from statesize.studies.grid.local import local_executor, run_here
+from statesize.studies.grid.executors import Runs, local_executor, run_here
 from statesize.studies.grid.settings import parse_settings
 from statesize.studies.grid.user_code import UserModule, load_module, read_module, source_digest
-from statesize.studies.grid.worker import answer, request
 
 
 @pytest.fixture(autouse=True)
@@ -58,13 +56,12 @@ def test_a_key_follows_the_code():
 
 def test_another_process_that_lacks_the_module_says_so(monkeypatch):
     module = loaded()
-    line, lacking = request(runs_of_ones_own()[0], module), request(runs_of_ones_own()[0], None)
+    settings = runs_of_ones_own()[0].to_dict()
     sys.modules.pop("statesize_user_module mine.py")
     monkeypatch.setattr(registry, "_REGISTERED", {})
-    error = json.loads(answer(lacking))["error"]
-    assert "mixer is 'average'" in error
-    assert "--module FILE" in error
-    assert "rows" in json.loads(answer(line))
+    with pytest.raises(InputError, match=r"mixer is 'average'.*--module FILE"):
+        next(Runs(None)((0, settings)))
+    assert next(Runs(module)((0, settings)))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import torch
 
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.studies.conclude import conclude
+from statesize.studies.grid.executors import run_here
 from statesize.studies.grid.grid import INTERVENTIONS
-from statesize.studies.grid.local import run_here
 from statesize.studies.grid.settings import preset_settings
 from statesize.studies.grid.study import run_study
 from statesize.studies.initialisation.charts import initialisation_charts

@@ -73,7 +73,7 @@ def test_the_folder_gives_the_same_page_again(folder, page, tmp_path):
         ("{", "is not a conclusion"),
         ("[]", "is not a conclusion"),
         ('{"schema": 1}', "is not a conclusion"),
-        ('{"schema": 9}', "schema version 9"),
+        ('{"schema": 9}', "schema version 1, got 9"),
     ],
 )
 def test_a_conclusion_that_cannot_be_read(folder, tmp_path, content, message):

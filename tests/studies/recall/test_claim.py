@@ -99,7 +99,7 @@ def test_the_beginning_token_is_read_and_not_scored(corpus):
 
 
 def test_a_text_that_is_too_short(corpus):
-    with pytest.raises(InputError, match=r"the text is 32 tokens; at least two sequences of 32"):
+    with pytest.raises(InputError, match=r"two sequences of 32 tokens, got 32 tokens"):
         recall_score(Copying(20, 0.0), corpus.shortened(2), 32)
 
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, visible_keys
 from statesize.adapters.models.precision import in_single, stored_element_size
-from statesize.adapters.notes import NOTES
 from statesize.adapters.watching.kernel_functions import replaced, source_files
 from statesize.adapters.watching.observation import Observation, Record
 from statesize.adapters.watching.parts import MixerCall, is_a, observing_parts
@@ -126,7 +125,7 @@ class _Called:
             window=self.window,
             state_bytes=self.state_bytes,
             text=self.text,
-            note=NOTES.get(type(self.module).__name__, ""),
+            module=self.module,
         )
 
     @property
@@ -186,6 +185,7 @@ def _difference(kept: Kept, call: MixerCall) -> Observation:
         Mixing([partial(subtracted, way) for way in first.maps()], (sequences, heads // 2, length, first.key.shape[2])),
         values,
         call.parts["groupnorm"].args[0].transpose(1, 2),
+        module=call.module,
         seen=visible_keys(first.mask, length, first.key.shape[2]),
         window=first.window,
         state_bytes=first.state_bytes,

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.watching.kernel_functions import KernelCall
-from statesize.adapters.watching.observation import Observation, Units, unchanged
-from statesize.adapters.watching.units import chosen, take
+from statesize.adapters.watching.observation import Observation, Units, chosen, take
 from statesize.operators import Recurrence
 
 # Under the root of the norms by which the kernels divide queries and keys.
@@ -31,7 +30,7 @@ def _delta_rule(call: KernelCall, kind: str) -> Observation:
     call.require_no_state("initial_state")
     arguments = call.arguments
     query, key, values = arguments["query"], arguments["key"], arguments["value"]
-    sequences, _, heads, channels = values.shape
+    heads, channels = values.shape[2:]
     key_heads, states = key.shape[2:]
 
     def operator(units: Units) -> Recurrence:
@@ -46,12 +45,9 @@ def _delta_rule(call: KernelCall, kind: str) -> Observation:
     return Observation(
         name=call.name,
         kind=kind,
-        batch_shape=(sequences, heads),
         operator=operator,
         values=values.transpose(1, 2),
         mixed=call.output.transpose(1, 2),
-        passed_on=unchanged,
-        multiplicity=channels,
         state_size=states,
         state_bytes=heads * channels * states * torch.float32.itemsize,
     )

@@ -7,9 +7,8 @@ from typing import Any, cast
 import torch
 
 from statesize.adapters.models.precision import stored_element_size
-from statesize.adapters.watching.observation import Observation, Units, unchanged
+from statesize.adapters.watching.observation import Observation, Units, take
 from statesize.adapters.watching.parts import MixerCall, source_of
-from statesize.adapters.watching.units import take
 from statesize.operators import Recurrence
 
 
@@ -19,21 +18,17 @@ def lightning_attention(call: MixerCall) -> Observation:
     heads, channels = module.num_attention_heads, module.head_dim
     projected = module.act_fn(call.parts["qkv_proj"].output)
     query, key, values = projected.unflatten(-1, (heads, 3 * channels)).transpose(1, 2).split(channels, -1)
-    sequences, length = projected.shape[:2]
 
     def operator(units: Units) -> Recurrence:
-        decay = torch.exp(-take(module.slope_rate, units, 0)).expand(-1, length, 1)
+        decay = torch.exp(-take(module.slope_rate, units, 0)).expand(-1, projected.shape[1], 1)
         return Recurrence(decay[None], take(key, units, 1), take(query, units, 1))
 
     return Observation(
         name=call.name,
         kind="lightning attention",
-        batch_shape=(sequences, heads),
         operator=operator,
         values=values,
         mixed=call.parts["norm"].args[0].unflatten(-1, (heads, channels)).transpose(1, 2),
-        passed_on=unchanged,
-        multiplicity=channels,
         state_size=channels,
         state_bytes=heads * channels**2 * stored_element_size(call.module),
     )

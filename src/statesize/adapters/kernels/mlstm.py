@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from statesize.adapters.watching.kernel_functions import first
-from statesize.adapters.watching.observation import Observation, Units, unchanged
+from statesize.adapters.watching.observation import Observation, Units, take
 from statesize.adapters.watching.parts import MixerCall, source_of
-from statesize.adapters.watching.units import take
 from statesize.errors import ModelError
 from statesize.operators import Recurrence
 
@@ -25,8 +24,7 @@ def mlstm(call: MixerCall) -> Observation:
             f"{call.name} was called with an initial state, so its operator would miss what came before: run without "
             "a cache (use_cache=False), with config.max_inference_chunksize at least the length of the sequence."
         )
-    sequences, heads, _, channels = values.shape
-    states = key.shape[-1]
+    heads, channels, states = values.shape[1], values.shape[3], key.shape[-1]
     epsilon = float(cast("Any", call.module).mlstm_backend.config.eps)
 
     def operator(units: Units) -> Recurrence:
@@ -37,12 +35,9 @@ def mlstm(call: MixerCall) -> Observation:
     return Observation(
         name=call.name,
         kind="mlstm",
-        batch_shape=(sequences, heads),
         operator=operator,
         values=values,
         mixed=first(part.output),
-        passed_on=unchanged,
-        multiplicity=channels,
         state_size=states,
         # Memory, normaliser and running maximum of each head.
         state_bytes=heads * (states * channels + states + 1) * torch.float32.itemsize,

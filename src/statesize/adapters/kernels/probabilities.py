@@ -6,12 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import BOUNDS, relative_difference
-from statesize.adapters.watching.observation import Observation, Units, unchanged
+from statesize.adapters.watching.observation import Observation, Units
 from statesize.errors import ModelError
 from statesize.operators import Dense
+
+_CONVOLVED = "Its values are convolved over a few tokens before they are mixed; T is without that convolution."
+# What a mixer does to its values, or to other streams, beside mixing its values by T.
+NOTES = {
+    "InklingAttention": _CONVOLVED,
+    "Inkling2SlidingAttention": _CONVOLVED,
+    "Inkling2FullAttention": _CONVOLVED,
+    "ZayaAttention": "Half of each value is that of the token before; T is without that delay.",
+    "DeepseekV4Attention": "Its values are rotated by position before they are mixed, and back after; T is between.",
+    "ProphetNetNgramSelfAttention": "T is that of its main stream; its n-gram streams attend to more than the text.",
+}
 
 
 @dataclass(eq=False)
@@ -53,19 +64,19 @@ def observed_mixing(
     values: Tensor,
     mixed: Tensor,
     *,
+    module: nn.Module,
     seen: Tensor | None,
     window: int | None,
     state_bytes: int,
     text: int,
     rounded: bool = False,
-    note: str = "",
     kind: str = "attention",
 ) -> Observation:
     """The Observation of one call of an attention function."""
     # values: u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads.
     # mixed: y, (S, H, L, P).
     # seen: (L, L) boolean, which positions (columns) a query may see; None takes those that any head gives weight.
-    sequences, heads, length, keys = mixing.shape
+    _, heads, length, keys = mixing.shape
     if keys != length:
         raise ModelError(_other_positions(name, length, keys, text))
     if seen is None:
@@ -80,16 +91,13 @@ def observed_mixing(
     return Observation(
         name=name,
         kind=kind if window is None else f"sliding {kind}",
-        batch_shape=(sequences, heads),
         operator=operator,
         values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
         mixed=mixed,
-        passed_on=unchanged,
-        multiplicity=values.shape[-1],
         state_size=_filled(state_size) if window is None else window - 1,
         state_bytes=state_bytes,
         rounded=rounded,
-        note=note,
+        note=NOTES.get(type(module).__name__, ""),
     )
 
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.watching.observation import Observation, Record, Units, unchanged
+from statesize.adapters.watching.observation import Observation, Record, Units, take
 from statesize.adapters.watching.parts import MixerCall, is_a, observing_parts
 from statesize.adapters.watching.running import Running
-from statesize.adapters.watching.units import take
 from statesize.operators import Recurrence
 
 _CLASSES = ("RecurrentGemmaRecurrentBlock",)
@@ -42,18 +41,10 @@ def _same_states(block: Any) -> Generator[None]:
 
 
 def rg_lru(call: MixerCall) -> Observation:
-    """The T of every channel: A_t = a_t, B_t = √(1 − a_t²) i_t, C_t = 1; where a sequence begins, A_t = 0, B_t = i_t.
-
-    Args:
-        call: Of a RecurrentGemmaRecurrentBlock, with its part `rg_lru`.
-
-    Returns:
-        The observation; its units are channels.
-    """
+    """The T of every channel: A_t = a_t, B_t = √(1 − a_t²) i_t, C_t = 1; at a start A_t = 0, B_t = i_t."""
     unit = cast("Any", call.module).rg_lru
     part = call.parts["rg_lru"]
     activations, position_ids = part.args
-    sequences, _, channels = activations.shape
     start = position_ids == 0
     write, forget = _gate(unit, "input_gate", activations), _gate(unit, "recurrent_gate", activations)
 
@@ -69,14 +60,11 @@ def rg_lru(call: MixerCall) -> Observation:
     return Observation(
         name=call.name,
         kind="rg-lru",
-        batch_shape=(sequences, channels),
         operator=operator,
         values=activations.transpose(1, 2)[..., None],
         mixed=part.output.transpose(1, 2)[..., None],
-        passed_on=unchanged,
-        multiplicity=1,
         state_size=1,
-        state_bytes=channels * torch.float32.itemsize,
+        state_bytes=activations.shape[-1] * torch.float32.itemsize,
     )
 
 

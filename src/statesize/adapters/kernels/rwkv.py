@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.watching.kernel_functions import KernelCall
-from statesize.adapters.watching.observation import Observation, Units, unchanged
-from statesize.adapters.watching.units import take
+from statesize.adapters.watching.observation import Observation, Units, take
 from statesize.operators.delayed import DelayedRecurrence
 
 
@@ -18,7 +17,6 @@ def rwkv_attention(call: KernelCall) -> Observation:
     call.require_no_state("state")
     arguments = call.arguments
     values = arguments["value"].transpose(1, 2)
-    sequences, channels, _ = values.shape
 
     def operator(units: Units) -> DelayedRecurrence:
         decay = take(arguments["time_decay"], units, 0).exp()
@@ -28,15 +26,12 @@ def rwkv_attention(call: KernelCall) -> Observation:
     return Observation(
         name=call.name,
         kind="rwkv",
-        batch_shape=(sequences, channels),
         operator=operator,
         values=values[..., None],
         mixed=call.output.transpose(1, 2)[..., None],
-        passed_on=unchanged,
-        multiplicity=1,
         state_size=1,
         # Numerator, denominator and running maximum of each channel.
-        state_bytes=3 * channels * torch.float32.itemsize,
+        state_bytes=3 * values.shape[1] * torch.float32.itemsize,
     )
 
 

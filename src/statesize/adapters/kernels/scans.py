@@ -9,10 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.chunk_scan import chunk_scan
 from statesize.adapters.kernels.delta_rule import gated_delta_rule, kimi_delta_attention
+from statesize.adapters.kernels.mamba import chunk_scan, selective_scan
 from statesize.adapters.kernels.rwkv import rwkv_attention
-from statesize.adapters.kernels.selective_scan import selective_scan
 from statesize.adapters.watching.kernel_functions import KernelCall, observed, pure_torch, replaced, source_files
 from statesize.adapters.watching.observation import Observation, Record
 from statesize.adapters.watching.running import Running

@@ -15,7 +15,6 @@ from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.precision import in_single, is_low, stored_element_size
-from statesize.adapters.notes import NOTES
 from statesize.adapters.watching.observation import Observation, Record
 from statesize.adapters.watching.running import Running
 
@@ -87,13 +86,13 @@ class _SoftmaxTap(TorchFunctionMode):
                 name,
                 Mixing([lambda: maps().reshape(whole)], cast("tuple[int, int, int, int]", whole)),
                 *by_head,
+                module=module,
                 seen=None,
                 window=_window(module),
                 # The library's cache of these models keeps every position, a window or not.
                 state_bytes=2 * by_head[0][0].numel() * stored_element_size(module),
                 text=self.running.length,
                 rounded=rounded,
-                note=NOTES.get(type(module).__name__, ""),
             )
 
         self.record(observation)

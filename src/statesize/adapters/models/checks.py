@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from statesize.adapters.models.masks import UNPADDED, check_mask, check_windows
-from statesize.adapters.models.pretrained import pretrained_models
-from statesize.adapters.models.wrapped import named_parts, plain_name, unwrapped
+from statesize.adapters.models.wrapped import named_parts, plain_name, pretrained_models, unwrapped
 from statesize.errors import InputError, ModelError
 
 Inputs = Tensor | Mapping[str, Any]
@@ -74,16 +73,16 @@ def check_inputs(pretrained: Sequence[Any], inputs: Inputs) -> int:
     if isinstance(inputs, Mapping):
         cache = next((name for name in CACHES if inputs.get(name) is not None), None)
         if cache:
-            raise InputError(f"{cache} was given; statesize measures a whole text at once, so leave the cache out.")
+            raise InputError(f"{cache} must be left out, got one: statesize measures a whole text at once.")
         ids, mask = inputs.get("input_ids", inputs.get("inputs_embeds")), inputs.get("attention_mask")
     if not isinstance(ids, Tensor) or ids.ndim < 2:
         what = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
         raise InputError(f"input_ids must be a tensor of shape (sequences, positions), got {what}. {HOW_TO_GIVE}")
     if ids.is_meta or not ids.shape[0]:
-        raise InputError(f"input_ids hold nothing: shape {tuple(ids.shape)} on device {ids.device}.")
+        raise InputError(f"input_ids must hold numbers, got shape {tuple(ids.shape)} on device {ids.device}.")
     length = ids.shape[1]
     if length < 2:
-        raise InputError(f"The text has {length} tokens; at least 2 are needed, for a past and a future.")
+        raise InputError(f"The text must have at least 2 tokens, for a past and a future, got {length}.")
     check_mask(mask, length)
     configs = [part.config.get_text_config() for part in pretrained]
     for config in configs:

@@ -54,6 +54,14 @@ def named_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield plain_name(name), module
 
 
+def pretrained_models(model: nn.Module) -> list[Any]:
+    """The transformers models in a module, itself included, outermost first."""
+    library = sys.modules.get("transformers.modeling_utils")
+    if library is None:
+        return []
+    return [module for module in model.modules() if isinstance(module, library.PreTrainedModel)]
+
+
 @contextmanager
 def uncompiled() -> Generator[None]:
     """Run whatever torch.compile has made as the code that it was made from, which hooks and observers see."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from statesize.adapters.watching.running import Running
@@ -14,43 +15,41 @@ from statesize.operators import Operator
 Units = slice | Tensor
 
 
+def unchanged(mixed: Tensor, _: Units) -> Tensor:
+    """The `passed_on` of a kernel whose output the model uses as it is."""
+    return mixed
+
+
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """One call of a mixing kernel while a model ran: T at this input, what went in and what came out.
+    """One call of a mixing kernel while a model ran: T at this input, what went in and what came out."""
 
-    A unit is what has a T of its own: a head or a channel.
-
-    Attributes:
-        name: Module name of the mixer that called the kernel, such as "model.layers.3.self_attn".
-        kind: What the kernel is, such as "attention" or "mamba2".
-        batch_shape: Number of sequences, number of units.
-        operator: Builds T for chosen units only, batch shape (sequence, chosen units).
-        values: u, (sequence, unit, L, P): what the kernel mixed; P channels share one T.
-        mixed: y, of the same shape: what the model itself passed on.
-        passed_on: From T u, (sequence, chosen units, L, P), and the choice of units to what the model passes on:
-            the identity, or an output gate or bias.
-        multiplicity: P.
-        state_size: Theoretical state-size once it has filled, or None where it is a cache that grows.
-        state_bytes: Bytes that the model's own cache holds for this kernel at the end of one sequence.
-        inner: Whether it is part of another mixer, as the short convolution of a Mamba block: captured on request.
-        rounded: Whether T itself was rounded to less than 32 bits, and so has full rank: the mixer then runs once more,
-            in float32, and T is that of this run.
-        note: What the mixer does to its values beside mixing them by T, for those who read T's numbers.
-    """
-
-    name: str
-    kind: str
-    batch_shape: tuple[int, int]
-    operator: Callable[[Units], Operator]
-    values: Tensor
-    mixed: Tensor
-    passed_on: Callable[[Tensor, Units], Tensor]
-    multiplicity: int
-    state_size: int | None
-    state_bytes: int
-    inner: bool = False
+    # A unit is what has a T of its own: a head or a channel. P channels share one T.
+    name: str  # module name of the mixer that called the kernel, such as "model.layers.3.self_attn"
+    kind: str  # what the kernel is, such as "attention" or "mamba2"
+    operator: Callable[[Units], Operator]  # builds T for chosen units only, batch shape (sequence, chosen units)
+    values: Tensor  # u, (sequence, unit, L, P): what the kernel mixed
+    mixed: Tensor  # y, of the same shape: what the model itself passed on
+    state_size: int | None  # theoretical state-size once it has filled, or None where it is a cache that grows
+    state_bytes: int  # bytes that the model's own cache holds for this kernel at the end of one sequence
+    # From T u, (sequence, chosen units, L, P), and the choice of units to what the model passes on: the identity, or an
+    # output gate or bias.
+    passed_on: Callable[[Tensor, Units], Tensor] = unchanged
+    inner: bool = False  # whether it is part of another mixer, as the short convolution of a Mamba block
+    # Whether T itself was rounded to less than 32 bits, and so has full rank: the mixer then runs once more, in
+    # float32, and T is that of this run.
     rounded: bool = False
-    note: str = ""
+    note: str = ""  # what the mixer does to its values beside mixing them by T, for those who read T's numbers
+
+    @property
+    def batch_shape(self) -> tuple[int, int]:
+        """Number of sequences, number of units."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def multiplicity(self) -> int:
+        """How many channels share one T."""
+        return self.values.shape[-1]
 
 
 # A source hands over a function that makes the Observation: what it raises refuses this mixer and no other.
@@ -58,6 +57,13 @@ Record = Callable[[Callable[[], Observation]], None]
 Source = Callable[[nn.Module, Running, Record], AbstractContextManager[None]]
 
 
-def unchanged(mixed: Tensor, _: Units) -> Tensor:
-    """The `passed_on` of a kernel whose output the model uses as it is."""
-    return mixed
+def chosen(units: Units, count: int, device: torch.device) -> Tensor:
+    """The numbers of the chosen units."""
+    return torch.arange(count, device=device)[units if isinstance(units, slice) else units.to(device)]
+
+
+def take(tensor: Tensor, units: Units, dimension: int) -> Tensor:
+    """The chosen units of a tensor in float64."""
+    if isinstance(units, slice):
+        return tensor.movedim(dimension, 0)[units].movedim(0, dimension).double()
+    return tensor.index_select(dimension, units.to(tensor.device)).double()

@@ -58,7 +58,7 @@ def _ratio(ratio: float | None) -> str:
 
 
 def _print(document: dict[str, Any]) -> None:
-    from statesize.cli.output.whole_table import print_whole
+    from statesize.cli.output.table import print_table
 
     exponents = ", ".join(f"{engine} {slope:.2f}" for engine, slope in document["exponents"].items())
     positions = max(row["dense_positions"] for row in document["rows"])
@@ -66,7 +66,7 @@ def _print(document: dict[str, Any]) -> None:
         f"Cost grows with L to the power of: {exponents}.",
         f"The dense loop was timed at {positions} positions and scaled to all; {conditions(document)}.",
     )
-    print_whole(_HEADINGS, [_cells(row) for row in document["rows"]], left=3, notes=notes)
+    print_table(_HEADINGS, [_cells(row) for row in document["rows"]], left=3, notes=notes)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -67,7 +67,7 @@ def models(
 
 
 def _print(document: dict[str, Any]) -> None:
-    from statesize.cli.output.whole_table import print_whole
+    from statesize.cli.output.table import print_table
 
     rows = document["rows"]
     bounds = [f" ({row['model']}: bounds {row['count_accuracy']:.0%} apart)" for row in rows if row["count_accuracy"]]
@@ -76,7 +76,7 @@ def _print(document: dict[str, Any]) -> None:
         f"{max(row['dense_units'] for row in rows)} heads or channels and scaled to all; {conditions(document)}.",
         f"Counts at one absolute and one relative tolerance{''.join(bounds)}, and entropy.",
     )
-    print_whole(_HEADINGS, [_cells(row) for row in rows], left=3, notes=notes)
+    print_table(_HEADINGS, [_cells(row) for row in rows], left=3, notes=notes)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

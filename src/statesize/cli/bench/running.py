@@ -20,17 +20,7 @@ def run_benchmark(
     output: Path | None,
     printing: Printing,
 ) -> None:
-    """Runs a benchmark and prints or writes what it found; a file that cannot be written is a FileError.
-
-    Args:
-        name: What it is called while it runs.
-        parts: Of how many it consists.
-        benchmark: Gives the document; it is given what tells that a part is done.
-        print_table: Prints the document for people.
-        threads: CPU threads meanwhile; as torch has them if None.
-        output: File for the document.
-        printing: What is printed.
-    """
+    """Run a benchmark, which is given what tells that a part is done, and print or write its document."""
     import torch
 
     from statesize.cli.output.document import print_json
@@ -63,13 +53,6 @@ def run_benchmark(
 
 
 def conditions(document: dict[str, Any]) -> str:
-    """Under what a benchmark was run.
-
-    Args:
-        document: What it found.
-
-    Returns:
-        Threads, clock and machine.
-    """
+    """Under what a benchmark was run: threads, clock and machine."""
     threads = "1 thread" if document["threads"] == 1 else f"{document['threads']} threads"
     return f"{threads} for both sides, {document['clock']} time; {document['machine']}"

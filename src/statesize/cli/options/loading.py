@@ -39,8 +39,8 @@ class Place:
     """Who measures.
 
     Attributes:
-        ray: Spread the sequences over processes that each hold the model: on a Ray cluster, by its HOST:PORT,
-            ray://HOST:PORT or auto for the one that runs here; without an address on Ray started on this machine.
+        ray: Spread the sequences over processes that each hold the model. They run on the Ray cluster at HOST:PORT or
+            ray://HOST:PORT, on the one that runs here (auto), or, without an address, on Ray started on this machine.
         ray_cpus: Cores of each of these processes.
     """
 

@@ -35,17 +35,11 @@ _INPUTS = Group("Inputs", validator=_one_input)
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """What was read.
+    """What was read."""
 
-    Attributes:
-        ids: Token ids, (L,) int64 each, L ≥ 2.
-        chats: How many of them went through the tokenizer's chat template.
-        total: How many sequences there are in all; None where they are these.
-    """
-
-    ids: list[Tensor]
-    chats: int
-    total: int | None = None
+    ids: list[Tensor]  # token ids, (L,) int64 each, L ≥ 2
+    chats: int  # how many of them went through the tokenizer's chat template
+    total: int | None = None  # how many sequences there are in all; None where they are these
 
 
 @Parameter(name="*")
@@ -83,27 +77,14 @@ class Texts:
     max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 512
 
     def check(self) -> None:
-        """Refuse options that contradict each other.
-
-        Raises:
-            InputError: If they do.
-        """
+        """Refuse options that contradict each other."""
         from statesize.errors import InputError
 
         if self.ids is not None and self.special_tokens:
             raise InputError("special_tokens must be left out with ids, got both. Drop --special-tokens.")
 
     def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
-        """All sequences.
-
-        Args:
-            tokenizer: The model's; None for token ids.
-            printing: What is printed.
-            vocabulary: How many tokens the model knows; None where that is not known.
-
-        Returns:
-            The sequences.
-        """
+        """All sequences, tokenized where they are texts; of ids, those below `vocabulary` where that is known."""
         if self.ids is not None:
             from statesize.texts.token_files import read_token_ids
 
@@ -120,19 +101,7 @@ class Texts:
         return self._tokens(documents, tokenizer, left_out, printing)
 
     def sample(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
-        """Sequences for a plan: all of few, or some of many, which are then not read as a whole.
-
-        Args:
-            tokenizer: The model's; None for token ids.
-            printing: What is printed.
-            vocabulary: As for `read`.
-
-        Returns:
-            The sequences, and how many there are in all.
-
-        Raises:
-            InputError: If nobody says how many there are.
-        """
+        """Sequences for a plan, and how many there are in all: all of few, or some of many, read without the others."""
         from statesize.errors import InputError
 
         if self.ids is not None or (self.sequences is not None and self.sequences <= _PLANNED_FROM):
@@ -149,7 +118,9 @@ class Texts:
         return replace(known, total=total) if total > len(known.ids) else known
 
     def _documents(self, note: Callable[[str], None]) -> Iterator[tuple[Document, ...]]:
-        from statesize.texts.documents import file_documents, read_dataset, read_jsonl
+        from statesize.texts.datasets import read_dataset
+        from statesize.texts.documents import file_documents
+        from statesize.texts.jsonl import read_jsonl
         from statesize.texts.parquet import read_parquet
 
         for path in self.text or ():
@@ -164,8 +135,11 @@ class Texts:
         yield from ((text,) for text in texts)
 
     def _extract(self, note: Callable[[str], None]) -> tuple[list[tuple[Document, ...]], int | None]:
+        from statesize.texts.datasets import dataset_extract
         from statesize.texts.documents import file_documents
-        from statesize.texts.extracts import dataset_extract, evenly, jsonl_extract, parquet_extract
+        from statesize.texts.jsonl import jsonl_extract
+        from statesize.texts.parquet import parquet_extract
+        from statesize.texts.rows import evenly
 
         most = _PLANNED_FROM
         if self.jsonl is not None:
@@ -224,13 +198,5 @@ class Texts:
 
 
 def chat_note(chats: int, sequences: int) -> str:
-    """Says that a chat template was used.
-
-    Args:
-        chats: How many sequences are chats.
-        sequences: How many were read.
-
-    Returns:
-        A sentence.
-    """
+    """Says that a chat template was used."""
     return f"The tokenizer's chat template was applied to {chats:,} of {sequences:,} texts."

@@ -33,36 +33,21 @@ class Printing:
     quiet: Flag = False
 
     def say(self, message: str) -> None:
-        """Print a line on stderr, unless that is to be quiet.
-
-        Args:
-            message: Plain text.
-        """
+        """Print a line on stderr, unless that is to be quiet."""
         from statesize.cli.output.progress import say
 
         if not self.quiet:
             say(message)
 
     def bars(self) -> Bars:
-        """Progress on stderr, or none.
-
-        Returns:
-            A context manager, in which bars begin.
-        """
+        """Progress on stderr, or none."""
         from statesize.cli.output.progress import Bars
 
         return Bars(self.quiet)
 
     @contextmanager
     def step(self, description: str) -> Generator[None]:
-        """Show that something is done of which nobody can say how far it is.
-
-        Args:
-            description: What is done.
-
-        Yields:
-            None.
-        """
+        """Show that something is being done that has no measure of its progress."""
         with self.bars() as bars:
             bars.begin(description)
             yield

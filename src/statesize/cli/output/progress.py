@@ -20,38 +20,19 @@ _NAMED = 3
 
 
 def say(message: str) -> None:
-    """Print a line on stderr.
-
-    Args:
-        message: Plain text.
-    """
+    """Print a line on stderr."""
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(message)
 
 
 def tell_left_out(problems: Sequence[str]) -> None:
-    """Print on stderr what was not read, and why.
-
-    Args:
-        problems: Place and problem of each line or row; of many, the first are printed.
-    """
+    """Print on stderr what was not read, and why."""
     if problems:
         more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         say(f"Left out {len(problems)}: {'; '.join(problems[:_NAMED])}{more}.")
 
 
 def duration(seconds: float) -> str:
-    """A time for people.
-
-    Args:
-        seconds: How long.
-
-    Returns:
-        Such as "12 s", "3 minutes", "5 hours" or "1,000 days".
-
-    Example:
-        >>> duration(200)
-        '3 minutes'
-    """
+    """A time for people, such as "12 s", "3 minutes", "5 hours" or "1,000 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -60,11 +41,7 @@ def duration(seconds: float) -> str:
 
 
 class Bars:
-    """Bars in a terminal, plain lines elsewhere, nothing where quiet.
-
-    Args:
-        quiet: Show nothing.
-    """
+    """Bars in a terminal, plain lines elsewhere, nothing where quiet."""
 
     def __init__(self, quiet: bool = False) -> None:
         console = Console(stderr=True)
@@ -91,27 +68,12 @@ class Bars:
         self._rich.stop()
 
     def begin(self, description: str, total: int | None = None) -> Bar:
-        """Begin a bar.
-
-        Args:
-            description: What is done.
-            total: Of how many parts it consists; None where that is told later.
-
-        Returns:
-            The bar.
-        """
+        """Begin a bar; `total` is None where it is told later."""
         return Bar(self._rich, description, total, plain=self._plain)
 
 
 class Bar:
-    """One bar.
-
-    Args:
-        bars: The display that it belongs to.
-        description: What is done.
-        total: Of how many parts it consists, or None.
-        plain: Print lines instead.
-    """
+    """One bar."""
 
     def __init__(self, bars: Progress, description: str, total: int | None, *, plain: bool) -> None:
         self._bars, self._description, self._plain = bars, description, plain
@@ -119,34 +81,18 @@ class Bar:
         self._started, self._kept = time.monotonic(), 0
 
     def note(self, message: str) -> None:
-        """Print a line, above the bar where there is one.
-
-        Args:
-            message: Plain text.
-        """
+        """Print a line, above the bar where there is one."""
         if self._plain:
             say(f"{self._description}: {message}")
         elif not self._bars.disable:
             self._bars.console.print(f"{self._description}: {message}", highlight=False, markup=False, soft_wrap=True)
 
     def keep(self, parts: int) -> None:
-        """Say that parts were done before, which tells nothing of the speed.
-
-        Args:
-            parts: How many.
-        """
+        """Say that parts were done before, which tells nothing of the speed."""
         self._kept += parts
 
     def update(self, done: int, total: int, detail: str, *, left: float | None = None, line: bool = True) -> None:
-        """Show how far it is.
-
-        Args:
-            done: Parts that are done, those that were done before among them.
-            total: All parts.
-            detail: What was done last.
-            left: Seconds that are left; as the speed so far tells if not given.
-            line: Whether it is worth a line where no bar is drawn.
-        """
+        """Show how far it is: parts done, earlier ones included, the last one, and the seconds left if known."""
         if left is None and done > self._kept:
             left = (time.monotonic() - self._started) * (total - done) / (done - self._kept)
         left = None if done >= total else left
@@ -160,29 +106,13 @@ class _TimeLeft(ProgressColumn):
     """Time to the expected end, which goes on while a long part is done."""
 
     def render(self, task: Task) -> Text:
-        """The cell of a bar.
-
-        Args:
-            task: The bar.
-
-        Returns:
-            How long it will take.
-        """
+        """The cell of a bar."""
         end: float | None = task.fields["end"]
         return Text("" if end is None else f"{duration(max(end - time.monotonic(), 0.0))} left")
 
 
 def profile_bar(bars: Bars, name: str, sequences: int) -> Callable[[ProfileProgress], None]:
-    """Begin the bar of a profile.
-
-    Args:
-        bars: Where.
-        name: The model's name.
-        sequences: How many sequences it will be profiled over.
-
-    Returns:
-        What `statesize.profile` takes as `on_progress`.
-    """
+    """Begin the bar of a profile; for its `on_progress`."""
     bar = bars.begin(f"profiling {name}")
     before = done = 0
 

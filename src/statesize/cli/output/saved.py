@@ -12,15 +12,7 @@ if TYPE_CHECKING:
 
 
 def read_profiles(folders: Sequence[Path], printing: Printing) -> list[Profile]:
-    """Read profiles, with a bar.
-
-    Args:
-        folders: Where they lie; one that holds no profile is a FileError.
-        printing: What is printed.
-
-    Returns:
-        The profiles, in the same order.
-    """
+    """Read profiles from their folders, with a bar."""
     from statesize.profiling import Profile
 
     found: list[Profile] = []

@@ -29,17 +29,7 @@ _LEVELS, _PLAIN_LEVELS = "▁▂▃▄▅▆▇█", "_.-=*#"
 def screen(
     model: str, tokenizer: AnyTokenizer, future: int, *, json: bool = False
 ) -> Generator[Screen | Lines | Documents]:
-    """What shows readings, for as long as they come.
-
-    Args:
-        model: The model's name.
-        tokenizer: Its tokenizer.
-        future: Tokens after a cut that are its future.
-        json: Show each reading as a JSON document.
-
-    Yields:
-        A table where stdout is a terminal that can be redrawn, else lines; or documents.
-    """
+    """What shows readings: documents, a table where stdout is a terminal that can be redrawn, else lines."""
     console = Console(highlight=False)
     if json:
         yield Documents(tokenizer)
@@ -58,12 +48,7 @@ class Lines:
         print("\t".join(HEADINGS))
 
     def show(self, reading: Reading, tokens: int) -> None:
-        """Print a reading.
-
-        Args:
-            reading: The reading.
-            tokens: Tokens that were read.
-        """
+        """Print a reading."""
         token = _quoted(_printable(self._tokenizer, reading.token))
         for layer in reading.layers:
             figures = (f"{layer.entropy:.4g}", f"{layer.count:.4g}", str(layer.ceiling), f"{layer.norm:.4g}")
@@ -81,12 +66,7 @@ class Documents:
         self._tokenizer = tokenizer
 
     def show(self, reading: Reading, tokens: int) -> None:
-        """Print a reading.
-
-        Args:
-            reading: The reading.
-            tokens: Tokens that were read.
-        """
+        """Print a reading."""
         from statesize.cli.output.document import SCHEMA, known, print_json
         from statesize.texts.tokens import token_text
 
@@ -109,12 +89,7 @@ class Screen:
         live.update(Text(f"{model} waits for {future + 1} tokens."))
 
     def show(self, reading: Reading, tokens: int) -> None:
-        """Draw a reading.
-
-        Args:
-            reading: The reading.
-            tokens: Tokens that were read.
-        """
+        """Draw a reading."""
         token = _printable(self._tokenizer, reading.token)
         self._text += token
         for layer in reading.layers:

@@ -14,7 +14,7 @@ from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.cli.output.progress import Bar
-    from statesize.studies.grid.outcome import Executor
+    from statesize.studies.grid.executors import Executor
     from statesize.studies.grid.settings import Settings
     from statesize.studies.grid.study import StudyProgress
     from statesize.studies.grid.user_code import UserModule
@@ -27,7 +27,7 @@ Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    """What every study may be told.
+    """Options of every study that trains a grid.
 
     Attributes:
         preset: laptop takes two cores at most 12 minutes, paper is for a cluster, smoke takes seconds.
@@ -35,7 +35,7 @@ class Options:
         dry_run: Print the grid and about how long it will take, and do nothing.
         output: Folder; statesize-study-NAME-PRESET if not given. It receives runs/ (a file a finished run),
             table.parquet and study.html, and the same command continues a study that was stopped.
-        ray: Do the runs on the Ray cluster at this address, or without one, on a cluster that is started here.
+        ray: Train on the Ray cluster at this address; without an address, on a cluster that is started here.
         module: Python file that is executed first, in every process: it registers mixers or tasks of your own, which
             the TOML file then names.
     """
@@ -95,12 +95,10 @@ def _run(name: str, options: Options, printing: Printing) -> None:
 
 
 def _executor(settings: Settings, ray: bool | str, module: UserModule | None) -> Executor:
+    from statesize.studies.grid.executors import local_executor, ray_executor
+
     if ray is not False:
-        from statesize.studies.grid.cluster import ray_executor
-
         return ray_executor(ray if isinstance(ray, str) else None, settings.execution, module)
-    from statesize.studies.grid.local import local_executor
-
     return local_executor(settings.execution.workers, module)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from statesize.cli.output.progress import Bar, Bars
-    from statesize.studies.delimiters.cluster import Crew
-    from statesize.studies.delimiters.dips import ModelDips
+    from statesize.studies.delimiters.dips import Crew, ModelDips
     from statesize.studies.delimiters.sequences import Windows
     from statesize.studies.delimiters.subjects import Subject
     from statesize.studies.study import TextOptions, TextStudy
@@ -36,21 +36,21 @@ class Reading:
     """What the models read, and how they are measured.
 
     Attributes:
-        text: UTF-8 text file, of which blank lines separate documents, or a .jsonl or .parquet file with one a line or
-            row, a text or the messages of a chat; if no text is given, the bundled documents, and those of re-binding
-            recall for the models that learnt it.
+        text: UTF-8 text file whose blank lines separate documents, or a .jsonl or .parquet file with a text or a chat
+            in each line or row. Default: the bundled documents, and those of re-binding recall for models that learnt
+            it.
         dataset: A data set of the package datasets, on disk or of the hub; each row is a document.
         field: Field of the JSON objects, or column of the Parquet file or data set, that holds the text.
         split: Part of the data set.
-        special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters;
-            a text file is then cut into documents at its delimiters, and not at blank lines.
-        delimiter: What stands between documents: eos; turn, the end of a turn of chat; stop or newline, which cut the
+        special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters.
+            Delimiters then cut a text file into documents, and blank lines do not.
+        delimiter: The token between documents: eos; turn, the end of a turn of chat; stop or newline, which cut the
             documents into sentences or lines; or the text of any token.
-        documents: How many documents are read at most.
-        window: Tokens of past and future that ESS is measured over; if not given, as many as fit into half of the
+        documents: Read at most this many documents.
+        window: Measure ESS over this many tokens of past and future. Default: as many as fit into half of the
             documents, at most 32.
-        channels: Heads or channels of each layer that are measured at most.
-        seed: Of the controls and of the intervals.
+        channels: Measure at most this many heads or channels of each layer.
+        seed: Seed of the controls and of the intervals.
     """
 
     text: Annotated[Path | None, _TEXT] = None
@@ -106,7 +106,7 @@ class Reading:
 
     def _texts(self, note: Callable[[str], None]) -> list[Document] | None:
         from statesize.studies.delimiters.corpus import read_texts
-        from statesize.texts.documents import read_dataset
+        from statesize.texts.datasets import read_dataset
 
         if self.dataset is not None:
             return list(islice(read_dataset(self.dataset, self.field, self.split, note), self.documents))
@@ -147,7 +147,7 @@ def text_command(study: TextStudy[Any]) -> Callable[..., None]:
             _run(study, models, reading, options, loading, place or Place(), output, printing)
 
     # Each study has its own options, which the signature cannot know before.
-    command.__annotations__["options"] = study.options
+    command.__annotations__["options"] = study.options | None
     return command
 
 
@@ -166,10 +166,11 @@ def _run(
     from statesize.cli.study.result import print_study
     from statesize.files import only_writer
     from statesize.rerun.recipe import make_recipe
+    from statesize.studies.delimiters.dips import measure_dips, measure_dips_on_ray
     from statesize.studies.grid.table import ResultTable
     from statesize.studies.page.page import TABLE, write_page
 
-    started, left_out = time.perf_counter(), list[str]()
+    started, left_out, parts = time.perf_counter(), list[str](), output / "parts"
     table = ResultTable.open(output, study.name)
     every, threads = vars(reading) | vars(loading) | vars(options), None if place.ray is False else place.ray_cpus
     recipe = make_recipe(["study", study.name], every, models=models, threads=threads)
@@ -179,8 +180,12 @@ def _run(
         for subject in subjects:
 
             def dips(model: nn.Module | None, subject: Subject = subject) -> ModelDips:
-                tell = _telling(bars, subject.name)
-                return _measure_dips(subject, model, windows, reading, study.conditions, tell, crew, output / "parts")
+                asked = (reading.channels, reading.seed, study.conditions, _telling(bars, subject.name))
+                if crew is not None:
+                    load = subject.load
+                    return measure_dips_on_ray(subject.name, load, subject.corpus, windows, crew, parts, *asked)
+                model = subject.load() if model is None else model
+                return measure_dips(subject.name, model, subject.corpus, windows, *asked, folder=parts)
 
             found.append(study.measure(subject, options, dips))
             for name, rows in study.tables(found).items():
@@ -191,37 +196,17 @@ def _run(
     print_study(conclusion, reading.name, len(found), seconds, output / TABLE, recipe, printing, **more)
 
 
-def _measure_dips(
-    subject: Subject,
-    model: nn.Module | None,
-    windows: Windows,
-    reading: Reading,
-    conditions: tuple[str, ...],
-    tell: Callable[[str, int, int], None],
-    crew: Crew | None,
-    folder: Path,
-) -> ModelDips:
-    """Measure a model here, or by many processes; what an earlier run has finished in the folder is kept."""
-    from statesize.studies.delimiters.dips import measure_dips, measure_dips_on_ray
-
-    options = (reading.channels, reading.seed, conditions, tell)
-    if crew is None:
-        model = subject.load() if model is None else model
-        return measure_dips(subject.name, model, subject.corpus, windows, *options, folder=folder)
-    return measure_dips_on_ray(subject.name, subject.load, subject.corpus, windows, crew, folder, *options)
-
-
 @contextmanager
 def _crew_at(place: Place) -> Generator[Crew | None]:
     """Processes that measure, for the time of a block; None where this process measures itself."""
     if place.ray is False:
         yield None
         return
+    from statesize.parallel.ray import OnRay
     from statesize.parallel.ray_session import ray_session
-    from statesize.studies.delimiters.cluster import Crew
 
     with ray_session(place.ray if isinstance(place.ray, str) else None) as ray:
-        yield Crew(ray, place.ray_cpus)
+        yield partial(OnRay, ray, cpus=place.ray_cpus, threads=place.ray_cpus)
 
 
 def _print_plans(

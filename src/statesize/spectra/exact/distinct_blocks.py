@@ -38,11 +38,11 @@ class DistinctBlocksEngine(Engine):
         shapes = block_shapes(cut, kernel.shape[-1])
         distinct = {shape: place for place, shape in enumerate(dict.fromkeys(shapes))}
         spectra = [block_spectrum(hankel_matrix(kernel, *shape)[..., None, :, :]) for shape in distinct]
-        found = joined_spectra(spectra, cut, kernel.new_zeros((*kernel.shape[:-1], 0)))
+        spectrum = joined_spectra(spectra, cut, kernel.new_zeros((*kernel.shape[:-1], 0)))
         if not distinct:
-            return found
+            return spectrum
         at = torch.tensor([distinct[shape] for shape in shapes], dtype=torch.int64, device=kernel.device)
-        return replace(found, values=found.values[..., at, :], error_bound=found.error_bound[..., at])
+        return replace(spectrum, values=spectrum.values[..., at, :], error_bound=spectrum.error_bound[..., at])
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
         """Some copies of one block, and all singular values."""

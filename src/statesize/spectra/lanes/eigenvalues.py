@@ -32,16 +32,8 @@ _SWEEPS = 60
 
 @compile_lanes
 def tridiagonalise(matrix: Array, n: int, group: int, diagonal: Array, squares: Array, work: Array) -> None:
-    """One group of symmetric matrices by Householder reflections; n is a constant of the arrays.
-
-    Args:
-        matrix: (n · n · 8), of which the lower triangles are used, and destroyed.
-        n: Rows and columns.
-        group: Where the results go.
-        diagonal: (n · 4 · 8), the diagonals, of which group g is the g-th of 4.
-        squares: The same for the squared subdiagonals.
-        work: (2 n · 8).
-    """
+    """One group of symmetric matrices (n · n · 8) by Householder reflections into the g-th of 4 groups of results."""
+    # n is a constant of the arrays; lower triangles are used, and destroyed; work (2 n · 8).
     zero = splat(0.0)
     for k in range(n - 2):
         m, corner = n - k - 1, (k + 1) * (n + 1)
@@ -113,16 +105,9 @@ def _reflect(G: Array, n: int, m: int, corner: int, scale: Any, work: Array) -> 
 
 @compile_lanes
 def root_free_qr(diagonal: Array, squares: Array, n: int) -> None:
-    """Eigenvalues of all groups of tridiagonal matrices of trace 1, unsorted, in the place of the diagonals.
-
-    The root-free QR iteration of Pal, Walker and Kahan (Parlett, The Symmetric Eigenvalue Problem, section 8.15), with
-    an error of a small multiple of eps.
-
-    Args:
-        diagonal: (n · 4 · 8).
-        squares: (n · 4 · 8), the squared subdiagonals; destroyed.
-        n: Rows and columns.
-    """
+    """Eigenvalues of all groups of tridiagonal matrices of trace 1, unsorted, in place of the diagonals (n · 4 · 8)."""
+    # The root-free QR iteration of Pal, Walker and Kahan (Parlett, The Symmetric Eigenvalue Problem, section 8.15),
+    # with an error of a small multiple of eps; the squared subdiagonals (n · 4 · 8) are destroyed.
     zero, one, half, negligible = splat_all(0.0), splat_all(1.0), splat_all(0.5), splat_all(_NEGLIGIBLE)
     for last in range(n - 1, 0, -1):
         for _ in range(_SWEEPS):
@@ -159,16 +144,8 @@ def root_free_qr(diagonal: Array, squares: Array, n: int) -> None:
 
 @compile_lanes
 def squared_norms(diagonal: Array, squares: Array, n: int) -> Any:
-    """‖·‖_F² of all groups of tridiagonal matrices, which is the sum of their squared eigenvalues.
-
-    Args:
-        diagonal: (n · 4 · 8).
-        squares: (n · 4 · 8), the squared subdiagonals; of none where the eigenvalues stand in the diagonal.
-        n: Rows and columns.
-
-    Returns:
-        32 lanes.
-    """
+    """‖·‖_F² of all groups of tridiagonal matrices, the sum of their squared eigenvalues, 32 lanes."""
+    # No subdiagonals are given where the eigenvalues stand in the diagonal.
     total = splat_all(0.0)
     for i in range(n):
         x = load_all(diagonal, i)
@@ -181,12 +158,7 @@ def squared_norms(diagonal: Array, squares: Array, n: int) -> Any:
 
 @compile_lanes
 def sort_descending(values: Array, n: int) -> None:
-    """Each lane of all groups in descending order.
-
-    Args:
-        values: (n · 4 · 8).
-        n: How many values.
-    """
+    """Each lane of all groups (n · 4 · 8) in descending order."""
     for end in range(n - 1, 0, -1):
         x = load_all(values, 0)
         for i in range(end):

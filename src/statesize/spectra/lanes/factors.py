@@ -20,20 +20,8 @@ def factor_size(n: int) -> int:
 
 @compile_lanes
 def append(source: Array, from_: int, target: Array, to: int, scale: Array, row: Array, n: int) -> Any:
-    """R of qr([R₀ Diag(scale); row]) by Givens rotations.
-
-    Args:
-        source: Holds R₀.
-        from_: Where it begins.
-        target: Takes R; may be the source.
-        to: Where R begins.
-        scale: (n · 8).
-        row: (n · 8); destroyed.
-        n: Rows and columns.
-
-    Returns:
-        ‖R‖_F, 8 lanes.
-    """
+    """R of qr([R₀ Diag(scale); row]) by Givens rotations into a place that may be its own; returns ‖R‖_F."""
+    # source holds R₀ from `from_` on; scale and row (n · 8), the row is destroyed.
     zero, one = splat(0.0), splat(1.0)
     total, k = zero, 0
     for r in range(n):
@@ -60,19 +48,8 @@ def append(source: Array, from_: int, target: Array, to: int, scale: Array, row:
 
 @compile_lanes
 def squared_product(S: Array, from_: int, L: Array, product: Array, gram: Array, n: int) -> Any:
-    """MᵀM / ‖M‖_F² with M = S Lᵀ for two triangular factors.
-
-    Args:
-        S: Holds the first.
-        from_: Where it begins.
-        L: The second.
-        product: (n · n · 8), for M.
-        gram: (n · n · 8), takes the lower triangle.
-        n: Rows and columns.
-
-    Returns:
-        ‖M‖_F², 8 lanes; 0 where the squares would be lost to underflow.
-    """
+    """The lower triangle of MᵀM / ‖M‖_F², M = S Lᵀ of triangular factors, into gram (n · n · 8); returns ‖M‖_F²."""
+    # 8 lanes; 0 where the squares would be lost to underflow.
     zero = splat(0.0)
     total = zero
     for i in range(0, n, 2):

@@ -21,7 +21,7 @@ from statesize.spectra.lanes.eigenvalues import (
     tridiagonalise,
 )
 from statesize.spectra.lanes.factors import append, factor_size, squared_product
-from statesize.spectra.lanes.vectors import compile_lanes, square_root, store, where_positive
+from statesize.spectra.lanes.vectors import VERSION, compile_entry, compile_lanes, square_root, store, where_positive
 
 Integers = npt.NDArray[np.int64]
 
@@ -32,23 +32,22 @@ CHUNK = 32
 _MOVED = 1e-10
 
 
-@compile_lanes
+@compile_entry
 def squared_spectra(
-    A: Array, B: Array, C: Array, positions: Integers, limits: Integers, squares: Array, errors: Array, totals: Array
+    A: Array,
+    B: Array,
+    C: Array,
+    positions: Integers,
+    limits: Integers,
+    squares: Array,
+    errors: Array,
+    totals: Array,
+    version: int = VERSION,
 ) -> None:
-    """σ² at chosen positions, and the error of σ that the round-off of the factors makes.
-
-    Args:
-        A: Decays, (entries, L, n) and a last dimension of which only the first place is read.
-        B: Input vectors, likewise.
-        C: Output vectors, likewise.
-        positions: Cut positions, ascending, (P,).
-        limits: min(rows, columns) of H_i at these, (P,).
-        squares: (entries, P, r), the result, descending; r ≤ n.
-        errors: (2, entries, P), for a bound on the error that forgets what the recurrence forgets, which can be NaN,
-            and for what is added to either bound.
-        totals: (entries,), for the other bound.
-    """
+    """σ² at chosen positions into squares (entries, P, r), descending, and the error of σ by the factors' round-off."""
+    # A, B, C (entries, L, n) and a last dimension of which only the first place is read; positions (P,), ascending;
+    # limits (P,), min(rows, columns) of H_i there; r ≤ n. errors (2, entries, P): for a bound that forgets what the
+    # recurrence forgets, which can be NaN, and for what is added to either bound; totals (entries,): the other bound.
     entries, length = A.shape[:2]
     n = A.shape[2] + A.shape[2] % 2
     size, chunks = factor_size(n), (length - 1) // CHUNK + 1

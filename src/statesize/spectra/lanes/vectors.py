@@ -11,7 +11,10 @@ value of the type `LanesType` stays in the processor's vector registers; where t
 from __future__ import annotations
 
 import operator
+import zlib
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numba
@@ -20,16 +23,18 @@ from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-compile_lanes = cast("Any", numba).njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+_compile = partial(cast("Any", numba).njit, nogil=True, fastmath={"contract"}, error_model="numpy")
+# Only the function that Python calls is kept on disk, with all that it calls: numba would keep those by their own
+# files, and not see that another file changed. VERSION, its last argument, is part of the type that it is kept by.
+compile_lanes, compile_entry = _compile(), _compile(cache=True)
+VERSION = zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+"""Of what the files of this folder say."""
+
 _in_compiled_code = cast("Any", intrinsic)
 
 
 class LanesType(types.Type):
-    """The type of W doubles side by side.
-
-    Args:
-        width: W, a power of 2.
-    """
+    """The type of W doubles side by side, W a power of 2."""
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -69,14 +74,7 @@ for _function, _instruction in (
 
 
 def lane_functions(width: int) -> tuple[Any, Any]:
-    """Functions for compiled code that make lanes.
-
-    Args:
-        width: W, a power of 2.
-
-    Returns:
-        `load(array, k)`, the k-th W doubles of a contiguous array of one dimension, and `splat(x)`, W times x.
-    """
+    """`load(array, k)`, the k-th W doubles of a contiguous array of one dimension, and `splat(x)`, W times x."""
     lanes, vector = LanesType(width), _vector(width)
 
     @_in_compiled_code

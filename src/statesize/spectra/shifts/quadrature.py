@@ -1,4 +1,9 @@
-"""Entropy-ESS from a few log-determinants, without singular values."""
+"""Entropy-ESS from a few log-determinants, without singular values (docs/engines.md, "Entropies").
+
+With g = σ/m, m ≥ σ_1, S = Σ g and Q = Σ g ln g, ESS = exp(ln S − Q/S). Both sums follow from ‖H‖_F² and φ(s) =
+ln det(I + HᵀH/s²) by the weights of a rule. Shifts are taken from the largest down, in each chunk until all σ are so
+much larger that φ is a straight line in ln s from there on.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +16,22 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-# Number of shifts: the range they span and the smallest σ that the rule is fitted to, relative to the bound on σ_1;
-# found by a search over all three.
-_RULES = {
+# By number of shifts: the smallest and largest shift, and the smallest σ that the rule is fitted to, relative to the
+# bound on σ_1. `python benchmarks/entropy_rules.py` searches all three; these are the best of its grid.
+RULES = {
     12: (3e-7, 0.7, 1e-8),
     16: (1e-7, 1.0, 1e-8),
     20: (3e-8, 1.5, 1e-9),
     22: (1e-8, 1.5, 1e-9),
     26: (3e-9, 1.5, 1e-9),
 }
+# max ln(1 + x²) / x = 0.8047, at x = 1.9803, where (1 + x²) ln(1 + x²) = 2 x².
+_STEEPEST = 0.805
+# Errors are the largest on a grid of 20,011 points; between its points they are at most this factor larger, with 1 % to
+# spare for the round-off of the weights (a test looks at 20 times as many points).
+_BETWEEN_POINTS = 1.01
+# The same for the quotients of `_tail_correction`, on a grid of 5003 points.
+_BETWEEN_QUOTIENTS = 1.02
 _FLOOR = 1e-3
 # Where more singular values than this matter, their sum is so large that the floor does not.
 _MANY = 256
@@ -33,21 +45,13 @@ _FARTHEST = 0.3
 
 @dataclass(frozen=True, eq=False)
 class EntropyRule:
-    """Weights with which σ and σ ln σ are sums of σ² and ln(1 + σ²/s²), for 0 ≤ σ ≤ 1.
+    """Weights with which σ and σ ln σ are sums of σ² and ln(1 + σ²/s²), for 0 ≤ σ ≤ 1."""
 
-    Attributes:
-        shifts: s, (K,).
-        sigma: Weights for σ, (K + 1,); the first belongs to σ².
-        entropy: Weights for σ ln σ, (K + 1,).
-        sigma_error: d with |error| ≤ d (σ + 1e-3) for σ.
-        entropy_error: The same for σ ln σ.
-    """
-
-    shifts: Tensor
-    sigma: Tensor
-    entropy: Tensor
-    sigma_error: float
-    entropy_error: float
+    shifts: Tensor  # s, (K,)
+    sigma: Tensor  # weights for σ, (K + 1,); the first belongs to σ²
+    entropy: Tensor  # weights for σ ln σ, (K + 1,)
+    sigma_error: float  # d with |error| ≤ d (σ + 1e-3) for σ
+    entropy_error: float  # the same for σ ln σ
 
     def expected_error(self, rank: int) -> float:
         """The relative error of entropy-ESS that these errors allow when Σσ is half the bound on σ_1."""
@@ -61,15 +65,12 @@ class EntropyRule:
 
 @functools.cache
 def entropy_rule(count: int) -> EntropyRule:
-    """The minimax rule with a given number of shifts.
+    """The minimax rule with a number of shifts out of `RULES`."""
+    return fitted_rule(count, *RULES[count])
 
-    Args:
-        count: K, one of those the module lists.
 
-    Returns:
-        The rule; its errors are measured on a finer grid than it was fitted on.
-    """
-    low, high, smallest = _RULES[count]
+def fitted_rule(count: int, low: float, high: float, smallest: float) -> EntropyRule:
+    """The minimax rule with shifts from `low` to `high`, fitted from `smallest` to 1, its errors on a finer grid."""
     shifts = torch.logspace(math.log10(low), math.log10(high), count, dtype=torch.float64)
     grid = torch.logspace(math.log10(smallest), 0, 500, dtype=torch.float64)
     sigma, entropy = (
@@ -78,22 +79,14 @@ def entropy_rule(count: int) -> EntropyRule:
     fine = torch.logspace(-14, 0, 20011, dtype=torch.float64)
     basis, weight = _basis(fine, shifts), (fine + _FLOOR).reciprocal()
     errors = [float(((basis @ c - f) * weight).abs().max()) for c, f in ((sigma, fine), (entropy, fine * fine.log()))]
-    return EntropyRule(shifts, sigma, entropy, 1.01 * errors[0], 1.01 * errors[1])
+    return EntropyRule(shifts, sigma, entropy, *(_BETWEEN_POINTS * error for error in errors))
 
 
 def rules_from(accuracy: float, rank: int) -> Iterator[EntropyRule]:
-    """The rules from the shortest whose expected error is within an accuracy on, the most accurate one in any case.
-
-    Args:
-        accuracy: Relative accuracy of entropy-ESS.
-        rank: The largest number of singular values that may differ from 0.
-
-    Yields:
-        Rules of rising accuracy.
-    """
-    for count in sorted(_RULES):
+    """Rules of rising accuracy, from the shortest whose expected error is small enough on; the best one in any case."""
+    for count in sorted(RULES):
         rule = entropy_rule(count)
-        if rule.expected_error(rank) <= accuracy or count == max(_RULES):
+        if rule.expected_error(rank) <= accuracy or count == max(RULES):
             yield rule
 
 
@@ -107,36 +100,22 @@ def entropies(
     limit: Tensor,
     error: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Entropy-ESS and its bound at all positions of many chunks.
-
-    With g = σ/m, S = Σ g and Q = Σ g ln g, ESS = exp(ln S − Q/S). Both sums follow from ‖H‖_F² and φ(s) =
-    ln det(I + HᵀH/s²) by the weights of the rule. Shifts are taken from the largest down, in each chunk until
-    all σ are so much larger that φ is a straight line in ln s from there on.
-
-    Args:
-        rule: From `rules_from`.
-        accuracy: Relative accuracy asked, beyond which no shifts are spent; the bound that is returned may exceed it.
-        log_determinants: φ of chunks (m,) at shifts (m,), giving (m, b).
-        squared_norms: ‖H_i‖_F², (N, b).
-        bound: m ≥ σ_1 of all positions of a chunk, (N,), positive.
-        rank: The number of singular values that φ can see, (N, b).
-        limit: The number of singular values of H_i, (N, b); those that φ does not see are within δ of 0.
-        error: δ on each σ, or on their average, (N, 1) or (N, b).
-
-    Returns:
-        Entropy-ESS and a bound on its error, (N, b); the bound is infinite where the sums are too small to tell.
-    """
+    """Entropy-ESS and a bound on its error at all positions of many chunks, (N, b); infinite where nothing is known."""
+    # No shifts are spent beyond the accuracy, which the bound may exceed. log_determinants: φ (m, b) of chunks (m,) at
+    # shifts (m,); squared_norms ‖H_i‖_F² (N, b); bound m ≥ σ_1 of all positions of a chunk, (N,), positive; rank: how
+    # many singular values φ can see, limit: how many H_i has, (N, b); error: δ on each σ, or on their average, (N, 1)
+    # or (N, b).
     m = bound[:, None]
     known, first = _until_settled(rule, accuracy, log_determinants, bound, rank)
     phi, unseen, lost = _extended(rule, known, first, rank)
     phi = torch.cat([(squared_norms / m.square())[..., None], phi], -1)
-    rest = _rest(rule.shifts.shape[0]).to(bound.device)[first][..., None]
+    correction = _tail_correction(rule.shifts.shape[0]).to(bound.device)[first][..., None]
     S, Q = (
-        phi @ weights.to(bound.device) + rest[:, row, 0] * unseen
+        phi @ weights.to(bound.device) + correction[:, row, 0] * unseen
         for row, weights in enumerate((rule.sigma, rule.entropy))
     )
     S_noise, Q_noise = (
-        lost @ weights[1:].abs().to(bound.device) + rest[:, row, 1] * unseen
+        lost @ weights[1:].abs().to(bound.device) + correction[:, row, 1] * unseen
         for row, weights in enumerate((rule.sigma, rule.entropy))
     )
     spread = (error / m).clamp(max=_FARTHEST)
@@ -159,26 +138,26 @@ def _until_settled(
     """φ (N, b, K) from the largest shift down to the first that tells enough of those below it, and which, (N,)."""
     shifts = rule.shifts.to(bound.device)
     count = shifts.shape[0]
-    reach = _rest(count)[:, :, 1]
+    tail = _tail_correction(count)[:, :, 1]
     own = rule.weighed(rule.sigma_error, rule.entropy_error)
     phi = torch.zeros(*rank.shape, count, dtype=bound.dtype, device=bound.device)
     first = torch.zeros_like(rank[:, 0])
     sum_at_least = torch.zeros_like(phi[..., 0])
-    open_ = torch.arange(rank.shape[0], device=bound.device)
+    unresolved = torch.arange(rank.shape[0], device=bound.device)
     for k in reversed(range(count)):
-        found = log_determinants(open_, shifts[k] * bound[open_])
-        phi[open_, :, k] = found
+        phi[unresolved, :, k] = known = log_determinants(unresolved, shifts[k] * bound[unresolved])
         # ln(1 + x²) < 0.805 x, so Σσ > s φ(s) / 0.805.
-        least = sum_at_least[open_] = torch.maximum(sum_at_least[open_], found * shifts[k] / 0.805)
+        least = torch.maximum(sum_at_least[unresolved], known * shifts[k] / _STEEPEST)
+        sum_at_least[unresolved] = least
         if 0 < k < count - 1:
-            dimensions = rank[open_]
-            unseen = dimensions - _clear(phi[open_, :, k : k + 2], shifts[k : k + 2]).squeeze(-1)
+            dimensions = rank[unresolved]
+            unseen = dimensions - _clear(phi[unresolved, :, k : k + 2], shifts[k : k + 2]).squeeze(-1)
             left = (_BUDGET * accuracy - own) * least - own * _FLOOR * dimensions
             enough = torch.maximum(_SETTLED * own * least, left)
-            settled = (unseen * rule.weighed(float(reach[k, 0]), float(reach[k, 1])) <= enough).all(-1)
-            first[open_[settled]] = k
-            open_ = open_[~settled]
-            if not open_.numel():
+            settled = (unseen * rule.weighed(float(tail[k, 0]), float(tail[k, 1])) <= enough).all(-1)
+            first[unresolved[settled]] = k
+            unresolved = unresolved[~settled]
+            if not unresolved.numel():
                 break
     return phi, first
 
@@ -211,34 +190,27 @@ def _clear(phi: Tensor, shifts: Tensor) -> Tensor:
 
 
 @functools.cache
-def _rest(count: int) -> Tensor:
-    """What a line in ln s in place of φ below the shift k leaves out, (K, 2, 2): for σ and σ ln σ, centre and reach.
-
-    A singular value σ adds a(σ) = (ln(1 + σ²/s_k²) − ln(1 + σ²/s_{k+1}²)) / (2 ln(s_{k+1}/s_k)) to the slope of the
-    line. What the weights make of its exact φ and of the line differ by a number between (centre − reach)(1 − a(σ))
-    and (centre + reach)(1 − a(σ)), so the sums differ by centre · u to within reach · u, where u = rank − Σ a(σ).
-
-    Args:
-        count: K.
-
-    Returns:
-        Centre and reach in the last dimension; 0 for the k at which no line can start.
-    """
+def _tail_correction(count: int) -> Tensor:
+    """What a line in ln s for φ below the shift k leaves out: for σ and σ ln σ, centre and radius, (K, 2, 2)."""
+    # A singular value σ adds a(σ) = (ln(1 + σ²/s_k²) − ln(1 + σ²/s_{k+1}²)) / (2 ln(s_{k+1}/s_k)) to the slope of the
+    # line. What the weights make of its exact φ and of the line differ by a number between (centre − radius)(1 − a(σ))
+    # and (centre + radius)(1 − a(σ)), so the sums differ by centre · u to within radius · u, where u = rank − Σ a(σ).
+    # 0 for the k at which no line can start.
     rule = entropy_rule(count)
     sigma = torch.logspace(-14, 0, 5003, dtype=torch.float64)
     waves = _basis(sigma, rule.shifts)[:, 1:]
     weights = torch.stack([rule.sigma[1:], rule.entropy[1:]], -1)
     # 1 − a, without cancellation where σ is large.
     inverse = torch.log1p((rule.shifts / sigma[:, None]).square())
-    found = torch.zeros(count, 2, 2, dtype=torch.float64)
+    correction = torch.zeros(count, 2, 2, dtype=torch.float64)
     for k in range(1, count - 1):
         fan = (rule.shifts[k] / rule.shifts[:k]).log()
         left = (inverse[:, k + 1] - inverse[:, k]) / (2 * (rule.shifts[k + 1] / rule.shifts[k]).log())
         line = waves[:, k, None] + 2 * (1 - left)[:, None] * fan
         ratio = ((waves[:, :k] - line) @ weights[:k])[left > 1e-9] / left[left > 1e-9, None]
         low, high = ratio.amin(0), ratio.amax(0)
-        found[k] = torch.stack([(high + low) / 2, 1.02 * (high - low) / 2], -1)
-    return found
+        correction[k] = torch.stack([(high + low) / 2, _BETWEEN_QUOTIENTS * (high - low) / 2], -1)
+    return correction
 
 
 def _basis(sigma: Tensor, shifts: Tensor) -> Tensor:

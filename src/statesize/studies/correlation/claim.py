@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from statesize.studies.grid.run import Row
-from statesize.studies.page.conclusion import Conclusion, Figure
+from statesize.studies.page.conclusion import Conclusion, Figure, Findings
 from statesize.studies.page.final import FinalRun, final_runs, grid_findings, grouped, numbered
-from statesize.studies.page.statistics import Interval, Numbers, bootstrap, mean, pearson, spearman, within_cells
+from statesize.studies.page.statistics import (
+    Interval,
+    Numbers,
+    bootstrap,
+    bootstrap_correlation,
+    mean,
+    pearson,
+    spearman,
+)
 
 PLATEAU = 1.5
 """A run has left the plateau of guessing when its accuracy is above this many times chance."""
@@ -24,82 +31,49 @@ LEAST_INSIDE_CELLS, LEAST_ABOVE_CONTROL = 0.5, 0.2
 """The claim asks for this correlation inside cells, and this much less of it for the ESS at initialisation."""
 
 CAVEATS = (
-    "Part of the pooled difference is geometry: no ESS can pass min(n, i, L − i), so ESS/kv correlates with accuracy "
+    "Part of the pooled difference is geometry: no ESS can exceed min(n, i, L − i), so ESS/kv correlates with accuracy "
     "before anything is learned (see the control over all cells). The claim that stands on its own is the correlation "
     "inside cells of equal TSS and kv, with the ESS at initialisation as its control.",
-    "Runs that never leave the plateau of guessing carry part of every correlation; all figures are given with and "
-    "without them.",
-    "Rates are part of the grid. Figures are given for all of them and for the best of each configuration; rank "
-    "correlations of the best leave little between ESS and TSS.",
-    "These are small models, a few hundred steps and one machine; softmax attention solves the recall task everywhere "
-    "and is left out, because what does not vary has no correlation.",
+    "Runs that never leave the plateau of guessing carry part of every correlation. All figures are given with and "
+    "without these runs.",
+    "Rates are part of the grid. Figures are given for all rates and for the best rate of each configuration. Rank "
+    "correlations at the best rates leave little between ESS and TSS.",
+    "These are small models, a few hundred steps and one machine. Softmax attention solves the recall task everywhere "
+    "and is left out, because a constant has no correlation.",
 )
 
 
 @dataclass(frozen=True)
 class Association:
-    """How accuracy goes with state sizes over some runs, each field (N,)."""
+    """How accuracy goes with state sizes over some runs."""
 
-    accuracy: Numbers
-    ess: Numbers  # ESS/kv at the end
-    initial: Numbers  # ESS/kv at the start
-    state_size: Numbers  # TSS/kv
-    cells: NDArray[np.int64]  # number of the cell of equal task and TSS
-    clusters: NDArray[np.int64]  # number of the configuration, whatever its rate and seed
+    runs: int
+    difference: Interval  # Pearson's correlation of accuracy with ESS/kv less that with TSS/kv
+    inside: Interval  # correlation of what is left of ESS/kv and accuracy when the means of their cells are taken off
+    control: Interval  # the same with the ESS at initialisation
+    figures: dict[str, Figure]  # all of it by name; names of controls begin with control_
 
     @classmethod
     def of(cls, runs: Sequence[FinalRun], metric: str) -> Association:
         """The association over some runs, by a column of ESS."""
-        kv = _numbers(run.kv for run in runs)
-        return cls(
-            _numbers(run.accuracy for run in runs),
-            _numbers(run.last[metric] for run in runs) / kv,
-            _numbers(run.first[metric] for run in runs) / kv,
-            _numbers(run.state_size for run in runs) / kv,
-            numbered([run.cell for run in runs]),
-            numbered([run.configuration for run in runs]),
-        )
+        kv, accuracy = _numbers(run.kv for run in runs), _numbers(run.accuracy for run in runs)
+        ess, initial = _numbers(run.last[metric] for run in runs), _numbers(run.first[metric] for run in runs)
+        ess, initial, size = ess / kv, initial / kv, _numbers(run.state_size for run in runs) / kv
+        cells, clusters = numbered([run.cell for run in runs]), numbered([run.configuration for run in runs])
 
-    @cached_property
-    def difference(self) -> Interval:
-        """Pearson's correlation of accuracy with ESS/kv less that with TSS/kv."""
-        return bootstrap(
-            lambda rows: (
-                pearson(self.ess[rows], self.accuracy[rows]) - pearson(self.state_size[rows], self.accuracy[rows])
-            ),
-            self.clusters,
-        )
+        def less(rows: NDArray[np.int64]) -> float:
+            return pearson(ess[rows], accuracy[rows]) - pearson(size[rows], accuracy[rows])
 
-    @cached_property
-    def inside(self) -> Interval:
-        """Correlation of what is left of ESS/kv and of accuracy when the means of their cells are taken off."""
-        return bootstrap(lambda rows: self._inside(self.ess, rows), self.clusters)
-
-    @cached_property
-    def control(self) -> Interval:
-        """The same with the ESS at initialisation."""
-        return bootstrap(lambda rows: self._inside(self.initial, rows), self.clusters)
-
-    def _inside(self, ess: Numbers, rows: NDArray[np.int64]) -> float:
-        cells = self.cells[rows]
-        return pearson(within_cells(ess[rows], cells), within_cells(self.accuracy[rows], cells))
-
-    def figures(self) -> dict[str, Figure]:
-        """All of it by name; names of controls begin with control_."""
-        return {
-            "runs": float(len(self.accuracy)),
-            "pearson_ess": pearson(self.ess, self.accuracy),
-            "pearson_tss": pearson(self.state_size, self.accuracy),
-            "pearson_difference": self.difference.value,
-            "pearson_difference_interval": (self.difference.low, self.difference.high),
-            "spearman_ess": spearman(self.ess, self.accuracy),
-            "spearman_tss": spearman(self.state_size, self.accuracy),
-            "inside_cells": self.inside.value,
-            "inside_cells_interval": (self.inside.low, self.inside.high),
-            "control_initial_inside_cells": self.control.value,
-            "control_initial_inside_cells_interval": (self.control.low, self.control.high),
-            "control_initial_pearson": pearson(self.initial, self.accuracy),
-        }
+        difference = bootstrap(less, clusters)
+        inside, control = (bootstrap_correlation(pearson, x, accuracy, clusters, cells) for x in (ess, initial))
+        found = Findings({"runs": float(len(runs))})
+        found.figures |= {"pearson_ess": pearson(ess, accuracy), "pearson_tss": pearson(size, accuracy)}
+        found.add("pearson_difference", difference)
+        found.figures |= {"spearman_ess": spearman(ess, accuracy), "spearman_tss": spearman(size, accuracy)}
+        found.add("inside_cells", inside)
+        found.add("control_initial_inside_cells", control)
+        found.figures["control_initial_pearson"] = pearson(initial, accuracy)
+        return cls(len(runs), difference, inside, control, found.figures)
 
     @property
     def claim_holds(self) -> bool | None:
@@ -128,10 +102,9 @@ def correlation(rows: Sequence[Row], metric: str) -> Conclusion:
         for part, chosen in _parts([run for run in runs if task in {run.task, "pooled"}]).items():
             for column in (metric, "entropy"):
                 found = Association.of(chosen, column)
-                figures = found.figures()
                 name = "_".join([task, *([part] if part != "all" else []), *(["entropy"] if column != metric else [])])
-                findings.figures |= {_figure_name(figure, name): value for figure, value in figures.items()}
-                findings.statements.append(_statement(task, part, column, found, figures))
+                findings.figures |= {_figure_name(figure, name): value for figure, value in found.figures.items()}
+                findings.statements.append(_statement(task, part, column, found))
                 if task == tasks[0] and column == metric and part in {"all", "off_plateau"}:
                     verdicts.append(found.claim_holds)
     # One part that is against the claim is enough, whatever cannot be told of another.
@@ -164,14 +137,14 @@ def _claim(task: str, metric: str) -> str:
     )
 
 
-def _statement(task: str, part: str, metric: str, found: Association, figures: dict[str, Figure]) -> str:
+def _statement(task: str, part: str, metric: str, found: Association) -> str:
     words = {"all": "all runs", "best_rate": "best rates", "off_plateau": "runs off the plateau"}[part]
-    if len(found.accuracy) < 3:
-        return f"{task}, {words}: {len(found.accuracy)} are too few for correlations."
+    if found.runs < 3:
+        return f"{task}, {words}: {found.runs} are too few for correlations."
+    figures = found.figures
     return (
-        f"{task}, {words} ({len(found.accuracy)}): Pearson of accuracy with ESS/kv ({metric}) "
-        f"{figures['pearson_ess']:.2f}, with TSS/kv {figures['pearson_tss']:.2f}, difference {found.difference}; "
-        f"Spearman {figures['spearman_ess']:.2f} and {figures['spearman_tss']:.2f}. Inside cells {found.inside}; "
-        f"control, ESS at initialisation: inside cells {found.control}, over all cells "
-        f"{figures['control_initial_pearson']:.2f}."
+        f"{task}, {words} ({found.runs}): Pearson of accuracy with ESS/kv ({metric}) {figures['pearson_ess']:.2f}, "
+        f"with TSS/kv {figures['pearson_tss']:.2f}, difference {found.difference}; Spearman "
+        f"{figures['spearman_ess']:.2f} and {figures['spearman_tss']:.2f}. Inside cells {found.inside}; control, ESS "
+        f"at initialisation: inside cells {found.control}, over all cells {figures['control_initial_pearson']:.2f}."
     )

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.tasks.corpus import read_documents, read_whole
-from statesize.texts.documents import READERS
+from statesize.texts.documents import read_file
 from statesize.texts.rows import Chat, Document, RefusedChat
 from statesize.texts.tokens import AnyTokenizer, beginning_id, document_ids, plain_ids, special_ids, token_text
 
@@ -57,9 +56,7 @@ def read_texts(
     path: Path, count: int, note: Callable[[str], None], field: str = "text", *, special_tokens: bool = False
 ) -> list[Document]:
     """The first documents of a text file (parted by blank lines, unless by special tokens), .jsonl or .parquet file."""
-    if path.suffix in READERS:
-        return list(islice(READERS[path.suffix](path, field, note), count))
-    return [read_whole(path)] if special_tokens else list(islice(read_documents(path), count))
+    return list(islice(read_file(path, field, note, special_tokens=special_tokens), count))
 
 
 def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:
@@ -78,8 +75,8 @@ def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:
             return encoded[0]
     known = sorted(text for text, token in vocabulary.items() if token in special)
     raise InputError(
-        f"the tokenizer has no delimiter {name!r}: no token of it is {' or '.join(texts) or 'an end of sequence'}; "
-        f"its special tokens are {', '.join(known[:8]) or 'none'}; stop and newline are in most texts"
+        f"The tokenizer has no delimiter {name!r}: none of its tokens is {' or '.join(texts) or 'an end of sequence'}. "
+        f"Its special tokens are {', '.join(known[:8]) or 'none'}. Give one of them, stop or newline."
     )
 
 
@@ -127,10 +124,10 @@ def make_corpus(
         parts = [ids[before + 1 : end] for before, end in pairwise(ends)]
         documents += [torch.tensor(part, dtype=torch.int64) for part in parts if part]
     if not found and delimiter not in special:
-        raise InputError(f"the text has no delimiter {name!r}: none of its {len(texts)} documents holds that token")
+        raise InputError(f"The text has no delimiter {name!r}: none of its {len(texts)} documents holds that token.")
     if len(documents) < 2:
         raise InputError(
-            f"the text is {len(documents)} document, so no delimiter stands between two; give several, which blank "
-            "lines separate, or a .jsonl file"
+            f"The text must hold at least 2 documents, got {len(documents)}. Give several, which blank lines separate, "
+            "or a .jsonl file."
         )
     return Corpus(tuple(documents), delimiter, beginning, frozenset(special))

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 from torch import nn
 
 from statesize.errors import FileError
-from statesize.studies.delimiters.cluster import Crew, Loader
+from statesize.parallel.executor import Executor, Make
+from statesize.parallel.here import Here
+from statesize.parallel.ray import OnRay
+from statesize.parts import Parts
 from statesize.studies.delimiters.corpus import Corpus
 from statesize.studies.delimiters.measuring import METRICS, Response, respond
 from statesize.studies.delimiters.modulation import ALL, CurvePoint, Dip, modulation
-from statesize.studies.delimiters.parts import Part, Parts, encoded, joined, parts_key, parts_of
+from statesize.studies.delimiters.parts import Part, decoded, encoded, joined, parts_key, parts_of
 from statesize.studies.delimiters.sequences import CONDITIONS, CONTROLS, OBSERVED, Aligned, Windows, aligned_sequences
 
 CLAIM_METRIC = "tolerance"
 _PLANNED_FROM = 8
 Tell: TypeAlias = Callable[[str, int, int], None]
+Loader: TypeAlias = Callable[[], nn.Module]
+Crew: TypeAlias = Callable[[Make], OnRay]
+"""Gives workers on Ray."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,22 +106,17 @@ def measure_dips(
         The depths.
     """
     tell = on_progress or _silent
-    parts = None if folder is None else Parts(folder, name, parts_key(model, windows, channels), windows)
 
-    def measured(part: Part) -> Response:
-        found = None if parts is None else parts.read(part)
-        condition, total = part.aligned.condition, part.total
-        if found is None:
-            found = respond(
-                model, part.aligned, windows, channels, lambda done: tell(condition, part.start + done, total)
-            )
-            if parts is not None:
-                parts.write(part, encoded(name, part, found))
-        else:
-            tell(condition, part.start + len(part.aligned.ids), total)
-        return found
+    def work(part: Part) -> list[Response]:
+        def told(done: int) -> None:
+            # The end of a part is told when it is kept.
+            if done < len(part.aligned.ids):
+                tell(part.aligned.condition, part.start + done, part.total)
 
-    return _dips(name, aligned_sequences(corpus, windows, seed, conditions), windows, seed, measured)
+        return [respond(model, part.aligned, windows, channels, told)]
+
+    store = None if folder is None else _Store(Parts(folder, ".parquet"), parts_key(model, windows, channels), name)
+    return _dips(name, aligned_sequences(corpus, windows, seed, conditions), windows, seed, Here(work), store, tell)
 
 
 def measure_dips_on_ray(
@@ -130,31 +132,75 @@ def measure_dips_on_ray(
     on_progress: Tell | None = None,
 ) -> ModelDips:
     """`measure_dips` by many processes, bit for bit as with as many threads here, and from the same parts."""
-    parts = Parts(folder, name, crew.key(load, windows, channels), windows)
-    chosen = aligned_sequences(corpus, windows, seed, conditions)
-    missing = [part for aligned in chosen for part in parts_of(aligned) if not parts.holds(part)]
-    done = {aligned.condition: len(aligned.ids) for aligned in chosen}
-    for part in missing:
-        done[part.aligned.condition] -= len(part.aligned.ids)
-    for part in crew.measure(load, parts, missing, channels) if missing else ():
-        done[part.aligned.condition] += len(part.aligned.ids)
-        (on_progress or _silent)(part.aligned.condition, done[part.aligned.condition], part.total)
+    with crew(partial(LoadedWork, load, windows, channels)) as workers:
+        key: str = next(workers.run(["loading the model"])).get()
+        chosen = aligned_sequences(corpus, windows, seed, conditions)
+        store = _Store(Parts(folder, ".parquet"), key, name)
+        return _dips(name, chosen, windows, seed, workers, store, on_progress or _silent)
 
-    def measured(part: Part) -> Response:
-        found = parts.read(part)
-        if found is None:
-            raise FileError(f"{folder} was changed while it was in use. Run the same again.")
-        return found
 
-    return _dips(name, chosen, windows, seed, measured)
+class LoadedWork:
+    """The work of a process that loads the model itself: first the key of its parts, then parts."""
+
+    def __init__(self, load: Loader, windows: Windows, channels: int) -> None:
+        self._asked = load(), windows, channels
+
+    def __call__(self, task: str | Part) -> Iterator[str | Response]:
+        """The key, or what was measured of a part."""
+        model, windows, channels = self._asked
+        yield parts_key(*self._asked) if isinstance(task, str) else respond(model, task.aligned, windows, channels)
+
+
+@dataclass(frozen=True)
+class _Store:
+    parts: Parts
+    key: str
+    model: str
+
+    def read(self, part: Part, windows: Windows) -> Response | None:
+        return self.parts.read(part.name(self.key, self.model), partial(decoded, part=part, windows=windows))
+
+    def write(self, part: Part, response: Response) -> None:
+        self.parts.write(part.name(self.key, self.model), encoded(self.model, part, response))
 
 
 def _dips(
-    name: str, chosen: Sequence[Aligned], windows: Windows, seed: int, measured: Callable[[Part], Response]
+    name: str,
+    chosen: Sequence[Aligned],
+    windows: Windows,
+    seed: int,
+    executor: Executor,
+    store: _Store | None,
+    tell: Tell,
 ) -> ModelDips:
+    parts = [part for aligned in chosen for part in parts_of(aligned)]
+    # Those that are kept in files are read when they are joined, one condition at a time.
+    responses = dict[Part, Response]()
+    missing = [part for part in parts if store is None or store.read(part, windows) is None]
+    done = {aligned.condition: len(aligned.ids) for aligned in chosen}
+    for part in missing:
+        done[part.aligned.condition] -= len(part.aligned.ids)
+    for aligned in chosen:
+        if done[aligned.condition]:
+            tell(aligned.condition, done[aligned.condition], len(aligned.ids))
+    for one in executor.run(missing):
+        part, response = one.task, one.get()
+        if store is None:
+            responses[part] = response
+        else:
+            store.write(part, response)
+        done[part.aligned.condition] += len(part.aligned.ids)
+        tell(part.aligned.condition, done[part.aligned.condition], part.total)
+
+    def measured(part: Part) -> Response:
+        found = responses.get(part) if store is None else store.read(part, windows)
+        if found is None:
+            raise FileError(f"{store and store.parts.folder} was changed while it was in use. Run the same again.")
+        return found
+
     dips, curve, kinds = list[Dip](), list[CurvePoint](), set[str]()
     for aligned in chosen:
-        response = joined([measured(part) for part in parts_of(aligned)])
+        response = joined([measured(part) for part in parts if part.aligned.condition == aligned.condition])
         kinds |= set(response.kinds)
         for metric in METRICS:
             more_dips, more_curve = modulation(response, metric, seed)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from statesize.adapters import Capture, Captured, Checks, capture
-from statesize.errors import InputError
+from statesize.adapters import Captured
 from statesize.ess import entropy_ess, tolerance_ess
-from statesize.measurement import measure
+from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.results.sampling import draw
 from statesize.studies.delimiters.sequences import Aligned, Windows
 
@@ -24,28 +24,22 @@ that it falls when all of H_i is erased alike; `entropy` and `relative` (σ > 0.
 
 TOLERANCE, RELATIVE_TOLERANCE = 0.3, 1e-2
 _SEQUENCES_AT_ONCE = 8
+_SHORTER = "; a smaller --window makes the sequences shorter"
 
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """What was measured in one condition.
-
-    Attributes:
-        condition: Its name.
-        offsets: (O,), relative to the delimiter.
-        references: Which of them the dip is relative to, (O,) bool.
-        layers: Name of the mixer of each unit, (U,).
-        kinds: Its kind, (U,).
-        units: The head or channel, (U,).
-        values: By metric, (E, U, O) float32.
-    """
+    """What was measured in one condition, of events E (sequences), units U and offsets O."""
 
     condition: str
+    # Relative to the delimiter, (O,), and which of them the dip is relative to, (O,).
     offsets: NDArray[np.int64]
     references: NDArray[np.bool_]
+    # Of each unit: name and kind of its mixer, and its head or channel.
     layers: tuple[str, ...]
     kinds: tuple[str, ...]
     units: tuple[int, ...]
+    # By metric, (E, U, O).
     values: dict[str, NDArray[np.float32]]
 
 
@@ -56,21 +50,7 @@ def respond(
     channels: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> Response:
-    """Measure a model around the cuts of one condition.
-
-    Args:
-        model: The model.
-        aligned: Sequences, all with the cut at one position.
-        windows: Past and future of each H_i.
-        channels: Heads or channels of each mixer that are measured at most, drawn from all parts of it.
-        on_progress: Called with the sequences that are done.
-
-    Returns:
-        The response.
-
-    Raises:
-        InputError: If the model has no such tokens or positions, or an operator is not finite.
-    """
+    """Measure at most so many channels of each mixer around the cuts of one condition; tells the sequences done."""
     offsets = np.array(windows.offsets)
     references = np.isin(offsets, windows.references)
     parts: list[dict[str, NDArray[np.float32]]] = []
@@ -78,7 +58,7 @@ def respond(
     for start in range(0, len(aligned.ids), _SEQUENCES_AT_ONCE):
         ids = aligned.ids[start : start + _SEQUENCES_AT_ONCE]
         found: list[dict[str, NDArray[np.float32]]] = []
-        for item in _captured(model, ids, "read" if start else "all"):
+        for item in captured_mixers(model, ids, None, "read" if start else "all", hint=_SHORTER):
             chosen = draw(item.units, channels, 0, item.name).units
             found.append(_measured(item, chosen, aligned.cut + offsets, references, windows))
             if not start:
@@ -93,16 +73,6 @@ def respond(
     return Response(aligned.condition, offsets, references, tuple(layers), tuple(kinds), tuple(units), values)
 
 
-def _captured(model: nn.Module, ids: Tensor, checks: Checks) -> Capture:
-    try:
-        return capture(model, ids, checks=checks)
-    except IndexError as error:
-        raise InputError(
-            f"the model refused sequences of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. Check "
-            "that the tokenizer is the model's own, or give a smaller --window, which makes the sequences shorter"
-        ) from error
-
-
 def _measured(
     item: Captured,
     units: NDArray[np.int64],
@@ -110,19 +80,9 @@ def _measured(
     references: NDArray[np.bool_],
     windows: Windows,
 ) -> dict[str, NDArray[np.float32]]:
-    operator = item.units_operator(torch.from_numpy(units)).to(device="cpu")
-    try:
-        measurement = measure(
-            operator,
-            outputs=("values",),
-            tolerances=(),
-            relative_tolerances=(),
-            positions=positions.tolist(),
-            past=windows.past,
-            future=windows.future,
-        )
-    except InputError as error:
-        raise InputError(f"Mixer {item.name} (a batch entry is (sequence, head)): {error}") from error
+    nothing: dict[str, Any] = {"tolerances": (), "relative_tolerances": ()}
+    where: dict[str, Any] = {"positions": positions.tolist(), "past": windows.past, "future": windows.future}
+    (measurement,) = measure_captured(item, units, outputs=("values",), **nothing, **where)
     values = measurement.values
     assert values is not None  # noqa: S101
     largest = values[..., 0]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from statesize.files import replace_file
 from statesize.loading.digests import model_facts, tokens_sha256, weights_sha256
+from statesize.parts import digest
 from statesize.studies.delimiters.measuring import METRICS, RELATIVE_TOLERANCE, TOLERANCE, Response
 from statesize.studies.delimiters.sequences import Aligned, Windows
 
@@ -28,100 +24,26 @@ SEQUENCES = 32
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some of the sequences of a condition.
-
-    Attributes:
-        aligned: The sequences.
-        start: Index of the first among all of the condition.
-        total: How many these are.
-    """
+    """Some of the sequences of a condition."""
 
     aligned: Aligned
+    # Index of the first among all of the condition, and how many these are.
     start: int
     total: int
 
+    def __str__(self) -> str:
+        last = self.start + len(self.aligned.ids) - 1
+        return f"sequences {self.start} to {last} of the condition {self.aligned.condition}"
 
-@dataclass(frozen=True)
-class Parts:
-    """The parts of one model that are measured.
-
-    Attributes:
-        folder: Where they lie; those of other models and settings may be there too.
-        model: What tables call the model.
-        key: Digest of all that their numbers depend on, beside the tokens.
-        windows: Past and future of each H_i.
-    """
-
-    folder: Path
-    model: str
-    key: str
-    windows: Windows
-
-    def holds(self, part: Part) -> bool:
-        """Whether a part was measured, and its file is whole.
-
-        Args:
-            part: The sequences.
-
-        Returns:
-            If so, `read` gives it.
-        """
-        return self._content(part) is not None
-
-    def read(self, part: Part) -> Response | None:
-        """What was measured of a part.
-
-        Args:
-            part: The sequences.
-
-        Returns:
-            The response, or None where there is none or its file is damaged.
-        """
-        content = self._content(part)
-        return None if content is None else decoded(content, part, self.windows)
-
-    def write(self, part: Part, content: bytes) -> None:
-        """Keep what was measured of a part; a folder that cannot be written is a FileError.
-
-        Args:
-            part: The sequences.
-            content: From `encoded`.
-        """
-        stem = self._stem(part)
-        path = self.folder / f"{stem}-{_digest(content)}.parquet"
-        replace_file(path, content)
-        self._paths[stem].append(path)
-
-    @cached_property
-    def _paths(self) -> defaultdict[str, list[Path]]:
-        """The files by their stems: those that lie in the folder at first, and those that are written."""
-        found = defaultdict[str, list[Path]](list)
-        for path in sorted(self.folder.glob("*.parquet")):
-            found[path.stem.rpartition("-")[0]].append(path)
-        return found
-
-    def _content(self, part: Part) -> bytes | None:
-        for path in self._paths[self._stem(part)]:
-            content = path.read_bytes() if path.is_file() else b""
-            if path.stem.endswith(_digest(content)):
-                return content
-        return None
-
-    def _stem(self, part: Part) -> str:
-        facts = [self.key, self.model, part.aligned.condition, part.aligned.cut, part.start]
-        digest = _digest(json.dumps([*facts, tokens_sha256(list(part.aligned.ids))]).encode())
-        return f"{part.aligned.condition}-{part.start:06d}-{digest}"
+    def name(self, key: str, model: str) -> str:
+        """Name of the part's file, for the run of a key and a model."""
+        facts = [key, model, self.aligned.condition, self.aligned.cut, self.start]
+        ending = digest(json.dumps([*facts, tokens_sha256(list(self.aligned.ids))]).encode())
+        return f"{self.aligned.condition}-{self.start:06d}-{ending}"
 
 
 def parts_of(aligned: Aligned) -> list[Part]:
-    """The sequences of a condition in parts.
-
-    Args:
-        aligned: All of them.
-
-    Returns:
-        Parts of `SEQUENCES` sequences, the last of which may have fewer.
-    """
+    """The sequences of a condition in parts of `SEQUENCES`, the last of which may have fewer."""
     total = len(aligned.ids)
     return [
         Part(Aligned(aligned.condition, aligned.ids[start : start + SEQUENCES], aligned.cut), start, total)
@@ -130,16 +52,7 @@ def parts_of(aligned: Aligned) -> list[Part]:
 
 
 def parts_key(model: nn.Module, windows: Windows, channels: int) -> str:
-    """A digest of all that a part's numbers depend on, beside its tokens.
-
-    Args:
-        model: The model.
-        windows: Past and future of each H_i.
-        channels: Heads or channels of each mixer that are measured at most.
-
-    Returns:
-        Hexadecimal digits.
-    """
+    """A digest of all that a part's numbers depend on, beside its tokens."""
     facts = {
         "schema": SCHEMA,
         **model_facts(model, weights_sha256(model)),
@@ -147,20 +60,11 @@ def parts_key(model: nn.Module, windows: Windows, channels: int) -> str:
         "channels": channels,
         "tolerances": [TOLERANCE, RELATIVE_TOLERANCE],
     }
-    return _digest(json.dumps(facts, sort_keys=True, default=repr).encode())
+    return digest(json.dumps(facts, sort_keys=True, default=repr).encode())
 
 
 def encoded(model: str, part: Part, response: Response) -> bytes:
-    """What was measured of a part, as a Parquet file with one row a sequence, head and offset.
-
-    Args:
-        model: What tables call the model.
-        part: The sequences.
-        response: What was measured of them.
-
-    Returns:
-        The content of the file.
-    """
+    """What was measured of a part, as a Parquet file with one row a sequence, head and offset."""
     import pyarrow
     import pyarrow.parquet
 
@@ -182,16 +86,7 @@ def encoded(model: str, part: Part, response: Response) -> bytes:
 
 
 def decoded(content: bytes, part: Part, windows: Windows) -> Response:
-    """The other direction of `encoded`.
-
-    Args:
-        content: Of a file that `encoded` made.
-        part: The sequences.
-        windows: Past and future of each H_i.
-
-    Returns:
-        What was measured of them.
-    """
+    """The other direction of `encoded`."""
     import pyarrow.parquet
 
     table = cast("Any", pyarrow.parquet).read_table(io.BytesIO(content))
@@ -211,18 +106,7 @@ def decoded(content: bytes, part: Part, windows: Windows) -> Response:
 
 
 def joined(responses: Sequence[Response]) -> Response:
-    """The response of all parts of a condition.
-
-    Args:
-        responses: Of the parts, in order, at least one.
-
-    Returns:
-        One.
-    """
+    """One response of all parts of a condition, in order, at least one."""
     first = responses[0]
     values = {metric: np.concatenate([one.values[metric] for one in responses]) for metric in METRICS}
     return Response(first.condition, first.offsets, first.references, first.layers, first.kinds, first.units, values)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:24]

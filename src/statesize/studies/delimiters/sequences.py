@@ -78,8 +78,8 @@ def choose_windows(corpus: Corpus, size: int | None = None) -> Windows:
     fitting = [width for width in WINDOWS if Windows(width, width).reach <= median(lengths)]
     if size is None and not fitting:
         raise InputError(
-            f"half of the {len(lengths)} documents have {median(lengths):.0f} tokens or fewer, and the smallest window "
-            f"needs {Windows(WINDOWS[-1], WINDOWS[-1]).reach}; give longer documents or another delimiter"
+            f"Half of the {len(lengths)} documents have {median(lengths):.0f} tokens or fewer, and the smallest window "
+            f"needs {Windows(WINDOWS[-1], WINDOWS[-1]).reach}. Give longer documents or another delimiter."
         )
     width = fitting[0] if size is None else size
     return Windows(width, width)
@@ -123,8 +123,8 @@ def aligned_sequences(
     found = [_sliced(name, *streams[name], windows, corpus.beginning) for name in asked]
     if any(len(aligned.ids) < 2 for aligned in found):
         raise InputError(
-            f"fewer than 2 delimiters stand between documents of {windows.reach} tokens or more, as windows of "
-            f"{windows.past} need; give longer documents, more of them, or a smaller --window"
+            f"Fewer than 2 delimiters stand between documents of {windows.reach} tokens or more, which windows of "
+            f"{windows.past} need. Give longer documents, more of them, or a smaller --window."
         )
     return found
 

@@ -43,7 +43,7 @@ def subjects(
 ) -> list[Subject]:
     """The models, named as for `load_model`, with at most so many documents each; by default `default_texts`."""
     if len(set(models)) < len(models):
-        raise InputError(f"a model is named twice in {', '.join(models)}; name each once")
+        raise InputError(f"models must differ, got {', '.join(models)}. Name each once.")
     named = {name: Path(name).absolute().name if Path(name).is_dir() else name for name in models}
     if len(set(named.values())) < len(models):
         named = {name: name for name in models}

@@ -16,7 +16,7 @@ from statesize.studies.distillation.students import DistilledStudent, LoneModel,
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion, Findings
 from statesize.studies.page.final import grid_findings, grouped
-from statesize.studies.page.statistics import bootstrap, mean, pearson, spearman
+from statesize.studies.page.statistics import bootstrap_correlation, mean, pearson, spearman
 
 LEAST_CORRELATION = 0.8
 """The claim asks for this rank correlation at every size of the student."""
@@ -66,7 +66,7 @@ def _add_size(size: int, students: Sequence[DistilledStudent], findings: Finding
     initial = np.array([student.initial_ess for student in students])
     weight = np.array([student.weight for student in students])
     # Layers of one teacher are drawn together.
-    every = bootstrap(lambda rows: spearman(ess[rows].ravel(), error[rows].ravel()), np.arange(len(ess)))
+    every = bootstrap_correlation(spearman, ess, error, np.arange(len(ess)))
     equal = [spearman(ess[weight == one].ravel(), error[weight == one].ravel()) for one in sorted(set(weight.tolist()))]
     layers = [spearman(ess[:, layer], error[:, layer]) for layer in range(ess.shape[1])]
     accuracy = np.array([student.teacher_accuracy for student in students])

@@ -21,7 +21,6 @@ class DistilledStudent:
     teacher: str  # key of the run
     kv: int
     weight: float  # λ of the teacher's training
-    seed: int  # of the teacher's training
     wanted: float  # operator error for which its sizes were named; NaN where they were given
     sizes: tuple[int, ...]
     errors: tuple[float, ...]
@@ -74,7 +73,6 @@ def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
         teacher=str(row["run"]),
         kv=int(row["kv"]),
         weight=float(settings["training"].get("identity_weight", 0.0)),
-        seed=int(row["seed"]),
         wanted=float(row["student_wanted"]),
         sizes=tuple(map(int, of_layers("student_size", row))),
         errors=of_layers("student_error", row),

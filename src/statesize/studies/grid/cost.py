@@ -14,7 +14,7 @@ from statesize.parallel.threads import one_torch_thread
 from statesize.studies.grid.grid import Run
 from statesize.tasks.mqar import MQAR
 from statesize.training.config import TrainingConfig
-from statesize.training.in_memory import train_in_memory
+from statesize.training.loop import train_in_memory
 
 # Entries of hidden layers cost as much as this many multiplications: small layers are bound by memory, not arithmetic.
 _ENTRY = 60

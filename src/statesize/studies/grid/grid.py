@@ -13,7 +13,6 @@ from typing import Any, Protocol, Self, cast
 import torch
 
 from statesize.check import real_numbers, refuse, require_count
-from statesize.errors import InputError
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
 from statesize.studies.grid.students import Distillation
@@ -83,7 +82,7 @@ class Measuring:
         for name in ("relative_tolerances", "tolerances"):
             object.__setattr__(self, name, tuple(real_numbers(name, getattr(self, name))))
         if not self.relative_tolerances:
-            raise InputError("relative_tolerances is empty; the claims are made for its first one, such as 0.01")
+            refuse("relative_tolerances", "at least one number", (), "Claims are made for the first one, such as 0.01.")
 
     @property
     def metrics(self) -> tuple[str, ...]:

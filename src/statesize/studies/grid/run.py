@@ -21,7 +21,7 @@ from statesize.parallel.threads import one_torch_thread
 from statesize.studies.grid.grid import INTERVENTIONS, Measuring, Run
 from statesize.studies.grid.students import Student, students
 from statesize.studies.grid.user_code import blamed, user_classes
-from statesize.training.in_memory import train_in_memory
+from statesize.training.loop import train_in_memory
 from statesize.training.step import DivergenceError, evaluate
 from statesize.version import __version__
 

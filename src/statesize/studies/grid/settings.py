@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-from statesize.check import require_count, require_kind, require_path, require_real
+from statesize.check import refuse, require_count, require_kind, require_path, require_real
 from statesize.errors import FileError, InputError
 from statesize.files import read_limited
 from statesize.mixers.config import ModelConfig
@@ -85,13 +85,15 @@ def preset_settings(study: str, preset: str) -> Settings:
         The settings.
 
     Raises:
-        InputError: There is no such preset.
+        InputError: There is no such preset or study.
     """
     for name, given in (("study", study), ("preset", preset)):
         require_kind(name, given, str, "a name")
+    if preset not in PRESETS:
+        refuse("preset", f"one of {', '.join(PRESETS)}", preset)
     file = resources.files("statesize.studies") / study / f"{preset}.toml"
-    if preset not in PRESETS or not file.is_file():
-        raise InputError(f"there is no preset {preset!r} of the study {study!r}; give one of {', '.join(PRESETS)}")
+    if not file.is_file():
+        refuse("study", "the name of a study that trains a grid", study)
     return parse_settings(file.read_text(encoding="utf-8"), study)
 
 
@@ -113,7 +115,7 @@ def read_settings(path: Path, study: str) -> Settings:
     try:
         text = read_limited(path).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"the settings {path} cannot be read: {error}") from error
+        raise FileError(f"The settings {path} cannot be read: {error}.") from error
     try:
         return parse_settings(text, study)
     except InputError as error:
@@ -149,13 +151,13 @@ def parse_settings(text: str, study: str) -> Settings:
     try:
         given = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"the settings are no valid TOML: {error}") from error
-    _refuse_unknown(given, _TABLES, "the settings")
+        raise InputError(f"The settings are no valid TOML: {error}.") from error
+    _refuse_unknown(given, _TABLES, "The file of settings")
     if given.get("study", study) != study:
-        raise InputError(f"the settings are for the study {given['study']!r}, and this is {study!r}")
+        raise InputError(f"The settings are for the study {given['study']!r}, and this is {study!r}.")
     tasks = given.get("task")
     if not isinstance(tasks, list) or not tasks:
-        raise InputError('the settings have no task; give one as [[task]] with name = "mqar" and its numbers')
+        raise InputError('The settings have no task. Give one as [[task]] with name = "mqar" and its numbers.')
     model = _table(given, "model", _MODEL)
     training = _table(given, "training", _TRAINING)
     measuring = Measuring(**_table(given, "measuring", Measuring.__dataclass_fields__))
@@ -164,13 +166,13 @@ def parse_settings(text: str, study: str) -> Settings:
     runs: dict[str, Run] = {}
     for number, table in enumerate(cast("list[object]", tasks), start=1):
         if not isinstance(table, dict):
-            raise InputError(f"task {number} is {table!r}; write tasks as tables, [[task]]")
+            refuse(f"task {number}", "a table", table, "Write it as [[task]].")
         for run in _runs(cast("dict[str, Any]", table), model, training, measuring, interventions):
             runs[run.key] = run
             if len(runs) > MOST_RUNS:
-                raise InputError(f"the settings ask for more than {MOST_RUNS:,} runs; give shorter lists")
+                raise InputError(f"The settings ask for more than {MOST_RUNS:,} runs. Give shorter lists.")
     if not runs:
-        raise InputError("the grid is empty; give each list at least one value")
+        raise InputError("The grid is empty. Give each list at least one value.")
     return Settings(study, tuple(runs.values()), execution)
 
 
@@ -209,7 +211,7 @@ def _as_list(value: Any) -> list[Any]:
 def _table(given: Mapping[str, Any], name: str, fields: Any) -> dict[str, Any]:
     table: object = given.get(name, {})
     if not isinstance(table, dict):
-        raise InputError(f"{name} is {table!r}; write it as a table, [{name}]")
+        refuse(name, "a table", table, f"Write it as [{name}].")
     values = cast("dict[str, Any]", table)
     _refuse_unknown(values, fields, f"[{name}]")
     return values
@@ -219,4 +221,4 @@ def _refuse_unknown(values: Mapping[str, Any], known: Any, place: str) -> None:
     for name in values:
         if name not in known:
             keys = ", ".join(sorted(known))
-            raise InputError(f"{place} has the key {name!r}, which does not exist; the keys are {keys}")
+            raise InputError(f"{place} has the key {name!r}, which does not exist. The keys are {keys}.")

@@ -11,7 +11,7 @@ from statesize.errors import StatesizeError
 from statesize.files import only_writer
 from statesize.html_table import facts_table
 from statesize.studies.grid.cost import work
-from statesize.studies.grid.outcome import Executor, Outcome
+from statesize.studies.grid.executors import Executor, Outcome
 from statesize.studies.grid.run import Row
 from statesize.studies.grid.settings import Settings
 from statesize.studies.grid.table import ResultTable

@@ -41,7 +41,7 @@ class ResultTable:
         """Begins or continues the table of a study; a FileError where the folder holds another or is read-only."""
         mark = folder / MARK
         if folder.exists() and not folder.is_dir():
-            raise FileError(f"output is {folder}, which is a file; give a folder")
+            raise FileError(f"output must be a folder, got the file {folder}.")
         check_writable(folder)
         try:
             written, problem = _read_mark(mark), ""
@@ -51,12 +51,12 @@ class ResultTable:
             written, problem = None, f"its {MARK} cannot be read ({error})"
         if written is None:
             if folder.exists() and not _only_results(folder):
-                raise FileError(f"{folder} is not empty and {problem}; give a new folder")
+                raise FileError(f"{folder} is not empty and {problem}. Give a new folder.")
             replace_file(mark, json.dumps({"schema": SCHEMA, "study": study}).encode() + b"\n")
         elif written.get("study") != study or written.get("schema") != SCHEMA:
             raise FileError(
                 f"{folder} holds results of the study {written.get('study')!r}, schema {written.get('schema')!r}, "
-                f"and this is {study!r}, schema {SCHEMA}; give another folder"
+                f"and this is {study!r}, schema {SCHEMA}. Give another folder."
             )
         return cls(folder)
 

@@ -8,82 +8,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from statesize.studies.grid.run import Row, layer_column
 from statesize.studies.hybrids.placements import ATTENTION, EARLY, PlacedRun, number, placed_runs
 from statesize.studies.page.conclusion import Conclusion, Findings
-from statesize.studies.page.final import grid_findings, grouped, numbered
+from statesize.studies.page.final import grid_findings, grouped, numbered, paired_differences
 from statesize.studies.page.statistics import (
     Interval,
     Numbers,
-    bootstrap,
+    bootstrap_correlation,
     bootstrap_mean,
     mean,
     spearman,
-    within_cells,
 )
 
 # Of each interval; there are many, and few placements to draw from.
 _DRAWS = 400
 
 CAVEATS = (
-    "One task, one size and a few hundred steps: which placement wins depends on all of them. In the presets, short "
-    "convolutions before every mixer let a single attention layer find the value beside a key.",
-    "The cache of attention grows with the sequence, so its ESS may pass n and the number of attention layers alone "
+    "Which placement wins depends on the task, the size and the number of steps, of which there is one each. In the "
+    "presets, short convolutions before every mixer let a single attention layer find the value beside a key.",
+    "The cache of attention grows with the sequence, so its ESS may exceed n, and the number of attention layers alone "
     "moves an average over layers. The claim is therefore also tested among placements with as many of them.",
-    "The runs of one placement are not independent of each other; intervals are from resampled placements, of which "
-    "there are few. The difference between the two best is of a winner that was chosen after the fact.",
-    "Figures for single layers, for the attention and for the other layers alone are several looks at the same runs: "
-    "hypotheses for another grid, not findings of this one.",
+    "The runs of one placement depend on each other. Intervals resample the few placements. The difference between the "
+    "two best is of a winner that was chosen after the fact.",
+    "Figures for single layers, for the attention and for the other layers look at the same runs several times: they "
+    "are hypotheses for another grid, not findings of this one.",
 )
 
 
-@dataclass(frozen=True)
-class Foresight:
-    """How one number that is known early ranks runs by what comes of them, each field (N,)."""
+def _accuracy(found: PlacedRun) -> float:
+    return found.run.accuracy
 
-    early: Numbers
-    outcome: Numbers
-    placements: NDArray[np.int64]  # number of the placement of each run
-    attention: NDArray[np.int64]  # how many attention layers each run has
 
-    @classmethod
-    def of(
-        cls,
-        runs: Sequence[PlacedRun],
-        known: Callable[[PlacedRun], float],
-        outcome: Callable[[PlacedRun], float] = lambda found: found.run.accuracy,
-    ) -> Foresight:
-        """The foresight of a number over the runs in which it is not NaN."""
-        runs = [found for found in runs if not math.isnan(known(found))]
-        early, later = np.array([known(found) for found in runs]), np.array([outcome(found) for found in runs])
-        placements, attention = ([found.placement for found in runs], [found.attention for found in runs])
-        return cls(early, later, numbered(placements), numbered(attention))
+def _numbers(
+    runs: Sequence[PlacedRun], known: Callable[[PlacedRun], float], outcome: Callable[[PlacedRun], float] = _accuracy
+) -> tuple[list[PlacedRun], Numbers, Numbers]:
+    """The runs whose early number is not NaN, their early numbers (N,), and what comes of them (N,)."""
+    runs = [found for found in runs if not math.isnan(known(found))]
+    return runs, np.array([known(found) for found in runs]), np.array([outcome(found) for found in runs])
 
-    @property
-    def value(self) -> float:
-        """Spearman's correlation over all runs."""
-        return spearman(self.early, self.outcome)
 
-    @cached_property
-    def over_all(self) -> Interval:
-        """The same with its interval."""
-        return bootstrap(lambda rows: spearman(self.early[rows], self.outcome[rows]), self.placements, draws=_DRAWS)
-
-    @cached_property
-    def inside(self) -> Interval:
-        """The same of what is left of both when the means of runs with as many attention layers are taken off."""
-
-        def left(rows: NDArray[np.int64]) -> float:
-            cells = self.attention[rows]
-            return spearman(within_cells(self.early[rows], cells), within_cells(self.outcome[rows], cells))
-
-        return bootstrap(left, self.placements, draws=_DRAWS)
+def foresight(
+    runs: Sequence[PlacedRun], known: Callable[[PlacedRun], float], outcome: Callable[[PlacedRun], float] = _accuracy
+) -> tuple[Interval, Interval]:
+    """Spearman's correlation of an early number with the outcome: over all runs, and at equal attention layers."""
+    runs, early, later = _numbers(runs, known, outcome)
+    clusters, cells = numbered([found.placement for found in runs]), numbered([found.attention for found in runs])
+    over_all = bootstrap_correlation(spearman, early, later, clusters, draws=_DRAWS)
+    return over_all, bootstrap_correlation(spearman, early, later, clusters, cells, _DRAWS)
 
 
 def hybrids(rows: Sequence[Row], metric: str) -> Conclusion:
@@ -106,7 +81,7 @@ def hybrids(rows: Sequence[Row], metric: str) -> Conclusion:
     if runs:
         shares = sorted({float(found.early["step"]) / float(found.run.last["step"]) for found in runs})
         findings.statements.append(f"Early is after {' and '.join(f'{share:.0%}' for share in shares)} of the steps.")
-    lows = [claimed.over_all.low, claimed.inside.low]
+    lows = [interval.low for interval in claimed]
     holds = None if np.isnan(lows).any() else min(lows) > 0
     claim = (
         f"The ESS averaged over layers ({metric}) after {EARLY:.0%} of training ranks hybrids by their accuracy at the "
@@ -148,14 +123,13 @@ def _add_placement(placement: str, members: Sequence[PlacedRun], metric: str, fi
 def _add_winner(placements: dict[str, list[PlacedRun]], findings: Findings) -> None:
     """What the best placement gains on the second, trial by trial."""
     best, second, *_ = placements
-    first, other = ({found.trial: found.run.accuracy for found in placements[name]} for name in (best, second))
-    both = sorted(first.keys() & other.keys(), key=repr)
-    gain = bootstrap_mean(np.array([first[trial] - other[trial] for trial in both]))
+    runs, others = ([found.run for found in placements[name]] for name in (best, second))
+    gain = bootstrap_mean(paired_differences(others, runs, "mixer"))
     findings.add("best_less_second", gain)
     findings.statements.append(f"{best} comes first, before {second} by {gain}.")
 
 
-def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> Foresight:
+def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> tuple[Interval, Interval]:
     """What each early number tells; gives that of the claim."""
     known: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
         "early": (f"early ESS ({metric})", lambda found: number(found.early, metric)),
@@ -169,25 +143,27 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
         "control_initial": ("the control, ESS at initialisation,", lambda found: number(found.run.first, metric)),
         "control_early_accuracy": ("the control, early accuracy,", lambda found: number(found.early, "accuracy")),
     }
-    foresights = {name: Foresight.of(runs, early) for name, (_, early) in known.items()}
-    for name, found in foresights.items():
-        findings.add(f"{name}_spearman", found.over_all)
-        findings.add(f"{name}_spearman_inside", found.inside)
+    intervals = {name: foresight(runs, early) for name, (_, early) in known.items()}
+    for name, (over_all, inside) in intervals.items():
+        findings.add(f"{name}_spearman", over_all)
+        findings.add(f"{name}_spearman_inside", inside)
         findings.statements.append(
-            f"Spearman of {known[name][0]} with final accuracy: {found.over_all}; among runs with as many "
-            f"attention layers {found.inside}."
+            f"Spearman of {known[name][0]} with final accuracy: {over_all}; among runs with as many attention layers "
+            f"{inside}."
         )
-    sooner = Foresight.of(runs, known["early"][1], lambda found: found.over_training)
-    findings.add("early_over_training_spearman", sooner.over_all)
-    findings.add("early_over_training_inside_spearman", sooner.inside)
+    over_all, inside = foresight(runs, known["early"][1], lambda found: found.over_training)
+    findings.add("early_over_training_spearman", over_all)
+    findings.add("early_over_training_inside_spearman", inside)
     findings.statements.append(
         f"Spearman of {known['early'][0]} with the accuracy averaged over training, which tells those apart that end "
-        f"alike: {sooner.over_all}; among runs with as many attention layers {sooner.inside}."
+        f"alike: {over_all}; among runs with as many attention layers {inside}."
     )
-    attention = Foresight.of(runs, lambda found: float(found.attention)).value
+    attention = spearman(*_numbers(runs, lambda found: float(found.attention))[1:])
     layers = min((len(found.layers) for found in runs), default=0)
     columns = [layer_column(metric, layer) for layer in range(layers)]
-    single = [Foresight.of(runs, lambda found, column=column: number(found.early, column)).value for column in columns]
+    single = [
+        spearman(*_numbers(runs, lambda found, column=column: number(found.early, column))[1:]) for column in columns
+    ]
     findings.figures["control_attention_spearman"] = attention
     findings.figures |= {f"early_layer_{layer}_spearman": value for layer, value in enumerate(single)}
     findings.statements.append(
@@ -195,7 +171,7 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
         f"{', '.join(f'{value:.2f}' for value in single)}; the control, the number of attention layers, "
         f"{attention:.2f}."
     )
-    return foresights["early"]
+    return intervals["early"]
 
 
 def _among(found: PlacedRun, row: Row, metric: str, attention: bool) -> float:

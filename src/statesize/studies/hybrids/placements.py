@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from statesize.studies.grid.run import Row
@@ -39,13 +39,6 @@ class PlacedRun:
     def attention(self) -> int:
         """How many layers are attention."""
         return self.layers.count(ATTENTION)
-
-    @property
-    def trial(self) -> tuple[Hashable, ...]:
-        """Runs of equal trials differ in their placement only."""
-        run = self.run
-        shape = (run.key_size, run.heads, run.width, run.intervention)
-        return (run.task, run.kv, run.length, *shape, run.rate, run.seed)
 
 
 def placed_runs(rows: Sequence[Row]) -> list[PlacedRun]:

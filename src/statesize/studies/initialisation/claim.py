@@ -14,7 +14,7 @@ import numpy as np
 
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion, Findings
-from statesize.studies.page.final import FinalRun, final_runs, grid_findings, grouped
+from statesize.studies.page.final import FinalRun, final_runs, grid_findings, grouped, paired_differences
 from statesize.studies.page.statistics import Interval, bootstrap_mean, mean
 
 S6_KINDS = ("s6", "gla-s6")
@@ -139,10 +139,11 @@ def _ratio(plain: Sequence[FinalRun], factor: Sequence[FinalRun], metric: str) -
 
 def _gain(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, Interval]:
     """The largest n that was trained, and what the factor adds to the accuracy there, in pairs of equal seeds."""
-    before, after = ({_pair(run): run.accuracy for run in runs if trained(run)} for runs in (plain, factor))
-    pairs = sorted(before.keys() & after.keys())
-    states = max((pair[0] for pair in pairs), default=0)
-    return states, bootstrap_mean(np.array([after[pair] - before[pair] for pair in pairs if pair[0] == states]))
+    before, after = (list(filter(trained, runs)) for runs in (plain, factor))
+    pairs = {run.labels() for run in before}
+    states = max((run.key_size for run in after if run.labels() in pairs), default=0)
+    before, after = ([run for run in runs if run.key_size == states] for runs in (before, after))
+    return states, bootstrap_mean(paired_differences(before, after))
 
 
 def _add_groups(
@@ -166,10 +167,6 @@ def _add_groups(
         shown = "; ".join(f"{words[column]} {', '.join(values)}" for column, values in columns.items())
         sizes = ", ".join(str(states) for states in sorted(by_size))
         findings.statements.append(f"{start.label}, L {length}, n {sizes}: {shown}.")
-
-
-def _pair(run: FinalRun) -> tuple[int, int, str, int, float, int]:
-    return (run.key_size, run.length, run.task, run.kv, run.rate, run.seed)
 
 
 def trained(run: FinalRun) -> bool:

@@ -123,7 +123,7 @@ def read_saved(folder: Path) -> Saved:
     try:
         document = cast("dict[str, Any]", parse_json(read_limited(path)))
         if document["schema"] != _SCHEMA:
-            raise FileError(f"{path} has schema version {document['schema']!r} and {_SCHEMA} was expected")
+            raise FileError(f"{path} must have schema version {_SCHEMA}, got {document['schema']!r}.")
         holds = document["holds"]
         conclusion = Conclusion(
             study=str(document["study"]),
@@ -137,13 +137,13 @@ def read_saved(folder: Path) -> Saved:
         return Saved(conclusion, dict(document["charts"]), versions)
     except FileNotFoundError as error:
         raise FileError(
-            f"{folder} holds a study without {CONCLUSION}; the same `statesize study` command, with --output {folder}, "
-            "does what is missing and writes it"
+            f"{folder} holds a study without {CONCLUSION}. The same `statesize study` command, with --output {folder}, "
+            "does what is missing and writes it."
         ) from error
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path} is not a conclusion that `statesize study` wrote ({error})") from error
+        raise FileError(f"{path} is not a conclusion that `statesize study` wrote ({error}).") from error
 
 
 def _figure(value: object) -> Figure:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from statesize.studies.grid.run import DONE, Row
 from statesize.studies.page.conclusion import Findings
+from statesize.studies.page.statistics import Numbers
 
+_LABELS = ("task", "kv", "length", "mixer", "key_size", "heads", "width", "intervention", "rate", "seed")
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 
@@ -43,10 +45,13 @@ class FinalRun:
         return (self.task, self.kv, self.length, self.state_size)
 
     @property
-    def configuration(self) -> tuple[Hashable, ...]:
+    def configuration(self) -> tuple[Any, ...]:
         """Runs of equal configurations differ in rate and seed only."""
-        shape = (self.mixer, self.key_size, self.heads, self.width, self.intervention)
-        return (self.task, self.kv, self.length, *shape)
+        return self.labels("rate", "seed")
+
+    def labels(self, *left_out: str) -> tuple[Any, ...]:
+        """What tells runs apart, but for the names that are left out."""
+        return tuple(getattr(self, name) for name in _LABELS if name not in left_out)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -81,6 +86,22 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
+
+
+def accuracy_of(run: FinalRun) -> float:
+    """The accuracy of a run at its end."""
+    return run.accuracy
+
+
+def paired_differences(
+    before: Iterable[FinalRun],
+    after: Iterable[FinalRun],
+    *left_out: str,
+    value: Callable[[FinalRun], float] = accuracy_of,
+) -> Numbers:
+    """Value of a run after less that of the run before (P,), over pairs that differ in what is left out only."""
+    first, second = ({run.labels(*left_out): value(run) for run in runs} for runs in (before, after))
+    return np.array([second[pair] - first[pair] for pair in sorted(first.keys() & second.keys())], np.float64)
 
 
 def numbered(labels: Sequence[Hashable]) -> NDArray[np.int64]:

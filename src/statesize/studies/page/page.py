@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from statesize.errors import FileError
 from statesize.files import replace_file, replace_files
-from statesize.report.document import document, resource
+from statesize.report.document import document, filled
 from statesize.studies.grid.run import DIVERGED, Row
 from statesize.studies.grid.table import parse_rows
 from statesize.studies.page.conclusion import CONCLUSION, Conclusion, Saved, figure_text, html_list, read_saved
@@ -39,7 +39,7 @@ def write_report(folder: Path, path: Path) -> Path:
         content = table.read_bytes()
         rows = parse_rows(content)
     except (OSError, ValueError) as error:
-        raise FileError(f"{table} cannot be read ({error}); the same `statesize study` command writes it") from error
+        raise FileError(f"{table} cannot be read ({error}). The same `statesize study` command writes it.") from error
     facts = {"Versions": _listed(saved.versions), f"{TABLE}, SHA-256": hashlib.sha256(content).hexdigest()}
     replace_file(path, render(saved, rows, facts).encode())
     return path
@@ -63,10 +63,7 @@ def render(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> str:
             for name, value in {**facts, **shared_facts(rows)}.items()
         ),
     }
-    body = resource("study.html")
-    for name, value in replacements.items():
-        body = body.replace(f"<!-- {name} -->", value)
-    return document(title, body, {"charts": saved.charts}, SCRIPTS)
+    return document(title, filled("study.html", replacements), {"charts": saved.charts}, SCRIPTS)
 
 
 def _figures(conclusion: Conclusion) -> str:

@@ -79,6 +79,25 @@ def bootstrap_mean(values: Numbers) -> Interval:
     return bootstrap(lambda rows: mean(values[rows]), np.arange(len(values)))
 
 
+def bootstrap_correlation(
+    correlation: Callable[[Numbers, Numbers], float],
+    x: Numbers,
+    y: Numbers,
+    clusters: NDArray[np.int64],
+    cells: NDArray[np.int64] | None = None,
+    draws: int = 1000,
+) -> Interval:
+    """A correlation of x and y (N,) or (N, M), of the numbers, or of their residuals in `cells` (N,)."""
+
+    def statistic(rows: NDArray[np.int64]) -> float:
+        drawn = x[rows], y[rows]
+        if cells is not None:
+            drawn = within_cells(drawn[0], cells[rows]), within_cells(drawn[1], cells[rows])
+        return correlation(drawn[0].ravel(), drawn[1].ravel())
+
+    return bootstrap(statistic, clusters, draws=draws)
+
+
 def percentiles(drawn: Numbers) -> tuple[float, float]:
     """The ends of the interval of 95 % from draws (D,); NaN where fewer than half of the draws give a number."""
     known = drawn[np.isfinite(drawn)]

@@ -15,7 +15,7 @@ from statesize.studies.delimiters.dips import ModelDips
 from statesize.studies.delimiters.sequences import OBSERVED
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion, Figure, Findings, known
-from statesize.studies.page.statistics import Interval, Numbers, bootstrap, pearson, spearman
+from statesize.studies.page.statistics import bootstrap_correlation, pearson, spearman
 from statesize.studies.recall.score import FIRST, OTHER, RECALLED, STALE, RecallScore
 
 CLAIM = "Models whose effective state-size dips deeper at delimiters predict repeated bigrams better."
@@ -73,15 +73,16 @@ def recall(models: Sequence[ModelRecall], delimiter: str = "") -> Conclusion:
     layers = [model.dips.layer_depths for model in models]
     for layer in sorted(set[str].intersection(*map(set, layers))):
         columns[f"depth_{layer}"] = np.array([depths[layer] for depths in layers])
+    each = np.arange(len(models))
     for name, values in columns.items():
-        found = _correlation(values, recalled)
+        found = bootstrap_correlation(pearson, values, recalled, each)
         findings.figures |= {
             f"pearson_{name}_recalled_nats": found.value,
             f"spearman_{name}_recalled_nats": spearman(values, recalled),
             f"pearson_{name}_recalled_interval": (found.low, found.high),
             f"control_pearson_{name}_gained_nats": pearson(values, gained),
         }
-    depth = _correlation(columns["depth"], recalled)
+    depth = bootstrap_correlation(pearson, columns["depth"], recalled, each)
     enough = len(models) >= FEWEST_MODELS and np.isfinite([depth.low, depth.high]).all()
     if len(models) > 2:
         findings.statements.append(
@@ -121,10 +122,6 @@ def _figures(model: ModelRecall) -> dict[str, Figure]:
         "depth": model.depth,
         "ess": model.ess,
     }
-
-
-def _correlation(x: Numbers, y: Numbers) -> Interval:
-    return bootstrap(lambda rows: pearson(x[rows], y[rows]), np.arange(len(x)))
 
 
 def _statement(model: ModelRecall) -> str:

@@ -73,7 +73,7 @@ def recall_score(model: nn.Module, corpus: Corpus, length: int, scored: frozense
     stream = torch.cat([part for document in corpus.documents for part in (document, mark)])
     rows = len(stream) // length
     if rows < 2:
-        raise InputError(f"the text is {len(stream)} tokens; at least two sequences of {length} are needed: give more")
+        raise InputError(f"The text must hold two sequences of {length} tokens, got {len(stream)} tokens. Give more.")
     sequences = stream[: rows * length].view(rows, length)
     if corpus.beginning is not None:
         sequences = functional.pad(sequences, (1, 0), value=corpus.beginning)
@@ -97,8 +97,8 @@ def _losses(model: nn.Module, ids: Tensor) -> Tensor:
         output: Any = model(ids.to(place))
     except IndexError as error:
         raise InputError(
-            f"the model refused sequences of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}; give a "
-            "smaller --length, and check that the tokenizer is the model's own"
+            f"the model refused sequences of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. Give a "
+            "smaller --length, and check that the tokenizer is the model's own."
         ) from error
     logits: Tensor = getattr(output, "logits", output)
     chances = functional.log_softmax(logits[:, :-1].double().cpu(), -1)

@@ -7,15 +7,14 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy import stats
 
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion
-from statesize.studies.page.final import FinalRun, final_runs, grid_findings, grouped
+from statesize.studies.page.final import FinalRun, accuracy_of, final_runs, grid_findings, grouped, paired_differences
 from statesize.studies.page.statistics import Interval, mean
 
 CLAIMED_MIXER, CLAIMED_WEIGHT, LEAST_GAIN = "gla", 0.3, 0.5
@@ -98,7 +97,7 @@ def regularisation(rows: Sequence[Row], metric: str) -> Conclusion:
         )
         before = groups.get((mixer, plain), [])
         if treatment != plain and before:
-            gain = _gain(before, members, lambda run: run.accuracy)
+            gain = _gain(before, members, accuracy_of)
             share_gain = _gain(before, members, lambda run: run.share(metric))
             findings.add(f"{name}_gain", gain)
             findings.add(f"{name}_share_gain", share_gain)
@@ -119,18 +118,13 @@ def regularisation(rows: Sequence[Row], metric: str) -> Conclusion:
 
 def _gain(before: Sequence[FinalRun], after: Sequence[FinalRun], value: Callable[[FinalRun], float]) -> Interval:
     """The mean difference of runs that are equal but for the treatment, with Student's interval of 95 %."""
-    first, second = ({_pair(run): value(run) for run in runs} for runs in (before, after))
-    differences = np.array([second[pair] - first[pair] for pair in first if pair in second], np.float64)
+    # Pairs start from the same weights, but for what an intervention does, and see the same data.
+    differences = paired_differences(before, after, "intervention", value=value)
     if len(differences) < 2:
         return Interval(mean(differences))
     middle, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
     half = error * float(stats.t.ppf(0.975, len(differences) - 1))
     return Interval(middle, middle - half, middle + half)
-
-
-def _pair(run: FinalRun) -> tuple[Hashable, ...]:
-    """Runs of equal pairs start from the same weights, but for what an intervention does, and see the same data."""
-    return (run.task, run.kv, run.length, run.mixer, run.key_size, run.heads, run.width, run.rate, run.seed)
 
 
 def _slug(label: str) -> str:

@@ -14,8 +14,7 @@ from small_studies import GRID, RUNNING_AVERAGE
 from statesize.errors import InputError
 from statesize.mixers import registry
 from statesize.parallel.ray_session import ray_session
-from statesize.studies.grid.cluster import ray_executor
-from statesize.studies.grid.local import run_here
+from statesize.studies.grid.executors import ray_executor, run_here
 from statesize.studies.grid.settings import Execution, parse_settings
 from statesize.studies.grid.user_code import UserModule, load_module
 
@@ -38,7 +37,7 @@ def test_the_same_rows_when_a_worker_is_killed(runs, workers_of, without_time):
 
     def kill_the_first():
         while not killed and not stop.wait(0.005):
-            for process in workers_of("ray::_answer"):
+            for process in workers_of("ray::Worker"):
                 os.kill(process, signal.SIGKILL)
                 killed.append(process)
                 return
@@ -70,7 +69,7 @@ def test_a_mixer_of_ones_own(without_time, monkeypatch):
 
 
 @pytest.mark.filterwarnings("default")
-def test_runs_that_are_killed_that_fail_and_that_are_too_large(runs, without_time, tmp_path, monkeypatch):
+def test_runs_that_are_killed_that_fail_and_that_are_too_large(runs, without_time, tmp_path):
     pytest.importorskip("ray")
     mark = tmp_path / "killed"
     kill_once = f"""
@@ -92,16 +91,14 @@ INTERVENTIONS["none"] = fail
 
     with own_handler() as handler, ray_session():
         assert signal.getsignal(signal.SIGTERM) is handler
-        with pytest.raises(InputError, match="asks for GPU 64"):
+        with pytest.raises(InputError, match=r"has the 1 cores, 64 GPUs and 1\.1 GB that a worker asks for"):
             list(ray_executor(None, Execution(gpus=64.0))(runs))
         rows = {outcome.run.key: without_time(outcome.rows) for outcome in found(kill_once, runs[:2])}
         assert rows == {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs[:2])}
         (failed,) = found(fail, runs[:1])
         assert (failed.rows, failed.error) == ((), "ValueError: two lines")
-        monkeypatch.setattr("statesize.studies.grid.cluster.ATTEMPTS", 1)
-        mark.unlink()
-        (given_up,) = found(kill_once, runs[:1])
-        assert given_up.error == f"its worker was killed 1 times; is memory enough for {runs[0].label}?"
+        (given_up,) = found("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", runs[:1])
+        assert given_up.error == f"its worker was killed 3 times; is memory enough for {runs[0].label}?"
     assert signal.getsignal(signal.SIGTERM) is not handler
 
 
@@ -114,7 +111,7 @@ def test_the_address_of_a_cluster(runs, without_time):
         program = f"""
 import json
 from statesize.parallel.ray_session import ray_session
-from statesize.studies.grid.cluster import ray_executor
+from statesize.studies.grid.executors import ray_executor
 from statesize.studies.grid.grid import Run
 from statesize.studies.grid.settings import Execution
 run = Run.from_dict(json.loads({json.dumps(json.dumps(runs[0].to_dict()))}))

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import importlib
+import socket
 import tempfile
-from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from statesize.check import require_count
-from statesize.errors import FileError
-from statesize.parallel.modules import Structure, put_together, take_apart
+from statesize.errors import StatesizeError
+from statesize.loading.digests import weights_sha256
+from statesize.loading.models import LoadedModel
+from statesize.parallel.modules import sent
+from statesize.parallel.ray import OnRay
 from statesize.parallel.ray_session import ray_session
-from statesize.profiling.crew import Crew, Job
-from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_units
+from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_parts
 from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile
-from statesize.profiling.units import Units
-from statesize.profiling.worker import Asked, Loader
-from statesize.results.settings import check_settings
+from statesize.profiling.sequences import End, Request, SequenceWork, Step, run_key
+from statesize.results.settings import Settings, check_settings
 from statesize.results.store import check_destination
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer
+from statesize.version import __version__
+
+Loader: TypeAlias = Callable[[], nn.Module | LoadedModel]
+
+# A process with torch and its libraries, before it holds a model.
+_PROCESS_BYTES = 5 * 10**8
 
 
 def profile_on_ray(
@@ -82,59 +91,71 @@ def profile_on_ray(
     settings = check_settings(**asked)
     require_count("cpus", cpus)
     known = list(sequences(inputs, tokenizer)[0])
-    longest = max(len(ids) for ids in known)
-    settings.check_reach(longest)
+    reference = max(map(len, known))
+    settings.check_reach(reference)
     place = None if output is None else Path(output)
     if place is not None:
         check_destination(place)
-    work = Asked(settings, layers, longest)
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="statesize-"))
-        with ray_session(address) as ray, _crew(ray, model, work, cpus, gpus) as crew:
-            ready = crew.open()
-            origin = Origin(name or ready.name, ready.weights, ready.key, {**ready.source, **(source or {})}, cpus)
-            where = Path(scratch) / "profile" if place is None else place
-            units = stack.enter_context(open_units(where, ready.key))
-            finished = place and finished_profile(place, ready.key, known, origin.model)
-            if finished is not None:
-                units.remove()
-                return finished
-            crew.measure(_unfinished(known, units, on_progress), units, len(known), on_progress)
-        gathering = Gathering(settings, len(known), units, None)
-        for ids in known:
-            if not gathering.resume(ids):
-                raise FileError(f"{units.folder} was changed while it was in use. Run the same again.")
+        ray = stack.enter_context(ray_session(address))
+        load = sent(ray, model) if isinstance(model, nn.Module) else model
+        make = partial(LoadedWork, load, layers, settings, reference)
+        workers = stack.enter_context(OnRay(ray, make, cpus, gpus, settings.memory + _PROCESS_BYTES, cpus))
+        ready: Ready = next(workers.run(["loading the model"])).get()
+        workers.memory += ready.bytes
+        origin = Origin(name or ready.name, ready.weights, ready.key, {**ready.source, **(source or {})}, cpus)
+        parts = stack.enter_context(open_parts(Path(scratch) / "profile" if place is None else place))
+        finished = place and finished_profile(place, ready.key, known, origin.model)
+        if finished is not None:
+            return finished
+        gathering = Gathering(settings, ready.key, len(known), parts, on_progress, reference)
+        gathering.measure(known, workers)
         return gathering.profile(tokenizer, origin, place)
 
 
-@contextmanager
-def _crew(ray: Any, model: nn.Module | Loader, work: Asked, cpus: int, gpus: float) -> Generator[Crew]:
-    load: Loader = model
-    if isinstance(model, nn.Module):
-        structure, weights = take_apart(model)
-        load = partial(_rebuilt, structure, ray.put(weights))
-    crew = Crew(ray, load, work, cpus, gpus)
-    try:
-        yield crew
-    finally:
-        crew.dismiss()
+@dataclass(frozen=True)
+class Ready:
+    """What a worker says of the model that it has loaded, and of itself."""
+
+    # What tables call the model, and where it comes from.
+    name: str
+    source: Mapping[str, str]
+    # Digests of the weights and of the run.
+    weights: str
+    key: str
+    # Size of the weights.
+    bytes: int
+    # The worker's machine, and the versions there.
+    place: str
 
 
-def _rebuilt(structure: Structure, weights: Any) -> nn.Module:
-    return put_together(structure, importlib.import_module("ray").get(weights))
+class LoadedWork:
+    """The work of a process that loads the model itself."""
 
+    def __init__(self, load: Loader, layers: Layers, settings: Settings, reference: int) -> None:
+        loaded = load()
+        name, source = (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (type(loaded).__name__, {})
+        model = loaded.model if isinstance(loaded, LoadedModel) else loaded
+        weights = weights_sha256(model)
+        self.ready = Ready(
+            name=name,
+            source=source,
+            weights=weights,
+            key=run_key(model, weights, settings, layers, reference),
+            bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())),
+            place=f"{socket.gethostname()} (statesize {__version__}, torch {torch.__version__})",
+        )
+        self._measure = SequenceWork(model, layers, settings)
 
-def _unfinished(known: list[Tensor], units: Units, on_progress: Callable[[Progress], None] | None) -> list[Job]:
-    """The sequences that are not finished; the others are told of."""
-    jobs: list[Job] = []
-    for sequence, ids in enumerate(known):
-        finished = units.whole(sequence, ids)
-        if finished is None:
-            jobs.append(Job(sequence, ids))
-            continue
-        for index, name in enumerate(finished[0]):
-            record = units.read(sequence, ids, name)
-            if on_progress is not None and record is not None:
-                place = (sequence, len(known), index, len(finished[0]))
-                on_progress(Progress(*place, name, record.engine, 0.0, resumed=True))
-    return jobs
+    def __call__(self, task: str | Request) -> Iterator[Ready | Step | End]:
+        """What was loaded, or the steps of a sequence."""
+        if isinstance(task, str):
+            yield self.ready
+            return
+        if task.key != self.ready.key:
+            raise StatesizeError(
+                f"the worker on {self.ready.place} computes something else than the first: weights, versions or "
+                "settings differ. Make them the same on all machines of the cluster."
+            )
+        yield from self._measure(task)

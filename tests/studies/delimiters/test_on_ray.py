@@ -15,11 +15,11 @@ from statesize.cli import main
 from statesize.errors import FileError, InputError
 from statesize.loading.models import load_model
 from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.parallel.ray import OnRay
 from statesize.parallel.ray_session import available_cores, ray_session
-from statesize.studies.delimiters.cluster import Crew
 from statesize.studies.delimiters.corpus import Corpus
 from statesize.studies.delimiters.dips import measure_dips, measure_dips_on_ray
-from statesize.studies.delimiters.parts import SEQUENCES, Parts
+from statesize.studies.delimiters.parts import SEQUENCES
 from statesize.studies.delimiters.sequences import OBSERVED, Windows
 
 WINDOWS = Windows(4, 4, margin=2)
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 @pytest.fixture(scope="module")
 def crew():
     with ray_session() as ray:
-        yield Crew(ray)
+        yield partial(OnRay, ray)
     with warnings.catch_warnings():
         # On a busy machine Ray does not wait for the end of the processes that it has started.
         warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
@@ -47,14 +47,19 @@ def test_errors_are_those_of_one_process(crew, corpus, tmp_path):
     with pytest.raises(InputError, match="there is no model '/no/such/model'"):
         measure_dips_on_ray("one", load, corpus, WINDOWS, crew, tmp_path)
     with pytest.raises(InputError, match="no machine of the Ray cluster has the 1000 cores"):
-        measure_dips_on_ray("one", load, corpus, WINDOWS, Crew(crew.ray, 1000), tmp_path)
+        measure_dips_on_ray("one", load, corpus, WINDOWS, partial(crew, cpus=1000), tmp_path)
 
 
-def test_parts_that_are_gone_when_they_are_read_are_told(crew, corpus, tmp_path, monkeypatch):
-    # All were there when it was asked what is missing.
-    monkeypatch.setattr(Parts, "holds", lambda parts, part: True)
+def test_parts_that_are_gone_when_they_are_read_are_told(crew, corpus, tmp_path):
+    folder = tmp_path / "parts"
+
+    def remove(condition, done, total):
+        for path in folder.iterdir():
+            path.unlink()
+
+    options = {"channels": 1, "conditions": (OBSERVED,), "on_progress": remove}
     with pytest.raises(FileError, match=r"parts was changed while it was in use\. Run the same again"):
-        measure_dips_on_ray("one", lambda: load_model("recall-gla").model, corpus, WINDOWS, crew, tmp_path / "parts")
+        measure_dips_on_ray("one", lambda: load_model("recall-gla").model, corpus, WINDOWS, crew, folder, **options)
 
 
 def test_the_command_measures_on_ray_and_tells_what_a_model_refuses(crew, tmp_path, capsys):
@@ -90,17 +95,17 @@ def test_actors_are_killed_in_the_middle(crew, corpus, tmp_path):
     def kill(condition, done, total):
         told.append((condition, done, total))
         if len(told) == 1:
-            # The first one told what the model is. All others, so that the rest waits for new ones.
-            for name in sorted(path.name for path in loads.iterdir())[1:]:
-                os.kill(int(name.partition("-")[2]), signal.SIGKILL)
-                killed.append(name)
+            # All that have the model, so that the rest waits for new ones.
+            for path in loads.iterdir():
+                os.kill(int(path.name.partition("-")[2]), signal.SIGKILL)
+                killed.append(path)
 
     options = {"channels": 1, "conditions": (OBSERVED, "removed")}
     folder = tmp_path / "parts"
     found = measure_dips_on_ray("one", load, corpus, WINDOWS, crew, folder, on_progress=kill, **options)
     assert len(told) == 4
     assert 1 <= len(killed) <= available_cores()
-    assert len(list(loads.iterdir())) > 1 + len(killed)
+    assert len(list(loads.iterdir())) > len(killed)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

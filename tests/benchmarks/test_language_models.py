@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.recipes import RECIPES, predict, predictions
+from benchmarks.language_models import RECIPES, predict, predictions
 from statesize.adapters import capture
 from statesize.benchmarks.model_cases import random_tokens
 

@@ -1,16 +1,11 @@
 """Runs in this process and in others: the same rows, also when a worker is killed."""
 
 import dataclasses
-import json
 import os
 import signal
-import sys
 
-import pytest
-
-from statesize.studies.grid.local import local_executor, run_here, run_in_processes
+from statesize.studies.grid.executors import local_executor, run_here, run_in_processes
 from statesize.studies.grid.user_code import UserModule
-from statesize.studies.grid.worker import answer, request
 
 
 def rows_of(outcomes, without_time):
@@ -38,7 +33,7 @@ def test_what_cannot_be_done_is_told(runs):
     run = dataclasses.replace(runs[0], training=dataclasses.replace(runs[0].training, device="abacus"))
     (outcome,) = run_here([run])
     assert "device is 'abacus'" in outcome.error
-    assert json.loads(answer(request(run, None))) == {"error": outcome.error}
+    assert list(run_in_processes([run], workers=1)) == [outcome]
 
 
 def test_what_ones_own_code_raises_is_told_and_not_tried_again(runs, tmp_path):
@@ -63,7 +58,7 @@ def test_workers_end_with_the_iterator(runs, workers_of):
     assert workers_of() == []
 
 
-def test_processes_that_cannot_be_started_are_an_error(runs, monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(FileNotFoundError, match="/nowhere/python"):
-        list(run_in_processes(runs[:2], workers=2))
+def test_a_run_whose_process_is_always_killed_is_given_up(runs):
+    source = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    (outcome,) = run_in_processes(runs[:1], workers=2, module=UserModule("own.py", source))
+    assert outcome.error == f"its worker was killed 3 times; is memory enough for {runs[0].label}?"

@@ -1,4 +1,4 @@
-"""The short convolutions inside other mixers, as mixers of their own kind: observed on request."""
+"""Short causal depthwise convolutions: LFM2's, a mixer between two gates, and those inside other mixers, on request."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.scans import CONVOLUTION
-from statesize.adapters.kernels.short_convolution import GATED
 from statesize.adapters.models.precision import stored_element_size
 from statesize.adapters.watching.kernel_functions import KernelCall, observed, replaced, source_files
-from statesize.adapters.watching.observation import Observation, Record, Units
+from statesize.adapters.watching.observation import Observation, Record, Units, take
 from statesize.adapters.watching.parts import MixerCall, is_a, observing_parts
 from statesize.adapters.watching.running import Running
-from statesize.adapters.watching.units import take
 from statesize.operators import Convolution
+from statesize.operators.delayed import DelayedRecurrence
+
+GATED = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv")
 
 
 @contextmanager
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
-    """Observe the short convolutions before the scans and delta rules of a model, and before an RG-LRU."""
+    """Observe gated convolutions, and the short convolutions before scans and delta rules and before an RG-LRU."""
 
     def called(arguments: Mapping[str, Any], output: Tensor) -> None:
         # A gated convolution is a mixer itself, and observed as that.
@@ -30,12 +32,32 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
             record(partial(causal_convolution, KernelCall(running.name, running.module, arguments, output)))
 
     with ExitStack() as changes:
+        changes.enter_context(observing_parts(model, GATED, ("in_proj", "out_proj"), gated_convolution, record))
         for file in source_files(model):
             if CONVOLUTION in vars(file):
                 changes.enter_context(replaced(file, CONVOLUTION, observed(vars(file)[CONVOLUTION], called)))
         blocks = ("RecurrentGemmaRecurrentBlock",)
         changes.enter_context(observing_parts(model, blocks, ("conv_1d",), _before_rg_lru, record))
         yield
+
+
+def gated_convolution(call: MixerCall) -> Observation:
+    """The T of every channel: Diag(c) times the convolution times Diag(b), with K − 1 states."""
+    convolution = cast("Any", call.module).conv
+    entering, leaving, values = call.parts["in_proj"].output.transpose(1, 2).chunk(3, 1)
+
+    def operator(units: Units) -> DelayedRecurrence:
+        kernel = take(convolution.weight, units, 0).squeeze(1).flip(-1)
+        return _shift_register(kernel, take(entering, units, 1), take(leaving, units, 1))
+
+    def passed_on(mixed: Tensor, units: Units) -> Tensor:
+        if convolution.bias is None:
+            return mixed
+        bias = take(convolution.bias, units, 0)[:, None] * take(leaving, units, 1)
+        return mixed + bias[..., None]
+
+    mixed = call.parts["out_proj"].args[0].transpose(1, 2)
+    return _observation(call.name, call.module, operator, values, mixed, passed_on, convolution.weight.shape[-1])
 
 
 def causal_convolution(call: KernelCall) -> Observation:
@@ -45,7 +67,7 @@ def causal_convolution(call: KernelCall) -> Observation:
     activation = _activation(arguments["activation"])
     weight, bias = arguments["weight"], arguments["bias"]
     name = f"{call.name}.{_part_with(call.module, weight)}"
-    return _convolution(name, call.module, arguments["hidden_states"], weight, bias, activation, call.output)
+    return _inner(name, call.module, arguments["hidden_states"], weight, bias, activation, call.output)
 
 
 def _before_rg_lru(call: MixerCall) -> Observation:
@@ -53,7 +75,7 @@ def _before_rg_lru(call: MixerCall) -> Observation:
     values = part.args[0]
     output = part.output[..., : values.shape[-1]]
     name = f"{call.name}.conv_1d"
-    return _convolution(name, convolution, values, convolution.weight.squeeze(1), convolution.bias, None, output)
+    return _inner(name, convolution, values, convolution.weight.squeeze(1), convolution.bias, None, output)
 
 
 def _part_with(module: nn.Module, weight: Tensor) -> str:
@@ -72,7 +94,7 @@ def _activation(name: str | None) -> Callable[[Tensor], Tensor] | None:
     return cast("Callable[[Tensor], Tensor]", ACT2FN[name])
 
 
-def _convolution(
+def _inner(
     name: str,
     module: nn.Module,
     values: Tensor,
@@ -81,8 +103,7 @@ def _convolution(
     activation: Callable[[Tensor], Tensor] | None,
     output: Tensor,
 ) -> Observation:
-    sequences, channels, length = values.shape
-    taps = weight.shape[-1]
+    sequences, _, length = values.shape
 
     def operator(units: Units) -> Convolution:
         kernel = take(weight, units, 0).flip(-1)
@@ -92,16 +113,42 @@ def _convolution(
         shifted = mixed if bias is None else mixed + take(bias, units, 0)[:, None, None]
         return shifted if activation is None else activation(shifted)
 
+    return _observation(name, module, operator, values, output, passed_on, weight.shape[-1], inner=True)
+
+
+def _observation(
+    name: str,
+    module: nn.Module,
+    operator: Callable[[Units], Convolution | DelayedRecurrence],
+    values: Tensor,
+    mixed: Tensor,
+    passed_on: Callable[[Tensor, Units], Tensor],
+    taps: int,
+    *,
+    inner: bool = False,
+) -> Observation:
+    """The Observation of a convolution of values (S, channels, L) with so many taps."""
     return Observation(
         name=name,
         kind="short convolution",
-        batch_shape=(sequences, channels),
         operator=operator,
         values=values[..., None],
-        mixed=output[..., None],
+        mixed=mixed[..., None],
         passed_on=passed_on,
-        multiplicity=1,
         state_size=taps - 1,
-        state_bytes=channels * taps * stored_element_size(module),
-        inner=True,
+        state_bytes=values.shape[1] * taps * stored_element_size(module),
+        inner=inner,
+    )
+
+
+def _shift_register(kernel: Tensor, entering: Tensor, leaving: Tensor) -> DelayedRecurrence:
+    """T[i, j] = c_i kernel_{i−j} b_j for a kernel (units, K) and gates b and c (S, units, L)."""
+    length, states = entering.shape[-1], kernel.shape[-1] - 1
+    shift = torch.diag(kernel.new_ones(states - 1), -1).expand(1, 1, length, states, states)
+    newest = kernel.new_zeros(states).index_fill(0, torch.zeros(1, dtype=torch.int64, device=kernel.device), 1)
+    return DelayedRecurrence(
+        A=shift,
+        B=entering[..., None] * newest,
+        C=leaving[..., None] * kernel[:, None, 1:],
+        D=leaving * kernel[:, :1] * entering,
     )

@@ -1,0 +1,100 @@
+"""What a worker does with a sequence: the model runs over it, and its mixers are measured one after another."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from statesize.adapters import Checking
+from statesize.loading.digests import model_facts, tokens_sha256
+from statesize.parts import digest
+from statesize.profiling.measuring import Layers, captured_mixers, measure_mixer, plan_work
+from statesize.results.record import SequenceRecord
+from statesize.results.settings import Settings
+
+
+def run_key(model: nn.Module, weights: str, settings: Settings, layers: object, reference: int | None) -> str:
+    """A digest of everything but the input that a record's numbers depend on; `weights` is that of the weights."""
+    parts = {
+        **model_facts(model, weights),
+        "settings": dataclasses.asdict(settings),
+        "layers": layers,
+        "reference": reference,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+@dataclass(eq=False)
+class Request:
+    """A sequence that is to be measured."""
+
+    sequence: int
+    # (L,)
+    ids: Tensor
+    # Digest of the run.
+    key: str
+    # Tokens of the sequence that decides how many heads or channels are measured.
+    reference: int
+    # Names of the parts of this sequence that are finished; they grow while it is measured.
+    kept: set[str] = field(default_factory=set[str])
+
+    def __str__(self) -> str:
+        return f"sequence {self.sequence} of {len(self.ids)} tokens"
+
+    def part(self, mixer: str) -> str:
+        """Name of the part that holds the record of a mixer, or "" for what is told of the whole sequence."""
+        facts = f"{self.key} {tokens_sha256([self.ids])} {mixer}"
+        return f"{self.sequence:06d}/{digest(facts.encode())}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A mixer that was measured, the `index`-th of `mixers`; without a record where it is among the finished parts."""
+
+    index: int
+    mixers: int
+    name: str
+    record: SequenceRecord | None
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a sequence: its mixers that were measured, in the order of their calls, and why others were not."""
+
+    mixers: tuple[str, ...]
+    skipped: dict[str, str]
+
+    def to_bytes(self) -> bytes:
+        """JSON."""
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+
+@dataclass(eq=False)
+class SequenceWork:
+    """A model that measures one sequence after another."""
+
+    model: nn.Module
+    layers: Layers
+    settings: Settings
+    checking: Checking = field(default_factory=lambda: Checking("read"))
+
+    def __call__(self, request: Request) -> Iterator[Step | End]:
+        """A step for each mixer, then the end."""
+        sequence, ids, checks = request.sequence, request.ids, self.checking.next(self.model)
+        captured = captured_mixers(self.model, ids[None], self.layers, checks, sequence)
+        names = [mixer.name for mixer in captured.mixers]
+        for index, item in enumerate(captured):
+            name, record = item.name, None
+            if request.part(name) not in request.kept:
+                work = plan_work(item, sequence, len(ids), request.reference, self.settings)
+                record = measure_mixer(item, sequence, work, self.settings)
+            # The loop variable would keep this operator alive while the next is built.
+            del item
+            yield Step(index, len(names), name, record)
+            del record
+        yield End(tuple(name for name in names if name not in captured.skipped), dict(captured.skipped))

@@ -1,0 +1,66 @@
+"""Documents of a JSONL file, line by line, or some from all parts of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from statesize.errors import FileError
+from statesize.texts.rows import Document, Extract, Note, Row, evenly, kept, line_document, read_lines, reading
+
+# Bytes up to which a file is read whole.
+_SMALL = 2**20
+
+
+def read_jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
+    """The documents of a file of JSON objects, one a line; lines are read as far as documents are asked for."""
+    problem = f'{path}: no line is a JSON object with text in a field "{field}"; name the right field.'
+    return kept(_rows(path, field), note, problem)
+
+
+def jsonl_extract(path: Path, field: str, most: int, note: Note) -> Extract:
+    """At most so many documents, from all parts of a file; their number follows from the mean length of lines."""
+    with reading(path, "JSONL"):
+        size = path.stat().st_size
+        rows, looked = _some_rows(path, field, size, most) if size > _SMALL else ([], 0)
+    # A file of few lines is read as a whole.
+    if len(rows) <= most // 2:
+        texts = list(read_jsonl(path, field, note))
+        return Extract(tuple(evenly(texts, most)), len(texts))
+    problem = (
+        f'{path}: none of {len(rows)} lines from all parts of it is a JSON object with text in a field "{field}"; name '
+        "the right field."
+    )
+    texts = list(kept(rows, note, problem))
+    return Extract(tuple(texts), round(size / looked * len(texts)))
+
+
+def _rows(path: Path, field: str) -> Iterator[Row]:
+    number = 0
+    with reading(path, "JSONL"), path.open("rb") as stream:
+        for number, line in enumerate(read_lines(stream), 1):
+            if line is None or line.strip():
+                place = f"{path}, line {number}"
+                yield place, *line_document(line, field, place)
+    if not number:
+        raise FileError(f"{path} is empty. Give a file with a JSON object on each line.")
+
+
+def _some_rows(path: Path, field: str, size: int, most: int) -> tuple[list[Row], int]:
+    """The line after a place in each of `most` equal stretches of a file, and how many bytes were looked at."""
+    # Long lines are so drawn no more often than short ones, unless the file is sorted by length. The places are not
+    # evenly spaced, because lines may be of alternating kinds.
+    rows, looked = list[Row](), 0
+    with path.open("rb") as stream:
+        for index, share in enumerate(np.random.default_rng(0).random(most)):
+            stream.seek(max(int(size * (index + float(share)) / most), stream.tell()))
+            next(read_lines(stream), None)
+            start = stream.tell()
+            line = next(read_lines(stream), b"")
+            looked += stream.tell() - start
+            if line is None or line.strip():
+                place = f"{path}, line at byte {start}"
+                rows.append((place, *line_document(line, field, place)))
+    return rows, looked

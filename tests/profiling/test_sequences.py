@@ -1,0 +1,60 @@
+"""What a worker measures is what a profile measures."""
+
+import pytest
+import torch
+from oracles.profiles import same
+
+from statesize import zoo
+from statesize.errors import StatesizeError
+from statesize.loading.models import load_model
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.parallel.here import Here
+from statesize.profiling import profile
+from statesize.profiling.gathering import Gathering, Origin
+from statesize.profiling.on_ray import LoadedWork
+from statesize.profiling.sequences import End, Request, SequenceWork
+from statesize.results.settings import check_settings
+
+SEQUENCES = [torch.arange(12), torch.tensor([3, 1, 4, 1, 5, 9, 2])]
+
+
+@pytest.fixture
+def model():
+    config = ModelConfig(mixer="gla", vocabulary_size=16, width=8, heads=2, layers=2, key_size=3)
+    return LanguageModel(config, torch.Generator().manual_seed(0))
+
+
+def loaded(load, settings):
+    work = LoadedWork(load, None, settings, 12)
+    return work, next(work("loading"))
+
+
+def test_records_are_those_of_a_profile(model):
+    settings = check_settings(channels=1)
+    work, ready = loaded(lambda: model, settings)
+    gathering = Gathering(settings, ready.key, 2, None, None, 12)
+    gathering.measure(SEQUENCES, Here(work))
+    origin = Origin(ready.name, ready.weights, ready.key, ready.source, torch.get_num_threads())
+    assert same(gathering.profile(None, origin, None), profile(model, SEQUENCES, channels=1))
+
+
+def test_what_was_measured_before_is_passed_over(model):
+    request = Request(0, SEQUENCES[0], "key", 12)
+    request.kept.add(request.part("layers.0.mixer"))
+    first, second, end = SequenceWork(model, None, check_settings())(request)
+    assert (first.name, first.record, second.index, second.mixers) == ("layers.0.mixer", None, 1, 2)
+    assert second.record.name == second.name == "layers.1.mixer"
+    assert end == End(("layers.0.mixer", "layers.1.mixer"), {})
+
+
+def test_a_worker_with_another_model_is_refused(model):
+    work, ready = loaded(lambda: model, check_settings())
+    with pytest.raises(StatesizeError, match=r"the worker on .* computes something else .* versions or settings"):
+        next(work(Request(0, SEQUENCES[0], "other", 12)))
+    assert next(work(Request(0, SEQUENCES[0], ready.key, 12))).index == 0
+
+
+def test_a_loaded_model_says_its_name_and_source():
+    _, ready = loaded(lambda: load_model("gla"), check_settings())
+    assert (ready.name, ready.source) == ("gla", {"kind": "bundled"})
+    assert ready.bytes == sum(tensor.nbytes for tensor in zoo.load("gla")[0].parameters())

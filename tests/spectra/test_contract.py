@@ -1,0 +1,62 @@
+"""Every engine of the list passes the contract that statesize offers to others."""
+
+import pytest
+import torch
+
+from statesize.operators import Operator
+from statesize.spectra.choice import ORDER
+from statesize.spectra.convolution.convolution import ConvolutionEngine
+from statesize.spectra.cut import Cut
+from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.shifts.chunked import ChunkedEngine
+from statesize.spectra.shifts.position_tree import PositionTreeEngine
+from statesize.spectra.shifts.streaming import StreamingEngine
+from statesize.spectra.spectrum import Spectrum
+from statesize.testing import EngineContract
+
+# Of sizes that divide a short sequence into several chunks, leaves or blocks.
+SMALL = (
+    ChunkedEngine(width=8),
+    StreamingEngine(width=8),
+    PositionTreeEngine(leaf=4),
+    ConvolutionEngine(quick=100, width=8, vectors=24),
+    DenseEngine(numbers_at_once=1),
+)
+
+
+class TestEveryEngine(EngineContract):
+    @pytest.fixture(autouse=True, params=[*ORDER, *SMALL], ids=lambda engine: f"{engine.name}-{engine in SMALL}")
+    def named(self, request: pytest.FixtureRequest) -> None:
+        self.engine = request.param
+
+
+class Careless(DenseEngine):
+    """An engine whose values are off by more than it says."""
+
+    def blocks(self, operator: Operator, cut: Cut) -> Spectrum:
+        spectrum = super().blocks(operator, cut)
+        return Spectrum(spectrum.values * (1 + 1e-6), spectrum.error_bound, spectrum.limit)
+
+
+@pytest.mark.parametrize("check", ["outputs_agree_with_the_definition", "windows_agree_with_the_definition"])
+def test_a_careless_engine_fails(check: str) -> None:
+    class Contract(EngineContract):
+        engine = Careless()
+
+    with pytest.raises(AssertionError):
+        getattr(Contract(), f"test_{check}")()
+
+
+def test_an_engine_that_supports_nothing_fails() -> None:
+    class Picky(DenseEngine):
+        def supports(self, operator: Operator) -> bool:
+            return False
+
+    class Contract(EngineContract):
+        engine = Picky()
+
+        def operators(self, generator: torch.Generator) -> list[Operator]:
+            return super().operators(generator)[:2]
+
+    with pytest.raises(AssertionError, match="supports none"):
+        Contract().test_outputs_agree_with_the_definition()
