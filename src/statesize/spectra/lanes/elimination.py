@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from statesize.spectra.lanes.vectors import (
+    VERSION,
+    compile_entry,
     compile_lanes,
     exponent,
     lane_functions,
@@ -32,10 +34,18 @@ _LN2 = math.log(2.0)
 _load, _splat = lane_functions(LANES)
 
 
-@compile_lanes
-def eliminate_chunks(whole: Array, positive: npt.NDArray[np.int64], logarithm: Array, size: Array) -> None:
+@compile_entry
+def eliminate_chunks(
+    whole: Array, positive: npt.NDArray[np.int64], logarithm: Array, size: Array, version: int = VERSION
+) -> None:
     """Positive pivots, Σ ln |pivot| and Σ (|pivot| + |row|²/|pivot|), (N, b) each, of [[P, X], [·, C]] (N, 2b, 2b)."""
     # Of `whole` the upper triangles are used; b is a power of 2.
+    eliminate_each(whole, positive, logarithm, size)
+
+
+@compile_lanes
+def eliminate_each(whole: Array, positive: npt.NDArray[np.int64], logarithm: Array, size: Array) -> None:
+    """As `eliminate_chunks`, to be called from compiled code."""
     N, b = whole.shape[0], whole.shape[1] // 2
     # Blocks hold P, X and C with the lane last, of P and C the upper triangles; nodes of a level lie one below another.
     here, there = np.empty(3 * b * b * LANES), np.empty(3 * b * b * LANES)

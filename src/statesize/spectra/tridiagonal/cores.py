@@ -12,8 +12,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from statesize.spectra.lanes.elimination import Array, eliminate_chunks
-from statesize.spectra.lanes.vectors import compile_lanes, lane_functions, store
+from statesize.spectra.lanes.elimination import Array, eliminate_each
+from statesize.spectra.lanes.vectors import VERSION, compile_entry, compile_lanes, lane_functions, store
 
 Whole = npt.NDArray[np.int64]
 
@@ -27,7 +27,7 @@ _CHUNKS = 32
 _load, _splat = lane_functions(LANES)
 
 
-@compile_lanes
+@compile_entry
 def eliminate_around_cores(
     chunk: Whole,
     a: Array,
@@ -42,6 +42,7 @@ def eliminate_around_cores(
     positive: Whole,
     logarithm: Array,
     size: Array,
+    version: int = VERSION,
 ) -> None:
     """As `eliminate_chunks`, the core included, (m, b) each, of chunks (m,) at shifts a, c (m,)."""
     # Of N chunks: whether the core stands for the past, (N,); where its rows begin, (N + 1,), in Θ, (rows,) each, and
@@ -64,7 +65,7 @@ def eliminate_around_cores(
                 a[m], c[m], of_past[k], core[0], core[1], core[2], solved, scaled, whole[m - begin].ravel(), b
             )
             cores[m - begin, 0], cores[m - begin, 1], cores[m - begin, 2] = counted, logs, lost
-        eliminate_chunks(whole[: end - begin], found[0], found[1], found[2])
+        eliminate_each(whole[: end - begin], found[0], found[1], found[2])
         for m in range(begin, end):
             positive[m] += int(cores[m - begin, 0])
             logarithm[m] += cores[m - begin, 1]
