@@ -49,6 +49,15 @@ def test_zeros_rows_of_zeros_and_small_entries() -> None:
     assert not low[30:].any()
 
 
+def test_values_whose_squares_vanish_in_single_precision() -> None:
+    strict = attention(4, 50, 0.3)
+    strict[25:] *= 1e-25
+    low, high = largest_everywhere(strict, 4, 5e-3)
+    sigma = exact(strict)
+    assert bool((low <= sigma * (1 + 1e-12)).all())
+    assert bool((high >= sigma * (1 - 1e-12)).all())
+
+
 def test_some_positions_in_double_precision() -> None:
     strict, positions = attention(3, 60, 0.3), torch.tensor([1, 7, 8, 40, 59])
     low, high = largest_at(strict, positions, 1e-9, 30)

@@ -58,6 +58,18 @@ def test_bounds_hold_and_are_close(seed: int, accuracy: float, distance: float) 
     assert not bool((apart & (near < 2)).any())
 
 
+@given(st.integers(0, 2**31), st.sampled_from((1e-9, 1e-4, 1e-2)))
+def test_bounds_hold_right_beside_singular_values(seed: int, distance: float) -> None:
+    eliminations = fake(seed, 5, 16, 60, distance)
+    beside = 1 + distance * (2 * torch.rand(5, 16, generator=eliminations.generator, dtype=torch.float64) - 1)
+    own = eliminations.sigma[..., 30] * beside
+    exact = (eliminations.sigma > own[..., None]).sum(-1)
+    limit, error = torch.full_like(exact, 60), torch.zeros(5, 1, dtype=torch.float64)
+    wanted = torch.ones_like(limit, dtype=torch.bool)
+    lower, upper = SharedThresholds(eliminations, own, own, wanted, limit, error, 0.02).bounds()
+    assert bool(((lower <= exact) & (exact <= upper)).all())
+
+
 def test_positions_that_are_not_asked_cost_nothing() -> None:
     eliminations = fake(1, 3, 8, 50)
     own, limit = 0.1 * eliminations.sigma[..., 0], torch.full((3, 8), 50)
