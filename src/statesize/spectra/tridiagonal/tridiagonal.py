@@ -92,7 +92,7 @@ class TridiagonalEngine(Engine):
 
 def chunk_width(length: int) -> int:
     """Positions of a chunk, b: a power of 2 about a tenth of the sequence."""
-    return 32 if length < 384 else 64
+    return 32 if length < 768 else 64
 
 
 class TridiagonalBlocks(CertifiedBlocks):
