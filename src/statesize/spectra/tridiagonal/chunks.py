@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from statesize.parallel.lapack import one_thread_lapack
+from statesize.parallel.lapack import one_lapack_thread, tridiagonal, turned
 from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF
@@ -28,8 +28,6 @@ from statesize.spectra.tridiagonal.sampled_largest import largest_at, largest_ev
 
 Array = npt.NDArray[np.float64]
 
-# Columns that LAPACK transforms at once.
-_BLOCK = 64
 # Positions from one whose σ_1 is bounded by itself to the next, and how close the bounds are then, relative to it.
 _EVERY, _CLOSE = 4, 5e-3
 # Relative round-off of a norm.
@@ -206,9 +204,9 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
         energy=matrix.new_zeros(E * chunks),
         fourth=matrix.new_zeros(E * chunks),
     )
-    with one_thread_lapack() as lapack:
+    with one_lapack_thread():
         for entry, part in enumerate(strict.cpu()):
-            _fill(lapack, cores, part, entry * chunks, wanted)
+            _fill(cores, part, entry * chunks, wanted)
     return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks, device=matrix.device))
 
 
@@ -224,7 +222,7 @@ def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
     return strict.div_(scale[:, None, None]), scale
 
 
-def _fill(lapack: Any, cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_]) -> None:
+def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_]) -> None:
     """Computes the cores of the chunks of one T (L, L), of which the first has this number."""
     # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of
     # the columns, after it those of the rows.
@@ -256,18 +254,13 @@ def _fill(lapack: Any, cores: Cores, strict: Tensor, begin: int, needed: npt.NDA
         if needed[k]:
             at = slice(cores.first[number], cores.first[number + 1])
             reduced = cores.diagonal[at], cores.beside[at], cores.borders[at]
-            _reduce(lapack, gram[core, core].numpy(), borders.numpy(), *reduced)
+            _reduce(gram[core, core].numpy(), borders.numpy(), *reduced)
 
 
-def _reduce(lapack: Any, gram: Array, couple: Array, diagonal: Array, beside: Array, borders: Array) -> None:
+def _reduce(gram: Array, couple: Array, diagonal: Array, beside: Array, borders: Array) -> None:
     """Θ = Qᵀ G Q by its diagonal (p,) and the entries beside it (p,), the last of them 0, and Qᵀ W (p, 2b)."""
-    p, columns = couple.shape
-    if p < 2:
+    if len(gram) < 2:
         diagonal[:], borders[:] = gram.diagonal(), couple
         return
-    # LAPACK stores by columns; G is symmetric.
-    reflections, diagonal[:], beside[:-1], factors, _ = lapack.dsytrd(gram.T, lower=1, lwork=_BLOCK * p)
-    below = np.asfortranarray(reflections[1:, :-1])
-    borders[0] = couple[0]
-    turned = np.asfortranarray(couple[1:])
-    borders[1:], _, _ = lapack.dormqr("L", "T", below, factors, turned, _BLOCK * columns, overwrite_c=1)
+    diagonal[:], beside[:-1], reflections, factors = tridiagonal(gram)
+    borders[:] = turned(reflections, factors, couple)
