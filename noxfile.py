@@ -24,7 +24,7 @@ FLOOR_TESTS = (
     "tests/cli/test_completion.py",
     "tests/cli/output/test_document.py",
     "tests/cli/output/test_progress.py",
-    "tests/profiling/test_store.py",
+    "tests/results/test_store.py",
     "tests/profiling/test_profile.py",
     "tests/studies/grid/test_table.py",
     "tests/test_measurement.py",

@@ -111,6 +111,8 @@ def _judged(call: Call, answer: object) -> list[str]:
         message = str(answer)
         if call.refusal == "never":
             return [f"refused, though nothing is wrong: {message}"]
+        if any(re.match(rf"{re.escape(name)} (is|are|has|have)\b", message) for name in call.names):
+            return [f"a refusal that does not read NAME must be X, got Y: {message}"]
         named = any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message) for name in call.names)
         return [] if named else [f"an error that names none of {', '.join(call.names)}: {message}"]
     if isinstance(answer, Exception):

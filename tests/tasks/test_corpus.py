@@ -128,9 +128,9 @@ def test_empty_delimiter_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("documents", "said"),
     [
-        ("text", "train is one string"),
+        ("text", "train must be a sequence of documents, got one string"),
         (["text", 3], "train must be a sequence of strings, got one with int"),
-        (["a \ud800"], "which is no Unicode text"),
+        (["a \ud800"], "must be Unicode text, got"),
     ],
 )
 def test_documents_that_are_no_texts_are_refused(documents, said):

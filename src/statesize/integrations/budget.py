@@ -25,14 +25,7 @@ class Cost:
     units: tuple[int, ...]
 
     def seconds(self, heads: int) -> float:
-        """Predicted time of a reading.
-
-        Args:
-            heads: Heads or channels that are measured of each layer, at most.
-
-        Returns:
-            Seconds.
-        """
+        """Predicted seconds of a reading of at most so many heads or channels of each layer."""
         return self.fixed + self.head * sum(min(heads, units) for units in self.units)
 
 

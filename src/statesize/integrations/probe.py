@@ -138,16 +138,7 @@ class Probing:
 
 
 def reading(profile: Profile, found: list[Diagnosis]) -> dict[str, float]:
-    """What a callback logs of a profile.
-
-    Args:
-        profile: Of the probe batch.
-        found: Its diagnoses.
-
-    Returns:
-        Finite numbers by name: average and total entropy-ESS, utilisation (of the model and of each layer) and how many
-        layers are saturated and collapsed.
-    """
+    """What a callback logs of a profile and its diagnoses: finite numbers by name."""
     model = compare([profile]).models[0]
     values = {
         "average_ess": model.average_entropy,

@@ -13,16 +13,7 @@ RECORD = "statesize.jsonl"
 
 
 def append_reading(folder: Path, step: int, values: Mapping[str, float]) -> None:
-    """Add a line of JSON to the record of a training.
-
-    Args:
-        folder: The folder of the training; made where it is not there.
-        step: Number of the step.
-        values: What was measured.
-
-    Raises:
-        FileError: It cannot be written.
-    """
+    """Add a line of JSON with the step to the record in the folder of a training."""
     path = folder / RECORD
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,15 +18,13 @@ from statesize.errors import InputError, StatesizeError
 
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
+_SETTINGS = b"\4"
 _GOES_ON = "what is finished is kept, and the same command goes on"
 # Of the machine's memory, what workers may ask for; the rest is for the calling process and Ray's own.
 _FOR_WORKERS = 0.8
 # No reports of usage, and 127.0.0.1 as the address of each process, as Ray does by itself where it runs no clusters.
 _LOCAL = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
-# Opens a connection of HTTP/2, on which Ray's gRPC runs; whoever speaks it answers with a frame of the type SETTINGS.
-_SETTINGS = 4
-_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
 
 
 @contextmanager
@@ -78,18 +76,8 @@ def ray_session(address: str | None = None) -> Generator[Any]:
 
 
 def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
-    """The first of some answers that is there, as long as the cluster has its head, and this process its node.
-
-    Args:
-        ray: The module ray, connected.
-        pending: References of answers.
-
-    Returns:
-        The reference of one that is there.
-
-    Raises:
-        StatesizeError: One of them is gone; without this, Ray ends the process a minute later, or waits for ever.
-    """
+    """The first of some answers that is there; a StatesizeError where the cluster's head or this node is gone."""
+    # Ray itself would end the process a minute later, or wait for ever.
     context = ray.get_runtime_context()
     # None of a client, to which Ray itself tells what is gone.
     head = str(getattr(context, "gcs_address", ""))
@@ -115,11 +103,7 @@ def _require_head(address: str) -> None:
 
 
 def available_cores() -> int:
-    """The cores that this process may use.
-
-    Returns:
-        At least 1.
-    """
+    """The cores that this process may use, at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -147,14 +131,14 @@ def _require_reachable(address: str) -> None:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
             if os.environ.get("RAY_USE_TLS", "0") not in {"0", ""}:
                 return
-            connection.sendall(_GREETING)
-            frame = connection.recv(len(_GREETING))
+            frame = connection.recv(9)
     except (OSError, OverflowError) as error:
         raise InputError(
             f"nothing answers at the Ray address {address} ({error}); start a cluster there with ray start --head, or"
             " give no address"
         ) from error
-    if frame[3:4] != bytes([_SETTINGS]):
+    # The gRPC of Ray speaks first, with a frame of HTTP/2 whose type stands in the fourth byte.
+    if frame[3:4] != _SETTINGS:
         raise InputError(
             f"what answers at the Ray address {address} is not Ray; its head listens at port 6379 by default"
         )

@@ -7,6 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from statesize.parallel.threads import end_if_unwanted
+
 _linalg = cast("Any", torch.linalg)
 # Norms between which no square that matters is lost, in float32 too.
 _SQUARES = (1e-15, 1e15)
@@ -14,11 +16,13 @@ _SQUARES = (1e-15, 1e15)
 
 def singular_values(matrix: Tensor) -> Tensor:
     """Singular values of (..., m, n), descending, (..., min(m, n))."""
+    end_if_unwanted()
     return _linalg.svdvals(matrix)
 
 
 def triangular_factor(matrix: Tensor) -> Tensor:
     """R of the QR factorisation of (..., m, n), (..., min(m, n), n)."""
+    end_if_unwanted()
     return _linalg.qr(matrix, mode="r").R
 
 

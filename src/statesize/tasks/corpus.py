@@ -63,7 +63,7 @@ class Corpus:
 def listed(name: str, documents: Iterable[str]) -> list[str]:
     """Documents as a list."""
     if isinstance(documents, str):
-        raise InputError(f"{name} is one string; give a sequence of documents, for one document [text]")
+        raise InputError(f"{name} must be a sequence of documents, got one string. For one document, give [text].")
     require_kind(name, documents, Iterable, "a sequence of strings")
     found = list(documents) if getattr(documents, "ndim", 1) else [documents]
     for document in found:
@@ -72,7 +72,7 @@ def listed(name: str, documents: Iterable[str]) -> list[str]:
         try:
             document.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"{name} has {document[:40]!r}, which is no Unicode text ({error.reason})") from error
+            raise InputError(f"{name} must be Unicode text, got {document[:40]!r} ({error.reason}).") from error
     return cast("list[str]", found)
 
 

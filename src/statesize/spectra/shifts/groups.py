@@ -12,6 +12,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.bounds import UNDERFLOW, count_bounds, entropy_bound
 from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import effective_rank
@@ -165,6 +166,7 @@ class Groups:
             active, shift = active[possible], shift[possible]
             if not active.numel():
                 continue
+            end_if_unwanted()
             count, uncertainty = self.eliminations.at(active).counts(shift)
             distance = uncertainty + self.error[active]
             above = high[active] <= shift[:, None] - distance
@@ -248,6 +250,7 @@ class Groups:
         return ess, error
 
     def _log_determinants(self, groups: Tensor, shift: Tensor) -> Tensor:
+        end_if_unwanted()
         return self.eliminations.at(groups).log_determinants(shift)
 
     def _spectra(self, chosen: Tensor) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
