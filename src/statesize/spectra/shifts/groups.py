@@ -155,6 +155,7 @@ class Groups:
         gap = {1: first, -1: first}
         # What is unresolved between two evaluations right beside it stays so.
         settled, seen_above = torch.zeros_like(self.wanted), torch.zeros_like(self.wanted)
+        shift_above = torch.full_like(first, torch.inf)
         for attempt in range(self.eliminations.rounds):
             side = 1 if attempt % 2 == 0 else -1
             unresolved = self.wanted & (lower < upper) & ~settled
@@ -177,8 +178,11 @@ class Groups:
             gap[side] = gap[side].index_put((active,), torch.maximum(gap[side][active], 1.5 * needed))
             if side > 0:
                 seen_above = torch.zeros_like(settled).index_put((active,), above)
+                shift_above = torch.full_like(first, torch.inf).index_put((active,), shift)
             elif attempt > 1:
-                settled[active] |= seen_above[active] & below
+                # The middle threshold may be another one by now.
+                beside = shift_above[active] - shift <= 2.5 * (gap[1] + gap[-1])[active]
+                settled[active] |= seen_above[active] & below & beside[:, None]
         return lower, upper
 
     def resolve(

@@ -65,8 +65,8 @@ class TridiagonalEngine(Engine):
         operations = _CALLS + cut.length**3 / 2 + sum(3 * p**3 + 8 * p**2 * b for p in cores)
         shifts = _SHIFTS_OF_ENTROPY * ("entropy" in outputs) + 2 * ("counts" in outputs)
         if RELATIVE in outputs:
-            # Two evaluations and some 20 products with a vector for each position.
-            shifts += 2.5 * len(cut.positions) / max(1, len(asked))
+            # About one evaluation and 20 products with a vector for each position.
+            shifts += len(cut.positions) / max(1, len(asked))
             operations += _EXACT_CALLS + sum(80 * cut.rows(i) * cut.columns(i) for i in cut.positions)
         return operations + shifts * sum(4 * p * b**2 + 3 * b**3 for p in cores)
 
