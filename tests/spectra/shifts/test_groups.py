@@ -113,7 +113,9 @@ def test_thresholds_of_their_own_are_evaluated_before_singular_values_are_asked(
     threshold = fakes.values[..., 0] ** between * fakes.values[..., 2].clamp(min=1e-9) ** (1 - between)
     lower, upper = groups.bisect(threshold, threshold)
     near = ((fakes.values / threshold[..., None]).log().abs() < 1e-3).any(-1)
-    assert int(((lower < upper) & ~near).sum()) <= 4
+    # The first distance from a threshold is relative to the largest one of the group.
+    small = threshold < 1e-2 * threshold.amax(-1, keepdim=True)
+    assert int(((lower < upper) & ~near & ~small).sum()) <= 4
 
 
 @given(seeds, uncertainties, st.sampled_from((0.0, 1e-9)), st.sampled_from((1e-5, 1e-3, 0.3)))
