@@ -33,8 +33,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(alt|collections|os|pandas|pathlib|tokenizers|torch|transformers|xarray)\..*"),
     ("py:.*", "Figure|Tensor|Trainer"),
-    # What stands between a profile and its charts; users call .plot and .figure.
-    ("py:class", r"statesize\..*\.(Chart|Drawn|Measured|Profiled)"),
+    # Types that users hand on and never name.
+    ("py:class", r"statesize\..*\.(Chart|Drawn|LoadedModel|Measured|Profiled)"),
 ]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}

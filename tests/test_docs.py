@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import statesize
-from statesize.benchmarks.engines import SCHEMA, Row
+from statesize.benchmarks.engines import Row
+from statesize.benchmarks.machine import SCHEMA
 from statesize.spectra.choice import ENGINES
 
 ROOT = Path(__file__).parent.parent

@@ -18,7 +18,7 @@ from statesize.studies.grid import settings
 from statesize.studies.grid.settings import parse_settings
 from statesize.studies.grid.table import ResultTable
 from statesize.texts.documents import file_documents
-from statesize.texts.rows import line_document
+from statesize.texts.rows import line_row
 
 DEEP = "[" * 200_000
 
@@ -125,7 +125,7 @@ def test_json_of_any_depth(stored, tmp_path):
     (tmp_path / "study" / "study.json").write_text(DEEP)
     with pytest.raises(FileError, match="nested too deeply"):
         ResultTable.open(tmp_path / "study", "correlation")
-    assert line_document(DEEP.encode(), "text", "here")[0] is None
+    assert line_row(DEEP.encode(), "text", "here")[1] is None
 
 
 def test_toml_of_any_depth_and_any_product(monkeypatch):

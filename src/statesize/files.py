@@ -42,6 +42,15 @@ def read_limited(path: Path, most: int = MOST_JSON) -> bytes:
     return content
 
 
+@contextlib.contextmanager
+def os_errors(problem: str, advice: str = "") -> Generator[None]:
+    """Turn an error of the operating system into a FileError: the problem, the system's reason, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise FileError(f"{problem}: {error.strerror or error}" + (f". {advice}" if advice else "")) from error
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; its folder is made where it is missing."""
     replace_files(path.parent, {path.name: content})
@@ -94,12 +103,10 @@ def replace_folder(folder: Path, write: Callable[[Path], object], scratch: Path 
 def check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be made or written, and leave it as it is, missing where it is."""
     place = folder.absolute()
-    try:
+    with os_errors(f"cannot write to {folder}", "Give a writable folder"):
         while not os.path.lexists(place):
             place = place.parent
         os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=place))
-    except OSError as error:
-        raise FileError(f"cannot write to {folder}: {error.strerror or error}. Give a writable folder") from error
 
 
 @contextlib.contextmanager
@@ -107,11 +114,9 @@ def only_writer(folder: Path) -> Generator[None]:
     """Keep other processes that ask for it from writing to a folder, which is made where it is missing."""
     # The lock goes with the process, however it ends; file systems without locks are written unlocked.
     place = folder / LOCK
-    try:
+    with os_errors(f"cannot write to {folder}", "Give a folder, new or empty"):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(place)
-    except OSError as error:
-        raise FileError(f"cannot write to {folder}: {error.strerror or error}. Give a folder, new or empty") from error
     try:
         yield
     finally:

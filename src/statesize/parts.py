@@ -28,15 +28,10 @@ def digest(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts in a folder, by names that say what their numbers depend on.
+    """The parts in a folder, by names that say what their numbers depend on."""
 
-    Attributes:
-        folder: Where they lie; made for the first one.
-        suffix: Of their files.
-    """
-
-    folder: Path
-    suffix: str
+    folder: Path  # where they lie; made for the first one
+    suffix: str  # of their files
     # Of each folder below, the files of each name: those that were there at first, and those that were written.
     _files: dict[Path, dict[str, list[Path]]] = field(default_factory=dict[Path, "dict[str, list[Path]]"], init=False)
 

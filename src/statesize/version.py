@@ -7,14 +7,7 @@ __version__ = "0.1.0"
 
 
 def installed(*packages: str) -> dict[str, str]:
-    """Versions of statesize, of Python and of packages.
-
-    Args:
-        packages: Their names on the package index.
-
-    Returns:
-        By name; a package that is not installed is left out.
-    """
+    """Versions of statesize, of Python and of packages."""
     found = {"statesize": __version__, "python": platform.python_version()}
     for package in packages:
         try:

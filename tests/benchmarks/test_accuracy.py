@@ -28,10 +28,10 @@ def test_what_is_right_and_what_is_wrong(name, output):
     operator = case.make(96)
     exact = definition(operator, POSITIONS)
     right = accuracy(case, operator, output, POSITIONS, exact)
-    assert right.wrong == 0
+    assert right.miscounts == 0
     assert right.error <= {"counts": 0, "entropy": 2e-4, "values": 1e-12}[output]
     assert right.checked == len(POSITIONS) * (len(case.ratios) if output == "counts" else 1)
     # Against the spectra of positions that are not these.
     wrong = accuracy(replace(case, ratios=(0.3,)), operator, output, [2, 20, 50], exact)
-    assert wrong.wrong == len(POSITIONS)
+    assert wrong.miscounts == len(POSITIONS)
     assert wrong.error > 1e-3

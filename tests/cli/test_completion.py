@@ -109,5 +109,5 @@ def test_an_unknown_shell(tmp_path, capsys):
         [COMMAND, "--install-completion"], env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert "name it by --shell" in done.stderr
+    assert "Give --shell" in done.stderr
     assert list(tmp_path.iterdir()) == []

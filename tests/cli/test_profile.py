@@ -324,7 +324,7 @@ def test_windows_are_in_the_profile(checkpoint, text, here, capsys):
     assert (mixer["ceiling"].values == 4).all()
     assert mixer["position"].values[0] == 5
     assert main(["profile", str(checkpoint), "--text", str(text), "--past", "900"]) == 1
-    assert "do not fit" in capsys.readouterr().err
+    assert "past and future must fit into the longest sequence" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_wrong_usage(arguments, here, capsys):
 
 
 def test_wrong_memory(text, here, capsys):
-    assert "memory is 'much'" in refused(["profile", "gla", "--text", text, "--memory", "much"], capsys)
+    assert "got 'much'" in refused(["profile", "gla", "--text", text, "--memory", "much"], capsys)
 
 
 def test_a_tokenizer_without_an_end_of_sequence_token(tmp_path, text, here, capsys):

@@ -60,9 +60,9 @@ def test_a_pattern_is_repeated_until_every_layer_has_a_mixer():
         (lambda values: {k: v for k, v in values.items() if k != "format"}, r"format None"),
         (lambda values: {k: v for k, v in values.items() if k != "width"}, r"lacks \['width'\] and has unknown \[\]"),
         (lambda values: {**values, "colour": 1}, r"unknown \['colour'\]"),
-        (lambda values: {**values, "width": "wide"}, r"width = 'wide'; expected int"),
+        (lambda values: {**values, "width": "wide"}, r"width must be an integer .*, got 'wide'"),
         (lambda values: {**values, "heads": 5}, r"here: width is 128 and heads is 5"),
-        (lambda values: {**values, "normalised": 1}, r"normalised = 1; expected bool"),
+        (lambda values: {**values, "normalised": 1}, r"normalised must be True or False, got 1"),
         (lambda values: [values], r"here holds list"),
     ],
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.precision import stored_dtype, stored_element_size
+from statesize.adapters.models.precision import mapped, stored_dtype, stored_element_size
 from statesize.adapters.sources import observing_all
 from statesize.adapters.watching.observation import Observation
 from statesize.adapters.watching.running import Frame, Running, running_modules
@@ -41,7 +41,8 @@ class Call:
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    mixers: list[Mixer] = field(default_factory=list[Mixer])  # in order; none for a method `operator`
+    mixers: list[Mixer]  # in order
+    by_method: bool = False  # whether the module is one mixer, with a method `operator`
     output: Tensor | None = None  # a sample of it
 
 
@@ -91,7 +92,10 @@ class _Recorder:
 
     def entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.calls.append(Call(name, module, (self.copies.of(first_argument(name, args, kwargs)),), {}))
+            kind, multiplicity = getattr(module, "kind", type(module).__name__), getattr(module, "multiplicity", 1)
+            mixers = [Mixer(name, str(kind), 0, int(multiplicity), None, 0)]
+            given = (self.copies.of(first_argument(name, args, kwargs)),)
+            self.calls.append(Call(name, module, given, {}, mixers, by_method=True))
 
         return enter
 
@@ -110,7 +114,7 @@ class _Recorder:
         call = self.open.get(frame)
         if call is None:
             args, kwargs = self.copies.of(frame.args), self.copies.of(frame.kwargs)
-            call = self.open[frame] = Call(frame.name, frame.module, args, kwargs)
+            call = self.open[frame] = Call(frame.name, frame.module, args, kwargs, [])
             self.calls.append(call)
         call.mixers.append(described(observation))
 
@@ -172,22 +176,16 @@ class Copies:
 
     def of(self, value: Any) -> Any:
         """A copy of an argument, with None in place of a cache: a module is called again with the whole text."""
-        if isinstance(value, Tensor):
-            return self._of_tensor(value)
-        if isinstance(value, dict):
-            return {key: self.of(part) for key, part in cast("dict[Any, Any]", value).items()}
-        if type(value) in (tuple, list):
-            return type(value)(self.of(part) for part in value)
-        if hasattr(value, "get_seq_length"):
-            return None
-        return value
+        return mapped(value, self._of_leaf)
 
-    def _of_tensor(self, tensor: Tensor) -> Tensor:
+    def _of_leaf(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return None if hasattr(value, "get_seq_length") else value
         # Tensors of inference mode do not count their changes.
-        version = -1 if tensor.is_inference() else tensor._version
-        known = self.made.get(id(tensor))
-        if known is not None and known[0]() is tensor and known[1] == version >= 0:
+        version = -1 if value.is_inference() else value._version
+        known = self.made.get(id(value))
+        if known is not None and known[0]() is value and known[1] == version >= 0:
             return known[2]
-        copy = tensor.detach().clone()
-        self.made[id(tensor)] = (weakref.ref(tensor), version, copy)
+        copy = value.detach().clone()
+        self.made[id(value)] = (weakref.ref(value), version, copy)
         return copy

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import count
 from typing import Self
 
 import torch
 from torch import nn
 
 from statesize.adapters.calls import Call, Mixer, Recording, described, record_calls, sampled
-from statesize.adapters.captured import Captured, described_by, from_method, from_observation
+from statesize.adapters.captured import Captured, from_method, from_observation
 from statesize.adapters.checking import Checks
 from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
 from statesize.adapters.forward import Forward
@@ -53,16 +55,16 @@ class Capture(Iterator[Captured]):
         short_convolutions: bool,
     ) -> None:
         self._forward = forward
-        self._calls = [call for call in calls if not chosen.isdisjoint(_names(call))]
+        wanted = (call for call in calls if any(mixer.name in chosen for mixer in call.mixers))
+        self._calls = list(_labelled(wanted))
         self._selected = selected
         self._short_convolutions = short_convolutions
         self._ready: list[Captured] = []
-        self._labels = _Labels()
         self._chosen = chosen
         self._refused: ModelError | None = None
         self._yielded = False
-        labels = _Labels()
-        self.mixers = tuple(labels.of(mixer) for call in self._calls for mixer in _mixers(call) if mixer.name in chosen)
+        named = [pair for call, labels in self._calls for pair in zip(call.mixers, labels, strict=True)]
+        self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if mixer.name in chosen)
         self.skipped = skipped
         self.run_difference = run_difference
 
@@ -75,18 +77,17 @@ class Capture(Iterator[Captured]):
                 if self._refused is not None and not self._yielded:
                     raise self._refused
                 raise StopIteration
-            call = self._calls.pop(0)
-            self._ready = self._again(call) if call.mixers else self._from_method(call)
+            call, labels = self._calls.pop(0)
+            self._ready = self._from_method(call, *labels) if call.by_method else self._again(call, labels)
         self._yielded = True
         # The captured value has no name here: what is yielded must hold the only reference.
         return self._ready.pop(0)
 
-    def _from_method(self, call: Call) -> list[Captured]:
-        name = self._labels.next(call.name)
-        return [from_method(name, call.module, call.args[0], self.run_difference)]
+    def _from_method(self, call: Call, label: str) -> list[Captured]:
+        known = replace(call.mixers[0], name=label)
+        return [from_method(known, call.module, call.args[0], self.run_difference)]
 
-    def _again(self, call: Call) -> list[Captured]:
-        labels = [self._labels.next(mixer.name) for mixer in call.mixers]
+    def _again(self, call: Call, labels: list[str]) -> list[Captured]:
         chosen = [mixer.name in self._chosen for mixer in call.mixers]
         try:
             found = self._checked(call, labels)
@@ -189,7 +190,7 @@ def capture(
     forward = Forward.of(model, input_ids)
     own = find_mixers(model)
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
-    observed = list(dict.fromkeys(name for call in recording.calls for name in _names(call)))
+    observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
     names = list(own) + [name for name in observed if name not in own]
     require_some(model, names, recording.refused)
     chosen = chosen_names(names, layers, recording.refused)
@@ -235,24 +236,9 @@ def _compared(forward: Forward, recording: Recording, checks: Checks) -> float:
     return difference
 
 
-def _names(call: Call) -> list[str]:
-    return [mixer.name for mixer in call.mixers] or [call.name]
-
-
-def _mixers(call: Call) -> list[Mixer]:
-    kind, multiplicity = described_by(call.module)
-    return call.mixers or [Mixer(call.name, kind, 0, multiplicity, None, 0)]
-
-
-class _Labels:
-    """Names of mixers, with a number from their second call on."""
-
-    def __init__(self) -> None:
-        self.times: dict[str, int] = {}
-
-    def next(self, name: str) -> str:
-        count = self.times[name] = self.times.get(name, -1) + 1
-        return f"{name}@{count}" if count else name
-
-    def of(self, mixer: Mixer) -> Mixer:
-        return replace(mixer, name=self.next(mixer.name))
+def _labelled(calls: Iterable[Call]) -> Iterator[tuple[Call, list[str]]]:
+    """Calls with the names of their mixers, which have a number from their second call on."""
+    times = defaultdict[str, Iterator[int]](count)
+    for call in calls:
+        numbered = [(mixer.name, next(times[mixer.name])) for mixer in call.mixers]
+        yield call, [f"{name}@{number}" if number else name for name, number in numbered]

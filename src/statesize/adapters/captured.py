@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.calls import Mixer
 from statesize.adapters.models.held import evaluating
 from statesize.adapters.models.precision import in_single, single_precision, stored_element_size
 from statesize.adapters.models.wrapped import uncompiled
@@ -77,9 +78,10 @@ def from_observation(name: str, observation: Observation, faithfulness: float, r
     )
 
 
-def from_method(name: str, mixer: nn.Module, hidden: Tensor, run_difference: float) -> Captured:
+def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: float) -> Captured:
     """What a mixer's own method `operator` captures."""
     # hidden: What its forward received first, (S, L, …).
+    name = known.name
     try:
         with (
             interrupts_held() as interrupts,
@@ -107,15 +109,9 @@ def from_method(name: str, mixer: nn.Module, hidden: Tensor, run_difference: flo
             f"shape {tuple(hidden.shape)}; (sequence, {operator.length}, …) is expected for it."
         )
     _check_finite(name, operator)
-    kind, multiplicity = described_by(mixer)
-    heads = operator.batch_shape[1]
+    heads, multiplicity = operator.batch_shape[1], known.multiplicity
     state_bytes = int(operator.state_size()[-1]) * heads * multiplicity * stored_element_size(mixer)
-    return Captured(name, kind, multiplicity, heads, _selecting(operator), state_bytes, None, run_difference)
-
-
-def described_by(mixer: nn.Module) -> tuple[str, int]:
-    """What a mixer with a method `operator` says of itself."""
-    return str(getattr(mixer, "kind", type(mixer).__name__)), int(getattr(mixer, "multiplicity", 1))
+    return Captured(name, known.kind, multiplicity, heads, _selecting(operator), state_bytes, None, run_difference)
 
 
 def _selecting(operator: Operator) -> Callable[[Units], Operator]:

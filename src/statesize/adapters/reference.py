@@ -27,7 +27,7 @@ def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = at(module, entered)
-        if call is not None and call.mixers:
+        if call is not None and not call.by_method:
             call.args, call.kwargs = copies.of(args), copies.of(kwargs)
         elif call is not None:
             call.args = (copies.of(first_argument(call.name, args, kwargs)),)

@@ -22,7 +22,7 @@ class Accuracy:
     """Answers of an engine against the definition."""
 
     error: float  # the largest: of entropies relative, of values in units of σ_1, of counts the difference
-    wrong: int  # counts that differ; entropies and values that are farther off than the engine's own bound
+    miscounts: int  # counts that differ; entropies and values that are farther off than the engine's own bound
     checked: int  # answers that were compared
 
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
-from statesize.benchmarks.accuracy import accuracy, definition
+from statesize.benchmarks.accuracy import Accuracy, accuracy, definition
 from statesize.benchmarks.cases import Case, ask, cases
 from statesize.benchmarks.growth import exponents
-from statesize.benchmarks.machine import machine, versions
+from statesize.benchmarks.machine import document
 from statesize.benchmarks.memory import peak_bytes
-from statesize.benchmarks.timing import clock, dense_seconds, midpoints, seconds
+from statesize.benchmarks.timing import dense_seconds, midpoints, seconds
 
-SCHEMA = 1
 _LENGTH, _QUICK_LENGTH = 2048, 256
 _ROUNDS = 3
 _TIMED = 1e-3  # τ/σ_1 of the counts that are timed
@@ -28,9 +27,9 @@ _EARLY = [32, 256, 512]
 _WARM_LENGTH = 128
 
 
-@dataclass(frozen=True)
-class Row:
-    """What one engine did with one case."""
+@dataclass(frozen=True, kw_only=True)
+class Row(Accuracy):
+    """What one engine did with one case; how right it was is told of the checked positions of one unit."""
 
     case: str
     engine: str
@@ -42,10 +41,6 @@ class Row:
     dense_positions: int  # at how many positions of one unit the dense loop was timed, then scaled to all; 0 for none
     seconds: float  # of one measurement at all positions of all units, set-up included, median
     microseconds_per_spectrum: float  # the same for one position of one unit
-    # largest at the checked positions of one unit: entropies relative, values in units of σ_1, counts as difference
-    error: float
-    miscounts: int  # wrong counts; of entropies and values, those farther off than the engine's own bound
-    checked: int  # how many answers were checked
     peak_bytes: int  # of the operator and the measurement, above what the process held before
 
 
@@ -62,15 +57,7 @@ def benchmark(
         for row in compare(case, base * case.lengths, rounds):
             rows.append(row)
             on_row(row)
-    return {
-        "schema": SCHEMA,
-        "rows": [asdict(row) for row in rows],
-        "exponents": exponents(quick, on_growth),
-        "threads": torch.get_num_threads(),
-        "clock": clock(),
-        "machine": machine(),
-        "versions": versions(),
-    }
+    return document([asdict(row) for row in rows], exponents=exponents(quick, on_growth))
 
 
 def compare(case: Case, length: int, rounds: int) -> Iterable[Row]:
@@ -97,7 +84,6 @@ def compare(case: Case, length: int, rounds: int) -> Iterable[Row]:
         torch.get_num_threads(),
     )
     for (output, times), peak in zip(taken.items(), peaks, strict=True):
-        found = accuracy(case, first, output, positions, exact)
         yield Row(
             case=case.name,
             engine=case.engine,
@@ -108,10 +94,8 @@ def compare(case: Case, length: int, rounds: int) -> Iterable[Row]:
             dense_positions=0 if matrix is None else len(positions),
             seconds=statistics.median(times),
             microseconds_per_spectrum=1e6 * statistics.median(times) / units / (length - 1),
-            error=found.error,
-            miscounts=found.wrong,
-            checked=found.checked,
             peak_bytes=peak,
+            **vars(accuracy(case, first, output, positions, exact)),
         )
 
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from statesize.benchmarks.timing import clock
 from statesize.version import installed
+
+SCHEMA = 1
+"""Version of the documents of benchmarks."""
 
 
 def machine() -> str:
@@ -19,6 +26,19 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"
 
 
-def versions() -> dict[str, str]:
-    """Versions of what does the arithmetic."""
-    return installed("torch", "numpy", "numba")
+def document(rows: list[dict[str, Any]], *packages: str, **more: Any) -> dict[str, Any]:
+    """The JSON document of a benchmark: its rows, what else it found, and what it ran on, packages included."""
+    return {
+        "schema": SCHEMA,
+        "rows": rows,
+        **more,
+        "threads": torch.get_num_threads(),
+        "clock": clock(),
+        "machine": machine(),
+        "versions": versions(*packages),
+    }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of what does the arithmetic, and of packages."""
+    return installed("torch", "numpy", "numba", *packages)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -115,6 +115,4 @@ def model_cases(quick: bool) -> tuple[ModelCase, ...]:
     )
     if not quick:
         return full
-    return tuple(
-        ModelCase(c.name, c.model, c.model_type, {**c.shape, **_TINY[c.name]}, c.layers, c.count_accuracy) for c in full
-    )
+    return tuple(replace(case, shape=case.shape | _TINY[case.name]) for case in full)

@@ -5,70 +5,37 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from statesize.adapters import Captured, capture
 from statesize.adapters.watching.observation import Units
-from statesize.benchmarks.machine import machine, versions
+from statesize.benchmarks.machine import document
 from statesize.benchmarks.memory import child_process, forget_peak, peak_resident_bytes, resident_bytes
 from statesize.benchmarks.model_cases import ModelCase, random_tokens
-from statesize.benchmarks.timing import clock, dense_seconds, midpoints, now
+from statesize.benchmarks.timing import dense_seconds, midpoints, now
 from statesize.measurement import measure
 from statesize.operators import Operator
 from statesize.profiling.measuring import measure_mixer, plan_work
 from statesize.results.settings import check_settings
 
-SCHEMA = 1
 _LENGTH, _QUICK_LENGTH = 2048, 192
 _WARM_LENGTH = 16
 # Heads or channels, and positions of each, at which the definition is timed.
 _DENSE_UNITS, _DENSE_POSITIONS = 2, 8
 
 
-@dataclass(frozen=True)
-class ModelRow:
-    """What measuring one layer took: counts and entropy at all positions of all heads or channels."""
-
-    case: str
-    model: str  # the published model of that shape
-    layers: int  # layers of this kind in the whole model
-    kind: str  # what the mixer is
-    engine: str  # what measured it
-    length: int  # L
-    units: int  # heads or channels
-    spectra: int  # positions 1 … L − 1 of all of them
-    tolerances: tuple[float, ...]  # absolute τ at which counts were asked
-    relative_tolerances: tuple[float, ...]  # ρ at which counts were asked
-    count_accuracy: float  # how far apart the bounds of those may be left, as a share; 0 for exact counts
-    seconds: float  # from the model and its tokens to the record of a profile
-    capture_seconds: float  # of these, for running the model and taking what makes its operators
-    operator_seconds: float  # for building the operators, block by block
-    measuring_seconds: float  # for their spectra and all else
-    processor_seconds: float  # of all threads, for all of it
-    microseconds_per_spectrum: float  # `seconds` for each of the spectra
-    dense_seconds: float  # what the definition would take for all of the spectra, with T there for nothing
-    dense_units: int  # at how many of the units it was timed, then scaled to all
-    dense_positions: int  # at how many positions of each
-    ratio: float  # `dense_seconds` over `seconds`
-    peak_bytes: int  # the most memory held, above what the model and the libraries held before
-    model_bytes: int  # memory of the model's weights
-    model_seconds: float  # `seconds` for all layers of this kind of the whole model
-    faithfulness: float  # the largest relative difference between T u and what the model itself passed on
-
-
 def benchmark_models(
     cases: tuple[ModelCase, ...],
     length: int | None = None,
     quick: bool = False,
-    on_row: Callable[[ModelRow], object] = lambda _: None,
+    on_row: Callable[[dict[str, Any]], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure a layer of each model in a process of its own; the JSON document of rows and the machine."""
-    rows: list[ModelRow] = []
+    rows: list[dict[str, Any]] = []
     for case in cases:
         with child_process() as pool:
             row = pool.submit(
@@ -76,18 +43,11 @@ def benchmark_models(
             ).result()
         rows.append(row)
         on_row(row)
-    return {
-        "schema": SCHEMA,
-        "rows": [asdict(row) for row in rows],
-        "threads": torch.get_num_threads(),
-        "clock": clock(),
-        "machine": machine(),
-        "versions": versions() | {"transformers": version("transformers")},
-    }
+    return document(rows, "transformers")
 
 
-def measure_layer(case: ModelCase, length: int, threads: int) -> ModelRow:
-    """The row of a case; this process should do nothing else."""
+def measure_layer(case: ModelCase, length: int, threads: int) -> dict[str, Any]:
+    """The row of a case: what counts and entropy at all positions of a layer took, in a process of its own."""
     torch.set_num_threads(threads)
     model = case.make()
     settings = check_settings(channels="all", count_accuracy=case.count_accuracy)
@@ -107,33 +67,33 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> ModelRow:
     peak = peak_resident_bytes() - before
     dense = _dense_seconds(item)
     spectra, total = item.units * (length - 1), capturing + measuring
-    return ModelRow(
-        case=case.name,
-        model=case.model,
-        layers=case.layers,
-        kind=item.kind,
-        engine=record.engine,
-        length=length,
-        units=item.units,
-        spectra=spectra,
-        tolerances=settings.tolerances,
-        relative_tolerances=settings.relative_tolerances,
-        count_accuracy=settings.count_accuracy,
-        seconds=total,
-        capture_seconds=capturing,
-        operator_seconds=watched.seconds,
-        measuring_seconds=measuring - watched.seconds,
-        processor_seconds=processor,
-        microseconds_per_spectrum=1e6 * total / spectra,
-        dense_seconds=dense,
-        dense_units=min(_DENSE_UNITS, item.units),
-        dense_positions=len(midpoints(length, _DENSE_POSITIONS)),
-        ratio=dense / total,
-        peak_bytes=max(0, peak),
-        model_bytes=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
-        model_seconds=case.layers * total,
-        faithfulness=record.faithfulness,
-    )
+    return {
+        "case": case.name,
+        "model": case.model,  # the published model of that shape
+        "layers": case.layers,  # layers of this kind in the whole model
+        "kind": item.kind,  # what the mixer is
+        "engine": record.engine,  # what measured it
+        "length": length,  # L
+        "units": item.units,  # heads or channels
+        "spectra": spectra,  # positions 1 … L − 1 of all of them
+        "tolerances": settings.tolerances,  # absolute τ at which counts were asked
+        "relative_tolerances": settings.relative_tolerances,  # ρ at which counts were asked
+        "count_accuracy": settings.count_accuracy,  # how far off these may be, as a share
+        "seconds": total,  # from the model and its tokens to the record of a profile
+        "capture_seconds": capturing,  # of these, for running the model and taking what makes its operators
+        "operator_seconds": watched.seconds,  # for building the operators, block by block
+        "measuring_seconds": measuring - watched.seconds,  # for their spectra and all else
+        "processor_seconds": processor,  # of all threads, for all of it
+        "microseconds_per_spectrum": 1e6 * total / spectra,  # `seconds` for each of the spectra
+        "dense_seconds": dense,  # what the definition would take for all of the spectra, with T there for nothing
+        "dense_units": min(_DENSE_UNITS, item.units),  # at how many of the units it was timed, then scaled to all
+        "dense_positions": len(midpoints(length, _DENSE_POSITIONS)),  # at how many positions of each
+        "ratio": dense / total,  # `dense_seconds` over `seconds`
+        "peak_bytes": max(0, peak),  # the most memory held, above what the model and the libraries held before
+        "model_bytes": sum(weight.nbytes for weight in model.parameters()),
+        "model_seconds": case.layers * total,  # `seconds` for all layers of this kind of the whole model
+        "faithfulness": record.faithfulness,  # largest relative difference between T u and what the model passed on
+    }
 
 
 class _Watched:

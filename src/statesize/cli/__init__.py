@@ -34,20 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _terminations():
             return _run(sys.argv[1:] if arguments is None else list(arguments))
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, _Terminated) as error:
         _forget(error)
-        return _fail("interrupted; nothing was written after the last complete result", INTERRUPTED)
-    except _Terminated as error:
-        _forget(error)
-        return _fail("terminated; nothing was written after the last complete result", TERMINATED)
-    except BrokenPipeError:
-        _give_up_stdout()
-        return FAILED
+        what, code = ("terminated", TERMINATED) if isinstance(error, _Terminated) else ("interrupted", INTERRUPTED)
+        return _fail(f"{what}; nothing was written after the last complete result", code)
     except OSError as error:
         # An error of a file bears its name; stdout has none.
         if error.filename is not None:
             raise
-        _give_up_stdout()
+        # What the interpreter flushes at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return FAILED
         return _fail(f"the output cannot be written: {error.strerror or error}", FAILED)
 
 
@@ -89,7 +87,8 @@ def _terminations() -> Generator[None]:
 
 def _forget(error: BaseException) -> None:
     """Lets go of what was under way; what is half made, or a coroutine never awaited, is then no news."""
-    before, sys.unraisablehook = sys.unraisablehook, _say_nothing
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,15 +98,6 @@ def _forget(error: BaseException) -> None:
                 cause = cause.__context__
     finally:
         sys.unraisablehook = before
-
-
-def _say_nothing(_: object) -> None:
-    pass
-
-
-def _give_up_stdout() -> None:
-    # What the interpreter flushes at exit must not fail again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> int:

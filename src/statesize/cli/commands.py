@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cyclopts import App
@@ -29,63 +29,40 @@ from statesize.studies.catalogue import STUDIES
 from statesize.studies.study import GridStudy
 
 
-def _add(group: App, command: Callable[..., Any], *examples: str, name: str = "", help: str | None = None) -> None:
-    lines = "\n".join(f"    {example}" for example in examples)
+def _register(group: App, name: str, command: Callable[..., Any], examples: Sequence[str], help: str | None) -> None:
     title = "Example" if len(examples) == 1 else "Examples"
-    group.command(command, name=name or command.__name__, help=help, help_epilogue=f"{title}:\n\n{lines}")
+    lines = "\n".join(f"    {example}" for example in examples)
+    group.command(command, name=name, help=help, help_epilogue=f"{title}:\n\n{lines}")
 
 
-_add(
-    bench,
-    bench_engines,
-    "statesize bench engines --quick",
-    "statesize bench engines --threads 8 --output engines.json",
-)
-_add(bench, bench_models, "statesize bench models --case mamba_2 --quick")
-_add(
-    app,
-    compare,
-    "statesize compare gla-notes sa-notes",
-    "statesize compare gla-notes sa-notes --recall recall.json --html both.html",
-)
-_add(app, demo, "statesize demo", "statesize demo --output demo.html --json")
-_add(app, doctor, "statesize doctor")
+def _add(group: App, name: str, command: Callable[..., Any], *ends: str) -> None:
+    """Register a command; each of `ends` is what follows its name in an example."""
+    words = ("statesize", *(group.name if group is not app else ()), name)
+    _register(group, name, command, [" ".join((*words, end)).rstrip() for end in ends], None)
+
+
+_add(bench, "engines", bench_engines, "--quick", "--threads 8 --output engines.json")
+_add(bench, "models", bench_models, "--case mamba_2 --quick")
+_add(app, "compare", compare, "gla-notes sa-notes", "gla-notes sa-notes --recall recall.json --html both.html")
+_add(app, "demo", demo, "", "--output demo.html --json")
+_add(app, "doctor", doctor, "")
+_add(app, "engines", engines, "", "--explain --operator recurrence --states 16 --units 4096")
+_add(app, "models", models, "")
 _add(
     app,
-    engines,
-    "statesize engines",
-    "statesize engines --explain --operator recurrence --states 16 --units 4096",
-)
-_add(app, models, "statesize models")
-_add(
-    app,
+    "profile",
     profile,
-    "statesize profile gla --text notes.txt",
-    "statesize profile state-spaces/mamba-130m-hf --jsonl docs.jsonl --plan",
-    "statesize profile FOLDER --parquet corpus --sequences 100 --output result",
-    "statesize profile FOLDER --ids ids.jsonl",
+    "gla --text notes.txt",
+    "state-spaces/mamba-130m-hf --jsonl docs.jsonl --plan",
+    "FOLDER --parquet corpus --sequences 100 --output result",
+    "FOLDER --ids ids.jsonl",
 )
-_add(app, rerun, "statesize rerun result")
-_add(
-    app,
-    report,
-    "statesize report result --output result.html",
-    "statesize report statesize-study-regimes-smoke",
-)
+_add(app, "rerun", rerun, "result")
+_add(app, "report", report, "result --output result.html", "statesize-study-regimes-smoke")
 for one in STUDIES:
-    command = grid_command(one) if isinstance(one, GridStudy) else text_command(one)
-    _add(study, command, *one.examples, name=one.name, help=one.help)
-_add(
-    app,
-    train,
-    "statesize train text --mixer gla --output run",
-    "statesize train text --mixer gla --output run --resume --export gla",
-)
-_add(app, watch, "statesize watch gla < notes.txt")
-_add(
-    app,
-    install_completion,
-    "statesize --install-completion",
-    "statesize --install-completion --shell bash --output statesize.bash",
-    name="--install-completion",
-)
+    _register(
+        study, one.name, grid_command(one) if isinstance(one, GridStudy) else text_command(one), one.examples, one.help
+    )
+_add(app, "train", train, "text --mixer gla --output run", "text --mixer gla --output run --resume --export gla")
+_add(app, "watch", watch, "gla < notes.txt")
+_add(app, "--install-completion", install_completion, "", "--shell bash --output statesize.bash")

@@ -28,26 +28,17 @@ def models(*, json: Flag = False) -> None:
     from statesize.cli.output.table import print_table
 
     found, installed = swept(), version("transformers")
+    measured, others = found.of("measured"), [family for family in found.families if family.status != "measured"]
     if json:
-        print_json(
-            {
-                "schema": SCHEMA,
-                "transformers": installed,
-                "checked": found.transformers,
-                "families": [_row(family, STATE_SIZES) for family in found.of("measured")],
-                "others": [
-                    {"family": family.name, "status": family.status, "reason": family.reason}
-                    for family in found.families
-                    if family.status != "measured"
-                ],
-            }
-        )
+        reasons = [{"family": one.name, "status": one.status, "reason": one.reason} for one in others]
+        families = [_row(family, STATE_SIZES) for family in measured]
+        told = {"transformers": installed, "checked": found.transformers, "families": families, "others": reasons}
+        print_json({"schema": SCHEMA, **told})
         return
     rows = [
         (family.name, ", ".join(family.mixers), ", ".join(STATE_SIZES[kind] for kind in family.mixers))
-        for family in found.of("measured")
+        for family in measured
     ]
-    others = [family for family in found.families if family.status != "measured"]
     notes = [f"not measured: {family.name}: {family.reason}" for family in others]
     checked = f"Checked with transformers {found.transformers}; {installed} is installed."
     print_table(("family", "mixers", "TSS per channel at position i"), rows, 3, [*notes, "", checked, NOTES])

@@ -85,8 +85,8 @@ def profile(
             large corpus it reads 64 sequences from all parts.
         printing: What is printed.
     """
-    from statesize.cli.output.document import print_json, profile_document
-    from statesize.cli.output.summary import print_summary
+    from statesize.cli.output.document import plan_document, print_json, profile_document
+    from statesize.cli.output.summary import print_plan, print_summary
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
     from statesize.results.settings import check_settings
@@ -112,7 +112,10 @@ def profile(
             bar = bars.begin(f"trying {run.name}")
             plan_options = options | {"tokenizer": run.tokenizer, "total": some.total}
             found = run.plan(some.ids, on_progress=partial(bar.update, line=False), **plan_options)
-        _show_plan(found, run.name, some.chats, json=printing.json)
+        if printing.json:
+            print_json(plan_document(found, run.name, some.chats))
+        else:
+            print_plan(found)
         return
     read, given = texts.read(run.tokenizer, printing, run.vocabulary), options | asdict(loading) | asdict(texts)
     if run.source.get("commit", "unknown") != "unknown":
@@ -191,16 +194,6 @@ def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
         needs_tokenizer=not by_ids,
     )
     return _Run(model, tokenizer, vocabulary, measure, {})
-
-
-def _show_plan(plan: Plan, name: str, chats: int, *, json: bool) -> None:
-    from statesize.cli.output.document import plan_document, print_json
-    from statesize.cli.output.summary import print_plan
-
-    if json:
-        print_json(plan_document(plan, name, chats))
-    else:
-        print_plan(plan)
 
 
 def _measure(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,23 +85,13 @@ def _check_command(recipe: Recipe, result: Path, *, allow_code: bool) -> None:
 
 def _repeat(result: Result, folder: Path, *, quiet: bool) -> Path:
     """Do what made a result again; the file or folder that is of its kind."""
+    from statesize.parallel.threads import torch_threads
+
     output, export, told = folder / "result", folder / "export", folder / "told.json"
     where, printed = [f"--output={output}"], io.StringIO()
     where += ["--json"] if result.is_document else [f"--export={export}"] if result.is_export else []
     where += ["--quiet"] if quiet else []
-    with _threads(result.recipe.threads), contextlib.redirect_stdout(printed):
+    with torch_threads(result.recipe.threads), contextlib.redirect_stdout(printed):
         app([*result.recipe.command, *where], exit_on_error=False, print_error=False, result_action="return_value")
     told.write_text(printed.getvalue(), encoding="utf-8")
     return told if result.is_document else export if result.is_export else output
-
-
-@contextlib.contextmanager
-def _threads(number: int) -> Generator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -15,7 +15,7 @@ from statesize.cli.options.loading import Loading
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.cli.output.watch_screen import Documents, Lines, Screen
+    from statesize.cli.output.watch_screen import Lines, Screen
     from statesize.texts.stream import TextStream
     from statesize.texts.tokens import AnyTokenizer
 
@@ -79,7 +79,7 @@ def watch(
         )
 
 
-def _tokens(stream: TextStream, shown: Screen | Lines | Documents) -> Iterator[list[int]]:
+def _tokens(stream: TextStream, shown: Screen | Lines) -> Iterator[list[int]]:
     """Tokens as they come; each piece is flushed before the next is waited for."""
     for text in _pieces():
         yield stream.feed(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 FEWEST_HEADS = 2
@@ -12,17 +13,11 @@ MARGIN = 1.25
 
 @dataclass(frozen=True)
 class Cost:
-    """What the last reading cost.
+    """What the last reading cost."""
 
-    Attributes:
-        fixed: Seconds that it took besides measuring, most of them forward passes.
-        head: Seconds for each head or channel.
-        units: Heads or channels of each layer.
-    """
-
-    fixed: float
-    head: float
-    units: tuple[int, ...]
+    fixed: float  # seconds that it took besides measuring, most of them forward passes
+    head: float  # seconds for each head or channel
+    units: tuple[int, ...]  # heads or channels of each layer
 
     def seconds(self, heads: int) -> float:
         """Predicted seconds of a reading of at most so many heads or channels of each layer."""
@@ -44,8 +39,6 @@ def affordable_heads(cost: Cost, seconds: float) -> int:
         >>> [affordable_heads(cost, seconds) for seconds in (0.9, 2.0, 3.0, 9.0)]
         [0, 7, 14, 16]
     """
-    low, high = 0, max(cost.units)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if MARGIN * cost.seconds(middle) <= seconds else (low, middle - 1)
-    return low if low >= min(FEWEST_HEADS, max(cost.units)) else 0
+    most = max(cost.units)
+    heads = bisect_right(range(1, most + 1), seconds, key=lambda heads: MARGIN * cost.seconds(heads))
+    return heads if heads >= min(FEWEST_HEADS, most) else 0

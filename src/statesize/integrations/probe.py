@@ -70,11 +70,7 @@ class Probe:
 
 @dataclass(eq=False)
 class Probing:
-    """The readings of one training.
-
-    Attributes:
-        probe: What is measured.
-    """
+    """The readings of one training."""
 
     probe: Probe
     _began: float = field(default_factory=time.perf_counter, init=False)
@@ -85,23 +81,10 @@ class Probing:
     _regimes: dict[str, str] = field(default_factory=dict[str, str], init=False)
 
     def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
-        """After a step of the training: measure, if a reading is due and there is time for it.
-
-        What the model holds, its mode and all random states are as before. A model that cannot be measured is an error
-        at the first reading; later ones, as of weights that are not finite any more, are warnings, so that they do not
-        end a training.
-
-        Args:
-            model: The model that trains; called with token ids (1, L).
-            step: Number of the step.
-
-        Returns:
-            What is logged, by name; None where nothing was measured.
-
-        Raises:
-            InputError: The first reading failed, for the tokens or the operators.
-            ModelError: It failed for what the model is.
-        """
+        """After a step of the training: measure, if a reading is due and there is time for it."""
+        # What the model holds, its mode and all random states are as before. A model that cannot be measured is an
+        # error at the first reading; later ones, as of weights that are not finite any more, are warnings, so that they
+        # do not end a training.
         self._due = self._due or step % self.probe.every == 0
         start = time.perf_counter()
         heads = self._heads(start - self._began) if self._due else 0

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from statesize.errors import FileError
+from statesize.files import os_errors
 
 RECORD = "statesize.jsonl"
 """The file's name, in the folder of the training."""
@@ -15,9 +15,7 @@ RECORD = "statesize.jsonl"
 def append_reading(folder: Path, step: int, values: Mapping[str, float]) -> None:
     """Add a line of JSON with the step to the record in the folder of a training."""
     path = folder / RECORD
-    try:
+    with os_errors(f"{path} cannot be written", "Give a folder that can."):
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | dict(values)) + "\n")
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror}. Give a folder that can.") from error

@@ -36,9 +36,8 @@ def model_facts(model: nn.Module, weights: str) -> dict[str, object]:
     if isinstance(described, dict):
         # Where a model was loaded from is no part of what it computes.
         described = {key: value for key, value in cast("dict[str, Any]", described).items() if key != "_name_or_path"}
-    buffers = {
-        name: weights_sha256(_Holder(buffer)) for name, buffer in model.named_buffers() if buffer.numel()
-    }  # state_dict leaves some of them out
+    # The state_dict leaves some of them out.
+    buffers = {name: tensors_sha256({"buffer": buffer}) for name, buffer in model.named_buffers() if buffer.numel()}
     adapters = adapter_states(model)
     return {
         "weights": weights,
@@ -51,9 +50,3 @@ def model_facts(model: nn.Module, weights: str) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "versions": [__version__, str(torch.__version__), np.__version__],
     }
-
-
-class _Holder(nn.Module):
-    def __init__(self, buffer: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("buffer", buffer)

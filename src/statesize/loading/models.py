@@ -174,12 +174,9 @@ def _tokenizer_of_transformers(name: str, options: dict[str, Any]) -> AnyTokeniz
 def _from_transformers(
     name: str, dtype: str | None, options: dict[str, Any], *, allow_pickle: bool, needs_tokenizer: bool
 ) -> LoadedModel:
-    library = _transformers(name)
+    config = _config_of_transformers(name, options)
     try:
-        config = library.AutoConfig.from_pretrained(name, **options)
-        check_config(name, config, options)
-        check_causal(name, config, library)
-        model = library.AutoModelForCausalLM.from_pretrained(
+        model = _transformers(name).AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
             dtype=DTYPES[dtype] if dtype is not None else "auto",
@@ -187,8 +184,6 @@ def _from_transformers(
             weights_only=True,
             **options,
         )
-    except StatesizeError:
-        raise
     except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
         raise refusal_of(name, error, options, allow_pickle=allow_pickle) from error
     tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,7 +18,6 @@ from torch import Tensor
 from statesize.check import refuse, require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.files import parse_json, read_limited, replace_files
-from statesize.mixers.block import Block
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
 
@@ -142,25 +142,18 @@ def _check_header(path: Path, config: ModelConfig) -> dict[str, str]:
 
 def _shapes(config: ModelConfig, layers: int, path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the first layers and of what stands around them, by name in the state of a `LanguageModel`."""
+    # Layers of one mixer are alike; the pattern's layers are all there are.
+    period = len(config.pattern)
     try:
         with torch.device("meta"):
-            # Layers of one mixer are alike; the pattern's layers are all there are.
-            blocks = [Block(config, layer).state_dict() for layer in range(len(config.pattern))]
+            model = LanguageModel(dataclasses.replace(config, layers=period))
     except (RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise FileError(f"the config.json of {path} describes a model that torch cannot build ({reason})") from error
-    shapes: dict[str, tuple[int, ...]] = {
-        "embedding.weight": (config.vocabulary_size, config.width),
-        "norm.weight": (config.width,),
-    }
-    if config.positions:
-        shapes["position_embedding.weight"] = (config.positions, config.width)
-    if not config.tied:
-        shapes["output.weight"] = (config.vocabulary_size, config.width)
-    for layer in range(layers):
-        shapes |= {
-            f"layers.{layer}.{name}": tuple(tensor.shape) for name, tensor in blocks[layer % len(blocks)].items()
-        }
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    blocks = [block.state_dict().items() for block in model.blocks]
+    for layer in range(period, layers):
+        shapes |= {f"layers.{layer}.{name}": tuple(tensor.shape) for name, tensor in blocks[layer % period]}
     return shapes
 
 

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from statesize.mixers.config import ModelConfig
+
 
 def initial_log_rates(states: int, normalised: bool) -> Tensor:
     """Logarithms of the rates −A of a channel's n states: ln 1 … ln n, less ln n if normalised, (n,)."""
@@ -14,6 +16,13 @@ def initial_log_rates(states: int, normalised: bool) -> Tensor:
     # The normalisation factor 1/n spreads the same rates over a fixed range (Parnichkun et al. 2025, arXiv 2504.19561).
     rates = torch.arange(1, states + 1, dtype=torch.get_default_dtype()).log()
     return rates - math.log(states) if normalised else rates
+
+
+def selective_initial_values(config: ModelConfig, units: int) -> dict[str, Tensor]:
+    """First values of A and of the bias of Δ in heads or channels with the decays of S6, by parameter name."""
+    steps = spread_steps(units, config.smallest_step, config.largest_step)
+    rates = initial_log_rates(config.key_size, config.normalised)
+    return {"step_projection.bias": inverse_softplus(steps), "log_rate": rates.expand(units, -1)}
 
 
 def spread_steps(count: int, smallest: float, largest: float) -> Tensor:

@@ -163,10 +163,14 @@ class Mixer(nn.Module, ABC):
         normed = functional.rms_norm(by_head, (self.value_size,), eps=NORM_EPSILON) * self.norm_weight
         return self.output_projection(normed.flatten(-2))
 
-    def _set_initial_values(self) -> None:
-        with torch.no_grad():
-            for name, value in self.initial_values().items():
-                self.get_parameter(name).copy_(value)
+    @torch.no_grad()
+    def set_initial_values(self) -> list[Tensor]:
+        """Gives the parameters of `initial_values` their first values.
+
+        Returns:
+            These parameters.
+        """
+        return [self.get_parameter(name).copy_(value) for name, value in self.initial_values().items()]
 
 
 class HeadMixer(Mixer):

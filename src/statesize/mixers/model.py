@@ -45,6 +45,9 @@ class LanguageModel(nn.Module):
             self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
             self.position_embedding = nn.Embedding(config.positions, config.width) if config.positions else None
             self.output = None if config.tied else nn.Linear(config.width, config.vocabulary_size, bias=False)
+        if torch.get_default_device().type == "meta":
+            # Shapes only.
+            return
         for module in self.modules():
             if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
                 module.to_empty(device="cpu", recurse=False)
@@ -159,25 +162,15 @@ class LanguageModel(nn.Module):
     def _initialise(self, generator: torch.Generator | None) -> None:
         """Weights normal with variance 1 / fan-in; what writes to the residual stream is scaled by its depth."""
         depth_scale = (2 * self.config.layers) ** -0.5
-        given = {
-            f"layers.{layer}.mixer.{name}": value
-            for layer, block in enumerate(self.blocks)
-            if isinstance(block.mixer, Mixer)
-            for name, value in block.mixer.initial_values().items()
-        }
-        own = {
-            parameter
-            for block in self.blocks
-            if not isinstance(block.mixer, Mixer)
-            for parameter in block.mixer.parameters()
-        }
+        own = set[Tensor]()
+        for block in self.blocks:
+            mixer = block.mixer
+            own.update(mixer.set_initial_values() if isinstance(mixer, Mixer) else mixer.parameters())
         for name, parameter in self.named_parameters():
             if parameter in own:
                 continue
             part = name.removesuffix(".weight").rpartition(".")[2]
-            if name in given:
-                parameter.copy_(given[name])
-            elif part == "convolution":
+            if part == "convolution":
                 bound = parameter.shape[-1] ** -0.5
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
             elif part.endswith("norm") or name.endswith("norm_weight"):

@@ -50,9 +50,5 @@ class DelayedRecurrence(Recurrence):
         super().__init__(pair, torch.cat([B, nothing], -1), torch.cat([torch.zeros_like(C), C], -1), D)
 
     def state_size(self) -> Tensor:
-        """Real numbers that are carried: n.
-
-        Returns:
-            (L,) int64.
-        """
+        """Real numbers that are carried: n at each position, (L,) int64."""
         return super().state_size() // 2

@@ -11,13 +11,9 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class DiagonalTransition:
-    """A_t = Diag(decay_t), or decay_t · I.
+    """A_t = Diag(decay_t), or decay_t · I."""
 
-    Attributes:
-        decay: (..., L, n) or (..., L, 1).
-    """
-
-    decay: Tensor
+    decay: Tensor  # (..., L, n) or (..., L, 1)
 
     def advance(self, t: int, state: Tensor) -> Tensor:
         """A_t X for X (..., n, m)."""
@@ -42,13 +38,9 @@ class DiagonalTransition:
 
 @dataclass(frozen=True, eq=False)
 class FullTransition:
-    """A_t any matrix.
+    """A_t any matrix."""
 
-    Attributes:
-        full: (..., L, n, n).
-    """
-
-    full: Tensor
+    full: Tensor  # (..., L, n, n)
 
     def advance(self, t: int, state: Tensor) -> Tensor:
         """A_t X for X (..., n, m)."""
@@ -75,17 +67,11 @@ class FullTransition:
 
 @dataclass(frozen=True, eq=False)
 class DeltaTransition:
-    """A_t = (I − beta_t k_t k_tᵀ) Diag(decay_t): forget what was stored under k_t.
+    """A_t = (I − beta_t k_t k_tᵀ) Diag(decay_t): forget what was stored under k_t."""
 
-    Attributes:
-        key: (..., L, n).
-        beta: (..., L, 1).
-        decay: (..., L, n) or (..., L, 1).
-    """
-
-    key: Tensor
-    beta: Tensor
-    decay: Tensor
+    key: Tensor  # (..., L, n)
+    beta: Tensor  # (..., L, 1)
+    decay: Tensor  # (..., L, n) or (..., L, 1)
 
     def advance(self, t: int, state: Tensor) -> Tensor:
         """A_t X for X (..., n, m)."""

@@ -27,18 +27,13 @@ Answer = list[tuple[Any, StatesizeError | None]]
 
 @dataclass(frozen=True)
 class Processes:
-    """So many processes of one thread each; a killed one is replaced, and its task is begun again.
+    """So many processes of one thread each; a killed one is replaced, and its task is begun again."""
 
-    The values of a task come when it is done. Each process is a pool of its own, so that the others go on when one is
-    killed, and so that it is known which task it was at.
+    # The values of a task come when it is done. Each process is a pool of its own, so that the others go on when one is
+    # killed, and so that it is known which task it was at.
 
-    Attributes:
-        make: Makes the work in each process.
-        workers: Number of processes.
-    """
-
-    make: Make
-    workers: int
+    make: Make  # makes the work in each process
+    workers: int  # number of processes
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
         """The values of all tasks as they come."""

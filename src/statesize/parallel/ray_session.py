@@ -29,22 +29,10 @@ _PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
 
 @contextmanager
 def ray_session(address: str | None = None) -> Generator[Any]:
-    """Ray, connected to a cluster, for the time of a block.
-
-    Without an address, a connection that the process has already is used and left open; else Ray is started on this
-    machine, without a dashboard and without reports of its usage, and stopped at the end. It runs what it is sent, and
-    therefore listens to this machine alone; a cluster that is started otherwise listens to all who can reach it.
-
-    Args:
-        address: HOST:PORT or ray://HOST:PORT of a cluster, or "auto" for the one that runs on this machine.
-
-    Yields:
-        The module ray.
-
-    Raises:
-        InputError: Ray is not installed, or nothing answers at the address.
-        StatesizeError: Ray cannot be started, or the cluster refuses.
-    """
+    """Ray, connected to a cluster, for the time of a block."""
+    # Without an address, a connection that the process has already is used and left open; else Ray is started on this
+    # machine, without a dashboard and without reports of its usage, and stopped at the end. It runs what it is sent,
+    # and therefore listens to this machine alone; a cluster that is started otherwise listens to all who can reach it.
     try:
         with _private(address):
             ray: Any = importlib.import_module("ray")

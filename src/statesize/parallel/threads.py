@@ -29,6 +29,17 @@ class _UnwantedError(Exception):
 
 
 @contextmanager
+def torch_threads(number: int | None) -> Generator[None]:
+    """Set the threads of torch; the setting comes back at the end. None leaves it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def one_torch_thread() -> Generator[None]:
     """Set torch to one thread and leave the others to `in_parallel`; the setting comes back at the end."""
     global _open_blocks, _before

@@ -17,38 +17,23 @@ from statesize.results.sampling import draw, estimate
 
 @dataclass(frozen=True)
 class LayerReading:
-    """One layer at one cut, averaged over its heads or channels.
+    """One layer at one cut, averaged over its heads or channels."""
 
-    Attributes:
-        name: The mixer's name.
-        kind: What it is.
-        entropy: Entropy-ESS.
-        count: Number of Hankel singular values above 0.01 σ_1.
-        ceiling: The most that TSS, past and future allow.
-        norm: Frobenius norm of the block.
-    """
-
-    name: str
-    kind: str
-    entropy: float
-    count: float
-    ceiling: int
-    norm: float
+    name: str  # the mixer's name
+    kind: str  # what it is
+    entropy: float  # entropy-ESS
+    count: float  # number of Hankel singular values above 0.01 σ_1
+    ceiling: int  # the most that TSS, past and future allow
+    norm: float  # frobenius norm of the block
 
 
 @dataclass(frozen=True)
 class Reading:
-    """All layers at one cut.
+    """All layers at one cut."""
 
-    Attributes:
-        position: The cut: tokens before it, from the beginning of the stream.
-        token: Id of the token that follows it.
-        layers: One entry a mixer, in the order of their calls.
-    """
-
-    position: int
-    token: int
-    layers: tuple[LayerReading, ...]
+    position: int  # the cut: tokens before it, from the beginning of the stream
+    token: int  # id of the token that follows it
+    layers: tuple[LayerReading, ...]  # one entry a mixer, in the order of their calls
 
 
 @dataclass(eq=False)
@@ -97,16 +82,8 @@ class Watch:
             )
 
     def read(self, ids: Sequence[int]) -> Iterator[Reading]:
-        """More tokens; the model runs once for each eighth of a context of them, and for what is left.
-
-        Errors are those of `statesize.profile`.
-
-        Args:
-            ids: Token ids.
-
-        Yields:
-            One reading a cut that can be measured now, in order.
-        """
+        """More tokens; the model runs once for each eighth of a context of them, and for what is left."""
+        # Errors are those of `statesize.profile`.
         step = self.context // 8
         for first in range(0, len(ids), step):
             self._window += ids[first : first + step]

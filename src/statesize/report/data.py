@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from statesize.drawing.chart import METRICS
-from statesize.report.charts import MEASURES
+from statesize.report.document import resource
 from statesize.report.extent import Extent
 from statesize.report.layer_data import layer_data
 from statesize.results.charts import short_names, show_token
@@ -24,7 +25,7 @@ def page_data(profiles: Sequence[Profiled], extent: Extent) -> dict[str, Any]:
         texts.setdefault(_text_key(profile), _text(profile, extent))
     return {
         "metrics": METRICS,
-        "measures": MEASURES,
+        "measures": _measures(),
         "shares": _shares(profiles),
         "texts": texts,
         "models": [_model(profile, extent) for profile in profiles],
@@ -35,6 +36,12 @@ def clipped(token: str) -> str:
     """The first signs of a token with white space made visible, and how many it has where it is long."""
     start = show_token(token[:TOKEN_SIGNS])
     return start if len(token) <= TOKEN_SIGNS else f"{start}… ({len(token):,} signs)"
+
+
+def _measures() -> dict[str, str]:
+    """What the map can show, with titles: the numbers of its tooltips."""
+    hints = json.loads(resource("map.json"))["layer"][0]["encoding"]["tooltip"]
+    return {hint["field"]: hint["title"] for hint in hints if hint["type"] == "quantitative"}
 
 
 def _shares(profiles: Sequence[Profiled]) -> list[tuple[str, str]]:

@@ -28,9 +28,10 @@ def _model(profile: Profiled) -> str:
     found = [item for item in diagnose(profile, metric=metric) if math.isfinite(item.utilisation)]
     counts = [(regime, sum(item.regime == regime for item in found)) for regime in _REGIMES]
     said = ", ".join(f"{count} {regime}" for regime, count in counts if count) or "nothing was measured"
+    layers = "1 layer" if len(profile.mixers) == 1 else f"{len(profile.mixers)} layers"
     items = "".join(f"<li>{escape(str(item))}</li>" for item in found)
     return (
-        f"<p><strong>{escape(profile.model)}</strong>: {_layers(len(profile.mixers))}, {said}."
+        f"<p><strong>{escape(profile.model)}</strong>: {layers}, {said}."
         f"{escape(_extremes(found))}</p><details><summary>Each layer of {escape(profile.model)} in words</summary>"
         f"<ul>{items}</ul></details>"
     )
@@ -41,10 +42,6 @@ def _metric(profiles: Sequence[Profiled]) -> str:
     if all(profile.attributes["relative_tolerances"] for profile in profiles):
         return f"relative tolerance-ESS with ρ = {' or '.join(f'{ratio:g}' for ratio in sorted(ratios))}"
     return "relative tolerance-ESS, and of the entropy-ESS where there is none" if ratios else "entropy-ESS"
-
-
-def _layers(count: int) -> str:
-    return "1 layer" if count == 1 else f"{count} layers"
 
 
 def _extremes(found: Sequence[Diagnosis]) -> str:

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from statesize.errors import FileError, InputError
-from statesize.files import replace_file
+from statesize.files import os_errors, replace_file
 from statesize.report.charts import page_charts
 from statesize.report.data import page_data
 from statesize.report.diagnosis import diagnosis_section
@@ -56,11 +56,8 @@ def check_report_path(path: Path) -> None:
     """Refuse a place where no report can be written, before any work is done."""
     if path.is_dir():
         raise FileError(f"{path} is a folder; give the name of a file for the report.")
-    try:
-        with tempfile.TemporaryFile(dir=path.absolute().parent):
-            pass
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror}. Give a file in a writable folder.") from error
+    with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
 
 
 def render(profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None) -> str:

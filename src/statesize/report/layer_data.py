@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,38 +11,13 @@ from numpy.typing import NDArray
 
 from statesize.drawing.chart import evenly_spread, json_number
 from statesize.report.extent import Extent, shown_heads
-from statesize.report.packing import Packed, packed
+from statesize.report.packing import packed
 from statesize.results.charts import FEWEST, tolerance_counts
 from statesize.results.diagnosis import regime_of
-from statesize.results.summary import ess_values, unit_dim, unit_means, utilisation_values
+from statesize.results.summary import ess_values, known_mean, unit_dim, unit_means, utilisation_values
 
 # An absolute tolerance says little without the operator's scale: it stays in the profile.
 _METRICS = ("entropy", "relative_tolerance")
-
-
-class Cells(TypedDict):
-    """The cells of one layer in the map."""
-
-    labels: list[str]
-    # By the same metric and thresholds as the diagnosis in words.
-    regimes: list[str]
-    # By the names of MEASURES, except TSS and bytes; those that are not known are left out.
-    values: dict[str, list[str | int | float | None]]
-    # The largest TSS, the same in all cells.
-    tss: int
-    # What a state per channel takes in bytes per head.
-    numberBytes: int
-
-
-class Ladder(TypedDict):
-    """Counts at relative tolerances, ascending."""
-
-    ratios: list[float]
-    # Over sequences and positions 1 … L−1, (head, ratio).
-    means: Packed
-    # Positions of `counts`, (sequence, head, ratio, place).
-    places: list[int]
-    counts: Packed
 
 
 def layer_data(mixer: xr.Dataset, name: str, short: str, extent: Extent) -> dict[str, Any]:
@@ -70,11 +45,10 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, extent: Extent) -> dict
     }
 
 
-def layer_cells(mixer: xr.Dataset) -> Cells:
-    """Averages over sequences and positions 1 … L−1, in the order of the heads; means of neighbours where many."""
+def layer_cells(mixer: xr.Dataset) -> dict[str, Any]:
+    """The cells of one layer in the map: averages in the order of the heads, of neighbours where there are many."""
     units = mixer[unit_dim(mixer)].values
     groups = np.array_split(np.arange(len(units)), len(shown_heads(mixer)))
-    number_bytes = getattr(torch, str(mixer.attrs["dtype"])).itemsize * int(mixer.attrs["multiplicity"])
     values: dict[str, NDArray[np.float64]] = {}
     for prefix, name, metric in (("relative_", "relative", "relative_tolerance"), ("", "entropy", "entropy")):
         ess = ess_values(mixer, metric)
@@ -85,10 +59,14 @@ def layer_cells(mixer: xr.Dataset) -> Cells:
     judged = grouped.get("relative_utilisation", grouped["utilisation"])
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
+        # By the same metric and thresholds as the diagnosis in words.
         "regimes": [regime_of(share) if np.isfinite(share) else "not measured" for share in judged],
+        # By the names of the numbers in map.json, except TSS and bytes; those that are not known are left out.
         "values": {name: [json_number(value) for value in array] for name, array in grouped.items()},
+        # The largest TSS, the same in all cells.
         "tss": int(np.nanmax(mixer["state_size"].values, initial=0)),
-        "numberBytes": number_bytes,
+        # What a state per channel takes in bytes per head.
+        "numberBytes": getattr(torch, str(mixer.attrs["dtype"])).itemsize * int(mixer.attrs["multiplicity"]),
     }
 
 
@@ -98,21 +76,20 @@ def _label(unit: str, members: NDArray[np.int64]) -> str:
     return f"mean of {len(members)} {unit}s, {members[0]} to {members[-1]}"
 
 
-def layer_ladder(mixer: xr.Dataset, heads: NDArray[np.int64], sequences: int, places: int) -> Ladder | None:
+def layer_ladder(mixer: xr.Dataset, heads: NDArray[np.int64], sequences: int, places: int) -> dict[str, Any] | None:
     """Counts of some heads in the first sequences at evenly spread places; None of too few relative tolerances."""
     ratios, counts = tolerance_counts(mixer)
     if len(ratios) < FEWEST:
         return None
     positions = mixer["position"].values
-    inside = counts[:, heads][:, :, positions >= 1]
-    known = np.isfinite(inside)
-    total = known.sum((0, 2))
-    sums = np.where(known, inside, 0.0).sum((0, 2), dtype=np.float64)
-    chosen = np.flatnonzero(positions >= 1)
-    chosen = chosen[evenly_spread(len(chosen), places)]
+    inside = np.flatnonzero(positions >= 1)
+    chosen = inside[evenly_spread(len(inside), places)]
     return {
+        # Ascending.
         "ratios": ratios.tolist(),
-        "means": packed(np.where(total > 0, sums / np.maximum(total, 1), np.nan)),
+        # Over sequences and positions 1 … L−1, (head, ratio).
+        "means": packed(known_mean(counts[:, heads][:, :, inside], (0, 2))),
+        # Positions of the counts (sequence, head, ratio, place).
         "places": positions[chosen].tolist(),
         "counts": packed(counts[:sequences, heads][:, :, chosen].swapaxes(2, 3)),
     }

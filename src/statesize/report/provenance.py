@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
-from statesize.report.tables import figure_text
+from statesize.report.tables import figure_text, named_texts
 from statesize.results.fields import COUNTS
 from statesize.results.protocol import Profiled
 from statesize.results.summary import largest_difference, sample_of, unit_dim
@@ -18,12 +18,14 @@ from statesize.results.summary import largest_difference, sample_of, unit_dim
 # Facts of their own, or of no use to a reader.
 _SHOWN_ELSEWHERE = {"tolerances", "relative_tolerances", "most_operations"}
 
+_HEADINGS = ("Layer", "Engine", "Measured", "Error bound of σ", "Difference of the layer", "Difference of the run")
+
 
 def provenance(profile: Profiled) -> str:
     """Versions, digests, settings, engines, error bounds and what was skipped, as HTML."""
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(profile).items())
-    skipped = _listed_layers(f"Not measured in {profile.model}:", profile.attributes["skipped"])
-    notes = _listed_layers(f"To know of {profile.model}:", profile.notes)
+    skipped = named_texts(f"Not measured in {profile.model}:", profile.attributes["skipped"])
+    notes = named_texts(f"To know of {profile.model}:", profile.notes)
     details = f"<summary>{escape(profile.model)}</summary><dl>{items}</dl>{_layers(profile)}"
     return f"{skipped}{notes}<details>{details}</details>"
 
@@ -34,7 +36,7 @@ def _facts(profile: Profiled) -> dict[str, str]:
     lengths = profile.tokens["length"].values
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
     settings = cast("dict[str, Any]", attributes.get("settings") or {})
-    facts = {
+    return {
         "Inputs": f"{len(lengths)} sequences of {span} tokens",
         "Weights, SHA-256": str(attributes["weights_sha256"]),
         "Tokens, SHA-256": str(attributes["tokens_sha256"]),
@@ -55,16 +57,10 @@ def _facts(profile: Profiled) -> dict[str, str]:
         "Schema of the profile": str(attributes["schema"]),
         "Time": f"{attributes['seconds']:.1f} s",
     }
-    return facts
 
 
 def _command(recipe: Mapping[str, Any] | None) -> str:
     return shlex.join(["statesize", *map(str, recipe["command"])]) if recipe else "not known: a Python program made it"
-
-
-def _listed_layers(title: str, texts: Mapping[str, str]) -> str:
-    items = "".join(f"<li>{escape(str(name))}: {escape(str(text))}</li>" for name, text in texts.items())
-    return f'<div class="skipped"><p>{escape(title)}</p><ul>{items}</ul></div>' if items else ""
 
 
 def _layers(profile: Profiled) -> str:
@@ -80,20 +76,9 @@ def _layers(profile: Profiled) -> str:
             f"{faithfulness:.1e}" if np.isfinite(faithfulness) else "not checked: this layer reports its own matrix",
             f"{run:.1e}" if np.isfinite(run) else "not checked",
         )
-        rows.append(
-            f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-        )
-    head = "".join(
-        f'<th scope="col">{heading}</th>'
-        for heading in (
-            "Layer",
-            "Engine",
-            "Measured",
-            "Error bound of σ",
-            "Difference of the layer",
-            "Difference of the run",
-        )
-    )
+        row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{row}</tr>')
+    head = "".join(f'<th scope="col">{heading}</th>' for heading in _HEADINGS)
     title = f"Layers of {escape(profile.model, quote=True)}"
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><thead><tr>{head}</tr></thead>'

@@ -70,6 +70,12 @@ def _cell(name: str, value: str | float, error: str | float) -> str:
     return number_cell(value, f"{value:.0%}" if percent else f"{value:,}" if whole else figure_text(value) + half)
 
 
+def named_texts(title: str, texts: Mapping[str, object]) -> str:
+    """A list of names with what is to know of each, under a title; nothing without names."""
+    items = "".join(f"<li>{escape(str(name))}: {escape(str(text))}</li>" for name, text in texts.items())
+    return f'<div class="skipped"><p>{escape(title)}</p><ul>{items}</ul></div>' if items else ""
+
+
 def figure_text(value: float) -> str:
     """A number of at least 0 with about three digits, such as 1.2e-03, 3.14 or 12,346."""
     if 0 < value < 0.01:

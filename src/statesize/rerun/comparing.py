@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from statesize.profiling import Profile
 from statesize.results.fields import COUNTS, Counts
+
+T = TypeVar("T")
 
 IDENTICAL, WITHIN, DIFFERENT = "identical", "within bounds", "different"
 ROUNDING = 64
@@ -48,28 +51,26 @@ def compare_profiles(before: Profile, after: Profile) -> list[Compared]:
     first, second = before.tokens["token_ids"].values, after.tokens["token_ids"].values
     if not _equal(first, second):
         return [Compared("tokens", DIFFERENT, "the model read other tokens")]
-    found = [Compared("tokens", IDENTICAL)]
-    length = first.shape[-1]
-    for name in before.mixers:
-        if name in after.mixers:
-            found.append(_compare_mixers(name, before.mixer(name), after.mixer(name), length))
-        else:
-            found.append(Compared(name, DIFFERENT, "only the result has it"))
-    return found + [
-        Compared(name, DIFFERENT, "only the repetition has it") for name in after.mixers if name not in before.mixers
-    ]
+    earlier, later = ({name: profile.mixer(name) for name in profile.mixers} for profile in (before, after))
+    mixers = _compare_parts(earlier, later, partial(_compare_mixers, length=first.shape[-1]))
+    return [Compared("tokens", IDENTICAL), *mixers]
 
 
 def compare_rows(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[Compared]:
     """Rows of tables, run by run or model by model; nothing states bounds for these, so equal means identical."""
-    first, second = _grouped(before), _grouped(after)
-    found: list[Compared] = []
-    for part in dict.fromkeys((*first, *second)):
-        if part not in second or part not in first:
-            found.append(Compared(part, DIFFERENT, f"only the {'result' if part in first else 'repetition'} has it"))
-        else:
-            found.append(_compare_values(part, first[part], second[part]))
-    return found
+    return _compare_parts(_grouped(before), _grouped(after), _compare_values)
+
+
+def _compare_parts(
+    before: Mapping[str, T], after: Mapping[str, T], compare: Callable[[str, T, T], Compared]
+) -> list[Compared]:
+    """Parts by name, in the order of `before`, then those that only `after` has."""
+    return [
+        compare(name, before[name], after[name])
+        if name in before and name in after
+        else Compared(name, DIFFERENT, f"only the {'result' if name in before else 'repetition'} has it")
+        for name in dict.fromkeys((*before, *after))
+    ]
 
 
 def _compare_values(part: str, before: object, after: object) -> Compared:
@@ -87,11 +88,7 @@ def compare_documents(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
     """Documents that a command printed with --json: one without its mixers, then one entry a mixer."""
     first, second = dict(before), dict(after)
     mixers = [{f"mixer {row['name']}": row for row in values.pop("mixers", ())} for values in (first, second)]
-    whole = _compare_values("document", first, second)
-    return [whole] + [
-        _compare_values(name, mixers[0].get(name), mixers[1].get(name))
-        for name in dict.fromkeys((*mixers[0], *mixers[1]))
-    ]
+    return [_compare_values("document", first, second), *_compare_parts(mixers[0], mixers[1], _compare_values)]
 
 
 def compare_arrays(part: str, before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> Compared:

@@ -31,7 +31,7 @@ from statesize.drawing.chart import (
 from statesize.errors import InputError
 from statesize.results.diagnosis import COLLAPSED, SATURATED, diagnose
 from statesize.results.protocol import Profiled
-from statesize.results.summary import ess_values, unit_dim
+from statesize.results.summary import ess_values, known_mean, unit_dim
 
 FEWEST = 3
 """Relative tolerances that a curve against the tolerance needs."""
@@ -165,8 +165,7 @@ def tolerance(profile: Profiled, layer: int | str) -> Chart:
     """ESS against the relative tolerance ρ, averaged over sequences and positions 1 … L − 1."""
     name, mixer = _layer(profile, layer)
     ratios, counts = _curve(mixer)
-    inside = counts[:, :, mixer["position"].values >= 1].astype(np.float64)
-    heads = np.nanmean(inside.swapaxes(0, 1).reshape(inside.shape[1], -1, len(ratios)), 1)
+    heads = known_mean(counts[:, :, mixer["position"].values >= 1], (0, 2))
     tables = {
         "rungs": lines(_names(mixer), ratio=ratios, ess=heads),
         "ladder": table(ratio=ratios, ess=heads.mean(0)),

@@ -14,6 +14,8 @@ from statesize.errors import InputError
 from statesize.results.modulation import modulation
 from statesize.results.protocol import Profiled
 
+_AVERAGES = ("average_entropy", "average_relative_tolerance", "norm", "utilisation")
+
 
 @dataclass(frozen=True)
 class ComparedModel:
@@ -117,10 +119,9 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
         known = np.isfinite(values)
         return float(np.average(values[known], weights=weights[known])) if known.any() else math.nan
 
-    average_error = math.hypot(*(row["total_entropy_error"] for row in rows)) / channels
-    entropy, relative, tss = (
-        mean(row[name] for row in rows) for name in ("average_entropy", "average_relative_tolerance", "tss")
-    )
+    whole = {name: mean(row[name] for row in rows) for name in ("tss", *_AVERAGES)}
+    whole["average_entropy_error"] = math.hypot(*(row["total_entropy_error"] for row in rows)) / channels
+    totals = {name.replace("average", "total"): whole[name] * channels for name in whole if name.startswith("average")}
     return ComparedModel(
         model=profile.model,
         mixers=len(rows),
@@ -128,19 +129,12 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
         sequences=int(profile.tokens.sizes["sequence"]),
         tokens=int(profile.tokens["length"].sum()),
         state_bytes=float(sum(row["state_bytes"] for row in rows)),
-        tss=tss,
-        total_tss=tss * channels,
-        average_entropy=entropy,
-        average_entropy_error=average_error,
-        average_relative_tolerance=relative,
-        total_entropy=entropy * channels,
-        total_entropy_error=average_error * channels,
-        total_relative_tolerance=relative * channels,
-        norm=mean(row["norm"] for row in rows),
-        utilisation=mean(row["utilisation"] for row in rows),
+        total_tss=whole["tss"] * channels,
         modulation=mean(modulation(profile, node, "entropy") for node in nodes),
         norm_modulation=mean(modulation(profile, node, "norm") for node in nodes),
         recall_perplexity=float(recall.get(profile.model, math.nan)),
+        **whole,
+        **totals,
     )
 
 

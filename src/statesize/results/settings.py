@@ -128,22 +128,16 @@ def _positions(given: object) -> int | tuple[int, ...] | None:
     if given is None:
         return None
     # A tensor of one entry would pass for a number, but it is a list.
-    number = whole_number(given) if getattr(given, "ndim", 0) == 0 else None
-    if number is not None:
-        if number < 1:
-            refuse("positions", "None, a number of at least 1, or a list", number)
-        return number
+    if getattr(given, "ndim", 0) == 0 and whole_number(given) is not None:
+        return require_count("positions", given, expected="None, a number of at least 1, or a list")
     try:
         listed = list(cast("Iterable[object]", given))
     except TypeError:
         refuse("positions", "None, a whole number, or a list of them", given)
-    chosen: set[int] = set()
-    for item in listed:
-        position = whole_number(item)
-        if position is None:
-            refuse("positions", "whole numbers", item)
-        chosen.add(position)
-    ascending = tuple(sorted(chosen - {0}))
+    numbers = [whole_number(item) for item in listed]
+    if None in numbers:
+        refuse("positions", "whole numbers", listed[numbers.index(None)])
+    ascending = tuple(sorted(number for number in set(numbers) if number))
     if not ascending or ascending[0] < 0:
         refuse("positions", "at least 1", listed)
     return ascending

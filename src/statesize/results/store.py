@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 
 from statesize.errors import FileError
-from statesize.files import parse_json, read_limited, replace_folder
+from statesize.files import os_errors, parse_json, read_limited, replace_folder
 from statesize.untrusted import check_store
 
 FORMAT = "statesize-profile"
@@ -26,10 +26,8 @@ MARKER = "profile.json"
 def check_destination(path: Path) -> None:
     """Refuse a place where a profile cannot or must not be written, before any work is done."""
     _check_free(path)
-    try:
+    with os_errors(f"{path} cannot be written", "Give a place in a writable folder."):
         os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror}. Give a place in a writable folder.") from error
 
 
 def _check_free(path: Path) -> None:
@@ -64,7 +62,7 @@ def write_nodes(
                 new: dict[str, Any] = {"append_dim": "sequence"} if index else {"mode": "a"}
                 part.to_zarr(place, group=name, zarr_format=2, consolidated=False, **new)
         zarr.consolidate_metadata(str(place), zarr_format=2)
-        with _opened(place) as tree:
+        with open_tree(place) as tree:
             marker = {"format": FORMAT, "schema": SCHEMA, "sha256": tree_sha256(tree)}
         (place / MARKER).write_text(json.dumps(marker), encoding="utf-8")
 
@@ -79,7 +77,7 @@ def load_tree(path: Path) -> xr.DataTree:
     marker = _marker(path)
     check_store(path)
     try:
-        with _opened(path) as opened:
+        with open_tree(path) as opened:
             tree = opened.load()
         digest = tree_sha256(tree)
     except Exception as error:
@@ -94,20 +92,13 @@ def load_tree(path: Path) -> xr.DataTree:
 
 
 def open_tree(path: Path) -> xr.DataTree:
-    """Open a profile that was just written and stays; each array is read when it is asked for, and not kept."""
-    return _opened(path)
-
-
-def _opened(path: Path) -> xr.DataTree:
+    """Open a profile that stays; each array is read when it is asked for, and not kept."""
     return xr.open_datatree(path, engine="zarr", cache=False)
 
 
 def _marker(path: Path) -> dict[str, Any]:
-    try:
-        there = path.exists()
-    except (OSError, ValueError):  # too long for a name, or with a zero in it
-        there = False
-    if not there:
+    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
+    if not os.path.exists(path):
         raise FileError(f"There is no profile at {path}.")
     if not (path / MARKER).is_file():
         raise FileError(f"{path} is no statesize profile: it has no {MARKER}.")

@@ -73,13 +73,17 @@ def largest_difference(node: xr.Dataset, name: str) -> float:
     return float(known.max()) if known.size else math.nan
 
 
+def known_mean(values: Array, axes: int | tuple[int, ...]) -> NDArray[np.float64]:
+    """The mean over some axes of what is finite, NaN where nothing is."""
+    known = np.isfinite(values)
+    counts: NDArray[np.int64] = known.sum(axes)
+    sums = np.where(known, values, 0.0).astype(np.float64).sum(axes)
+    return np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+
+
 def unit_means(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
     """Means over sequences and positions 1 … L−1 of a quantity (sequence, unit, position), (unit,)."""
-    inside = values[:, :, node["position"].values >= 1].astype(np.float64)
-    known = np.isfinite(inside)
-    counts = known.sum((0, 2))
-    sums = np.where(known, inside, 0.0).sum((0, 2))
-    return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    return known_mean(values[:, :, node["position"].values >= 1], (0, 2))
 
 
 def average(node: xr.Dataset, values: Array) -> Estimate:

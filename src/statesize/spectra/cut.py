@@ -16,19 +16,12 @@ Positions = int | Iterable[int] | Tensor | None
 
 @dataclass(frozen=True)
 class Cut:
-    """The cut positions of one measurement and how far each block reaches.
+    """The cut positions of one measurement and how far each block reaches."""
 
-    Attributes:
-        length: Sequence length L.
-        positions: Cut positions i, ascending or as given.
-        past: Columns i − past … i − 1 only; None for all i of them.
-        future: Rows i … i + future − 1 only; None for all L − i of them.
-    """
-
-    length: int
-    positions: tuple[int, ...]
-    past: int | None = None
-    future: int | None = None
+    length: int  # sequence length L
+    positions: tuple[int, ...]  # cut positions i, ascending or as given
+    past: int | None = None  # columns i − past … i − 1 only; None for all i of them
+    future: int | None = None  # rows i … i + future − 1 only; None for all L − i of them
 
     def rows(self, position: int) -> int:
         """How many future positions the block at a cut spans."""

@@ -21,18 +21,7 @@ HELD_OUT_FRACTION = 0.05
 DOCUMENT_CHARACTERS = 400
 SHORTEST_DOCUMENT = 200
 REPEATED_SHARE = 0.3
-_OTHER_FOLDERS = frozenset(
-    {
-        "__pycache__",
-        "_bundled",
-        "dist-packages",
-        "idle_test",
-        "pydoc_data",
-        "site-packages",
-        "test",
-        "tests",
-    }
-)
+_SKIPPED = {"__pycache__", "_bundled", "dist-packages", "idle_test", "pydoc_data", "site-packages", "test", "tests"}
 
 
 @dataclass(frozen=True)
@@ -153,7 +142,7 @@ def _python_texts() -> Iterator[str]:
         yield topics[name]
     root = Path(sysconfig.get_path("stdlib"))
     files = sorted(root.rglob("*.py"), key=lambda file: file.relative_to(root).as_posix())
-    files = [file for file in files if _OTHER_FOLDERS.isdisjoint(file.relative_to(root).parts)]
+    files = [file for file in files if _SKIPPED.isdisjoint(file.relative_to(root).parts)]
     if not files:
         raise FileError(
             f"{root}: no source files of the standard library, whose docstrings are part of the prose of CPython; use "

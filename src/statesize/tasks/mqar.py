@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from statesize.check import require_real
+from statesize.check import require_count, require_real
 from statesize.errors import InputError
 from statesize.tasks.draws import distinct, race
 from statesize.tasks.synthetic import SyntheticTask
@@ -63,7 +63,7 @@ class MQAR(SyntheticTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_at_least("pairs", 2)
+        require_count("pairs", self.pairs, 2)
         if self.pairs > self.keys:
             raise InputError(
                 f"pairs is {self.pairs}; a vocabulary_size of {self.vocabulary_size} has {self.keys} keys, so give at "

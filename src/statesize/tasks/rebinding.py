@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statesize.check import require_count
 from statesize.errors import InputError
 from statesize.tasks.draws import distinct
 from statesize.tasks.synthetic import SyntheticTask
@@ -52,7 +53,7 @@ class Rebinding(SyntheticTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("documents", 1), ("pairs", 2), ("unbound", 1)):
-            self._require_at_least(name, least)
+            require_count(name, getattr(self, name), least)
         if self.keys < self.queries:
             raise InputError(
                 f"keys is {self.keys}; {self.pairs} pairs and {self.unbound} unbound keys take {self.queries}, so give "

@@ -39,8 +39,8 @@ class SyntheticTask(ABC):
     def __post_init__(self) -> None:
         for name, kind in number_fields(type(self)).items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
-        self._require_at_least("held_out_sequences", 1)
-        self._require_at_least("held_out_seed", 0)
+        require_count("held_out_sequences", self.held_out_sequences)
+        require_count("held_out_seed", self.held_out_seed, 0)
 
     @property
     @abstractmethod
@@ -81,8 +81,7 @@ class SyntheticTask(ABC):
         digest = hashlib.sha256(f"held out {self.held_out_seed}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         inputs, targets = self.sample(self.held_out_sequences, generator)
-        for start in range(0, self.held_out_sequences, batch_size):
-            yield inputs[start : start + batch_size], targets[start : start + batch_size]
+        yield from zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
 
     def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
         """Figures of an evaluation over the held-out sequences.
@@ -102,9 +101,6 @@ class SyntheticTask(ABC):
         require_count("batch_size", batch_size)
         require_kind("generator", generator, torch.Generator, "a torch.Generator")
 
-    def _require_at_least(self, name: str, least: int) -> None:
-        require_count(name, getattr(self, name), least)
-
 
 class SymbolTask(SyntheticTask):
     """A task whose targets are symbols, drawn independently and uniformly; its dataclasses say where they stand."""
@@ -114,8 +110,8 @@ class SymbolTask(SyntheticTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_at_least("tokens", 2)
-        self._require_at_least("symbols", 2)
+        require_count("tokens", self.tokens, 2)
+        require_count("symbols", self.symbols, 2)
 
     @property
     def items(self) -> int:
@@ -146,15 +142,14 @@ def number_fields(task: type[SyntheticTask]) -> dict[str, type]:
 
 
 def _checked(name: str, value: object, kind: type) -> bool | int | float:
+    # Integers of NumPy are integers too, and whole numbers are real ones.
+    whole = whole_number(value)
+    number = value if whole is None else whole
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is not bool and not isinstance(value, bool):
-        # Integers of NumPy are integers too, and whole numbers are real ones.
-        whole = whole_number(value)
-        if kind is int and whole is not None:
-            return whole
-        number = value if whole is None else whole
-        if kind is float and plain_number(number):
-            return float(cast("float", number))
+    if kind is int and whole is not None:
+        return whole
+    if kind is float and plain_number(number):
+        return float(cast("float", number))
     expected = {bool: "true or false", int: "a whole number", float: "a finite number"}[kind]
     refuse(name, expected, value)

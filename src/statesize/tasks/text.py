@@ -201,8 +201,7 @@ class TextTask:
         targets = torch.full_like(inputs, IGNORED)
         targets[:count] = self.held_out_tokens
         inputs, targets = inputs.view(windows, self.length), targets.view(windows, self.length)
-        for start in range(0, windows, batch_size):
-            yield inputs[start : start + batch_size], targets[start : start + batch_size]
+        yield from zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
 
     def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
         """Figures of an evaluation over the held-out stream.

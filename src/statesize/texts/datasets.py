@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.texts.rows import MESSAGES, Document, Extract, Note, Row, evenly, kept, row_document
+from statesize.texts.rows import MESSAGES, Document, Extract, Note, evenly, kept, values_row
 
 
 def read_dataset(name: str, field: str, split: str, note: Note) -> Iterator[Document]:
     """The documents of a data set; one of the hub is read as far as documents are asked for."""
-    rows = (_row(name, number, row, field) for number, row in enumerate(open_dataset(name, field, split)))
+    data = enumerate(open_dataset(name, field, split))
+    rows = (values_row(row, field, f"{name}, row {number}") for number, row in data)
     return kept(rows, note, f'{name}: no row has text in the column "{field}"; name the right column.')
 
 
@@ -22,10 +23,10 @@ def dataset_extract(name: str, field: str, split: str, most: int, note: Note) ->
     data = open_dataset(name, field, split)
     if hasattr(data, "__len__"):
         size = len(data)
-        rows = [_row(name, number, data[number], field) for number in evenly(range(size), most)]
+        rows = [values_row(data[number], field, f"{name}, row {number}") for number in evenly(range(size), most)]
     else:
         begun = cast("Iterator[dict[str, object]]", islice(data, most + 1))
-        first = [_row(name, number, row, field) for number, row in enumerate(begun)]
+        first = [values_row(row, field, f"{name}, row {number}") for number, row in enumerate(begun)]
         size, rows = len(first), first[:most]
         if size > most:
             parts = cast("dict[str, Any]", data.info.splits or {})
@@ -33,11 +34,6 @@ def dataset_extract(name: str, field: str, split: str, most: int, note: Note) ->
     problem = f'{name}: none of {len(rows)} rows has text in the column "{field}"; name the right column.'
     texts = tuple(kept(rows, note, problem))
     return Extract(texts, None if size is None else round(size * len(texts) / len(rows)))
-
-
-def _row(name: str, number: int, row: dict[str, object], field: str) -> Row:
-    place = f"{name}, row {number}"
-    return place, *row_document(row, field, place)
 
 
 def open_dataset(name: str, field: str, split: str) -> Any:

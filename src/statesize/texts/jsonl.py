@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from statesize.errors import FileError
-from statesize.texts.rows import Document, Extract, Note, Row, evenly, kept, line_document, read_lines, reading
+from statesize.texts.rows import Document, Extract, Note, Row, evenly, kept, line_row, read_lines, reading
 
 # Bytes up to which a file is read whole.
 _SMALL = 2**20
@@ -42,8 +42,7 @@ def _rows(path: Path, field: str) -> Iterator[Row]:
     with reading(path, "JSONL"), path.open("rb") as stream:
         for number, line in enumerate(read_lines(stream), 1):
             if line is None or line.strip():
-                place = f"{path}, line {number}"
-                yield place, *line_document(line, field, place)
+                yield line_row(line, field, f"{path}, line {number}")
     if not number:
         raise FileError(f"{path} is empty. Give a file with a JSON object on each line.")
 
@@ -61,6 +60,5 @@ def _some_rows(path: Path, field: str, size: int, most: int) -> tuple[list[Row],
             line = next(read_lines(stream), b"")
             looked += stream.tell() - start
             if line is None or line.strip():
-                place = f"{path}, line at byte {start}"
-                rows.append((place, *line_document(line, field, place)))
+                rows.append(line_row(line, field, f"{path}, line at byte {start}"))
     return rows, looked

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.texts.rows import MESSAGES, Document, Extract, Note, Row, evenly, kept, reading, row_document
+from statesize.texts.rows import MESSAGES, Document, Extract, Note, Row, evenly, kept, reading, values_row
 from statesize.untrusted import GROWTH, SPARE
 
 # Rows that are in memory at once.
@@ -109,7 +109,7 @@ def _row(cell: Any, column: str, field: str, place: str) -> Row:
         value: object = cell.as_py()
     except UnicodeDecodeError:
         return place, None, f'"{column}" is not UTF-8'
-    return place, *row_document({column: value}, field, place)
+    return values_row({column: value}, field, place)
 
 
 def _cells(file: Any, group: int, field: str, most: int) -> list[tuple[int, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from statesize.check import require_kind, require_path
 from statesize.errors import FileError, InputError
-from statesize.files import read_limited
+from statesize.files import os_errors, read_limited
 
 MOST_TEXT = 2**30
 """Bytes of a text file that is read; JSONL and Parquet files, which are read piece by piece, may have any size."""
@@ -17,19 +17,7 @@ BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 
 
 def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str, ...]:
-    """The documents of a UTF-8 text file.
-
-    Args:
-        path: the file; line ends may be of any system, a byte-order mark is skipped.
-        delimiter: the text between two documents; None means one blank line or more.
-
-    Returns:
-        The documents in order, without those of white space only.
-
-    Raises:
-        FileError: the file cannot be read, is not UTF-8, is empty, or holds no document.
-        InputError: `delimiter` is empty.
-    """
+    """The documents of a UTF-8 text file, between blank lines or `delimiter`; line ends may be of any system."""
     path = require_path("path", path)
     require_kind("delimiter", delimiter, (str, type(None)), "a string or None")
     if delimiter == "":
@@ -44,10 +32,8 @@ def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str,
 
 def read_whole(path: Path) -> str:
     """The text of a UTF-8 file, blank lines and all."""
-    try:
+    with os_errors(f"{path}: cannot be read as a text file"):
         data = read_limited(path, MOST_TEXT)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read as a text file: {error.strerror or error}") from error
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

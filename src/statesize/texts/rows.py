@@ -92,40 +92,41 @@ def read_lines(stream: BinaryIO) -> Iterator[bytes | None]:
         yield line if whole else None
 
 
-def line_document(line: bytes | None, field: str, place: str) -> tuple[Document | None, str]:
-    """The document of a line of JSON, or None and what is wrong with the line."""
+def line_row(line: bytes | None, field: str, place: str) -> Row:
+    """A line of JSON as a row; without `field`, "messages" is read."""
     if line is None:
-        return None, f"more than {MOST_LINE:,} bytes"
+        return place, None, f"more than {MOST_LINE:,} bytes"
     try:
         row = parse_json(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        return None, "not UTF-8"
+        return place, None, "not UTF-8"
     except ValueError as error:
-        return None, f"no JSON ({str(error).partition(':')[0]})"
+        return place, None, f"no JSON ({str(error).partition(':')[0]})"
     if not isinstance(row, dict):
-        return None, f'no JSON object with text in the field "{field}"'
-    return row_document(cast("dict[str, object]", row), field, place)
+        return place, None, f'no JSON object with text in the field "{field}"'
+    return values_row(cast("dict[str, object]", row), field, place)
 
 
-def row_document(row: Mapping[str, object], field: str, place: str) -> tuple[Document | None, str]:
-    """The document of a row, or None and what is wrong with the row; without `field`, "messages" is read."""
-    name = field if field in row or MESSAGES not in row else MESSAGES
-    value = row.get(name)
+def values_row(values: Mapping[str, object], field: str, place: str) -> Row:
+    """Values by name as a row; without `field`, "messages" is read."""
+    name = field if field in values or MESSAGES not in values else MESSAGES
+    value = values.get(name)
     if isinstance(value, list):
         return _chat(name, cast("list[object]", value), place)
-    if name not in row:
-        return None, f'no text in the field "{field}"'
+    if name not in values:
+        return place, None, f'no text in the field "{field}"'
     if not isinstance(value, str) or name != field:
-        return None, f'"{name}" is {type(value).__name__}, not {"text" if name == field else "a list of messages"}'
-    return (value, "") if _is_unicode(value) else (None, f'"{name}" holds a lone surrogate, which is no Unicode text')
+        expected = "text" if name == field else "a list of messages"
+        return place, None, f'"{name}" is {type(value).__name__}, not {expected}'
+    return _unicode(name, value, value, place)
 
 
-def _chat(name: str, messages: list[object], place: str) -> tuple[Chat | None, str]:
-    """The chat of a list, or what is wrong with the list."""
+def _chat(name: str, messages: list[object], place: str) -> Row:
+    """A list of messages as a row."""
     if not all(isinstance(message, dict) for message in messages):
-        return None, f'"{name}" is list, not text or messages'
+        return place, None, f'"{name}" is list, not text or messages'
     if not messages:
-        return None, f'"{name}" holds no message'
+        return place, None, f'"{name}" holds no message'
     # A column of Parquet has every name in every message.
     given = [
         {key: value for key, value in message.items() if value is not None}
@@ -133,15 +134,14 @@ def _chat(name: str, messages: list[object], place: str) -> tuple[Chat | None, s
     ]
     for number, message in enumerate(given, 1):
         if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            return None, f'message {number} of "{name}" lacks text under "role" or "content"'
-    if not _is_unicode(json.dumps(given, ensure_ascii=False, default=str)):
-        return None, f'"{name}" holds a lone surrogate, which is no Unicode text'
-    return Chat(tuple(given), place), ""
+            return place, None, f'message {number} of "{name}" lacks text under "role" or "content"'
+    return _unicode(name, Chat(tuple(given), place), json.dumps(given, ensure_ascii=False, default=str), place)
 
 
-def _is_unicode(text: str) -> bool:
+def _unicode(name: str, document: Document, text: str, place: str) -> Row:
+    """A document as a row, if its text is one that UTF-8 can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return place, None, f'"{name}" holds a lone surrogate, which is no Unicode text'
+    return place, document, ""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.errors import FileError
-from statesize.files import parse_json, read_limited
+from statesize.files import os_errors, parse_json, read_limited
 from statesize.texts import rows
 from statesize.texts.rows import read_lines
 
@@ -21,12 +21,10 @@ _DO = "Give a JSON list of token ids, or one such list on each line"
 def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
     """The lists of token ids of a file; lines are read as far as they are asked for, (L,) int64 each, L ≥ 2."""
     found = False
-    try:
+    with os_errors(f"{path} cannot be read as token ids", f"{_DO}."):
         for place, ids in _lists(path):
             found = True
             yield torch.tensor(_checked(ids, place, vocabulary), dtype=torch.int64)
-    except OSError as error:
-        raise FileError(f"{path} cannot be read as token ids: {error.strerror or error}. {_DO}.") from error
     if not found:
         raise FileError(f"{path} is empty. {_DO}.")
 
@@ -52,23 +50,24 @@ def _lists(path: Path) -> Iterator[tuple[str, object]]:
                 continue
             place = f"{path}, line {number}"
             try:
-                values = None if line is None else parse_json(line.decode("utf-8-sig"))
-            except ValueError as error:
-                if not begun:
-                    # A list over several lines.
-                    yield from _split(_whole(path), place, str(path))
-                    return
-                raise FileError(f"{place} must be JSON, got what is none ({_reason(error)}). {_DO}.") from error
+                values = None if line is None else _parsed(line, place)
+            except FileError:
+                if begun:
+                    raise
+                # A list over several lines.
+                yield from _split(_parsed(read_limited(path, rows.MOST_LINE), str(path)), place, str(path))
+                return
             begun = True
             yield from _split(values, place, place)
 
 
-def _whole(path: Path) -> object:
-    """The values of a file that is one JSON document."""
+def _parsed(content: bytes, place: str) -> object:
+    """The values of one JSON document."""
     try:
-        return parse_json(read_limited(path, rows.MOST_LINE).decode("utf-8-sig"))
+        return parse_json(content.decode("utf-8-sig"))
     except ValueError as error:
-        raise FileError(f"{path} must be JSON, got what is none ({_reason(error)}). {_DO}.") from error
+        reason = " ".join(str(error).split())[:200]
+        raise FileError(f"{place} must be JSON, got what is none ({reason}). {_DO}.") from error
 
 
 def _split(values: object, line: str, place: str) -> Iterator[tuple[str, object]]:
@@ -102,7 +101,3 @@ def _shown(value: object) -> str:
     """A value as an error shows it."""
     kind = type(value).__name__
     return f"a {kind}" if kind in {"list", "dict"} else json.dumps(value)[:40]
-
-
-def _reason(error: ValueError) -> str:
-    return " ".join(str(error).split())[:200]

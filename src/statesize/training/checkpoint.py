@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import warnings
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import FileError, InputError
-from statesize.files import parse_json, replace_file
+from statesize.files import os_errors, parse_json, replace_file
 from statesize.mixers.checkpoint import DIGEST, tensors_sha256
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import Task
@@ -67,10 +66,7 @@ def settings(model: LanguageModel, task: Task, config: TrainingConfig) -> dict[s
 
 
 def _batch_sha256(batch: tuple[Tensor, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in batch:
-        digest.update(tensor.to("cpu", torch.int64).contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_sha256(dict(zip(("inputs", "targets"), batch, strict=True)))
 
 
 def save_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
@@ -87,11 +83,9 @@ def save_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
     values = json.dumps({"format": STATE_FORMAT, **dataclasses.asdict(state.progress), "settings": run})
     metadata = {"statesize": values, DIGEST: tensors_sha256(stored, values)}
     content, path = safetensors.torch.save(stored, metadata=metadata), folder / STATE
-    try:
+    with os_errors(f"cannot write {folder / PREVIOUS}"):
         if path.exists():
             path.replace(folder / PREVIOUS)
-    except OSError as error:
-        raise FileError(f"cannot write {folder / PREVIOUS}: {error.strerror or error}") from error
     replace_file(path, content)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.held import evaluating
 from statesize.check import require_count, require_kind, require_real
 from statesize.errors import InputError
 from statesize.mixers.model import LanguageModel
@@ -115,68 +116,50 @@ def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batc
     _require_alike(teacher, student)
     require_task(task)
     batch_size = require_count("batch_size", batch_size)
-    training = student.training
-    student.eval()
-    operators: list[list[Tensor]] = [[] for _ in student.blocks]
-    hidden: list[list[Tensor]] = [[] for _ in student.blocks]
-    divergences: list[Tensor] = []
-    try:
-        for batch in task.held_out(batch_size):
-            found = _distances(teacher, student, batch, Objective())
-            for kept, values in zip([*operators, *hidden], [*found.operators, *found.hidden], strict=True):
-                kept.append(values)
-            divergences.append(found.divergence)
-    finally:
-        student.train(training)
-    if not sum(part.numel() for part in divergences):
+    with evaluating(student):
+        batches = [_distances(teacher, student, batch, Objective()) for batch in task.held_out(batch_size)]
+    if not sum(distances["logits"][0].numel() for distances in batches):
         raise InputError("the task's held-out data have no target; at least one is needed to compare predictions")
-    means = [float(torch.cat(kept).mean()) for kept in [*operators, *hidden]]
-    layers = len(operators)
-    return Discrepancy(tuple(means[:layers]), tuple(means[layers:]), float(torch.cat(divergences).mean()))
-
-
-@dataclass(frozen=True, eq=False)
-class _Distances:
-    """By layer (S, unit) and (S,), and for each scored position (N,); empty where the weight is 0."""
-
-    operators: list[Tensor]
-    hidden: list[Tensor]
-    divergence: Tensor
+    operators, hidden, logits = (
+        tuple(float(torch.cat(parts).mean()) for parts in zip(*(batch[name] for batch in batches), strict=True))
+        for name in batches[0]
+    )
+    return Discrepancy(operators, hidden, logits[0])
 
 
 def _loss(teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective) -> Tensor:
-    found = _distances(teacher, student, batch, objective)
-    parts: list[Tensor] = []
-    if objective.operators:
-        parts.append(objective.operators * torch.stack([error.mean() for error in found.operators]).mean())
-    if objective.hidden:
-        parts.append(objective.hidden * torch.stack([error.mean() for error in found.hidden]).mean())
-    if objective.logits:
-        parts.append(objective.logits * found.divergence.sum() / max(found.divergence.numel(), 1))
+    parts = [
+        getattr(objective, name) * torch.stack([part.sum() / max(part.numel(), 1) for part in found]).mean()
+        for name, found in _distances(teacher, student, batch, objective).items()
+        if found
+    ]
     return torch.stack(parts).sum()
 
 
-def _distances(teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective) -> _Distances:
+def _distances(
+    teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective
+) -> dict[str, list[Tensor]]:
+    """Operators by layer, (S, unit), hidden states by layer, (S,), logits of scored positions, (N,), by weight."""
+    # Nothing where the weight is 0.
     device = next(student.parameters()).device
     input_ids, targets = (tensor.to(device) for tensor in batch)
     traces, expected = _traced(teacher, input_ids)
-    operators: list[Tensor] = []
-    hidden: list[Tensor] = []
+    found: dict[str, list[Tensor]] = {name: [] for name in vars(objective)}
     for theirs, ours, (inputs, outputs) in zip(teacher.blocks, student.blocks, traces, strict=True):
         if objective.operators:
             with torch.no_grad():
                 target = theirs.mixer.operator(theirs.mixer_norm(inputs))
             with _of_student("operator"):
-                operators.append(operator_error(target, ours.mixer.operator(ours.mixer_norm(inputs))))
+                found["operators"].append(operator_error(target, ours.mixer.operator(ours.mixer_norm(inputs))))
         if objective.hidden:
             with _of_student("layer"):
-                hidden.append(hidden_error(outputs - inputs, ours(inputs) - inputs))
-    if not objective.logits:
-        return _Distances(operators, hidden, expected.new_zeros(0))
-    scored = targets != IGNORED
-    predicted = student(input_ids)[scored]
-    with _of_student("prediction"):
-        return _Distances(operators, hidden, logit_divergence(expected[scored], predicted))
+                found["hidden"].append(hidden_error(outputs - inputs, ours(inputs) - inputs))
+    if objective.logits:
+        scored = targets != IGNORED
+        predicted = student(input_ids)[scored]
+        with _of_student("prediction"):
+            found["logits"].append(logit_divergence(expected[scored], predicted))
+    return found
 
 
 @contextmanager
@@ -196,15 +179,10 @@ def _traced(teacher: LanguageModel, input_ids: Tensor) -> tuple[list[tuple[Tenso
     def keep(_: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
         kept.append((inputs[0], outputs))
 
-    training = teacher.training
-    hooks = [block.register_forward_hook(keep) for block in teacher.blocks]
-    teacher.eval()
-    try:
+    with evaluating(teacher), ExitStack() as hooks:
+        for block in teacher.blocks:
+            hooks.callback(block.register_forward_hook(keep).remove)
         return kept, teacher(input_ids)
-    finally:
-        teacher.train(training)
-        for hook in hooks:
-            hook.remove()
 
 
 def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:

@@ -64,9 +64,7 @@ def operator_error(teacher: Operator, student: Operator, block_size: int = 256) 
         else:
             parts.append(_squared_norms(*columns))
     distance, size = torch.stack(parts).sum(0)
-    smallest = torch.finfo(distance.dtype).tiny
-    # The root of 0 has no derivative.
-    return _finite(distance.clamp(min=smallest).sqrt() / size.clamp(min=smallest).sqrt())
+    return _relative(distance, size)
 
 
 def hidden_error(teacher: Tensor, student: Tensor) -> Tensor:
@@ -87,9 +85,7 @@ def hidden_error(teacher: Tensor, student: Tensor) -> Tensor:
         tensor([0.5000, 0.5000])
     """
     _require_alike(teacher, student, 2, "(..., L, d)")
-    smallest = torch.finfo(teacher.dtype).tiny
-    distance = (teacher - student).square().sum((-2, -1)).clamp(min=smallest)
-    return _finite(distance.sqrt() / teacher.square().sum((-2, -1)).clamp(min=smallest).sqrt())
+    return _relative((teacher - student).square().sum((-2, -1)), teacher.square().sum((-2, -1)))
 
 
 def logit_divergence(teacher: Tensor, student: Tensor) -> Tensor:
@@ -122,6 +118,13 @@ def _require_alike(teacher: Tensor, student: Tensor, rank: int, form: str) -> No
         require_finite(name, tensor)
     if teacher.shape != student.shape:
         raise InputError(f"student must have the teacher's shape {tuple(teacher.shape)}, got {tuple(student.shape)}.")
+
+
+def _relative(distance: Tensor, size: Tensor) -> Tensor:
+    """The root of a squared distance over that of a squared size."""
+    # The root of 0 has no derivative.
+    smallest = torch.finfo(distance.dtype).tiny
+    return _finite(distance.clamp(min=smallest).sqrt() / size.clamp(min=smallest).sqrt())
 
 
 def _finite(distance: Tensor) -> Tensor:

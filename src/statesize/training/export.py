@@ -12,7 +12,7 @@ import tokenizers
 import torch
 
 from statesize.errors import FileError
-from statesize.files import check_writable, replace_file, replace_folder
+from statesize.files import check_writable, os_errors, replace_file, replace_folder
 from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.tasks.ngram import fit_kneser_ney, mean_nats
 from statesize.tasks.text import TextTask
@@ -32,15 +32,13 @@ EXPORTED = frozenset({"config.json", "model.safetensors", "training.json", "toke
 def check_export(folder: Path) -> None:
     """Refuses a place where an export cannot or must not be written; run it before the training."""
     folder = folder.resolve()
-    try:
+    with os_errors(f"cannot write {folder}", "Give a folder, new or empty"):
         names = {path.name for path in folder.iterdir()} if folder.exists() else set[str]()
         if names and not ("training.json" in names and names <= EXPORTED):
             raise FileError(f"{folder} is a folder that holds no export; it is left alone. Give another name")
         if folder.is_mount():
             raise FileError(f"{folder} is a mount point, which cannot be replaced at once; give a folder in it")
         check_writable(folder.parent)
-    except OSError as error:
-        raise FileError(f"cannot write {folder}: {error.strerror or error}. Give a folder, new or empty") from error
 
 
 def export_text_model(
@@ -93,11 +91,9 @@ def export_text_model(
 
     check_export(folder)
     place = folder.resolve()
-    try:
+    with os_errors(f"cannot write {place}", "Give a writable folder"):
         place.parent.mkdir(parents=True, exist_ok=True)
         replace_folder(place, write)
-    except OSError as error:
-        raise FileError(f"cannot write {place}: {error.strerror or error}. Give a writable folder") from error
     return result
 
 

@@ -16,6 +16,7 @@ from statesize.check import require_real
 from statesize.errors import InputError, ModelError
 from statesize.ess import utilisation
 from statesize.measurement import measure
+from statesize.texts.token_files import configured_vocabulary
 
 FORGETS_MORE: dict[str, float] = {
     "log_rate": 1.0,
@@ -281,14 +282,11 @@ def _module_name(mixer: str) -> str:
 
 
 def _random_tokens(model: nn.Module) -> Tensor:
-    config: Any = getattr(model, "config", None)
     inner = pretrained_models(model)
-    if inner:
-        config = inner[0].config.get_text_config()
-    size = next((s for s in ("vocab_size", "vocabulary_size") if hasattr(config, s)), None)
-    if size is None:
+    config: Any = inner[0].config.get_text_config() if inner else getattr(model, "config", None)
+    vocabulary = configured_vocabulary(config)
+    if vocabulary is None:
         raise InputError(f"{type(model).__name__} does not say how many tokens it has; give input_ids of shape (S, L)")
-    vocabulary = int(getattr(config, size))
     longest = getattr(config, "max_position_embeddings", None) or getattr(config, "positions", None) or _LENGTH
     shape = (_SEQUENCES, min(_LENGTH, int(longest)))
     ids = torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ from typing import Any
 
 from statesize.check import require_kind, require_path
 from statesize.errors import FileError, InputError
-from statesize.files import only_writer, replace_file
+from statesize.files import only_writer, os_errors, replace_file
 from statesize.mixers.checkpoint import save_weights
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import Task
@@ -134,10 +134,8 @@ def _claim(folder: Path) -> None:
     for path in (folder / "best", log_path):
         if os.path.lexists(path) and not (path == log_path and holds_only_records(log_path)):
             raise FileError(f"{path} is in the way and no checkpoint is beside it; move it, or give another folder")
-    try:
+    with os_errors(f"cannot write to {folder}", "Give a folder, new or empty"):
         log_path.write_text("", encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"cannot write to {folder}: {error.strerror or error}. Give a folder, new or empty") from error
 
 
 def _keep_best(state: TrainingState, record: StepRecord, folder: Path) -> None:

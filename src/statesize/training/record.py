@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.files import parse_json
+from statesize.files import os_errors, parse_json
 
 LINE_START = '{"step": '
 """What every line of a log starts with."""
@@ -61,19 +61,15 @@ class TrainingRecord:
 
 def append_record(path: Path, record: StepRecord) -> None:
     """Adds a line to the log."""
-    try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(_line(record))
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror or error}") from error
+    with os_errors(f"cannot write {path}"), path.open("a", encoding="utf-8") as stream:
+        stream.write(_line(record))
 
 
 def read_records(path: Path) -> list[StepRecord]:
     """The steps of a log."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+        with os_errors(f"cannot read {path}"):
+            lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise FileError(f"{path} is damaged or not the log of a run: it is not UTF-8") from error
     records: list[StepRecord] = []

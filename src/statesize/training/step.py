@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from statesize.adapters.models.held import evaluating
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
 from statesize.mixers.model import LanguageModel
@@ -153,17 +154,14 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
     require_kind("model", model, LanguageModel, "a LanguageModel")
     require_task(task)
     batch_size = require_count("batch_size", batch_size)
-    device, training = next(model.parameters()).device, model.training
-    model.eval()
+    device = next(model.parameters()).device
     nats, correct, count = 0.0, 0, 0
-    try:
+    with evaluating(model):
         for input_ids, targets in task.held_out(batch_size):
             logits, targets = model(input_ids.to(device)), targets.to(device)
             nats += float(_summed_loss(logits, targets))
             correct += int((logits.argmax(-1) == targets).sum())
             count += int((targets != IGNORED).sum())
-    finally:
-        model.train(training)
     if count == 0:
         raise InputError("the task's held-out data have no target; at least one is needed to evaluate the model")
     loss, accuracy = nats / count, correct / count

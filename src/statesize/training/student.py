@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from statesize.check import require_kind
 from statesize.errors import InputError
@@ -69,9 +68,5 @@ def _copy_values(teacher: Mixer, student: Mixer) -> None:
     if not isinstance(teacher, HeadMixer) or not isinstance(student, HeadMixer):
         return
     width = teacher.config.width
-    pairs: list[tuple[Tensor, Tensor]] = [
-        (teacher.projection.weight, student.projection.weight),
-        (teacher.convolution.weight, student.convolution.weight),
-    ]
-    for theirs, ours in pairs:
-        ours[-width:].copy_(theirs[-width:])
+    for theirs, ours in ((teacher.projection, student.projection), (teacher.convolution, student.convolution)):
+        ours.weight[-width:].copy_(theirs.weight[-width:])

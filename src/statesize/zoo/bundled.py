@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.resources import as_file, files
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from tokenizers import Tokenizer
 
@@ -17,6 +18,7 @@ NAMES = ("sa", "la", "wla", "gla")
 RECALL_NAMES = tuple(f"recall-{name}" for name in NAMES)
 DOCUMENTS_FORMAT = 1
 DATA = files("statesize.zoo")
+Parsed = TypeVar("Parsed")
 
 
 def names() -> tuple[str, ...]:
@@ -117,28 +119,20 @@ def _check(name: str) -> None:
 
 
 def _tokenizer(file: str) -> Tokenizer:
-    text = _text(file)
-    try:
-        return Tokenizer.from_str(text)
-    except Exception as error:  # the class that tokenizers raises has no narrower name
-        raise FileError(_damaged(file, str(error))) from error
+    return _read(file, Tokenizer.from_str)
 
 
-def _text(name: str) -> str:
+def _read(name: str, parse: Callable[[str], Parsed]) -> Parsed:
     try:
-        return DATA.joinpath(*name.split("/")).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FileError(_damaged(name, str(error))) from error
+        return parse(DATA.joinpath(*name.split("/")).read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"bundled file {name} is missing ({error}); install statesize again") from error
+    except Exception as error:  # the class that tokenizers raises has no narrower name
+        raise FileError(_damaged(name, str(error))) from error
 
 
 def _json_object(name: str) -> dict[str, Any]:
-    text = _text(name)
-    try:
-        values: object = json.loads(text)
-    except ValueError as error:
-        raise FileError(_damaged(name, str(error))) from error
+    values: object = _read(name, json.loads)
     if not isinstance(values, dict):
         raise FileError(_damaged(name, f"it holds {type(values).__name__}, not a JSON object"))
     return cast("dict[str, Any]", values)

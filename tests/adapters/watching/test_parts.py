@@ -46,7 +46,7 @@ def test_each_call_of_a_mixer_is_observed_while_it_is_innermost() -> None:
 
         def record(make) -> None:
             observation = make()
-            seen.append((observation.name, running.name, observation.values[0, 0, 0]))
+            seen.append((observation.name, running.frame.name, observation.values[0, 0, 0]))
 
         with observing_parts(model, ["Averager"], ["enter", "leave"], parse, record):
             hidden = torch.ones(1, 4, 1)

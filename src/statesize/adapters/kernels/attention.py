@@ -95,7 +95,7 @@ class _Called:
         mask: Any,
         options: dict[str, Any],
     ) -> None:
-        self.name, self.text, self.module, self.options = running.name, running.length, module, options
+        self.name, self.text, self.module, self.options = running.frame.name, running.length, module, options
         # T is made in float32 at least, of what the model's own queries and keys are.
         self.query, self.key, self.value = in_single((query, key, value))
         self.function, self.mask = function, mask

@@ -28,8 +28,8 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
 
     def called(arguments: Mapping[str, Any], output: Tensor) -> None:
         # A gated convolution is a mixer itself, and observed as that.
-        if not is_a(running.module, GATED):
-            record(partial(causal_convolution, KernelCall(running.name, running.module, arguments, output)))
+        if not is_a(running.frame.module, GATED):
+            record(partial(causal_convolution, KernelCall.by(running.frame, arguments, output)))
 
     with ExitStack() as changes:
         changes.enter_context(observing_parts(model, GATED, ("in_proj", "out_proj"), gated_convolution, record))

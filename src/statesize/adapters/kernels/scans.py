@@ -34,9 +34,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     """Observe the scans of a model; while this is open they and their short convolutions run in pure torch."""
 
     def recorder(parse: Callable[[KernelCall], Observation]) -> Callable[[Mapping[str, Any], Tensor], None]:
-        return lambda arguments, output: record(
-            partial(parse, KernelCall(running.name, running.module, arguments, output))
-        )
+        return lambda arguments, output: record(partial(parse, KernelCall.by(running.frame, arguments, output)))
 
     with ExitStack() as changes:
         for file in source_files(model):

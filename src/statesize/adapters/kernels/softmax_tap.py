@@ -75,7 +75,7 @@ class _SoftmaxTap(TorchFunctionMode):
             self._observe(lambda: probabilities, probabilities.shape, *arranged)
 
     def _observe(self, maps: Callable[[], Tensor], shape: Sequence[int], values: Tensor, mixed: Tensor) -> None:
-        module, name, rounded = self.running.module, self.running.name, self.rounded
+        frame, rounded = self.running.frame, self.rounded
         sequences = _sequences(self.running, shape)
 
         def observation() -> Observation:
@@ -83,14 +83,14 @@ class _SoftmaxTap(TorchFunctionMode):
             by_head = [part.reshape(sequences, -1, *part.shape[-2:]) for part in (values, mixed)]
             whole = (sequences, math.prod(shape[:-2]) // sequences, *shape[-2:])
             return observed_mixing(
-                name,
+                frame.name,
                 Mixing([lambda: maps().reshape(whole)], cast("tuple[int, int, int, int]", whole)),
                 *by_head,
-                module=module,
+                module=frame.module,
                 seen=None,
-                window=_window(module),
+                window=_window(frame.module),
                 # The library's cache of these models keeps every position, a window or not.
-                state_bytes=2 * by_head[0][0].numel() * stored_element_size(module),
+                state_bytes=2 * by_head[0][0].numel() * stored_element_size(frame.module),
                 text=self.running.length,
                 rounded=rounded,
             )

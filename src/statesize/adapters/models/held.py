@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,15 @@ from statesize.adapters.models.wrapped import uncompiled
 def measuring(model: nn.Module) -> Generator[None]:
     """Hold a model in eval mode, uncompiled, without gradients and autocast, and put back all that a run changes."""
     device = device_of(model)
-    with ExitStack() as stack:
-        stack.enter_context(
-            torch.random.fork_rng(  # pyright: ignore[reportUnknownArgumentType]
-                [device] if device.type == "cuda" else []
-            )
-        )
-        stack.enter_context(uncompiled())
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(evaluating(model))
-        stack.enter_context(_kept_attributes(model))
+    seeded = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(seeded),
+        uncompiled(),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+        evaluating(model),
+        _kept_attributes(model),
+    ):
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -71,12 +71,13 @@ def is_low(tensor: Tensor) -> bool:
 
 def in_single(value: object) -> Any:
     """Tensors of less than 32 bits as float32, in lists, tuples and mappings too."""
-    if isinstance(value, Tensor):
-        return value.float() if is_low(value) else value
-    if type(value) is tuple:
-        return tuple(in_single(part) for part in cast("tuple[object, ...]", value))
-    if type(value) is list:
-        return [in_single(part) for part in cast("list[object]", value)]
-    if type(value) is dict:
-        return {key: in_single(part) for key, part in cast("dict[Any, object]", value).items()}
-    return value
+    return mapped(value, lambda leaf: leaf.float() if isinstance(leaf, Tensor) and is_low(leaf) else leaf)
+
+
+def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+    """A value with a function applied to what its tuples, lists and dicts hold, however deep."""
+    if isinstance(value, dict):
+        return {key: mapped(part, function) for key, part in cast("dict[Any, Any]", value).items()}
+    if type(value) in (tuple, list):
+        return type(value)(mapped(part, function) for part in value)
+    return function(value)

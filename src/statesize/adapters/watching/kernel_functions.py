@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
+from statesize.adapters.watching.running import Frame
 from statesize.errors import ModelError
 
 
@@ -23,6 +24,11 @@ class KernelCall:
     module: nn.Module  # the mixer
     arguments: Mapping[str, Any]  # every argument by its name in the pure-torch function, defaults included
     output: Tensor  # what it returned; where that is several things, the first
+
+    @classmethod
+    def by(cls, frame: Frame, arguments: Mapping[str, Any], output: Tensor) -> Self:
+        """A call by the module that runs."""
+        return cls(frame.name, frame.module, arguments, output)
 
     def require_no_state(self, argument: str) -> None:
         """Refuse a call that goes on from an earlier state, because its T would miss what that holds."""

@@ -36,16 +36,6 @@ class Running:
         """The innermost module that is running."""
         return self.frames[-1]
 
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.frames[-1].name
-
-    @property
-    def module(self) -> nn.Module:
-        """The module itself."""
-        return self.frames[-1].module
-
 
 @contextmanager
 def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None) -> Generator[Running]:

@@ -13,21 +13,22 @@ from statesize.cli.options.kinds import Count, Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 Case = Literal["falcon_mamba", "llama_3", "mamba_2", "qwen3_next"]
-_HEADINGS = (
-    "model",
-    "mixer",
-    "engine",
-    "L",
-    "spectra",
-    "seconds",
-    "capture",
-    "operators",
-    "measuring",
-    "µs each",
-    "ratio",
-    "memory",
-    "all layers",
-)
+# What a cell of a row is made of, by its heading.
+_COLUMNS = {
+    "model": "{model}",
+    "mixer": "{kind}",
+    "engine": "{engine}",
+    "L": "{length}",
+    "spectra": "{spectra:,}",
+    "seconds": "{seconds:.1f}",
+    "capture": "{capture_seconds:.1f}",
+    "operators": "{operator_seconds:.1f}",
+    "measuring": "{measuring_seconds:.1f}",
+    "µs each": "{microseconds_per_spectrum:.2f}",
+    "ratio": "{ratio:,.0f}×",
+    "memory": "{mebibytes:,.0f} MiB",
+    "all layers": "{layers} in {minutes:,.1f} min",
+}
 
 
 def models(
@@ -61,7 +62,9 @@ def models(
     total = len(chosen)
 
     def run(tell: Callable[[str], None]) -> dict[str, Any]:
-        return benchmark_models(chosen, length, quick, on_row=lambda row: tell(f"{row.model}: {row.seconds:.3g} s"))
+        return benchmark_models(
+            chosen, length, quick, on_row=lambda row: tell(f"{row['model']}: {row['seconds']:.3g} s")
+        )
 
     run_benchmark("bench models", total, run, _print, threads, output, printing)
 
@@ -76,22 +79,6 @@ def _print(document: dict[str, Any]) -> None:
         f"{max(row['dense_units'] for row in rows)} heads or channels and scaled to all; {conditions(document)}.",
         f"Counts at one absolute and one relative tolerance{''.join(bounds)}, and entropy.",
     )
-    print_table(_HEADINGS, [_cells(row) for row in rows], left=3, notes=notes)
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    return [
-        row["model"],
-        row["kind"],
-        row["engine"],
-        f"{row['length']}",
-        f"{row['spectra']:,}",
-        f"{row['seconds']:.1f}",
-        f"{row['capture_seconds']:.1f}",
-        f"{row['operator_seconds']:.1f}",
-        f"{row['measuring_seconds']:.1f}",
-        f"{row['microseconds_per_spectrum']:.2f}",
-        f"{row['ratio']:,.0f}×",
-        f"{row['peak_bytes'] / 2**20:,.0f} MiB",
-        f"{row['layers']} in {row['model_seconds'] / 60:,.1f} min",
-    ]
+    units = [{"mebibytes": row["peak_bytes"] / 2**20, "minutes": row["model_seconds"] / 60} for row in rows]
+    cells = [[cell.format(**row, **more) for cell in _COLUMNS.values()] for row, more in zip(rows, units, strict=True)]
+    print_table(tuple(_COLUMNS), cells, left=3, notes=notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,28 +22,16 @@ def run_benchmark(
     printing: Printing,
 ) -> None:
     """Run a benchmark, which is given what tells that a part is done, and print or write its document."""
-    import torch
-
     from statesize.cli.output.document import print_json
     from statesize.files import check_writable, replace_file
+    from statesize.parallel.threads import torch_threads
 
     if output is not None:
         check_writable(output.absolute().parent)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    done = 0
-    try:
-        with printing.bars() as bars:
-            bar = bars.begin(name, parts)
-
-            def tell(detail: str) -> None:
-                nonlocal done
-                done += 1
-                bar.update(done, parts, detail)
-
-            document = benchmark(tell)
-    finally:
-        torch.set_num_threads(before)
+    done = count(1)
+    with torch_threads(threads), printing.bars() as bars:
+        bar = bars.begin(name, parts)
+        document = benchmark(lambda detail: bar.update(next(done), parts, detail))
     if output is not None:
         replace_file(output, (json_module.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
         printing.say(f"Benchmark: {output}")

@@ -16,7 +16,7 @@ from statesize.cli.output.printing import Printing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from statesize.texts.rows import Document
+    from statesize.texts.rows import Document, Extract, Note
     from statesize.texts.tokens import AnyTokenizer
 
 # Sequences that a plan is made from; a larger corpus is not read as a whole.
@@ -117,44 +117,34 @@ class Texts:
         total = round(total * len(known.ids) / len(documents))
         return replace(known, total=total) if total > len(known.ids) else known
 
-    def _documents(self, note: Callable[[str], None]) -> Iterator[tuple[Document, ...]]:
-        from statesize.texts.datasets import read_dataset
+    def _documents(self, note: Note) -> Iterator[tuple[Document, ...]]:
         from statesize.texts.documents import file_documents
-        from statesize.texts.jsonl import read_jsonl
-        from statesize.texts.parquet import read_parquet
 
         for path in self.text or ():
             yield from file_documents(path, special_tokens=self.special_tokens)
-        texts = iter(())
-        if self.jsonl is not None:
-            texts = read_jsonl(self.jsonl, self.field, note)
-        elif self.parquet is not None:
-            texts = read_parquet(self.parquet, self.field, note)
-        elif self.dataset is not None:
-            texts = read_dataset(self.dataset, self.field, self.split, note)
-        yield from ((text,) for text in texts)
+        if self.text is None:
+            read, _, place = self._reader()
+            yield from ((text,) for text in read(*place, note))
 
-    def _extract(self, note: Callable[[str], None]) -> tuple[list[tuple[Document, ...]], int | None]:
-        from statesize.texts.datasets import dataset_extract
-        from statesize.texts.documents import file_documents
-        from statesize.texts.jsonl import jsonl_extract
-        from statesize.texts.parquet import parquet_extract
+    def _extract(self, note: Note) -> tuple[list[tuple[Document, ...]], int | None]:
         from statesize.texts.rows import evenly
 
-        most = _PLANNED_FROM
+        if self.text is not None:
+            chosen = replace(self, text=evenly(self.text, _PLANNED_FROM))
+            return list(chosen._documents(note)), len(self.text)
+        _, extract, place = self._reader()
+        found = extract(*place, _PLANNED_FROM, note)
+        return [(text,) for text in found.texts], found.total
+
+    def _reader(self) -> tuple[Callable[..., Iterator[Document]], Callable[..., Extract], tuple[object, ...]]:
+        """What reads all and some rows of the file or data set that is given, and the arguments of both."""
+        from statesize.texts import datasets, jsonl, parquet
+
         if self.jsonl is not None:
-            extract = jsonl_extract(self.jsonl, self.field, most, note)
-        elif self.parquet is not None:
-            extract = parquet_extract(self.parquet, self.field, most, note)
-        elif self.dataset is not None:
-            extract = dataset_extract(self.dataset, self.field, self.split, most, note)
-        else:
-            paths = self.text or []
-            chosen = evenly(paths, most)
-            return [
-                parts for path in chosen for parts in file_documents(path, special_tokens=self.special_tokens)
-            ], len(paths)
-        return [(text,) for text in extract.texts], extract.total
+            return jsonl.read_jsonl, jsonl.jsonl_extract, (self.jsonl, self.field)
+        if self.parquet is not None:
+            return parquet.read_parquet, parquet.parquet_extract, (self.parquet, self.field)
+        return datasets.read_dataset, datasets.dataset_extract, (self.dataset, self.field, self.split)
 
     def _tokens(
         self, texts: Iterable[tuple[Document, ...]], tokenizer: AnyTokenizer, left_out: list[str], printing: Printing

@@ -35,7 +35,7 @@ def print_table(
         shares: One a row, drawn as bars where the terminal has room for them.
     """
     console = Console(highlight=False, markup=False, soft_wrap=True, width=10_000, height=100)
-    signs = _ASCII if console.options.ascii_only else {}
+    signs = signs_of(console)
     terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
 
     def width(table: Table) -> int:
@@ -60,11 +60,17 @@ def _table(
         table.add_column("", no_wrap=True)
     for index, row in enumerate(rows):
         cells = [Text(cell.translate(signs), style="" if place else "bold") for place, cell in enumerate(row)]
-        table.add_row(*cells, *([_bar(shares[index], signs)] if shares and row else []))
+        table.add_row(*cells, *([share_bar(shares[index], signs)] if shares and row else []))
     return table
 
 
-def _bar(share: float, signs: dict[int, str]) -> Text:
+def signs_of(console: Console) -> dict[int, str]:
+    """What takes the place of signs that a console cannot show, for `str.translate`."""
+    return _ASCII if console.options.ascii_only else {}
+
+
+def share_bar(share: float, signs: dict[int, str]) -> Text:
+    """A share as a bar."""
     filled = round(min(max(share, 0.0), 1.0) * _BAR) if math.isfinite(share) else 0
     full, empty = ("█" * filled).translate(signs), ("░" * (_BAR - filled)).translate(signs)
     return Text(full, style="blue").append(empty, style="dim")

@@ -16,19 +16,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from statesize.cli.output.table import share_bar, signs_of
+
 if TYPE_CHECKING:
     from statesize.profiling.watching import LayerReading, Reading
     from statesize.texts.tokens import AnyTokenizer
 
 HEADINGS = ("position", "token", "layer", "entropy", "count", "ceiling", "norm")
-_BAR, _HISTORY, _TEXT = 16, 32, 60
+_HISTORY, _TEXT = 32, 60
 _LEVELS, _PLAIN_LEVELS = "▁▂▃▄▅▆▇█", "_.-=*#"
 
 
 @contextmanager
-def screen(
-    model: str, tokenizer: AnyTokenizer, future: int, *, json: bool = False
-) -> Generator[Screen | Lines | Documents]:
+def screen(model: str, tokenizer: AnyTokenizer, future: int, *, json: bool = False) -> Generator[Screen | Lines]:
     """What shows readings: documents, a table where stdout is a terminal that can be redrawn, else lines."""
     console = Console(highlight=False)
     if json:
@@ -37,6 +37,7 @@ def screen(
         with Live(console=console, refresh_per_second=8) as live:
             yield Screen(model, tokenizer, future, console, live)
     else:
+        print("\t".join(HEADINGS))
         yield Lines(tokenizer)
 
 
@@ -45,7 +46,10 @@ class Lines:
 
     def __init__(self, tokenizer: AnyTokenizer) -> None:
         self._tokenizer = tokenizer
-        print("\t".join(HEADINGS))
+
+    def flush(self) -> None:
+        """Let those who read the output see it."""
+        sys.stdout.flush()
 
     def show(self, reading: Reading, tokens: int) -> None:
         """Print a reading."""
@@ -54,16 +58,9 @@ class Lines:
             figures = (f"{layer.entropy:.4g}", f"{layer.count:.4g}", str(layer.ceiling), f"{layer.norm:.4g}")
             print("\t".join((str(reading.position), token, layer.name, *figures)))
 
-    def flush(self) -> None:
-        """Let those who read the output see it."""
-        sys.stdout.flush()
 
-
-class Documents:
+class Documents(Lines):
     """One JSON document a line for each reading."""
-
-    def __init__(self, tokenizer: AnyTokenizer) -> None:
-        self._tokenizer = tokenizer
 
     def show(self, reading: Reading, tokens: int) -> None:
         """Print a reading."""
@@ -74,16 +71,13 @@ class Documents:
         layers = [{name: known(value) for name, value in asdict(layer).items()} for layer in reading.layers]
         print_json({"schema": SCHEMA, "position": reading.position, "token": token, "layers": layers})
 
-    def flush(self) -> None:
-        """Let those who read the output see it."""
-        sys.stdout.flush()
-
 
 class Screen:
     """A table with one row a layer."""
 
     def __init__(self, model: str, tokenizer: AnyTokenizer, future: int, console: Console, live: Live) -> None:
         self._model, self._tokenizer, self._future, self._console, self._live = model, tokenizer, future, console, live
+        self._signs = signs_of(console)
         self._history: dict[str, deque[float]] = {}
         self._text: deque[str] = deque(maxlen=_TEXT)
         live.update(Text(f"{model} waits for {future + 1} tokens."))
@@ -110,7 +104,7 @@ class Screen:
         table.title = Text(f"{title} for the next {self._future}")
         for heading in ("layer", "ESS", "of", "", "σ > 1 %", "norm", f"the last {_HISTORY}"):
             justify = "right" if heading in {"ESS", "of", "σ > 1 %", "norm"} else "left"
-            table.add_column(heading.replace("σ", "s") if self._ascii else heading, justify=justify, no_wrap=True)
+            table.add_column(heading.translate(self._signs), justify=justify, no_wrap=True)
         # Title, heading, caption, and the line where the cursor waits.
         room = max(1, self._console.size.height - 5)
         shown = reading.layers if len(reading.layers) <= room else reading.layers[: room - 1]
@@ -120,18 +114,13 @@ class Screen:
             table.add_row(Text(f"and {len(reading.layers) - len(shown)} more, for which this terminal is too low"))
         return table
 
-    @property
-    def _ascii(self) -> bool:
-        return self._console.options.ascii_only
-
     def _cells(self, layer: LayerReading) -> tuple[Text, ...]:
         shares = self._history[layer.name]
-        filled = 0 if math.isnan(shares[-1]) else round(min(max(shares[-1], 0.0), 1.0) * _BAR)
-        full, empty, levels = ("#", ".", _PLAIN_LEVELS) if self._ascii else ("█", "░", _LEVELS)
-        bar = Text(full * filled, style="blue").append(empty * (_BAR - filled), style="dim")
+        levels = _PLAIN_LEVELS if self._signs else _LEVELS
         marks = [0 if math.isnan(share) else int(min(max(share, 0.0), 0.999) * len(levels)) for share in shares]
         figures = (f"{layer.entropy:.1f}", str(layer.ceiling), f"{layer.count:.1f}", f"{layer.norm:.3g}")
         ess, ceiling, count, norm = map(Text, figures)
+        bar = share_bar(shares[-1], self._signs)
         return Text(layer.name), ess, ceiling, bar, count, norm, Text("".join(levels[mark] for mark in marks))
 
 

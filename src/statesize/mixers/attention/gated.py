@@ -24,7 +24,7 @@ class GatedLinearAttention(LinearAttention):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.decay = nn.Linear(config.width, self.heads * self.key_size)
-        self._set_initial_values()
+        self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
         """First value of b."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 from statesize.mixers.attention.chunk import minimum_log_decay
 from statesize.mixers.attention.linear import LinearAttention
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.decays import initial_log_rates, inverse_softplus, spread_steps
+from statesize.mixers.decays import selective_initial_values
 
 
 class GatedLinearAttentionS6(LinearAttention):
@@ -30,15 +30,11 @@ class GatedLinearAttentionS6(LinearAttention):
         super().__init__(config)
         self.step_projection = nn.Linear(config.width, config.heads)
         self.log_rate = nn.Parameter(torch.empty(config.heads, config.key_size))
-        self._set_initial_values()
+        self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
         """First values of A and b."""
-        heads, config = self.config.heads, self.config
-        return {
-            "step_projection.bias": inverse_softplus(spread_steps(heads, config.smallest_step, config.largest_step)),
-            "log_rate": initial_log_rates(config.key_size, config.normalised).expand(heads, -1),
-        }
+        return selective_initial_values(self.config, self.config.heads)
 
     def log_decay(self, hidden: Tensor) -> Tensor:
         """Logarithm of the decay at each position, (S, H, L, n), at least −16."""

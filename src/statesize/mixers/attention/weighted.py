@@ -31,7 +31,7 @@ class WeightedLinearAttention(LinearAttention):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.decay_bias = nn.Parameter(torch.empty(self.heads, self.key_size))
-        self._set_initial_values()
+        self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
         """Where the decays start."""

@@ -63,7 +63,7 @@ class LongConvolution(Mixer):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, [config.width] * 3)
         self.filter = ImplicitFilter(config)
-        self._set_initial_values()
+        self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
         """First values of the rates of the filter's window."""

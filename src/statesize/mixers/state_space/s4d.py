@@ -45,7 +45,7 @@ class S4D(Mixer):
         self.frequency = nn.Parameter(torch.empty(shape))
         self.output_weight = nn.Parameter(torch.randn(*shape, 2) / math.sqrt(2))
         """C, real and imaginary part."""
-        self._set_initial_values()
+        self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
         """First values of Δ and A."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.decays import initial_log_rates, inverse_softplus, spread_steps
+from statesize.mixers.decays import selective_initial_values
 from statesize.mixers.mixer import Mixer
 from statesize.mixers.state_space.selective_scan import selective_scan
 from statesize.operators import Recurrence
@@ -42,15 +42,11 @@ class S6(Mixer):
         self.step_projection = nn.Linear(config.width, config.width)
         self.state_projection = nn.Linear(config.width, 2 * config.key_size, bias=False)
         self.log_rate = nn.Parameter(torch.empty(config.width, config.key_size))
-        self._set_initial_values()
+        self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
         """First values of A and b."""
-        width, config = self.config.width, self.config
-        return {
-            "step_projection.bias": inverse_softplus(spread_steps(width, config.smallest_step, config.largest_step)),
-            "log_rate": initial_log_rates(config.key_size, config.normalised).expand(width, -1),
-        }
+        return selective_initial_values(self.config, self.config.width)
 
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every channel at one input, of batch shape (sequence, channel)."""

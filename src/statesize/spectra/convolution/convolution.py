@@ -36,23 +36,14 @@ from statesize.spectra.shifts.tree import plant_tree
 
 @dataclass(frozen=True)
 class ConvolutionEngine(Engine):
-    """Counts and entropies of a convolution, by the fastest of four ways for each kernel.
+    """Counts and entropies of a convolution, by the fastest of four ways for each kernel."""
 
-    Attributes:
-        quick: Work of decompositions (rows · columns²) that costs less than any other way.
-        width: Positions a chunk.
-        vectors: Random vectors with which a realisation is tried first.
-        dropped: Singular values that a realisation leaves out, relative to the largest.
-        close: Misfit of a realisation, in units of σ_1, up to which its bounds are taken as they are.
-        rough: Misfit up to which what its bounds leave unresolved is computed in another way.
-    """
-
-    quick: float = 2e8
-    width: int = 32
-    vectors: int = 96
-    dropped: float = 1e-11
-    close: float = 2e-9
-    rough: float = 1e-6
+    quick: float = 2e8  # work of decompositions (rows · columns²) that costs less than any other way
+    width: int = 32  # positions a chunk
+    vectors: int = 96  # random vectors with which a realisation is tried first
+    dropped: float = 1e-11  # singular values that a realisation leaves out, relative to the largest
+    close: float = 2e-9  # misfit of a realisation, in units of σ_1, up to which its bounds are taken as they are
+    rough: float = 1e-6  # misfit up to which what its bounds leave unresolved is computed in another way
 
     name = "convolution"
     outputs = frozenset(("counts", "entropy"))

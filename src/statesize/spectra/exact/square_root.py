@@ -32,15 +32,10 @@ from statesize.spectra.spectrum import Spectrum
 
 @dataclass(frozen=True)
 class SquareRootEngine(Engine):
-    """All singular values of a recurrence from square-root factors of its Gramians; also of windows.
+    """All singular values of a recurrence from square-root factors of its Gramians; also of windows."""
 
-    Attributes:
-        longest_matrix: Positions from which T takes longer to form than windows on it take to measure.
-        numbers_held: Under windows, numbers in one factor at all positions that are factorised at once.
-    """
-
-    longest_matrix: int = 4096
-    numbers_held: int = 2**22
+    longest_matrix: int = 4096  # positions from which T takes longer to form than windows on it take to measure
+    numbers_held: int = 2**22  # under windows, numbers in one factor at all positions that are factorised at once
 
     name = "square_root"
     outputs = frozenset(OUTPUTS)

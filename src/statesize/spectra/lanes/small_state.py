@@ -35,15 +35,10 @@ _RECOMPUTED_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class SmallStateEngine(Engine):
-    """Real diagonal recurrences of few states, several of them side by side in the processor's vectors.
+    """Real diagonal recurrences of few states, several of them side by side in the processor's vectors."""
 
-    Attributes:
-        most_states: States up to which it works; kernels are compiled for any number.
-        few_states: States up to which it is faster than others whatever the number of batch entries.
-    """
-
-    most_states: int = 32
-    few_states: int = 16
+    most_states: int = 32  # states up to which it works; kernels are compiled for any number
+    few_states: int = 16  # states up to which it is faster than others whatever the number of batch entries
 
     name = "small_state"
     outputs = frozenset(OUTPUTS)

@@ -13,17 +13,7 @@ from statesize.spectra.shifts.groups import FIRST_GAP, Eliminations, Groups
 
 
 class CertifiedBlocks(HankelBlocks):
-    """The blocks H_i of an operator by shifted eliminations, which are prepared when they are first needed.
-
-    Args:
-        eliminate: Prepares the eliminations.
-        batch_shape: Batch shape of the operator.
-        cut: Which blocks, not windowed.
-        rank: A bound on the rank of every H_i.
-        for_shifts: Prepares those that serve many shifts, where others are faster for that.
-        numbers_at_once: Numbers of the matrices that are decomposed at once where singular values are needed.
-        first_gap: How far beside a threshold its inertia is tried first, relative to it.
-    """
+    """The blocks H_i of an operator by shifted eliminations, which are prepared when they are first needed."""
 
     def __init__(
         self,

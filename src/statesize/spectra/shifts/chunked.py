@@ -28,13 +28,9 @@ from statesize.spectra.shifts.delta_chunk import Chunks, delta_chunks
 
 @dataclass(frozen=True)
 class ChunkedEngine(Engine):
-    """Counts and entropies of a recurrence, linear in L: factors at the borders of chunks only.
+    """Counts and entropies of a recurrence, linear in L: factors at the borders of chunks only."""
 
-    Attributes:
-        width: Positions of a wide chunk, a power of 2; None for the fastest.
-    """
-
-    width: int | None = None
+    width: int | None = None  # positions of a wide chunk, a power of 2; None for the fastest
 
     name = "chunked"
     outputs = frozenset(("counts", "entropy"))

@@ -87,16 +87,7 @@ class Eliminations(Protocol):
 
 
 class Groups:
-    """Eliminations with what is known of their positions, (N, b) where nothing else is said.
-
-    Args:
-        eliminations: Groups in the order of the flattened batch, then of the positions, from 0 on as far as needed.
-        batch_shape: Batch shape of the operator.
-        cut: Which blocks, not windowed.
-        rank: A bound on the rank of every H_i.
-        numbers_at_once: Numbers of the matrices that are decomposed at once where singular values are needed.
-        first_gap: How far beside a threshold its inertia is tried first, relative to it.
-    """
+    """Eliminations with what is known of their positions, (N, b) where nothing else is said."""
 
     def __init__(
         self,

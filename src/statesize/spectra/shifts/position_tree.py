@@ -30,15 +30,10 @@ _APART = 1 / 16
 
 @dataclass(frozen=True)
 class PositionTreeEngine(Engine):
-    """Counts and entropies of any operator, whatever its rank, by eliminations that neighbouring positions share.
+    """Counts and entropies of any operator, whatever its rank, by eliminations that neighbouring positions share."""
 
-    Attributes:
-        leaf: Width below which the sequence is not halved any further.
-        few_positions: Positions whose singular values take as long as the eliminations for all of them.
-    """
-
-    leaf: int = LEAF
-    few_positions: int = 32
+    leaf: int = LEAF  # width below which the sequence is not halved any further
+    few_positions: int = 32  # positions whose singular values take as long as the eliminations for all of them
 
     name = "position_tree"
     outputs = frozenset(("counts", "entropy"))

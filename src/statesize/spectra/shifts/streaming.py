@@ -34,15 +34,10 @@ _DROPPED = 1e-10
 
 @dataclass(frozen=True)
 class StreamingEngine(Engine):
-    """Counts and entropies of an operator whose H_i have few singular values above 1e-10 σ_1; T is read by columns.
+    """Counts and entropies of an operator whose H_i have few singular values above 1e-10 σ_1; T is read by columns."""
 
-    Attributes:
-        width: Positions a chunk.
-        dropped: What a chunk may drop, relative to the largest singular value met so far.
-    """
-
-    width: int = _WIDTH
-    dropped: float = _DROPPED
+    width: int = _WIDTH  # positions a chunk
+    dropped: float = _DROPPED  # what a chunk may drop, relative to the largest singular value met so far
 
     name = "streaming"
     outputs = frozenset(("counts", "entropy"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from statesize.results.summary import known_mean
 from statesize.studies.delimiters.measuring import Response
 from statesize.studies.page.statistics import Numbers, percentiles
 
@@ -108,11 +109,4 @@ def _ratio(numerator: Numbers, denominator: Numbers) -> Numbers:
 
 def _mean_of_layers(values: Numbers, rows: list[list[int]]) -> Numbers:
     """The mean over layers of the mean over heads; heads that carry nothing anywhere are left out."""
-    layers = [_known_mean(values[:, row]) for row in rows]
-    return _known_mean(np.stack(layers, 1))
-
-
-def _known_mean(values: Numbers) -> Numbers:
-    known = np.isfinite(values)
-    counts = known.sum(1)
-    return np.where(counts > 0, np.where(known, values, 0).sum(1) / np.maximum(counts, 1), np.nan)
+    return known_mean(np.stack([known_mean(values[:, row], 1) for row in rows], 1), 1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from statesize.errors import InputError
 from statesize.reduction.recommendation import calibrate
-from statesize.studies.distillation.students import DistilledStudent, LoneModel, lone_models, students_of
+from statesize.studies.distillation.students import DistilledStudent, LoneModel, columns, lone_models, students_of
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion, Findings
 from statesize.studies.page.final import grid_findings, grouped
@@ -60,16 +60,12 @@ def distillation(rows: Sequence[Row], metric: str) -> Conclusion:
 
 def _add_size(size: int, students: Sequence[DistilledStudent], findings: Findings) -> float:
     """What students of one size tell; gives Spearman's correlation over the layers of all teachers."""
-    # One row a teacher, one column a layer.
-    ess = np.array([student.teacher_ess for student in students])
-    error = np.array([student.errors for student in students])
-    initial = np.array([student.initial_ess for student in students])
-    weight = np.array([student.weight for student in students])
+    names = ("teacher_ess", "errors", "initial_ess", "weight", "teacher_accuracy")
+    ess, error, initial, weight, accuracy = columns(students, *names)
     # Layers of one teacher are drawn together.
     every = bootstrap_correlation(spearman, ess, error, np.arange(len(ess)))
     equal = [spearman(ess[weight == one].ravel(), error[weight == one].ravel()) for one in sorted(set(weight.tolist()))]
     layers = [spearman(ess[:, layer], error[:, layer]) for layer in range(ess.shape[1])]
-    accuracy = np.array([student.teacher_accuracy for student in students])
     over_layers, of_means = pearson(ess.ravel(), error.ravel()), spearman(ess.mean(1), error.mean(1))
     at_equal_weight, at_start = float(np.mean(equal)), spearman(initial.ravel(), error.ravel())
     by_accuracy, name = spearman(accuracy, error.mean(1)), f"n{size}"
@@ -137,8 +133,7 @@ def _add_predictions(students: Sequence[DistilledStudent], findings: Findings) -
     """Every layer of every student against what was predicted and what is possible."""
     if not students:
         return
-    layers = [values for one in students for values in zip(one.errors, one.predicted, one.bounds, strict=True)]
-    error, predicted, bound = (np.array(part) for part in zip(*layers, strict=True))
+    error, predicted, bound = (values.ravel() for values in columns(students, "errors", "predicted", "bounds"))
     within, above = float(np.mean(error <= predicted)), float(np.mean(error >= bound))
     ratio, correlation = float(np.median(error / predicted)), spearman(predicted, error)
     findings.figures |= {
@@ -148,7 +143,7 @@ def _add_predictions(students: Sequence[DistilledStudent], findings: Findings) -
         "layers_spearman_prediction": correlation,
     }
     findings.statements.append(
-        f"By the constants of the package, {within:.0%} of {len(layers)} layers came within the predicted error (the "
+        f"By the constants of the package, {within:.0%} of {len(error)} layers came within the predicted error (the "
         f"median is {ratio:.2f} of it; Spearman {correlation:.2f}), and {above:.0%} lie above the bound that none can "
         "pass."
     )
@@ -158,10 +153,8 @@ def _add_recommendations(students: Sequence[DistilledStudent], findings: Finding
     """Students of the sizes that the constants of the package named when they were made."""
     named = grouped((student for student in students if not math.isnan(student.wanted)), lambda student: student.wanted)
     for wanted in sorted(named):
-        members = named[wanted]
-        error = np.array([student.errors for student in members]).ravel()
-        predicted = np.array([student.predicted for student in members]).ravel()
-        size = np.array([student.sizes for student in members], np.float64).ravel()
+        found = columns(named[wanted], "errors", "predicted", "sizes")
+        error, predicted, size = (values.ravel() for values in found)
         name = f"wanted_{wanted:g}".replace(".", "_")
         findings.figures |= {
             f"{name}_within_prediction": float(np.mean(error <= predicted)),

@@ -7,8 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from statesize.studies.grid.run import DONE, Row, layer_column
-from statesize.studies.page.statistics import mean
+from statesize.studies.page.statistics import Numbers, mean
 
 ESS = "entropy"
 """The metric of the claim, named beforehand: counts of singular values are nearly equal for teachers that fill n."""
@@ -61,6 +63,11 @@ def students_of(rows: Sequence[Row]) -> list[DistilledStudent]:
     return [
         _student(row, last[row["run"]], first[row["run"]]) for row in rows if row["status"] == DONE and _is_student(row)
     ]
+
+
+def columns(students: Sequence[DistilledStudent], *names: str) -> list[Numbers]:
+    """Some fields of students as arrays, (student,) or (student, layer)."""
+    return [np.array([getattr(student, name) for student in students], np.float64) for name in names]
 
 
 def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from functools import cache
@@ -76,7 +77,8 @@ def _carry_out(run: Run) -> list[Row]:
                 measured = _measured(student.model, run) | _of_student(student)
                 rows.append(_row(run, step, measured, started))
     except DivergenceError as error:
-        unknown = dict.fromkeys(_columns(run), float("nan"))
+        mixers = [dict.fromkeys(_columns(run.measuring), math.nan)] * run.model.layers
+        unknown = {"loss": math.nan, "accuracy": math.nan, **_of_mixers(mixers, run.measuring)}
         rows.append(_row(run, step, unknown, started) | {"final": True, "status": DIVERGED, "message": str(error)})
     return rows
 
@@ -90,18 +92,9 @@ def _of_student(student: Student) -> dict[str, float]:
     return {"student_wanted": student.wanted, "student_divergence": student.divergence, **of_layers}
 
 
-def _columns(run: Run) -> list[str]:
-    layers = range(run.model.layers)
-    of_layers = [layer_column(metric, layer) for layer in layers for metric in _layer_metrics(run.measuring)]
-    return ["loss", "accuracy", *_averages(run.measuring), *of_layers]
-
-
-def _averages(measuring: Measuring) -> list[str]:
+def _columns(measuring: Measuring) -> list[str]:
+    """Names of what is measured of each mixer."""
     return ["state_size", "norm", *measuring.metrics, *(f"utilisation_{metric}" for metric in measuring.metrics)]
-
-
-def _layer_metrics(measuring: Measuring) -> list[str]:
-    return ["entropy", measuring.claim_metric]
 
 
 def layer_column(metric: str, layer: int) -> str:
@@ -149,10 +142,15 @@ def _measured(model: LanguageModel, run: Run) -> dict[str, float]:
     except StatesizeError as error:
         # Weights that are still finite can make an operator that is not.
         raise DivergenceError(f"the operators cannot be measured: {error}") from error
-    found = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in _averages(run.measuring)}
+    return {"loss": report["loss"], "accuracy": report["accuracy"], **_of_mixers(mixers, run.measuring)}
+
+
+def _of_mixers(mixers: list[dict[str, float]], measuring: Measuring) -> dict[str, float]:
+    """Averages over mixers, and the ESS of each layer by entropy and by the metric of claims."""
+    found = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in _columns(measuring)}
     for layer, mixer in enumerate(mixers):
-        found |= {layer_column(metric, layer): mixer[metric] for metric in _layer_metrics(run.measuring)}
-    return {"loss": report["loss"], "accuracy": report["accuracy"], **found}
+        found |= {layer_column(metric, layer): mixer[metric] for metric in ("entropy", measuring.claim_metric)}
+    return found
 
 
 def _of_mixer(operator: Operator, measuring: Measuring) -> dict[str, float]:

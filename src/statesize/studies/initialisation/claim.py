@@ -42,8 +42,7 @@ class Start:
 
     mixer: str
     normalised: bool  # whether the rates start at 1/n … n/n
-    smallest_step: float  # ends of the range of step sizes, 0 for a mixer without them
-    largest_step: float
+    steps: tuple[float, float]  # range of the step sizes, zeros for a mixer without them
     intervention: str
 
     @classmethod
@@ -51,19 +50,14 @@ class Start:
         """The start of a run."""
         model, has_steps = run.settings["model"], run.mixer in S6_KINDS
         steps = (model["smallest_step"], model["largest_step"]) if has_steps else (0.0, 0.0)
-        return cls(run.mixer, has_steps and model["normalised"], *steps, run.intervention)
-
-    @property
-    def steps(self) -> tuple[float, float]:
-        """The range of the step sizes."""
-        return self.smallest_step, self.largest_step
+        return cls(run.mixer, has_steps and model["normalised"], steps, run.intervention)
 
     @property
     def label(self) -> str:
         """The start in words."""
         words = [self.mixer + (" normalised" if self.normalised else "")]
-        if self.smallest_step:
-            words.append(f"steps {self.smallest_step:g} to {self.largest_step:g}")
+        if any(self.steps):
+            words.append(_range(self.steps))
         return ", ".join([*words, *([] if self.intervention == "none" else [self.intervention])])
 
     @property
@@ -81,7 +75,7 @@ def initialisation(rows: Sequence[Row], metric: str) -> Conclusion:
     for steps in ranges:
         for mixer in S6_KINDS:
             plain, factor = (
-                [run for start, run in runs if start == Start(mixer, normalised, *steps, "none")]
+                [run for start, run in runs if start == Start(mixer, normalised, steps, "none")]
                 for normalised in (False, True)
             )
             found = _effect(mixer, steps, steps != ranges[0], plain, factor, metric, findings)
@@ -110,7 +104,7 @@ def _effect(
 ) -> tuple[float, Interval]:
     """How many times the ESS at initialisation the factor gives, and what it adds to the accuracy."""
     name, suffix = f"{'control_' if control else ''}{mixer.replace('-', '_')}", f"{steps[0]:g}_to_{steps[1]:g}"
-    words = f"{mixer}, steps {steps[0]:g} to {steps[1]:g}"
+    words = f"{mixer}, {_range(steps)}"
     states, ratio = _ratio(plain, factor, metric)
     findings.figures[f"{name}_initial_ratio_{suffix}"] = ratio
     if math.isfinite(ratio):
@@ -152,7 +146,7 @@ def _add_groups(
     """ESS at initialisation, after training, and accuracy against n, in words and as figures."""
     words = {"initial": "ESS at initialisation", "trained": "after training", "accuracy": "accuracy"}
     for (length, start), group in grouped(runs, lambda pair: (pair[1].length, pair[0])).items():
-        control = start.intervention != "none" or (start.smallest_step and start.steps != claimed)
+        control = start.intervention != "none" or (any(start.steps) and start.steps != claimed)
         name = f"{'control_' if control else ''}{start.name}_L{length}"
         by_size = grouped((run for _, run in group), lambda run: run.key_size)
         columns: dict[str, list[str]] = {}
@@ -167,6 +161,10 @@ def _add_groups(
         shown = "; ".join(f"{words[column]} {', '.join(values)}" for column, values in columns.items())
         sizes = ", ".join(str(states) for states in sorted(by_size))
         findings.statements.append(f"{start.label}, L {length}, n {sizes}: {shown}.")
+
+
+def _range(steps: tuple[float, float]) -> str:
+    return f"steps {steps[0]:g} to {steps[1]:g}"
 
 
 def trained(run: FinalRun) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from statesize.errors import FileError
 from statesize.files import replace_file, replace_files
 from statesize.report.document import document, filled
+from statesize.report.tables import named_texts
 from statesize.studies.grid.run import DIVERGED, Row
 from statesize.studies.grid.table import parse_rows
 from statesize.studies.page.conclusion import CONCLUSION, Conclusion, Saved, figure_text, html_list, read_saved
@@ -80,12 +81,8 @@ def _extent(count: int) -> str:
 
 
 def _stopped(rows: Sequence[Row]) -> str:
-    items = "".join(
-        f"<li>{escape(str(row['run']))}: {escape(str(row['message']))}</li>"
-        for row in rows
-        if row.get("status") == DIVERGED
-    )
-    return f'<div class="skipped"><p>Runs that came to no result:</p><ul>{items}</ul></div>' if items else ""
+    diverged = {str(row["run"]): row["message"] for row in rows if row.get("status") == DIVERGED}
+    return named_texts("Runs that came to no result:", diverged)
 
 
 def _listed(facts: Mapping[str, str]) -> str:

@@ -103,10 +103,8 @@ def recall_rows(models: Sequence[ModelRecall]) -> list[Row]:
 
 def recall_models(models: Sequence[ModelRecall]) -> list[dict[str, Any]]:
     """What was found as JSON objects, one a model, for other commands; None for what is not known."""
-    return [
-        {"name": model.model, **known({"depth": model.depth, "ess": model.ess, **_perplexities(model)})}
-        for model in models
-    ]
+    rows = ({"depth": model.depth, "ess": model.ess, **_perplexities(model)} for model in models)
+    return [{"name": model.model, **known(row)} for model, row in zip(models, rows, strict=True)]
 
 
 def _perplexities(model: ModelRecall) -> dict[str, float]:

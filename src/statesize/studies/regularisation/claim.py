@@ -10,8 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
+from statesize.results.sampling import student_t
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion
 from statesize.studies.page.final import FinalRun, accuracy_of, final_runs, grid_findings, grouped, paired_differences
@@ -19,9 +18,6 @@ from statesize.studies.page.statistics import Interval, mean
 
 CLAIMED_MIXER, CLAIMED_WEIGHT, LEAST_GAIN = "gla", 0.3, 0.5
 """The claim: this λ raises the mean accuracy of this mixer by at least so much."""
-
-REFERENCE = "la"
-"""The mixer that forgets nothing: what λ makes of the others in the limit."""
 
 CAVEATS = (
     "Where the gates start matters as much: opened at the start by a bias of 3 and trained without λ (open_gates), "
@@ -123,7 +119,7 @@ def _gain(before: Sequence[FinalRun], after: Sequence[FinalRun], value: Callable
     if len(differences) < 2:
         return Interval(mean(differences))
     middle, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
-    half = error * float(stats.t.ppf(0.975, len(differences) - 1))
+    half = error * student_t(len(differences) - 1)
     return Interval(middle, middle - half, middle + half)
 
 
