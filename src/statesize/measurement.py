@@ -130,8 +130,8 @@ def measure(
         future: Cut H_i to its first `future` rows, or None.
         engine: "auto" or the name of an engine.
         entropy_accuracy: Relative accuracy asked of the entropy; engines with all singular values are exact.
-        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), which is many
-            times faster where H_i has full rank; 0 for exact counts.
+        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %) or by 1, which
+            is many times faster where H_i has full rank; 0 for exact counts.
         memory: Bytes that the engine may hold at once; more batch entries than fit are measured in turn.
 
     Returns:

@@ -41,8 +41,8 @@ def test_auto_takes_an_elimination_where_it_is_faster() -> None:
     assert choose_engine(wide, cut, ("values",)).name == "square_root"
     g = torch.Generator().manual_seed(0)
     long, cut = Dense(torch.randn(128, 128, generator=g, dtype=torch.float64).tril()), make_cut(128)
-    assert choose_engine(long, cut, ("counts",)).name == "position_tree"
-    assert choose_engine(long, cut, ("counts", "relative")).name == "dense"
+    assert choose_engine(long, cut, ("counts",)).name == "tridiagonal"
+    assert choose_engine(long, make_cut(128, 4), ("counts",)).name == "dense"
     assert choose_engine(long, cut, ("values",)).name == "dense"
 
 
@@ -54,7 +54,8 @@ def test_auto_takes_an_elimination_where_it_is_faster() -> None:
         (random_recurrence("diagonal", 0, 64, 24, (8,)), make_cut(64), ("counts",), "small_state"),
         (random_recurrence("full", 0, 64, 4), make_cut(64, past=20, future=20), ("entropy",), "square_root"),
         (Convolution(torch.ones(3), 64), make_cut(64), ("values",), "distinct_blocks"),
-        (Dense(torch.eye(200)), make_cut(200), ("counts", "relative"), "dense"),
+        (Dense(torch.eye(200)), make_cut(200), ("counts", "relative"), "tridiagonal"),
+        (Dense(torch.eye(40)), make_cut(40), ("counts", "relative"), "dense"),
     ],
 )
 def test_the_choice_is_explained_for_every_engine(operator, cut, outputs, taken) -> None:

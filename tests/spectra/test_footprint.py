@@ -81,6 +81,8 @@ def peak(make, length, count, engine, outputs=("counts", "entropy"), **options):
         ("streaming", partial(modal_convolution, modes=32), 2048, 4),
         ("position_tree", partial(attention, width=64), 512, 4),
         ("position_tree", partial(attention, width=64), 1024, 1),
+        ("tridiagonal", partial(attention, width=64), 512, 4),
+        ("tridiagonal", partial(attention, width=64), 1024, 1),
     ],
 )
 def test_the_estimate_bounds_what_is_held(engine, make, length, count):
@@ -100,6 +102,7 @@ def test_the_estimate_bounds_what_is_held(engine, make, length, count):
         ("square_root", partial(gated, states=16), 1024, 64),
         ("small_state", partial(selective, states=16, channels=512), 1024, 512),
         ("position_tree", partial(attention, width=64), 256, 64),
+        ("tridiagonal", partial(attention, width=64), 256, 64),
     ],
 )
 def test_many_heads_stay_within_the_budget(engine, make, length, count):

@@ -12,14 +12,18 @@ import torch
 
 from statesize.spectra.exact import triangular_update
 from statesize.spectra.lanes import eigenvalues as lane_eigenvalues
+from statesize.spectra.lanes import elimination as lane_elimination
 from statesize.spectra.lanes import spectra as lane_spectra
 from statesize.spectra.shifts import elimination_tree
+from statesize.spectra.tridiagonal import cores
 
 # In the order in which they import one another.
 COMPILED = {
     "lane_eigenvalues": "lanes.eigenvalues",
     "lane_factors": "lanes.factors",
     "lane_spectra": "lanes.spectra",
+    "lane_elimination": "lanes.elimination",
+    "cores": "tridiagonal.cores",
     "elimination_tree": "shifts.elimination_tree",
     "triangular_update": "exact.triangular_update",
 }
@@ -39,6 +43,8 @@ def lanes() -> ModuleType:
     module.VERSION = 0
     module.lane_functions, module.store, module.square_root = lane_functions, store, np.sqrt
     module.where_positive = lambda x, positive, other: np.where(x > 0, positive, other)
+    module.mantissa = lambda x: 2 * np.frexp(np.abs(x))[0]
+    module.exponent = lambda x: np.frexp(np.abs(x))[1] - 1.0
     module.any_positive = lambda x: bool((x > 0).any())
     return module
 
@@ -64,7 +70,7 @@ def test_they_are_not_compiled(interpreted):
         functions = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
         assert functions, name
         assert not any(hasattr(function, "py_func") for function in functions)
-    assert hasattr(elimination_tree._split, "py_func")
+    assert hasattr(lane_elimination._gather, "py_func")
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 6])
@@ -116,6 +122,24 @@ def test_eliminations_of_a_chunk(interpreted, chunks, width):
     assert torch.equal(slow[0], fast[0])
     torch.testing.assert_close(slow[1], fast[1], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(slow[2], fast[2], rtol=1e-9, atol=0)
+
+
+def test_eliminations_around_cores(interpreted):
+    rng, b = np.random.default_rng(0), 16
+    sizes = [0, 3, 34]
+    first = np.concatenate([[0], np.cumsum(sizes)])
+    diagonal, borders = rng.random(first[-1]) + 1, rng.standard_normal(first[-1] * 2 * b) / 10
+    gram, inside = rng.standard_normal((2, 3, b, b))
+    chunk, shift = np.array([2, 0, 1, 2]), np.array([0.3, 0.2, 0.1, 0.4])
+    given = np.array([True, True, False]), first, diagonal, 0.3 * np.ones(first[-1]), borders, gram, inside
+
+    def found(module):
+        results = np.empty((4, b), np.int64), np.empty((4, b)), np.empty((4, b))
+        module.eliminate_around_cores(chunk, shift, -shift, *given, *results)
+        return results
+
+    for slow, fast in zip(found(interpreted["cores"]), found(cores), strict=True):
+        np.testing.assert_allclose(slow, fast, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("scalar", [False, True])

@@ -14,6 +14,7 @@ from statesize.spectra.lanes.small_state import SmallStateEngine
 from statesize.spectra.shifts.chunked import ChunkedEngine
 from statesize.spectra.shifts.position_tree import PositionTreeEngine
 from statesize.spectra.shifts.streaming import StreamingEngine
+from statesize.spectra.tridiagonal.tridiagonal import TridiagonalEngine
 
 ORDER: tuple[Engine, ...] = (
     SmallStateEngine(),
@@ -21,6 +22,7 @@ ORDER: tuple[Engine, ...] = (
     ConvolutionEngine(),
     DistinctBlocksEngine(),
     StreamingEngine(),
+    TridiagonalEngine(),
     PositionTreeEngine(),
     SquareRootEngine(),
     DenseEngine(),

@@ -3,7 +3,15 @@ import numpy as np
 import pytest
 from numba.core.errors import TypingError
 
-from statesize.spectra.lanes.vectors import any_positive, lane_functions, square_root, store, where_positive
+from statesize.spectra.lanes.vectors import (
+    any_positive,
+    exponent,
+    lane_functions,
+    mantissa,
+    square_root,
+    store,
+    where_positive,
+)
 
 load8, splat8 = lane_functions(8)
 load32, splat32 = lane_functions(32)
@@ -27,6 +35,26 @@ def wide(x, times):
     for _ in range(times):
         total = total + load32(x, 1) * splat32(0.5)
     store(x, 0, total)
+
+
+@numba.njit(error_model="numpy")
+def split(x, results):
+    store(results, 0, mantissa(load8(x, 0)))
+    store(results, 1, exponent(load8(x, 0)))
+
+
+def test_mantissa_and_exponent():
+    x, results = np.array([1.0, -3.0, 1e300, -1e-300, 2.0**-1022, 0.1, 4.0, 1.5]), np.zeros(16)
+    split(x, results)
+    m, e = np.frexp(np.abs(x))
+    np.testing.assert_array_equal(results[:8], 2 * m)
+    np.testing.assert_array_equal(results[8:], e - 1)
+
+
+def test_exponents_of_what_has_no_logarithm():
+    x, results = np.array([0.0, np.inf, -np.inf, np.nan, 5e-324, -0.0, 1.0, 1.0]), np.zeros(16)
+    split(x, results)
+    np.testing.assert_array_equal(results[8:14], [-1023, 1024, 1024, 1024, -1023, -1023])
 
 
 def test_each_lane_by_itself():

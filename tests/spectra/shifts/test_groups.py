@@ -105,6 +105,19 @@ def test_exact_counts_lie_between_the_bounds_after_every_step(seed, uncertainty,
         before = lower, upper
 
 
+@given(seeds)
+def test_thresholds_of_their_own_are_evaluated_before_singular_values_are_asked(seed):
+    fakes, groups = fake(seed, 1e-12, 0.0, 200)
+    # Between two singular values each, at different places.
+    between = torch.rand(LENGTH // WIDTH, WIDTH, generator=fakes.generator, dtype=torch.float64)
+    threshold = fakes.values[..., 0] ** between * fakes.values[..., 2].clamp(min=1e-9) ** (1 - between)
+    lower, upper = groups.bisect(threshold, threshold)
+    near = ((fakes.values / threshold[..., None]).log().abs() < 1e-3).any(-1)
+    # The first distance from a threshold is relative to the largest one of the group.
+    small = threshold < 1e-2 * threshold.amax(-1, keepdim=True)
+    assert int(((lower < upper) & ~near & ~small).sum()) <= 4
+
+
 @given(seeds, uncertainties, st.sampled_from((0.0, 1e-9)), st.sampled_from((1e-5, 1e-3, 0.3)))
 def test_every_position_is_resolved_by_evaluations_or_by_singular_values(seed, uncertainty, error, tau):
     fakes, groups = fake(seed, uncertainty, error, 2 * WIDTH + 2)

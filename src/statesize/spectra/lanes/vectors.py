@@ -145,6 +145,39 @@ def any_positive(typing: Any, x: Any) -> Any:
     return types.boolean(x), generate
 
 
+@_in_compiled_code
+def exponent(typing: Any, x: Any) -> Any:
+    """The e of |x| = m 2^e, 1 ≤ m < 2, in each lane, as a double; −1023 below 2^−1022, 1024 of ∞ and NaN."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], _bits(x.width))
+        # Shifted out to the left: the sign.
+        biased = builder.lshr(builder.shl(bits, _whole(x.width, 1)), _whole(x.width, 53))
+        return builder.sitofp(builder.sub(biased, _whole(x.width, 1023)), _vector(x.width))
+
+    return x(x), generate
+
+
+@_in_compiled_code
+def mantissa(typing: Any, x: Any) -> Any:
+    """The m of |x| = m 2^e, 1 ≤ m < 2, in each lane."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], _bits(x.width))
+        digits = builder.and_(bits, _whole(x.width, 2**52 - 1))
+        return builder.bitcast(builder.or_(digits, _whole(x.width, 1023 << 52)), _vector(x.width))
+
+    return x(x), generate
+
+
+def _bits(width: int) -> Any:
+    return ir.VectorType(ir.IntType(64), width)
+
+
+def _whole(width: int, number: int) -> Any:
+    return ir.Constant(_bits(width), [number] * width)
+
+
 def _positive(builder: Any, x: Any, width: int) -> Any:
     return builder.fcmp_ordered(">", x, ir.Constant(_vector(width), [0.0] * width))
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from statesize.spectra.factorisation import corner_energies, singular_values
-from statesize.spectra.shifts.elimination_tree import eliminate
+from statesize.spectra.shifts.elimination_tree import SIZE_ERROR, eliminate
 
 # Products with HᵀH after which a Rayleigh quotient is near enough to σ_1 to start from.
 _POWER_STEPS = 10
@@ -91,12 +91,12 @@ class BorderedChunks:
         tau = shift[:, None]
         weight = (tau.square() - self.core.square()).reciprocal()
         rows, cross, columns = self._complement(tau, weight, sign=1.0)
-        positive, _, growth = eliminate(rows, cross, columns)
+        positive, _, size = eliminate(rows, cross, columns)
         epsilon = torch.finfo(self.inside.dtype).eps
         past, future = self.past.abs().square().sum(-2), self.future.abs().square().sum(-1)
         products = weight.abs() * (tau * (past + future)) + weight.abs() * self.core * past.sqrt() * future.sqrt()
         formed = products.sum(-1, keepdim=True) + tau + self.inside.square().sum((-2, -1))[:, None].sqrt()
-        uncertainty = epsilon * (self.past.shape[-1] * formed + self.width * growth)
+        uncertainty = epsilon * (self.past.shape[-1] * formed + SIZE_ERROR * size)
         return (self.core > tau).sum(-1, keepdim=True) + positive, uncertainty
 
     def _complement(self, s: Tensor, weight: Tensor, sign: float) -> tuple[Tensor, Tensor, Tensor]:

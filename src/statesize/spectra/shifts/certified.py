@@ -9,7 +9,7 @@ from torch import Tensor
 
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Counts, HankelBlocks
-from statesize.spectra.shifts.groups import Eliminations, Groups
+from statesize.spectra.shifts.groups import FIRST_GAP, Eliminations, Groups
 
 
 class CertifiedBlocks(HankelBlocks):
@@ -23,8 +23,9 @@ class CertifiedBlocks(HankelBlocks):
         rank: int,
         for_shifts: Callable[[], Eliminations] | None = None,
         numbers_at_once: int = 2**21,
+        first_gap: float = FIRST_GAP,
     ) -> None:
-        self._given = batch_shape, cut, rank, numbers_at_once
+        self._given = batch_shape, cut, rank, numbers_at_once, first_gap
         self._for_counts, self._for_shifts = eliminate, for_shifts or eliminate
         self._prepared: dict[Callable[[], Eliminations], Groups] = {}
 

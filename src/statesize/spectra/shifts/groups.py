@@ -18,9 +18,9 @@ from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import effective_rank
 from statesize.spectra.shifts.quadrature import entropies, rules_from
 
-# How far beside a threshold its inertia is tried first, relative to it. Too near costs another evaluation, too far a
-# few singular values; 1e-6 to 1e-5 take about the same time on the cases of `statesize bench engines`.
-_FIRST_GAP = 2e-6
+# How far beside a threshold its inertia is tried first if nothing else is said, relative to it. Too near costs another
+# evaluation, too far a few singular values; 1e-6 to 1e-5 take about the same time on `statesize bench engines`.
+FIRST_GAP = 2e-6
 # Relative width of a bracket around σ_1 that is not worth another evaluation.
 _CLOSE = 4e-3
 # Positions for which singular values cost less than another evaluation.
@@ -90,7 +90,13 @@ class Groups:
     """Eliminations with what is known of their positions, (N, b) where nothing else is said."""
 
     def __init__(
-        self, eliminations: Eliminations, batch_shape: torch.Size, cut: Cut, rank: int, numbers_at_once: int
+        self,
+        eliminations: Eliminations,
+        batch_shape: torch.Size,
+        cut: Cut,
+        rank: int,
+        numbers_at_once: int,
+        first_gap: float = FIRST_GAP,
     ) -> None:
         device, b = eliminations.error.device, eliminations.width
         self.eliminations = eliminations
@@ -114,6 +120,7 @@ class Groups:
         if eliminations.summed_error is not None:
             summed = (eliminations.summed_error + eliminations.order * roundoff)[:, None]
             self._mean_error = torch.minimum(self._mean_error, summed / self.limit.clamp(min=1) + UNDERFLOW)
+        self._first_gap = first_gap
         self._portion = max(1, numbers_at_once // eliminations.order**2)
         self._top: tuple[Tensor, Tensor] | None = None
 
@@ -135,10 +142,11 @@ class Groups:
         # the shifts go just above the largest unresolved threshold, just below the smallest, then around the middle
         # one. After `rounds` steps, `resolve` takes singular values of what is still unresolved.
         lower, upper = torch.zeros_like(self.limit), self.limit.clone()
-        first = torch.maximum(2 * self.error, _FIRST_GAP * high.amax(-1, keepdim=True)).squeeze(-1)
+        first = torch.maximum(2 * self.error, self._first_gap * high.amax(-1, keepdim=True)).squeeze(-1)
         gap = {1: first, -1: first}
         # What is unresolved between two evaluations right beside it stays so.
         settled, seen_above = torch.zeros_like(self.wanted), torch.zeros_like(self.wanted)
+        shift_above = torch.full_like(first, torch.inf)
         for attempt in range(self.eliminations.rounds):
             side = 1 if attempt % 2 == 0 else -1
             unresolved = self.wanted & (lower < upper) & ~settled
@@ -161,8 +169,11 @@ class Groups:
             gap[side] = gap[side].index_put((active,), torch.maximum(gap[side][active], 1.5 * needed))
             if side > 0:
                 seen_above = torch.zeros_like(settled).index_put((active,), above)
+                shift_above = torch.full_like(first, torch.inf).index_put((active,), shift)
             elif attempt > 1:
-                settled[active] |= seen_above[active] & below
+                # The middle threshold may be another one by now.
+                beside = shift_above[active] - shift <= 2.5 * (gap[1] + gap[-1])[active]
+                settled[active] |= seen_above[active] & below & beside[:, None]
         return lower, upper
 
     def resolve(

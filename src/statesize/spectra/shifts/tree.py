@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from statesize.spectra.factorisation import corner_energies, singular_values
-from statesize.spectra.shifts.elimination_tree import eliminate
+from statesize.spectra.shifts.elimination_tree import SIZE_ERROR, eliminate
 from statesize.spectra.shifts.largest_values import largest_between
 from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF, eliminate_definite, eliminate_indefinite
 
@@ -153,8 +153,8 @@ class PositionTree:
             count, logarithm = count[parents] + more, logarithm[parents] + logs
             uncertainty = uncertainty[parents] + lost
         eliminated = eliminate(P.flatten(0, 1), X.flatten(0, 1), C.flatten(0, 1))
-        positive, logs, growth = (part.view(end - begin, E, h) for part in eliminated)
-        uncertainty = uncertainty[..., None] + h * torch.finfo(a.dtype).eps * growth
+        positive, logs, size = (part.view(end - begin, E, h) for part in eliminated)
+        uncertainty = uncertainty[..., None] + SIZE_ERROR * torch.finfo(a.dtype).eps * size
         whole = (count[..., None] + positive, logarithm[..., None] + logs, uncertainty)
         kept = slice(first - begin * h, last - begin * h)
         counted, logged, moved = (part.transpose(0, 1).flatten(1)[:, kept] for part in whole)

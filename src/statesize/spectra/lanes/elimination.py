@@ -1,0 +1,289 @@
+"""Elimination of the bordered blocks of a chunk at all its positions, eight chunks in the lanes of one instruction.
+
+S_j = [[P[j:, j:], X[j:, :j]], [·, C[:j, :j]]] for j = 0 … b − 1, with P and C symmetric. The positions of a half share
+what they all keep: the first half keeps the rows of the second, the second the columns of the first. These are
+eliminated once, the rest is a problem of half the size, and so on down to single positions: 2.2 b³ operations for all b
+positions (docs/engines.md, "Counts"). Products are taken in tiles of 4 × 4 entries that stay in registers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from statesize.spectra.lanes.vectors import (
+    VERSION,
+    compile_entry,
+    compile_lanes,
+    exponent,
+    lane_functions,
+    mantissa,
+    store,
+    where_positive,
+)
+
+Array = npt.NDArray[np.float64]
+
+LANES = 8
+"""Chunks that are eliminated side by side: as many doubles as the widest vector registers hold."""
+_LN2 = math.log(2.0)
+
+_load, _splat = lane_functions(LANES)
+
+
+@compile_entry
+def eliminate_chunks(
+    whole: Array, positive: npt.NDArray[np.int64], logarithm: Array, size: Array, version: int = VERSION
+) -> None:
+    """Positive pivots, Σ ln |pivot| and Σ (|pivot| + |row|²/|pivot|), (N, b) each, of [[P, X], [·, C]] (N, 2b, 2b)."""
+    # Of `whole` the upper triangles are used; b is a power of 2.
+    eliminate_each(whole, positive, logarithm, size)
+
+
+@compile_lanes
+def eliminate_each(whole: Array, positive: npt.NDArray[np.int64], logarithm: Array, size: Array) -> None:
+    """As `eliminate_chunks`, to be called from compiled code."""
+    N, b = whole.shape[0], whole.shape[1] // 2
+    # Blocks hold P, X and C with the lane last, of P and C the upper triangles; nodes of a level lie one below another.
+    here, there = np.empty(3 * b * b * LANES), np.empty(3 * b * b * LANES)
+    panel, scaled = np.empty((3 * b * b // 4 + 4) * LANES), np.empty((3 * b * b // 4 + 4) * LANES)
+    pivots = np.empty(b * LANES)
+    # Before and after a level, by node: positive pivots, logarithms of pivots, sizes.
+    before, after = np.empty(3 * b * LANES), np.empty(3 * b * LANES)
+    for first in range(0, N, LANES):
+        _pack(whole, first, here)
+        before[:] = 0.0
+        h, nodes = b, 1
+        while h > 1:
+            h //= 2
+            for node in range(nodes):
+                for child in range(2):
+                    parent, into = node * 3, (2 * node + child) * 3
+                    if h >= 4:
+                        eliminated = _eliminate_tiles(here, there, panel, scaled, pivots, node, h, b, child)
+                    else:
+                        eliminated = _eliminate_small(here, there, panel, pivots, node, h, b, child)
+                    store(after, into + 2, _load(before, parent + 2) + eliminated)
+                    _tally(pivots, h, before, parent, after, into)
+            nodes *= 2
+            here, there = there, here
+            before, after = after, before
+        for j in range(b):
+            pivot = _load(here, j * b)
+            store(pivots, 0, pivot)
+            store(before, 3 * j + 2, _load(before, 3 * j + 2) + _magnitude(pivot))
+            _tally(pivots, 1, before, 3 * j, before, 3 * j)
+            for w in range(min(LANES, N - first)):
+                at = 3 * j * LANES + w
+                positive[first + w, j] = int(before[at])
+                logarithm[first + w, j] = before[at + LANES]
+                size[first + w, j] = before[at + 2 * LANES]
+
+
+@compile_lanes
+def _pack(whole: Array, first: int, blocks: Array) -> None:
+    N, b = whole.shape[0], whole.shape[1] // 2
+    for w in range(LANES):
+        k = min(first + w, N - 1)
+        for i in range(b):
+            at = i * b * LANES + w
+            for j in range(i, b):
+                blocks[at + j * LANES] = whole[k, i, j]
+                blocks[at + (2 * b * b + j) * LANES] = whole[k, b + i, b + j]
+            for j in range(b):
+                blocks[at + (b * b + j) * LANES] = whole[k, i, b + j]
+
+
+@compile_lanes
+def _gather(here: Array, panel: Array, node: int, h: int, b: int, child: int, tile: int) -> None:
+    # The h rows that a child eliminates, [pivot block | to its rows | to its columns], in tiles of so many columns, one
+    # tile after another; of the pivot block the tiles on the diagonal and right of it.
+    # A node of 2h positions lies in rows 2h · node … of each block. Child 0 eliminates the rows of the second half,
+    # child 1 the columns of the first.
+    top, middle = 2 * h * node, 2 * h * node + h
+    for i in range(h):
+        for j in range(i - i % tile, 3 * h):
+            low, high = min(i, j), max(i, j)
+            if child == 0:
+                if j < h:
+                    source = (middle + low) * b + h + high
+                elif j < 2 * h:
+                    source = (top + j - h) * b + h + i
+                else:
+                    source = b * b + (middle + i) * b + j - 2 * h
+            elif j < h:
+                source = 2 * b * b + (top + low) * b + high
+            elif j < 2 * h:
+                source = b * b + (middle + j - h) * b + i
+            else:
+                source = 2 * b * b + (top + i) * b + j - h
+            store(panel, (j // tile) * h * tile + i * tile + j % tile, _load(here, source))
+
+
+@compile_lanes
+def _keep(here: Array, there: Array, node: int, h: int, b: int, child: int) -> int:
+    # Copies what a child keeps; it begins in the row that is returned.
+    kept, side = (2 * h * node, 0) if child == 0 else (2 * h * node + h, h)
+    for block in range(3):
+        for i in range(h):
+            at = block * b * b + (kept + i) * b
+            for j in range(0 if block == 1 else i, h):
+                store(there, at + j, _load(here, at + side + j))
+    return kept
+
+
+@compile_lanes
+def _eliminate_tiles(
+    here: Array, there: Array, panel: Array, scaled: Array, pivots: Array, node: int, h: int, b: int, child: int
+) -> Any:
+    # `panel` becomes D Lᵀ of the rows that are eliminated, S = L D Lᵀ, and `scaled` the same rows of Lᵀ.
+    _gather(here, panel, node, h, b, child, 4)
+    kept = _keep(here, there, node, h, b, child)
+    tiles, size, one = h // 4, _splat(0.0), _splat(1.0)
+    for k in range(tiles):
+        row = 16 * k
+        for t in range(k if k else 3 * tiles, 3 * tiles):
+            _subtract(scaled, 4 * k * h, panel, 4 * t * h, 4 * k, panel, 4 * t * h + row, 4)
+        at = 4 * k * h + row
+        a01, a02, a03 = _load(panel, at + 1), _load(panel, at + 2), _load(panel, at + 3)
+        p0 = _load(panel, at)
+        i0 = one / p0
+        l01, l02, l03 = a01 * i0, a02 * i0, a03 * i0
+        p1 = _load(panel, at + 5) - l01 * a01
+        i1 = one / p1
+        a12, a13 = _load(panel, at + 6) - l01 * a02, _load(panel, at + 7) - l01 * a03
+        l12, l13 = a12 * i1, a13 * i1
+        p2 = _load(panel, at + 10) - l02 * a02 - l12 * a12
+        i2 = one / p2
+        a23 = _load(panel, at + 11) - l02 * a03 - l12 * a13
+        l23 = a23 * i2
+        p3 = _load(panel, at + 15) - l03 * a03 - l13 * a13 - l23 * a23
+        i3 = one / p3
+        store(pivots, 4 * k, p0)
+        store(pivots, 4 * k + 1, p1)
+        store(pivots, 4 * k + 2, p2)
+        store(pivots, 4 * k + 3, p3)
+        s0, s1, s2, s3 = a01 * l01 + a02 * l02 + a03 * l03, a12 * l12 + a13 * l13, a23 * l23, _splat(0.0)
+        for t in range(k + 1, 3 * tiles):
+            for c in range(4):
+                at = 4 * t * h + row + c
+                y0 = _load(panel, at)
+                y1 = _load(panel, at + 4) - l01 * y0
+                y2 = _load(panel, at + 8) - l02 * y0 - l12 * y1
+                y3 = _load(panel, at + 12) - l03 * y0 - l13 * y1 - l23 * y2
+                store(panel, at + 4, y1)
+                store(panel, at + 8, y2)
+                store(panel, at + 12, y3)
+                l0, l1, l2, l3 = y0 * i0, y1 * i1, y2 * i2, y3 * i3
+                store(scaled, at, l0)
+                store(scaled, at + 4, l1)
+                store(scaled, at + 8, l2)
+                store(scaled, at + 12, l3)
+                s0, s1, s2, s3 = s0 + y0 * l0, s1 + y1 * l1, s2 + y2 * l2, s3 + y3 * l3
+        size = size + _magnitude(p0) + _magnitude(p1) + _magnitude(p2) + _magnitude(p3)
+        size = size + _magnitude(s0) + _magnitude(s1) + _magnitude(s2) + _magnitude(s3)
+    to_rows, to_columns = 4 * h * tiles, 8 * h * tiles
+    for i in range(tiles):
+        left_rows, left_columns = to_rows + 4 * h * i, to_columns + 4 * h * i
+        target = (kept + 4 * i) * b
+        for j in range(tiles):
+            if j >= i:
+                _subtract(scaled, left_rows, panel, to_rows + 4 * h * j, h, there, target + 4 * j, b)
+                at = 2 * b * b + target + 4 * j
+                _subtract(scaled, left_columns, panel, to_columns + 4 * h * j, h, there, at, b)
+            _subtract(scaled, left_rows, panel, to_columns + 4 * h * j, h, there, b * b + target + 4 * j, b)
+    return size
+
+
+@compile_lanes
+def _subtract(left: Array, a: int, right: Array, r: int, count: int, target: Array, t: int, stride: int) -> None:
+    # Takes Σ_k left[a + 4k + i] right[r + 4k + j], k < count, from a tile of 4 × 4, whose rows are `stride` apart.
+    t1, t2, t3 = t + stride, t + 2 * stride, t + 3 * stride
+    c00, c01, c02, c03 = _load(target, t), _load(target, t + 1), _load(target, t + 2), _load(target, t + 3)
+    c10, c11, c12, c13 = _load(target, t1), _load(target, t1 + 1), _load(target, t1 + 2), _load(target, t1 + 3)
+    c20, c21, c22, c23 = _load(target, t2), _load(target, t2 + 1), _load(target, t2 + 2), _load(target, t2 + 3)
+    c30, c31, c32, c33 = _load(target, t3), _load(target, t3 + 1), _load(target, t3 + 2), _load(target, t3 + 3)
+    for k in range(0, 4 * count, 4):
+        y0, y1, y2, y3 = _load(right, r + k), _load(right, r + k + 1), _load(right, r + k + 2), _load(right, r + k + 3)
+        x = _load(left, a + k)
+        c00, c01, c02, c03 = c00 - x * y0, c01 - x * y1, c02 - x * y2, c03 - x * y3
+        x = _load(left, a + k + 1)
+        c10, c11, c12, c13 = c10 - x * y0, c11 - x * y1, c12 - x * y2, c13 - x * y3
+        x = _load(left, a + k + 2)
+        c20, c21, c22, c23 = c20 - x * y0, c21 - x * y1, c22 - x * y2, c23 - x * y3
+        x = _load(left, a + k + 3)
+        c30, c31, c32, c33 = c30 - x * y0, c31 - x * y1, c32 - x * y2, c33 - x * y3
+    _store_four(target, t, c00, c01, c02, c03)
+    _store_four(target, t1, c10, c11, c12, c13)
+    _store_four(target, t2, c20, c21, c22, c23)
+    _store_four(target, t3, c30, c31, c32, c33)
+
+
+@compile_lanes
+def _store_four(target: Array, t: int, first: Any, second: Any, third: Any, fourth: Any) -> None:
+    store(target, t, first)
+    store(target, t + 1, second)
+    store(target, t + 2, third)
+    store(target, t + 3, fourth)
+
+
+@compile_lanes
+def _eliminate_small(
+    here: Array, there: Array, panel: Array, pivots: Array, node: int, h: int, b: int, child: int
+) -> Any:
+    # The same for h = 1 or 2, whose panel is one row after another.
+    _gather(here, panel, node, h, b, child, 1)
+    kept = _keep(here, there, node, h, b, child)
+    size, one = _splat(0.0), _splat(1.0)
+    for k in range(h):
+        pivot = _load(panel, k * h + k)
+        inverse = one / pivot
+        store(pivots, k, pivot)
+        energy = _splat(0.0)
+        for j in range(k + 1, 3 * h):
+            y = _load(panel, j * h + k)
+            energy = energy + y * (y * inverse)
+        size = size + _magnitude(pivot) + _magnitude(energy)
+        for i in range(k + 1, h):
+            factor = _load(panel, i * h + k) * inverse
+            for j in range(i, 3 * h):
+                store(panel, j * h + i, _load(panel, j * h + i) - factor * _load(panel, j * h + k))
+        for i in range(h):
+            to_row, to_column = _load(panel, (h + i) * h + k) * inverse, _load(panel, (2 * h + i) * h + k) * inverse
+            target = (kept + i) * b
+            for j in range(h):
+                by_row, by_column = _load(panel, (h + j) * h + k), _load(panel, (2 * h + j) * h + k)
+                at = b * b + target + j
+                store(there, at, _load(there, at) - to_row * by_column)
+                if j >= i:
+                    store(there, target + j, _load(there, target + j) - to_row * by_row)
+                    at += b * b
+                    store(there, at, _load(there, at) - to_column * by_column)
+    return size
+
+
+@compile_lanes
+def _magnitude(x: Any) -> Any:
+    return where_positive(x, x, _splat(0.0) - x)
+
+
+@compile_lanes
+def _tally(pivots: Array, h: int, before: Array, parent: int, after: Array, into: int) -> None:
+    # Adds signs and logarithms: mantissas are multiplied and exponents added, so that nothing overflows.
+    zero, one = _splat(0.0), _splat(1.0)
+    count, exponents, product, doubt = _load(before, parent), zero, one, zero
+    for k in range(h):
+        pivot = _load(pivots, k)
+        count = count + where_positive(pivot, one, zero)
+        exponents = exponents + exponent(pivot)
+        product = product * mantissa(pivot)
+        # NaN of infinite pivots and NaN, which have a mantissa too.
+        doubt = doubt + (pivot - pivot)
+    store(after, into, count)
+    store(pivots, 0, product)
+    for w in range(LANES):
+        pivots[w] = math.log(pivots[w])
+    store(after, into + 1, _load(before, parent + 1) + _load(pivots, 0) + _splat(_LN2) * exponents + doubt)

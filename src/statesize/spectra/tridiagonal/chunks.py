@@ -1,0 +1,266 @@
+"""Chunks of positions of any T around tridiagonal cores, which stand for all that lies outside a chunk.
+
+For i0 ≤ i < i0 + b and j = i − i0, H_i holds the rows j … of a chunk and all rows after it, the columns before j of
+the chunk and all columns before it; F lies in the rows after and the columns before. At a shift, the rows after the
+chunk have the pivot a alone and leave FᵀF / a on the columns before it, or the columns before it have c alone and leave
+F Fᵀ / c on the rows after it, whichever is the smaller matrix.
+This Gram matrix is made tridiagonal once, Θ = Qᵀ (FᵀF) Q; each shift of either sign is then a tridiagonal elimination
+and one product (docs/engines.md, "Tridiagonal cores").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from statesize.parallel.lapack import one_lapack_thread, tridiagonal, turned
+from statesize.parallel.threads import end_if_unwanted
+from statesize.spectra.factorisation import corner_energies, singular_values
+from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF
+from statesize.spectra.tridiagonal.cores import eliminate_around_cores
+from statesize.spectra.tridiagonal.sampled_largest import largest_at, largest_everywhere
+
+Array = npt.NDArray[np.float64]
+
+# Positions from one whose σ_1 is bounded by itself to the next, and how close the bounds are then, relative to it.
+_EVERY, _CLOSE = 4, 5e-3
+# Relative round-off of a norm.
+_ROUNDED = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Cores:
+    """What the chunks of E operators leave of what lies outside them; N = E · chunks, those of an operator in a row."""
+
+    of_past: npt.NDArray[np.bool_]  # whether the core stands for the columns before the chunk, (N,)
+    first: npt.NDArray[np.int64]  # where its rows begin in the next three, (N + 1,)
+    diagonal: Array  # of Θ, (rows,)
+    beside: Array  # the entries below the diagonal, a 0 last, (rows,)
+    borders: Array  # Qᵀ times what couples the core with the chunk's rows and its columns, (rows, 2b)
+    gram: Array  # of the chunk's rows over the columns before, or of its columns over the rows after, (N, b, b)
+    inside: Array  # T inside the chunk, (N, b, b)
+    outside: Tensor  # how many rows or columns have the pivot a or c alone, (N,)
+    energy: Tensor  # their squared Frobenius norm, (N,)
+    fourth: Tensor  # Σ σ⁴ of all rows from the chunk on by all columns up to its end, (N,)
+
+
+@dataclass(frozen=True, eq=False)
+class TridiagonalChunks:
+    """N groups of b positions of T, eliminated at any shift; only groups that were asked for have a core."""
+
+    strict: Tensor  # T below its diagonal, divided by the scale, (E, L, L); L a multiple of b
+    scale: Tensor  # a power of 2, (E,)
+    cores: Cores
+    chunk: Tensor  # which of the chunks, (N,)
+
+    @property
+    def width(self) -> int:
+        """Positions of a group, b."""
+        return self.cores.inside.shape[-1]
+
+    @property
+    def rounds(self) -> int:
+        """An evaluation of a group costs about as much as the singular values of one position."""
+        return 2 * self.width + 2
+
+    @property
+    def order(self) -> int:
+        """Rows of T."""
+        return self.strict.shape[-1]
+
+    @property
+    def error(self) -> Tensor:
+        """T is taken as it is: 0, (N,)."""
+        return self.strict.new_zeros(self.chunk.shape[0])
+
+    @property
+    def summed_error(self) -> None:
+        """No more is known than `error`."""
+        return None
+
+    def at(self, index: Tensor) -> TridiagonalChunks:
+        """Some of the groups, which may repeat."""
+        return replace(self, chunk=self.chunk[index])
+
+    def squared_norms(self) -> Tensor:
+        """‖H_i‖_F² as a sum of squares, (N, b)."""
+        return self._everywhere(corner_energies(self.strict) * self.scale.square()[:, None])
+
+    def norm_bound(self) -> Tensor:
+        """An upper bound on σ_1 of every H_i of a group, (N,): the Schatten 4-norm of what holds them all."""
+        return self.cores.fourth[self.chunk].sqrt().sqrt() * self._scales
+
+    def largest(self) -> tuple[Tensor, Tensor]:
+        """σ_1 of every position between two numbers, (N, b) each; the upper one is ∞ where T has negative entries."""
+        bounds = [self._sampled(entry) for entry in self.strict]
+        low, high = (torch.stack(part) * self.scale[:, None] for part in zip(*bounds, strict=True))
+        return self._everywhere(low), self._everywhere(high)
+
+    def _sampled(self, strict: Tensor) -> tuple[Tensor, Tensor]:
+        if not bool((strict < 0).any()):
+            return largest_everywhere(strict, _EVERY, _CLOSE)
+        position = torch.arange(self.order, device=strict.device)
+        rank = torch.minimum(position, self.order - position).clamp(min=1)
+        low = (1 - _ROUNDED) * (corner_energies(strict) / rank).sqrt()
+        return low, torch.full_like(low, torch.inf)
+
+    def largest_at(self, chosen: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
+        """σ_1 at positions of a mask (N, b) over all groups, as near as so many steps come, (k,) each; as `largest`."""
+        mask = chosen.reshape(self.strict.shape[:2])
+        none = self.strict.new_zeros(0)
+        bounds = [(none, none)]
+        for entry, wanted in zip(self.strict, mask, strict=True):
+            positions = wanted.nonzero().squeeze(-1)
+            if bool((entry < 0).any()):
+                bounds.append((torch.zeros_like(entry[0, positions]), torch.full_like(entry[0, positions], torch.inf)))
+            else:
+                bounds.append(largest_at(entry, positions, close, steps))
+        scale = self.scale.repeat_interleave(mask.sum(-1))
+        return torch.cat([low for low, _ in bounds]) * scale, torch.cat([high for _, high in bounds]) * scale
+
+    def spectra(self, group: Tensor, offset: Tensor) -> Tensor:
+        """All singular values at chosen positions, (m, L/2), descending, zero-padded."""
+        half = self.order // 2
+        found: list[Tensor] = []
+        for k, j in cast("list[list[int]]", torch.stack([self.chunk[group], offset], -1).tolist()):
+            entry, place = divmod(k, self.order // self.width)
+            i = place * self.width + j
+            sigma = singular_values(self.strict[entry, i:, :i]) * self.scale[entry]
+            found.append(torch.nn.functional.pad(sigma, (0, max(1, half) - sigma.shape[0])))
+        return torch.stack(found)
+
+    def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """How many σ(H_i) exceed τ (N,), (N, b) int64, exact for some threshold within the second result of it."""
+        tau = shift / self._scales
+        positive, _, size = self._eliminate(-tau, -tau)
+        # Forming a Gram matrix and making it tridiagonal is exact for one within ε of its trace; it enters as G / τ.
+        formed = (self.cores.energy[self.chunk] / tau + tau)[:, None]
+        uncertainty = ROUND_OFF * torch.finfo(tau.dtype).eps * (formed + size)
+        return positive, uncertainty * self._scales[:, None]
+
+    def log_determinants(self, shift: Tensor) -> Tensor:
+        """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 a group, (N,)."""
+        s = shift / self._scales
+        _, logarithm, _ = self._eliminate(s, -s)
+        return logarithm + ((self.cores.outside[self.chunk] - self.order) * s.log())[:, None]
+
+    @cached_property
+    def _scales(self) -> Tensor:
+        return self.scale[self.chunk // (self.order // self.width)]
+
+    def _everywhere(self, positions: Tensor) -> Tensor:
+        """(E, L) as groups, (N, b)."""
+        return positions.reshape(-1, self.width)[self.chunk]
+
+    def _eliminate(self, a: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        size = self.chunk.shape[0], self.width
+        positive, logarithm, lost = np.empty(size, np.int64), np.empty(size), np.empty(size)
+        cores, device = self.cores, a.device
+        eliminate_around_cores(
+            self.chunk.cpu().numpy(),
+            a.cpu().numpy(),
+            c.cpu().numpy(),
+            cores.of_past,
+            cores.first,
+            cores.diagonal,
+            cores.beside,
+            cores.borders.ravel(),
+            cores.gram,
+            cores.inside,
+            positive,
+            logarithm,
+            lost,
+        )
+        return tuple(torch.from_numpy(part).to(device) for part in (positive, logarithm, lost))  # pyright: ignore[reportReturnType]
+
+
+def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None) -> TridiagonalChunks:
+    """Chunks of b positions of T (E, L, L), b a power of 2 from 16 on, with cores where they are needed (chunks,)."""
+    E, length = matrix.shape[:2]
+    chunks = -(-length // width)
+    wanted = np.ones(chunks, np.bool_) if needed is None else needed.cpu().numpy()
+    strict, scale = _scaled(matrix, chunks * width)
+    # Cores of the past in the first half of the sequence, of the future in the second: so no core has more rows.
+    place = np.arange(chunks)
+    of_past = place < (chunks + 1) // 2
+    outside = np.where(of_past, chunks - 1 - place, place) * width
+    rows = np.where(wanted, chunks * width - width - outside, 0)
+    first = np.concatenate([[0], np.cumsum(np.tile(rows, E))]).astype(np.int64)
+    cores = Cores(
+        of_past=np.tile(of_past, E),
+        first=first,
+        diagonal=np.zeros(int(first[-1])),
+        beside=np.zeros(int(first[-1])),
+        borders=np.zeros((int(first[-1]), 2 * width)),
+        gram=np.zeros((E * chunks, width, width)),
+        inside=np.zeros((E * chunks, width, width)),
+        outside=torch.from_numpy(np.tile(outside, E)).to(matrix.device),
+        energy=matrix.new_zeros(E * chunks),
+        fourth=matrix.new_zeros(E * chunks),
+    )
+    with one_lapack_thread():
+        for entry, part in enumerate(strict.cpu()):
+            _fill(cores, part, entry * chunks, wanted)
+    return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks, device=matrix.device))
+
+
+def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """T below its diagonal with zeros up to a length, entries at most 2 in size, and what it was divided by, (E,)."""
+    strict = matrix.tril(-1)
+    if length > matrix.shape[-1]:
+        strict = torch.nn.functional.pad(strict, (0, length - matrix.shape[-1]) * 2)
+    size = matrix.new_ones(matrix.shape[0])
+    if strict.numel():
+        size = torch.maximum(strict.amax((-2, -1)), -strict.amin((-2, -1)))
+    scale = torch.where(size > 0, torch.exp2(torch.floor(torch.log2(size))), torch.ones_like(size))
+    return strict.div_(scale[:, None, None]), scale
+
+
+def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_]) -> None:
+    """Computes the cores of the chunks of one T (L, L), of which the first has this number."""
+    # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of
+    # the columns, after it those of the rows.
+    b, chunks = cores.inside.shape[-1], len(needed)
+    half = (chunks + 1) // 2
+    corner = strict[half * b :, : half * b]
+    columns, rows = corner.mT @ corner, corner @ corner.mT
+    for k in (*range(half - 1, -1, -1), *range(half, chunks)):
+        end_if_unwanted()
+        p = k * b
+        if k < half:
+            # Columns up to the chunk's end over the rows after it, then over the rows of the chunk too.
+            gram, more = columns, strict[p : p + b, : p + b]
+            own, core = slice(p, None), slice(0, p)
+            whole = torch.addmm(gram, more.mT, more)
+            columns = whole[core, core]
+            borders = torch.cat([more[:, :p].mT, gram[core, own]], 1)
+        else:
+            gram, more = rows, strict[p:, p : p + b]
+            own, core = slice(0, b), slice(b, None)
+            whole = torch.addmm(gram, more, more.mT)
+            rows = whole[core, core]
+            borders = torch.cat([gram[core, own], more[b:]], 1)
+        number = begin + k
+        cores.energy[number] = gram.diagonal().sum()
+        cores.fourth[number] = torch.linalg.vector_norm(whole).square()
+        cores.gram[number] = gram[own, own].numpy()
+        cores.inside[number] = strict[p : p + b, p : p + b].numpy()
+        if needed[k]:
+            at = slice(cores.first[number], cores.first[number + 1])
+            reduced = cores.diagonal[at], cores.beside[at], cores.borders[at]
+            _reduce(gram[core, core].numpy(), borders.numpy(), *reduced)
+
+
+def _reduce(gram: Array, couple: Array, diagonal: Array, beside: Array, borders: Array) -> None:
+    """Θ = Qᵀ G Q by its diagonal (p,) and the entries beside it (p,), the last of them 0, and Qᵀ W (p, 2b)."""
+    if len(gram) < 2:
+        diagonal[:], borders[:] = gram.diagonal(), couple
+        return
+    diagonal[:], beside[:-1], reflections, factors = tridiagonal(gram)
+    borders[:] = turned(reflections, factors, couple)
