@@ -44,7 +44,6 @@ class Recipe:
         shape: The rest of its configuration.
         dtype: Of its weights as they are stored.
         channels: Heads or channels that are measured of each layer.
-        count_accuracy: How far apart the bounds of counts at relative tolerances may be left, as a share.
     """
 
     model: str
@@ -54,13 +53,11 @@ class Recipe:
     shape: dict[str, Any]
     dtype: torch.dtype
     channels: Channels
-    count_accuracy: float = 0.0
 
     @property
     def command(self) -> str:
         """What profiles it."""
-        accuracy = f" --count-accuracy {self.count_accuracy:g}" if self.count_accuracy else ""
-        return f"statesize profile {self.model} --jsonl FILE --channels {self.channels}{accuracy} --output FOLDER"
+        return f"statesize profile {self.model} --jsonl FILE --channels {self.channels} --output FOLDER"
 
     def make(self, layers: int = _DEPTH, **changes: Any) -> nn.Module:
         """The model with fewer layers and tokens, and weights at its published initialisation, from a fixed seed.
@@ -128,12 +125,10 @@ RECIPES = (
         torch.float32,
         64,
     ),
-    Recipe("EleutherAI/pythia-2.8b", "gpt_neox", 32, 50304, _SMALL_TRANSFORMER, torch.float16, 8, 0.02),
-    Recipe("microsoft/phi-2", "phi", 32, 51200, _SMALL_TRANSFORMER, torch.float16, 8, 0.02),
-    Recipe(
-        "mistralai/Mistral-7B-v0.1", "mistral", 32, 32000, {**_GROUPED, "sliding_window": 4096}, torch.bfloat16, 8, 0.02
-    ),
-    Recipe("meta-llama/Meta-Llama-3-8B", "llama", 32, 128256, _GROUPED, torch.bfloat16, 8, 0.02),
+    Recipe("EleutherAI/pythia-2.8b", "gpt_neox", 32, 50304, _SMALL_TRANSFORMER, torch.float16, 8),
+    Recipe("microsoft/phi-2", "phi", 32, 51200, _SMALL_TRANSFORMER, torch.float16, 8),
+    Recipe("mistralai/Mistral-7B-v0.1", "mistral", 32, 32000, {**_GROUPED, "sliding_window": 4096}, torch.bfloat16, 8),
+    Recipe("meta-llama/Meta-Llama-3-8B", "llama", 32, 128256, _GROUPED, torch.bfloat16, 8),
 )
 
 
@@ -205,7 +200,7 @@ def predict(recipe: Recipe, length: int, threads: int, **changes: Any) -> Predic
     model = recipe.make(**changes)
     held = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     ids = random_tokens(length)[0]
-    given: dict[str, Any] = {"channels": recipe.channels, "count_accuracy": recipe.count_accuracy}
+    given: dict[str, Any] = {"channels": recipe.channels}
     settings = check_settings(**given)
     profile(model, [ids[:_WARM_LENGTH]], **given)
     forget_peak()

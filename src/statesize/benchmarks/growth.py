@@ -22,13 +22,14 @@ from statesize.operators import Operator
 _LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 _QUICK_LENGTHS = (64, 128, 256)
 # The longest of the engines that hold T, and of the definition.
-_LONGEST = {"dense": 2048, "position_tree": 2048}
+_LONGEST = {"dense": 2048, "position_tree": 2048, "tridiagonal": 2048}
 _OPERATORS: dict[str, Callable[[int], Operator]] = {
     "dense": partial(attention, width=64),
     "square_root": partial(gated, states=32),
     "small_state": partial(selective, states=16, channels=16),
     "chunked": partial(gated, states=64),
     "streaming": partial(smooth_attention, width=64),
+    "tridiagonal": partial(attention, width=64),
     "position_tree": partial(attention, width=64),
     "convolution": partial(modal_convolution, modes=32),
     "distinct_blocks": partial(short_convolution, taps=64),
@@ -39,7 +40,7 @@ _LONG = 2.0  # seconds from which a call is not repeated
 
 def exponents(quick: bool, on_engine: Callable[[str, float], object] = lambda engine, slope: None) -> dict[str, float]:
     """Slopes of ln seconds over ln L, for counts at one tolerance at all positions."""
-    # Lengths are 512 … 16384; 2048 at most for `position_tree` and `dense`. `dense` is timed at evenly spread positions
+    # Lengths are 512 … 16384; 2048 at most for `tridiagonal`, `position_tree` and `dense`. `dense` is timed at evenly spread positions
     # and scaled.
     slopes: dict[str, float] = {}
     for engine, make in _OPERATORS.items():

@@ -50,7 +50,7 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> dict[str, Any]:
     """The row of a case: what counts and entropy at all positions of a layer took, in a process of its own."""
     torch.set_num_threads(threads)
     model = case.make()
-    settings = check_settings(channels="all", count_accuracy=case.count_accuracy)
+    settings = check_settings(channels="all")
     # Once in the life of a process: files are imported, kernels compiled, buffers made.
     list(capture(model, random_tokens(_WARM_LENGTH)))
     before = resident_bytes()

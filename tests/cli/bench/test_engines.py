@@ -101,4 +101,4 @@ def test_the_table_of_models(capsys, tmp_path):
     assert under.startswith(
         "The definition was timed at 8 positions of 2 heads or channels and scaled to all; 2 threads"
     )
-    assert "(Llama-3-8B: bounds 2% apart), and entropy." in last
+    assert "and one relative tolerance, and entropy." in last

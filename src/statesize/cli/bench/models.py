@@ -73,11 +73,10 @@ def _print(document: dict[str, Any]) -> None:
     from statesize.cli.output.table import print_table
 
     rows = document["rows"]
-    bounds = [f" ({row['model']}: bounds {row['count_accuracy']:.0%} apart)" for row in rows if row["count_accuracy"]]
     notes = (
         f"The definition was timed at {max(row['dense_positions'] for row in rows)} positions of "
         f"{max(row['dense_units'] for row in rows)} heads or channels and scaled to all; {conditions(document)}.",
-        f"Counts at one absolute and one relative tolerance{''.join(bounds)}, and entropy.",
+        "Counts at one absolute and one relative tolerance, and entropy.",
     )
     units = [{"mebibytes": row["peak_bytes"] / 2**20, "minutes": row["model_seconds"] / 60} for row in rows]
     cells = [[cell.format(**row, **more) for cell in _COLUMNS.values()] for row, more in zip(rows, units, strict=True)]
