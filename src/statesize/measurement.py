@@ -14,7 +14,7 @@ from statesize.drawing.figures import paper_figure
 from statesize.drawing.measured import facts
 from statesize.drawing.views import MeasurementCharts, notebook_chart
 from statesize.errors import InputError
-from statesize.ess import ceiling
+from statesize.ess import ceiling, size_binds
 from statesize.html_table import facts_table
 from statesize.operators import Operator
 from statesize.spectra.answers import Question, dispatch
@@ -48,6 +48,7 @@ class Measurement:
         values: Singular values, (..., P, r), descending, zero-padded.
         state_size: TSS, (P,) int64.
         ceiling: The largest ESS possible, (P,) int64.
+        binds: Whether the operator's own size is what limits ESS there, see `statesize.ess.size_binds`, (P,) bool.
         engine: The engine that was used; two names where a safer one had to help.
         error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
         past: The window on the past that was asked, or None.
@@ -61,6 +62,7 @@ class Measurement:
     error_bound: Tensor
     state_size: Tensor
     ceiling: Tensor
+    binds: Tensor
     engine: str
     tolerance: Tensor | None = None
     lower: Tensor | None = None
@@ -161,13 +163,15 @@ def measure(
     question = Question(cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)), budget)
     answers, used = dispatch(exact, chosen, question)
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
-    state_size = exact.state_size()[at]
+    sizes = exact.state_size()
+    state_size = sizes[at]
     return Measurement(
         positions=at,
         tolerances=tau,
         relative_tolerances=rho,
         state_size=state_size,
         ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future),
+        binds=size_binds(sizes, at, cut.past, cut.future),
         engine=used,
         past=cut.past,
         future=cut.future,

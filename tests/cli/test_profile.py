@@ -62,7 +62,8 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
         assert mixer["average_entropy"] == pytest.approx(row["average_entropy"])
         assert mixer["average_relative_tolerance"][0] == pytest.approx(row["average_relative_tolerance"])
         assert mixer["total_entropy"] == pytest.approx(row["total_entropy"])
-        assert mixer["utilisation"] == pytest.approx(row["utilisation"])
+        assert mixer["state_utilisation"] == pytest.approx(row["state_utilisation"])
+        assert mixer["ceiling_utilisation"] is None
         assert (mixer["kind"], mixer["units"], mixer["multiplicity"], mixer["state_size"]) == ("gla", 2, 4, 4)
         # Four numbers for each of eight channels, in float32.
         assert mixer["state_bytes"] == 4 * 8 * 4

@@ -60,7 +60,7 @@ def _definitions(headings: Mapping[str, Heading], words: Mapping[str, str]) -> s
 def _cell(name: str, value: str | float, error: str | float) -> str:
     if isinstance(value, str):
         return f'<th scope="row">{escape(value)}</th>' if name == "model" else f"<td>{escape(value)}</td>"
-    if name == "utilisation" and math.isfinite(value):
+    if name.endswith("_utilisation") and math.isfinite(value):
         return (
             f'<td class="number share" data-value="{value:.6g}"><span>{value:.0%}</span>'
             f'<i aria-hidden="true"><b style="width:{min(max(value, 0), 1):.1%}"></b></i></td>'

@@ -14,7 +14,7 @@ from statesize.errors import InputError
 from statesize.results.modulation import modulation
 from statesize.results.protocol import Profiled
 
-_AVERAGES = ("average_entropy", "average_relative_tolerance", "norm", "utilisation")
+_AVERAGES = ("average_entropy", "average_relative_tolerance", "norm", "state_utilisation", "ceiling_utilisation")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class ComparedModel:
         total_entropy_error: Half the width of its interval, likewise.
         total_relative_tolerance: Over all channels.
         norm: In the operators' own scale.
-        utilisation: From 0 to 1.
+        state_utilisation: From 0 to 1.
+        ceiling_utilisation: Likewise.
         modulation: Up to 1; negative where ESS rises.
         norm_modulation: Likewise.
         recall_perplexity: At least 1.
@@ -58,7 +59,8 @@ class ComparedModel:
     total_entropy_error: float
     total_relative_tolerance: float
     norm: float
-    utilisation: float
+    state_utilisation: float
+    ceiling_utilisation: float
     modulation: float
     norm_modulation: float
     recall_perplexity: float

@@ -48,6 +48,7 @@ FIELDS = {
         Field("error_bound", _BY_UNIT, np.float64),
         Field("state_size", ("position",)),
         Field("ceiling", ("position",)),
+        Field("binds", ("position",)),
     )
 }
 
@@ -99,7 +100,8 @@ HEADINGS = {
     "total_entropy": Heading("total ESS\n(entropy)", ",.0f"),
     "total_relative_tolerance": Heading("total ESS\n(relative tolerance)", ",.0f"),
     "norm": Heading("norm", "norm"),
-    "utilisation": Heading("utilisation\n(entropy)", ".0%"),
+    "state_utilisation": Heading("utilisation of\nstate (entropy)", ".0%"),
+    "ceiling_utilisation": Heading("utilisation of\nceiling (entropy)", ".0%"),
     "modulation": Heading("modulation\n(entropy)", ".0%"),
     "norm_modulation": Heading("modulation\n(norm)", ".0%"),
     "recall_perplexity": Heading("recall\nperplexity", ".2f"),
@@ -130,8 +132,10 @@ COLUMNS = {
     "total_relative_tolerance_error": "Half the width of that of the total relative tolerance-ESS, likewise.",
     "norm": "Frobenius norm of what passes from the past to the future, averaged as above; a layer that erases "
     "lowers it even where its ESS stays.",
-    "utilisation": "Entropy-ESS as a share of its ceiling, the most that TSS, past and future allow at that position; "
-    "the mean of these shares over sequences, positions and heads.",
+    "state_utilisation": "Entropy-ESS as a share of the TSS of a layer with a fixed state, averaged over sequences, "
+    "heads and the cuts with at least TSS tokens before and after; a dash where the text is too short to have any.",
+    "ceiling_utilisation": "Entropy-ESS as a share of its ceiling, for a layer whose cache keeps every token, averaged "
+    "over the middle half of each sequence. It does not compare with a share of a state.",
     "faithfulness": "The largest difference, over sequences, of the operator applied to the layer's input, and of the "
     "layer's output where it was measured, from what the unaltered model computed, relative to the largest value; not "
     "checked where a layer reports its own matrix.",
@@ -150,7 +154,10 @@ FIGURES = {
     "total_entropy": "Entropy-ESS summed over the channels of all layers, averaged over sequences and positions.",
     "total_relative_tolerance": "Number of singular values above ρ times the largest, summed and averaged likewise.",
     "norm": "Frobenius norm of what passes from the past to the future, averaged over the channels of all layers.",
-    "utilisation": "Entropy-ESS as a share of its ceiling, averaged over the channels of all layers.",
+    "state_utilisation": "Entropy-ESS as a share of TSS, averaged over the channels of all layers with a fixed state, "
+    "at the cuts where the state is what limits it.",
+    "ceiling_utilisation": "Entropy-ESS as a share of its ceiling, averaged over the channels of all layers whose "
+    "cache keeps every token, over the middle half of each sequence.",
     "modulation": "How far the entropy-ESS falls at the special tokens inside the sequences, relative to its mean over "
     "8 cuts before and after; without the controls that a study of delimiters has.",
     "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "

@@ -35,7 +35,8 @@ class SummaryRow(TypedDict):
     total_relative_tolerance: float
     total_relative_tolerance_error: float
     norm: float
-    utilisation: float
+    state_utilisation: float
+    ceiling_utilisation: float
     faithfulness: float
     run_difference: float
 
@@ -53,11 +54,22 @@ def ess_values(node: xr.Dataset, metric: str) -> Array:
     return values[..., 0] if values.shape[-1] else np.full(values.shape[:-1], np.nan, np.float32)
 
 
-def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
-    """ESS as a share of its ceiling, (sequence, unit, position); NaN where the ceiling is 0."""
+def utilisation_values(node: xr.Dataset) -> Array:
+    """Entropy-ESS as a share of its ceiling, (sequence, unit, position); NaN where its size does not bind."""
     # Copies, because torch warns of arrays that cannot be written to.
-    ess, ceiling = (torch.from_numpy(np.array(values)) for values in (ess_values(node, metric), node["ceiling"].values))
-    return utilisation(ess, ceiling[:, None]).numpy()
+    ess, ceiling = (torch.from_numpy(np.array(node[name].values)) for name in ("entropy", "ceiling"))
+    return utilisation(ess, ceiling[:, None], torch.from_numpy(binding(node))[:, None]).numpy()
+
+
+def binding(node: xr.Dataset) -> NDArray[np.bool_]:
+    """The cuts at which the layer's own size is what limits its ESS, (sequence, position)."""
+    return node["binds"].values == 1
+
+
+def keeps_everything(node: xr.Dataset) -> bool:
+    """Whether the layer's cache keeps every token: TSS i at each position i."""
+    size = node["state_size"].values
+    return bool((np.isnan(size) | (size == node["position"].values)).all() and np.nanmax(size, initial=0) > 0)
 
 
 def sample_of(node: xr.Dataset) -> Sample:
@@ -96,6 +108,7 @@ def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
     sample = sample_of(node)
     channels = sample.total * int(node.attrs["multiplicity"])
     entropy, relative = (average(node, ess_values(node, metric)) for metric in ("entropy", "relative_tolerance"))
+    share, cache = average(node, utilisation_values(node)).mean, keeps_everything(node)
     return {
         "model": model,
         "layer": layer,
@@ -113,7 +126,8 @@ def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
         "total_relative_tolerance": relative.mean * channels,
         "total_relative_tolerance_error": relative.error * channels,
         "norm": average(node, node["norm"].values).mean,
-        "utilisation": average(node, utilisation_values(node)).mean,
+        "state_utilisation": math.nan if cache else share,
+        "ceiling_utilisation": share if cache else math.nan,
         "faithfulness": largest_difference(node, "faithfulness"),
         "run_difference": largest_difference(node, "run_difference"),
     }

@@ -20,7 +20,17 @@ SCHEMA = 1
 
 
 # Figures of a mixer that a document holds by the names of the summary; those in _ESTIMATED with an interval.
-_FIGURES = ("kind", "units", "measured", "state_bytes", "norm", "utilisation", "faithfulness", "run_difference")
+_FIGURES = (
+    "kind",
+    "units",
+    "measured",
+    "state_bytes",
+    "norm",
+    "state_utilisation",
+    "ceiling_utilisation",
+    "faithfulness",
+    "run_difference",
+)
 _ESTIMATED = ("average_entropy", "total_entropy")
 
 

@@ -26,8 +26,9 @@ def print_summary(profiles: Sequence[Profile]) -> None:
     # Columns that say nothing of these profiles are left out.
     if all(row["measured"] == row["units"] for row in rows):
         shown.remove("measured")
-    if not any(math.isfinite(row["faithfulness"]) for row in rows):
-        shown.remove("faithfulness")
+    for name in ("state_utilisation", "ceiling_utilisation", "faithfulness"):
+        if not any(math.isfinite(row[name]) for row in rows):
+            shown.remove(name)
     rho = profiles[0].attributes["relative_tolerances"]
     relative = f"σ > {rho[0]:g} σ₁" if rho else "relative tolerance"
     headings = [HEADINGS[name].text.replace("relative tolerance", relative) for name in shown]
@@ -40,7 +41,7 @@ def print_summary(profiles: Sequence[Profile]) -> None:
         for row in group:
             measured = {**row, "measured": f"{row['measured']} of {row['units']}"}
             cells.append(_cells(measured, {name: HEADINGS[name] for name in shown}))
-            shares.append(row["utilisation"])
+            shares.append(np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1]))
     notes: list[str] = []
     for profile in profiles:
         name = f"{profile.model}: " if len(profiles) > 1 else ""

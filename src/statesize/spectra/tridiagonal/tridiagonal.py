@@ -52,7 +52,7 @@ class TridiagonalEngine(Engine):
         """Where a state is smaller than T, or singular values of the positions asked take fewer operations."""
         if isinstance(operator, Recurrence):
             return "works on T itself, which is larger than the state of a recurrence"
-        ratio = self.operations(cut, outputs) / DenseEngine().operations(cut)
+        ratio = self.operations(cut, outputs) / max(1.0, DenseEngine().operations(cut))
         return None if ratio < 1 else f"takes {ratio:.1f} times as many operations as the singular values"
 
     def operations(self, cut: Cut, outputs: tuple[str, ...]) -> float:
