@@ -8,7 +8,7 @@ of each position, or between bounds as close as asked, from thresholds that neig
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,8 +23,9 @@ from statesize.spectra.shifts.groups import Groups
 from statesize.spectra.tridiagonal.chunks import TridiagonalChunks, tridiagonal_chunks
 from statesize.spectra.tridiagonal.shared_thresholds import SharedThresholds, enclose_largest
 
-# How close bounds on σ_1 are for counts between bounds: everywhere, and where counts are still too far apart then.
-_CLOSE, _CLOSER = 1e-1, 4e-4
+# How close bounds on σ_1 are for counts between bounds: everywhere, and how many times closer each time that counts
+# are still too far apart then, down to the last number.
+_CLOSE, _CLOSER, _CLOSEST = 1e-1, 6.0, 4e-4
 # And for exact counts: by the power method, and by bisection where that does not come so close in so many steps.
 _EXACT, _STEPS, _NEARLY_EXACT = 1e-8, 16, 1e-4
 # Shifts that an entropy takes on average, and what calls cost where matrices are small, in operations; measured.
@@ -108,23 +109,33 @@ class TridiagonalBlocks(CertifiedBlocks):
         if not bool(groups.wanted.any()) or not ratios.numel():
             return super().relative_counts(ratios, accuracy)
         if accuracy:
-            return gathered(groups, [self._between(groups, rho, accuracy) for rho in ratios])
+            return gathered(groups, self._between(groups, ratios, accuracy))
         low, high = self._exact_largest
         return gathered(groups, [groups.counts(rho * low, rho * high, float(rho)) for rho in ratios])
 
-    def _between(self, groups: Groups, rho: Tensor, accuracy: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Counts above ρ σ_1, (N, b), with bounds that are close, from singular values where that fails."""
-        low, high = self._close_largest
-        given = groups.wanted, groups.limit, groups.error
-        shared = SharedThresholds(self._chunks, rho * low, rho * high, *given, accuracy)
-        lower, upper = shared.bounds(partial(self._closer, rho))
-        close = upper - lower <= (accuracy * upper).clamp(min=1)
-        none = torch.zeros_like(lower)
-        count, least, most = groups.resolve(
-            rho * high, float(rho), torch.where(close, none, lower), torch.where(close, none, upper)
-        )
-        lower, upper = torch.where(close, lower, least), torch.where(close, upper, most)
-        return torch.where(close, (lower + upper) // 2, count), lower, upper
+    def _between(self, groups: Groups, ratios: Tensor, accuracy: float) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Counts above each ρ σ_1, (N, b), with bounds that are close, from singular values where that fails."""
+        # All ratios at once: their groups in a row, (R · N, b).
+        several = ratios.numel()
+        every = torch.arange(groups.limit.shape[0], device=ratios.device).repeat(several)
+        rho = ratios.repeat_interleave(groups.limit.shape[0])[:, None]
+        given = (part.repeat(several, 1) for part in (groups.wanted, groups.limit, groups.error))
+        low, high = (rho * part[every] for part in self._close_largest)
+        shared = SharedThresholds(self._chunks.at(every), low, high, *given, accuracy)
+
+        def closer(chosen: Tensor) -> tuple[Tensor, Tensor]:
+            asked = chosen.reshape(several, *groups.limit.shape).any(0)
+            low, high = self._close_largest
+            close = float((high / low)[asked & (low > 0)].nan_to_num(posinf=1.0).max()) - 1
+            self._close_largest = low, high = self._enclosed(low, high, asked, max(_CLOSEST, close / _CLOSER))
+            return rho * low[every], rho * high[every]
+
+        bounds = [part.chunk(several) for part in shared.bounds(closer)]
+        largest = self._close_largest[1]
+        return [
+            _resolved(groups, rho * largest, float(rho), least, most, accuracy)
+            for rho, least, most in zip(ratios, *bounds, strict=True)
+        ]
 
     @cached_property
     def _close_largest(self) -> tuple[Tensor, Tensor]:
@@ -141,11 +152,6 @@ class TridiagonalBlocks(CertifiedBlocks):
         high = high.masked_scatter(wanted, torch.minimum(high[wanted], most))
         return self._enclosed(low, high, None, _NEARLY_EXACT)
 
-    def _closer(self, rho: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """ρ σ_1 between two numbers (N, b), which are closer together at positions of a mask from then on."""
-        self._close_largest = self._enclosed(*self._close_largest, chosen, _CLOSER)
-        return rho * self._close_largest[0], rho * self._close_largest[1]
-
     def _enclosed(self, low: Tensor, high: Tensor, chosen: Tensor | None, close: float) -> tuple[Tensor, Tensor]:
         groups = self._groups(self._for_counts)
         # σ within the error of 0 are not looked for.
@@ -153,3 +159,16 @@ class TridiagonalBlocks(CertifiedBlocks):
         return enclose_largest(
             self._chunks, low, high, large if chosen is None else large & chosen, groups.error, close
         )
+
+
+def _resolved(
+    groups: Groups, threshold: Tensor, ratio: float, lower: Tensor, upper: Tensor, accuracy: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The middle of bounds (N, b) that are close enough; where they are not, singular values take their place."""
+    close = upper - lower <= (accuracy * upper).clamp(min=1)
+    none = torch.zeros_like(lower)
+    count, least, most = groups.resolve(
+        threshold, ratio, torch.where(close, none, lower), torch.where(close, none, upper)
+    )
+    lower, upper = torch.where(close, lower, least), torch.where(close, upper, most)
+    return torch.where(close, (lower + upper) // 2, count), lower, upper
