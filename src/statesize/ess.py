@@ -91,9 +91,14 @@ def energy_ess(values: Tensor, epsilon: float) -> Tensor:
 
 
 def ceiling(
-    state_size: Tensor, positions: Tensor, length: int, past: int | None = None, future: int | None = None
+    state_size: Tensor,
+    positions: Tensor,
+    length: int,
+    past: int | None = None,
+    future: int | None = None,
+    readouts: int = 1,
 ) -> Tensor:
-    """The largest ESS possible at each position: min(TSS_i, i, L − i), with windows min(TSS_i, past, future).
+    """The largest ESS possible at each position: min(TSS_i, i, r (L − i)), with windows min(TSS_i, past, r · future).
 
     Args:
         state_size: TSS at the positions, (P,).
@@ -101,6 +106,7 @@ def ceiling(
         length: Sequence length L.
         past: Window on the past, or None.
         future: Window on the future, or None.
+        readouts: Outputs that read the state at each position, r.
 
     Returns:
         (P,) int64.
@@ -111,7 +117,7 @@ def ceiling(
     """
     columns = positions if past is None else torch.full_like(positions, past)
     rows = length - positions if future is None else torch.full_like(positions, future)
-    return torch.minimum(state_size, torch.minimum(columns, rows))
+    return torch.minimum(state_size, torch.minimum(columns, readouts * rows))
 
 
 def size_binds(state_size: Tensor, positions: Tensor, past: int | None = None, future: int | None = None) -> Tensor:
