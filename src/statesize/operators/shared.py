@@ -9,6 +9,7 @@ from torch import Tensor
 
 from statesize.errors import InputError
 from statesize.operators.operator import Operator, batch_index
+from statesize.operators.recurrence import Recurrence
 
 
 class Shared(Operator):
@@ -93,8 +94,10 @@ class Shared(Operator):
         return self.operator.apply(each).movedim(-3, -2)
 
     def state_size(self) -> Tensor:
-        """Theoretical state-size of what is stored once, that of any readout, (L,) int64."""
-        return self.operator.state_size()
+        """Theoretical state-size of all readouts: what is stored once, or each state where they differ, (L,) int64."""
+        held, sizes = self.operator, self.operator.state_size()
+        apart = isinstance(held, Recurrence) and held.with_readouts() is None
+        return self.readouts * sizes if apart else sizes
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
