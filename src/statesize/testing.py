@@ -271,7 +271,6 @@ class EngineContract:
 
     Example:
         >>> from statesize.spectra.exact.dense import DenseEngine
-    from statesize.spectra.readouts import with_readouts
         >>> class TestMyEngine(EngineContract):
         ...     engine = DenseEngine()
         >>> TestMyEngine().test_outputs_agree_with_the_definition()

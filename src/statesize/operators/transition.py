@@ -71,7 +71,8 @@ class FullTransition:
     def spaced(self, steps: int) -> FullTransition:
         """With so many steps for each, all but the first of which leave the state as it is."""
         identity = torch.eye(self.full.shape[-1], dtype=self.full.dtype, device=self.full.device)
-        return FullTransition(spaced(self.full.flatten(-2), steps, identity.flatten()).unflatten(-1, identity.shape))
+        full = spaced(self.full.flatten(-2), steps, identity.flatten())
+        return FullTransition(full.reshape(*full.shape[:-1], *identity.shape))
 
 
 @dataclass(frozen=True, eq=False)

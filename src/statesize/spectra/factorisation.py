@@ -30,7 +30,7 @@ def corner_energies(matrix: Tensor) -> Tensor:
     """‖T[r j:, :j]‖_F² for j = 0 … b − 1 of real (..., r b, b), as sums of squares without differences, (..., b)."""
     square = matrix.square()
     if matrix.shape[-2] != matrix.shape[-1]:
-        square = square.unflatten(-2, (matrix.shape[-1], -1)).sum(-2)
+        square = square.reshape(*matrix.shape[:-2], matrix.shape[-1], -1, matrix.shape[-1]).sum(-2)
     below = square.cumsum_(-1).tril_(-1).sum(-2)
     return torch.nn.functional.pad(below[..., :-1], (1, 0))
 

@@ -96,7 +96,7 @@ def _carried(strict: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]
     """Bounds (L,) with those that follow from other positions."""
     square = strict.square()
     # H_{i+1} is H_i without the rows of i, with the column i.
-    sums = square.sum(-1).unflatten(0, (strict.shape[-1], -1)).sum(-1), square.sum(-2)
+    sums = square.sum(-1).reshape(strict.shape[-1], -1).sum(-1), square.sum(-2)
     rows, columns = (torch.cat([part.new_zeros(1), part.cumsum(0)[:-1]]) for part in sums)
     doubt = 8 * strict.shape[-2] * torch.finfo(torch.float64).eps
     gained, lost = columns[-1] * doubt, rows[-1] * doubt
