@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from statesize.adapters import Checking
+from statesize.adapters import Captured, Checking
 from statesize.ess import utilisation
+from statesize.measurement import Measurement
 from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.results.sampling import Sample, draw, estimate
 
@@ -44,7 +45,13 @@ class StateSizeMetric(Metric):
         super().__init__()
         self.positions, self.channels, self.seed = positions, channels, seed
         self._checking = Checking("none")
-        for name in ("total", "width", "sequences", *(f"{of}_{what}" for of in _OF for what in ("shares", "width"))):
+        for name in (
+            "total",
+            "readouts",
+            "width",
+            "sequences",
+            *(f"{of}_{what}" for of in _OF for what in ("shares", "width")),
+        ):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, model: nn.Module, input_ids: Tensor) -> None:
@@ -57,12 +64,16 @@ class StateSizeMetric(Metric):
             input_ids: Token ids, (S, L), without padding.
         """
         for item in captured_mixers(model, input_ids, None, self._checking.next(model)):
-            sample = draw(item.units, self.channels or item.units, self.seed, item.name)
-            nothing: dict[str, Any] = {"tolerances": (), "relative_tolerances": ()}
-            (found,) = measure_captured(item, sample.units, outputs=("entropy",), positions=self.positions, **nothing)
-            entropy = cast("Tensor", found.entropy)
-            channels = item.units * item.multiplicity
-            self._add("total", channels * _sum(entropy, sample))
+            found, sample = self._measured(item)
+            entropy, channels = cast("Tensor", found.entropy), item.units * item.multiplicity
+            readouts = total = channels * _sum(entropy, sample)
+            together = item.by_group()
+            if together is not None:
+                # What several heads read counts once.
+                joint, groups = self._measured(together)
+                total = together.units * together.multiplicity * _sum(cast("Tensor", joint.entropy), groups)
+            self._add("total", total)
+            self._add("readouts", readouts)
             self._add("width", channels * len(input_ids))
             share = _sum(utilisation(entropy, found.ceiling, found.binds), sample)
             if math.isfinite(share):
@@ -75,14 +86,21 @@ class StateSizeMetric(Metric):
         """The result over all batches.
 
         Returns:
-            average_ess per channel, total_ess over all channels, state_utilisation and ceiling_utilisation; means over
-            sequences, NaN without any.
+            average_ess per channel, total_ess over all stored channels, state_utilisation and ceiling_utilisation; means
+            over sequences, NaN without any.
         """
         return {
-            "average_ess": self._of("total") / self._of("width"),
+            "average_ess": self._of("readouts") / self._of("width"),
             "total_ess": self._of("total") / self._of("sequences"),
             **{f"{of}_utilisation": self._of(f"{of}_shares") / self._of(f"{of}_width") for of in _OF},
         }
+
+    def _measured(self, item: Captured) -> tuple[Measurement, Sample]:
+        count = item.units if self.channels is None else self.channels
+        sample = draw(item.units, count, self.seed, item.name)
+        nothing: dict[str, Any] = {"tolerances": (), "relative_tolerances": ()}
+        (found,) = measure_captured(item, sample.units, outputs=("entropy",), positions=self.positions, **nothing)
+        return found, sample
 
     def _of(self, name: str) -> Tensor:
         return cast("Tensor", getattr(self, name))

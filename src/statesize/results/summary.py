@@ -34,6 +34,10 @@ class SummaryRow(TypedDict):
     total_entropy_error: float
     total_relative_tolerance: float
     total_relative_tolerance_error: float
+    readout_total_entropy: float
+    readout_total_entropy_error: float
+    readout_total_relative_tolerance: float
+    readout_total_relative_tolerance_error: float
     norm: float
     state_utilisation: float
     ceiling_utilisation: float
@@ -42,8 +46,8 @@ class SummaryRow(TypedDict):
 
 
 def unit_dim(node: xr.Dataset) -> str:
-    """The dimension of a mixer's operators, "head" or "channel"."""
-    return "channel" if "channel" in node.sizes else "head"
+    """The dimension of a mixer's operators: "head", "channel" or, of heads that are measured together, "group"."""
+    return next(dim for dim in ("head", "channel", "group") if dim in node.sizes)
 
 
 def ess_values(node: xr.Dataset, metric: str) -> Array:
@@ -103,11 +107,57 @@ def average(node: xr.Dataset, values: Array) -> Estimate:
     return estimate(unit_means(node, values), sample_of(node))
 
 
-def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
-    """One mixer's row of the summary."""
-    sample = sample_of(node)
-    channels = sample.total * int(node.attrs["multiplicity"])
-    entropy, relative = (average(node, ess_values(node, metric)) for metric in ("entropy", "relative_tolerance"))
+class GroupRow(TypedDict):
+    """What one mixer stores for several heads each; `statesize.results.fields.GROUP_COLUMNS` says what these are."""
+
+    model: str
+    layer: str
+    groups: int
+    readouts: int
+    tss: int
+    joint_entropy: float
+    joint_entropy_error: float
+    alone_entropy: float
+    joint_relative_tolerance: float
+    joint_relative_tolerance_error: float
+    alone_relative_tolerance: float
+
+
+def channels_of(node: xr.Dataset) -> int:
+    """How many channels a mixer has, or what groups of heads store."""
+    return sample_of(node).total * int(node.attrs["multiplicity"])
+
+
+def group_row(node: xr.Dataset, group: xr.Dataset, model: str, layer: str) -> GroupRow:
+    """What the heads of a mixer need together and what they would need alone, a group."""
+    groups, heads = sample_of(group).total, sample_of(node).total
+    joint_entropy, joint_relative = _averages(group)
+    entropy, relative = _averages(node)
+    return {
+        "model": model,
+        "layer": layer,
+        "groups": groups,
+        "readouts": heads // groups,
+        "tss": int(np.nanmax(group["state_size"].values, initial=0)),
+        "joint_entropy": joint_entropy.mean,
+        "joint_entropy_error": joint_entropy.error,
+        "alone_entropy": entropy.mean * heads / groups,
+        "joint_relative_tolerance": joint_relative.mean,
+        "joint_relative_tolerance_error": joint_relative.error,
+        "alone_relative_tolerance": relative.mean * heads / groups,
+    }
+
+
+def _averages(node: xr.Dataset) -> tuple[Estimate, Estimate]:
+    return average(node, ess_values(node, "entropy")), average(node, ess_values(node, "relative_tolerance"))
+
+
+def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | None = None) -> SummaryRow:
+    """One mixer's row of the summary; what heads share in groups is counted once in its totals."""
+    sample, readouts = sample_of(node), channels_of(node)
+    entropy, relative = _averages(node)
+    stored = readouts if group is None else channels_of(group)
+    total_entropy, total_relative = (entropy, relative) if group is None else _averages(group)
     share, cache = average(node, utilisation_values(node)).mean, keeps_everything(node)
     return {
         "model": model,
@@ -121,10 +171,14 @@ def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
         "average_entropy_error": entropy.error,
         "average_relative_tolerance": relative.mean,
         "average_relative_tolerance_error": relative.error,
-        "total_entropy": entropy.mean * channels,
-        "total_entropy_error": entropy.error * channels,
-        "total_relative_tolerance": relative.mean * channels,
-        "total_relative_tolerance_error": relative.error * channels,
+        "total_entropy": total_entropy.mean * stored,
+        "total_entropy_error": total_entropy.error * stored,
+        "total_relative_tolerance": total_relative.mean * stored,
+        "total_relative_tolerance_error": total_relative.error * stored,
+        "readout_total_entropy": entropy.mean * readouts,
+        "readout_total_entropy_error": entropy.error * readouts,
+        "readout_total_relative_tolerance": relative.mean * readouts,
+        "readout_total_relative_tolerance_error": relative.error * readouts,
         "norm": average(node, node["norm"].values).mean,
         "state_utilisation": math.nan if cache else share,
         "ceiling_utilisation": share if cache else math.nan,

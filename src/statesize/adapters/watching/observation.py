@@ -40,6 +40,10 @@ class Observation:
     # float32, and T is that of this run.
     rounded: bool = False
     note: str = ""  # what the mixer does to its values beside mixing them by T, for those who read T's numbers
+    # Stored inputs that several consecutive units read, such as key-value heads, and the channels of each; 0 where
+    # every unit stores its own. `operator` then takes units of any shape.
+    groups: int = 0
+    stored_channels: int = 0
 
     @property
     def batch_shape(self) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from statesize.cli.output.table import byte_count, number_text, print_table
-from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, HEADINGS, Heading
+from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
+from statesize.results.groups import group_rows
 
 if TYPE_CHECKING:
     from statesize.profiling import Plan, Profile
@@ -22,7 +23,7 @@ def print_summary(profiles: Sequence[Profile]) -> None:
     """Print one row a mixer, and below what was left out and how far the model was from the unaltered one."""
     groups = [profile.summary_rows() for profile in profiles]
     rows = [row for group in groups for row in group]
-    shown = [name for name in COLUMNS if name in HEADINGS and name != "kind"]
+    shown = [name for name in COLUMNS if name in HEADINGS and name not in {"kind", "readout_total_entropy"}]
     # Columns that say nothing of these profiles are left out.
     if all(row["measured"] == row["units"] for row in rows):
         shown.remove("measured")
@@ -52,7 +53,13 @@ def print_summary(profiles: Sequence[Profile]) -> None:
         largest = np.nanmax(differences)
         figure = f"{largest:.0e}" if largest else "0"
         notes.append(f"Last hidden state, observed against unaltered: largest difference {figure}.")
-    print_table(headings, cells, 2, notes, shares)
+    shared = [row for profile in profiles for row in group_rows(profile)]
+    print_table(headings, cells, 2, () if shared else notes, shares)
+    if shared:
+        headings = [heading.text.replace("relative tolerance", relative) for heading in GROUP_HEADINGS.values()]
+        print()
+        print("What heads that share a cache need together, a channel of the cache:")
+        print_table(headings, [_cells(row, GROUP_HEADINGS) for row in shared], 2, notes)
 
 
 def print_comparison(comparison: Comparison) -> None:
