@@ -221,12 +221,13 @@ def test_plan(name, tmp_path, text, here, capsys):
     arguments = ["profile", str(model), "--text", str(text), "--plan", "--stride", "3", "--max-tokens", "22"]
     assert main(arguments) == 0
     captured = capsys.readouterr()
-    layers = 4 if name == "gla" else 2
-    assert f"{layers * 4 * 7} spectra of {layers} mixers over 1 sequences, 22 tokens: about" in captured.out
+    # Four layers of four heads; two of four heads and two groups.
+    spectra, mixers = (4 * 4 * 7, 4) if name == "gla" else (2 * 6 * 7, 4)
+    assert f"{spectra} spectra of {mixers} mixers over 1 sequences, 22 tokens: about" in captured.out
     assert "profiling" not in captured.err
     assert main([*arguments, "--json"]) == 0
     document, _ = documents_of(capsys)
-    assert document["spectra"] == layers * 4 * 7
+    assert document["spectra"] == spectra
     assert {"engine", "measured", "seconds", "memory", "block"} <= document["mixers"][0].keys()
     assert os.listdir(here) == []
 
