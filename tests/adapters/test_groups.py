@@ -3,6 +3,8 @@
 import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
+from oracles.tiny_families import tiny
+from oracles.tiny_families import token_ids as tiny_ids
 from torch import nn
 
 import statesize as ss
@@ -92,7 +94,7 @@ def test_as_many_heads_are_drawn_in_groups_as_alone():
     profile = ss.profile(model, token_ids(), channels=6)
     assert len(profile.mixer(profile.mixers[0])["head"]) == 6
     assert len(profile.group(profile.mixers[0])["group"]) == 3
-    assert profile.groups()["joint_entropy_error"].gt(0).all() if "joint_entropy_error" in profile.groups() else True
+    assert profile.groups()["joint_entropy_error"].gt(0).all()
 
 
 def test_a_model_without_groups():
@@ -101,3 +103,34 @@ def test_a_model_without_groups():
     assert profile.group(profile.mixers[0]) is None
     row = profile.summary_rows()[0]
     assert row["total_entropy"] == row["readout_total_entropy"]
+
+
+@pytest.mark.parametrize("family", ["gemma3n_text", "gemma4_text"])
+def test_layers_that_share_a_cache(family):
+    model, ids = tiny(family), tiny_ids()
+    items = list(capture(model, ids))
+    # The third and fourth of four layers read the caches of the first two, one of which has a window.
+    names = [item.name for item in items]
+    assert [item.cache for item in items] == [names[2], names[3], "", ""]
+    for own, reader in ((0, 2), (1, 3)):
+        assert items[own].group is None
+        shared = items[reader].group
+        pair = torch.stack([items[which].operator.dense() for which in (own, reader)], 1)
+        sequences, _, heads, length, _ = pair.shape
+        expected = pair.reshape(sequences, 2, items[reader].groups, -1, length, length).transpose(1, 2).flatten(2, 3)
+        assert torch.equal(shared.operator.dense(), expected)
+        assert shared.readouts == 2 * heads // items[reader].groups
+        assert torch.equal(shared.state_size(), items[own].operator.state_size())
+        assert items[own].state_bytes > items[reader].state_bytes == 0
+    profile = ss.profile(model, ids)
+    rows, groups = profile.summary_rows(), profile.groups().to_dict("records")
+    assert [row["total_entropy"] > 0 for row in rows] == [False, False, True, True]
+    assert [group["layer"] for group in groups] == names[2:]
+    for group, reader in zip(groups, (2, 3), strict=True):
+        means = [rows[which]["average_entropy"] * rows[which]["units"] for which in (reader - 2, reader)]
+        assert group["alone_entropy"] == pytest.approx(sum(means) / group["groups"])
+        joint = ss.measure(items[reader].group).entropy.mean()
+        assert group["joint_entropy"] == pytest.approx(float(joint), rel=1e-5)
+    # A layer that is captured alone has only its own heads.
+    (alone,) = capture(model, ids, names[2])
+    assert (alone.cache, alone.readers) == ("", ())

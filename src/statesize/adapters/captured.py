@@ -15,9 +15,9 @@ from statesize.adapters.models.held import evaluating
 from statesize.adapters.models.precision import in_single, single_precision, stored_element_size
 from statesize.adapters.models.wrapped import uncompiled
 from statesize.adapters.watching.interrupts import interrupts_held
-from statesize.adapters.watching.observation import Observation, Units
+from statesize.adapters.watching.observation import Observation, Units, nothing
 from statesize.errors import InputError, ModelError
-from statesize.operators import Operator, Shared, SoftmaxAttention
+from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
 SHARED = "#shared"
 """Behind the name of a mixer, where its heads are measured together."""
@@ -43,6 +43,9 @@ class Captured:
         groups: Number of stored inputs that several consecutive units read, such as key-value heads or the latent of
             multi-head latent attention; 0 where every unit stores its own.
         stored_channels: Channels of each of these inputs.
+        cache: Name of the last mixer that reads the same cache, whose groups hold the heads of all; empty for itself.
+        readers: All mixers that read the same cache, if there are several and this is the last.
+        forget: Drops T, which is made anew when it is asked for.
     """
 
     name: str
@@ -56,6 +59,9 @@ class Captured:
     note: str = ""
     groups: int = 0
     stored_channels: int = 0
+    cache: str = ""
+    readers: tuple[Captured, ...] = ()
+    forget: Callable[[], None] = nothing
 
     @property
     def operator(self) -> Operator:
@@ -75,8 +81,16 @@ class Captured:
         return replace(self, name=self.name + SHARED, units_operator=self._shared, **given)
 
     def _shared(self, groups: Units) -> Shared:
-        heads = torch.arange(self.units).reshape(self.groups, -1)
-        return Shared(self.units_operator(heads[groups]))
+        def heads(item: Captured) -> Tensor:
+            return torch.arange(item.units).reshape(self.groups, -1)[groups]
+
+        if not self.readers:
+            return Shared(self.units_operator(heads(self)))
+        matrices: list[Tensor] = []
+        for reader in self.readers:
+            matrices.append(reader.units_operator(heads(reader)).dense())
+            reader.forget()
+        return Shared(Dense(torch.cat(matrices, 2), self.units_operator(slice(0, 1)).state_size()))
 
 
 def from_observation(name: str, observation: Observation, faithfulness: float, run_difference: float) -> Captured:
@@ -102,6 +116,7 @@ def from_observation(name: str, observation: Observation, faithfulness: float, r
         observation.note,
         observation.groups,
         observation.stored_channels,
+        forget=observation.forget,
     )
 
 

@@ -159,6 +159,7 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
         name=item.name,
         kind=item.kind,
         note=item.note,
+        cache=item.cache,
         multiplicity=item.multiplicity,
         dtype=work.dtype,
         engine=", ".join(dict.fromkeys(one.engine for one in measured)) or "none",

@@ -13,7 +13,7 @@ import pandas as pd
 from statesize.errors import InputError
 from statesize.results.modulation import modulation
 from statesize.results.protocol import Profiled
-from statesize.results.summary import channels_of
+from statesize.results.summary import channels_of, stored_channels
 
 _AVERAGES = ("average_entropy", "average_relative_tolerance", "norm", "state_utilisation", "ceiling_utilisation")
 
@@ -118,8 +118,8 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
     nodes = [profile.mixer(name) for name in profile.mixers]
     weights = np.array([channels_of(node) for node in nodes])
     channels = int(weights.sum())
-    groups = (profile.group(name) for name in profile.mixers)
-    stored = [channels_of(node if group is None else group) for node, group in zip(nodes, groups, strict=True)]
+    groups = [profile.group(name) for name in profile.mixers]
+    stored = [stored_channels(node, group) for node, group in zip(nodes, groups, strict=True)]
 
     def mean(figures: Iterable[float]) -> float:
         values = np.fromiter(figures, np.float64, len(rows))

@@ -152,14 +152,16 @@ COLUMNS = {
 
 GROUP_COLUMNS = {
     "model": "The model.",
-    "layer": "The mixer's module name in the model.",
+    "layer": "The mixer's module name in the model; of layers that share a cache, the last.",
     "groups": "Inputs that it stores, each for several heads, such as key-value heads or one latent.",
-    "readouts": "Heads that read each of them.",
+    "readouts": "Heads that read each of them, in all layers that share the cache.",
     "tss": "Numbers per channel that are stored; of a cache that grows, at the end of the longest sequence.",
     "joint_entropy": "Numbers that the heads of a group need together: the entropy-ESS of their operators on top of "
     "each other, averaged over sequences, positions and groups.",
+    "joint_entropy_error": "Half the width of its confidence interval of 95 %, for the choice of groups.",
     "alone_entropy": "Numbers that they would need if each stored its own: the sum of their entropy-ESS.",
     "joint_relative_tolerance": "The joint ESS as a number of singular values above ρ times the largest.",
+    "joint_relative_tolerance_error": "Half the width of its confidence interval, likewise.",
     "alone_relative_tolerance": "The sum of such numbers over the heads of a group.",
 }
 """What the columns of a table of groups are: one row a mixer whose heads share what it stores."""

@@ -8,5 +8,10 @@ from statesize.results.summary import GroupRow, group_row
 
 def group_rows(profile: Profiled) -> list[GroupRow]:
     """One row a mixer whose heads share what it stores."""
-    pairs = ((name, profile.group(name)) for name in profile.mixers)
-    return [group_row(profile.mixer(name), group, profile.model, name) for name, group in pairs if group is not None]
+    rows: list[GroupRow] = []
+    for name in profile.mixers:
+        group = profile.group(name)
+        if group is not None:
+            others = [profile.mixer(other) for other in profile.mixers if profile.mixer(other).attrs["cache"] == name]
+            rows.append(group_row([*others, profile.mixer(name)], group, profile.model, name))
+    return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypedDict, cast
 
 import numpy as np
@@ -128,11 +129,16 @@ def channels_of(node: xr.Dataset) -> int:
     return sample_of(node).total * int(node.attrs["multiplicity"])
 
 
-def group_row(node: xr.Dataset, group: xr.Dataset, model: str, layer: str) -> GroupRow:
-    """What the heads of a mixer need together and what they would need alone, a group."""
-    groups, heads = sample_of(group).total, sample_of(node).total
+def stored_channels(node: xr.Dataset, group: xr.Dataset | None) -> int:
+    """How many channels a mixer stores itself: what several heads read once, and 0 where another keeps its cache."""
+    return 0 if node.attrs["cache"] else channels_of(node if group is None else group)
+
+
+def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer: str) -> GroupRow:
+    """What the heads that read a cache, of one mixer or of several, need together and what they would need alone."""
+    groups, heads = sample_of(group).total, sum(sample_of(node).total for node in nodes)
     joint_entropy, joint_relative = _averages(group)
-    entropy, relative = _averages(node)
+    alone = [sum(_averages(node)[place].mean * sample_of(node).total for node in nodes) / groups for place in range(2)]
     return {
         "model": model,
         "layer": layer,
@@ -141,10 +147,10 @@ def group_row(node: xr.Dataset, group: xr.Dataset, model: str, layer: str) -> Gr
         "tss": int(np.nanmax(group["state_size"].values, initial=0)),
         "joint_entropy": joint_entropy.mean,
         "joint_entropy_error": joint_entropy.error,
-        "alone_entropy": entropy.mean * heads / groups,
+        "alone_entropy": alone[0],
         "joint_relative_tolerance": joint_relative.mean,
         "joint_relative_tolerance_error": joint_relative.error,
-        "alone_relative_tolerance": relative.mean * heads / groups,
+        "alone_relative_tolerance": alone[1],
     }
 
 
@@ -156,7 +162,7 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
     """One mixer's row of the summary; what heads share in groups is counted once in its totals."""
     sample, readouts = sample_of(node), channels_of(node)
     entropy, relative = _averages(node)
-    stored = readouts if group is None else channels_of(group)
+    stored = stored_channels(node, group)
     total_entropy, total_relative = (entropy, relative) if group is None else _averages(group)
     share, cache = average(node, utilisation_values(node)).mean, keeps_everything(node)
     return {

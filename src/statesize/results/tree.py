@@ -124,7 +124,7 @@ def _part(
         values = [float(getattr(records[row], name)) if row in records else np.nan for row in range(count)]
         variables[name] = (("sequence",), np.array(values, np.float64))
     attributes = {
-        **{name: getattr(about, name) for name in ("kind", "note", "multiplicity", "dtype")},
+        **{name: getattr(about, name) for name in ("kind", "note", "cache", "multiplicity", "dtype")},
         "engine": ", ".join(sorted(run.engines)),
         "stratum_sizes": sample.sizes.tolist(),
     }

@@ -41,6 +41,10 @@ class Mixing:
                 self._found = self._first(name, values, mixed)
         return self._found
 
+    def forget(self) -> None:
+        """Drop T; it is made anew when it is asked for."""
+        self._found = None
+
     def _first(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:
         found = None
         for way in self.ways:
@@ -101,6 +105,8 @@ def observed_mixing(
         note=NOTES.get(type(module).__name__, ""),
         groups=groups if groups < heads else 0,
         stored_channels=stored_channels,
+        stored=values,
+        forget=mixing.forget,
     )
 
 
