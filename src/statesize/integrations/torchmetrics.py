@@ -86,8 +86,8 @@ class StateSizeMetric(Metric):
         """The result over all batches.
 
         Returns:
-            average_ess per channel, total_ess over all stored channels, state_utilisation and ceiling_utilisation; means
-            over sequences, NaN without any.
+            average_ess per channel, total_ess over all stored channels, state_utilisation and ceiling_utilisation;
+            means over sequences, NaN without any.
         """
         return {
             "average_ess": self._of("readouts") / self._of("width"),

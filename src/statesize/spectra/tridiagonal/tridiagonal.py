@@ -126,9 +126,9 @@ class TridiagonalBlocks(CertifiedBlocks):
         several = ratios.numel()
         every = torch.arange(groups.limit.shape[0], device=ratios.device).repeat(several)
         rho = ratios.repeat_interleave(groups.limit.shape[0])[:, None]
-        given = (part.repeat(several, 1) for part in (groups.wanted, groups.limit, groups.error))
+        wanted, limit, error = (part.repeat(several, 1) for part in (groups.wanted, groups.limit, groups.error))
         low, high = (rho * part[every] for part in self._close_largest)
-        shared = SharedThresholds(self._chunks.at(every), low, high, *given, accuracy)
+        shared = SharedThresholds(self._chunks.at(every), low, high, wanted, limit, error, accuracy)
 
         def closer(chosen: Tensor) -> tuple[Tensor, Tensor]:
             asked = chosen.reshape(several, *groups.limit.shape).any(0)
