@@ -61,10 +61,12 @@ class SharedThresholds:
     """Bounds on counts of N groups of b positions, whose own thresholds τ lie between `low` and `high`, (N, b) each."""
 
     eliminations: Eliminations
+    member: Tensor  # which group of the eliminations each of the N is, as several may ask for thresholds of the same
     low: Tensor
     high: Tensor
     wanted: Tensor  # positions that are asked for, (N, b)
-    limit: Tensor  # the largest count possible, (N, b)
+    least: Tensor  # the smallest count possible, (N, b)
+    limit: Tensor  # and the largest
     error: Tensor  # how far σ of what is eliminated can be from those of H_i, (N, 1)
     accuracy: float
 
@@ -98,11 +100,13 @@ class SharedThresholds:
         lower, upper, _, _ = self._known()
         return lower, upper
 
+    def apart(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Where bounds are farther apart than asked, (N, b)."""
+        return self.wanted & (upper - lower > torch.floor(self.accuracy * upper).clamp(min=float(self.accuracy > 0)))
+
     def _unresolved(self, lower: Tensor, upper: Tensor) -> Tensor:
-        allowed = torch.floor(self.accuracy * upper).clamp(min=1)
         # Below the error nothing can be counted, and without an upper bound no threshold is surely above.
-        countable = (self.low > self.error) & torch.isfinite(self.high)
-        return self.wanted & countable & (upper - lower > allowed)
+        return self.apart(lower, upper) & (self.low > self.error) & torch.isfinite(self.high)
 
     def _ends(self, without_below: Tensor, without_above: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Right below the smallest threshold of each group that has none below it, and right above the largest."""
@@ -136,7 +140,11 @@ class SharedThresholds:
         return pairs[:, 0].long(), pairs[:, 1]
 
     def _evaluate(self, group: Tensor, shift: Tensor) -> None:
-        count, uncertainty = self.eliminations.at(group).counts(shift)
+        # As many at once as there are groups, which is what fits into memory.
+        at_once = self.eliminations.error.shape[0]
+        portions = [slice(first, first + at_once) for first in range(0, len(group), at_once)]
+        found = [self.eliminations.at(self.member[group[part]]).counts(shift[part]) for part in portions]
+        count, uncertainty = (torch.cat(parts) for parts in zip(*found, strict=True))
         self._group, self._shift = torch.cat([self._group, group]), torch.cat([self._shift, shift])
         self._count = torch.cat([self._count, count])
         uncertainty = uncertainty + self.error[group]
@@ -155,7 +163,7 @@ class SharedThresholds:
             return start.scatter_reduce(0, group, kept, "amax" if largest else "amin")
 
         none, infinite = torch.zeros_like(self.low), torch.full_like(self.low, math.inf)
-        lower = gathered(torch.zeros_like(self.limit), surely_above, self._count, True)
+        lower = gathered(self.least, surely_above, self._count, True)
         upper = gathered(self.limit, surely_below, self._count, False)
         return lower, upper, gathered(none, surely_below, shift, True), gathered(infinite, surely_above, shift, False)
 
