@@ -155,7 +155,10 @@ def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer:
 
 
 def _averages(node: xr.Dataset) -> tuple[Estimate, Estimate]:
-    return average(node, ess_values(node, "entropy")), average(node, ess_values(node, "relative_tolerance"))
+    relative = average(node, ess_values(node, "relative_tolerance"))
+    # What is not known of the counts themselves comes to what is not known of the units.
+    apart = average(node, ess_values(node, "relative_upper") - ess_values(node, "relative_lower")).mean
+    return average(node, ess_values(node, "entropy")), Estimate(relative.mean, relative.error + apart / 2)
 
 
 def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | None = None) -> SummaryRow:

@@ -19,8 +19,9 @@ from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.certified import CertifiedBlocks
 from statesize.spectra.tridiagonal.chunks import tridiagonal_chunks
 
-# Shifts that an entropy takes on average, and what calls cost where matrices are small, in operations; measured.
-_SHIFTS_OF_ENTROPY, _CALLS, _EXACT_CALLS = 10, 1.5e8, 5e8
+# Shifts that entropies and exact counts at relative tolerances take on average, and what calls cost where matrices are
+# small, in operations; measured.
+_SHIFTS_OF_ENTROPY, _SHIFTS_OF_EXACT_COUNTS, _CALLS, _EXACT_CALLS = 10, 40, 1.5e8, 3e8
 # How far beside a threshold its inertia is tried first, relative to it: some ten times the usual round-off, as
 # singular values of a position that is undecided cost more than another evaluation of its chunk.
 _FIRST_GAP = 1e-7
@@ -48,8 +49,8 @@ class TridiagonalEngine(Engine):
         """Where a state is smaller than T, or singular values of the positions asked take fewer operations."""
         if isinstance(operator, Recurrence):
             return "works on T itself, which is larger than the state of a recurrence"
-        ratio = self.operations(cut, outputs) / max(1.0, DenseEngine().operations(cut))
-        return None if ratio < 1 else f"takes {ratio:.1f} times as many operations as the singular values"
+        own, plain = self.operations(cut, outputs), DenseEngine().operations(cut)
+        return None if own < plain else f"takes {own:.1g} operations, the singular values take {plain:.1g}"
 
     def operations(self, cut: Cut, outputs: tuple[str, ...]) -> float:
         """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
@@ -63,9 +64,8 @@ class TridiagonalEngine(Engine):
         operations = _CALLS + r * cut.length**3 / 2 + sum(3 * p**3 + 4 * (r + 1) * p**2 * b for p in cores)
         shifts = _SHIFTS_OF_ENTROPY * ("entropy" in outputs) + 2 * ("counts" in outputs)
         if RELATIVE in outputs:
-            # About one evaluation and 20 products with a vector for each position.
-            shifts += len(cut.positions) / max(1, len(asked))
-            operations += _EXACT_CALLS + sum(80 * cut.rows(i) * cut.columns(i) for i in cut.positions)
+            shifts += _SHIFTS_OF_EXACT_COUNTS
+            operations += _EXACT_CALLS
         return operations + shifts * sum(p * ((r + 1) * b) ** 2 + 3 * (r * b) ** 3 for p in cores)
 
     def _width(self, cut: Cut) -> int:
