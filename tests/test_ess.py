@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statesize.errors import InputError
-from statesize.ess import ceiling, energy_ess, entropy_ess, tolerance_ess, utilisation
+from statesize.ess import ceiling, energy_ess, entropy_ess, size_binds, tolerance_ess, utilisation
 
 VALUES = torch.tensor([[4.0, 2.0, 0.03, 0.0], [0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
 
@@ -78,9 +78,23 @@ def test_ceiling_falls_at_both_ends() -> None:
     assert ceiling(positions, positions, 8, future=2).tolist() == [1, 2, 2, 2, 2, 2, 2]
 
 
-def test_utilisation_is_undefined_where_the_ceiling_is_zero() -> None:
-    found = utilisation(torch.tensor([[0.0, 1.0], [0.0, 4.0]]), torch.tensor([0, 4]))
-    assert torch.isnan(found[:, 0]).all()
+def test_where_a_size_binds() -> None:
+    positions = torch.arange(1, 12)
+    state, cache = torch.full((12,), 3), torch.arange(12)
+    assert positions[size_binds(state, positions)].tolist() == list(range(3, 10))
+    assert positions[size_binds(cache, positions)].tolist() == list(range(3, 10))
+    assert not size_binds(torch.full((12,), 7), positions).any()
+    # A window that has filled, from its size on.
+    assert positions[size_binds(cache.clamp(max=4), positions)].tolist() == list(range(4, 9))
+    # As many inputs and outputs have to lie inside windows, too.
+    assert size_binds(state, positions, past=3).tolist() == [True] * 9 + [False] * 2
+    assert not size_binds(state, positions, future=2).any()
+
+
+def test_utilisation_is_of_cuts_where_the_size_binds() -> None:
+    binds = torch.tensor([True, True, False])
+    found = utilisation(torch.tensor([[0.0, 1.0, 1.0], [0.0, 4.0, 1.0]]), torch.tensor([0, 4, 1]), binds)
+    assert torch.isnan(found[:, [0, 2]]).all()
     assert found[:, 1].tolist() == [0.25, 1.0]
 
 

@@ -22,6 +22,7 @@ SECONDS = 30.0
 
 FUNCTIONS: dict[str, tuple[float, Callable[[Source], Call]]] = {
     **{kind: (1.0, construction.operator_call(kind)) for kind in KINDS},
+    "Shared": (0.5, construction.shared_call),
     "measure": (7.0, measuring.measure_call),
     "hankel_singular_values": (1.0, measuring.values_call),
     "count_bands": (1.0, measuring.bands_call),

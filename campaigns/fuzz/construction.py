@@ -73,6 +73,33 @@ def _wrong_operator(
     return answers.wrong_matrix(found, truth, 1e5 * eps + case.rounding())
 
 
+def shared_call(source: Source) -> Call:
+    """`Shared` of any operator, measured: its T, and its ESS between the largest of its readouts and their sum."""
+    case = random_case(source)
+    refusal = expected_refusal(source, case)
+    if refusal == "never":
+        batch = case.T.shape[:-2]
+        refusal = "always" if not batch or not batch[-1] else "maybe" if case.length < 2 else refusal
+
+    def run() -> tuple[ss.Shared, ss.Measurement, ss.Measurement]:
+        shared = ss.Shared(case.make())
+        return shared, ss.measure(shared, (), (), ("values",)), ss.measure(shared.operator, (), (), ("values",))
+
+    def check(found: tuple[ss.Shared, ss.Measurement, ss.Measurement]) -> list[str]:
+        shared, joint, alone = found
+        if not moderate(case) or not shared.batch_shape.numel():
+            return []
+        # σ_1 of a stack of r is at least that of each part, and at most √r times the largest of them.
+        each = cast("torch.Tensor", alone.values)[..., 0].movedim(-2, 0) if joint.positions.numel() else torch.zeros(0)
+        if not each.numel():
+            return []
+        largest, off = cast("torch.Tensor", joint.values)[..., 0], joint.error_bound + alone.error_bound.amax(-2)
+        wrong = (largest < each.amax(0) - 2 * off) | (largest > (1 + 1e-12) * len(each) ** 0.5 * each.amax(0) + 2 * off)
+        return [f"the largest σ of a group is {largest[wrong][0]}"] if bool(wrong.any()) else []
+
+    return Call(run, check, refusal, (*case.names, "operator", "T"), f"Shared L={case.length}")
+
+
 def not_an_operator_call(source: Source) -> Call:
     """Each function that takes an operator, with something else."""
     functions = (ss.measure, ss.hankel_singular_values, ss.differentiable_entropy, ss.reduce, least_error_of)

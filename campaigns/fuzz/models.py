@@ -112,19 +112,18 @@ def capture_call(source: Source) -> Call:
 
 
 def reading_call(source: Source) -> Call:
-    """`diagnose` and `compare` of a profile, with any thresholds and in any company."""
+    """`diagnose` and `compare` of a profile, in any company."""
     held = whole_profile()
-    other = source.chance.uniform(0.3, 0.5)
     value = source.no_number() if source.maybe(0.7) else source.chance.uniform(0.5, 1)
     kind = source.chance.choice(("diagnose", "compare", "mixer", "recommend"))
     profiles: Any = source.chance.choice(([held], [held, held], [], None, 3, [None], held, [held, "x"]))
     functions = {
-        "diagnose": lambda: ss.diagnose(held, saturated=value, collapsed=other),
+        "diagnose": lambda: ss.diagnose(held),
         "compare": lambda: ss.compare(profiles),
         "mixer": lambda: held.mixer(value),
         "recommend": lambda: ss.recommend_state_size(held, value),
     }
-    names = ("saturated", "collapsed", "profiles", "profile", "mixer", "loss", "metric")
+    names = ("profiles", "profile", "mixer", "loss", "metric")
     about = f"{kind} {value!r} {profiles!r:.60}"
     return Call(functions[kind], lambda found: [] if found is not None else ["None"], "maybe", names, about)
 

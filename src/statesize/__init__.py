@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
-    from statesize.operators import Convolution, Dense, GatedConvolution, Operator, Recurrence, SoftmaxAttention
+    from statesize.operators import (
+        Convolution,
+        Dense,
+        GatedConvolution,
+        Operator,
+        Recurrence,
+        Shared,
+        SoftmaxAttention,
+    )
     from statesize.profiling.plan import Plan, plan
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
@@ -29,7 +37,7 @@ _HOMES = {
     "errors": ("EngineError", "FileError", "InputError", "ModelError", "StatesizeError"),
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
-    "operators": ("Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "SoftmaxAttention"),
+    "operators": ("Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "Shared", "SoftmaxAttention"),
     "profiling.plan": ("Plan", "plan"),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
@@ -62,6 +70,7 @@ __all__ = [
     "Recommendation",
     "Recurrence",
     "Reduction",
+    "Shared",
     "SoftmaxAttention",
     "StatesizeError",
     "VaryingReduction",

@@ -91,9 +91,14 @@ def energy_ess(values: Tensor, epsilon: float) -> Tensor:
 
 
 def ceiling(
-    state_size: Tensor, positions: Tensor, length: int, past: int | None = None, future: int | None = None
+    state_size: Tensor,
+    positions: Tensor,
+    length: int,
+    past: int | None = None,
+    future: int | None = None,
+    readouts: int = 1,
 ) -> Tensor:
-    """The largest ESS possible at each position: min(TSS_i, i, L − i), with windows min(TSS_i, past, future).
+    """The largest ESS possible at each position: min(TSS_i, i, r (L − i)), with windows min(TSS_i, past, r · future).
 
     Args:
         state_size: TSS at the positions, (P,).
@@ -101,6 +106,7 @@ def ceiling(
         length: Sequence length L.
         past: Window on the past, or None.
         future: Window on the future, or None.
+        readouts: Outputs that read the state at each position, r.
 
     Returns:
         (P,) int64.
@@ -111,25 +117,54 @@ def ceiling(
     """
     columns = positions if past is None else torch.full_like(positions, past)
     rows = length - positions if future is None else torch.full_like(positions, future)
-    return torch.minimum(state_size, torch.minimum(columns, rows))
+    return torch.minimum(state_size, torch.minimum(columns, readouts * rows))
 
 
-def utilisation(ess: Tensor, ceiling: Tensor) -> Tensor:
-    """ESS as a share of its ceiling.
+def size_binds(state_size: Tensor, positions: Tensor, past: int | None = None, future: int | None = None) -> Tensor:
+    """Whether the layer's own size is what limits ESS at each position, not the ends of the sequence.
+
+    A state of n numbers binds where at least n inputs lie before a cut and n outputs after it. A cache that keeps every
+    position (TSS_i = i) never binds alone: of such a layer these are the cuts in the middle half of the sequence.
+
+    Args:
+        state_size: TSS at all positions, (L,).
+        positions: (P,) int64.
+        past: Window on the past, or None.
+        future: Window on the future, or None.
+
+    Returns:
+        (P,) bool.
+
+    Example:
+        >>> size_binds(torch.full((10,), 4), torch.arange(2, 8)).tolist()
+        [False, False, True, True, True, False]
+    """
+    length = state_size.shape[0]
+    if torch.equal(state_size, torch.arange(length, device=state_size.device)):
+        return (4 * positions >= length) & (4 * positions <= 3 * length)
+    whole = torch.full_like(positions, length)
+    return ceiling(whole, positions, length, past, future) >= state_size.max()
+
+
+def utilisation(ess: Tensor, ceiling: Tensor, binds: Tensor) -> Tensor:
+    """ESS as a share of its ceiling, where the layer's own size is what limits it.
+
+    That is a share of the state, except for a cache that keeps every position, of whose ceiling it is a share.
 
     Args:
         ess: (..., P).
         ceiling: (P,) or broadcastable.
+        binds: As `size_binds` returns it.
 
     Returns:
-        (..., P) floating, NaN where the ceiling is 0.
+        (..., P) floating, NaN at other cuts.
 
     Example:
-        >>> utilisation(torch.tensor([0.0, 2.0]), torch.tensor([0, 4]))
+        >>> utilisation(torch.tensor([1.0, 2.0]), torch.tensor([1, 4]), torch.tensor([False, True]))
         tensor([   nan, 0.5000])
     """
     ratio = ess / ceiling.clamp(min=1)
-    return torch.where(ceiling > 0, ratio, torch.full_like(ratio, torch.nan))
+    return torch.where(binds & (ceiling > 0), ratio, torch.full_like(ratio, torch.nan))
 
 
 def _require_singular_values(values: Tensor) -> None:

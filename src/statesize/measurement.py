@@ -14,14 +14,15 @@ from statesize.drawing.figures import paper_figure
 from statesize.drawing.measured import facts
 from statesize.drawing.views import MeasurementCharts, notebook_chart
 from statesize.errors import InputError
-from statesize.ess import ceiling
+from statesize.ess import ceiling, size_binds
 from statesize.html_table import facts_table
-from statesize.operators import Operator
+from statesize.operators import Operator, Shared
 from statesize.spectra.answers import Question, dispatch
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.engine import OUTPUTS, RELATIVE, HankelBlocks
 from statesize.spectra.interlacing import shared_bounds, spread_bounds
+from statesize.spectra.readouts import with_readouts
 
 if TYPE_CHECKING:
     import altair as alt
@@ -52,6 +53,7 @@ class Measurement:
         values: Singular values, (..., P, r), descending, zero-padded.
         state_size: TSS, (P,) int64.
         ceiling: The largest ESS possible, (P,) int64.
+        binds: Whether the operator's own size is what limits ESS there, see `statesize.ess.size_binds`, (P,) bool.
         engine: The engine that was used; two names where a safer one had to help, and "(bracketed)" where bounds on
             counts at relative tolerances were left apart, as `count_accuracy` allows.
         error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
@@ -66,6 +68,7 @@ class Measurement:
     error_bound: Tensor
     state_size: Tensor
     ceiling: Tensor
+    binds: Tensor
     engine: str
     tolerance: Tensor | None = None
     lower: Tensor | None = None
@@ -126,7 +129,7 @@ def measure(
     """Effective state-sizes of an operator at each position, computed in float64.
 
     Args:
-        operator: Any operator of at least 2 positions.
+        operator: Any operator of at least 2 positions; `Shared` for the joint ESS of several readouts of one input.
         tolerances: Absolute τ of the tolerance-ESS.
         relative_tolerances: ρ of the relative tolerance-ESS.
         outputs: Which of "counts", "entropy" and "values" to compute.
@@ -163,19 +166,23 @@ def measure(
     tau = _thresholds("tolerances", tolerances, device)
     rho = _thresholds("relative_tolerances", relative_tolerances, device)
     relative_asked = "counts" in asked and rho.numel() > 0 and not share
-    chosen = choose_engine(exact, cut, (*asked, RELATIVE) if relative_asked else asked, engine)
-    question = Question(cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)), budget)
-    answers, used = dispatch(exact, chosen, question)
+    held, blocks_cut = with_readouts(exact, cut)
+    chosen = choose_engine(held, blocks_cut, (*asked, RELATIVE) if relative_asked else asked, engine)
+    question = Question(blocks_cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)), budget)
+    answers, used = dispatch(held, chosen, question)
     if share and "counts" in asked and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
+    readouts = exact.readouts if isinstance(exact, Shared) else 1
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
-    state_size = exact.state_size()[at]
+    sizes = exact.state_size()
+    state_size = sizes[at]
     return Measurement(
         positions=at,
         tolerances=tau,
         relative_tolerances=rho,
         state_size=state_size,
-        ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future),
+        ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future, readouts),
+        binds=size_binds(sizes, at, cut.past, cut.future),
         engine=used,
         past=cut.past,
         future=cut.future,
@@ -218,6 +225,8 @@ def count_bands(operator: Operator, measurement: Measurement, shared: bool = Fal
         (tensor([0, 1, 0, 0, 0, 1, 0]), tensor([1, 1, 1, 1, 1, 1, 1]))
     """
     exact = _exact(operator)
+    if isinstance(exact, Shared):
+        raise InputError("operator must have one readout, got Shared. Bound the counts of its readouts one by one.")
     least, most, tolerances = measurement.lower, measurement.upper, measurement.tolerances
     if least is None or most is None or not tolerances.numel():
         raise InputError("count_bands needs counts at absolute tolerances; measure them with outputs=('counts',)")
@@ -268,6 +277,7 @@ def hankel_singular_values(operator: Operator, positions: Positions = None, engi
     """
     exact = _exact(operator)
     cut = make_cut(operator.length, positions)
+    exact, cut = with_readouts(exact, cut)
     chosen = choose_engine(exact, cut, ("values",), engine)
     none = torch.zeros(0, dtype=torch.float64)
     question = Question(cut, lambda blocks: _ask(blocks, ("values",), none, none, (1.0, 0.0)))

@@ -62,7 +62,8 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
         assert mixer["average_entropy"] == pytest.approx(row["average_entropy"])
         assert mixer["average_relative_tolerance"][0] == pytest.approx(row["average_relative_tolerance"])
         assert mixer["total_entropy"] == pytest.approx(row["total_entropy"])
-        assert mixer["utilisation"] == pytest.approx(row["utilisation"])
+        assert mixer["state_utilisation"] == pytest.approx(row["state_utilisation"])
+        assert mixer["ceiling_utilisation"] is None
         assert (mixer["kind"], mixer["units"], mixer["multiplicity"], mixer["state_size"]) == ("gla", 2, 4, 4)
         # Four numbers for each of eight channels, in float32.
         assert mixer["state_bytes"] == 4 * 8 * 4
@@ -225,12 +226,13 @@ def test_plan(name, tmp_path, text, here, capsys):
     arguments = ["profile", str(model), "--text", str(text), "--plan", "--stride", "3", "--max-tokens", "22"]
     assert main(arguments) == 0
     captured = capsys.readouterr()
-    layers = 4 if name == "gla" else 2
-    assert f"{layers * 4 * 7} spectra of {layers} mixers over 1 sequences, 22 tokens: about" in captured.out
+    # Four layers of four heads; two of four heads and two groups.
+    spectra, mixers = (4 * 4 * 7, 4) if name == "gla" else (2 * 6 * 7, 4)
+    assert f"{spectra} spectra of {mixers} mixers over 1 sequences, 22 tokens: about" in captured.out
     assert "profiling" not in captured.err
     assert main([*arguments, "--json"]) == 0
     document, _ = documents_of(capsys)
-    assert document["spectra"] == layers * 4 * 7
+    assert document["spectra"] == spectra
     assert {"engine", "measured", "seconds", "memory", "block"} <= document["mixers"][0].keys()
     assert os.listdir(here) == []
 

@@ -71,7 +71,7 @@ def test_a_profile_s_curves_are_its_counts(profile):
     assert list(positions.values()) == pytest.approx(mixer["entropy"].values[1].mean(0).tolist())
     first = drawn(charts.positions(profile, 1, 1, "relative_tolerance"), "mean")
     assert list(first.values()) == pytest.approx(counts[1, ..., 0].mean(0).tolist(), nan_ok=True)
-    shares = [row["utilisation"] for row in profile.summary_rows()]
+    shares = [row["state_utilisation"] for row in profile.summary_rows()]
     assert [row["utilisation"] for row in charts.layers([profile]).tables["layers"]] == pytest.approx(shares, rel=1e-3)
 
 

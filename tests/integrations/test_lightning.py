@@ -104,7 +104,7 @@ def test_weights_are_the_same_with_readings_which_are_lines_of_json(accumulation
         assert torch.equal(second.state_dict()[name], tensor), name
     lines = [json.loads(line) for line in (tmp_path / RECORD).read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(2, 8 // accumulation + 1, 2))
-    assert all(0 < line["statesize/utilisation"] <= 1 for line in lines)
+    assert all(0 < line["statesize/state_utilisation"] <= 1 for line in lines)
 
 
 def test_loggers_have_the_readings(tmp_path, monkeypatch):

@@ -28,12 +28,10 @@ def test_a_reading_is_what_a_profile_says():
     expected = statesize.compare([profile]).models[0]
     assert found["statesize/average_ess"] == expected.average_entropy
     assert found["statesize/total_ess"] == expected.total_entropy
-    assert found["statesize/utilisation"] == expected.utilisation
+    assert found["statesize/state_utilisation"] == expected.state_utilisation
+    assert "statesize/ceiling_utilisation" not in found
     for row in profile.summary_rows():
-        assert found[f"statesize/layer_utilisation/{row['layer']}"] == row["utilisation"]
-    regimes = [diagnosis.regime for diagnosis in statesize.diagnose(profile)]
-    assert found["statesize/saturated_layers"] == regimes.count("saturated")
-    assert found["statesize/collapsed_layers"] == regimes.count("collapsed")
+        assert found[f"statesize/layer_state_utilisation/{row['layer']}"] == row["state_utilisation"]
 
 
 def test_readings_come_every_so_many_steps():
@@ -58,13 +56,13 @@ def test_a_reading_that_did_not_fit_is_made_up_for_at_a_step_that_is_not_due():
     assert probing.step(model, 10) is None
 
 
-def test_full_and_unused_layers_are_told_once(caplog):
-    probing, model = Probing(Probe(TEXTS, every=1, share=math.inf, saturated=1e-6, collapsed=0.0)), model_of()
+def test_a_probe_that_is_too_short_says_so_once(caplog):
+    probing, model = Probing(Probe(TEXTS[:, :7], every=1, share=math.inf)), model_of()
     with caplog.at_level(logging.WARNING, logger="statesize"):
         found = [probing.step(model, step) for step in (1, 2)]
-    assert [values["statesize/saturated_layers"] for values in found] == [2, 2]
+    assert not any("utilisation" in name for name in found[0])
     assert len(caplog.records) == 2
-    assert "saturated from 0% on" in caplog.records[0].getMessage()
+    assert "too short a text to tell" in caplog.records[0].getMessage()
 
 
 def test_the_model_and_random_states_are_as_before():
@@ -98,8 +96,6 @@ def test_what_cannot_be_measured_is_told_at_once():
         Probing(Probe(TEXTS, every=1)).step(torch.nn.Embedding(32, 4), 1)
     with pytest.raises(InputError, match="every is 0"):
         Probe(TEXTS, every=0)
-    with pytest.raises(InputError, match="saturated"):
-        Probe(TEXTS, saturated=0.2, collapsed=0.4)
     with pytest.raises(InputError, match="positions"):
         Probe(TEXTS, positions=0)
     with pytest.raises(InputError, match="token"):

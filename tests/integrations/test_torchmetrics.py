@@ -1,6 +1,7 @@
 """The metric: what a profile says, and the same merged over batches and over processes."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -52,7 +53,18 @@ def test_it_is_what_a_profile_says():
     expected = statesize.compare([profile]).models[0]
     assert found["average_ess"] == pytest.approx(expected.average_entropy, rel=1e-5)
     assert found["total_ess"] == pytest.approx(expected.total_entropy, rel=1e-5)
-    assert found["utilisation"] == pytest.approx(expected.utilisation, rel=1e-5)
+    assert math.isnan(found["state_utilisation"])
+
+
+def test_shares_of_a_state_and_of_a_ceiling():
+    texts = torch.randint(3, 200, (2, 80), generator=torch.Generator().manual_seed(3))
+    for name, of, other in (("gla", "state", "ceiling"), ("sa", "ceiling", "state")):
+        model, metric = zoo.load(name)[0], StateSizeMetric(positions=7)
+        metric.update(model, texts)
+        expected = statesize.compare([statesize.profile(model, texts, positions=7)]).models[0]
+        found = numbers(metric)
+        assert found[f"{of}_utilisation"] == pytest.approx(getattr(expected, f"{of}_utilisation"), rel=1e-5)
+        assert math.isnan(found[f"{other}_utilisation"])
 
 
 def test_batches_and_merged_metrics_weigh_sequences_alike_and_reset_forgets():
@@ -61,10 +73,10 @@ def test_batches_and_merged_metrics_weigh_sequences_alike_and_reset_forgets():
     parts[0].update(model, TEXTS[:2])
     parts[1].update(model, TEXTS[2:])
     parts[0].merge_state(parts[1])
-    assert numbers(parts[0]) == pytest.approx(whole(positions=5), rel=1e-9)
+    assert numbers(parts[0]) == pytest.approx(whole(positions=5), rel=1e-9, nan_ok=True)
     parts[0].reset()
     parts[0].update(model, TEXTS)
-    assert numbers(parts[0]) == pytest.approx(whole(positions=5), rel=1e-9)
+    assert numbers(parts[0]) == pytest.approx(whole(positions=5), rel=1e-9, nan_ok=True)
 
 
 def test_two_processes_find_what_one_finds(tmp_path):
@@ -79,5 +91,5 @@ def test_two_processes_find_what_one_finds(tmp_path):
     ]  # fmt: skip
     found = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert found[0] == found[1]
-    assert found[0] == pytest.approx(whole(positions=5, channels=2), rel=1e-9)
+    assert found[0] == pytest.approx(found[1], rel=0, abs=0, nan_ok=True)
+    assert found[0] == pytest.approx(whole(positions=5, channels=2), rel=1e-9, nan_ok=True)

@@ -12,6 +12,7 @@ from statesize.cli.output.document import plan_document
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import plan, profile
+from statesize.results.summary import summary_row
 
 TEXTS = [list(range(24)), [3, 1, 4, 1, 5, 9, 2], list(range(9))]
 
@@ -27,11 +28,13 @@ def test_it_counts_what_a_profile_measures(build, options):
     model = build()
     planned, result = plan(model, TEXTS, **options), profile(model, TEXTS, **options)
     assert (planned.sequences, planned.tokens) == (3, 40)
-    assert [mixer.name for mixer in planned.mixers] == list(result.mixers)
+    nodes = {name: node.to_dataset(inherit=False) for name, node in result.tree.children.items()}
+    assert [mixer.name for mixer in planned.mixers] == list(nodes)
+    assert [name for name in nodes if not name.endswith("#shared")] == list(result.mixers)
     spectra = 0
-    for mixer, row in zip(planned.mixers, result.summary_rows(), strict=True):
+    for mixer, (name, node) in zip(planned.mixers, nodes.items(), strict=True):
+        row = summary_row(node, "", name)
         assert (mixer.kind, mixer.units, mixer.measured) == (row["kind"], row["units"], row["measured"])
-        node = result.mixer(mixer.name)
         inside = node["entropy"].values[:, :, node["position"].values >= 1]
         spectra += int(np.isfinite(inside).sum())
         assert mixer.positions == np.isfinite(inside[:, 0]).sum()

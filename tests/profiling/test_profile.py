@@ -26,11 +26,9 @@ def test_summary_is_the_mean_over_pairs_of_sequence_and_position(small_profile):
         counts = np.concatenate([counts[0, :, 1:12].ravel(), counts[1, :, 1:7].ravel()])
         assert row["average_relative_tolerance"] == pytest.approx(counts.mean())
         assert row["total_relative_tolerance"] == pytest.approx(8 * counts.mean())
-        ceilings = [np.minimum(3, np.minimum(np.arange(1, n), n - np.arange(1, n))) for n in (12, 7)]
-        shares = np.concatenate(
-            [(entropy[0, :, 1:12] / ceilings[0]).ravel(), (entropy[1, :, 1:7] / ceilings[1]).ravel()]
-        )
-        assert row["utilisation"] == pytest.approx(shares.mean())
+        # Cuts with three tokens before and after them.
+        shares = np.concatenate([(entropy[0, :, 3:10] / 3).ravel(), (entropy[1, :, 3:5] / 3).ravel()])
+        assert row["state_utilisation"] == pytest.approx(shares.mean())
         assert (row["model"], row["kind"], row["tss"]) == ("tiny <gla>", "gla", 3)
 
 
@@ -86,7 +84,7 @@ def test_charts(small_profile):
     assert isinstance(layers, alt.LayerChart)
     rows = pd.DataFrame(layers.to_dict()["datasets"]["layers"])
     assert rows["short"].tolist() == ["0", "1"]
-    np.testing.assert_allclose(rows["utilisation"], small_profile.summary()["utilisation"], rtol=1e-3)
+    np.testing.assert_allclose(rows["utilisation"], small_profile.summary()["state_utilisation"], rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_dims_coordinates_and_attributes(model):
     assert mixer.attrs["engine"] == "dense"
     attributes = result.attributes
     assert attributes["model"] == "small"
-    assert attributes["schema"] == 3
+    assert attributes["schema"] == 4
     assert attributes["tolerances"] == [1e-3, 1e-1]
     assert set(attributes["versions"]) == {"statesize", "torch", "numpy", "python"}
     assert attributes["weights_sha256"] == weights_sha256(model)
@@ -184,7 +184,7 @@ def test_a_mixer_that_was_measured_nowhere_has_a_row_of_nothing(model):
 
     result = profile(Twice(), [LONG, SHORT], positions=[9])
     assert result.mixers == ("first", "second", "first@1")
-    assert math.isnan(result.summary_rows()[2]["utilisation"])
+    assert math.isnan(result.summary_rows()[2]["state_utilisation"])
 
 
 def test_windows_are_drawn_where_they_fit(model, tmp_path):
@@ -202,7 +202,8 @@ def test_windows_are_drawn_where_they_fit(model, tmp_path):
         reference = measure(expected, past=4, future=2, engine="dense")
         np.testing.assert_allclose(mixer["entropy"].values[0], reference.entropy[0].numpy(), rtol=1e-5)
     assert (result.attributes["settings"]["past"], result.attributes["settings"]["future"]) == (4, 2)
-    assert all(0 < row["utilisation"] <= 1 for row in result.summary_rows())
+    # No window is as large as a state.
+    assert all(math.isnan(row["state_utilisation"]) for row in result.summary_rows())
     assert result.to_html(tmp_path / "page.html").is_file()
     assert len(result.plot.positions(sequence=0).to_dict()["datasets"]["positions"]) == 9
 

@@ -28,7 +28,7 @@ def test_rows_tile_the_axis_for_the_pointer(hostile_profile):
     assert [row["position"] for row in rows] == list(range(8))
     assert (rows[0]["left"], rows[-1]["right"]) == (0, 7)
     assert [row["right"] for row in rows[:-1]] == [row["left"] for row in rows[1:]]
-    assert (rows[0]["ess"], rows[0]["utilisation"]) == (0, None)
+    assert (rows[0]["ess"], rows[0]["share"]) == (0, None)
     assert len(tables["heads"]) == 16
     assert tables["borders"] == []
 

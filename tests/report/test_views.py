@@ -84,7 +84,7 @@ def test_pointer_reads_tokens_and_delimiters(visit):
         expect(tooltip).to_contain_text(f"position{position}ESS")
         cells = tooltip.locator("td").all_text_contents()
         assert cells[:2] == ["token", token]
-        assert {"ceiling", "utilisation"} <= set(cells)
+        assert {"ceiling", "of the ceiling"} <= set(cells)
     page.mouse.move(0, 0)
 
 
@@ -149,8 +149,8 @@ def test_tolerance_is_drawn_at_all_rungs(visit, ladder_profile):
 def test_table_sorts_filters_and_downloads(visit, ladder_profile, tmp_path):
     page = visit.page
     for direction in ("ascending", "descending"):
-        page.click("#rows th[data-name=utilisation] button")
-        assert page.get_attribute("#rows th[data-name=utilisation]", "aria-sort") == direction
+        page.click("#rows th[data-name=state_utilisation] button")
+        assert page.get_attribute("#rows th[data-name=state_utilisation]", "aria-sort") == direction
     shown = [float(cell) for cell in page.eval_on_selector_all("td.share", "cells => cells.map(c => c.dataset.value)")]
     assert shown == sorted(shown, reverse=True)
     page.fill("#filter", "layers.1")
@@ -164,7 +164,7 @@ def test_table_sorts_filters_and_downloads(visit, ladder_profile, tmp_path):
     expected = ladder_profile.summary_rows()[1]
     # An apostrophe keeps a spreadsheet from taking the name for a formula.
     assert (row["model"], row["layer"]) == (f"'{ladder_profile.model}", "layers.1.mixer")
-    for name in ("average_entropy", "utilisation", "norm"):
+    for name in ("average_entropy", "state_utilisation", "norm"):
         assert float(row[name]) == pytest.approx(expected[name], rel=1e-5)
     page.fill("#filter", "")
 
@@ -192,7 +192,6 @@ def test_choices_redraw_the_chart(visit):
     page = visit.page
     page.select_option("#metric", label="Relative tolerance-ESS")
     page.select_option("#scale", value="symlog")
-    page.select_option("#share", value="utilisation")
     expect(page.locator("#caption")).to_contain_text("Relative tolerance-ESS of =cmd")
     page.emulate_media(color_scheme="dark")
     page.wait_for_timeout(300)

@@ -1,54 +1,68 @@
-"""Saturation and collapse of the layers of a profile."""
+"""How much of its state each layer of a profile uses, in words."""
 
+import numpy as np
 import pytest
 import torch
 
 import statesize as ss
 from statesize.mixers import LanguageModel, ModelConfig
-from statesize.profiling import Profile
-from statesize.results.diagnosis import diagnose, regime_of
+from statesize.results.diagnosis import diagnose
 
 
-@pytest.fixture(scope="module")
-def profile():
-    model = LanguageModel(
-        ModelConfig(mixer="gla", vocabulary_size=16, width=16, heads=2, layers=2, key_size=4),
-        torch.Generator().manual_seed(0),
-    ).eval()
-    return ss.profile(model, torch.randint(16, (2, 24), generator=torch.Generator().manual_seed(1)))
+def profile_of(mixer, length, **asked):
+    shape = ModelConfig(mixer=mixer, vocabulary_size=16, width=16, heads=2, layers=1, key_size=4)
+    model = LanguageModel(shape, torch.Generator().manual_seed(0)).eval()
+    tokens = torch.randint(16, (2, length), generator=torch.Generator().manual_seed(1))
+    return ss.profile(model, tokens, **asked)
 
 
-def test_one_diagnosis_a_mixer(profile):
-    found = diagnose(profile, "entropy")
-    assert [one.layer for one in found] == list(profile.mixers)
-    assert [one.utilisation for one in found] == pytest.approx([row["utilisation"] for row in profile.summary_rows()])
-    node = profile.mixer(found[0].layer)
-    relative = node["relative_tolerance"].values[..., 0][:, :, 1:] / node["ceiling"].values[:, None, 1:]
-    assert diagnose(profile)[0].utilisation == pytest.approx(relative.mean(), rel=1e-6)
+def test_a_state_is_judged_where_it_is_the_limit():
+    profile = profile_of("gla", 24)
+    (found,) = diagnose(profile)
+    node = profile.mixer(found.layer)
+    inside = slice(4, 21)
+    entropy = node["entropy"].values[..., inside].mean()
+    counts = node["relative_tolerance"].values[..., inside, 0].mean()
+    assert (found.size, found.cuts, found.keeps_everything) == (4, 2 * 17, False)
+    assert found.entropy == pytest.approx(entropy, rel=1e-6)
+    assert found.directions == pytest.approx(counts, rel=1e-6)
+    assert str(found) == (
+        f"layers.0.mixer: {entropy:.1f} of 4 by entropy, {counts:.1f} of 4 directions above 1 %, over 34 cuts"
+    )
+    (row,) = profile.summary_rows()
+    assert row["state_utilisation"] == pytest.approx(found.entropy / 4, rel=1e-6)
+    assert np.isnan(row["ceiling_utilisation"])
 
 
-def test_words_come_with_thresholds(profile):
-    share = diagnose(profile)[0].utilisation
-    full = diagnose(profile, saturated=share - 0.01, collapsed=0.1)[0]
-    idle = diagnose(profile, saturated=1.0, collapsed=min(share + 0.01, 0.999))[0]
-    assert (full.regime, idle.regime) == ("saturated", "collapsed")
-    assert "harder tasks need a larger one" in str(full)
-    assert "collapsed up to 10%" in str(full)
+def test_a_cache_is_judged_against_its_ceiling_in_the_middle_half():
+    profile = profile_of("sa", 24)
+    (found,) = diagnose(profile)
+    node = profile.mixer(found.layer)
+    ceiling = node["ceiling"].values[0, 6:19]
+    assert (found.size, found.cuts, found.keeps_everything) == (pytest.approx(ceiling.mean()), 2 * 13, True)
+    assert " of at most 8.8 by entropy, " in str(found)
+    (row,) = profile.summary_rows()
+    shares = node["entropy"].values[..., 6:19] / ceiling
+    assert row["ceiling_utilisation"] == pytest.approx(shares.mean(), rel=1e-6)
+    assert np.isnan(row["state_utilisation"])
 
 
-def test_bad_arguments(profile):
-    with pytest.raises(ss.InputError, match=r"collapsed and saturated must be .*, got \(0\.9, 0\.8\)"):
-        diagnose(profile, collapsed=0.9)
-    with pytest.raises(ss.InputError, match="metric must be 'relative_tolerance' or 'entropy', got 'norm'"):
-        diagnose(profile, "norm")
-    assert regime_of(0.8) == "saturated"
+def test_a_text_can_be_too_short_to_tell():
+    profile = profile_of("gla", 7)
+    (found,) = diagnose(profile)
+    assert (found.cuts, found.size) == (0, 4)
+    assert str(found) == "layers.0.mixer: too short a text to tell: no cut has 4 tokens before it and 4 after it"
+    assert np.isnan(profile.summary_rows()[0]["state_utilisation"])
+    (beside,) = diagnose(profile_of("sa", 24, positions=[2]))
+    assert str(beside) == "layers.0.mixer: nothing was measured in the middle half of a sequence"
 
 
-def test_a_profile_without_relative_tolerances(profile):
-    tree = profile.to_xarray()
-    for name in profile.mixers:
-        tree[name] = tree[name].to_dataset().isel(relative_threshold=slice(0))
-    bare = Profile(tree)
-    with pytest.raises(ss.InputError, match="no relative tolerance; give metric='entropy'"):
-        diagnose(bare)
-    assert diagnose(bare, "entropy") == diagnose(profile, "entropy")
+def test_no_verdict_without_a_task():
+    words = " ".join(str(found) for mixer in ("gla", "sa", "s6") for found in diagnose(profile_of(mixer, 40)))
+    assert not any(word in words for word in ("saturated", "collapsed", "full", "idle", "unused"))
+
+
+def test_a_profile_without_relative_tolerances():
+    (found,) = diagnose(profile_of("gla", 24, relative_tolerances=()))
+    assert found.tolerance is None
+    assert "directions" not in str(found)

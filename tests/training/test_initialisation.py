@@ -9,7 +9,6 @@ from torch import nn
 
 import statesize as ss
 from statesize.errors import InputError, ModelError
-from statesize.ess import utilisation
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.training import initialise
 
@@ -30,7 +29,7 @@ def measured(model, ids):
     found = {}
     for captured in ss.capture(model, ids):
         measurement = ss.measure(captured.operator, (), (1e-2,), ("counts",), engine="dense")
-        share = utilisation(measurement.relative_tolerance[..., 0].double(), measurement.ceiling)
+        share = measurement.relative_tolerance[..., 0] / measurement.ceiling
         found[captured.name] = float(share.nanmean())
     return found
 

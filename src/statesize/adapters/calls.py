@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -42,6 +43,8 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     mixers: list[Mixer]  # in order
+    # Of each mixer a digest of what it stores, the same for those that share a cache; empty where it is not known.
+    caches: list[str] = field(default_factory=list[str])
     by_method: bool = False  # whether the module is one mixer, with a method `operator`
     output: Tensor | None = None  # a sample of it
 
@@ -117,6 +120,7 @@ class _Recorder:
             call = self.open[frame] = Call(frame.name, frame.module, args, kwargs, [])
             self.calls.append(call)
         call.mixers.append(described(observation))
+        call.caches.append(_digest(observation.stored))
 
     def require_positions(self, observation: Observation) -> None:
         entries, length = observation.values.shape[2], self.running.length
@@ -154,6 +158,12 @@ def described(observation: Observation) -> Mixer:
         observation.state_size,
         observation.state_bytes,
     )
+
+
+def _digest(stored: Tensor | None) -> str:
+    if stored is None or not bool(stored.any()):
+        return ""
+    return hashlib.blake2b(stored.float().cpu().contiguous().numpy().data).hexdigest()
 
 
 def sampled(output: object) -> Tensor | None:

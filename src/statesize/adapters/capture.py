@@ -65,6 +65,8 @@ class Capture(Iterator[Captured]):
         self._yielded = False
         named = [pair for call, labels in self._calls for pair in zip(call.mixers, labels, strict=True)]
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if mixer.name in chosen)
+        self._readers = _sharing((call, labels) for call, labels in self._calls)
+        self._kept: dict[tuple[str, ...], list[Captured]] = {}
         self.skipped = skipped
         self.run_difference = run_difference
 
@@ -72,6 +74,8 @@ class Capture(Iterator[Captured]):
         return self
 
     def __next__(self) -> Captured:
+        for item in (item for kept in self._kept.values() for item in kept):
+            item.forget()
         while not self._ready:
             if not self._calls:
                 if self._refused is not None and not self._yielded:
@@ -98,7 +102,19 @@ class Capture(Iterator[Captured]):
             self._refused = self._refused or error
             self.skipped |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}
             return []
-        return [item for item, wanted in zip(found, chosen, strict=True) if wanted]
+        return [self._with_readers(item) for item, wanted in zip(found, chosen, strict=True) if wanted]
+
+    def _with_readers(self, item: Captured) -> Captured:
+        """Of mixers that share a cache, the last with the heads of all, and the others with its name."""
+        names = tuple(name for name in self._readers.get(item.name, ()) if name not in self.skipped)
+        if len(names) < 2:
+            return item
+        kept = self._kept.setdefault(names, [])
+        kept.append(item)
+        if item.name != names[-1]:
+            return replace(item, groups=0, cache=names[-1])
+        del self._kept[names]
+        return replace(item, groups=item.groups or item.units, readers=tuple(kept))
 
     def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
         observations, again = self._rerun(call)
@@ -234,6 +250,16 @@ def _compared(forward: Forward, recording: Recording, checks: Checks) -> float:
             name or type(forward.model).__name__, difference, "observed, the model's last hidden state", limit
         )
     return difference
+
+
+def _sharing(calls: Iterable[tuple[Call, list[str]]]) -> dict[str, tuple[str, ...]]:
+    """The mixers that read the same cache, for each that is not the only one, in the order of their calls."""
+    readers = defaultdict[str, list[str]](list)
+    for call, labels in calls:
+        for label, cache in zip(labels, call.caches, strict=not call.by_method):
+            if cache:
+                readers[cache].append(label)
+    return {label: tuple(labels) for labels in readers.values() if len(labels) > 1 for label in labels}
 
 
 def _labelled(calls: Iterable[Call]) -> Iterator[tuple[Call, list[str]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -15,9 +15,12 @@ from statesize.adapters.models.held import evaluating
 from statesize.adapters.models.precision import in_single, single_precision, stored_element_size
 from statesize.adapters.models.wrapped import uncompiled
 from statesize.adapters.watching.interrupts import interrupts_held
-from statesize.adapters.watching.observation import Observation, Units
+from statesize.adapters.watching.observation import Observation, Units, nothing
 from statesize.errors import InputError, ModelError
-from statesize.operators import Operator
+from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
+
+SHARED = "#shared"
+"""Behind the name of a mixer, where its heads are measured together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,12 @@ class Captured:
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
         note: What the mixer does to its values beside mixing them by T; empty where it does nothing.
+        groups: Number of stored inputs that several consecutive units read, such as key-value heads or the latent of
+            multi-head latent attention; 0 where every unit stores its own.
+        stored_channels: Channels of each of these inputs.
+        cache: Name of the last mixer that reads the same cache, whose groups hold the heads of all; empty for itself.
+        readers: All mixers that read the same cache, if there are several and this is the last.
+        forget: Drops T, which is made anew when it is asked for.
     """
 
     name: str
@@ -48,11 +57,40 @@ class Captured:
     faithfulness: float | None
     run_difference: float
     note: str = ""
+    groups: int = 0
+    stored_channels: int = 0
+    cache: str = ""
+    readers: tuple[Captured, ...] = ()
+    forget: Callable[[], None] = nothing
 
     @property
     def operator(self) -> Operator:
         """T of all units at this input, batch shape (sequence, head) or (sequence, channel), built when asked for."""
         return self.units_operator(slice(None))
+
+    @property
+    def group(self) -> Shared | None:
+        """The readouts of each stored input, batch shape (sequence, group); None where every unit stores its own."""
+        return None if not self.groups else self._shared(slice(None))
+
+    def by_group(self) -> Captured | None:
+        """The same mixer with groups as its units and the channels that they store, or None without groups."""
+        if not self.groups:
+            return None
+        given = {"units": self.groups, "multiplicity": self.stored_channels, "groups": 0}
+        return replace(self, name=self.name + SHARED, units_operator=self._shared, **given)
+
+    def _shared(self, groups: Units) -> Shared:
+        def heads(item: Captured) -> Tensor:
+            return torch.arange(item.units).reshape(self.groups, -1)[groups]
+
+        if not self.readers:
+            return Shared(self.units_operator(heads(self)))
+        matrices: list[Tensor] = []
+        for reader in self.readers:
+            matrices.append(reader.units_operator(heads(reader)).dense())
+            reader.forget()
+        return Shared(Dense(torch.cat(matrices, 2), self.units_operator(slice(0, 1)).state_size()))
 
 
 def from_observation(name: str, observation: Observation, faithfulness: float, run_difference: float) -> Captured:
@@ -76,6 +114,9 @@ def from_observation(name: str, observation: Observation, faithfulness: float, r
         faithfulness,
         run_difference,
         observation.note,
+        observation.groups,
+        observation.stored_channels,
+        forget=observation.forget,
     )
 
 
@@ -113,8 +154,17 @@ def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: 
         if isinstance(tensor, Tensor) and tensor.ndim >= 3:
             check_finite(name, "head", "the operator has", tensor)
     heads, multiplicity = operator.batch_shape[1], known.multiplicity
-    state_bytes = int(operator.state_size()[-1]) * heads * multiplicity * stored_element_size(mixer)
+    state_bytes = _cached_numbers(operator, multiplicity) * stored_element_size(mixer)
     return Captured(name, known.kind, multiplicity, heads, _selecting(operator), state_bytes, None, run_difference)
+
+
+def _cached_numbers(operator: Operator, multiplicity: int) -> int:
+    """Numbers that all heads keep of one sequence at its end: states, or keys and values of all tokens they may see."""
+    heads = operator.batch_shape[1]
+    if not isinstance(operator, SoftmaxAttention):
+        return int(operator.state_size()[-1]) * heads * multiplicity
+    tokens = operator.length if operator.window is None else min(operator.length, operator.window - 1)
+    return tokens * (operator.key.shape[1] * operator.key.shape[-1] + heads * multiplicity)
 
 
 def _selecting(operator: Operator) -> Callable[[Units], Operator]:

@@ -107,7 +107,7 @@ POSITIONS = Chart(
                 Hint("position", "position", "d"),
                 Hint("ess", "ESS", ".2f"),
                 Hint("ceiling", "ceiling", "d"),
-                Hint("utilisation", "utilisation", ".0%"),
+                Hint("share", "of the ceiling", ".0%"),
                 Hint("norm", "norm", ".3g"),
             ),
         ),
@@ -202,7 +202,7 @@ def position_tables(
         right=np.append(middles, at[-1:]),
         ess=mean,
         ceiling=top,
-        utilisation=np.divide(mean, top, out=np.full(len(at), np.nan), where=top > 0),
+        share=np.divide(mean, top, out=np.full(len(at), np.nan), where=top > 0),
         **{name: values[inside] for name, values in columns.items()},
     )
     return {"positions": rows, "heads": lines(names, position=at, ess=heads[:, inside])}

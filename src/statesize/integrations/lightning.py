@@ -68,12 +68,11 @@ class RegularisationCallback(Callback):
 
 
 class StateSizeCallback(Callback):
-    """Profiles a `Probe` every so many steps and logs average and total ESS, utilisation and what is full or unused.
+    """Profiles a `Probe` every so many steps and logs average and total ESS and utilisation.
 
     What it logs goes to the loggers of the Trainer: TensorBoard, W&B, MLflow and others; where there is none, into
-    `statesize.jsonl` in its root folder. That a layer becomes saturated or collapsed is a warning of the logger
-    "statesize". Training is not changed by it, bit for bit. The main process measures and the others wait, so
-    parameters must be whole on each device.
+    `statesize.jsonl` in its root folder. Training is not changed by it, bit for bit. The main process measures and the
+    others wait, so parameters must be whole on each device.
 
     Args:
         probe: What is measured, and when.

@@ -19,7 +19,7 @@ from statesize.profiling.gathering import Gathering, Origin
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import SequenceWork
 from statesize.results.comparison import compare
-from statesize.results.diagnosis import COLLAPSED, SATURATED, Diagnosis, diagnose, regime_of
+from statesize.results.diagnosis import diagnose
 from statesize.results.settings import check_settings
 from statesize.texts.inputs import Inputs, sequences
 
@@ -41,8 +41,6 @@ class Probe:
         share: Share of the wall time that readings may take, 0.05 for 5 %; `math.inf` measures all heads each time.
         positions: Positions that are measured of each sequence, evenly spread.
         seed: Of the choice of heads or channels.
-        saturated: Utilisation from which on a layer is reported as saturated; see `statesize.diagnose`.
-        collapsed: Utilisation up to which it is reported as collapsed.
         sequences: The probe batch, one tensor of token ids a sequence.
 
     Example:
@@ -55,14 +53,11 @@ class Probe:
     share: float = 0.05
     positions: int = 32
     seed: int = 0
-    saturated: float = SATURATED
-    collapsed: float = COLLAPSED
     sequences: tuple[Tensor, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.every < 1 or not self.share > 0:
             raise InputError(f"every is {self.every} and share {self.share}; expected at least 1, and more than 0.")
-        regime_of(0.0, self.saturated, self.collapsed)
         check_settings(positions=self.positions, seed=self.seed)
         # Read once, as the inputs may be an iterator and the probe may serve several trainings.
         object.__setattr__(self, "sequences", tuple(sequences(self.inputs)[0]))
@@ -78,7 +73,6 @@ class Probing:
     _due: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _checking: Checking = field(default_factory=lambda: Checking("none"), init=False)
-    _regimes: dict[str, str] = field(default_factory=dict[str, str], init=False)
 
     def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
         """After a step of the training: measure, if a reading is due and there is time for it."""
@@ -91,20 +85,22 @@ class Probing:
         if not heads:
             return None
         self._due = False
+        first = self._cost is None
         try:
             profile, self._cost = _measured(model, self.probe, heads, self._checking)
         except (InputError, ModelError) as error:
-            if self._cost is None:
+            if first:
                 raise
             _LOGGER.warning("Step %d: the probe was not measured: %s", step, error)
             return None
         finally:
             self._spent += time.perf_counter() - start
-        found = diagnose(profile, saturated=self.probe.saturated, collapsed=self.probe.collapsed)
-        self._warn(found, step)
+        for layer in diagnose(profile) if first else ():
+            if not layer.cuts:
+                _LOGGER.warning("The probe must be longer: %s", layer)
         share = self._spent / (time.perf_counter() - self._began)
         taken = min(heads, max(self._cost.units))
-        return reading(profile, found) | {f"{PREFIX}heads": taken, f"{PREFIX}share_of_time": share}
+        return reading(profile) | {f"{PREFIX}heads": taken, f"{PREFIX}share_of_time": share}
 
     def _heads(self, elapsed: float) -> int:
         if math.isinf(self.probe.share):
@@ -113,26 +109,20 @@ class Probing:
             return FEWEST_HEADS
         return affordable_heads(self._cost, self.probe.share * elapsed - self._spent)
 
-    def _warn(self, found: list[Diagnosis], step: int) -> None:
-        for diagnosis in found:
-            if diagnosis.regime != "partly used" and self._regimes.get(diagnosis.layer) != diagnosis.regime:
-                _LOGGER.warning("Step %d: %s", step, diagnosis)
-            self._regimes[diagnosis.layer] = diagnosis.regime
 
-
-def reading(profile: Profile, found: list[Diagnosis]) -> dict[str, float]:
-    """What a callback logs of a profile and its diagnoses: finite numbers by name."""
+def reading(profile: Profile) -> dict[str, float]:
+    """What a callback logs of a profile: finite numbers by name."""
     model = compare([profile]).models[0]
     values = {
         "average_ess": model.average_entropy,
         "total_ess": model.total_entropy,
-        "utilisation": model.utilisation,
-        "saturated_layers": sum(diagnosis.regime == "saturated" for diagnosis in found),
-        "collapsed_layers": sum(diagnosis.regime == "collapsed" for diagnosis in found),
+        "state_utilisation": model.state_utilisation,
+        "ceiling_utilisation": model.ceiling_utilisation,
     }
     for row in profile.summary_rows():
         # In MLflow's store a name is a path: no @ in it, and no name may be a folder of another.
-        values[f"layer_utilisation/{row['layer'].replace('@', '-')}"] = row["utilisation"]
+        for share in ("state_utilisation", "ceiling_utilisation"):
+            values[f"layer_{share}/{row['layer'].replace('@', '-')}"] = row[share]
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from statesize.adapters import Checking
+from statesize.adapters import Captured, Checking
 from statesize.ess import utilisation
+from statesize.measurement import Measurement
 from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.results.sampling import Sample, draw, estimate
+
+# What a utilisation is a share of.
+_OF = ("state", "ceiling")
 
 
 class StateSizeMetric(Metric):
@@ -30,7 +35,7 @@ class StateSizeMetric(Metric):
         >>> metric = StateSizeMetric(positions=4)
         >>> metric.update(zoo.load("gla")[0], torch.tensor([[5, 6, 7, 8, 9, 10]]))
         >>> sorted(metric.compute())
-        ['average_ess', 'total_ess', 'utilisation']
+        ['average_ess', 'ceiling_utilisation', 'state_utilisation', 'total_ess']
     """
 
     is_differentiable = False
@@ -40,7 +45,13 @@ class StateSizeMetric(Metric):
         super().__init__()
         self.positions, self.channels, self.seed = positions, channels, seed
         self._checking = Checking("none")
-        for name in ("total", "shares", "width", "sequences"):
+        for name in (
+            "total",
+            "readouts",
+            "width",
+            "sequences",
+            *(f"{of}_{what}" for of in _OF for what in ("shares", "width")),
+        ):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, model: nn.Module, input_ids: Tensor) -> None:
@@ -53,31 +64,49 @@ class StateSizeMetric(Metric):
             input_ids: Token ids, (S, L), without padding.
         """
         for item in captured_mixers(model, input_ids, None, self._checking.next(model)):
-            sample = draw(item.units, self.channels or item.units, self.seed, item.name)
-            nothing: dict[str, Any] = {"tolerances": (), "relative_tolerances": ()}
-            (found,) = measure_captured(item, sample.units, outputs=("entropy",), positions=self.positions, **nothing)
-            entropy = cast("Tensor", found.entropy)
-            channels = item.units * item.multiplicity
-            self._add("total", channels * _sum(entropy, sample))
-            self._add("shares", channels * _sum(utilisation(entropy, found.ceiling), sample))
+            found, sample = self._measured(item)
+            entropy, channels = cast("Tensor", found.entropy), item.units * item.multiplicity
+            readouts = total = channels * _sum(entropy, sample)
+            together = item.by_group()
+            if together is not None:
+                # What several heads read counts once.
+                joint, groups = self._measured(together)
+                total = together.units * together.multiplicity * _sum(cast("Tensor", joint.entropy), groups)
+            self._add("total", total)
+            self._add("readouts", readouts)
             self._add("width", channels * len(input_ids))
+            share = _sum(utilisation(entropy, found.ceiling, found.binds), sample)
+            if math.isfinite(share):
+                of = "ceiling" if torch.equal(found.state_size, found.positions) else "state"
+                self._add(f"{of}_shares", channels * share)
+                self._add(f"{of}_width", channels * len(input_ids))
         self._add("sequences", len(input_ids))
 
     def compute(self) -> dict[str, Tensor]:
         """The result over all batches.
 
         Returns:
-            average_ess per channel, total_ess over all channels and utilisation; means over sequences, NaN without any.
+            average_ess per channel, total_ess over all stored channels, state_utilisation and ceiling_utilisation;
+            means over sequences, NaN without any.
         """
-        state = {name: cast("Tensor", getattr(self, name)) for name in ("total", "shares", "width", "sequences")}
         return {
-            "average_ess": state["total"] / state["width"],
-            "total_ess": state["total"] / state["sequences"],
-            "utilisation": state["shares"] / state["width"],
+            "average_ess": self._of("readouts") / self._of("width"),
+            "total_ess": self._of("total") / self._of("sequences"),
+            **{f"{of}_utilisation": self._of(f"{of}_shares") / self._of(f"{of}_width") for of in _OF},
         }
 
+    def _measured(self, item: Captured) -> tuple[Measurement, Sample]:
+        count = item.units if self.channels is None else self.channels
+        sample = draw(item.units, count, self.seed, item.name)
+        nothing: dict[str, Any] = {"tolerances": (), "relative_tolerances": ()}
+        (found,) = measure_captured(item, sample.units, outputs=("entropy",), positions=self.positions, **nothing)
+        return found, sample
+
+    def _of(self, name: str) -> Tensor:
+        return cast("Tensor", getattr(self, name))
+
     def _add(self, name: str, value: float) -> None:
-        setattr(self, name, cast("Tensor", getattr(self, name)) + value)
+        setattr(self, name, self._of(name) + value)
 
 
 def _sum(values: Tensor, sample: Sample) -> float:

@@ -118,12 +118,12 @@ def _share(inputs: Mapping[str, Any]) -> Tensor | float:
 
 
 class StateSizeCallback(TrainerCallback):
-    """Profiles a `Probe` every so many steps and logs average and total ESS, utilisation and what is full or unused.
+    """Profiles a `Probe` every so many steps and logs average and total ESS and utilisation.
 
     What it logs goes through `Trainer.log`, so to TensorBoard, W&B, MLflow or whatever the Trainer reports to, and into
-    its history; where it reports to nothing, also into `statesize.jsonl` in its output folder. That a layer becomes
-    saturated or collapsed is a warning of the logger "statesize". Training is not changed by it, bit for bit. The main
-    process measures and the others wait, so parameters must be whole on each device.
+    its history; where it reports to nothing, also into `statesize.jsonl` in its output folder. Training is not
+    changed by it, bit for bit. The main process measures and the others wait, so parameters must be whole on each
+    device.
 
     Args:
         trainer: The Trainer that it is added to.

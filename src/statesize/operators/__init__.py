@@ -6,5 +6,6 @@ from statesize.operators.dense import Dense
 from statesize.operators.gated_convolution import GatedConvolution
 from statesize.operators.operator import Operator
 from statesize.operators.recurrence import Recurrence
+from statesize.operators.shared import Shared
 
-__all__ = ["Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "SoftmaxAttention"]
+__all__ = ["Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "Shared", "SoftmaxAttention"]

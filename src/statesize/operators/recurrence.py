@@ -19,7 +19,7 @@ from statesize.check import (
 )
 from statesize.errors import InputError
 from statesize.operators.operator import TensorOperator, batch_index
-from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
+from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition, spaced
 
 
 class Recurrence(TensorOperator):
@@ -227,6 +227,29 @@ class Recurrence(TensorOperator):
         )
         recurrence = Recurrence.__new__(Recurrence)
         recurrence._fill(transition, B, C, self.D, True)
+        return recurrence
+
+    def with_readouts(self) -> Recurrence | None:
+        """Of heads in the last batch dimension that share one state: a recurrence with a step for each head's output.
+
+        Returns:
+            A recurrence of r steps a position, without that dimension; None where A or B differ.
+        """
+        readouts = self.batch_shape[-1]
+        alike: list[bool] = []
+
+        def stored(part: Tensor, tail: int) -> Tensor:
+            one = part.select(-1 - tail, 0)
+            alike.append(part.shape[-1 - tail] == 1 or torch.equal(part, one.unsqueeze(-1 - tail).expand_as(part)))
+            return one
+
+        tail = 3 if isinstance(self.transition, FullTransition) else 2
+        transition, B = self.transition.map(lambda part: stored(part, tail)), stored(self.B, 2)
+        if not all(alike):
+            return None
+        C = self.C.expand(*self.C.shape[:-3], readouts, *self.C.shape[-2:]).movedim(-3, -2).flatten(-3, -2)
+        recurrence = Recurrence.__new__(Recurrence)
+        recurrence._fill(transition.spaced(readouts), spaced(B, readouts), C, None, self.conjugate_pairs)
         return recurrence
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:

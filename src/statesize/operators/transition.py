@@ -35,6 +35,10 @@ class DiagonalTransition:
         """The same form with a function applied to its tensors."""
         return DiagonalTransition(function(self.decay))
 
+    def spaced(self, steps: int) -> DiagonalTransition:
+        """With so many steps for each, all but the first of which leave the state as it is."""
+        return DiagonalTransition(spaced(self.decay, steps, 1))
+
 
 @dataclass(frozen=True, eq=False)
 class FullTransition:
@@ -63,6 +67,12 @@ class FullTransition:
     def map(self, function: Callable[[Tensor], Tensor]) -> FullTransition:
         """The same form with a function applied to its tensors."""
         return FullTransition(function(self.full))
+
+    def spaced(self, steps: int) -> FullTransition:
+        """With so many steps for each, all but the first of which leave the state as it is."""
+        identity = torch.eye(self.full.shape[-1], dtype=self.full.dtype, device=self.full.device)
+        full = spaced(self.full.flatten(-2), steps, identity.flatten())
+        return FullTransition(full.reshape(*full.shape[:-1], *identity.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,5 +110,15 @@ class DeltaTransition:
         """The same form with a function applied to its tensors."""
         return DeltaTransition(function(self.key), function(self.beta), function(self.decay))
 
+    def spaced(self, steps: int) -> DeltaTransition:
+        """With so many steps for each, all but the first of which leave the state as it is."""
+        return DeltaTransition(spaced(self.key, steps), spaced(self.beta, steps), spaced(self.decay, steps, 1))
+
 
 Transition = DiagonalTransition | FullTransition | DeltaTransition
+
+
+def spaced(part: Tensor, steps: int, filling: Tensor | float = 0) -> Tensor:
+    """Entries (..., L, k) with steps − 1 others after each, (..., L · steps, k)."""
+    between = torch.zeros_like(part)[..., None, :].expand(*part.shape[:-1], steps - 1, -1) + filling
+    return torch.cat([part[..., None, :], between], -2).flatten(-3, -2)

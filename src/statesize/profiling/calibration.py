@@ -60,22 +60,29 @@ class Trial:
         captured = captured_mixers(self.model, ids[None], self.layers, "read", sequence=0)
         self.skipped = captured.skipped
         tried = 0.0
-        for item in captured:
-            work = plan_work(item, 0, len(ids), self.reference, self.settings)
-            mixer = TriedMixer(item.name, item.kind, item.units, work)
-            alike = sum(other.group == mixer.group for other in self.mixers)
-            self.mixers.append(mixer)
-            # The first layers of a kind, then ever fewer: 0, 1, 2, 4, 8, …
-            if work.cut is not None and alike & (alike - 1) == 0:
-                before = self.clock()
-                self._try(item, mixer, first=alike == 0)
-                tried += self.clock() - before
+        for index, whole in enumerate(captured, 1):
+            tried += self._take(whole)
+            together = whole.by_group()
+            if together is not None:
+                tried += self._take(together)
             if on_mixer is not None:
-                on_mixer(len(self.mixers), len(captured.mixers), item.name)
-            del item
+                on_mixer(index, len(captured.mixers), whole.name)
+            del whole, together
         self.overhead = self.clock() - start - tried
         for group in {mixer.group for mixer in self.mixers}:
             _fill([mixer for mixer in self.mixers if mixer.group == group])
+
+    def _take(self, item: Captured) -> float:
+        """Plan a mixer and perhaps try it; the seconds that trying took."""
+        work = plan_work(item, 0, self.length, self.reference, self.settings)
+        mixer = TriedMixer(item.name, item.kind, item.units, work)
+        alike = sum(other.group == mixer.group for other in self.mixers)
+        self.mixers.append(mixer)
+        start = self.clock()
+        # The first layers of a kind, then ever fewer: 0, 1, 2, 4, 8, …
+        if work.cut is not None and alike & (alike - 1) == 0:
+            self._try(item, mixer, first=alike == 0)
+        return self.clock() - start
 
     def _try(self, item: Captured, mixer: TriedMixer, *, first: bool) -> None:
         """Time blocks of more and more units, up to a whole one."""

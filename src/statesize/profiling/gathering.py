@@ -14,6 +14,7 @@ from typing import Any, cast
 import xarray as xr
 from torch import Tensor
 
+from statesize.adapters.captured import SHARED
 from statesize.errors import FileError
 from statesize.files import LOCK, only_writer, parse_json
 from statesize.loading.digests import tokens_sha256
@@ -191,7 +192,7 @@ class Gathering:
     def _attributes(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
-            "mixers": list(self.mixers),
+            "mixers": [name for name in self.mixers if not name.endswith(SHARED)],
             "versions": installed("torch", "numpy"),
             "tokens_sha256": tokens_sha256(self.sequences),
             "tolerances": list(self.settings.tolerances),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.errors import InputError, ModelError
 from statesize.measurement import Measurement, measure
-from statesize.operators import Operator, Recurrence
+from statesize.operators import Operator, Recurrence, Shared
 from statesize.results.fields import measured_arrays
 from statesize.results.record import SequenceRecord
 from statesize.results.sampling import Sample, draw
@@ -25,6 +25,7 @@ from statesize.results.settings import Settings
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import RELATIVE
+from statesize.spectra.readouts import with_readouts
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
 # All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.
@@ -95,11 +96,14 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
             f"sequence has {length} tokens; a profile needs one position a token."
         )
     operations = item.units * operations_per_unit(first, reference, settings.cut(reference))
+    # Groups of heads in place of as many heads.
+    readouts = first.readouts if isinstance(first, Shared) else 1
     if settings.channels is None:
         fitting = int(item.units * MOST_OPERATIONS / operations) if operations > MOST_OPERATIONS else item.units
-        count = max(FEWEST_UNITS, fitting)
+        count = max(-(-FEWEST_UNITS // readouts), fitting)
     else:
-        count = item.units if settings.channels == "all" else settings.channels
+        count = item.units if settings.channels == "all" else -(-settings.channels // readouts)
+    count = max(count, 2) if readouts > 1 else count
     sample = draw(item.units, count, settings.seed, item.name)
     cut, dtype = settings.cut(length), str(first.dtype).removeprefix("torch.")
     if cut is None:
@@ -109,9 +113,10 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     several = exact[:, torch.zeros(min(len(sample.units), _SHOWN), dtype=torch.int64)]
     exactly = bool(settings.relative_tolerances) and not settings.count_accuracy
     outputs = ("counts", "entropy", RELATIVE) if exactly else ("counts", "entropy")
-    engine = choose_engine(several, cut, outputs, settings.engine)
-    unit_bytes = _tensor_bytes(first) + _tensor_bytes(exact) + engine.footprint(exact, cut)
-    shared_bytes = engine.shared_footprint(exact, cut)
+    engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
+    held, blocks = with_readouts(exact, cut)
+    unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + engine.footprint(held, blocks)
+    shared_bytes = engine.shared_footprint(held, blocks)
     block = min(max(1, (settings.memory - shared_bytes) // unit_bytes), len(sample.units))
     return Work(sample, dtype, cut, engine.name, block, unit_bytes, shared_bytes, operations)
 
@@ -121,6 +126,8 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
     if cut is None:
         return 1.0
     positions = len(cut.positions)
+    if isinstance(operator, Shared):
+        return operator.readouts * operations_per_unit(operator.operator[..., 0], length, cut)
     any_operator = float(length) ** 3 * min(8.0, positions / 2)
     if not isinstance(operator, Recurrence):
         return any_operator
@@ -153,6 +160,7 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
         name=item.name,
         kind=item.kind,
         note=item.note,
+        cache=item.cache,
         multiplicity=item.multiplicity,
         dtype=work.dtype,
         engine=", ".join(dict.fromkeys(one.engine for one in measured)) or "none",

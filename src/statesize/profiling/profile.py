@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 import pandas as pd
 import xarray as xr
 
+from statesize.adapters.captured import SHARED
 from statesize.check import refuse
 from statesize.drawing.figures import paper_figure
 from statesize.drawing.views import notebook_chart
 from statesize.errors import InputError
 from statesize.results.charts import ProfileCharts
-from statesize.results.fields import COLUMNS
+from statesize.results.fields import COLUMNS, GROUP_COLUMNS
+from statesize.results.groups import group_rows
 from statesize.results.store import load_tree, save_tree
 from statesize.results.summary import SummaryRow, long_form, summary_row
 
@@ -61,6 +63,18 @@ class Profile:
             refuse("mixer", f"one of {', '.join(self.mixers)}", name)
         return self.tree.children[name].to_dataset(inherit=False)
 
+    def group(self, name: str) -> xr.Dataset | None:
+        """What was measured of a mixer's heads that share what is stored: the joint ESS of each group.
+
+        Args:
+            name: One of `mixers`.
+
+        Returns:
+            As `mixer`, with the dimension group in place of head; None where every head stores its own.
+        """
+        node = self.tree.children.get(name + SHARED)
+        return None if node is None else node.to_dataset(inherit=False)
+
     @property
     def tokens(self) -> xr.Dataset:
         """Token ids, tokens, special (booleans), each (sequence, token), and length (sequence)."""
@@ -92,7 +106,15 @@ class Profile:
         Returns:
             One row a mixer.
         """
-        return [summary_row(self.mixer(name), self.model, name) for name in self.mixers]
+        return [summary_row(self.mixer(name), self.model, name, self.group(name)) for name in self.mixers]
+
+    def groups(self) -> pd.DataFrame:
+        """One row a mixer whose heads share what it stores: numbers stored, needed together, and needed alone.
+
+        Returns:
+            The columns of `statesize.results.fields.GROUP_COLUMNS`, with errors; no rows where nothing is shared.
+        """
+        return pd.DataFrame(group_rows(self), columns=pd.Index(list(GROUP_COLUMNS)))
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row for each mixer, sequence, head, position, metric and threshold.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from statesize.adapters import Checking
+from statesize.adapters import Captured, Checking
 from statesize.loading.digests import model_facts, tokens_sha256
 from statesize.parts import digest
 from statesize.profiling.measuring import Layers, captured_mixers, measure_mixer, plan_work
@@ -87,14 +87,21 @@ class SequenceWork:
         """A step for each mixer, then the end."""
         sequence, ids, checks = request.sequence, request.ids, self.checking.next(self.model)
         captured = captured_mixers(self.model, ids[None], self.layers, checks, sequence)
-        names = [mixer.name for mixer in captured.mixers]
+        total, names = len(captured.mixers), list[str]()
         for index, item in enumerate(captured):
-            name, record = item.name, None
-            if request.part(name) not in request.kept:
-                work = plan_work(item, sequence, len(ids), request.reference, self.settings)
-                record = measure_mixer(item, sequence, work, self.settings)
-            # The loop variable would keep this operator alive while the next is built.
-            del item
-            yield Step(index, len(names), name, record)
-            del record
-        yield End(tuple(name for name in names if name not in captured.skipped), dict(captured.skipped))
+            names.append(item.name)
+            yield Step(index, total, item.name, self._record(item, request))
+            together = item.by_group()
+            if together is not None:
+                names.append(together.name)
+                yield Step(index, total, together.name, self._record(together, request))
+            # The names would keep this operator alive while the next is built.
+            del item, together
+        yield End(tuple(names), dict(captured.skipped))
+
+    def _record(self, item: Captured, request: Request) -> SequenceRecord | None:
+        """What is measured of a mixer, or None where it is among the finished parts."""
+        if request.part(item.name) in request.kept:
+            return None
+        work = plan_work(item, request.sequence, len(request.ids), request.reference, self.settings)
+        return measure_mixer(item, request.sequence, work, self.settings)

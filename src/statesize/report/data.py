@@ -26,7 +26,6 @@ def page_data(profiles: Sequence[Profiled], extent: Extent) -> dict[str, Any]:
     return {
         "metrics": METRICS,
         "measures": _measures(),
-        "shares": _shares(profiles),
         "texts": texts,
         "models": [_model(profile, extent) for profile in profiles],
     }
@@ -42,15 +41,6 @@ def _measures() -> dict[str, str]:
     """What the map can show, with titles: the numbers of its tooltips."""
     hints = json.loads(resource("map.json"))["layer"][0]["encoding"]["tooltip"]
     return {hint["field"]: hint["title"] for hint in hints if hint["type"] == "quantitative"}
-
-
-def _shares(profiles: Sequence[Profiled]) -> list[tuple[str, str]]:
-    # That of the diagnosis first.
-    entropy = ("utilisation", "entropy-ESS")
-    if not all(profile.attributes["relative_tolerances"] for profile in profiles):
-        return [entropy]
-    rho = profiles[0].attributes["relative_tolerances"][0]
-    return [("relative_utilisation", f"relative tolerance-ESS, ρ = {rho:g}"), entropy]
 
 
 def _text_key(profile: Profiled) -> str:

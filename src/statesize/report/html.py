@@ -16,7 +16,7 @@ from statesize.report.diagnosis import diagnosis_section
 from statesize.report.document import document, filled
 from statesize.report.extent import Extent, choose_extent, curves_note, map_note, spectra_note
 from statesize.report.provenance import provenance
-from statesize.report.tables import comparison_section, layer_definitions, layer_table
+from statesize.report.tables import comparison_section, group_section, layer_definitions, layer_table
 from statesize.results.comparison import compare
 from statesize.results.protocol import Profiled
 
@@ -77,6 +77,7 @@ def _page(profiles: Sequence[Profiled], extent: Extent, recall: Mapping[str, flo
         "title": escape(title),
         "comparison": comparison_section(compare(profiles, recall)) if len(profiles) > 1 else "",
         "diagnosis": diagnosis_section(profiles),
+        "groups": group_section(profiles),
         "table": layer_table(profiles),
         "definitions": layer_definitions(profiles[0].attributes["relative_tolerances"]),
         "provenance": "".join(provenance(profile) for profile in profiles),

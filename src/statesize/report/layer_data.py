@@ -13,7 +13,6 @@ from statesize.drawing.chart import evenly_spread, json_number
 from statesize.report.extent import Extent, shown_heads
 from statesize.report.packing import packed
 from statesize.results.charts import FEWEST, tolerance_counts
-from statesize.results.diagnosis import regime_of
 from statesize.results.summary import ess_values, known_mean, unit_dim, unit_means, utilisation_values
 
 # An absolute tolerance says little without the operator's scale: it stays in the profile.
@@ -49,18 +48,14 @@ def layer_cells(mixer: xr.Dataset) -> dict[str, Any]:
     """The cells of one layer in the map: averages in the order of the heads, of neighbours where there are many."""
     units = mixer[unit_dim(mixer)].values
     groups = np.array_split(np.arange(len(units)), len(shown_heads(mixer)))
-    values: dict[str, NDArray[np.float64]] = {}
-    for prefix, name, metric in (("relative_", "relative", "relative_tolerance"), ("", "entropy", "entropy")):
+    values = {"utilisation": unit_means(mixer, utilisation_values(mixer))}
+    for name, metric in (("relative", "relative_tolerance"), ("entropy", "entropy")):
         ess = ess_values(mixer, metric)
         if metric == "entropy" or np.isfinite(ess).any():
             values[name] = unit_means(mixer, ess)
-            values[f"{prefix}utilisation"] = unit_means(mixer, utilisation_values(mixer, metric))
     grouped = {name: [float(np.mean(array[group])) for group in groups] for name, array in values.items()}
-    judged = grouped.get("relative_utilisation", grouped["utilisation"])
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
-        # By the same metric and thresholds as the diagnosis in words.
-        "regimes": [regime_of(share) if np.isfinite(share) else "not measured" for share in judged],
         # By the names of the numbers in map.json, except TSS and bytes; those that are not known are left out.
         "values": {name: [json_number(value) for value in array] for name, array in grouped.items()},
         # The largest TSS, the same in all cells.

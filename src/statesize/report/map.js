@@ -11,7 +11,7 @@ const map = (() => {
       for (const key of ["relative", "entropy", "tss"]) {
         if (numbers[key] !== undefined) numbers[`${key}_bytes`] = numbers[key] === null ? null : numbers[key] * cells.numberBytes;
       }
-      return { layer: name, short, index, column, label, regime: cells.regimes[column], ...numbers, value: numbers[measure] ?? null };
+      return { layer: name, short, index, column, label, ...numbers, value: numbers[measure] ?? null };
     }));
     const top = measure.includes("utilisation") ? 1 : Math.max(...rows.map(({ value }) => value ?? 0)) || 1;
     for (const row of rows) row.bright = row.value > 0.6 * top;

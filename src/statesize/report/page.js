@@ -55,11 +55,7 @@
   const drawTolerance = () => ladder.drawTolerance(data.charts.tolerance, layer(), head());
   const drawChosen = () => Promise.all([drawPositions(), drawTolerance(), drawSpectrum()]);
 
-  const drawLayers = () => {
-    const chart = structuredClone(data.charts.layers);
-    chart.layer[0].encoding.y.field = byId("share").value;
-    return draw("layers", chart);
-  };
+  const drawLayers = () => draw("layers", structuredClone(data.charts.layers));
 
   const drawMap = () => {
     const measure = byId("measure").value;
@@ -77,7 +73,6 @@
   const models = data.models.map((item, index) => [index, item.name]);
   fill(choice.model, models);
   fill(byId("map-model"), models);
-  fill(byId("share"), data.shares);
   refill();
   byId("at").value = Math.floor(text().tokens.length / 2);
   for (const select of Object.values(choice)) {
@@ -93,7 +88,6 @@
     choice.model.dispatchEvent(new Event("change"));
   });
   byId("measure").addEventListener("change", drawMap);
-  byId("share").addEventListener("change", drawLayers);
   byId("at").addEventListener("change", drawSpectrum);
   for (const id of ["from", "to"]) {
     byId(id).addEventListener("change", () => {

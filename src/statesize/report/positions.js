@@ -23,7 +23,7 @@ const positions = (() => {
       const place = index * step;
       if (ess === null) return;
       const top = Math.round(ceiling[place]);
-      rows.push({ position: all[place], token: name(all[place]), ess, ceiling: top, utilisation: top ? ess / top : null,
+      rows.push({ position: all[place], token: name(all[place]), ess, ceiling: top, share: top ? ess / top : null,
         norm: head < 0 ? norm[place] : null });
     });
     const faint = single.flatMap(([name, curve]) => curve.flatMap((ess, index) =>

@@ -8,7 +8,16 @@ from html import escape
 from typing import cast
 
 from statesize.results.comparison import Comparison
-from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, HEADINGS, Heading
+from statesize.results.fields import (
+    COLUMNS,
+    FIGURE_HEADINGS,
+    FIGURES,
+    GROUP_COLUMNS,
+    GROUP_HEADINGS,
+    HEADINGS,
+    Heading,
+)
+from statesize.results.groups import group_rows
 from statesize.results.protocol import Profiled
 
 # The command line has these two; a page has them in words below.
@@ -42,6 +51,22 @@ def comparison_section(comparison: Comparison) -> str:
     )
 
 
+def group_section(profiles: Sequence[Profiled]) -> str:
+    """What heads that share a cache need together, and what they would need alone; nothing where none share."""
+    rows = [cast("dict[str, str | float]", row) for profile in profiles for row in group_rows(profile)]
+    if not rows:
+        return ""
+    definitions = {name: heading for name, heading in GROUP_HEADINGS.items() if heading.form != "text"}
+    return (
+        '<section aria-labelledby="groups-title"><h2 id="groups-title">What must each cache keep?</h2>'
+        "<p>Several heads of these layers read what is stored once. Counted one by one, they seem to need more numbers "
+        "than there are; together they need as many as the joint ESS says.</p>"
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="groups-title">'
+        f"{_table('groups', GROUP_HEADINGS, rows)}</div><details><summary>What the columns say</summary><dl>"
+        f"{_definitions(definitions, GROUP_COLUMNS)}</dl></details></section>"
+    )
+
+
 def _table(key: str, headings: Mapping[str, Heading], rows: Iterable[Mapping[str, str | float]]) -> str:
     head = "".join(heading_cell(name, heading.line, heading.form != "text") for name, heading in headings.items())
     body = "".join(
@@ -60,12 +85,12 @@ def _definitions(headings: Mapping[str, Heading], words: Mapping[str, str]) -> s
 def _cell(name: str, value: str | float, error: str | float) -> str:
     if isinstance(value, str):
         return f'<th scope="row">{escape(value)}</th>' if name == "model" else f"<td>{escape(value)}</td>"
-    if name == "utilisation" and math.isfinite(value):
+    if name.endswith("_utilisation") and math.isfinite(value):
         return (
             f'<td class="number share" data-value="{value:.6g}"><span>{value:.0%}</span>'
             f'<i aria-hidden="true"><b style="width:{min(max(value, 0), 1):.1%}"></b></i></td>'
         )
-    percent, whole = HEADINGS[name].form == ".0%", isinstance(value, int)
+    percent, whole = (HEADINGS | GROUP_HEADINGS)[name].form == ".0%", isinstance(value, int)
     half = f" ± {figure_text(error)}" if not isinstance(error, str) and error and math.isfinite(error) else ""
     return number_cell(value, f"{value:.0%}" if percent else f"{value:,}" if whole else figure_text(value) + half)
 

@@ -29,9 +29,8 @@ from statesize.drawing.chart import (
     table,
 )
 from statesize.errors import InputError
-from statesize.results.diagnosis import COLLAPSED, SATURATED, diagnose
 from statesize.results.protocol import Profiled
-from statesize.results.summary import ess_values, known_mean, unit_dim
+from statesize.results.summary import ess_values, keeps_everything, known_mean, unit_dim
 
 FEWEST = 3
 """Relative tolerances that a curve against the tolerance needs."""
@@ -123,42 +122,36 @@ def positions(profile: Profiled, layer: int | str, sequence: int, metric: str) -
 
 
 def layers(profiles: Sequence[Profiled]) -> Chart:
-    """Utilisation of each layer of each model, with the thresholds of the diagnosis."""
+    """Utilisation of each layer of each model; shares of a state and of a ceiling are bars of two colours."""
     hints = (
         Hint("model", "model", "text"),
         Hint("layer", "layer", "text"),
         Hint("kind", "kind", "text"),
-        Hint("relative_utilisation", "utilisation, relative", ".1%"),
         Hint("utilisation", "utilisation, entropy", ".1%"),
         Hint("average_entropy", "average entropy-ESS", ".2f"),
         Hint("tss", "TSS", ",d"),
     )
+    rows = [row for profile in profiles for row in _layer_rows(profile)]
     return Chart(
         Axis("Layer", "names"),
-        Axis("Utilisation (mean ESS ÷ ceiling)", "share"),
-        (
-            Layer("bar", "layers", "mean", "short", "utilisation", by="model", hints=hints),
-            Layer("rule", "thresholds", "threshold", y="share"),
-        ),
+        Axis("Utilisation (entropy-ESS)", "share"),
+        (Layer("bar", "layers", "mean", "short", "utilisation", by="group", hints=hints),),
         height=240,
-        tables={
-            "layers": [row for profile in profiles for row in _layer_rows(profile)],
-            "thresholds": [{"share": SATURATED}, {"share": COLLAPSED}],
-        },
-        groups=tuple(dict.fromkeys(profile.model for profile in profiles)),
+        tables={"layers": rows},
+        groups=tuple(dict.fromkeys(str(row["group"]) for row in rows)),
     )
 
 
 def _layer_rows(profile: Profiled) -> list[Row]:
-    """A row a mixer; "relative_utilisation" is there where the profile has relative tolerances."""
+    """A row a mixer; its group says what its utilisation is a share of."""
     names = short_names(profile.mixers)
-    judged = diagnose(profile) if profile.attributes["relative_tolerances"] else []
-    relative = {item.layer: {"relative_utilisation": json_number(item.utilisation)} for item in judged}
-    keys = ("model", "layer", "kind", "utilisation", "average_entropy", "tss")
-    return [
-        {"short": names[row["layer"]], **{key: json_number(row[key]) for key in keys}, **relative.get(row["layer"], {})}
-        for row in profile.summary_rows()
-    ]
+    rows: list[Row] = []
+    for row in profile.summary_rows():
+        of = "ceiling" if keeps_everything(profile.mixer(row["layer"])) else "state"
+        shown = {key: json_number(row[key]) for key in ("model", "layer", "kind", "average_entropy", "tss")}
+        share = json_number(row["ceiling_utilisation" if of == "ceiling" else "state_utilisation"])
+        rows.append({"short": names[row["layer"]], "group": f"{profile.model}, of {of}", "utilisation": share, **shown})
+    return rows
 
 
 def tolerance(profile: Profiled, layer: int | str) -> Chart:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,9 @@ import pandas as pd
 from statesize.errors import InputError
 from statesize.results.modulation import modulation
 from statesize.results.protocol import Profiled
+from statesize.results.summary import channels_of, stored_channels
 
-_AVERAGES = ("average_entropy", "average_relative_tolerance", "norm", "utilisation")
+_AVERAGES = ("average_entropy", "average_relative_tolerance", "norm", "state_utilisation", "ceiling_utilisation")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class ComparedModel:
         average_entropy: Per channel.
         average_entropy_error: Half the width of its interval of 95 %, for the choice of heads or channels.
         average_relative_tolerance: Per channel.
-        total_entropy: Over all channels.
+        total_entropy: Over all stored channels.
         total_entropy_error: Half the width of its interval, likewise.
-        total_relative_tolerance: Over all channels.
+        total_relative_tolerance: Over all stored channels.
+        readout_total_entropy: Over the channels of all heads.
         norm: In the operators' own scale.
-        utilisation: From 0 to 1.
+        state_utilisation: From 0 to 1.
+        ceiling_utilisation: Likewise.
         modulation: Up to 1; negative where ESS rises.
         norm_modulation: Likewise.
         recall_perplexity: At least 1.
@@ -57,8 +60,10 @@ class ComparedModel:
     total_entropy: float
     total_entropy_error: float
     total_relative_tolerance: float
+    readout_total_entropy: float
     norm: float
-    utilisation: float
+    state_utilisation: float
+    ceiling_utilisation: float
     modulation: float
     norm_modulation: float
     recall_perplexity: float
@@ -111,8 +116,10 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
     if not rows:
         raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
     nodes = [profile.mixer(name) for name in profile.mixers]
-    weights = np.array([row["units"] * int(node.attrs["multiplicity"]) for row, node in zip(rows, nodes, strict=True)])
+    weights = np.array([channels_of(node) for node in nodes])
     channels = int(weights.sum())
+    groups = [profile.group(name) for name in profile.mixers]
+    stored = [stored_channels(node, group) for node, group in zip(nodes, groups, strict=True)]
 
     def mean(figures: Iterable[float]) -> float:
         values = np.fromiter(figures, np.float64, len(rows))
@@ -120,8 +127,12 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
         return float(np.average(values[known], weights=weights[known])) if known.any() else math.nan
 
     whole = {name: mean(row[name] for row in rows) for name in ("tss", *_AVERAGES)}
-    whole["average_entropy_error"] = math.hypot(*(row["total_entropy_error"] for row in rows)) / channels
-    totals = {name.replace("average", "total"): whole[name] * channels for name in whole if name.startswith("average")}
+    whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
+
+    def total(name: Literal["total_entropy", "total_relative_tolerance", "readout_total_entropy"]) -> float:
+        known = [row[name] for row in rows if math.isfinite(row[name])]
+        return sum(known) if known else math.nan
+
     return ComparedModel(
         model=profile.model,
         mixers=len(rows),
@@ -129,12 +140,15 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
         sequences=int(profile.tokens.sizes["sequence"]),
         tokens=int(profile.tokens["length"].sum()),
         state_bytes=float(sum(row["state_bytes"] for row in rows)),
-        total_tss=whole["tss"] * channels,
+        total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
+        total_entropy=total("total_entropy"),
+        total_entropy_error=math.hypot(*(row["total_entropy_error"] for row in rows)),
+        total_relative_tolerance=total("total_relative_tolerance"),
+        readout_total_entropy=total("readout_total_entropy"),
         modulation=mean(modulation(profile, node, "entropy") for node in nodes),
         norm_modulation=mean(modulation(profile, node, "norm") for node in nodes),
         recall_perplexity=float(recall.get(profile.model, math.nan)),
         **whole,
-        **totals,
     )
 
 

@@ -1,96 +1,89 @@
-"""Saturation and collapse, in words.
-
-Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 4.2: a model fails
-because its state is full (saturation, ESS ≈ TSS) or because it does not use it (collapse, ESS ≪ TSS).
-"""
+"""How much of its state each layer of a profile uses, in words; whether that is a fault, only a task can tell."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
-from statesize.check import real_number, refuse
-from statesize.errors import InputError
+import numpy as np
+
 from statesize.results.protocol import Profiled
-from statesize.results.summary import average, utilisation_values
-
-SATURATED, COLLAPSED = 0.8, 0.5
-"""Utilisations from which on a state counts as full, and up to which as not used."""
-
-Regime: TypeAlias = Literal["saturated", "collapsed", "partly used"]
+from statesize.results.summary import average, binding, ess_values, keeps_everything
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How one layer uses its state.
+    """What one layer uses, as means over the cuts where its own size is what limits it.
 
     Attributes:
         layer: The mixer's name.
-        regime: "saturated", "collapsed" or "partly used".
-        utilisation: Mean ESS as a share of its ceiling.
-        metric: Metric of the ESS.
-        saturated: Utilisation from which on a state counts as full.
-        collapsed: Utilisation up to which it counts as not used.
+        size: TSS of a layer with a fixed state; of a cache that keeps every token, its mean ceiling.
+        keeps_everything: Whether it is such a cache.
+        entropy: Mean entropy-ESS; NaN without cuts.
+        directions: Mean number of Hankel singular values above ρ times the largest; NaN without a ρ or without cuts.
+        tolerance: ρ, the first relative tolerance of the profile, or None.
+        cuts: Number of cuts, over all sequences.
     """
 
     layer: str
-    regime: Regime
-    utilisation: float
-    metric: str
-    saturated: float
-    collapsed: float
+    size: float
+    keeps_everything: bool
+    entropy: float
+    directions: float
+    tolerance: float | None
+    cuts: int
 
     def __str__(self) -> str:
-        """The diagnosis as a sentence with its thresholds."""
-        what = {
-            "saturated": "its state is full, so harder tasks need a larger one",
-            "collapsed": "most of its state is not used, so a larger one would not help; look at gates and training",
-            "partly used": "its state is neither full nor idle",
-        }[self.regime]
-        return (
-            f"{self.layer}: {self.regime}, {what} ({self.metric} is {self.utilisation:.0%} of its ceiling; saturated "
-            f"from {self.saturated:.0%} on, collapsed up to {self.collapsed:.0%})"
+        """The diagnosis as a sentence."""
+        if not self.cuts and self.keeps_everything:
+            return f"{self.layer}: nothing was measured in the middle half of a sequence"
+        if not self.cuts:
+            size = f"{self.size:.0f}"
+            return f"{self.layer}: too short a text to tell: no cut has {size} tokens before it and {size} after it"
+        size = f"{'at most ' if self.keeps_everything else ''}{_number(self.size)}"
+        counted = (
+            ""
+            if self.tolerance is None
+            else f", {_number(self.directions)} of {size} directions above {100 * self.tolerance:g} %"
         )
+        return f"{self.layer}: {_number(self.entropy)} of {size} by entropy{counted}, over {self.cuts:,} cuts"
 
 
-def regime_of(share: float, saturated: float = SATURATED, collapsed: float = COLLAPSED) -> Regime:
-    """The regime of a mean ESS that is this share of its ceiling; 0 ≤ collapsed < saturated ≤ 1."""
-    low, high = real_number(collapsed), real_number(saturated)
-    if low is None or high is None or not 0 <= low < high <= 1:
-        refuse("collapsed and saturated", "0 ≤ collapsed < saturated ≤ 1", (collapsed, saturated))
-    return "saturated" if share >= high else "collapsed" if share <= low else "partly used"
+def diagnose(profile: Profiled) -> list[Diagnosis]:
+    """How much of its state each layer of a profile uses.
 
-
-def diagnose(
-    profile: Profiled,
-    metric: Literal["relative_tolerance", "entropy"] = "relative_tolerance",
-    saturated: float = SATURATED,
-    collapsed: float = COLLAPSED,
-) -> list[Diagnosis]:
-    """Whether each layer of a profile is saturated or collapsed.
-
-    It says how the state is used on these inputs. Whether that is a failure depends on the task: a layer that solves
-    its task with a part of its state is collapsed by these thresholds, too.
+    It states what is used on these inputs. Whether more would help depends on the task: a layer that solves its task
+    with a part of its state is no worse for it.
 
     Args:
         profile: The profile.
-        metric: "relative_tolerance", of the profile's first ρ, or "entropy".
-        saturated: Utilisation from which on a state counts as full.
-        collapsed: Utilisation up to which it counts as not used.
 
     Returns:
         One diagnosis a mixer, in the order of the profile; str() gives its sentence.
 
-    Raises:
-        InputError: The metric is not known or not in the profile, or the thresholds are not in order.
+    Example:
+        >>> from statesize import profile, zoo
+        >>> model, _ = zoo.load("gla")
+        >>> print(diagnose(profile(model, [list(range(9))]))[0])
+        layers.0.mixer: too short a text to tell: no cut has 32 tokens before it and 32 after it
     """
-    if metric not in {"relative_tolerance", "entropy"}:
-        refuse("metric", "'relative_tolerance' or 'entropy'", metric)
+    ratios = profile.attributes["relative_tolerances"]
     found: list[Diagnosis] = []
     for name in profile.mixers:
         node = profile.mixer(name)
-        if metric == "relative_tolerance" and not node.sizes["relative_threshold"]:
-            raise InputError("the profile has no relative tolerance; give metric='entropy'")
-        share = average(node, utilisation_values(node, metric)).mean
-        found.append(Diagnosis(name, regime_of(share, saturated, collapsed), share, metric, saturated, collapsed))
+        binds, everything = binding(node), keeps_everything(node)
+        entropy, directions = (
+            average(node, np.where(binds[:, None], ess_values(node, metric), np.nan)).mean
+            for metric in ("entropy", "relative_tolerance")
+        )
+        if everything and binds.any():
+            size = float(node["ceiling"].values[binds].mean())
+        else:
+            size = float(np.nanmax(node["state_size"].values, initial=0))
+        tolerance = ratios[0] if ratios else None
+        found.append(Diagnosis(name, size, everything, entropy, directions, tolerance, int(binds.sum())))
     return found
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"

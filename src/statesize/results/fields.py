@@ -48,6 +48,7 @@ FIELDS = {
         Field("error_bound", _BY_UNIT, np.float64),
         Field("state_size", ("position",)),
         Field("ceiling", ("position",)),
+        Field("binds", ("position",)),
     )
 }
 
@@ -98,8 +99,10 @@ HEADINGS = {
     "average_relative_tolerance": Heading("average ESS\n(relative tolerance)", ".1f"),
     "total_entropy": Heading("total ESS\n(entropy)", ",.0f"),
     "total_relative_tolerance": Heading("total ESS\n(relative tolerance)", ",.0f"),
+    "readout_total_entropy": Heading("total of readouts\n(entropy)", ",.0f"),
     "norm": Heading("norm", "norm"),
-    "utilisation": Heading("utilisation\n(entropy)", ".0%"),
+    "state_utilisation": Heading("utilisation of\nstate (entropy)", ".0%"),
+    "ceiling_utilisation": Heading("utilisation of\nceiling (entropy)", ".0%"),
     "modulation": Heading("modulation\n(entropy)", ".0%"),
     "norm_modulation": Heading("modulation\n(norm)", ".0%"),
     "recall_perplexity": Heading("recall\nperplexity", ".2f"),
@@ -124,14 +127,21 @@ COLUMNS = {
     "average_relative_tolerance": "Relative tolerance-ESS, the number of Hankel singular values above ρ times the "
     "largest, averaged in the same way.",
     "average_relative_tolerance_error": "Half the width of its confidence interval, likewise.",
-    "total_entropy": "Entropy-ESS summed over the layer's channels, averaged over sequences and positions.",
-    "total_relative_tolerance": "Relative tolerance-ESS summed over the layer's channels, averaged in the same way.",
+    "total_entropy": "Entropy-ESS summed over the channels that the layer stores, averaged over sequences and "
+    "positions; channels that several heads read count once, by what these heads need together.",
+    "total_relative_tolerance": "Relative tolerance-ESS summed over stored channels, averaged in the same way.",
     "total_entropy_error": "Half the width of the confidence interval of the total entropy-ESS, likewise.",
     "total_relative_tolerance_error": "Half the width of that of the total relative tolerance-ESS, likewise.",
+    "readout_total_entropy": "Entropy-ESS of each head summed over its channels, as if heads shared nothing.",
+    "readout_total_entropy_error": "Half the width of its confidence interval.",
+    "readout_total_relative_tolerance": "Relative tolerance-ESS of each head summed over its channels, likewise.",
+    "readout_total_relative_tolerance_error": "Half the width of its confidence interval.",
     "norm": "Frobenius norm of what passes from the past to the future, averaged as above; a layer that erases "
     "lowers it even where its ESS stays.",
-    "utilisation": "Entropy-ESS as a share of its ceiling, the most that TSS, past and future allow at that position; "
-    "the mean of these shares over sequences, positions and heads.",
+    "state_utilisation": "Entropy-ESS as a share of the TSS of a layer with a fixed state, averaged over sequences, "
+    "heads and the cuts with at least TSS tokens before and after; a dash where the text is too short to have any.",
+    "ceiling_utilisation": "Entropy-ESS as a share of its ceiling, for a layer whose cache keeps every token, averaged "
+    "over the middle half of each sequence. It does not compare with a share of a state.",
     "faithfulness": "The largest difference, over sequences, of the operator applied to the layer's input, and of the "
     "layer's output where it was measured, from what the unaltered model computed, relative to the largest value; not "
     "checked where a layer reports its own matrix.",
@@ -140,17 +150,49 @@ COLUMNS = {
 }
 """What the columns of a summary are: one row a mixer."""
 
+GROUP_COLUMNS = {
+    "model": "The model.",
+    "layer": "The mixer's module name in the model; of layers that share a cache, the last.",
+    "groups": "Inputs that it stores, each for several heads, such as key-value heads or one latent.",
+    "readouts": "Heads that read each of them, in all layers that share the cache.",
+    "tss": "Numbers per channel that are stored; of a cache that grows, at the end of the longest sequence.",
+    "joint_entropy": "Numbers that the heads of a group need together: the entropy-ESS of their operators on top of "
+    "each other, averaged over sequences, positions and groups.",
+    "joint_entropy_error": "Half the width of its confidence interval of 95 %, for the choice of groups.",
+    "alone_entropy": "Numbers that they would need if each stored its own: the sum of their entropy-ESS.",
+    "joint_relative_tolerance": "The joint ESS as a number of singular values above ρ times the largest.",
+    "joint_relative_tolerance_error": "Half the width of its confidence interval, likewise.",
+    "alone_relative_tolerance": "The sum of such numbers over the heads of a group.",
+}
+"""What the columns of a table of groups are: one row a mixer whose heads share what it stores."""
+GROUP_HEADINGS = {
+    "model": HEADINGS["model"],
+    "layer": HEADINGS["layer"],
+    "groups": Heading("groups", ",.0f"),
+    "readouts": Heading("heads\neach", ",.0f"),
+    "tss": Heading("stored\n(TSS)", ",.0f"),
+    "joint_entropy": Heading("needed together\n(entropy)", ".1f"),
+    "alone_entropy": Heading("heads alone\n(entropy)", ".1f"),
+    "joint_relative_tolerance": Heading("needed together\n(relative tolerance)", ".1f"),
+    "alone_relative_tolerance": Heading("heads alone\n(relative tolerance)", ".1f"),
+}
+
 FIGURES = {
     "state_bytes": "Bytes that the model's own cache holds for all layers at the end of the longest sequence.",
     "tss": "Theoretical state-size per channel, averaged over the channels of all layers; softmax attention keeps "
     "every token, and counts as at the end of the longest sequence.",
-    "total_tss": "Theoretical state-size summed over the channels of all layers.",
+    "total_tss": "Theoretical state-size summed over the channels that all layers store.",
     "average_entropy": "Entropy-ESS per channel, averaged over sequences, positions and the channels of all layers.",
     "average_relative_tolerance": "Number of Hankel singular values above ρ times the largest, averaged likewise.",
-    "total_entropy": "Entropy-ESS summed over the channels of all layers, averaged over sequences and positions.",
+    "total_entropy": "Entropy-ESS summed over the channels that all layers store, averaged over sequences and "
+    "positions; channels that several heads read count once.",
     "total_relative_tolerance": "Number of singular values above ρ times the largest, summed and averaged likewise.",
+    "readout_total_entropy": "Entropy-ESS of each head summed over its channels, as if heads shared nothing.",
     "norm": "Frobenius norm of what passes from the past to the future, averaged over the channels of all layers.",
-    "utilisation": "Entropy-ESS as a share of its ceiling, averaged over the channels of all layers.",
+    "state_utilisation": "Entropy-ESS as a share of TSS, averaged over the channels of all layers with a fixed state, "
+    "at the cuts where the state is what limits it.",
+    "ceiling_utilisation": "Entropy-ESS as a share of its ceiling, averaged over the channels of all layers whose "
+    "cache keeps every token, over the middle half of each sequence.",
     "modulation": "How far the entropy-ESS falls at the special tokens inside the sequences, relative to its mean over "
     "8 cuts before and after; without the controls that a study of delimiters has.",
     "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "

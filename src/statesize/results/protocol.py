@@ -42,6 +42,10 @@ class Profiled(Protocol):
         """What was measured of one mixer."""
         ...
 
+    def group(self, name: str) -> xr.Dataset | None:
+        """What was measured of groups of one mixer's heads together; None where they share nothing."""
+        ...
+
     def summary_rows(self) -> list[SummaryRow]:
         """One row a mixer."""
         ...

@@ -24,6 +24,8 @@ class SequenceRecord:
     kind: str
     # What the mixer does to its values beside mixing them; empty where it does nothing.
     note: str
+    # The mixer whose groups hold the heads of all that read the same cache; empty where this one does.
+    cache: str
     # Channels that share one operator.
     multiplicity: int
     # In which the model made the operator.

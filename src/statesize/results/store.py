@@ -19,7 +19,7 @@ from statesize.files import os_errors, parse_json, read_limited, replace_folder
 from statesize.untrusted import check_store
 
 FORMAT = "statesize-profile"
-SCHEMA = 3
+SCHEMA = 4
 MARKER = "profile.json"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypedDict, cast
 
 import numpy as np
@@ -34,15 +35,20 @@ class SummaryRow(TypedDict):
     total_entropy_error: float
     total_relative_tolerance: float
     total_relative_tolerance_error: float
+    readout_total_entropy: float
+    readout_total_entropy_error: float
+    readout_total_relative_tolerance: float
+    readout_total_relative_tolerance_error: float
     norm: float
-    utilisation: float
+    state_utilisation: float
+    ceiling_utilisation: float
     faithfulness: float
     run_difference: float
 
 
 def unit_dim(node: xr.Dataset) -> str:
-    """The dimension of a mixer's operators, "head" or "channel"."""
-    return "channel" if "channel" in node.sizes else "head"
+    """The dimension of a mixer's operators: "head", "channel" or, of heads that are measured together, "group"."""
+    return next(dim for dim in ("head", "channel", "group") if dim in node.sizes)
 
 
 def ess_values(node: xr.Dataset, metric: str) -> Array:
@@ -53,11 +59,22 @@ def ess_values(node: xr.Dataset, metric: str) -> Array:
     return values[..., 0] if values.shape[-1] else np.full(values.shape[:-1], np.nan, np.float32)
 
 
-def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
-    """ESS as a share of its ceiling, (sequence, unit, position); NaN where the ceiling is 0."""
+def utilisation_values(node: xr.Dataset) -> Array:
+    """Entropy-ESS as a share of its ceiling, (sequence, unit, position); NaN where its size does not bind."""
     # Copies, because torch warns of arrays that cannot be written to.
-    ess, ceiling = (torch.from_numpy(np.array(values)) for values in (ess_values(node, metric), node["ceiling"].values))
-    return utilisation(ess, ceiling[:, None]).numpy()
+    ess, ceiling = (torch.from_numpy(np.array(node[name].values)) for name in ("entropy", "ceiling"))
+    return utilisation(ess, ceiling[:, None], torch.from_numpy(binding(node))[:, None]).numpy()
+
+
+def binding(node: xr.Dataset) -> NDArray[np.bool_]:
+    """The cuts at which the layer's own size is what limits its ESS, (sequence, position)."""
+    return node["binds"].values == 1
+
+
+def keeps_everything(node: xr.Dataset) -> bool:
+    """Whether the layer's cache keeps every token: TSS i at each position i."""
+    size = node["state_size"].values
+    return bool((np.isnan(size) | (size == node["position"].values)).all() and np.nanmax(size, initial=0) > 0)
 
 
 def sample_of(node: xr.Dataset) -> Sample:
@@ -91,14 +108,66 @@ def average(node: xr.Dataset, values: Array) -> Estimate:
     return estimate(unit_means(node, values), sample_of(node))
 
 
-def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
-    """One mixer's row of the summary."""
-    sample = sample_of(node)
-    channels = sample.total * int(node.attrs["multiplicity"])
-    entropy, relative = (average(node, ess_values(node, metric)) for metric in ("entropy", "relative_tolerance"))
+class GroupRow(TypedDict):
+    """What one mixer stores for several heads each; `statesize.results.fields.GROUP_COLUMNS` says what these are."""
+
+    model: str
+    layer: str
+    groups: int
+    readouts: int
+    tss: int
+    joint_entropy: float
+    joint_entropy_error: float
+    alone_entropy: float
+    joint_relative_tolerance: float
+    joint_relative_tolerance_error: float
+    alone_relative_tolerance: float
+
+
+def channels_of(node: xr.Dataset) -> int:
+    """How many channels a mixer has, or what groups of heads store."""
+    return sample_of(node).total * int(node.attrs["multiplicity"])
+
+
+def stored_channels(node: xr.Dataset, group: xr.Dataset | None) -> int:
+    """How many channels a mixer stores itself: what several heads read once, and 0 where another keeps its cache."""
+    return 0 if node.attrs["cache"] else channels_of(node if group is None else group)
+
+
+def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer: str) -> GroupRow:
+    """What the heads that read a cache, of one mixer or of several, need together and what they would need alone."""
+    groups, heads = sample_of(group).total, sum(sample_of(node).total for node in nodes)
+    joint_entropy, joint_relative = _averages(group)
+    alone = [sum(_averages(node)[place].mean * sample_of(node).total for node in nodes) / groups for place in range(2)]
+    return {
+        "model": model,
+        "layer": layer,
+        "groups": groups,
+        "readouts": heads // groups,
+        "tss": int(np.nanmax(group["state_size"].values, initial=0)),
+        "joint_entropy": joint_entropy.mean,
+        "joint_entropy_error": joint_entropy.error,
+        "alone_entropy": alone[0],
+        "joint_relative_tolerance": joint_relative.mean,
+        "joint_relative_tolerance_error": joint_relative.error,
+        "alone_relative_tolerance": alone[1],
+    }
+
+
+def _averages(node: xr.Dataset) -> tuple[Estimate, Estimate]:
+    relative = average(node, ess_values(node, "relative_tolerance"))
     # What is not known of the counts themselves comes to what is not known of the units.
     apart = average(node, ess_values(node, "relative_upper") - ess_values(node, "relative_lower")).mean
-    relative = Estimate(relative.mean, relative.error + apart / 2)
+    return average(node, ess_values(node, "entropy")), Estimate(relative.mean, relative.error + apart / 2)
+
+
+def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | None = None) -> SummaryRow:
+    """One mixer's row of the summary; what heads share in groups is counted once in its totals."""
+    sample, readouts = sample_of(node), channels_of(node)
+    entropy, relative = _averages(node)
+    stored = stored_channels(node, group)
+    total_entropy, total_relative = (entropy, relative) if group is None else _averages(group)
+    share, cache = average(node, utilisation_values(node)).mean, keeps_everything(node)
     return {
         "model": model,
         "layer": layer,
@@ -111,12 +180,17 @@ def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
         "average_entropy_error": entropy.error,
         "average_relative_tolerance": relative.mean,
         "average_relative_tolerance_error": relative.error,
-        "total_entropy": entropy.mean * channels,
-        "total_entropy_error": entropy.error * channels,
-        "total_relative_tolerance": relative.mean * channels,
-        "total_relative_tolerance_error": relative.error * channels,
+        "total_entropy": total_entropy.mean * stored,
+        "total_entropy_error": total_entropy.error * stored,
+        "total_relative_tolerance": total_relative.mean * stored,
+        "total_relative_tolerance_error": total_relative.error * stored,
+        "readout_total_entropy": entropy.mean * readouts,
+        "readout_total_entropy_error": entropy.error * readouts,
+        "readout_total_relative_tolerance": relative.mean * readouts,
+        "readout_total_relative_tolerance_error": relative.error * readouts,
         "norm": average(node, node["norm"].values).mean,
-        "utilisation": average(node, utilisation_values(node)).mean,
+        "state_utilisation": math.nan if cache else share,
+        "ceiling_utilisation": share if cache else math.nan,
         "faithfulness": largest_difference(node, "faithfulness"),
         "run_difference": largest_difference(node, "run_difference"),
     }

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from statesize.adapters.captured import SHARED
 from statesize.errors import ModelError
 from statesize.results.fields import FIELDS, UNIT, Array, Field
 from statesize.results.record import SequenceRecord
@@ -106,7 +107,7 @@ def _part(
     settings: Settings,
 ) -> xr.Dataset:
     about, sample = run.about, run.about.sample
-    unit = "channel" if about.multiplicity == 1 else "head"
+    unit = "group" if about.name.endswith(SHARED) else "channel" if about.multiplicity == 1 else "head"
     coordinates = {
         unit: sample.units,
         "position": positions,
@@ -123,7 +124,7 @@ def _part(
         values = [float(getattr(records[row], name)) if row in records else np.nan for row in range(count)]
         variables[name] = (("sequence",), np.array(values, np.float64))
     attributes = {
-        **{name: getattr(about, name) for name in ("kind", "note", "multiplicity", "dtype")},
+        **{name: getattr(about, name) for name in ("kind", "note", "cache", "multiplicity", "dtype")},
         "engine": ", ".join(sorted(run.engines)),
         "stratum_sizes": sample.sizes.tolist(),
     }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.operators import Convolution, Dense, Operator, Recurrence
+from statesize.operators import Convolution, Dense, Operator, Recurrence, Shared
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
 from statesize.spectra.choice import ORDER
 from statesize.spectra.cut import Cut
@@ -159,6 +159,8 @@ def _attempts(engine: Engine, operator: Operator) -> list[Engine]:
 
 def _magnitude(operator: Operator) -> Tensor:
     """About the size of the largest entry that an operator's tensors can make, (...)."""
+    if isinstance(operator, Shared):
+        return _magnitude(operator.operator).amax(-1)
     one = torch.ones(operator.batch_shape, dtype=torch.float64, device=operator.device)
     if isinstance(operator, Recurrence):
         return one * operator.B.abs().amax((-2, -1)) * operator.C.abs().amax((-2, -1))

@@ -22,25 +22,26 @@ class Cut:
     positions: tuple[int, ...]  # cut positions i, ascending or as given
     past: int | None = None  # columns i − past … i − 1 only; None for all i of them
     future: int | None = None  # rows i … i + future − 1 only; None for all L − i of them
+    readouts: int = 1  # rows of T that each position has
 
     def rows(self, position: int) -> int:
-        """How many future positions the block at a cut spans."""
-        return self.length - position if self.future is None else self.future
+        """How many rows the block at a cut has."""
+        return self.readouts * (self.length - position if self.future is None else self.future)
 
     def columns(self, position: int) -> int:
         """How many past positions the block at a cut spans."""
         return position if self.past is None else self.past
 
     def block(self, matrix: Tensor, position: int) -> Tensor:
-        """H_i (..., rows, columns) out of T (..., L, L)."""
-        rows, columns = self.rows(position), self.columns(position)
-        return matrix[..., position : position + rows, position - columns : position]
+        """H_i (..., rows, columns) out of T (..., rows of all positions, L)."""
+        first, rows, columns = self.readouts * position, self.rows(position), self.columns(position)
+        return matrix[..., first : first + rows, position - columns : position]
 
     def limits(self, device: torch.device | None = None) -> Tensor:
         """min(rows, columns) of each block, (P,) int64: no rank can pass it."""
-        columns = torch.tensor(self.positions, dtype=torch.int64, device=device)
-        limits = torch.minimum(columns, self.length - columns)
-        return limits.clamp(max=min(self.past or self.length, self.future or self.length))
+        positions = torch.tensor(self.positions, dtype=torch.int64, device=device)
+        limits = torch.minimum(positions, self.readouts * (self.length - positions))
+        return limits.clamp(max=min(self.past or self.length, self.readouts * (self.future or self.length)))
 
     def largest_rank(self) -> int:
         """The largest min(rows, columns) over the positions, 0 where there are none."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from statesize.errors import EngineError
-from statesize.operators import Operator, Recurrence
+from statesize.operators import Operator, Recurrence, Shared
 from statesize.spectra.cut import Cut
 
 OUTPUTS = ("counts", "entropy", "values")
@@ -113,8 +113,8 @@ class Engine(ABC):
         return self.footprint(operator, cut) + self.shared_footprint(operator, cut)
 
     def supports(self, operator: Operator) -> bool:
-        """Whether it works on this kind of operator."""
-        return True
+        """Whether it works on this kind of operator; of `Shared`, only engines that say so."""
+        return not isinstance(operator, Shared)
 
     def declines(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why it cannot compute these outputs, or None if it can."""

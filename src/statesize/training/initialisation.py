@@ -14,7 +14,6 @@ from statesize.adapters.models.checks import Inputs
 from statesize.adapters.models.wrapped import pretrained_models
 from statesize.check import require_real
 from statesize.errors import InputError, ModelError
-from statesize.ess import utilisation
 from statesize.measurement import measure
 from statesize.texts.token_files import configured_vocabulary
 
@@ -108,10 +107,10 @@ def initialise(
     (heads or channels), further and further away and then by bisection. Mixers are set one after the other in the order
     of their calls, so that each is measured on what those before it pass on. It costs about ten forward passes a mixer.
 
-    Utilisation is the mean of ESS_i / min(TSS, i, L − i). A target above what the mixer has with hardly any decay, or
-    below what it has with hardly any memory, cannot be reached: then the mixer gets what came nearest, and the result
-    says so. Nothing else changes: mode, dtype and random state of the model are as before, and where the search raises,
-    so are its weights.
+    Utilisation is here the mean of ESS_i / min(TSS, i, L − i) over all positions. A target above what the mixer has
+    with hardly any decay, or below what it has with hardly any memory, cannot be reached: then the mixer gets what
+    came nearest, and the result says so. Nothing else changes: mode, dtype and random state of the model are as
+    before, and where the search raises, so are its weights.
 
     Args:
         model: What `capture` takes: a `LanguageModel`, a model of transformers, or one with mixers of your own. It is
@@ -248,7 +247,7 @@ def _utilisations(captures: Capture, names: set[str], relative_tolerance: float)
         )
         counts = measured.relative_tolerance
         if counts is not None:
-            found[name].append(float(utilisation(counts[..., 0].double(), measured.ceiling).nanmean()))
+            found[name].append(float((counts[..., 0] / measured.ceiling).nanmean()))
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 

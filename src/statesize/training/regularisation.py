@@ -11,7 +11,7 @@ from torch import Tensor
 
 from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
-from statesize.ess import ceiling, utilisation
+from statesize.ess import ceiling
 from statesize.mixers.attention.linear import LinearAttention
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
@@ -71,7 +71,7 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
     share = require_real("target", target, least=0, most=1, advice="It is a share of the ceiling.")
     cut = torch.tensor(make_cut(operator.length, positions).positions, device=operator.device)
     most = ceiling(operator.state_size()[cut], cut, operator.length)
-    return _average("operator", (utilisation(differentiable_entropy(operator, cut), most) - share).square())
+    return _average("operator", (differentiable_entropy(operator, cut) / most.clamp(min=1) - share).square())
 
 
 @dataclass(frozen=True)

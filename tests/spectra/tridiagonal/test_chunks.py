@@ -28,7 +28,7 @@ def shifts(chunks: TridiagonalChunks, value: float) -> Tensor:
 def test_inertia_is_exact_within_the_stated_distance(length: int, width: int, sharpness: float) -> None:
     # Shifts beside singular values, small ones included, where round-off decides on which side they fall.
     matrix = attention(3, length, sharpness)
-    chunks, expected = tridiagonal_chunks(matrix[None], width), definition(matrix)
+    chunks, expected = tridiagonal_chunks(matrix[None, None], width), definition(matrix)
     for place in {0, (length - 1) // 3, (length - 1) // 2, length - 2}:
         sigma = expected[place]
         for value in sigma[sigma > 1e-9][::5]:
@@ -43,7 +43,7 @@ def test_inertia_is_exact_within_the_stated_distance(length: int, width: int, sh
 @pytest.mark.parametrize(("length", "width"), [(41, 16), (100, 32)])
 def test_log_determinants(length: int, width: int) -> None:
     matrix = attention(4, length, 0.5)
-    chunks, expected = tridiagonal_chunks(matrix[None], width), definition(matrix)
+    chunks, expected = tridiagonal_chunks(matrix[None, None], width), definition(matrix)
     for s in (1.0, 1e-2, 1e-5):
         phi = chunks.log_determinants(shifts(chunks, s)).flatten()[1:length]
         torch.testing.assert_close(phi, torch.log1p((expected / s) ** 2).sum(-1), rtol=1e-9, atol=1e-9)
@@ -54,7 +54,7 @@ def test_norms_and_bounds_on_them(signed: bool) -> None:
     matrix = attention(5, 75, 0.3)
     if signed:
         matrix = (matrix - 0.05).tril()
-    chunks, expected = tridiagonal_chunks(matrix[None], 16), definition(matrix)
+    chunks, expected = tridiagonal_chunks(matrix[None, None], 16), definition(matrix)
     norms, largest = expected.square().sum(-1), expected[:, 0]
     torch.testing.assert_close(chunks.squared_norms().flatten()[1:75], norms, rtol=1e-12, atol=0)
     bound = chunks.norm_bound()[:, None].expand(-1, 16).flatten()[1:75]
@@ -69,7 +69,7 @@ def test_groups_of_a_batch_may_repeat_and_some_may_be_left_out() -> None:
     matrix = attention(6, 60, 0.3, (3,))
     matrix[1] *= 1e30
     needed = torch.tensor([True, False, True, True])
-    every, some = tridiagonal_chunks(matrix, 16), tridiagonal_chunks(matrix, 16, needed)
+    every, some = tridiagonal_chunks(matrix[:, None], 16), tridiagonal_chunks(matrix[:, None], 16, needed)
     index = torch.tensor([6, 0, 11, 6, 3])
     shift = torch.tensor([2e28, 0.1, 0.2, 1e28, 0.01], dtype=torch.float64)
     for method in ("counts", "log_determinants"):
@@ -83,7 +83,7 @@ def test_groups_of_a_batch_may_repeat_and_some_may_be_left_out() -> None:
 
 
 def test_nothing_below_the_diagonal() -> None:
-    chunks = tridiagonal_chunks(torch.eye(40, dtype=torch.float64)[None], 16)
+    chunks = tridiagonal_chunks(torch.eye(40, dtype=torch.float64)[None, None], 16)
     count, distance = chunks.counts(shifts(chunks, 1e-3))
     assert not count.any()
     assert float(distance.max()) < 1e-15

@@ -21,7 +21,7 @@ def test_core_and_chunk_as_one_matrix(b, shifts):
     shape = len(order), b
     positive, logarithm, size = np.empty(shape, np.int64), np.empty(shape), np.empty(shape)
     cores = of_past, first, diagonal, beside, borders.ravel(), gram, inside
-    eliminate_around_cores(order, a, c, *cores, positive, logarithm, size)
+    eliminate_around_cores(order, a, c, *cores, 1, positive, logarithm, size)
     for m, k in enumerate(order):
         low, high = first[k], first[k + 1]
         below = beside[low : max(low, high - 1)]

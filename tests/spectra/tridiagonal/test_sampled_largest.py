@@ -30,6 +30,19 @@ def test_largest_singular_values_lie_between_the_bounds(seed: int, length: int, 
     assert bool((high >= sigma * (1 - 1e-12)).all())
 
 
+@given(st.integers(0, 2**31), st.integers(2, 60), st.integers(2, 5))
+def test_several_rows_a_position(seed: int, length: int, readouts: int) -> None:
+    each = [attention(seed + readout, length, 0.3) for readout in range(readouts)]
+    stacked = torch.stack(each, 1).flatten(0, 1)
+    sigma = torch.stack([torch.linalg.svdvals(stacked[readouts * i :, :i])[0] for i in range(1, length)])
+    low, high = largest_everywhere(stacked, 4, 5e-3)
+    assert bool((low[1:] <= sigma * (1 + 1e-12)).all())
+    assert bool((high[1:] >= sigma * (1 - 1e-12)).all())
+    low, high = largest_at(stacked, torch.arange(1, length), 1e-8, 40)
+    assert bool(((low <= sigma * (1 + 1e-12)) & (high >= sigma * (1 - 1e-12))).all())
+    assert float((high / low).max()) < 1.01
+
+
 @pytest.mark.parametrize("length", [40, 150])
 def test_bounds_are_close_for_attention(length: int) -> None:
     low, high = largest_everywhere(attention(1, length, 0.3), 4, 5e-3)

@@ -131,6 +131,9 @@ class _Called:
     @property
     def state_bytes(self) -> int:
         """What the model's cache holds of this mixer at the end of one sequence."""
+        if getattr(self.module, "is_kv_shared_layer", False):
+            # It reads the cache of an earlier layer.
+            return 0
         keys = self.key.shape[2]
         cached = keys if self.window is None else min(keys, self.window - 1)
         return cached * _cached_numbers(self.module, self.key, self.value) * stored_element_size(self.module)

@@ -41,6 +41,10 @@ class Mixing:
                 self._found = self._first(name, values, mixed)
         return self._found
 
+    def forget(self) -> None:
+        """Drop T; it is made anew when it is asked for."""
+        self._found = None
+
     def _first(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:
         found = None
         for way in self.ways:
@@ -73,7 +77,7 @@ def observed_mixing(
     kind: str = "attention",
 ) -> Observation:
     """The Observation of one call of an attention function."""
-    # values: u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads.
+    # values: u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads, and so do equal ones.
     # mixed: y, (S, H, L, P).
     # seen: (L, L) boolean, which positions (columns) a query may see; None takes those that any head gives weight.
     _, heads, length, keys = mixing.shape
@@ -84,6 +88,7 @@ def observed_mixing(
     if bool(seen.triu(1).any()):
         raise ModelError(later_positions(name))
     state_size = _state_size(seen, window)
+    groups, stored_channels = _stored(module, values)
 
     def operator(units: Units) -> Dense:
         return Dense(mixing.of(name, values, mixed)[:, units], state_size)
@@ -98,7 +103,23 @@ def observed_mixing(
         state_bytes=state_bytes,
         rounded=rounded,
         note=NOTES.get(type(module).__name__, ""),
+        groups=groups if groups < heads else 0,
+        stored_channels=stored_channels,
+        stored=values,
+        forget=mixing.forget,
     )
+
+
+def _stored(module: nn.Module, values: Tensor) -> tuple[int, int]:
+    """How many inputs attention stores, each for as many consecutive heads, and the channels of each."""
+    # values: u, (S, K, L, P). Multi-head latent attention keeps one latent, of which the values of all heads are made.
+    latent = getattr(module, "kv_lora_rank", None)
+    if isinstance(latent, int) and hasattr(module, "expand_kv"):
+        return 1, latent
+    heads = values.shape[1]
+    starts = [0, *(head for head in range(1, heads) if not torch.equal(values[:, head], values[:, head - 1]))]
+    even = all(first == place * heads // len(starts) for place, first in enumerate(starts))
+    return len(starts) if heads % len(starts) == 0 and even else heads, values.shape[-1]
 
 
 def _other_positions(name: str, length: int, keys: int, text: int) -> str:

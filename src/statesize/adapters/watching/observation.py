@@ -20,6 +20,10 @@ def unchanged(mixed: Tensor, _: Units) -> Tensor:
     return mixed
 
 
+def nothing() -> None:
+    """The `forget` of what keeps no T."""
+
+
 @dataclass(frozen=True, eq=False)
 class Observation:
     """One call of a mixing kernel while a model ran: T at this input, what went in and what came out."""
@@ -40,6 +44,13 @@ class Observation:
     # float32, and T is that of this run.
     rounded: bool = False
     note: str = ""  # what the mixer does to its values beside mixing them by T, for those who read T's numbers
+    # Stored inputs that several consecutive units read, such as key-value heads, and the channels of each; 0 where
+    # every unit stores its own. `operator` then takes units of any shape.
+    groups: int = 0
+    stored_channels: int = 0
+    # What is stored, by which layers that share a cache are known, and what drops T until it is asked for again.
+    stored: Tensor | None = None
+    forget: Callable[[], None] = nothing
 
     @property
     def batch_shape(self) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from statesize.results.fields import COUNTS
+from statesize.results.groups import group_rows
 from statesize.results.summary import average, summary_row
 
 if TYPE_CHECKING:
@@ -20,8 +21,18 @@ SCHEMA = 1
 
 
 # Figures of a mixer that a document holds by the names of the summary; those in _ESTIMATED with an interval.
-_FIGURES = ("kind", "units", "measured", "state_bytes", "norm", "utilisation", "faithfulness", "run_difference")
-_ESTIMATED = ("average_entropy", "total_entropy")
+_FIGURES = (
+    "kind",
+    "units",
+    "measured",
+    "state_bytes",
+    "norm",
+    "state_utilisation",
+    "ceiling_utilisation",
+    "faithfulness",
+    "run_difference",
+)
+_ESTIMATED = ("average_entropy", "total_entropy", "readout_total_entropy")
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -49,6 +60,7 @@ def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
         "threads": attributes.get("threads"),
         "recipe": attributes.get("recipe"),
         "mixers": [_mixer(profile, name) for name in profile.mixers],
+        "groups": [{key: known(value) for key, value in row.items()} for row in group_rows(profile)],
         "skipped": [{"name": name, "reason": reason} for name, reason in attributes["skipped"].items()],
         "result": None if result is None else str(result),
     }
@@ -63,7 +75,7 @@ def plan_document(plan: Plan, name: str, chats: int = 0) -> dict[str, Any]:
 
 def _mixer(profile: Profile, name: str) -> dict[str, Any]:
     mixer = profile.mixer(name)
-    row: dict[str, Any] = {**summary_row(mixer, profile.model, name)}
+    row: dict[str, Any] = {**summary_row(mixer, profile.model, name, profile.group(name))}
     return {
         "name": name,
         "note": str(mixer.attrs["note"]),

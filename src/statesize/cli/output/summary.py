@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from statesize.cli.output.table import byte_count, number_text, print_table
-from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, HEADINGS, Heading
+from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
+from statesize.results.groups import group_rows
 
 if TYPE_CHECKING:
     from statesize.profiling import Plan, Profile
@@ -22,12 +23,13 @@ def print_summary(profiles: Sequence[Profile]) -> None:
     """Print one row a mixer, and below what was left out and how far the model was from the unaltered one."""
     groups = [profile.summary_rows() for profile in profiles]
     rows = [row for group in groups for row in group]
-    shown = [name for name in COLUMNS if name in HEADINGS and name != "kind"]
+    shown = [name for name in COLUMNS if name in HEADINGS and name not in {"kind", "readout_total_entropy"}]
     # Columns that say nothing of these profiles are left out.
     if all(row["measured"] == row["units"] for row in rows):
         shown.remove("measured")
-    if not any(math.isfinite(row["faithfulness"]) for row in rows):
-        shown.remove("faithfulness")
+    for name in ("state_utilisation", "ceiling_utilisation", "faithfulness"):
+        if not any(math.isfinite(row[name]) for row in rows):
+            shown.remove(name)
     rho = profiles[0].attributes["relative_tolerances"]
     relative = f"σ > {rho[0]:g} σ₁" if rho else "relative tolerance"
     headings = [HEADINGS[name].text.replace("relative tolerance", relative) for name in shown]
@@ -40,7 +42,7 @@ def print_summary(profiles: Sequence[Profile]) -> None:
         for row in group:
             measured = {**row, "measured": f"{row['measured']} of {row['units']}"}
             cells.append(_cells(measured, {name: HEADINGS[name] for name in shown}))
-            shares.append(row["utilisation"])
+            shares.append(np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1]))
     notes: list[str] = []
     for profile in profiles:
         name = f"{profile.model}: " if len(profiles) > 1 else ""
@@ -51,7 +53,13 @@ def print_summary(profiles: Sequence[Profile]) -> None:
         largest = np.nanmax(differences)
         figure = f"{largest:.0e}" if largest else "0"
         notes.append(f"Last hidden state, observed against unaltered: largest difference {figure}.")
-    print_table(headings, cells, 2, notes, shares)
+    shared = [row for profile in profiles for row in group_rows(profile)]
+    print_table(headings, cells, 2, () if shared else notes, shares)
+    if shared:
+        headings = [heading.text.replace("relative tolerance", relative) for heading in GROUP_HEADINGS.values()]
+        print()
+        print("What heads that share a cache need together, a channel of the cache:")
+        print_table(headings, [_cells(row, GROUP_HEADINGS) for row in shared], 2, notes)
 
 
 def print_comparison(comparison: Comparison) -> None:

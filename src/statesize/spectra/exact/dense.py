@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from statesize.check import require_finite
-from statesize.operators import Operator
+from statesize.operators import Operator, Shared
 from statesize.spectra.bounds import denormal_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine
@@ -29,13 +29,19 @@ class DenseEngine(Engine):
     squares = False
     cost = "O(L⁴)"
 
+    def supports(self, operator: Operator) -> bool:
+        """Every operator."""
+        return True
+
     def blocks(self, operator: Operator, cut: Cut) -> Spectrum:
         """The spectrum, r = the largest min(rows, columns); its bound is relative to T as `dense()` returns it."""
-        matrix = operator.dense()
+        matrix = operator.dense().flatten(-3, -2) if isinstance(operator, Shared) else operator.dense()
         require_finite("T", matrix)
         size = 1
         if cut.past is not None and cut.future is not None:
-            size = max(1, self.numbers_at_once // max(1, cut.past * cut.future * matrix.shape[:-2].numel()))
+            size = max(
+                1, self.numbers_at_once // max(1, cut.readouts * cut.past * cut.future * matrix.shape[:-2].numel())
+            )
         blocks: list[Spectrum] = []
         for first in range(0, len(cut.positions), size):
             positions = cut.positions[first : first + size]
@@ -50,7 +56,7 @@ class DenseEngine(Engine):
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
         """T with its copies, and what is computed from all singular values."""
-        return DOUBLE * (4 * cut.length**2 + 8 * len(cut.positions) * cut.largest_rank())
+        return DOUBLE * (4 * cut.readouts * cut.length**2 + 8 * len(cut.positions) * cut.largest_rank())
 
 
 def block_spectrum(blocks: Tensor) -> Spectrum:

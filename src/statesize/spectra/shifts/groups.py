@@ -106,7 +106,7 @@ class Groups:
         groups = eliminations.error.shape[0] // entries if entries else -(-cut.length // b)
         self._length = groups * b
         position = torch.arange(self._length, device=device).reshape(-1, b)
-        limit = torch.minimum(position, cut.length - position).clamp(0, rank)
+        limit = torch.minimum(position, cut.readouts * (cut.length - position)).clamp(0, rank)
         self.limit = limit.repeat(entries, 1)
         self.wanted = torch.isin(position, self._positions).repeat(entries, 1)
         self.squared_norms = eliminations.squared_norms()

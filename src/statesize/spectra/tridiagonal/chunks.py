@@ -1,7 +1,8 @@
 """Chunks of positions of any T around tridiagonal cores, which stand for all that lies outside a chunk.
 
-For i0 ≤ i < i0 + b and j = i − i0, H_i holds the rows j … of a chunk and all rows after it, the columns before j of
-the chunk and all columns before it; F lies in the rows after and the columns before. At a shift, the rows after the
+T has r rows a position, several where readouts share an input. For i0 ≤ i < i0 + b and j = i − i0, H_i holds the rows
+of a chunk from r j on and all rows after it, the columns before j of the chunk and all columns before it; F lies in the
+rows after and the columns before. At a shift, the rows after the
 chunk have the pivot a alone and leave FᵀF / a on the columns before it, or the columns before it have c alone and leave
 F Fᵀ / c on the rows after it, whichever is the smaller matrix.
 This Gram matrix is made tridiagonal once, Θ = Qᵀ (FᵀF) Q; each shift of either sign is then a tridiagonal elimination
@@ -42,11 +43,11 @@ class Cores:
     first: npt.NDArray[np.int64]  # where its rows begin in the next three, (N + 1,)
     diagonal: Array  # of Θ, (rows,)
     beside: Array  # the entries below the diagonal, a 0 last, (rows,)
-    borders: Array  # Qᵀ times what couples the core with the chunk's rows and its columns, (rows, 2b)
-    gram: Array  # of the chunk's rows over the columns before, or of its columns over the rows after, (N, b, b)
-    inside: Array  # T inside the chunk, (N, b, b)
-    outside: Tensor  # how many rows or columns have the pivot a or c alone, (N,)
-    energy: Tensor  # their squared Frobenius norm, (N,)
+    borders: Array  # Qᵀ times what couples the core with the chunk's rows and its columns, (rows, (r + 1) b)
+    # Of the chunk's r b rows over the columns before, or of its b columns over the rows after, (N, r b, r b).
+    gram: Array
+    inside: Array  # T inside the chunk, (N, r b, b)
+    energy: Tensor  # the squared Frobenius norm of the rows or columns that have the pivot a or c alone, (N,)
     fourth: Tensor  # Σ σ⁴ of all rows from the chunk on by all columns up to its end, (N,)
 
 
@@ -54,7 +55,7 @@ class Cores:
 class TridiagonalChunks:
     """N groups of b positions of T, eliminated at any shift; only groups that were asked for have a core."""
 
-    strict: Tensor  # T below its diagonal, divided by the scale, (E, L, L); L a multiple of b
+    strict: Tensor  # T below its diagonal, divided by the scale, (E, r L, L); L a multiple of b
     scale: Tensor  # a power of 2, (E,)
     cores: Cores
     chunk: Tensor  # which of the chunks, (N,)
@@ -72,7 +73,17 @@ class TridiagonalChunks:
     @property
     def order(self) -> int:
         """Rows of T."""
+        return self.strict.shape[-2]
+
+    @property
+    def length(self) -> int:
+        """Columns of T."""
         return self.strict.shape[-1]
+
+    @property
+    def readouts(self) -> int:
+        """Rows of a position, r."""
+        return self.order // self.length
 
     @property
     def error(self) -> Tensor:
@@ -105,20 +116,20 @@ class TridiagonalChunks:
     def _sampled(self, strict: Tensor) -> tuple[Tensor, Tensor]:
         if not bool((strict < 0).any()):
             return largest_everywhere(strict, _EVERY, _CLOSE)
-        position = torch.arange(self.order, device=strict.device)
-        rank = torch.minimum(position, self.order - position).clamp(min=1)
+        position = torch.arange(self.length, device=strict.device)
+        rank = torch.minimum(position, self.readouts * (self.length - position)).clamp(min=1)
         low = (1 - _ROUNDED) * (corner_energies(strict) / rank).sqrt()
         return low, torch.full_like(low, torch.inf)
 
     def spectra(self, group: Tensor, offset: Tensor) -> Tensor:
-        """All singular values at chosen positions, (m, L/2), descending, zero-padded."""
-        half = self.order // 2
+        """All singular values at chosen positions, (m, r L/(r + 1)), descending, zero-padded."""
+        most = max(1, self.order // (self.readouts + 1))
         found: list[Tensor] = []
         for k, j in cast("list[list[int]]", torch.stack([self.chunk[group], offset], -1).tolist()):
-            entry, place = divmod(k, self.order // self.width)
+            entry, place = divmod(k, self.length // self.width)
             i = place * self.width + j
-            sigma = singular_values(self.strict[entry, i:, :i]) * self.scale[entry]
-            found.append(torch.nn.functional.pad(sigma, (0, max(1, half) - sigma.shape[0])))
+            sigma = singular_values(self.strict[entry, self.readouts * i :, :i]) * self.scale[entry]
+            found.append(torch.nn.functional.pad(sigma, (0, most - sigma.shape[0])))
         return torch.stack(found)
 
     def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,11 +145,16 @@ class TridiagonalChunks:
         """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 a group, (N,)."""
         s = shift / self._scales
         _, logarithm, _ = self._eliminate(s, -s)
-        return logarithm + ((self.cores.outside[self.chunk] - self.order) * s.log())[:, None]
+        return logarithm - (torch.from_numpy(self.pivots).to(s.device)[self.chunk] * s.log())[:, None]
 
     @cached_property
     def _scales(self) -> Tensor:
-        return self.scale[self.chunk // (self.order // self.width)]
+        return self.scale[self.chunk // (self.length // self.width)]
+
+    @property
+    def pivots(self) -> npt.NDArray[np.int64]:
+        """How many pivots an elimination of each chunk has, (N,): of its core, and as many rows or columns inside."""
+        return np.diff(self.cores.first) + _spacing(self.readouts) * self.width
 
     def _everywhere(self, positions: Tensor) -> Tensor:
         """(E, L) as groups, (N, b)."""
@@ -159,6 +175,7 @@ class TridiagonalChunks:
             cores.borders.ravel(),
             cores.gram,
             cores.inside,
+            _spacing(self.readouts),
             positive,
             logarithm,
             lost,
@@ -166,27 +183,31 @@ class TridiagonalChunks:
         return tuple(torch.from_numpy(part).to(device) for part in (positive, logarithm, lost))  # pyright: ignore[reportReturnType]
 
 
+def _spacing(readouts: int) -> int:
+    """Rows that an elimination has for each position, those of zeros included: a power of 2."""
+    return 1 << (readouts - 1).bit_length()
+
+
 def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None) -> TridiagonalChunks:
-    """Chunks of b positions of T (E, L, L), b a power of 2 from 16 on, with cores where they are needed (chunks,)."""
-    E, length = matrix.shape[:2]
+    """Chunks of b positions of T (E, r, L, L), b a power of 2 from 16 on, with cores where needed (chunks,)."""
+    E, readouts, length = matrix.shape[:3]
     chunks = -(-length // width)
     wanted = np.ones(chunks, np.bool_) if needed is None else needed.cpu().numpy()
     strict, scale = _scaled(matrix, chunks * width)
-    # Cores of the past in the first half of the sequence, of the future in the second: so no core has more rows.
+    # Cores of the past while that has no more columns than the future has rows, then cores of the future.
     place = np.arange(chunks)
-    of_past = place < (chunks + 1) // 2
-    outside = np.where(of_past, chunks - 1 - place, place) * width
-    rows = np.where(wanted, chunks * width - width - outside, 0)
+    past, future = place * width, readouts * (chunks - 1 - place) * width
+    of_past = past <= future
+    rows = np.where(wanted, np.minimum(past, future), 0)
     first = np.concatenate([[0], np.cumsum(np.tile(rows, E))]).astype(np.int64)
     cores = Cores(
         of_past=np.tile(of_past, E),
         first=first,
         diagonal=np.zeros(int(first[-1])),
         beside=np.zeros(int(first[-1])),
-        borders=np.zeros((int(first[-1]), 2 * width)),
-        gram=np.zeros((E * chunks, width, width)),
-        inside=np.zeros((E * chunks, width, width)),
-        outside=torch.from_numpy(np.tile(outside, E)).to(matrix.device),
+        borders=np.zeros((int(first[-1]), (readouts + 1) * width)),
+        gram=np.zeros((E * chunks, readouts * width, readouts * width)),
+        inside=np.zeros((E * chunks, readouts * width, width)),
         energy=matrix.new_zeros(E * chunks),
         fourth=matrix.new_zeros(E * chunks),
     )
@@ -197,10 +218,11 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
 
 
 def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """T below its diagonal with zeros up to a length, entries at most 2 in size, and what it was divided by, (E,)."""
+    """T below its diagonal, (E, r L, L), zeros up to a length, entries at most 2 in size; what divided it, (E,)."""
     strict = matrix.tril(-1)
     if length > matrix.shape[-1]:
         strict = torch.nn.functional.pad(strict, (0, length - matrix.shape[-1]) * 2)
+    strict = strict.transpose(1, 2).flatten(1, 2)
     size = matrix.new_ones(matrix.shape[0])
     if strict.numel():
         size = torch.maximum(strict.amax((-2, -1)), -strict.amin((-2, -1)))
@@ -209,34 +231,36 @@ def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_]) -> None:
-    """Computes the cores of the chunks of one T (L, L), of which the first has this number."""
+    """Computes the cores of the chunks of one T (r L, L), of which the first has this number."""
     # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of
     # the columns, after it those of the rows.
-    b, chunks = cores.inside.shape[-1], len(needed)
-    half = (chunks + 1) // 2
-    corner = strict[half * b :, : half * b]
+    (rows_inside, b), chunks = cores.inside.shape[-2:], len(needed)
+    r = rows_inside // b
+    half = int(cores.of_past[:chunks].sum())
+    corner = strict[r * half * b :, : half * b]
     columns, rows = corner.mT @ corner, corner @ corner.mT
     for k in (*range(half - 1, -1, -1), *range(half, chunks)):
         end_if_unwanted()
         p = k * b
         if k < half:
             # Columns up to the chunk's end over the rows after it, then over the rows of the chunk too.
-            gram, more = columns, strict[p : p + b, : p + b]
+            gram, more = columns, strict[r * p : r * (p + b), : p + b]
             own, core = slice(p, None), slice(0, p)
             whole = torch.addmm(gram, more.mT, more)
             columns = whole[core, core]
             borders = torch.cat([more[:, :p].mT, gram[core, own]], 1)
         else:
-            gram, more = rows, strict[p:, p : p + b]
-            own, core = slice(0, b), slice(b, None)
+            gram, more = rows, strict[r * p :, p : p + b]
+            own, core = slice(0, r * b), slice(r * b, None)
             whole = torch.addmm(gram, more, more.mT)
             rows = whole[core, core]
-            borders = torch.cat([gram[core, own], more[b:]], 1)
+            borders = torch.cat([gram[core, own], more[r * b :]], 1)
         number = begin + k
         cores.energy[number] = gram.diagonal().sum()
         cores.fourth[number] = torch.linalg.vector_norm(whole).square()
-        cores.gram[number] = gram[own, own].numpy()
-        cores.inside[number] = strict[p : p + b, p : p + b].numpy()
+        inner = gram[own, own].numpy()
+        cores.gram[number, : len(inner), : len(inner)] = inner
+        cores.inside[number] = strict[r * p : r * (p + b), p : p + b].numpy()
         if needed[k]:
             at = slice(cores.first[number], cores.first[number + 1])
             reduced = cores.diagonal[at], cores.beside[at], cores.borders[at]
@@ -244,7 +268,7 @@ def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_
 
 
 def _reduce(gram: Array, couple: Array, diagonal: Array, beside: Array, borders: Array) -> None:
-    """Θ = Qᵀ G Q by its diagonal (p,) and the entries beside it (p,), the last of them 0, and Qᵀ W (p, 2b)."""
+    """Θ = Qᵀ G Q by its diagonal (p,) and the entries beside it (p,), the last of them 0, and Qᵀ W (p, (r + 1) b)."""
     if len(gram) < 2:
         diagonal[:], borders[:] = gram.diagonal(), couple
         return

@@ -2,7 +2,7 @@
 
 [[aI, H_i], [H_iᵀ, cI]] without what lies outside a chunk on one side leaves a core Θ, tridiagonal once for all shifts,
 and borders W between the core and the chunk (docs/engines.md, "Tridiagonal cores"). A shift then costs the pivots
-of a tridiagonal matrix, one substitution and one symmetric product, 4 p b² operations for a core of p rows.
+of a tridiagonal matrix, one substitution and one symmetric product, (r + 1)² p b² operations for a core of p rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from statesize.spectra.lanes.vectors import VERSION, compile_entry, compile_lane
 Whole = npt.NDArray[np.int64]
 
 LANES = 8
-"""Columns in one instruction; 2b must be a multiple of twice as many."""
+"""Columns in one instruction; b and (r + 1) b must be multiples of twice as many."""
 # Rows of a core between two products, so that what these read stays in the nearest cache.
 _ROWS = 32
 # Chunks whose matrices are held at once.
@@ -39,6 +39,7 @@ def eliminate_around_cores(
     borders: Array,
     gram: Array,
     inside: Array,
+    spacing: int,
     positive: Whole,
     logarithm: Array,
     size: Array,
@@ -46,44 +47,78 @@ def eliminate_around_cores(
 ) -> None:
     """As `eliminate_chunks`, the core included, (m, b) each, of chunks (m,) at shifts a, c (m,)."""
     # Of N chunks: whether the core stands for the past, (N,); where its rows begin, (N + 1,), in Θ, (rows,) each, and
-    # in W, (rows · 2b); the Gram matrix of the chunk's own rows or columns, and T inside, (N, b, b).
-    b = inside.shape[1]
-    whole = np.empty((_CHUNKS, 2 * b, 2 * b))
-    solved, scaled = np.empty(_ROWS * 2 * b), np.empty(_ROWS * 2 * b)
+    # in W, (rows · (r + 1) b); the Gram matrix of the chunk's own rows or columns, (N, r b, r b), and T inside,
+    # (N, r b, b). The chunk itself is eliminated with as many columns as rows, `spacing` ≥ r of them a position, a
+    # power of 2; the others are 0.
+    b = inside.shape[2]
+    border, inner = inside.shape[1] + b, spacing * b
+    chunks = np.empty((_CHUNKS, border, border))
+    whole = np.empty((_CHUNKS, 2 * inner, 2 * inner))
+    solved, scaled = np.empty(_ROWS * border), np.empty(_ROWS * border)
+    cores = np.empty((_CHUNKS, 3))
+    counts, logarithms, sizes = (
+        np.empty((_CHUNKS, inner), np.int64),
+        np.empty((_CHUNKS, inner)),
+        np.empty((_CHUNKS, inner)),
+    )
     for begin in range(0, len(chunk), _CHUNKS):
-        end = min(begin + _CHUNKS, len(chunk))
-        for m in range(begin, end):
+        count = min(_CHUNKS, len(chunk) - begin)
+        for n in range(count):
+            m = begin + n
             k = chunk[m]
-            _place(a[m], c[m], of_past[k], gram[k], inside[k], whole[m - begin])
-        found = positive[begin:end], logarithm[begin:end], size[begin:end]
-        cores = np.empty((end - begin, 3))
-        for m in range(begin, end):
-            k = chunk[m]
+            _place(a[m], c[m], of_past[k], gram[k], inside[k], chunks[n])
             low, high = first[k], first[k + 1]
-            core = diagonal[low:high], beside[low:high], borders[low * 2 * b : high * 2 * b]
+            core = diagonal[low:high], beside[low:high], borders[low * border : high * border]
             counted, logs, lost = _eliminate_core(
-                a[m], c[m], of_past[k], core[0], core[1], core[2], solved, scaled, whole[m - begin].ravel(), b
+                a[m], c[m], of_past[k], core[0], core[1], core[2], solved, scaled, chunks[n].ravel(), border - b, b
             )
-            cores[m - begin, 0], cores[m - begin, 1], cores[m - begin, 2] = counted, logs, lost
-        eliminate_each(whole[: end - begin], found[0], found[1], found[2])
-        for m in range(begin, end):
-            positive[m] += int(cores[m - begin, 0])
-            logarithm[m] += cores[m - begin, 1]
-            size[m] += cores[m - begin, 2]
+            cores[n, 0], cores[n, 1], cores[n, 2] = counted, logs, lost
+            _spread(a[m], c[m], chunks[n], whole[n], b, spacing)
+        eliminate_each(whole[:count], counts[:count], logarithms[:count], sizes[:count])
+        for n in range(count):
+            for j in range(b):
+                positive[begin + n, j] = counts[n, spacing * j] + int(cores[n, 0])
+                logarithm[begin + n, j] = logarithms[n, spacing * j] + cores[n, 1]
+                size[begin + n, j] = sizes[n, spacing * j] + cores[n, 2]
 
 
 @compile_lanes
 def _place(a: float, c: float, of_past: bool, gram: Array, inside: Array, whole: Array) -> None:
     # The chunk without the core: of the past, its future is eliminated with the pivot a, otherwise its past with c.
-    b = inside.shape[0]
+    rows, b = inside.shape
     outside_rows, outside_columns = (0.0, 1.0 / a) if of_past else (1.0 / c, 0.0)
+    for i in range(rows):
+        for j in range(rows):
+            whole[i, j] = -outside_rows * gram[i, j]
+        for j in range(b):
+            whole[i, rows + j] = inside[i, j]
+        whole[i, i] += a
     for i in range(b):
         for j in range(b):
-            whole[i, j] = -outside_rows * gram[i, j]
-            whole[i, b + j] = inside[i, j]
-            whole[b + i, b + j] = -outside_columns * gram[i, j]
-        whole[i, i] += a
-        whole[b + i, b + i] += c
+            whole[rows + i, rows + j] = -outside_columns * gram[i, j]
+        whole[rows + i, rows + i] += c
+
+
+@compile_lanes
+def _spread(a: float, c: float, chunk: Array, whole: Array, b: int, spacing: int) -> None:
+    # The upper triangle of a chunk with `spacing` rows and columns a position, of which the first are its own.
+    rows, inner = chunk.shape[0] - b, spacing * b
+    r = rows // b
+    if spacing == 1:
+        whole[:] = chunk
+        return
+    whole[:] = 0.0
+    for i in range(inner):
+        whole[i, i], whole[inner + i, inner + i] = a, c
+    for i in range(b):
+        for h in range(r):
+            at, source = spacing * i + h, r * i + h
+            for j in range(b):
+                for g in range(r):
+                    whole[at, spacing * j + g] = chunk[source, r * j + g]
+                whole[at, inner + spacing * j] = chunk[source, rows + j]
+        for j in range(b):
+            whole[inner + spacing * i, inner + spacing * j] = chunk[rows + i, rows + j]
 
 
 @compile_lanes
@@ -97,13 +132,14 @@ def _eliminate_core(
     solved: Array,
     scaled: Array,
     whole: Array,
-    b: int,
+    rows: int,
+    columns: int,
 ) -> tuple[float, float, float]:
-    # Positive pivots, Σ ln |pivot| and the size of what was taken from `whole`, (2b · 2b).
+    # Positive pivots, Σ ln |pivot| and the size of what was taken from `whole`, (rows + columns)².
     outer, inner = (a, c) if of_past else (c, a)
     to_rows, to_columns = (1.0, -1.0 / outer) if of_past else (-1.0 / outer, 1.0)
-    units = 2 * b // LANES
-    middle = units // 2
+    units = (rows + columns) // LANES
+    middle = rows // LANES
     positive, logarithm, size, pivot, coupling = 0.0, 0.0, 0.0, 1.0, 0.0
     energy = np.empty(LANES)
     for low in range(0, len(diagonal), _ROWS):
@@ -128,7 +164,7 @@ def _eliminate_core(
             coupling = -beside[q] / outer
             size += abs(pivot) + abs(energy.sum() + coupling * (coupling * inverse))
         for j in range(0, units, 2):
-            for i in range(0, min(2 * b, (j + 2) * LANES), 4):
+            for i in range(0, min(units * LANES, (j + 2) * LANES), 4):
                 _subtract(scaled, solved, high - low, units, i, j, whole)
     return positive, logarithm, size
 

@@ -31,7 +31,7 @@ def sampled_positions(length: int, every: int) -> Tensor:
 
 
 def largest_everywhere(strict: Tensor, every: int, close: float) -> tuple[Tensor, Tensor]:
-    """σ_1 of T (L, L), strictly lower, not negative, between two numbers (L,), close at every so many positions."""
+    """σ_1 of T (r L, L), strictly lower, not negative, between two numbers (L,), close at every so many positions."""
     # As close as asked there, or as near as single precision and a few steps come.
     length = strict.shape[-1]
     low, high = strict.new_zeros(length), strict.new_full((length,), torch.inf)
@@ -42,7 +42,7 @@ def largest_everywhere(strict: Tensor, every: int, close: float) -> tuple[Tensor
 
 
 def largest_at(strict: Tensor, positions: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
-    """σ_1 between two numbers in float64 at ascending positions (m,) of T (L, L) of either precision, not negative."""
+    """σ_1 between two numbers in float64 at ascending positions (m,) of T (r L, L), not negative."""
     parts = cast("Sequence[Tensor]", positions.split(_TOGETHER) if positions.numel() else ())
     none = strict.new_zeros(0, dtype=torch.float64)
     bounds = [(none, none), *(_power(strict, part, close, steps) for part in parts)]
@@ -51,14 +51,17 @@ def largest_at(strict: Tensor, positions: Tensor, close: float, steps: int) -> t
 
 def _power(matrix: Tensor, positions: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
     length, first, last = matrix.shape[-1], int(positions[0]), int(positions[-1])
+    readouts = matrix.shape[-2] // length
     info = torch.finfo(matrix.dtype)
-    slack = 2 * length * info.eps
+    slack = 2 * matrix.shape[-2] * info.eps
     vanished = 0.0 if matrix.dtype == torch.float64 else _SMALLEST**2
-    block = matrix[first:, :last]
+    block = matrix[readouts * first :, :last]
     place = positions[:, None]
     past = (torch.arange(last, device=matrix.device) < place).to(matrix.dtype)
-    future = (torch.arange(first, length, device=matrix.device) >= place).to(matrix.dtype)
-    vector = _positive(_start(matrix, block, first, int(positions[positions.shape[0] // 2]), future) * past, past, 1e-4)
+    future = (torch.arange(first, length, device=matrix.device).repeat_interleave(readouts) >= place).to(matrix.dtype)
+    vector = _positive(
+        _start(matrix, block, readouts, int(positions[positions.shape[0] // 2]), future) * past, past, 1e-4
+    )
     low = torch.zeros(positions.shape, dtype=torch.float64, device=matrix.device)
     high = torch.full_like(low, torch.inf)
     for _ in range(steps):
@@ -74,14 +77,13 @@ def _power(matrix: Tensor, positions: Tensor, close: float, steps: int) -> tuple
     return low, high
 
 
-def _start(matrix: Tensor, block: Tensor, first: int, middle: int, future: Tensor) -> Tensor:
+def _start(matrix: Tensor, block: Tensor, readouts: int, middle: int, future: Tensor) -> Tensor:
     """A vector for every position from two products at the middle one, (m, columns)."""
-    here = matrix[middle:, :middle]
+    here = matrix[readouts * middle :, :middle]
     column = torch.ones(middle, dtype=matrix.dtype, device=matrix.device)
     column = here.mT @ (here @ column)
     column = column / column.amax().clamp(min=torch.finfo(column.dtype).tiny)
-    rows = matrix[first:, :middle] @ column
-    return (future * rows) @ block
+    return (future * (block[:, :middle] @ column)) @ block
 
 
 def _positive(vector: Tensor, past: Tensor, share: float) -> Tensor:
@@ -93,9 +95,10 @@ def _positive(vector: Tensor, past: Tensor, share: float) -> Tensor:
 def _carried(strict: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds (L,) with those that follow from other positions."""
     square = strict.square()
-    # H_{i+1} is H_i without the row i, with the column i.
-    rows, columns = (torch.cat([part.new_zeros(1), part.cumsum(0)[:-1]]) for part in (square.sum(-1), square.sum(-2)))
-    doubt = 8 * strict.shape[-1] * torch.finfo(torch.float64).eps
+    # H_{i+1} is H_i without the rows of i, with the column i.
+    sums = square.sum(-1).reshape(strict.shape[-1], -1).sum(-1), square.sum(-2)
+    rows, columns = (torch.cat([part.new_zeros(1), part.cumsum(0)[:-1]]) for part in sums)
+    doubt = 8 * strict.shape[-2] * torch.finfo(torch.float64).eps
     gained, lost = columns[-1] * doubt, rows[-1] * doubt
     upper, lower = high.square(), low.square()
     from_left = (upper - columns).cummin(0).values + columns + gained

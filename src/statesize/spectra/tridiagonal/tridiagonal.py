@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from statesize.check import require_finite
-from statesize.operators import Operator, Recurrence
+from statesize.operators import Operator, Recurrence, Shared
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Engine
 from statesize.spectra.exact.dense import DenseEngine
@@ -41,6 +41,10 @@ class TridiagonalEngine(Engine):
     outputs = frozenset(("counts", "entropy"))
     cost = "O(L³)"
 
+    def supports(self, operator: Operator) -> bool:
+        """Every operator."""
+        return True
+
     def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where a state is smaller than T, or singular values of the positions asked take fewer operations."""
         if isinstance(operator, Recurrence):
@@ -50,38 +54,41 @@ class TridiagonalEngine(Engine):
 
     def operations(self, cut: Cut, outputs: tuple[str, ...]) -> float:
         """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
-        b = self.width or chunk_width(cut.length)
-        chunks = -(-cut.length // b)
+        return self._operations(cut, outputs, self._width(cut))
+
+    def _operations(self, cut: Cut, outputs: tuple[str, ...], b: int) -> float:
+        chunks, r = -(-cut.length // b), cut.readouts
         asked = {position // b for position in cut.positions}
-        cores = [min(k, chunks - 1 - k) * b for k in asked]
+        cores = [min(k, r * (chunks - 1 - k)) * b for k in asked]
         # Gram matrices of all chunks; cores and borders of those that are asked, at half the speed of products.
-        operations = _CALLS + cut.length**3 / 2 + sum(3 * p**3 + 8 * p**2 * b for p in cores)
+        operations = _CALLS + r * cut.length**3 / 2 + sum(3 * p**3 + 4 * (r + 1) * p**2 * b for p in cores)
         shifts = _SHIFTS_OF_ENTROPY * ("entropy" in outputs) + 2 * ("counts" in outputs)
         if RELATIVE in outputs:
             shifts += _SHIFTS_OF_EXACT_COUNTS
             operations += _EXACT_CALLS
-        return operations + shifts * sum(4 * p * b**2 + 3 * b**3 for p in cores)
+        return operations + shifts * sum(p * ((r + 1) * b) ** 2 + 3 * (r * b) ** 3 for p in cores)
+
+    def _width(self, cut: Cut) -> int:
+        """Positions of a chunk, b: a power of 2 about a tenth of the sequence, fewer where each has several rows."""
+        if self.width or cut.readouts == 1:
+            return self.width or (32 if cut.length < 768 else 64)
+        return min((16, 32, 64), key=lambda b: self._operations(cut, ("counts", "entropy"), b))
 
     @torch.no_grad()
     def blocks(self, operator: Operator, cut: Cut) -> CertifiedBlocks:
         """The blocks by chunks of T; without gradients."""
-        matrix = operator.dense()
+        matrix = operator.operator.dense() if isinstance(operator, Shared) else operator.dense()[..., None, :, :]
         require_finite("T", matrix)
-        b = self.width or chunk_width(cut.length)
+        b = self._width(cut)
         needed = torch.zeros(-(-cut.length // b), dtype=torch.bool)
         needed[torch.tensor(cut.positions, dtype=torch.int64) // b] = True
-        chunks = tridiagonal_chunks(matrix.flatten(0, -3) if matrix.ndim > 2 else matrix[None], b, needed)
+        chunks = tridiagonal_chunks(matrix.flatten(0, -4) if matrix.ndim > 3 else matrix[None], b, needed)
         return CertifiedBlocks(lambda: chunks, operator.batch_shape, cut, cut.length, first_gap=_FIRST_GAP)
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
         """T with its copies, Gram matrices and the borders of all chunks."""
-        return DOUBLE * 5 * cut.length**2
+        return DOUBLE * 5 * cut.readouts * cut.length**2
 
     def shared_footprint(self, operator: Operator, cut: Cut) -> int:
         """Singular values of what the eliminations leave unresolved."""
         return FALLBACK_BYTES
-
-
-def chunk_width(length: int) -> int:
-    """Positions of a chunk, b: a power of 2 about a tenth of the sequence."""
-    return 32 if length < 768 else 64

@@ -166,7 +166,7 @@ def _of_mixer(captured: Captured, measuring: Measuring) -> dict[str, float]:
     values = {"state_size": float(found.state_size.double().mean()), "norm": float(found.norm.mean())}
     for name, ess in metrics.items():
         values[name] = float(ess.mean())
-        values[f"utilisation_{name}"] = float(utilisation(ess, found.ceiling).nanmean())
+        values[f"utilisation_{name}"] = float(utilisation(ess, found.ceiling, found.binds).nanmean())
     return values
 
 

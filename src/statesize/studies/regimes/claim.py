@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from statesize.results.diagnosis import COLLAPSED, SATURATED, regime_of
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion
 from statesize.studies.page.final import FinalRun, final_runs, grid_findings, grouped, numbered
@@ -22,6 +21,9 @@ from statesize.studies.page.statistics import Interval, bootstrap, mean, within_
 
 SOLVED = 0.95
 """Accuracy from which on a run counts as having solved its task."""
+
+SATURATED, COLLAPSED = 0.8, 0.5
+"""Utilisations from which on the state of an unsolved task is called saturated, and up to which collapsed."""
 
 FULL, GATED = "la", ("gla", "wla")
 """The mixer that forgets nothing, and those that may."""
@@ -32,8 +34,8 @@ CAVEATS = (
     "Gates that start open (a = 0.997, the intervention open_gates) avoid most of the collapse with no other change: "
     "where training starts matters as much as the mixer.",
     "Longer training without a change of the gates did not repair the collapse in these settings.",
-    "ESS/TSS is a mean over all positions, and near both ends of a sequence no ESS can reach TSS. Utilisation, ESS as "
-    "a share of its ceiling, takes that into account; diagnoses go by it.",
+    "ESS/TSS is a mean over all positions, and near both ends of a sequence no ESS can reach TSS. Utilisation is the "
+    "mean over the cuts where the state is what limits ESS; diagnoses go by it.",
     "A diagnosis says how the state is used and whether the task is solved; that the one causes the other is shown by "
     "an intervention only.",
 )
@@ -45,7 +47,7 @@ class DiagnosedRun:
 
     run: FinalRun
     share: float  # ESS/TSS
-    utilisation: float  # ESS as a share of its ceiling
+    utilisation: float  # ESS/TSS at the cuts where the state is what limits ESS
     diagnosis: str  # "solved", or the regime
 
 
@@ -54,9 +56,16 @@ def diagnosed_runs(rows: Sequence[Row], metric: str) -> list[DiagnosedRun]:
     found: list[DiagnosedRun] = []
     for run in final_runs(rows):
         utilisation = float(run.last[f"utilisation_{metric}"])
-        diagnosis = "solved" if run.accuracy >= SOLVED else regime_of(utilisation)
+        diagnosis = "solved" if run.accuracy >= SOLVED else _regime_of(utilisation)
         found.append(DiagnosedRun(run, run.share(metric), utilisation, diagnosis))
     return found
+
+
+def _regime_of(utilisation: float) -> str:
+    """What a run that has not solved its task does with its state."""
+    if math.isnan(utilisation):
+        return "too short to tell"
+    return "saturated" if utilisation >= SATURATED else "collapsed" if utilisation <= COLLAPSED else "partly used"
 
 
 def regimes(rows: Sequence[Row], metric: str) -> Conclusion:

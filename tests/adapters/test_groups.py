@@ -1,0 +1,136 @@
+"""Which heads read the same stored input: key-value heads, latents, and values that a model repeated itself."""
+
+import pytest
+import torch
+from oracles.attention_models import attention_model, token_ids
+from oracles.tiny_families import tiny
+from oracles.tiny_families import token_ids as tiny_ids
+from torch import nn
+
+import statesize as ss
+from statesize import capture
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "groups", "channels"),
+    [
+        ("llama", {}, 2, 8),
+        ("llama", {"num_key_value_heads": 1}, 1, 8),
+        ("llama", {"num_key_value_heads": 4}, 0, 8),
+        ("mistral", {}, 2, 8),
+        ("deepseek_v3", {}, 1, 8),
+        # It computes attention by itself, of values that all heads share.
+        ("falcon", {}, 1, 8),
+        ("bloom", {}, 0, 8),
+    ],
+)
+def test_groups_of_families(family, changes, groups, channels):
+    for item in capture(attention_model(family, **changes), token_ids()):
+        assert (item.units, item.groups, item.stored_channels) == (4, groups, channels)
+        shared, matrix = item.group, item.operator.dense()
+        if not groups:
+            assert shared is None
+            assert item.by_group() is None
+            continue
+        readouts = 4 // groups
+        assert (shared.batch_shape, shared.readouts) == ((2, groups), readouts)
+        for group in range(groups):
+            for readout in range(readouts):
+                expected = matrix[:, group * readouts + readout]
+                assert torch.equal(shared.dense()[:, group, :, readout], expected)
+        assert torch.equal(shared.state_size(), item.operator.state_size())
+
+
+def test_some_groups():
+    (item,) = capture(attention_model("llama"), token_ids(), 0)
+    together = item.by_group()
+    assert (together.name, together.units, together.multiplicity) == (f"{item.name}#shared", 2, 8)
+    chosen = together.units_operator(torch.tensor([1]))
+    assert torch.equal(chosen.dense(), item.group.dense()[:, 1:])
+    assert torch.equal(together.units_operator(slice(0, 1)).dense(), item.group.dense()[:, :1])
+
+
+@pytest.mark.parametrize("equal", [[1, 1, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0], [0, 0, 1, 1, 1, 1]])
+def test_heads_that_are_equal_in_uneven_runs_or_apart_are_no_groups(equal):
+    class Attention(nn.Module):
+        def forward(self, hidden):
+            heads = torch.stack([hidden * (1 + which) for which in equal], 1)
+            return nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True).sum(1)
+
+    model = nn.Sequential(nn.Embedding(64, 8), Attention())
+    (item,) = capture(model, token_ids())
+    # Three runs of two; runs of three, two and one; of two and four.
+    assert item.groups == (3 if equal == [1, 1, 0, 0, 1, 1] else 0)
+
+
+def test_heads_are_measured_together_in_a_profile(tmp_path):
+    model, ids = attention_model("llama"), token_ids()
+    profile = ss.profile(model, ids, output=tmp_path / "profile")
+    (row, _), (group, _) = profile.summary_rows(), profile.groups().to_dict("records")
+    for sequence in range(2):
+        (item,) = capture(model, ids[sequence : sequence + 1], 0)
+        joint = ss.measure(item.group)
+        node = profile.group(item.name)
+        measured = node["entropy"].values[sequence, :, 1:]
+        torch.testing.assert_close(torch.from_numpy(measured), joint.entropy[0].float())
+        assert torch.equal(torch.from_numpy(node["ceiling"].values[sequence, 1:]), joint.ceiling.float())
+    assert profile.mixers == ("model.layers.0.self_attn", "model.layers.1.self_attn")
+    assert (group["groups"], group["readouts"], group["tss"]) == (2, 2, 20)
+    together, alone = group["joint_entropy"], group["alone_entropy"]
+    assert row["average_entropy"] < together < alone == pytest.approx(2 * row["average_entropy"])
+    # Two key-value heads of eight channels each, and four heads of eight.
+    assert row["total_entropy"] == pytest.approx(16 * together)
+    assert row["readout_total_entropy"] == pytest.approx(32 * row["average_entropy"])
+    (model_row,) = ss.compare([profile]).models
+    assert model_row.total_tss == 2 * 16 * 20
+    assert model_row.total_entropy == pytest.approx(sum(profile.summary()["total_entropy"]))
+    assert model_row.readout_total_entropy == pytest.approx(sum(profile.summary()["readout_total_entropy"]))
+    loaded = ss.Profile.load(tmp_path / "profile")
+    assert loaded.groups().equals(profile.groups())
+
+
+def test_as_many_heads_are_drawn_in_groups_as_alone():
+    model = attention_model("llama", hidden_size=64, num_attention_heads=16, num_key_value_heads=8)
+    profile = ss.profile(model, token_ids(), channels=6)
+    assert len(profile.mixer(profile.mixers[0])["head"]) == 6
+    assert len(profile.group(profile.mixers[0])["group"]) == 3
+    assert profile.groups()["joint_entropy_error"].gt(0).all()
+
+
+def test_a_model_without_groups():
+    profile = ss.profile(attention_model("gpt2"), token_ids())
+    assert profile.groups().empty
+    assert profile.group(profile.mixers[0]) is None
+    row = profile.summary_rows()[0]
+    assert row["total_entropy"] == row["readout_total_entropy"]
+
+
+@pytest.mark.parametrize("family", ["gemma3n_text", "gemma4_text"])
+def test_layers_that_share_a_cache(family):
+    model, ids = tiny(family), tiny_ids()
+    items = list(capture(model, ids))
+    # The third and fourth of four layers read the caches of the first two, one of which has a window.
+    names = [item.name for item in items]
+    assert [item.cache for item in items] == [names[2], names[3], "", ""]
+    for own, reader in ((0, 2), (1, 3)):
+        assert items[own].group is None
+        shared = items[reader].group
+        pair = torch.stack([items[which].operator.dense() for which in (own, reader)], 1)
+        sequences, _, heads, length, _ = pair.shape
+        expected = pair.reshape(sequences, 2, items[reader].groups, -1, length, length).transpose(1, 2).flatten(2, 3)
+        assert torch.equal(shared.operator.dense(), expected)
+        assert shared.readouts == 2 * heads // items[reader].groups
+        assert torch.equal(shared.state_size(), items[own].operator.state_size())
+        assert items[own].state_bytes > items[reader].state_bytes == 0
+    profile = ss.profile(model, ids)
+    rows, groups = profile.summary_rows(), profile.groups().to_dict("records")
+    assert [row["total_entropy"] > 0 for row in rows] == [False, False, True, True]
+    assert [group["layer"] for group in groups] == names[2:]
+    for group, reader in zip(groups, (2, 3), strict=True):
+        means = [rows[which]["average_entropy"] * rows[which]["units"] for which in (reader - 2, reader)]
+        assert group["alone_entropy"] == pytest.approx(sum(means) / group["groups"])
+        joint = ss.measure(items[reader].group).entropy.mean()
+        assert group["joint_entropy"] == pytest.approx(float(joint), rel=1e-5)
+    # A layer that is captured alone has only its own heads.
+    (alone,) = capture(model, ids, names[2])
+    assert (alone.cache, alone.readers) == ("", ())
