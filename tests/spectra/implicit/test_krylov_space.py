@@ -104,7 +104,7 @@ def test_there_is_room_until_there_is_not(capacity: int) -> None:
     A = gram(40, 2, 0.0) + torch.diag(torch.arange(40.0, dtype=torch.float64))
     space = KrylovSpace(40, capacity)
     space.add(frame(3, 40, 0))
-    while space.has_room() and space.pending.shape[0]:
+    while space.pending.shape[0] and space.has_room(space.pending.shape[0]):
         space.extend(space.pending @ A)
     assert space.size + space.pending.shape[0] <= capacity
     assert space.size + 6 > capacity or space.size == 40

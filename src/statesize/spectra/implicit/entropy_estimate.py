@@ -78,7 +78,11 @@ class EntropyEstimate:
         self._space.extend(product)
         self._steps += 1
         exhausted = not self.pending.shape[0]
-        if exhausted or not self._space.has_room() or (self._steps >= _STEPS and self._space.size >= self._next):
+        if (
+            exhausted
+            or not self._space.has_room(self.pending.shape[0])
+            or (self._steps >= _STEPS and self._space.size >= self._next)
+        ):
             self._judge(exhausted)
 
     def _judge(self, exhausted: bool) -> None:
@@ -97,11 +101,14 @@ class EntropyEstimate:
             elif self.interval.accuracy < 3 * self.interval.sampling:
                 wanted = math.ceil(p * min(_MORE, (self.interval.sampling / (_AIM * self._accuracy)) ** 2))
                 self._draw(self.probes.known, min(wanted, self._dimension) - p)
-        self.finished |= not self._space.has_room()
+        self.finished |= not self._space.has_room(self.pending.shape[0])
 
     def _draw(self, known: Known, more: int = 0) -> None:
         """New probes where an operator is known by now, or so many more of them."""
         frame, count = (self._frame, more) if more else (self._frame[:0], self._count)
+        if not self._space.has_room(count + (self.pending.shape[0] if more else 0)):
+            self.finished = True
+            return
         drawn = torch.randn(count, self._dimension, generator=self._generator, dtype=torch.float64)
         for _ in range(2):
             drawn = drawn - drawn @ frame.mT @ frame

@@ -64,11 +64,10 @@ class KrylovSpace:
         """The vectors to be multiplied, (k, n)."""
         return self._vectors[self.size : self.size + self._pending]
 
-    def has_room(self, more: int = 0) -> bool:
-        """Whether there is room for so many vectors more, and for what products of all pending ones would add."""
+    def has_room(self, count: int) -> bool:
+        """Whether there is room for so many pending vectors and for what their products would add."""
         capacity, dimension = self._vectors.shape
-        pending = min(self._pending + more, dimension - self.size)
-        return self.size + min(2 * pending, dimension - self.size) <= capacity
+        return self.size + min(2 * count, dimension - self.size) <= capacity
 
     def add(self, vectors: Tensor, instead: bool = False) -> Tensor:
         """More pending vectors (p, n), or others instead of them; their coordinates (p, K + k) in V and the pending."""
