@@ -73,6 +73,10 @@ class EntropyEstimate:
         """Whether the interval is as close as it was asked for."""
         return self.interval.accuracy <= self._accuracy
 
+    def squared_norms(self) -> Tensor:
+        """‖H‖_F² as each probe estimates it, (p,)."""
+        return self.probes.traces(self.space, torch.square)[1]
+
     def advance(self, product: Tensor) -> None:
         """Take A times the pending vectors, (k, n)."""
         self._space.extend(product)

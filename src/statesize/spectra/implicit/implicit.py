@@ -75,12 +75,15 @@ class ImplicitEngine(Engine):
 class ImplicitBlocks(HankelBlocks):
     """The blocks of softmax attention."""
 
-    way = f"{CONFIDENCE:.0%}"
-
     def __init__(self, engine: ImplicitEngine, operator: SoftmaxAttention, cut: Cut) -> None:
         self._engine, self._operator, self._cut = engine, operator, cut
         self._positions = sorted(set(cut.positions))
         self._place = [self._positions.index(i) for i in cut.positions]
+
+    @property
+    def way(self) -> str:
+        """How probable what is said is."""
+        return f"{CONFIDENCE:.0%}"
 
     @cached_property
     def _heads(self) -> list[tuple[Tensor, list[EntropyEstimate]]]:
@@ -115,7 +118,7 @@ class ImplicitBlocks(HankelBlocks):
 
     def norms(self) -> Tensor:
         """‖H_i‖_F, (..., P)."""
-        return self._gathered([squares.sqrt().tolist() for squares, _ in self._heads])
+        return self._gathered([[float(square) ** 0.5 for square in squares] for squares, _ in self._heads])
 
     def counts(self, thresholds: Tensor) -> Counts:
         """#{σ > τ} for absolute thresholds (K,), in the middle of bounds."""
