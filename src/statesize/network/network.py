@@ -17,11 +17,12 @@ from statesize.adapters.models.checks import Inputs, measurable
 from statesize.adapters.models.held import measuring
 from statesize.adapters.models.precision import mapped
 from statesize.adapters.reference import check_deterministic
-from statesize.check import refuse, require_count, require_kind, require_real
+from statesize.check import refuse, require_kind, require_real
 from statesize.errors import InputError, ModelError
 from statesize.network.jacobian import Jacobian
 from statesize.network.result import NetworkEss
 from statesize.network.span import Span
+from statesize.results.settings import memory_bytes
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.exact.dense import block_spectrum
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
@@ -54,7 +55,7 @@ def network_ess(
     end: str | None = None,
     accuracy: float = 0.03,
     method: Method = "auto",
-    memory: int = 2**31,
+    memory: int | str = 2**31,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> NetworkEss:
     """How much of its past a network carries into its future, all layers and all state together.
@@ -76,7 +77,7 @@ def network_ess(
         end: Name of the module whose output is read. Default: what the last norm takes.
         accuracy: How close, relative to it, half of the interval is to be.
         method: "lanczos", "dense", or "auto" for the one that is cheaper.
-        memory: Bytes for the vectors of "lanczos" or the Jacobian of "dense".
+        memory: Bytes, or a size such as "4GB", for the vectors of "lanczos" or the Jacobian of "dense".
         on_progress: Called now and then with how far the measurement is.
 
     Returns:
@@ -95,7 +96,7 @@ def network_ess(
         ([128], True)
     """
     closeness = require_real("accuracy", accuracy, above=0, below=1)
-    budget = require_count("memory", memory)
+    budget = memory_bytes(memory)
     if method not in ("auto", "lanczos", "dense"):
         refuse("method", "auto, lanczos or dense", method)
     module = measurable(model)

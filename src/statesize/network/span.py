@@ -127,7 +127,8 @@ def _replaced(value: Any, tensor: Tensor) -> Any:
     if isinstance(value, Tensor):
         return tensor
     if isinstance(value, Mapping):
-        changed = cast("Any", type(value))(cast("Any", value))
+        given = cast("Mapping[str, Any]", value)
+        changed: Any = cast("Any", type(given))(**given)
         name = next(name for name, part in changed.items() if first_tensor(part) is not None)
         changed[name] = _replaced(changed[name], tensor)
         return changed

@@ -19,7 +19,7 @@ from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, Counts, Engine, HankelBlocks
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 from statesize.spectra.implicit.entropy_interval import CONFIDENCE
-from statesize.spectra.implicit.row_blocks import ROWS, AttentionRows
+from statesize.spectra.implicit.row_blocks import ROWS, AttentionRows, attention_factors
 from statesize.spectra.implicit.spectral_counts import count_above
 
 # Bytes of T from which on no other engine is asked.
@@ -67,9 +67,9 @@ class ImplicitEngine(Engine):
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
         """The vectors of all positions, some rows of T and the vectors of one pass."""
-        positions = set(cut.positions)
-        held = sum(self.most_products(i) * i for i in positions)
-        return DOUBLE * (held + (ROWS + 16 * len(positions)) * cut.length)
+        sides = [min(i, cut.length - i) for i in set(cut.positions)]
+        held = sum(self.most_products(side) * side for side in sides)
+        return DOUBLE * (held + (ROWS + 16 * len(sides)) * cut.length)
 
 
 class ImplicitBlocks(HankelBlocks):
@@ -86,7 +86,7 @@ class ImplicitBlocks(HankelBlocks):
         return f"{CONFIDENCE:.0%}"
 
     @cached_property
-    def _heads(self) -> list[tuple[Tensor, list[EntropyEstimate]]]:
+    def _heads(self) -> list[tuple[list[float], list[EntropyEstimate]]]:
         """‖H_i‖_F² (P,) and what is known of H_i at ascending positions, of each entry of the flattened batch."""
         query, key = (
             part.expand(*self._operator.batch_shape, *part.shape[-2:]).flatten(0, -3) if part.ndim > 2 else part[None]
@@ -95,21 +95,32 @@ class ImplicitBlocks(HankelBlocks):
         scale, window = self._operator.scale, self._operator.window
         return [self._head(SoftmaxAttention(q, k, scale, window)) for q, k in zip(query, key, strict=True)]
 
-    def _head(self, head: SoftmaxAttention) -> tuple[Tensor, list[EntropyEstimate]]:
-        if not self._positions:
-            return torch.zeros(0, dtype=torch.float64), []
-        rows, engine = AttentionRows(head, self._positions), self._engine
+    def _head(self, head: SoftmaxAttention) -> tuple[list[float], list[EntropyEstimate]]:
+        """‖H_i‖_F² and what is known of H_i, at ascending positions, by whichever side of H_i is smaller."""
+        left, right = attention_factors(head)
+        early = [i for i in self._positions if i <= head.length - i]
+        late = [head.length - i for i in self._positions[::-1] if i > head.length - i]
+        squares, estimates = self._estimated(AttentionRows(left, right, head.window, early), early)
+        if late:
+            rows = AttentionRows(right.flip(0), left.flip(0), head.window, late)
+            more_squares, more = self._estimated(rows, late)
+            squares, estimates = squares + more_squares[::-1], estimates + more[::-1]
+        return squares, estimates
+
+    def _estimated(self, rows: AttentionRows, sizes: list[int]) -> tuple[list[float], list[EntropyEstimate]]:
+        """Of blocks with so many columns, all at once."""
+        engine, device = self._engine, self._operator.device
         estimates = [
             EntropyEstimate(i, engine.accuracy, engine.most_products(i), probes=i if i <= engine.whole else 4, seed=i)
-            for i in self._positions
+            for i in sizes
         ]
         while not all(estimate.finished for estimate in estimates):
             wanted = [estimate.pending[:0] if estimate.finished else estimate.pending for estimate in estimates]
-            products = rows.gram([vectors.to(head.device) for vectors in wanted])
+            products = rows.gram([vectors.to(device) for vectors in wanted])
             for estimate, product in zip(estimates, products, strict=True):
                 if not estimate.finished:
                     estimate.advance(product.cpu())
-        return rows.squared_norms.cpu(), estimates
+        return [float(square) for square in rows.squared_norms], estimates
 
     @property
     def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -118,7 +129,7 @@ class ImplicitBlocks(HankelBlocks):
 
     def norms(self) -> Tensor:
         """‖H_i‖_F, (..., P)."""
-        return self._gathered([[float(square) ** 0.5 for square in squares] for squares, _ in self._heads])
+        return self._gathered([[square**0.5 for square in squares] for squares, _ in self._heads])
 
     def counts(self, thresholds: Tensor) -> Counts:
         """#{σ > τ} for absolute thresholds (K,), in the middle of bounds."""
@@ -144,7 +155,7 @@ class ImplicitBlocks(HankelBlocks):
         """Of each head and position its thresholds (K,)."""
         bounds = [
             [
-                [count_above(estimate, tau, float(square), min(i, self._cut.length - i)) for tau in taus]
+                [count_above(estimate, tau, square, min(i, self._cut.length - i)) for tau in taus]
                 for i, estimate, square, taus in zip(self._positions, estimates, squares, rows, strict=True)
             ]
             for (squares, estimates), rows in zip(self._heads, thresholds, strict=True)

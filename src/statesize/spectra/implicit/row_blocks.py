@@ -22,19 +22,21 @@ _COLUMNS = 1024
 
 
 class AttentionRows:
-    """H_i = T[i:, :i] at ascending positions of one head, (L, d), for products with H_iᵀ H_i.
+    """H_i = T[i:, :i] at ascending positions of one head, for products with H_iᵀ H_i.
+
+    With its rows and columns in reverse order, Tᵀ is such a matrix too, whose H_{L−i} is H_iᵀ: `attention_factors`
+    may be exchanged and reversed.
 
     Attributes:
         squared_norms: ‖H_i‖_F² of each position, (P,).
     """
 
-    def __init__(self, head: SoftmaxAttention, positions: Sequence[int]) -> None:
-        self._positions, self._query, self._key = list(positions), head.query * head.scale, head.key
-        self._length, self._window = head.length, head.window or head.length
-        self._rows = self._query.new_empty(min(ROWS, head.length), head.length)
-        starts = range(0, head.length, ROWS)
-        self._log_sums = torch.cat([self._scores(t, min(t + ROWS, head.length)).logsumexp(-1) for t in starts])
-        energy = self._query.new_zeros(len(positions))
+    def __init__(self, left: Tensor, right: Tensor, window: int | None, positions: Sequence[int]) -> None:
+        self._left, self._right, self._positions = left, right, list(positions)
+        self._length = left.shape[0]
+        self._window = window or self._length
+        self._rows = left.new_empty(min(ROWS, self._length), self._length)
+        energy = left.new_zeros(len(positions))
         for place, _, rows in self._row_blocks():
             slabs = torch.stack([rows[:, a:b].square().sum() for a, b in self._slabs(place)])
             energy[: place + 1] += slabs.cumsum(0)
@@ -45,7 +47,7 @@ class AttentionRows:
         counts = [block.shape[0] for block in blocks]
         ends = [0, *itertools.accumulate(counts)]
         # The vectors of all positions, with zeros behind: in the columns of a slab, those of later positions count.
-        vectors = self._query.new_zeros(ends[-1], self._positions[-1])
+        vectors = self._left.new_zeros(ends[-1], self._positions[-1])
         for block, end, i in zip(blocks, ends, self._positions, strict=False):
             vectors[end : end + block.shape[0], :i] = block
         products = torch.zeros_like(vectors)
@@ -80,17 +82,25 @@ class AttentionRows:
         rows = self._rows[: bottom - top, :end]
         for first in range(0, end, _COLUMNS):
             tile = rows[:, first : first + _COLUMNS]
-            keys = self._key[first : first + tile.shape[1]]
-            torch.addmm(-self._log_sums[top:bottom, None], self._query[top:bottom], keys.mT, out=tile)
+            others = self._right[first : first + tile.shape[1]]
+            torch.mm(self._left[top:bottom], others.mT, out=tile)
             tile.exp_()
         if bottom - self._window > 0:
             rows.triu_(top - self._window + 1)
         return rows
 
-    def _scores(self, top: int, bottom: int) -> Tensor:
-        """Scores of all keys that the rows may see, −∞ for others."""
-        first = max(0, top - self._window + 1)
-        scores = self._query[top:bottom] @ self._key[first:bottom].mT
-        row, column = (torch.arange(a, bottom, device=scores.device) for a in (top, first))
+
+def attention_factors(head: SoftmaxAttention) -> tuple[Tensor, Tensor]:
+    """Two matrices (L, d + 1) with T[i, j] = exp(left_i · right_j) where key j is seen: scores less their log-sums."""
+    query, key = head.query * head.scale, head.key
+    window = head.window or head.length
+    sums: list[Tensor] = []
+    for top in range(0, head.length, ROWS):
+        end_if_unwanted()
+        bottom, first = min(top + ROWS, head.length), max(0, top - window + 1)
+        row, column = (torch.arange(begin, bottom, device=query.device) for begin in (top, first))
         lag = row[:, None] - column
-        return scores.masked_fill_((lag < 0) | (lag >= self._window), -torch.inf)
+        scores = (query[top:bottom] @ key[first:bottom].mT).masked_fill_((lag < 0) | (lag >= window), -torch.inf)
+        sums.append(scores.logsumexp(-1))
+    left = torch.cat([query, -torch.cat(sums)[:, None]], -1)
+    return left, torch.nn.functional.pad(key, (0, 1), value=1.0)
