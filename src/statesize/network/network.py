@@ -93,7 +93,7 @@ def network_ess(
         >>> model, _ = ss.zoo.load("recall-gla")
         >>> found = ss.network_ess(model, torch.arange(12)[None], positions=[2], method="dense")
         >>> found.dimension.tolist(), found.converged
-        ([128], True)
+        ([64], True)
     """
     closeness = require_real("accuracy", accuracy, above=0, below=1)
     budget = memory_bytes(memory)

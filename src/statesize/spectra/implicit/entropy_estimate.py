@@ -24,8 +24,8 @@ _MORE = 2
 _SAMPLING, _AIM = 0.6, 0.5
 # Products of a probe before it is judged, and by how much the space grows from one judgement to the next.
 _STEPS, _GROWTH = 3, 1.15
-# From this share of the variance on that the space resolves, new probes profit more than further ones.
-_RESOLVED = 0.5
+# From this share of the variance on that the space explains, new probes are worth more than further ones.
+_RESOLVED = 0.2
 # A space that products do not lead out of holds all of A, unless a singular value repeats more often than there are
 # probes: new ones show it, and leave no spread.
 _EXACT = 1e-6
@@ -49,7 +49,7 @@ class EntropyEstimate:
         self._frame = torch.zeros(0, dimension, dtype=torch.float64)
         self.interval = EntropyInterval(1.0, float(dimension))
         self.space = self._space.compression()
-        self.finished = False
+        self.finished, self._steps = False, 0
         self._draw(Known(self._frame.new_zeros(0), self._frame.new_zeros(0, 0)))
         self.probes, self.steps = self._probes, 0
 
@@ -105,13 +105,13 @@ class EntropyEstimate:
             elif self.interval.accuracy < 3 * self.interval.sampling:
                 wanted = math.ceil(p * min(_MORE, (self.interval.sampling / (_AIM * self._accuracy)) ** 2))
                 self._draw(self.probes.known, min(wanted, self._dimension) - p)
-        self.finished |= not self._space.has_room(self.pending.shape[0])
+        self.finished |= not self.pending.shape[0] or not self._space.has_room(self.pending.shape[0])
 
     def _draw(self, known: Known, more: int = 0) -> None:
         """New probes where an operator is known by now, or so many more of them."""
         frame, count = (self._frame, more) if more else (self._frame[:0], self._count)
-        if not self._space.has_room(count + (self.pending.shape[0] if more else 0)):
-            self.finished = True
+        # Without room for as many steps as those before took, further steps are worth more.
+        if not self._space.has_room(max(1, self._steps) * (count + (self.pending.shape[0] if more else 0))):
             return
         drawn = torch.randn(count, self._dimension, generator=self._generator, dtype=torch.float64)
         for _ in range(2):
