@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
+"""What `measure` asks by default: counts at relative tolerances within 2 % or 1, entropies within 0.1 %."""
+
+
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """The result of `measure`; the fields of outputs that were not asked for are None.
@@ -48,7 +52,8 @@ class Measurement:
         values: Singular values, (..., P, r), descending, zero-padded.
         state_size: TSS, (P,) int64.
         ceiling: The largest ESS possible, (P,) int64.
-        engine: The engine that was used; two names where a safer one had to help.
+        engine: The engine that was used; two names where a safer one had to help, and "(bracketed)" where bounds on
+            counts at relative tolerances were left apart, as `count_accuracy` allows.
         error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
         past: The window on the past that was asked, or None.
         future: The window on the future, or None.
@@ -114,8 +119,8 @@ def measure(
     past: int | None = None,
     future: int | None = None,
     engine: str = "auto",
-    entropy_accuracy: float = 2e-4,
-    count_accuracy: float = 0.0,
+    entropy_accuracy: float = ENTROPY_ACCURACY,
+    count_accuracy: float = COUNT_ACCURACY,
     memory: int = 2**30,
 ) -> Measurement:
     """Effective state-sizes of an operator at each position, computed in float64.
@@ -130,8 +135,9 @@ def measure(
         future: Cut H_i to its first `future` rows, or None.
         engine: "auto" or the name of an engine.
         entropy_accuracy: Relative accuracy asked of the entropy; engines with all singular values are exact.
-        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %) or by 1, which
-            is many times faster where H_i has full rank; 0 for exact counts.
+        count_accuracy: How far apart `relative_lower` and `relative_upper` may be where exact counts take longer, as a
+            fraction of the upper one (0.02 = 2 %), or 1 where that is more; the count is their middle. 0 asks for exact
+            counts.
         memory: Bytes that the engine may hold at once; more batch entries than fit are measured in turn.
 
     Returns:
@@ -160,6 +166,8 @@ def measure(
     chosen = choose_engine(exact, cut, (*asked, RELATIVE) if relative_asked else asked, engine)
     question = Question(cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)), budget)
     answers, used = dispatch(exact, chosen, question)
+    if share and "counts" in asked and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
+        used += " (bracketed)"
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
     state_size = exact.state_size()[at]
     return Measurement(

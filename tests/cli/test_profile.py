@@ -69,10 +69,15 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
         assert len(mixer["average_tolerance"]) == 1
 
 
-def test_bounds_on_counts_leave_out_the_tolerances_of_the_report(checkpoint, text, here, capsys):
-    command = ["profile", str(checkpoint), "--text", str(text), "--json", "--max-tokens", "5"]
-    assert main([*command, "--count-accuracy", "0.02"]) == 0
-    assert json.loads(capsys.readouterr().out)["relative_tolerances"] == [0.01]
+@pytest.mark.parametrize(("tokens", "tolerances"), [(1024, 12), (1025, 1)])
+def test_long_texts_are_measured_at_one_relative_tolerance(tokens, tolerances, checkpoint, tmp_path, here, capsys):
+    ids = tmp_path / "ids.json"
+    ids.write_text(json.dumps([[1] * tokens]), encoding="utf-8")
+    assert (
+        main(["profile", str(checkpoint), "--ids", str(ids), "--json", "--stride", "500", "--max-tokens", str(tokens)])
+        == 0
+    )
+    assert len(json.loads(capsys.readouterr().out)["relative_tolerances"]) == tolerances
 
 
 def test_only_the_beginning_is_read(checkpoint, text, here, capsys):

@@ -14,6 +14,7 @@ from statesize.operators import Operator
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import Positions, make_cut
 
+EXACTLY = {"count_accuracy": 0.0, "entropy_accuracy": 2e-4}
 RATIOS = (0.3, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
@@ -122,11 +123,11 @@ def measurements(
         if engine.declines(operator, cut, outputs) is not None:
             continue
         tau = [ratio * scale for ratio in RATIOS]
-        found[name] = measure(operator, tau, RATIOS, outputs, cut.positions, past, future, name)
+        found[name] = measure(operator, tau, RATIOS, outputs, cut.positions, past, future, name, **EXACTLY)
         if name == "dense":
             scale = float(found[name].values.max()) or 1.0
             tau = [ratio * scale for ratio in RATIOS]
-            found[name] = measure(operator, tau, RATIOS, outputs, cut.positions, past, future, name)
+            found[name] = measure(operator, tau, RATIOS, outputs, cut.positions, past, future, name, **EXACTLY)
     return found
 
 

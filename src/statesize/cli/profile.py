@@ -43,8 +43,9 @@ class Asked:
             Default: all of them, up to a cost that --plan states.
         seed: Seed of the choice of heads or channels.
         memory: Memory that measuring may use, beside the model and the results, such as 4GB.
-        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %). Much faster
-            for attention. 0 = exact.
+        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1.
+            0 = exact, which takes longer for attention.
+        entropy_accuracy: Relative accuracy of entropies.
     """
 
     stride: Count | None = None
@@ -53,7 +54,8 @@ class Asked:
     channels: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
     seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
     memory: str = "2GB"
-    count_accuracy: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.0
+    count_accuracy: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.02
+    entropy_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1e-3
 
 
 def profile(
@@ -107,7 +109,7 @@ def profile(
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and run.plan is not None:
         some = texts.sample(run.tokenizer, printing, run.vocabulary)
-        options["relative_tolerances"] = _relative_tolerances(some.ids, options["count_accuracy"])
+        options["relative_tolerances"] = _relative_tolerances(some.ids)
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
             plan_options = options | {"tokenizer": run.tokenizer, "total": some.total}
@@ -126,7 +128,7 @@ def profile(
         **_reading(read),
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
-    options["relative_tolerances"] = _relative_tolerances(read.ids, options["count_accuracy"])
+    options["relative_tolerances"] = _relative_tolerances(read.ids)
     result = _measure(run, read.ids, options, output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
@@ -145,13 +147,12 @@ def _reading(read: Sequences) -> dict[str, str]:
     return {"chat_template": f"applied to {read.chats} of {len(read.ids)} sequences"} if read.chats else {}
 
 
-def _relative_tolerances(sequences: Sequence[Tensor], count_accuracy: float) -> tuple[float, ...]:
+def _relative_tolerances(sequences: Sequence[Tensor]) -> tuple[float, ...]:
     from statesize.profiling import TOLERANCE_LADDER
 
-    # Counts at many tolerances, of which a report draws spectra, take several times as long in the engines of long
-    # sequences, and would undo what bounds on counts save.
-    free = not count_accuracy and all(len(ids) <= _LADDER_LENGTH for ids in sequences)
-    return TOLERANCE_LADDER if free else TOLERANCE_LADDER[:1]
+    # Counts at many tolerances, of which a report draws spectra, take several times as long for long sequences.
+    short = all(len(ids) <= _LADDER_LENGTH for ids in sequences)
+    return TOLERANCE_LADDER if short else TOLERANCE_LADDER[:1]
 
 
 @dataclass(frozen=True, eq=False)

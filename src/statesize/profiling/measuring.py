@@ -138,6 +138,7 @@ def asked_of(settings: Settings, cut: Cut) -> dict[str, Any]:
         "future": settings.future,
         "engine": settings.engine,
         "count_accuracy": settings.count_accuracy,
+        "entropy_accuracy": settings.entropy_accuracy,
         "memory": settings.memory,
     }
 

@@ -11,6 +11,7 @@ from functools import partial
 from torch import nn
 
 from statesize.check import refuse, whole_number
+from statesize.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
 from statesize.profiling.calibration import Trial
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
 from statesize.results.settings import MEMORY, Channels, check_settings
@@ -102,7 +103,8 @@ def plan(
     engine: str = "auto",
     seed: int = 0,
     memory: int | str = MEMORY,
-    count_accuracy: float = 0.0,
+    count_accuracy: float = COUNT_ACCURACY,
+    entropy_accuracy: float = ENTROPY_ACCURACY,
     total: int | None = None,
     on_progress: Callable[[int, int, str], object] | None = None,
 ) -> Plan:
@@ -127,6 +129,7 @@ def plan(
         seed: Likewise.
         memory: Likewise.
         count_accuracy: Likewise.
+        entropy_accuracy: Likewise.
         total: Number of sequences that will be profiled where `inputs` are only some of them, from all parts of a
             corpus; None where they are all.
         on_progress: Called with how many mixers were run through, how many there are, and the name of the last.
@@ -140,7 +143,7 @@ def plan(
     settings = check_settings(
         tolerances, relative_tolerances, positions, engine,
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
-        count_accuracy=count_accuracy,
+        count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
     )  # fmt: skip
     known = sorted(sequences(inputs, tokenizer)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.checks import measurable
 from statesize.loading.digests import weights_sha256
+from statesize.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
 from statesize.parallel.here import Here
 from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_parts
 from statesize.profiling.measuring import Layers
@@ -39,7 +40,8 @@ def profile(
     engine: str = "auto",
     seed: int = 0,
     memory: int | str = MEMORY,
-    count_accuracy: float = 0.0,
+    count_accuracy: float = COUNT_ACCURACY,
+    entropy_accuracy: float = ENTROPY_ACCURACY,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
@@ -75,8 +77,9 @@ def profile(
         engine: An engine of `statesize.measure`.
         seed: Of the choice of heads or channels.
         memory: Bytes that measuring may hold at once, as a number or such as "4GB", beside model and results.
-        count_accuracy: Counts at relative tolerances may be left between bounds this share apart, many times faster
-            where H_i has full rank; 0 asks for exact ones.
+        count_accuracy: How far apart bounds on counts at relative tolerances may be left, as for `statesize.measure`;
+            0 asks for exact counts.
+        entropy_accuracy: Relative accuracy asked of entropies, likewise.
         output: Folder for the profile.
         name: What tables call the model; None takes the name of its class.
         source: Where the model comes from, kept with the profile, and under "recipe" how `statesize rerun` repeats it.
@@ -89,7 +92,7 @@ def profile(
     settings = check_settings(
         tolerances, relative_tolerances, positions, engine,
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
-        count_accuracy=count_accuracy,
+        count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
     )  # fmt: skip
     model = measurable(model)
     name, place = name or type(model).__name__, None if output is None else Path(output)

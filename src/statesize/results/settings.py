@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 from statesize.check import real_numbers, refuse, require_count, require_real, whole_number
 from statesize.errors import InputError
+from statesize.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
 from statesize.spectra.cut import Cut, make_cut
 
 GIGABYTE = 10**9
@@ -16,8 +17,8 @@ MEMORY = 2 * GIGABYTE
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": GIGABYTE, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
-# Half a decade each; counts at several tolerances cost no more than at one.
-TOLERANCE_LADDER = (1e-2, *(10 ** (-step / 2) for step in range(1, 17) if step != 4))
+# Half a decade each, down to the precision of models in float32.
+TOLERANCE_LADDER = (1e-2, *(10 ** (-step / 2) for step in range(1, 13) if step != 4))
 """Relative tolerances from which a report draws ESS against the tolerance; the summary's is the first."""
 
 Channels = int | Literal["all"] | None
@@ -42,8 +43,9 @@ class Settings:
     seed: int = 0
     # Bytes that measuring may hold at once, beside the model and the results.
     memory: int = MEMORY
-    # How far apart the bounds of counts at relative tolerances may be left, as a share.
-    count_accuracy: float = 0.0
+    # How far apart the bounds of counts at relative tolerances may be left, as a share, and bounds of entropies.
+    count_accuracy: float = COUNT_ACCURACY
+    entropy_accuracy: float = ENTROPY_ACCURACY
 
     def cut(self, length: int) -> Cut | None:
         """Which H_i of a sequence of so many tokens are measured, or None where no position or window fits."""
@@ -86,7 +88,8 @@ def check_settings(
     channels: object = None,
     seed: object = 0,
     memory: object = MEMORY,
-    count_accuracy: object = 0.0,
+    count_accuracy: object = COUNT_ACCURACY,
+    entropy_accuracy: object = ENTROPY_ACCURACY,
 ) -> Settings:
     """Settings from what a caller gave; an argument that is something else is an InputError that names it."""
     step = _counted("stride", stride)
@@ -106,6 +109,7 @@ def check_settings(
         require_count("seed", seed, least=0),
         memory_bytes(memory),
         float(require_real("count_accuracy", count_accuracy, least=0, below=1, plain=True)),
+        float(require_real("entropy_accuracy", entropy_accuracy, above=0, plain=True)),
     )
 
 

@@ -96,6 +96,9 @@ def summary_row(node: xr.Dataset, model: str, layer: str) -> SummaryRow:
     sample = sample_of(node)
     channels = sample.total * int(node.attrs["multiplicity"])
     entropy, relative = (average(node, ess_values(node, metric)) for metric in ("entropy", "relative_tolerance"))
+    # What is not known of the counts themselves comes to what is not known of the units.
+    apart = average(node, ess_values(node, "relative_upper") - ess_values(node, "relative_lower")).mean
+    relative = Estimate(relative.mean, relative.error + apart / 2)
     return {
         "model": model,
         "layer": layer,

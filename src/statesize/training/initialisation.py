@@ -243,7 +243,9 @@ def _utilisations(captures: Capture, names: set[str], relative_tolerance: float)
         if name not in names:
             continue
         operator = captured.units_operator(slice(0, captured.units, -(-captured.units // _UNITS)))
-        measured = measure(operator, (), (relative_tolerance,), ("counts",), _positions(operator.length))
+        measured = measure(
+            operator, (), (relative_tolerance,), ("counts",), _positions(operator.length), count_accuracy=0
+        )
         counts = measured.relative_tolerance
         if counts is not None:
             found[name].append(float(utilisation(counts[..., 0].double(), measured.ceiling).nanmean()))

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from oracles.agreement import RATIOS, agree
 from oracles.recurrences import STRUCTURES, random_recurrence
 
-from statesize.measurement import measure
 from statesize.operators import Recurrence
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.exact.dense import DenseEngine
@@ -100,34 +99,6 @@ def test_singular_values_in_portions_give_the_same_answers() -> None:
         assert torch.equal(slow.count, quick.count)
         assert torch.equal(slow.lower, quick.lower)
         assert torch.equal(slow.upper, quick.upper)
-
-
-@pytest.mark.parametrize(
-    ("outputs", "relative", "widths"),
-    [
-        (("counts",), (), [32]),
-        (("counts",), (0.1,), [32, 16]),
-        (("entropy",), (0.1,), [16]),
-        (("counts", "entropy"), (), [32, 16]),
-    ],
-)
-def test_states_are_factorised_at_the_widths_that_are_needed(outputs, relative, widths):
-    recurrence = random_recurrence("full", 0, 40, 3)
-    blocks = ChunkedEngine().blocks(recurrence, make_cut(40))
-    if "counts" in outputs:
-        blocks.counts(RATIOS)
-        blocks.relative_counts(torch.tensor(relative, dtype=torch.float64))
-    if "entropy" in outputs:
-        blocks.entropies(1e-3)
-    assert blocks.norms().shape == blocks.error_bound.shape == (39,)
-    assert [groups.eliminations.width for groups in blocks._prepared.values()] == widths
-    given = {"relative_tolerances": relative, "outputs": outputs}
-    found = measure(recurrence, engine="chunked", **given)
-    dense = measure(recurrence, engine="dense", **given)
-    torch.testing.assert_close(found.norm, dense.norm)
-    assert (found.error_bound < 1e-10).all()
-    if found.relative_tolerance is not None:
-        assert torch.equal(found.relative_tolerance, dense.relative_tolerance)
 
 
 def test_chunks_are_wider_for_more_states():

@@ -82,17 +82,6 @@ def test_groups_of_a_batch_may_repeat_and_some_may_be_left_out() -> None:
     torch.testing.assert_close(values[0, :25], torch.linalg.svdvals(matrix[1, 35:, :35].tril(34)))
 
 
-def test_positions_chosen_by_a_mask() -> None:
-    matrix = attention(7, 40, 0.3, (2,))
-    chunks = tridiagonal_chunks(matrix, 16)
-    mask = torch.zeros(6, 16, dtype=torch.bool)
-    mask[0, 5], mask[4, 2] = True, True
-    low, high = chunks.largest_at(mask, 1e-9, 40)
-    expected = torch.stack([definition(matrix[0])[4, 0], definition(matrix[1])[17, 0]])
-    assert bool(((low <= expected * (1 + 1e-13)) & (expected * (1 - 1e-13) <= high)).all())
-    torch.testing.assert_close(low, high, rtol=2e-9, atol=0)
-
-
 def test_nothing_below_the_diagonal() -> None:
     chunks = tridiagonal_chunks(torch.eye(40, dtype=torch.float64)[None], 16)
     count, distance = chunks.counts(shifts(chunks, 1e-3))

@@ -52,8 +52,8 @@ class BorderedChunks:
         return self.width + self.core.shape[-1]
 
     def at(self, index: Tensor) -> BorderedChunks:
-        """Some of the chunks, in the order of an index (m,)."""
-        if index.shape[0] == self.core.shape[0]:
+        """Some of the chunks, in the order of an index (m,), in which numbers may repeat."""
+        if torch.equal(index, torch.arange(self.core.shape[0], device=index.device)):
             return self
         parts = (self.past, self.inside, self.core, self.future, self.error)
         past, inside, core, future, error = (part[index] for part in parts)

@@ -30,7 +30,7 @@ from statesize.spectra.shifts.delta_chunk import Chunks, delta_chunks
 class ChunkedEngine(Engine):
     """Counts and entropies of a recurrence, linear in L: factors at the borders of chunks only."""
 
-    width: int | None = None  # positions of a wide chunk, a power of 2; None for the fastest
+    width: int | None = None  # positions of a chunk, a power of 2; None for the fastest
 
     name = "chunked"
     outputs = frozenset(("counts", "entropy"))
@@ -51,17 +51,14 @@ class ChunkedEngine(Engine):
         return None
 
     def blocks(self, operator: Operator, cut: Cut) -> CertifiedBlocks:
-        """The blocks by chunks of two widths; without gradients."""
-        # A shift costs b² a position, the factorisations of the states n³/b: counts, of few shifts, take wide chunks,
-        # all else narrower ones, and neither is made before it is asked.
+        """The blocks by chunks; without gradients."""
         recurrence = cast("Recurrence", operator)
         rank = int(recurrence.state_size()[0])
-        b = self.width or chunk_width(rank)
-        wide, narrow = (partial(recurrence_chunks, recurrence, size) for size in (b, max(1, b // 2)))
-        return CertifiedBlocks(wide, operator.batch_shape, cut, rank, for_shifts=narrow)
+        chunks = partial(recurrence_chunks, recurrence, self.width or chunk_width(rank))
+        return CertifiedBlocks(chunks, operator.batch_shape, cut, rank)
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
-        """A core, its borders and their eliminations for each wide and narrow chunk; full transitions are copied."""
+        """A core, its borders and their eliminations for each chunk; full transitions are copied."""
         n = largest_state(operator)
         b = chunk_width(n)
         copied = isinstance(operator, Recurrence) and isinstance(operator.transition, FullTransition)
@@ -75,7 +72,7 @@ class ChunkedEngine(Engine):
 
 
 def chunk_width(states: int) -> int:
-    """Positions of a wide chunk, a power of 2."""
+    """Positions of a chunk, b, a power of 2: a shift costs b² a position, the factorisations of the states n³/b."""
     return 32 if states < 96 else 64
 
 

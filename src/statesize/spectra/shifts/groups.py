@@ -58,7 +58,7 @@ class Eliminations(Protocol):
         ...
 
     def at(self, index: Tensor) -> Self:
-        """Some of the groups."""
+        """Some of the groups, in the order of an index, in which numbers may repeat."""
         ...
 
     def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,53 +128,42 @@ class Groups:
         """(N, b) at all positions of all groups to (..., P)."""
         return everywhere.reshape(*self._shape, self._length)[..., self._positions]
 
-    def counts(self, low: Tensor, high: Tensor, ratio: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """#{σ > τ} with its bounds for thresholds in [low, high]: the same at all positions, or the ratio times σ_1."""
-        return self.resolve(high, ratio, *self.bisect(low, high))
+    def counts(self, tau: float) -> tuple[Tensor, Tensor, Tensor]:
+        """#{σ > τ} with its bounds."""
+        threshold = torch.full_like(self.squared_norms, tau)
+        return self.resolve(threshold, None, *self.bisect(threshold[:, 0]))
 
-    def bisect(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Certified bounds on the number of σ above thresholds that are known to lie in [low, high]."""
-        # After every step lower ≤ #{σ > τ} ≤ upper at every position, for every τ in [low, high]: an elimination at a
-        # shift counts exactly for some threshold within its stated uncertainty, of singular values within `error` of
-        # those of H_i. So a count at a shift that lies above τ by more than both is a lower bound, one at a shift below
-        # it an upper bound, and bounds only ever close in (maximum, minimum).
-        # Every step shrinks the unresolved part of a group or widens the gap between its shifts and its thresholds:
-        # the shifts go just above the largest unresolved threshold, just below the smallest, then around the middle
-        # one. After `rounds` steps, `resolve` takes singular values of what is still unresolved.
-        lower, upper = torch.zeros_like(self.limit), self.limit.clone()
-        first = torch.maximum(2 * self.error, self._first_gap * high.amax(-1, keepdim=True)).squeeze(-1)
-        gap = {1: first, -1: first}
-        # What is unresolved between two evaluations right beside it stays so.
-        settled, seen_above = torch.zeros_like(self.wanted), torch.zeros_like(self.wanted)
-        shift_above = torch.full_like(first, torch.inf)
+    def bisect(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
+        """Certified bounds (N, b) on the number of σ above a threshold of each group, (N,)."""
+        # After every step lower ≤ #{σ > τ} ≤ upper at every position: an elimination at a shift counts exactly for some
+        # threshold within its stated uncertainty, of singular values within `error` of those of H_i. So a count at a
+        # shift that lies above τ by more than both is a lower bound, one at a shift below it an upper bound, and
+        # bounds only ever close in (maximum, minimum).
+        # Shifts go just above and just below τ, farther away where the last one was too near to be certain. What is
+        # unresolved after both, or after `rounds` steps, is left to `resolve`, which takes singular values.
+        bounds = {1: torch.zeros_like(self.limit), -1: self.limit.clone()}
+        certain = {side: torch.zeros_like(self.wanted) for side in bounds}
+        first = torch.maximum(2 * self.error[:, 0], self._first_gap * threshold)
+        gap = {side: first for side in bounds}
         for attempt in range(self.eliminations.rounds):
             side = 1 if attempt % 2 == 0 else -1
-            unresolved = self.wanted & (lower < upper) & ~settled
-            active = unresolved.any(-1).nonzero().squeeze(-1)
-            if (attempt >= 2 and int(unresolved.sum()) <= _FEW) or not active.numel():
+            unresolved = self.wanted & (bounds[1] < bounds[-1]) & ~(certain[1] & certain[-1])
+            if attempt >= 2 and int(unresolved.sum()) <= _FEW:
                 break
-            shift = next_target(low if side < 0 else high, unresolved, side, attempt)[active] + side * gap[side][active]
-            possible = shift > 0
-            active, shift = active[possible], shift[possible]
+            active = (unresolved & ~certain[side]).any(-1)
+            active = (active & (threshold + side * gap[side] > 0)).nonzero().squeeze(-1)
             if not active.numel():
                 continue
             end_if_unwanted()
-            count, uncertainty = self.eliminations.at(active).counts(shift)
+            count, uncertainty = self.eliminations.at(active).counts((threshold + side * gap[side])[active])
             distance = uncertainty + self.error[active]
-            above = high[active] <= shift[:, None] - distance
-            below = low[active] >= shift[:, None] + distance
-            lower[active] = torch.where(above, torch.maximum(lower[active], count), lower[active])
-            upper[active] = torch.where(below, torch.minimum(upper[active], count), upper[active])
+            far = distance <= gap[side][active, None]
+            closer = torch.maximum if side > 0 else torch.minimum
+            bounds[side][active] = torch.where(far, closer(bounds[side][active], count), bounds[side][active])
+            certain[side][active] |= far
             needed = torch.where(unresolved[active] & torch.isfinite(distance), distance, 0).amax(-1)
             gap[side] = gap[side].index_put((active,), torch.maximum(gap[side][active], 1.5 * needed))
-            if side > 0:
-                seen_above = torch.zeros_like(settled).index_put((active,), above)
-                shift_above = torch.full_like(first, torch.inf).index_put((active,), shift)
-            elif attempt > 1:
-                # The middle threshold may be another one by now.
-                beside = shift_above[active] - shift <= 2.5 * (gap[1] + gap[-1])[active]
-                settled[active] |= seen_above[active] & below & beside[:, None]
-        return lower, upper
+        return bounds[1], bounds[-1]
 
     def resolve(
         self, threshold: Tensor, ratio: float | None, lower: Tensor, upper: Tensor
@@ -254,10 +243,3 @@ class Groups:
         for first in range(0, group.shape[0], self._portion):
             at = group[first : first + self._portion], offset[first : first + self._portion]
             yield at, self.eliminations.spectra(*at)
-
-
-def next_target(bounds: Tensor, unresolved: Tensor, side: int, attempt: int) -> Tensor:
-    """Where to look next in each group, (N,): the outermost unresolved threshold first, then the middle one."""
-    if attempt >= 2:
-        return torch.nanmedian(torch.where(unresolved, bounds, torch.nan), -1).values
-    return side * torch.where(unresolved, side * bounds, -torch.inf).amax(-1)

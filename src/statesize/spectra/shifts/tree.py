@@ -65,8 +65,8 @@ class PositionTree:
         return None
 
     def at(self, index: Tensor) -> PositionTree:
-        """Some of the operators, in the order of an index (m,)."""
-        if index.shape[0] == self.first.shape[0]:
+        """Some of the operators, in the order of an index (m,), in which numbers may repeat."""
+        if torch.equal(index, torch.arange(self.first.shape[0], device=index.device)):
             return self
         rows, columns = (tuple(part[index] for part in parts) for parts in (self.rows, self.columns))
         known = None if self.known_bound is None else self.known_bound[index]

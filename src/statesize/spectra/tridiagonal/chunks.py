@@ -24,7 +24,7 @@ from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF
 from statesize.spectra.tridiagonal.cores import eliminate_around_cores
-from statesize.spectra.tridiagonal.sampled_largest import largest_at, largest_everywhere
+from statesize.spectra.tridiagonal.sampled_largest import largest_everywhere
 
 Array = npt.NDArray[np.float64]
 
@@ -109,20 +109,6 @@ class TridiagonalChunks:
         rank = torch.minimum(position, self.order - position).clamp(min=1)
         low = (1 - _ROUNDED) * (corner_energies(strict) / rank).sqrt()
         return low, torch.full_like(low, torch.inf)
-
-    def largest_at(self, chosen: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
-        """σ_1 at positions of a mask (N, b) over all groups, as near as so many steps come, (k,) each; as `largest`."""
-        mask = chosen.reshape(self.strict.shape[:2])
-        none = self.strict.new_zeros(0)
-        bounds = [(none, none)]
-        for entry, wanted in zip(self.strict, mask, strict=True):
-            positions = wanted.nonzero().squeeze(-1)
-            if bool((entry < 0).any()):
-                bounds.append((torch.zeros_like(entry[0, positions]), torch.full_like(entry[0, positions], torch.inf)))
-            else:
-                bounds.append(largest_at(entry, positions, close, steps))
-        scale = self.scale.repeat_interleave(mask.sum(-1))
-        return torch.cat([low for low, _ in bounds]) * scale, torch.cat([high for _, high in bounds]) * scale
 
     def spectra(self, group: Tensor, offset: Tensor) -> Tensor:
         """All singular values at chosen positions, (m, L/2), descending, zero-padded."""

@@ -8,27 +8,20 @@ of each position, or between bounds as close as asked, from thresholds that neig
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
 
 import torch
-from torch import Tensor
 
 from statesize.check import require_finite
 from statesize.operators import Operator, Recurrence
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Counts, Engine
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Engine
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.shifts.certified import CertifiedBlocks, gathered
-from statesize.spectra.shifts.groups import Groups
-from statesize.spectra.tridiagonal.chunks import TridiagonalChunks, tridiagonal_chunks
-from statesize.spectra.tridiagonal.shared_thresholds import SharedThresholds, enclose_largest
+from statesize.spectra.shifts.certified import CertifiedBlocks
+from statesize.spectra.tridiagonal.chunks import tridiagonal_chunks
 
-# How close bounds on σ_1 are for counts between bounds: everywhere, and where counts are still too far apart then.
-_CLOSE, _CLOSER = 1e-1, 4e-4
-# And for exact counts: by the power method, and by bisection where that does not come so close in so many steps.
-_EXACT, _STEPS, _NEARLY_EXACT = 1e-8, 16, 1e-4
-# Shifts that an entropy takes on average, and what calls cost where matrices are small, in operations; measured.
-_SHIFTS_OF_ENTROPY, _CALLS, _EXACT_CALLS = 10, 1.5e8, 5e8
+# Shifts that entropies and exact counts at relative tolerances take on average, and what calls cost where matrices are
+# small, in operations; measured.
+_SHIFTS_OF_ENTROPY, _SHIFTS_OF_EXACT_COUNTS, _CALLS, _EXACT_CALLS = 10, 40, 1.5e8, 3e8
 # How far beside a threshold its inertia is tried first, relative to it: some ten times the usual round-off, as
 # singular values of a position that is undecided cost more than another evaluation of its chunk.
 _FIRST_GAP = 1e-7
@@ -52,8 +45,8 @@ class TridiagonalEngine(Engine):
         """Where a state is smaller than T, or singular values of the positions asked take fewer operations."""
         if isinstance(operator, Recurrence):
             return "works on T itself, which is larger than the state of a recurrence"
-        ratio = self.operations(cut, outputs) / DenseEngine().operations(cut)
-        return None if ratio < 1 else f"takes {ratio:.1f} times as many operations as the singular values"
+        own, plain = self.operations(cut, outputs), DenseEngine().operations(cut)
+        return None if own < plain else f"takes {own:.1g} operations, the singular values take {plain:.1g}"
 
     def operations(self, cut: Cut, outputs: tuple[str, ...]) -> float:
         """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
@@ -65,13 +58,12 @@ class TridiagonalEngine(Engine):
         operations = _CALLS + cut.length**3 / 2 + sum(3 * p**3 + 8 * p**2 * b for p in cores)
         shifts = _SHIFTS_OF_ENTROPY * ("entropy" in outputs) + 2 * ("counts" in outputs)
         if RELATIVE in outputs:
-            # About one evaluation and 20 products with a vector for each position.
-            shifts += len(cut.positions) / max(1, len(asked))
-            operations += _EXACT_CALLS + sum(80 * cut.rows(i) * cut.columns(i) for i in cut.positions)
+            shifts += _SHIFTS_OF_EXACT_COUNTS
+            operations += _EXACT_CALLS
         return operations + shifts * sum(4 * p * b**2 + 3 * b**3 for p in cores)
 
     @torch.no_grad()
-    def blocks(self, operator: Operator, cut: Cut) -> TridiagonalBlocks:
+    def blocks(self, operator: Operator, cut: Cut) -> CertifiedBlocks:
         """The blocks by chunks of T; without gradients."""
         matrix = operator.dense()
         require_finite("T", matrix)
@@ -79,7 +71,7 @@ class TridiagonalEngine(Engine):
         needed = torch.zeros(-(-cut.length // b), dtype=torch.bool)
         needed[torch.tensor(cut.positions, dtype=torch.int64) // b] = True
         chunks = tridiagonal_chunks(matrix.flatten(0, -3) if matrix.ndim > 2 else matrix[None], b, needed)
-        return TridiagonalBlocks(chunks, operator.batch_shape, cut)
+        return CertifiedBlocks(lambda: chunks, operator.batch_shape, cut, cut.length, first_gap=_FIRST_GAP)
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
         """T with its copies, Gram matrices and the borders of all chunks."""
@@ -93,63 +85,3 @@ class TridiagonalEngine(Engine):
 def chunk_width(length: int) -> int:
     """Positions of a chunk, b: a power of 2 about a tenth of the sequence."""
     return 32 if length < 768 else 64
-
-
-class TridiagonalBlocks(CertifiedBlocks):
-    """The blocks of operators by tridiagonal chunks, of a cut that is not windowed."""
-
-    def __init__(self, chunks: TridiagonalChunks, batch_shape: torch.Size, cut: Cut) -> None:
-        super().__init__(lambda: chunks, batch_shape, cut, cut.length, first_gap=_FIRST_GAP)
-        self._chunks = chunks
-
-    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
-        """#{σ > ρ σ_1} for ratios (R,); with an accuracy, the middle of bounds that are so close, or 1 apart."""
-        groups = self._groups(self._for_counts)
-        if not bool(groups.wanted.any()) or not ratios.numel():
-            return super().relative_counts(ratios, accuracy)
-        if accuracy:
-            return gathered(groups, [self._between(groups, rho, accuracy) for rho in ratios])
-        low, high = self._exact_largest
-        return gathered(groups, [groups.counts(rho * low, rho * high, float(rho)) for rho in ratios])
-
-    def _between(self, groups: Groups, rho: Tensor, accuracy: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Counts above ρ σ_1, (N, b), with bounds that are close, from singular values where that fails."""
-        low, high = self._close_largest
-        given = groups.wanted, groups.limit, groups.error
-        shared = SharedThresholds(self._chunks, rho * low, rho * high, *given, accuracy)
-        lower, upper = shared.bounds(partial(self._closer, rho))
-        close = upper - lower <= (accuracy * upper).clamp(min=1)
-        none = torch.zeros_like(lower)
-        count, least, most = groups.resolve(
-            rho * high, float(rho), torch.where(close, none, lower), torch.where(close, none, upper)
-        )
-        lower, upper = torch.where(close, lower, least), torch.where(close, upper, most)
-        return torch.where(close, (lower + upper) // 2, count), lower, upper
-
-    @cached_property
-    def _close_largest(self) -> tuple[Tensor, Tensor]:
-        low, high = self._chunks.largest()
-        high = torch.fmin(high, self._chunks.norm_bound()[:, None])
-        return self._enclosed(low, torch.maximum(low, high), None, _CLOSE)
-
-    @cached_property
-    def _exact_largest(self) -> tuple[Tensor, Tensor]:
-        low, high = self._close_largest
-        wanted = self._groups(self._for_counts).wanted
-        least, most = self._chunks.largest_at(wanted, _EXACT, _STEPS)
-        low = low.masked_scatter(wanted, torch.maximum(low[wanted], least))
-        high = high.masked_scatter(wanted, torch.minimum(high[wanted], most))
-        return self._enclosed(low, high, None, _NEARLY_EXACT)
-
-    def _closer(self, rho: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """ρ σ_1 between two numbers (N, b), which are closer together at positions of a mask from then on."""
-        self._close_largest = self._enclosed(*self._close_largest, chosen, _CLOSER)
-        return rho * self._close_largest[0], rho * self._close_largest[1]
-
-    def _enclosed(self, low: Tensor, high: Tensor, chosen: Tensor | None, close: float) -> tuple[Tensor, Tensor]:
-        groups = self._groups(self._for_counts)
-        # σ within the error of 0 are not looked for.
-        large = groups.wanted & (high > 4 * groups.error)
-        return enclose_largest(
-            self._chunks, low, high, large if chosen is None else large & chosen, groups.error, close
-        )

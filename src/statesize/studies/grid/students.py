@@ -80,7 +80,7 @@ def students(
     # The training's seed, warm-up, weight decay, clip and device are the students' too.
     input_ids = next(iter(task.held_out(sequences)))[0].to(next(teacher.parameters()).device)
     operators = [found.operator for found in capture(teacher, input_ids)]
-    measured = [measure(operator, outputs=("entropy",)) for operator in operators]
+    measured = [measure(operator, outputs=("entropy",), entropy_accuracy=2e-4) for operator in operators]
     uniform = [(math.nan, [size] * len(measured)) for size in plan.key_sizes]
     named = [(loss, [recommend_state_size(layer, loss).state_size for layer in measured]) for loss in plan.losses]
     for wanted, sizes in [*uniform, *named]:

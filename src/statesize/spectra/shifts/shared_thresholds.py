@@ -23,8 +23,9 @@ from statesize.spectra.shifts.groups import Eliminations
 _BISECTIONS = 16
 # Rounds after which singular values of what is still open cost less.
 _ROUNDS = 7
-# How far beyond the thresholds of a group its range ends at first, relative to them; 8 times farther each round.
-_MARGIN = 1e-5
+# How far beyond the thresholds of a group its range ends at first, relative to them; later by what evaluations were
+# uncertain, times a factor, as that grows towards smaller thresholds.
+_MARGIN, _FARTHER = 1e-5, 2.0
 # How much finer a range is divided than even singular values would need.
 _FINER = 1.2
 # Thresholds of a group in one round, at the most.
@@ -60,10 +61,12 @@ class SharedThresholds:
     """Bounds on counts of N groups of b positions, whose own thresholds τ lie between `low` and `high`, (N, b) each."""
 
     eliminations: Eliminations
+    member: Tensor  # which group of the eliminations each of the N is, as several may ask for thresholds of the same
     low: Tensor
     high: Tensor
     wanted: Tensor  # positions that are asked for, (N, b)
-    limit: Tensor  # the largest count possible, (N, b)
+    least: Tensor  # the smallest count possible, (N, b)
+    limit: Tensor  # and the largest
     error: Tensor  # how far σ of what is eliminated can be from those of H_i, (N, 1)
     accuracy: float
 
@@ -73,6 +76,8 @@ class SharedThresholds:
         self._shift = self.low.new_zeros(0)
         self._count = self.limit.new_zeros(0, self.limit.shape[-1])
         self._uncertainty = self.low.new_zeros(0, self.limit.shape[-1])
+        # How far beyond the thresholds of a group its range ends, relative to them, (N,).
+        self._margin = torch.full_like(self.low[:, 0], _MARGIN)
 
     def bounds(self, closer: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds (N, b), apart by at most 1 or the accuracy times the upper one where that succeeds."""
@@ -80,13 +85,13 @@ class SharedThresholds:
         for attempt in range(_ROUNDS):
             lower, upper, below, above = self._known()
             unresolved = self._unresolved(lower, upper)
-            if attempt > 1 and closer is not None and bool(unresolved.any()):
-                self.low, self.high = closer(unresolved)
+            within = unresolved & (below > 0) & torch.isfinite(above)
+            if attempt > 1 and closer is not None and bool(within.any()):
+                self.low, self.high = closer(within)
                 lower, upper, below, above = self._known()
                 unresolved = self._unresolved(lower, upper)
-            margin = _MARGIN * 8**attempt
-            ends = self._ends(unresolved & (below == 0), unresolved & torch.isinf(above), margin)
-            within = unresolved & (below > 0) & torch.isfinite(above)
+                within &= unresolved
+            ends = self._ends(unresolved & (below == 0), unresolved & torch.isinf(above))
             between = self._between(within, upper - lower, lower, below, above, attempt)
             group, shift = (torch.cat(parts) for parts in zip(*ends, between, strict=True))
             if not group.numel():
@@ -95,20 +100,22 @@ class SharedThresholds:
         lower, upper, _, _ = self._known()
         return lower, upper
 
-    def _unresolved(self, lower: Tensor, upper: Tensor) -> Tensor:
-        allowed = torch.floor(self.accuracy * upper).clamp(min=1)
-        # Below the error nothing can be counted, and without an upper bound no threshold is surely above.
-        countable = (self.low > self.error) & torch.isfinite(self.high)
-        return self.wanted & countable & (upper - lower > allowed)
+    def apart(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Where bounds are farther apart than asked, (N, b)."""
+        return self.wanted & (upper - lower > torch.floor(self.accuracy * upper).clamp(min=float(self.accuracy > 0)))
 
-    def _ends(self, without_below: Tensor, without_above: Tensor, margin: float) -> Iterator[tuple[Tensor, Tensor]]:
+    def _unresolved(self, lower: Tensor, upper: Tensor) -> Tensor:
+        # Below the error nothing can be counted, and without an upper bound no threshold is surely above.
+        return self.apart(lower, upper) & (self.low > self.error) & torch.isfinite(self.high)
+
+    def _ends(self, without_below: Tensor, without_above: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Right below the smallest threshold of each group that has none below it, and right above the largest."""
         group = without_below.any(-1).nonzero().squeeze(-1)
         least = torch.where(without_below[group], self.low[group], torch.inf).amin(-1)
-        yield group, least / (1 + margin)
+        yield group, least / (1 + self._margin[group])
         group = without_above.any(-1).nonzero().squeeze(-1)
         most = torch.where(without_above[group], self.high[group], 0).amax(-1)
-        yield group, most * (1 + margin)
+        yield group, most * (1 + self._margin[group])
 
     def _between(
         self, chosen: Tensor, gap: Tensor, lower: Tensor, below: Tensor, above: Tensor, attempt: int
@@ -133,10 +140,17 @@ class SharedThresholds:
         return pairs[:, 0].long(), pairs[:, 1]
 
     def _evaluate(self, group: Tensor, shift: Tensor) -> None:
-        count, uncertainty = self.eliminations.at(group).counts(shift)
+        # As many at once as there are groups, which is what fits into memory.
+        at_once = self.eliminations.error.shape[0]
+        portions = [slice(first, first + at_once) for first in range(0, len(group), at_once)]
+        found = [self.eliminations.at(self.member[group[part]]).counts(shift[part]) for part in portions]
+        count, uncertainty = (torch.cat(parts) for parts in zip(*found, strict=True))
         self._group, self._shift = torch.cat([self._group, group]), torch.cat([self._shift, shift])
         self._count = torch.cat([self._count, count])
-        self._uncertainty = torch.cat([self._uncertainty, uncertainty + self.error[group]])
+        uncertainty = uncertainty + self.error[group]
+        self._uncertainty = torch.cat([self._uncertainty, uncertainty])
+        farther = _FARTHER * (uncertainty.amax(-1) / shift).nan_to_num(posinf=0.0)
+        self._margin.scatter_reduce_(0, group, farther, "amax")
 
     def _known(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What all evaluations say: bounds on counts and the nearest thresholds below and above each position's own."""
@@ -149,7 +163,7 @@ class SharedThresholds:
             return start.scatter_reduce(0, group, kept, "amax" if largest else "amin")
 
         none, infinite = torch.zeros_like(self.low), torch.full_like(self.low, math.inf)
-        lower = gathered(torch.zeros_like(self.limit), surely_above, self._count, True)
+        lower = gathered(self.least, surely_above, self._count, True)
         upper = gathered(self.limit, surely_below, self._count, False)
         return lower, upper, gathered(none, surely_below, shift, True), gathered(infinite, surely_above, shift, False)
 

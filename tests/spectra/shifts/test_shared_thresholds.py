@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from statesize.spectra.tridiagonal.shared_thresholds import SharedThresholds, enclose_largest
+from statesize.spectra.shifts.shared_thresholds import SharedThresholds, enclose_largest
 
 
 @dataclasses.dataclass
@@ -19,6 +19,10 @@ class Fake:
     chosen: Tensor
     evaluations: int = 0
 
+    @property
+    def error(self) -> Tensor:
+        return torch.zeros(len(self.sigma), dtype=torch.float64)
+
     def at(self, index: Tensor) -> "Fake":
         return dataclasses.replace(self, sigma=self.sigma[index], chosen=index)
 
@@ -27,6 +31,10 @@ class Fake:
         distance = self.distance * shift[:, None].expand(size)
         miss = distance * (2 * torch.rand(size, generator=self.generator, dtype=torch.float64) - 1)
         return (self.sigma > (shift[:, None] + miss)[..., None]).sum(-1), distance
+
+
+def every(limit):
+    return torch.arange(len(limit))
 
 
 def fake(seed: int, groups: int, b: int, r: int, distance: float = 1e-9) -> Fake:
@@ -49,7 +57,9 @@ def test_bounds_hold_and_are_close(seed: int, accuracy: float, distance: float) 
     exact = (eliminations.sigma > own[..., None]).sum(-1)
     limit, error = torch.full_like(exact, 200), torch.zeros(5, 1, dtype=torch.float64)
     wanted = torch.ones_like(limit, dtype=torch.bool)
-    shared = SharedThresholds(eliminations, *bounds_on(own, 0.02), wanted, limit, error, accuracy)
+    shared = SharedThresholds(
+        eliminations, every(limit), *bounds_on(own, 0.02), wanted, 0 * limit, limit, error, accuracy
+    )
     lower, upper = shared.bounds(lambda chosen: bounds_on(own, 1e-4))
     assert bool(((lower <= exact) & (exact <= upper)).all())
     apart = upper - lower > (accuracy * upper).clamp(min=1)
@@ -66,7 +76,9 @@ def test_bounds_hold_right_beside_singular_values(seed: int, distance: float) ->
     exact = (eliminations.sigma > own[..., None]).sum(-1)
     limit, error = torch.full_like(exact, 60), torch.zeros(5, 1, dtype=torch.float64)
     wanted = torch.ones_like(limit, dtype=torch.bool)
-    lower, upper = SharedThresholds(eliminations, own, own, wanted, limit, error, 0.02).bounds()
+    lower, upper = SharedThresholds(
+        eliminations, every(limit), own, own, wanted, 0 * limit, limit, error, 0.02
+    ).bounds()
     assert bool(((lower <= exact) & (exact <= upper)).all())
 
 
@@ -75,7 +87,7 @@ def test_positions_that_are_not_asked_cost_nothing() -> None:
     own, limit = 0.1 * eliminations.sigma[..., 0], torch.full((3, 8), 50)
     wanted = torch.zeros(3, 8, dtype=torch.bool)
     error = torch.zeros(3, 1, dtype=torch.float64)
-    lower, upper = SharedThresholds(eliminations, own, own, wanted, limit, error, 0.1).bounds()
+    lower, upper = SharedThresholds(eliminations, every(limit), own, own, wanted, 0 * limit, limit, error, 0.1).bounds()
     assert not lower.any()
     assert torch.equal(upper, limit)
 
@@ -85,7 +97,7 @@ def test_thresholds_within_the_error_stay_open() -> None:
     own, limit = 0.1 * eliminations.sigma[..., 0], torch.full((1, 8), 50)
     wanted = torch.ones(1, 8, dtype=torch.bool)
     error = torch.full((1, 1), 10.0, dtype=torch.float64)
-    lower, upper = SharedThresholds(eliminations, own, own, wanted, limit, error, 0.1).bounds()
+    lower, upper = SharedThresholds(eliminations, every(limit), own, own, wanted, 0 * limit, limit, error, 0.1).bounds()
     assert not lower.any()
     assert torch.equal(upper, limit)
 
