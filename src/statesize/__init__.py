@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
+    from statesize.network.network import network_ess
+    from statesize.network.result import NetworkEss
     from statesize.operators import (
         Convolution,
         Dense,
@@ -37,6 +39,8 @@ _HOMES = {
     "errors": ("EngineError", "FileError", "InputError", "ModelError", "StatesizeError"),
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
+    "network.network": ("network_ess",),
+    "network.result": ("NetworkEss",),
     "operators": ("Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "Shared", "SoftmaxAttention"),
     "profiling.plan": ("Plan", "plan"),
     "profiling.profile": ("Profile",),
@@ -64,6 +68,7 @@ __all__ = [
     "InputError",
     "Measurement",
     "ModelError",
+    "NetworkEss",
     "Operator",
     "Plan",
     "Profile",
@@ -84,6 +89,7 @@ __all__ = [
     "entropy_ess",
     "hankel_singular_values",
     "measure",
+    "network_ess",
     "plan",
     "profile",
     "recommend_state_size",

@@ -475,4 +475,6 @@ def _stacked(one: Operator, other: Operator) -> Operator:
         return Recurrence(pair(one.A, other.A), pair(one.B, other.B), pair(one.C, other.C))
     if isinstance(one, Convolution) and isinstance(other, Convolution):
         return Convolution(pair(one.kernel, other.kernel), one.length)
+    if isinstance(one, SoftmaxAttention) and isinstance(other, SoftmaxAttention):
+        return SoftmaxAttention(pair(one.query, other.query), pair(one.key, other.key), one.scale, one.window)
     return Dense(pair(one.dense(), other.dense()))

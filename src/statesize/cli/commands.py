@@ -18,6 +18,7 @@ from statesize.cli.demo import demo
 from statesize.cli.doctor import doctor
 from statesize.cli.engines import engines
 from statesize.cli.models import models
+from statesize.cli.network import network
 from statesize.cli.profile import profile
 from statesize.cli.report import report
 from statesize.cli.rerun import rerun
@@ -48,6 +49,13 @@ _add(app, "demo", demo, "", "--output demo.html --json")
 _add(app, "doctor", doctor, "")
 _add(app, "engines", engines, "", "--explain --operator recurrence --states 16 --units 4096")
 _add(app, "models", models, "")
+_add(
+    app,
+    "network",
+    network,
+    "gla --text notes.txt --max-tokens 32",
+    "FOLDER --ids ids.jsonl --positions 1 --accuracy 0.1",
+)
 _add(
     app,
     "profile",

@@ -17,8 +17,8 @@ MEMORY = 2 * GIGABYTE
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": GIGABYTE, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
-# Half a decade each, down to the precision of models in float32.
-TOLERANCE_LADDER = (1e-2, *(10 ** (-step / 2) for step in range(1, 13) if step != 4))
+# Half a decade each, down to where attention takes singular values for exact counts, and float32 its last digits.
+TOLERANCE_LADDER = (1e-2, *(10 ** (-step / 2) for step in range(1, 11) if step != 4))
 """Relative tolerances from which a report draws ESS against the tolerance; the summary's is the first."""
 
 Channels = int | Literal["all"] | None

@@ -10,6 +10,7 @@ from statesize.spectra.engine import Engine
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.exact.distinct_blocks import DistinctBlocksEngine
 from statesize.spectra.exact.square_root import SquareRootEngine
+from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.spectra.lanes.small_state import SmallStateEngine
 from statesize.spectra.shifts.chunked import ChunkedEngine
 from statesize.spectra.shifts.position_tree import PositionTreeEngine
@@ -22,6 +23,7 @@ ORDER: tuple[Engine, ...] = (
     ConvolutionEngine(),
     DistinctBlocksEngine(),
     StreamingEngine(),
+    ImplicitEngine(),
     TridiagonalEngine(),
     PositionTreeEngine(),
     SquareRootEngine(),

@@ -1,0 +1,102 @@
+"""`statesize network`: the ESS of a whole model over one text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter, validators
+
+from statesize.cli.options.kinds import Count
+from statesize.cli.options.loading import Loading
+from statesize.cli.options.texts import Texts
+from statesize.cli.output.printing import TEXT, Printing
+
+if TYPE_CHECKING:
+    from statesize.network.network import Progress
+    from statesize.network.result import NetworkEss
+
+
+def network(
+    model: str,
+    /,
+    *,
+    texts: Texts | None = None,
+    positions: Count = 4,
+    start: str | None = None,
+    end: str | None = None,
+    accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.03,
+    method: Literal["auto", "lanczos", "dense"] = "auto",
+    memory: str = "2GB",
+    loading: Loading | None = None,
+    printing: Printing = TEXT,
+) -> None:
+    """Measure how much a whole model carries from the past of a text into its future, all layers together.
+
+    It measures the entropy-ESS of the Jacobian from past embeddings to future hidden states, at the first text.
+
+    Args:
+        model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
+        texts: What the model reads.
+        positions: At how many positions, evenly spread, the text is cut.
+        start: Name of the module whose output before a cut is varied. Default: the token embeddings.
+        end: Name of the module whose output from a cut on is read. Default: what the last norm takes.
+        accuracy: How close half of the interval is to be, relative to the entropy-ESS (0.03 = 3 %).
+        method: lanczos takes products with the Jacobian, dense forms it, auto takes the cheaper.
+        memory: Memory that measuring may use beside the model and its activations, such as 4GB.
+        loading: How the model is loaded.
+        printing: What is printed.
+    """
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.loading.models import load_model
+    from statesize.network.network import network_ess
+    from statesize.texts.token_files import vocabulary_size
+
+    texts, loading = texts or Texts(), loading or Loading()
+    texts.check()
+    printing.hush_libraries()
+    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
+    read = texts.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids
+    if len(read) > 1:
+        printing.say(f"Reading the first of {len(read)} sequences.")
+    with printing.bars() as bars:
+        bar = bars.begin(f"measuring {loaded.name}")
+        found = network_ess(
+            loaded.model, read[0][None], positions, start, end, accuracy, method, memory, _telling(bar.update)
+        )
+    if printing.json:
+        print_json({"schema": SCHEMA, "model": loaded.name, "tokens": len(read[0])} | found.to_dict())
+    else:
+        _print(found)
+
+
+def _telling(update: Callable[..., None]) -> Callable[[Progress], None]:
+    """Products are at most as many as the dimension, and cuts take about as long as one another."""
+
+    def tell(progress: Progress) -> None:
+        close = f", ± {progress.accuracy:.0%} so far" if progress.accuracy < 1 else ""
+        detail = f"cut {progress.position}, {progress.products} of at most {progress.planned} products{close}"
+        done = progress.place * progress.planned + progress.products
+        update(done, progress.positions * progress.planned, detail, line=not progress.products)
+
+    return tell
+
+
+def _print(found: NetworkEss) -> None:
+    from statesize.cli.output.table import print_table
+
+    rows: list[list[str]] = []
+    for row in found.to_dict()["positions"]:
+        low, high = row["interval"]
+        measured = [f"{row['entropy']:.1f}", f"{low:.1f} … {high:.1f}"]
+        rows.append(
+            [f"{row['position']}", *measured, *(f"{row[name]:.6g}" for name in ("dimension", "norm", "products"))]
+        )
+    notes = [
+        f"From {found.start} to {found.end}, by {found.method} with derivatives by {found.derivatives}.",
+        f"In float64 it differs from the unaltered model by {found.run_difference:.1e} of the largest value.",
+    ]
+    if not found.converged:
+        notes.append("Not every interval is as close as asked: more --memory holds more products.")
+    print_table(["cut", "entropy-ESS", "interval (95 %)", "at most", "norm", "products"], rows, 0, notes)

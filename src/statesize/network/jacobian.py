@@ -1,0 +1,118 @@
+"""The Jacobian of a span as a matrix known by its products, from forward- and reverse-mode derivatives."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.errors import ModelError
+from statesize.network.span import Span
+from statesize.spectra.implicit.linear_map import LinearMap
+
+_linalg, _func = cast("Any", torch.linalg), cast("Any", torch.func)
+# Vectors that go through the model at once.
+_AT_ONCE = 8
+# Of the finite difference that the derivative is compared with: its step, and how far apart they may be, relative.
+_STEP, _CLOSE = 1e-6, 1e-3
+
+
+class Jacobian(LinearMap):
+    """Of the outputs from position i on with respect to the inputs before i, rows × columns numbers.
+
+    Attributes:
+        way: How products with J are computed, "forward mode" or "double backward".
+    """
+
+    def __init__(self, span: Span, position: int) -> None:
+        self._past = span.inputs[:position].detach()
+        self._span = span
+        self.columns = self._past.numel()
+        with torch.enable_grad():
+            self._leaf = self._past.clone().requires_grad_()
+            self._future = span.future(self._leaf)
+        self.rows = self._future.numel()
+        self._batched, self.way = True, "forward mode"
+        self._dual: tuple[Tensor, Tensor] | None = None
+        self._check()
+
+    @torch.enable_grad()
+    def forward(self, vectors: Tensor) -> Tensor:
+        """J x of vectors in rows, (k, columns) to (k, rows)."""
+        return self._in_parts(self._forward, vectors, self._past)
+
+    @torch.enable_grad()
+    def adjoint(self, vectors: Tensor) -> Tensor:
+        """Jᵀ y of vectors in rows, (k, rows) to (k, columns)."""
+        return self._in_parts(lambda part: self._pulled(self._future, self._leaf, part), vectors, self._future)
+
+    def dense(self) -> Tensor:
+        """J, or its transpose where J has fewer columns, (dimension, other side)."""
+        side = self.forward if self.columns < self.rows else self.adjoint
+        identity = torch.eye(self.dimension, dtype=self._past.dtype, device=self._past.device)
+        return torch.cat([side(part) for part in torch.split(identity, _AT_ONCE)])
+
+    def _in_parts(self, function: Callable[[Tensor], Tensor], vectors: Tensor, like: Tensor) -> Tensor:
+        vectors = vectors.to(like.device).reshape(-1, *like.shape)
+        return torch.cat([function(part).detach().flatten(1) for part in torch.split(vectors, _AT_ONCE)]).cpu()
+
+    def _forward(self, vectors: Tensor) -> Tensor:
+        if self.way == "forward mode":
+            try:
+                with warnings.catch_warnings():
+                    # torch compiles some derivatives by torch.jit.script when it first needs them.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    return _func.vmap(self._pushed)(vectors)
+            except (RuntimeError, NotImplementedError):
+                # Jᵀ u is linear in u, and its own derivative with respect to u is J.
+                self.way = "double backward"
+        if self._dual is None:
+            u = torch.zeros_like(self._future).requires_grad_()
+            (pulled,) = torch.autograd.grad(self._future, self._leaf, u, create_graph=True)
+            self._dual = pulled, u
+        return self._pulled(*self._dual, vectors)
+
+    def _pushed(self, vector: Tensor) -> Tensor:
+        return _func.jvp(self._span.future, (self._past,), (vector,))[1]
+
+    def _pulled(self, output: Tensor, source: Tensor, vectors: Tensor) -> Tensor:
+        """Derivatives of <output, vector> with respect to a source for each vector."""
+        if self._batched:
+            try:
+                return torch.autograd.grad(output, source, vectors, retain_graph=True, is_grads_batched=True)[0]
+            except (RuntimeError, NotImplementedError):
+                self._batched = False
+        return torch.stack([torch.autograd.grad(output, source, part, retain_graph=True)[0] for part in vectors])
+
+    def _check(self) -> None:
+        """Refuse a span without dependence or derivatives, and derivatives that are not those of what it computes."""
+        generator = torch.Generator().manual_seed(0)
+        along = torch.randn(self._past.shape, generator=generator, dtype=torch.float64).to(self._past)
+        step = _STEP * float(self._past.abs().max()) or _STEP
+        with torch.no_grad():
+            ends = [self._span.future(self._past + sign * step * along) for sign in (1, -1)]
+            difference = ((ends[0] - ends[1]) / (2 * step)).flatten()
+        between = f"{self._span.end} at positions from {self._past.shape[0]} on"
+        if not bool(difference.any()):
+            raise ModelError(f"{between} must depend on what {self._span.start} returns before, and does not.")
+        try:
+            product = self.forward(along.reshape(1, -1))[0]
+            pulled = self.adjoint(product[None])[0]
+        except (RuntimeError, NotImplementedError) as error:
+            raise self._without_derivative(str(error).splitlines()[0]) from error
+        size = float(_linalg.vector_norm(difference))
+        if not float(_linalg.vector_norm(product - difference.cpu())) <= _CLOSE * size:
+            raise self._without_derivative("a finite difference of what it computes differs from its derivative")
+        # <J x, J x> = <x, Jᵀ J x>.
+        square = float(product.square().sum())
+        if not abs(float((pulled * along.flatten().cpu()).sum()) - square) <= 1e-6 * square:
+            raise self._without_derivative("its forward and backward derivatives differ")
+
+    def _without_derivative(self, reason: str) -> ModelError:
+        with torch.enable_grad():
+            cutting = self._span.cutting_modules(self._past)
+        named = f"Module {cutting[0]}" if cutting else f"What lies between {self._span.start} and {self._span.end}"
+        return ModelError(f"{named} must have derivatives, got none that are right: {reason}. Choose another span.")

@@ -1,0 +1,150 @@
+"""An interval for the entropy of singular values, from random vectors and a subspace that holds them.
+
+Σ f(σ²) = tr f(A) is estimated over the p vectors z of a random orthonormal frame, n zᵀ f(A) z from each. Each lies
+between two numbers (`bernstein`). What a fixed operator F of known trace contributes to their spread is taken out:
+tr F + n zᵀ (f(A) − F) z, with F = f(A) as a subspace saw it before the z were drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.implicit.bernstein import entropy_parts
+from statesize.spectra.implicit.krylov_space import Compression
+
+CONFIDENCE = 0.95
+"""How often an interval holds the true value."""
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """An operator of known traces: Ritz values (q,) with vectors (q, q) in the first q coordinates of a space."""
+
+    ritz: Tensor
+    ritz_vectors: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """p orthonormal vectors in the coordinates of a space, and the known operator that preceded them."""
+
+    dimension: int  # n, of which p vectors were drawn
+    coordinates: Tensor  # (p, ≤ K)
+    known: Known
+
+    def traces(self, space: Compression, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Estimates of Σ f(σ) of an operator monotone f(σ²), from below and from above, (p,) each."""
+        z, (q, known) = self.coordinates, (self.known.ritz.shape[0], function(self.known.ritz))
+        fixed = known.sum() - self.dimension * _form(z[:, :q], self.known.ritz_vectors, known)
+        low = _form(z, space.nystrom_vectors[: z.shape[1]], function(space.nystrom))
+        high = _form(z, space.ritz_vectors[: z.shape[1]], function(space.ritz))
+        return fixed + self.dimension * low, fixed + self.dimension * high
+
+    def margin(self, estimates: Tensor, spread: float = 0.0) -> float:
+        """How far the mean of estimates (p,), whose spread is at least that, may be off each way, by Student's t."""
+        p = estimates.shape[0]
+        if p == self.dimension:
+            return 0.0
+        # Vectors of a random frame leave less to chance than independent ones, by the share of n that they are.
+        error = math.sqrt((1 - p / self.dimension) / p) * max(float(estimates.std()), spread)
+        quantile = cast("Any", import_module("scipy.special")).stdtrit  # importing it takes time
+        return float(quantile(p - 1, (1 + CONFIDENCE) / 2)) * error
+
+
+@dataclass(frozen=True)
+class EntropyInterval:
+    """Between which numbers an entropy-ESS lies, with the probability CONFIDENCE."""
+
+    low: float
+    high: float
+    sampling: float = 0.0  # what the spread over probes makes of half the interval, relative to the entropy-ESS
+    resolved: float = 0.0  # which share of that variance a space takes out, were it known before probes are drawn
+
+    @property
+    def middle(self) -> float:
+        """The estimate."""
+        return (self.low + self.high) / 2
+
+    @property
+    def accuracy(self) -> float:
+        """Half of the interval relative to its middle."""
+        return (self.high - self.low) / (2 * self.middle) if self.middle else 0.0
+
+
+def entropy_interval(space: Compression, probes: Probes) -> EntropyInterval:
+    """The interval that the probes give; their coordinates must lie in the space."""
+    sums_low, sums_high = probes.traces(space, lambda sigma: sigma)
+    total = float((sums_low + sums_high).mean()) / 2
+    certain = float(space.nystrom.sum())
+    if not max(total, certain) > 0:
+        return EntropyInterval(0.0, 0.0)
+    total = max(total, certain)
+    logarithmic = sum(float(part.mean()) for part in probes.traces(space, lambda sigma: torch.xlogy(sigma, sigma))) / 2
+    c = 1 + logarithmic / total
+    growing, falling = (probes.traces(space, lambda sigma, part=part: entropy_parts(sigma, c)[part]) for part in (0, 1))
+    low, high = growing[0] - falling[1], growing[1] - falling[0]
+    # H = ln S − c + L / S with S = Σσ and L = Σσ (c − ln σ); at the estimates, L = S, where H changes with L only.
+    # A few probes may miss a few directions; what the space has found of these is part of the spread.
+    resolved = _resolved_spread(space, probes, c, float((low + high).mean()) / 2)
+    margins = [probes.margin(part, resolved) for part in (low, high)]
+    least, most = float(low.mean()) - margins[0], float(high.mean()) + margins[1]
+    smallest = max(certain, float(sums_low.mean()) - probes.margin(sums_low))
+    largest = max(smallest, float(sums_high.mean()) + probes.margin(sums_high))
+    ends = (smallest, largest, min(max(least, smallest), largest))
+    bottom = min(math.log(S) - c + least / S for S in ends)
+    top = max(math.log(S) - c + most / S for S in ends)
+    n = probes.dimension
+    change = round_off(space, n)
+    return EntropyInterval(
+        low=math.exp(min(max(bottom - change, 0.0), math.log(n))),
+        high=math.exp(min(max(top + change, 0.0), math.log(n))),
+        sampling=max(margins) / total,
+        resolved=min(1.0, resolved**2 / float(((low + high) / 2).var())) if resolved else 0.0,
+    )
+
+
+def exact_interval(space: Compression) -> EntropyInterval:
+    """Where the space is the whole: only round-off is left."""
+    entropy, n = float(effective_rank(space.ritz)), space.ritz.shape[0]
+    change = round_off(space, n)
+    return EntropyInterval(min(entropy, max(1.0, entropy * math.exp(-change))), min(n, entropy * math.exp(change)))
+
+
+def round_off(space: Compression, dimension: int) -> float:
+    """How far round-off in n values σ moves their entropy; as `bounds.entropy_bound`, where Σσ is about that known."""
+    total = float(space.nystrom.sum())
+    share = min(1.0, dimension * space.error_bound / total) if total else 0.0
+    if not 0 < share < 1:
+        return 0.0
+    return share * math.log(dimension) - share * math.log(share) - (1 - share) * math.log1p(-share)
+
+
+def _resolved_spread(space: Compression, probes: Probes, c: float, trace: float) -> float:
+    """The standard deviation over probes that a space explains; what it leaves of a trace is spread evenly."""
+    change = torch.zeros_like(space.ritz_vectors)
+    parts = ((space.ritz, space.ritz_vectors, 1), (probes.known.ritz, probes.known.ritz_vectors, -1))
+    for ritz, vectors, sign in parts:
+        k = ritz.shape[0]
+        change[:k, :k] += sign * (vectors * _changes(ritz, c)) @ vectors.mT
+    n, inside = probes.dimension, float(change.trace())
+    trace -= float(_changes(probes.known.ritz, c).sum())
+    energy = float(change.square().sum()) + (trace - inside) ** 2 / max(1, n - change.shape[0]) - trace**2 / n
+    return math.sqrt(max(0.0, 2 * n / (n + 2) * energy))
+
+
+def _changes(sigma: Tensor, c: float) -> Tensor:
+    """σ (c − ln σ)."""
+    return c * sigma - torch.xlogy(sigma, sigma)
+
+
+def _form(z: Tensor, vectors: Tensor, values: Tensor) -> Tensor:
+    """zᵀ (Σ value · vector vectorᵀ) z of each row of z, (p,)."""
+    return (z @ vectors).square() @ values

@@ -1,0 +1,170 @@
+"""Softmax attention of long contexts, from queries and keys: T is formed by rows, again for each product, never held.
+
+Norms are exact. Entropies lie in intervals with a probability of 95 %, counts between bounds that are certain or as
+probable (docs/engines.md, "Matrices known by their products").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from statesize.operators import Operator, SoftmaxAttention
+from statesize.spectra.cut import Cut
+from statesize.spectra.engine import DOUBLE, Counts, Engine, HankelBlocks
+from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
+from statesize.spectra.implicit.entropy_interval import CONFIDENCE
+from statesize.spectra.implicit.row_blocks import ROWS, AttentionRows, attention_factors
+from statesize.spectra.implicit.spectral_counts import count_above
+
+# Bytes of T from which on no other engine is asked.
+_LARGE = 2**31
+# Numbers that the vectors of any block may be.
+_FEW = 2**20
+
+
+@dataclass(frozen=True)
+class ImplicitEngine(Engine):
+    """Counts and entropies of softmax attention from products with H_i, which are formed a few rows of T at a time.
+
+    Attributes:
+        accuracy: How close, relative to it, the interval of an entropy is to be; closer ones are not computed.
+        products: Of a long H_i at most, which is also how many vectors are held of it.
+        whole: Up to this many columns, all singular values are computed instead.
+    """
+
+    accuracy: float = 0.1
+    products: int = 192
+    whole: int = 128
+
+    name = "implicit"
+    outputs = frozenset(("counts", "entropy"))
+    operators = "softmax attention"
+    cost = "O(L² (d + P)) a product, of which some 10 to 30 make an interval of 95 % at P positions"
+
+    def supports(self, operator: Operator) -> bool:
+        """Softmax attention."""
+        return isinstance(operator, SoftmaxAttention)
+
+    def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+        """Where T can be held, other engines are certain."""
+        size = DOUBLE * cut.length**2
+        return None if size > _LARGE else f"only probable, and T takes {size / 1e9:.1f} GB, which others can hold"
+
+    @torch.no_grad()
+    def blocks(self, operator: Operator, cut: Cut) -> ImplicitBlocks:
+        """The blocks by passes over the rows of T; without gradients."""
+        return ImplicitBlocks(self, cast("SoftmaxAttention", operator), cut)
+
+    def most_products(self, columns: int) -> int:
+        """How many products of a block are taken, and so many vectors held, at most."""
+        return min(columns, max(self.products, _FEW // columns))
+
+    def footprint(self, operator: Operator, cut: Cut) -> int:
+        """The vectors of all positions, some rows of T and the vectors of one pass."""
+        sides = [min(i, cut.length - i) for i in set(cut.positions)]
+        held = sum(self.most_products(side) * side for side in sides)
+        return DOUBLE * (held + (ROWS + 16 * len(sides)) * cut.length)
+
+
+class ImplicitBlocks(HankelBlocks):
+    """The blocks of softmax attention."""
+
+    def __init__(self, engine: ImplicitEngine, operator: SoftmaxAttention, cut: Cut) -> None:
+        self._engine, self._operator, self._cut = engine, operator, cut
+        self._positions = sorted(set(cut.positions))
+        self._place = [self._positions.index(i) for i in cut.positions]
+
+    @property
+    def way(self) -> str:
+        """How probable what is said is."""
+        return f"{CONFIDENCE:.0%}"
+
+    @cached_property
+    def _heads(self) -> list[tuple[list[float], list[EntropyEstimate]]]:
+        """‖H_i‖_F² (P,) and what is known of H_i at ascending positions, of each entry of the flattened batch."""
+        query, key = (
+            part.expand(*self._operator.batch_shape, *part.shape[-2:]).flatten(0, -3) if part.ndim > 2 else part[None]
+            for part in (self._operator.query, self._operator.key)
+        )
+        scale, window = self._operator.scale, self._operator.window
+        return [self._head(SoftmaxAttention(q, k, scale, window)) for q, k in zip(query, key, strict=True)]
+
+    def _head(self, head: SoftmaxAttention) -> tuple[list[float], list[EntropyEstimate]]:
+        """‖H_i‖_F² and what is known of H_i, at ascending positions, by whichever side of H_i is smaller."""
+        left, right = attention_factors(head)
+        early = [i for i in self._positions if i <= head.length - i]
+        late = [head.length - i for i in self._positions[::-1] if i > head.length - i]
+        squares, estimates = self._estimated(AttentionRows(left, right, head.window, early), early)
+        if late:
+            rows = AttentionRows(right.flip(0), left.flip(0), head.window, late)
+            more_squares, more = self._estimated(rows, late)
+            squares, estimates = squares + more_squares[::-1], estimates + more[::-1]
+        return squares, estimates
+
+    def _estimated(self, rows: AttentionRows, sizes: list[int]) -> tuple[list[float], list[EntropyEstimate]]:
+        """Of blocks with so many columns, all at once."""
+        engine, device = self._engine, self._operator.device
+        estimates = [
+            EntropyEstimate(i, engine.accuracy, engine.most_products(i), probes=i if i <= engine.whole else 4, seed=i)
+            for i in sizes
+        ]
+        while not all(estimate.finished for estimate in estimates):
+            wanted = [estimate.pending[:0] if estimate.finished else estimate.pending for estimate in estimates]
+            products = rows.gram([vectors.to(device) for vectors in wanted])
+            for estimate, product in zip(estimates, products, strict=True):
+                if not estimate.finished:
+                    estimate.advance(product.cpu())
+        return [float(square) for square in rows.squared_norms], estimates
+
+    @property
+    def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """δ of the singular values that are computed, (..., P)."""
+        return self._gathered([[estimate.space.error_bound for estimate in estimates] for _, estimates in self._heads])
+
+    def norms(self) -> Tensor:
+        """‖H_i‖_F, (..., P)."""
+        return self._gathered([[square**0.5 for square in squares] for squares, _ in self._heads])
+
+    def counts(self, thresholds: Tensor) -> Counts:
+        """#{σ > τ} for absolute thresholds (K,), in the middle of bounds."""
+        taus = [float(tau) for tau in thresholds]
+        return self._counted([[taus for _ in estimates] for _, estimates in self._heads], len(taus))
+
+    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
+        """#{σ > ρ σ_1} for ratios (R,), in the middle of bounds; the accuracy is what the products leave."""
+        del accuracy
+        largest = [
+            [float(estimate.space.leading(1)[0].sum()) for estimate in estimates] for _, estimates in self._heads
+        ]
+        return self._counted([[[float(rho) * top for rho in ratios] for top in tops] for tops in largest], len(ratios))
+
+    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
+        """The middle of each interval and half of its width, both (..., P)."""
+        del accuracy
+        intervals = [[estimate.interval for estimate in estimates] for _, estimates in self._heads]
+        entropy = self._gathered([[interval.middle for interval in row] for row in intervals])
+        return entropy, self._gathered([[(interval.high - interval.low) / 2 for interval in row] for row in intervals])
+
+    def _counted(self, thresholds: list[list[list[float]]], count: int) -> Counts:
+        """Of each head and position its thresholds (K,)."""
+        bounds = [
+            [
+                [count_above(estimate, tau, square, min(i, self._cut.length - i)) for tau in taus]
+                for i, estimate, square, taus in zip(self._positions, estimates, squares, rows, strict=True)
+            ]
+            for (squares, estimates), rows in zip(self._heads, thresholds, strict=True)
+        ]
+        lower, upper = self._gathered(bounds, count, 2).to(torch.int64).unbind(-1)
+        return Counts((lower + upper) // 2, lower, upper)
+
+    def _gathered(self, values: Sequence[Sequence[object]], *tail: int) -> Tensor:
+        """Values of ascending positions in the order of the cut's, (..., P, *tail)."""
+        stacked = torch.tensor(values, dtype=torch.float64, device=self._operator.device)
+        stacked = stacked.reshape(len(self._heads), len(self._positions), *tail)
+        return stacked[:, self._place].reshape(*self._operator.batch_shape, len(self._place), *tail)

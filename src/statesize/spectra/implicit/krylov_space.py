@@ -1,0 +1,148 @@
+"""A growing subspace with what a symmetric A ≥ 0 is on it, from products with A alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+_linalg = cast("Any", torch.linalg)
+_ROUND_OFF = 1e-7
+# Parts of a product that are so much smaller than A lie in the space already; round-off is all that is left of them.
+_NEGLIGIBLE = 1e-14
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """A on the space of V: eigenvalues are given by their square roots, which bound singular values of H."""
+
+    ritz: Tensor  # of VᵀAV, (K,), ascending
+    ritz_vectors: Tensor  # in the coordinates of V, (K, K)
+    residual: Tensor  # ‖A y − θ y‖ of each, (K,)
+    nystrom: Tensor  # of A V (VᵀAV)⁻¹ VᵀA, (r,)
+    nystrom_vectors: Tensor  # in the coordinates of V and of what lies next to it, (K + k, r)
+    inside: Tensor  # VᵀAV, (K, K)
+
+    @property
+    def error_bound(self) -> float:
+        """δ of every σ: A is known to round-off of its norm, and its eigenvalues are squares."""
+        return _ROUND_OFF * float(self.nystrom.max()) if self.nystrom.numel() else 0.0
+
+    def leading(self, count: int) -> tuple[Tensor, Tensor]:
+        """The largest values and how far each may be from a singular value of H, descending, (≤ count,) each."""
+        # A symmetric matrix has an eigenvalue within ‖A y − θ y‖ of θ (Parlett, The Symmetric Eigenvalue Problem).
+        sigma = self.ritz[-count:].flip(0)
+        error = self.residual[-count:].flip(0) / sigma.clamp(min=1e-300)
+        return sigma, torch.minimum(error, self.residual[-count:].flip(0).sqrt()) + self.error_bound
+
+
+class KrylovSpace:
+    """Orthonormal vectors V that A was multiplied with, and orthonormal ones beside them that it was not.
+
+    The products A V lie in the span of both. Of the vectors beside V, the `pending` ones are to be multiplied next; the
+    others only keep what A V has outside of V.
+    """
+
+    def __init__(self, dimension: int, capacity: int) -> None:
+        # Vectors lie in rows. What is not filled yet takes no memory.
+        self._vectors = torch.empty(capacity, dimension, dtype=torch.float64)
+        self._other = self._vectors.new_zeros(0, dimension)
+        self._inside = self._vectors.new_zeros(0, 0)  # VᵀAV, (K, K)
+        self._pending, self._scale = 0, 0.0
+        self._next = self._other.new_zeros(0, 0)  # rows of A V in the pending vectors, then in the other ones
+
+    @property
+    def size(self) -> int:
+        """How many vectors A was multiplied with, K."""
+        return self._inside.shape[0]
+
+    @property
+    def pending(self) -> Tensor:
+        """The vectors to be multiplied, (k, n)."""
+        return self._vectors[self.size : self.size + self._pending]
+
+    def has_room(self, count: int) -> bool:
+        """Whether there is room for so many pending vectors and for what their products would add."""
+        capacity, dimension = self._vectors.shape
+        return self.size + min(2 * count, dimension - self.size) <= capacity
+
+    def add(self, vectors: Tensor, instead: bool = False) -> Tensor:
+        """More pending vectors (p, n), or others instead of them; their coordinates (p, K + k) in V and the pending."""
+        if instead:
+            self._other = torch.cat([self.pending, self._other])
+            self._pending = 0
+        known = self._vectors[: self.size + self._pending]
+        coordinates, rest = _projected(vectors, known)
+        own = self._append(rest, 1.0)
+        return torch.cat([coordinates, own], -1)
+
+    def extend(self, product: Tensor) -> None:
+        """Take the product of A with the pending vectors, (k, n)."""
+        size, k = self.size, self._pending
+        coordinates, rest = _projected(product, self._vectors[: size + k])
+        inside = self._inside.new_zeros(size + k, size + k)
+        inside[:size, :size] = self._inside
+        inside[size:, :size], inside[:size, size:] = coordinates[:, :size], coordinates[:, :size].mT
+        own = coordinates[:, size:]
+        inside[size:, size:] = (own + own.mT) / 2
+        self._inside = inside
+        self._scale = max(self._scale, float(_linalg.vector_norm(product, dim=-1).max()))
+        self._next = torch.nn.functional.pad(self._next[k:], (0, k))
+        self._pending = 0
+        added = self._append(rest, self._scale)
+        self._next[: self._pending, size:] += added.mT
+
+    def compression(self) -> Compression:
+        """What the space says about A, from all products up to now."""
+        theta, vectors = _linalg.eigh(self._inside)
+        outside = self._next @ vectors
+        # Eigenvalues that are round-off have no inverse; a subspace without their vectors is as good a subspace.
+        round_off = 1e-15 * self.size * theta[-1:].abs().sum()
+        sound = theta > round_off
+        factor = torch.cat([vectors * theta, outside])[:, sound] / theta[sound].sqrt()
+        squares, turned = _linalg.eigh(factor.mT @ factor)
+        nystrom = squares.clamp(min=round_off).sqrt()
+        residual = _linalg.vector_norm(outside, dim=0)
+        return Compression(
+            theta.clamp(min=0).sqrt(), vectors, residual, nystrom, factor @ turned / nystrom, self._inside
+        )
+
+    def _append(self, rest: Tensor, scale: float) -> Tensor:
+        """Orthonormal pending vectors Q for what vectors (p, n) have outside of V: rest = M Q; M, (p, q)."""
+        first = self.size + self._pending
+        new, _ = _orthonormal(rest, scale)
+        if new.numel():
+            # Once more: what is left of a vector is not yet orthogonal to the space that it came from.
+            new, _ = _orthonormal(_projected(new, self._vectors[:first])[1], 1.0)
+        q = new.shape[0]
+        self._vectors[first : first + q] = new
+        # The other vectors are replaced by the new ones and by what they have outside of these.
+        shared, outside = _projected(self._other, new)
+        pending, other = self._next[: self._pending], self._next[self._pending :]
+        self._other, factor = _orthonormal(outside, 1.0)
+        self._next = torch.cat([pending, shared.mT @ other, factor.mT @ other])
+        self._pending += q
+        return rest @ new.mT
+
+
+def _orthonormal(vectors: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Q (q, n), M (p, q) with vectors (p, n) = M Q, but for what is negligible at a scale."""
+    Q, R = _linalg.qr(vectors.mT)
+    # With exchanges of columns the diagonal falls, and ends where the rank ends. Importing scipy takes time.
+    qr = cast("Any", import_module("scipy.linalg")).qr
+    turned, triangle, order = (torch.from_numpy(part) for part in qr(R.numpy(), pivoting=True))
+    kept = triangle.diagonal().abs() > _NEGLIGIBLE * scale
+    factor = torch.empty_like(triangle[: len(kept)])
+    factor[:, order.long()] = triangle[: len(kept)]
+    return (Q @ turned[:, : len(kept)][:, kept]).mT, factor[kept].mT
+
+
+def _projected(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates (p, K) of vectors in an orthonormal basis (K, n), by two passes, and what is left of them (p, n)."""
+    coordinates = vectors @ basis.mT
+    rest = vectors - coordinates @ basis
+    more = rest @ basis.mT
+    return coordinates + more, rest - more @ basis

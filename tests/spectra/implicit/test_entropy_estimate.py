@@ -1,0 +1,109 @@
+"""Intervals of the entropy-ESS against all singular values, over spectra of many kinds."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
+
+Draw = Callable[[int, torch.Generator], Tensor]
+
+
+def uniform(n: int, g: torch.Generator) -> Tensor:
+    return torch.rand(n, generator=g, dtype=torch.float64)
+
+
+def steps(n: int) -> Tensor:
+    return torch.arange(n, dtype=torch.float64)
+
+
+SPECTRA: dict[str, Draw] = {
+    "flat": uniform,
+    "all equal": lambda n, g: torch.ones(n, dtype=torch.float64),
+    "decaying": lambda n, g: torch.exp(-0.2 * uniform(1, g) * steps(n)),
+    "power": lambda n, g: (1 + steps(n)) ** (-2 * uniform(1, g)),
+    "of low rank": lambda n, g: torch.cat([uniform(n // 8, g), torch.zeros(n - n // 8, dtype=torch.float64)]),
+    "graded": lambda n, g: 10 ** (-12 * uniform(n, g)),
+    "one large": lambda n, g: torch.cat([torch.tensor([float(n)], dtype=torch.float64), uniform(n - 1, g)]),
+    "more equal ones than probes": lambda n, g: torch.cat(
+        [torch.ones(9, dtype=torch.float64), uniform(n - 9, g) / 1e3]
+    ),
+}
+
+
+def estimated(sigma: Tensor, accuracy: float, seed: int, capacity: int = 10**6, **options) -> EntropyEstimate:
+    """A = Diag(σ²): the probes are random, so that its eigenvectors need not be."""
+    estimate = EntropyEstimate(sigma.shape[0], accuracy, capacity, seed=seed, **options)
+    while not estimate.finished:
+        estimate.advance(estimate.pending * sigma.square())
+    return estimate
+
+
+def coverage(name: str, accuracy: float, cases: int, smallest: int, largest: int, **options) -> tuple[float, float]:
+    """How often the interval holds the exact value, and the median of its half width."""
+    g = torch.Generator().manual_seed(7)
+    holds, widths = 0, []
+    for seed in range(cases):
+        n = int(torch.randint(smallest, largest, (1,), generator=g))
+        sigma = SPECTRA[name](n, g)
+        estimate = estimated(sigma, accuracy, seed, **options)
+        assert estimate.converged
+        exact = float(effective_rank(sigma))
+        holds += estimate.interval.low * (1 - 1e-12) <= exact <= estimate.interval.high * (1 + 1e-12)
+        widths.append(estimate.interval.accuracy)
+    return holds / cases, sorted(widths)[cases // 2]
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_intervals_hold_the_exact_value(name: str) -> None:
+    held, width = coverage(name, 0.1, 30, 16, 200)
+    assert held >= 0.93
+    assert width <= 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"probes": 4}])
+@pytest.mark.parametrize("accuracy", [0.1, 0.03])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_intervals_hold_the_exact_value_in_many_cases(name: str, accuracy: float, options) -> None:
+    held, width = coverage(name, accuracy, 400, 16, 400, **options)
+    assert held >= 0.93
+    assert width <= accuracy
+
+
+def test_products_are_few_where_the_matrix_is_large() -> None:
+    sigma = torch.exp(-steps(4000) / 300)
+    estimate = estimated(sigma, 0.1, 0)
+    assert estimate.products < 500
+    assert estimate.interval.low <= float(effective_rank(sigma)) <= estimate.interval.high
+
+
+def test_without_room_the_interval_is_wide_and_true() -> None:
+    sigma = torch.exp(-steps(500) / 100)
+    for capacity in (20, 40, 80):
+        estimate = estimated(sigma, 0.01, 3, capacity=capacity)
+        assert not estimate.converged
+        assert estimate.products <= capacity
+        assert estimate.interval.low <= float(effective_rank(sigma)) <= estimate.interval.high
+
+
+def test_scales_and_zeros() -> None:
+    sigma = torch.exp(-steps(80) / 10)
+    plain = estimated(sigma, 0.05, 1).interval
+    scaled = estimated(1e40 * sigma, 0.05, 1).interval
+    assert math.isclose(plain.middle, scaled.middle, rel_tol=1e-6)
+    nothing = estimated(0 * sigma, 0.05, 1)
+    assert nothing.converged
+    assert (nothing.interval.low, nothing.interval.high) == (0.0, 0.0)
+
+
+def test_small_matrices_are_known_exactly() -> None:
+    for n in (1, 2, 7):
+        sigma = 1 + steps(n)
+        interval = estimated(sigma, 0.03, 0).interval
+        assert interval.accuracy < 1e-4
+        assert math.isclose(interval.middle, float(effective_rank(sigma)), rel_tol=1e-4)

@@ -1,0 +1,59 @@
+"""Long attention without T, against all singular values."""
+
+import pytest
+import torch
+
+from statesize.measurement import Measurement, measure
+from statesize.operators import SoftmaxAttention
+from statesize.spectra.choice import choose_engine
+from statesize.spectra.cut import make_cut
+from statesize.spectra.implicit.implicit import ImplicitEngine
+from statesize.testing import compare_with_definition
+
+
+def attention(length: int, width: int, seed: int, sharpness: float = 1.0) -> SoftmaxAttention:
+    g = torch.Generator().manual_seed(seed)
+    query, key = (torch.randn(length, width, generator=g, dtype=torch.float64) for _ in range(2))
+    return SoftmaxAttention(query, key, sharpness * width**-0.5)
+
+
+def held(found: Measurement, exact: Measurement) -> list[tuple[bool, bool, bool]]:
+    """Of each position, whether entropy, counts and relative counts lie where they are said to lie."""
+    close = (found.entropy - exact.entropy).abs() <= found.entropy_bound + exact.entropy_bound
+    absolute = ((found.lower <= exact.upper) & (exact.lower <= found.upper)).all(-1)
+    relative = ((found.relative_lower <= exact.relative_upper) & (exact.relative_lower <= found.relative_upper)).all(-1)
+    return list(zip(close.tolist(), absolute.tolist(), relative.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(("width", "sharpness"), [(32, 1.0), (8, 3.0)])
+def test_intervals_hold_and_are_close(width: int, sharpness: float) -> None:
+    operator = attention(700, width, 0, sharpness)
+    asked = {"tolerances": (0.05, 1e-2), "relative_tolerances": (0.1, 1e-2), "positions": 6}
+    found, exact = (measure(operator, engine=name, **asked) for name in ("implicit", "dense"))
+    assert found.engine == "implicit (95%)"
+    assert all(all(row) for row in held(found, exact))
+    assert (found.entropy_bound <= 0.1 * found.entropy).all()
+    torch.testing.assert_close(found.norm, exact.norm, rtol=1e-12, atol=0)
+    assert (found.upper - found.lower <= 0.6 * 350).all()
+
+
+@pytest.mark.slow
+def test_intervals_hold_in_many_cases() -> None:
+    rows = []
+    for seed in range(40):
+        operator = attention(400 + 10 * seed, 4 + seed, seed, 0.5 + seed / 10)
+        asked = {"tolerances": (0.05, 1e-2), "relative_tolerances": (0.1, 1e-2), "positions": 5}
+        rows += held(measure(operator, engine="implicit", **asked), measure(operator, engine="dense", **asked))
+    for share in torch.tensor(rows, dtype=torch.float64).mean(0).tolist():
+        assert share >= 0.95
+
+
+def test_small_blocks_are_known_exactly() -> None:
+    compare_with_definition(ImplicitEngine(), attention(60, 4, 2), make_cut(60, [59, 3, 3, 30]))
+
+
+def test_only_long_attention_is_left_to_it() -> None:
+    """T of 16,385 positions takes more than 2 GiB."""
+    for length, name in ((700, "dense"), (16_385, "implicit")):
+        operator = attention(length, 32, 0)
+        assert choose_engine(operator, make_cut(length, 4), ("entropy",)).name == name

@@ -1,0 +1,110 @@
+"""What a subspace says about a matrix, against all of its eigenvalues."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from statesize.spectra.implicit.bernstein import entropy_parts
+from statesize.spectra.implicit.krylov_space import KrylovSpace
+
+
+def gram(n: int, seed: int, decay: float = 0.2) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    Q = torch.linalg.qr(torch.randn(n, n, generator=g, dtype=torch.float64)).Q
+    return (Q * torch.exp(-2 * decay * torch.arange(n))) @ Q.mT
+
+
+def frame(p: int, n: int, seed: int) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(n, p, generator=g, dtype=torch.float64)).Q.mT
+
+
+def of_root(A: Tensor, function) -> Tensor:
+    theta, V = torch.linalg.eigh(A)
+    return (V * function(theta.clamp(min=0).sqrt())) @ V.mT
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.integers(2, 30), st.integers(1, 5), st.sampled_from([0.0, 0.05, 1.0]))
+def test_quadratic_forms_lie_between_their_bounds(seed: int, n: int, p: int, decay: float) -> None:
+    """Whatever vectors were added, in place of others or beside them."""
+    A, p = gram(n, seed, decay), min(p, n)
+    space = KrylovSpace(n, n)
+    z = frame(p, n, seed)
+    draws = [(z, space.add(z))]
+    for step in range(4):
+        if space.pending.shape[0]:
+            space.extend(space.pending @ A)
+        if step == 1:
+            z = frame(p, n, seed + 1)
+            draws.append((z, space.add(z, instead=seed % 2 == 0)))
+    held = space.compression()
+    for function in (
+        lambda s: s,
+        torch.square,
+        lambda s: entropy_parts(s, 0.3)[0],
+        lambda s: entropy_parts(s, -1.0)[1],
+    ):
+        exact = of_root(A, function)
+        for z, coordinates in draws:
+            k = coordinates.shape[1]
+            value = ((z @ exact) * z).sum(-1)
+            low = (coordinates @ held.nystrom_vectors[:k]).square() @ function(held.nystrom)
+            high = (coordinates @ held.ritz_vectors[:k]).square() @ function(held.ritz)
+            assert (low <= value + 1e-6).all()
+            assert (value <= high + 1e-6).all()
+    sigma = torch.linalg.eigvalsh(A).clamp(min=0).sqrt().flip(0)
+    low = held.nystrom.flip(0)
+    assert (low <= sigma[: low.shape[0]] + 1e-6).all()
+
+
+def test_the_whole_space_knows_all() -> None:
+    A = gram(12, 3)
+    space = KrylovSpace(12, 12)
+    space.add(frame(4, 12, 0))
+    while space.pending.shape[0]:
+        space.extend(space.pending @ A)
+    assert space.size == 12
+    torch.testing.assert_close(space.compression().ritz.square(), torch.linalg.eigvalsh(A), rtol=0, atol=1e-14)
+
+
+def test_products_that_lead_nowhere_are_dropped() -> None:
+    """A of rank 3, and A = 0."""
+    for rank in (3, 0):
+        A = gram(20, 1)
+        theta, V = torch.linalg.eigh(A)
+        A = (V[:, 20 - rank :] * theta[20 - rank :]) @ V[:, 20 - rank :].mT
+        space = KrylovSpace(20, 20)
+        space.add(frame(4, 20, 0))
+        while space.pending.shape[0]:
+            space.extend(space.pending @ A)
+        assert space.pending.shape[0] == 0
+        assert space.size <= 4 + rank
+        held = space.compression()
+        torch.testing.assert_close(held.ritz.flip(0)[:rank].square(), theta.flip(0)[:rank], rtol=1e-12, atol=0)
+
+
+def test_leading_values_lie_within_their_bounds_of_true_ones() -> None:
+    A = gram(60, 5, 0.1)
+    sigma = torch.linalg.eigvalsh(A).sqrt().flip(0)
+    space = KrylovSpace(60, 60)
+    space.add(frame(3, 60, 0))
+    for steps in range(1, 8):
+        space.extend(space.pending @ A)
+        values, bounds = space.compression().leading(5)
+        assert ((values[:, None] - sigma).abs().amin(-1) <= bounds).all(), steps
+    assert bounds[0] < 1e-3
+    torch.testing.assert_close(values[0], sigma[0], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("capacity", [8, 11, 40])
+def test_there_is_room_until_there_is_not(capacity: int) -> None:
+    A = gram(40, 2, 0.0) + torch.diag(torch.arange(40.0, dtype=torch.float64))
+    space = KrylovSpace(40, capacity)
+    space.add(frame(3, 40, 0))
+    while space.pending.shape[0] and space.has_room(space.pending.shape[0]):
+        space.extend(space.pending @ A)
+    assert space.size + space.pending.shape[0] <= capacity
+    assert space.size + 6 > capacity or space.size == 40
