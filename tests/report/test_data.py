@@ -95,11 +95,11 @@ def test_page_of_64_layers_stays_below_2_megabytes(ladder_profile, tmp_path):
     root = tree.to_dataset(inherit=False).isel(token=np.arange(128) % 40)
     root.attrs["mixers"] = names
     big = Profile(type(tree).from_dict({"/": root, **{f"/{name}": long for name in names}}))
-    assert choose_extent([big]) == Extent(1, stride=1, head_stride=4, places=40)
+    assert choose_extent([big]) == Extent(1, stride=1, head_stride=4, places=48)
     # So much noise does not fit.
-    assert choose_extent([big], 0.5) == Extent(1, stride=1, head_stride=7, places=20)
+    assert choose_extent([big], 0.5) == Extent(1, stride=1, head_stride=7, places=24)
     path = write_report([big], tmp_path / "big.html")
     assert path.stat().st_size < 2_000_000
     page = path.read_text(encoding="utf-8")
     assert "Single heads are drawn at one position in 7." in page
-    assert "The page holds 20 positions of each sequence" in page
+    assert "The page holds 24 positions of each sequence" in page
