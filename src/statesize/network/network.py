@@ -33,6 +33,8 @@ LEADING = 16
 """How many of the largest singular values are reported."""
 # Up to this dimension, all of the Jacobian costs about as much as the products that an interval takes.
 _SMALL = 1024
+# Beyond this one, few probes tell enough, and more powers of the Jacobian are worth more than more probes.
+_LONG = 8192
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def _at(
         bounds = spectrum.error_bound.expand(values.shape)
         return _Found(jacobian, method, entropy, ends, values, bounds, norm, dimension, close)
     most = min(dimension, max(4, numbers // dimension))
-    estimate = EntropyEstimate(dimension, accuracy, most, seed=i)
+    estimate = EntropyEstimate(dimension, accuracy, most, probes=8 if dimension <= _LONG else 4, seed=i)
     while not estimate.finished:
         if on_progress is not None:
             on_progress(Progress(i, place, positions, estimate.products, most, estimate.interval.accuracy))

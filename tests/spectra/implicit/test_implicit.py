@@ -30,7 +30,7 @@ def test_intervals_hold_and_are_close(width: int, sharpness: float) -> None:
     operator = attention(700, width, 0, sharpness)
     asked = {"tolerances": (0.05, 1e-2), "relative_tolerances": (0.1, 1e-2), "positions": 6}
     found, exact = (measure(operator, engine=name, **asked) for name in ("implicit", "dense"))
-    assert found.engine == "implicit (95%)"
+    assert found.engine.startswith("implicit (95%")
     assert all(all(row) for row in held(found, exact))
     assert (found.entropy_bound <= 0.1 * found.entropy).all()
     torch.testing.assert_close(found.norm, exact.norm, rtol=1e-12, atol=0)
