@@ -94,7 +94,7 @@ def test_one_that_fails_when_it_runs_again_is_skipped():
         changed(model)
 
     found = profile(model, token_ids(1), on_progress=tell)
-    assert told == ["model.layers.0.self_attn"]
+    assert told == ["model.layers.0.self_attn", "model.layers.0.self_attn#shared"]
     assert found.mixers == ("model.layers.0.self_attn",)
     assert "its output when it runs again" in found.attributes["skipped"]["model.layers.1.self_attn"]
 
@@ -105,8 +105,9 @@ def test_the_end_of_a_sequence_says_what_its_iterator_refused():
     first = next(steps)
     assert (first.index, first.mixers, first.name) == (0, 2, "model.layers.0.self_attn")
     changed(model)
-    (end,) = steps
-    assert end.mixers == (first.name,)
+    shared, end = steps
+    assert shared.name == f"{first.name}#shared"
+    assert end.mixers == (first.name, shared.name)
     assert list(end.skipped) == ["model.layers.1.self_attn"]
 
 

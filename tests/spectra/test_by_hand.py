@@ -218,7 +218,8 @@ def test_every_engine_gives_what_was_worked_out(name: str, engine: str) -> None:
 
 
 def test_every_engine_is_asked() -> None:
-    for engine in ENGINES.values():
+    # The entropies of `implicit` are intervals, and no singular values.
+    for engine in (engine for name, engine in ENGINES.items() if name != "implicit"):
         assert any(
             engine.supports(operator) and engine.declines(operator, make_cut(operator.length), ("counts",)) is None
             for case in CASES.values()

@@ -135,7 +135,7 @@ def test_eliminations_around_cores(interpreted):
 
     def found(module):
         results = np.empty((4, b), np.int64), np.empty((4, b)), np.empty((4, b))
-        module.eliminate_around_cores(chunk, shift, -shift, *given, *results)
+        module.eliminate_around_cores(chunk, shift, -shift, *given, 1, *results)
         return results
 
     for slow, fast in zip(found(interpreted["cores"]), found(cores), strict=True):

@@ -103,7 +103,7 @@ def test_what_just_fits_is_not_refused():
     operator, cut = attention(), make_cut(400_000, [200_000])
     needed = ENGINES["dense"].footprint(operator, cut)
     require_memory(operator, ENGINES["dense"], cut, free=needed)
-    with pytest.raises(EngineError, match=r"engines hold less: streaming$"):
+    with pytest.raises(EngineError, match=r"engines hold less: streaming, implicit$"):
         require_memory(operator, ENGINES["dense"], cut, free=needed - 1)
     with pytest.raises(EngineError, match=r"or windows by past and future$"):
         require_memory(operator, ENGINES["dense"], cut, free=1000)

@@ -116,7 +116,7 @@ def cases(quick: bool) -> tuple[Case, ...]:
         Case(f"Mamba layer n=16, {channels} channels", layer, "small_state", values),
         Case("gated n=64, all σ", partial(gated, states=64), "square_root", values),
         Case("gated n=128, all σ", partial(gated, states=128), "square_root", values),
-        Case("softmax d=64, full rank", partial(attention, width=64), "position_tree", ratios=large),
+        Case("softmax d=64, full rank", partial(attention, width=64), "tridiagonal", ratios=large),
         smooth,
         Case("convolution, 32 modes", partial(modal_convolution, modes=32), "convolution"),
         Case("convolution, irregular", irregular_convolution, "convolution", entropy_accuracy=1e-3, ratios=large),

@@ -41,7 +41,7 @@ _LONG = 2.0  # seconds from which a call is not repeated
 def exponents(quick: bool, on_engine: Callable[[str, float], object] = lambda engine, slope: None) -> dict[str, float]:
     """Slopes of ln seconds over ln L, for counts at one tolerance at all positions."""
     # Lengths are 512 … 16384; 2048 at most for engines that hold T. `dense` is timed at evenly spread positions and
-    # scaled.
+    # scaled. `implicit` is for a few positions of long contexts.
     slopes: dict[str, float] = {}
     for engine, make in _OPERATORS.items():
         slopes[engine] = _exponent(engine, make, quick)
