@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+# Below this, parts of a sum of powers of four may be lost.
+_VANISHING = 1e-280
 UNDERFLOW = 1e-150
 """What an engine that squares its numbers can lose of a singular value: squares below 1e-308 are not kept."""
 
@@ -22,6 +24,11 @@ def carried_error(gain: Tensor, steps: Tensor) -> Tensor:
     for k in range(1, steps.shape[-1]):
         carried.append(gain[..., k] * carried[-1] + steps[..., k])
     return torch.stack(carried, -1)
+
+
+def fourth_root(fourth: Tensor) -> Tensor:
+    """∜ of sums of fourth powers (...), rounded up where numbers are so small that powers may have vanished."""
+    return torch.where(fourth > _VANISHING, fourth.sqrt().sqrt(), _VANISHING**0.25)
 
 
 def entropy_bound(values: Tensor, error: Tensor, ess: Tensor) -> Tensor:

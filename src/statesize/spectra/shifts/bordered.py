@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statesize.spectra.bounds import fourth_root
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.elimination_tree import SIZE_ERROR, eliminate
 
@@ -75,7 +76,7 @@ class BorderedChunks:
         right = self.inside.mT @ self.inside + _real(self.future.mH @ self.future)
         across = self.past.mH @ self.inside.to(self.past.dtype) + self.core[..., None] * self.future
         fourth = left + right.square().sum((-2, -1)) + 2 * across.abs().square().sum((-2, -1))
-        return fourth.sqrt().sqrt()
+        return fourth_root(fourth)
 
     def log_determinants(self, shift: Tensor) -> Tensor:
         """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 a chunk, (N,)."""
@@ -122,6 +123,10 @@ class BorderedChunks:
         inside = self.inside.to(self.past.dtype)
         norm = self.core.new_zeros(self.core.shape[0], b)
         for _ in range(_POWER_STEPS):
+            # In two steps, as the squares of σ² vanish long before σ does.
+            size = torch.cat([far.abs(), near.abs()], -1).amax(-1, keepdim=True)
+            size = torch.where(size > 0, size, torch.ones_like(size))
+            far, near = far / size, near / size
             size = torch.hypot(far.abs().square().sum(-1).sqrt(), near.abs().square().sum(-1).sqrt())[..., None]
             size = torch.where(size > 0, size, torch.ones_like(size))
             far, near = far / size, near / size

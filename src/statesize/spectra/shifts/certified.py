@@ -94,12 +94,15 @@ class CertifiedBlocks(HankelBlocks):
         low, high = groups.eliminations.largest()
         low = (low - groups.error).clamp(min=0)
         high = torch.fmin(high, groups.eliminations.norm_bound()[:, None] + groups.error)
-        return self._closer_largest(low, torch.maximum(low, high), groups.wanted, _CLOSE)
+        # Bounds that contradict each other are none.
+        sound = low <= high
+        low, high = torch.where(sound, low, 0), torch.where(sound, high, torch.inf)
+        return self._closer_largest(low, high, groups.wanted, _CLOSE)
 
     def _closer_largest(self, low: Tensor, high: Tensor, chosen: Tensor, close: float) -> tuple[Tensor, Tensor]:
         """Bounds on σ_1 (N, b) as close as asked at positions of a mask (N, b)."""
-        # σ within the error of 0 are not looked for.
-        large = chosen & (high > 4 * self.groups.error)
+        # σ within the error of 0 are not looked for, nor those of which nothing is known.
+        large = chosen & (high > 4 * self.groups.error) & torch.isfinite(high)
         return enclose_largest(self.groups.eliminations, low, high, large, self.groups.error, close)
 
     def _gathered(self, counts: list[tuple[Tensor, Tensor, Tensor]]) -> Counts:

@@ -29,6 +29,8 @@ def largest_between(strict: Tensor, at_once: int = 64) -> tuple[Tensor, Tensor]:
         signed = (block < 0).any()
         vector = past.expand(strict.shape[0], -1, -1)
         for _ in range(_STEPS):
+            # In two steps, as the squares of σ² vanish long before σ does.
+            vector = vector / vector.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(low.dtype).tiny)
             vector = vector / vector.square().sum(-1, keepdim=True).sqrt().clamp(min=torch.finfo(low.dtype).tiny)
             image = (vector @ block.mT) * future
             back = (image @ block) * past

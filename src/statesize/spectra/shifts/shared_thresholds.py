@@ -101,8 +101,9 @@ class SharedThresholds:
         return lower, upper
 
     def apart(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """Where bounds are farther apart than asked, (N, b)."""
-        return self.wanted & (upper - lower > torch.floor(self.accuracy * upper).clamp(min=float(self.accuracy > 0)))
+        """Where bounds are farther apart than asked, or contradict each other, (N, b)."""
+        far = upper - lower > torch.floor(self.accuracy * upper).clamp(min=float(self.accuracy > 0))
+        return self.wanted & (far | (lower > upper))
 
     def _unresolved(self, lower: Tensor, upper: Tensor) -> Tensor:
         # Below the error nothing can be counted, and without an upper bound no threshold is surely above.

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from statesize.spectra.bounds import fourth_root
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.elimination_tree import SIZE_ERROR, eliminate
 from statesize.spectra.shifts.largest_values import largest_between
@@ -84,7 +85,7 @@ class PositionTree:
         right = self.second.mT @ self.second
         across = self.below.mT @ self.second
         fourth = sum(factor * part.square().sum((-2, -1)) for factor, part in ((1, left), (1, right), (2, across)))
-        return torch.as_tensor(fourth).sqrt().sqrt()
+        return fourth_root(torch.as_tensor(fourth))
 
     def spectra(self, group: Tensor, offset: Tensor) -> Tensor:
         """All singular values at chosen positions (m,), one decomposition each, (m, h), descending, zero-padded."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from statesize.parallel.lapack import one_lapack_thread, tridiagonal, turned
 from statesize.parallel.threads import end_if_unwanted
+from statesize.spectra.bounds import UNDERFLOW, fourth_root
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF
 from statesize.spectra.tridiagonal.cores import eliminate_around_cores
@@ -87,8 +88,8 @@ class TridiagonalChunks:
 
     @property
     def error(self) -> Tensor:
-        """T is taken as it is: 0, (N,)."""
-        return self.strict.new_zeros(self.chunk.shape[0])
+        """T is taken as it is, but what is tiny beside its largest entry may vanish, (N,)."""
+        return UNDERFLOW * self._scales
 
     @property
     def summed_error(self) -> None:
@@ -105,7 +106,7 @@ class TridiagonalChunks:
 
     def norm_bound(self) -> Tensor:
         """An upper bound on σ_1 of every H_i of a group, (N,): the Schatten 4-norm of what holds them all."""
-        return self.cores.fourth[self.chunk].sqrt().sqrt() * self._scales
+        return fourth_root(self.cores.fourth[self.chunk]) * self._scales
 
     def largest(self) -> tuple[Tensor, Tensor]:
         """σ_1 of every position between two numbers, (N, b) each; the upper one is ∞ where T has negative entries."""

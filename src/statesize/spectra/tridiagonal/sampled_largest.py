@@ -14,6 +14,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from statesize.spectra.bounds import UNDERFLOW
+
 # Positions whose products are taken together.
 _TOGETHER = 32
 # Distances from the ends of the sequence, where σ_1 changes fast, below which every position and every other is taken.
@@ -54,7 +56,8 @@ def _power(matrix: Tensor, positions: Tensor, close: float, steps: int) -> tuple
     readouts = matrix.shape[-2] // length
     info = torch.finfo(matrix.dtype)
     slack = 2 * matrix.shape[-2] * info.eps
-    vanished = 0.0 if matrix.dtype == torch.float64 else _SMALLEST**2
+    smallest = UNDERFLOW if matrix.dtype == torch.float64 else _SMALLEST
+    vanished = smallest**2
     block = matrix[readouts * first :, :last]
     place = positions[:, None]
     past = (torch.arange(last, device=matrix.device) < place).to(matrix.dtype)
@@ -69,7 +72,8 @@ def _power(matrix: Tensor, positions: Tensor, close: float, steps: int) -> tuple
         image = (vector @ block.mT) * future
         back = (image @ block) * past
         quotient = torch.where(past > 0, back / vector, 0).amax(-1).double()
-        low = torch.maximum(low, image.square().sum(-1).double().sqrt() * (1 - slack))
+        norm = image.square().sum(-1).double().sqrt() * (1 - slack)
+        low = torch.maximum(low, torch.where(norm > smallest, norm, 0))
         high = torch.minimum(high, (quotient + vanished).sqrt() * (1 + slack))
         if bool((high <= (1 + close) * low).all()):
             break
