@@ -8,7 +8,7 @@ so that what is held does not grow with L.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -64,49 +64,61 @@ class _Carried:
         self._positions = [place[i] for i in cut.positions]
         self.places = torch.tensor(self._positions, dtype=torch.int64, device=recurrence.device)
         self.width = max(last - first for first, last in itertools.pairwise(self._borders))
+        self._states = _real(recurrence, 0, 1).B.shape[-1]
         self._at_once = max(1, _NUMBERS // _chunk_numbers(recurrence, self.width))
 
     def past(self) -> tuple[dict[int, Tensor], Tensor, Sizes]:
         """L at the borders asked, ‖L‖_F before each of the c chunks, (..., c), and the chunks' sizes."""
-        kept, norms, sizes, wanted = dict[int, Tensor](), list[Tensor](), list[Sizes](), set(self._positions)
-        factor: Tensor | None = None
-        for first, maps, own in self._stretches(range(0, len(self._borders) - 1, self._at_once)):
-            sizes.append(own)
-            factor = torch.zeros_like(maps.transition[..., 0, :, :]) if factor is None else factor
+        kept, wanted, norms = dict[int, Tensor](), set(self._positions), self._zeros()
+        sizes, factor = Sizes(*(self._zeros() for _ in Sizes._fields)), self._zeros(self._states, self._states)
+        for first, maps, own in self._stretches(backwards=False):
+            for every, part in zip(sizes, own, strict=True):
+                every[..., first : first + part.shape[-1]] = part
             chunks = zip(maps.transition.unbind(-3), maps.reachability.unbind(-3), strict=True)
             for k, (transition, columns) in enumerate(chunks, first):
-                norms.append(frobenius_norm(factor))
+                norms[..., k] = frobenius_norm(factor)
                 if k in wanted:
                     kept[k] = factor
-                factor = after_chunk(factor, transition, columns)
-        return kept, torch.stack(norms, -1), Sizes(*(torch.cat(parts, -1) for parts in zip(*sizes, strict=True)))
+                factor = after_chunk(factor.to(maps.transition), transition, columns)
+        return kept, norms, sizes
 
     def future(self, L: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
         """S_i L_i at the positions asked, (..., P, n, n), and ‖S‖_F after each of the c chunks, (..., c)."""
-        kept, norms = dict[int, Tensor](), list[Tensor]()
-        factor: Tensor | None = None
-        for first, maps, _ in self._stretches(range(0, len(self._borders) - 1, self._at_once)[::-1]):
-            factor = torch.zeros_like(maps.transition[..., 0, :, :]) if factor is None else factor
+        kept, norms, factor = dict[int, Tensor](), self._zeros(), self._zeros(self._states, self._states)
+        for first, maps, _ in self._stretches(backwards=True):
             chunks = list(zip(maps.transition.unbind(-3), maps.observability.unbind(-3), strict=True))
             for k, (transition, rows) in reversed(list(enumerate(chunks, first))):
-                norms.append(frobenius_norm(factor))
-                factor = before_chunk(factor, transition, rows)
+                norms[..., k] = frobenius_norm(factor)
+                factor = before_chunk(factor.to(maps.transition), transition, rows)
                 if k in L:
                     kept[k] = factor @ L[k]
-        return torch.stack([kept[k] for k in self._positions], -3), torch.stack(norms[::-1], -1)
+        return torch.stack([kept[k] for k in self._positions], -3), norms
 
-    def _stretches(self, firsts: Sequence[int]) -> Iterator[tuple[int, BorderMaps, Sizes]]:
-        """The chunks from each of these on: what they do, in float64, and their sizes."""
-        for first in firsts:
+    def _zeros(self, *shape: int) -> Tensor:
+        """Zeros for each of the c chunks, (..., c), or of another shape."""
+        # Written in place: small tensors that stay between large ones that go would make the heap grow with L.
+        given = self._recurrence
+        size = (*given.batch_shape, *(shape or (len(self._borders) - 1,)))
+        return torch.zeros(size, dtype=torch.float64, device=given.device)
+
+    def _stretches(self, backwards: bool) -> Iterator[tuple[int, BorderMaps, Sizes]]:
+        """The first chunk of each stretch, what its chunks do, in float64, and their sizes."""
+        firsts = range(0, len(self._borders) - 1, self._at_once)
+        for first in reversed(firsts) if backwards else firsts:
             borders = self._borders[first : first + self._at_once + 1]
-            part = self._recurrence.between(borders[0], borders[-1])
-            real = part.to(dtype=torch.float64).with_real_output()
-            transition, B, C = chunks_between(real, [border - borders[0] for border in borders])
+            transition, B, C = chunks_between(
+                _real(self._recurrence, borders[0], borders[-1]), [border - borders[0] for border in borders]
+            )
             maps = maps_of_chunks(transition, B, C)
             sizes = chunk_sizes(*maps)
             if isinstance(transition, DeltaTransition):
                 sizes = sizes.or_more(sizes_before_erasing(transition.key, transition.decay, B, C))
             yield first, maps, sizes
+
+
+def _real(recurrence: Recurrence, first: int, last: int) -> Recurrence:
+    """Some steps in float64, with a real T."""
+    return recurrence.between(first, last).to(dtype=torch.float64).with_real_output()
 
 
 def stretch_numbers(recurrence: Recurrence) -> int:
