@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from statesize.studies.grid.user_code import UserModule
     from statesize.studies.study import GridStudy
 
-Preset: TypeAlias = Literal["laptop", "paper", "smoke"]
+Preset: TypeAlias = Literal["laptop", "record", "paper", "smoke"]
 Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
 
 
@@ -30,7 +30,8 @@ class Options:
     """Options of every study that trains a grid.
 
     Attributes:
-        preset: laptop takes two cores at most 12 minutes, paper is for a cluster, smoke takes seconds.
+        preset: laptop takes two cores at most 12 minutes, record is what the documentation quotes, paper is for a
+            cluster, smoke takes seconds.
         config: TOML file with a grid of your own instead.
         dry_run: Print the grid and about how long it will take, and do nothing.
         output: Folder; statesize-study-NAME-PRESET if not given. It receives runs/ (a file a finished run),
