@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from functools import cache
@@ -10,8 +11,15 @@ from types import MappingProxyType
 import numpy as np
 
 from statesize.studies.catalogue import GRID_STUDIES
+from statesize.studies.delimiters.claim import delimiters
+from statesize.studies.delimiters.dips import ModelDips
+from statesize.studies.delimiters.measuring import METRICS, Response
+from statesize.studies.delimiters.modulation import Dip, modulation
+from statesize.studies.delimiters.sequences import CONDITIONS, OBSERVED, Windows
 from statesize.studies.grid.run import layer_column
 from statesize.studies.grid.settings import preset_settings
+from statesize.studies.recall.claim import CLAIM, ModelRecall, recall
+from statesize.studies.recall.score import RecallScore
 
 METRIC = "relative_0.01"
 OTHERS = ("entropy", "relative_0.001", "tolerance_0.001")
@@ -145,6 +153,47 @@ OUTCOMES = {
 }
 
 
+OFFSETS = np.array([-3, -2, 0, 2, 3])
+
+
+def dips(name, generator, effect, spread, events=40):
+    """A model whose ESS falls by `effect` at delimiters; events share a level, and so do a condition's cuts."""
+    found = []
+    for condition in CONDITIONS:
+        level = 8 * np.exp(0.1 * spread * generator.normal(size=(events, 1, 1)))
+        values = level + generator.normal(size=(events, 2, len(OFFSETS)))
+        if condition == OBSERVED:
+            values[..., 2] -= 8 * effect
+        facts = ("a", "b"), ("gla", "gla"), (0, 0)
+        response = Response(condition, OFFSETS, OFFSETS != 0, *facts, {"tolerance": values})
+        (whole, *_), _ = modulation(response, "tolerance", int(generator.integers(2**31)))
+        found += [dataclasses.replace(whole, metric=metric) for metric in METRICS]
+    return ModelDips(name, frozenset({"gla"}), Windows(4, 4), tuple(found), ())
+
+
+def conclude_delimiters(generator, effect, spread):
+    return delimiters([dips(str(model), generator, effect, spread) for model in range(2)], "eos")
+
+
+def conclude_recall(generator, effect, spread):
+    """Effect: the correlation of depth and recall over models of one mixer, which share a level."""
+    shared, models = spread * generator.normal(), []
+    for model in range(CLAIM.least_units):
+        depth, other = generator.normal(size=2)
+        nats = 3 + shared - 0.3 * (effect * depth + math.sqrt(1 - effect**2) * other)
+        whole = [Dip(OBSERVED, metric, "all", "all", 0.3 + 0.1 * depth, 0.1, 0.5, 1.0, 2.0, 9) for metric in METRICS]
+        score = RecallScore(np.full((2, 4), 10 * nats), np.full((2, 4), 10.0))
+        found = ModelDips(str(model), frozenset({"gla"}), Windows(4, 4), tuple(whole), ())
+        models.append(ModelRecall(str(model), score, found))
+    return recall(models)
+
+
+TEXTS = {"delimiters": conclude_delimiters, "recall": conclude_recall}
+
+
 def conclude(study, preset, seed, effect=0.0, spread=0.0):
+    """Claim and conclusion of one simulated study."""
+    if study in TEXTS:
+        return CLAIM if study == "recall" else None, TEXTS[study](np.random.default_rng(seed), effect, spread)
     claim, rows = table(study, preset, seed, effect, spread)
     return claim, GRID_STUDIES[study].conclude(rows, METRIC, claim)

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion, Findings
 from statesize.studies.page.final import FinalRun, final_runs, grid_findings, numbered
-from statesize.studies.page.statistics import Numbers, pearson, spearman, within_cells
+from statesize.studies.page.statistics import Numbers, pearson, ranks, spearman, within_cells
 from statesize.studies.verdicts.claim import Claim
 from statesize.studies.verdicts.evidence import jackknife
 
@@ -127,7 +126,7 @@ def _beyond(
 ) -> Callable[[NDArray[np.int64]], float]:
     """The partial rank correlation of ESS and accuracy inside cells, given the norm."""
     groups = numbered([(run.cell, run.mixer, run.rate) for run in runs])
-    x, z, y = (within_cells(np.asarray(stats.rankdata(numbers)), groups) for numbers in (ess, norm, accuracy))
+    x, z, y = (within_cells(ranks(numbers), groups) for numbers in (ess, norm, accuracy))
 
     def partial(rows: NDArray[np.int64]) -> float:
         xy, xz, yz = (_through_origin(a[rows], b[rows]) for a, b in ((x, y), (x, z), (y, z)))

@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from statesize.studies.grid.run import Row, layer_column
 from statesize.studies.hybrids.placements import ATTENTION, PlacedRun, number, placed_runs
 from statesize.studies.page.conclusion import Conclusion, Findings
 from statesize.studies.page.final import grid_findings, grouped, numbered, paired_differences
-from statesize.studies.page.statistics import Interval, Numbers, mean, pearson, spearman, within_cells
+from statesize.studies.page.statistics import Interval, Numbers, mean, pearson, ranks, spearman, within_cells
 from statesize.studies.verdicts.claim import Claim
 from statesize.studies.verdicts.evidence import jackknife, of_mean
 
@@ -61,7 +60,7 @@ def foresight(
     cells = numbered([(found.placement, group) for found, group in zip(runs, groups.tolist(), strict=True)])
 
     def inside(rows: NDArray[np.int64]) -> float:
-        x, y = (np.asarray(rankdata(values[rows])) for values in (early, later))
+        x, y = (ranks(values[rows]) for values in (early, later))
         return pearson(within_cells(x, groups[rows]), within_cells(y, groups[rows]))
 
     over_all = jackknife(lambda rows: spearman(early[rows], later[rows]), cells, correlation=True)

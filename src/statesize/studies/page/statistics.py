@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Numbers: TypeAlias = NDArray[np.float64]
 
@@ -32,7 +31,13 @@ def pearson(x: Numbers, y: Numbers) -> float:
 
 def spearman(x: Numbers, y: Numbers) -> float:
     """Spearman's rank correlation of x (N,) and y (N,), with mean ranks for ties; NaN as for `pearson`."""
-    return pearson(np.asarray(stats.rankdata(x)), np.asarray(stats.rankdata(y)))
+    return pearson(ranks(x), ranks(y))
+
+
+def ranks(x: Numbers) -> Numbers:
+    """Ranks from 1 of x (N,), means of ranks for ties."""
+    _, places, counts = np.unique(x, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def within_cells(x: Numbers, cells: NDArray[np.int64]) -> Numbers:
