@@ -37,6 +37,8 @@ class Asked:
     """What is measured.
 
     Attributes:
+        positions: Positions to measure in each sequence: all, or this many, evenly spread. Default: all of a sequence
+            of up to 16,384 tokens, 32 of a longer one.
         stride: Measure one position in this many.
         past: Measure with at most this many positions of the past.
         future: Measure with at most this many positions of the future.
@@ -49,6 +51,7 @@ class Asked:
         entropy_accuracy: Relative accuracy of entropies.
     """
 
+    positions: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
     stride: Count | None = None
     past: Count | None = None
     future: Count | None = None
@@ -92,7 +95,7 @@ def profile(
     from statesize.cli.output.summary import print_plan, print_summary
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
-    from statesize.results.settings import check_settings
+    from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
     from statesize.results.store import check_destination
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
@@ -100,7 +103,7 @@ def profile(
         check_destination(output)
     if html is not None:
         check_report_path(html)
-    check_settings(**options)
+    settings = check_settings(**options)
     texts.check()
     printing.hush_libraries()
     place = place or Place()
@@ -132,6 +135,11 @@ def profile(
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
     options["relative_tolerances"] = _relative_tolerances(read.ids, kept)
+    if any(settings.spreads(len(ids)) for ids in read.ids):
+        printing.say(
+            f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
+            "Give --positions all to measure all."
+        )
     result = _measure(run, read.ids, options, output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
