@@ -145,7 +145,8 @@ def measure(
         count_accuracy: How far apart `relative_lower` and `relative_upper` may be where exact counts take longer, as a
             fraction of the upper one (0.02 = 2 %), or 1 where that is more; the count is their middle. 0 asks for exact
             counts. The engine `implicit` gives what its products tell: entropies within about 10 %, counts within
-            bounds that may be a factor two apart; `converged` says where bounds are wider than was asked.
+            bounds that are far apart, by a factor of two to a hundred; `converged` says where bounds are wider than
+            was asked.
         memory: Bytes that the engine may hold at once; more batch entries than fit are measured in turn.
 
     Returns:

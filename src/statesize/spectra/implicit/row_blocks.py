@@ -27,7 +27,7 @@ class AttentionRows:
     """H_i = T[i:, :i] at ascending positions of one head, for products with H_iᵀ H_i.
 
     With its rows and columns in reverse order, Tᵀ is such a matrix too, whose H_{L−i} is H_iᵀ: `attention_factors`
-    may be exchanged and reversed. With `single`, T is formed in single precision for products, which halves the time of
+    may be exchanged and reversed. With `single`, T is formed in single precision for products, which takes a third off
     a pass; sums and norms are in double precision all the same.
 
     Attributes:
