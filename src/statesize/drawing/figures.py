@@ -34,7 +34,7 @@ def paper_figure(chart: Chart) -> Figure:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("figures need matplotlib, which is not installed: pip install 'statesize[figures]'") from error
+        raise InputError("figures need matplotlib, which is not installed: pip install matplotlib") from error
     with mpl.rc_context(cast("Any", _STYLE)):
         drawn = Figure(figsize=SIZE, layout="constrained")
         axes: Any = drawn.add_subplot()
