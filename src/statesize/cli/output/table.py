@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -16,9 +17,23 @@ from rich.text import Text
 
 BAR = 16
 _ENDLESS = 10_000
-_NARROWEST = 12
+_NARROWEST, _MIDDLE = 12, 18
 _ASCII = str.maketrans(
-    {"σ": "s", "₁": "_1", "±": "+-", "×": "x", "µ": "u", "³": "^3", "²": "^2", "⁴": "^4", "█": "#", "░": "."}
+    {
+        "σ": "s",
+        "₁": "_1",
+        "±": "+-",
+        "×": "x",
+        "µ": "u",
+        "³": "^3",
+        "²": "^2",
+        "⁴": "^4",
+        "█": "#",
+        "░": ".",
+        "−": "-",
+        "–": "-",
+        "…": "...",
+    }
 )
 
 
@@ -45,16 +60,13 @@ def print_table(
     signs = signs_of(console)
     terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
     kept, drawn, notes = len(headings), shares, list(notes)
-    table = _table(headings, rows, left, drawn, signs, _ENDLESS)
+    table = _table(headings, rows, left, drawn, signs, [])
     if _width(console, table) > terminal:
-        drawn = ()
-        # Text may take what the numbers leave.
-        numbers = _width(console, _table(headings[left:], [row[left:] for row in rows], 0, (), signs, _ENDLESS))
-        room = max(_NARROWEST, (terminal - numbers - 2 * left) // max(left, 1))
-        table = _table(headings, rows, left, drawn, signs, room)
+        drawn, rooms = (), _rooms(headings, rows, left, terminal)
+        table = _table(headings, rows, left, drawn, signs, rooms)
         while _width(console, table) > terminal and kept > max(left, 1):
             kept -= 1
-            table = _table(headings[:kept], [row[:kept] for row in rows], left, drawn, signs, room)
+            table = _table(headings[:kept], [row[:kept] for row in rows], left, drawn, signs, rooms)
     if kept < len(headings):
         missing = ", ".join(heading.replace("\n", " ") for heading in headings[kept:])
         notes.append(f"No room in {terminal} columns for {missing}: see --json, or a wider terminal.")
@@ -76,19 +88,29 @@ def _width(console: Console, table: Table) -> int:
     return Measurement.get(console, console.options, table).maximum
 
 
+def _rooms(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, terminal: int) -> list[int]:
+    """Widths of text columns in a terminal: names whole, the last takes what the others leave."""
+    natural = [
+        max((cell_len(line) for row in (headings, *rows) for line in row[place : place + 1]), default=0)
+        for place in range(len(headings))
+    ]
+    rooms = [natural[0], *(min(width, _MIDDLE) for width in natural[1 : max(left - 1, 1)])][:left]
+    rest = terminal - sum(rooms) - sum(natural[left:]) - 2 * len(headings)
+    return [*rooms, max(_NARROWEST, rest)][: max(left, 1)]
+
+
 def _table(
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
     left: int,
     shares: Sequence[float],
     signs: dict[int, str],
-    room: int,
+    rooms: Sequence[int],
 ) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, heading in enumerate(headings):
-        text = place < left
-        options: dict[str, Any] = {"max_width": room} if text else {"justify": "right", "no_wrap": True}
-        table.add_column(heading.translate(signs), **options)
+        options: dict[str, Any] = {"max_width": rooms[place]} if place < min(left, len(rooms)) else {"no_wrap": True}
+        table.add_column(heading.translate(signs), justify="left" if place < left else "right", **options)
     if shares:
         table.add_column("", no_wrap=True)
     for index, row in enumerate(rows):
