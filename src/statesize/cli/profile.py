@@ -159,7 +159,7 @@ def profile(
         print_summary([result], metric, wide=wide)
     if html is not None:
         tell_page(html, printing, open_page=open_page)
-    elif output is None:
+    elif output is None and not printing.json:
         printing.say("Nothing was written: --output FOLDER keeps the profile, --open shows its report.")
 
 

@@ -14,7 +14,8 @@ from statesize.check import refuse
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Sequence[Row]]
 Role: TypeAlias = Literal["mean", "single heads", "ceiling", "special token", "threshold"]
-METRICS = {
+Metric: TypeAlias = Literal["entropy", "relative_tolerance", "tolerance"]
+METRICS: dict[Metric, str] = {
     "entropy": "Entropy-ESS",
     "relative_tolerance": "Relative tolerance-ESS",
     "tolerance": "Tolerance-ESS",

@@ -15,6 +15,7 @@ from statesize.drawing.chart import (
     TOLERANCE,
     Axis,
     Chart,
+    Metric,
     known,
     lines,
     metric_title,
@@ -119,7 +120,8 @@ def facts(found: Measured) -> dict[str, object]:
     }
     if found.entropy is not None:
         shown["entropy-ESS, mean"] = f"{found.entropy.mean():.4g}"
-    for name, sign in (("relative_tolerance", "ρ"), ("tolerance", "τ")):
+    signs: tuple[tuple[Metric, str], ...] = (("relative_tolerance", "ρ"), ("tolerance", "τ"))
+    for name, sign in signs:
         counts: Tensor | None = getattr(found, name)
         thresholds = getattr(found, f"{name}s").tolist()
         for index, threshold in enumerate(thresholds if counts is not None else []):

@@ -24,6 +24,7 @@ from statesize.profiling.progress import profile_bar
 from statesize.profiling.sequences import SequenceWork, run_key
 from statesize.progress import Bars
 from statesize.results.settings import MEMORY, Channels, check_settings
+from statesize.spectra.engine import EngineName
 from statesize.texts.bundled import bundled_sequences
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer
@@ -42,7 +43,7 @@ def profile(
     stride: int | None = None,
     past: int | None = None,
     future: int | None = None,
-    engine: str = "auto",
+    engine: EngineName = "auto",
     seed: int = 0,
     memory: int | str = MEMORY,
     count_accuracy: float = COUNT_ACCURACY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,7 @@ from statesize.drawing.chart import (
     Chart,
     Hint,
     Layer,
+    Metric,
     Row,
     json_number,
     known,
@@ -58,52 +59,58 @@ class ProfileCharts(Generic[Drawn]):
     """
 
     profile: Profiled
-    draw: Callable[[Chart], Drawn]
+    draw: Callable[..., Drawn]
 
-    def positions(self, layer: int | str = 0, sequence: int = 0, metric: str = "entropy") -> Drawn:
+    def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy", **options: Any) -> Drawn:
         """ESS over the positions of one sequence against its ceiling: the mean over heads, and each head faint.
 
         Args:
             layer: A mixer, by index or name.
             sequence: Index of the sequence.
             metric: "entropy", "relative_tolerance" or "tolerance"; the first threshold of the latter two.
+            **options: For a figure: `ax`, matplotlib axes to draw into.
 
         Returns:
             The chart or figure.
         """
-        return self.draw(positions(self.profile, layer, sequence, metric))
+        return self.draw(positions(self.profile, layer, sequence, metric), **options)
 
-    def layers(self) -> Drawn:
+    def layers(self, **options: Any) -> Drawn:
         """Utilisation of each layer.
 
+        Args:
+            **options: As for `positions`.
+
         Returns:
             The chart or figure.
         """
-        return self.draw(layers([self.profile]))
+        return self.draw(layers([self.profile]), **options)
 
-    def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0) -> Drawn:
+    def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0, **options: Any) -> Drawn:
         """Hankel singular values at a position, as far as the counts at the profile's relative tolerances tell them.
 
         Args:
             layer: A mixer, by index or name.
             position: One that was measured; None takes the middle one.
             sequence: Index of the sequence.
+            **options: As for `positions`.
 
         Returns:
             The chart or figure; a profile with fewer than three relative tolerances is an InputError.
         """
-        return self.draw(spectrum(self.profile, layer, position, sequence))
+        return self.draw(spectrum(self.profile, layer, position, sequence), **options)
 
-    def tolerance(self, layer: int | str = 0) -> Drawn:
+    def tolerance(self, layer: int | str = 0, **options: Any) -> Drawn:
         """ESS against the profile's relative tolerances, averaged over sequences and positions.
 
         Args:
             layer: A mixer, by index or name.
+            **options: As for `positions`.
 
         Returns:
             The chart or figure; a profile with fewer than three relative tolerances is an InputError.
         """
-        return self.draw(tolerance(self.profile, layer))
+        return self.draw(tolerance(self.profile, layer), **options)
 
 
 def positions(profile: Profiled, layer: int | str, sequence: int, metric: str) -> Chart:

@@ -32,6 +32,8 @@ def test_nothing_is_cut(columns, monkeypatch):
 
 def test_a_narrow_terminal_loses_the_last_columns_and_says_so(monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr("sys.stdout", Terminal())
     rows = [("layers.0.mixer", "a text of several words", "1,000", "2,000")]
     print_table(["layer", "why", "seconds", "memory"], rows, left=2)
