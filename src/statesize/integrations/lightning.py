@@ -87,7 +87,7 @@ class StateSizeCallback(Callback):
 
     def __init__(self, inputs: Inputs | Probe, every: int = 100, module: str = "") -> None:
         self.probe, self.module = inputs if isinstance(inputs, Probe) else Probe(inputs, every=every), module
-        self._probing, self._last = Probing(probe), 0
+        self._probing, self._last = Probing(self.probe), 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to count the time."""
