@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from statesize.drawing.chart import evenly_spread, json_number
 from statesize.report.extent import Extent, shown_heads
 from statesize.report.packing import packed
 from statesize.results.charts import FEWEST, tolerance_counts
+from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
 from statesize.results.summary import ess_values, known_mean, unit_dim, unit_means, utilisation_values
 
@@ -58,7 +58,7 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         # The largest TSS, the same in all cells.
         "tss": int(np.nanmax(mixer["state_size"].values, initial=0)),
         # What a state per channel takes in bytes per head.
-        "numberBytes": getattr(torch, str(mixer.attrs["dtype"])).itemsize * int(mixer.attrs["multiplicity"]),
+        "numberBytes": DTYPES[mixer.attrs["dtype"]].itemsize * int(mixer.attrs["multiplicity"]),
     }
 
 

@@ -15,6 +15,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from statesize.printable import printable
+
 BAR = 16
 _ENDLESS = 10_000
 _NARROWEST, _MIDDLE = 12, 18
@@ -80,7 +82,8 @@ def print_notes(notes: Sequence[str]) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True, width=10_000, height=100)
     terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
     for note in notes:
-        for line in note.translate(signs_of(console)).splitlines() or [""]:
+        for line in note.splitlines() or [""]:
+            line = printable(line).translate(signs_of(console))
             console.print(textwrap.fill(line, max(terminal, _NARROWEST), break_on_hyphens=False))
 
 
@@ -114,7 +117,9 @@ def _table(
     if shares:
         table.add_column("", no_wrap=True)
     for index, row in enumerate(rows):
-        cells = [Text(cell.translate(signs), style="" if place else "bold") for place, cell in enumerate(row)]
+        cells = [
+            Text(printable(cell).translate(signs), style="" if place else "bold") for place, cell in enumerate(row)
+        ]
         table.add_row(*cells, *([share_bar(shares[index], signs)] if shares and len(row) > 1 else []))
     return table
 

@@ -48,7 +48,9 @@ def delimiters(models: Sequence[ModelDips], delimiter: str) -> Conclusion:
     compared = bool(linear and resetting)
     able = [model for model in (resetting if compared else models) if model.beyond_controls]
     least = max((model.dip(OBSERVED).high for model in linear), default=float("-inf"))
-    holds = any(model.dip(OBSERVED).low > least for model in able) if compared else bool(able)
+    holds = True if any(model.dip(OBSERVED).low > least for model in able) or (able and not compared) else None
+    if all(model.below_a_control for model in (resetting if compared else models)):
+        holds = False
     findings = Findings({"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)})
     for model in models:
         findings.figures |= _figures(model)
@@ -57,7 +59,8 @@ def delimiters(models: Sequence[ModelDips], delimiter: str) -> Conclusion:
     findings.statements += [f"{place}. {_statement(model)}" for place, model in enumerate(ranked, 1)]
     if len(models) > 1:
         findings.statements.append(_order(ranked))
-    return findings.conclusion("delimiters", LINEAR_CLAIM if compared else CLAIM, holds, CAVEATS)
+    claim, said = LINEAR_CLAIM if compared else CLAIM, tuple(findings.statements)
+    return Conclusion("delimiters", claim, holds, findings.figures, said, CAVEATS)
 
 
 def dip_rows(models: Sequence[ModelDips]) -> list[Row]:

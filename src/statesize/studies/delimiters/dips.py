@@ -75,6 +75,11 @@ class ModelDips:
         """Whether the interval at delimiters lies above 0 and above those of all controls."""
         return self.dip(OBSERVED).low > max(0, *(self.dip(control).high for control in CONTROLS))
 
+    @property
+    def below_a_control(self) -> bool:
+        """Whether the interval at delimiters lies below 0 or below that of a control."""
+        return self.dip(OBSERVED).high < max(0, *(self.dip(control).low for control in CONTROLS))
+
 
 def measure_dips(
     name: str,
