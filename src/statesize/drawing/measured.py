@@ -120,10 +120,13 @@ def facts(found: Measured) -> dict[str, object]:
     }
     if found.entropy is not None:
         shown["entropy-ESS, mean"] = f"{found.entropy.mean():.4g}"
-    signs: tuple[tuple[Metric, str], ...] = (("relative_tolerance", "ρ"), ("tolerance", "τ"))
-    for name, sign in signs:
+    signs: tuple[tuple[Metric, str, str], ...] = (
+        ("relative_tolerance", "relative_tolerances", "ρ"),
+        ("tolerance", "tolerances", "τ"),
+    )
+    for name, threshold_name, sign in signs:
         counts: Tensor | None = getattr(found, name)
-        thresholds = getattr(found, f"{name}s").tolist()
+        thresholds = getattr(found, threshold_name).tolist()
         for index, threshold in enumerate(thresholds if counts is not None else []):
             title = METRICS[name].lower().replace("ess", "ESS")
             shown[f"{title} at {sign} = {threshold:g}, mean"] = f"{cast('Any', counts)[..., index].double().mean():.4g}"
