@@ -39,7 +39,10 @@ def test_a_narrow_terminal_loses_the_last_columns_and_says_so(monkeypatch):
     print_table(["layer", "why", "seconds", "memory"], rows, left=2)
     lines = [line.rstrip() for line in sys.stdout.getvalue().splitlines()]
     # The name is whole, text breaks between words.
-    assert [line.split() for line in lines[:2]] == [["layer", "why"], ["layers.0.mixer", "a", "text"]]
+    assert [line.split()[0] for line in lines[:2]] == ["layer", "layers.0.mixer"]
+    assert "a text of several words" in " ".join(" ".join(line.split()) for line in lines).replace(
+        "layers.0.mixer ", ""
+    )
     assert max(map(len, lines)) <= 30
     assert " ".join(lines[-3:]).endswith("for seconds, memory: see --json, or a wider terminal.")
 
