@@ -45,7 +45,8 @@ class Asked:
         channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
             Default: all of them, up to a cost that --plan states.
         seed: Seed of the choice of heads or channels.
-        memory: Memory that measuring may use, beside the model and the results, such as 4GB.
+        memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps
+            and spectra. Where one head takes more, the command says how much would do.
         count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1.
             0 = exact, which takes longer for attention.
         entropy_accuracy: Relative accuracy of entropies.

@@ -77,7 +77,8 @@ def profile(
         future: Cut H_i to its first `future` rows, likewise.
         engine: An engine of `statesize.measure`.
         seed: Of the choice of heads or channels.
-        memory: Bytes that measuring may hold at once, as a number or such as "4GB", beside model and results.
+        memory: Bytes that measuring may hold at once, as a number or such as "4GB", beside model and results:
+            operators, attention maps and spectra. Where one head takes more, an InputError says how much would do.
         count_accuracy: How far apart bounds on counts at relative tolerances may be left, as for `statesize.measure`;
             0 asks for exact counts.
         entropy_accuracy: Relative accuracy asked of entropies, likewise.
