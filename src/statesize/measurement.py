@@ -16,13 +16,13 @@ from statesize.drawing.views import MeasurementCharts, notebook_chart
 from statesize.errors import InputError
 from statesize.ess import ceiling, size_binds
 from statesize.html_table import facts_table
-from statesize.operators import Operator, Recurrence, Shared
+from statesize.operators import Operator, Recurrence
 from statesize.spectra.answers import Question, dispatch, in_double
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.engine import OUTPUTS, RELATIVE, HankelBlocks
 from statesize.spectra.interlacing import shared_bounds, spread_bounds
-from statesize.spectra.readouts import with_readouts
+from statesize.spectra.readouts import ports, require_one_port, with_readouts
 
 if TYPE_CHECKING:
     import altair as alt
@@ -177,7 +177,7 @@ def measure(
     answers, used = dispatch(held, chosen, question)
     if share and "counts" in asked and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
-    readouts = given.readouts if isinstance(given, Shared) else 1
+    inputs, readouts = ports(given)
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
     sizes = given.state_size()
     state_size = sizes[at]
@@ -186,7 +186,7 @@ def measure(
         tolerances=tau,
         relative_tolerances=rho,
         state_size=state_size,
-        ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future, readouts),
+        ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future, readouts, inputs),
         binds=size_binds(sizes, at, cut.past, cut.future),
         engine=used,
         converged=_converged(answers, closeness, share),
@@ -231,8 +231,7 @@ def count_bands(operator: Operator, measurement: Measurement, shared: bool = Fal
         (tensor([0, 1, 0, 0, 0, 1, 0]), tensor([1, 1, 1, 1, 1, 1, 1]))
     """
     exact = in_double(_accepted(operator))
-    if isinstance(exact, Shared):
-        raise InputError("operator must have one readout, got Shared. Bound the counts of its readouts one by one.")
+    require_one_port(exact)
     least, most, tolerances = measurement.lower, measurement.upper, measurement.tolerances
     if least is None or most is None or not tolerances.numel():
         raise InputError("count_bands needs counts at absolute tolerances; measure them with outputs=('counts',)")
