@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from scipy import stats
@@ -114,7 +115,7 @@ def _add_comparison(runs: Sequence[DiagnosedRun], gated: str, findings: Findings
     )
     diagnoses = {name: [one.diagnosis for one in runs if one.run.mixer == name] for name in (FULL, gated)}
     solved = [[found.count("solved"), len(found) - found.count("solved")] for found in diagnoses.values()]
-    p = float(stats.fisher_exact(solved).pvalue)
+    p = float(cast("Any", stats).fisher_exact(solved).pvalue)
     collapsed = float(diagnoses[gated].count("collapsed"))
     findings.figures |= {f"{FULL}_{gated}_solved_p": p, f"{gated}_collapsed": collapsed}
     findings.statements.append(
