@@ -8,22 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
+
 from statesize.studies.delimiters.dips import CLAIM_METRIC, ModelDips
 from statesize.studies.delimiters.measuring import METRICS
 from statesize.studies.delimiters.modulation import Dip
 from statesize.studies.delimiters.sequences import CONTROLS, MISPLACED, OBSERVED
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion, Figure, Findings
+from statesize.studies.page.final import grouped
+from statesize.studies.verdicts.evidence import Evidence, of_mean
+from statesize.studies.verdicts.verdict import LEVEL, holm
 
 CLAIM = (
-    "Where a delimiter stands, the effective state-size of at least one model dips by more than in every control "
-    "without it."
+    "Where a delimiter stands, the effective state-size of models of at least one mixer dips by more than in every "
+    "control without it."
 )
-LINEAR_CLAIM = (
-    "Where a delimiter stands, the effective state-size of at least one model with softmax attention or gates dips by "
-    "more than in every control without it, and that of linear attention dips by less."
-)
-LINEAR, RESETTING = frozenset({"la"}), frozenset({"sa", "gla", "attention"})
+LEAST_MODELS = 5
+"""Trained models, such as seeds, of a mixer: with fewer nothing can be told of it."""
 
 CAVEATS = (
     "The claim is on #{σ > τ} with a τ that is fixed around each delimiter. Entropy-ESS and relative tolerances are "
@@ -32,7 +34,8 @@ CAVEATS = (
     "that reaches further than w is not seen.",
     "A dip at delimiters inside documents ('misplaced') tells that the token alone causes it, whether a document ends "
     "or not.",
-    "Intervals resample delimiters of one text and one set of weights; models trained from other seeds vary more.",
+    "Intervals resample delimiters of one text and one set of weights; models trained from other seeds vary more. The "
+    "verdict is over models of one mixer, of which it needs five.",
 )
 
 
@@ -43,24 +46,36 @@ def ranking(models: Sequence[ModelDips]) -> list[ModelDips]:
 
 def delimiters(models: Sequence[ModelDips], delimiter: str) -> Conclusion:
     """The claim and whether it holds, the ranking of models, of which there is at least one, and the figures."""
-    linear = [model for model in models if model.kinds <= LINEAR]
-    resetting = [model for model in models if model.kinds & RESETTING]
-    compared = bool(linear and resetting)
-    able = [model for model in (resetting if compared else models) if model.beyond_controls]
-    least = max((model.dip(OBSERVED).high for model in linear), default=float("-inf"))
-    holds = True if any(model.dip(OBSERVED).low > least for model in able) or (able and not compared) else None
-    if all(model.below_a_control for model in (resetting if compared else models)):
-        holds = False
     findings = Findings({"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)})
     for model in models:
         findings.figures |= _figures(model)
     ranked = ranking(models)
     findings.statements.append(f"The delimiter is {delimiter!r}; past and future are {_windows(models)} tokens.")
+    holds = _verdict(models, findings)
     findings.statements += [f"{place}. {_statement(model)}" for place, model in enumerate(ranked, 1)]
     if len(models) > 1:
         findings.statements.append(_order(ranked))
-    claim, said = LINEAR_CLAIM if compared else CLAIM, tuple(findings.statements)
-    return Conclusion("delimiters", claim, holds, findings.figures, said, CAVEATS)
+    return Conclusion("delimiters", CLAIM, holds, findings.figures, tuple(findings.statements), CAVEATS)
+
+
+def _verdict(models: Sequence[ModelDips], findings: Findings) -> bool | None:
+    """Whether some mixer dips beyond its controls over models, whose weights were drawn independently."""
+    found: list[Evidence] = []
+    for kinds, members in grouped(models, lambda model: model.kinds).items():
+        evidence, name = of_mean(np.array([model.beyond for model in members])), "_".join(sorted(kinds))
+        interval = findings.add(f"beyond_controls_{name}", evidence)
+        if evidence.units >= LEAST_MODELS:
+            found.append(evidence)
+            findings.statements.append(
+                f"{evidence.units} models of {name} dip beyond the largest control by {interval}."
+            )
+        else:
+            findings.statements.append(f"{evidence.units} models of {name} are too few: {LEAST_MODELS} are needed.")
+    if found and min(holm([evidence.p_above(0) for evidence in found])) <= LEVEL:
+        return True
+    # All must be refuted, so none of these looks needs a correction.
+    every = len(found) == len({model.kinds for model in models})
+    return False if every and max(evidence.p_below(0) for evidence in found) <= LEVEL else None
 
 
 def dip_rows(models: Sequence[ModelDips]) -> list[Row]:
