@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from statesize.files import replace_files
+from statesize.rerun.recipe import FILE
 from statesize.studies.grid.settings import preset_settings
 from statesize.studies.grid.table import ResultTable
 from statesize.studies.page.conclusion import known, read_saved
@@ -54,7 +55,9 @@ def record_text(study: str, folder: Path) -> None:
     saved, table = read_saved(folder), (folder / TABLE).read_bytes()
     said = vars(saved.conclusion) | {"figures": known(saved.conclusion.figures)}
     versions = ", ".join(f"{name} {version}" for name, version in saved.versions.items())
-    made = {"schema": 1, "command": f"statesize study {study}", "versions": versions}
+    words = json.loads((folder / FILE).read_text("utf-8"))["command"]
+    command = " ".join(["statesize", *(Path(word).name if word.startswith("/") else word for word in words)])
+    made = {"schema": 1, "command": command, "versions": versions}
     document = made | {"table_sha256": hashlib.sha256(table).hexdigest(), **said}
     content = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
     replace_files(RESULTS / study, {TABLE: table, RECORD: content})

@@ -114,7 +114,7 @@ def test_the_one_that_forgets_dips_beyond_all_controls_and_the_other_does_not(fo
 def test_the_conclusion(found, tmp_path):
     both = delimiters(found, "eos")
     assert (both.claim, both.holds) == (CLAIM, None)
-    assert "1 models of gla are too few: 5 are needed." in both.statements
+    assert "1 models of a mixer are too few: 5 are needed." in both.statements
     assert both.figures["resets_beyond_controls"] == 1
     low, high = both.figures["control_resets_replaced_interval"]
     assert low < high < both.figures["resets_tolerance_interval"][0]
@@ -146,7 +146,7 @@ def test_the_verdict_is_over_models_of_a_mixer(found):
     assert delimiters(seeds(found[1], -0.52, -0.51, -0.5, -0.49, -0.48), "eos").holds is False
     assert delimiters([*seeds(found[1], -0.52, -0.51, -0.5, -0.49, -0.48), found[0]], "eos").holds is None
     figures = delimiters(resets, "eos").figures
-    assert figures["beyond_controls_gla"] == pytest.approx(found[0].beyond)
+    assert figures["claim_beyond_controls_gla"] == pytest.approx(found[0].beyond)
 
 
 def test_tables_hold_all_conditions_metrics_and_heads(found):

@@ -11,14 +11,14 @@ from itertools import pairwise
 import numpy as np
 
 from statesize.studies.delimiters.dips import CLAIM_METRIC, ModelDips
-from statesize.studies.delimiters.measuring import METRICS
+from statesize.studies.delimiters.measuring import METRICS, OTHER_TOLERANCES
 from statesize.studies.delimiters.modulation import Dip
 from statesize.studies.delimiters.sequences import CONTROLS, MISPLACED, OBSERVED
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion, Figure, Findings
 from statesize.studies.page.final import grouped
 from statesize.studies.verdicts.evidence import Evidence, of_mean
-from statesize.studies.verdicts.verdict import LEVEL, holm
+from statesize.studies.verdicts.verdict import LEVEL, Look, holm
 
 CLAIM = (
     "Where a delimiter stands, the effective state-size of models of at least one mixer dips by more than in every "
@@ -60,22 +60,21 @@ def delimiters(models: Sequence[ModelDips], delimiter: str) -> Conclusion:
 
 def _verdict(models: Sequence[ModelDips], findings: Findings) -> bool | None:
     """Whether some mixer dips beyond its controls over models, whose weights were drawn independently."""
-    found: list[Evidence] = []
+    found: dict[str, Evidence] = {}
     for kinds, members in grouped(models, lambda model: model.kinds).items():
-        evidence, name = of_mean(np.array([model.beyond for model in members])), "_".join(sorted(kinds))
-        interval = findings.add(f"beyond_controls_{name}", evidence)
-        if evidence.units >= LEAST_MODELS:
-            found.append(evidence)
-            findings.statements.append(
-                f"{evidence.units} models of {name} dip beyond the largest control by {interval}."
-            )
-        else:
-            findings.statements.append(f"{evidence.units} models of {name} are too few: {LEAST_MODELS} are needed.")
-    if found and min(holm([evidence.p_above(0) for evidence in found])) <= LEVEL:
+        found[f"beyond_controls_{'_'.join(sorted(kinds))}"] = of_mean(np.array([model.beyond for model in members]))
+    adjusted = holm([evidence.p_above(0) for evidence in found.values()])
+    for (name, evidence), p in zip(found.items(), adjusted, strict=True):
+        findings.add_look(Look(name, 0, evidence.interval(len(found)), evidence.units, p), "trained model of one mixer")
+    fewest, most = (choose(evidence.units for evidence in found.values()) for choose in (min, max))
+    if most < LEAST_MODELS:
+        findings.statements.append(f"{most} models of a mixer are too few: {LEAST_MODELS} are needed.")
+    enough = [p for evidence, p in zip(found.values(), adjusted, strict=True) if evidence.units >= LEAST_MODELS]
+    if min(enough, default=1.0) <= LEVEL:
         return True
-    # All must be refuted, so none of these looks needs a correction.
-    every = len(found) == len({model.kinds for model in models})
-    return False if every and max(evidence.p_below(0) for evidence in found) <= LEVEL else None
+    # All mixers must be refuted, so none of these looks needs a correction.
+    refuted = fewest >= LEAST_MODELS and max(evidence.p_below(0) for evidence in found.values()) <= LEVEL
+    return False if refuted else None
 
 
 def dip_rows(models: Sequence[ModelDips]) -> list[Row]:
@@ -102,6 +101,7 @@ def _figures(model: ModelDips) -> dict[str, Figure]:
 
 def _statement(model: ModelDips) -> str:
     dip, norm, entropy = (model.dip(OBSERVED, metric) for metric in (CLAIM_METRIC, "norm", "entropy"))
+    others = [f"{model.dip(OBSERVED, metric).depth:.1%} ({metric})" for metric in OTHER_TOLERANCES]
     layers = [f"{layer} {depth:.0%}" for layer, depth in model.layer_depths.items()]
     deepest = max((model.dip(control) for control in CONTROLS), key=lambda control: control.high)
     where = "beyond" if model.beyond_controls else "not beyond"
@@ -109,7 +109,8 @@ def _statement(model: ModelDips) -> str:
     return (
         f"{model.model}: ESS dips by {_shown(dip)} at {dip.events} delimiters, {where} all controls (the largest, "
         f"{deepest.condition}: {_shown(deepest)}); at delimiters inside documents by {_shown(inside)}. The norm dips "
-        f"by {_shown(norm)}, entropy-ESS by {_shown(entropy)}. By layer: {', '.join(layers)}."
+        f"by {_shown(norm)}, entropy-ESS by {_shown(entropy)}, ESS at other τ by {', '.join(others)}. "
+        f"By layer: {', '.join(layers)}."
     )
 
 
