@@ -96,7 +96,7 @@ class Recurrence(TensorOperator):
         if key.ndim < 2:
             raise InputError(f"key must have shape (..., L, n), got {shape(key)}")
         require_length("key", key, -2)
-        require_length("key", key, -1)
+        _require_state("key", key)
         require_rank("beta", beta, key.ndim - 1, "(..., L)")
         if decay.ndim == key.ndim - 1:
             decay = decay[..., None]
@@ -124,7 +124,7 @@ class Recurrence(TensorOperator):
         if C.shape[-2:] != B.shape[-2:]:
             raise InputError(f"B and C must have the same length and state size, got {shape(B)} and {shape(C)}")
         require_length("B", B, -2)
-        require_length("B", B, -1)
+        _require_state("B", B)
         decay = transition.decay if not isinstance(transition, FullTransition) else transition.full[..., 0]
         tensors = {"A": decay, "B": B, "C": C}
         batches = {"A": decay.shape[:-2], "B": B.shape[:-2], "C": C.shape[:-2]}
@@ -300,3 +300,11 @@ class Recurrence(TensorOperator):
         copy.conjugate_pairs = self.conjugate_pairs
         copy._describe(copy.B, self.length, self._batch_shape)
         return copy
+
+
+def _require_state(name: str, tensor: Tensor) -> None:
+    """Refuse a state of no numbers."""
+    if not tensor.shape[-1]:
+        raise InputError(
+            f"state size n must be at least 1, got 0 from {name} of shape {shape(tensor)}. Give zeros with n = 1."
+        )
