@@ -32,11 +32,10 @@ FULL, GATED = "la", ("gla", "wla")
 """The mixer that forgets nothing, and those that may."""
 
 CAVEATS = (
-    "The claim is the order of mixers at equal TSS, not that linear attention is always full: that is so for small "
-    "states only; at n = 32 it solves the recall task with two fifths of its state.",
-    "Gates that start open (a = 0.997, the intervention open_gates) avoid most of the collapse with no other change: "
-    "where training starts matters as much as the mixer.",
-    "Longer training without a change of the gates did not repair the collapse in these settings.",
+    "The claim is the order of mixers at equal TSS, not that linear attention is always full or solves the task.",
+    "Where training starts matters: gates that start open (a = 0.997, the intervention open_gates) are a control.",
+    "A run that never leaves guessing is called collapsed where its utilisation is low; what it was at "
+    "initialisation is given beside.",
     "ESS/TSS is a mean over all positions, and near both ends of a sequence no ESS can reach TSS. Utilisation is the "
     "mean over the cuts where the state is what limits ESS; diagnoses go by it.",
     "A cell is one task, kv, length and TSS; its seeds are averaged first, and the test is over cells. Fisher's exact "
