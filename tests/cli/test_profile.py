@@ -403,7 +403,7 @@ def test_a_model_of_the_hub_is_repeated_from_its_commit(hub, text, here, capsys)
     source = found.attributes["source"]
     assert (source["kind"], source["revision"], source["commit"]) == ("hub", "main", hub)
     assert f"--revision={hub}" in found.attributes["recipe"]["command"]
-    assert main(["rerun", "result"]) == 0
+    assert main(["rerun", "result", f"--input={text}"]) == 0
 
 
 @pytest.mark.parametrize("output", [[], ["--output", "result"]])

@@ -106,7 +106,8 @@ def irregular_convolution(length: int) -> Convolution:
 
 def cases(quick: bool) -> tuple[Case, ...]:
     """All cases, in the order of the table."""
-    channels, values, large = 32 if quick else 1536, ("values",), _RATIOS[:3]
+    channels, large = 32 if quick else 1536, _RATIOS[:3]
+    values: tuple[Output, ...] = ("values",)
     layer = partial(selective, states=16, channels=channels)
     smooth = Case("softmax d=64, decaying", partial(smooth_attention, width=64), "streaming", entropy_accuracy=5e-4)
     return (

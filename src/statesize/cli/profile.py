@@ -38,21 +38,23 @@ class Asked:
 
     Attributes:
         layers: Layers to measure, by name or by index from 0. Default: all.
-        positions: Measure this many positions of each sequence, evenly spread. Default: all.
+        positions: Positions to measure in each sequence: all, or this many, evenly spread. Default: all of a sequence
+            of up to 16,384 tokens, 32 of a longer one.
         stride: Measure one position in this many.
         past: Measure with at most this many positions of the past.
         future: Measure with at most this many positions of the future.
         channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
             Default: all of them, up to a cost that --plan states.
         seed: Seed of the choice of heads or channels.
-        memory: Memory that measuring may use, beside the model and the results, such as 4GB.
+        memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps
+            and spectra. Where one head takes more, the command says how much would do.
         count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1.
             0 = exact, which takes longer for attention.
         entropy_accuracy: Relative accuracy of entropies.
     """
 
     layers: Annotated[list[int | str] | None, Parameter(negative="", consume_multiple=True)] = None
-    positions: Count | None = None
+    positions: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
     stride: Count | None = None
     past: Count | None = None
     future: Count | None = None
@@ -106,7 +108,7 @@ def profile(
     from statesize.cli.output.summary import print_plan, print_summary
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
-    from statesize.results.settings import check_settings
+    from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
     from statesize.results.store import check_destination
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
@@ -117,7 +119,7 @@ def profile(
         check_destination(output)
     if html is not None:
         check_report_path(html)
-    check_settings(**{name: value for name, value in options.items() if name != "layers"})
+    settings = check_settings(**{name: value for name, value in options.items() if name != "layers"})
     texts.check()
     place.check()
     printing.hush_libraries()
@@ -150,6 +152,11 @@ def profile(
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
     options["relative_tolerances"] = _relative_tolerances(read.ids, tolerance, kept)
+    if any(settings.spreads(len(ids)) for ids in read.ids):
+        printing.say(
+            f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
+            "Give --positions all to measure all."
+        )
     result = _measure(run, read.ids, options, output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
