@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
+from statesize.adapters.fla import source as fla
 from statesize.adapters.kernels import (
     attention,
     convolutions,
@@ -28,6 +29,7 @@ SOURCES: tuple[Source, ...] = (
     rg_lru.observing,
     mlstm.observing,
     lightning.observing,
+    fla.observing,
 )
 
 

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Operator, Recurrence
-from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
+from statesize.operators.transition import (
+    DeltaTransition,
+    DiagonalTransition,
+    FullTransition,
+    RankOneTransition,
+    Transition,
+)
 from statesize.spectra.bounds import carried_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import FALLBACK_BYTES, Engine, largest_state, number_bytes
@@ -86,7 +92,7 @@ def recurrence_chunks(recurrence: Recurrence, width: int) -> BorderedChunks:
     past, future = observability @ L @ Vh.mH, U.mH @ (S @ reachability)
     gain = (phi.abs().sum(-1).amax(-1) * phi.abs().sum(-2).amax(-1)).sqrt()
     sizes = _Sizes(gain, frobenius_norm(observability), frobenius_norm(reachability), torch.zeros_like(gain))
-    if isinstance(real.transition, DeltaTransition):
+    if isinstance(real.transition, DeltaTransition | RankOneTransition):
         sizes = sizes.or_more(_before_erasing(real, real.transition, width))
     error = _error(L, S, sizes, width)
     if inside.is_complex():
@@ -148,7 +154,7 @@ class _Sizes(NamedTuple):
         return _Sizes(*map(torch.maximum, self, other))
 
 
-def _before_erasing(real: Recurrence, transition: DeltaTransition, width: int) -> _Sizes:
+def _before_erasing(real: Recurrence, transition: Transition, width: int) -> _Sizes:
     """Sizes of a delta rule before it takes away what was stored: what is left is rounded like what was there."""
     gain = _split(transition.gain().expand(*real.batch_shape, real.length), 1, width)
     written, shown = (
