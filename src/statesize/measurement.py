@@ -17,6 +17,7 @@ from statesize.errors import InputError
 from statesize.ess import ceiling, size_binds
 from statesize.html_table import facts_table
 from statesize.operators import Operator, Shared
+from statesize.operators.stepped import Stepped
 from statesize.spectra.answers import Question, dispatch
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Positions, make_cut
@@ -173,6 +174,7 @@ def measure(
     if share and "counts" in asked and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
     readouts = exact.readouts if isinstance(exact, Shared) else 1
+    inputs = exact.steps if isinstance(exact, Stepped) else 1
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
     sizes = exact.state_size()
     state_size = sizes[at]
@@ -181,7 +183,7 @@ def measure(
         tolerances=tau,
         relative_tolerances=rho,
         state_size=state_size,
-        ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future, readouts),
+        ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future, readouts, inputs),
         binds=size_binds(sizes, at, cut.past, cut.future),
         engine=used,
         past=cut.past,
@@ -225,8 +227,9 @@ def count_bands(operator: Operator, measurement: Measurement, shared: bool = Fal
         (tensor([0, 1, 0, 0, 0, 1, 0]), tensor([1, 1, 1, 1, 1, 1, 1]))
     """
     exact = _exact(operator)
-    if isinstance(exact, Shared):
-        raise InputError("operator must have one readout, got Shared. Bound the counts of its readouts one by one.")
+    if isinstance(exact, Shared | Stepped):
+        kind = type(exact).__name__
+        raise InputError(f"operator must have one input and one output a position, got {kind}. Measure all positions.")
     least, most, tolerances = measurement.lower, measurement.upper, measurement.tolerances
     if least is None or most is None or not tolerances.numel():
         raise InputError("count_bands needs counts at absolute tolerances; measure them with outputs=('counts',)")

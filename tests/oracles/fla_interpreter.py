@@ -1,4 +1,4 @@
-"""flash-linear-attention's own Triton kernels on a CPU, interpreted: for this process, which runs with TRITON_INTERPRET=1.
+"""flash-linear-attention's own Triton kernels on a CPU, interpreted: a process that runs with TRITON_INTERPRET=1.
 
 Three things differ from a GPU: autotuning is cut to the first configuration, a loop variable is an int that knows
 `.to`, and flash attention, which has no CPU build, is a softmax in torch.
@@ -22,7 +22,19 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     return softmax({"q": q, "k": k, "v": v, "softmax_scale": softmax_scale, "window_size": window_size})
 
 
-def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale=None, causal=False, window_size=(-1, -1), **_):
+def flash_attn_varlen_func(
+    q,
+    k,
+    v,
+    cu_seqlens_q,
+    cu_seqlens_k,
+    max_seqlen_q,
+    max_seqlen_k,
+    softmax_scale=None,
+    causal=False,
+    window_size=(-1, -1),
+    **_,
+):
     """The same of sequences of one length, one behind the other, (S L, H, d)."""
     parts = (part.unflatten(0, (-1, max_seqlen_q)) for part in (q, k, v))
     return flash_attn_func(*parts, softmax_scale=softmax_scale, causal=causal, window_size=window_size).flatten(0, 1)
@@ -41,6 +53,19 @@ def install_flash_attention() -> None:
 class _LoopVariable(int):
     def to(self, *_: Any) -> _LoopVariable:
         return self
+
+    def __mul__(self, other: Any) -> Any:
+        return _loop(int(self) * other)
+
+    def __add__(self, other: Any) -> Any:
+        return _loop(int(self) + other)
+
+    def __sub__(self, other: Any) -> Any:
+        return _loop(int(self) - other)
+
+
+def _loop(number: Any) -> Any:
+    return _LoopVariable(number) if type(number) is int else number
 
 
 def _range(*bounds: int):

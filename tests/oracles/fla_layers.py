@@ -44,7 +44,10 @@ LAYERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "mamba": ("Mamba", {"hidden_size": WIDTH, "intermediate_size": 96}),
     "mamba2": ("Mamba2", {"hidden_size": WIDTH, "num_heads": 4, "head_dim": 32, "state_size": 16, "chunk_size": 16}),
     "mamba3": ("Mamba3", {"hidden_size": WIDTH, "head_dim": 32, "state_size": 16}),
-    "log_linear_mamba2": ("LogLinearMamba2", {"hidden_size": WIDTH, "num_heads": 4, "head_dim": 32, "state_size": 16}),
+    "log_linear_mamba2": (
+        "LogLinearMamba2",
+        {"hidden_size": WIDTH, "num_heads": 4, "head_dim": 32, "state_size": 16, "hidden_act": "silu"},
+    ),
     "mom": ("MomAttention", {**_DELTA, "num_memories": 2, "topk": 1}),
     "attention": ("Attention", {**_TWO, "num_heads": 4, "num_kv_heads": 2}),
     "sliding_attention": ("Attention", {**_TWO, "window_size": 9}),
@@ -78,7 +81,7 @@ class OneLayer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """The layer's output, (S, L, width)."""
-        mixed = self.layer(self.embedding(tokens))
+        mixed = self.layer(self.embedding(tokens), attention_mask=None)
         return mixed[0] if isinstance(mixed, tuple) else mixed
 
 
@@ -86,7 +89,8 @@ def build(name: str) -> OneLayer:
     """The layer of a name with random weights, in eval mode."""
     kind, settings = LAYERS[name]
     torch.manual_seed(0)
-    layer = getattr(importlib.import_module("fla.layers"), kind)(**settings)
+    place = "fla.layers.simple_gla" if name == "simple_gla" else "fla.layers"
+    layer = getattr(importlib.import_module(place), kind)(**settings)
     with torch.no_grad():
         for key, weight in layer.named_parameters():
             if not key.endswith("norm.weight"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,10 +51,11 @@ def measured(name: str, by: str, length: int) -> Found:
         found.kind, found.units, found.state_size = captured.kind, captured.units, mixer.state_size
         found.faithfulness = captured.faithfulness
         operator = captured.units_operator(slice(0, 2))
-        assert bool((operator.dense().triu(1) == 0).all())
         found.entropy = float(ss.measure(operator, positions=8).entropy.mean())
     except Exception as error:
-        found.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:300]
+        lines, frames = str(error).strip().splitlines(), traceback.extract_tb(error.__traceback__)
+        places = [f"{Path(frame.filename).name}:{frame.name}" for frame in frames if "/fla/" in frame.filename]
+        found.reason = f"{type(error).__name__}: {(lines or [''])[0]} ({(places or ['statesize'])[-1]})"
     found.seconds = round(time.perf_counter() - start, 1)
     return found
 
@@ -63,7 +65,7 @@ def main(by: str, length: str, *names: str) -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     install_flash_attention()
-    import fla.layers  # noqa: F401
+    import fla.layers.simple_gla  # noqa: F401
 
     (use_references if by == "references" else interpret)()
     for name in names or LAYERS:

@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def _norm(x, weight, bias, eps=1e-5, residual=None, out_dtype=None, residual_dtype=None, is_rms_norm=False, num_groups=1):
+def _norm(
+    x, weight, bias, eps=1e-5, residual=None, out_dtype=None, residual_dtype=None, is_rms_norm=False, num_groups=1
+):
     whole = x if residual is None else x + residual
     y = whole.float()
     if not is_rms_norm:
@@ -33,7 +35,18 @@ def _norm(x, weight, bias, eps=1e-5, residual=None, out_dtype=None, residual_dty
     return y.view(x.shape).to(out_dtype or x.dtype), None, rstd.squeeze(-1), whole
 
 
-def _gated_norm(x, g, weight, bias, activation="swish", eps=1e-5, residual=None, out_dtype=None, residual_dtype=None, is_rms_norm=False):
+def _gated_norm(
+    x,
+    g,
+    weight,
+    bias,
+    activation="swish",
+    eps=1e-5,
+    residual=None,
+    out_dtype=None,
+    residual_dtype=None,
+    is_rms_norm=False,
+):
     y, *others = _norm(x, weight, bias, eps, residual, out_dtype, residual_dtype, is_rms_norm)
     return y * (F.silu(g) if activation in ("swish", "silu") else g.sigmoid()), *others
 
@@ -43,9 +56,14 @@ def _l2norm(x, eps=1e-6, output_dtype=None):
     return (x * rstd[..., None]).to(output_dtype or x.dtype), rstd
 
 
-def _convolution(x, weight, bias, residual, initial_state=None, output_final_state=False, activation=None, cu_seqlens=None, **_):
+def _convolution(
+    x, weight, bias, residual, initial_state=None, output_final_state=False, activation=None, cu_seqlens=None, **_
+):
     assert initial_state is None
-    assert cu_seqlens is None
+    if cu_seqlens is not None:
+        pieces = x.split(cu_seqlens.diff().tolist(), 1)
+        given = (weight, bias, residual, None, output_final_state, activation)
+        return torch.cat([_convolution(piece, *given)[0] for piece in pieces], 1), None
     width, flat = weight.shape[1], x.flatten(2)
     y = F.conv1d(F.pad(flat.mT, (width - 1, 0)), weight[:, None], bias, groups=weight.shape[0]).mT
     y = F.silu(y) if activation in ("swish", "silu") else y
@@ -53,9 +71,35 @@ def _convolution(x, weight, bias, residual, initial_state=None, output_final_sta
     return y.reshape(x.shape), None
 
 
-def _rotary(x, cos, sin, seqlen_offsets=0, cu_seqlens=None, interleaved=False, inplace=False, conjugate=False, chunk_indices=None):
-    assert not interleaved
+def _mean_of_blocks(x, chunk_size, cu_seqlens=None, chunk_indices=None):
     assert cu_seqlens is None
+    return torch.stack([piece.mean(1) for piece in x.split(chunk_size, 1)], 1)
+
+
+def _norm_between_gates(
+    x, weight, bias, eps, z=None, out=None, group_size=None, norm_before_gate=True, is_rms_norm=False
+):
+    assert is_rms_norm
+    reference = import_module("fla.modules.norm.layernorm_gated").rms_norm_ref
+    return reference(x, weight, bias, z, eps, group_size, norm_before_gate), None, None
+
+
+def _rotary(
+    x,
+    cos,
+    sin,
+    seqlen_offsets=0,
+    cu_seqlens=None,
+    interleaved=False,
+    inplace=False,
+    conjugate=False,
+    chunk_indices=None,
+):
+    assert cu_seqlens is None
+    if interleaved:
+        halves = torch.cat([x[..., ::2], x[..., 1::2]], -1)
+        turned = _rotary(halves, cos, sin)
+        return torch.stack(turned.chunk(2, -1), -1).flatten(-2)
     width = cos.shape[-1]
     c, s = (part[: x.shape[1], None] for part in (cos, sin))
     a, b = x[..., :width], x[..., width : 2 * width]
@@ -140,7 +184,9 @@ def _lightnet(a):
 
 def _delta(a):
     q, k = _queries_and_keys(a)
-    return _first(_naive("delta_rule.naive", "delta_rule_recurrence")(*_transposed(q, k, a["v"], a["beta"]))).transpose(1, 2)
+    return _first(_naive("delta_rule.naive", "delta_rule_recurrence")(*_transposed(q, k, a["v"], a["beta"]))).transpose(
+        1, 2
+    )
 
 
 def _strength(a):
@@ -154,7 +200,9 @@ def _gated_delta(a):
     g = torch.zeros_like(a["beta"]) if a.get("g") is None else a["g"]
     if a.get("use_gate_in_kernel"):
         g = -a["A_log"].float().exp() * F.softplus(g.float() + a["dt_bias"])
-    return _naive("gated_delta_rule.naive", "naive_recurrent_gated_delta_rule")(q, k, a["v"], _strength(a), g, scale=a.get("scale"))
+    return _naive("gated_delta_rule.naive", "naive_recurrent_gated_delta_rule")(
+        q, k, a["v"], _strength(a), g, scale=a.get("scale")
+    )
 
 
 def _kda(a):
@@ -165,7 +213,9 @@ def _kda(a):
         bound = a.get("lower_bound")
         made = (g, a["A_log"], a["dt_bias"])
         g = gates.naive_kda_gate(*made) if bound is None else gates.naive_kda_lowerbound_gate(*made, lower_bound=bound)
-    return _naive("kda.naive", "naive_recurrent_kda")(q, k, a["v"], _repeated(g, a["v"].shape[2]), _strength(a), a.get("scale"))
+    return _naive("kda.naive", "naive_recurrent_kda")(
+        q, k, a["v"], _repeated(g, a["v"].shape[2]), _strength(a), a.get("scale")
+    )
 
 
 def _product(a):
@@ -229,11 +279,15 @@ def _cyfa(a):
 
 
 def _log_linear(a):
-    return _naive("log_linear_attn.naive", "naive_log_linear_attn")(a["q"], a["k"], a["v"], a["g"], a["level_scales"], a["scale"])
+    return _naive("log_linear_attn.naive", "naive_log_linear_attn")(
+        a["q"], a["k"], a["v"], a["g"], a["level_scales"], a["scale"]
+    )
 
 
 def _forgetting(a):
-    return _naive("forgetting_attn.naive", "naive_forgetting_attn")(a["q"], a["k"], a["v"], a["g"], scale=a.get("scale"))
+    return _naive("forgetting_attn.naive", "naive_forgetting_attn")(
+        a["q"], a["k"], a["v"], a["g"], scale=a.get("scale")
+    )
 
 
 def _path(a):
@@ -247,7 +301,9 @@ def _deltaformer(a):
 
 
 def _stickbreaking(a):
-    return _naive("stickbreaking_attn.naive", "naive_stickbreaking_attn")(a["q"], a["k"], a["v"], a["scale"], a["attend_current"])
+    return _naive("stickbreaking_attn.naive", "naive_stickbreaking_attn")(
+        a["q"], a["k"], a["v"], a["scale"], a["attend_current"]
+    )
 
 
 def _parallax(a):
@@ -290,6 +346,23 @@ def softmax(a):
         window = window[0] + 1 or None
     seen = seen if window is None else seen.triu(1 - window)
     return (scores.masked_fill(seen == 0, -math.inf).softmax(-1) @ v.transpose(1, 2)).transpose(1, 2)
+
+
+def _nsa(a):
+    names = (
+        "q",
+        "k",
+        "v",
+        "g_cmp",
+        "g_slc",
+        "g_swa",
+        "block_indices",
+        "block_counts",
+        "block_size",
+        "window_size",
+        "scale",
+    )
+    return _naive("nsa.naive", "naive_nsa")(**{name: a[name] for name in names})
 
 
 REFERENCES: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -341,6 +414,7 @@ REFERENCES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "parallel_based": _based,
     "parallel_rebased": _rebased,
     "parallel_attn": softmax,
+    "parallel_nsa": _nsa,
 }
 
 
@@ -351,7 +425,7 @@ def use_references() -> None:
     for place, functions in _BACKENDS.items():
         for name, function in functions.items():
             backends.register(getattr(import_module(place), name), backend=kind)(function)
-    import_module("fla.layers")
+    import_module("fla.layers.simple_gla")
     rwkv7 = "fla.ops.rwkv7"
     correct = import_module(f"{rwkv7}.gate_output_correction").gate_output_correction_ref
     gate = import_module("fla.ops.kda.gate").naive_kda_gate
@@ -363,7 +437,10 @@ def use_references() -> None:
         "gate_output_correction": correct,
         "fused_kda_gate": lambda g, A_log, dt_bias=None, lower_bound=None: gate(g, A_log, dt_bias),
         "rms_norm_linear": _norm_linear,
+        "rms_norm_swish_gate_linear": _gated_norm_linear,
     }
+    import_module("fla.modules.norm.layernorm_gated").layer_norm_fwd = _norm_between_gates
+    import_module("fla.ops.utils.pooling").mean_pooling_fwd = _mean_of_blocks
     for name, file in list(sys.modules.items()):
         if not name.startswith(("fla.layers.", "fla.modules.rotary")):
             continue
@@ -379,9 +456,19 @@ def _norm_linear(x, norm_weight, norm_bias, linear_weight, linear_bias, residual
     return F.linear(y, linear_weight, linear_bias)
 
 
+def _gated_norm_linear(x, g, norm_weight, norm_bias, linear_weight, linear_bias, residual=None, eps=1e-6, **_):
+    flat = (part.flatten(0, -2) for part in (x, g))
+    y = _gated_norm(*flat, norm_weight, norm_bias, eps=eps, is_rms_norm=True)[0].view(x.shape)
+    return F.linear(y, linear_weight, linear_bias)
+
+
 def _standing_in(function: Callable[..., Any], reference: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:
     signature = inspect.signature(function)
-    alone = not function.__name__.startswith(("parallel_", "deltaformer")) or function.__name__ in ("parallel_retention", "parallel_path_attn", "parallel_stickbreaking_attn")
+    alone = not function.__name__.startswith(("parallel_", "deltaformer")) or function.__name__ in (
+        "parallel_retention",
+        "parallel_path_attn",
+        "parallel_stickbreaking_attn",
+    )
 
     @wraps(function)
     def kernel(*args: Any, **kwargs: Any) -> Any:
@@ -393,6 +480,8 @@ def _standing_in(function: Callable[..., Any], reference: Callable[[dict[str, An
         mixed = mixed.to((arguments.get("v") if "v" in arguments else arguments["x"]).dtype)
         if function.__name__ in ("chunk_mesa_net", *(name for name in REFERENCES if "precond" in name)):
             return mixed, None, None
+        if "lightnet" in function.__name__:
+            return mixed, (None, None)
         return (mixed, None) if alone else mixed
 
     return kernel

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
+from statesize.adapters.fla import mamba as fla_mamba
 from statesize.adapters.fla import source as fla
 from statesize.adapters.kernels import (
     attention,
@@ -30,6 +31,7 @@ SOURCES: tuple[Source, ...] = (
     mlstm.observing,
     lightning.observing,
     fla.observing,
+    fla_mamba.observing,
 )
 
 

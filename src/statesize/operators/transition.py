@@ -136,8 +136,8 @@ class RankOneTransition:
     def gain(self) -> Tensor:
         """An upper bound on ‖A_t‖₂, (..., L), and on a quarter of what its round-off is made of."""
         # With p = ‖b‖‖c‖, ‖a I + b cᵀ‖ = (p + sqrt(p² + 4 a (a + bᵀc))) / 2: both singular values that are not |a| have
-        # the product |a (a + bᵀc)| and the sum of squares 2 a² + 2 a bᵀc + p². A diagonal is its middle, and half of its
-        # spread.
+        # the product |a (a + bᵀc)| and the sum of squares 2 a² + 2 a bᵀc + p². A diagonal is its middle and half of
+        # its spread.
         largest, smallest = self.decay.amax(-1), self.decay.amin(-1)
         middle, spread = (largest + smallest) / 2, (largest - smallest) / 2
         size = (self.column.square().sum(-1) * self.row.square().sum(-1)).sqrt()

@@ -108,6 +108,6 @@ def _unpacked(name: str, arguments: dict[str, Any], output: Tensor, length: int)
     def unpack(part: Any) -> Any:
         if not isinstance(part, Tensor) or part.ndim < 2 + place or part.shape[place] % total:
             return part
-        return part.flatten(0, place).unflatten(0, (sequences, -1))
+        return part.flatten(0, place).reshape(sequences, -1, *part.shape[place + 1 :])
 
     return {key: unpack(part) for key, part in arguments.items()} | dict.fromkeys(_PACKED), unpack(output)

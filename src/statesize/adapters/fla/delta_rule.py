@@ -11,6 +11,7 @@ from torch.nn import functional
 from statesize.adapters.fla.call import FlaCall, normalised
 from statesize.adapters.watching.observation import Units
 from statesize.operators import Recurrence
+from statesize.operators.stepped import Stepped
 
 
 def delta_rule(call: FlaCall, units: Units) -> Recurrence:
@@ -20,6 +21,27 @@ def delta_rule(call: FlaCall, units: Units) -> Recurrence:
     if call.arguments.get("use_beta_sigmoid_in_kernel"):
         strength = strength.sigmoid() * (2 if call.arguments.get("allow_neg_eigval") else 1)
     return Recurrence.delta_rule(key, strength, query, _decay(call, units, key))
+
+
+def delta_product(call: FlaCall, units: Units) -> Stepped:
+    """DeltaProduct (Siems et al. 2025, arXiv 2502.10297): several steps of the delta rule a position, the last read."""
+    steps = call.arguments["k"].shape[1] // call.length
+    key, query = call.keys_and_queries(units)
+    decay = _decay(call, units, key)
+    if query.shape[-2] < key.shape[-2]:
+        # Queries and decays are those of positions: the first step decays, the last is read.
+        query = _placed(query, steps, steps - 1, 0.0)
+        decay = decay if call.arguments.get("g") is None else _placed(decay, steps, 0, 1.0)
+    last = torch.arange(call.length * steps, device=key.device) % steps == steps - 1
+    rule = Recurrence.delta_rule(key, call.part("beta", units), query * last[:, None], decay)
+    return Stepped(rule, steps)
+
+
+def _placed(part: Tensor, steps: int, place: int, between: float) -> Tensor:
+    """Entries (…, L, n) at one of the steps of each position, (…, L steps, n)."""
+    spread = part.new_full((*part.shape[:-1], steps, part.shape[-1]), between)
+    spread[..., place, :] = part
+    return spread.flatten(-3, -2)
 
 
 def gated_delta_net_2(call: FlaCall, units: Units) -> Recurrence:
@@ -66,7 +88,7 @@ def comba(call: FlaCall, units: Units) -> Recurrence:
 
 
 def momentum(call: FlaCall, units: Units) -> Recurrence:
-    """A delta rule with momentum: M_t = μ M_{t−1} + η k_t (p_tᵀ S_{t−1} − v_t), S_t = α S_{t−1} − β M_t, state (S, M)."""
+    """With momentum: M_t = μ M_{t−1} + η k_t (p_tᵀ S_{t−1} − v_t), S_t = α S_{t−1} − β M_t, state (S, M)."""
     key, query = call.keys_and_queries(units)
     feedback = key if call.arguments.get("p") is None else call.part("p", units)
     if call.arguments.get("use_qk_l2norm_in_kernel") and call.arguments.get("p") is not None:

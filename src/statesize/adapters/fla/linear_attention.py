@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from statesize.adapters.fla.call import FlaCall
 from statesize.adapters.watching.observation import Units, chosen
@@ -60,19 +59,3 @@ def rwkv6(call: FlaCall, units: Units) -> DelayedRecurrence:
     key, query = call.keys_and_queries(units, query="r")
     bonus = call.by_head(call.arguments["u"][None, None], units)
     return DelayedRecurrence(call.part("w", units).exp(), key, query, (query * bonus * key).sum(-1))
-
-
-def mesa(call: FlaCall, units: Units) -> Recurrence:
-    """MesaNet (von Oswald et al. 2025, arXiv 2506.05233): gated linear attention read by (H_t + Diag(λ))⁻¹ q_t."""
-    # The kernel solves by conjugate gradients, and scales nothing. H_t is the gated sum of β_s k_s k_sᵀ.
-    key, query = call.keys_and_queries(units)
-    query = query * key.shape[-1] ** 0.5 if call.arguments.get("scale") is None else query
-    decay, written = call.part("g", units).exp()[..., None], call.part("beta", units)[..., None] * key
-    ridge = torch.diag_embed(call.by_head(call.arguments["lamb"][None, None], units).squeeze(2))
-    sum_of_squares = torch.zeros_like(ridge.expand(key.shape[0], *ridge.shape[1:]))
-    read: list[Tensor] = []
-    for t in range(call.length):
-        outer = written[..., t, :, None] * key[..., t, None, :]
-        sum_of_squares = decay[..., t, :, None] * sum_of_squares + outer
-        read.append(torch.linalg.solve(sum_of_squares + ridge, query[..., t, :]))
-    return Recurrence(decay, written, torch.stack(read, -2))

@@ -66,7 +66,9 @@ def border_maps(real: Recurrence, borders: list[int]) -> BorderMaps:
         return BorderMaps(C * prefix, (B * later_decay(decay)).mT, product)
     if isinstance(transition, RankOneTransition):
         parts = (decay, *(torch.where(inside, chunks(part), 0) for part in (transition.column, transition.row)))
-        return _stepped([partial(_advance, *step) for step in zip(*(part.unbind(-2) for part in parts), strict=True)], B, C)
+        return _stepped(
+            [partial(_advance, *step) for step in zip(*(part.unbind(-2) for part in parts), strict=True)], B, C
+        )
     delta = delta_chunks(chunks(transition.key.expand(*shape, *real.B.shape[-2:])), decay, B, C)
     return BorderMaps(delta.observability, delta.reachability, delta.transition)
 

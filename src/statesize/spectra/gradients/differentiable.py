@@ -8,6 +8,7 @@ from torch import Tensor
 from statesize.check import require_finite
 from statesize.errors import InputError
 from statesize.operators import Convolution, Operator, Recurrence, Shared, SoftmaxAttention
+from statesize.operators.stepped import Stepped
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.effective_rank import effective_rank, largest
 from statesize.spectra.factorisation import singular_values
@@ -46,8 +47,9 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
         >>> gate.grad.shape
         torch.Size([6, 2])
     """
-    if isinstance(operator, Shared):
-        raise InputError("operator must have one readout, got Shared. Take the entropies of its readouts one by one.")
+    if isinstance(operator, Shared | Stepped):
+        kind = type(operator).__name__
+        raise InputError(f"operator must have one input and one output a position, got {kind}.")
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
     exact = operator if operator.dtype == torch.float64 else operator.to(dtype=torch.float64)
