@@ -72,6 +72,10 @@ LAYERS: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
+# Their chunk kernels, used beyond 64 positions, take no float32; Parallax takes none at all.
+HALF = ("delta_net", "gated_deltaproduct", "momentum_deltanet", "parallax", "stickbreaking_attention")
+
+
 class OneLayer(nn.Module):
     """An embedding and one layer."""
 

@@ -257,6 +257,14 @@ def _rwkv7(a):
     return _first(_naive("generalized_delta_rule.dplr.naive", "dplr_recurrence")(*parts)).transpose(1, 2)
 
 
+def _momentum(a):
+    q, k = _queries_and_keys(a)
+    p = k if a["p"] is None else _unit(a["p"]) if a["use_qk_l2norm_in_kernel"] else a["p"]
+    p = p * a["log_alpha"].exp()[..., None] if a["use_p_times_alpha"] else p
+    given = {name: a[name] for name in ("v", "log_alpha", "log_mu", "beta", "eta", "scale")}
+    return _naive("momentum_delta_rule.naive", "recurrent_momentum_delta_rule_ref")(q=q, k=k, p=p, **given)
+
+
 def _comba(a):
     q, k, p = (_repeated(a[name], a["v"].shape[2]) for name in ("q", "k", "p"))
     if a["use_qk_l2norm_in_kernel"]:
@@ -392,6 +400,8 @@ REFERENCES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "fused_recurrent_precond_gated_delta_rule": _precond_gated,
     "chunk_precond_kda": _precond_kda,
     "fused_recurrent_precond_kda": _precond_kda,
+    "chunk_momentum_delta_rule": _momentum,
+    "fused_recurrent_momentum_delta_rule": _momentum,
     "chunk_rwkv6": _rwkv6,
     "fused_recurrent_rwkv6": _rwkv6,
     "chunk_rwkv7": _rwkv7,

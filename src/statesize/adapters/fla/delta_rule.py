@@ -111,9 +111,8 @@ def momentum(call: FlaCall, units: Units) -> Recurrence:
 
 def _decay(call: FlaCall, units: Units, key: Tensor) -> Tensor:
     """D_t, (S, chosen, L, 1 or n), with the gate that the kernel computes itself."""
-    decay = torch.ones_like(key[..., :1])
-    if call.arguments.get("gk") is not None:
-        decay = call.part("gk", units).exp()
+    by_key = call.arguments.get("gk")
+    decay = torch.ones_like(key[..., :1]) if by_key is None else call.part("gk", units).exp()
     if call.arguments.get("g") is None:
         return decay
     gate = call.part("g", units)
@@ -125,7 +124,7 @@ def _decay(call: FlaCall, units: Units, key: Tensor) -> Tensor:
         speed = 1.0 if rate is None else _by_head(call, rate, units).exp()
         least = call.arguments.get("lower_bound")
         gate = -speed * functional.softplus(gate) if least is None else least * torch.sigmoid(speed * gate)
-    return decay * gate.exp()
+    return gate.exp() if by_key is None else decay * gate.exp()
 
 
 def _by_head(call: FlaCall, parameter: Any, units: Units) -> Any:

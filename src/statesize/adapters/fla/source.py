@@ -32,7 +32,15 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
         for file in source_files(model):
             for name, function in _kernels(file).items():
                 changes.enter_context(replaced(file, name, _observed(function, running, record)))
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if "active drivers" not in str(error):
+                raise
+            raise ModelError(
+                f"{type(model).__name__} must run where Triton does, got a machine without a driver for its kernels. "
+                "Run it on a GPU, or set TRITON_INTERPRET=1 before Python starts, which is slow and for small models."
+            ) from error
 
 
 def _kernels(file: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -43,7 +51,7 @@ def _kernels(file: ModuleType) -> dict[str, Callable[..., Any]]:
         if not version.startswith(f"{SUPPORTED}."):
             raise ModelError(
                 f"flash-linear-attention must be of version {SUPPORTED}, got {version}, whose kernels may take other "
-                f"arguments. Install 'statesize[fla]'."
+                "arguments. Install 'statesize[fla]'."
             )
     return found
 
