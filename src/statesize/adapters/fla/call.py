@@ -110,4 +110,4 @@ def _unpacked(name: str, arguments: dict[str, Any], output: Tensor, length: int)
             return part
         return part.flatten(0, place).reshape(sequences, -1, *part.shape[place + 1 :])
 
-    return {key: unpack(part) for key, part in arguments.items()} | dict.fromkeys(_PACKED), unpack(output)
+    return {key: None if key in _PACKED else unpack(part) for key, part in arguments.items()}, unpack(output)
