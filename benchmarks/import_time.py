@@ -17,7 +17,7 @@ from pathlib import Path
 from statesize.benchmarks.machine import machine, versions
 
 LIMIT = 0.3
-HEAVY = ("numba", "transformers", "pandas", "pyarrow", "xarray", "zarr", "altair", "scipy", "matplotlib", "rich", "ray")
+HEAVY = ("numba", "transformers", "pandas", "pyarrow", "xarray", "altair", "scipy", "matplotlib", "rich", "ray")
 # What is imported, whether torch is there before, and the import.
 CASES = {
     "import torch": (False, "import torch"),

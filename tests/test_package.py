@@ -115,7 +115,6 @@ def test_import_brings_nothing_heavy():
         "pandas",
         "pyarrow",
         "xarray",
-        "zarr",
         "transformers",
         "altair",
         "rich",

@@ -1,18 +1,22 @@
 """Files from strangers: nothing in them is run, nothing outside of them is read, and they cannot fill the memory."""
 
 import json
-import pickle
+import os
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import safetensors.numpy
 import torch
+import xarray as xr
 
-from statesize import files, untrusted
+from statesize import files
 from statesize.errors import FileError, InputError
 from statesize.loading.models import load_model
 from statesize.mixers import load_checkpoint
 from statesize.profiling import Profile
+from statesize.results import store
 from statesize.results.record import SequenceRecord
 from statesize.studies.grid import settings
 from statesize.studies.grid.settings import parse_settings
@@ -39,77 +43,146 @@ def stored(small_profile, tmp_path):
 
 
 def change(path, edit):
-    """Edits one array's metadata wherever a store keeps it."""
-    listing = json.loads((path / ".zmetadata").read_text())
-    name = next(name for name in listing["metadata"] if name.endswith("entropy/.zarray"))
-    edit(listing["metadata"][name])
-    (path / name).write_text(json.dumps(listing["metadata"][name]))
-    (path / ".zmetadata").write_text(json.dumps(listing))
+    """Edits what a profile says of itself, and signs it as one that has read the source would."""
+    marker = json.loads((path / "profile.json").read_text())
+    edit(marker["nodes"])
+    marker["sha256"] = store._sha256({name: value for name, value in marker.items() if name != "sha256"})
+    (path / "profile.json").write_text(json.dumps(marker, ensure_ascii=False), encoding="utf-8", errors="surrogatepass")
 
 
-def test_no_codec_runs_code(stored, tmp_path):
-    change(stored, lambda array: array.update(filters=[{"id": "pickle", "protocol": 5}], compressor=None, dtype="|O"))
-    chunk = next(chunk for chunk in (stored / "layers.0.mixer" / "entropy").iterdir() if chunk.name[0] != ".")
-    chunk.write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
-    with pytest.raises(FileError, match="codec 'pickle'"):
-        Profile.load(stored)
-    assert not (tmp_path / "executed").exists()
+def replace_arrays(path, index, content):
+    """Puts other arrays in the place of a node's, with their digest."""
+    file = path / f"{index:05d}.safetensors"
+    file.unlink()
+    content(file)
+    change(path, lambda nodes: nodes[index].update(sha256=store._file_sha256(file)))
 
 
-def test_codecs_are_found_in_either_place(stored):
-    file = next(stored.rglob("entropy/.zarray"))
-    array = json.loads(file.read_text())
-    file.write_text(json.dumps(array | {"filters": [{"id": "pickle"}]}))
-    with pytest.raises(FileError, match="described in two ways"):
-        Profile.load(stored)
-    (stored / ".zmetadata").unlink()
-    with pytest.raises(FileError, match="codec 'pickle'"):
+def test_a_profile_is_only_what_was_signed(stored):
+    marker = json.loads((stored / "profile.json").read_text())
+    marker["nodes"][1]["attributes"]["kind"] = "other"
+    (stored / "profile.json").write_text(json.dumps(marker))
+    with pytest.raises(FileError, match=r"profile\.json is not what was written"):
         Profile.load(stored)
 
 
-def test_other_formats_of_zarr_are_not_decoded(stored):
-    (stored / "layers.0.mixer" / "zarr.json").write_text("{}")
-    with pytest.raises(FileError, match="zarr format 3"):
+@pytest.mark.parametrize("given", ["none", "folder", "pipe"])
+def test_arrays_are_regular_files(stored, given):
+    file = stored / "00001.safetensors"
+    file.unlink()
+    if given == "folder":
+        file.mkdir()
+    elif given == "pipe":
+        os.mkfifo(file)
+    with pytest.raises(
+        FileError, match="No such file" if given == "none" else f"must be a regular file, got a {given}"
+    ):
         Profile.load(stored)
 
 
-@pytest.mark.parametrize("name", ["../outside/entropy/.zarray", "/etc/.zarray", "a\\..\\b/.zarray"])
-def test_names_stay_inside(stored, name):
-    listing = json.loads((stored / ".zmetadata").read_text())
-    array = next(array for key, array in listing["metadata"].items() if key.endswith(".zarray"))
-    listing["metadata"][name] = array
-    (stored / ".zmetadata").write_text(json.dumps(listing))
-    with pytest.raises(FileError, match="outside of itself"):
+def test_no_more_is_read_than_memory_holds(stored, monkeypatch):
+    monkeypatch.setattr("statesize.results.store.free_bytes", lambda device: 1000)
+    with pytest.raises(FileError, match=r"takes [0-9,]+ bytes in memory, and 1,000 are free"):
         Profile.load(stored)
 
 
-def test_links_are_not_followed(stored, tmp_path):
-    (tmp_path / "secret").write_bytes(b"mine")
-    (stored / "layers.0.mixer" / "entropy" / "9.9.9").symlink_to(tmp_path / "secret")
-    with pytest.raises(FileError, match="holds the link"):
+@pytest.mark.parametrize("length", [2**24 + 1, 2**63])
+def test_headers_have_a_largest_size(stored, length, checkpoint_without_tokenizer):
+    weights = checkpoint_without_tokenizer / "model.safetensors"
+    replace_arrays(stored, 1, lambda file: file.write_bytes(length.to_bytes(8, "little") + b"{}"))
+    weights.write_bytes(length.to_bytes(8, "little") + b"{}")
+    for read in (lambda: Profile.load(stored), lambda: load_checkpoint(weights.parent)):
+        with pytest.raises(FileError, match=f"header has {length:,} bytes; at most 16,777,216 are read"):
+            read()
+
+
+def attribute(name, value, node=1):
+    return lambda nodes: nodes[node]["attributes"].update({name: value})
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        *(attribute("dtype", value) for value in ("load", "nn", "int64", None, ["float32"], "\x1b[2J")),
+        *(attribute("multiplicity", value) for value in (0, -1, 1.5, "8", True, 10**400)),
+        *(attribute("stratum_sizes", value) for value in (None, [], [0], [1.0], ["2"], [1, 1, 1], [-2, 4])),
+        *(attribute(name, 7) for name in ("kind", "note", "cache", "engine")),
+        *(attribute("mixers", value, 0) for value in (None, "x", [], ["x"], ["layers.0.mixer"] * 2)),
+        *(attribute("relative_tolerances", value, 0) for value in (None, [None], ["a"], [-1], 0.1)),
+        *(attribute("skipped", value, 0) for value in (None, [], {"x": 1}, {"x": {}})),
+        *(attribute("seconds", value, 0) for value in (None, "x", -1)),
+        *(attribute("recipe", value, 0) for value in ([], {}, {"command": "x"}, {"command": [1]})),
+        *(attribute(name, None, 0) for name in ("model", "versions", "settings", "source", "tokens_sha256", "threads")),
+        lambda nodes: nodes.clear(),
+        lambda nodes: nodes.pop(),
+        lambda nodes: nodes.append(nodes[1]),
+        lambda nodes: nodes[0].update(name="x"),
+        lambda nodes: nodes[1].update(name="a/b"),
+        lambda nodes: nodes[1].update(name="../x"),
+        lambda nodes: nodes[1].update(dims={}),
+        lambda nodes: nodes[1].update(attributes=[]),
+        lambda nodes: nodes[1]["dims"].update(entropy=["sequence", "position", "head"]),
+        lambda nodes: nodes[1]["dims"].update(entropy=["sequence", "sequence", "sequence"]),
+        lambda nodes: nodes[1]["dims"].update(entropy="sequence"),
+        lambda nodes: nodes[1]["dims"].update(more=["sequence"]),
+        lambda nodes: nodes[0]["dims"].update(token_ids=["token", "sequence"]),
+    ],
+)
+def test_what_a_profile_says_of_itself_is_checked(stored, edit):
+    """By one function, when it is loaded: a stranger may write anything there, with the right digests."""
+    change(stored, edit)
+    with pytest.raises(FileError, match="damaged and cannot be read"):
         Profile.load(stored)
 
 
-@pytest.mark.parametrize("field", ["shape", "chunks"])
-def test_a_store_cannot_unpack_to_any_size(stored, field):
-    change(stored, lambda array: array.update({field: [10**6, 10**6, 10**6]}))
-    with pytest.raises(FileError, match="would unpack to"):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800"])
+def test_values_that_json_or_utf_8_cannot_hold(stored, value):
+    marker = json.loads((stored / "profile.json").read_text())
+    marker["nodes"][0]["attributes"]["more"] = value
+    (stored / "profile.json").write_text(json.dumps(marker))
+    with pytest.raises(FileError, match="damaged and cannot be read"):
         Profile.load(stored)
 
 
-@pytest.mark.parametrize("shape", [None, "many", [-1, 2, 3], [{}]])
-def test_sizes_are_numbers(stored, shape):
-    change(stored, lambda array: array.update(shape=shape))
-    with pytest.raises(FileError, match="damaged"):
-        Profile.load(stored)
-
-
-def test_mixers_that_are_not_there(small_profile, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "index", "value"),
+    [
+        ("state_size", ..., np.inf),
+        ("entropy", ..., -1.0),
+        ("norm", ..., -np.inf),
+        ("position", 1, 0),
+        ("position", -1, 13),
+        ("head", 0, -1),
+        ("head", -1, 2),
+        ("stratum", 0, 1),
+        ("stratum", 0, -1),
+    ],
+)
+def test_numbers_that_would_break_what_reads_them(small_profile, tmp_path, name, index, value):
     tree = small_profile.to_xarray()
-    tree.attrs["mixers"] = ["../../somewhere", *tree.attrs["mixers"]]
-    path = Profile(tree).save(tmp_path / "profile")
-    with pytest.raises(FileError, match="does not hold the mixers"):
-        Profile.load(path)
+    mixer = tree["layers.0.mixer"].to_dataset()
+    values = mixer[name].values.copy()
+    values[index] = value
+    tree["layers.0.mixer"] = xr.DataTree(mixer.assign({name: (mixer[name].dims, values)}))
+    with pytest.raises(FileError, match=f"'{name}' of layers.0.mixer is not what statesize writes"):
+        Profile.load(Profile(tree).save(tmp_path / "profile"))
+
+
+def test_lengths_beyond_the_tokens(small_profile, tmp_path):
+    tree = small_profile.to_xarray()
+    tree["length"] = tree["length"] + 1
+    with pytest.raises(FileError, match="'length' of the profile"):
+        Profile.load(Profile(tree).save(tmp_path / "profile"))
+
+
+@pytest.mark.parametrize("sign", [0x110000, 0xD800, 2**32 - 1])
+def test_tokens_are_unicode(stored, sign):
+    file = stored / "00000.safetensors"
+    arrays = safetensors.numpy.load_file(file)
+    arrays["tokens"][0, 0, 0] = sign
+    replace_arrays(stored, 0, lambda file: safetensors.numpy.save_file(arrays, file))
+    with pytest.raises(FileError, match="it holds text that is no Unicode"):
+        Profile.load(stored)
 
 
 def test_json_of_any_depth(stored, tmp_path):
@@ -185,22 +258,6 @@ def test_files_of_facts_have_a_largest_size(stored, tmp_path):
     ):
         with pytest.raises(FileError, match="has more than 1,000 bytes"):
             read()
-
-
-def test_metadata_of_a_store_has_a_largest_size(stored, monkeypatch):
-    size = (stored / ".zmetadata").stat().st_size
-    monkeypatch.setattr(untrusted, "MOST_METADATA", size)
-    Profile.load(stored)
-    monkeypatch.setattr(untrusted, "MOST_METADATA", size - 1)
-    with pytest.raises(FileError, match=rf"\.zmetadata takes {size:,} bytes; at most {size - 1:,} were expected"):
-        Profile.load(stored)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"metadata": 1}', '{"metadata": {"x/.zarray": 1}}', DEEP])
-def test_metadata_of_a_store_that_says_nothing(stored, text):
-    (stored / ".zmetadata").write_text(text)
-    with pytest.raises(FileError, match=r"is damaged: \.zmetadata cannot be read .* Make the profile anew"):
-        Profile.load(stored)
 
 
 def test_texts_have_a_largest_size(tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ class Campaign:
 
     def run(self, numbers: Iterable[int], begun: Callable[[int], object] = lambda _: None) -> None:
         """Make some calls; `begun` is told each before it is made."""
-        # What is imported on first use, such as zarr, adds filters of warnings of its own.
+        # What is imported on first use, such as xarray, adds filters of warnings of its own.
         ss.plan(models.model("la"), torch.arange(4))
         models.whole_profile()
         for number in numbers:

@@ -77,7 +77,6 @@ class Soak:
             self.call(name)
             self.call(name)
         with tempfile.TemporaryDirectory() as folder:
-            # zarr starts its threads when the first profile is written, and keeps them.
             path = Path(folder) / "profile"
             ss.profile(self.kept[name], torch.ones(1, 8, dtype=torch.int64), output=path)
             ss.Profile.load(path)

@@ -99,7 +99,7 @@ def ceiling(
     readouts: int = 1,
     inputs: int = 1,
 ) -> Tensor:
-    """The largest ESS possible at each position: min(TSS_i, m i, r (L − i)), windows in the place of i and L − i.
+    """The largest ESS possible at each position: min(TSS_i, m i, r (L − i)), with windows min(TSS_i, m past, r future).
 
     Args:
         state_size: TSS at the positions, (P,).

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -33,9 +34,18 @@ def parse_json(content: bytes | str) -> object:
         raise ValueError("it is nested too deeply") from None
 
 
+def require_regular(path: Path) -> Path:
+    """Refuse what may never end or never begin, a device or a pipe, and a folder; an OSError where nothing is there."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+        raise FileError(f"{path} must be a regular file, got {kind}. Copy what you mean to a file, and give that.")
+    return path
+
+
 def read_limited(path: Path, most: int = MOST_JSON) -> bytes:
     """The content of a file that anybody may have written, of at most so many bytes."""
-    with path.open("rb") as stream:
+    with require_regular(path).open("rb") as stream:
         content = stream.read(most + 1)
     if len(content) > most:
         raise FileError(f"{path} has more than {most:,} bytes, too many for what it should be; it is not read")
@@ -68,6 +78,9 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
         try:
             for name, content in contents.items():
                 place = folder / name
+                # A device or a pipe that is there would be replaced as well.
+                if os.path.exists(place):
+                    require_regular(place)
                 parts[name].write_bytes(content)
             if len(contents) > 1:
                 place.unlink(missing_ok=True)

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from statesize.files import replace_file
+from statesize.errors import FileError
+from statesize.files import replace_file, require_regular
+from statesize.printable import printable
 
 Value = TypeVar("Value")
 
@@ -39,14 +41,14 @@ class Parts:
         """A part, of which `decode` refuses wrong content by a ValueError; None where it has to be made (anew)."""
         for path in list(self._of(name)):
             try:
-                content = path.read_bytes()
+                content = require_regular(path).read_bytes()
                 if path.stem.endswith(f"-{digest(content)}"):
                     return decode(content)
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError):
+            except (OSError, ValueError, FileError):
                 pass
-            _LOGGER.warning("%s is damaged. That part is made anew.", path)
+            _LOGGER.warning("%s is damaged. That part is made anew.", printable(str(path)))
             self._of(name).remove(path)
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -135,7 +135,7 @@ sys.exit(main([]))
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 def test_what_was_under_way_is_no_news(number):
-    """A coroutine that was never awaited, or an event loop that is half made, as of zarr: Python tells of them."""
+    """A coroutine that was never awaited, or an event loop that is half made: Python tells of them."""
     code = f"""
 import os, signal, sys
 import statesize.cli.commands

@@ -1,6 +1,7 @@
 """`statesize rerun`: results are repeated and compared, or refused with the reason."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def test_a_profile_is_repeated(profile, capsys):
 
 def test_what_was_printed_is_repeated(checkpoint, text, tmp_path, capsys):
     document = tmp_path / "told.json"
+    checkpoint = shutil.copytree(checkpoint, tmp_path / "model")
     out = told(["profile", checkpoint, "--text", text, "--json", "--quiet", "--channels", "1"], capsys).out
     document.write_text(out, encoding="utf-8")
     assert {verdict for verdict, _ in rerun(document, capsys)[0].values()} == {"identical"}
@@ -169,6 +171,7 @@ def test_a_training_on_the_prose_of_another_python_is_refused(tmp_path, capsys, 
 
 def test_other_versions_are_told(checkpoint, text, tmp_path, capsys):
     document = tmp_path / "told.json"
+    checkpoint = shutil.copytree(checkpoint, tmp_path / "model")
     values = json.loads(told(["profile", checkpoint, "--text", text, "--json"], capsys).out)
     values["recipe"]["versions"]["torch"] = "0.1"
     document.write_text(json.dumps(values), encoding="utf-8")
@@ -177,9 +180,9 @@ def test_other_versions_are_told(checkpoint, text, tmp_path, capsys):
     assert "Other versions: torch 0.1, now " in told(["rerun", document], capsys).out
 
 
-def with_command(tmp_path, *command):
+def with_command(tmp_path, *command, inputs=(), threads=1):
     """A document of a stranger."""
-    recipe = Recipe(command, {}, 1, {}, "")
+    recipe = Recipe(command, dict.fromkeys(map(str, inputs), "0" * 64), threads, {}, "")
     path = tmp_path / "strange.json"
     path.write_text(json.dumps({"recipe": recipe.to_dict()}), encoding="utf-8")
     return path
@@ -209,6 +212,70 @@ def test_code_of_strangers_needs_a_word(tmp_path, capsys, option):
     assert "if you trust where it comes from, give --allow-code" in told(["rerun", path], capsys, code=1).err
     if option != "--module=evil.py":
         assert "/nowhere" in told(["rerun", path, "--allow-code"], capsys, code=1).err.splitlines()[-1]
+
+
+def refusal(tmp_path, capsys, *options, **told_of):
+    path = with_command(tmp_path, *told_of.pop("command", ("profile", "gla", "--text=x")), **told_of)
+    captured = told(["rerun", path, *options], capsys, code=1)
+    assert captured.out == ""
+    return captured.err.splitlines()[-1]
+
+
+@pytest.fixture
+def elsewhere(tmp_path, tmp_path_factory):
+    """A text outside of the folder of the result."""
+    text = tmp_path_factory.mktemp("elsewhere") / "text.txt"
+    text.write_text("mine", encoding="utf-8")
+    return text
+
+
+def test_inputs_lie_beside_the_result_or_are_named(tmp_path, capsys, elsewhere):
+    given = {"command": ("profile", "gla", f"--text={elsewhere}"), "inputs": [elsewhere]}
+    assert f"{elsewhere} must lie in {tmp_path}" in refusal(tmp_path, capsys, **given)
+    assert "is not what was read" in refusal(tmp_path, capsys, f"--input={elsewhere}", **given)
+    assert "is not what was read" in refusal(tmp_path, capsys, f"--input={elsewhere.parent}", **given)
+    assert "must lie in" in refusal(tmp_path, capsys, f"--input={elsewhere}.more", **given)
+
+
+def test_links_lead_to_what_must_be_named_too(tmp_path, capsys, elsewhere):
+    link, folder = tmp_path / "text.txt", tmp_path / "model"
+    link.symlink_to(elsewhere)
+    assert "must lie in" in refusal(tmp_path, capsys, command=("profile", "gla", f"--text={link}"), inputs=[link])
+    folder.mkdir()
+    (folder / "model.txt").symlink_to(elsewhere)
+    assert "must lie in" in refusal(tmp_path, capsys, command=("profile", str(folder)), inputs=[folder])
+
+
+@pytest.mark.parametrize("option", ["--text", "--jsonl", "--parquet", "--ids", "--config", "--dataset", ""])
+def test_what_a_command_reads_is_among_the_inputs(tmp_path, capsys, elsewhere, option):
+    word = f"{option}={elsewhere}" if option else str(elsewhere.parent)
+    message = refusal(tmp_path, capsys, command=("profile", "gla", word))
+    assert "must be among the inputs of the result" in message
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_inputs_are_regular_files(tmp_path, capsys, kind):
+    place = tmp_path / "text.txt"
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to("/dev/zero")
+    given = {"command": ("profile", "gla", f"--text={place}"), "inputs": [place]}
+    message = refusal(tmp_path, capsys, *(("--input=/dev/zero",) if kind == "device" else ()), **given)
+    assert f"{place} must be a regular file, got a {kind}" in message
+
+
+def test_inputs_that_are_too_large_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("statesize.rerun.trust.MOST_INPUT", 4)
+    place = tmp_path / "text.txt"
+    given = {"command": ("profile", "gla", f"--text={place}"), "inputs": [place]}
+    place.write_text("five!", encoding="utf-8")
+    assert f"{place} must have at most 4 bytes, got 5" in refusal(tmp_path, capsys, **given)
+    assert "is not what was read" in refusal(tmp_path, capsys, f"--input={place}", **given)
+
+
+@pytest.mark.parametrize("threads", [10**6, (os.cpu_count() or 1) + 1])
+def test_threads_are_those_of_the_machine(tmp_path, capsys, threads):
+    given = {"command": ("profile", "gla"), "threads": threads}
+    message = f"threads must be between 1 and {os.cpu_count()}, the cores of this machine, got {threads}"
+    assert message in refusal(tmp_path, capsys, **given)
 
 
 def test_results_that_do_not_say_how_they_were_made(profile, tmp_path, capsys):

@@ -88,7 +88,7 @@ def test_what_it_is_made_of_is_checked() -> None:
 
 def test_bounds_between_positions_and_gradients_are_refused() -> None:
     operator = product()
-    with pytest.raises(ss.InputError, match="one input and one output a position, got Stepped"):
+    with pytest.raises(ss.InputError, match="one readout and one input, got Stepped"):
         ss.count_bands(operator, ss.measure(operator))
-    with pytest.raises(ss.InputError, match="one input and one output a position, got Stepped"):
+    with pytest.raises(ss.InputError, match="one readout and one input, got Stepped"):
         ss.differentiable_entropy(operator)

@@ -4,11 +4,14 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
+import xarray as xr
 
 from statesize.errors import FileError
 from statesize.profiling import Profile
-from statesize.results.store import check_destination
+from statesize.results.store import check_destination, open_tree, write_nodes
 
 
 def files(folder):
@@ -119,25 +122,62 @@ def test_a_damaged_marker(small_profile, tmp_path, text):
         Profile.load(path)
 
 
-@pytest.mark.parametrize("damage", ["delete", "cut"])
-def test_a_damaged_or_missing_chunk(small_profile, tmp_path, damage):
+@pytest.mark.parametrize("damage", ["delete", "cut", "flip"])
+@pytest.mark.parametrize("index", [0, 2])
+def test_damaged_or_missing_arrays(small_profile, tmp_path, damage, index):
     path = small_profile.save(tmp_path / "profile")
-    chunk = next(chunk for chunk in sorted((path / "layers.0.mixer" / "entropy").iterdir()) if chunk.name[0] != ".")
-    if damage == "delete":
-        # zarr reads a missing chunk as fill values, silently.
-        chunk.unlink()
-    else:
-        chunk.write_bytes(chunk.read_bytes()[:-7])
-    with pytest.raises(FileError, match="damaged"):
-        Profile.load(path)
-
-
-def test_damaged_metadata_of_an_array(small_profile, tmp_path):
-    path = small_profile.save(tmp_path / "profile")
-    listing = json.loads((path / ".zmetadata").read_text())
-    name = "layers.0.mixer/entropy/.zarray"
-    listing["metadata"][name]["dtype"] = "<f9"
-    (path / name).write_text(json.dumps(listing["metadata"][name]))
-    (path / ".zmetadata").write_text(json.dumps(listing))
+    file = path / f"{index:05d}.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.unlink() if damage == "delete" else file.write_bytes(content[:-7] if damage == "cut" else content)
     with pytest.raises(FileError, match=r"is damaged and cannot be read \(.*\)\. Make the profile anew"):
         Profile.load(path)
+
+
+def test_anybody_reads_the_arrays(small_profile, tmp_path):
+    path = small_profile.save(tmp_path / "profile")
+    nodes = json.loads((path / "profile.json").read_text(encoding="utf-8"))["nodes"]
+    index = [node["name"] for node in nodes].index("layers.1.mixer")
+    arrays = safetensors.numpy.load_file(path / f"{index:05d}.safetensors")
+    mixer = small_profile.mixer("layers.1.mixer")
+    assert arrays.keys() == set(map(str, mixer.variables))
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(values, mixer[name].values)
+        assert nodes[index]["dims"][name] == list(mixer[name].dims)
+
+
+def test_names_of_mixers_are_no_names_of_files(small_profile, tmp_path):
+    tree = small_profile.to_xarray()
+    name = "x" * 300
+    tree.attrs["mixers"][0] = name
+    children = {name if child == "layers.0.mixer" else child: node for child, node in tree.children.items()}
+    path = Profile(xr.DataTree(tree.to_dataset(), children=children)).save(tmp_path / "profile")
+    assert Profile.load(path).mixers == (name, "layers.1.mixer")
+
+
+@pytest.mark.parametrize("size", [1, 10**9])
+def test_parts_along_the_sequences_are_put_together(small_profile, tmp_path, size):
+    def parts(mixer):
+        return (mixer.isel(sequence=slice(first, first + size)) for first in range(0, 2, size))
+
+    nodes = ((name, parts(small_profile.mixer(name))) for name in small_profile.mixers)
+    write_nodes(tmp_path / "profile", small_profile.tokens, nodes)
+    assert Profile.load(tmp_path / "profile").tree.identical(small_profile.tree)
+    assert open_tree(tmp_path / "profile").identical(small_profile.tree)
+
+
+def test_what_stays_on_disk_is_read_when_asked_for(small_profile, tmp_path):
+    tree = open_tree(small_profile.save(tmp_path / "profile"))
+    mixer = small_profile.mixer("layers.0.mixer")
+    chosen = {"sequence": 1, "head": [1, 0], "position": slice(2, 5)}
+    xr.testing.assert_identical(tree["layers.0.mixer"].to_dataset().isel(chosen), mixer.isel(chosen))
+    (tmp_path / "profile" / "00001.safetensors").unlink()
+    with pytest.raises(FileNotFoundError):
+        _ = tree["layers.0.mixer"]["entropy"].values
+
+
+def test_a_pipe_is_left_alone(small_profile, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="is a file"):
+        small_profile.save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()

@@ -27,10 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
-
-    Raises:
-        OSError: One that is not of stdout; commands turn those of their files into FileError.
     """
+    if not _opened_streams():
+        return _fail("stdout is closed; give it a file, or /dev/null", FAILED)
     try:
         with _terminations():
             return _run(sys.argv[1:] if arguments is None else list(arguments))
@@ -41,12 +40,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # An error of a file bears its name; stdout has none.
         if error.filename is not None:
-            raise
+            return _fail(f"{os.fsdecode(error.filename)} cannot be used: {error.strerror or error}", FAILED)
         # What the interpreter flushes at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return FAILED
         return _fail(f"the output cannot be written: {error.strerror or error}", FAILED)
+
+
+def _opened_streams() -> bool:
+    """Give a shell's closed streams to /dev/null, or files would take their numbers; whether stdout was open."""
+    opened = sys.stdout is not None  # pyright: ignore[reportUnnecessaryComparison]
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+    return opened
 
 
 def _run(arguments: list[str]) -> int:
@@ -101,7 +110,9 @@ def _forget(error: BaseException) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"statesize: error: {message}", file=sys.stderr)
+    from statesize.printable import printable
+
+    print(f"statesize: error: {printable(message)}", file=sys.stderr)
     return code
 
 

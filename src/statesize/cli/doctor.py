@@ -7,7 +7,7 @@ from typing import Any
 from statesize.cli.output.printing import TEXT, Printing
 from statesize.version import installed
 
-_CORE = ("torch", "numpy", "scipy", "numba", "pandas", "pyarrow", "xarray", "zarr", "safetensors", "transformers",
+_CORE = ("torch", "numpy", "scipy", "numba", "pandas", "pyarrow", "xarray", "safetensors", "transformers",
          "tokenizers", "cyclopts", "rich", "altair", "vl-convert-python")  # fmt: skip
 _OPTIONAL = {
     "ray": "studies and profiles on a cluster",

@@ -7,7 +7,9 @@ import io
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from statesize.cli.app import app
 from statesize.cli.options.kinds import Flag
@@ -22,15 +24,25 @@ _OPTION = re.compile(r"--([a-z][a-z-]*)(=.*)?", re.DOTALL)
 _CODE = frozenset({"module", "trust-remote-code", "allow-pickle"})
 
 
-def rerun(result: Path, /, *, allow_code: Flag = False, printing: Printing = TEXT) -> None:
+def rerun(
+    result: Path,
+    /,
+    *,
+    input: Annotated[list[Path] | None, Parameter(negative="")] = None,
+    allow_code: Flag = False,
+    printing: Printing = TEXT,
+) -> None:
     """Repeat a result and say, part by part, whether the repetition is identical, within its bounds, or different.
 
-    What the result was made of is read again, and refused where it is gone or has another hash. The repetition is done
+    What the result was made of is read again, and refused where it is gone or has another hash. It must lie in the
+    folder of the result, or be named by --input. The repetition is done
     on this machine, in a temporary folder, with the threads of the result. Bounds are those that profiles state;
     studies and trainings state none. The exit code is 1 where anything differs beyond them.
 
     Args:
         result: A profile, the folder of a study or a training, or a file of what `statesize profile --json` printed.
+        input: A model, text or settings outside of the folder that the result lies in, which may be read. Repeat for
+            several.
         allow_code: Run the Python code of --module and --trust-remote-code, and read the weights of --allow-pickle,
             where the result names them; for results that you made or trust.
         printing: What is printed.
@@ -45,9 +57,11 @@ def rerun(result: Path, /, *, allow_code: Flag = False, printing: Printing = TEX
     from statesize.errors import StatesizeError
     from statesize.rerun.comparing import DIFFERENT
     from statesize.rerun.result import changed_versions, check_inputs, read_result
+    from statesize.rerun.trust import check_trust
 
     found = read_result(result)
     _check_command(found.recipe, result, allow_code=allow_code)
+    check_trust(found.recipe, result.absolute().parent, input or ())
     check_inputs(found.recipe)
     printing.say(f"Repeating: {found.recipe.line}")
     with tempfile.TemporaryDirectory(prefix="statesize-rerun-") as folder:

@@ -17,6 +17,7 @@ from statesize.loading.refusals import check_causal, check_config, refusal_of
 from statesize.mixers import load_checkpoint
 from statesize.texts.token_files import configured_vocabulary, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
+from statesize.untrusted import check_header
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -175,6 +176,8 @@ def _from_transformers(
     name: str, dtype: str | None, options: dict[str, Any], *, allow_pickle: bool, needs_tokenizer: bool
 ) -> LoadedModel:
     config = _config_of_transformers(name, options)
+    for weights in Path(name).glob("*.safetensors"):
+        check_header(weights)
     try:
         model = _transformers(name).AutoModelForCausalLM.from_pretrained(
             name,

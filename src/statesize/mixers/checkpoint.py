@@ -20,6 +20,7 @@ from statesize.errors import FileError, InputError
 from statesize.files import parse_json, read_limited, replace_files
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
+from statesize.untrusted import check_header
 
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 """Names that safetensors gives to the dtypes that weights are stored in."""
@@ -108,7 +109,8 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
     if not path.is_file():
         raise FileError(f"{path} is missing; a model is a folder with config.json and model.safetensors")
     try:
-        metadata = _check_header(path, config)
+        check_header(path)
+        metadata = _check_tensors(path, config)
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
     except (safetensors.SafetensorError, OSError) as error:
         raise FileError(f"{path} is damaged or cut off ({error}); copy or train it again") from error
@@ -121,7 +123,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
     return model.eval()
 
 
-def _check_header(path: Path, config: ModelConfig) -> dict[str, str]:
+def _check_tensors(path: Path, config: ModelConfig) -> dict[str, str]:
     """Compares what a file says it holds with what the configuration asks for, before anything is allocated."""
     with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
         file = cast("Any", stream)

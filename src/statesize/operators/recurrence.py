@@ -103,7 +103,7 @@ class Recurrence(TensorOperator):
         if key.ndim < 2:
             raise InputError(f"key must have shape (..., L, n), got {shape(key)}")
         require_length("key", key, -2)
-        require_length("key", key, -1)
+        _require_state("key", key)
         require_rank("beta", beta, key.ndim - 1, "(..., L)")
         if decay.ndim == key.ndim - 1:
             decay = decay[..., None]
@@ -168,7 +168,7 @@ class Recurrence(TensorOperator):
         if C.shape[-2:] != B.shape[-2:]:
             raise InputError(f"B and C must have the same length and state size, got {shape(B)} and {shape(C)}")
         require_length("B", B, -2)
-        require_length("B", B, -1)
+        _require_state("B", B)
         decay = transition.decay if not isinstance(transition, FullTransition) else transition.full[..., 0]
         tensors = {"A": decay, "B": B, "C": C}
         batches = {"A": decay.shape[:-2], "B": B.shape[:-2], "C": C.shape[:-2]}
@@ -250,6 +250,20 @@ class Recurrence(TensorOperator):
         """
         doubled = self.is_complex and not self.conjugate_pairs
         return torch.full((self.length,), self.B.shape[-1] * (2 if doubled else 1), device=self.device)
+
+    def between(self, first: int, last: int) -> Self:
+        """The steps first … last − 1 as a recurrence of their own, without D.
+
+        Args:
+            first: The first step.
+            last: One past the last.
+
+        Returns:
+            A recurrence that shares memory with this one.
+        """
+        part = self._mapped(lambda part, tail: part if tail == 1 else part.narrow(-tail, first, last - first))
+        part.D, part._length = None, last - first
+        return part
 
     def with_real_output(self) -> Recurrence:
         """An equal recurrence whose T is real before any part is taken: conjugate modes are written out.
@@ -346,3 +360,11 @@ class Recurrence(TensorOperator):
         copy.conjugate_pairs = self.conjugate_pairs
         copy._describe(copy.B, self.length, self._batch_shape)
         return copy
+
+
+def _require_state(name: str, tensor: Tensor) -> None:
+    """Refuse a state of no numbers."""
+    if not tensor.shape[-1]:
+        raise InputError(
+            f"state size n must be at least 1, got 0 from {name} of shape {shape(tensor)}. Give zeros with n = 1."
+        )

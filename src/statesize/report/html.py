@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from statesize.errors import FileError, InputError
-from statesize.files import os_errors, replace_file
+from statesize.files import os_errors, replace_file, require_regular
 from statesize.report.charts import page_charts
 from statesize.report.data import page_data
 from statesize.report.diagnosis import diagnosis_section
@@ -57,6 +57,8 @@ def check_report_path(path: Path) -> None:
     if path.is_dir():
         raise FileError(f"{path} is a folder; give the name of a file for the report.")
     with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
+        if path.exists():
+            require_regular(path)
         tempfile.TemporaryFile(dir=path.absolute().parent).close()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -13,6 +12,7 @@ from statesize.drawing.chart import evenly_spread, json_number
 from statesize.report.extent import Extent, shown_heads
 from statesize.report.packing import packed
 from statesize.results.charts import FEWEST, tolerance_counts
+from statesize.results.checked import DTYPES
 from statesize.results.summary import ess_values, known_mean, unit_dim, unit_means, utilisation_values
 
 # An absolute tolerance says little without the operator's scale: it stays in the profile.
@@ -61,7 +61,7 @@ def layer_cells(mixer: xr.Dataset) -> dict[str, Any]:
         # The largest TSS, the same in all cells.
         "tss": int(np.nanmax(mixer["state_size"].values, initial=0)),
         # What a state per channel takes in bytes per head.
-        "numberBytes": getattr(torch, str(mixer.attrs["dtype"])).itemsize * int(mixer.attrs["multiplicity"]),
+        "numberBytes": DTYPES[mixer.attrs["dtype"]].itemsize * int(mixer.attrs["multiplicity"]),
     }
 
 

@@ -14,7 +14,7 @@ import torch
 
 from statesize.benchmarks.machine import machine
 from statesize.errors import FileError
-from statesize.files import parse_json, read_limited, replace_file
+from statesize.files import parse_json, read_limited, replace_file, require_regular
 from statesize.version import installed
 
 FILE = "recipe.json"
@@ -103,17 +103,23 @@ def content_sha256(path: Path) -> str:
     try:
         if not path.is_dir():
             return _file_sha256(path)
-        # The tokenizer of a training lies beside the folder of its best weights.
-        beside = path.absolute().parent / "tokenizer.json"
-        files = sorted(file for file in path.rglob("*") if file.is_file() and _is_read(file))
-        listed = [*files, *([beside] if beside.is_file() and not (path / beside.name).exists() else [])]
         names = [
-            f"{file.name if file == beside else file.relative_to(path).as_posix()} {_file_sha256(file)}"
-            for file in listed
+            f"{file.relative_to(path).as_posix() if file.is_relative_to(path) else file.name} {_file_sha256(file)}"
+            for file in input_files(path)
         ]
         return hashlib.sha256("\n".join(names).encode()).hexdigest()
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def input_files(path: Path) -> list[Path]:
+    """The files of an input: itself, or the files of a folder that are digested."""
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    files = sorted(file for file in path.rglob("*") if file.is_file() and _is_read(file))
+    # The tokenizer of a training lies beside the folder of its best weights.
+    beside = path.absolute().parent / "tokenizer.json"
+    return [*files, *([beside] if beside.is_file() and not (path / beside.name).exists() else [])]
 
 
 def versions() -> dict[str, str]:
@@ -142,7 +148,7 @@ def _is_read(file: Path) -> bool:
 
 
 def _file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
+    with require_regular(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

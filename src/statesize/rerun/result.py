@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import pandas as pd
 import safetensors.numpy
 
 from statesize.errors import FileError
+from statesize.files import read_limited
 from statesize.profiling import Profile
 from statesize.rerun.comparing import (
     DIFFERENT,
@@ -23,7 +23,9 @@ from statesize.rerun.comparing import (
 )
 from statesize.rerun.recipe import FILE, PROSE, Recipe, content_sha256, read_json, versions
 from statesize.results.store import MARKER
+from statesize.studies.grid.table import MOST_TABLE, parse_rows
 from statesize.training.record import read_records
+from statesize.untrusted import check_header
 
 _LOG, _EXPORTED, _WEIGHTS = "log.jsonl", "training.json", "model.safetensors"
 _TABLES = ("table.parquet", "curves.parquet")
@@ -130,6 +132,7 @@ def _compare_trainings(before: Path, after: Path) -> list[Compared]:
 
 def _weights(folder: Path) -> dict[str, Any]:
     try:
+        check_header(folder / _WEIGHTS)
         return safetensors.numpy.load_file(folder / _WEIGHTS)
     except (OSError, safetensors.SafetensorError) as error:
         raise FileError(f"{folder / _WEIGHTS} cannot be read ({error}); is the training done?") from error
@@ -137,6 +140,6 @@ def _weights(folder: Path) -> dict[str, Any]:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        return cast("list[dict[str, Any]]", pd.read_parquet(path).to_dict(orient="records"))
+        return parse_rows(read_limited(path, MOST_TABLE))
     except (OSError, ValueError) as error:
         raise FileError(f"{path} cannot be read ({error}); is the study done?") from error

@@ -1,4 +1,4 @@
-"""Profiles on disk: a zarr folder with a small file that says what it is and how it should read."""
+"""Profiles on disk: a folder of JSON that says what it holds, and a file of arrays for the tokens and each mixer."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
+import safetensors
+import torch
 import xarray as xr
-import zarr
 
 from statesize.errors import FileError
-from statesize.files import os_errors, parse_json, read_limited, replace_folder
-from statesize.untrusted import check_store
+from statesize.files import os_errors, parse_json, read_limited, replace_folder, require_regular
+from statesize.results.arrays import ALONG, open_arrays, write_arrays
+from statesize.results.checked import check_mixer, check_names, check_nodes, check_root
+from statesize.spectra.memory import free_bytes
 
 FORMAT = "statesize-profile"
-SCHEMA = 4
+SCHEMA = 5
 MARKER = "profile.json"
+_CPU = torch.device("cpu")
 
 
 def check_destination(path: Path) -> None:
@@ -31,7 +36,7 @@ def check_destination(path: Path) -> None:
 
 
 def _check_free(path: Path) -> None:
-    if path.is_file():
+    if os.path.lexists(path) and not path.is_dir():
         raise FileError(f"{path} is a file; give the name of a folder for the profile.")
     if path.is_dir() and not (path / MARKER).is_file():
         raise FileError(f"{path} is a folder that holds no profile; it is left alone. Give another name.")
@@ -55,48 +60,70 @@ def write_nodes(
     (check_destination if scratch is None else _check_free)(path)
 
     def write(place: Path) -> None:
-        # Version 2, because version 3 of zarr has no stable specification for strings.
-        root.to_zarr(place, mode="w", zarr_format=2, consolidated=False)
-        for name, parts in nodes:
-            for index, part in enumerate(parts):
-                new: dict[str, Any] = {"append_dim": "sequence"} if index else {"mode": "a"}
-                part.to_zarr(place, group=name, zarr_format=2, consolidated=False, **new)
-        zarr.consolidate_metadata(str(place), zarr_format=2)
-        with open_tree(place) as tree:
-            marker = {"format": FORMAT, "schema": SCHEMA, "sha256": tree_sha256(tree)}
-        (place / MARKER).write_text(json.dumps(marker), encoding="utf-8")
+        place.mkdir()
+        listed: list[dict[str, Any]] = []
+        for name, parts in chain([("", [root])], nodes):
+            file = _file(place, len(listed))
+            facts = write_arrays(file, parts, root.sizes[ALONG])
+            listed.append({"name": name, **facts, "sha256": _file_sha256(file)})
+        content = {"format": FORMAT, "schema": SCHEMA, "nodes": listed}
+        marker = json.dumps(content | {"sha256": _sha256(content)}, ensure_ascii=False, indent=1)
+        (place / MARKER).write_text(marker, encoding="utf-8")
 
-    try:
+    with os_errors(f"{path} cannot be written"):
         replace_folder(path, write, scratch)
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error}.") from error
 
 
 def load_tree(path: Path) -> xr.DataTree:
     """A tree that `save_tree` wrote, in memory; one that is missing, damaged or of another schema is a FileError."""
-    marker = _marker(path)
-    check_store(path)
-    try:
-        with open_tree(path) as opened:
-            tree = opened.load()
-        digest = tree_sha256(tree)
-    except Exception as error:
-        # Whatever a damaged store makes zarr raise, the user's question is the same.
-        raise FileError(f"{path} is damaged and cannot be read ({error}). Make the profile anew.") from error
-    if digest != marker.get("sha256"):
-        raise FileError(f"{path} is damaged: its contents are not what was written. Make the profile anew.")
-    named: object = tree.attrs.get("mixers")
-    if not isinstance(named, list) or not all(name in tree.children for name in cast("list[object]", named)):
-        raise FileError(f"{path} is damaged: it does not hold the mixers that it names. Make the profile anew.")
+    nodes = _nodes(path)
+    with _reading(path):
+        size, free = sum(_file(path, index).stat().st_size for index in range(len(nodes))), free_bytes(_CPU)
+        if free is not None and size > free:
+            raise FileError(f"{path} takes {size:,} bytes in memory, and {free:,} are free.")
+        for index, node in enumerate(nodes):
+            if _file_sha256(_file(path, index)) != node["sha256"]:
+                raise ValueError(f"{_file(path, index).name} is not what was written")
+        tree = _tree(path, nodes).load()
+        root, mixers = tree.to_dataset(inherit=False), {name: node.to_dataset() for name, node in tree.children.items()}
+        check_root(root)
+        check_names(root, mixers)
+        for name, mixer in mixers.items():
+            check_mixer(name, mixer, root)
     return tree
 
 
 def open_tree(path: Path) -> xr.DataTree:
     """Open a profile that stays; each array is read when it is asked for, and not kept."""
-    return xr.open_datatree(path, engine="zarr", cache=False)
+    nodes = _nodes(path)
+    with _reading(path):
+        return _tree(path, nodes)
 
 
-def _marker(path: Path) -> dict[str, Any]:
+def _tree(path: Path, nodes: Sequence[Mapping[str, Any]]) -> xr.DataTree:
+    opened = [open_arrays(_file(path, index), node["dims"], node["attributes"]) for index, node in enumerate(nodes)]
+    names = [node["name"] for node in nodes]
+    if len(set(names)) < len(names):
+        raise ValueError("two mixers have one name")
+    children = {name: xr.DataTree(dataset) for name, dataset in zip(names[1:], opened[1:], strict=True)}
+    return xr.DataTree(opened[0], children=children)
+
+
+def _file(path: Path, index: int) -> Path:
+    """The arrays of a node; no name out of the content is one of a file."""
+    return path / f"{index:05d}.safetensors"
+
+
+@contextmanager
+def _reading(path: Path) -> Generator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise FileError(f"{path} is damaged and cannot be read ({error}). Make the profile anew.") from error
+
+
+def _nodes(path: Path) -> list[dict[str, Any]]:
+    """What a profile says of its root and of each mixer: name, attributes, dimensions, SHA-256 of its file."""
     # A path that is too long for a name, or has a zero in it, does not exist for os.path.
     if not os.path.exists(path):
         raise FileError(f"There is no profile at {path}.")
@@ -114,17 +141,19 @@ def _marker(path: Path) -> dict[str, Any]:
             f"{path} is a profile of schema version {marker.get('schema')!r}, and this statesize reads version "
             f"{SCHEMA}. Make the profile anew, or use the version of statesize that wrote it."
         )
-    return marker
+    with _reading(path):
+        if marker.pop("sha256", None) != _sha256(marker):
+            raise ValueError(f"{MARKER} is not what was written")
+        check_nodes(marker.get("nodes"))
+    return marker["nodes"]
 
 
-def tree_sha256(tree: xr.DataTree) -> str:
-    """SHA-256 of a tree, in hexadecimal: names, attributes, dims and values of every node."""
-    digest = hashlib.sha256()
-    for node in sorted(tree.subtree, key=lambda node: node.path):
-        dataset = node.to_dataset(inherit=False)
-        digest.update(f"{node.path} {json.dumps(dataset.attrs, sort_keys=True)}\n".encode())
-        for name in sorted(map(str, dataset.variables)):
-            values = np.ascontiguousarray(dataset[name].values)
-            digest.update(f"{name} {dataset[name].dims} {values.shape} {values.dtype.str}\n".encode())
-            digest.update(values.tobytes())
-    return digest.hexdigest()
+def _sha256(content: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values; a ValueError of numbers that are not finite and of text that is no Unicode."""
+    written = json.dumps(content, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return hashlib.sha256(written.encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with require_regular(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from statesize.errors import FileError
+from statesize.files import require_regular
 from statesize.texts.rows import Document, Extract, Note, Row, evenly, kept, line_row, read_lines, reading
 
 # Bytes up to which a file is read whole.
@@ -23,7 +24,7 @@ def read_jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
 def jsonl_extract(path: Path, field: str, most: int, note: Note) -> Extract:
     """At most so many documents, from all parts of a file; their number follows from the mean length of lines."""
     with reading(path, "JSONL"):
-        size = path.stat().st_size
+        size = require_regular(path).stat().st_size
         rows, looked = _some_rows(path, field, size, most) if size > _SMALL else ([], 0)
     # A file of few lines is read as a whole.
     if len(rows) <= most // 2:
@@ -39,7 +40,7 @@ def jsonl_extract(path: Path, field: str, most: int, note: Note) -> Extract:
 
 def _rows(path: Path, field: str) -> Iterator[Row]:
     number = 0
-    with reading(path, "JSONL"), path.open("rb") as stream:
+    with reading(path, "JSONL"), require_regular(path).open("rb") as stream:
         for number, line in enumerate(read_lines(stream), 1):
             if line is None or line.strip():
                 yield line_row(line, field, f"{path}, line {number}")

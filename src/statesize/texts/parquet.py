@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
+from statesize.files import require_regular
 from statesize.texts.rows import MESSAGES, Document, Extract, Note, Row, evenly, kept, reading, values_row
 from statesize.untrusted import GROWTH, SPARE
 
@@ -50,7 +51,7 @@ def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
     files: list[tuple[Path, Any]] = []
     for place in found:
         with _reading(place):
-            _check_content(place, place.stat().st_size)
+            _check_content(place, require_regular(place).stat().st_size)
             file = cast("Any", pyarrow.parquet.ParquetFile(place))
         columns = cast("list[str]", file.schema_arrow.names)
         _check_sizes(place, file.metadata)

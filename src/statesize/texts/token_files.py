@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.errors import FileError
-from statesize.files import os_errors, parse_json, read_limited
+from statesize.files import os_errors, parse_json, read_limited, require_regular
 from statesize.texts import rows
 from statesize.texts.rows import read_lines
 
@@ -44,7 +44,7 @@ def configured_vocabulary(config: Any) -> int | None:
 def _lists(path: Path) -> Iterator[tuple[str, object]]:
     """What should be lists of ids, each with its place."""
     begun = False
-    with path.open("rb") as stream:
+    with require_regular(path).open("rb") as stream:
         for number, line in enumerate(read_lines(stream), 1):
             if line is not None and not line.strip():
                 continue

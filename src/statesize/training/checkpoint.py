@@ -22,6 +22,7 @@ from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import Task
 from statesize.training.config import TrainingConfig
 from statesize.training.record import StepRecord, record_lines, records_of
+from statesize.untrusted import check_header
 
 STATE_FORMAT = 2
 """Version of the file; it grows by one when old files can no longer be resumed."""
@@ -114,6 +115,7 @@ def load_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
 
 def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
+        check_header(path)
         with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
             metadata = cast("dict[str, str]", cast("Any", stream).metadata() or {})
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.files import os_errors, parse_json
+from statesize.files import os_errors, parse_json, require_regular
 
 LINE_START = '{"step": '
 """What every line of a log starts with."""
@@ -69,7 +69,7 @@ def read_records(path: Path) -> list[StepRecord]:
     """The steps of a log."""
     try:
         with os_errors(f"cannot read {path}"):
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = require_regular(path).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise FileError(f"{path} is damaged or not the log of a run: it is not UTF-8") from error
     records: list[StepRecord] = []

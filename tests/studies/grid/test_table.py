@@ -111,7 +111,7 @@ def test_a_file_cannot_unpack_to_any_size(tmp_path, monkeypatch):
     table = ResultTable.open(tmp_path / "study", "correlation")
     content = table.write([{"text": "x" * 10_000}] * 1000).read_bytes()
     assert len(parse_rows(content)) == 1000
-    monkeypatch.setattr("statesize.studies.grid.table._SPARE", 0)
-    monkeypatch.setattr("statesize.studies.grid.table._GROWTH", 10)
+    monkeypatch.setattr("statesize.studies.grid.table.SPARE", 0)
+    monkeypatch.setattr("statesize.studies.grid.table.GROWTH", 10)
     with pytest.raises(ValueError, match="unpacks to more than 10 times its size"):
         parse_rows(content)

@@ -48,6 +48,7 @@ class Observation:
     # every unit stores its own. `operator` then takes units of any shape.
     groups: int = 0
     stored_channels: int = 0
+    map_bytes: int = 0  # that T of all units takes where it is made and held as a whole
     # What is stored, by which layers that share a cache are known, and what drops T until it is asked for again.
     stored: Tensor | None = None
     forget: Callable[[], None] = nothing

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from statesize.printable import printable
 from statesize.results.fields import COUNTS
 from statesize.results.groups import group_rows
 from statesize.results.summary import average, summary_row
@@ -37,7 +38,7 @@ _ESTIMATED = ("average_entropy", "total_entropy", "readout_total_entropy")
 
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on stdout."""
-    print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    print(printable(json.dumps(document, ensure_ascii=False, allow_nan=False)))
 
 
 def known(value: Any) -> Any:

@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
+from statesize.printable import printable
+
 if TYPE_CHECKING:
     from statesize.profiling import Progress as ProfileProgress
     from statesize.training.record import StepRecord
@@ -21,7 +23,7 @@ _NAMED = 3
 
 def say(message: str) -> None:
     """Print a line on stderr."""
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(message)
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(printable(message))
 
 
 def tell_left_out(problems: Sequence[str]) -> None:
@@ -76,8 +78,8 @@ class Bar:
     """One bar."""
 
     def __init__(self, bars: Progress, description: str, total: int | None, *, plain: bool) -> None:
-        self._bars, self._description, self._plain = bars, description, plain
-        self._task = bars.add_task(description, total=total, detail="", end=None)
+        self._bars, self._description, self._plain = bars, printable(description), plain
+        self._task = bars.add_task(self._description, total=total, detail="", end=None)
         self._started, self._kept = time.monotonic(), 0
 
     def note(self, message: str) -> None:
@@ -85,7 +87,8 @@ class Bar:
         if self._plain:
             say(f"{self._description}: {message}")
         elif not self._bars.disable:
-            self._bars.console.print(f"{self._description}: {message}", highlight=False, markup=False, soft_wrap=True)
+            line = f"{self._description}: {printable(message)}"
+            self._bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def keep(self, parts: int) -> None:
         """Say that parts were done before, which tells nothing of the speed."""
@@ -99,7 +102,9 @@ class Bar:
         if self._plain and line:
             say(f"{self._description}: {detail}" + ("" if left is None else f"; about {duration(left)} left"))
         end = None if left is None else time.monotonic() + left
-        self._bars.update(self._task, completed=done, total=total, end=end, detail=detail if done < total else "")
+        self._bars.update(
+            self._task, completed=done, total=total, end=end, detail=printable(detail) if done < total else ""
+        )
 
 
 class _TimeLeft(ProgressColumn):

@@ -12,6 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from statesize.printable import printable
+
 _BAR = 16
 _ASCII = str.maketrans(
     {"σ": "s", "₁": "_1", "±": "+-", "×": "x", "µ": "u", "³": "^3", "²": "^2", "⁴": "^4", "█": "#", "░": "."}
@@ -47,7 +49,7 @@ def print_table(
     # With a height too, because rich takes the width of a dumb terminal for 80 whatever it is told.
     Console(highlight=False, width=width(table), height=100).print(table, crop=False, overflow="ignore")
     for note in ("", *notes) if notes else ():
-        console.print(note.translate(signs))
+        console.print(printable(note).translate(signs))
 
 
 def _table(
@@ -59,7 +61,9 @@ def _table(
     if shares:
         table.add_column("", no_wrap=True)
     for index, row in enumerate(rows):
-        cells = [Text(cell.translate(signs), style="" if place else "bold") for place, cell in enumerate(row)]
+        cells = [
+            Text(printable(cell).translate(signs), style="" if place else "bold") for place, cell in enumerate(row)
+        ]
         table.add_row(*cells, *([share_bar(shares[index], signs)] if shares and row else []))
     return table
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from statesize.cli.output.table import share_bar, signs_of
+from statesize.printable import printable
 
 if TYPE_CHECKING:
     from statesize.profiling.watching import LayerReading, Reading
@@ -56,7 +57,7 @@ class Lines:
         token = _quoted(_printable(self._tokenizer, reading.token))
         for layer in reading.layers:
             figures = (f"{layer.entropy:.4g}", f"{layer.count:.4g}", str(layer.ceiling), f"{layer.norm:.4g}")
-            print("\t".join((str(reading.position), token, layer.name, *figures)))
+            print("\t".join((str(reading.position), token, printable(layer.name), *figures)))
 
 
 class Documents(Lines):
@@ -76,6 +77,7 @@ class Screen:
     """A table with one row a layer."""
 
     def __init__(self, model: str, tokenizer: AnyTokenizer, future: int, console: Console, live: Live) -> None:
+        model = printable(model)
         self._model, self._tokenizer, self._future, self._console, self._live = model, tokenizer, future, console, live
         self._signs = signs_of(console)
         self._history: dict[str, deque[float]] = {}
@@ -121,15 +123,21 @@ class Screen:
         figures = (f"{layer.entropy:.1f}", str(layer.ceiling), f"{layer.count:.1f}", f"{layer.norm:.3g}")
         ess, ceiling, count, norm = map(Text, figures)
         bar = share_bar(shares[-1], self._signs)
-        return Text(layer.name), ess, ceiling, bar, count, norm, Text("".join(levels[mark] for mark in marks))
+        return (
+            Text(printable(layer.name)),
+            ess,
+            ceiling,
+            bar,
+            count,
+            norm,
+            Text("".join(levels[mark] for mark in marks)),
+        )
 
 
 def _printable(tokenizer: AnyTokenizer, token: int) -> str:
-    """A token without what would break a line or steer a terminal."""
     from statesize.texts.tokens import token_text
 
-    text = token_text(tokenizer, token)
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    return printable(token_text(tokenizer, token))
 
 
 def _quoted(text: str) -> str:

@@ -23,6 +23,7 @@ def print_study(
 ) -> None:
     """Keep how the study is repeated, tell on stderr where the files are, and print the conclusion on stdout."""
     from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.printable import printable
     from statesize.rerun.recipe import write_recipe
     from statesize.studies.page.conclusion import known
 
@@ -30,7 +31,7 @@ def print_study(
     printing.say(f"Table: {table}")
     printing.say(f"Report: {table.with_name('study.html')}")
     if not printing.json:
-        print("\n".join(conclusion.lines()))
+        print("\n".join(map(printable, conclusion.lines())))
         return
     document = {
         "schema": SCHEMA,

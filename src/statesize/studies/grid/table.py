@@ -19,12 +19,15 @@ from statesize.errors import FileError
 from statesize.files import LOCK, check_writable, parse_json, read_limited, replace_file
 from statesize.studies.grid.grid import Run
 from statesize.studies.grid.run import Row
+from statesize.untrusted import GROWTH, SPARE
 
 SCHEMA = 1
 MARK = "study.json"
 _DIGEST = b"statesize_rows_sha256"
-# A file may unpack to this many bytes, and to so many times its own; rows that are read at once.
-_SPARE, _GROWTH, _BATCH = 2**28, 2000, 256
+MOST_TABLE = 2**30
+"""Bytes of a file of rows that is read."""
+
+_BATCH = 256  # rows that are read at once
 _RUN = re.compile(r"[0-9a-f]{16}\.parquet|\..*\.part")
 
 
@@ -62,7 +65,7 @@ class ResultTable:
 
     def add(self, run: Run, rows: Sequence[Row]) -> None:
         """Keeps the rows of a finished run; nothing is left of them where they cannot be written, a FileError."""
-        replace_file(self._path(run), _parquet(rows))
+        replace_file(self._path(run), table_content(rows))
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
         """The runs that have no rows yet, or a damaged file."""
@@ -75,7 +78,7 @@ class ResultTable:
     def write(self, rows: Sequence[Row], name: str = "table.parquet") -> Path:
         """Writes rows to one file; a place that cannot be written is a FileError."""
         path = self.folder / name
-        replace_file(path, _parquet(rows))
+        replace_file(path, table_content(rows))
         return path
 
     def _path(self, run: Run) -> Path:
@@ -83,7 +86,7 @@ class ResultTable:
 
     def _rows(self, run: Run) -> list[Row] | None:
         try:
-            return parse_rows(self._path(run).read_bytes())
+            return parse_rows(read_limited(self._path(run), MOST_TABLE))
         except (OSError, ValueError):
             # It is not there, or another program has cut or changed it; the run is to be done.
             return None
@@ -93,13 +96,13 @@ def parse_rows(content: bytes) -> list[Row]:
     """The rows of a file of results, of a run or of a whole study; a ValueError where it is damaged or too large."""
     try:
         file = cast("Any", pyarrow.parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True))
-        batches, left = list[Any](), _SPARE + _GROWTH * len(content)
+        batches, left = list[Any](), SPARE + GROWTH * len(content)
         for batch in file.iter_batches(_BATCH):
             batches.append(batch)
             # An entry of a dictionary may stand in any number of rows, which take no bytes of the file.
             left -= int(batch.nbytes)
             if left < 0:
-                raise ValueError(f"it unpacks to more than {_GROWTH} times its size")
+                raise ValueError(f"it unpacks to more than {GROWTH} times its size")
         table = cast("Any", pa.Table).from_batches(batches, schema=file.schema_arrow)
     except (OSError, MemoryError, cast("type[Exception]", pa.ArrowException)) as error:
         raise ValueError(" ".join(str(error).split())[:200]) from error
@@ -108,7 +111,8 @@ def parse_rows(content: bytes) -> list[Row]:
     return cast("list[Row]", table.to_pandas().to_dict(orient="records"))
 
 
-def _parquet(rows: Sequence[Row]) -> bytes:
+def table_content(rows: Sequence[Row]) -> bytes:
+    """Rows as a Parquet file that holds their digest."""
     table = cast("Any", pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False))
     named = table.replace_schema_metadata({**(table.schema.metadata or {}), _DIGEST: _digest(table)})
     content = io.BytesIO()

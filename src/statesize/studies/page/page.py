@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from statesize.errors import FileError
-from statesize.files import replace_file, replace_files
+from statesize.files import read_limited, replace_file, replace_files
 from statesize.report.document import document, filled
 from statesize.report.tables import named_texts
 from statesize.studies.grid.run import DIVERGED, Row
-from statesize.studies.grid.table import parse_rows
+from statesize.studies.grid.table import MOST_TABLE, parse_rows
 from statesize.studies.page.conclusion import CONCLUSION, Conclusion, Saved, figure_text, html_list, read_saved
 from statesize.studies.page.rows_table import MOST_ROWS, rows_table, shared_facts
 from statesize.version import installed
@@ -37,7 +37,7 @@ def write_report(folder: Path, path: Path) -> Path:
     """Writes the page of the study in a folder to `path`; a FileError where that cannot be done."""
     saved, table = read_saved(folder), folder / TABLE
     try:
-        content = table.read_bytes()
+        content = read_limited(table, MOST_TABLE)
         rows = parse_rows(content)
     except (OSError, ValueError) as error:
         raise FileError(f"{table} cannot be read ({error}). The same `statesize study` command writes it.") from error
