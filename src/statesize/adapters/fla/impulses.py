@@ -11,6 +11,7 @@ from torch import Tensor
 from statesize.adapters.faithfulness import bound, relative_difference
 from statesize.adapters.fla.attention import observed_attention
 from statesize.adapters.fla.call import FlaCall
+from statesize.adapters.kernels.probabilities import Mixing
 from statesize.adapters.watching.kernel_functions import first
 from statesize.adapters.watching.observation import Observation, Units
 from statesize.errors import ModelError
@@ -29,15 +30,20 @@ class Impulses:
         call.require_whole()
         size, channels = self.states(call), call.output.shape[-1]
 
+        values, mixed = call.by_head(call.arguments["v"], slice(None)), call.output.transpose(1, 2)
+        shape = (mixed.shape[0], call.heads, call.length, call.length)
+        mixing = Mixing([lambda: impulses(call)], shape)
+
         def operator(units: Units) -> Dense:
-            return Dense(impulses(call)[:, units], torch.arange(call.length).clamp(max=size))
+            return Dense(mixing.of(call.name, values, mixed)[:, units], torch.arange(call.length).clamp(max=size))
 
         return Observation(
             name=call.name,
             kind=self.kind,
             operator=operator,
-            values=call.by_head(call.arguments["v"], slice(None)),
-            mixed=call.output.transpose(1, 2),
+            values=values,
+            mixed=mixed,
+            forget=mixing.forget,
             state_size=size,
             state_bytes=call.heads * channels * size * torch.float32.itemsize,
         )
