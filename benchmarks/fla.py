@@ -3,7 +3,7 @@
 A tiny layer of each kind, with gates off their defaults, is captured at 32 and 72 positions, so that both the recurrent
 and the chunked kernels run: over fla's torch references, and over its own Triton kernels in the interpreter, in a
 process each. What T u differs by from what the kernel returned goes into docs/fla.json and the table of docs/fla.md.
-With names, only their rows are made anew; `--found FILE …` takes the lines that tests/oracles/fla_sweep.py printed in the
+With names, only their rows are made anew; `--found FILE …` takes lines that tests/oracles/fla_sweep.py printed in the
 place of runs, the last of each layer and length.
 """
 
