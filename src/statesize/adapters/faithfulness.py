@@ -27,7 +27,7 @@ def unfaithfulness(observation: Observation) -> float:
     applied = torch.cat(
         [
             _applied(observation.operator(unit).to(torch.float64), observation.values[:, unit].double())
-            for unit in units.split(1)
+            for unit in units.chunk(len(units))
         ],
         1,
     )

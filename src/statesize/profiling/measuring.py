@@ -19,6 +19,7 @@ from statesize.check import refuse
 from statesize.errors import InputError, ModelError
 from statesize.measurement import Measurement, measure
 from statesize.operators import Operator, Recurrence, Shared
+from statesize.operators.stepped import Stepped
 from statesize.results.fields import measured_arrays
 from statesize.results.record import SequenceRecord
 from statesize.results.sampling import Sample, draw
@@ -155,6 +156,8 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
     positions = len(cut.positions)
     if isinstance(operator, Shared):
         return operator.readouts * operations_per_unit(operator.operator[..., 0], length, cut)
+    if isinstance(operator, Stepped):
+        return operator.steps * operations_per_unit(operator.recurrence, length, cut)
     any_operator = float(length) ** 3 * min(8.0, positions / 2)
     if not isinstance(operator, Recurrence):
         return any_operator

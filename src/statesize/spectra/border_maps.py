@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from statesize.operators import Recurrence
-from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
+from statesize.operators.transition import (
+    DeltaTransition,
+    DiagonalTransition,
+    FullTransition,
+    RankOneTransition,
+    Transition,
+)
 from statesize.spectra.shifts.delta_chunk import delta_chunks, delta_width, later_decay
 
-WIDEST = {DiagonalTransition: 128, FullTransition: 32, DeltaTransition: 64}
+WIDEST = {DiagonalTransition: 128, FullTransition: 32, DeltaTransition: 64, RankOneTransition: 32}
 """Most positions between two borders: few chunks, that are cheap to form. Measured for n = 64."""
 
 
@@ -65,6 +72,9 @@ def chunks_between(real: Recurrence, borders: list[int]) -> tuple[Transition, Te
     decay = torch.where(inside, chunks(transition.decay), 1)
     if isinstance(transition, DiagonalTransition):
         return DiagonalTransition(decay), B, C
+    if isinstance(transition, RankOneTransition):
+        column, row = (torch.where(inside, chunks(part), 0) for part in (transition.column, transition.row))
+        return RankOneTransition(decay, column, row), B, C
     key = chunks(transition.key.expand(*shape, *real.B.shape[-2:]))
     return DeltaTransition(key, chunks(transition.beta), decay), B, C
 
@@ -72,7 +82,10 @@ def chunks_between(real: Recurrence, borders: list[int]) -> tuple[Transition, Te
 def maps_of_chunks(transition: Transition, B: Tensor, C: Tensor) -> BorderMaps:
     """What chunks do, from what `chunks_between` gives."""
     if isinstance(transition, FullTransition):
-        return _full(transition.full, B, C)
+        return _stepped([partial(torch.matmul, step) for step in transition.full.unbind(-3)], B, C)
+    if isinstance(transition, RankOneTransition):
+        parts = (part.unbind(-2) for part in (transition.decay, transition.column, transition.row))
+        return _stepped([partial(_advance, *step) for step in zip(*parts, strict=True)], B, C)
     decay = transition.decay
     if isinstance(transition, DiagonalTransition):
         prefix = decay.cumprod(-2)
@@ -82,13 +95,17 @@ def maps_of_chunks(transition: Transition, B: Tensor, C: Tensor) -> BorderMaps:
     return BorderMaps(delta.observability, delta.reachability, delta.transition)
 
 
-def _full(A: Tensor, B: Tensor, C: Tensor) -> BorderMaps:
+def _advance(decay: Tensor, column: Tensor, row: Tensor, state: Tensor) -> Tensor:
+    return decay[..., None] * state + column[..., None] * (row[..., None, :] @ state)
+
+
+def _stepped(steps: list[Callable[[Tensor], Tensor]], B: Tensor, C: Tensor) -> BorderMaps:
     *shape, _, n = B.shape
     product = torch.eye(n, dtype=B.dtype, device=B.device).expand(*shape, n, n)
     reachability = B.new_zeros((*shape, n, 0))
     rows: list[Tensor] = []
-    for step, entering, leaving in zip(A.unbind(-3), B.unbind(-2), C.unbind(-2), strict=True):
-        product = step @ product
-        reachability = torch.cat([step @ reachability, entering[..., None]], -1)
+    for step, entering, leaving in zip(steps, B.unbind(-2), C.unbind(-2), strict=True):
+        product = step(product)
+        reachability = torch.cat([step(reachability), entering[..., None]], -1)
         rows.append((leaving[..., None, :] @ product).squeeze(-2))
     return BorderMaps(torch.stack(rows, -2), reachability, product)

@@ -45,7 +45,11 @@ def chunk_sizes(observability: Tensor, reachability: Tensor, transition: Tensor)
 def sizes_before_erasing(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> Sizes:
     """Sizes of a delta rule before it takes away what was stored: what is left is rounded like what was there."""
     # Of the tensors that `delta_chunks` takes, (..., c, b, n) each.
-    gain = (1 - (B * key).sum(-1)).abs().clamp(min=1) * decay.abs().amax(-1)
+    return sizes_by_gain((1 - (B * key).sum(-1)).abs().clamp(min=1) * decay.abs().amax(-1), B, C)
+
+
+def sizes_by_gain(gain: Tensor, B: Tensor, C: Tensor) -> Sizes:
+    """Sizes of sums that cancel, from a bound on ‖A_t‖ and on what it adds, (..., c, b)."""
     written, shown = (part.square().sum(-1) for part in (B, C))
     before, after = gain.cumprod(-1).square(), gain.flip(-1).cumprod(-1).flip(-1).square()
     after = torch.nn.functional.pad(after[..., 1:], (0, 1), value=1.0)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Recurrence
-from statesize.operators.transition import DeltaTransition, FullTransition
+from statesize.operators.transition import DeltaTransition, FullTransition, RankOneTransition
 from statesize.spectra.border_maps import WIDEST, BorderMaps, chosen_borders, chunks_between, maps_of_chunks
 from statesize.spectra.bounds import denormal_error
-from statesize.spectra.chunk_errors import Sizes, carried_errors, chunk_sizes, sizes_before_erasing
+from statesize.spectra.chunk_errors import Sizes, carried_errors, chunk_sizes, sizes_before_erasing, sizes_by_gain
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import frobenius_norm, singular_values
 from statesize.spectra.gramians import after_chunk, before_chunk
@@ -113,6 +113,8 @@ class _Carried:
             sizes = chunk_sizes(*maps)
             if isinstance(transition, DeltaTransition):
                 sizes = sizes.or_more(sizes_before_erasing(transition.key, transition.decay, B, C))
+            if isinstance(transition, RankOneTransition):
+                sizes = sizes.or_more(sizes_by_gain(transition.gain(), B, C))
             yield first, maps, sizes
 
 

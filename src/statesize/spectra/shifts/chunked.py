@@ -15,8 +15,14 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Operator, Recurrence
-from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
-from statesize.spectra.chunk_errors import Sizes, carried_errors, chunk_sizes, sizes_before_erasing
+from statesize.operators.transition import (
+    DeltaTransition,
+    DiagonalTransition,
+    FullTransition,
+    RankOneTransition,
+    Transition,
+)
+from statesize.spectra.chunk_errors import Sizes, carried_errors, chunk_sizes, sizes_before_erasing, sizes_by_gain
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import FALLBACK_BYTES, Engine, largest_state, number_bytes
 from statesize.spectra.exact.few_positions import are_few
@@ -91,6 +97,8 @@ def recurrence_chunks(recurrence: Recurrence, width: int) -> BorderedChunks:
     sizes = chunk_sizes(observability, reachability, phi)
     if isinstance(transition, DeltaTransition):
         sizes = sizes.or_more(sizes_before_erasing(transition.key, transition.decay, B, C))
+    if isinstance(transition, RankOneTransition):
+        sizes = sizes.or_more(sizes_by_gain(transition.gain(), B, C))
     error = _error(L, S, sizes, width)
     if inside.is_complex():
         inside = inside.real
