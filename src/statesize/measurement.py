@@ -16,11 +16,11 @@ from statesize.drawing.views import MeasurementCharts, notebook_chart
 from statesize.errors import InputError
 from statesize.ess import ceiling, size_binds
 from statesize.html_table import facts_table
-from statesize.operators import Operator, Recurrence
+from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.answers import Question, dispatch, in_double
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Positions, make_cut
-from statesize.spectra.engine import OUTPUTS, RELATIVE, HankelBlocks
+from statesize.spectra.engine import OUTPUTS, RELATIVE, EngineName, HankelBlocks, Output
 from statesize.spectra.interlacing import shared_bounds, spread_bounds
 from statesize.spectra.readouts import ports, require_one_port, with_readouts
 
@@ -33,7 +33,11 @@ COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
 """What `measure` asks by default: counts at relative tolerances within 2 % or 1, entropies within 0.1 %."""
 
 
-@dataclass(frozen=True, eq=False)
+_MOST_FACTS = 11
+"""Lines of a measurement's repr below its title."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Measurement:
     """The result of `measure`; the fields of outputs that were not asked for are None.
 
@@ -96,6 +100,18 @@ class Measurement:
         """The same for papers, by matplotlib (extra `figures`)."""
         return MeasurementCharts(self, paper_figure)
 
+    def __repr__(self) -> str:
+        """Means, engine and bounds, one a line.
+
+        Returns:
+            The facts that a notebook shows too.
+        """
+        lines = [f"  {name}: {value}" for name, value in facts(self).items()]
+        # Tolerances that do not fit are counted.
+        left_out = len(lines) - _MOST_FACTS
+        shown = [*lines[: _MOST_FACTS - 1], f"  … {left_out + 1} more"] if left_out > 0 else lines
+        return "\n".join(["Measurement", *shown])
+
     def _repr_html_(self) -> str:
         return facts_table("Measurement", facts(self))
 
@@ -118,14 +134,14 @@ class CountBands:
 
 
 def measure(
-    operator: Operator,
+    operator: Operator | Tensor,
     tolerances: Sequence[float] = (1e-3,),
     relative_tolerances: Sequence[float] = (1e-2,),
-    outputs: Sequence[str] = ("counts", "entropy"),
+    outputs: Output | Sequence[Output] = ("counts", "entropy"),
     positions: Positions = None,
     past: int | None = None,
     future: int | None = None,
-    engine: str = "auto",
+    engine: EngineName = "auto",
     entropy_accuracy: float = ENTROPY_ACCURACY,
     count_accuracy: float = COUNT_ACCURACY,
     memory: int = 2**30,
@@ -133,7 +149,8 @@ def measure(
     """Effective state-sizes of an operator at each position, computed in float64.
 
     Args:
-        operator: Any operator of at least 2 positions; `Shared` for the joint ESS of several readouts of one input.
+        operator: Any operator of at least 2 positions, or T itself as a tensor (..., L, L); `Shared` for the joint ESS
+            of several readouts of one input.
         tolerances: Absolute τ of the tolerance-ESS.
         relative_tolerances: ρ of the relative tolerance-ESS.
         outputs: Which of "counts", "entropy" and "values" to compute.
@@ -166,7 +183,7 @@ def measure(
     closeness = require_real("entropy_accuracy", entropy_accuracy, above=0)
     share = require_real("count_accuracy", count_accuracy, least=0, below=1)
     budget = require_count("memory", memory)
-    cut = make_cut(operator.length, positions, past, future)
+    cut = make_cut(given.length, positions, past, future)
     device = given.device
     tau = _thresholds("tolerances", tolerances, device)
     rho = _thresholds("relative_tolerances", relative_tolerances, device)
@@ -259,11 +276,13 @@ def count_bands(operator: Operator, measurement: Measurement, shared: bool = Fal
     return CountBands(at, tolerances, *spread_bounds(every, lower, upper))
 
 
-def hankel_singular_values(operator: Operator, positions: Positions = None, engine: str = "auto") -> Tensor:
+def hankel_singular_values(
+    operator: Operator | Tensor, positions: Positions = None, engine: EngineName = "auto"
+) -> Tensor:
     """All singular values of H_i = T[i:, :i] at each position, in float64.
 
     Args:
-        operator: Any operator of at least 2 positions.
+        operator: Any operator of at least 2 positions, or T itself as a tensor (..., L, L).
         positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
         engine: "auto" or the name of an engine that gives values; gradients flow through "dense".
 
@@ -280,15 +299,18 @@ def hankel_singular_values(operator: Operator, positions: Positions = None, engi
         >>> hankel_singular_values(delay, positions=[2])
         tensor([[1., 1.]], dtype=torch.float64)
     """
-    held, cut = with_readouts(_accepted(operator), make_cut(operator.length, positions))
+    given = _accepted(operator)
+    held, cut = with_readouts(given, make_cut(given.length, positions))
     chosen = choose_engine(held, cut, ("values",), engine)
     none = torch.zeros(0, dtype=torch.float64)
     question = Question(cut, lambda blocks: _ask(blocks, ("values",), none, none, (1.0, 0.0)))
     return dispatch(held, chosen, question)[0]["values"]
 
 
-def _accepted(operator: Operator) -> Operator:
+def _accepted(operator: Operator | Tensor) -> Operator:
     """An operator in float64; a recurrence as it is, which engines convert by batch entries or by positions."""
+    if isinstance(operator, Tensor):
+        operator = Dense(operator)
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
     return operator if isinstance(operator, Recurrence) else in_double(operator)

@@ -11,6 +11,7 @@ from torch import Tensor
 from statesize.benchmarks.cases import Case, ask
 from statesize.operators import Operator
 from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.engine import Output
 from statesize.spectra.factorisation import singular_values
 
 # Of the definition itself, in units of σ_1; for entropies relative.
@@ -34,7 +35,7 @@ def definition(operator: Operator, positions: list[int]) -> Tensor:
     return torch.stack([torch.nn.functional.pad(sigma, (0, r - sigma.shape[-1])) for sigma in spectra])
 
 
-def accuracy(case: Case, operator: Operator, output: str, positions: list[int], exact: Tensor) -> Accuracy:
+def accuracy(case: Case, operator: Operator, output: Output, positions: list[int], exact: Tensor) -> Accuracy:
     """How right one output of a case's engine is."""
     top = exact[:, 0]
     tau = [ratio * float(top.max()) for ratio in case.ratios]

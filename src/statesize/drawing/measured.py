@@ -15,6 +15,7 @@ from statesize.drawing.chart import (
     TOLERANCE,
     Axis,
     Chart,
+    Metric,
     known,
     lines,
     metric_title,
@@ -124,9 +125,13 @@ def facts(found: Measured) -> dict[str, object]:
     }
     if found.entropy is not None:
         shown["entropy-ESS, mean"] = f"{found.entropy.mean():.4g}"
-    for name, sign in (("relative_tolerance", "ρ"), ("tolerance", "τ")):
+    signs: tuple[tuple[Metric, str, str], ...] = (
+        ("relative_tolerance", "relative_tolerances", "ρ"),
+        ("tolerance", "tolerances", "τ"),
+    )
+    for name, threshold_name, sign in signs:
         counts: Tensor | None = getattr(found, name)
-        thresholds = getattr(found, f"{name}s").tolist()
+        thresholds = getattr(found, threshold_name).tolist()
         for index, threshold in enumerate(thresholds if counts is not None else []):
             title = METRICS[name].lower().replace("ess", "ESS")
             shown[f"{title} at {sign} = {threshold:g}, mean"] = f"{cast('Any', counts)[..., index].double().mean():.4g}"

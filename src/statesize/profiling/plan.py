@@ -16,6 +16,7 @@ from statesize.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
 from statesize.profiling.calibration import Trial
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
 from statesize.results.settings import MEMORY, Channels, check_settings
+from statesize.spectra.engine import EngineName
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer
 
@@ -101,7 +102,7 @@ def plan(
     stride: int | None = None,
     past: int | None = None,
     future: int | None = None,
-    engine: str = "auto",
+    engine: EngineName = "auto",
     seed: int = 0,
     memory: int | str = MEMORY,
     count_accuracy: float = COUNT_ACCURACY,

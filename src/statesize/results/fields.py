@@ -101,16 +101,18 @@ HEADINGS = {
     "total_relative_tolerance": Heading("total ESS\n(relative tolerance)", ",.0f"),
     "readout_total_entropy": Heading("total of readouts\n(entropy)", ",.0f"),
     "norm": Heading("norm", "norm"),
-    "state_utilisation": Heading("utilisation of\nstate (entropy)", ".0%"),
-    "ceiling_utilisation": Heading("utilisation of\nceiling (entropy)", ".0%"),
-    "modulation": Heading("modulation\n(entropy)", ".0%"),
-    "norm_modulation": Heading("modulation\n(norm)", ".0%"),
+    "state_utilisation": Heading("utilisation of\nstate (entropy)", "z.0%"),
+    "ceiling_utilisation": Heading("utilisation of\nceiling (entropy)", "z.0%"),
+    "modulation": Heading("modulation\n(entropy)", "z.0%"),
+    "norm_modulation": Heading("modulation\n(norm)", "z.0%"),
     "recall_perplexity": Heading("recall\nperplexity", ".2f"),
     "faithfulness": Heading("difference\nto model", ".0e"),
 }
 """The columns of tables for people, in their order; NAME_error beside NAME is half the width of its interval."""
 FIGURE_HEADINGS = HEADINGS | {"tss": Heading("TSS per\nchannel", ",.0f")}
 """Those of a comparison, whose numbers are of whole models."""
+STUDIED = ("modulation", "norm_modulation")
+"""Figures that say little without the controls of a study of delimiters; tables of profiles leave them out."""
 
 COLUMNS = {
     "model": "The model.",

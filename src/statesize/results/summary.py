@@ -59,10 +59,10 @@ def ess_values(node: xr.Dataset, metric: str) -> Array:
     return values[..., 0] if values.shape[-1] else np.full(values.shape[:-1], np.nan, np.float32)
 
 
-def utilisation_values(node: xr.Dataset) -> Array:
-    """Entropy-ESS as a share of its ceiling, (sequence, unit, position); NaN where its size does not bind."""
+def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
+    """ESS as a share of its ceiling, (sequence, unit, position); NaN where its size does not bind."""
     # Copies, because torch warns of arrays that cannot be written to.
-    ess, ceiling = (torch.from_numpy(np.array(node[name].values)) for name in ("entropy", "ceiling"))
+    ess, ceiling = (torch.from_numpy(np.array(values)) for values in (ess_values(node, metric), node["ceiling"].values))
     return utilisation(ess, ceiling[:, None], torch.from_numpy(binding(node))[:, None]).numpy()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +13,22 @@ from statesize.errors import EngineError
 from statesize.operators import Operator, Recurrence, Shared
 from statesize.spectra.cut import Cut
 
-OUTPUTS = ("counts", "entropy", "values")
+Output: TypeAlias = Literal["counts", "entropy", "values"]
+EngineName: TypeAlias = Literal[
+    "auto",
+    "small_state",
+    "chunked",
+    "convolution",
+    "distinct_blocks",
+    "streaming",
+    "implicit",
+    "tridiagonal",
+    "position_tree",
+    "square_root",
+    "dense",
+]
+"""What `engine=` may be; `statesize.spectra.choice.ENGINES` holds them but for "auto", which chooses."""
+OUTPUTS: tuple[Output, ...] = ("counts", "entropy", "values")
 RELATIVE = "relative"
 """Stands among the outputs where exact counts at relative tolerances are asked: one threshold for each position."""
 DOUBLE = 8
