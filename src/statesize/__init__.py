@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Recurrence,
         Shared,
         SoftmaxAttention,
+        StateSpace,
     )
     from statesize.profiling.plan import Plan, plan
     from statesize.profiling.profile import Profile
@@ -41,7 +42,16 @@ _HOMES = {
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
     "network.network": ("network_ess",),
     "network.result": ("NetworkEss",),
-    "operators": ("Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "Shared", "SoftmaxAttention"),
+    "operators": (
+        "Convolution",
+        "Dense",
+        "GatedConvolution",
+        "Operator",
+        "Recurrence",
+        "Shared",
+        "SoftmaxAttention",
+        "StateSpace",
+    ),
     "profiling.plan": ("Plan", "plan"),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
@@ -77,6 +87,7 @@ __all__ = [
     "Reduction",
     "Shared",
     "SoftmaxAttention",
+    "StateSpace",
     "StatesizeError",
     "VaryingReduction",
     "__version__",

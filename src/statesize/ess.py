@@ -97,8 +97,9 @@ def ceiling(
     past: int | None = None,
     future: int | None = None,
     readouts: int = 1,
+    inputs: int = 1,
 ) -> Tensor:
-    """The largest ESS possible at each position: min(TSS_i, i, r (L − i)), with windows min(TSS_i, past, r · future).
+    """The largest ESS possible at each position: min(TSS_i, m i, r (L − i)), with windows min(TSS_i, m past, r future).
 
     Args:
         state_size: TSS at the positions, (P,).
@@ -107,6 +108,7 @@ def ceiling(
         past: Window on the past, or None.
         future: Window on the future, or None.
         readouts: Outputs that read the state at each position, r.
+        inputs: Inputs that enter at each position, m.
 
     Returns:
         (P,) int64.
@@ -117,7 +119,7 @@ def ceiling(
     """
     columns = positions if past is None else torch.full_like(positions, past)
     rows = length - positions if future is None else torch.full_like(positions, future)
-    return torch.minimum(state_size, torch.minimum(columns, readouts * rows))
+    return torch.minimum(state_size, torch.minimum(inputs * columns, readouts * rows))
 
 
 def size_binds(state_size: Tensor, positions: Tensor, past: int | None = None, future: int | None = None) -> Tensor:

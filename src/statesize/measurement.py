@@ -16,13 +16,13 @@ from statesize.drawing.views import MeasurementCharts, notebook_chart
 from statesize.errors import InputError
 from statesize.ess import ceiling, size_binds
 from statesize.html_table import facts_table
-from statesize.operators import Operator, Shared
-from statesize.spectra.answers import Question, dispatch
+from statesize.operators import Operator, Recurrence
+from statesize.spectra.answers import Question, dispatch, in_double
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.engine import OUTPUTS, RELATIVE, HankelBlocks
 from statesize.spectra.interlacing import shared_bounds, spread_bounds
-from statesize.spectra.readouts import with_readouts
+from statesize.spectra.readouts import ports, require_one_port, with_readouts
 
 if TYPE_CHECKING:
     import altair as alt
@@ -57,6 +57,9 @@ class Measurement:
         engine: The engine that was used; two names where a safer one had to help, and "(bracketed)" where bounds on
             counts at relative tolerances were left apart, as `count_accuracy` allows.
         error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
+        converged: Whether all bounds at a position are as close as was asked, (..., P) bool: counts at most 1 or
+            `count_accuracy` apart, the entropy within `entropy_accuracy`. Only the engine `implicit`, which long
+            attention needs, regularly leaves wider bounds; others do where round-off hides what is asked.
         past: The window on the past that was asked, or None.
         future: The window on the future, or None.
     """
@@ -66,6 +69,7 @@ class Measurement:
     relative_tolerances: Tensor
     norm: Tensor
     error_bound: Tensor
+    converged: Tensor
     state_size: Tensor
     ceiling: Tensor
     binds: Tensor
@@ -140,7 +144,8 @@ def measure(
         entropy_accuracy: Relative accuracy asked of the entropy; engines with all singular values are exact.
         count_accuracy: How far apart `relative_lower` and `relative_upper` may be where exact counts take longer, as a
             fraction of the upper one (0.02 = 2 %), or 1 where that is more; the count is their middle. 0 asks for exact
-            counts.
+            counts. The engine `implicit` gives what its products tell: entropies within 10 %, counts within bounds that
+            may be a factor two apart; `converged` says where bounds are wider than was asked.
         memory: Bytes that the engine may hold at once; more batch entries than fit are measured in turn.
 
     Returns:
@@ -156,34 +161,35 @@ def measure(
         >>> measure(running_sum).tolerance.squeeze(-1)
         tensor([1, 1, 1, 1, 1])
     """
-    exact = _exact(operator)
+    given = _accepted(operator)
     asked = _asked(outputs)
     closeness = require_real("entropy_accuracy", entropy_accuracy, above=0)
     share = require_real("count_accuracy", count_accuracy, least=0, below=1)
     budget = require_count("memory", memory)
     cut = make_cut(operator.length, positions, past, future)
-    device = exact.device
+    device = given.device
     tau = _thresholds("tolerances", tolerances, device)
     rho = _thresholds("relative_tolerances", relative_tolerances, device)
     relative_asked = "counts" in asked and rho.numel() > 0 and not share
-    held, blocks_cut = with_readouts(exact, cut)
+    held, blocks_cut = with_readouts(given, cut)
     chosen = choose_engine(held, blocks_cut, (*asked, RELATIVE) if relative_asked else asked, engine)
     question = Question(blocks_cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)), budget)
     answers, used = dispatch(held, chosen, question)
     if share and "counts" in asked and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
-    readouts = exact.readouts if isinstance(exact, Shared) else 1
+    inputs, readouts = ports(given)
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
-    sizes = exact.state_size()
+    sizes = given.state_size()
     state_size = sizes[at]
     return Measurement(
         positions=at,
         tolerances=tau,
         relative_tolerances=rho,
         state_size=state_size,
-        ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future, readouts),
+        ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future, readouts, inputs),
         binds=size_binds(sizes, at, cut.past, cut.future),
         engine=used,
+        converged=_converged(answers, closeness, share),
         past=cut.past,
         future=cut.future,
         **answers,
@@ -224,9 +230,8 @@ def count_bands(operator: Operator, measurement: Measurement, shared: bool = Fal
         >>> bands.lower.squeeze(-1), bands.upper.squeeze(-1)
         (tensor([0, 1, 0, 0, 0, 1, 0]), tensor([1, 1, 1, 1, 1, 1, 1]))
     """
-    exact = _exact(operator)
-    if isinstance(exact, Shared):
-        raise InputError("operator must have one readout, got Shared. Bound the counts of its readouts one by one.")
+    exact = in_double(_accepted(operator))
+    require_one_port(exact)
     least, most, tolerances = measurement.lower, measurement.upper, measurement.tolerances
     if least is None or most is None or not tolerances.numel():
         raise InputError("count_bands needs counts at absolute tolerances; measure them with outputs=('counts',)")
@@ -275,19 +280,18 @@ def hankel_singular_values(operator: Operator, positions: Positions = None, engi
         >>> hankel_singular_values(delay, positions=[2])
         tensor([[1., 1.]], dtype=torch.float64)
     """
-    exact = _exact(operator)
-    cut = make_cut(operator.length, positions)
-    exact, cut = with_readouts(exact, cut)
-    chosen = choose_engine(exact, cut, ("values",), engine)
+    held, cut = with_readouts(_accepted(operator), make_cut(operator.length, positions))
+    chosen = choose_engine(held, cut, ("values",), engine)
     none = torch.zeros(0, dtype=torch.float64)
     question = Question(cut, lambda blocks: _ask(blocks, ("values",), none, none, (1.0, 0.0)))
-    return dispatch(exact, chosen, question)[0]["values"]
+    return dispatch(held, chosen, question)[0]["values"]
 
 
-def _exact(operator: Operator) -> Operator:
+def _accepted(operator: Operator) -> Operator:
+    """An operator in float64; a recurrence as it is, which engines convert by batch entries or by positions."""
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
-    return operator if operator.dtype == torch.float64 else operator.to(dtype=torch.float64)
+    return operator if isinstance(operator, Recurrence) else in_double(operator)
 
 
 def _ask(
@@ -306,6 +310,18 @@ def _ask(
         answers["values"] = blocks.singular_values()
     # Last, as blocks that are made in several ways know them from whichever was needed.
     return answers | {"norm": blocks.norms(), "error_bound": blocks.error_bound}
+
+
+def _converged(answers: dict[str, Tensor], entropy_accuracy: float, count_accuracy: float) -> Tensor:
+    """Whether all bounds at a position are as close as was asked, (..., P)."""
+    close = torch.ones_like(answers["norm"], dtype=torch.bool)
+    for lower, upper in (("lower", "upper"), ("relative_lower", "relative_upper")):
+        if lower in answers:
+            apart = (count_accuracy * answers[upper]).floor().clamp(min=float(count_accuracy > 0))
+            close &= (answers[upper] - answers[lower] <= apart).all(-1)
+    if "entropy" in answers:
+        close &= answers["entropy_bound"] <= entropy_accuracy * answers["entropy"]
+    return close
 
 
 def _asked(outputs: Sequence[str]) -> tuple[str, ...]:

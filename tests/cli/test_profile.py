@@ -70,14 +70,15 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
         assert len(mixer["average_tolerance"]) == 1
 
 
-@pytest.mark.parametrize(("tokens", "tolerances"), [(1024, 10), (1025, 1)])
-def test_long_texts_are_measured_at_one_relative_tolerance(tokens, tolerances, checkpoint, tmp_path, here, capsys):
+@pytest.mark.parametrize(("tokens", "kept", "tolerances"), [(1024, True, 10), (1025, True, 1), (64, False, 1)])
+def test_only_what_a_report_can_draw_is_measured_at_many_tolerances(
+    tokens, kept, tolerances, checkpoint, tmp_path, here, capsys
+):
     ids = tmp_path / "ids.json"
     ids.write_text(json.dumps([[1] * tokens]), encoding="utf-8")
-    assert (
-        main(["profile", str(checkpoint), "--ids", str(ids), "--json", "--stride", "500", "--max-tokens", str(tokens)])
-        == 0
-    )
+    output = ["--output", str(tmp_path / "profile")] if kept else []
+    command = ["profile", str(checkpoint), "--ids", str(ids), "--json", "--stride", "500", "--max-tokens", str(tokens)]
+    assert main([*command, *output]) == 0
     assert len(json.loads(capsys.readouterr().out)["relative_tolerances"]) == tolerances
 
 
@@ -402,7 +403,7 @@ def test_a_model_of_the_hub_is_repeated_from_its_commit(hub, text, here, capsys)
     source = found.attributes["source"]
     assert (source["kind"], source["revision"], source["commit"]) == ("hub", "main", hub)
     assert f"--revision={hub}" in found.attributes["recipe"]["command"]
-    assert main(["rerun", "result"]) == 0
+    assert main(["rerun", "result", f"--input={text}"]) == 0
 
 
 @pytest.mark.parametrize("output", [[], ["--output", "result"]])

@@ -135,9 +135,9 @@ def test_bad_input(given, message):
 
 def test_what_takes_one_readout_says_so():
     shared = Shared(Dense(torch.eye(5)[None]))
-    with pytest.raises(ss.InputError, match="operator must have one readout, got Shared"):
+    with pytest.raises(ss.InputError, match="operator must have one readout and one input, got Shared"):
         ss.count_bands(shared, ss.measure(shared))
-    with pytest.raises(ss.InputError, match="operator must have one readout, got Shared"):
+    with pytest.raises(ss.InputError, match="operator must have one readout and one input, got Shared"):
         ss.differentiable_entropy(shared)
     with pytest.raises(ss.InputError, match=r"reduce|Convolution or a Recurrence|got Shared"):
         ss.reduce(shared, state_size=1)

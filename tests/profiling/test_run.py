@@ -14,6 +14,7 @@ from statesize.loading.digests import tokens_sha256, weights_sha256
 from statesize.measurement import measure
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
+from statesize.results.store import SCHEMA
 
 
 class Decay(nn.Module):
@@ -90,7 +91,7 @@ def test_dims_coordinates_and_attributes(model):
     assert mixer.attrs["engine"] == "dense"
     attributes = result.attributes
     assert attributes["model"] == "small"
-    assert attributes["schema"] == 4
+    assert attributes["schema"] == SCHEMA
     assert attributes["tolerances"] == [1e-3, 1e-1]
     assert set(attributes["versions"]) == {"statesize", "torch", "numpy", "python"}
     assert attributes["weights_sha256"] == weights_sha256(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -36,6 +37,8 @@ class Asked:
     """What is measured.
 
     Attributes:
+        positions: Positions to measure in each sequence: all, or this many, evenly spread. Default: all of a sequence
+            of up to 16,384 tokens, 32 of a longer one.
         stride: Measure one position in this many.
         past: Measure with at most this many positions of the past.
         future: Measure with at most this many positions of the future.
@@ -49,6 +52,7 @@ class Asked:
         entropy_accuracy: Relative accuracy of entropies.
     """
 
+    positions: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
     stride: Count | None = None
     past: Count | None = None
     future: Count | None = None
@@ -92,7 +96,7 @@ def profile(
     from statesize.cli.output.summary import print_plan, print_summary
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
-    from statesize.results.settings import check_settings
+    from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
     from statesize.results.store import check_destination
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
@@ -100,17 +104,19 @@ def profile(
         check_destination(output)
     if html is not None:
         check_report_path(html)
-    check_settings(**options)
+    settings = check_settings(**options)
     texts.check()
     printing.hush_libraries()
     place = place or Place()
-    by_ids = texts.ids is not None
+    started = time.perf_counter()
+    by_ids, kept = texts.ids is not None, output is not None or html is not None
     run = _on_ray(model, loading, place, by_ids) if place.ray is not False else _here(model, loading, by_ids)
+    loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and run.plan is not None:
         some = texts.sample(run.tokenizer, printing, run.vocabulary)
-        options["relative_tolerances"] = _relative_tolerances(some.ids)
+        options["relative_tolerances"] = _relative_tolerances(some.ids, kept)
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
             plan_options = options | {"tokenizer": run.tokenizer, "total": some.total}
@@ -118,7 +124,7 @@ def profile(
         if printing.json:
             print_json(plan_document(found, run.name, some.chats))
         else:
-            print_plan(found)
+            print_plan(found, loading_took)
         return
     read, given = texts.read(run.tokenizer, printing, run.vocabulary), options | asdict(loading) | asdict(texts)
     if run.source.get("commit", "unknown") != "unknown":
@@ -129,7 +135,12 @@ def profile(
         **_reading(read),
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
-    options["relative_tolerances"] = _relative_tolerances(read.ids)
+    options["relative_tolerances"] = _relative_tolerances(read.ids, kept)
+    if any(settings.spreads(len(ids)) for ids in read.ids):
+        printing.say(
+            f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
+            "Give --positions all to measure all."
+        )
     result = _measure(run, read.ids, options, output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
@@ -148,12 +159,12 @@ def _reading(read: Sequences) -> dict[str, str]:
     return {"chat_template": f"applied to {read.chats} of {len(read.ids)} sequences"} if read.chats else {}
 
 
-def _relative_tolerances(sequences: Sequence[Tensor]) -> tuple[float, ...]:
+def _relative_tolerances(sequences: Sequence[Tensor], kept: bool) -> tuple[float, ...]:
     from statesize.profiling import TOLERANCE_LADDER
 
-    # Counts at many tolerances, of which a report draws spectra, take several times as long for long sequences.
+    # Only a report draws counts at many tolerances, which take twice as long, of long sequences several times.
     short = all(len(ids) <= _LADDER_LENGTH for ids in sequences)
-    return TOLERANCE_LADDER if short else TOLERANCE_LADDER[:1]
+    return TOLERANCE_LADDER if kept and short else TOLERANCE_LADDER[:1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,6 +64,11 @@ class Measured(Protocol):
         ...
 
     @property
+    def converged(self) -> Tensor:
+        """Whether bounds are as close as asked, (..., P)."""
+        ...
+
+    @property
     def engine(self) -> str:
         """The engine that was used."""
         ...
@@ -125,6 +130,8 @@ def facts(found: Measured) -> dict[str, object]:
         for index, threshold in enumerate(thresholds if counts is not None else []):
             title = METRICS[name].lower().replace("ess", "ESS")
             shown[f"{title} at {sign} = {threshold:g}, mean"] = f"{cast('Any', counts)[..., index].double().mean():.4g}"
+    if not (converged := found.converged).all():
+        shown["bounds wider than asked"] = f"at {int((~converged).sum())} of {converged.numel()} positions"
     return shown | {"engine": found.engine, "error bound, largest": f"{found.error_bound.max():.2g}"}
 
 

@@ -7,5 +7,15 @@ from statesize.operators.gated_convolution import GatedConvolution
 from statesize.operators.operator import Operator
 from statesize.operators.recurrence import Recurrence
 from statesize.operators.shared import Shared
+from statesize.operators.state_space import StateSpace
 
-__all__ = ["Convolution", "Dense", "GatedConvolution", "Operator", "Recurrence", "Shared", "SoftmaxAttention"]
+__all__ = [
+    "Convolution",
+    "Dense",
+    "GatedConvolution",
+    "Operator",
+    "Recurrence",
+    "Shared",
+    "SoftmaxAttention",
+    "StateSpace",
+]

@@ -205,6 +205,20 @@ class Recurrence(TensorOperator):
         doubled = self.is_complex and not self.conjugate_pairs
         return torch.full((self.length,), self.B.shape[-1] * (2 if doubled else 1), device=self.device)
 
+    def between(self, first: int, last: int) -> Self:
+        """The steps first … last − 1 as a recurrence of their own, without D.
+
+        Args:
+            first: The first step.
+            last: One past the last.
+
+        Returns:
+            A recurrence that shares memory with this one.
+        """
+        part = self._mapped(lambda part, tail: part if tail == 1 else part.narrow(-tail, first, last - first))
+        part.D, part._length = None, last - first
+        return part
+
     def with_real_output(self) -> Recurrence:
         """An equal recurrence whose T is real before any part is taken: conjugate modes are written out.
 

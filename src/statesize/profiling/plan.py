@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from torch import nn
 
@@ -96,7 +97,7 @@ def plan(
     channels: Channels = None,
     tolerances: Sequence[float] = (1e-3,),
     relative_tolerances: Sequence[float] = (1e-2,),
-    positions: int | Sequence[int] | None = None,
+    positions: int | Sequence[int] | Literal["all"] | None = None,
     stride: int | None = None,
     past: int | None = None,
     future: int | None = None,

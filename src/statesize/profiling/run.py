@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ def profile(
     channels: Channels = None,
     tolerances: Sequence[float] = (1e-3,),
     relative_tolerances: Sequence[float] = (1e-2,),
-    positions: int | Sequence[int] | None = None,
+    positions: int | Sequence[int] | Literal["all"] | None = None,
     stride: int | None = None,
     past: int | None = None,
     future: int | None = None,
@@ -69,8 +69,9 @@ def profile(
             layer; None takes all where they cost at most `statesize.profiling.MOST_OPERATIONS` a sequence.
         tolerances: Absolute tolerances τ of the tolerance-ESS.
         relative_tolerances: Tolerances ρ relative to σ_1 at each position.
-        positions: Positions to measure: None for all, an int for that many evenly spread, or the positions; a
-            sequence that is too short for some of these is measured at the others.
+        positions: Positions to measure: "all", an int for that many evenly spread, or the positions; a sequence that
+            is too short for some of these is measured at the others. None takes all of a sequence of up to 16,384
+            tokens, and 32 of a longer one.
         stride: Measure every so many positions, instead of `positions`.
         past: Cut H_i to its last `past` columns; positions at which that does not fit are left out.
         future: Cut H_i to its first `future` rows, likewise.

@@ -32,7 +32,7 @@ class ComparedModel:
         tss: Numbers per channel.
         total_tss: Numbers.
         average_entropy: Per channel.
-        average_entropy_error: Half the width of its interval of 95 %, for the choice of heads or channels.
+        average_entropy_error: Half the width of its interval of 95 %, for the choice of heads, channels, positions.
         average_relative_tolerance: Per channel.
         total_entropy: Over all stored channels.
         total_entropy_error: Half the width of its interval, likewise.

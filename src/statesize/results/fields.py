@@ -123,7 +123,8 @@ COLUMNS = {
     "measured": "How many of them were measured; where not all were, averages and totals are estimates.",
     "average_entropy": "Entropy-ESS, exp of the entropy of the Hankel singular values, averaged over sequences, "
     "positions and heads.",
-    "average_entropy_error": "Half the width of its confidence interval of 95 %, for the choice of heads or channels.",
+    "average_entropy_error": "Half the width of its confidence interval of 95 %, for heads, channels and positions "
+    "that were not measured.",
     "average_relative_tolerance": "Relative tolerance-ESS, the number of Hankel singular values above ρ times the "
     "largest, averaged in the same way.",
     "average_relative_tolerance_error": "Half the width of its confidence interval, likewise.",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from statesize.ess import utilisation
 from statesize.results.fields import COUNTS, Array
-from statesize.results.sampling import Estimate, Sample, estimate
+from statesize.results.sampling import Estimate, Sample, estimate, position_error
 
 
 class SummaryRow(TypedDict):
@@ -104,8 +104,10 @@ def unit_means(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
 
 
 def average(node: xr.Dataset, values: Array) -> Estimate:
-    """The mean of (sequence, unit, position) over the layer, with the error that the choice of units makes."""
-    return estimate(unit_means(node, values), sample_of(node))
+    """The mean of (sequence, unit, position) over the layer, with the error that units and positions left out make."""
+    found, positions = estimate(unit_means(node, values), sample_of(node)), node["position"].values
+    curve = known_mean(values[:, :, positions >= 1], (0, 1))
+    return Estimate(found.mean, math.hypot(found.error, position_error(curve, positions[positions >= 1])))
 
 
 class GroupRow(TypedDict):

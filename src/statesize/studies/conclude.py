@@ -24,6 +24,6 @@ def conclude(settings: Settings, rows: Sequence[Row], folder: Path) -> Conclusio
         The conclusion.
     """
     metric, study = settings.runs[0].measuring.claim_metric, GRID_STUDIES[settings.study]
-    conclusion = study.conclude(rows, metric)
+    conclusion = study.conclude(rows, metric, settings.claim)
     write_page(conclusion, study.charts(rows, metric), rows, folder)
     return conclusion

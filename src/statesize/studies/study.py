@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from statesize.studies.delimiters.subjects import Subject
     from statesize.studies.grid.run import Row
     from statesize.studies.page.conclusion import Conclusion
+    from statesize.studies.verdicts.claim import Claim
 
 Found = TypeVar("Found")
 
@@ -53,17 +54,18 @@ class GridStudy(Study):
     Its folder holds the presets laptop.toml, paper.toml and smoke.toml too.
     """
 
-    def conclude(self, rows: Sequence[Row], metric: str) -> Conclusion:
+    def conclude(self, rows: Sequence[Row], metric: str, claim: Claim | None) -> Conclusion:
         """Conclude from the table of all runs.
 
         Args:
             rows: All rows of the study.
             metric: Column of the ESS for which the claim is made.
+            claim: What was fixed before the runs; None where nothing was.
 
         Returns:
             The conclusion.
         """
-        return self._load("claim", self.name)(rows, metric)
+        return self._load("claim", self.name)(rows, metric, claim)
 
     def charts(self, rows: Sequence[Row], metric: str) -> alt.VConcatChart:
         """Draw the table of all runs.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from statesize.adapters.models.checks import Inputs
 from statesize.adapters.models.wrapped import pretrained_models
 from statesize.check import require_real
 from statesize.errors import InputError, ModelError
-from statesize.measurement import measure
+from statesize.profiling.measuring import measure_captured
 from statesize.texts.token_files import configured_vocabulary
 
 FORGETS_MORE: dict[str, float] = {
@@ -241,9 +242,14 @@ def _utilisations(captures: Capture, names: set[str], relative_tolerance: float)
         name = _module_name(captured.name)
         if name not in names:
             continue
-        operator = captured.units_operator(slice(0, captured.units, -(-captured.units // _UNITS)))
-        measured = measure(
-            operator, (), (relative_tolerance,), ("counts",), _positions(operator.length), count_accuracy=0
+        (measured,) = measure_captured(
+            captured,
+            np.arange(0, captured.units, -(-captured.units // _UNITS)),
+            tolerances=(),
+            relative_tolerances=(relative_tolerance,),
+            outputs=("counts",),
+            positions=_positions(captured.units_operator(slice(0, 1)).length),
+            count_accuracy=0,
         )
         counts = measured.relative_tolerance
         if counts is not None:

@@ -70,11 +70,11 @@ def test_signs_that_ascii_cannot_hold_are_left_out(profiles, monkeypatch, tmp_pa
 def test_a_plan_says_what_is_skipped_and_no_memory_where_it_is_not_known(capsys):
     model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     found = plan(model, torch.arange(8)[None])
-    print_plan(found)
+    print_plan(found, 3.2)
     out = capsys.readouterr().out
     assert "of memory with the model" in out
     assert "skipped" not in out
-    print_plan(replace(found, skipped={"layers.1": "it is no mixer"}, memory=None))
+    print_plan(replace(found, skipped={"layers.1": "it is no mixer"}, memory=None), 3.2)
     out = capsys.readouterr().out
     assert "\nskipped: layers.1: it is no mixer\n" in out
     assert "of memory" not in out

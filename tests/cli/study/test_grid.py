@@ -112,7 +112,7 @@ def test_the_help_has_every_option(capsys):
     assert main(["study", "regimes", "--help"]) == 0
     words = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
     assert "TOML file with a grid of your own instead." in words
-    assert "smoke takes seconds. [choices: laptop, paper, smoke] [default: laptop]" in words
+    assert "smoke takes seconds. [choices: laptop, record, paper, smoke] [default: laptop]" in words
     assert [name for name in ("--dry-run", "--output", "--json", "--ray", "--module") if name not in words] == []
 
 

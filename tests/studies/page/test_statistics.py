@@ -1,10 +1,10 @@
-"""Correlations against scipy's, intervals against what they must cover."""
+"""Correlations and ranks against scipy's."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from statesize.studies.page.statistics import bootstrap, pearson, spearman, within_cells
+from statesize.studies.page.statistics import pearson, ranks, spearman, within_cells
 
 
 @pytest.fixture
@@ -34,28 +34,5 @@ def test_inside_cells_only_what_cells_cannot_tell_is_left():
     assert pearson(within_cells(x, cells), within_cells(y, cells)) == pytest.approx(-1)
 
 
-def test_the_bootstrap_covers_at_its_rate_and_repeats():
-    generator = np.random.default_rng(2)
-    covered = 0
-    for seed in range(100):
-        x = generator.normal(size=80)
-        y = 0.6 * x + 0.8 * generator.normal(size=80)
-        interval = bootstrap(lambda rows, x=x, y=y: pearson(x[rows], y[rows]), np.arange(80), seed, draws=200)
-        covered += interval.low <= 0.6 <= interval.high
-    assert 85 <= covered <= 100
-    assert bootstrap(lambda rows: pearson(x[rows], y[rows]), np.arange(80), 99, 200) == interval
-
-
-def test_clusters_are_drawn_together():
-    generator = np.random.default_rng(3)
-    clusters = np.repeat(np.arange(10), 20)
-    values = generator.normal(size=10)[clusters]
-    together = bootstrap(lambda rows: float(values[rows].mean()), clusters)
-    apart = bootstrap(lambda rows: float(values[rows].mean()), np.arange(200))
-    assert together.high - together.low > 3 * (apart.high - apart.low)
-
-
-def test_too_little_for_an_interval():
-    interval = bootstrap(lambda rows: float("nan"), np.arange(3))
-    assert np.isnan([interval.value, interval.low, interval.high]).all()
-    assert np.isnan(bootstrap(lambda rows: 1.0, np.arange(0)).low)
+def test_ranks_are_those_of_scipy(pairs):
+    assert (ranks(pairs[0]) == stats.rankdata(pairs[0])).all()

@@ -103,7 +103,10 @@ def test_a_text_that_is_too_short(corpus):
         recall_score(Copying(20, 0.0), corpus.shortened(2), 32)
 
 
-def made(name, nats, depth):
+DEPTHS = (0.1, 0.2, 0.35, 0.4, 0.5, 0.65, 0.8, 0.9)
+
+
+def made(name, nats, depth, kind="gla"):
     windows, counts = Windows(4, 4), np.full((6, 4), 10.0)
     noise = np.linspace(0.9, 1.1, 6)[:, None]
     dips = [
@@ -112,23 +115,32 @@ def made(name, nats, depth):
         for layer in ("all", "layers.0")
     ]
     score = RecallScore(counts * noise * np.array([nats, 3.0, 2.5, 3.5]), counts)
-    return ModelRecall(name, score, ModelDips(name, frozenset({"gla"}), windows, tuple(dips), ()))
+    return ModelRecall(name, score, ModelDips(name, frozenset({kind}), windows, tuple(dips), ()))
 
 
 def test_the_claim_holds_where_deeper_dips_go_with_lower_perplexity(tmp_path):
-    models = [made(f"m{k}", 2 - depth, depth) for k, depth in enumerate((0.1, 0.2, 0.4, 0.5, 0.8, 0.9))]
+    models = [made(f"m{k}", 2 - depth, depth) for k, depth in enumerate(DEPTHS)]
     found = recall(models)
     assert found.holds is True
+    assert found.figures["depth_recall"] == pytest.approx(1)
     assert found.figures["pearson_depth_recalled_nats"] == pytest.approx(-1)
     assert found.figures["pearson_depth_layers.0_recalled_nats"] == pytest.approx(-1)
     assert found.figures["m0_recall_perplexity"] == pytest.approx(np.exp(1.9))
     low, high = found.figures["m0_recall_perplexity_interval"]
     assert low < np.exp(1.9) < high
-    other = [made(f"m{k}", 2 + depth, depth) for k, depth in enumerate((0.1, 0.2, 0.4, 0.5, 0.8, 0.9))]
+    other = [made(f"m{k}", 2 + depth, depth) for k, depth in enumerate(DEPTHS)]
     assert recall(other).holds is False
     write_page(found, recall_charts(models), recall_rows(models), tmp_path)
     page = (tmp_path / "study.html").read_text(encoding="utf-8")
     assert found.verdict in page
+
+
+def test_seeds_of_four_mixers_are_four_units():
+    kinds = [("sa", "la", "wla", "gla")[k % 4] for k in range(8)]
+    models = [made(f"m{k}", 2 - depth, depth, kind) for k, (depth, kind) in enumerate(zip(DEPTHS, kinds, strict=True))]
+    found = recall(models)
+    assert (found.holds, found.figures["claim_depth_recall_units"]) == (None, 4)
+    assert any("4 units are too few" in line for line in found.statements)
 
 
 def test_few_models_cannot_tell():

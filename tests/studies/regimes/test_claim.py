@@ -1,9 +1,20 @@
 """Shares of the state are compared at equal task, kv and TSS."""
 
-from statesize.studies.regimes.claim import diagnosed_runs, regimes
+import dataclasses
+
+import pytest
+
+from statesize.studies.grid.settings import preset_settings
+from statesize.studies.regimes import claim
+from statesize.studies.regimes.claim import diagnosed_runs
 
 METRIC = "relative_0.01"
+CLAIM = dataclasses.replace(preset_settings("regimes", "laptop").claim, least_units=4)
 SHARES = {"la": 0.9, "wla": 0.7, "gla": 0.3}
+
+
+def regimes(rows, metric):
+    return claim.regimes(rows, metric, CLAIM)
 
 
 def table(shares, intervention="none", gain=0.0):
@@ -20,7 +31,7 @@ def table(shares, intervention="none", gain=0.0):
                         **{"rate": 6e-3, "seed": seed, "intervention": intervention, "state_size": float(size)},
                     }
                     for step in (0, 600):
-                        ess = {METRIC: used * size, f"utilisation_{METRIC}": used}
+                        ess = {METRIC: used * size, f"utilisation_{METRIC}": used if step else 0.5}
                         accuracy = 0.99 if (mixer, size) == ("la", 16) else used / 2
                         rows.append(common | ess | {"step": step, "final": step > 0, "accuracy": accuracy})
     return rows
@@ -29,14 +40,20 @@ def table(shares, intervention="none", gain=0.0):
 def test_the_order_of_the_mixers():
     found = regimes(table(SHARES), METRIC)
     assert found.holds is True
-    low, high = found.figures["share_la_less_gla_interval"]
-    assert 0.59 < low < 0.6 < high < 0.61
-    assert abs(found.figures["share_la_less_wla"] - 0.2) < 1e-9
+    assert found.figures["la_less_gla"] == pytest.approx(0.6)
+    assert found.figures["claim_la_less_gla_units"] == 4
+    assert found.figures["la_less_wla"] == pytest.approx(0.2)
+    assert found.figures["control_initial_la_less_wla"] == pytest.approx(0)
+    # la solves it at n = 16, 6 of 12 runs, and gla nowhere.
+    assert found.figures["la_gla_solved_p"] == pytest.approx(0.0137, abs=1e-3)
+    assert found.figures["gla_collapsed"] == 12
     assert abs(found.figures["mqar_64_kv8_n4_gla_share"] - 0.27) < 1e-9
 
 
 def test_no_order_no_claim():
-    assert regimes(table(dict.fromkeys(SHARES, 0.5)), METRIC).holds is False
+    assert regimes(table(dict.fromkeys(SHARES, 0.5)), METRIC).holds is None
+    assert regimes(table({"la": 0.5, "wla": 0.4, "gla": 0.6}), METRIC).holds is False
+    assert claim.regimes(table(SHARES), METRIC).holds is None
     assert regimes(table({"la": 0.5}), METRIC).holds is None
 
 
@@ -55,4 +72,4 @@ def test_interventions_are_controls_and_take_no_part_in_the_claim():
     plain = regimes(table(SHARES), METRIC)
     both = regimes(table(SHARES) + table({"gla": 0.3}, "open_gates", gain=0.5), METRIC)
     assert both.figures["control_mqar_64_kv8_n4_gla_open_gates_share"] > 0.7
-    assert both.figures["share_la_less_gla"] == plain.figures["share_la_less_gla"]
+    assert both.figures["la_less_gla"] == plain.figures["la_less_gla"]

@@ -1,5 +1,6 @@
 """The claim holds where it was built in, its pairs are runs of equal seeds, and baselines are controls."""
 
+import dataclasses
 import json
 import math
 from types import SimpleNamespace
@@ -9,10 +10,18 @@ import pytest
 from statesize.studies.grid.settings import preset_settings
 from statesize.studies.page.conclusion import known
 from statesize.studies.page.final import final_runs
+from statesize.studies.regularisation import claim
 from statesize.studies.regularisation.charts import regularisation_charts
-from statesize.studies.regularisation.claim import Treatment, regularisation
+from statesize.studies.regularisation.claim import Treatment
 
 METRIC = "relative_0.01"
+CLAIM = dataclasses.replace(
+    preset_settings("regularisation", "laptop").claim, least_units=4, thresholds={"gla_lambda_0.3_gain": 0.5}
+)
+
+
+def regularisation(rows, metric):
+    return claim.regularisation(rows, metric, CLAIM)
 
 
 def rows_of(mixer, accuracies, intervention="none", steps=600, **training):
@@ -46,7 +55,7 @@ def test_the_claim_holds_where_accuracy_rises_enough():
     half = 3.1824463 * math.sqrt((4e-4 + 4e-4 + 1e-4 + 1e-4) / 3 / 4)
     assert (low, high) == (pytest.approx(0.6 - half), pytest.approx(0.6 + half))
     assert found.figures["gla_lambda_0.3_share_gain"] == pytest.approx(0.6 * 10 / 16)
-    assert any("accuracy +0.60" in line for line in found.statements)
+    assert any("against no treatment, accuracy 0.60" in line for line in found.statements)
 
 
 def test_it_does_not_where_it_rises_too_little_and_one_seed_cannot_tell():

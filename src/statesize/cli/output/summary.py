@@ -80,8 +80,8 @@ def _cells(row: Mapping[str, object], headings: Mapping[str, Heading]) -> list[s
     ]
 
 
-def print_plan(plan: Plan) -> None:
-    """Print what a profile would measure and cost, one row a mixer."""
+def print_plan(plan: Plan, loading: float) -> None:
+    """Print what a profile would measure and cost, one row a mixer; loading the model took so many seconds."""
     rows = [
         (
             *(mixer.name, mixer.kind),
@@ -94,7 +94,7 @@ def print_plan(plan: Plan) -> None:
     memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
     notes.append(
         f"{plan.spectra:,} spectra of {len(plan.mixers)} mixers over {plan.sequences:,} sequences, {plan.tokens:,} "
-        f"tokens: about {plan.seconds:,.0f} s{memory}."
+        f"tokens: about {plan.seconds:,.0f} s, after {loading:,.0f} s that loading took{memory}."
     )
     if plan.memory is not None:
         held = byte_count(plan.memory - 2 * plan.results)

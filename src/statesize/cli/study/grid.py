@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from statesize.studies.grid.user_code import UserModule
     from statesize.studies.study import GridStudy
 
-Preset: TypeAlias = Literal["laptop", "paper", "smoke"]
+Preset: TypeAlias = Literal["laptop", "record", "paper", "smoke"]
 Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
 
 
@@ -30,7 +30,8 @@ class Options:
     """Options of every study that trains a grid.
 
     Attributes:
-        preset: laptop takes two cores at most 12 minutes, paper is for a cluster, smoke takes seconds.
+        preset: laptop takes two cores at most 12 minutes, record is what the documentation quotes, paper is for a
+            cluster, smoke takes seconds.
         config: TOML file with a grid of your own instead.
         dry_run: Print the grid and about how long it will take, and do nothing.
         output: Folder; statesize-study-NAME-PRESET if not given. It receives runs/ (a file a finished run),
@@ -38,6 +39,7 @@ class Options:
         ray: Train on the Ray cluster at this address; without an address, on a cluster that is started here.
         module: Python file that is executed first, in every process: it registers mixers or tasks of your own, which
             the TOML file then names.
+        verify: Repeat three sampled runs of the record in OUTPUT, docs/results/NAME if not given, and compare them.
     """
 
     preset: Preset = "laptop"
@@ -46,6 +48,7 @@ class Options:
     output: Path | None = None
     ray: Cluster = False
     module: Path | None = None
+    verify: Flag = False
 
 
 _DEFAULTS = Options()
@@ -61,9 +64,26 @@ def grid_command(study: GridStudy) -> Callable[..., None]:
             options: Those of every study.
             printing: What is printed.
         """
-        _run(study.name, options, printing)
+        if options.verify:
+            _verify(options.output or Path("docs/results") / study.name)
+        else:
+            _run(study.name, options, printing)
 
     return command
+
+
+def _verify(folder: Path) -> None:
+    from statesize.errors import StatesizeError
+    from statesize.studies.record import read_record, verify
+
+    record, different = read_record(folder), 0
+    print(f"{record.command}: {record.done} of {record.total} runs on record, fixed by commit {record.commit}")
+    for label, columns in verify(record):
+        names = ", ".join(columns)
+        print(f"{label}: differs in {names}" if columns else f"{label}: equal", flush=True)
+        different += bool(columns)
+    if different:
+        raise StatesizeError(f"{different} of the runs that were repeated differ from the record in {folder}")
 
 
 def _run(name: str, options: Options, printing: Printing) -> None:

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from statesize.check import require_finite
 from statesize.errors import InputError
-from statesize.operators import Convolution, Operator, Recurrence, Shared, SoftmaxAttention
+from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
+from statesize.spectra.border_maps import border_maps, chosen_borders
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.effective_rank import effective_rank, largest
 from statesize.spectra.factorisation import singular_values
-from statesize.spectra.gradients.border_maps import border_maps, chosen_borders
 from statesize.spectra.gradients.border_spectra import RELATIVE_FLOOR, border_singular_values
+from statesize.spectra.readouts import require_one_port
 
 
 def differentiable_entropy(operator: Operator, positions: Positions = None) -> Tensor:
@@ -46,10 +47,9 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
         >>> gate.grad.shape
         torch.Size([6, 2])
     """
-    if isinstance(operator, Shared):
-        raise InputError("operator must have one readout, got Shared. Take the entropies of its readouts one by one.")
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
+    require_one_port(operator)
     exact = operator if operator.dtype == torch.float64 else operator.to(dtype=torch.float64)
     chosen = make_cut(operator.length, positions).positions
     if not chosen:

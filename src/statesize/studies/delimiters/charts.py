@@ -8,7 +8,6 @@ import altair as alt
 
 from statesize.studies.delimiters.claim import dip_rows
 from statesize.studies.delimiters.dips import CLAIM_METRIC, ModelDips
-from statesize.studies.delimiters.measuring import METRICS
 from statesize.studies.delimiters.modulation import ALL
 from statesize.studies.delimiters.sequences import CONDITIONS, OBSERVED
 from statesize.studies.page.charts import chart_data, palette, percent, rounded
@@ -20,7 +19,7 @@ _TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "
 def delimiters_charts(models: Sequence[ModelDips]) -> alt.VConcatChart:
     """ESS around the delimiter with its controls, four charts a model, and the depths of layers and heads."""
     curves = [
-        alt.concat(*(_curves(model, metric) for metric in METRICS), columns=2).resolve_scale(y="independent")
+        alt.concat(*(_curves(model, metric) for metric in _TITLES), columns=2).resolve_scale(y="independent")
         for model in models
     ]
     return alt.vconcat(*curves, _depths(models), _heads(models)).resolve_scale(color="independent")

@@ -75,6 +75,11 @@ class ModelDips:
         """Whether the interval at delimiters lies above 0 and above those of all controls."""
         return self.dip(OBSERVED).low > max(0, *(self.dip(control).high for control in CONTROLS))
 
+    @property
+    def beyond(self) -> float:
+        """By how much the depth at delimiters exceeds 0 and the largest of the controls."""
+        return self.dip(OBSERVED).depth - max(0, *(self.dip(control).depth for control in CONTROLS))
+
 
 def measure_dips(
     name: str,

@@ -58,7 +58,7 @@ def parts_key(model: nn.Module, windows: Windows, channels: int) -> str:
         **model_facts(model, weights_sha256(model)),
         "windows": asdict(windows),
         "channels": channels,
-        "tolerances": [TOLERANCE, RELATIVE_TOLERANCE],
+        "tolerances": [*METRICS, TOLERANCE, RELATIVE_TOLERANCE],
     }
     return digest(json.dumps(facts, sort_keys=True, default=repr).encode())
 

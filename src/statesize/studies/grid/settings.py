@@ -17,9 +17,10 @@ from statesize.files import read_limited
 from statesize.mixers.config import ModelConfig
 from statesize.studies.grid.grid import Measuring, Run, study_task
 from statesize.studies.grid.students import Distillation
+from statesize.studies.verdicts.claim import Claim
 from statesize.training.config import TrainingConfig
 
-PRESETS = ("laptop", "paper", "smoke")
+PRESETS = ("laptop", "record", "paper", "smoke")
 
 MOST_RUNS = 20_000
 """Runs of one grid: a few lists of a TOML file multiply to any number."""
@@ -29,7 +30,7 @@ _TRAINING = frozenset(field.name for field in dataclasses.fields(TrainingConfig)
     "evaluate_every",
     "checkpoint_every",
 }
-_TABLES = ("study", "intervention", "model", "training", "measuring", "execution", "task")
+_TABLES = ("study", "claim", "intervention", "model", "training", "measuring", "execution", "task")
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,13 @@ class Settings:
         study: Its name.
         runs: The grid.
         execution: Where it is done.
+        claim: What is tested, fixed before the runs; None where nothing is.
     """
 
     study: str
     runs: tuple[Run, ...]
     execution: Execution
+    claim: Claim | None = None
 
 
 def preset_settings(study: str, preset: str) -> Settings:
@@ -79,7 +82,7 @@ def preset_settings(study: str, preset: str) -> Settings:
 
     Args:
         study: Such as "correlation".
-        preset: "laptop", "paper" or "smoke".
+        preset: "laptop", "record", "paper" or "smoke".
 
     Returns:
         The settings.
@@ -93,7 +96,7 @@ def preset_settings(study: str, preset: str) -> Settings:
         refuse("preset", f"one of {', '.join(PRESETS)}", preset)
     file = resources.files("statesize.studies") / study / f"{preset}.toml"
     if not file.is_file():
-        refuse("study", "the name of a study that trains a grid", study)
+        refuse("study and preset", "those of a grid that comes with the package", f"{study}, {preset}")
     return parse_settings(file.read_text(encoding="utf-8"), study)
 
 
@@ -129,7 +132,7 @@ def parse_settings(text: str, study: str) -> Settings:
     each [[task]] has `name` and the numbers of that task, and may have [task.model], [task.training] and
     `intervention`, which take the place of what is said outside. `intervention` is a name of `INTERVENTIONS`.
     [task.distillation] has the fields of `Distillation`; its lists belong to one run. [execution] has the fields
-    of `Execution`.
+    of `Execution`, and [claim], where there is one, those of `Claim`.
 
     Args:
         text: TOML.
@@ -173,7 +176,16 @@ def parse_settings(text: str, study: str) -> Settings:
                 raise InputError(f"The settings ask for more than {MOST_RUNS:,} runs. Give shorter lists.")
     if not runs:
         raise InputError("The grid is empty. Give each list at least one value.")
-    return Settings(study, tuple(runs.values()), execution)
+    return Settings(study, tuple(runs.values()), execution, _claim(given))
+
+
+def _claim(given: dict[str, Any]) -> Claim | None:
+    if "claim" not in given:
+        return None
+    values = _table(given, "claim", Claim.__dataclass_fields__)
+    if missing := sorted(Claim.__dataclass_fields__.keys() - values.keys()):
+        raise InputError(f"[claim] must have all of its keys, got none for {', '.join(missing)}. Add them.")
+    return Claim(**values)
 
 
 def _runs(

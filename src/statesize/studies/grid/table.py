@@ -65,7 +65,7 @@ class ResultTable:
 
     def add(self, run: Run, rows: Sequence[Row]) -> None:
         """Keeps the rows of a finished run; nothing is left of them where they cannot be written, a FileError."""
-        replace_file(self._path(run), _parquet(rows))
+        replace_file(self._path(run), table_content(rows))
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
         """The runs that have no rows yet, or a damaged file."""
@@ -78,7 +78,7 @@ class ResultTable:
     def write(self, rows: Sequence[Row], name: str = "table.parquet") -> Path:
         """Writes rows to one file; a place that cannot be written is a FileError."""
         path = self.folder / name
-        replace_file(path, _parquet(rows))
+        replace_file(path, table_content(rows))
         return path
 
     def _path(self, run: Run) -> Path:
@@ -111,7 +111,8 @@ def parse_rows(content: bytes) -> list[Row]:
     return cast("list[Row]", table.to_pandas().to_dict(orient="records"))
 
 
-def _parquet(rows: Sequence[Row]) -> bytes:
+def table_content(rows: Sequence[Row]) -> bytes:
+    """Rows as a Parquet file that holds their digest."""
     table = cast("Any", pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False))
     named = table.replace_schema_metadata({**(table.schema.metadata or {}), _DIGEST: _digest(table)})
     content = io.BytesIO()

@@ -10,30 +10,23 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from statesize.studies.grid.run import Row, layer_column
-from statesize.studies.hybrids.placements import ATTENTION, EARLY, PlacedRun, number, placed_runs
+from statesize.studies.hybrids.placements import ATTENTION, PlacedRun, number, placed_runs
 from statesize.studies.page.conclusion import Conclusion, Findings
 from statesize.studies.page.final import grid_findings, grouped, numbered, paired_differences
-from statesize.studies.page.statistics import (
-    Interval,
-    Numbers,
-    bootstrap_correlation,
-    bootstrap_mean,
-    mean,
-    spearman,
-)
-
-# Of each interval; there are many, and few placements to draw from.
-_DRAWS = 400
+from statesize.studies.page.statistics import Interval, Numbers, mean, pearson, ranks, spearman, within_cells
+from statesize.studies.verdicts.claim import Claim
+from statesize.studies.verdicts.evidence import jackknife, of_mean
 
 CAVEATS = (
     "Which placement wins depends on the task, the size and the number of steps, of which there is one each. In the "
     "presets, short convolutions before every mixer let a single attention layer find the value beside a key.",
     "The cache of attention grows with the sequence, so its ESS may exceed n, and the number of attention layers alone "
     "moves an average over layers. The claim is therefore also tested among placements with as many of them.",
-    "The runs of one placement depend on each other. Intervals resample the few placements. The difference between the "
-    "two best is of a winner that was chosen after the fact.",
+    "The runs of one cell (placement, task, kv, length, key size) depend on each other: intervals leave out one cell "
+    "at a time. The difference between the two best is of a winner that was chosen after the fact.",
     "Figures for single layers, for the attention and for the other layers look at the same runs several times: they "
     "are hypotheses for another grid, not findings of this one.",
 )
@@ -41,6 +34,10 @@ CAVEATS = (
 
 def _accuracy(found: PlacedRun) -> float:
     return found.run.accuracy
+
+
+def _accuracy_over_training(found: PlacedRun) -> float:
+    return found.over_training
 
 
 def _numbers(
@@ -52,21 +49,38 @@ def _numbers(
 
 
 def foresight(
-    runs: Sequence[PlacedRun], known: Callable[[PlacedRun], float], outcome: Callable[[PlacedRun], float] = _accuracy
+    runs: Sequence[PlacedRun],
+    name: str,
+    findings: Findings,
+    known: Callable[[PlacedRun], float],
+    outcome: Callable[[PlacedRun], float] = _accuracy,
 ) -> tuple[Interval, Interval]:
-    """Spearman's correlation of an early number with the outcome: over all runs, and at equal attention layers."""
+    """Spearman's correlation of an early number with the outcome: over all runs, and among runs that compare."""
+    # These have one task, kv, length and key size and as many attention layers; placement and seed differ.
     runs, early, later = _numbers(runs, known, outcome)
-    clusters, cells = numbered([found.placement for found in runs]), numbered([found.attention for found in runs])
-    over_all = bootstrap_correlation(spearman, early, later, clusters, draws=_DRAWS)
-    return over_all, bootstrap_correlation(spearman, early, later, clusters, cells, _DRAWS)
+    groups = numbered(
+        [(found.run.task, found.run.kv, found.run.length, found.run.key_size, found.attention) for found in runs]
+    )
+    cells = numbered([(found.placement, group) for found, group in zip(runs, groups.tolist(), strict=True)])
+
+    def inside(rows: NDArray[np.int64]) -> float:
+        x, y = (ranks(values[rows]) for values in (early, later))
+        return pearson(within_cells(x, groups[rows]), within_cells(y, groups[rows]))
+
+    over_all = jackknife(lambda rows: spearman(early[rows], later[rows]), cells, correlation=True)
+    return (
+        findings.add(f"{name}_spearman", over_all),
+        findings.add(f"{name}_spearman_inside", jackknife(inside, cells, correlation=True)),
+    )
 
 
-def hybrids(rows: Sequence[Row], metric: str) -> Conclusion:
+def hybrids(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
     """What a grid says about placements of attention.
 
     Args:
         rows: All rows of the study.
         metric: Column of the metric for which the claim is made, named before the runs were done.
+        claim: What was fixed before the runs; None where nothing was.
 
     Returns:
         The conclusion.
@@ -77,18 +91,11 @@ def hybrids(rows: Sequence[Row], metric: str) -> Conclusion:
         _add_placement(placement, members, metric, findings)
     if len(placements) > 1:
         _add_winner(placements, findings)
-    claimed = _add_foresights(runs, metric, findings)
+    _add_foresights(runs, metric, findings)
     if runs:
         shares = sorted({float(found.early["step"]) / float(found.run.last["step"]) for found in runs})
         findings.statements.append(f"Early is after {' and '.join(f'{share:.0%}' for share in shares)} of the steps.")
-    lows = [interval.low for interval in claimed]
-    holds = None if np.isnan(lows).any() else min(lows) > 0
-    claim = (
-        f"The ESS averaged over layers ({metric}) after {EARLY:.0%} of training ranks hybrids by their accuracy at the "
-        "end (the interval of Spearman's correlation lies above 0), over all placements and among those with as many "
-        "attention layers."
-    )
-    return findings.conclusion("hybrids", claim, holds, CAVEATS)
+    return findings.conclusion("hybrids", claim, CAVEATS)
 
 
 def _by_accuracy(runs: Sequence[PlacedRun]) -> dict[str, list[PlacedRun]]:
@@ -110,7 +117,7 @@ def _add_placement(placement: str, members: Sequence[PlacedRun], metric: str, fi
     name, accuracies = placement.replace(",", "_").replace("-", "_"), _accuracies(members)
     columns = [layer_column(metric, layer) for layer in range(len(members[0].layers))]
     layers = [mean(found.run.last[column] for found in members) for column in columns]
-    findings.add(f"{name}_accuracy", bootstrap_mean(accuracies))
+    findings.add(f"{name}_accuracy", of_mean(accuracies))
     findings.figures[f"{name}_accuracy_over_training"] = _over_training(members)
     findings.figures |= {f"{name}_ess_layer_{layer}": ess for layer, ess in enumerate(layers)}
     findings.statements.append(
@@ -124,13 +131,12 @@ def _add_winner(placements: dict[str, list[PlacedRun]], findings: Findings) -> N
     """What the best placement gains on the second, trial by trial."""
     best, second, *_ = placements
     runs, others = ([found.run for found in placements[name]] for name in (best, second))
-    gain = bootstrap_mean(paired_differences(others, runs, "mixer"))
-    findings.add("best_less_second", gain)
+    gain = findings.add("best_less_second", of_mean(paired_differences(others, runs, "mixer")))
     findings.statements.append(f"{best} comes first, before {second} by {gain}.")
 
 
-def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> tuple[Interval, Interval]:
-    """What each early number tells; gives that of the claim."""
+def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
+    """What each early number tells."""
     known: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
         "early": (f"early ESS ({metric})", lambda found: number(found.early, metric)),
         "early_entropy": ("early ESS (entropy)", lambda found: number(found.early, "entropy")),
@@ -143,17 +149,12 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
         "control_initial": ("the control, ESS at initialisation,", lambda found: number(found.run.first, metric)),
         "control_early_accuracy": ("the control, early accuracy,", lambda found: number(found.early, "accuracy")),
     }
-    intervals = {name: foresight(runs, early) for name, (_, early) in known.items()}
-    for name, (over_all, inside) in intervals.items():
-        findings.add(f"{name}_spearman", over_all)
-        findings.add(f"{name}_spearman_inside", inside)
+    for name, (words, early) in known.items():
+        over_all, inside = foresight(runs, name, findings, early)
         findings.statements.append(
-            f"Spearman of {known[name][0]} with final accuracy: {over_all}; among runs with as many attention layers "
-            f"{inside}."
+            f"Spearman of {words} with final accuracy: {over_all}; among runs with as many attention layers {inside}."
         )
-    over_all, inside = foresight(runs, known["early"][1], lambda found: found.over_training)
-    findings.add("early_over_training_spearman", over_all)
-    findings.add("early_over_training_inside_spearman", inside)
+    over_all, inside = foresight(runs, "early_over_training", findings, known["early"][1], _accuracy_over_training)
     findings.statements.append(
         f"Spearman of {known['early'][0]} with the accuracy averaged over training, which tells those apart that end "
         f"alike: {over_all}; among runs with as many attention layers {inside}."
@@ -171,7 +172,6 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
         f"{', '.join(f'{value:.2f}' for value in single)}; the control, the number of attention layers, "
         f"{attention:.2f}."
     )
-    return intervals["early"]
 
 
 def _among(found: PlacedRun, row: Row, metric: str, attention: bool) -> float:

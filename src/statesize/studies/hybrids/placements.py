@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from statesize.studies.grid.run import Row
 from statesize.studies.page.final import FinalRun, final_runs, grouped
@@ -24,7 +25,7 @@ class PlacedRun:
     early: Row  # the first row at or after 10 % of the training
     over_training: float  # mean accuracy of all measurements after the start: which learn sooner, where all end alike
 
-    @property
+    @cached_property
     def layers(self) -> tuple[str, ...]:
         """The mixer of each layer; those of a pattern repeat."""
         pattern = self.run.mixer.split(",")

@@ -14,9 +14,13 @@ from statesize.errors import FileError
 from statesize.files import parse_json, read_limited
 from statesize.html_table import facts_table
 from statesize.studies.page.statistics import Interval
+from statesize.studies.verdicts.claim import Claim
+from statesize.studies.verdicts.evidence import Evidence
+from statesize.studies.verdicts.verdict import Look, judge
 
 Figure: TypeAlias = float | tuple[float, float]
 CONCLUSION = "conclusion.json"
+NO_CLAIM = "No claim was fixed before these runs."
 _SCHEMA = 1
 
 
@@ -64,21 +68,44 @@ class Conclusion:
 
 @dataclass
 class Findings:
-    """Figures and sentences of a study while they are found."""
+    """Figures and sentences of a study while they are found, and the evidence of those that a claim may name."""
 
     figures: dict[str, Figure] = field(default_factory=dict[str, Figure])
     statements: list[str] = field(default_factory=list[str])
+    evidence: dict[str, Evidence] = field(default_factory=dict[str, Evidence])
 
-    def add(self, name: str, interval: Interval) -> None:
-        """Adds an estimate as NAME and its interval as NAME_interval."""
+    def add(self, name: str, evidence: Evidence) -> Interval:
+        """Adds an estimate as NAME and its interval as NAME_interval; gives both."""
+        interval = evidence.interval()
+        self.evidence[name] = evidence
         self.figures |= {name: interval.value, f"{name}_interval": (interval.low, interval.high)}
+        return interval
 
-    def conclusion(self, study: str, claim: str, holds: bool | None, caveats: tuple[str, ...]) -> Conclusion:
+    def conclusion(self, study: str, claim: Claim | None, caveats: tuple[str, ...]) -> Conclusion:
         """The conclusion from all that was found; its last sentence is about runs that diverged, if there are any."""
         statements, diverged = list(self.statements), self.figures.get("diverged", 0.0)
         if diverged:
             statements.append(f"{diverged:.0f} runs diverged; they are in the table and in none of the figures.")
-        return Conclusion(study, claim, holds, self.figures, tuple(statements), caveats)
+        if claim is None:
+            return Conclusion(study, NO_CLAIM, None, self.figures, tuple(statements), caveats)
+        verdict, tested = judge(claim, self.evidence), Findings(self.figures)
+        for look in verdict.looks:
+            tested.add_look(look, claim.unit)
+        reasons = [verdict.reason] if verdict.reason else []
+        said = (*tested.statements, *reasons, f"The claim was fixed from {claim.pilot}.", *statements)
+        return Conclusion(study, claim.statement, verdict.holds, self.figures, said, caveats)
+
+    def add_look(self, look: Look, unit: str) -> None:
+        """Adds a figure of the claim as claim_NAME, with its interval, its units and its adjusted p."""
+        interval = (look.interval.low, look.interval.high)
+        self.figures |= {f"claim_{look.name}": look.interval.value, f"claim_{look.name}_interval": interval}
+        self.figures |= {f"claim_{look.name}_units": float(look.units), f"claim_{look.name}_p": look.adjusted_p}
+        if math.isfinite(look.interval.value):
+            ends = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if math.isfinite(interval[0]) else ""
+            self.statements.append(
+                f"Tested: {look.name} above {look.threshold:g}: {look.interval.value:.2f}{ends} over {look.units} "
+                f"units ({unit}), adjusted p {look.adjusted_p:.2g}."
+            )
 
 
 def known(figures: Mapping[str, Figure]) -> dict[str, Figure | list[float] | None]:

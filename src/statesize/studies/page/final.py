@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -53,7 +54,7 @@ class FinalRun:
         """What tells runs apart, but for the names that are left out."""
         return tuple(getattr(self, name) for name in _LABELS if name not in left_out)
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """The settings of the run, as `Run.to_dict` gives them."""
         return json.loads(str(self.last["settings"]))

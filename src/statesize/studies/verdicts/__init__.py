@@ -1,0 +1,1 @@
+"""The rules of verdicts, one place for all studies: a claim fixed before its runs, evidence by units, a verdict."""

@@ -1,0 +1,62 @@
+"""An engine against the definition, on every output that it gives."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.errors import EngineError
+from statesize.operators import Operator, Shared
+from statesize.spectra.cut import Cut
+from statesize.spectra.engine import Engine, HankelBlocks
+from statesize.spectra.exact.dense import DenseEngine
+
+
+def compare_with_definition(engine: Engine, operator: Operator, cut: Cut) -> None:
+    """Assert that all outputs of an engine lie within its stated bounds of the dense definition."""
+    blocks, plain = engine.blocks(operator, cut), DenseEngine().blocks(operator, cut)
+    largest = float(plain.values.max()) if plain.values.numel() else 1.0
+    _compare_counts(engine.name, blocks, plain, largest)
+    entropy, error = blocks.entropies(1e-3)
+    exact, exact_error = plain.entropies(1e-3)
+    assert bool(((entropy - exact).abs() <= error + exact_error).all()), engine.name
+    torch.testing.assert_close(blocks.norms(), plain.norms(), rtol=1e-9, atol=1e-12 * largest)
+    if "values" in engine.outputs:
+        compare_values(operator, cut, blocks.singular_values(), blocks.error_bound)
+        return
+    try:
+        blocks.singular_values()
+    except EngineError:
+        return
+    raise AssertionError(f"{engine.name} gives singular values, which it does not count among its outputs")
+
+
+def _compare_counts(name: str, blocks: HankelBlocks, plain: HankelBlocks, largest: float) -> None:
+    tau = torch.tensor([0.3, 1e-2, 1e-5], dtype=torch.float64) * largest
+    rho = torch.tensor([0.5, 1e-3], dtype=torch.float64)
+    pairs = (
+        (blocks.counts(tau), plain.counts(tau)),
+        (blocks.relative_counts(rho), plain.relative_counts(rho)),
+        (blocks.relative_counts(rho, 0.1), plain.relative_counts(rho)),
+    )
+    for counts, expected in pairs:
+        assert bool((counts.lower <= expected.upper).all()), name
+        assert bool((expected.lower <= counts.upper).all()), name
+        assert bool(((counts.lower <= counts.count) & (counts.count <= counts.upper)).all()), name
+
+
+def compare_values(operator: Operator, cut: Cut, values: Tensor, bound: Tensor) -> None:
+    """Hold singular values, (…, P, K), to those of the definition within their bounds, (…, P)."""
+    matrix = operator.to(torch.float64).dense()
+    matrix = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
+    linalg = cast("Any", torch.linalg)
+    for place, i in enumerate(cut.positions):
+        expected: Tensor = linalg.svdvals(cut.block(matrix, i))
+        kept = min(expected.shape[-1], values.shape[-1])
+        allowed = bound[..., place] + 1e-14 * expected[..., 0]
+        sigma = values[..., place, :]
+        assert bool(((sigma[..., :kept] - expected[..., :kept]).abs().amax(-1) <= allowed).all()), f"position {i}"
+        beyond = torch.cat([sigma[..., kept:], expected[..., kept:]], -1)
+        assert bool((beyond.abs() <= allowed[..., None]).all()), f"position {i}"

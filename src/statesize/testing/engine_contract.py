@@ -1,0 +1,177 @@
+"""What every engine keeps to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from statesize.operators import Convolution, Dense, GatedConvolution, Operator, Recurrence, SoftmaxAttention
+from statesize.spectra.cut import make_cut
+from statesize.spectra.engine import OUTPUTS, Engine
+from statesize.testing.comparison import compare_with_definition
+
+
+class EngineContract:
+    """A pytest class; a subclass names its engine and inherits the checks against the dense definition in float64.
+
+    Attributes:
+        engine: The engine.
+
+    Example:
+        >>> from statesize.spectra.exact.dense import DenseEngine
+        >>> class TestMyEngine(EngineContract):
+        ...     engine = DenseEngine()
+        >>> TestMyEngine().test_outputs_agree_with_the_definition()
+    """
+
+    engine: Engine
+
+    def operators(self, generator: torch.Generator) -> list[Operator]:
+        """Operators of every kind, of which those that the engine supports are measured.
+
+        Args:
+            generator: The only source of randomness to use.
+
+        Returns:
+            Unbatched operators of 20 positions; override it for kinds of your own.
+        """
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        length, states = 20, 3
+        B, C, decay = normal(length, states), normal(length, states), normal(length, states).sigmoid()
+        gate = normal(length).sigmoid()
+        modes = torch.polar(decay, normal(length, states))
+        return [
+            Dense(normal(length, length).tril()),
+            Dense(torch.zeros(length, length, dtype=torch.float64)),
+            Recurrence(decay[:, :1], B, C),
+            Recurrence(decay, B, C),
+            Recurrence(normal(length, states, states) / 3, B, C),
+            Recurrence(modes, B, C),
+            Recurrence.delta_rule(B / 2, gate, C, gate),
+            Convolution(normal(4), length),
+            Convolution(normal(length), length),
+            GatedConvolution(normal(5), gate, gate),
+            SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5),
+            SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5, window=6),
+        ]
+
+    def supported(self, seed: int = 0) -> list[Operator]:
+        """The operators that the engine supports.
+
+        Args:
+            seed: Seed of the generator.
+
+        Returns:
+            At least one.
+        """
+        operators = self.operators(torch.Generator().manual_seed(seed))
+        supported = [operator for operator in operators if self.engine.supports(operator)]
+        assert supported, f"{self.engine.name} supports none of the operators that it is checked with"
+        return supported
+
+    def test_it_describes_itself(self) -> None:
+        """It has a name, outputs and words for what it works on and costs; `declines` and `defers` answer in words."""
+        assert self.engine.name
+        assert self.engine.operators
+        assert self.engine.cost
+        assert self.engine.outputs
+        assert self.engine.outputs <= set(OUTPUTS)
+        for operator in self.supported():
+            assert self.engine.defers(operator, make_cut(operator.length), ("counts",)) != ""
+
+    def test_it_declines_with_a_reason(self) -> None:
+        """What it cannot do it says: operators, outputs and windows; and nothing else."""
+        for operator in self.operators(torch.Generator().manual_seed(0)):
+            cut, windowed = make_cut(operator.length), make_cut(operator.length, past=3)
+            able = self.engine.supports(operator)
+            assert (self.engine.declines(operator, cut, ()) is None) == able
+            assert (self.engine.declines(operator, windowed, ()) is None) == (able and self.engine.windows)
+            for output in OUTPUTS:
+                declined = self.engine.declines(operator, cut, (output,))
+                assert declined != ""
+                assert (declined is None) == (able and output in self.engine.outputs)
+
+    def test_outputs_agree_with_the_definition(self) -> None:
+        """Values, counts, entropies and norms lie within the stated bounds, at all positions and at some."""
+        for operator in self.supported():
+            compare_with_definition(self.engine, operator, make_cut(operator.length))
+            compare_with_definition(self.engine, operator, make_cut(operator.length, [operator.length - 1, 1, 7]))
+
+    def test_windows_agree_with_the_definition(self) -> None:
+        """So they do of windows on the past, on the future and on both."""
+        for operator in self.supported(seed=1) if self.engine.windows else ():
+            for past, future in ((3, None), (None, 4), (5, 2)):
+                compare_with_definition(self.engine, operator, make_cut(operator.length, None, past, future))
+
+    def test_extreme_scales(self) -> None:
+        """Operators times 1e30 and 1e-30 are measured as well."""
+        for operator in self.supported(seed=2):
+            for scale in (1e-30, 1e30):
+                if isinstance(operator, Recurrence) and operator.D is None:
+                    scaled: Operator = Recurrence(operator.A, operator.B * scale, operator.C)
+                elif isinstance(operator, Convolution):
+                    scaled = Convolution(operator.kernel * scale, operator.length)
+                else:
+                    scaled = Dense(operator.dense() * scale)
+                if self.engine.supports(scaled):
+                    compare_with_definition(self.engine, scaled, make_cut(scaled.length))
+
+    def test_batch_entries_are_measured_by_themselves(self) -> None:
+        """A batch of several dimensions gives what its entries give alone, within the bounds of both."""
+        for one, other in zip(self.supported(seed=3), self.supported(seed=4), strict=True):
+            batch = _stacked(one, other)
+            cut = make_cut(one.length)
+            together, alone = self.engine.blocks(batch, cut), self.engine.blocks(one, cut)
+            assert together.norms().shape == (1, 2, one.length - 1)
+            close = together.error_bound[0, 0] + alone.error_bound
+            assert bool(((together.norms()[0, 0] - alone.norms()).abs() <= close * one.length**0.5).all())
+            entropy, bound = together.entropies(1e-3)
+            single, single_bound = alone.entropies(1e-3)
+            assert bool(((entropy[0, 0] - single).abs() <= bound[0, 0] + single_bound).all())
+
+    def test_nothing_to_measure(self) -> None:
+        """No positions and no batch entries are no error."""
+        for operator in self.supported():
+            no_positions = self.engine.blocks(operator, make_cut(operator.length, []))
+            assert no_positions.norms().shape == (0,)
+            assert no_positions.error_bound.shape == (0,)
+            no_entries = self.engine.blocks(_stacked(operator, operator)[:, :0], make_cut(operator.length))
+            thresholds = torch.tensor([0.5, 0.1], dtype=torch.float64)
+            for counts in (no_entries.counts(thresholds), no_entries.relative_counts(thresholds)):
+                assert counts.count.shape == (1, 0, operator.length - 1, 2)
+            assert no_entries.entropies(1e-3)[0].shape == (1, 0, operator.length - 1)
+
+    def test_footprints_are_positive_and_grow(self) -> None:
+        """Bytes for an entry are positive and no less for a batch of longer sequences; what is needed is no more."""
+        for operator in self.supported():
+            cut = make_cut(operator.length)
+            held, shared = (size(operator, cut) for size in (self.engine.footprint, self.engine.shared_footprint))
+            assert held > 0
+            assert shared >= 0
+            assert 0 < self.engine.least_bytes(operator, cut) <= held + shared
+
+    def test_repeated_calls_agree(self) -> None:
+        """Nothing is consumed or changed by a measurement."""
+        for operator in self.supported(seed=4):
+            before, cut = operator.dense().clone(), make_cut(operator.length)
+            first, second = (self.engine.blocks(operator, cut).entropies(1e-3)[0] for _ in range(2))
+            assert torch.equal(first, second)
+            assert torch.equal(operator.dense(), before)
+
+
+def _stacked(one: Operator, other: Operator) -> Operator:
+    """Two operators of one kind as a batch (1, 2)."""
+
+    def pair(first: Tensor, second: Tensor) -> Tensor:
+        return torch.stack([first, second])[None]
+
+    if isinstance(one, Recurrence) and isinstance(other, Recurrence):
+        return Recurrence(pair(one.A, other.A), pair(one.B, other.B), pair(one.C, other.C))
+    if isinstance(one, Convolution) and isinstance(other, Convolution):
+        return Convolution(pair(one.kernel, other.kernel), one.length)
+    if isinstance(one, SoftmaxAttention) and isinstance(other, SoftmaxAttention):
+        return SoftmaxAttention(pair(one.query, other.query), pair(one.key, other.key), one.scale, one.window)
+    return Dense(pair(one.dense(), other.dense()))

@@ -1,0 +1,72 @@
+"""A record repeats its conclusion from its table, and is refused where it is not that of the preset."""
+
+import json
+
+import pytest
+
+from statesize import FileError
+from statesize.cli import main
+from statesize.studies import record as records
+from statesize.studies.grid.run import carry_out
+from statesize.studies.grid.settings import preset_settings
+from statesize.studies.record import make_record, read_record, verify, write_record
+
+
+@pytest.fixture(scope="module")
+def made():
+    settings = preset_settings("regimes", "smoke")
+    rows = [row for run in settings.runs for row in carry_out(run)]
+    return settings, rows
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    settings, rows = made
+    write_record(make_record(settings, "smoke", "0123abc", rows), tmp_path)
+    return tmp_path
+
+
+def test_the_conclusion_follows_from_the_table(folder):
+    found = read_record(folder)
+    document = json.loads((folder / "record.json").read_text("utf-8"))
+    assert found.content() == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert (document["command"], document["commit"]) == ("statesize study regimes --preset smoke", "0123abc")
+    assert (found.done, found.total) == (document["done"], document["total"]) == (6, 6)
+    assert found.conclusion.holds is None
+
+
+def test_an_unfinished_record_cannot_tell(made):
+    settings, rows = made
+    found = make_record(settings, "smoke", "0123abc", [row for row in rows if row["run"] != rows[0]["run"]])
+    assert (found.done, found.conclusion.holds) == (5, None)
+    assert found.conclusion.statements[0].startswith("Unfinished: 5 of 6 runs are done")
+
+
+@pytest.mark.parametrize("name", ["schema", "preset_sha256", "table_sha256"])
+def test_what_does_not_fit_is_refused_by_name(folder, name):
+    path = folder / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {name: "other"}), "utf-8")
+    with pytest.raises(FileError, match=f"^{name} of .* must be .*, got other"):
+        read_record(folder)
+
+
+def test_what_is_damaged_is_refused(folder):
+    (folder / "table.parquet").write_bytes(b"PAR1")
+    with pytest.raises(FileError, match="holds no record that can be read"):
+        read_record(folder)
+    (folder / "record.json").write_text("{}")
+    with pytest.raises(FileError, match="holds no record that can be read"):
+        read_record(folder)
+
+
+def test_sampled_runs_are_repeated(folder, made, capsys):
+    assert main(["study", "regimes", "--verify", "--output", str(folder)]) == 0
+    assert capsys.readouterr().out.count(": equal") == records.SAMPLED
+    settings, rows = made
+    wrong = [row | {"norm": row["norm"] * 1.001} for row in rows]
+    write_record(make_record(settings, "smoke", "0123abc", wrong), folder)
+    assert [columns for _, columns in verify(read_record(folder))] == [["norm"]] * 3
+    assert main(["study", "regimes", "--verify", "--output", str(folder)]) == 1
+    old = [row | {"versions": "statesize 0"} for row in rows]
+    with pytest.raises(FileError, match="versions of the record must be those of this machine"):
+        next(verify(make_record(settings, "smoke", "0123abc", old)))
