@@ -26,7 +26,7 @@ from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import plan, profile
 from statesize.results.settings import memory_bytes
 
-MODELS = ("softmax attention (sa)", "gated linear attention (gla)", "attention of transformers (Llama)")
+MODELS = ("attention of transformers (Llama)", "softmax attention (sa)", "gated linear attention (gla)")
 LENGTHS = (1024, 2048, 4096)
 POSITIONS = 3
 ALLOWED = 1.1
@@ -98,9 +98,9 @@ def main() -> int:
             run = rows[-1].get("with_enough", rows[-1])
             shown = (f"{run[key] / MEGABYTE:,.0f} MB" for key in ("memory", "peak", "plan_peak"))
             print(f"{name:34} {length:6,} {' '.join(f'{cell:>10}' for cell in shown)}", flush=True)
-    document = {"schema": 1, "memory": given.memory, "machine": machine(), "versions": versions(), "rows": rows}
-    if given.output is not None:
-        replace_file(given.output, f"{json.dumps(document, indent=1)}\n".encode())
+            document = {"schema": 1, "memory": given.memory, "machine": machine(), "versions": versions(), "rows": rows}
+            if given.output is not None:
+                replace_file(given.output, f"{json.dumps(document, indent=1)}\n".encode())
     return int(any(map(bad, rows)))
 
 
