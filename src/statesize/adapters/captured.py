@@ -17,6 +17,7 @@ from statesize.adapters.models.wrapped import uncompiled
 from statesize.adapters.watching.interrupts import interrupts_held
 from statesize.adapters.watching.observation import Observation, Units, nothing
 from statesize.errors import InputError, ModelError
+from statesize.mixers.mixer import Mixer as OwnMixer
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
 SHARED = "#shared"
@@ -154,7 +155,10 @@ def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: 
         if isinstance(tensor, Tensor) and tensor.ndim >= 3:
             check_finite(name, "head", "the operator has", tensor)
     heads, multiplicity = operator.batch_shape[1], known.multiplicity
-    state_bytes = _cached_numbers(operator, multiplicity) * stored_element_size(mixer)
+    if isinstance(mixer, OwnMixer):
+        state_bytes = mixer.cache_bytes(operator.length)
+    else:
+        state_bytes = _cached_numbers(operator, multiplicity) * stored_element_size(mixer)
     return Captured(name, known.kind, multiplicity, heads, _selecting(operator), state_bytes, None, run_difference)
 
 
