@@ -47,6 +47,7 @@ class Captured:
         cache: Name of the last mixer that reads the same cache, whose groups hold the heads of all; empty for itself.
         readers: All mixers that read the same cache, if there are several and this is the last.
         forget: Drops T, which is made anew when it is asked for.
+        values: Makes what T mixes, (sequence, unit, L, channels); None where that is not known.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Captured:
     cache: str = ""
     readers: tuple[Captured, ...] = ()
     forget: Callable[[], None] = nothing
+    values: Callable[[], Tensor] | None = None
 
     @property
     def operator(self) -> Operator:
@@ -118,6 +120,7 @@ def from_observation(name: str, observation: Observation, faithfulness: float, r
         observation.groups,
         observation.stored_channels,
         forget=observation.forget,
+        values=lambda: observation.values,
     )
 
 
@@ -125,7 +128,8 @@ def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: 
     """What a mixer's own method `operator` captures."""
     # hidden: What its forward received first, (S, L, …).
     name = known.name
-    try:
+
+    def called(method: str) -> object:
         with (
             interrupts_held() as interrupts,
             evaluating(mixer),
@@ -134,7 +138,10 @@ def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: 
             torch.no_grad(),
             interrupts.let_through(),
         ):
-            operator = cast("Callable[[Tensor], object]", mixer.operator)(in_single(hidden))
+            return cast("Callable[[Tensor], object]", getattr(mixer, method))(in_single(hidden))
+
+    try:
+        operator = called("operator")
     except InputError as error:
         raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error
     if not isinstance(operator, Operator):
@@ -159,7 +166,9 @@ def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: 
         state_bytes = mixer.cache_bytes(operator.length)
     else:
         state_bytes = _cached_numbers(operator, multiplicity) * stored_element_size(mixer)
-    return Captured(name, known.kind, multiplicity, heads, _selecting(operator), state_bytes, None, run_difference)
+    values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
+    units = _selecting(operator)
+    return Captured(name, known.kind, multiplicity, heads, units, state_bytes, None, run_difference, values=values)
 
 
 def _cached_numbers(operator: Operator, multiplicity: int) -> int:
