@@ -36,7 +36,7 @@ def test_states_are_those_of_the_model_s_cache(family):
     assert len(held) == len(kept) > 0
     for found, expected in zip(held, kept, strict=True):
         state = found[:, :, 0].double()
-        state = state if state.shape == expected.shape else state.mT
+        state = state if family == "qwen3_next" else state.mT  # Mamba keeps channels before states
         torch.testing.assert_close(state.reshape(expected.shape), expected.double(), rtol=1e-4, atol=1e-5)
 
 

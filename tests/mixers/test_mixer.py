@@ -70,6 +70,15 @@ def test_state_bytes_are_those_of_the_layer_s_own_cache(name, dtype):
     assert [item.state_bytes for item in capture(model, tokens)] == [sum(part.nbytes for part in caches[1])]
 
 
+def test_layers_without_an_mlp_only_mix():
+    model = LanguageModel(ModelConfig("la", 8, width=24, heads=3, key_size=6, layers=1, mlp_factor=0)).double()
+    block, hidden = model.blocks[0], hidden_of(5)
+    assert not [name for name, _ in block.named_parameters() if "mlp" in name]
+    torch.testing.assert_close(block(hidden), hidden + block.mixer(block.mixer_norm(hidden)))
+    output, _ = block.step(hidden[:, 0], block.mixer.initial_cache(2))
+    torch.testing.assert_close(output, block(hidden[:, :1])[:, 0])
+
+
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_step_does_not_change_the_cache_that_it_is_given(name):
     mixer, hidden = mixer_of(name), hidden_of(3)
