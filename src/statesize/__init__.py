@@ -8,6 +8,7 @@ from statesize.version import __version__
 if TYPE_CHECKING:
     from statesize import training, zoo
     from statesize.adapters.capture import Captured, capture
+    from statesize.adapters.states import states
     from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
     "adapters.capture": ("Captured", "capture"),
+    "adapters.states": ("states",),
     "errors": ("EngineError", "FileError", "InputError", "ModelError", "StatesizeError"),
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
@@ -105,6 +107,7 @@ __all__ = [
     "profile",
     "recommend_state_size",
     "reduce",
+    "states",
     "tolerance_ess",
     "training",
     "zoo",

@@ -66,8 +66,8 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
         assert mixer["state_utilisation"] == pytest.approx(row["state_utilisation"])
         assert mixer["ceiling_utilisation"] is None
         assert (mixer["kind"], mixer["units"], mixer["multiplicity"], mixer["state_size"]) == ("gla", 2, 4, 4)
-        # Four numbers for each of eight channels, in float32.
-        assert mixer["state_bytes"] == 4 * 8 * 4
+        # Four numbers for each of eight channels, and three tokens of 24 convolved channels, in float32.
+        assert mixer["state_bytes"] == (4 * 8 + 3 * 24) * 4
         assert len(mixer["average_tolerance"]) == 1
 
 

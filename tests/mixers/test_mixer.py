@@ -5,6 +5,7 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 
+from statesize.adapters import capture
 from statesize.cli.train import train
 from statesize.mixers import MIXERS, LanguageModel, ModelConfig
 from statesize.mixers.mixer import HeadMixer
@@ -52,6 +53,30 @@ def test_steps_equal_the_training_form(name, length):
         output, cache = mixer.step(hidden[:, t], cache)
         outputs.append(output)
     torch.testing.assert_close(torch.stack(outputs, 1), mixer(hidden), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", MIXERS)
+def test_state_bytes_are_those_of_the_layer_s_own_cache(name, dtype):
+    if name in ("s4d", "hyena") and dtype == torch.bfloat16:
+        pytest.skip("torch has neither complex bfloat16 nor Fourier transforms of it")
+    model = LanguageModel(ModelConfig(mixer=name, vocabulary_size=8, width=24, heads=3, key_size=6, layers=1))
+    model = model.to(dtype).eval()
+    tokens = torch.randint(0, 8, (1, 37), generator=torch.Generator().manual_seed(0))
+    caches = model.initial_caches(1)
+    with torch.no_grad():
+        for token in tokens[0]:
+            _, caches = model.step(token[None], caches)
+    assert [item.state_bytes for item in capture(model, tokens)] == [sum(part.nbytes for part in caches[1])]
+
+
+def test_layers_without_an_mlp_only_mix():
+    model = LanguageModel(ModelConfig("la", 8, width=24, heads=3, key_size=6, layers=1, mlp_factor=0)).double()
+    block, hidden = model.blocks[0], hidden_of(5)
+    assert not [name for name, _ in block.named_parameters() if "mlp" in name]
+    torch.testing.assert_close(block(hidden), hidden + block.mixer(block.mixer_norm(hidden)))
+    output, _ = block.step(hidden[:, 0], block.mixer.initial_cache(2))
+    torch.testing.assert_close(output, block(hidden[:, :1])[:, 0])
 
 
 @pytest.mark.parametrize("name", MIXERS)

@@ -17,6 +17,7 @@ from statesize.adapters.models.wrapped import uncompiled
 from statesize.adapters.watching.interrupts import interrupts_held
 from statesize.adapters.watching.observation import Observation, Units, nothing
 from statesize.errors import InputError, ModelError
+from statesize.mixers.mixer import Mixer as OwnMixer
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
 SHARED = "#shared"
@@ -48,6 +49,7 @@ class Captured:
             single units are made.
         readers: All mixers that read the same cache, if there are several and this is the last.
         forget: Drops T, which is made anew when it is asked for.
+        values: Makes what T mixes, (sequence, unit, L, channels); None where that is not known.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Captured:
     readers: tuple[Captured, ...] = ()
     map_bytes: int = 0
     forget: Callable[[], None] = nothing
+    values: Callable[[], Tensor] | None = None
 
     @property
     def operator(self) -> Operator:
@@ -121,6 +124,7 @@ def from_observation(name: str, observation: Observation, faithfulness: float, r
         observation.stored_channels,
         map_bytes=observation.map_bytes,
         forget=observation.forget,
+        values=lambda: observation.values,
     )
 
 
@@ -128,7 +132,8 @@ def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: 
     """What a mixer's own method `operator` captures."""
     # hidden: What its forward received first, (S, L, …).
     name = known.name
-    try:
+
+    def called(method: str) -> object:
         with (
             interrupts_held() as interrupts,
             evaluating(mixer),
@@ -137,7 +142,10 @@ def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: 
             torch.no_grad(),
             interrupts.let_through(),
         ):
-            operator = cast("Callable[[Tensor], object]", mixer.operator)(in_single(hidden))
+            return cast("Callable[[Tensor], object]", getattr(mixer, method))(in_single(hidden))
+
+    try:
+        operator = called("operator")
     except InputError as error:
         raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error
     if not isinstance(operator, Operator):
@@ -158,8 +166,13 @@ def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: 
         if isinstance(tensor, Tensor) and tensor.ndim >= 3:
             check_finite(name, "head", "the operator has", tensor)
     heads, multiplicity = operator.batch_shape[1], known.multiplicity
-    state_bytes = _cached_numbers(operator, multiplicity) * stored_element_size(mixer)
-    return Captured(name, known.kind, multiplicity, heads, _selecting(operator), state_bytes, None, run_difference)
+    if isinstance(mixer, OwnMixer):
+        state_bytes = mixer.cache_bytes(operator.length)
+    else:
+        state_bytes = _cached_numbers(operator, multiplicity) * stored_element_size(mixer)
+    values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
+    units = _selecting(operator)
+    return Captured(name, known.kind, multiplicity, heads, units, state_bytes, None, run_difference, values=values)
 
 
 def _cached_numbers(operator: Operator, multiplicity: int) -> int:

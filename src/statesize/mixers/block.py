@@ -90,8 +90,8 @@ class Block(nn.Module):
         super().__init__()
         self.mixer_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
         self.mixer = _mixer(config, config.mixer_of(layer))
-        self.mlp_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
-        self.mlp = GatedMLP(config)
+        self.mlp_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON) if config.mlp_factor else None
+        self.mlp = GatedMLP(config) if config.mlp_factor else None
         self.dropout = LocalDropout(config.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -103,8 +103,7 @@ class Block(nn.Module):
         Returns:
             (S, L, d).
         """
-        hidden = hidden + self.dropout(self.mixer(self.mixer_norm(hidden)))
-        return hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
+        return self._with_mlp(hidden + self.dropout(self.mixer(self.mixer_norm(hidden))))
 
     def step(self, hidden: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Applies the layer to one token of every sequence.
@@ -117,8 +116,12 @@ class Block(nn.Module):
             The output (S, d) and the mixer's next cache.
         """
         mixed, cache = self.mixer.step(self.mixer_norm(hidden), cache)
-        hidden = hidden + self.dropout(mixed)
-        return hidden + self.dropout(self.mlp(self.mlp_norm(hidden))), cache
+        return self._with_mlp(hidden + self.dropout(mixed)), cache
+
+    def _with_mlp(self, hidden: Tensor) -> Tensor:
+        if self.mlp is None or self.mlp_norm is None:
+            return hidden
+        return hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
 
 
 def _mixer(config: ModelConfig, name: str) -> Any:

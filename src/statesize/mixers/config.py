@@ -29,7 +29,7 @@ class ModelConfig:
         layers: Number of blocks, a multiple of the length of the pattern.
         key_size: Key dimension n of a head or states n of a channel, the theoretical state-size of the mixers with a
             fixed one; even for "s4d". For "hyena" the hidden width of the network that makes the filter.
-        mlp_factor: Hidden width of the gated MLP in units of `width`.
+        mlp_factor: Hidden width of the gated MLP in units of `width`; 0 for layers without an MLP.
         convolution_size: Taps of the short causal convolution on what enters a mixer; 1 leaves it a scale.
         decay_bias: Initial bias b of the decays of "wla" and "gla": a = exp(logsigmoid(b) / 16), that is 0.997 for
             3 and 0.958 for 0. Small biases make heads forget early in training and are prone to state collapse.
@@ -69,7 +69,7 @@ class ModelConfig:
         counts = ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor", "convolution_size")
         for name in (*counts, "positions"):
             value: object = getattr(self, name)
-            bound = 0 if name == "positions" else 1
+            bound = 0 if name in ("positions", "mlp_factor") else 1
             if isinstance(value, bool) or not isinstance(value, int) or not bound <= value < 2**31:
                 refuse(name, f"an integer of at least {bound}, below 2**31", value)
         if not isinstance(self.mixer, str):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -126,6 +126,22 @@ class Mixer(nn.Module, ABC):
             The output (S, d) and the next cache.
         """
 
+    @torch.no_grad()
+    def cache_bytes(self, length: int) -> int:
+        """Bytes that the cache of `step` holds of one sequence at its end.
+
+        Args:
+            length: Tokens of the sequence, L.
+
+        Returns:
+            The bytes of all its tensors, what short convolutions keep included.
+        """
+        # A cache has parts of constant size and parts that grow with each token; one step tells them apart.
+        empty = self.initial_cache(1)
+        _, one = self.step(self.norm_weight.new_zeros(1, self.config.width), empty)
+        before, after = _bytes(empty), _bytes(one)
+        return before + length * (after - before)
+
     @abstractmethod
     def values(self, hidden: Tensor) -> Tensor:
         """The inputs of T.
@@ -202,3 +218,7 @@ class HeadMixer(Mixer):
 
     def _by_head(self, part: Tensor) -> Tensor:
         return part.reshape(*part.shape[:-1], self.heads, -1)
+
+
+def _bytes(cache: Any) -> int:
+    return sum(part.nbytes if isinstance(part, Tensor) else _bytes(part) for part in cache)

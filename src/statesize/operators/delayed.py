@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -48,6 +50,10 @@ class DelayedRecurrence(Recurrence):
         pair = torch.cat([kept, torch.zeros_like(kept)], -1)
         nothing = torch.zeros_like(B)
         super().__init__(pair, torch.cat([B, nothing], -1), torch.cat([torch.zeros_like(C), C], -1), D)
+
+    def states(self, inputs: Tensor, positions: Sequence[int]) -> Tensor:
+        """See `Recurrence.states`; of the pair, what is carried on."""
+        return super().states(inputs, positions)[..., : self.B.shape[-1] // 2, :]
 
     def state_size(self) -> Tensor:
         """Real numbers that are carried: n at each position, (L,) int64."""

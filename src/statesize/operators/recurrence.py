@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 import torch
@@ -231,16 +231,32 @@ class Recurrence(TensorOperator):
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u by stepping the recurrence."""
-        L, n = self.B.shape[-2:]
-        channels = inputs.to(self.B.dtype)
-        state = self.B.new_zeros((*self.batch_shape, n, inputs.shape[-1]))
-        outputs: list[Tensor] = []
-        for t in range(L):
-            state = self.transition.advance(t, state) + self.B[..., t, :, None] * channels[..., t, None, :]
-            outputs.append((self.C[..., t, None, :] @ state).squeeze(-2))
+        outputs = [(self.C[..., t, None, :] @ state).squeeze(-2) for t, state in enumerate(self._stepped(inputs))]
         result = torch.stack(outputs, -2)
         result = result.real if self.is_complex else result
         return result if self.D is None else result + self.D[..., None] * inputs
+
+    def states(self, inputs: Tensor, positions: Sequence[int]) -> Tensor:
+        """The states before chosen positions: x_{i−1}, which all inputs before i made.
+
+        Args:
+            inputs: (..., L, channels).
+            positions: Of 1 … L.
+
+        Returns:
+            (..., P, n, channels), complex where the recurrence is.
+        """
+        place = {position: number for number, position in enumerate(positions)}
+        kept = {place[t]: state for t, state in enumerate(self._stepped(inputs), 1) if t in place}
+        return torch.stack([kept[place[position]] for position in positions], -3)
+
+    def _stepped(self, inputs: Tensor) -> Iterator[Tensor]:
+        """x_0, x_1, … of inputs (..., L, channels), each (..., n, channels)."""
+        channels = inputs.to(self.B.dtype)
+        state = self.B.new_zeros((*self.batch_shape, self.B.shape[-1], inputs.shape[-1]))
+        for t in range(self.length):
+            state = self.transition.advance(t, state) + self.B[..., t, :, None] * channels[..., t, None, :]
+            yield state
 
     def state_size(self) -> Tensor:
         """Real numbers in the state: n, or 2n for n complex modes that are not conjugate pairs.

@@ -4,6 +4,7 @@ Read `task` and `synthetic`, then one of the tasks; `corpus` and `text` are for 
 subclass of `SyntheticTask`, and a line in the list of `registry`.
 """
 
+from statesize.tasks.arrays import ArrayTask, from_arrays
 from statesize.tasks.chance import most_frequent_share
 from statesize.tasks.compression import Compression
 from statesize.tasks.corpus import Corpus, python_prose, read_text
@@ -14,11 +15,13 @@ from statesize.tasks.selective_copying import SelectiveCopying
 from statesize.tasks.synthetic import SyntheticTask
 from statesize.tasks.task import IGNORED, Task
 from statesize.tasks.text import TextTask, byte_count, encode, train_tokenizer
+from statesize.tasks.zoology import ZoologyMQAR
 from statesize.texts.plain import read_documents
 
 __all__ = [
     "IGNORED",
     "MQAR",
+    "ArrayTask",
     "Compression",
     "Corpus",
     "Rebinding",
@@ -26,9 +29,11 @@ __all__ = [
     "SyntheticTask",
     "Task",
     "TextTask",
+    "ZoologyMQAR",
     "build_task",
     "byte_count",
     "encode",
+    "from_arrays",
     "most_frequent_share",
     "python_prose",
     "read_documents",

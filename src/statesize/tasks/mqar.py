@@ -80,7 +80,7 @@ class MQAR(SyntheticTask):
     def zoology(cls, pairs: int, length: int, vocabulary_size: int = 8192) -> Self:
         """The setting of Zoology: each pair is asked once, and gap_power is 0.01.
 
-        There, queries stand on every other position only, and fillers may be keys too.
+        There, queries stand on every other position only, and fillers may be keys too: see `ZoologyMQAR`.
 
         Args:
             pairs: key-value pairs, P.

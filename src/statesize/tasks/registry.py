@@ -14,12 +14,14 @@ from statesize.tasks.mqar import MQAR
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.selective_copying import SelectiveCopying
 from statesize.tasks.synthetic import SyntheticTask, number_fields
+from statesize.tasks.zoology import ZoologyMQAR
 
 _TASKS: dict[str, type[SyntheticTask]] = {
     "mqar": MQAR,
     "selective_copying": SelectiveCopying,
     "compression": Compression,
     "rebinding": Rebinding,
+    "zoology_mqar": ZoologyMQAR,
 }
 
 

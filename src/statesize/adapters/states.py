@@ -1,0 +1,52 @@
+"""`statesize.states`: what a model's recurrences hold at chosen positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.capture import capture
+from statesize.adapters.models.checks import Inputs
+from statesize.errors import ModelError
+from statesize.operators import Recurrence
+from statesize.spectra.cut import Positions, make_cut
+
+
+@torch.no_grad()
+def states(model: nn.Module, input_ids: Inputs, positions: Positions = None) -> dict[str, Tensor]:
+    """The states of a model's recurrences before chosen tokens: trajectories, and what read-outs are fitted to.
+
+    The state at i is what all tokens before token i left, the one whose effective size `measure` tells at i. Mixers
+    without a recurrence, such as softmax attention and long convolutions, are left out.
+
+    Args:
+        model: A causal language model, as for `capture`.
+        input_ids: Token ids (S, L), or the keyword arguments of the model's forward.
+        positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
+
+    Returns:
+        The states of each mixer by its name, (S, units, P, n, channels): n numbers for each channel of a unit.
+
+    Raises:
+        ModelError: No mixer of the model has a recurrence, or as for `capture`.
+        InputError: A position out of range.
+
+    Example:
+        >>> from statesize.mixers import LanguageModel, ModelConfig
+        >>> config = ModelConfig("la", vocabulary_size=10, width=8, heads=2, key_size=4, layers=1)
+        >>> held = states(LanguageModel(config), torch.arange(9)[None], positions=[4, 8])
+        >>> {name: state.shape for name, state in held.items()}
+        {'layers.0.mixer': torch.Size([1, 2, 2, 4, 4])}
+    """
+    found: dict[str, Tensor] = {}
+    kinds: dict[str, None] = {}
+    for captured in capture(model, input_ids):
+        operator, values = captured.operator, captured.values
+        kinds[captured.kind] = None
+        if isinstance(operator, Recurrence) and values is not None:
+            cut = make_cut(operator.length, positions)
+            found[captured.name] = operator.states(values(), cut.positions)
+        captured.forget()
+    if not found:
+        raise ModelError(f"model must have a recurrence whose state can be told, got {', '.join(kinds)} only.")
+    return found
