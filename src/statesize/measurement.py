@@ -45,10 +45,10 @@ class Measurement:
         positions: Cut positions i, (P,) int64.
         tolerances: τ, (K,), in units of σ.
         relative_tolerances: ρ, (R,), in units of σ_1 at each position.
-        tolerance: #{σ > τ}, (..., P, K) int64.
+        count: #{σ > τ}, (..., P, K) int64.
         lower: The smallest tolerance-ESS that the error bound allows, (..., P, K).
         upper: The largest, (..., P, K).
-        relative_tolerance: #{σ > ρ σ_1}, (..., P, R) int64.
+        relative_count: #{σ > ρ σ_1}, (..., P, R) int64.
         relative_lower: The smallest that the error bound allows, (..., P, R).
         relative_upper: The largest, (..., P, R).
         entropy: exp of the entropy of σ/Σσ, (..., P); 0 where σ_1 is within the error bound.
@@ -78,10 +78,10 @@ class Measurement:
     ceiling: Tensor
     binds: Tensor
     engine: str
-    tolerance: Tensor | None = None
+    count: Tensor | None = None
     lower: Tensor | None = None
     upper: Tensor | None = None
-    relative_tolerance: Tensor | None = None
+    relative_count: Tensor | None = None
     relative_lower: Tensor | None = None
     relative_upper: Tensor | None = None
     entropy: Tensor | None = None
@@ -176,7 +176,7 @@ def measure(
     Example:
         >>> from statesize.operators import Recurrence
         >>> running_sum = Recurrence(A=torch.ones(6, 1), B=torch.ones(6, 1), C=torch.ones(6, 1))
-        >>> measure(running_sum).tolerance.squeeze(-1)
+        >>> measure(running_sum).count.squeeze(-1)
         tensor([1, 1, 1, 1, 1])
     """
     given = _accepted(operator)
@@ -324,8 +324,8 @@ def _ask(
     answers: dict[str, Tensor] = {}
     if "counts" in asked:
         absolute, relative = blocks.counts(tau), blocks.relative_counts(rho, count_accuracy)
-        answers |= {"tolerance": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
-        answers |= {"relative_tolerance": relative.count}
+        answers |= {"count": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
+        answers |= {"relative_count": relative.count}
         answers |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
     if "entropy" in asked:
         answers["entropy"], answers["entropy_bound"] = blocks.entropies(entropy_accuracy)

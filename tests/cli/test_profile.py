@@ -61,14 +61,14 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
     for mixer, row in zip(document["mixers"], summary, strict=True):
         assert mixer["name"] == row["layer"]
         assert mixer["average_entropy"] == pytest.approx(row["average_entropy"])
-        assert mixer["average_relative_tolerance"][0] == pytest.approx(row["average_relative_tolerance"])
+        assert mixer["average_relative_count"][0] == pytest.approx(row["average_relative_count"])
         assert mixer["total_entropy"] == pytest.approx(row["total_entropy"])
         assert mixer["state_utilisation"] == pytest.approx(row["state_utilisation"])
         assert mixer["ceiling_utilisation"] is None
         assert (mixer["kind"], mixer["units"], mixer["multiplicity"], mixer["state_size"]) == ("gla", 2, 4, 4)
         # Four numbers for each of eight channels, and three tokens of 24 convolved channels, in float32.
         assert mixer["state_bytes"] == (4 * 8 + 3 * 24) * 4
-        assert len(mixer["average_tolerance"]) == 1
+        assert len(mixer["average_count"]) == 1
 
 
 @pytest.mark.parametrize(("tokens", "kept", "tolerances"), [(1024, True, 10), (1025, True, 1), (64, False, 1)])
@@ -422,7 +422,7 @@ def test_a_model_is_all_that_is_needed(here, capsys, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
     options = ["--layers", "0", "layers.2.mixer", "--positions", "3", "--tolerance", "0.05", "--sequences", "1"]
-    assert main(["profile", "gla", *options, "--metric", "relative_tolerance", "--open"]) == 0
+    assert main(["profile", "gla", *options, "--metric", "relative_count", "--open"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("Gated linear attention keeps 32 numbers per channel")
     assert "σ > 0.05 σ₁" in captured.out

@@ -64,7 +64,7 @@ def test_spectrum_and_tolerance_are_of_the_singular_values(measurement):
 
 def test_a_profile_s_curves_are_its_counts(profile):
     mixer = profile.mixer(profile.mixers[1])
-    counts = mixer["relative_tolerance"].values
+    counts = mixer["relative_count"].values
     curve = drawn(charts.tolerance(profile, 1), "mean")
     assert list(curve) == [1e-3, 1e-2, 1e-1]
     assert list(curve.values()) == pytest.approx([counts[:, :, 1:, place].mean() for place in (0, 2, 1)])
@@ -73,7 +73,7 @@ def test_a_profile_s_curves_are_its_counts(profile):
     assert [row["ratio"] for row in spectrum] == [1e-3, 1e-2, 1e-1]
     positions = drawn(charts.positions(profile, -1, 1, "entropy"), "mean")
     assert list(positions.values()) == pytest.approx(mixer["entropy"].values[1].mean(0).tolist())
-    first = drawn(charts.positions(profile, 1, 1, "relative_tolerance"), "mean")
+    first = drawn(charts.positions(profile, 1, 1, "relative_count"), "mean")
     assert list(first.values()) == pytest.approx(counts[1, ..., 0].mean(0).tolist(), nan_ok=True)
     shares = [row["state_utilisation"] for row in profile.summary_rows()]
     assert [row["utilisation"] for row in charts.layers([profile]).tables["layers"]] == pytest.approx(shares, rel=1e-3)
@@ -109,7 +109,7 @@ def test_what_is_not_there_is_refused(measurement, profile):
     for wanted, call in {
         "no singular values": without.plot.spectrum,
         "no entropy": without.plot.positions,
-        "no relative_tolerance": lambda: without.figure.positions("relative_tolerance"),
+        "no relative_count": lambda: without.figure.positions("relative_count"),
         "position must be one that was measured, from 1 to 11, got 99": lambda: measurement.plot.spectrum(99),
         "metric must be one of entropy, .*, got 'rank'": lambda: measurement.plot.positions("rank"),
         "layer must be below 2, .*, got 7": lambda: profile.plot.tolerance(7),
@@ -121,8 +121,8 @@ def test_what_is_not_there_is_refused(measurement, profile):
     shape = ModelConfig(mixer="la", vocabulary_size=8, width=8, heads=1, layers=1)
     bare = statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]], tolerances=())
     for drawn_as in (bare.plot, bare.figure):
-        with pytest.raises(InputError, match="the profile has no tolerance; profile with one"):
-            drawn_as.positions(metric="tolerance")
+        with pytest.raises(InputError, match="the profile has no count; profile with one"):
+            drawn_as.positions(metric="count")
     with pytest.raises(InputError, match="1 relative tolerances and a curve needs 3"):
         statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]]).plot.tolerance()
 
@@ -217,7 +217,7 @@ def test_a_profile_has_six_columns_in_a_notebook(profile):
     assert headings == ["layer", "kind", "ESS (entropy)", "size", "used", "norm"]
 
 
-@pytest.mark.parametrize("metric", ["entropy", "relative_tolerance", "tolerance"])
+@pytest.mark.parametrize("metric", ["entropy", "relative_count", "count"])
 def test_ess_is_a_frame_of_layers_and_tokens(profile, metric):
     frame = profile.ess(1, metric)
     assert list(frame.index) == list(profile.mixers)

@@ -52,7 +52,7 @@ def test_blocks_give_the_numbers_of_the_definition(operator):
     record = run(operator, sizes, memory=work.shared_bytes + 3 * work.unit_bytes + work.unit_bytes // 2)
     assert sorted(set(sizes)) == [1, 3]
     expected = measure(operator, engine="dense")
-    for name in ("entropy", "tolerance", "relative_tolerance", "norm"):
+    for name in ("entropy", "count", "relative_count", "norm"):
         np.testing.assert_allclose(record.arrays[name], getattr(expected, name)[0].numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(record.positions, expected.positions)
     np.testing.assert_array_equal(record.arrays["ceiling"], expected.ceiling)

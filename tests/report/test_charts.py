@@ -11,7 +11,7 @@ from statesize.report.charts import page_charts
 from statesize.results.charts import layers, positions, show_token
 from statesize.results.names import short_names
 
-METRICS = ("entropy", "relative_tolerance")
+METRICS = ("entropy", "relative_count")
 
 
 def test_charts_compile_without_warnings(hostile_profile):

@@ -12,7 +12,7 @@ from statesize.report.data import clipped, page_data
 from statesize.report.extent import MOST_HEADS, Extent, choose_extent, shown_heads
 from statesize.report.words import metric_titles
 
-METRICS = ("entropy", "relative_tolerance")
+METRICS = ("entropy", "relative_count")
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,9 @@ def test_page_of_64_layers_stays_small(ladder_profile, tmp_path):
     noise = np.random.default_rng(0)
     for name in ("entropy", "ceiling", "norm"):
         long[name] = long[name].dims, noise.uniform(1, 16, long[name].shape).astype(np.float32)
-    counts = np.sort(noise.integers(0, 17, long["relative_tolerance"].shape), -1)
+    counts = np.sort(noise.integers(0, 17, long["relative_count"].shape), -1)
     order = np.argsort(np.argsort(-long["relative_threshold"].values))
-    long["relative_tolerance"] = long["relative_tolerance"].dims, counts[..., order].astype(np.float32)
+    long["relative_count"] = long["relative_count"].dims, counts[..., order].astype(np.float32)
     long.attrs["stratum_sizes"] = [32]
     long["stratum"] = "head", np.zeros(32, np.int64)
     names = [f"model.layers.{index}.mixer" for index in range(64)]

@@ -79,7 +79,7 @@ def test_cell_of_the_map_chooses_its_head(visit, ladder_profile):
 
 
 @pytest.mark.parametrize(("measure", "unit"), [("ess", 1), ("ess_bytes", 4 * 3), ("tss", 1), ("tss_bytes", 4 * 3)])
-@pytest.mark.parametrize("metric", ["relative_tolerance", "entropy"])
+@pytest.mark.parametrize("metric", ["relative_count", "entropy"])
 def test_map_shows_states_and_bytes(visit, ladder_profile, measure, unit, metric):
     page = visit.page
     page.select_option("#metric", value=metric)
@@ -145,7 +145,7 @@ def test_singular_values_at_the_position_that_is_clicked(visit, ladder_profile):
     assert page.input_value("#at") == "10"
     mixer = ladder_profile.mixer("layers.1.mixer")
     ratios = mixer["relative_threshold"].values
-    counts = dict(zip(ratios.tolist(), mixer["relative_tolerance"].values[0, 2, 10].tolist(), strict=True))
+    counts = dict(zip(ratios.tolist(), mixer["relative_count"].values[0, 2, 10].tolist(), strict=True))
     points = page.locator("#spectrum svg .mark-symbol path")
     shown = {}
     for point in points.all():
@@ -169,7 +169,7 @@ def test_tolerance_is_drawn_at_all_rungs(visit, ladder_profile):
     shown = [float(label.split("Relative tolerance-ESS: ")[1].split(";")[0]) for label in labels]
     mixer = ladder_profile.mixer("layers.1.mixer")
     order = np.argsort(mixer["relative_threshold"].values)
-    expected = mixer["relative_tolerance"].values[0, 0, 1:].mean(0)[order]
+    expected = mixer["relative_count"].values[0, 0, 1:].mean(0)[order]
     assert shown == pytest.approx(expected.tolist(), abs=0.006)
 
 
@@ -218,7 +218,7 @@ def test_strange_tokens_are_text(visit):
 def test_choices_redraw_the_chart(visit):
     page = visit.page
     entropy = page.locator("h1").inner_text()
-    page.select_option("#metric", value="relative_tolerance")
+    page.select_option("#metric", value="relative_count")
     expect(page.locator("#caption")).to_contain_text("Relative tolerance-ESS, singular values above 1 % of the largest")
     # Words, bars, map and curves are of one metric.
     assert page.locator("h1").inner_text() != entropy

@@ -18,12 +18,12 @@ def test_each_metric_has_its_words_and_one_is_shown(ladder_profile):
 
 
 def test_words_are_of_their_metric(ladder_profile):
-    entropy, counts = (model_line(ladder_profile, metric) for metric in ("entropy", "relative_tolerance"))
+    entropy, counts = (model_line(ladder_profile, metric) for metric in ("entropy", "relative_count"))
     assert entropy != counts
-    assert headline([ladder_profile]).sentence != headline([ladder_profile], "relative_tolerance").sentence
+    assert headline([ladder_profile]).sentence != headline([ladder_profile], "relative_count").sentence
 
 
-@pytest.mark.parametrize("metric", ["entropy", "relative_tolerance"])
+@pytest.mark.parametrize("metric", ["entropy", "relative_count"])
 def test_bars_are_the_shares_of_the_summary(ladder_profile, metric):
     chart = layers([ladder_profile], metric)
     rows = ladder_profile.summary_rows()

@@ -41,9 +41,9 @@ def accuracy(case: Case, operator: Operator, output: Output, positions: list[int
     tau = [ratio * float(top.max()) for ratio in case.ratios]
     found = ask(operator, case, output, tau)
     at = [i - 1 for i in positions]
-    if found.tolerance is not None and output == "counts":
+    if found.count is not None and output == "counts":
         expected = (exact[:, None, :] > exact.new_tensor(tau)[:, None]).sum(-1)
-        off = (found.tolerance[at] - expected).abs()
+        off = (found.count[at] - expected).abs()
         return Accuracy(float(off.max()), int((off > 0).sum()), off.numel())
     if found.entropy is not None and found.entropy_bound is not None:
         ess = effective_rank(exact)

@@ -77,7 +77,7 @@ def profile(
     html: Path | None = None,
     open_page: Annotated[Flag, Parameter(name="--open")] = False,
     tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.01,
-    metric: Literal["entropy", "relative_tolerance"] = "entropy",
+    metric: Literal["entropy", "relative_count"] = "entropy",
     wide: Flag = False,
     plan: Annotated[bool, Parameter(group=("Parameters", PLACE), negative="")] = False,
     printing: Printing = TEXT,

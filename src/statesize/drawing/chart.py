@@ -14,11 +14,11 @@ from statesize.check import refuse
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Sequence[Row]]
 Role: TypeAlias = Literal["mean", "single heads", "ceiling", "special token", "threshold"]
-Metric: TypeAlias = Literal["entropy", "relative_tolerance", "tolerance"]
+Metric: TypeAlias = Literal["entropy", "relative_count", "count"]
 METRICS: dict[Metric, str] = {
     "entropy": "Entropy-ESS",
-    "relative_tolerance": "Relative tolerance-ESS",
-    "tolerance": "Tolerance-ESS",
+    "relative_count": "Relative tolerance-ESS",
+    "count": "Tolerance-ESS",
 }
 """What can be drawn over positions, with its title."""
 COLOURS: dict[Role, str] = {
@@ -118,7 +118,7 @@ POSITIONS = Chart(
 )
 TOLERANCE = Chart(
     Axis("Relative tolerance ρ", "ratio"),
-    Axis(METRICS["relative_tolerance"]),
+    Axis(METRICS["relative_count"]),
     (
         Layer("line", "rungs", "single heads", "ratio", "ess", by="head"),
         Layer(
@@ -131,7 +131,7 @@ TOLERANCE = Chart(
             hints=(
                 Hint("of", "of", "text"),
                 Hint("ratio", "ratio", ".1e"),
-                Hint("ess", METRICS["relative_tolerance"], ".2f"),
+                Hint("ess", METRICS["relative_count"], ".2f"),
             ),
         ),
     ),

@@ -126,8 +126,8 @@ def facts(found: Measured) -> dict[str, object]:
     if found.entropy is not None:
         shown["entropy-ESS, mean"] = f"{found.entropy.mean():.4g}"
     signs: tuple[tuple[Metric, str, str], ...] = (
-        ("relative_tolerance", "relative_tolerances", "ρ"),
-        ("tolerance", "tolerances", "τ"),
+        ("relative_count", "relative_tolerances", "ρ"),
+        ("count", "tolerances", "τ"),
     )
     for name, threshold_name, sign in signs:
         counts: Tensor | None = getattr(found, name)

@@ -41,7 +41,7 @@ class MeasurementCharts(Generic[Drawn]):
         """ESS over positions against its ceiling; a metric that was not measured is an InputError.
 
         Args:
-            metric: "entropy", "relative_tolerance" or "tolerance"; the first threshold of the latter two.
+            metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
             **options: For a figure: `ax`, matplotlib axes to draw into.
 
         Returns:

@@ -124,7 +124,7 @@ class Profile:
 
         Args:
             sequence: Index of the sequence.
-            metric: "entropy", "relative_tolerance" or "tolerance"; the first threshold of the latter two.
+            metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
 
         Returns:
             One row a layer; one column a position that was measured, with its token.

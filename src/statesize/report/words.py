@@ -12,7 +12,7 @@ from statesize.results.headline import headline, model_line
 from statesize.results.protocol import Profiled
 from statesize.results.summary import ess_values
 
-PAGE_METRICS = ("entropy", "relative_tolerance")
+PAGE_METRICS = ("entropy", "relative_count")
 """What a page can show; an absolute tolerance says little without the operator's scale and stays in the profile."""
 
 
@@ -21,7 +21,7 @@ def metric_titles(profiles: Sequence[Profiled]) -> dict[str, str]:
     nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
     ratios = profiles[0].attributes["relative_tolerances"]
     named = f", singular values above {100 * ratios[0]:g} % of the largest" if ratios else ""
-    known = any(np.isfinite(ess_values(node, "relative_tolerance")).any() for node in nodes)
+    known = any(np.isfinite(ess_values(node, "relative_count")).any() for node in nodes)
     return {
         metric: METRICS[metric] + (named if metric != "entropy" else "")
         for metric in PAGE_METRICS

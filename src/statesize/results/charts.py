@@ -67,7 +67,7 @@ class ProfileCharts(Generic[Drawn]):
         Args:
             layer: A mixer, by index or name.
             sequence: Index of the sequence.
-            metric: "entropy", "relative_tolerance" or "tolerance"; the first threshold of the latter two.
+            metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
             **options: For a figure: `ax`, matplotlib axes to draw into.
 
         Returns:
@@ -211,7 +211,7 @@ def tolerance_counts(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np
     """The relative tolerances above 0, ascending, each once, and the counts (sequence, unit, position, tolerance)."""
     ratios, first = np.unique(mixer["relative_threshold"].values, return_index=True)
     positive = ratios > 0
-    return ratios[positive], mixer["relative_tolerance"].values[..., first[positive]]
+    return ratios[positive], mixer["relative_count"].values[..., first[positive]]
 
 
 def _curve(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:

@@ -82,7 +82,7 @@ def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
     kinds = {str(profile.mixer(name).attrs["kind"]) for name in profile.mixers}
     for name, row in zip(profile.mixers, profile.summary_rows(), strict=True):
         party = title if whole or len(kinds) == 1 else f"{kind_title(row['kind'])} of {title}"
-        total = row["total_entropy"] if metric == "entropy" else row["total_relative_tolerance"]
+        total = row["total_entropy"] if metric == "entropy" else row["total_relative_count"]
         stored = stored_channels(profile.mixer(name), profile.group(name))
         figures = np.nan_to_num([row["tss"] * stored, total, stored])
         found[party] = list(np.add(found.get(party, [0.0, 0.0, 0.0]), figures))

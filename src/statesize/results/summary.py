@@ -29,16 +29,16 @@ class SummaryRow(TypedDict):
     measured: int
     average_entropy: float
     average_entropy_error: float
-    average_relative_tolerance: float
-    average_relative_tolerance_error: float
+    average_relative_count: float
+    average_relative_count_error: float
     total_entropy: float
     total_entropy_error: float
-    total_relative_tolerance: float
-    total_relative_tolerance_error: float
+    total_relative_count: float
+    total_relative_count_error: float
     readout_total_entropy: float
     readout_total_entropy_error: float
-    readout_total_relative_tolerance: float
-    readout_total_relative_tolerance_error: float
+    readout_total_relative_count: float
+    readout_total_relative_count_error: float
     norm: float
     state_utilisation: float
     ceiling_utilisation: float
@@ -121,9 +121,9 @@ class GroupRow(TypedDict):
     joint_entropy: float
     joint_entropy_error: float
     alone_entropy: float
-    joint_relative_tolerance: float
-    joint_relative_tolerance_error: float
-    alone_relative_tolerance: float
+    joint_relative_count: float
+    joint_relative_count_error: float
+    alone_relative_count: float
 
 
 def channels_of(node: xr.Dataset) -> int:
@@ -150,14 +150,14 @@ def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer:
         "joint_entropy": joint_entropy.mean,
         "joint_entropy_error": joint_entropy.error,
         "alone_entropy": alone[0],
-        "joint_relative_tolerance": joint_relative.mean,
-        "joint_relative_tolerance_error": joint_relative.error,
-        "alone_relative_tolerance": alone[1],
+        "joint_relative_count": joint_relative.mean,
+        "joint_relative_count_error": joint_relative.error,
+        "alone_relative_count": alone[1],
     }
 
 
 def _averages(node: xr.Dataset) -> tuple[Estimate, Estimate]:
-    relative = average(node, ess_values(node, "relative_tolerance"))
+    relative = average(node, ess_values(node, "relative_count"))
     # What is not known of the counts themselves comes to what is not known of the units.
     apart = average(node, ess_values(node, "relative_upper") - ess_values(node, "relative_lower")).mean
     return average(node, ess_values(node, "entropy")), Estimate(relative.mean, relative.error + apart / 2)
@@ -180,16 +180,16 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "measured": len(sample.units),
         "average_entropy": entropy.mean,
         "average_entropy_error": entropy.error,
-        "average_relative_tolerance": relative.mean,
-        "average_relative_tolerance_error": relative.error,
+        "average_relative_count": relative.mean,
+        "average_relative_count_error": relative.error,
         "total_entropy": total_entropy.mean * stored,
         "total_entropy_error": total_entropy.error * stored,
-        "total_relative_tolerance": total_relative.mean * stored,
-        "total_relative_tolerance_error": total_relative.error * stored,
+        "total_relative_count": total_relative.mean * stored,
+        "total_relative_count_error": total_relative.error * stored,
         "readout_total_entropy": entropy.mean * readouts,
         "readout_total_entropy_error": entropy.error * readouts,
-        "readout_total_relative_tolerance": relative.mean * readouts,
-        "readout_total_relative_tolerance_error": relative.error * readouts,
+        "readout_total_relative_count": relative.mean * readouts,
+        "readout_total_relative_count_error": relative.error * readouts,
         "norm": average(node, node["norm"].values).mean,
         "state_utilisation": math.nan if cache else share,
         "ceiling_utilisation": share if cache else math.nan,

@@ -50,11 +50,11 @@ def test_piped(profiles, capsys, monkeypatch):
 
 
 def test_the_metric_that_is_asked_for(profiles, capsys):
-    print_summary(profiles[:1], "relative_tolerance")
+    print_summary(profiles[:1], "relative_count")
     out = capsys.readouterr().out
     (row,) = profiles[0].summary_rows()
     cells = next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()
-    assert cells[1] == f"{row['average_relative_tolerance']:.1f}"
+    assert cells[1] == f"{row['average_relative_count']:.1f}"
     assert "σ > 0.01 σ₁" in out
 
 

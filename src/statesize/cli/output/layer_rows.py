@@ -50,7 +50,7 @@ def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
     for row in profile.summary_rows():
         node = profile.mixer(row["layer"])
         used, ess = (average(node, values(node, metric)).mean for values in (utilisation_values, ess_values))
-        error = row["average_entropy_error" if metric == "entropy" else "average_relative_tolerance_error"]
+        error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
         layers.append(_Layer(row["layer"], ess, error, row["tss"], keeps_everything(node), used, row["norm"]))
     if len(layers) <= _MOST_ROWS:
         return [_row([layer]) for layer in layers]
