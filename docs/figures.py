@@ -16,7 +16,7 @@ MEBIBYTE = 2**20
 
 def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     """All figures as text, by document and name."""
-    parts = (fuzz, agreement, determinism, soak, largest, mutation, coverage, faults)
+    parts = (fuzz, agreement, determinism, soak, largest, budget, mutation, coverage, faults, strangers)
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     return kept | {"bundled": bundled(), "results": results(docs / "results"), "findings": findings(docs / "results")}
 
@@ -91,6 +91,22 @@ def largest(document: Mapping[str, Any]) -> dict[str, str]:
         for row in document["rows"]
     ]
     return {"table": _table(("engine", "operator", f"longest in {document['gigabytes']:.0f} GB", "peak / model"), rows)}
+
+
+def budget(document: Mapping[str, Any]) -> dict[str, str]:
+    """What a profile held beside the model, against the memory that it was given or asked for."""
+    rows: list[tuple[str, ...]] = []
+    for row in document["rows"]:
+        asked = f"{row['memory'] / 1e6:,.0f} MB" if row["refused"] else "–"
+        share = f"{row['peak'] / row['memory']:.2f}"
+        rows.append((row["model"], f"{row['length']:,}", asked, f"{row['peak'] / 1e6:,.0f} MB", share))
+    headings = ("model", "tokens", "refused; would do", "peak", "peak / memory")
+    return {"table": _table(headings, rows), "given": document["memory"]}
+
+
+def strangers(document: Mapping[str, Any]) -> dict[str, str]:
+    """Files of strangers and signals: how many, and how many ended badly."""
+    return _numbers(document, "files", "signals", "seed", "findings")
 
 
 def mutation(document: Mapping[str, Any]) -> dict[str, str]:

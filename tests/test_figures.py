@@ -36,6 +36,12 @@ def test_figures_are_those_of_the_document(figures):
     assert found == {
         "calls": "2,000", "seed": "3", "answered": "1,203", "refused": "0", "findings": "1", "seconds": "2"
     }  # fmt: skip
+    held = {"model": "sa", "length": 4096, "memory": 600_000_000, "peak": 300_000_000}
+    assert figures.budget({"memory": "300MB", "rows": [held | {"refused": [1]}, held | {"refused": []}]}) == {
+        "table": "| model | tokens | refused; would do | peak | peak / memory |\n| --- | --- | --- | --- | --- |\n"
+        "| sa | 4,096 | 600 MB | 300 MB | 0.50 |\n| sa | 4,096 | – | 300 MB | 0.50 |",
+        "given": "300MB",
+    }
     row = {"engine": "dense", "operator": "T", "length": 4000, "peaks": [{"length": 1024, "peak": 3, "model": 4}]}
     table = "| engine | operator | longest in 24 GB | peak / model |\n| --- | --- | --- | --- |"
     assert figures.largest({"gigabytes": 24.0, "rows": [row]}) == {
@@ -49,6 +55,10 @@ def test_what_was_run_keeps_the_promises():
     assert "different" not in determinism["other threads"]
     assert all(soak["end"][name] <= soak["start"][name] for name in ("threads", "descriptors", "modules"))
     assert not kept("fuzz.json")["findings"]
+    assert not kept("strangers.json")["findings"]
+    for row in kept("budget.json")["rows"]:
+        assert all(run["peak"] <= 1.1 * run["memory"] for run in (row, *row["refused"]))
+        assert row["plan_peak"] <= 1.1 * max(row["peak"], row["memory"])
     coverage = kept("coverage.json")
     assert coverage["covered_branches"] >= 0.95 * coverage["num_branches"]
     assert all(

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -98,10 +98,10 @@ def _change_profile(folder: Path, chance: random.Random) -> None:
 def alter(values: Any, chance: random.Random) -> None:
     """Put something else in the place of one value of JSON, at any depth, or take it out."""
     while values:
-        key = chance.choice(list(values)) if isinstance(values, dict) else chance.randrange(len(values))
-        inside = values[key]
-        if isinstance(inside, dict | list) and inside and chance.random() < 0.8:
-            values = inside
+        names: list[Any] = list(cast("dict[str, Any]", values) if isinstance(values, dict) else range(len(values)))
+        key = chance.choice(names)
+        if isinstance(values[key], dict | list) and values[key] and chance.random() < 0.8:
+            values = cast("Any", values[key])
             continue
         if chance.random() < 0.15:
             del values[key]
@@ -162,7 +162,7 @@ def _change_study(folder: Path, chance: random.Random) -> None:
     if chance.random() < 0.3:
         flip(path, chance)
         return
-    rows: list[dict[str, Any]] = pd.read_parquet(path).to_dict(orient="records")  # pyright: ignore[reportAssignmentType]
+    rows = cast("list[dict[str, Any]]", pd.read_parquet(path).to_dict(orient="records"))
     name = chance.choice(list(rows[0]))
     value = chance.choice([value for value in _VALUES if not isinstance(value, dict | list | int)])
     for row in rows:

@@ -24,14 +24,11 @@ def unfaithfulness(observation: Observation) -> float:
     units = torch.linspace(0, count - 1, min(UNITS, count)).round().long().to(observation.values.device)
     mixed = observation.mixed[:, units].double()
     # One by one, as several T in float64 may take more than measuring does.
-    applied = torch.cat(
-        [
-            _applied(observation.operator(unit).to(torch.float64), observation.values[:, unit].double())
-            for unit in units.chunk(len(units))
-        ],
-        1,
-    )
-    return relative_difference(observation.passed_on(applied, units).double(), mixed)
+    applied = [
+        _applied(observation.operator(unit).to(torch.float64), observation.values[:, unit].double())
+        for unit in units.chunk(len(units))
+    ]
+    return relative_difference(observation.passed_on(torch.cat(applied, 1), units).double(), mixed)
 
 
 def relative_difference(value: Tensor, reference: Tensor) -> float:

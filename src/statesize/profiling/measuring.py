@@ -26,7 +26,7 @@ from statesize.results.sampling import Sample, draw
 from statesize.results.settings import Settings
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import RELATIVE
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE
 from statesize.spectra.readouts import with_readouts
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
@@ -37,6 +37,8 @@ FEWEST_UNITS = 8
 _SHOWN = 8
 # Of T of all heads, while a model's attention makes it: scores, their masked copy, and their softmax.
 _MAKING = 2.4
+# Of T of one head in float64, while it is measured: itself twice, and five of the engine `tridiagonal`.
+_MAPS = 7
 _MEGABYTE = 10**6
 
 Layers = int | str | Sequence[int | str] | None
@@ -55,7 +57,10 @@ def captured_mixers(
     try:
         captured = capture(model, ids, layers, checks=checks)
         for mixer in captured.mixers if memory is not None else ():
-            require_budget(mixer.name, ids.shape[1], "all heads", int(_MAKING * mixer.map_bytes), memory or 0)
+            needed = int(_MAKING * mixer.map_bytes)
+            # What measuring one head with the usual engine takes after that, so that the message need not come twice.
+            after = mixer.map_bytes + _MAPS * DOUBLE * ids.shape[1] ** 2 + FALLBACK_BYTES
+            require_budget(mixer.name, ids.shape[1], "all heads", needed, memory or 0, max(needed, after))
         return captured
     except IndexError as error:
         which = f"sequences 0 to {len(ids) - 1}" if sequence is None else f"sequence {sequence}"
@@ -65,12 +70,12 @@ def captured_mixers(
         ) from error
 
 
-def require_budget(name: str, length: int, units: str, needed: int, memory: int) -> None:
-    """Refuse a memory that is too small for a mixer before what it takes is allocated."""
+def require_budget(name: str, length: int, units: str, needed: int, memory: int, enough: int = 0) -> None:
+    """Refuse a memory that is too small for a mixer before what it takes is allocated; the message has `enough`."""
     if needed > memory:
         refuse(
             "memory",
-            f"at least {math.ceil(needed / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} tokens",
+            f"at least {math.ceil(max(needed, enough) / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} tokens",
             f"{memory / _MEGABYTE:g}MB",
             "Give that much, fewer tokens, or windows by past and future.",
         )
