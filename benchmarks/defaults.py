@@ -37,7 +37,7 @@ def outside(operator: ss.Operator, found: ss.Measurement, positions: list[int]) 
     at = exact.positions - 1
     low = torch.cat([cast("Tensor", part)[at] for part in (found.lower, found.relative_lower)], -1)
     high = torch.cat([cast("Tensor", part)[at] for part in (found.upper, found.relative_upper)], -1)
-    count = torch.cat([cast("Tensor", part) for part in (exact.tolerance, exact.relative_tolerance)], -1)
+    count = torch.cat([cast("Tensor", part) for part in (exact.count, exact.relative_count)], -1)
     return 2 * count.numel(), int(((low > count) | (count > high)).sum())
 
 

@@ -18,7 +18,8 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ex
 myst_enable_extensions = ["deflist", "dollarmath", "substitution"]
 myst_substitutions = figures()
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+# Notebooks are made from the pages of the same names by docs/notebooks.py.
+exclude_patterns = ["_build", "**.ipynb"]
 
 # Pages with {code-cell} blocks are run; one that raises fails the build.
 nb_execution_mode = "force"

@@ -1,4 +1,4 @@
-"""The report that the tutorial reads: two bundled models on the same bundled text."""
+"""The report that the tutorial reads, two bundled models on the same bundled text: `python docs/example_report.py`."""
 
 from pathlib import Path
 
@@ -17,7 +17,10 @@ def write_example_report(path: Path) -> None:
         model, tokenizer = zoo.load(name)
         short = [document for document in zoo.documents() if len(encode([document], tokenizer)) < LENGTH // 2]
         ids = encode(short[:6], tokenizer)[:LENGTH]
-        profiles.append(
-            profile(model, ids, tokenizer=tokenizer, name=name, relative_tolerances=TOLERANCE_LADDER, stride=2)
-        )
+        settings = {"relative_tolerances": TOLERANCE_LADDER, "stride": 2, "source": {"kind": "bundled"}}
+        profiles.append(profile(model, ids, tokenizer=tokenizer, name=name, **settings))
     write_report(profiles, path)
+
+
+if __name__ == "__main__":
+    write_example_report(Path(__file__).with_name("example-report.html"))

@@ -1,14 +1,22 @@
-"""Puts the runs of a study on record: python -m tools.record STUDY PRESET FOLDER, the folder of `statesize study`."""
+"""Puts a study on record: python -m tools.record STUDY FOLDER [PRESET], the folder of `statesize study`.
+
+Studies of texts have no preset.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+from statesize.files import replace_files
+from statesize.rerun.recipe import FILE
 from statesize.studies.grid.settings import preset_settings
 from statesize.studies.grid.table import ResultTable
-from statesize.studies.record import make_record, write_record
+from statesize.studies.page.conclusion import known, read_saved
+from statesize.studies.record import RECORD, TABLE, make_record, write_record
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -37,8 +45,40 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603, S607
 
 
+def record_text(study: str, folder: Path) -> None:
+    """Put a study of the bundled models on record: its table and its conclusion.
+
+    Args:
+        study: Name of the study.
+        folder: As `statesize study` wrote it.
+    """
+    saved, table = read_saved(folder), (folder / TABLE).read_bytes()
+    said = vars(saved.conclusion) | {"figures": known(saved.conclusion.figures)}
+    versions = ", ".join(f"{name} {version}" for name, version in saved.versions.items())
+    words = json.loads((folder / FILE).read_text("utf-8"))["command"]
+    command = " ".join(["statesize", *(Path(word).name if word.startswith("/") else word for word in words)])
+    made = {"schema": 1, "command": command, "versions": versions}
+    document = made | {"table_sha256": hashlib.sha256(table).hexdigest(), **said}
+    content = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+    replace_files(RESULTS / study, {TABLE: table, RECORD: content})
+
+
+def record_grid(study: str, folder: Path, preset: str) -> None:
+    """Put the runs of a preset on record, those that are done.
+
+    Args:
+        study: Name of the study.
+        folder: As `statesize study` wrote it.
+        preset: Name of the preset.
+    """
+    asked = preset_settings(study, preset)
+    rows = ResultTable.open(folder, study).rows(asked.runs)
+    write_record(make_record(asked, preset, fixing_commit(study, preset), rows), RESULTS / study)
+
+
 if __name__ == "__main__":
-    name, chosen, folder = sys.argv[1:]
-    asked = preset_settings(name, chosen)
-    rows = ResultTable.open(Path(folder), name).rows(asked.runs)
-    write_record(make_record(asked, chosen, fixing_commit(name, chosen), rows), RESULTS / name)
+    name, place, *chosen = sys.argv[1:]
+    if chosen:
+        record_grid(name, Path(place), *chosen)
+    else:
+        record_text(name, Path(place))

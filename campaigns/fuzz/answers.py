@@ -29,15 +29,15 @@ def wrong_measurement(found: ss.Measurement, truth: Spectra) -> list[str]:
     problems += _wrong_norm(numbers(found.norm), bound, truth)
     if found.values is not None:
         problems += _wrong_values(numbers(found.values), bound, truth)
-    if found.tolerance is not None:
+    if found.count is not None:
         tau = np.broadcast_to(numbers(found.tolerances), (*truth.norm.shape, found.tolerances.numel()))
-        parts = (found.lower, found.tolerance, found.upper)
+        parts = (found.lower, found.count, found.upper)
         problems += _wrong_counts("tolerance", parts, tau, truth.slack[..., None], truth)
-    if found.relative_tolerance is not None:
+    if found.relative_count is not None:
         rho = numbers(found.relative_tolerances)
-        parts = (found.relative_lower, found.relative_tolerance, found.relative_upper)
+        parts = (found.relative_lower, found.relative_count, found.relative_upper)
         slack = truth.slack[..., None] * (1 + rho)
-        problems += _wrong_counts("relative_tolerance", parts, top[..., None] * rho, slack, truth)
+        problems += _wrong_counts("relative_count", parts, top[..., None] * rho, slack, truth)
     if found.entropy is not None and found.entropy_bound is not None:
         problems += _wrong_entropy(numbers(found.entropy), numbers(found.entropy_bound), bound, truth)
     return problems

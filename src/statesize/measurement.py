@@ -16,11 +16,11 @@ from statesize.drawing.views import MeasurementCharts, notebook_chart
 from statesize.errors import InputError
 from statesize.ess import ceiling, size_binds
 from statesize.html_table import facts_table
-from statesize.operators import Operator
-from statesize.spectra.answers import Question, dispatch
+from statesize.operators import Dense, Operator, Recurrence
+from statesize.spectra.answers import Question, dispatch, in_double
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Positions, make_cut
-from statesize.spectra.engine import OUTPUTS, RELATIVE, HankelBlocks
+from statesize.spectra.engine import OUTPUTS, RELATIVE, EngineName, HankelBlocks, Output
 from statesize.spectra.interlacing import shared_bounds, spread_bounds
 from statesize.spectra.readouts import ports, require_one_port, with_readouts
 
@@ -33,7 +33,11 @@ COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
 """What `measure` asks by default: counts at relative tolerances within 2 % or 1, entropies within 0.1 %."""
 
 
-@dataclass(frozen=True, eq=False)
+_MOST_FACTS = 11
+"""Lines of a measurement's repr below its title."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Measurement:
     """The result of `measure`; the fields of outputs that were not asked for are None.
 
@@ -41,10 +45,10 @@ class Measurement:
         positions: Cut positions i, (P,) int64.
         tolerances: τ, (K,), in units of σ.
         relative_tolerances: ρ, (R,), in units of σ_1 at each position.
-        tolerance: #{σ > τ}, (..., P, K) int64.
+        count: #{σ > τ}, (..., P, K) int64.
         lower: The smallest tolerance-ESS that the error bound allows, (..., P, K).
         upper: The largest, (..., P, K).
-        relative_tolerance: #{σ > ρ σ_1}, (..., P, R) int64.
+        relative_count: #{σ > ρ σ_1}, (..., P, R) int64.
         relative_lower: The smallest that the error bound allows, (..., P, R).
         relative_upper: The largest, (..., P, R).
         entropy: exp of the entropy of σ/Σσ, (..., P); 0 where σ_1 is within the error bound.
@@ -57,6 +61,9 @@ class Measurement:
         engine: The engine that was used; two names where a safer one had to help, and "(bracketed)" where bounds on
             counts at relative tolerances were left apart, as `count_accuracy` allows.
         error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
+        converged: Whether all bounds at a position are as close as was asked, (..., P) bool: counts at most 1 or
+            `count_accuracy` apart, the entropy within `entropy_accuracy`. Only the engine `implicit`, which long
+            attention needs, regularly leaves wider bounds; others do where round-off hides what is asked.
         past: The window on the past that was asked, or None.
         future: The window on the future, or None.
     """
@@ -66,14 +73,15 @@ class Measurement:
     relative_tolerances: Tensor
     norm: Tensor
     error_bound: Tensor
+    converged: Tensor
     state_size: Tensor
     ceiling: Tensor
     binds: Tensor
     engine: str
-    tolerance: Tensor | None = None
+    count: Tensor | None = None
     lower: Tensor | None = None
     upper: Tensor | None = None
-    relative_tolerance: Tensor | None = None
+    relative_count: Tensor | None = None
     relative_lower: Tensor | None = None
     relative_upper: Tensor | None = None
     entropy: Tensor | None = None
@@ -91,6 +99,18 @@ class Measurement:
     def figure(self) -> MeasurementCharts[Figure]:
         """The same for papers, by matplotlib (extra `figures`)."""
         return MeasurementCharts(self, paper_figure)
+
+    def __repr__(self) -> str:
+        """Means, engine and bounds, one a line.
+
+        Returns:
+            The facts that a notebook shows too.
+        """
+        lines = [f"  {name}: {value}" for name, value in facts(self).items()]
+        # Tolerances that do not fit are counted.
+        left_out = len(lines) - _MOST_FACTS
+        shown = [*lines[: _MOST_FACTS - 1], f"  … {left_out + 1} more"] if left_out > 0 else lines
+        return "\n".join(["Measurement", *shown])
 
     def _repr_html_(self) -> str:
         return facts_table("Measurement", facts(self))
@@ -114,14 +134,14 @@ class CountBands:
 
 
 def measure(
-    operator: Operator,
+    operator: Operator | Tensor,
     tolerances: Sequence[float] = (1e-3,),
     relative_tolerances: Sequence[float] = (1e-2,),
-    outputs: Sequence[str] = ("counts", "entropy"),
+    outputs: Output | Sequence[Output] = ("counts", "entropy"),
     positions: Positions = None,
     past: int | None = None,
     future: int | None = None,
-    engine: str = "auto",
+    engine: EngineName = "auto",
     entropy_accuracy: float = ENTROPY_ACCURACY,
     count_accuracy: float = COUNT_ACCURACY,
     memory: int = 2**30,
@@ -129,7 +149,8 @@ def measure(
     """Effective state-sizes of an operator at each position, computed in float64.
 
     Args:
-        operator: Any operator of at least 2 positions; `Shared` for the joint ESS of several readouts of one input.
+        operator: Any operator of at least 2 positions, or T itself as a tensor (..., L, L); `Shared` for the joint ESS
+            of several readouts of one input.
         tolerances: Absolute τ of the tolerance-ESS.
         relative_tolerances: ρ of the relative tolerance-ESS.
         outputs: Which of "counts", "entropy" and "values" to compute.
@@ -140,7 +161,9 @@ def measure(
         entropy_accuracy: Relative accuracy asked of the entropy; engines with all singular values are exact.
         count_accuracy: How far apart `relative_lower` and `relative_upper` may be where exact counts take longer, as a
             fraction of the upper one (0.02 = 2 %), or 1 where that is more; the count is their middle. 0 asks for exact
-            counts.
+            counts. The engine `implicit` gives what its products tell: entropies within about 10 %, counts within
+            bounds that are far apart, by a factor of two to a hundred; `converged` says where bounds are wider than
+            was asked.
         memory: Bytes that the engine may hold at once; more batch entries than fit are measured in turn.
 
     Returns:
@@ -153,28 +176,28 @@ def measure(
     Example:
         >>> from statesize.operators import Recurrence
         >>> running_sum = Recurrence(A=torch.ones(6, 1), B=torch.ones(6, 1), C=torch.ones(6, 1))
-        >>> measure(running_sum).tolerance.squeeze(-1)
+        >>> measure(running_sum).count.squeeze(-1)
         tensor([1, 1, 1, 1, 1])
     """
-    exact = _exact(operator)
+    given = _accepted(operator)
     asked = _asked(outputs)
     closeness = require_real("entropy_accuracy", entropy_accuracy, above=0)
     share = require_real("count_accuracy", count_accuracy, least=0, below=1)
     budget = require_count("memory", memory)
-    cut = make_cut(operator.length, positions, past, future)
-    device = exact.device
+    cut = make_cut(given.length, positions, past, future)
+    device = given.device
     tau = _thresholds("tolerances", tolerances, device)
     rho = _thresholds("relative_tolerances", relative_tolerances, device)
     relative_asked = "counts" in asked and rho.numel() > 0 and not share
-    held, blocks_cut = with_readouts(exact, cut)
+    held, blocks_cut = with_readouts(given, cut)
     chosen = choose_engine(held, blocks_cut, (*asked, RELATIVE) if relative_asked else asked, engine)
     question = Question(blocks_cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)), budget)
     answers, used = dispatch(held, chosen, question)
     if share and "counts" in asked and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
-    inputs, readouts = ports(exact)
+    inputs, readouts = ports(given)
     at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
-    sizes = exact.state_size()
+    sizes = given.state_size()
     state_size = sizes[at]
     return Measurement(
         positions=at,
@@ -184,6 +207,7 @@ def measure(
         ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future, readouts, inputs),
         binds=size_binds(sizes, at, cut.past, cut.future),
         engine=used,
+        converged=_converged(answers, closeness, share),
         past=cut.past,
         future=cut.future,
         **answers,
@@ -224,7 +248,7 @@ def count_bands(operator: Operator, measurement: Measurement, shared: bool = Fal
         >>> bands.lower.squeeze(-1), bands.upper.squeeze(-1)
         (tensor([0, 1, 0, 0, 0, 1, 0]), tensor([1, 1, 1, 1, 1, 1, 1]))
     """
-    exact = _exact(operator)
+    exact = in_double(_accepted(operator))
     require_one_port(exact)
     least, most, tolerances = measurement.lower, measurement.upper, measurement.tolerances
     if least is None or most is None or not tolerances.numel():
@@ -253,11 +277,13 @@ def count_bands(operator: Operator, measurement: Measurement, shared: bool = Fal
     return CountBands(at, tolerances, *spread_bounds(every, lower, upper))
 
 
-def hankel_singular_values(operator: Operator, positions: Positions = None, engine: str = "auto") -> Tensor:
+def hankel_singular_values(
+    operator: Operator | Tensor, positions: Positions = None, engine: EngineName = "auto"
+) -> Tensor:
     """All singular values of H_i = T[i:, :i] at each position, in float64.
 
     Args:
-        operator: Any operator of at least 2 positions.
+        operator: Any operator of at least 2 positions, or T itself as a tensor (..., L, L).
         positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
         engine: "auto" or the name of an engine that gives values; gradients flow through "dense".
 
@@ -274,19 +300,21 @@ def hankel_singular_values(operator: Operator, positions: Positions = None, engi
         >>> hankel_singular_values(delay, positions=[2])
         tensor([[1., 1.]], dtype=torch.float64)
     """
-    exact = _exact(operator)
-    cut = make_cut(operator.length, positions)
-    exact, cut = with_readouts(exact, cut)
-    chosen = choose_engine(exact, cut, ("values",), engine)
+    given = _accepted(operator)
+    held, cut = with_readouts(given, make_cut(given.length, positions))
+    chosen = choose_engine(held, cut, ("values",), engine)
     none = torch.zeros(0, dtype=torch.float64)
     question = Question(cut, lambda blocks: _ask(blocks, ("values",), none, none, (1.0, 0.0)))
-    return dispatch(exact, chosen, question)[0]["values"]
+    return dispatch(held, chosen, question)[0]["values"]
 
 
-def _exact(operator: Operator) -> Operator:
+def _accepted(operator: Operator | Tensor) -> Operator:
+    """An operator in float64; a recurrence as it is, which engines convert by batch entries or by positions."""
+    if isinstance(operator, Tensor):
+        operator = Dense(operator)
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
-    return operator if operator.dtype == torch.float64 else operator.to(dtype=torch.float64)
+    return operator if isinstance(operator, Recurrence) else in_double(operator)
 
 
 def _ask(
@@ -296,8 +324,8 @@ def _ask(
     answers: dict[str, Tensor] = {}
     if "counts" in asked:
         absolute, relative = blocks.counts(tau), blocks.relative_counts(rho, count_accuracy)
-        answers |= {"tolerance": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
-        answers |= {"relative_tolerance": relative.count}
+        answers |= {"count": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
+        answers |= {"relative_count": relative.count}
         answers |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
     if "entropy" in asked:
         answers["entropy"], answers["entropy_bound"] = blocks.entropies(entropy_accuracy)
@@ -305,6 +333,18 @@ def _ask(
         answers["values"] = blocks.singular_values()
     # Last, as blocks that are made in several ways know them from whichever was needed.
     return answers | {"norm": blocks.norms(), "error_bound": blocks.error_bound}
+
+
+def _converged(answers: dict[str, Tensor], entropy_accuracy: float, count_accuracy: float) -> Tensor:
+    """Whether all bounds at a position are as close as was asked, (..., P)."""
+    close = torch.ones_like(answers["norm"], dtype=torch.bool)
+    for lower, upper in (("lower", "upper"), ("relative_lower", "relative_upper")):
+        if lower in answers:
+            apart = (count_accuracy * answers[upper]).floor().clamp(min=float(count_accuracy > 0))
+            close &= (answers[upper] - answers[lower] <= apart).all(-1)
+    if "entropy" in answers:
+        close &= answers["entropy_bound"] <= entropy_accuracy * answers["entropy"]
+    return close
 
 
 def _asked(outputs: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ def test_each_case_is_made_and_its_engine_takes_it(case):
     # Memory is measured in a child process.
     again = pickle.loads(pickle.dumps(case))  # noqa: S301
     found = ask(again.make(64)[(0,) * len(operator.batch_shape)], again, case.outputs[0], (1e-3,))
-    assert (found.tolerance is not None) == (case.outputs[0] == "counts")
+    assert (found.count is not None) == (case.outputs[0] == "counts")
 
 
 def test_names_tell_the_cases_apart():

@@ -37,7 +37,6 @@ def test_help_names_the_commands(capsys):
     [
         ["profil", "gla"],
         ["profile"],
-        ["profile", "gla"],
         ["profile", "gla", "--text"],
         ["profile", "gla", "--text", "x", "--max-tokens", "1"],
         ["profile", "gla", "--text", "x", "--max-tokens", "many"],

@@ -24,7 +24,7 @@ def test_table(saved, capsys):
     assert main(["compare", "one", "two"]) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
-    assert [line.split()[0] for line in lines[2:4]] == ["small", "small"]
+    assert [line.split()[0] for line in lines[4:6]] == ["small", "small"]
     assert "note: They were measured with different stride (1, 2)." in lines
     assert "perplexity" not in captured.out
     assert captured.err == ""

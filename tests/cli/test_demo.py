@@ -1,7 +1,9 @@
 """`statesize demo`: the bundled models, end to end."""
 
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +16,15 @@ from report.visit import Visit, chromium
 
 from statesize import zoo
 from statesize.cli import main
-from statesize.cli.demo import LENGTH, SEQUENCES, demo_sequences
+from statesize.results.names import KINDS
+from statesize.texts.bundled import LENGTH, SEQUENCES, bundled_sequences
 
 COMMAND = str(Path(sys.executable).with_name("statesize"))
 
 
 def test_sequences_are_whole_documents_joined_by_eos():
-    ids = demo_sequences()
+    ids = torch.stack(bundled_sequences(zoo.tokenizer()))
     assert ids.shape == (SEQUENCES, LENGTH)
-    assert torch.equal(ids, demo_sequences())
     eos = zoo.tokenizer().token_to_id("<eos>")
     assert ((ids == eos).sum(1) >= 2).all()
     documents = zoo.documents()
@@ -50,13 +52,15 @@ def finished(tmp_path_factory):
 
 def test_table_and_report(finished):
     folder, done = finished
-    *lines, checked = done.stdout.splitlines()
-    rows = [line.split() for line in lines[2:] if line.strip()]
+    sentence, _, *lines, checked = done.stdout.splitlines()
+    assert re.fullmatch(r"Softmax attention keeps 8 × the memory of .+ and carries [\d.]+ × as much\.", sentence)
+    assert html.escape(sentence) in (folder / "statesize-demo.html").read_text(encoding="utf-8")
     assert checked == "Last hidden state, observed against unaltered: largest difference 0."
-    assert [row[0] for row in rows] == [name for name in ("sa", "la", "wla", "gla") for _ in range(len(rows) // 4)]
+    titles = [line.strip() for line in lines if line.strip().endswith("attention")]
+    assert titles == [f"{kind} attention" for kind in ("softmax", "linear", "weighted linear", "gated linear")]
     assert "statesize-demo.html" in done.stderr
     assert os.listdir(folder) == ["statesize-demo.html"]
-    assert (folder / "statesize-demo.html").stat().st_size < 2_000_000
+    assert (folder / "statesize-demo.html").stat().st_size < 1_700_000
 
 
 def test_the_report_opens_in_a_browser_without_network_and_errors(finished):
@@ -65,8 +69,8 @@ def test_the_report_opens_in_a_browser_without_network_and_errors(finished):
         visit = Visit(browser, report)
         for chart in ("#layers svg", "#positions svg"):
             assert visit.page.locator(chart).count() == 1
-        assert visit.page.locator("#model option").all_inner_texts() == list(zoo.names())
-        for name in zoo.names():
+        assert visit.page.locator("#model option").all_inner_texts() == [KINDS[name] for name in zoo.names()]
+        for name in map(KINDS.get, zoo.names()):
             visit.page.select_option("#model", label=name)
             expect(visit.page.locator("#caption")).to_contain_text(f" of {name}")
             assert visit.page.locator("#positions svg path").count() > 5

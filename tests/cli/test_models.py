@@ -16,6 +16,7 @@ def test_the_table_has_a_row_for_each_measured_family(capsys):
     assert "min(i, window - 1), i" in row
     assert any(line.startswith("not measured: reformer: ") and "buckets" in line for line in lines)
     assert "operator(hidden)" in lines[-2] + lines[-1]
+    assert any(line.startswith("momentum delta rule ") and "2 key dimension" in line for line in lines)
 
 
 def test_json_has_the_same(capsys):
@@ -26,4 +27,10 @@ def test_json_has_the_same(capsys):
     assert list(rows) == [family.name for family in swept().of("measured")]
     assert rows["mamba2"]["mixers"] == [{"kind": "mamba2", "state_size": "state size n"}]
     assert rows["llama"]["impulses"] < 1e-5
+    kernels = {row["kind"]: row["state_size"] for row in document["flash-linear-attention"]["mixers"]}
+    assert (kernels["comba"], kernels["gated slots"], kernels["momentum delta rule"]) == (
+        "key dimension",
+        "slots",
+        "2 key dimension",
+    )
     assert {row["family"]: row["status"] for row in document["others"]}["reformer"] == "refused"

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 
 import pyarrow
 import pytest
@@ -38,7 +39,7 @@ def test_table_profile_and_report(checkpoint, text, here, capsys):
     assert main(["profile", str(checkpoint), "--text", str(text), "--output", "result", "--html", "page.html"]) == 0
     captured = capsys.readouterr()
     rows = [line.split() for line in captured.out.splitlines() if line.strip()]
-    assert [row[:2] for row in rows[-3:-1]] == [["small", "layers.0.mixer"], ["small", "layers.1.mixer"]]
+    assert [row[0] for row in rows if row[0].startswith("layers.")] == ["layers.0.mixer", "layers.1.mixer"]
     assert "profiling small" in captured.err
     assert sorted(os.listdir(here)) == ["page.html", "result"]
     profile = Profile.load("result")
@@ -60,14 +61,14 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
     for mixer, row in zip(document["mixers"], summary, strict=True):
         assert mixer["name"] == row["layer"]
         assert mixer["average_entropy"] == pytest.approx(row["average_entropy"])
-        assert mixer["average_relative_tolerance"][0] == pytest.approx(row["average_relative_tolerance"])
+        assert mixer["average_relative_count"][0] == pytest.approx(row["average_relative_count"])
         assert mixer["total_entropy"] == pytest.approx(row["total_entropy"])
         assert mixer["state_utilisation"] == pytest.approx(row["state_utilisation"])
         assert mixer["ceiling_utilisation"] is None
         assert (mixer["kind"], mixer["units"], mixer["multiplicity"], mixer["state_size"]) == ("gla", 2, 4, 4)
         # Four numbers for each of eight channels, and three tokens of 24 convolved channels, in float32.
         assert mixer["state_bytes"] == (4 * 8 + 3 * 24) * 4
-        assert len(mixer["average_tolerance"]) == 1
+        assert len(mixer["average_count"]) == 1
 
 
 @pytest.mark.parametrize(("tokens", "kept", "tolerances"), [(1024, True, 10), (1025, True, 1), (64, False, 1)])
@@ -215,7 +216,7 @@ def test_a_model_of_transformers(tmp_path, text, here, capsys):
     assert mixer["run_difference"] == 0
     low, high = mixer["average_entropy_interval"]
     assert low <= mixer["average_entropy"] <= high
-    assert main(["profile", str(folder), "--text", str(text), "--channels", "2"]) == 0
+    assert main(["profile", str(folder), "--text", str(text), "--channels", "2", "--wide"]) == 0
     out = capsys.readouterr().out
     for part in ("2 of 4", "±", "bytes", "to model"):
         assert part in out
@@ -338,7 +339,6 @@ def test_windows_are_in_the_profile(checkpoint, text, here, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["--text", "a.txt", "--jsonl", "b.jsonl"],
         ["--text", "a.txt", "--channels", "0"],
         ["--text", "a.txt", "--channels", "most"],
@@ -403,7 +403,7 @@ def test_a_model_of_the_hub_is_repeated_from_its_commit(hub, text, here, capsys)
     source = found.attributes["source"]
     assert (source["kind"], source["revision"], source["commit"]) == ("hub", "main", hub)
     assert f"--revision={hub}" in found.attributes["recipe"]["command"]
-    assert main(["rerun", "result"]) == 0
+    assert main(["rerun", "result", f"--input={text}"]) == 0
 
 
 @pytest.mark.parametrize("output", [[], ["--output", "result"]])
@@ -411,8 +411,61 @@ def test_an_interrupt_says_what_is_kept(output, checkpoint, text, here, capsys, 
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("statesize.cli.output.progress.profile_bar", lambda *_: interrupt)
+    monkeypatch.setattr("statesize.profiling.progress.profile_bar", lambda *_: interrupt)
     assert main(["profile", str(checkpoint), "--text", str(text), *output]) == 130
     errors = capsys.readouterr().err
     assert errors.splitlines()[-1].startswith("statesize: error: interrupted")
     assert ("the same command goes on" in errors) == bool(output)
+
+
+def test_a_model_is_all_that_is_needed(here, capsys, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    options = ["--layers", "0", "layers.2.mixer", "--positions", "3", "--tolerance", "0.05", "--sequences", "1"]
+    assert main(["profile", "gla", *options, "--metric", "relative_count", "--open"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("Gated linear attention keeps 32 numbers per channel")
+    assert "σ > 0.05 σ₁" in captured.out
+    assert [line.split()[0] for line in captured.out.splitlines() if line.startswith("layers.")] == [
+        "layers.0.mixer",
+        "layers.2.mixer",
+    ]
+    assert "Reading bundled documents; --text FILE reads yours." in captured.err
+    assert os.listdir(here) == ["gla.html"]
+    assert opened == [(here / "gla.html").absolute().as_uri()]
+
+
+def test_where_nothing_was_written_is_told(checkpoint, here, capsys):
+    assert main(["profile", str(checkpoint), "--sequences", "1", "--positions", "2"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("Nothing was written: --output FOLDER keeps")
+    assert os.listdir(here) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--text", "nowhere.txt"], "nowhere.txt is not there. Give a file that is."),
+        (["--jsonl", "nowhere.jsonl"], "nowhere.jsonl is not there"),
+        (["--ids", "nowhere.json"], "nowhere.json is not there"),
+        (["--ray"], "Ray is not installed; pip install ray, or run without it"),
+        (["--dataset", "some/set"], "is not installed: pip install datasets."),
+    ],
+)
+def test_what_is_missing_is_told_before_a_model_is_loaded(arguments, said, here, capsys, monkeypatch):
+    for name in ("ray", "datasets"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("statesize.loading.models.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert said in refused(["profile", "gla", *arguments], capsys)
+
+
+def test_a_misspelt_folder_names_its_neighbour_and_asks_no_hub(checkpoint, here, capsys, monkeypatch):
+    shutil.copytree(checkpoint, here / "my-model")
+    monkeypatch.setattr("statesize.loading.models._transformers", lambda _: pytest.fail("the hub was asked"))
+    for name in ("my-modle", "./my-modle", str(here / "my-modle")):
+        assert "Did you mean " in refused(["profile", name], capsys)
+    assert "Give a folder that is there." in refused(["profile", "./nothing-like-it"], capsys)
+
+
+def test_an_unknown_option_is_named(here, capsys):
+    assert main(["profile", "gla", "--positons", "3"]) == 2
+    assert "--positons" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """Charts and figures of measurements and profiles: the numbers that they show, and what they refuse."""
 
+import re
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from statesize.drawing.figures import SIZE
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.results import charts
+from statesize.spectra.choice import ENGINES
+from statesize.spectra.engine import EngineName
 
 OUTPUTS = ("counts", "entropy", "values")
 
@@ -60,7 +64,7 @@ def test_spectrum_and_tolerance_are_of_the_singular_values(measurement):
 
 def test_a_profile_s_curves_are_its_counts(profile):
     mixer = profile.mixer(profile.mixers[1])
-    counts = mixer["relative_tolerance"].values
+    counts = mixer["relative_count"].values
     curve = drawn(charts.tolerance(profile, 1), "mean")
     assert list(curve) == [1e-3, 1e-2, 1e-1]
     assert list(curve.values()) == pytest.approx([counts[:, :, 1:, place].mean() for place in (0, 2, 1)])
@@ -69,7 +73,7 @@ def test_a_profile_s_curves_are_its_counts(profile):
     assert [row["ratio"] for row in spectrum] == [1e-3, 1e-2, 1e-1]
     positions = drawn(charts.positions(profile, -1, 1, "entropy"), "mean")
     assert list(positions.values()) == pytest.approx(mixer["entropy"].values[1].mean(0).tolist())
-    first = drawn(charts.positions(profile, 1, 1, "relative_tolerance"), "mean")
+    first = drawn(charts.positions(profile, 1, 1, "relative_count"), "mean")
     assert list(first.values()) == pytest.approx(counts[1, ..., 0].mean(0).tolist(), nan_ok=True)
     shares = [row["state_utilisation"] for row in profile.summary_rows()]
     assert [row["utilisation"] for row in charts.layers([profile]).tables["layers"]] == pytest.approx(shares, rel=1e-3)
@@ -105,7 +109,7 @@ def test_what_is_not_there_is_refused(measurement, profile):
     for wanted, call in {
         "no singular values": without.plot.spectrum,
         "no entropy": without.plot.positions,
-        "no relative_tolerance": lambda: without.figure.positions("relative_tolerance"),
+        "no relative_count": lambda: without.figure.positions("relative_count"),
         "position must be one that was measured, from 1 to 11, got 99": lambda: measurement.plot.spectrum(99),
         "metric must be one of entropy, .*, got 'rank'": lambda: measurement.plot.positions("rank"),
         "layer must be below 2, .*, got 7": lambda: profile.plot.tolerance(7),
@@ -117,8 +121,8 @@ def test_what_is_not_there_is_refused(measurement, profile):
     shape = ModelConfig(mixer="la", vocabulary_size=8, width=8, heads=1, layers=1)
     bare = statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]], tolerances=())
     for drawn_as in (bare.plot, bare.figure):
-        with pytest.raises(InputError, match="the profile has no tolerance; profile with one"):
-            drawn_as.positions(metric="tolerance")
+        with pytest.raises(InputError, match="the profile has no count; profile with one"):
+            drawn_as.positions(metric="count")
     with pytest.raises(InputError, match="1 relative tolerances and a curve needs 3"):
         statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]]).plot.tolerance()
 
@@ -147,7 +151,7 @@ def test_libraries_that_draw_are_imported_when_something_is_drawn():
 
 def test_figures_without_matplotlib(measurement, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"matplotlib, which is not installed: pip install 'statesize\[figures\]'"):
+    with pytest.raises(InputError, match=r"matplotlib, which is not installed: pip install matplotlib"):
         measurement.figure.positions()
 
 
@@ -178,3 +182,61 @@ def statesize_conclusion(text):
     from statesize.studies.page.conclusion import Conclusion
 
     return Conclusion(text, text, None, {text: (0.1, 0.2), "pearson": 0.5}, (text,), (text,))._repr_html_()
+
+
+def test_figures_begin_at_zero_and_have_their_legend_outside(measurement):
+    figure = measurement.figure.positions()
+    (axes,) = figure.axes
+    assert axes.get_ylim()[0] == 0
+    figure.canvas.draw()
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1 - 1
+
+
+def test_a_figure_is_drawn_into_axes_of_the_caller(measurement, profile):
+    from matplotlib.figure import Figure
+
+    whole = Figure()
+    first, second = whole.subplots(1, 2)
+    assert measurement.figure.spectrum(ax=first) is whole
+    assert profile.figure.layers(ax=second) is whole
+    assert first.lines
+    assert second.patches
+
+
+def test_a_repr_is_short(measurement):
+    assert len(repr(measurement).splitlines()) <= 12
+    assert f"entropy-ESS, mean: {measurement.entropy.mean():.4g}" in repr(measurement)
+    operator = statesize.Dense(torch.eye(4))
+    many = statesize.measure(operator, relative_tolerances=[10.0**-power for power in range(1, 15)])
+    assert len(repr(many).splitlines()) == 12
+    assert "more" in repr(many).splitlines()[-1]
+
+
+def test_a_profile_has_six_columns_in_a_notebook(profile):
+    headings = re.findall(r"<th>([^<\d][^<]*)</th>", profile._repr_html_())
+    assert headings == ["layer", "kind", "ESS (entropy)", "size", "used", "norm"]
+
+
+@pytest.mark.parametrize("metric", ["entropy", "relative_count", "count"])
+def test_ess_is_a_frame_of_layers_and_tokens(profile, metric):
+    frame = profile.ess(1, metric)
+    assert list(frame.index) == list(profile.mixers)
+    assert frame.columns.get_level_values("token").tolist() == profile.tokens["tokens"].values[1].tolist()
+    values = profile.mixer(profile.mixers[1])[metric].values
+    expected = (values if metric == "entropy" else values[..., 0])[1].mean(0)
+    np.testing.assert_array_equal(frame.iloc[1].to_numpy(), expected)
+    with pytest.raises(InputError, match="sequence must be at least 0 and below 2"):
+        profile.ess(2)
+
+
+def test_a_matrix_is_measured_as_it_is():
+    matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tril()
+    found, expected = statesize.measure(matrix), statesize.measure(statesize.Dense(matrix))
+    assert torch.equal(found.entropy, expected.entropy)
+    assert torch.equal(
+        statesize.hankel_singular_values(matrix), statesize.hankel_singular_values(statesize.Dense(matrix))
+    )
+
+
+def test_engine_names_are_those_of_the_engines():
+    assert set(get_args(EngineName)) == {"auto", *ENGINES}

@@ -136,7 +136,7 @@ def probe(**changes):
 
 def read(given, folder, **changes):
     run = trainer(given, texts(16), folder, [], max_steps=4, learning_rate=0.1, **changes)
-    run.add_callback(StateSizeCallback(run, probe()))
+    run.add_callback(StateSizeCallback(probe(), trainer=run))
     run.train()
     return run, [entry for entry in run.state.log_history if "statesize/average_ess" in entry]
 
@@ -254,3 +254,14 @@ def test_other_processes_than_the_main_one_measure_nothing(tmp_path, monkeypatch
     _, readings = read(Causal(), tmp_path)
     assert readings == []
     assert not (tmp_path / RECORD).exists()
+
+
+def test_token_ids_are_enough(tmp_path):
+    ids = [row["input_ids"].tolist() for row in texts(2)]
+    run = trainer(Causal(), texts(16), tmp_path, [StateSizeCallback(ids, every=2)], max_steps=4)
+    run.train()
+    readings = [entry for entry in run.state.log_history if "statesize/average_ess" in entry]
+    # The first reading is always due; a later one may wait until it fits into its share of the time.
+    assert readings[0]["step"] == 2
+    kept = [json.loads(line) for line in (tmp_path / RECORD).read_text(encoding="utf-8").splitlines()]
+    assert kept == readings

@@ -95,6 +95,15 @@ class TestDeltaRuleWithDiagonalDecay(TestDeltaRule):
     decay_shape = (STATES,)
 
 
+class TestDiagonalPlusRankOne(OperatorContract):
+    def tensors(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        column, row, B, C = (normal(generator, 2, 3, LENGTH, STATES) for _ in range(4))
+        return normal(generator, 2, 1, LENGTH, STATES).sigmoid(), column / 2, row / 2, B, C
+
+    def build(self, *tensors: Tensor) -> Operator:
+        return Recurrence.diagonal_plus_rank_one(*tensors)
+
+
 class TestConvolution(OperatorContract):
     taps = 4
 

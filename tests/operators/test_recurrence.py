@@ -20,6 +20,48 @@ def test_feed_through_adds_to_the_diagonal_only() -> None:
     assert torch.equal(fed - plain, 5 * torch.eye(4))
 
 
+@pytest.mark.parametrize("decays", [1, 4])
+@pytest.mark.parametrize("scale", [0.3, 3.0])
+def test_diagonal_plus_rank_one_equals_its_full_transition(decays: int, scale: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    column, row, B, C = (scale * torch.randn(2, 6, 4, generator=g, dtype=torch.float64) for _ in range(4))
+    decay = torch.rand(2, 6, decays, generator=g, dtype=torch.float64) - 0.3
+    given = Recurrence.diagonal_plus_rank_one(decay, column, row, B, C)
+    A = torch.diag_embed(decay.expand(2, 6, 4)) + column[..., :, None] * row[..., None, :]
+    torch.testing.assert_close(given.A, A)
+    torch.testing.assert_close(given.dense(), Recurrence(A, B, C).dense())
+    norm = torch.linalg.matrix_norm(A, 2)
+    assert bool((given.transition.gain() >= norm * (1 - 1e-12)).all())
+    if decays == 1 and scale == 3.0:
+        # Where one number decays all, the bound is the norm itself, but for a quarter of what is added.
+        torch.testing.assert_close(given.transition.gain(), norm)
+
+
+def test_a_delta_rule_is_diagonal_plus_rank_one() -> None:
+    g = torch.Generator().manual_seed(0)
+    key, query = (torch.randn(2, 6, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    beta, decay = (torch.rand(2, 6, 1, generator=g, dtype=torch.float64) for _ in range(2))
+    rule = Recurrence.delta_rule(key, beta[..., 0], query, decay)
+    same = Recurrence.diagonal_plus_rank_one(decay, -beta * key, key * decay, beta * key, query)
+    torch.testing.assert_close(same.dense(), rule.dense())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"decay": torch.ones(5, 2)}, "decay must have the length and state size of B"),
+        ({"column": torch.ones(5, 1)}, "column must have the length and state size of B"),
+        ({"row": torch.ones(4, 3)}, "row must have the length and state size of B"),
+        ({"row": torch.full((5, 3), torch.nan)}, "row must be finite"),
+        ({"column": torch.ones(5, 3, dtype=torch.int64)}, "column must"),
+    ],
+)
+def test_diagonal_plus_rank_one_checks_its_input(changed: dict[str, torch.Tensor], message: str) -> None:
+    given = {name: torch.ones(5, 3) for name in ("decay", "column", "row", "B", "C")}
+    with pytest.raises(InputError, match=message):
+        Recurrence.diagonal_plus_rank_one(**(given | changed))
+
+
 def test_delta_rule_equals_its_full_transition() -> None:
     g = torch.Generator().manual_seed(0)
     key, query = (torch.randn(2, 6, 3, generator=g, dtype=torch.float64) for _ in range(2))

@@ -106,8 +106,8 @@ def test_readouts_of_one_state_are_measured_as_one_recurrence():
     joint = ss.measure(Shared(heads), relative_tolerances=(1e-9,))
     assert joint.engine == "small_state"
     # Five heads read a state of four numbers, all of it.
-    assert joint.relative_tolerance.amax() == 4
-    assert ss.measure(heads, relative_tolerances=(1e-9,)).relative_tolerance[:, 30].sum() == 20
+    assert joint.relative_count.amax() == 4
+    assert ss.measure(heads, relative_tolerances=(1e-9,)).relative_count[:, 30].sum() == 20
     assert joint.ceiling.tolist() == [1, 2, 3, *[4] * 56]
 
 

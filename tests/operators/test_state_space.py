@@ -59,7 +59,7 @@ def test_blocks_are_those_of_the_definition(m, p):
         values = _linalg.svdvals(expected)
         kept = measured.values[place, : len(values)]
         torch.testing.assert_close(kept, values[: len(kept)], rtol=1e-9, atol=1e-9)
-        assert measured.ceiling[place] == min(3, i * m, (8 - i) * p) == measured.relative_tolerance[place, 0]
+        assert measured.ceiling[place] == min(3, i * m, (8 - i) * p) == measured.relative_count[place, 0]
 
 
 def test_windows_count_steps():

@@ -84,9 +84,9 @@ def counted() -> Iterator[Counter[str]]:
             setattr(owner, name, method)
 
 
-def _of_the_tree(tree: PositionTree, shift: Tensor, within: slice | None = None) -> int:
+def _of_the_tree(tree: PositionTree, shift: Tensor) -> int:
     first, last = tree.needed or (0, tree.width)
-    return len(shift) * (last - first if within is None else within.stop - within.start)
+    return len(shift) * (last - first)
 
 
 def stated(found: Measurement) -> dict[str, list[float]]:

@@ -5,13 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from statesize.adapters import Captured
+from statesize.adapters import Captured, capture
 from statesize.errors import InputError
 from statesize.measurement import measure
 from statesize.operators import Dense, Recurrence
 from statesize.profiling import measuring
-from statesize.profiling.measuring import measure_captured, measure_mixer, operations_per_unit, plan_work
+from statesize.profiling.measuring import (
+    captured_mixers,
+    measure_captured,
+    measure_mixer,
+    operations_per_unit,
+    plan_work,
+)
 from statesize.results.settings import check_settings
 
 LENGTH, UNITS = 24, 10
@@ -45,17 +52,58 @@ def test_blocks_give_the_numbers_of_the_definition(operator):
     record = run(operator, sizes, memory=work.shared_bytes + 3 * work.unit_bytes + work.unit_bytes // 2)
     assert sorted(set(sizes)) == [1, 3]
     expected = measure(operator, engine="dense")
-    for name in ("entropy", "tolerance", "relative_tolerance", "norm"):
+    for name in ("entropy", "count", "relative_count", "norm"):
         np.testing.assert_allclose(record.arrays[name], getattr(expected, name)[0].numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(record.positions, expected.positions)
     np.testing.assert_array_equal(record.arrays["ceiling"], expected.ceiling)
     assert math.isnan(record.faithfulness)
 
 
-def test_a_unit_at_a_time_where_the_memory_is_less_than_one_needs(operator):
-    sizes = []
-    run(operator, sizes, memory=1)
+def test_a_memory_that_is_too_small_for_one_unit_is_refused_before_it_is_made(operator):
+    work = plan_work(captured(operator, []), 0, LENGTH, LENGTH, check_settings())
+    sizes, needed = [], work.shared_bytes + work.unit_bytes
+    run(operator, sizes, memory=needed)
     assert set(sizes) == {1}
+    sizes.clear()
+    with pytest.raises(
+        InputError, match=rf"memory must be at least {math.ceil(needed / 10**6)}MB for mixer layer, one"
+    ):
+        run(operator, sizes, memory=needed - 1)
+    assert set(sizes) <= {1}
+
+
+def attention_model(length):
+    """Softmax attention of transformers, which makes T of all heads at once."""
+    shape = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = LlamaConfig(**shape, num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=length)
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config).eval()
+
+
+def test_the_choice_of_an_engine_copies_no_map(monkeypatch):
+    """Eight copies of T in float64 took more than all that followed."""
+    (item,) = capture(attention_model(32), torch.arange(32)[None])
+    shapes = []
+    choose = measuring.choose_engine
+    monkeypatch.setattr(
+        measuring,
+        "choose_engine",
+        lambda operator, *rest: shapes.append(operator.batch_shape) or choose(operator, *rest),
+    )
+    work = plan_work(item, 0, 32, 32, check_settings())
+    assert shapes == [(1, 1)]
+    assert item.map_bytes == 8 * 32 * 32 * 4
+    assert work.shared_bytes >= item.map_bytes
+
+
+def test_maps_of_all_heads_are_refused_before_they_are_made(monkeypatch):
+    made = []
+    monkeypatch.setattr("statesize.adapters.kernels.probabilities.Mixing.of", lambda *_: made.append(1))
+    with pytest.raises(
+        InputError, match=r"memory must be at least 1MB for mixer model.layers.0.self_attn, all heads of 32"
+    ):
+        captured_mixers(attention_model(32), torch.arange(32)[None], None, "all", memory=10_000)
+    assert not made
 
 
 def test_a_sample_is_the_same_units_of_the_whole(operator):

@@ -64,7 +64,9 @@ def test_mixers_that_were_not_tried_cost_like_their_neighbours():
 
 
 def test_the_memory_sets_how_many_units_are_measured_at_once():
-    one = plan(small(), TEXTS, memory=1)
+    with pytest.raises(InputError, match=r"memory must be at least [0-9]+MB for mixer"):
+        plan(small(), TEXTS, memory=1)
+    one = plan(small(), TEXTS, channels=1)
     assert [mixer.block for mixer in one.mixers] == [1, 1, 1]
     most = plan(small(), TEXTS)
     assert [mixer.block for mixer in most.mixers] == [4, 4, 4]

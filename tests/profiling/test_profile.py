@@ -22,10 +22,10 @@ def test_summary_is_the_mean_over_pairs_of_sequence_and_position(small_profile):
         assert row["average_entropy"] == pytest.approx(known.mean())
         # Two heads of four value channels each.
         assert row["total_entropy"] == pytest.approx(8 * known.mean())
-        counts = mixer["relative_tolerance"].values[..., 0]
+        counts = mixer["relative_count"].values[..., 0]
         counts = np.concatenate([counts[0, :, 1:12].ravel(), counts[1, :, 1:7].ravel()])
-        assert row["average_relative_tolerance"] == pytest.approx(counts.mean())
-        assert row["total_relative_tolerance"] == pytest.approx(8 * counts.mean())
+        assert row["average_relative_count"] == pytest.approx(counts.mean())
+        assert row["total_relative_count"] == pytest.approx(8 * counts.mean())
         # Cuts with three tokens before and after them.
         shares = np.concatenate([(entropy[0, :, 3:10] / 3).ravel(), (entropy[1, :, 3:5] / 3).ravel()])
         assert row["state_utilisation"] == pytest.approx(shares.mean())
@@ -38,14 +38,14 @@ def test_long_form_has_one_row_a_number(small_profile):
     assert len(frame) == 2 * 2 * (12 + 7) * 5
     assert not frame["ess"].isna().any()
     rows = frame.query("layer == 'layers.1.mixer' and sequence == 1 and head == 0 and position == 3")
-    assert set(rows["metric"]) == {"entropy", "tolerance", "relative_tolerance"}
+    assert set(rows["metric"]) == {"entropy", "count", "relative_count"}
     mixer = small_profile.mixer("layers.1.mixer")
     entropy = rows[rows["metric"] == "entropy"].iloc[0]
     assert entropy["ess"] == mixer["entropy"].values[1, 0, 3]
     assert np.isnan(entropy["threshold"])
     assert (entropy["token_id"], entropy["token"]) == (1, "1")
-    tolerance = rows[(rows["metric"] == "tolerance") & (rows["threshold"] == 0.1)].iloc[0]
-    assert tolerance["ess"] == mixer["tolerance"].values[1, 0, 3, 1]
+    tolerance = rows[(rows["metric"] == "count") & (rows["threshold"] == 0.1)].iloc[0]
+    assert tolerance["ess"] == mixer["count"].values[1, 0, 3, 1]
     assert tolerance["lower"] <= tolerance["ess"] <= tolerance["upper"]
 
 
@@ -77,7 +77,7 @@ def test_unknown_mixer_lists_those_there(small_profile):
 
 
 def test_charts(small_profile):
-    positions = small_profile.plot.positions(layer=-1, sequence=1, metric="relative_tolerance").to_dict()
+    positions = small_profile.plot.positions(layer=-1, sequence=1, metric="relative_count").to_dict()
     assert len(positions["datasets"]["positions"]) == 7
     assert len(positions["datasets"]["heads"]) == 14
     layers = small_profile.plot.layers()

@@ -14,6 +14,7 @@ from statesize.loading.digests import tokens_sha256, weights_sha256
 from statesize.measurement import measure
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
+from statesize.results.store import SCHEMA
 
 
 class Decay(nn.Module):
@@ -67,7 +68,7 @@ def test_every_number_is_that_of_measure(model):
             expected = measure(captured.operator, (1e-3, 1e-1), (1e-2,), engine="dense")
             mixer = result.mixer(captured.name)
             past, beyond = slice(1, len(ids)), slice(len(ids), None)
-            for name in ("entropy", "tolerance", "lower", "upper", "relative_tolerance", "norm"):
+            for name in ("entropy", "count", "lower", "upper", "relative_count", "norm"):
                 values = mixer[name].values[sequence]
                 np.testing.assert_allclose(values[:, past], getattr(expected, name)[0].numpy(), rtol=1e-5, atol=1e-6)
                 assert (values[:, 0] == 0).all()
@@ -82,15 +83,15 @@ def test_every_number_is_that_of_measure(model):
 def test_dims_coordinates_and_attributes(model):
     result = profile(model, [LONG, SHORT], tolerances=(1e-3, 1e-1), name="small")
     mixer = result.mixer("second")
-    assert mixer["tolerance"].dims == ("sequence", "head", "position", "threshold")
-    assert mixer["tolerance"].shape == (2, 3, 14, 2)
+    assert mixer["count"].dims == ("sequence", "head", "position", "threshold")
+    assert mixer["count"].shape == (2, 3, 14, 2)
     assert mixer["position"].values.tolist() == LONG
     assert mixer["threshold"].values.tolist() == [1e-3, 1e-1]
     assert (mixer.attrs["kind"], mixer.attrs["multiplicity"], mixer.attrs["dtype"]) == ("attention", 5, "float32")
     assert mixer.attrs["engine"] == "dense"
     attributes = result.attributes
     assert attributes["model"] == "small"
-    assert attributes["schema"] == 4
+    assert attributes["schema"] == SCHEMA
     assert attributes["tolerances"] == [1e-3, 1e-1]
     assert set(attributes["versions"]) == {"statesize", "torch", "numpy", "python"}
     assert attributes["weights_sha256"] == weights_sha256(model)
@@ -235,7 +236,7 @@ def test_a_sample_stands_for_the_layer(model):
 
 def test_counts_may_be_left_between_bounds(model):
     exact, bounded = (profile(model, LONG, count_accuracy=share).mixer("second") for share in (0.0, 0.5))
-    counts = exact["relative_tolerance"].values
+    counts = exact["relative_count"].values
     lower, upper = bounded["relative_lower"].values, bounded["relative_upper"].values
     assert (lower <= counts).all()
     assert (counts <= upper).all()

@@ -40,7 +40,7 @@ def test_readings_are_those_of_a_profile(name, sizes):
         assert [layer.entropy for layer in layers] == pytest.approx(entropy, rel=1e-3)
         assert [layer.norm for layer in layers] == pytest.approx(node["norm"].values[0].mean(0), rel=1e-4)
         assert [layer.ceiling for layer in layers] == node["ceiling"].values[0].tolist()
-        counts = node["relative_tolerance"].values[0, ..., 0].mean(0)
+        counts = node["relative_count"].values[0, ..., 0].mean(0)
         assert [layer.count for layer in layers] == pytest.approx(counts)
 
 

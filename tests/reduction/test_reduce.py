@@ -66,7 +66,7 @@ def test_exact_with_the_effective_state_size_and_not_with_less(states, length):
     assert (found.method, found.state_size) == ("ho_kalman", states)
     middle = ss.hankel_singular_values(operator, positions=[length // 2], engine="dense")[:, 0]
     ess = ss.measure(operator, relative_tolerances=(1e-10,), outputs=("counts",), positions=[length // 2])
-    assert bool((ess.relative_tolerance == states).all())
+    assert bool((ess.relative_count == states).all())
     scale = middle[:, 0]
     assert bool((distance(found, operator) <= 1e-9 * scale).all())
     assert bool((distance(found, operator) <= found.bound).all())

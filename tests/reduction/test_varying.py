@@ -23,7 +23,7 @@ def test_equal_with_as_many_states_as_the_ess_at_every_position(structure, lengt
     scale = torch.linalg.matrix_norm(recurrence.dense(), 2)
     assert bool((distance(found.recurrence, recurrence) <= 1e-9 * scale).all())
     assert bool((found.bound <= 1e-9 * scale).all())
-    assert torch.equal(found.state_size[..., 1:], measured.relative_tolerance[..., 0])
+    assert torch.equal(found.state_size[..., 1:], measured.relative_count[..., 0])
     assert not bool(found.state_size[..., 0].any())
     assert int(found.recurrence.state_size()[0]) == int(found.state_size.max())
 

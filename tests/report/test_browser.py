@@ -6,7 +6,7 @@ from report.visit import Visit, violations
 
 from statesize.report import write_report
 
-VIEWS = ("layers", "map", "positions", "brush", "spectrum", "tolerance")
+VIEWS = ("picture-chart", "layers", "map", "positions", "brush", "spectrum", "tolerance")
 
 
 @pytest.fixture(scope="module")

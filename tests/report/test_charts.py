@@ -8,18 +8,23 @@ import vl_convert
 from statesize.drawing.chart import json_number
 from statesize.drawing.vega import vega_chart
 from statesize.report.charts import page_charts
-from statesize.results.charts import layers, positions, short_names, show_token
+from statesize.results.charts import layers, positions, show_token
+from statesize.results.names import short_names
+
+METRICS = ("entropy", "relative_count")
 
 
 def test_charts_compile_without_warnings(hostile_profile):
     for chart in (layers([hostile_profile]), positions(hostile_profile, 0, 0, "entropy")):
         assert vl_convert.vegalite_to_vega(vega_chart(chart).to_dict())["marks"]
-    for chart in page_charts([hostile_profile]).values():
+    charts = page_charts([hostile_profile], METRICS)
+    for chart in (*charts.pop("layers").values(), *charts.values()):
         assert vl_convert.vegalite_to_vega(chart)["marks"]
 
 
 def test_specification_is_the_same_each_time(hostile_profile):
-    assert json.dumps(page_charts([hostile_profile])) == json.dumps(page_charts([hostile_profile]))
+    one, other = (page_charts([hostile_profile], METRICS) for _ in range(2))
+    assert json.dumps(one) == json.dumps(other)
 
 
 def test_rows_tile_the_axis_for_the_pointer(hostile_profile):

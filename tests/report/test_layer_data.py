@@ -14,7 +14,7 @@ def test_counts_are_those_of_the_profile(ladder_profile):
     assert found["ratios"] == sorted(TOLERANCE_LADDER)
     assert found["places"] == [1, 10, 20, 29, 39]
     order = np.argsort(mixer["relative_threshold"].values)
-    counts = mixer["relative_tolerance"].values[..., order]
+    counts = mixer["relative_count"].values[..., order]
     expected = counts[:, [0, 2]][:, :, found["places"]].swapaxes(2, 3)
     assert unpacked(found["counts"]).round() == pytest.approx(expected.ravel())
     assert unpacked(found["means"]) == pytest.approx(counts[0, [0, 2], 1:].mean(1).ravel(), abs=1e-3)
@@ -22,10 +22,10 @@ def test_counts_are_those_of_the_profile(ladder_profile):
 
 def test_what_was_not_measured_is_not_counted(ladder_profile):
     mixer = ladder_profile.mixer("layers.0.mixer").copy(deep=True)
-    mixer["relative_tolerance"][0, :, 30:] = np.nan
+    mixer["relative_count"][0, :, 30:] = np.nan
     found = layer_ladder(mixer, np.array([1]), sequences=1, places=100)
     order = np.argsort(mixer["relative_threshold"].values)
-    means = mixer["relative_tolerance"].values[0, 1, 1:30][:, order].mean(0)
+    means = mixer["relative_count"].values[0, 1, 1:30][:, order].mean(0)
     assert unpacked(found["means"]) == pytest.approx(means, abs=1e-3)
     counts = unpacked(found["counts"]).reshape(len(TOLERANCE_LADDER), 39)
     assert np.isnan(counts[:, 29:]).all()

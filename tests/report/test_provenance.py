@@ -12,6 +12,7 @@ def altered(hostile_profile):
     tree = hostile_profile.to_xarray()
     tree.attrs |= {
         "skipped": {"<b>mixer": "no operator of <conv>"},
+        "source": {"kind": "hub", "revision": "main"},
         "recipe": {"command": ["profile", "gla", "--text", "my notes.txt"]},
         "threads": 3,
     }
@@ -37,8 +38,16 @@ def test_every_fact_of_the_profile(altered):
         "<dd>statesize profile gla --text &#x27;my notes.txt&#x27;</dd>",
         "<td>chunked</td><td>2 of 2 heads</td><td>3.0e-07</td>",
         "positions all, engine auto",
+        "<dt>Model</dt><dd>Hugging Face hub, revision main</dd>",
     ):
         assert text in page
+
+
+def test_what_is_not_known_has_no_line(hostile_profile):
+    page = provenance(hostile_profile)
+    assert "not known" not in page
+    assert "<dt>Command</dt>" not in page
+    assert "<dt>Model</dt>" not in page
 
 
 def test_counts_that_stay_open_are_counted(altered, hostile_profile):

@@ -28,8 +28,8 @@ def cells(section):
 
 def test_numbers_are_those_of_the_comparison(profiles):
     comparison = compare(profiles, {"<b>other</b>": 12.345})
-    section = comparison_section(comparison)
-    # There is no delimiter with room around it.
+    section = comparison_section(profiles, {"<b>other</b>": 12.345})
+    # Modulation says little without the controls of a study.
     shown = [name for name in FIGURES if "modulation" not in name]
     found = cells(section)
     assert len(found) == 2 * len(shown)
@@ -47,7 +47,7 @@ def test_numbers_are_those_of_the_comparison(profiles):
 
 
 def test_names_stay_text(profiles):
-    section = comparison_section(compare(profiles))
+    section = comparison_section(profiles)
     assert "<b>other" not in section
     assert "&lt;b&gt;other" in section
     assert "<img" not in section

@@ -9,6 +9,7 @@ from report.visit import Visit
 
 from statesize.profiling import TOLERANCE_LADDER
 from statesize.report import write_report
+from statesize.results.headline import telling_layer
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,30 @@ def chosen(page, select):
     return page.locator(f"#{select}").evaluate("select => select.selectedOptions[0].textContent")
 
 
+def test_the_picture_reads_chart_and_text(visit, ladder_profile):
+    page = visit.page
+    area = background(page, "#picture-chart")
+    page.mouse.move(area["x"] + area["width"] * 10 / 39, area["y"] + 40)
+    said = page.locator("#picture-said")
+    expect(said).to_contain_text("(token 10)")
+    layer = ladder_profile.mixers[telling_layer(ladder_profile)]
+    ess = ladder_profile.mixer(layer)["entropy"].values[0, :, 10].mean()
+    assert f"carries {ess:.1f} of at most 2" in said.inner_text()
+    assert page.locator("#text mark").inner_text() == ladder_profile.tokens["tokens"].values[0, 10]
+    page.locator('#text [data-position="30"]').hover()
+    expect(said).to_contain_text("(token 30)")
+    page.focus("#picture")
+    page.keyboard.press("ArrowRight")
+    expect(said).to_contain_text("(token 31)")
+    assert page.locator("#text mark").count() == 1
+
+
+def test_the_strip_lies_below_its_chart(visit):
+    chart, strip = (background(visit.page, chart) for chart in ("#positions", "#brush"))
+    assert strip["x"] == pytest.approx(chart["x"], abs=3)
+    assert strip["width"] == pytest.approx(chart["width"], abs=3)
+
+
 def background(page, chart):
     page.locator(chart).scroll_into_view_if_needed()
     return page.locator(f"{chart} svg path.background, {chart} svg g.background").first.bounding_box()
@@ -41,6 +66,7 @@ def test_cell_of_the_map_chooses_its_head(visit, ladder_profile):
     assert cells.count() == 6
     cells.nth(4).click(force=True)  # The number on it takes the click.
     assert (chosen(page, "head"), chosen(page, "layer")) == ("head 1", "layers.1.mixer")
+    expect(page.locator('#map svg .mark-rect.role-mark path[stroke-width="3"]')).to_have_count(1)
     expect(page.locator("#caption")).to_contain_text("layers.1.mixer, head 1")
     # The keyboard reads out the chosen head, with the numbers of the profile.
     page.focus("#positions")
@@ -52,18 +78,18 @@ def test_cell_of_the_map_chooses_its_head(visit, ladder_profile):
     assert float(said.split()[3]) == pytest.approx(ess, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("measure", "unit"), [("relative", 1), ("entropy", 1), ("entropy_bytes", 4 * 3), ("tss", 1), ("tss_bytes", 4 * 3)]
-)
-def test_map_shows_states_and_bytes(visit, ladder_profile, measure, unit):
+@pytest.mark.parametrize(("measure", "unit"), [("ess", 1), ("ess_bytes", 4 * 3), ("tss", 1), ("tss_bytes", 4 * 3)])
+@pytest.mark.parametrize("metric", ["relative_count", "entropy"])
+def test_map_shows_states_and_bytes(visit, ladder_profile, measure, unit, metric):
     page = visit.page
+    page.select_option("#metric", value=metric)
     page.select_option("#measure", value=measure)
     title = page.locator("#measure").evaluate("select => select.selectedOptions[0].textContent")
     expect(page.locator("#map-caption")).to_contain_text(title)
     mixer = ladder_profile.mixer("layers.0.mixer")
+    ess = mixer[metric].values
     values = {
-        "relative": mixer["relative_tolerance"].values[..., 0],
-        "entropy": mixer["entropy"].values,
+        "ess": ess if metric == "entropy" else ess[..., 0],
         "tss": mixer["state_size"].values.max() * np.ones((1, 3, 40)),
     }[measure.removesuffix("_bytes")]
     shown = page.locator("#map svg .mark-text.role-mark text").all_text_contents()
@@ -82,8 +108,11 @@ def test_pointer_reads_tokens_and_delimiters(visit):
         page.mouse.move(x, area["y"] + area["height"] / 2)
         tooltip = page.locator("#vg-tooltip-element.visible")
         expect(tooltip).to_contain_text(f"position{position}ESS")
+        box = tooltip.bounding_box()
+        assert box["y"] + box["height"] <= area["y"] + 1 or box["y"] >= area["y"] + area["height"]
         cells = tooltip.locator("td").all_text_contents()
-        assert cells[:2] == ["token", token]
+        assert cells[:3:2] == ["token", "words"]
+        assert cells[1] == token
         assert {"ceiling", "of the ceiling"} <= set(cells)
     page.mouse.move(0, 0)
 
@@ -116,16 +145,14 @@ def test_singular_values_at_the_position_that_is_clicked(visit, ladder_profile):
     assert page.input_value("#at") == "10"
     mixer = ladder_profile.mixer("layers.1.mixer")
     ratios = mixer["relative_threshold"].values
-    counts = dict(zip(ratios.tolist(), mixer["relative_tolerance"].values[0, 2, 10].tolist(), strict=True))
-    bars = page.locator("#spectrum svg .mark-rule.role-mark line")
-    assert bars.count() == counts[min(ratios)] > 0
-    labels = [bar.get_attribute("aria-label") for bar in bars.all()]
-    for label in labels:
-        facts = dict(part.split(": ") for part in label.split("; "))
-        index, low, high = (float(facts[key]) for key in ("m", "σ_m ÷ σ_1 above", "at most"))
-        for ratio, count in counts.items():
-            assert (count >= index) == (ratio < low * 1.05), (label, ratio)
-        assert index == 1 or high / low == pytest.approx(10**0.5, rel=0.07) or high == 1
+    counts = dict(zip(ratios.tolist(), mixer["relative_count"].values[0, 2, 10].tolist(), strict=True))
+    points = page.locator("#spectrum svg .mark-symbol path")
+    shown = {}
+    for point in points.all():
+        facts = dict(part.split(": ") for part in point.get_attribute("aria-label").split("; "))
+        shown[float(facts["σ_m ÷ σ_1"])] = float(facts["Index m of the singular value"])
+    for ratio, count in counts.items():
+        assert next(index for other, index in shown.items() if other == pytest.approx(ratio, rel=0.06)) == count
     # The keyboard does the same.
     page.fill("#at", "33")
     page.press("#at", "Enter")
@@ -142,7 +169,7 @@ def test_tolerance_is_drawn_at_all_rungs(visit, ladder_profile):
     shown = [float(label.split("Relative tolerance-ESS: ")[1].split(";")[0]) for label in labels]
     mixer = ladder_profile.mixer("layers.1.mixer")
     order = np.argsort(mixer["relative_threshold"].values)
-    expected = mixer["relative_tolerance"].values[0, 0, 1:].mean(0)[order]
+    expected = mixer["relative_count"].values[0, 0, 1:].mean(0)[order]
     assert shown == pytest.approx(expected.tolist(), abs=0.006)
 
 
@@ -190,9 +217,14 @@ def test_strange_tokens_are_text(visit):
 
 def test_choices_redraw_the_chart(visit):
     page = visit.page
-    page.select_option("#metric", label="Relative tolerance-ESS")
-    page.select_option("#scale", value="symlog")
-    expect(page.locator("#caption")).to_contain_text("Relative tolerance-ESS of =cmd")
+    entropy = page.locator("h1").inner_text()
+    page.select_option("#metric", value="relative_count")
+    expect(page.locator("#caption")).to_contain_text("Relative tolerance-ESS, singular values above 1 % of the largest")
+    # Words, bars, map and curves are of one metric.
+    assert page.locator("h1").inner_text() != entropy
+    assert "relative tolerance-ESS" in page.locator("#layers").inner_html()
+    # This ESS is near its ceiling: a logarithmic axis would show nothing more.
+    assert not page.locator("#scale").is_visible()
     page.emulate_media(color_scheme="dark")
     page.wait_for_timeout(300)
     for view in ("positions", "layers", "spectrum", "tolerance", "map"):

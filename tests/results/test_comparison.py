@@ -37,7 +37,7 @@ def test_figures_are_those_of_the_profiles(bundled):
         assert (row.mixers, row.channels, row.sequences, row.tokens) == (4, 512, 2, 2 * length)
         assert row.state_bytes == summary["state_bytes"].sum()
         assert row.total_entropy == pytest.approx(summary["total_entropy"].sum())
-        assert row.total_relative_tolerance == pytest.approx(summary["total_relative_tolerance"].sum())
+        assert row.total_relative_count == pytest.approx(summary["total_relative_count"].sum())
         assert row.average_entropy == pytest.approx(row.total_entropy / 512)
         for name in ("state_utilisation", "ceiling_utilisation"):
             assert getattr(row, name) == pytest.approx(summary[name].mean(), nan_ok=True)

@@ -22,7 +22,7 @@ def test_a_state_is_judged_where_it_is_the_limit():
     node = profile.mixer(found.layer)
     inside = slice(4, 21)
     entropy = node["entropy"].values[..., inside].mean()
-    counts = node["relative_tolerance"].values[..., inside, 0].mean()
+    counts = node["relative_count"].values[..., inside, 0].mean()
     assert (found.size, found.cuts, found.keeps_everything) == (4, 2 * 17, False)
     assert found.entropy == pytest.approx(entropy, rel=1e-6)
     assert found.directions == pytest.approx(counts, rel=1e-6)

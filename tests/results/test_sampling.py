@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from statesize.results.sampling import Sample, draw, estimate, student_t
+from statesize.results.sampling import Sample, draw, estimate, position_error, student_t
 
 # Of tables: t at a probability of 0.975 on one side.
 TABLE = {1: 12.706205, 2: 4.302653, 3: 3.182446, 4: 2.776445, 7: 2.364624, 30: 2.042272, 120: 1.979930}
@@ -65,3 +65,23 @@ def test_one_of_several_has_no_interval_and_all_have_no_error():
     assert math.isnan(alone.error)
     assert estimate(np.array([2.0, 4.0]), draw(2, 2, 0, "")).error == 0.0
     assert math.isnan(estimate(np.array([np.nan, 1.0]), draw(2, 2, 0, "")).mean)
+
+
+def test_the_interval_of_evenly_spread_positions_holds_the_mean_over_all():
+    generator = np.random.default_rng(5)
+    length, count, held, widths = 2000, 32, 0, []
+    for _ in range(200):
+        # A curve as ESS along a text is: it rises, levels off, and wanders.
+        walk = np.convolve(generator.standard_normal(length + 40), np.ones(41) / 41, "valid")
+        curve = 20 * (1 - np.exp(-np.arange(length) / 200)) + 3 * walk
+        positions = np.round((np.arange(count) + generator.random()) * (length - 1) / count).astype(np.int64)
+        error = position_error(curve[positions], positions)
+        held += abs(curve[positions].mean() - curve.mean()) <= error
+        widths.append(error)
+    assert held >= 190
+    assert 0.01 < np.mean(widths) < 1
+
+
+@pytest.mark.parametrize("positions", [[4, 5, 6, 7], [2, 4, 9, 10], [3, 9], []])
+def test_all_positions_and_chosen_ones_leave_nothing_to_chance(positions):
+    assert position_error(np.arange(len(positions)) ** 2.0, np.array(positions, np.int64)) == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from statesize.errors import InputError
-from statesize.results.settings import check_settings
+from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
 
 
 def positions_of(positions):
@@ -116,3 +116,15 @@ def test_windows_that_fit_nowhere():
     ):
         check_settings(past=4, future=3).check_reach(6)
     check_settings(past=3, future=3).check_reach(6)
+
+
+def test_long_sequences_are_measured_at_some_positions_unless_all_are_asked_for():
+    long = LONGEST_WHOLE + 1
+
+    def measured(length=long, **asked):
+        return len(check_settings(**asked).cut(length).positions)
+
+    assert measured(LONGEST_WHOLE) == LONGEST_WHOLE - 1
+    assert measured() == EVENLY_SPREAD
+    assert measured(positions="all") == measured(stride=1) == LONGEST_WHOLE
+    assert measured(past=8, future=8) == EVENLY_SPREAD

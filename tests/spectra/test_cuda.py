@@ -21,7 +21,7 @@ def test_the_same_answers_on_a_gpu(engine, family):
     expected = measure(operator, (1e-3,), (1e-2,), outputs=outputs, engine=engine)
     found = measure(operator.to(device="cuda"), (1e-3,), (1e-2,), outputs=outputs, engine=engine)
     assert found.engine == expected.engine
-    for name in ("tolerance", "lower", "upper", "relative_tolerance"):
+    for name in ("count", "lower", "upper", "relative_count"):
         assert getattr(found, name).device.type == "cuda"
         assert torch.equal(getattr(found, name).cpu(), getattr(expected, name))
     torch.testing.assert_close(found.norm.cpu(), expected.norm, rtol=1e-9, atol=1e-12)

@@ -173,5 +173,5 @@ def test_a_data_set_that_is_not_there(datasets, tmp_path):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(FileError, match=r"pip install 'statesize\[datasets\]'"):
+    with pytest.raises(FileError, match=r"pip install datasets"):
         next(read_dataset("anything", "text", "train", pytest.fail))

@@ -29,7 +29,7 @@ def measured(model, ids):
     found = {}
     for captured in ss.capture(model, ids):
         measurement = ss.measure(captured.operator, (), (1e-2,), ("counts",), engine="dense")
-        share = measurement.relative_tolerance[..., 0] / measurement.ceiling
+        share = measurement.relative_count[..., 0] / measurement.ceiling
         found[captured.name] = float(share.nanmean())
     return found
 

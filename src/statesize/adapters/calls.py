@@ -32,6 +32,7 @@ class Mixer:
     multiplicity: int  # how many channels share one T
     state_size: int | None  # theoretical state-size once it has filled, or None where it is a cache that grows
     state_bytes: int  # bytes that the model's own cache holds for it at the end of one sequence
+    map_bytes: int = 0  # that T of all units takes where it is made and held as a whole
 
 
 @dataclass(eq=False)
@@ -157,6 +158,7 @@ def described(observation: Observation) -> Mixer:
         observation.multiplicity,
         observation.state_size,
         observation.state_bytes,
+        observation.map_bytes,
     )
 
 

@@ -45,6 +45,8 @@ class Captured:
             multi-head latent attention; 0 where every unit stores its own.
         stored_channels: Channels of each of these inputs.
         cache: Name of the last mixer that reads the same cache, whose groups hold the heads of all; empty for itself.
+        map_bytes: Bytes that T of all units takes where it is made as a whole, as by attention of transformers; 0 where
+            single units are made.
         readers: All mixers that read the same cache, if there are several and this is the last.
         forget: Drops T, which is made anew when it is asked for.
         values: Makes what T mixes, (sequence, unit, L, channels); None where that is not known.
@@ -63,6 +65,7 @@ class Captured:
     stored_channels: int = 0
     cache: str = ""
     readers: tuple[Captured, ...] = ()
+    map_bytes: int = 0
     forget: Callable[[], None] = nothing
     values: Callable[[], Tensor] | None = None
 
@@ -119,6 +122,7 @@ def from_observation(name: str, observation: Observation, faithfulness: float, r
         observation.note,
         observation.groups,
         observation.stored_channels,
+        map_bytes=observation.map_bytes,
         forget=observation.forget,
         values=lambda: observation.values,
     )

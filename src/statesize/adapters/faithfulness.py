@@ -22,9 +22,16 @@ def unfaithfulness(observation: Observation) -> float:
     check_finite(observation.name, "unit", "the model passes on", observation.mixed)
     count = observation.batch_shape[1]
     units = torch.linspace(0, count - 1, min(UNITS, count)).round().long().to(observation.values.device)
-    values, mixed = observation.values[:, units].double(), observation.mixed[:, units].double()
-    operator = observation.operator(units).to(torch.float64)
-    return relative_difference(observation.passed_on(_applied(operator, values), units).double(), mixed)
+    mixed = observation.mixed[:, units].double()
+    # One by one, as several T in float64 may take more than measuring does.
+    applied = torch.cat(
+        [
+            _applied(observation.operator(unit).to(torch.float64), observation.values[:, unit].double())
+            for unit in units.chunk(len(units))
+        ],
+        1,
+    )
+    return relative_difference(observation.passed_on(applied, units).double(), mixed)
 
 
 def relative_difference(value: Tensor, reference: Tensor) -> float:

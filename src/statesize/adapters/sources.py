@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
+from statesize.adapters.fla import mamba as fla_mamba
+from statesize.adapters.fla import source as fla
 from statesize.adapters.kernels import (
     attention,
     convolutions,
@@ -28,6 +30,8 @@ SOURCES: tuple[Source, ...] = (
     rg_lru.observing,
     mlstm.observing,
     lightning.observing,
+    fla.observing,
+    fla_mamba.observing,
 )
 
 

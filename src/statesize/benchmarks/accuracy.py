@@ -11,6 +11,7 @@ from torch import Tensor
 from statesize.benchmarks.cases import Case, ask
 from statesize.operators import Operator
 from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.engine import Output
 from statesize.spectra.factorisation import singular_values
 
 # Of the definition itself, in units of σ_1; for entropies relative.
@@ -34,15 +35,15 @@ def definition(operator: Operator, positions: list[int]) -> Tensor:
     return torch.stack([torch.nn.functional.pad(sigma, (0, r - sigma.shape[-1])) for sigma in spectra])
 
 
-def accuracy(case: Case, operator: Operator, output: str, positions: list[int], exact: Tensor) -> Accuracy:
+def accuracy(case: Case, operator: Operator, output: Output, positions: list[int], exact: Tensor) -> Accuracy:
     """How right one output of a case's engine is."""
     top = exact[:, 0]
     tau = [ratio * float(top.max()) for ratio in case.ratios]
     found = ask(operator, case, output, tau)
     at = [i - 1 for i in positions]
-    if found.tolerance is not None and output == "counts":
+    if found.count is not None and output == "counts":
         expected = (exact[:, None, :] > exact.new_tensor(tau)[:, None]).sum(-1)
-        off = (found.tolerance[at] - expected).abs()
+        off = (found.count[at] - expected).abs()
         return Accuracy(float(off.max()), int((off > 0).sum()), off.numel())
     if found.entropy is not None and found.entropy_bound is not None:
         ess = effective_rank(exact)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from statesize.measurement import Measurement, measure
 from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
+from statesize.spectra.engine import EngineName, Output
 
 _linalg = cast("Any", torch.linalg)
 _RATIOS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -24,14 +25,14 @@ class Case:
 
     name: str  # as the table shows it
     make: Callable[[int], Operator]  # the operator of a length
-    engine: str  # as given to `engine=`
-    outputs: tuple[str, ...] = ("counts", "entropy")  # each is a row
+    engine: EngineName
+    outputs: tuple[Output, ...] = ("counts", "entropy")  # each is a row
     entropy_accuracy: float = 2e-4  # relative accuracy asked of entropies
     ratios: tuple[float, ...] = _RATIOS  # τ/σ_1 at which counts are checked
     lengths: int = 1  # how many times the length of the other cases
 
 
-def ask(operator: Operator, case: Case, output: str, tolerances: Sequence[float]) -> Measurement:
+def ask(operator: Operator, case: Case, output: Output, tolerances: Sequence[float]) -> Measurement:
     """One output of a case's engine at all positions."""
     return measure(
         operator, tolerances, (), outputs=(output,), engine=case.engine, entropy_accuracy=case.entropy_accuracy
@@ -105,7 +106,8 @@ def irregular_convolution(length: int) -> Convolution:
 
 def cases(quick: bool) -> tuple[Case, ...]:
     """All cases, in the order of the table."""
-    channels, values, large = 32 if quick else 1536, ("values",), _RATIOS[:3]
+    channels, large = 32 if quick else 1536, _RATIOS[:3]
+    values: tuple[Output, ...] = ("values",)
     layer = partial(selective, states=16, channels=channels)
     smooth = Case("softmax d=64, decaying", partial(smooth_attention, width=64), "streaming", entropy_accuracy=5e-4)
     return (

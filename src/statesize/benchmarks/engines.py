@@ -16,6 +16,7 @@ from statesize.benchmarks.growth import exponents
 from statesize.benchmarks.machine import document
 from statesize.benchmarks.memory import peak_bytes
 from statesize.benchmarks.timing import dense_seconds, midpoints, seconds
+from statesize.spectra.engine import Output
 
 _LENGTH, _QUICK_LENGTH = 2048, 256
 _ROUNDS = 3
@@ -69,7 +70,7 @@ def compare(case: Case, length: int, rounds: int) -> Iterable[Row]:
     positions = _EARLY if matrix is None else midpoints(length, _DENSE_POSITIONS)
     exact = definition(first, positions)
     tau = [_TIMED * float(exact.amax())]
-    taken: dict[str, list[float]] = {output: [] for output in case.outputs}
+    taken: dict[Output, list[float]] = {output: [] for output in case.outputs}
     dense: list[float] = []
     warm(case, tau)
     for _ in range(rounds):

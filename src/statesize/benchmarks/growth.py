@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 from statesize.benchmarks.cases import (
     attention,
@@ -18,6 +19,7 @@ from statesize.benchmarks.cases import (
 from statesize.benchmarks.timing import dense_seconds, midpoints, seconds
 from statesize.measurement import measure
 from statesize.operators import Operator
+from statesize.spectra.engine import EngineName
 
 _LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 _QUICK_LENGTHS = (64, 128, 256)
@@ -66,4 +68,4 @@ def _exponent(engine: str, make: Callable[[int], Operator], quick: bool) -> floa
 def _seconds(engine: str, operator: Operator) -> float:
     if engine == "dense":
         return dense_seconds(operator.dense(), midpoints(operator.length, 8))
-    return seconds(lambda: measure(operator, (1e-3,), (), outputs=("counts",), engine=engine))
+    return seconds(lambda: measure(operator, (1e-3,), (), outputs=("counts",), engine=cast("EngineName", engine)))

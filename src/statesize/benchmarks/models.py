@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -21,6 +21,7 @@ from statesize.measurement import measure
 from statesize.operators import Operator
 from statesize.profiling.measuring import measure_mixer, plan_work
 from statesize.results.settings import check_settings
+from statesize.spectra.engine import EngineName
 
 _LENGTH, _QUICK_LENGTH = 2048, 192
 _WARM_LENGTH = 16
@@ -59,7 +60,7 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> dict[str, Any]:
     (item,) = capture(model, random_tokens(length))
     capturing, processor = now() - start, time.process_time() - processor
     work = plan_work(item, 0, length, length, settings)
-    measure(item.units_operator(slice(0, 1)), positions=[1], engine=work.engine)
+    measure(item.units_operator(slice(0, 1)), positions=[1], engine=cast("EngineName", work.engine))
     watched = _Watched(item)
     start, resumed = now(), time.process_time()
     record = measure_mixer(watched.item, 0, work, settings)

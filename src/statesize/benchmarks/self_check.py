@@ -14,6 +14,7 @@ from statesize.operators import Convolution, Dense, Operator, Recurrence, Softma
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
 from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.engine import EngineName
 
 _LENGTH, _STATES = 48, 6
 # Of the definition itself, in units of σ_1.
@@ -59,7 +60,7 @@ def _operators() -> dict[str, Operator]:
 
 def _compared(operator: Operator, engine: str, exact: Tensor) -> tuple[int, bool]:
     tau = 1e-2 * float(exact.max())
-    found = measure(operator, (tau,), (), engine=engine)
+    found = measure(operator, (tau,), (), engine=cast("EngineName", engine))
     slack = found.error_bound + _EXACT * exact[:, 0]
     lower, upper = (cast("Tensor", part).squeeze(-1) for part in (found.lower, found.upper))
     most = (exact > (tau - slack)[:, None]).sum(-1)

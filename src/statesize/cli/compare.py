@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from statesize.cli.options.kinds import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 
@@ -17,6 +18,7 @@ def compare(
     *,
     recall: Path | None = None,
     html: Path | None = None,
+    wide: Flag = False,
     printing: Printing = TEXT,
 ) -> None:
     """Put profiles of several models side by side, one row a model.
@@ -25,6 +27,7 @@ def compare(
         profiles: Folders that `statesize profile --output` or `Profile.save` wrote.
         recall: What `statesize study recall --json` printed, kept in a file; adds the recall perplexity.
         html: File for a report that holds the table and all layers.
+        wide: Print all columns.
         printing: What is printed.
     """
     from statesize.cli.output.document import SCHEMA, known, print_json
@@ -46,7 +49,7 @@ def compare(
         models = [{name: known(value) for name, value in asdict(model).items()} for model in found.models]
         print_json({"schema": SCHEMA, "models": models, "notes": list(found.notes)})
     else:
-        print_comparison(found)
+        print_comparison(loaded, found, wide=wide)
 
 
 def read_recall(path: Path) -> dict[str, float]:

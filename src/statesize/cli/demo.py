@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from statesize.cli.options.kinds import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from statesize.profiling import Profile
-
-SEQUENCES = 4
-LENGTH = 256
 
 
 def demo(
     *,
     output: Path = Path("statesize-demo.html"),
+    open_page: Annotated[Flag, Parameter(name="--open")] = False,
     printing: Printing = TEXT,
 ) -> None:
-    """Profile the bundled models over bundled documents, print a table and write an HTML report.
+    """Profile four bundled models over bundled documents: print what is found, and write a page of charts.
 
     Args:
-        output: The report.
+        output: The page.
+        open_page: Open the page in the browser.
         printing: What is printed.
     """
     from statesize import zoo
     from statesize.cli.output.document import SCHEMA, print_json, profile_document
-    from statesize.cli.output.progress import profile_bar
+    from statesize.cli.output.page import tell_page
     from statesize.cli.output.summary import print_summary
     from statesize.profiling import TOLERANCE_LADDER, profile
+    from statesize.profiling.progress import profile_bar
     from statesize.report import check_report_path, write_report
+    from statesize.texts.bundled import bundled_sequences
 
     check_report_path(output)
-    inputs = demo_sequences()
+    inputs = bundled_sequences(zoo.tokenizer())
     profiles: list[Profile] = []
     with printing.bars() as bars:
         for name in zoo.names():
@@ -47,6 +49,7 @@ def demo(
                     inputs,
                     tokenizer=tokenizer,
                     name=name,
+                    source={"kind": "bundled"},
                     relative_tolerances=TOLERANCE_LADDER,
                     on_progress=on_progress,
                 )
@@ -59,18 +62,4 @@ def demo(
         )
     else:
         print_summary(profiles)
-    printing.say(f"Report: {output}")
-
-
-def demo_sequences() -> Tensor:
-    """Bundled documents, each followed by `<eos>`, cut into sequences (SEQUENCES, LENGTH) of at least two each."""
-    import torch
-
-    from statesize import zoo
-    from statesize.tasks.text import encode
-
-    tokenizer = zoo.tokenizer()
-    tokens = [encode([document], tokenizer) for document in zoo.documents()]
-    short = [ids for ids in tokens if len(ids) <= LENGTH // 2]
-    step = len(short) // SEQUENCES
-    return torch.stack([torch.cat(short[row * step : (row + 1) * step])[:LENGTH] for row in range(SEQUENCES)])
+    tell_page(output, printing, open_page=open_page)

@@ -16,7 +16,7 @@ that returns a statesize Operator."""
 
 
 def models(*, json: Flag = False) -> None:
-    """List the families of transformers models that can be measured, their mixers and what each can keep.
+    """List what can be measured, by library: families of transformers and kernels of flash-linear-attention.
 
     Args:
         json: Print one JSON document instead of a table.
@@ -24,6 +24,8 @@ def models(*, json: Flag = False) -> None:
     from importlib.metadata import version
 
     from statesize.adapters.families import STATE_SIZES, swept
+    from statesize.adapters.fla.kernels import kinds
+    from statesize.adapters.fla.source import SUPPORTED
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.cli.output.table import print_table
 
@@ -33,6 +35,8 @@ def models(*, json: Flag = False) -> None:
         reasons = [{"family": one.name, "status": one.status, "reason": one.reason} for one in others]
         families = [_row(family, STATE_SIZES) for family in measured]
         told = {"transformers": installed, "checked": found.transformers, "families": families, "others": reasons}
+        kernels = [{"kind": kind, "state_size": STATE_SIZES[kind]} for kind in kinds()]
+        told |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": kernels}}
         print_json({"schema": SCHEMA, **told})
         return
     rows = [
@@ -41,7 +45,9 @@ def models(*, json: Flag = False) -> None:
     ]
     notes = [f"not measured: {family.name}: {family.reason}" for family in others]
     checked = f"Checked with transformers {found.transformers}; {installed} is installed."
-    print_table(("family", "mixers", "TSS per channel at position i"), rows, 3, [*notes, "", checked, NOTES])
+    print_table(("family", "mixers", "TSS per channel at position i"), rows, 3, [*notes, "", checked, ""])
+    headings = (f"layers of flash-linear-attention {SUPPORTED}", "TSS per channel at position i")
+    print_table(headings, [(kind, STATE_SIZES[kind]) for kind in kinds()], 2, [NOTES])
 
 
 def _row(family: Family, sizes: dict[str, str]) -> dict[str, object]:

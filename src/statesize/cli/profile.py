@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.kinds import Count
+from statesize.cli.options.kinds import Count, Flag
 from statesize.cli.options.loading import PLACE, Loading, Place
 from statesize.cli.options.texts import Sequences, Texts
 from statesize.cli.output.printing import TEXT, Printing
@@ -37,18 +37,24 @@ class Asked:
     """What is measured.
 
     Attributes:
+        layers: Layers to measure, by name or by index from 0. Default: all.
+        positions: Positions to measure in each sequence: all, or this many, evenly spread. Default: all of a sequence
+            of up to 16,384 tokens, 32 of a longer one.
         stride: Measure one position in this many.
         past: Measure with at most this many positions of the past.
         future: Measure with at most this many positions of the future.
         channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
             Default: all of them, up to a cost that --plan states.
         seed: Seed of the choice of heads or channels.
-        memory: Memory that measuring may use, beside the model and the results, such as 4GB.
+        memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps
+            and spectra. Where one head takes more, the command says how much would do.
         count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1.
             0 = exact, which takes longer for attention.
         entropy_accuracy: Relative accuracy of entropies.
     """
 
+    layers: Annotated[list[int | str] | None, Parameter(negative="", consume_multiple=True)] = None
+    positions: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
     stride: Count | None = None
     past: Count | None = None
     future: Count | None = None
@@ -69,12 +75,17 @@ def profile(
     place: Place | None = None,
     output: Path | None = None,
     html: Path | None = None,
+    open_page: Annotated[Flag, Parameter(name="--open")] = False,
+    tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.01,
+    metric: Literal["entropy", "relative_count"] = "entropy",
+    wide: Flag = False,
     plan: Annotated[bool, Parameter(group=("Parameters", PLACE), negative="")] = False,
     printing: Printing = TEXT,
 ) -> None:
-    """Profile a model over texts and print a table.
+    """Measure how much of its memory a model uses: any Hugging Face model, a folder, or a bundled one (gla).
 
-    With --output, what is finished is kept while it runs: the same command goes on after a crash or an interrupt.
+    Without a text of yours it reads bundled documents. With --output, what is finished is kept while it runs: the same
+    command goes on after a crash or an interrupt.
 
     Args:
         model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
@@ -84,26 +95,34 @@ def profile(
         place: Who measures.
         output: Folder for the profile, to be read by `statesize report` and `Profile.load`.
         html: File for a report.
+        open_page: Open the report in the browser; without --html it is MODEL.html in this folder.
+        tolerance: Count singular values above this fraction of the largest (0.01 = 1 %).
+        metric: The ESS that the table shows: entropy needs no tolerance; the other is the count above --tolerance.
+        wide: Print all columns.
         plan: Only print what would be measured, and its time and memory as a short calibration predicts them; of a
             large corpus it reads 64 sequences from all parts.
         printing: What is printed.
     """
     from statesize.cli.output.document import plan_document, print_json, profile_document
+    from statesize.cli.output.page import tell_page
     from statesize.cli.output.summary import print_plan, print_summary
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
-    from statesize.results.settings import check_settings
+    from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
     from statesize.results.store import check_destination
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
+    place = place or Place()
+    if open_page and html is None:
+        html = Path(f"{Path(model).name}.html")
     if output is not None:
         check_destination(output)
     if html is not None:
         check_report_path(html)
-    check_settings(**options)
+    settings = check_settings(**{name: value for name, value in options.items() if name != "layers"})
     texts.check()
+    place.check()
     printing.hush_libraries()
-    place = place or Place()
     started = time.perf_counter()
     by_ids, kept = texts.ids is not None, output is not None or html is not None
     run = _on_ray(model, loading, place, by_ids) if place.ray is not False else _here(model, loading, by_ids)
@@ -112,7 +131,7 @@ def profile(
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and run.plan is not None:
         some = texts.sample(run.tokenizer, printing, run.vocabulary)
-        options["relative_tolerances"] = _relative_tolerances(some.ids, kept)
+        options["relative_tolerances"] = _relative_tolerances(some.ids, tolerance, kept)
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
             plan_options = options | {"tokenizer": run.tokenizer, "total": some.total}
@@ -123,6 +142,7 @@ def profile(
             print_plan(found, loading_took)
         return
     read, given = texts.read(run.tokenizer, printing, run.vocabulary), options | asdict(loading) | asdict(texts)
+    given["tolerance"] = tolerance
     if run.source.get("commit", "unknown") != "unknown":
         given["revision"] = run.source["commit"]
     threads = None if place.ray is False else place.ray_cpus
@@ -131,18 +151,26 @@ def profile(
         **_reading(read),
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
-    options["relative_tolerances"] = _relative_tolerances(read.ids, kept)
+    options["relative_tolerances"] = _relative_tolerances(read.ids, tolerance, kept)
+    if any(settings.spreads(len(ids)) for ids in read.ids):
+        printing.say(
+            f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
+            "Give --positions all to measure all."
+        )
     result = _measure(run, read.ids, options, output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
     if html is not None:
         with printing.step("drawing the report"):
             write_report([result], html)
-        printing.say(f"Report: {html}")
     if printing.json:
         print_json(profile_document(result, output))
     else:
-        print_summary([result])
+        print_summary([result], metric, wide=wide)
+    if html is not None:
+        tell_page(html, printing, open_page=open_page)
+    elif output is None and not printing.json:
+        printing.say("Nothing was written: --output FOLDER keeps the profile, --open shows its report.")
 
 
 def _reading(read: Sequences) -> dict[str, str]:
@@ -150,12 +178,13 @@ def _reading(read: Sequences) -> dict[str, str]:
     return {"chat_template": f"applied to {read.chats} of {len(read.ids)} sequences"} if read.chats else {}
 
 
-def _relative_tolerances(sequences: Sequence[Tensor], kept: bool) -> tuple[float, ...]:
+def _relative_tolerances(sequences: Sequence[Tensor], first: float, kept: bool) -> tuple[float, ...]:
+    """The tolerance of the tables first, then those of a report's curves."""
     from statesize.profiling import TOLERANCE_LADDER
 
     # Only a report draws counts at many tolerances, which take twice as long, of long sequences several times.
     short = all(len(ids) <= _LADDER_LENGTH for ids in sequences)
-    return TOLERANCE_LADDER if kept and short else TOLERANCE_LADDER[:1]
+    return (first, *(ratio for ratio in TOLERANCE_LADDER if ratio != first)) if kept and short else (first,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +232,7 @@ def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
 def _measure(
     run: _Run, sequences: list[Tensor], options: dict[str, Any], output: Path | None, printing: Printing
 ) -> Profile:
-    from statesize.cli.output.progress import profile_bar
+    from statesize.profiling.progress import profile_bar
 
     try:
         with printing.bars() as bars:

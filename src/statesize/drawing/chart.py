@@ -14,10 +14,11 @@ from statesize.check import refuse
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Sequence[Row]]
 Role: TypeAlias = Literal["mean", "single heads", "ceiling", "special token", "threshold"]
-METRICS = {
+Metric: TypeAlias = Literal["entropy", "relative_count", "count"]
+METRICS: dict[Metric, str] = {
     "entropy": "Entropy-ESS",
-    "relative_tolerance": "Relative tolerance-ESS",
-    "tolerance": "Tolerance-ESS",
+    "relative_count": "Relative tolerance-ESS",
+    "count": "Tolerance-ESS",
 }
 """What can be drawn over positions, with its title."""
 COLOURS: dict[Role, str] = {
@@ -55,12 +56,12 @@ class Layer:
     """Marks at the columns x and y of a table; `by` is a column whose values have marks or colours of their own."""
 
     # "pointed" is drawn at the row that the pointer finds in "hover"; paper has neither.
-    mark: Literal["line", "area", "rule", "range", "bar", "pointed", "hover"]
+    mark: Literal["line", "area", "band", "rule", "bar", "pointed", "hover"]
     table: str
     role: Role
     x: str = ""
     y: str = ""
-    # The end of a range along y, and of where the pointer finds a row along x.
+    # The end of a band along the axis that is no ratio, and of where the pointer finds a row along x.
     end: str = ""
     by: str = ""
     points: bool = False
@@ -104,6 +105,7 @@ POSITIONS = Chart(
             end="right",
             hints=(
                 Hint("token", "token", "text"),
+                Hint("words", "words", "text"),
                 Hint("position", "position", "d"),
                 Hint("ess", "ESS", ".2f"),
                 Hint("ceiling", "ceiling", "d"),
@@ -116,7 +118,7 @@ POSITIONS = Chart(
 )
 TOLERANCE = Chart(
     Axis("Relative tolerance ρ", "ratio"),
-    Axis(METRICS["relative_tolerance"]),
+    Axis(METRICS["relative_count"]),
     (
         Layer("line", "rungs", "single heads", "ratio", "ess", by="head"),
         Layer(
@@ -129,7 +131,7 @@ TOLERANCE = Chart(
             hints=(
                 Hint("of", "of", "text"),
                 Hint("ratio", "ratio", ".1e"),
-                Hint("ess", METRICS["relative_tolerance"], ".2f"),
+                Hint("ess", METRICS["relative_count"], ".2f"),
             ),
         ),
     ),

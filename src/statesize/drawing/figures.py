@@ -11,6 +11,7 @@ from statesize.drawing.chart import COLOURS, PALETTE, Axis, Chart, Layer, Row
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SIZE = (3.25, 2.2)
@@ -28,16 +29,15 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def paper_figure(chart: Chart) -> Figure:
-    """A figure of SIZE for a paper; `.savefig("name.pdf")` writes it."""
+def paper_figure(chart: Chart, ax: Axes | None = None) -> Figure:
+    """A figure of SIZE for a paper, or that of the axes given, drawn into; `.savefig("name.pdf")` writes it."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("figures need matplotlib, which is not installed: pip install 'statesize[figures]'") from error
+        raise InputError("figures need matplotlib, which is not installed: pip install matplotlib") from error
     with mpl.rc_context(cast("Any", _STYLE)):
-        drawn = Figure(figsize=SIZE, layout="constrained")
-        axes: Any = drawn.add_subplot()
+        axes: Any = Figure(figsize=SIZE, layout="constrained").add_subplot() if ax is None else ax
         for layer in chart.shown:
             _draw(axes, chart, layer, chart.tables[layer.table])
         _scale(axes, "x", chart.x)
@@ -45,14 +45,15 @@ def paper_figure(chart: Chart) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         labels = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         if len(labels) > 1:
-            axes.legend(labels.values(), labels.keys(), fontsize=_FONT_SIZE - 1)
-    return drawn
+            above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": len(labels)}
+            axes.legend(labels.values(), labels.keys(), fontsize=_FONT_SIZE - 1, columnspacing=1, **above)
+    return axes.figure
 
 
 def _scale(axes: Any, name: str, axis: Axis) -> None:
     scale = "log" if axis.scale in {"log", "ratio"} else "linear"
-    limits = {"index": {f"{name}lim": (0, None)}, "share": {f"{name}lim": (0, 1)}}.get(axis.scale, {})
-    axes.set(**{f"{name}label": axis.title, f"{name}scale": scale}, **limits)
+    start = {"index": (0, None), "share": (0, 1), "linear": (0, None)}.get(axis.scale)
+    axes.set(**{f"{name}label": axis.title, f"{name}scale": scale}, **({f"{name}lim": start} if start else {}))
 
 
 def _draw(axes: Any, chart: Chart, layer: Layer, rows: Sequence[Row]) -> None:

@@ -15,6 +15,7 @@ from statesize.drawing.chart import (
     TOLERANCE,
     Axis,
     Chart,
+    Metric,
     known,
     lines,
     metric_title,
@@ -61,6 +62,11 @@ class Measured(Protocol):
     @property
     def error_bound(self) -> Tensor:
         """(..., P)."""
+        ...
+
+    @property
+    def converged(self) -> Tensor:
+        """Whether bounds are as close as asked, (..., P)."""
         ...
 
     @property
@@ -119,12 +125,18 @@ def facts(found: Measured) -> dict[str, object]:
     }
     if found.entropy is not None:
         shown["entropy-ESS, mean"] = f"{found.entropy.mean():.4g}"
-    for name, sign in (("relative_tolerance", "ρ"), ("tolerance", "τ")):
+    signs: tuple[tuple[Metric, str, str], ...] = (
+        ("relative_count", "relative_tolerances", "ρ"),
+        ("count", "tolerances", "τ"),
+    )
+    for name, threshold_name, sign in signs:
         counts: Tensor | None = getattr(found, name)
-        thresholds = getattr(found, f"{name}s").tolist()
+        thresholds = getattr(found, threshold_name).tolist()
         for index, threshold in enumerate(thresholds if counts is not None else []):
             title = METRICS[name].lower().replace("ess", "ESS")
             shown[f"{title} at {sign} = {threshold:g}, mean"] = f"{cast('Any', counts)[..., index].double().mean():.4g}"
+    if not (converged := found.converged).all():
+        shown["bounds wider than asked"] = f"at {int((~converged).sum())} of {converged.numel()} positions"
     return shown | {"engine": found.engine, "error bound, largest": f"{found.error_bound.max():.2g}"}
 
 

@@ -13,7 +13,7 @@ _HOVER = alt.selection_point(name="hover", fields=["position"], on="pointerover"
 # Arguments of the scale and of the axis.
 _SCALES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "linear": ({}, {}),
-    "position": ({"nice": False, "zero": False}, {"tickCount": 10}),
+    "position": ({"nice": False, "zero": False}, {"tickCount": 10, "labelFlush": True}),
     "index": ({"domainMin": 0, "nice": False}, {"format": "d", "tickMinStep": 1}),
     "log": ({"type": "log"}, {}),
     "ratio": (
@@ -58,8 +58,10 @@ def _layer(chart: Chart, layer: Layer, page: bool) -> alt.Chart:
             return base.mark_area(opacity=0.16, line={"strokeWidth": 1, "opacity": 0.8})
         case "rule":
             return base.mark_rule(strokeDash=[2, 3], strokeWidth=1, opacity=0.75)
-        case "range":
-            return base.mark_rule(strokeWidth=3, strokeCap="round").encode(y2=layer.end, tooltip=tooltip)
+        case "band":
+            horizontal = chart.y.scale == "ratio"
+            marks = base.mark_area(opacity=0.3, orient="horizontal" if horizontal else "vertical")
+            return marks.encode(x2=layer.end) if horizontal else marks.encode(y2=layer.end)
         case "hover":
             # Bars of full height: Vega-Lite's nearest selection loses text fields of a tooltip.
             return base.mark_rect(opacity=0).encode(x2=layer.end, tooltip=tooltip).add_params(_HOVER)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from statesize.drawing import measured
-from statesize.drawing.chart import Chart
+from statesize.drawing.chart import Chart, Metric
 
 if TYPE_CHECKING:
     import altair as alt
@@ -35,34 +35,39 @@ class MeasurementCharts(Generic[Drawn]):
     """
 
     measurement: measured.Measured
-    draw: Callable[[Chart], Drawn]
+    draw: Callable[..., Drawn]
 
-    def positions(self, metric: str = "entropy") -> Drawn:
+    def positions(self, metric: Metric = "entropy", **options: Any) -> Drawn:
         """ESS over positions against its ceiling; a metric that was not measured is an InputError.
 
         Args:
-            metric: "entropy", "relative_tolerance" or "tolerance"; the first threshold of the latter two.
+            metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
+            **options: For a figure: `ax`, matplotlib axes to draw into.
 
         Returns:
             The chart or figure.
         """
-        return self.draw(measured.positions(self.measurement, metric))
+        return self.draw(measured.positions(self.measurement, metric), **options)
 
-    def spectrum(self, position: int | None = None) -> Drawn:
+    def spectrum(self, position: int | None = None, **options: Any) -> Drawn:
         """Hankel singular values at a position; needs the output "values".
 
         Args:
             position: One that was measured; None takes the middle one.
+            **options: As for `positions`.
 
         Returns:
             The chart or figure; zeros are left out, as the axis is logarithmic.
         """
-        return self.draw(measured.spectrum(self.measurement, position))
+        return self.draw(measured.spectrum(self.measurement, position), **options)
 
-    def tolerance(self) -> Drawn:
+    def tolerance(self, **options: Any) -> Drawn:
         """ESS against the relative tolerance, averaged over positions; needs the output "values".
+
+        Args:
+            **options: As for `positions`.
 
         Returns:
             The chart or figure.
         """
-        return self.draw(measured.tolerance(self.measurement))
+        return self.draw(measured.tolerance(self.measurement), **options)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from statesize.integrations.probe import Probe, Probing
 from statesize.integrations.record import append_reading
+from statesize.texts.inputs import Inputs
 from statesize.training import MixerCall, Regularisation, mixer_calls
 
 
@@ -75,17 +76,18 @@ class StateSizeCallback(Callback):
     others wait, so parameters must be whole on each device.
 
     Args:
-        probe: What is measured, and when.
+        inputs: Token ids (L,) or (S, L), or lists of ids, that are profiled; or a Probe, which says more.
+        every: Steps from one reading to the next; a Probe has its own.
         module: Name of the part of the LightningModule that takes token ids, such as "model"; empty for itself.
 
     Example:
-        >>> callback = StateSizeCallback(Probe([[1, 2, 3, 4]], every=100), module="model")
+        >>> callback = StateSizeCallback([[1, 2, 3, 4]], every=100, module="model")
         >>> trainer = Trainer(max_epochs=1, callbacks=[callback])  # doctest: +SKIP
     """
 
-    def __init__(self, probe: Probe, module: str = "") -> None:
-        self.probe, self.module = probe, module
-        self._probing, self._last = Probing(probe), 0
+    def __init__(self, inputs: Inputs | Probe, every: int = 100, module: str = "") -> None:
+        self.probe, self.module = inputs if isinstance(inputs, Probe) else Probe(inputs, every=every), module
+        self._probing, self._last = Probing(self.probe), 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to count the time."""

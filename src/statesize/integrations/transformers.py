@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from statesize.errors import ModelError
 from statesize.integrations.probe import Probe, Probing
 from statesize.integrations.record import append_reading
+from statesize.texts.inputs import Inputs
 from statesize.training import MixerCall, Regularisation, mixer_calls
 
 
@@ -120,23 +121,23 @@ def _share(inputs: Mapping[str, Any]) -> Tensor | float:
 class StateSizeCallback(TrainerCallback):
     """Profiles a `Probe` every so many steps and logs average and total ESS and utilisation.
 
-    What it logs goes through `Trainer.log`, so to TensorBoard, W&B, MLflow or whatever the Trainer reports to, and into
-    its history; where it reports to nothing, also into `statesize.jsonl` in its output folder. Training is not
+    What it finds goes into the Trainer's history and into `statesize.jsonl` in its output folder; with `trainer`,
+    through `Trainer.log` instead, so to TensorBoard, W&B, MLflow or whatever the Trainer reports to. Training is not
     changed by it, bit for bit. The main process measures and the others wait, so parameters must be whole on each
     device.
 
     Args:
-        trainer: The Trainer that it is added to.
-        probe: What is measured, and when.
+        inputs: Token ids (L,) or (S, L), or lists of ids, that are profiled; or a Probe, which says more.
+        every: Steps from one reading to the next; a Probe has its own.
+        trainer: The Trainer that logs.
 
     Example:
-        >>> probe = Probe([[1, 2, 3, 4]], every=100)
-        >>> trainer.add_callback(StateSizeCallback(trainer, probe))  # doctest: +SKIP
+        >>> trainer.add_callback(StateSizeCallback(ids, every=100))  # doctest: +SKIP
     """
 
-    def __init__(self, trainer: Trainer, probe: Probe) -> None:
-        self.trainer, self.probe = trainer, probe
-        self._probing = Probing(probe)
+    def __init__(self, inputs: Inputs | Probe, every: int = 100, *, trainer: Trainer | None = None) -> None:
+        self.trainer, self.probe = trainer, inputs if isinstance(inputs, Probe) else Probe(inputs, every=every)
+        self._probing = Probing(self.probe)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -151,9 +152,12 @@ class StateSizeCallback(TrainerCallback):
         found = self._probing.step(cast("nn.Module", kwargs["model"]), state.global_step)
         if found is None:
             return
-        # An entry in the log takes back that the Trainer was about to write one of its own.
-        pending = control.should_log
-        self.trainer.log(found)
-        control.should_log = pending
-        if not args.report_to:
+        if self.trainer is None:
+            state.log_history.append(found | {"step": state.global_step})
+        else:
+            # An entry in the log takes back that the Trainer was about to write one of its own.
+            pending = control.should_log
+            self.trainer.log(found)
+            control.should_log = pending
+        if self.trainer is None or not args.report_to:
             append_reading(Path(cast("str", args.output_dir)), state.global_step, found)

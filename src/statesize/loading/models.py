@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from torch import nn
 from statesize import zoo
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.files import parse_json, read_limited
+from statesize.loading.neighbours import refuse_misspelt
 from statesize.loading.refusals import check_causal, check_config, refusal_of
 from statesize.mixers import load_checkpoint
 from statesize.texts.token_files import configured_vocabulary, vocabulary_size
@@ -82,6 +86,7 @@ def _kind(name: str) -> str:
     if name in zoo.names() + zoo.recall_names():
         return "bundled"
     if not Path(name).is_dir():
+        refuse_misspelt(name)
         return "transformers"
     try:
         config = parse_json(read_limited(Path(name) / "config.json"))
@@ -146,11 +151,29 @@ def load_model_facts(
     return tokenizer, configured_vocabulary(_config_of_transformers(name, options))
 
 
+@contextmanager
+def _hushed(library: Any) -> Generator[None]:
+    """Keeps back bars and warnings of transformers while it reads files; what is wrong becomes an error of ours."""
+    logging = library.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _config_of_transformers(name: str, options: dict[str, Any]) -> Any:
     """The configuration of a model of transformers that can be measured."""
     library = _transformers(name)
     try:
-        config = library.AutoConfig.from_pretrained(name, **options)
+        with _hushed(library):
+            config = library.AutoConfig.from_pretrained(name, **options)
         check_config(name, config, options)
         check_causal(name, config, library)
     except StatesizeError:
@@ -162,8 +185,10 @@ def _config_of_transformers(name: str, options: dict[str, Any]) -> Any:
 
 def _tokenizer_of_transformers(name: str, options: dict[str, Any]) -> AnyTokenizer:
     _config_of_transformers(name, options)
+    library = _transformers(name)
     try:
-        return _transformers(name).AutoTokenizer.from_pretrained(name, **options)
+        with _hushed(library):
+            return library.AutoTokenizer.from_pretrained(name, **options)
     except Exception as error:  # as below
         refusal = refusal_of(name, error, options, allow_pickle=True)
         if "--trust-remote-code" in str(refusal):
@@ -175,18 +200,19 @@ def _tokenizer_of_transformers(name: str, options: dict[str, Any]) -> AnyTokeniz
 def _from_transformers(
     name: str, dtype: str | None, options: dict[str, Any], *, allow_pickle: bool, needs_tokenizer: bool
 ) -> LoadedModel:
-    config = _config_of_transformers(name, options)
+    config, library = _config_of_transformers(name, options), _transformers(name)
     for weights in Path(name).glob("*.safetensors"):
         check_header(weights)
     try:
-        model = _transformers(name).AutoModelForCausalLM.from_pretrained(
-            name,
-            config=config,
-            dtype=DTYPES[dtype] if dtype is not None else "auto",
-            use_safetensors=None if allow_pickle else True,
-            weights_only=True,
-            **options,
-        )
+        with _hushed(library):
+            model = library.AutoModelForCausalLM.from_pretrained(
+                name,
+                config=config,
+                dtype=DTYPES[dtype] if dtype is not None else "auto",
+                use_safetensors=None if allow_pickle else True,
+                weights_only=True,
+                **options,
+            )
     except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
         raise refusal_of(name, error, options, allow_pickle=allow_pickle) from error
     tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)

@@ -19,7 +19,14 @@ from statesize.check import (
 )
 from statesize.errors import InputError
 from statesize.operators.operator import TensorOperator, batch_index
-from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition, spaced
+from statesize.operators.transition import (
+    DeltaTransition,
+    DiagonalTransition,
+    FullTransition,
+    RankOneTransition,
+    Transition,
+    spaced,
+)
 
 
 class Recurrence(TensorOperator):
@@ -119,6 +126,43 @@ class Recurrence(TensorOperator):
         recurrence._fill(DeltaTransition(key, strength, decay), strength * key, query, None, False)
         return recurrence
 
+    @classmethod
+    def diagonal_plus_rank_one(cls, decay: Tensor, column: Tensor, row: Tensor, B: Tensor, C: Tensor) -> Self:
+        """A_t = Diag(decay_t) + column_t row_tᵀ, as of RWKV-7 and Comba: what a delta rule is in general.
+
+        Args:
+            decay: (..., L, 1) or (..., L, n), real as all the others.
+            column: (..., L, n).
+            row: (..., L, n).
+            B: Input vectors, (..., L, n).
+            C: Output vectors, (..., L, n).
+
+        Returns:
+            A recurrence whose transitions cost O(n) to store and to apply.
+
+        Raises:
+            InputError: Wrong shapes or dtypes, or not finite.
+
+        Example:
+            >>> one = torch.ones(3, 1)
+            >>> Recurrence.diagonal_plus_rank_one(one, one, -one / 2, one, one).dense()
+            tensor([[1.0000, 0.0000, 0.0000],
+                    [0.5000, 1.0000, 0.0000],
+                    [0.2500, 0.5000, 1.0000]])
+        """
+        parts = {"decay": decay, "column": column, "row": row}
+        for name, tensor in (parts | {"B": B, "C": C}).items():
+            require_floating(name, tensor)
+            require_rank(name, tensor, B.ndim, "(..., L, n)")
+            if tensor.shape[-2] != B.shape[-2] or tensor.shape[-1] not in (B.shape[-1], 1 if name == "decay" else -1):
+                raise InputError(f"{name} must have the length and state size of B, {shape(B)}, got {shape(tensor)}.")
+            require_finite(name, tensor)
+        require_same_device(parts)
+        common = torch.promote_types(torch.promote_types(decay.dtype, column.dtype), row.dtype)
+        recurrence = cls.__new__(cls)
+        recurrence._fill(RankOneTransition(*(part.to(common) for part in parts.values())), B, C, None, False)
+        return recurrence
+
     def _fill(self, transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, conjugate_pairs: bool) -> None:
         require_rank("C", C, B.ndim, "(..., L, n)")
         if C.shape[-2:] != B.shape[-2:]:
@@ -128,9 +172,11 @@ class Recurrence(TensorOperator):
         decay = transition.decay if not isinstance(transition, FullTransition) else transition.full[..., 0]
         tensors = {"A": decay, "B": B, "C": C}
         batches = {"A": decay.shape[:-2], "B": B.shape[:-2], "C": C.shape[:-2]}
-        if isinstance(transition, DeltaTransition):
-            tensors["beta"] = transition.beta
-            batches["beta"] = transition.beta.shape[:-2]
+        extra = {"beta": transition.beta} if isinstance(transition, DeltaTransition) else {}
+        if isinstance(transition, RankOneTransition):
+            extra = {"column": transition.column, "row": transition.row}
+        tensors |= extra
+        batches |= {name: tensor.shape[:-2] for name, tensor in extra.items()}
         if D is not None:
             require_floating("D", D)
             require_rank("D", D, B.ndim - 1, "(..., L) or (..., 1)")
@@ -220,6 +266,20 @@ class Recurrence(TensorOperator):
         """
         doubled = self.is_complex and not self.conjugate_pairs
         return torch.full((self.length,), self.B.shape[-1] * (2 if doubled else 1), device=self.device)
+
+    def between(self, first: int, last: int) -> Self:
+        """The steps first … last − 1 as a recurrence of their own, without D.
+
+        Args:
+            first: The first step.
+            last: One past the last.
+
+        Returns:
+            A recurrence that shares memory with this one.
+        """
+        part = self._mapped(lambda part, tail: part if tail == 1 else part.narrow(-tail, first, last - first))
+        part.D, part._length = None, last - first
+        return part
 
     def with_real_output(self) -> Recurrence:
         """An equal recurrence whose T is real before any part is taken: conjugate modes are written out.

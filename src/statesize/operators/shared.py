@@ -30,7 +30,7 @@ class Shared(Operator):
         >>> from statesize import Recurrence, measure
         >>> key, query = torch.eye(4)[None], torch.ones(3, 4, 4).cumsum(0)
         >>> heads = Recurrence(A=torch.ones(1, 4, 1), B=key, C=query)
-        >>> measure(heads).tolerance.squeeze(-1).sum(0), measure(Shared(heads)).tolerance.squeeze(-1)
+        >>> measure(heads).count.squeeze(-1).sum(0), measure(Shared(heads)).count.squeeze(-1)
         (tensor([3, 3, 3]), tensor([1, 1, 1]))
     """
 

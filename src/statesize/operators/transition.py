@@ -115,7 +115,51 @@ class DeltaTransition:
         return DeltaTransition(spaced(self.key, steps), spaced(self.beta, steps), spaced(self.decay, steps, 1))
 
 
-Transition = DiagonalTransition | FullTransition | DeltaTransition
+@dataclass(frozen=True, eq=False)
+class RankOneTransition:
+    """A_t = Diag(decay_t) + column_t row_tᵀ, real."""
+
+    decay: Tensor  # (..., L, n) or (..., L, 1)
+    column: Tensor  # (..., L, n)
+    row: Tensor  # (..., L, n)
+
+    def advance(self, t: int, state: Tensor) -> Tensor:
+        """A_t X for X (..., n, m)."""
+        read = self.row[..., t, None, :] @ state
+        return self.decay[..., t, :, None] * state + self.column[..., t, :, None] * read
+
+    def recede(self, t: int, rows: Tensor) -> Tensor:
+        """Y A_t for Y (..., m, n)."""
+        read = rows @ self.column[..., t, :, None]
+        return rows * self.decay[..., t, None, :] + read * self.row[..., t, None, :]
+
+    def gain(self) -> Tensor:
+        """An upper bound on ‖A_t‖₂, (..., L), and on a quarter of what its round-off is made of."""
+        # With p = ‖b‖‖c‖, ‖a I + b cᵀ‖ = (p + sqrt(p² + 4 a (a + bᵀc))) / 2: both singular values that are not |a| have
+        # the product |a (a + bᵀc)| and the sum of squares 2 a² + 2 a bᵀc + p². A diagonal is its middle and half of
+        # its spread.
+        largest, smallest = self.decay.amax(-1), self.decay.amin(-1)
+        middle, spread = (largest + smallest) / 2, (largest - smallest) / 2
+        size = (self.column.square().sum(-1) * self.row.square().sum(-1)).sqrt()
+        inner = (self.column * self.row).sum(-1)
+        norm = (size + (size.square() + 4 * middle * (middle + inner)).clamp(min=0).sqrt()) / 2
+        return torch.maximum(norm + spread, (self.decay.abs().amax(-1) + size) / 4)
+
+    def matrix(self) -> Tensor:
+        """A, (..., L, n, n)."""
+        outer = self.column[..., :, None] * self.row[..., None, :]
+        return torch.diag_embed(self.decay.expand(*self.decay.shape[:-1], self.row.shape[-1])) + outer
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> RankOneTransition:
+        """The same form with a function applied to its tensors."""
+        return RankOneTransition(function(self.decay), function(self.column), function(self.row))
+
+    def spaced(self, steps: int) -> RankOneTransition:
+        """With so many steps for each, all but the first of which leave the state as it is."""
+        return RankOneTransition(spaced(self.decay, steps, 1), spaced(self.column, steps), spaced(self.row, steps))
+
+
+Transition = DiagonalTransition | FullTransition | DeltaTransition | RankOneTransition
 
 
 def spaced(part: Tensor, steps: int, filling: Tensor | float = 0) -> Tensor:

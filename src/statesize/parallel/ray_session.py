@@ -37,7 +37,7 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         with _private(address):
             ray: Any = importlib.import_module("ray")
     except ImportError as error:
-        raise InputError("Ray is not installed; pip install 'statesize[ray]', or run without it") from error
+        raise InputError("Ray is not installed; pip install ray, or run without it") from error
     if ray.is_initialized():
         if address is not None:
             raise InputError(

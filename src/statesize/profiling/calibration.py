@@ -57,7 +57,7 @@ class Trial:
         """Capture the mixers of a sequence, (L,), and try some; after each, its number, that of all and its name."""
         self.length = len(ids)
         start = self.clock()
-        captured = captured_mixers(self.model, ids[None], self.layers, "read", sequence=0)
+        captured = captured_mixers(self.model, ids[None], self.layers, "read", 0, memory=self.settings.memory)
         self.skipped = captured.skipped
         tried = 0.0
         for index, whole in enumerate(captured, 1):

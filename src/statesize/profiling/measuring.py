@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from statesize.adapters import Capture, Captured, Checks, capture
+from statesize.check import refuse
 from statesize.errors import InputError, ModelError
 from statesize.measurement import Measurement, measure
 from statesize.operators import Operator, Recurrence, Shared
+from statesize.operators.stepped import Stepped
 from statesize.results.fields import measured_arrays
 from statesize.results.record import SequenceRecord
 from statesize.results.sampling import Sample, draw
@@ -33,22 +35,45 @@ MOST_OPERATIONS = 4e12
 FEWEST_UNITS = 8
 # Engines take more entries at once differently from few; this many show what they do.
 _SHOWN = 8
+# Of T of all heads, while a model's attention makes it: scores, their masked copy, and their softmax.
+_MAKING = 2.4
+_MEGABYTE = 10**6
 
 Layers = int | str | Sequence[int | str] | None
 
 
 def captured_mixers(
-    model: nn.Module, ids: Tensor, layers: Layers, checks: Checks, sequence: int | None = None, hint: str = ""
+    model: nn.Module,
+    ids: Tensor,
+    layers: Layers,
+    checks: Checks,
+    sequence: int | None = None,
+    hint: str = "",
+    memory: int | None = None,
 ) -> Capture:
-    """The mixers of a model, run over sequences, (S, L), or the one that is named by its index."""
+    """The mixers of a model, run over sequences, (S, L), or the one that is named by its index; maps fit a memory."""
     try:
-        return capture(model, ids, layers, checks=checks)
+        captured = capture(model, ids, layers, checks=checks)
+        for mixer in captured.mixers if memory is not None else ():
+            require_budget(mixer.name, ids.shape[1], "all heads", int(_MAKING * mixer.map_bytes), memory or 0)
+        return captured
     except IndexError as error:
         which = f"sequences 0 to {len(ids) - 1}" if sequence is None else f"sequence {sequence}"
         raise InputError(
             f"The model refused {which} of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. "
             f"Check that the ids come from the model's own tokenizer and that the sequence is not too long{hint}."
         ) from error
+
+
+def require_budget(name: str, length: int, units: str, needed: int, memory: int) -> None:
+    """Refuse a memory that is too small for a mixer before what it takes is allocated."""
+    if needed > memory:
+        refuse(
+            "memory",
+            f"at least {math.ceil(needed / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} tokens",
+            f"{memory / _MEGABYTE:g}MB",
+            "Give that much, fewer tokens, or windows by past and future.",
+        )
 
 
 def measure_captured(
@@ -110,14 +135,17 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
         return Work(sample, dtype, None, "none", 1, 0, 0, operations)
     with _naming(item, sequence, "head)"):
         exact = first.to(dtype=torch.float64, device="cpu")
-    several = exact[:, torch.zeros(min(len(sample.units), _SHOWN), dtype=torch.int64)]
+    # Copies of a T of L × L would take more than measuring does.
+    shown = min(len(sample.units), _SHOWN) if isinstance(exact, Recurrence) else 1
+    several = exact[:, torch.zeros(shown, dtype=torch.int64)]
     exactly = bool(settings.relative_tolerances) and not settings.count_accuracy
     outputs = ("counts", "entropy", RELATIVE) if exactly else ("counts", "entropy")
     engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
     held, blocks = with_readouts(exact, cut)
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + engine.footprint(held, blocks)
-    shared_bytes = engine.shared_footprint(held, blocks)
-    block = min(max(1, (settings.memory - shared_bytes) // unit_bytes), len(sample.units))
+    shared_bytes = item.map_bytes + engine.shared_footprint(held, blocks)
+    require_budget(item.name, length, "one head or channel", unit_bytes + shared_bytes, settings.memory)
+    block = min((settings.memory - shared_bytes) // unit_bytes, len(sample.units))
     return Work(sample, dtype, cut, engine.name, block, unit_bytes, shared_bytes, operations)
 
 
@@ -128,6 +156,8 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
     positions = len(cut.positions)
     if isinstance(operator, Shared):
         return operator.readouts * operations_per_unit(operator.operator[..., 0], length, cut)
+    if isinstance(operator, Stepped):
+        return operator.steps * operations_per_unit(operator.recurrence, length, cut)
     any_operator = float(length) ** 3 * min(8.0, positions / 2)
     if not isinstance(operator, Recurrence):
         return any_operator

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from statesize.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
 from statesize.profiling.calibration import Trial
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
 from statesize.results.settings import MEMORY, Channels, check_settings
+from statesize.spectra.engine import EngineName
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer
 
@@ -96,11 +98,11 @@ def plan(
     channels: Channels = None,
     tolerances: Sequence[float] = (1e-3,),
     relative_tolerances: Sequence[float] = (1e-2,),
-    positions: int | Sequence[int] | None = None,
+    positions: int | Sequence[int] | Literal["all"] | None = None,
     stride: int | None = None,
     past: int | None = None,
     future: int | None = None,
-    engine: str = "auto",
+    engine: EngineName = "auto",
     seed: int = 0,
     memory: int | str = MEMORY,
     count_accuracy: float = COUNT_ACCURACY,

@@ -8,19 +8,22 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
 from statesize.adapters.captured import SHARED
 from statesize.check import refuse
+from statesize.drawing.chart import Metric, metric_title
 from statesize.drawing.figures import paper_figure
 from statesize.drawing.views import notebook_chart
 from statesize.errors import InputError
 from statesize.results.charts import ProfileCharts
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS
 from statesize.results.groups import group_rows
+from statesize.results.names import kind_title
 from statesize.results.store import load_tree, save_tree
-from statesize.results.summary import SummaryRow, long_form, summary_row
+from statesize.results.summary import SummaryRow, ess_values, long_form, summary_row
 
 if TYPE_CHECKING:
     import altair as alt
@@ -116,6 +119,36 @@ class Profile:
         """
         return pd.DataFrame(group_rows(self), columns=pd.Index(list(GROUP_COLUMNS)))
 
+    def ess(self, sequence: int = 0, metric: Metric = "entropy") -> pd.DataFrame:
+        """The ESS of each layer before each token of a sequence, the mean over its heads.
+
+        Args:
+            sequence: Index of the sequence.
+            metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
+
+        Returns:
+            One row a layer; one column a position that was measured, with its token.
+
+        Example:
+            >>> from statesize import profile, zoo
+            >>> found = profile("gla", [[5, 6, 7, 8]], tokenizer=zoo.tokenizer())
+            >>> found.ess().shape
+            (4, 4)
+        """
+        metric_title(metric)
+        count = self.tokens.sizes["sequence"]
+        if not 0 <= sequence < count:
+            refuse("sequence", f"at least 0 and below {count}, the number of sequences", sequence)
+        tokens = self.tokens["tokens"].values[sequence]
+        rows = {
+            name: pd.Series(ess_values(node, metric)[sequence].mean(0), index=node["position"].values)
+            for name, node in ((name, self.mixer(name)) for name in self.mixers)
+        }
+        frame = pd.DataFrame(rows).T
+        columns = [(int(at), str(tokens[at])) for at in frame.columns]
+        frame.columns = pd.MultiIndex.from_tuples(columns, names=["position", "token"])
+        return frame.rename_axis("layer")
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row for each mixer, sequence, head, position, metric and threshold.
 
@@ -191,7 +224,18 @@ class Profile:
         return write_report([self], path)
 
     def _repr_html_(self) -> str:
-        table = self.summary().to_html(index=False, escape=True, float_format="%.4g")
+        rows = [
+            {
+                "layer": row["layer"],
+                "kind": kind_title(row["kind"]),
+                "ESS (entropy)": row["average_entropy"],
+                "size": row["tss"],
+                "used": np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1]),
+                "norm": row["norm"],
+            }
+            for row in self.summary_rows()
+        ]
+        table = pd.DataFrame(rows).to_html(index=False, escape=True, float_format="%.3g", formatters={"used": _share})
         return f"<p>Profile of <b>{html.escape(self.model)}</b>, {self.tree.sizes['sequence']} sequences</p>{table}"
 
     def __repr__(self) -> str:
@@ -202,3 +246,7 @@ class Profile:
         """
         sequences = self.tree.sizes["sequence"]
         return f"Profile(model={self.model!r}, sequences={sequences}, mixers={len(self.mixers)})"
+
+
+def _share(share: float) -> str:
+    return "–" if share < 0 else f"{share:.0%}"

@@ -6,38 +6,44 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.checks import measurable
+from statesize.errors import InputError
 from statesize.loading.digests import weights_sha256
+from statesize.loading.models import load_model
 from statesize.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
 from statesize.parallel.here import Here
 from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_parts
 from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile
+from statesize.profiling.progress import profile_bar
 from statesize.profiling.sequences import SequenceWork, run_key
+from statesize.progress import Bars
 from statesize.results.settings import MEMORY, Channels, check_settings
+from statesize.spectra.engine import EngineName
+from statesize.texts.bundled import bundled_sequences
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer
 
 
 def profile(
-    model: nn.Module,
-    inputs: Inputs,
+    model: nn.Module | str,
+    inputs: Inputs | None = None,
     *,
     tokenizer: AnyTokenizer | None = None,
     layers: Layers = None,
     channels: Channels = None,
     tolerances: Sequence[float] = (1e-3,),
     relative_tolerances: Sequence[float] = (1e-2,),
-    positions: int | Sequence[int] | None = None,
+    positions: int | Sequence[int] | Literal["all"] | None = None,
     stride: int | None = None,
     past: int | None = None,
     future: int | None = None,
-    engine: str = "auto",
+    engine: EngineName = "auto",
     seed: int = 0,
     memory: int | str = MEMORY,
     count_accuracy: float = COUNT_ACCURACY,
@@ -47,7 +53,11 @@ def profile(
     source: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Profile:
-    """Measure the effective state-size of every mixer of a model over inputs.
+    """Measure the effective state-size (ESS) of every layer of a model over text.
+
+    Models of Hugging Face transformers work, by their name (`ss.profile("gpt2")`) or as objects, and so do the bundled
+    models, folders with a checkpoint, and any torch module whose layers have a method `operator(hidden)`.
+    A bar shows the progress in a terminal, unless `on_progress` is given.
 
     Sequences are run one after another, and each mixer is measured in blocks of heads or channels that fit `memory`.
     Operators come in the model's dtype and are measured in float64.
@@ -59,31 +69,34 @@ def profile(
     written is a FileError.
 
     Args:
-        model: A model of which some modules have a method `operator(hidden)`; see `statesize.capture`.
+        model: A model; or the name of a bundled one, the folder of one, or the id of one on the Hugging Face hub,
+            which is loaded with its tokenizer. See `statesize.capture` for models of your own.
         inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, a Path of a text, JSONL or Parquet
-            file, what a tokenizer returns, or an iterable of these.
+            file, what a tokenizer returns, or an iterable of these; None takes bundled documents.
         tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers` or of
-            transformers.
+            transformers. A model that is given by its name brings its own.
         layers: Mixers to measure, by index or module name, one or several; None takes all.
         channels: Heads or channels of each mixer that are measured: "all", or a number, drawn from all parts of the
             layer; None takes all where they cost at most `statesize.profiling.MOST_OPERATIONS` a sequence.
         tolerances: Absolute tolerances τ of the tolerance-ESS.
         relative_tolerances: Tolerances ρ relative to σ_1 at each position.
-        positions: Positions to measure: None for all, an int for that many evenly spread, or the positions; a
-            sequence that is too short for some of these is measured at the others.
+        positions: Positions to measure: "all", an int for that many evenly spread, or the positions; a sequence that
+            is too short for some of these is measured at the others. None takes all of a sequence of up to 16,384
+            tokens, and 32 of a longer one.
         stride: Measure every so many positions, instead of `positions`.
         past: Cut H_i to its last `past` columns; positions at which that does not fit are left out.
         future: Cut H_i to its first `future` rows, likewise.
         engine: An engine of `statesize.measure`.
         seed: Of the choice of heads or channels.
-        memory: Bytes that measuring may hold at once, as a number or such as "4GB", beside model and results.
+        memory: Bytes that measuring may hold at once, as a number or such as "4GB", beside model and results:
+            operators, attention maps and spectra. Where one head takes more, an InputError says how much would do.
         count_accuracy: How far apart bounds on counts at relative tolerances may be left, as for `statesize.measure`;
             0 asks for exact counts.
         entropy_accuracy: Relative accuracy asked of entropies, likewise.
         output: Folder for the profile.
-        name: What tables call the model; None takes the name of its class.
+        name: What tables call the model; None takes the name by which it was given, or that of its class.
         source: Where the model comes from, kept with the profile, and under "recipe" how `statesize rerun` repeats it.
-        on_progress: Called after each mixer of each sequence.
+        on_progress: Called after each mixer of each sequence, in place of the bar.
 
     Returns:
         A Profile of all mixers, sequences and positions; position 0, where nothing has passed, holds ESS 0. With
@@ -94,9 +107,14 @@ def profile(
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
     )  # fmt: skip
+    place = None if output is None else Path(output)
+    if isinstance(model, str):
+        loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
+        model, tokenizer, source = loaded.model, tokenizer or loaded.tokenizer, source or loaded.source
+        name = name or loaded.name
     model = measurable(model)
-    name, place = name or type(model).__name__, None if output is None else Path(output)
-    iterator, count = sequences(inputs, tokenizer)
+    name = name or type(model).__name__
+    iterator, count = sequences(_bundled(tokenizer) if inputs is None else inputs, tokenizer)
     ids: Iterable[Tensor] = iterator
     known: list[Tensor] = []
     reference = None
@@ -109,9 +127,17 @@ def profile(
     origin = Origin(
         name, weights, run_key(model, weights, settings, layers, reference), source or {}, torch.get_num_threads()
     )
-    with nullcontext() if place is None else open_parts(place) as parts:
+    bars = Bars(on_progress is not None, lines=False)
+    with nullcontext() if place is None else open_parts(place) as parts, bars:
         if place is not None and (finished := finished_profile(place, origin.key, known, name)) is not None:
             return finished
-        gathering = Gathering(settings, origin.key, count, parts, on_progress, reference)
+        told = on_progress or profile_bar(bars, name, count)
+        gathering = Gathering(settings, origin.key, count, parts, told, reference)
         gathering.measure(ids, Here(SequenceWork(model, layers, settings)))
         return gathering.profile(tokenizer, origin, place)
+
+
+def _bundled(tokenizer: AnyTokenizer | None) -> Inputs:
+    if tokenizer is None:
+        raise InputError("inputs must be given for a model without a tokenizer, got none. Give token ids, or both.")
+    return bundled_sequences(tokenizer)

@@ -86,7 +86,7 @@ class SequenceWork:
     def __call__(self, request: Request) -> Iterator[Step | End]:
         """A step for each mixer, then the end."""
         sequence, ids, checks = request.sequence, request.ids, self.checking.next(self.model)
-        captured = captured_mixers(self.model, ids[None], self.layers, checks, sequence)
+        captured = captured_mixers(self.model, ids[None], self.layers, checks, sequence, memory=self.settings.memory)
         total, names = len(captured.mixers), list[str]()
         for index, item in enumerate(captured):
             names.append(item.name)

@@ -109,9 +109,9 @@ class Watch:
         # A few rows of T each: the definition is as fast as any engine.
         asked: dict[str, Any] = {"tolerances": (), "relative_tolerances": (0.01,), "future": self.future}
         (found,) = measure_captured(item, sample.units, sequence=0, positions=cuts, engine="dense", **asked)
-        if found.entropy is None or found.relative_tolerance is None:
+        if found.entropy is None or found.relative_count is None:
             raise ModelError("the measurement lacks an output that a reading holds")
-        by_unit = [found.entropy, found.relative_tolerance[..., 0], found.norm]
+        by_unit = [found.entropy, found.relative_count[..., 0], found.norm]
 
         def mean(values: Tensor) -> float:
             return estimate(values.double().cpu().numpy(), sample).mean

@@ -9,19 +9,19 @@ from html import escape
 from pathlib import Path
 
 from statesize.errors import FileError, InputError
-from statesize.files import os_errors, replace_file
+from statesize.files import os_errors, replace_file, require_regular
 from statesize.report.charts import page_charts
 from statesize.report.data import page_data
-from statesize.report.diagnosis import diagnosis_section
 from statesize.report.document import document, filled
 from statesize.report.extent import Extent, choose_extent, curves_note, map_note, spectra_note
 from statesize.report.provenance import provenance
 from statesize.report.tables import comparison_section, group_section, layer_definitions, layer_table
-from statesize.results.comparison import compare
+from statesize.report.words import metric_titles, words
+from statesize.results.names import model_title
 from statesize.results.protocol import Profiled
 
-SCRIPTS = ("draw.js", "packing.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
-MOST_BYTES = 2_000_000
+SCRIPTS = ("draw.js", "packing.js", "picture.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
+MOST_BYTES = 1_700_000
 """Of a page, unless its table alone takes more."""
 _SHARES = (1.0, 0.5, 0.25, 0.1)
 
@@ -57,6 +57,8 @@ def check_report_path(path: Path) -> None:
     if path.is_dir():
         raise FileError(f"{path} is a folder; give the name of a file for the report.")
     with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
+        if path.exists():
+            require_regular(path)
         tempfile.TemporaryFile(dir=path.absolute().parent).close()
 
 
@@ -71,13 +73,13 @@ def render(profiles: Sequence[Profiled], recall: Mapping[str, float] | None = No
 
 
 def _page(profiles: Sequence[Profiled], extent: Extent, recall: Mapping[str, float] | None) -> str:
-    names = dict.fromkeys(profile.model for profile in profiles)
-    title = f"Effective state-size of {', '.join(names)}"
+    title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
+    metrics = metric_titles(profiles)
     parts = {
-        "title": escape(title),
-        "comparison": comparison_section(compare(profiles, recall)) if len(profiles) > 1 else "",
-        "diagnosis": diagnosis_section(profiles),
+        **words(profiles, list(metrics)),
+        "comparison": comparison_section(profiles, recall) if len(profiles) > 1 else "",
         "groups": group_section(profiles),
+        "links": '<a href="#comparison-title">Side by side</a> ' if len(profiles) > 1 else "",
         "table": layer_table(profiles),
         "definitions": layer_definitions(profiles[0].attributes["relative_tolerances"]),
         "provenance": "".join(provenance(profile) for profile in profiles),
@@ -85,5 +87,5 @@ def _page(profiles: Sequence[Profiled], extent: Extent, recall: Mapping[str, flo
         "map-extent": escape(map_note(profiles)),
         "spectra-extent": escape(spectra_note(profiles, extent)),
     }
-    data = {"charts": page_charts(profiles), **page_data(profiles, extent)}
+    data = {"metrics": metrics, "charts": page_charts(profiles, metrics), **page_data(profiles, metrics, extent)}
     return document(title, filled("page.html", parts), data, SCRIPTS)

@@ -3,7 +3,7 @@
 const ladder = (() => {
   const { byId } = drawing;
   const MISSING = "This profile holds fewer than three relative tolerances, so there is no curve. Profile with "
-    + "relative_tolerances=statesize.profiling.TOLERANCE_LADDER to have one; it costs next to nothing.";
+    + "relative_tolerances=statesize.profiling.TOLERANCE_LADDER to have one.";
 
   // Nothing is drawn of a profile that has no ladder.
   const missing = ({ ladder: found }, id) => {
@@ -17,15 +17,15 @@ const ladder = (() => {
   const drawTolerance = (spec, layer, head) => {
     if (missing(layer, "tolerance")) return null;
     const { ladder: { ratios, means }, heads } = layer;
-    const rungs = heads.flatMap((name, index) => packing.read(means, index * ratios.length, ratios.length)
-      .flatMap((ess, rung) => ess === null ? [] : [{ ratio: ratios[rung], ess, head: name }]));
+    const curves = heads.map((_, index) => packing.read(means, index * ratios.length, ratios.length));
     const of = head >= 0 ? heads[head] : "mean over the heads drawn";
-    const rows = ratios.map((ratio) => {
-      const values = rungs.filter((row) => row.ratio === ratio && (head < 0 || row.head === heads[head]));
-      return { ratio, ess: values.reduce((sum, { ess }) => sum + ess, 0) / values.length, of };
-    }).filter(({ ess }) => Number.isFinite(ess));
-    byId("tolerance-caption").textContent = `${layer.name}, ${of}, over all positions and sequences`;
-    return drawing.draw("tolerance", spec, { ladder: rows, rungs });
+    const rows = ratios.flatMap((ratio, rung) => {
+      const values = curves.map((curve) => curve[rung]).filter((ess) => ess !== null);
+      const chosen = head >= 0 ? curves[head][rung] : values.reduce((sum, ess) => sum + ess, 0) / values.length;
+      return values.length && chosen !== null ? [{ ratio, ess: chosen, low: Math.min(...values), high: Math.max(...values), of }] : [];
+    });
+    byId("tolerance-caption").textContent = `${layer.name}, ${of}, over all positions and sequences; the band holds all heads drawn`;
+    return drawing.draw("tolerance", spec, { ladder: rows, band: rows });
   };
 
   // Which of the positions that the page holds is nearest.
@@ -38,13 +38,6 @@ const ladder = (() => {
     return packing.read(counts, start, ratios.length * places.length)
       .filter((_, index) => index % places.length === place).map((count) => count === null ? null : Math.round(count));
   };
-
-  // The m-th value exceeds the tolerances whose count is at least m, and no other.
-  const intervals = (ratios, counts) => Array.from({ length: counts[0] }, (_, before) => {
-    const index = before + 1;
-    const above = counts.filter((count) => count >= index).length;
-    return { index, low: index === 1 ? 1 : ratios[above - 1], high: index === 1 ? 1 : ratios[above] ?? 1 };
-  });
 
   const drawSpectrum = (spec, layer, sequence, head, position, tokens) => {
     if (missing(layer, "spectrum")) return null;
@@ -61,14 +54,15 @@ const ladder = (() => {
       caption.textContent += ": nothing was measured there.";
       return null;
     }
-    const ranges = all.map((counts) => intervals(ratios, counts));
-    const lines = ranges.flatMap((range, place) => range.map(({ index, low, high }) =>
-      ({ index, ratio: Math.sqrt(low * high), head: heads[place] })));
-    const values = ranges[head] ?? [];
-    const chart = structuredClone(spec);
-    if (head < 0) chart.layer.pop();
-    if (head >= 0) caption.textContent += `: ${values.length} above ${ratios[0].toExponential(0)} of the largest`;
-    return drawing.draw("spectrum", chart, { values, lines });
+    // So many values exceed each ratio, and the largest is the ratio 1.
+    const rows = [...ratios, 1].map((ratio, rung) => {
+      const counts = all.map((one) => one[rung] ?? Math.min(1, one[0]));
+      const index = head >= 0 ? counts[head] : counts.reduce((sum, count) => sum + count, 0) / counts.length;
+      return { ratio, index, low: Math.min(...counts), high: Math.max(...counts) };
+    });
+    if (head >= 0) caption.textContent += `: ${all[head][0]} above ${ratios[0].toExponential(0)} of the largest`;
+    caption.textContent += "; the band holds all heads drawn";
+    return drawing.draw("spectrum", spec, { values: rows, band: rows });
   };
 
   return { drawSpectrum, drawTolerance };

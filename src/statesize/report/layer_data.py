@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,17 @@ from statesize.report.extent import Extent, shown_heads
 from statesize.report.packing import packed
 from statesize.results.charts import FEWEST, tolerance_counts
 from statesize.results.checked import DTYPES
+from statesize.results.fields import Array
 from statesize.results.summary import ess_values, known_mean, unit_dim, unit_means, utilisation_values
 
-# An absolute tolerance says little without the operator's scale: it stays in the profile.
-_METRICS = ("entropy", "relative_tolerance")
 
-
-def layer_data(mixer: xr.Dataset, name: str, short: str, extent: Extent) -> dict[str, Any]:
+def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str], extent: Extent) -> dict[str, Any]:
     """All that the page's scripts draw of a layer, as JSON values."""
     places = slice(None, None, extent.stride)
     head_places = slice(None, None, extent.stride * extent.head_stride)
     rows = slice(None, extent.sequences)
     unit, heads = unit_dim(mixer), shown_heads(mixer)
-    ess = {metric: ess_values(mixer, metric)[rows] for metric in _METRICS}
+    ess = {metric: ess_values(mixer, metric)[rows] for metric in metrics}
     return {
         "name": name,
         "short": short,
@@ -37,27 +36,25 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, extent: Extent) -> dict
         "ess": {
             metric: {"mean": packed(values[:, :, places].mean(1)), "heads": packed(values[:, heads, head_places])}
             for metric, values in ess.items()
-            if metric == "entropy" or np.isfinite(values).any()
         },
-        "cells": layer_cells(mixer),
+        "cells": layer_cells(mixer, ess),
         "ladder": layer_ladder(mixer, heads, extent.sequences, extent.places),
     }
 
 
-def layer_cells(mixer: xr.Dataset) -> dict[str, Any]:
+def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     """The cells of one layer in the map: averages in the order of the heads, of neighbours where there are many."""
     units = mixer[unit_dim(mixer)].values
     groups = np.array_split(np.arange(len(units)), len(shown_heads(mixer)))
-    values = {"utilisation": unit_means(mixer, utilisation_values(mixer))}
-    for name, metric in (("relative", "relative_tolerance"), ("entropy", "entropy")):
-        ess = ess_values(mixer, metric)
-        if metric == "entropy" or np.isfinite(ess).any():
-            values[name] = unit_means(mixer, ess)
-    grouped = {name: [float(np.mean(array[group])) for group in groups] for name, array in values.items()}
+
+    def grouped(values: Array) -> list[str | int | float | None]:
+        means = unit_means(mixer, values)
+        return [json_number(float(np.mean(means[group]))) for group in groups]
+
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
-        # By the names of the numbers in map.json, except TSS and bytes; those that are not known are left out.
-        "values": {name: [json_number(value) for value in array] for name, array in grouped.items()},
+        "share": {metric: grouped(utilisation_values(mixer, metric)) for metric in metrics},
+        "ess": {metric: grouped(ess_values(mixer, metric)) for metric in metrics},
         # The largest TSS, the same in all cells.
         "tss": int(np.nanmax(mixer["state_size"].values, initial=0)),
         # What a state per channel takes in bytes per head.

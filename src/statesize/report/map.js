@@ -4,27 +4,31 @@ const map = (() => {
   const { byId } = drawing;
   const MOST_NUMBERS = 12;
 
-  const cellRows = (model, measure) => {
+  const cellRows = (model, metric, measure, layer, head) => {
     const rows = model.layers.flatMap(({ name, short, cells }, index) => cells.labels.map((label, column) => {
-      const numbers = Object.fromEntries(Object.entries(cells.values).map(([key, values]) => [key, values[column]]));
-      numbers.tss = cells.tss;
-      for (const key of ["relative", "entropy", "tss"]) {
-        if (numbers[key] !== undefined) numbers[`${key}_bytes`] = numbers[key] === null ? null : numbers[key] * cells.numberBytes;
-      }
-      return { layer: name, short, index, column, label, ...numbers, value: numbers[measure] ?? null };
+      const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss };
+      for (const key of ["ess", "tss"]) numbers[`${key}_bytes`] = numbers[key] === null ? null : numbers[key] * cells.numberBytes;
+      const chosen = index === layer && label === head;
+      return { layer: name, short, index, column, label, chosen, ...numbers, value: numbers[measure] };
     }));
-    const top = measure.includes("utilisation") ? 1 : Math.max(...rows.map(({ value }) => value ?? 0)) || 1;
+    // The chosen one last, so that its border lies over those beside it.
+    rows.sort((one, other) => one.chosen - other.chosen);
+    const top = measure === "share" ? 1 : Math.max(...rows.map(({ value }) => value ?? 0)) || 1;
     for (const row of rows) row.bright = row.value > 0.6 * top;
     return { rows, top };
   };
 
-  const drawMap = async (spec, model, measure, title, chosen) => {
-    const { rows, top } = cellRows(model, measure);
+  // What the map can show, with titles: the numbers of its tooltips.
+  const measures = (spec) => spec.layer[0].encoding.tooltip.filter(({ type }) => type === "quantitative").map(({ field, title }) => [field, title]);
+
+  const drawMap = async (spec, model, metric, [measure, title], [layer, head], pick) => {
+    const { rows, top } = cellRows(model, metric, measure, layer, head);
     const columns = Math.max(...model.layers.map(({ cells }) => cells.labels.length), 1);
     const chart = structuredClone(spec);
     const [cells, text] = chart.layer;
-    const format = measure.includes("utilisation") ? ".0%" : top > 100 ? ",.0f" : ".1f";
+    const format = measure === "share" ? ".0%" : top > 100 ? ",.0f" : ".1f";
     cells.encoding.color.scale.domain = [0, top];
+    chart.encoding.y.sort = model.layers.map(({ short }) => short);
     cells.encoding.color.legend = { ...cells.encoding.color.legend, format };
     text.encoding.text.format = format;
     if (columns > (drawing.narrow() ? MOST_NUMBERS / 2 : MOST_NUMBERS)) chart.layer.pop();
@@ -33,9 +37,9 @@ const map = (() => {
     byId("map-caption").textContent = `${title}, ${model.name}`;
     const view = await drawing.draw("map", chart, { cells: rows });
     view?.addEventListener("click", (_, item) => {
-      if (item?.datum?.label !== undefined) chosen(item.datum.index, item.datum.label);
+      if (item?.datum?.label !== undefined) pick(item.datum.index, item.datum.label);
     });
   };
 
-  return { drawMap };
+  return { drawMap, measures };
 })();

@@ -4,7 +4,7 @@
   const { byId, draw } = drawing;
   const data = JSON.parse(byId("data").textContent);
   const choice = {};
-  for (const id of ["model", "layer", "head", "sequence", "metric", "scale"]) choice[id] = byId(id);
+  for (const id of ["model", "layer", "head", "sequence", "scale"]) choice[id] = byId(id);
 
   const fill = (select, labels) => {
     const before = select.value;
@@ -16,18 +16,19 @@
   const layer = () => model().layers[choice.layer.value];
   const text = () => data.texts[model().text][choice.sequence.value];
   const head = () => Number(choice.head.value);
+  const metric = () => byId("metric").value;
+  // Models that read the same text as the one chosen.
+  const readers = () => data.models.filter(({ text }) => text === model().text);
 
   const refill = () => {
     fill(choice.layer, model().layers.map((item, index) => [index, item.name]));
     fill(choice.head, [[-1, "mean over all"], ...layer().heads.map((name, index) => [index, name])]);
-    fill(choice.sequence, data.texts[model().text].map((item, index) => [index, `${index + 1} (${item.tokens.length} tokens)`]));
-    fill(choice.metric, Object.keys(layer().ess).map((key) => [key, data.metrics[key]]));
-    const known = Object.entries(data.measures).filter(([key]) => {
-      const name = key.replace("_bytes", "");
-      return name === "tss" || model().layers.some(({ cells }) => cells.values[name]);
-    });
-    fill(byId("measure"), known);
+    const texts = data.texts[model().text].map((item, index) => [index, `${index + 1} (${item.tokens.length} tokens)`]);
+    fill(choice.sequence, texts);
     byId("map-model").value = choice.model.value;
+    const longest = readers().reduce((best, item) => item.layers.length > best.layers.length ? item : best).layers;
+    fill(byId("picture-layer"), [[-1, "that changes most along the text"], ...longest.map(({ name }, index) => [index, name])]);
+    fill(byId("picture-text"), texts);
   };
 
   const drawSpectrum = () => ladder.drawSpectrum(data.charts.spectrum, layer(), Number(choice.sequence.value), head(),
@@ -40,7 +41,7 @@
 
   const drawCurves = () => {
     const headName = head() < 0 ? null : layer().heads[head()];
-    const caption = `${data.metrics[choice.metric.value]} of ${model().name}, ${layer().name}`;
+    const caption = `${data.metrics[metric()]} of ${model().name}, ${layer().name}`;
     const sequence = `sequence ${Number(choice.sequence.value) + 1}`;
     byId("caption").textContent = [caption, ...(headName ? [headName] : []), sequence].join(", ");
     const state = { headName, scale: choice.scale.value };
@@ -48,39 +49,60 @@
   };
 
   const drawPositions = () => {
-    positions.choose(layer(), choice.metric.value, Number(choice.sequence.value), head(), text());
+    positions.choose(layer(), metric(), Number(choice.sequence.value), head(), text());
+    choice.scale.parentElement.hidden = !positions.spread();
+    if (!positions.spread()) choice.scale.value = "linear";
     return Promise.all([drawCurves(), positions.drawBrush(data.charts.brush, drawCurves)]);
   };
 
   const drawTolerance = () => ladder.drawTolerance(data.charts.tolerance, layer(), head());
   const drawChosen = () => Promise.all([drawPositions(), drawTolerance(), drawSpectrum()]);
 
-  const drawLayers = () => draw("layers", structuredClone(data.charts.layers));
+  const drawLayers = () => draw("layers", structuredClone(data.charts.layers[metric()]));
 
+  const drawPicture = () => {
+    const sequence = Number(byId("picture-text").value);
+    const asked = { choice: Number(byId("picture-layer").value), metric: metric(), sequence };
+    return picture.draw(data.charts.picture, readers(), data.texts[model().text][sequence], asked);
+  };
+
+  let marked = null;
   const drawMap = () => {
-    const measure = byId("measure").value;
-    return map.drawMap(data.charts.map, model(), measure, data.measures[measure], (index, label) => {
+    const measure = byId("measure");
+    const title = measure.selectedOptions[0].textContent;
+    const cell = marked ?? [Number(choice.layer.value), head() < 0 ? null : layer().heads[head()]];
+    return map.drawMap(data.charts.map, model(), metric(), [measure.value, title], cell, (index, label) => {
       choice.layer.value = index;
       refill();
       choice.head.value = Math.max(layer().heads.indexOf(label), -1);
-      byId("map-caption").textContent = `${layer().name}, ${label}: shown along the text below.`;
+      marked = [index, label];
+      drawMap().then(() => { byId("map-caption").textContent = `${layer().name}, ${label}: shown along the text below.`; });
       drawChosen();
     });
   };
 
-  const drawAll = () => Promise.all([drawLayers(), drawMap(), drawChosen()]);
+  const drawAll = () => Promise.all([drawPicture(), drawLayers(), drawMap(), drawChosen()]);
 
   const models = data.models.map((item, index) => [index, item.name]);
   fill(choice.model, models);
   fill(byId("map-model"), models);
+  fill(byId("metric"), Object.entries(data.metrics));
+  fill(byId("measure"), map.measures(data.charts.map));
   refill();
+  for (const id of ["picture-layer", "picture-text"]) byId(id).addEventListener("change", drawPicture);
+  byId("metric").addEventListener("change", () => {
+    for (const said of document.querySelectorAll("[data-metric]")) said.hidden = said.dataset.metric !== metric();
+    drawAll();
+  });
   byId("at").value = Math.floor(text().tokens.length / 2);
   for (const select of Object.values(choice)) {
     select.addEventListener("change", () => {
       if (select === choice.model || select === choice.sequence) positions.setRange(null);
+      marked = null;
       refill();
       drawChosen();
-      if (select === choice.model) drawMap();
+      if (select !== choice.sequence) drawMap();
+      if (select === choice.model) drawPicture();
     });
   }
   byId("map-model").addEventListener("change", () => {

@@ -2,6 +2,8 @@
 // ESS along the tokens of one sequence, of a layer or of one of its heads, with a range to zoom in on.
 const positions = (() => {
   const { byId } = drawing;
+  // The same room beside the chart and the strip below it, so that both begin and end alike.
+  const ROOM = { minExtent: 38, maxExtent: 38 };
   let range = null;
   let cursor = -1;
   let pick = () => {};
@@ -12,6 +14,7 @@ const positions = (() => {
     const drawn = all.filter((_, place) => place % headStride === 0);
     const part = (packed, places, index) => packing.read(packed, index * places, places);
     const name = (position) => tokens[position] + (special.includes(position) ? " (special token)" : "");
+    const around = (position) => `…${tokens.slice(Math.max(0, position - 5), position).join("")} ▏${tokens.slice(position, position + 4).join("")}…`.replaceAll("␣", " ");
     const curves = layer.ess[metric];
     const single = heads.map((name, index) => [name, part(curves.heads, drawn.length, sequence * heads.length + index)]);
     const ceiling = part(layer.ceiling, all.length, sequence);
@@ -23,7 +26,7 @@ const positions = (() => {
       const place = index * step;
       if (ess === null) return;
       const top = Math.round(ceiling[place]);
-      rows.push({ position: all[place], token: name(all[place]), ess, ceiling: top, share: top ? ess / top : null,
+      rows.push({ position: all[place], token: name(all[place]), words: around(all[place]), ess, ceiling: top, share: top ? ess / top : null,
         norm: head < 0 ? norm[place] : null });
     });
     const faint = single.flatMap(([name, curve]) => curve.flatMap((ess, index) =>
@@ -35,6 +38,12 @@ const positions = (() => {
   const tiled = (rows) => rows.map((row, index) => ({ ...row,
     left: (row.position + (rows[index - 1]?.position ?? row.position)) / 2,
     right: (row.position + (rows[index + 1]?.position ?? row.position)) / 2 }));
+
+  // Whether small values would be lost below the ceiling on a linear axis.
+  const spread = () => {
+    const top = Math.max(...shown.rows.map(({ ceiling }) => ceiling));
+    return top > 10 * Math.max(...shown.rows.map(({ ess }) => ess));
+  };
 
   const inside = (row) => range === null || (row.position >= range[0] && row.position <= range[1]);
 
@@ -70,6 +79,8 @@ const positions = (() => {
     const chart = structuredClone(spec);
     chart.layer = chart.layer.filter((part) => datasets[part.data.name].length);
     for (const part of chart.layer) {
+      // What stands out of the chart would make it narrower than the strip.
+      part.mark.clip = true;
       if (drawing.narrow()) part.encoding.x.axis.tickCount = 5;
       const { scale } = part.encoding.color;
       if (state.headName && part.transform[0].calculate === `'${scale.domain[0]}'`) {
@@ -78,6 +89,7 @@ const positions = (() => {
       if (state.headName) part.encoding.tooltip = part.encoding.tooltip?.filter(({ field }) => field !== "norm");
       if (state.headName) scale.domain = [state.headName, ...scale.domain.slice(1)];
       if (part.encoding.y) part.encoding.y.scale = { type: state.scale };
+      if (part.encoding.y) part.encoding.y.axis = ROOM;
     }
     byId("context").replaceChildren("Point at the chart to read the text around a position.");
     cursor = -1;
@@ -127,5 +139,5 @@ const positions = (() => {
   };
 
   byId("positions").addEventListener("keydown", readNext);
-  return { choose, drawBrush, drawCurves, setRange };
+  return { choose, drawBrush, drawCurves, setRange, spread };
 })();

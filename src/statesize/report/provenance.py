@@ -23,9 +23,11 @@ _HEADINGS = ("Layer", "Engine", "Measured", "Error bound of σ", "Difference of 
 
 def provenance(profile: Profiled) -> str:
     """Versions, digests, settings, engines, error bounds and what was skipped, as HTML."""
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(profile).items())
+    # What is not known has no line.
+    known = {name: value for name, value in _facts(profile).items() if value}
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in known.items())
     skipped = named_texts(f"Not measured in {profile.model}:", profile.attributes["skipped"])
-    notes = named_texts(f"To know of {profile.model}:", profile.notes)
+    notes = named_texts(f"Notes on {profile.model}:", profile.notes)
     details = f"<summary>{escape(profile.model)}</summary><dl>{items}</dl>{_layers(profile)}"
     return f"{skipped}{notes}<details>{details}</details>"
 
@@ -40,8 +42,8 @@ def _facts(profile: Profiled) -> dict[str, str]:
         "Inputs": f"{len(lengths)} sequences of {span} tokens",
         "Weights, SHA-256": str(attributes["weights_sha256"]),
         "Tokens, SHA-256": str(attributes["tokens_sha256"]),
-        "Run, SHA-256 of all settings": str(attributes.get("run_sha256", "not known")),
-        "Source": _listed(attributes.get("source") or {}) or "not known",
+        "Run, SHA-256 of all settings": str(attributes.get("run_sha256") or ""),
+        "Model": _source(attributes.get("source") or {}),
         "Numbers": f"operators in {', '.join(sorted({str(mixer.attrs['dtype']) for mixer in mixers}))}, singular "
         "values in float64",
         "Largest error of a singular value": f"{_largest(mixers, 'error_bound'):.1e}",
@@ -49,18 +51,25 @@ def _facts(profile: Profiled) -> dict[str, str]:
         "Counts that the error bounds leave open": _open_counts(mixers),
         "Tolerances τ": ", ".join(f"{value:.2g}" for value in attributes["tolerances"]) or "none",
         "Relative tolerances ρ": ", ".join(f"{value:.2g}" for value in attributes["relative_tolerances"]) or "none",
-        "Settings": _listed({key: value for key, value in settings.items() if key not in _SHOWN_ELSEWHERE})
-        or "not known",
+        "Settings": _listed({key: value for key, value in settings.items() if key not in _SHOWN_ELSEWHERE}),
         "Command": _command(attributes.get("recipe")),
-        "Threads": str(attributes.get("threads", "not known")),
+        "Threads": str(attributes.get("threads") or ""),
         "Versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
         "Schema of the profile": str(attributes["schema"]),
         "Time": f"{attributes['seconds']:.1f} s",
     }
 
 
+def _source(source: Mapping[str, Any]) -> str:
+    """Where the model comes from, in words, and what else is known of how it was read."""
+    kinds = {"bundled": "bundled model", "folder": "folder", "hub": "Hugging Face hub"}
+    named = [kinds[str(source["kind"])]] if source.get("kind") in kinds else []
+    rest = _listed({key: value for key, value in source.items() if key != "kind"})
+    return ", ".join([*named, *([rest] if rest else [])])
+
+
 def _command(recipe: Mapping[str, Any] | None) -> str:
-    return shlex.join(["statesize", *map(str, recipe["command"])]) if recipe else "not known: a Python program made it"
+    return shlex.join(["statesize", *map(str, recipe["command"])]) if recipe else ""
 
 
 def _layers(profile: Profiled) -> str:

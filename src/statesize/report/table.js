@@ -1,11 +1,10 @@
 "use strict";
-// The table of a page: sorted by a column, filtered by text, and as CSV.
+// The tables of a page: sorted by a column; the one of all rows also filtered by text, and as CSV.
 (() => {
   const { byId } = drawing;
   const table = byId("rows");
-  const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
-  const rows = [...body.rows];
+  const rows = [...table.tBodies[0].rows];
   const content = (cell) => cell.dataset.value ?? cell.textContent;
 
   const compare = (column, sign) => (one, other) => {
@@ -16,18 +15,22 @@
     return sign * (Number(content(a)) - Number(content(b)));
   };
 
-  heads.forEach((head, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = head.textContent;
-    head.replaceChildren(button);
-    button.addEventListener("click", () => {
-      const falling = head.getAttribute("aria-sort") === "ascending";
-      for (const other of heads) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-      body.append(...rows.sort(compare(column, falling ? -1 : 1)));
+  const sortable = ({ tHead, tBodies: [body] }) => {
+    [...tHead.rows[0].cells].forEach((head, column, all) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = head.textContent;
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const falling = head.getAttribute("aria-sort") === "ascending";
+        for (const other of all) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+        body.append(...[...body.rows].sort(compare(column, falling ? -1 : 1)));
+      });
     });
-  });
+  };
+
+  for (const one of document.querySelectorAll(".scroll table")) if (one.tHead) sortable(one);
 
   const filter = () => {
     const part = byId("filter").value.trim().toLowerCase();

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import cast
 
-from statesize.results.comparison import Comparison
+from statesize.results.comparison import compare
 from statesize.results.fields import (
     COLUMNS,
     FIGURE_HEADINGS,
@@ -15,9 +15,11 @@ from statesize.results.fields import (
     GROUP_COLUMNS,
     GROUP_HEADINGS,
     HEADINGS,
+    STUDIED,
     Heading,
 )
 from statesize.results.groups import group_rows
+from statesize.results.names import kind_title, model_title
 from statesize.results.protocol import Profiled
 
 # The command line has these two; a page has them in words below.
@@ -26,7 +28,11 @@ _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measure
 
 def layer_table(profiles: Sequence[Profiled]) -> str:
     """One row a layer, as HTML."""
-    rows = (cast("dict[str, str | float]", row) for profile in profiles for row in profile.summary_rows())
+    rows = (
+        cast("dict[str, str | float]", row | {"model": model_title(profile), "kind": kind_title(row["kind"])})
+        for profile in profiles
+        for row in profile.summary_rows()
+    )
     return _table("rows", {name: HEADINGS[name] for name in _SHOWN}, rows)
 
 
@@ -36,11 +42,15 @@ def layer_definitions(relative_tolerances: Sequence[float]) -> str:
     return definitions.replace("ρ times", f"{relative_tolerances[0]:g} times") if relative_tolerances else definitions
 
 
-def comparison_section(comparison: Comparison) -> str:
+def comparison_section(profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None) -> str:
     """The models side by side, what the columns are, and what makes the models less comparable than they look."""
-    rows = [cast("dict[str, str | float]", vars(model)) for model in comparison.models]
+    comparison, titles = compare(profiles, recall), map(model_title, profiles)
+    rows = [
+        cast("dict[str, str | float]", vars(model) | {"model": title})
+        for model, title in zip(comparison.models, titles, strict=True)
+    ]
     known = (name for name in FIGURES if any(math.isfinite(cast("float", row[name])) for row in rows))
-    shown = {name: FIGURE_HEADINGS[name] for name in known}
+    shown = {name: FIGURE_HEADINGS[name] for name in known if name not in STUDIED}
     notes = "".join(f"<p>{escape(note)}</p>" for note in comparison.notes)
     return (
         '<section aria-labelledby="comparison-title"><h2 id="comparison-title">Side by side</h2>'
@@ -90,9 +100,11 @@ def _cell(name: str, value: str | float, error: str | float) -> str:
             f'<td class="number share" data-value="{value:.6g}"><span>{value:.0%}</span>'
             f'<i aria-hidden="true"><b style="width:{min(max(value, 0), 1):.1%}"></b></i></td>'
         )
-    percent, whole = (HEADINGS | GROUP_HEADINGS)[name].form == ".0%", isinstance(value, int)
+    form = (HEADINGS | GROUP_HEADINGS)[name].form
     half = f" ± {figure_text(error)}" if not isinstance(error, str) and error and math.isfinite(error) else ""
-    return number_cell(value, f"{value:.0%}" if percent else f"{value:,}" if whole else figure_text(value) + half)
+    if form.endswith("%"):
+        return number_cell(value, format(value, form))
+    return number_cell(value, f"{value:,}" if isinstance(value, int) else figure_text(value) + half)
 
 
 def named_texts(title: str, texts: Mapping[str, object]) -> str:

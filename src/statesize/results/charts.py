@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,7 @@ from statesize.drawing.chart import (
     Chart,
     Hint,
     Layer,
+    Metric,
     Row,
     json_number,
     known,
@@ -29,8 +30,16 @@ from statesize.drawing.chart import (
     table,
 )
 from statesize.errors import InputError
+from statesize.results.names import kind_title, model_title, short_names
 from statesize.results.protocol import Profiled
-from statesize.results.summary import ess_values, keeps_everything, known_mean, unit_dim
+from statesize.results.summary import (
+    average,
+    ess_values,
+    keeps_everything,
+    known_mean,
+    unit_dim,
+    utilisation_values,
+)
 
 FEWEST = 3
 """Relative tolerances that a curve against the tolerance needs."""
@@ -50,52 +59,58 @@ class ProfileCharts(Generic[Drawn]):
     """
 
     profile: Profiled
-    draw: Callable[[Chart], Drawn]
+    draw: Callable[..., Drawn]
 
-    def positions(self, layer: int | str = 0, sequence: int = 0, metric: str = "entropy") -> Drawn:
+    def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy", **options: Any) -> Drawn:
         """ESS over the positions of one sequence against its ceiling: the mean over heads, and each head faint.
 
         Args:
             layer: A mixer, by index or name.
             sequence: Index of the sequence.
-            metric: "entropy", "relative_tolerance" or "tolerance"; the first threshold of the latter two.
+            metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
+            **options: For a figure: `ax`, matplotlib axes to draw into.
 
         Returns:
             The chart or figure.
         """
-        return self.draw(positions(self.profile, layer, sequence, metric))
+        return self.draw(positions(self.profile, layer, sequence, metric), **options)
 
-    def layers(self) -> Drawn:
+    def layers(self, **options: Any) -> Drawn:
         """Utilisation of each layer.
 
+        Args:
+            **options: As for `positions`.
+
         Returns:
             The chart or figure.
         """
-        return self.draw(layers([self.profile]))
+        return self.draw(layers([self.profile]), **options)
 
-    def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0) -> Drawn:
+    def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0, **options: Any) -> Drawn:
         """Hankel singular values at a position, as far as the counts at the profile's relative tolerances tell them.
 
         Args:
             layer: A mixer, by index or name.
             position: One that was measured; None takes the middle one.
             sequence: Index of the sequence.
+            **options: As for `positions`.
 
         Returns:
             The chart or figure; a profile with fewer than three relative tolerances is an InputError.
         """
-        return self.draw(spectrum(self.profile, layer, position, sequence))
+        return self.draw(spectrum(self.profile, layer, position, sequence), **options)
 
-    def tolerance(self, layer: int | str = 0) -> Drawn:
+    def tolerance(self, layer: int | str = 0, **options: Any) -> Drawn:
         """ESS against the profile's relative tolerances, averaged over sequences and positions.
 
         Args:
             layer: A mixer, by index or name.
+            **options: As for `positions`.
 
         Returns:
             The chart or figure; a profile with fewer than three relative tolerances is an InputError.
         """
-        return self.draw(tolerance(self.profile, layer))
+        return self.draw(tolerance(self.profile, layer), **options)
 
 
 def positions(profile: Profiled, layer: int | str, sequence: int, metric: str) -> Chart:
@@ -121,20 +136,21 @@ def positions(profile: Profiled, layer: int | str, sequence: int, metric: str) -
     )
 
 
-def layers(profiles: Sequence[Profiled]) -> Chart:
+def layers(profiles: Sequence[Profiled], metric: str = "entropy") -> Chart:
     """Utilisation of each layer of each model; shares of a state and of a ceiling are bars of two colours."""
+    title = metric_title(metric)
     hints = (
         Hint("model", "model", "text"),
         Hint("layer", "layer", "text"),
         Hint("kind", "kind", "text"),
-        Hint("utilisation", "utilisation, entropy", ".1%"),
-        Hint("average_entropy", "average entropy-ESS", ".2f"),
+        Hint("utilisation", "utilisation", ".1%"),
+        Hint("average", f"average {title.lower().replace('ess', 'ESS')}", ".2f"),
         Hint("tss", "TSS", ",d"),
     )
-    rows = [row for profile in profiles for row in _layer_rows(profile)]
+    rows = [row for profile in profiles for row in _layer_rows(profile, metric)]
     return Chart(
         Axis("Layer", "names"),
-        Axis("Utilisation (entropy-ESS)", "share"),
+        Axis(f"Utilisation ({title.lower().replace('ess', 'ESS')})", "share"),
         (Layer("bar", "layers", "mean", "short", "utilisation", by="group", hints=hints),),
         height=240,
         tables={"layers": rows},
@@ -142,15 +158,24 @@ def layers(profiles: Sequence[Profiled]) -> Chart:
     )
 
 
-def _layer_rows(profile: Profiled) -> list[Row]:
+def _layer_rows(profile: Profiled, metric: str) -> list[Row]:
     """A row a mixer; its group says what its utilisation is a share of."""
-    names = short_names(profile.mixers)
+    title = model_title(profile)
     rows: list[Row] = []
-    for row in profile.summary_rows():
-        of = "ceiling" if keeps_everything(profile.mixer(row["layer"])) else "state"
-        shown = {key: json_number(row[key]) for key in ("model", "layer", "kind", "average_entropy", "tss")}
-        share = json_number(row["ceiling_utilisation" if of == "ceiling" else "state_utilisation"])
-        rows.append({"short": names[row["layer"]], "group": f"{profile.model}, of {of}", "utilisation": share, **shown})
+    for name, short in short_names(profile.mixers).items():
+        node = profile.mixer(name)
+        rows.append(
+            {
+                "short": short,
+                "group": f"{title}, of {'ceiling' if keeps_everything(node) else 'state'}",
+                "utilisation": json_number(average(node, utilisation_values(node, metric)).mean),
+                "model": title,
+                "layer": name,
+                "kind": kind_title(str(node.attrs["kind"])),
+                "average": json_number(average(node, ess_values(node, metric)).mean),
+                "tss": int(np.nanmax(node["state_size"].values, initial=0)),
+            }
+        )
     return rows
 
 
@@ -186,7 +211,7 @@ def tolerance_counts(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np
     """The relative tolerances above 0, ascending, each once, and the counts (sequence, unit, position, tolerance)."""
     ratios, first = np.unique(mixer["relative_threshold"].values, return_index=True)
     positive = ratios > 0
-    return ratios[positive], mixer["relative_tolerance"].values[..., first[positive]]
+    return ratios[positive], mixer["relative_count"].values[..., first[positive]]
 
 
 def _curve(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
@@ -214,19 +239,6 @@ def _layer(profile: Profiled, layer: int | str, sequence: int = 0) -> tuple[str,
 def _names(mixer: xr.Dataset) -> list[str]:
     unit = unit_dim(mixer)
     return [f"{unit} {index}" for index in mixer[unit].values]
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Names without the dotted parts that all begin and end with: layers.0.mixer, layers.1.mixer are 0 and 1."""
-    parts = [name.split(".") for name in names]
-    shortest = min((len(part) for part in parts), default=0)
-    start = 0
-    while start < shortest - 1 and len({part[start] for part in parts}) == 1:
-        start += 1
-    end = 0
-    while end < shortest - start - 1 and len({part[-1 - end] for part in parts}) == 1:
-        end += 1
-    return {name: ".".join(part[start : len(part) - end]) for name, part in zip(names, parts, strict=True)}
 
 
 def show_token(token: str) -> str:

@@ -15,7 +15,7 @@ from statesize.results.modulation import modulation
 from statesize.results.protocol import Profiled
 from statesize.results.summary import channels_of, stored_channels
 
-_AVERAGES = ("average_entropy", "average_relative_tolerance", "norm", "state_utilisation", "ceiling_utilisation")
+_AVERAGES = ("average_entropy", "average_relative_count", "norm", "state_utilisation", "ceiling_utilisation")
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class ComparedModel:
         tss: Numbers per channel.
         total_tss: Numbers.
         average_entropy: Per channel.
-        average_entropy_error: Half the width of its interval of 95 %, for the choice of heads or channels.
-        average_relative_tolerance: Per channel.
+        average_entropy_error: Half the width of its interval of 95 %, for the choice of heads, channels, positions.
+        average_relative_count: Per channel.
         total_entropy: Over all stored channels.
         total_entropy_error: Half the width of its interval, likewise.
-        total_relative_tolerance: Over all stored channels.
+        total_relative_count: Over all stored channels.
         readout_total_entropy: Over the channels of all heads.
         norm: In the operators' own scale.
         state_utilisation: From 0 to 1.
@@ -56,10 +56,10 @@ class ComparedModel:
     total_tss: float
     average_entropy: float
     average_entropy_error: float
-    average_relative_tolerance: float
+    average_relative_count: float
     total_entropy: float
     total_entropy_error: float
-    total_relative_tolerance: float
+    total_relative_count: float
     readout_total_entropy: float
     norm: float
     state_utilisation: float
@@ -129,7 +129,7 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
     whole = {name: mean(row[name] for row in rows) for name in ("tss", *_AVERAGES)}
     whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
 
-    def total(name: Literal["total_entropy", "total_relative_tolerance", "readout_total_entropy"]) -> float:
+    def total(name: Literal["total_entropy", "total_relative_count", "readout_total_entropy"]) -> float:
         known = [row[name] for row in rows if math.isfinite(row[name])]
         return sum(known) if known else math.nan
 
@@ -143,7 +143,7 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
         total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
         total_entropy=total("total_entropy"),
         total_entropy_error=math.hypot(*(row["total_entropy_error"] for row in rows)),
-        total_relative_tolerance=total("total_relative_tolerance"),
+        total_relative_count=total("total_relative_count"),
         readout_total_entropy=total("readout_total_entropy"),
         modulation=mean(modulation(profile, node, "entropy") for node in nodes),
         norm_modulation=mean(modulation(profile, node, "norm") for node in nodes),

@@ -74,7 +74,7 @@ def diagnose(profile: Profiled) -> list[Diagnosis]:
         binds, everything = binding(node), keeps_everything(node)
         entropy, directions = (
             average(node, np.where(binds[:, None], ess_values(node, metric), np.nan)).mean
-            for metric in ("entropy", "relative_tolerance")
+            for metric in ("entropy", "relative_count")
         )
         if everything and binds.any():
             size = float(node["ceiling"].values[binds].mean())

@@ -34,8 +34,8 @@ class Counts(NamedTuple):
 
 UNIT = "unit"
 COUNTS = (
-    Counts("relative_tolerance", "relative_lower", "relative_upper", "relative_threshold"),
-    Counts("tolerance", "lower", "upper", "threshold"),
+    Counts("relative_count", "relative_lower", "relative_upper", "relative_threshold"),
+    Counts("count", "lower", "upper", "threshold"),
 )
 _BY_UNIT = (UNIT, "position")
 FIELDS = {
@@ -96,21 +96,23 @@ HEADINGS = {
     "state_bytes": Heading("state\nbytes", "bytes"),
     "measured": Heading("measured", "text"),
     "average_entropy": Heading("average ESS\n(entropy)", ".1f"),
-    "average_relative_tolerance": Heading("average ESS\n(relative tolerance)", ".1f"),
+    "average_relative_count": Heading("average ESS\n(relative tolerance)", ".1f"),
     "total_entropy": Heading("total ESS\n(entropy)", ",.0f"),
-    "total_relative_tolerance": Heading("total ESS\n(relative tolerance)", ",.0f"),
+    "total_relative_count": Heading("total ESS\n(relative tolerance)", ",.0f"),
     "readout_total_entropy": Heading("total of readouts\n(entropy)", ",.0f"),
     "norm": Heading("norm", "norm"),
-    "state_utilisation": Heading("utilisation of\nstate (entropy)", ".0%"),
-    "ceiling_utilisation": Heading("utilisation of\nceiling (entropy)", ".0%"),
-    "modulation": Heading("modulation\n(entropy)", ".0%"),
-    "norm_modulation": Heading("modulation\n(norm)", ".0%"),
+    "state_utilisation": Heading("utilisation of\nstate (entropy)", "z.0%"),
+    "ceiling_utilisation": Heading("utilisation of\nceiling (entropy)", "z.0%"),
+    "modulation": Heading("modulation\n(entropy)", "z.0%"),
+    "norm_modulation": Heading("modulation\n(norm)", "z.0%"),
     "recall_perplexity": Heading("recall\nperplexity", ".2f"),
     "faithfulness": Heading("difference\nto model", ".0e"),
 }
 """The columns of tables for people, in their order; NAME_error beside NAME is half the width of its interval."""
 FIGURE_HEADINGS = HEADINGS | {"tss": Heading("TSS per\nchannel", ",.0f")}
 """Those of a comparison, whose numbers are of whole models."""
+STUDIED = ("modulation", "norm_modulation")
+"""Figures that say little without the controls of a study of delimiters; tables of profiles leave them out."""
 
 COLUMNS = {
     "model": "The model.",
@@ -124,19 +126,20 @@ COLUMNS = {
     "measured": "How many of them were measured; where not all were, averages and totals are estimates.",
     "average_entropy": "Entropy-ESS, exp of the entropy of the Hankel singular values, averaged over sequences, "
     "positions and heads.",
-    "average_entropy_error": "Half the width of its confidence interval of 95 %, for the choice of heads or channels.",
-    "average_relative_tolerance": "Relative tolerance-ESS, the number of Hankel singular values above ρ times the "
+    "average_entropy_error": "Half the width of its confidence interval of 95 %, for heads, channels and positions "
+    "that were not measured.",
+    "average_relative_count": "Relative tolerance-ESS, the number of Hankel singular values above ρ times the "
     "largest, averaged in the same way.",
-    "average_relative_tolerance_error": "Half the width of its confidence interval, likewise.",
+    "average_relative_count_error": "Half the width of its confidence interval, likewise.",
     "total_entropy": "Entropy-ESS summed over the channels that the layer stores, averaged over sequences and "
     "positions; channels that several heads read count once, by what these heads need together.",
-    "total_relative_tolerance": "Relative tolerance-ESS summed over stored channels, averaged in the same way.",
+    "total_relative_count": "Relative tolerance-ESS summed over stored channels, averaged in the same way.",
     "total_entropy_error": "Half the width of the confidence interval of the total entropy-ESS, likewise.",
-    "total_relative_tolerance_error": "Half the width of that of the total relative tolerance-ESS, likewise.",
+    "total_relative_count_error": "Half the width of that of the total relative tolerance-ESS, likewise.",
     "readout_total_entropy": "Entropy-ESS of each head summed over its channels, as if heads shared nothing.",
     "readout_total_entropy_error": "Half the width of its confidence interval.",
-    "readout_total_relative_tolerance": "Relative tolerance-ESS of each head summed over its channels, likewise.",
-    "readout_total_relative_tolerance_error": "Half the width of its confidence interval.",
+    "readout_total_relative_count": "Relative tolerance-ESS of each head summed over its channels, likewise.",
+    "readout_total_relative_count_error": "Half the width of its confidence interval.",
     "norm": "Frobenius norm of what passes from the past to the future, averaged as above; a layer that erases "
     "lowers it even where its ESS stays.",
     "state_utilisation": "Entropy-ESS as a share of the TSS of a layer with a fixed state, averaged over sequences, "
@@ -161,9 +164,9 @@ GROUP_COLUMNS = {
     "each other, averaged over sequences, positions and groups.",
     "joint_entropy_error": "Half the width of its confidence interval of 95 %, for the choice of groups.",
     "alone_entropy": "Numbers that they would need if each stored its own: the sum of their entropy-ESS.",
-    "joint_relative_tolerance": "The joint ESS as a number of singular values above ρ times the largest.",
-    "joint_relative_tolerance_error": "Half the width of its confidence interval, likewise.",
-    "alone_relative_tolerance": "The sum of such numbers over the heads of a group.",
+    "joint_relative_count": "The joint ESS as a number of singular values above ρ times the largest.",
+    "joint_relative_count_error": "Half the width of its confidence interval, likewise.",
+    "alone_relative_count": "The sum of such numbers over the heads of a group.",
 }
 """What the columns of a table of groups are: one row a mixer whose heads share what it stores."""
 GROUP_HEADINGS = {
@@ -174,8 +177,8 @@ GROUP_HEADINGS = {
     "tss": Heading("stored\n(TSS)", ",.0f"),
     "joint_entropy": Heading("needed together\n(entropy)", ".1f"),
     "alone_entropy": Heading("heads alone\n(entropy)", ".1f"),
-    "joint_relative_tolerance": Heading("needed together\n(relative tolerance)", ".1f"),
-    "alone_relative_tolerance": Heading("heads alone\n(relative tolerance)", ".1f"),
+    "joint_relative_count": Heading("needed together\n(relative tolerance)", ".1f"),
+    "alone_relative_count": Heading("heads alone\n(relative tolerance)", ".1f"),
 }
 
 FIGURES = {
@@ -184,10 +187,10 @@ FIGURES = {
     "every token, and counts as at the end of the longest sequence.",
     "total_tss": "Theoretical state-size summed over the channels that all layers store.",
     "average_entropy": "Entropy-ESS per channel, averaged over sequences, positions and the channels of all layers.",
-    "average_relative_tolerance": "Number of Hankel singular values above ρ times the largest, averaged likewise.",
+    "average_relative_count": "Number of Hankel singular values above ρ times the largest, averaged likewise.",
     "total_entropy": "Entropy-ESS summed over the channels that all layers store, averaged over sequences and "
     "positions; channels that several heads read count once.",
-    "total_relative_tolerance": "Number of singular values above ρ times the largest, summed and averaged likewise.",
+    "total_relative_count": "Number of singular values above ρ times the largest, summed and averaged likewise.",
     "readout_total_entropy": "Entropy-ESS of each head summed over its channels, as if heads shared nothing.",
     "norm": "Frobenius norm of what passes from the past to the future, averaged over the channels of all layers.",
     "state_utilisation": "Entropy-ESS as a share of TSS, averaged over the channels of all layers with a fixed state, "

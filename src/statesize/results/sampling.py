@@ -4,7 +4,9 @@ The units of a layer are cut into contiguous strata of nearly equal size, and tw
 without replacement. The mean over the layer is estimated by Σ_h (N_h/N) ȳ_h, its variance by
 Σ_h (N_h/N)² (1 − n_h/N_h) s_h²/n_h with the finite-population correction (Cochran, Sampling Techniques, 1977, §5.4),
 and the interval is that of Student's t with n − strata degrees of freedom. It speaks of the choice of units alone: the
-sequences and positions are taken as given.
+sequences are taken as given. Evenly spread positions are a systematic sample of all; the variance of their mean comes
+from differences of neighbours, (1 − P/N) Σ (y_{p+1} − y_p)² / (2 P (P − 1)) (Wolter, Introduction to Variance
+Estimation, 2007, §8.2), which follows a curve that drifts. Other positions are what somebody chose, and are no sample.
 """
 
 from __future__ import annotations
@@ -73,6 +75,17 @@ def estimate(values: NDArray[np.float64], sample: Sample) -> Estimate:
             variance += weight**2 * (1 - len(inside) / float(size)) * spread / len(inside)
     freedom = len(values) - len(sample.sizes)
     return Estimate(mean, math.sqrt(variance) * student_t(freedom) if variance else 0.0)
+
+
+def position_error(curve: NDArray[np.float64], positions: NDArray[np.int64]) -> float:
+    """Half the width of the interval of the mean of a curve (P,) over all positions, from evenly spread ones, (P,)."""
+    gaps = np.diff(positions)
+    if not np.isfinite(curve).all() or len(gaps) < 2 or gaps.max() == 1 or np.ptp(gaps) > 1:
+        return 0.0
+    count = len(curve)
+    share = count / (float(positions[-1] - positions[0]) * count / len(gaps))
+    variance = (1 - share) * float(np.square(np.diff(curve)).sum()) / (2 * count * (count - 1))
+    return math.sqrt(variance) * student_t(count - 1)
 
 
 def student_t(freedom: int) -> float:

@@ -21,7 +21,11 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 TOLERANCE_LADDER = (1e-2, *(10 ** (-step / 2) for step in range(1, 11) if step != 4))
 """Relative tolerances from which a report draws ESS against the tolerance; the summary's is the first."""
 
+LONGEST_WHOLE, EVENLY_SPREAD = 2**14, 32
+"""Tokens up to which all positions of a sequence are measured by default, and how many of a longer one."""
+
 Channels = int | Literal["all"] | None
+Positions = int | tuple[int, ...] | Literal["all"] | None
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,8 @@ class Settings:
     # τ in units of σ, and ρ in units of σ_1 at each position.
     tolerances: tuple[float, ...]
     relative_tolerances: tuple[float, ...]
-    # None for all, a number of them, or the positions themselves, ascending and at least 1.
-    positions: int | tuple[int, ...] | None
+    # "all", a number of them, or the positions themselves, ascending and at least 1; None for all up to a length.
+    positions: Positions
     engine: str
     stride: int = 1
     # Columns and rows of H_i that are kept, or None for all.
@@ -55,8 +59,15 @@ class Settings:
         if isinstance(self.positions, tuple):
             fitting = [position for position in self.positions if first <= position <= last]
             return make_cut(length, fitting, self.past, self.future) if fitting else None
-        positions = range(first, last + 1, self.stride) if self.positions is None else self.positions
-        return make_cut(length, positions, self.past, self.future)
+        if isinstance(self.positions, int):
+            return make_cut(length, self.positions, self.past, self.future)
+        if self.spreads(length):
+            return make_cut(length, EVENLY_SPREAD, self.past, self.future)
+        return make_cut(length, range(first, last + 1, self.stride), self.past, self.future)
+
+    def spreads(self, length: int) -> bool:
+        """Whether a sequence of so many tokens is measured at some positions only, because it is long."""
+        return length > LONGEST_WHOLE and self.positions is None and self.stride == 1
 
     def check_reach(self, longest: int) -> None:
         """Refuse positions and windows that fit into no sequence, the longest having so many tokens."""
@@ -98,7 +109,7 @@ def check_settings(
     return Settings(
         tuple(real_numbers("tolerances", tolerances)),
         tuple(real_numbers("relative_tolerances", relative_tolerances)),
-        _positions(positions),
+        "all" if step == 1 else _positions(positions),
         engine,
         step or 1,
         _counted("past", past),
@@ -128,16 +139,16 @@ def _counted(name: str, given: object, expected: str = "None or a number of at l
     return None if given is None else require_count(name, given, expected=expected)
 
 
-def _positions(given: object) -> int | tuple[int, ...] | None:
-    if given is None:
-        return None
+def _positions(given: object) -> Positions:
+    if given is None or (isinstance(given, str) and given == "all"):
+        return given
     # A tensor of one entry would pass for a number, but it is a list.
     if getattr(given, "ndim", 0) == 0 and whole_number(given) is not None:
-        return require_count("positions", given, expected="None, a number of at least 1, or a list")
+        return require_count("positions", given, expected='None, "all", a number of at least 1, or a list')
     try:
         listed = list(cast("Iterable[object]", given))
     except TypeError:
-        refuse("positions", "None, a whole number, or a list of them", given)
+        refuse("positions", 'None, "all", a whole number, or a list of them', given)
     numbers = [whole_number(item) for item in listed]
     if None in numbers:
         refuse("positions", "whole numbers", listed[numbers.index(None)])

@@ -23,7 +23,7 @@ from statesize.results.checked import check_mixer, check_names, check_nodes, che
 from statesize.spectra.memory import free_bytes
 
 FORMAT = "statesize-profile"
-SCHEMA = 5
+SCHEMA = 6
 MARKER = "profile.json"
 _CPU = torch.device("cpu")
 

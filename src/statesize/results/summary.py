@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from statesize.ess import utilisation
 from statesize.results.fields import COUNTS, Array
-from statesize.results.sampling import Estimate, Sample, estimate
+from statesize.results.sampling import Estimate, Sample, estimate, position_error
 
 
 class SummaryRow(TypedDict):
@@ -29,16 +29,16 @@ class SummaryRow(TypedDict):
     measured: int
     average_entropy: float
     average_entropy_error: float
-    average_relative_tolerance: float
-    average_relative_tolerance_error: float
+    average_relative_count: float
+    average_relative_count_error: float
     total_entropy: float
     total_entropy_error: float
-    total_relative_tolerance: float
-    total_relative_tolerance_error: float
+    total_relative_count: float
+    total_relative_count_error: float
     readout_total_entropy: float
     readout_total_entropy_error: float
-    readout_total_relative_tolerance: float
-    readout_total_relative_tolerance_error: float
+    readout_total_relative_count: float
+    readout_total_relative_count_error: float
     norm: float
     state_utilisation: float
     ceiling_utilisation: float
@@ -59,10 +59,10 @@ def ess_values(node: xr.Dataset, metric: str) -> Array:
     return values[..., 0] if values.shape[-1] else np.full(values.shape[:-1], np.nan, np.float32)
 
 
-def utilisation_values(node: xr.Dataset) -> Array:
-    """Entropy-ESS as a share of its ceiling, (sequence, unit, position); NaN where its size does not bind."""
+def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
+    """ESS as a share of its ceiling, (sequence, unit, position); NaN where its size does not bind."""
     # Copies, because torch warns of arrays that cannot be written to.
-    ess, ceiling = (torch.from_numpy(np.array(node[name].values)) for name in ("entropy", "ceiling"))
+    ess, ceiling = (torch.from_numpy(np.array(values)) for values in (ess_values(node, metric), node["ceiling"].values))
     return utilisation(ess, ceiling[:, None], torch.from_numpy(binding(node))[:, None]).numpy()
 
 
@@ -104,8 +104,10 @@ def unit_means(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
 
 
 def average(node: xr.Dataset, values: Array) -> Estimate:
-    """The mean of (sequence, unit, position) over the layer, with the error that the choice of units makes."""
-    return estimate(unit_means(node, values), sample_of(node))
+    """The mean of (sequence, unit, position) over the layer, with the error that units and positions left out make."""
+    found, positions = estimate(unit_means(node, values), sample_of(node)), node["position"].values
+    curve = known_mean(values[:, :, positions >= 1], (0, 1))
+    return Estimate(found.mean, math.hypot(found.error, position_error(curve, positions[positions >= 1])))
 
 
 class GroupRow(TypedDict):
@@ -119,9 +121,9 @@ class GroupRow(TypedDict):
     joint_entropy: float
     joint_entropy_error: float
     alone_entropy: float
-    joint_relative_tolerance: float
-    joint_relative_tolerance_error: float
-    alone_relative_tolerance: float
+    joint_relative_count: float
+    joint_relative_count_error: float
+    alone_relative_count: float
 
 
 def channels_of(node: xr.Dataset) -> int:
@@ -148,14 +150,14 @@ def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer:
         "joint_entropy": joint_entropy.mean,
         "joint_entropy_error": joint_entropy.error,
         "alone_entropy": alone[0],
-        "joint_relative_tolerance": joint_relative.mean,
-        "joint_relative_tolerance_error": joint_relative.error,
-        "alone_relative_tolerance": alone[1],
+        "joint_relative_count": joint_relative.mean,
+        "joint_relative_count_error": joint_relative.error,
+        "alone_relative_count": alone[1],
     }
 
 
 def _averages(node: xr.Dataset) -> tuple[Estimate, Estimate]:
-    relative = average(node, ess_values(node, "relative_tolerance"))
+    relative = average(node, ess_values(node, "relative_count"))
     # What is not known of the counts themselves comes to what is not known of the units.
     apart = average(node, ess_values(node, "relative_upper") - ess_values(node, "relative_lower")).mean
     return average(node, ess_values(node, "entropy")), Estimate(relative.mean, relative.error + apart / 2)
@@ -178,16 +180,16 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "measured": len(sample.units),
         "average_entropy": entropy.mean,
         "average_entropy_error": entropy.error,
-        "average_relative_tolerance": relative.mean,
-        "average_relative_tolerance_error": relative.error,
+        "average_relative_count": relative.mean,
+        "average_relative_count_error": relative.error,
         "total_entropy": total_entropy.mean * stored,
         "total_entropy_error": total_entropy.error * stored,
-        "total_relative_tolerance": total_relative.mean * stored,
-        "total_relative_tolerance_error": total_relative.error * stored,
+        "total_relative_count": total_relative.mean * stored,
+        "total_relative_count_error": total_relative.error * stored,
         "readout_total_entropy": entropy.mean * readouts,
         "readout_total_entropy_error": entropy.error * readouts,
-        "readout_total_relative_tolerance": relative.mean * readouts,
-        "readout_total_relative_tolerance_error": relative.error * readouts,
+        "readout_total_relative_count": relative.mean * readouts,
+        "readout_total_relative_count_error": relative.error * readouts,
         "norm": average(node, node["norm"].values).mean,
         "state_utilisation": math.nan if cache else share,
         "ceiling_utilisation": share if cache else math.nan,

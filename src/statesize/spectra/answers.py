@@ -60,6 +60,11 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
     return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, _names(parts)
 
 
+def in_double(operator: Operator) -> Operator:
+    """An operator in float64; itself where it is."""
+    return operator if operator.dtype == torch.float64 else operator.to(dtype=torch.float64)
+
+
 def _position_blocks(operator: Operator, engine: Engine, cut: Cut, memory: int) -> list[Cut]:
     """The cut, or parts of it where one entry would not fit and an engine holds less for fewer positions."""
     held, half = engine.footprint(operator, cut), replace(cut, positions=cut.positions[::2])
@@ -124,7 +129,7 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
         part = operator if place is ... else operator[place]
         require_memory(part, attempt, question.cut)
         try:
-            blocks = attempt.blocks(part, question.cut)
+            blocks = attempt.blocks(part if attempt.converts else in_double(part), question.cut)
             again = question.ask(blocks)
         except _LinAlgError:
             continue
@@ -163,7 +168,8 @@ def _magnitude(operator: Operator) -> Tensor:
         return _magnitude(operator.operator).amax(-1)
     one = torch.ones(operator.batch_shape, dtype=torch.float64, device=operator.device)
     if isinstance(operator, Recurrence):
-        return one * operator.B.abs().amax((-2, -1)) * operator.C.abs().amax((-2, -1))
+        B, C = (cast("Any", torch.linalg).vector_norm(part, torch.inf, (-2, -1)) for part in (operator.B, operator.C))
+        return one * B * C
     if isinstance(operator, Dense):
         return operator.matrix.abs().amax((-2, -1))
     return operator.kernel.abs().amax(-1) if isinstance(operator, Convolution) else one

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from statesize.errors import EngineError
 from statesize.operators import Operator, Recurrence, Shared
 from statesize.spectra.cut import Cut
 
-OUTPUTS = ("counts", "entropy", "values")
+Output: TypeAlias = Literal["counts", "entropy", "values"]
+EngineName: TypeAlias = Literal[
+    "auto",
+    "small_state",
+    "chunked",
+    "convolution",
+    "distinct_blocks",
+    "streaming",
+    "implicit",
+    "tridiagonal",
+    "position_tree",
+    "square_root",
+    "dense",
+]
+"""What `engine=` may be; `statesize.spectra.choice.ENGINES` holds them but for "auto", which chooses."""
+OUTPUTS: tuple[Output, ...] = ("counts", "entropy", "values")
 RELATIVE = "relative"
 """Stands among the outputs where exact counts at relative tolerances are asked: one threshold for each position."""
 DOUBLE = 8
@@ -85,6 +101,7 @@ class Engine(ABC):
         cost: Operations for all positions of one batch entry, in words.
         windows: Whether it can cut H_i by `past` and `future`.
         squares: Whether it squares numbers, so that those beyond 1e±100 need an engine that does not.
+        converts: Whether it takes recurrences in their own dtype and converts a part at a time to float64.
         block_bytes: Footprint beyond which larger blocks of batch entries only leave the processor's caches.
     """
 
@@ -94,11 +111,12 @@ class Engine(ABC):
     cost: ClassVar[str]
     windows: ClassVar[bool] = False
     squares: ClassVar[bool] = True
+    converts: ClassVar[bool] = False
     block_bytes: ClassVar[int] = 2**62
 
     @abstractmethod
     def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:
-        """The blocks of an operator in float64 that this engine does not decline."""
+        """The blocks of an operator that this engine does not decline, in float64 unless it converts itself."""
 
     @abstractmethod
     def footprint(self, operator: Operator, cut: Cut) -> int:
@@ -128,6 +146,11 @@ class Engine(ABC):
     def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why "auto" should prefer a later engine although this one does not decline, or None to be chosen."""
         return None
+
+
+def has_compiled_kernels(device: torch.device) -> bool:
+    """Whether the kernels of `lanes` and `tridiagonal` run where tensors lie; elsewhere tensor operations do."""
+    return device.type == "cpu"
 
 
 def number_bytes(recurrence: Operator) -> int:

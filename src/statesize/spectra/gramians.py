@@ -42,8 +42,17 @@ def border_factors(observability: Tensor, reachability: Tensor, transition: Tens
     phi, columns, rows = (part.unbind(-3) for part in (transition, reachability, observability))
     L, S = [torch.zeros_like(phi[0])], [torch.zeros_like(phi[0])]
     for k in range(len(phi) - 1):
-        stack = torch.cat([(phi[k] @ L[-1]).mH, columns[k].mH], -2)
-        L.append(triangular_factor(stack).mH)
+        L.append(after_chunk(L[-1], phi[k], columns[k]))
     for k in range(len(phi) - 1, 0, -1):
-        S.append(triangular_factor(torch.cat([rows[k], S[-1] @ phi[k]], -2)))
+        S.append(before_chunk(S[-1], phi[k], rows[k]))
     return torch.stack(L, -3), torch.stack(S[::-1], -3)
+
+
+def after_chunk(L: Tensor, transition: Tensor, columns: Tensor) -> Tensor:
+    """L after a chunk from the one before it, (..., n, n)."""
+    return triangular_factor(torch.cat([(transition @ L).mH, columns.mH], -2)).mH
+
+
+def before_chunk(S: Tensor, transition: Tensor, rows: Tensor) -> Tensor:
+    """S before a chunk from the one after it, (..., n, n)."""
+    return triangular_factor(torch.cat([rows, S @ transition], -2))

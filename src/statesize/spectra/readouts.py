@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from statesize.errors import InputError
 from statesize.operators import Operator, Recurrence, Shared, StateSpace
+from statesize.operators.stepped import Stepped
 from statesize.spectra.cut import Cut
 
 
@@ -13,6 +14,8 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
     """What engines are given of an operator and a cut: of readouts of one state, a recurrence with a step for each."""
     if isinstance(operator, StateSpace):
         r, recurrence = sum(ports(operator)), operator.one_at_a_time()
+    elif isinstance(operator, Stepped):
+        r, recurrence = operator.steps, operator.recurrence
     elif isinstance(operator, Shared):
         r, held = operator.readouts, operator.operator
         recurrence = held.with_readouts() if isinstance(held, Recurrence) else None
@@ -28,6 +31,8 @@ def ports(operator: Operator) -> tuple[int, int]:
     """How many inputs and how many outputs a position has."""
     if isinstance(operator, StateSpace):
         return operator.inputs, operator.outputs
+    if isinstance(operator, Stepped):
+        return operator.steps, 1
     return 1, operator.readouts if isinstance(operator, Shared) else 1
 
 

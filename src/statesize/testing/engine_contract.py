@@ -51,6 +51,7 @@ class EngineContract:
             Recurrence(normal(length, states, states) / 3, B, C),
             Recurrence(modes, B, C),
             Recurrence.delta_rule(B / 2, gate, C, gate),
+            Recurrence.diagonal_plus_rank_one(decay, -B / 3, C / 3, B, C),
             Convolution(normal(4), length),
             Convolution(normal(length), length),
             GatedConvolution(normal(5), gate, gate),

@@ -127,7 +127,7 @@ class OperatorContract:
         measured = measure(operator, tolerances=(), relative_tolerances=(1e-9,), outputs=("counts",), engine="dense")
         positions = measured.positions
         most = ceiling(state_size[positions], positions, operator.length)
-        assert bool((cast("Tensor", measured.relative_tolerance).squeeze(-1) <= most).all())
+        assert bool((cast("Tensor", measured.relative_count).squeeze(-1) <= most).all())
 
     def test_batch_entries_are_operators(self) -> None:
         """Indexing picks batch entries and keeps everything else."""

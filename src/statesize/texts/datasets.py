@@ -36,15 +36,20 @@ def dataset_extract(name: str, field: str, split: str, most: int, note: Note) ->
     return Extract(texts, None if size is None else round(size * len(texts) / len(rows)))
 
 
-def open_dataset(name: str, field: str, split: str) -> Any:
-    """The rows of a data set, before any is read."""
+def import_datasets() -> Any:
+    """The package, or a FileError where it is not installed."""
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise FileError(
-            "The package datasets is needed for data sets and is not installed: pip install 'statesize[datasets]'."
+            "The package datasets is needed for data sets and is not installed: pip install datasets."
         ) from error
-    library = cast("Any", datasets)
+    return cast("Any", datasets)
+
+
+def open_dataset(name: str, field: str, split: str) -> Any:
+    """The rows of a data set, before any is read."""
+    library = import_datasets()
     folder = Path(name)
     saved = (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
     try:

@@ -251,7 +251,7 @@ def _utilisations(captures: Capture, names: set[str], relative_tolerance: float)
             positions=_positions(captured.units_operator(slice(0, 1)).length),
             count_accuracy=0,
         )
-        counts = measured.relative_tolerance
+        counts = measured.relative_count
         if counts is not None:
             found[name].append(float((counts[..., 0] / measured.ceiling).nanmean()))
     return {name: sum(values) / len(values) for name, values in found.items()}

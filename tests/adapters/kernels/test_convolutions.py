@@ -51,7 +51,7 @@ def test_its_state_is_what_the_convolution_looks_back_on() -> None:
     operator = observation.operator(slice(0, 5))
     found = measure(operator, tolerances=(), relative_tolerances=(1e-9,))
     assert observation.state_size == int(found.ceiling.max()) == 2
-    assert bool((found.relative_tolerance[..., 1:-1, 0] == 2).all())
+    assert bool((found.relative_count[..., 1:-1, 0] == 2).all())
 
 
 def test_a_bias_passes_the_output_gate_only() -> None:

@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from statesize.cli import main
-from statesize.cli.output.progress import Bars, duration, training_bar
+from statesize.cli.output.progress import training_bar
+from statesize.progress import Bars, duration
 from statesize.training.record import StepRecord
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")
@@ -88,7 +89,7 @@ def test_a_command_in_a_terminal(in_terminal, checkpoint, text, capsys):
 
 def test_a_log_has_lines_with_the_time_left(capsys, monkeypatch):
     clock = iter([0.0, 10.0, 10.0, 25.0])
-    monkeypatch.setattr("statesize.cli.output.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("statesize.progress.time.monotonic", lambda: next(clock))
     with Bars() as bars:
         bar = bars.begin("measuring")
         # Two were there before.

@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from statesize.cli.output.layer_rows import layer_rows
 from statesize.cli.output.summary import print_plan, print_summary
 from statesize.cli.output.table import byte_count
 from statesize.mixers import LanguageModel, ModelConfig
-from statesize.profiling import plan, profile
+from statesize.profiling import Profile, plan, profile
+from statesize.results.headline import headline
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +26,68 @@ def profiles():
     ]
 
 
-def names(text):
-    *lines, checked = text.splitlines()
-    assert checked == "Last hidden state, observed against unaltered: largest difference 0."
-    return [line.split()[0] for line in lines[2:] if line.strip()]
+TITLES = ["softmax attention", "linear attention", "weighted linear attention", "gated linear attention"]
+
+
+def titles(text):
+    """The models of a table whose last line tells that they are unaltered."""
+    lines = [line.strip() for line in text.splitlines()]
+    assert "observed against unaltered: largest difference 0." in " ".join(lines[-12:])
+    return [line for line in lines if line in TITLES]
 
 
 def test_piped(profiles, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "5")
     print_summary(profiles)
     out = capsys.readouterr().out
-    assert names(out) == ["sa", "la", "wla", "gla"]
+    assert out.splitlines()[0] == headline(profiles).sentence
+    assert titles(out) == TITLES
     assert "\x1b" not in out
-    assert "…" not in out
-    assert "%" in out.splitlines()[2]
+    (row,) = profiles[0].summary_rows()
+    cells = next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()
+    used = f"{row['ceiling_utilisation']:.0%}*"
+    assert cells[1:3] + cells[4:5] == [f"{row['average_entropy']:.1f}", str(row["tss"]), used]
 
 
-@pytest.mark.parametrize("columns", [1, 20, 60, 110, 300])
+def test_the_metric_that_is_asked_for(profiles, capsys):
+    print_summary(profiles[:1], "relative_count")
+    out = capsys.readouterr().out
+    (row,) = profiles[0].summary_rows()
+    cells = next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()
+    assert cells[1] == f"{row['average_relative_count']:.1f}"
+    assert "σ > 0.01 σ₁" in out
+
+
+def test_wide_tables_have_all_columns(profiles, capsys):
+    print_summary(profiles, wide=True)
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if "layers.0.mixer" in line]
+    assert [line.split()[0] for line in lines] == ["sa", "la", "wla", "gla"]
+    for heading in ("total ESS", "utilisation of", "bytes"):
+        assert heading in out
+
+
+def test_like_layers_of_a_large_model_are_folded(profiles):
+    tree = profiles[3].to_xarray()
+    names = [f"layers.{index}.mixer" for index in range(24)]
+    node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    other = node.copy(deep=True)
+    other["entropy"][:] *= 0.2
+    root = tree.to_dataset(inherit=False)
+    root.attrs["mixers"] = names
+    nodes = {f"/{name}": other if index == 11 else node for index, name in enumerate(names)}
+    large = Profile(type(tree).from_dict({"/": root, **nodes}))
+    rows = layer_rows(large, "entropy")
+    assert [row.layer for row in rows] == [
+        "layers.0.mixer … layers.10.mixer (11)",
+        "layers.11.mixer",
+        "layers.12.mixer … layers.23.mixer (12)",
+    ]
+    assert rows[0].used == pytest.approx(rows[2].used)
+    assert rows[1].used < rows[0].used
+
+
+@pytest.mark.parametrize("columns", [12, 60, 80, 300])
 def test_terminal(profiles, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("NO_COLOR", "1")
@@ -56,15 +103,18 @@ def test_terminal(profiles, monkeypatch, columns):
             pieces.append(piece)
     os.close(leader)
     out = b"".join(pieces).decode()
-    assert names(out) == ["sa", "la", "wla", "gla"]
-    assert ("█" in out) == (columns == 300)
+    if columns >= 60:
+        assert titles(out) == TITLES
+        assert max(len(line.rstrip()) for line in out.splitlines()) <= columns
+    assert "layers.0.mixer" in out.replace("\r\n", "") or columns < 60
+    assert ("█" in out) == (columns >= 80)
 
 
 def test_signs_that_ascii_cannot_hold_are_left_out(profiles, monkeypatch, tmp_path):
     with open(tmp_path / "out", "w", encoding="ascii") as file:
         monkeypatch.setattr("sys.stdout", file)
         print_summary(profiles)
-    assert names((tmp_path / "out").read_text()) == ["sa", "la", "wla", "gla"]
+    assert titles((tmp_path / "out").read_text()) == TITLES
 
 
 def test_a_plan_says_what_is_skipped_and_no_memory_where_it_is_not_known(capsys):

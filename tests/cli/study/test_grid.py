@@ -54,9 +54,9 @@ def test_the_document(grid, tmp_path, capsys):
 def test_a_dry_run_prints_the_grid_and_its_time_and_does_nothing(grid, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["study", "regimes", "--config", str(grid()), "--dry-run"]) == 0
-    *runs, last = capsys.readouterr().out.splitlines()
+    first, *runs = capsys.readouterr().out.splitlines()
     assert len(runs) == 8
-    assert last.startswith("8 runs, about ")
+    assert first.startswith("8 runs, about ")
     assert main(["study", "correlation", "--preset", "paper", "--dry-run", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert_document("study_plan", document)

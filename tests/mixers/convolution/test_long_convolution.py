@@ -46,4 +46,4 @@ def test_its_state_is_what_it_has_seen_and_it_uses_more_than_any_fixed_small_one
     measured = measure(operator, tolerances=(), relative_tolerances=(1e-6,), positions=[16])
     assert operator.state_size().tolist() == [31] * 32
     assert measured.ceiling.tolist() == [16]
-    assert measured.relative_tolerance.double().mean() > 12
+    assert measured.relative_count.double().mean() > 12

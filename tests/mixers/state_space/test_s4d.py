@@ -54,4 +54,4 @@ def test_its_state_holds_as_many_numbers_as_there_are_states(states):
     # The mode of frequency 0 is its own conjugate: at the start one number of the state is not used.
     for operator, used in ((started, states - 1), (moved, states)):
         measured = measure(operator, tolerances=(), relative_tolerances=(1e-12,), positions=[12])
-        assert measured.relative_tolerance.unique().tolist() == [used]
+        assert measured.relative_count.unique().tolist() == [used]

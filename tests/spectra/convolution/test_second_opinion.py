@@ -72,6 +72,15 @@ def test_relative_counts_may_stay_as_open_as_was_said() -> None:
     assert bool((strict.count <= loose.upper).all())
 
 
+def test_bounds_one_apart_are_close_enough() -> None:
+    asked: list[tuple[int, list[int]]] = []
+    found = opinions(1e-3, asked)
+    values = DenseEngine().blocks(OPERATOR, CUT).values[0, 11]
+    loose = found.relative_counts(values[5:6] / values[0], 1e-6)
+    assert int((loose.upper - loose.lower).max()) == 1
+    assert bool(all((loose.upper - loose.lower)[entry, places].max() == 0 for entry, places in asked))
+
+
 def test_values_are_refused() -> None:
     with pytest.raises(EngineError, match="distinct_blocks"):
         opinions(1e-3, []).singular_values()

@@ -7,6 +7,7 @@ from statesize.measurement import Measurement, measure
 from statesize.operators import SoftmaxAttention
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import make_cut
+from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.testing import compare_with_definition
 
@@ -31,10 +32,26 @@ def test_intervals_hold_and_are_close(width: int, sharpness: float) -> None:
     asked = {"tolerances": (0.05, 1e-2), "relative_tolerances": (0.1, 1e-2), "positions": 6}
     found, exact = (measure(operator, engine=name, **asked) for name in ("implicit", "dense"))
     assert found.engine.startswith("implicit (95%")
+    assert exact.converged.all()
+    assert not found.converged[1:-1].any()
     assert all(all(row) for row in held(found, exact))
     assert (found.entropy_bound <= 0.1 * found.entropy).all()
     torch.testing.assert_close(found.norm, exact.norm, rtol=1e-12, atol=0)
     assert (found.upper - found.lower <= 0.6 * 350).all()
+
+
+def test_intervals_hold_in_single_precision() -> None:
+    operator, cut = attention(600, 16, 1), make_cut(600, 5)
+    given = [torch.tensor([share], dtype=torch.float64) for share in (1e-2, 0.1)]
+    found, exact = (engine.blocks(operator, cut) for engine in (ImplicitEngine(single_from=1), DenseEngine()))
+    entropy, bound = found.entropies(0.1)
+    assert ((entropy - exact.entropies(0.1)[0]).abs() <= bound).all()
+    assert (bound <= 0.1 * entropy).all()
+    assert (found.error_bound > ImplicitEngine().blocks(operator, cut).error_bound).all()
+    pairs = [(blocks.counts(given[0]), blocks.relative_counts(given[1])) for blocks in (found, exact)]
+    for one, other in zip(*pairs, strict=True):
+        assert ((one.lower <= other.upper) & (other.lower <= one.upper)).all()
+    torch.testing.assert_close(found.norms(), exact.norms(), rtol=1e-12, atol=0)
 
 
 @pytest.mark.slow

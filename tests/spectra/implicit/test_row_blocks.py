@@ -54,3 +54,22 @@ def test_extreme_scores_do_not_overflow() -> None:
     torch.testing.assert_close(
         AttentionRows(*attention_factors(attention), None, [20]).gram([x])[0], x @ H.mT @ H, rtol=0, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("sharpness", [0.05, 0.7, 8.0])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_single_precision_loses_no_more_than_it_says(sharpness: float, reverse: bool) -> None:
+    length, size = 400, 180
+    attention = head(length)
+    attention = SoftmaxAttention(attention.query, attention.key, sharpness)
+    left, right = attention_factors(attention)
+    if reverse:
+        left, right = right.flip(0), left.flip(0)
+    double, single = (AttentionRows(left, right, None, [size], single) for single in (False, True))
+    x = torch.eye(size, dtype=torch.float64)
+    exact, found = double.gram([x])[0], single.gram([x])[0]
+    scale = float(exact.trace())
+    assert torch.equal(double.squared_norms, single.squared_norms)
+    assert double.lost == 0 < single.lost < 1e-3
+    # ‖H̃ᵀH̃ − HᵀH‖_F ≤ (2 + ‖E‖/‖H‖) ‖E‖ ‖H‖
+    assert 1e-9 * scale < float((found - exact).norm()) <= 2.1 * single.lost * scale

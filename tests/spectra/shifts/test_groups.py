@@ -111,7 +111,10 @@ def test_every_position_is_resolved_by_evaluations_or_by_singular_values(seed, u
     threshold = torch.full((LENGTH // WIDTH, WIDTH), tau, dtype=torch.float64)
     lower, upper = groups.bisect(threshold[:, 0])
     unresolved = {tuple(at) for at in (groups.wanted & (lower < upper)).nonzero().tolist()}
-    count, lower, upper = groups.resolve(threshold, None, lower, upper)
+    before = lower.clone(), upper.clone()
+    count, lower, upper = groups.resolve(tau, lower, upper)
+    # What bisection was sure of is not given up for what singular values say with an error.
+    assert bool(((lower >= before[0]) & (upper <= before[1]) & (lower <= count) & (count <= upper)).all())
     assert set(fakes.asked) == unresolved
     assert bool(((lower <= (fakes.values > tau).sum(-1)) & ((fakes.values > tau).sum(-1) <= upper)).all())
     # Bounds stay apart only where a singular value lies within the error of the threshold.

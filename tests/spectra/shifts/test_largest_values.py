@@ -1,29 +1,97 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from statesize.operators import Dense, SoftmaxAttention
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.shifts.largest_values import largest_between
+from statesize.spectra.shifts.largest_values import largest_at, largest_everywhere, sampled_positions
 
 
 def attention(seed: int, length: int, sharpness: float) -> torch.Tensor:
     g = torch.Generator().manual_seed(seed)
     query, key = (torch.randn(length, 8, generator=g, dtype=torch.float64) for _ in range(2))
-    return SoftmaxAttention(query, key, sharpness).dense()
+    return SoftmaxAttention(query, key, sharpness).dense().tril(-1)
 
 
-@pytest.mark.parametrize("sharpness", [0.02, 0.3, 3.0])
-def test_largest_singular_values_lie_between_the_bounds(sharpness: float) -> None:
-    matrix = attention(2, 50, sharpness)
-    low, high = (part[0, 1:50] for part in largest_between(matrix.tril(-1)[None], at_once=8))
-    sigma = DenseEngine().blocks(Dense(matrix), make_cut(50)).values[:, 0]
-    assert bool((low <= sigma * (1 + 1e-15)).all())
-    assert bool((high >= sigma * (1 - 1e-15)).all())
-    assert bool((high <= 1.01 * low).all())
+def exact(strict: torch.Tensor) -> torch.Tensor:
+    values = DenseEngine().blocks(Dense(strict), make_cut(strict.shape[-1])).values
+    return torch.cat([values.new_zeros(1), values[:, 0]])
+
+
+@given(st.integers(0, 2**31), st.integers(2, 90), st.sampled_from((0.02, 0.3, 3.0)), st.sampled_from((0.0, 0.2, 3.0)))
+def test_largest_singular_values_lie_between_the_bounds(seed: int, length: int, sharpness: float, decay: float) -> None:
+    position = torch.arange(length)
+    strict = attention(seed, length, sharpness) * torch.exp(-decay * (position[:, None] - position).clamp(min=0))
+    low, high = largest_everywhere(strict, 4, 5e-3)
+    sigma = exact(strict)
+    assert bool((low <= sigma * (1 + 1e-12)).all())
+    assert bool((high >= sigma * (1 - 1e-12)).all())
+
+
+@given(st.integers(0, 2**31), st.integers(2, 60), st.integers(2, 5))
+def test_several_rows_a_position(seed: int, length: int, readouts: int) -> None:
+    each = [attention(seed + readout, length, 0.3) for readout in range(readouts)]
+    stacked = torch.stack(each, 1).flatten(0, 1)
+    sigma = torch.stack([torch.linalg.svdvals(stacked[readouts * i :, :i])[0] for i in range(1, length)])
+    low, high = largest_everywhere(stacked, 4, 5e-3)
+    assert bool((low[1:] <= sigma * (1 + 1e-12)).all())
+    assert bool((high[1:] >= sigma * (1 - 1e-12)).all())
+    low, high = largest_at(stacked, torch.arange(1, length), 1e-8, 40)
+    assert bool(((low <= sigma * (1 + 1e-12)) & (high >= sigma * (1 - 1e-12))).all())
+    assert float((high / low).max()) < 1.01
+
+
+@pytest.mark.parametrize("length", [40, 150])
+def test_bounds_are_close_for_attention(length: int) -> None:
+    low, high = largest_everywhere(attention(1, length, 0.3), 4, 5e-3)
+    assert float((high[1:] / low[1:]).median()) < 1.01
+    assert float((high[1:] / low[1:]).max()) < 1.2
+
+
+def test_zeros_rows_of_zeros_and_small_entries() -> None:
+    strict = attention(2, 50, 0.3)
+    strict[30:] = 0
+    strict[:, :5] = 0
+    strict[10:20] *= 1e-30
+    low, high = largest_everywhere(strict, 3, 5e-3)
+    sigma = exact(strict)
+    assert bool((low <= sigma * (1 + 1e-12)).all())
+    assert bool((high >= sigma * (1 - 1e-12)).all())
+    assert not low[30:].any()
+
+
+def test_values_whose_squares_vanish_in_single_precision() -> None:
+    strict = attention(4, 50, 0.3)
+    strict[25:] *= 1e-25
+    low, high = largest_everywhere(strict, 4, 5e-3)
+    sigma = exact(strict)
+    assert bool((low <= sigma * (1 + 1e-12)).all())
+    assert bool((high >= sigma * (1 - 1e-12)).all())
+
+
+def test_some_positions_in_double_precision() -> None:
+    strict, positions = attention(3, 60, 0.3), torch.tensor([1, 7, 8, 40, 59])
+    low, high = largest_at(strict, positions, 1e-9, 30)
+    sigma = exact(strict)[positions]
+    assert bool(((low <= sigma * (1 + 1e-13)) & (sigma * (1 - 1e-13) <= high)).all())
+    assert bool((high <= (1 + 2e-9) * low).all())
+    assert largest_at(strict, positions[:0], 1e-9, 30)[0].shape == (0,)
+
+
+def test_more_positions_near_the_ends() -> None:
+    positions = sampled_positions(1000, 8)
+    assert positions[:40].tolist() == [*range(1, 33), 34, 36, 38, 40, 42, 44, 46, 48]
+    assert positions[-3:].tolist() == [997, 998, 999]
+    assert len(positions) < 1000 / 8 + 130
+    assert sampled_positions(2, 4).tolist() == [1]
 
 
 def test_negative_entries_leave_the_upper_bound_open() -> None:
-    low, high = largest_between(-attention(3, 20, 0.3).tril(-1)[None], at_once=8)
-    assert bool(torch.isinf(high[0, 1:20]).all())
-    assert bool((low[0, 1:20] > 0).all())
+    strict = -attention(3, 20, 0.3)
+    strict[15:] *= torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(10)
+    low, high = largest_at(strict, torch.arange(1, 20), 1e-4, 12)
+    sigma = exact(strict)[1:]
+    assert bool(torch.isinf(high).all())
+    assert bool(((low <= sigma * (1 + 1e-12)) & (low >= 0.5 * sigma)).all())

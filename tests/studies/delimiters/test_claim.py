@@ -10,12 +10,11 @@ from torch import nn
 from statesize import InputError
 from statesize.operators import Dense, Recurrence
 from statesize.studies.delimiters.charts import delimiters_charts
-from statesize.studies.delimiters.claim import CLAIM, LINEAR_CLAIM, curve_rows, delimiters, dip_rows, ranking
+from statesize.studies.delimiters.claim import CLAIM, curve_rows, delimiters, dip_rows, ranking
 from statesize.studies.delimiters.corpus import Corpus
 from statesize.studies.delimiters.dips import measure_dips
 from statesize.studies.delimiters.measuring import METRICS, respond
 from statesize.studies.delimiters.sequences import CONDITIONS, OBSERVED, Windows, aligned_sequences
-from statesize.studies.page.conclusion import known
 from statesize.studies.page.page import write_page
 
 WINDOWS = Windows(5, 5, margin=2)
@@ -114,20 +113,40 @@ def test_the_one_that_forgets_dips_beyond_all_controls_and_the_other_does_not(fo
 
 def test_the_conclusion(found, tmp_path):
     both = delimiters(found, "eos")
-    assert (both.claim, both.holds) == (LINEAR_CLAIM, True)
+    assert (both.claim, both.holds) == (CLAIM, None)
+    assert "1 models of a mixer are too few: 5 are needed." in both.statements
     assert both.figures["resets_beyond_controls"] == 1
     low, high = both.figures["control_resets_replaced_interval"]
     assert low < high < both.figures["resets_tolerance_interval"][0]
     assert any("Order of depth: resets > keeps" in line for line in both.statements)
-    assert None not in known(both.figures).values()
-    alone = delimiters(found[1:], "eos")
-    assert (alone.claim, alone.holds) == (CLAIM, None)
-    less = [dataclasses.replace(dip, high=-0.5) if dip.condition == OBSERVED else dip for dip in found[1].dips]
-    assert delimiters([dataclasses.replace(found[1], dips=tuple(less))], "eos").holds is False
     write_page(both, delimiters_charts(found), dip_rows(found), tmp_path)
     page = (tmp_path / "study.html").read_text(encoding="utf-8")
     assert both.verdict in page
     assert page.count("resets") > 10
+
+
+def seeds(model, *levels):
+    """Models whose depths at delimiters are moved by so much."""
+    return [
+        dataclasses.replace(
+            model,
+            dips=tuple(
+                dataclasses.replace(dip, depth=dip.depth + level) if dip.condition == OBSERVED else dip
+                for dip in model.dips
+            ),
+        )
+        for level in levels
+    ]
+
+
+def test_the_verdict_is_over_models_of_a_mixer(found):
+    resets, keeps = (seeds(model, 0.02, 0.01, 0.0, -0.01, -0.02) for model in found)
+    assert delimiters(resets, "eos").holds is True
+    assert delimiters([*resets, *keeps], "eos").holds is True
+    assert delimiters(seeds(found[1], -0.52, -0.51, -0.5, -0.49, -0.48), "eos").holds is False
+    assert delimiters([*seeds(found[1], -0.52, -0.51, -0.5, -0.49, -0.48), found[0]], "eos").holds is None
+    figures = delimiters(resets, "eos").figures
+    assert figures["claim_beyond_controls_gla"] == pytest.approx(found[0].beyond)
 
 
 def test_tables_hold_all_conditions_metrics_and_heads(found):

@@ -33,10 +33,10 @@ def test_rows_are_the_measurements_of_the_model_on_its_way(runs):
     (captured,) = capture(model, input_ids)
     found = measure(captured.operator, (1e-3,), (1e-2, 1e-3))
     assert last["entropy"] == pytest.approx(float(found.entropy.mean()))
-    assert last["relative_0.001"] == pytest.approx(float(found.relative_tolerance[..., 1].double().mean()))
-    assert last["tolerance_0.001"] == pytest.approx(float(found.tolerance.double().mean()))
+    assert last["relative_0.001"] == pytest.approx(float(found.relative_count[..., 1].double().mean()))
+    assert last["tolerance_0.001"] == pytest.approx(float(found.count.double().mean()))
     assert (last["entropy_layer_0"], last["relative_0.01_layer_0"]) == (last["entropy"], last["relative_0.01"])
-    shares = (found.relative_tolerance[..., 0] / found.ceiling)[..., found.binds]
+    shares = (found.relative_count[..., 0] / found.ceiling)[..., found.binds]
     assert last["utilisation_relative_0.01"] == pytest.approx(float(shares.mean()))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from functools import cache
@@ -13,8 +12,8 @@ import numpy as np
 from statesize.studies.catalogue import GRID_STUDIES
 from statesize.studies.delimiters.claim import delimiters
 from statesize.studies.delimiters.dips import ModelDips
-from statesize.studies.delimiters.measuring import METRICS, Response
-from statesize.studies.delimiters.modulation import Dip, modulation
+from statesize.studies.delimiters.measuring import METRICS
+from statesize.studies.delimiters.modulation import Dip
 from statesize.studies.delimiters.sequences import CONDITIONS, OBSERVED, Windows
 from statesize.studies.grid.run import layer_column
 from statesize.studies.grid.settings import preset_settings
@@ -153,26 +152,18 @@ OUTCOMES = {
 }
 
 
-OFFSETS = np.array([-3, -2, 0, 2, 3])
-
-
-def dips(name, generator, effect, spread, events=40):
-    """A model whose ESS falls by `effect` at delimiters; events share a level, and so do a condition's cuts."""
-    found = []
+def dips(name, generator, effect, spread):
+    """A model whose depth is `effect` more at delimiters than in its controls, which share a level."""
+    shared, found = 0.1 * spread * generator.normal(), []
     for condition in CONDITIONS:
-        level = 8 * np.exp(0.1 * spread * generator.normal(size=(events, 1, 1)))
-        values = level + generator.normal(size=(events, 2, len(OFFSETS)))
-        if condition == OBSERVED:
-            values[..., 2] -= 8 * effect
-        facts = ("a", "b"), ("gla", "gla"), (0, 0)
-        response = Response(condition, OFFSETS, OFFSETS != 0, *facts, {"tolerance": values})
-        (whole, *_), _ = modulation(response, "tolerance", int(generator.integers(2**31)))
-        found += [dataclasses.replace(whole, metric=metric) for metric in METRICS]
+        depth = shared + 0.05 * generator.normal() + (effect if condition == OBSERVED else 0.0)
+        ends = depth - 0.02, depth + 0.02, 1.0, 2.0, 60
+        found += [Dip(condition, metric, "all", "all", depth, *ends) for metric in METRICS]
     return ModelDips(name, frozenset({"gla"}), Windows(4, 4), tuple(found), ())
 
 
 def conclude_delimiters(generator, effect, spread):
-    return delimiters([dips(str(model), generator, effect, spread) for model in range(2)], "eos")
+    return delimiters([dips(str(model), generator, effect, spread) for model in range(5)], "eos")
 
 
 def conclude_recall(generator, effect, spread):

@@ -34,7 +34,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     with ExitStack() as changes:
         changes.enter_context(observing_parts(model, GATED, ("in_proj", "out_proj"), gated_convolution, record))
         for file in source_files(model):
-            if CONVOLUTION in vars(file):
+            if vars(file).get(CONVOLUTION) is not None:
                 changes.enter_context(replaced(file, CONVOLUTION, observed(vars(file)[CONVOLUTION], called)))
         blocks = ("RecurrentGemmaRecurrentBlock",)
         changes.enter_context(observing_parts(model, blocks, ("conv_1d",), _before_rg_lru, record))

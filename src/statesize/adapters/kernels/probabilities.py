@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -105,6 +106,7 @@ def observed_mixing(
         note=NOTES.get(type(module).__name__, ""),
         groups=groups if groups < heads else 0,
         stored_channels=stored_channels,
+        map_bytes=math.prod(mixing.shape) * values.element_size(),
         stored=values,
         forget=mixing.forget,
     )

@@ -39,6 +39,8 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     with ExitStack() as changes:
         for file in source_files(model):
             functions = vars(file)
+            # Files that do without a package have None in the place of its functions.
+            functions = {name: function for name, function in functions.items() if function is not None}
             for name in KERNELS.keys() & functions.keys():
                 kernel = observed(functions[name], recorder(KERNELS[name]))
                 changes.enter_context(replaced(file, name, kernel))

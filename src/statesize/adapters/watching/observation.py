@@ -33,7 +33,7 @@ class Observation:
     kind: str  # what the kernel is, such as "attention" or "mamba2"
     operator: Callable[[Units], Operator]  # builds T for chosen units only, batch shape (sequence, chosen units)
     values: Tensor  # u, (sequence, unit, L, P): what the kernel mixed
-    mixed: Tensor  # y, of the same shape: what the model itself passed on
+    mixed: Tensor  # y, of the same shape: what the model itself passed on; P channels where several inputs enter u
     state_size: int | None  # theoretical state-size once it has filled, or None where it is a cache that grows
     state_bytes: int  # bytes that the model's own cache holds for this kernel at the end of one sequence
     # From T u, (sequence, chosen units, L, P), and the choice of units to what the model passes on: the identity, or an
@@ -48,6 +48,7 @@ class Observation:
     # every unit stores its own. `operator` then takes units of any shape.
     groups: int = 0
     stored_channels: int = 0
+    map_bytes: int = 0  # that T of all units takes where it is made and held as a whole
     # What is stored, by which layers that share a cache are known, and what drops T until it is asked for again.
     stored: Tensor | None = None
     forget: Callable[[], None] = nothing
@@ -60,7 +61,7 @@ class Observation:
     @property
     def multiplicity(self) -> int:
         """How many channels share one T."""
-        return self.values.shape[-1]
+        return self.mixed.shape[-1]
 
 
 # A source hands over a function that makes the Observation: what it raises refuses this mixer and no other.

@@ -48,3 +48,12 @@ class Place:
         bool | str, Parameter(group=("Parameters", PLACE), metavar="[ADDRESS]", negative="", show_default=False)
     ] = False
     ray_cpus: Count = 1
+
+    def check(self) -> None:
+        """Refuse Ray where it is not installed."""
+        from importlib.util import find_spec
+
+        from statesize.errors import InputError
+
+        if self.ray is not False and find_spec("ray") is None:
+            raise InputError("Ray is not installed; pip install ray, or run without it")

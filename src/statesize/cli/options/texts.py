@@ -25,9 +25,8 @@ _PLANNED_FROM = 64
 
 def _one_input(arguments: ArgumentCollection) -> None:
     given = [argument.name for argument in arguments if argument.has_tokens]
-    if len(given) != 1:
-        named = ", ".join(given) or "none"
-        raise ValueError(f"Give one of --text, --jsonl, --parquet, --dataset and --ids; given: {named}.")
+    if len(given) > 1:
+        raise ValueError(f"Give one of --text, --jsonl, --parquet, --dataset and --ids, got {', '.join(given)}.")
 
 
 _INPUTS = Group("Inputs", validator=_one_input)
@@ -45,7 +44,7 @@ class Sequences:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Texts:
-    """What the model reads.
+    """What the model reads: bundled documents where none of these is given.
 
     Attributes:
         text: UTF-8 text files, one sequence each; blank lines separate documents, which are joined by the model's
@@ -77,11 +76,23 @@ class Texts:
     max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 512
 
     def check(self) -> None:
-        """Refuse options that contradict each other."""
-        from statesize.errors import InputError
+        """Refuse options that contradict each other, files that are not there, and a package that is missing."""
+        from statesize.errors import FileError, InputError
 
         if self.ids is not None and self.special_tokens:
             raise InputError("special_tokens must be left out with ids, got both. Drop --special-tokens.")
+        for path in (*(self.text or ()), self.jsonl, self.parquet, self.ids):
+            if path is not None and not path.exists():
+                raise FileError(f"{path} is not there. Give a file that is.")
+        if self.dataset is not None:
+            from statesize.texts.datasets import import_datasets
+
+            import_datasets()
+
+    @property
+    def given(self) -> bool:
+        """Whether anything of the caller's own is read."""
+        return any(part is not None for part in (self.text, self.jsonl, self.parquet, self.dataset, self.ids))
 
     def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """All sequences, tokenized where they are texts; of ids, those below `vocabulary` where that is known."""
@@ -96,6 +107,12 @@ class Texts:
             self._say_cut(lengths, read, printing)
             return Sequences(read, 0)
         tokenizer = cast("AnyTokenizer", tokenizer)
+        if not self.given:
+            from statesize.texts.bundled import bundled_sequences
+
+            ids = bundled_sequences(tokenizer)[: self.sequences]
+            printing.say("Reading bundled documents; --text FILE reads yours.")
+            return Sequences([one[: self.max_tokens] for one in ids], 0)
         left_out: list[str] = []
         documents = islice(self._documents(left_out.append), self.sequences)
         return self._tokens(documents, tokenizer, left_out, printing)
@@ -104,7 +121,7 @@ class Texts:
         """Sequences for a plan, and how many there are in all: all of few, or some of many, read without the others."""
         from statesize.errors import InputError
 
-        if self.ids is not None or (self.sequences is not None and self.sequences <= _PLANNED_FROM):
+        if self.ids is not None or not self.given or (self.sequences is not None and self.sequences <= _PLANNED_FROM):
             return self.read(tokenizer, printing, vocabulary)
         tokenizer = cast("AnyTokenizer", tokenizer)
         left_out: list[str] = []

@@ -13,10 +13,11 @@ from cyclopts import Parameter
 from statesize.cli.options.kinds import Flag
 
 if TYPE_CHECKING:
-    from statesize.cli.output.progress import Bars
+    from statesize.progress import Bars
 
 # Read by huggingface_hub and transformers when they are imported, which happens when a model is loaded.
 _NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
+_ERRORS_ONLY = "TRANSFORMERS_VERBOSITY"
 
 
 @Parameter(name="*")
@@ -34,14 +35,14 @@ class Printing:
 
     def say(self, message: str) -> None:
         """Print a line on stderr, unless that is to be quiet."""
-        from statesize.cli.output.progress import say
+        from statesize.progress import say
 
         if not self.quiet:
             say(message)
 
     def bars(self) -> Bars:
         """Progress on stderr, or none."""
-        from statesize.cli.output.progress import Bars
+        from statesize.progress import Bars
 
         return Bars(self.quiet)
 
@@ -53,7 +54,8 @@ class Printing:
             yield
 
     def hush_libraries(self) -> None:
-        """Keep back the bars of what fetches and reads models, if it is to be quiet; before it is imported."""
+        """Keep back the warnings of transformers, and if it is to be quiet the bars of the hub; before the import."""
+        os.environ.setdefault(_ERRORS_ONLY, "error")
         if self.quiet:
             os.environ.setdefault(_NO_BARS, "1")
 

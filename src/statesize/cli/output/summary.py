@@ -4,23 +4,69 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from statesize.cli.output.table import byte_count, number_text, print_table
+from statesize.cli.output.layer_rows import layer_rows
+from statesize.cli.output.table import byte_count, number_text, print_notes, print_table
 from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
 from statesize.results.groups import group_rows
+from statesize.results.headline import headline
+from statesize.results.names import model_title
 
 if TYPE_CHECKING:
     from statesize.profiling import Plan, Profile
     from statesize.results.comparison import Comparison
 
-_PLANNED = ("layer", "kind", "units", "measured", "at once", "positions", "engine", "memory", "seconds")
+_COMPARED = (
+    "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "state_bytes", "recall_perplexity"
+)  # fmt: skip
+_PLANNED = ("layer", "seconds", "memory", "units", "measured", "at once", "positions", "engine", "kind")
 
 
-def print_summary(profiles: Sequence[Profile]) -> None:
+def print_summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False) -> None:
     """Print one row a mixer, and below what was left out and how far the model was from the unaltered one."""
+    print_notes([headline(profiles, metric).sentence, ""])
+    notes = _notes(profiles)
+    shared = [row for profile in profiles for row in group_rows(profile)]
+    relative = _relative(profiles)
+    if wide:
+        _print_wide(profiles, relative, () if shared else notes)
+    else:
+        _print_narrow(profiles, metric, relative, () if shared else notes)
+    if shared:
+        headings = [heading.text.replace("relative tolerance", relative) for heading in GROUP_HEADINGS.values()]
+        print()
+        print("What heads that share a cache need together, a channel of the cache:")
+        print_table(headings, [_cells(row, GROUP_HEADINGS) for row in shared], 2, notes)
+
+
+def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes: Sequence[str]) -> None:
+    """Layer, ESS of its size, share in use with a bar, and norm; like layers of a large model on one row."""
+    cells: list[list[str]] = []
+    shares: list[float] = []
+    caches = False
+    for profile in profiles:
+        cells += [[], [model_title(profile)]] if cells else [[model_title(profile)]]
+        shares += [math.nan] * (len(cells) - len(shares))
+        for row in layer_rows(profile, metric):
+            caches = caches or row.keeps_everything
+            mark = "*" if row.keeps_everything else ""
+            used = number_text(row.used, ".0%") + (mark if math.isfinite(row.used) else "")
+            cells.append([row.layer, row.ess, f"{row.size:,}", row.norm, used])
+            shares.append(row.used)
+    named = "entropy" if metric == "entropy" else relative
+    said = [
+        "ESS: numbers per channel that the layer carries; size: numbers that it could carry; used: ESS as a share of "
+        "the size, on average where the size is the limit.",
+        *(["* of the ceiling min(i, L−i), which is the limit of a cache that keeps every token."] if caches else []),
+    ]
+    print_table(["layer", f"ESS\n({named})", "size", "norm", "used"], cells, 1, [*said, *notes], shares)
+
+
+def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]) -> None:
+    """All columns."""
     groups = [profile.summary_rows() for profile in profiles]
     rows = [row for group in groups for row in group]
     shown = [name for name in COLUMNS if name in HEADINGS and name not in {"kind", "readout_total_entropy"}]
@@ -30,8 +76,6 @@ def print_summary(profiles: Sequence[Profile]) -> None:
     for name in ("state_utilisation", "ceiling_utilisation", "faithfulness"):
         if not any(math.isfinite(row[name]) for row in rows):
             shown.remove(name)
-    rho = profiles[0].attributes["relative_tolerances"]
-    relative = f"σ > {rho[0]:g} σ₁" if rho else "relative tolerance"
     headings = [HEADINGS[name].text.replace("relative tolerance", relative) for name in shown]
     cells: list[list[str]] = []
     shares: list[float] = []
@@ -43,30 +87,39 @@ def print_summary(profiles: Sequence[Profile]) -> None:
             measured = {**row, "measured": f"{row['measured']} of {row['units']}"}
             cells.append(_cells(measured, {name: HEADINGS[name] for name in shown}))
             shares.append(np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1]))
+    print_table(headings, cells, 2, notes, shares)
+
+
+def _relative(profiles: Sequence[Profile]) -> str:
+    rho = profiles[0].attributes["relative_tolerances"]
+    return f"σ > {rho[0]:g} σ₁" if rho else "relative tolerance"
+
+
+def _notes(profiles: Sequence[Profile]) -> list[str]:
+    """What was left out, and how far the observed runs were from unaltered ones."""
     notes: list[str] = []
     for profile in profiles:
         name = f"{profile.model}: " if len(profiles) > 1 else ""
         notes += [f"{name}skipped: {part}: {reason}" for part, reason in profile.attributes["skipped"].items()]
         notes += [f"{name}{mixer}: {note}" for mixer, note in profile.notes.items()]
-    differences = [row["run_difference"] for row in rows]
+    differences = [row["run_difference"] for profile in profiles for row in profile.summary_rows()]
     if not all(map(math.isnan, differences)):
         largest = np.nanmax(differences)
         figure = f"{largest:.0e}" if largest else "0"
         notes.append(f"Last hidden state, observed against unaltered: largest difference {figure}.")
-    shared = [row for profile in profiles for row in group_rows(profile)]
-    print_table(headings, cells, 2, () if shared else notes, shares)
-    if shared:
-        headings = [heading.text.replace("relative tolerance", relative) for heading in GROUP_HEADINGS.values()]
-        print()
-        print("What heads that share a cache need together, a channel of the cache:")
-        print_table(headings, [_cells(row, GROUP_HEADINGS) for row in shared], 2, notes)
+    return notes
 
 
-def print_comparison(comparison: Comparison) -> None:
+def print_comparison(profiles: Sequence[Profile], comparison: Comparison, *, wide: bool = False) -> None:
     """Print one row a model, of the figures that are known of any, and what makes them less comparable."""
-    rows = [vars(model) for model in comparison.models]
+    print_notes([headline(profiles).sentence, ""])
+    rows: list[dict[str, Any]] = [
+        vars(model) | {"model": model_title(profile)}
+        for model, profile in zip(comparison.models, profiles, strict=True)
+    ]
     known = [name for name in FIGURES if any(math.isfinite(row[name]) for row in rows)]
-    headings = {name: FIGURE_HEADINGS[name] for name in ("model", *known)}
+    shown = known if wide else [name for name in _COMPARED if name in known]
+    headings = {name: FIGURE_HEADINGS[name] for name in ("model", *shown)}
     texts = [heading.text for heading in headings.values()]
     print_table(texts, [_cells(row, headings) for row in rows], 1, [f"note: {note}" for note in comparison.notes])
 
@@ -84,9 +137,9 @@ def print_plan(plan: Plan, loading: float) -> None:
     """Print what a profile would measure and cost, one row a mixer; loading the model took so many seconds."""
     rows = [
         (
-            *(mixer.name, mixer.kind),
+            *(mixer.name, f"{mixer.seconds:,.1f}", byte_count(mixer.memory)),
             *(f"{number:,}" for number in (mixer.units, mixer.measured, mixer.block, mixer.positions)),
-            *(mixer.engine, byte_count(mixer.memory), f"{mixer.seconds:,.1f}"),
+            *(mixer.engine, mixer.kind),
         )
         for mixer in plan.mixers
     ]
@@ -101,9 +154,10 @@ def print_plan(plan: Plan, loading: float) -> None:
         notes.append(f"With --output, {byte_count(plan.results)} of results lie on disk and {held} in memory.")
     if plan.sampled < plan.sequences:
         notes.append(f"Predicted from {plan.sampled} sequences of all parts of the corpus; the others were not read.")
-    most = max((mixer.operations for mixer in plan.mixers), default=0.0)
+    some = [mixer.name for mixer in plan.mixers if mixer.measured < mixer.units]
     notes.append(
-        f"Without --channels, all heads or channels of a mixer are measured while they cost at most "
-        f"{plan.most_operations:.0e} operations a sequence; the largest here costs {most:.0e}."
+        f"Some heads or channels of {len(some)} layers will be measured; --channels all takes all."
+        if some
+        else "All heads or channels will be measured."
     )
-    print_table(_PLANNED, rows, 2, notes)
+    print_table(_PLANNED, rows, 1, notes)

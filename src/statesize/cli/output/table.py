@@ -1,12 +1,15 @@
-"""Tables on stdout that no terminal cuts, and numbers as their cells hold them."""
+"""Tables on stdout within the width of a terminal, and numbers as their cells hold them."""
 
 from __future__ import annotations
 
 import math
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -14,9 +17,25 @@ from rich.text import Text
 
 from statesize.printable import printable
 
-_BAR = 16
+BAR = 16
+_ENDLESS = 10_000
+_NARROWEST, _MIDDLE = 12, 18
 _ASCII = str.maketrans(
-    {"σ": "s", "₁": "_1", "±": "+-", "×": "x", "µ": "u", "³": "^3", "²": "^2", "⁴": "^4", "█": "#", "░": "."}
+    {
+        "σ": "s",
+        "₁": "_1",
+        "±": "+-",
+        "×": "x",
+        "µ": "u",
+        "³": "^3",
+        "²": "^2",
+        "⁴": "^4",
+        "█": "#",
+        "░": ".",
+        "−": "-",
+        "–": "-",
+        "…": "...",
+    }
 )
 
 
@@ -27,44 +46,81 @@ def print_table(
     notes: Sequence[str] = (),
     shares: Sequence[float] = (),
 ) -> None:
-    """Print a table as wide as it needs: nothing is cut or wrapped, whatever the terminal's width.
+    """Print a table: as wide as it needs to a file or pipe, within the width of a terminal.
+
+    A terminal that is too narrow loses the bars first; then text breaks between words, then the last columns go, and
+    a note names them.
 
     Args:
         headings: Of the columns; a line break makes two lines.
-        rows: Plain text, one cell a column; a row without cells is blank.
+        rows: Plain text, one cell a column; a row of one cell is a title, and a row without cells is blank.
         left: How many of the first columns are flush left; the others hold numbers.
         notes: Lines below it.
-        shares: One a row, drawn as bars where the terminal has room for them.
+        shares: One a row, drawn as bars.
     """
     console = Console(highlight=False, markup=False, soft_wrap=True, width=10_000, height=100)
     signs = signs_of(console)
-    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
-
-    def width(table: Table) -> int:
-        return Measurement.get(console, console.options, table).maximum
-
-    table = _table(headings, rows, left, shares, signs)
-    if shares and width(table) > terminal:
-        table = _table(headings, rows, left, (), signs)
+    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
+    kept, drawn, notes = len(headings), shares, list(notes)
+    table = _table(headings, rows, left, drawn, signs, [])
+    if _width(console, table) > terminal:
+        drawn, rooms = (), _rooms(headings, rows, left, terminal)
+        table = _table(headings, rows, left, drawn, signs, rooms)
+        while _width(console, table) > terminal and kept > max(left, 1):
+            kept -= 1
+            table = _table(headings[:kept], [row[:kept] for row in rows], left, drawn, signs, rooms)
+    if kept < len(headings):
+        missing = ", ".join(heading.replace("\n", " ") for heading in headings[kept:])
+        notes.append(f"No room in {terminal} columns for {missing}: see --json, or a wider terminal.")
     # With a height too, because rich takes the width of a dumb terminal for 80 whatever it is told.
-    Console(highlight=False, width=width(table), height=100).print(table, crop=False, overflow="ignore")
-    for note in ("", *notes) if notes else ():
-        console.print(printable(note).translate(signs))
+    Console(highlight=False, width=_width(console, table), height=100).print(table, crop=False, overflow="ignore")
+    print_notes(["", *notes] if notes else [])
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print lines that break between words where a terminal is too narrow for them."""
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=10_000, height=100)
+    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
+    for note in notes:
+        for line in note.splitlines() or [""]:
+            line = printable(line).translate(signs_of(console))
+            console.print(textwrap.fill(line, max(terminal, _NARROWEST), break_on_hyphens=False))
+
+
+def _width(console: Console, table: Table) -> int:
+    return Measurement.get(console, console.options, table).maximum
+
+
+def _rooms(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, terminal: int) -> list[int]:
+    """Widths of text columns in a terminal: names whole, the last takes what the others leave."""
+    natural = [
+        max((cell_len(line) for row in (headings, *rows) for line in row[place : place + 1]), default=0)
+        for place in range(len(headings))
+    ]
+    rooms = [natural[0], *(min(width, _MIDDLE) for width in natural[1 : max(left - 1, 1)])][:left]
+    rest = terminal - sum(rooms) - sum(natural[left:]) - 2 * len(headings)
+    return [*rooms, max(_NARROWEST, rest)][: max(left, 1)]
 
 
 def _table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, shares: Sequence[float], signs: dict[int, str]
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int,
+    shares: Sequence[float],
+    signs: dict[int, str],
+    rooms: Sequence[int],
 ) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, heading in enumerate(headings):
-        table.add_column(heading.translate(signs), justify="left" if place < left else "right", no_wrap=True)
+        options: dict[str, Any] = {"max_width": rooms[place]} if place < min(left, len(rooms)) else {"no_wrap": True}
+        table.add_column(heading.translate(signs), justify="left" if place < left else "right", **options)
     if shares:
         table.add_column("", no_wrap=True)
     for index, row in enumerate(rows):
         cells = [
             Text(printable(cell).translate(signs), style="" if place else "bold") for place, cell in enumerate(row)
         ]
-        table.add_row(*cells, *([share_bar(shares[index], signs)] if shares and row else []))
+        table.add_row(*cells, *([share_bar(shares[index], signs)] if shares and len(row) > 1 else []))
     return table
 
 
@@ -75,8 +131,8 @@ def signs_of(console: Console) -> dict[int, str]:
 
 def share_bar(share: float, signs: dict[int, str]) -> Text:
     """A share as a bar."""
-    filled = round(min(max(share, 0.0), 1.0) * _BAR) if math.isfinite(share) else 0
-    full, empty = ("█" * filled).translate(signs), ("░" * (_BAR - filled)).translate(signs)
+    filled = round(min(max(share, 0.0), 1.0) * BAR) if math.isfinite(share) else 0
+    full, empty = ("█" * filled).translate(signs), ("░" * (BAR - filled)).translate(signs)
     return Text(full, style="blue").append(empty, style="dim")
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 HEADINGS = ("position", "token", "layer", "entropy", "count", "ceiling", "norm")
 _HISTORY, _TEXT = 32, 60
+# Columns that ESS, ceiling, bar, count and norm take, with the gaps.
+_NUMBERS = 54
 _LEVELS, _PLAIN_LEVELS = "▁▂▃▄▅▆▇█", "_.-=*#"
 
 
@@ -104,34 +106,30 @@ class Screen:
         table.title_justify = "left"
         title = f"{self._model}: {tokens} tokens read; the past before token {reading.position}, {_quoted(token)},"
         table.title = Text(f"{title} for the next {self._future}")
-        for heading in ("layer", "ESS", "of", "", "σ > 1 %", "norm", f"the last {_HISTORY}"):
+        # The numbers and the layer's name keep their room; the curve takes what is left.
+        names = max(len(layer.name) for layer in reading.layers)
+        curve = max(0, min(_HISTORY, self._console.size.width - names - _NUMBERS))
+        for heading in ("layer", "ESS", "of", "", "σ > 1 %", "norm", f"the last {curve}"[:curve]):
             justify = "right" if heading in {"ESS", "of", "σ > 1 %", "norm"} else "left"
             table.add_column(heading.translate(self._signs), justify=justify, no_wrap=True)
         # Title, heading, caption, and the line where the cursor waits.
         room = max(1, self._console.size.height - 5)
         shown = reading.layers if len(reading.layers) <= room else reading.layers[: room - 1]
         for layer in shown:
-            table.add_row(*self._cells(layer))
+            table.add_row(*self._cells(layer, curve))
         if len(shown) < len(reading.layers):
             table.add_row(Text(f"and {len(reading.layers) - len(shown)} more, for which this terminal is too low"))
         return table
 
-    def _cells(self, layer: LayerReading) -> tuple[Text, ...]:
+    def _cells(self, layer: LayerReading, curve: int) -> tuple[Text, ...]:
         shares = self._history[layer.name]
         levels = _PLAIN_LEVELS if self._signs else _LEVELS
         marks = [0 if math.isnan(share) else int(min(max(share, 0.0), 0.999) * len(levels)) for share in shares]
         figures = (f"{layer.entropy:.1f}", str(layer.ceiling), f"{layer.count:.1f}", f"{layer.norm:.3g}")
         ess, ceiling, count, norm = map(Text, figures)
         bar = share_bar(shares[-1], self._signs)
-        return (
-            Text(printable(layer.name)),
-            ess,
-            ceiling,
-            bar,
-            count,
-            norm,
-            Text("".join(levels[mark] for mark in marks)),
-        )
+        drawn = "".join(levels[mark] for mark in marks[len(marks) - min(curve, len(marks)) :])
+        return Text(printable(layer.name)), ess, ceiling, bar, count, norm, Text(drawn)
 
 
 def _printable(tokenizer: AnyTokenizer, token: int) -> str:

@@ -13,7 +13,7 @@ from statesize.cli.options.kinds import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.cli.output.progress import Bar
+    from statesize.progress import Bar
     from statesize.studies.grid.executors import Executor
     from statesize.studies.grid.settings import Settings
     from statesize.studies.grid.study import StudyProgress
@@ -52,6 +52,7 @@ class Options:
 
 
 _DEFAULTS = Options()
+_MOST_RUNS = 12
 
 
 def grid_command(study: GridStudy) -> Callable[..., None]:
@@ -135,8 +136,8 @@ def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
 
 def _print_plan(settings: Settings, preset: str, json: bool) -> None:
     from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.progress import duration
     from statesize.parallel.ray_session import available_cores
+    from statesize.progress import duration
     from statesize.studies.grid.cost import predicted_seconds
 
     workers = settings.execution.workers or available_cores()
@@ -146,5 +147,7 @@ def _print_plan(settings: Settings, preset: str, json: bool) -> None:
         document = {"study": settings.study, "preset": preset, "runs": runs, "workers": workers, "seconds": seconds}
         print_json({"schema": SCHEMA, **document})
         return
-    print("\n".join(runs))
     print(f"{len(runs)} runs, about {duration(seconds)} with {workers} processes on this machine.")
+    if len(runs) > _MOST_RUNS:
+        runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
+    print("\n".join(runs))

@@ -19,7 +19,7 @@ from statesize.cli.output.printing import TEXT, Printing
 if TYPE_CHECKING:
     from torch import nn
 
-    from statesize.cli.output.progress import Bar, Bars
+    from statesize.progress import Bar, Bars
     from statesize.studies.delimiters.dips import Crew, ModelDips
     from statesize.studies.delimiters.sequences import Windows
     from statesize.studies.delimiters.subjects import Subject

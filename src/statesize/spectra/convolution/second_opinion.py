@@ -41,7 +41,8 @@ class SecondOpinion(HankelBlocks):
     def _counted(self, ask: Callable[[HankelBlocks], Counts], accuracy: float) -> Counts:
         counts = ask(self._blocks)
         parts = counts.count.clone(), counts.lower.clone(), counts.upper.clone()
-        for entry, places in self._unresolved((counts.upper - counts.lower > accuracy * counts.upper).any(-1)):
+        apart = (accuracy * counts.upper).floor().clamp(min=float(accuracy > 0))
+        for entry, places in self._unresolved((counts.upper - counts.lower > apart).any(-1)):
             better = ask(self._again(entry, places))
             for part, answer in zip(parts, (better.count, better.lower, better.upper), strict=True):
                 part[entry, places] = answer[0]

@@ -22,12 +22,16 @@ from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.bounds import carried_error, denormal_error
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import OUTPUTS, Engine, largest_state, number_bytes
+from statesize.spectra.engine import OUTPUTS, Engine, has_compiled_kernels, largest_state, number_bytes
+from statesize.spectra.exact.few_positions import are_few, few_spectra, stretch_numbers
 from statesize.spectra.exact.triangular_update import carried_factors
 from statesize.spectra.exact.windowed import stretch_length, windowed_spectrum
 from statesize.spectra.factorisation import frobenius_norm, singular_values
 from statesize.spectra.gramians import observability_factors, reachability_factors
 from statesize.spectra.spectrum import Spectrum
+
+# Tensors that are made of a stretch of chunks.
+_STRETCH = 12
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class SquareRootEngine(Engine):
     operators = "recurrences"
     windows = True
     squares = False
+    converts = True
     cost = "O(L n³)"
 
     def supports(self, operator: Operator) -> bool:
@@ -59,16 +64,21 @@ class SquareRootEngine(Engine):
     def blocks(self, operator: Operator, cut: Cut) -> Spectrum:
         """The spectrum, r = min(n, the largest min(rows, columns))."""
         recurrence = cast("Recurrence", operator)
-        if cut.windowed:
+        if cut.positions and are_few(cut):
+            return few_spectra(recurrence, cut)
+        # Where steps would be calls on a device, all positions are taken at once.
+        if cut.windowed or not has_compiled_kernels(recurrence.device):
             return windowed_spectrum(recurrence, cut, self.numbers_held)
-        return square_root_spectrum(recurrence, cut)
+        return square_root_spectrum(recurrence.to(dtype=torch.float64), cut)
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
-        """Both factors at every position, their products, and copies."""
+        """Both factors at every position, their products, and copies; of few positions also a stretch of chunks."""
         n = largest_state(operator)
-        if cut.windowed:
+        few = are_few(cut)
+        if cut.windowed or not (few or has_compiled_kernels(operator.device)):
             return number_bytes(operator) * 12 * stretch_length(cut, n, self.numbers_held) * n**2
-        return number_bytes(operator) * (4 * len(cut.positions) + 130) * n**2
+        stretch = _STRETCH * stretch_numbers(cast("Recurrence", operator)) if few else 0
+        return number_bytes(operator) * ((4 * len(cut.positions) + 130) * n**2 + stretch)
 
 
 def square_root_spectrum(recurrence: Recurrence, cut: Cut) -> Spectrum:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 
 from statesize.operators import Recurrence
-from statesize.operators.transition import FullTransition, Transition
 from statesize.spectra.bounds import denormal_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.exact.sliding_window import window_factors
@@ -20,30 +19,30 @@ from statesize.spectra.spectrum import Spectrum
 @torch.no_grad()
 def windowed_spectrum(recurrence: Recurrence, cut: Cut, numbers_held: int) -> Spectrum:
     """σ(T[i:i+h, i−w:i]) = σ(S_iᴴ L_i), r = min(n, the largest min(rows, columns)); without gradients."""
-    real = recurrence.with_real_output()
-    shape, (length, states) = real.batch_shape, real.B.shape[-2:]
-    r, limit = min(states, cut.largest_rank()), cut.limits(real.device)
-    epsilon = 2 * (states + 1) * torch.finfo(real.dtype).eps
-    B, C = real.B.expand(*shape, length, states), real.C.expand(*shape, length, states)
-    values, bounds = [B.real.new_zeros((*shape, 0, r))], [B.real.new_zeros((*shape, 0))]
+    shape, length, device = recurrence.batch_shape, recurrence.length, recurrence.device
+    # Its singular values are as many as its real output has modes.
+    states = recurrence.between(0, 1).with_real_output().B.shape[-1]
+    r, limit = min(states, cut.largest_rank()), cut.limits(device)
+    epsilon = 2 * (states + 1) * torch.finfo(torch.float64).eps
+    none = torch.zeros((*shape, 0, r), dtype=torch.float64, device=device)
+    values, bounds = [none], [none.sum(-1)]
     order = sorted(range(len(cut.positions)), key=cut.positions.__getitem__)
     for positions in _stretches([cut.positions[k] for k in order], cut, stretch_length(cut, states, numbers_held)):
         start = 0 if cut.past is None else positions[0] - cut.past
         stop = length if cut.future is None else positions[-1] + cut.future
-        inputs, outputs = B[..., start:stop, :], C[..., start:stop, :]
-        reachability, observability = window_factors(
-            _part(real.transition, start, stop), inputs, outputs, cut.past, cut.future
-        )
-        at = torch.tensor(positions, device=real.device) - start
+        real = recurrence.between(start, stop).to(dtype=torch.float64).with_real_output()
+        B, C = (part.expand(*shape, stop - start, states) for part in (real.B, real.C))
+        reachability, observability = window_factors(real.transition, B, C, cut.past, cut.future)
+        at = torch.tensor(positions, device=device) - start
         L, S = reachability.at(at - 1), observability.at(at)
         sigma = singular_values(S.factor.mH @ L.factor)[..., :r]
         values.append(torch.nn.functional.pad(sigma, (0, r - sigma.shape[-1])))
         size = S.norm * L.norm
         bounds.append(S.norm * L.error + (L.norm + L.error) * S.error + epsilon * size + denormal_error(size))
-    place = torch.tensor(order, dtype=torch.int64, device=real.device).argsort()
+    place = torch.tensor(order, dtype=torch.int64, device=device).argsort()
     sigma = torch.cat(values, -2)[..., place, :]
     # A block of fewer rows or columns than states has no further singular values: the others are round-off.
-    sigma = sigma.masked_fill(torch.arange(r, device=real.device) >= limit[:, None], 0)
+    sigma = sigma.masked_fill(torch.arange(r, device=device) >= limit[:, None], 0)
     return Spectrum(sigma, torch.cat(bounds, -1)[..., place], limit)
 
 
@@ -65,8 +64,3 @@ def _stretches(positions: list[int], cut: Cut, longest: int) -> list[list[int]]:
             groups.append([])
         groups[-1].append(position)
     return groups
-
-
-def _part(transition: Transition, start: int, stop: int) -> Transition:
-    time = -3 if isinstance(transition, FullTransition) else -2
-    return transition.map(lambda part: part.narrow(time, start, stop - start))

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from statesize.check import require_finite
+from statesize.spectra.border_maps import BorderMaps
 from statesize.spectra.factorisation import frobenius_norm
-from statesize.spectra.gradients.border_maps import BorderMaps
 from statesize.spectra.gramians import border_factors
 
 RELATIVE_FLOOR = 1e-10

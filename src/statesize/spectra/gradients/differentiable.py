@@ -8,10 +8,10 @@ from torch import Tensor
 from statesize.check import require_finite
 from statesize.errors import InputError
 from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
+from statesize.spectra.border_maps import border_maps, chosen_borders
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.effective_rank import effective_rank, largest
 from statesize.spectra.factorisation import singular_values
-from statesize.spectra.gradients.border_maps import border_maps, chosen_borders
 from statesize.spectra.gradients.border_spectra import RELATIVE_FLOOR, border_singular_values
 from statesize.spectra.readouts import require_one_port
 

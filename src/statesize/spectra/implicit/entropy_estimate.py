@@ -42,10 +42,13 @@ class EntropyEstimate:
         finished: Whether no product is wanted any more.
     """
 
-    def __init__(self, dimension: int, accuracy: float, capacity: int, probes: int = 8, seed: int = 0) -> None:
+    def __init__(
+        self, dimension: int, accuracy: float, capacity: int, probes: int = 8, seed: int = 0, lost: float = 0.0
+    ) -> None:
+        # `lost` is how far the H of the products may be from the H that is asked, in the Frobenius norm.
         self._accuracy, self._dimension, self._count = accuracy, dimension, min(probes, dimension)
         self._generator = torch.Generator().manual_seed(seed)
-        self._space = KrylovSpace(dimension, min(dimension, max(capacity, 2 * self._count)))
+        self._space = KrylovSpace(dimension, min(dimension, max(capacity, 2 * self._count)), lost)
         self._frame = torch.zeros(0, dimension, dtype=torch.float64)
         self.interval = EntropyInterval(1.0, float(dimension))
         self.space = self._space.compression()

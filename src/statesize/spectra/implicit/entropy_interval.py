@@ -121,7 +121,7 @@ def exact_interval(space: Compression) -> EntropyInterval:
 def round_off(space: Compression, dimension: int) -> float:
     """How far round-off in n values σ moves their entropy; as `bounds.entropy_bound`, where Σσ is about that known."""
     total = float(space.nystrom.sum())
-    share = min(1.0, dimension * space.error_bound / total) if total else 0.0
+    share = min(1.0, space.summed_error(dimension) / total) if total else 0.0
     if not 0 < share < 1:
         return 0.0
     return share * math.log(dimension) - share * math.log(share) - (1 - share) * math.log1p(-share)

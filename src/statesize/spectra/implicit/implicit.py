@@ -36,11 +36,13 @@ class ImplicitEngine(Engine):
         accuracy: How close, relative to it, the interval of an entropy is to be; closer ones are not computed.
         products: Of a long H_i at most, which is also how many vectors are held of it.
         whole: Up to this many columns, all singular values are computed instead.
+        single_from: Length from which on scores are formed in single precision, which bounds then allow for.
     """
 
     accuracy: float = 0.1
     products: int = 192
     whole: int = 128
+    single_from: int = 8192
 
     name = "implicit"
     outputs = frozenset(("counts", "entropy"))
@@ -100,9 +102,10 @@ class ImplicitBlocks(HankelBlocks):
         left, right = attention_factors(head)
         early = [i for i in self._positions if i <= head.length - i]
         late = [head.length - i for i in self._positions[::-1] if i > head.length - i]
-        squares, estimates = self._estimated(AttentionRows(left, right, head.window, early), early)
+        single = head.length >= self._engine.single_from
+        squares, estimates = self._estimated(AttentionRows(left, right, head.window, early, single), early)
         if late:
-            rows = AttentionRows(right.flip(0), left.flip(0), head.window, late)
+            rows = AttentionRows(right.flip(0), left.flip(0), head.window, late, single)
             more_squares, more = self._estimated(rows, late)
             squares, estimates = squares + more_squares[::-1], estimates + more[::-1]
         return squares, estimates
@@ -111,8 +114,15 @@ class ImplicitBlocks(HankelBlocks):
         """Of blocks with so many columns, all at once."""
         engine, device = self._engine, self._operator.device
         estimates = [
-            EntropyEstimate(i, engine.accuracy, engine.most_products(i), probes=i if i <= engine.whole else 4, seed=i)
-            for i in sizes
+            EntropyEstimate(
+                i,
+                engine.accuracy,
+                engine.most_products(i),
+                probes=i if i <= engine.whole else 4,
+                seed=i,
+                lost=rows.lost * float(square) ** 0.5,
+            )
+            for i, square in zip(sizes, rows.squared_norms, strict=True)
         ]
         while not all(estimate.finished for estimate in estimates):
             wanted = [estimate.pending[:0] if estimate.finished else estimate.pending for estimate in estimates]

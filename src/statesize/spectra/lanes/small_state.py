@@ -21,7 +21,7 @@ from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.bounds import UNDERFLOW, count_bounds, entropy_bound
 from statesize.spectra.cut import Cut
 from statesize.spectra.effective_rank import largest
-from statesize.spectra.engine import DOUBLE, OUTPUTS, Counts, Engine, largest_state
+from statesize.spectra.engine import DOUBLE, OUTPUTS, Counts, Engine, has_compiled_kernels, largest_state
 from statesize.spectra.exact.square_root import square_root_spectrum
 from statesize.spectra.lanes.eigenvalues import WIDTH, Array
 from statesize.spectra.lanes.spectra import CHUNK, squared_spectra
@@ -56,6 +56,8 @@ class SmallStateEngine(Engine):
         """Where small singular values are asked, or too few channels fill the lanes."""
         if "values" in outputs:
             return "squares its numbers, so that it knows small singular values to 4e-8 σ_1 only"
+        if not has_compiled_kernels(operator.device):
+            return "its kernels are compiled for processors; elsewhere square_root keeps to the device"
         states = largest_state(operator)
         if states > self.few_states and operator.batch_shape.numel() < WIDTH:
             return f"only worthwhile with at least {WIDTH} channels of {states} states, which it computes side by side"

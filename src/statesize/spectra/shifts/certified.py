@@ -86,7 +86,7 @@ class CertifiedBlocks(HankelBlocks):
         lower, upper = shared.bounds(closer)
         parts = (lower, upper, shared.apart(lower, upper))
         columns = zip(_plain(ratios), *(part.chunk(several) for part in parts), strict=True)
-        return [_resolved(groups, high, *column) for column in columns]
+        return [_resolved(groups, *column) for column in columns]
 
     def _enclosed_largest(self) -> tuple[Tensor, Tensor]:
         """σ_1 of every position between two numbers (N, b) that are as close as counts between bounds need at first."""
@@ -119,12 +119,11 @@ def _plain(numbers: Tensor) -> list[float]:
 
 
 def _resolved(
-    groups: Groups, largest: Tensor, ratio: float, lower: Tensor, upper: Tensor, left: Tensor
+    groups: Groups, ratio: float, lower: Tensor, upper: Tensor, left: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The middle of bounds (N, b), and where a mask says that they are too far apart, what singular values say."""
     none = torch.zeros_like(lower)
-    count, least, most = groups.resolve(
-        ratio * largest, ratio, torch.where(left, lower, none), torch.where(left, upper, none)
-    )
+    given = torch.where(left, lower, none), torch.where(left, upper, none)
+    count, least, most = groups.resolve(ratio, *given, relative=True)
     lower, upper = torch.where(left, least, lower), torch.where(left, most, upper)
     return torch.where(left, count, (lower + upper) // 2), lower, upper

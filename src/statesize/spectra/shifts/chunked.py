@@ -9,16 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from statesize.operators import Operator, Recurrence
-from statesize.operators.transition import DeltaTransition, DiagonalTransition, FullTransition, Transition
-from statesize.spectra.bounds import carried_error
+from statesize.operators.transition import (
+    DeltaTransition,
+    DiagonalTransition,
+    FullTransition,
+    RankOneTransition,
+    Transition,
+)
+from statesize.spectra.chunk_errors import Sizes, carried_errors, chunk_sizes, sizes_before_erasing, sizes_by_gain
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import FALLBACK_BYTES, Engine, largest_state, number_bytes
+from statesize.spectra.exact.few_positions import are_few
 from statesize.spectra.factorisation import frobenius_norm
 from statesize.spectra.gramians import border_factors
 from statesize.spectra.shifts.bordered import BorderedChunks
@@ -48,6 +55,8 @@ class ChunkedEngine(Engine):
             return f"only worthwhile from 32 states on, here are {states}"
         if operator.length < 16 * states:
             return f"only worthwhile from 16 positions a state on, here are {operator.length} for {states}"
+        if are_few(cut):
+            return f"computes all chunks of positions, and only {len(cut.positions)} positions are asked"
         return None
 
     def blocks(self, operator: Operator, cut: Cut) -> CertifiedBlocks:
@@ -80,14 +89,16 @@ def chunk_width(states: int) -> int:
 def recurrence_chunks(recurrence: Recurrence, width: int) -> BorderedChunks:
     """The N = entries × ⌈L / b⌉ bordered chunks in the order of the flattened batch; O(L/b (n³ + n² b))."""
     real = recurrence.with_real_output()
-    observability, inside, reachability, phi = _within(real, width)
+    transition, B, C = _split_recurrence(real, width)
+    observability, inside, reachability, phi = _within(transition, B, C)
     L, S = border_factors(observability, reachability, phi)
     U, sigma, Vh = cast("Any", torch.linalg).svd(S @ phi @ L)
     past, future = observability @ L @ Vh.mH, U.mH @ (S @ reachability)
-    gain = (phi.abs().sum(-1).amax(-1) * phi.abs().sum(-2).amax(-1)).sqrt()
-    sizes = _Sizes(gain, frobenius_norm(observability), frobenius_norm(reachability), torch.zeros_like(gain))
-    if isinstance(real.transition, DeltaTransition):
-        sizes = sizes.or_more(_before_erasing(real, real.transition, width))
+    sizes = chunk_sizes(observability, reachability, phi)
+    if isinstance(transition, DeltaTransition):
+        sizes = sizes.or_more(sizes_before_erasing(transition.key, transition.decay, B, C))
+    if isinstance(transition, RankOneTransition):
+        sizes = sizes.or_more(sizes_by_gain(transition.gain(), B, C))
     error = _error(L, S, sizes, width)
     if inside.is_complex():
         inside = inside.real
@@ -96,11 +107,15 @@ def recurrence_chunks(recurrence: Recurrence, width: int) -> BorderedChunks:
     )
 
 
-def _within(real: Recurrence, width: int) -> Chunks:
-    """The c chunks of a recurrence, each by itself."""
+def _split_recurrence(real: Recurrence, width: int) -> tuple[Transition, Tensor, Tensor]:
+    """Transitions, B and C of its c chunks, (..., c, b, *)."""
     trailing = 3 if isinstance(real.transition, FullTransition) else 2
-    transition: Transition = real.transition.map(lambda part: _split(part, trailing, width))
     B, C = (_split(part.expand(*real.batch_shape, *part.shape[-2:]), 2, width) for part in (real.B, real.C))
+    return real.transition.map(lambda part: _split(part, trailing, width)), B, C
+
+
+def _within(transition: Transition, B: Tensor, C: Tensor) -> Chunks:
+    """The c chunks of a recurrence, each by itself."""
     if isinstance(transition, DeltaTransition):
         return delta_chunks(transition.key.expand(B.shape), transition.decay, B, C)
     n = B.shape[-1]
@@ -115,6 +130,7 @@ def _within(real: Recurrence, width: int) -> Chunks:
         observability = phi = start
     state = start
     rows: list[Tensor] = []
+    width = B.shape[-2]
     for t in range(width):
         state = transition.advance(t, state)
         rows.append((C[..., t, None, :] @ state).squeeze(-2))
@@ -135,41 +151,11 @@ def _split(part: Tensor, trailing: int, width: int) -> Tensor:
     return padded.reshape(*part.shape[:-trailing], chunks, width, *part.shape[part.ndim - trailing + 1 :])
 
 
-class _Sizes(NamedTuple):
-    """Norms of what a chunk is made of, (..., c) each."""
-
-    gain: Tensor  # ‖Φ‖
-    shown: Tensor  # ‖C_t Φ(t, i0)‖_F
-    written: Tensor  # ‖Φ(i1, s) B_s‖_F
-    inside: Tensor  # of the sums that make T inside, where that may be more than the product of the two before
-
-    def or_more(self, other: _Sizes) -> _Sizes:
-        """The larger ones."""
-        return _Sizes(*map(torch.maximum, self, other))
-
-
-def _before_erasing(real: Recurrence, transition: DeltaTransition, width: int) -> _Sizes:
-    """Sizes of a delta rule before it takes away what was stored: what is left is rounded like what was there."""
-    gain = _split(transition.gain().expand(*real.batch_shape, real.length), 1, width)
-    written, shown = (
-        _split(part.square().sum(-1).expand(gain.shape[:-2] + part.shape[-2:-1]), 1, width) for part in (real.B, real.C)
-    )
-    before, after = gain.cumprod(-1).square(), gain.flip(-1).cumprod(-1).flip(-1).square()
-    after = torch.nn.functional.pad(after[..., 1:], (0, 1), value=1.0)
-    inside = (written.sum(-1) * shown.sum(-1)).sqrt() * gain.clamp(min=1).prod(-1)
-    return _Sizes(gain.prod(-1), (shown * before).sum(-1).sqrt(), (written * after).sum(-1).sqrt(), inside)
-
-
-def _error(L: Tensor, S: Tensor, sizes: _Sizes, b: int) -> Tensor:
-    # As for the square-root engine, with a chunk in the place of a step: what is lost at the border after chunk k,
-    # at most ε(‖L‖ + ‖Φ‖‖L‖ + ‖Φ(i1, s) B_s‖), meets at most ‖S‖ of the future, wherever it is looked at.
+def _error(L: Tensor, S: Tensor, sizes: Sizes, b: int) -> Tensor:
     epsilon = 2 * (L.shape[-1] + b) * torch.finfo(S.dtype).eps
-    gain, shown, written, inside = sizes
     L_norm, S_norm = frobenius_norm(L), frobenius_norm(S)
-    past_step = epsilon * (gain * L_norm + written)
-    future_step = epsilon * (shown + S_norm * gain)
-    every = (past_step * S_norm + future_step * L_norm).sum(-1, keepdim=True)
-    past, future = carried_error(gain, past_step), carried_error(gain.flip(-1), future_step.flip(-1)).flip(-1)
+    past, future, every = carried_errors(L_norm, S_norm, sizes, epsilon)
+    gain, shown, written, inside = sizes
     # past[k] is what lies on L after chunk k, future[k] on S before it; a chunk sees them from its two borders.
     before = torch.nn.functional.pad(past[..., :-1], (1, 0))
     after = torch.nn.functional.pad(future[..., 1:], (0, 1))

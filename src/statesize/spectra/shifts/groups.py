@@ -130,8 +130,8 @@ class Groups:
 
     def counts(self, tau: float) -> tuple[Tensor, Tensor, Tensor]:
         """#{σ > τ} with its bounds."""
-        threshold = torch.full_like(self.squared_norms, tau)
-        return self.resolve(threshold, None, *self.bisect(threshold[:, 0]))
+        threshold = torch.full_like(self.squared_norms[:, 0], tau)
+        return self.resolve(tau, *self.bisect(threshold))
 
     def bisect(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """Certified bounds (N, b) on the number of σ above a threshold of each group, (N,)."""
@@ -166,16 +166,19 @@ class Groups:
         return bounds[1], bounds[-1]
 
     def resolve(
-        self, threshold: Tensor, ratio: float | None, lower: Tensor, upper: Tensor
+        self, tau: float, lower: Tensor, upper: Tensor, relative: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Counts with their bounds, from singular values where the bounds differ."""
+        """Counts above τ, or above τ σ_1, with their bounds: from singular values where the bounds differ."""
         count = lower.clone()
         for at, values in self._spectra(self.wanted & (lower != upper)):
-            exact = (threshold[at] if ratio is None else ratio * values[:, 0])[:, None]
-            slack = self.own_error[at][:, None] * (1 if ratio is None else 1 + ratio)
-            least, most = count_bounds(values, slack, exact, self.limit[at])
-            count[at] = torch.minimum((values > exact).sum(-1), self.limit[at])
-            lower[at], upper[at] = least.squeeze(-1), most.squeeze(-1)
+            exact = tau * values[:, :1] if relative else values.new_full((values.shape[0], 1), tau)
+            slack = self.own_error[at][:, None] * (1 + tau if relative else 1)
+            least, most = (part.squeeze(-1) for part in count_bounds(values, slack, exact, self.limit[at]))
+            closest, farthest = torch.maximum(lower[at], least), torch.minimum(upper[at], most)
+            # Bounds that contradict each other are none.
+            sound = closest <= farthest
+            lower[at], upper[at] = torch.where(sound, closest, least), torch.where(sound, farthest, most)
+            count[at] = (values > exact).sum(-1).clamp(lower[at], upper[at])
         return count, lower, upper
 
     def largest(self) -> tuple[Tensor, Tensor]:

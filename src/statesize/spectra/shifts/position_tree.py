@@ -9,7 +9,7 @@ import torch
 from statesize.check import require_finite
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Engine
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine, has_compiled_kernels
 from statesize.spectra.shifts.certified import CertifiedBlocks
 from statesize.spectra.shifts.tree import LEAF, PositionTree, plant_tree
 
@@ -26,11 +26,11 @@ class PositionTreeEngine(Engine):
     cost = "O(L³)"
 
     def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where a state is smaller than T, thresholds differ, or few positions are asked."""
+        """Where a state is smaller than T, compiled kernels can be used, or few positions are asked."""
         if isinstance(operator, Recurrence):
             return "works on T itself, which is larger than the state of a recurrence"
-        if RELATIVE in outputs:
-            return "shares one threshold among positions; those of relative tolerances differ"
+        if has_compiled_kernels(operator.device):
+            return "takes more operations than tridiagonal, which has compiled kernels here"
         if operator.length < 128 or len(cut.positions) < self.few_positions:
             return f"works on all positions at once: only worthwhile from 128 on, if {self.few_positions} are asked"
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -18,11 +17,13 @@ from torch import Tensor
 from statesize.spectra.bounds import fourth_root
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.elimination_tree import SIZE_ERROR, eliminate
-from statesize.spectra.shifts.largest_values import largest_between
+from statesize.spectra.shifts.largest_values import largest_at
 from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF, eliminate_definite, eliminate_indefinite
 
 LEAF = 32
 """Width below which the halves are so small that calls cost more than arithmetic."""
+# How close bounds on σ_1 are brought, and in how many steps at most.
+_CLOSE, _STEPS = 1e-4, 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,36 +98,31 @@ class PositionTree:
         return torch.stack(spectra)
 
     def largest(self) -> tuple[Tensor, Tensor]:
-        """σ_1 of every position between two numbers, (E, 2h); the upper is infinite where H has negative entries."""
-        return largest_between(self._strict())
+        """σ_1 of every position between two numbers, (E, 2h); the upper is infinite where T has negative entries."""
+        later = torch.arange(1, self.width, device=self.first.device)
+        low, high = self.first.new_zeros(2, self.first.shape[0], self.width)
+        for entry, strict in enumerate(self._strict()):
+            low[entry, 1:], high[entry, 1:] = largest_at(strict, later, _CLOSE, _STEPS)
+        return low, high
 
     def _strict(self) -> Tensor:
         upper = torch.cat([self.first, torch.zeros_like(self.below)], -1)
         return torch.cat([upper, torch.cat([self.below, self.second], -1)], -2)
 
-    def counts(self, shift: Tensor, within: slice | None = None) -> tuple[Tensor, Tensor]:
-        """How many σ(H_i) exceed τ, (E, w) int64, exact for some threshold within the second result, (E, w), of τ."""
-        # The positive inertia of [[−τI, H], [Hᵀ, −τI]] (Sylvester), at all w = 2h positions or those within a slice:
-        # the cost falls with their number.
-        descend = self._descend_to_needed if within is None else partial(self._descend, within=within)
-        positive, _, uncertainty = descend(-shift, -shift)
+    def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """How many σ(H_i) exceed τ, (E, 2h) int64, exact for some threshold within the second result, (E, 2h), of τ."""
+        # The positive inertia of [[−τI, H], [Hᵀ, −τI]] (Sylvester).
+        positive, _, uncertainty = self._descend(-shift, -shift)
         return positive, uncertainty
 
     def log_determinants(self, shift: Tensor) -> Tensor:
         """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (E, 2h), for s > 0, (E,)."""
-        _, logarithm, _ = self._descend_to_needed(shift, -shift)
+        _, logarithm, _ = self._descend(shift, -shift)
         return logarithm - 2 * self.first.shape[-1] * shift.log()[:, None]
 
-    def _descend_to_needed(self, a: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        first, last = self.needed or (0, self.width)
-        counted, logged, moved = self._descend(a, c, slice(first, last))
-        beside = (first, self.width - last)
-        pad = torch.nn.functional.pad
-        return pad(counted, beside), pad(logged, beside), pad(moved, beside)
-
-    def _descend(self, a: Tensor, c: Tensor, within: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def _descend(self, a: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         E, h = self.first.shape[:2]
-        first, last, _ = within.indices(self.width)
+        first, last = self.needed or (0, self.width)
         a_eye, c_eye = (torch.diag_embed(shift[:, None].expand(-1, h)) for shift in (a, c))
         # Nodes of a level are ordered by position, then by entry; those from `begin` to `end` are needed.
         begin, end = first // h, -(-last // h)
@@ -158,7 +154,10 @@ class PositionTree:
         uncertainty = uncertainty[..., None] + SIZE_ERROR * torch.finfo(a.dtype).eps * size
         whole = (count[..., None] + positive, logarithm[..., None] + logs, uncertainty)
         kept = slice(first - begin * h, last - begin * h)
-        counted, logged, moved = (part.transpose(0, 1).flatten(1)[:, kept] for part in whole)
+        beside = (first, self.width - last)
+        counted, logged, moved = (
+            torch.nn.functional.pad(part.transpose(0, 1).flatten(1)[:, kept], beside) for part in whole
+        )
         return counted, logged, moved
 
 

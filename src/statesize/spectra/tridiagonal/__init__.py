@@ -1,4 +1,4 @@
-"""Operators of full rank: cores (compiled), chunks, sampled_largest and the engine tridiagonal.
+"""Operators of full rank: cores (compiled), chunks and the engine tridiagonal.
 
 Read them in this order.
 """

@@ -24,9 +24,9 @@ from statesize.parallel.lapack import one_lapack_thread, tridiagonal, turned
 from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.bounds import UNDERFLOW, fourth_root
 from statesize.spectra.factorisation import corner_energies, singular_values
+from statesize.spectra.shifts.largest_values import largest_everywhere
 from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF
 from statesize.spectra.tridiagonal.cores import eliminate_around_cores
-from statesize.spectra.tridiagonal.sampled_largest import largest_everywhere
 
 Array = npt.NDArray[np.float64]
 

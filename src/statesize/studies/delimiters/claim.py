@@ -8,22 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
+
 from statesize.studies.delimiters.dips import CLAIM_METRIC, ModelDips
-from statesize.studies.delimiters.measuring import METRICS
+from statesize.studies.delimiters.measuring import METRICS, OTHER_TOLERANCES
 from statesize.studies.delimiters.modulation import Dip
 from statesize.studies.delimiters.sequences import CONTROLS, MISPLACED, OBSERVED
 from statesize.studies.grid.run import Row
 from statesize.studies.page.conclusion import Conclusion, Figure, Findings
+from statesize.studies.page.final import grouped
+from statesize.studies.verdicts.evidence import Evidence, of_mean
+from statesize.studies.verdicts.verdict import LEVEL, Look, holm
 
 CLAIM = (
-    "Where a delimiter stands, the effective state-size of at least one model dips by more than in every control "
-    "without it."
+    "Where a delimiter stands, the effective state-size of models of at least one mixer dips by more than in every "
+    "control without it."
 )
-LINEAR_CLAIM = (
-    "Where a delimiter stands, the effective state-size of at least one model with softmax attention or gates dips by "
-    "more than in every control without it, and that of linear attention dips by less."
-)
-LINEAR, RESETTING = frozenset({"la"}), frozenset({"sa", "gla", "attention"})
+LEAST_MODELS = 5
+"""Trained models, such as seeds, of a mixer: with fewer nothing can be told of it."""
 
 CAVEATS = (
     "The claim is on #{σ > τ} with a τ that is fixed around each delimiter. Entropy-ESS and relative tolerances are "
@@ -32,7 +34,8 @@ CAVEATS = (
     "that reaches further than w is not seen.",
     "A dip at delimiters inside documents ('misplaced') tells that the token alone causes it, whether a document ends "
     "or not.",
-    "Intervals resample delimiters of one text and one set of weights; models trained from other seeds vary more.",
+    "Intervals resample delimiters of one text and one set of weights; models trained from other seeds vary more. The "
+    "verdict is over models of one mixer, of which it needs five.",
 )
 
 
@@ -43,24 +46,35 @@ def ranking(models: Sequence[ModelDips]) -> list[ModelDips]:
 
 def delimiters(models: Sequence[ModelDips], delimiter: str) -> Conclusion:
     """The claim and whether it holds, the ranking of models, of which there is at least one, and the figures."""
-    linear = [model for model in models if model.kinds <= LINEAR]
-    resetting = [model for model in models if model.kinds & RESETTING]
-    compared = bool(linear and resetting)
-    able = [model for model in (resetting if compared else models) if model.beyond_controls]
-    least = max((model.dip(OBSERVED).high for model in linear), default=float("-inf"))
-    holds = True if any(model.dip(OBSERVED).low > least for model in able) or (able and not compared) else None
-    if all(model.below_a_control for model in (resetting if compared else models)):
-        holds = False
     findings = Findings({"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)})
     for model in models:
         findings.figures |= _figures(model)
     ranked = ranking(models)
     findings.statements.append(f"The delimiter is {delimiter!r}; past and future are {_windows(models)} tokens.")
+    holds = _verdict(models, findings)
     findings.statements += [f"{place}. {_statement(model)}" for place, model in enumerate(ranked, 1)]
     if len(models) > 1:
         findings.statements.append(_order(ranked))
-    claim, said = LINEAR_CLAIM if compared else CLAIM, tuple(findings.statements)
-    return Conclusion("delimiters", claim, holds, findings.figures, said, CAVEATS)
+    return Conclusion("delimiters", CLAIM, holds, findings.figures, tuple(findings.statements), CAVEATS)
+
+
+def _verdict(models: Sequence[ModelDips], findings: Findings) -> bool | None:
+    """Whether some mixer dips beyond its controls over models, whose weights were drawn independently."""
+    found: dict[str, Evidence] = {}
+    for kinds, members in grouped(models, lambda model: model.kinds).items():
+        found[f"beyond_controls_{'_'.join(sorted(kinds))}"] = of_mean(np.array([model.beyond for model in members]))
+    adjusted = holm([evidence.p_above(0) for evidence in found.values()])
+    for (name, evidence), p in zip(found.items(), adjusted, strict=True):
+        findings.add_look(Look(name, 0, evidence.interval(len(found)), evidence.units, p), "trained model of one mixer")
+    fewest, most = (choose(evidence.units for evidence in found.values()) for choose in (min, max))
+    if most < LEAST_MODELS:
+        findings.statements.append(f"{most} models of a mixer are too few: {LEAST_MODELS} are needed.")
+    enough = [p for evidence, p in zip(found.values(), adjusted, strict=True) if evidence.units >= LEAST_MODELS]
+    if min(enough, default=1.0) <= LEVEL:
+        return True
+    # All mixers must be refuted, so none of these looks needs a correction.
+    refuted = fewest >= LEAST_MODELS and max(evidence.p_below(0) for evidence in found.values()) <= LEVEL
+    return False if refuted else None
 
 
 def dip_rows(models: Sequence[ModelDips]) -> list[Row]:
@@ -87,6 +101,7 @@ def _figures(model: ModelDips) -> dict[str, Figure]:
 
 def _statement(model: ModelDips) -> str:
     dip, norm, entropy = (model.dip(OBSERVED, metric) for metric in (CLAIM_METRIC, "norm", "entropy"))
+    others = [f"{model.dip(OBSERVED, metric).depth:.1%} ({metric})" for metric in OTHER_TOLERANCES]
     layers = [f"{layer} {depth:.0%}" for layer, depth in model.layer_depths.items()]
     deepest = max((model.dip(control) for control in CONTROLS), key=lambda control: control.high)
     where = "beyond" if model.beyond_controls else "not beyond"
@@ -94,7 +109,8 @@ def _statement(model: ModelDips) -> str:
     return (
         f"{model.model}: ESS dips by {_shown(dip)} at {dip.events} delimiters, {where} all controls (the largest, "
         f"{deepest.condition}: {_shown(deepest)}); at delimiters inside documents by {_shown(inside)}. The norm dips "
-        f"by {_shown(norm)}, entropy-ESS by {_shown(entropy)}. By layer: {', '.join(layers)}."
+        f"by {_shown(norm)}, entropy-ESS by {_shown(entropy)}, ESS at other τ by {', '.join(others)}. "
+        f"By layer: {', '.join(layers)}."
     )
 
 

@@ -76,9 +76,9 @@ class ModelDips:
         return self.dip(OBSERVED).low > max(0, *(self.dip(control).high for control in CONTROLS))
 
     @property
-    def below_a_control(self) -> bool:
-        """Whether the interval at delimiters lies below 0 or below that of a control."""
-        return self.dip(OBSERVED).high < max(0, *(self.dip(control).low for control in CONTROLS))
+    def beyond(self) -> float:
+        """By how much the depth at delimiters exceeds 0 and the largest of the controls."""
+        return self.dip(OBSERVED).depth - max(0, *(self.dip(control).depth for control in CONTROLS))
 
 
 def measure_dips(

@@ -17,13 +17,13 @@ from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.results.sampling import draw
 from statesize.studies.delimiters.sequences import Aligned, Windows
 
-METRICS = ("tolerance", "entropy", "relative", "norm", "tolerance_0.01", "tolerance_0.1", "tolerance_0.6")
+OTHER_TOLERANCES = {"tolerance_0.01": 0.01, "tolerance_0.1": 0.1, "tolerance_0.6": 0.6}
+METRICS = ("tolerance", "entropy", "relative", "norm", *OTHER_TOLERANCES)
 """`tolerance` is #{σ > 0.3 mean σ₁}, the mean being that of the head over the reference cuts of the same sequence, so
 that it falls when all of H_i is erased alike; `entropy` and `relative` (σ > 0.01 σ₁ of the same H_i) do not;
 `norm` is ‖H_i‖_F. The others are `tolerance` with another factor in place of 0.3, as the depth depends on it."""
 
 TOLERANCE, RELATIVE_TOLERANCE = 0.3, 1e-2
-_OTHER_TOLERANCES = (0.01, 0.1, 0.6)
 _SEQUENCES_AT_ONCE = 8
 _SHORTER = "; a smaller --window makes the sequences shorter"
 
@@ -90,7 +90,7 @@ def _measured(
     scale = largest[..., torch.from_numpy(references)].mean(-1)[..., None, None]
     found = {
         "tolerance": (values > TOLERANCE * scale).sum(-1),
-        **{f"tolerance_{factor:g}": (values > factor * scale).sum(-1) for factor in _OTHER_TOLERANCES},
+        **{metric: (values > factor * scale).sum(-1) for metric, factor in OTHER_TOLERANCES.items()},
         "entropy": entropy_ess(values),
         "relative": tolerance_ess(values, RELATIVE_TOLERANCE, relative=True),
         "norm": measurement.norm,

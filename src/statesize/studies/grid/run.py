@@ -160,7 +160,7 @@ def _of_mixer(captured: Captured, measuring: Measuring) -> dict[str, float]:
     asked: dict[str, Any] = {"count_accuracy": 0.0, "entropy_accuracy": 2e-4}
     (found,) = measure_captured(captured, units, tolerances=tolerances, relative_tolerances=ratios, **asked)
     # None only where measure is asked for less.
-    given = (found.entropy, found.relative_tolerance, found.tolerance)
+    given = (found.entropy, found.relative_count, found.count)
     entropy, relative, absolute = (cast("Tensor", ess).double() for ess in given)
     metrics = dict(zip(measuring.metrics, [entropy, *relative.unbind(-1), *absolute.unbind(-1)], strict=True))
     values = {"state_size": float(found.state_size.double().mean()), "norm": float(found.norm.mean())}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from statesize.errors import FileError, InputError
+from statesize.files import require_regular
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.registry import registered_mixer
 
@@ -42,7 +43,7 @@ def read_module(path: Path) -> UserModule:
         FileError: It cannot be read.
     """
     try:
-        return UserModule(path.name, path.read_text(encoding="utf-8"))
+        return UserModule(path.name, require_regular(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"the module {path} cannot be read: {error}") from error
 

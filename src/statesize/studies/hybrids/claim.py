@@ -36,6 +36,10 @@ def _accuracy(found: PlacedRun) -> float:
     return found.run.accuracy
 
 
+def _accuracy_over_training(found: PlacedRun) -> float:
+    return found.over_training
+
+
 def _numbers(
     runs: Sequence[PlacedRun], known: Callable[[PlacedRun], float], outcome: Callable[[PlacedRun], float] = _accuracy
 ) -> tuple[list[PlacedRun], Numbers, Numbers]:
@@ -150,8 +154,7 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
         findings.statements.append(
             f"Spearman of {words} with final accuracy: {over_all}; among runs with as many attention layers {inside}."
         )
-    over_training = "early_over_training", findings, known["early"][1], lambda found: found.over_training
-    over_all, inside = foresight(runs, *over_training)
+    over_all, inside = foresight(runs, "early_over_training", findings, known["early"][1], _accuracy_over_training)
     findings.statements.append(
         f"Spearman of {known['early'][0]} with the accuracy averaged over training, which tells those apart that end "
         f"alike: {over_all}; among runs with as many attention layers {inside}."

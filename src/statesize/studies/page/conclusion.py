@@ -16,7 +16,7 @@ from statesize.html_table import facts_table
 from statesize.studies.page.statistics import Interval
 from statesize.studies.verdicts.claim import Claim
 from statesize.studies.verdicts.evidence import Evidence
-from statesize.studies.verdicts.verdict import judge
+from statesize.studies.verdicts.verdict import Look, judge
 
 Figure: TypeAlias = float | tuple[float, float]
 CONCLUSION = "conclusion.json"
@@ -88,20 +88,24 @@ class Findings:
             statements.append(f"{diverged:.0f} runs diverged; they are in the table and in none of the figures.")
         if claim is None:
             return Conclusion(study, NO_CLAIM, None, self.figures, tuple(statements), caveats)
-        verdict = judge(claim, self.evidence)
+        verdict, tested = judge(claim, self.evidence), Findings(self.figures)
         for look in verdict.looks:
-            interval = (look.interval.low, look.interval.high)
-            self.figures |= {f"claim_{look.name}": look.interval.value, f"claim_{look.name}_interval": interval}
-            self.figures |= {f"claim_{look.name}_units": float(look.units), f"claim_{look.name}_p": look.adjusted_p}
-        tested = [
-            f"Tested: {look.name} above {look.threshold:g}: {look.interval} over {look.units} units ({claim.unit}), "
-            f"adjusted p {look.adjusted_p:.2g}."
-            for look in verdict.looks
-            if math.isfinite(look.interval.value)
-        ]
+            tested.add_look(look, claim.unit)
         reasons = [verdict.reason] if verdict.reason else []
-        said = (*tested, *reasons, f"The claim was fixed from {claim.pilot}.", *statements)
+        said = (*tested.statements, *reasons, f"The claim was fixed from {claim.pilot}.", *statements)
         return Conclusion(study, claim.statement, verdict.holds, self.figures, said, caveats)
+
+    def add_look(self, look: Look, unit: str) -> None:
+        """Adds a figure of the claim as claim_NAME, with its interval, its units and its adjusted p."""
+        interval = (look.interval.low, look.interval.high)
+        self.figures |= {f"claim_{look.name}": look.interval.value, f"claim_{look.name}_interval": interval}
+        self.figures |= {f"claim_{look.name}_units": float(look.units), f"claim_{look.name}_p": look.adjusted_p}
+        if math.isfinite(look.interval.value):
+            ends = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if math.isfinite(interval[0]) else ""
+            self.statements.append(
+                f"Tested: {look.name} above {look.threshold:g}: {look.interval.value:.2f}{ends} over {look.units} "
+                f"units ({unit}), adjusted p {look.adjusted_p:.2g}."
+            )
 
 
 def known(figures: Mapping[str, Figure]) -> dict[str, Figure | list[float] | None]:

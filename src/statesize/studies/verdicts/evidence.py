@@ -31,22 +31,23 @@ class Evidence:
 
     def p_above(self, threshold: float) -> float:
         """One-sided p against "the number is at most the threshold"; NaN where there are too few units."""
-        return self._p(self._scaled(self.value) - self._scaled(threshold))
+        return self._p(self.scaled(self.value) - self.scaled(threshold))
 
     def p_below(self, threshold: float) -> float:
         """One-sided p against "the number is at least the threshold"; NaN where there are too few units."""
-        return self._p(self._scaled(threshold) - self._scaled(self.value))
+        return self._p(self.scaled(threshold) - self.scaled(self.value))
 
     def interval(self, looks: int = 1) -> Interval:
         """The estimate with its interval of 95 % for so many looks together, by Bonferroni."""
         if self.units < 2 or not math.isfinite(self.error):
             return Interval(self.value)
         half = self.error * float(special.stdtrit(self.units - 1, 1 - 0.025 / looks))
-        ends = self._scaled(self.value) - half, self._scaled(self.value) + half
+        ends = self.scaled(self.value) - half, self.scaled(self.value) + half
         low, high = map(math.tanh, ends) if self.correlation else ends
         return Interval(self.value, low, high)
 
-    def _scaled(self, number: float) -> float:
+    def scaled(self, number: float) -> float:
+        """A number on the scale on which Student's t is taken."""
         if not self.correlation or math.isnan(number):
             return number
         return math.atanh(max(-_LARGEST_CORRELATION, min(number, _LARGEST_CORRELATION)))
@@ -75,5 +76,5 @@ def jackknife(statistic: Statistic, units: NDArray[np.int64], *, correlation: bo
     value, names = statistic(np.arange(len(units))), np.unique(units)
     without = [Evidence(statistic(np.flatnonzero(units != name)), correlation=correlation) for name in names]
     # A constant does not change the spread of the pseudo-values n z − (n − 1) z_without.
-    pseudo = (1 - len(names)) * np.array([one._scaled(one.value) for one in without])
+    pseudo = (1 - len(names)) * np.array([one.scaled(one.value) for one in without])
     return Evidence(value, of_mean(pseudo).error, len(names), correlation)

@@ -5,7 +5,7 @@ import torch
 from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.operators import Recurrence
-from statesize.spectra.gradients.border_maps import border_maps, chosen_borders
+from statesize.spectra.border_maps import border_maps, chosen_borders
 
 
 def stepped(real: Recurrence, first: int, last: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

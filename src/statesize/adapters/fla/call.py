@@ -1,0 +1,113 @@
+"""One call of a kernel of flash-linear-attention."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.watching.kernel_functions import first
+from statesize.adapters.watching.observation import Units, chosen, take
+from statesize.adapters.watching.running import Running
+from statesize.errors import ModelError
+
+# Arguments that let a kernel go on from an earlier state.
+_STATES = ("initial_state", "initial_A_state", "h_kk_init", "h_kv_init")
+_PACKED = ("cu_seqlens", "cu_seqlens_q")
+# Under the root of the norms by which the kernels divide queries and keys.
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class FlaCall:
+    """One call of a kernel by a layer."""
+
+    name: str  # module name of the layer
+    module: nn.Module  # the layer
+    kernel: str  # name of the function
+    function: Callable[..., Any]  # the function
+    arguments: Mapping[str, Any]  # every argument by its name, defaults included
+    output: Tensor  # what it mixed, (S, L, H, P)
+    length: int  # positions of the text
+
+    @classmethod
+    def made(
+        cls, running: Running, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> FlaCall:
+        """A call by the module that runs, with packed sequences of the text's length unpacked."""
+        bound = inspect.signature(function).bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict[str, Any](bound.arguments)
+        arguments |= arguments.pop("kwargs", {})
+        frame, output = running.frame, first(result)
+        arguments, output = _unpacked(frame.name, arguments, output, running.length)
+        return cls(frame.name, frame.module, function.__name__, function, arguments, output, running.length)
+
+    @property
+    def heads(self) -> int:
+        """Heads of what it returned."""
+        return self.output.shape[2]
+
+    def part(self, name: str, units: Units) -> Tensor:
+        """An argument (S, L, heads, …) for the chosen heads, each of which may serve several, (S, chosen, L, …)."""
+        return self.by_head(self.arguments[name], units)
+
+    def by_head(self, tensor: Tensor, units: Units) -> Tensor:
+        """The same of a tensor."""
+        head = chosen(units, self.heads, tensor.device) // (self.heads // tensor.shape[2])
+        return take(tensor, head, 2).transpose(1, 2)
+
+    def keys_and_queries(self, units: Units, key: str = "k", query: str = "q") -> tuple[Tensor, Tensor]:
+        """Keys and scaled queries, (S, chosen, L, n), normalised where the kernel does so."""
+        keys, queries = self.part(key, units), self.part(query, units)
+        if self.arguments.get("use_qk_l2norm_in_kernel"):
+            keys, queries = normalised(keys), normalised(queries)
+        scale = self.arguments.get("scale")
+        return keys, queries * (keys.shape[-1] ** -0.5 if scale is None else scale)
+
+    def require_whole(self) -> None:
+        """Refuse what T would miss: an earlier state, a reversed sequence, a decay or write strength a channel."""
+        if any(self.arguments.get(state) is not None for state in _STATES):
+            raise ModelError(
+                f"{self.name} was called with an initial state, so its operator would miss what came before: run the "
+                "whole sequence in one call without a cache (use_cache=False)."
+            )
+        if self.arguments.get("reverse"):
+            raise ModelError(f"{self.name} must run forward in time, got {self.kernel}(reverse=True).")
+        strength = self.arguments.get("beta")
+        by_channel = isinstance(strength, Tensor) and strength.ndim == 4
+        if self.arguments.get("gv") is not None or by_channel:
+            raise ModelError(
+                f"{self.name} must have one T a head, got {self.kernel} with a decay or a write strength of each value "
+                "channel. statesize measures heads whose channels share their T."
+            )
+
+
+def normalised(vectors: Tensor) -> Tensor:
+    """Vectors over their norms, as the kernels compute them."""
+    return vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + _EPSILON)
+
+
+def _unpacked(name: str, arguments: dict[str, Any], output: Tensor, length: int) -> tuple[dict[str, Any], Tensor]:
+    """Sequences that lie one behind the other, (1, S L, …) or (S L, …), as (S, L, …)."""
+    bounds = next((arguments[packed] for packed in _PACKED if arguments.get(packed) is not None), None)
+    if bounds is None:
+        return arguments, output
+    if not bool((bounds.diff() == length).all()):
+        raise ModelError(
+            f"{name} packs sequences of several lengths into one, so its positions are not those of the text. Give "
+            "texts of one length without padding; layers that route tokens to several memories have no T."
+        )
+    # Flash attention has no dimension for the only sequence.
+    place, total, sequences = output.ndim - 3, (len(bounds) - 1) * length, len(bounds) - 1
+
+    def unpack(part: Any) -> Any:
+        if not isinstance(part, Tensor) or part.ndim < 2 + place or part.shape[place] % total:
+            return part
+        return part.flatten(0, place).reshape(sequences, -1, *part.shape[place + 1 :])
+
+    return {key: None if key in _PACKED else unpack(part) for key, part in arguments.items()}, unpack(output)

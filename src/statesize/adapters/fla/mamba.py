@@ -1,0 +1,69 @@
+"""Mamba and Mamba-2 as fla computes them without mamba_ssm: in the layer's own forward, around its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from statesize.adapters.kernels.mamba import chunk_scan, selective_scan
+from statesize.adapters.watching.kernel_functions import KernelCall
+from statesize.adapters.watching.observation import Observation, Record
+from statesize.adapters.watching.parts import MixerCall, observing_parts
+from statesize.adapters.watching.running import Running
+
+
+@contextmanager
+def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+    """Observe the Mamba and Mamba-2 layers of fla by their parts."""
+    del running
+    files = {type(module).__module__ for module in model.modules()}
+    with ExitStack() as hooks:
+        if "fla.layers.mamba" in files:
+            parts = ("in_proj", "x_proj", "out_proj")
+            hooks.enter_context(observing_parts(model, ("Mamba",), parts, mamba, record))
+        if "fla.layers.mamba2" in files:
+            hooks.enter_context(observing_parts(model, ("Mamba2",), ("in_proj", "conv1d", "norm"), mamba2, record))
+        yield
+
+
+def mamba(call: MixerCall) -> Observation:
+    """The T of every channel, of what `x_proj` took and returned."""
+    layer = cast("Any", call.module)
+    steps, B, C = call.parts["x_proj"].output.split((layer.dt_rank, layer.ssm_state_size, layer.ssm_state_size), -1)
+    arguments = {
+        "A": -torch.exp(layer.A_log.float()),
+        "dt": functional.linear(steps, layer.dt_proj.weight).mT,
+        "z": call.parts["in_proj"].output.chunk(2, -1)[1].mT,
+        "hidden_states": call.parts["x_proj"].args[0].mT,
+        "delta_bias": layer.dt_proj.bias,
+        "delta_softplus": True,
+        "B": B.mT,
+        "C": C.mT,
+        "D": layer.D,
+    }
+    return selective_scan(KernelCall(call.name, layer, arguments, call.parts["out_proj"].args[0].mT))
+
+
+def mamba2(call: MixerCall) -> Observation:
+    """The T of every head, of what the convolution returned and what the norm took."""
+    layer, mixed = cast("Any", call.module), call.parts["norm"].args[0]
+    heads, groups, states = layer.num_heads, layer.n_groups, layer.ssm_state_size
+    convolved = layer.act(call.parts["conv1d"].output[..., : mixed.shape[1]].mT)
+    values, B, C = convolved.split((layer.intermediate_size, groups * states, groups * states), -1)
+    arguments = {
+        "A": -torch.exp(layer.A_log.float()),
+        "B": B.unflatten(-1, (groups, states)),
+        "C": C.unflatten(-1, (groups, states)),
+        "D": layer.D,
+        "hidden_states": values.unflatten(-1, (heads, -1)),
+        "dt": call.parts["in_proj"].output[..., -heads:],
+        "dt_bias": layer.dt_bias,
+        "dt_softplus": True,
+        "dt_limit": layer.dt_limit,
+    }
+    return chunk_scan(KernelCall(call.name, layer, arguments, mixed.unflatten(-1, (heads, -1))))

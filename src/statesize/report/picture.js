@@ -1,0 +1,127 @@
+"use strict";
+// The first chart of a page: the ESS of a layer of each model along one text, below what each could keep, and the text.
+const picture = (() => {
+  const { byId } = drawing;
+  const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
+  let [curves, view, at] = [[], null, -1];
+
+  // One curve a model that reads this text, of the layer chosen, or of the one that changes most.
+  const curveOf = (model, choice, metric, sequence) => {
+    const layer = model.layers[choice < 0 ? model.telling[metric] : choice];
+    const count = layer.positions.length;
+    const read = (packed) => packing.read(packed, sequence * count, count);
+    return { model: model.name, layer, ess: read(layer.ess[metric].mean), ceiling: read(layer.ceiling) };
+  };
+
+  const rowsOf = ({ model, layer, ess, ceiling }) => layer.positions.flatMap((position, place) =>
+    ess[place] === null ? [] : [{ position, model, ess: ess[place], ceiling: Math.round(ceiling[place]) }]);
+
+  // Models of equal ceilings share an area.
+  const areasOf = (found) => {
+    const areas = new Map();
+    for (const rows of found) {
+      const key = rows.map(({ ceiling }) => ceiling).join();
+      areas.set(key, { rows, names: [...(areas.get(key)?.names ?? []), rows[0].model] });
+    }
+    return [...areas.values()].map(({ rows, names }) => {
+      const others = names.length > 1 && names.length === found.length - 1;
+      const of = `what ${found.length === 1 ? "it" : others ? "the others" : names.join(", ")} could carry`;
+      return rows.map(({ position, ceiling }) => ({ position, ceiling, of }));
+    });
+  };
+
+  const showLegend = () => {
+    byId("picture-legend").replaceChildren(...curves.map(({ model, layer }, index) => {
+      const [item, line] = [document.createElement("span"), document.createElement("i")];
+      line.style.background = COLOURS[index % COLOURS.length];
+      item.append(line, layer.short === layer.name ? `${model}, ${layer.name}` : `${model}, layer ${layer.short}`);
+      return item;
+    }));
+  };
+
+  const showText = ({ tokens, special }) => {
+    const plain = (token) => token.replaceAll("␣", " ").replaceAll("⏎", "\n").replaceAll("⇥", "\t");
+    byId("text").replaceChildren(...tokens.map((token, position) => {
+      const part = document.createElement("span");
+      part.textContent = plain(token);
+      part.dataset.position = position;
+      if (special.includes(position)) part.className = "special";
+      return part;
+    }));
+  };
+
+  // A line in the chart, the token in the text, and the numbers below, all of one position.
+  const point = (position) => {
+    const { positions } = curves[0].layer;
+    at = positions.reduce((best, one, place) => Math.abs(one - position) < Math.abs(positions[best] - position) ? place : best, 0);
+    const chosen = positions[at];
+    const line = byId("picture-line");
+    line.style.left = `${view.origin()[0] + view.scale("x")(chosen)}px`;
+    line.hidden = false;
+    byId("text").querySelector("mark")?.replaceWith(...byId("text").querySelector("mark").childNodes);
+    const token = byId("text").querySelector(`[data-position="${chosen}"]`);
+    if (token) {
+      const mark = document.createElement("mark");
+      token.replaceWith(mark);
+      mark.append(token);
+      const box = byId("text");
+      const place = mark.offsetTop - box.offsetTop;
+      if (place < box.scrollTop || place > box.scrollTop + box.clientHeight - 24) box.scrollTop = place - box.clientHeight / 2;
+    }
+    const numbers = curves.map(({ model, layer, ess, ceiling }) => {
+      const place = layer.positions.indexOf(chosen);
+      return place < 0 || ess[place] === null ? `${model} was not measured` : `${model} carries ${ess[place].toFixed(1)} of at most ${Math.round(ceiling[place])}`;
+    });
+    byId("picture-said").textContent = `Before “${token?.textContent.trim() ?? "the end"}” (token ${chosen}): ${numbers.join("; ")}.`;
+  };
+
+  const follow = (event) => {
+    if (!view) return;
+    const left = byId("picture").getBoundingClientRect().left + view.origin()[0];
+    point(view.scale("x").invert(event.clientX - left));
+  };
+
+  const step = (event) => {
+    const steps = { ArrowRight: 1, ArrowLeft: -1 };
+    if (!(event.key in steps) || !view) return;
+    event.preventDefault();
+    const { positions } = curves[0].layer;
+    point(positions[Math.min(Math.max(at + steps[event.key], 0), positions.length - 1)]);
+  };
+
+  const draw = async (spec, models, text, { choice, metric, sequence }) => {
+    const found = models.filter(({ layers }) => layers.length > Math.max(choice, 0)).map((model) => curveOf(model, choice, metric, sequence));
+    const rows = found.map(rowsOf);
+    curves = found.filter((_, index) => rows[index].length);
+    byId("picture-line").hidden = true;
+    view = null;
+    showText(text);
+    showLegend();
+    if (!curves.length) {
+      drawing.clear("picture");
+      byId("picture-said").textContent = "Nothing was measured in this text.";
+      return;
+    }
+    const areas = areasOf(rows.filter((one) => one.length));
+    const labels = areas.map((area) => area.reduce((best, row) => row.ceiling > best.ceiling ? row : best));
+    const middle = (area, top) => {
+      const highest = area.filter(({ ceiling }) => ceiling === top.ceiling);
+      return highest[Math.floor(highest.length / 4)];
+    };
+    const chart = structuredClone(spec);
+    chart.layer[2].encoding.color.scale = { domain: curves.map(({ model }) => model), range: COLOURS };
+    if (drawing.narrow()) chart.layer.splice(1, 1);
+    const datasets = { ceilings: areas.flat(), labels: areas.map((area, index) => middle(area, labels[index])), curves: rows.flat() };
+    byId("picture-said").textContent = "Point at the chart or at the text to read the numbers at a token.";
+    at = -1;
+    view = await drawing.draw("picture-chart", chart, datasets);
+  };
+
+  byId("picture").addEventListener("pointermove", follow);
+  byId("picture").addEventListener("keydown", step);
+  byId("text").addEventListener("pointerover", (event) => {
+    const { position } = event.target.dataset ?? {};
+    if (position !== undefined && view) point(Number(position));
+  });
+  return { draw };
+})();

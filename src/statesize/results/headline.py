@@ -1,0 +1,128 @@
+"""What profiles say in one sentence of facts: how much memory is kept, and how much of the past is carried by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from statesize.results.names import kind_title, model_title, short_names
+from statesize.results.protocol import Profiled
+from statesize.results.summary import average, binding, ess_values, stored_channels
+
+_SAME = 1.05
+"""Ratios below this count as equal in words."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The sentence, and the numbers behind it."""
+
+    sentence: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Party:
+    name: str
+    kept: float  # numbers that all its layers store, at the end of the longest sequence
+    carried: float  # total ESS
+    channels: int  # that are stored
+
+    @property
+    def surplus(self) -> float:
+        return math.log(self.kept / self.carried)
+
+
+def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> Headline:
+    """The two models, or kinds of layers of one model, whose memory and ESS differ most; or the only one."""
+    parties = [party for profile in profiles for party in _parties(profile, metric, whole=len(profiles) > 1)]
+    parties = [party for party in parties if party.kept > 0 and party.carried > 0]
+    if not parties:
+        return Headline("Nothing was measured that carries anything.", "")
+    same_text = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
+    if len(parties) == 1 or not same_text:
+        return Headline(" ".join(_alone(party) for party in parties[:3]), _detail(parties[:3], metric))
+    pair = max(combinations(parties, 2), key=lambda two: abs(two[0].surplus - two[1].surplus))
+    pair = sorted(pair, key=lambda party: (party.kept, party.carried), reverse=True)
+    return Headline(_sentence(*pair), _detail(pair, metric))
+
+
+def model_line(profile: Profiled, metric: str = "entropy") -> str:
+    """How much of its memory a model uses, in one line."""
+    name = _sentence_case(model_title(profile))
+    nodes = {short: profile.mixer(layer) for layer, short in short_names(profile.mixers).items()}
+    means = {layer: average(node, ess_values(node, metric)).mean for layer, node in nodes.items()}
+    known = {layer: mean for layer, mean in means.items() if math.isfinite(mean)}
+    if not known:
+        return f"{name}: nothing was measured."
+    most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
+    spread = f", from {known[least]:.1f} in layer {least} to {known[most]:.1f} in layer {most}" if most != least else ""
+    return f"{name} carries {np.mean(list(known.values())):.1f} numbers per channel on average{spread}."
+
+
+def telling_layer(profile: Profiled, metric: str = "entropy") -> int:
+    """The layer whose ESS changes most along the first text, relative to its mean, where its own size limits it."""
+    changes: list[float] = []
+    for name in profile.mixers:
+        node = profile.mixer(name)
+        curve = ess_values(node, metric)[0].mean(0)
+        inside = curve[binding(node)[0] & np.isfinite(curve)]
+        changes.append(float(inside.std() / inside.mean()) if inside.size and inside.mean() > 0 else 0.0)
+    return int(np.argmax(changes)) if changes else 0
+
+
+def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
+    """The model, or each kind of its layers where it is alone and has several."""
+    found: dict[str, list[float]] = {}
+    title = model_title(profile)
+    kinds = {str(profile.mixer(name).attrs["kind"]) for name in profile.mixers}
+    for name, row in zip(profile.mixers, profile.summary_rows(), strict=True):
+        party = title if whole or len(kinds) == 1 else f"{kind_title(row['kind'])} of {title}"
+        total = row["total_entropy"] if metric == "entropy" else row["total_relative_count"]
+        stored = stored_channels(profile.mixer(name), profile.group(name))
+        figures = np.nan_to_num([row["tss"] * stored, total, stored])
+        found[party] = list(np.add(found.get(party, [0.0, 0.0, 0.0]), figures))
+    return [_Party(name, kept, carried, int(stored)) for name, (kept, carried, stored) in found.items()]
+
+
+def _sentence(more: _Party, less: _Party) -> str:
+    kept, carried = more.kept / less.kept, more.carried / less.carried
+    if kept < _SAME:
+        ratio = "about as much" if carried < _SAME else f"{_times(carried)} as much"
+        return f"{_sentence_case(more.name)} and {less.name} keep the same memory, and the first carries {ratio}."
+    ratio = "about as much" if 1 / _SAME < carried < _SAME else f"{_times(carried)} as much"
+    return f"{_sentence_case(more.name)} keeps {_times(kept)} the memory of {less.name} and carries {ratio}."
+
+
+def _alone(party: _Party) -> str:
+    kept, carried = party.kept / party.channels, party.carried / party.channels
+    return (
+        f"{_sentence_case(party.name)} keeps {kept:.0f} numbers per channel by the end of the text and carries "
+        f"{carried:.1f} of them on average."
+    )
+
+
+def _detail(parties: Sequence[_Party], metric: str) -> str:
+    named = "entropy-ESS" if metric == "entropy" else "count of singular values"
+    kept, carried = (
+        " against ".join(f"{getattr(party, name):,.0f}" for party in parties) for name in ("kept", "carried")
+    )
+    return (
+        f"Memory is what the layers keep while they read: {kept} numbers at the end of the text. What they carry is "
+        "how many of these the rest of the text depends on, the effective state-size (ESS): "
+        f"{carried} on average ({named})."
+    )
+
+
+def _times(ratio: float) -> str:
+    rounded = f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
+    return f"{rounded} ×"
+
+
+def _sentence_case(name: str) -> str:
+    """A name at the beginning of a sentence; that of a model, which is one word, stays as it is written."""
+    return name[:1].upper() + name[1:] if " " in name else name

@@ -1,0 +1,175 @@
+"""Layers of flash-linear-attention: over its torch references here, over its Triton kernels on request."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+from oracles.fla_layers import LAYERS
+from torch import nn
+
+import statesize as ss
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="flash-linear-attention is not here")
+ROOT = Path(__file__).parents[2]
+MEASURED = {
+    "gla": ("gla", 2, 16),
+    "hgrn": ("hgrn", 64, 1),
+    "retnet": ("retention", 2, 32),
+    "linear_attention": ("linear attention", 2, 32),
+    "lightnet": ("lightnet", 2, 32),
+    "gated_deltanet": ("gated delta rule", 4, 32),
+    "kda": ("kimi delta attention", 2, 32),
+    "gated_deltaproduct": ("delta product", 2, 32),
+    "gated_deltanet2": ("gated delta net 2", 2, 32),
+    "precond_gated_deltanet": ("preconditioned delta rule", 2, 32),
+    "momentum_deltanet": ("momentum delta rule", 2, 64),
+    "rwkv6": ("rwkv6", 2, 16),
+    "rwkv7": ("rwkv7", 2, 32),
+    "gsa": ("gated slots", 2, 16),
+    "abc": ("bounded memory", 2, 16),
+    "mesa_net": ("mesa net", 2, 32),
+    "based": ("based", 2, 273),
+    "mamba": ("mamba", 96, 16),
+    "mamba2": ("mamba2", 4, 16),
+    "attention": ("attention", 4, None),
+    "sliding_attention": ("sliding attention", 2, 8),
+    "forgetting_attention": ("forgetting attention", 2, None),
+    "deltaformer": ("deltaformer", 2, None),
+}
+
+
+def sweep(by, length, *names):
+    """Fla changes what it imports for a whole process, so that it has one of its own."""
+    command = [sys.executable, str(ROOT / "tests" / "oracles" / "fla_sweep.py"), by, str(length), *names]
+    environment = os.environ | {"TRITON_INTERPRET": "1" if by == "kernels" else "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return {found["name"]: found for found in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("length", [32, 72])
+def test_layers_agree_with_the_references_of_fla(length):
+    found = sweep("references", length, *MEASURED, "comba", "mom")
+    for name, (kind, units, states) in MEASURED.items():
+        one = found[name]
+        assert (one["kind"], one["units"], one["state_size"], one["reason"]) == (kind, units, states, "")
+        assert one["faithfulness"] < 2e-6
+    # Its reference decays before it reads; its kernels read before, as T does.
+    assert "the captured operator applied to its input differs" in found["comba"]["reason"]
+    assert "packs sequences of several lengths" in found["mom"]["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [32, 72])
+@pytest.mark.parametrize("name", ["gla", "retnet", "gated_deltanet", "rwkv6", "comba", "forgetting_attention"])
+def test_layers_agree_with_the_kernels_of_fla(name, length):
+    one = sweep("kernels", length, name)[name]
+    assert one["reason"] == ""
+    assert one["faithfulness"] < 2e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["references", "kernels"])
+@pytest.mark.parametrize("length", [32, 72])
+def test_the_table_is_what_the_sweep_finds(by, length):
+    table = json.loads((ROOT / "docs" / "fla.json").read_text("utf-8"))["layers"]
+    for name, one in sweep(by, length, *LAYERS).items():
+        kept = table[name][f"{by} {length}"]
+        assert (one["kind"], one["reason"] == "") == (kept["kind"], kept["reason"] == "")
+
+
+def running_mean(q, k, v, initial_state=None, reverse=False, beta=None, cu_seqlens=None):
+    """A kernel that is in no table: T weighs all positions so far alike, in each sequence."""
+    lengths = [v.shape[1]] if cu_seqlens is None else cu_seqlens.diff().tolist()
+    means = [part.cumsum(1) / torch.arange(1, part.shape[1] + 1)[:, None, None] for part in v.split(lengths, 1)]
+    return torch.cat(means, 1), None
+
+
+def squared(q, k, v):
+    """A kernel that is not linear in its values."""
+    return v.square().cumsum(1)
+
+
+def without_driver(q, k, v):
+    """What Triton raises where it finds no GPU."""
+    raise RuntimeError("0 active drivers ([]). There should only be one.")
+
+
+for kernel in (running_mean, squared, without_driver):
+    kernel.__module__ = "fla.ops.mine"
+
+
+class Mixing(nn.Module):
+    """A layer of two heads that calls one of the kernels above by its name in this file."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+
+    def forward(self, hidden):
+        heads = hidden.unflatten(-1, (2, -1))
+        mixed = running_mean(heads, heads, heads, **self.options)[0]
+        return mixed.flatten(-2)
+
+
+class Packing(Mixing):
+    """The same, with its sequences one behind the other."""
+
+    def forward(self, hidden):
+        flat = hidden.flatten(0, 1)[None].unflatten(-1, (2, -1))
+        return running_mean(flat, flat, flat, **self.options)[0].reshape(hidden.shape)
+
+
+class Squaring(nn.Module):
+    def forward(self, hidden):
+        heads = hidden.unflatten(-1, (2, -1))
+        return squared(heads, heads, heads).flatten(-2)
+
+
+class Driverless(nn.Module):
+    def forward(self, hidden):
+        return without_driver(hidden, hidden, hidden)
+
+
+def model(layer):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(20, 10), layer)
+
+
+TOKENS = torch.arange(26).reshape(2, 13) % 20
+MEANS = (torch.ones(13, 13) / torch.arange(1, 14)[:, None]).tril().double()
+
+
+@pytest.mark.parametrize("layer", [Mixing(), Packing(cu_seqlens=torch.tensor([0, 13, 26]))])
+def test_a_kernel_of_ones_own_is_given_impulses(layer):
+    (captured,) = ss.capture(model(layer), TOKENS)
+    assert (captured.name, captured.kind, captured.units, captured.multiplicity) == ("1", "running mean", 2, 5)
+    torch.testing.assert_close(captured.operator.dense(), MEANS.expand(2, 2, 13, 13))
+    assert captured.faithfulness < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (Mixing(initial_state=torch.zeros(1)), "was called with an initial state"),
+        (Mixing(reverse=True), r"must run forward in time, got running_mean\(reverse=True\)"),
+        (Mixing(beta=torch.ones(2, 13, 2, 5)), "write strength of each value channel"),
+        (Packing(cu_seqlens=torch.tensor([0, 10, 26])), "packs sequences of several lengths"),
+        (Squaring(), "must be linear in its values, got squared.*network_ess"),
+        (Driverless(), "must run where Triton does.*TRITON_INTERPRET=1"),
+    ],
+)
+def test_what_has_no_T_is_refused(layer, message):
+    with pytest.raises(ss.ModelError, match=message):
+        next(ss.capture(model(layer), TOKENS))
+
+
+def test_other_versions_are_told_the_supported_one(monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda _: "0.7.2")
+    with pytest.raises(ss.ModelError, match=r"must be of version 0\.6, got 0\.7\.2"):
+        ss.capture(model(Mixing()), TOKENS)

@@ -1,0 +1,97 @@
+"""Shells with closed streams, and what is no file in the place of one: one line each, and nothing hangs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from statesize.cli import main
+
+LONG = "x" * 300
+
+
+def refusal(capsys, *arguments):
+    """The line that a command fails with, at once."""
+    assert main([str(argument) for argument in arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "streams", "code", "said"),
+    [
+        (["--version"], ">&-", 1, "statesize: error: stdout is closed; give it a file, or /dev/null\n"),
+        (["--version"], "<&-", 0, ""),
+        (["report", "none"], "2>&-", 1, ""),
+        (["report", "none"], "<&- >&- 2>&-", 1, ""),
+        (["--version"], ">/dev/full", 1, "statesize: error: the output cannot be written: No space left on device\n"),
+    ],
+)
+def test_streams_that_are_closed_or_full(arguments, streams, code, said, tmp_path):
+    program = "import sys; from statesize.cli import main; sys.exit(main())"
+    words = ["sh", "-c", f'exec "$@" {streams}', "sh", sys.executable, "-c", program, *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_files_do_not_take_the_numbers_of_closed_streams(tmp_path):
+    """A library that prints would write into them."""
+    program = (
+        "import os, sys; from statesize.cli import main; main(['--version']); "
+        f"file = os.open({str(tmp_path / 'file')!r}, os.O_CREAT | os.O_WRONLY); sys.exit(file < 3)"
+    )
+    words = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program]
+    assert subprocess.run(words, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["profile", "gla", "--text", "PLACE"],
+        ["profile", "gla", "--jsonl", "PLACE"],
+        ["profile", "gla", "--ids", "PLACE"],
+        ["study", "regimes", "--config", "PLACE"],
+        ["study", "regimes", "--preset", "smoke", "--module", "PLACE"],
+        ["train", "text", "--mixer", "la", "--text", "PLACE", "--output", "OUTPUT"],
+    ],
+)
+def test_what_is_no_file_is_not_read(words, kind, capsys, tmp_path):
+    place = tmp_path / "place"
+    os.mkfifo(place) if kind == "pipe" else place.mkdir() if kind == "folder" else place.symlink_to("/dev/zero")
+    names = {"PLACE": place, "OUTPUT": tmp_path / "output"}
+    line = refusal(capsys, *(names.get(word, word) for word in words))
+    assert f"{place} must be a regular file, got a {kind}" in line
+
+
+@pytest.mark.parametrize("words", [["report", "PROFILE", "--output"], ["profile", "gla", "--text", "TEXT", "--html"]])
+def test_what_is_no_file_is_not_replaced(words, capsys, tmp_path, text, small_profile):
+    names = {"PROFILE": small_profile.save(tmp_path / "profile"), "TEXT": text}
+    os.mkfifo(tmp_path / "pipe")
+    line = refusal(capsys, *(names.get(word, word) for word in words), tmp_path / "pipe")
+    assert "pipe must be a regular file, got a pipe" in line
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", LONG],
+        ["rerun", LONG],
+        ["compare", LONG, LONG],
+        ["profile", LONG, "--text", "TEXT"],
+        ["profile", "gla", "--text", LONG],
+        ["profile", "gla", "--text", "TEXT", "--output", LONG],
+        ["profile", "gla", "--text", "TEXT", "--html", LONG],
+        ["study", "regimes", "--preset", "smoke", "--output", LONG],
+        ["study", "regimes", "--config", LONG],
+        ["train", "text", "--mixer", "la", "--text", "TEXT", "--output", LONG],
+    ],
+)
+def test_names_that_no_file_can_have(words, capsys, text, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert LONG[:100] in refusal(capsys, *(text if word == "TEXT" else word for word in words))
+    assert os.listdir(tmp_path) == [text.name]

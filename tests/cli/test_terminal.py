@@ -1,0 +1,114 @@
+"""Commands in a terminal of 80 columns and 24 lines: nothing wraps, and screens are those of tests/cli/screens.
+
+`STATESIZE_SCREENS=1 pytest tests/cli/test_terminal.py` writes these files anew.
+"""
+
+import os
+import pty
+import re
+import shutil
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import pyte
+import pytest
+from rich.cells import cell_len
+
+from statesize.cli import main
+
+SCREENS = Path(__file__).parent / "screens"
+COLUMNS, LINES = 80, 24
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]\d+)?")
+
+
+@pytest.fixture
+def in_terminal(monkeypatch, tmp_path):
+    """What a command writes to a terminal as its stdout, raw and as 80 columns show it."""
+    monkeypatch.setenv("COLUMNS", str(COLUMNS))
+    monkeypatch.setenv("LINES", str(LINES))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        leader, follower = pty.openpty()
+        pieces = []
+
+        def read():
+            # Linux says by an error that the other end is closed.
+            with suppress(OSError):
+                while piece := os.read(leader, 1 << 16):
+                    pieces.append(piece)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        with os.fdopen(follower, "w", encoding="utf-8") as terminal:
+            monkeypatch.setattr("sys.stdout", terminal)
+            assert main([str(argument) for argument in arguments]) == 0
+        reader.join()
+        os.close(leader)
+        raw = b"".join(pieces).decode()
+        screen = pyte.Screen(COLUMNS, 400)
+        pyte.Stream(screen).feed(raw)
+        return raw, [line.rstrip() for line in screen.display]
+
+    return run
+
+
+def assert_fits(raw, shown):
+    lines = [re.sub(r"\x1b\[[\d;?]*\w", "", line).rstrip() for line in raw.replace("\r\n", "\n").split("\n")]
+    assert max(map(cell_len, lines)) <= COLUMNS, max(lines, key=cell_len)
+    assert [line for line in shown if line] == [line for line in lines if line]
+
+
+def assert_screen(name, shown):
+    """The screen but for its numbers, which differ from machine to machine in their last digits."""
+    text = NUMBER.sub(lambda number: "0" * len(number[0]), "\n".join(shown).rstrip()) + "\n"
+    text = re.sub(r"[█░]+", "█", text)
+    path = SCREENS / f"{name}.txt"
+    if os.environ.get("STATESIZE_SCREENS"):
+        path.write_text(text, encoding="utf-8")
+    kept = path.read_text(encoding="utf-8")
+    assert re.sub("0+| +", " ", text) == re.sub("0+| +", " ", kept)
+
+
+def test_profile_and_compare(in_terminal, checkpoint, text):
+    shutil.copytree(checkpoint, "other")
+    for name, model in (("one", checkpoint), ("two", "other")):
+        screen = in_terminal("profile", model, "--text", text, "--output", name, "--quiet")
+        assert_fits(*screen)
+    assert_screen("profile", screen[1])
+    assert_fits(*in_terminal("profile", model, "--text", text, "--wide", "--quiet"))
+    screen = in_terminal("compare", "one", "two", "--quiet")
+    assert_fits(*screen)
+    assert_screen("compare", screen[1])
+    assert_fits(*in_terminal("compare", "one", "two", "--wide", "--quiet"))
+
+
+def test_plan(in_terminal, checkpoint, text):
+    screen = in_terminal("profile", checkpoint, "--text", text, "--plan", "--quiet")
+    assert_fits(*screen)
+    assert_screen("plan", screen[1])
+
+
+@pytest.mark.parametrize("command", ["engines", "engines --explain", "models", "study correlation --dry-run"])
+def test_lists(in_terminal, command):
+    screen = in_terminal(*command.split())
+    assert_fits(*screen)
+    assert_screen(command.replace(" ", "").replace("--", "-"), screen[1])
+
+
+def test_network(in_terminal, checkpoint, text):
+    short = ("--max-tokens", "6", "--positions", "2", "--quiet")
+    assert_fits(*in_terminal("network", checkpoint, "--text", text, *short))
+
+
+def test_watch_keeps_its_numbers_and_shortens_the_curve(in_terminal, checkpoint, monkeypatch, tmp_path):
+    (tmp_path / "words").write_text("The quick brown fox jumps over the lazy dog and back again. " * 3)
+    with (tmp_path / "words").open() as words:
+        monkeypatch.setattr("sys.stdin", words)
+        _, shown = in_terminal("watch", checkpoint, "--future", "4", "--quiet")
+    row = next(line for line in shown if line.startswith("layers.0.mixer"))
+    assert re.fullmatch(r"layers\.0\.mixer +[\d.]+ +\d+ +[█░]{16} +[\d.]+ +[\d.e-]+ +[▁▂▃▄▅▆▇█]+", row), row
+    assert len(row) <= COLUMNS

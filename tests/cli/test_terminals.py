@@ -1,0 +1,71 @@
+"""What strangers name cannot steer a terminal, on any stream."""
+
+import json
+import re
+
+import pytest
+import torch
+import xarray as xr
+
+from statesize import zoo
+from statesize.cli import main
+from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.printable import printable
+from statesize.profiling import Profile
+
+EVIL = "a\x1b]0;owned\x07\x9b2J\u202eb\rc\u2028d\x00"
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.fixture
+def evil(small_profile, tmp_path):
+    """A profile whose names, tokens and notes would steer a terminal."""
+    tree = small_profile.to_xarray()
+    tree.attrs |= {"model": EVIL, "skipped": {EVIL: EVIL}, "mixers": [f"{EVIL}0", f"{EVIL}1"], "source": {EVIL: EVIL}}
+    root = tree.to_dataset()
+    root["tokens"] = root["tokens"].copy(data=[[f"{EVIL}."] * root.sizes["token"]] * root.sizes["sequence"])
+    about = {"kind": EVIL, "note": EVIL, "engine": EVIL}
+    children = {
+        f"{EVIL}{index}": node.to_dataset().assign_attrs(about) for index, node in enumerate(tree.children.values())
+    }
+    tree = xr.DataTree(root, children={name: xr.DataTree(node) for name, node in children.items()})
+    return Profile(tree).save(tmp_path / "evil")
+
+
+@pytest.mark.parametrize("text", [EVIL, "\ud800", "\U000e0001", "tab\tand\nline"])
+def test_what_is_hidden_is_shown_escaped(text):
+    shown = printable(text)
+    assert not STEERING.search(shown)
+    assert json.loads(f'"{shown}"') == text
+    assert printable("plain · σ₁ 中文 é") == "plain · σ₁ 中文 é"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["compare", "EVIL", "EVIL"], ["compare", "EVIL", "EVIL", "--json"], ["report", "EVIL", "--output", "PAGE"]],
+)
+def test_profiles(words, evil, tmp_path, capsys):
+    names = {"EVIL": evil, "PAGE": tmp_path / "page.html"}
+    assert main([str(names.get(word, word)) for word in words]) == 0
+    captured = capsys.readouterr()
+    for stream in (captured.out, captured.err):
+        assert not STEERING.search(stream)
+    assert words[0] == "report" or "\\u001b]0;owned" in captured.out
+
+
+def test_errors(evil, capsys):
+    assert main(["rerun", str(evil)]) == 1
+    assert main(["report", f"none{EVIL[:-1]}"]) == 1
+    assert main(["compare", EVIL[:-1]]) in {1, 2}
+    assert not STEERING.search(capsys.readouterr().err)
+
+
+def test_models_and_their_tokens(tmp_path, text, capsys, monkeypatch):
+    folder = tmp_path / "model\x1b[2J"
+    shape = ModelConfig(mixer="gla", vocabulary_size=1024, width=8, heads=2, layers=1, key_size=4)
+    save_checkpoint(LanguageModel(shape, torch.Generator().manual_seed(0)), folder)
+    (folder / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
+    for more in ([], ["--json"]):
+        assert main(["profile", str(folder), "--text", str(text), "--output", str(tmp_path / "o\x9b"), *more]) == 0
+        captured = capsys.readouterr()
+        assert not STEERING.search(captured.out + captured.err)

@@ -1,0 +1,94 @@
+"""Recurrences of several steps a position are measured between positions."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import statesize as ss
+from statesize.operators import Recurrence
+from statesize.operators.stepped import Stepped
+from statesize.spectra.choice import ORDER
+from statesize.spectra.cut import make_cut
+from statesize.spectra.readouts import with_readouts
+from statesize.testing import compare_with_definition
+
+LENGTH, STATES, STEPS = 6, 3, 2
+
+
+def product(batch: tuple[int, ...] = (2,)) -> Stepped:
+    """A product of delta rules."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*batch, *shape, generator=generator, dtype=torch.float64)
+
+    key, query = normal(LENGTH * STEPS, STATES), normal(LENGTH * STEPS, STATES)
+    query = query * (torch.arange(LENGTH * STEPS) % STEPS == STEPS - 1)[:, None]
+    beta, decay = (normal(LENGTH * STEPS).sigmoid() for _ in range(2))
+    return Stepped(Recurrence.delta_rule(key / 2, beta, query, decay), STEPS)
+
+
+def blocks(operator: Stepped, past: int | None = None, future: int | None = None) -> list[Tensor]:
+    """H_i by the definition: all inputs of earlier positions, all outputs of later ones."""
+    matrix = operator.dense()
+    first, last = past or 1, LENGTH - (future or 1)
+    return [matrix[..., i : i + (future or LENGTH), i - (past or i) : i, :].flatten(-2) for i in range(first, last + 1)]
+
+
+@pytest.mark.parametrize(("past", "future"), [(None, None), (2, None), (2, 3)])
+def test_measure_agrees_with_the_definition(past: int | None, future: int | None) -> None:
+    operator = product()
+    values = ss.measure(operator, outputs=("values",), past=past, future=future).values
+    assert values is not None
+    for place, block in enumerate(blocks(operator, past, future)):
+        expected = torch.linalg.svdvals(block)
+        count = min(expected.shape[-1], values.shape[-1])
+        torch.testing.assert_close(values[..., place, :count], expected[..., :count], rtol=1e-10, atol=1e-12)
+        assert not bool((values[..., place, count:] > 1e-12).any())
+        assert not bool((expected[..., count:] > 1e-12).any())
+
+
+def test_every_engine_agrees_with_the_definition() -> None:
+    held, cut = with_readouts(product(), make_cut(LENGTH))
+    for engine in ORDER:
+        if engine.supports(held):
+            compare_with_definition(engine, held, cut)
+
+
+def test_apply_takes_the_inputs_of_a_position_one_after_another() -> None:
+    operator = product()
+    inputs = torch.randn(2, LENGTH, STEPS * 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = torch.einsum("...ijm,...jmc->...ic", operator.dense(), inputs.unflatten(-1, (STEPS, 4)))
+    torch.testing.assert_close(operator.apply(inputs), expected)
+
+
+def test_the_ceiling_counts_all_inputs_of_a_position() -> None:
+    measured = ss.measure(product())
+    assert measured.ceiling.tolist() == [2, 3, 3, 2, 1]
+    assert measured.state_size.tolist() == [STATES] * (LENGTH - 1)
+
+
+def test_it_is_an_operator() -> None:
+    operator = product((2, 3))
+    assert operator.length == LENGTH
+    assert operator.batch_shape == (2, 3)
+    torch.testing.assert_close(operator[0, 1:].dense(), operator.dense()[0, 1:])
+    torch.testing.assert_close(operator.columns(1, 3), operator.dense()[..., 1:, 1:3, :])
+    assert operator.to(torch.float32).dense().dtype == operator.to(torch.float32).dtype == torch.float32
+    assert "Stepped" in operator._repr_html_()
+
+
+def test_what_it_is_made_of_is_checked() -> None:
+    one = torch.ones(6, 1)
+    with pytest.raises(ss.InputError, match="multiple of 4 steps, got 6"):
+        Stepped(Recurrence(one, one, one), 4)
+    with pytest.raises(ss.InputError, match="read after the last of 2 steps only"):
+        Stepped(Recurrence(one, one, one), 2)
+
+
+def test_bounds_between_positions_and_gradients_are_refused() -> None:
+    operator = product()
+    with pytest.raises(ss.InputError, match="one readout and one input, got Stepped"):
+        ss.count_bands(operator, ss.measure(operator))
+    with pytest.raises(ss.InputError, match="one readout and one input, got Stepped"):
+        ss.differentiable_entropy(operator)

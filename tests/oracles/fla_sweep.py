@@ -1,0 +1,83 @@
+"""What statesize makes of fla's layers: `python fla_sweep.py references|kernels LENGTH [NAME …]`, a line of JSON each.
+
+`references` runs fla's own torch references, `kernels` its Triton kernels in the interpreter (TRITON_INTERPRET=1).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+import traceback
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from oracles.fla_interpreter import install_flash_attention, interpret
+from oracles.fla_layers import HALF, LAYERS, build, tokens
+from oracles.fla_torch import use_references
+
+import statesize as ss
+
+
+@dataclass
+class Found:
+    """What was found of one layer."""
+
+    name: str
+    by: str  # "references" or "kernels"
+    length: int
+    kind: str = ""
+    units: int = 0
+    state_size: int | None = None  # None where it grows with the text
+    faithfulness: float | None = None  # largest difference of T u from what the kernel returned
+    entropy: float | None = None  # mean entropy-ESS of the first units over all positions
+    dtype: str = "float32"
+    seconds: float = 0.0
+    reason: str = ""  # why it is not measured
+
+
+def measured(name: str, by: str, length: int) -> Found:
+    """One layer captured and measured."""
+    found, start = Found(name, by, length), time.perf_counter()
+    try:
+        model = build(name)
+        if by == "kernels" and name in HALF and (length > 64 or name == "parallax"):
+            model, found.dtype = model.bfloat16(), "bfloat16"
+        # The interpreter is slow: what it returns is compared with T u, and not run again for references.
+        capturing = ss.capture(model, tokens(length), checks="all" if by == "references" else "none")
+        mixer = capturing.mixers[0]
+        captured = next(capturing)
+        found.kind, found.units, found.state_size = captured.kind, captured.units, mixer.state_size
+        found.faithfulness = captured.faithfulness
+        operator = captured.units_operator(slice(0, 2))
+        found.entropy = float(ss.measure(operator, positions=8).entropy.mean())
+    except Exception as error:
+        lines, frames = str(error).strip().splitlines(), traceback.extract_tb(error.__traceback__)
+        places = [f"{Path(frame.filename).name}:{frame.name}" for frame in frames if "/fla/" in frame.filename]
+        told = re.search(r"by (\S+) of the largest value", str(error))
+        found.faithfulness = float(told[1]) if told else None
+        found.reason = f"{type(error).__name__}: {(lines or [''])[0]} ({(places or ['statesize'])[-1]})"
+    found.seconds = round(time.perf_counter() - start, 1)
+    return found
+
+
+def main(by: str, length: str, *names: str) -> None:
+    """Print one line for each layer."""
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    install_flash_attention()
+    import fla.layers.simple_gla  # noqa: F401
+
+    (use_references if by == "references" else interpret)()
+    for name in names or LAYERS:
+        print(json.dumps(asdict(measured(name, by, int(length)))), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

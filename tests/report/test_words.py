@@ -1,0 +1,35 @@
+"""What a report says of its models in words, and the bars beside it."""
+
+import pytest
+
+from statesize.report.words import metric_titles, words
+from statesize.results.charts import layers
+from statesize.results.headline import headline, model_line
+
+
+def test_each_metric_has_its_words_and_one_is_shown(ladder_profile):
+    metrics = list(metric_titles([ladder_profile]))
+    said = words([ladder_profile], metrics)
+    for metric in metrics:
+        hidden = "" if metric == "entropy" else " hidden"
+        assert f'<span data-metric="{metric}"{hidden}>' in said["headline"]
+    assert "=cmd|&quot;x&quot;,&lt;b&gt; carries" in said["lines"]
+    assert "<b>" not in "".join(said.values())
+
+
+def test_words_are_of_their_metric(ladder_profile):
+    entropy, counts = (model_line(ladder_profile, metric) for metric in ("entropy", "relative_count"))
+    assert entropy != counts
+    assert headline([ladder_profile]).sentence != headline([ladder_profile], "relative_count").sentence
+
+
+@pytest.mark.parametrize("metric", ["entropy", "relative_count"])
+def test_bars_are_the_shares_of_the_summary(ladder_profile, metric):
+    chart = layers([ladder_profile], metric)
+    rows = ladder_profile.summary_rows()
+    shown = [row["average"] for row in chart.tables["layers"]]
+    assert shown == pytest.approx([row[f"average_{metric}"] for row in rows], rel=1e-3)
+    if metric == "entropy":
+        shares = [row["utilisation"] for row in chart.tables["layers"]]
+        assert shares == pytest.approx([row["state_utilisation"] for row in rows], abs=1e-3)
+    assert chart.groups == (f"{ladder_profile.model}, of state",)

@@ -1,0 +1,88 @@
+"""What the repository keeps of studies: every record follows from its table, and pages show nothing else."""
+
+import hashlib
+import importlib.util
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from statesize.studies.catalogue import GRID_STUDIES
+from statesize.studies.record import RECORD, TABLE, read_record
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+FOLDERS = sorted(path.parent for path in RESULTS.glob(f"*/{RECORD}"))
+GRIDS = [folder for folder in FOLDERS if folder.name in GRID_STUDIES]
+
+
+def document(folder):
+    return json.loads((folder / RECORD).read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def shown():
+    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.figures()
+
+
+@pytest.mark.parametrize("folder", GRIDS, ids=lambda folder: folder.name)
+def test_a_record_follows_from_its_table(folder):
+    kept, again = document(folder), json.loads(read_record(folder).content()[RECORD])
+    # A table may be written in another way by another pyarrow.
+    figures = [found.pop("figures") for found in (kept, again)]
+    assert {**kept, "table_sha256": ""} == {**again, "table_sha256": ""}
+    assert figures[0].keys() == figures[1].keys()
+    for name, value in figures[0].items():
+        assert figures[1][name] == (None if value is None else pytest.approx(value, rel=1e-9, abs=1e-12)), name
+
+
+@pytest.mark.parametrize("folder", GRIDS, ids=lambda folder: folder.name)
+def test_the_preset_was_fixed_by_the_commit_of_the_record(folder):
+    kept = document(folder)
+    path = f"src/statesize/studies/{kept['study']}/{kept['preset']}.toml"
+    found = subprocess.run(["git", "show", f"{kept['commit']}:{path}"], cwd=ROOT, capture_output=True, check=False)
+    if found.returncode:
+        pytest.skip("no history here")
+    assert hashlib.sha256(found.stdout).hexdigest() == kept["preset_sha256"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_table_is_that_of_the_record_and_small(folder):
+    content = (folder / TABLE).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == document(folder)["table_sha256"]
+    assert len(content) < 2**19
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_pages_show_the_verdict_and_every_figure_of_the_record(shown, folder):
+    kept, page = document(folder), shown["results"][folder.name]
+    verdict = {True: "holds", False: "fails", None: "cannot tell"}[kept["holds"]]
+    assert f"Verdict: **{verdict}**" in page
+    assert all(statement in page for statement in kept["statements"])
+    row = next(line for line in shown["findings"]["table"].splitlines() if f"`{kept['command']}`" in line)
+    assert f"| {verdict} |" in row
+    for name, value in kept["figures"].items():
+        if re.fullmatch(r"claim_.*_units", name):
+            stated = kept["figures"][name.removesuffix("_units")]
+            assert f"{value:.0f}" in row
+            assert stated is None or f"{stated:.2f}" in row
+
+
+def test_studies_without_a_record_are_not_yet_tested(shown):
+    missing = {*GRID_STUDIES, "delimiters", "recall"} - {folder.name for folder in FOLDERS}
+    rows = shown["findings"]["table"].splitlines()
+    for name in missing:
+        assert shown["results"][name].startswith("Not yet tested")
+        assert any(f"| {name} |" in row and "not yet tested" in row for row in rows)
+
+
+def test_the_false_positives_are_at_most_37_of_1000():
+    found = json.loads((RESULTS / "false_positives.json").read_text("utf-8"))
+    assert found["draws"] >= 200
+    for row in found["designs"]:
+        assert max(row["independent"], row["cell_effects"]) <= 0.037 * found["draws"], row
