@@ -26,7 +26,7 @@ def hidden_of(length, dtype=torch.float64, width=24):
 
 
 def test_the_package_s_own_mixers_have_their_names():
-    assert {"sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena"} <= set(MIXERS)
+    assert {"sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena", "nla"} <= set(MIXERS)
     assert all(mixer.kind == name for name, mixer in MIXERS.items())
     assert get_args(get_type_hints(train)["mixer"]) == tuple(MIXERS)
 

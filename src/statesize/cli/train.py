@@ -26,7 +26,7 @@ def train(
     task: Literal["text"],
     /,
     *,
-    mixer: Literal["sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena"],
+    mixer: Literal["sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena", "nla"],
     output: Path,
     text: Path | None = None,
     steps: int = 4000,

@@ -11,6 +11,7 @@ from torch.nn import functional
 from statesize.mixers.attention.gated import GatedLinearAttention
 from statesize.mixers.attention.gated_s6 import GatedLinearAttentionS6
 from statesize.mixers.attention.linear import LinearAttention
+from statesize.mixers.attention.normalised import NormalisedLinearAttention
 from statesize.mixers.attention.softmax import SoftmaxAttention
 from statesize.mixers.attention.weighted import WeightedLinearAttention
 from statesize.mixers.config import ModelConfig
@@ -31,6 +32,7 @@ MIXERS |= {
         GatedLinearAttentionS6,
         S4D,
         LongConvolution,
+        NormalisedLinearAttention,
     )
 }
 

@@ -75,7 +75,7 @@ def _layer(model: ModelConfig, mixer: str, length: int) -> float:
     products = model.width * (inputs + model.width + 3 * mlp)
     seen = length if mixer in _CACHES else min(_CHUNK, length)
     mixing = seen * (keys + model.width + _ENTRY * model.heads)
-    gates = 0 if mixer in {"sa", "la"} else 4 * keys
+    gates = 0 if mixer in {"sa", "la", "nla"} else 4 * keys
     return products + mixing + _ENTRY * (4 * inputs + 6 * model.width + 3 * mlp + gates)
 
 
