@@ -13,6 +13,7 @@ from statesize.drawing.vega import vega_chart
 from statesize.report.document import resource
 from statesize.results.charts import layers
 from statesize.results.protocol import Profiled
+from statesize.results.redundancy import Redundancy
 
 # Counts tell between which tolerances a value lies.
 _RANGES = Layer(
@@ -39,3 +40,8 @@ def page_charts(profiles: Sequence[Profiled]) -> dict[str, dict[str, Any]]:
     for name in ("brush", "map"):
         specifications[name] = alt.Chart.from_json(resource(f"{name}.json")).to_dict()
     return specifications
+
+
+def network_charts(networks: Sequence[Redundancy]) -> dict[str, dict[str, Any]]:
+    """The charts of `network_section`, with their data."""
+    return {f"network-{place}": vega_chart(one.chart(), page=True).to_dict() for place, one in enumerate(networks)}

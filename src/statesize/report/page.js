@@ -56,6 +56,8 @@
   const drawChosen = () => Promise.all([drawPositions(), drawTolerance(), drawSpectrum()]);
 
   const drawLayers = () => draw("layers", structuredClone(data.charts.layers));
+  const networks = Object.keys(data.charts).filter((name) => name.startsWith("network-"));
+  const drawNetworks = () => Promise.all(networks.map((name) => draw(name, structuredClone(data.charts[name]))));
 
   const drawMap = () => {
     const measure = byId("measure").value;
@@ -68,7 +70,7 @@
     });
   };
 
-  const drawAll = () => Promise.all([drawLayers(), drawMap(), drawChosen()]);
+  const drawAll = () => Promise.all([drawLayers(), drawNetworks(), drawMap(), drawChosen()]);
 
   const models = data.models.map((item, index) => [index, item.name]);
   fill(choice.model, models);
