@@ -188,12 +188,14 @@ def network_call(source: Source) -> Call:
         return found, ss.redundancy(model(pattern), batched, found)
 
     def check(answer: Any) -> list[str]:
-        found, parts = answer
+        found, beside = answer
         (low, high), entropy = found.interval[0].tolist(), found.entropy[0].item()
         if not low <= entropy <= high or not 0 <= entropy <= found.dimension[0].item():
             return [f"entropy {entropy} in {low} … {high}"]
         return (
-            [] if all(part.needed[0] <= part.stored[0] for part in parts.parts) else ["a part needs more than it has"]
+            []
+            if all(mixer.needed[0] <= mixer.stored[0] for mixer in beside.mixers)
+            else ["a mixer needs more than it has"]
         )
 
     refusal = "maybe" if doubtful and single else "never" if single else "always"

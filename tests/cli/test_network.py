@@ -36,8 +36,18 @@ def test_bad_input(checkpoint, text, capsys):
     assert main([*given, "--accuracy", "2"]) == 2
 
 
-def test_parts_are_put_beside_the_network_and_compared(checkpoint, text, tmp_path, capsys):
-    arguments = ["network", str(checkpoint), "--text", str(text), "--max-tokens", "10", "--positions", "1", "--parts"]
+def test_layers_are_put_beside_the_network_and_compared(checkpoint, text, tmp_path, capsys):
+    arguments = [
+        "network",
+        str(checkpoint),
+        "--text",
+        str(text),
+        "--max-tokens",
+        "10",
+        "--positions",
+        "1",
+        "--by-layer",
+    ]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "all layers" in printed

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import statesize as ss
 from statesize.mixers import LanguageModel, ModelConfig
-from statesize.results.redundancy import ALONE, NEEDED, STORED, Part, Redundancy
+from statesize.results.redundancy import ALONE, NEEDED, STORED, MixerNeeds, Redundancy
 from statesize.spectra.effective_rank import effective_rank
 
 
@@ -28,15 +28,15 @@ def found_of(held: torch.nn.Module, length: int, cut: int) -> Redundancy:
 def test_parts_are_the_entropies_of_the_operators_over_all_channels() -> None:
     held, ids, cut = model("gla,sa"), tokens(20), 9
     found = found_of(held, 20, cut)
-    assert [part.kind for part in found.parts] == ["gla", "sa"]
-    for part, item in zip(found.parts, ss.capture(held, ids), strict=True):
+    assert [mixer.kind for mixer in found.mixers] == ["gla", "sa"]
+    for mixer, item in zip(found.mixers, ss.capture(held, ids), strict=True):
         blocks = item.operator.dense()[0, :, cut:, :cut].double()
         exact = float(effective_rank(torch.linalg.svdvals(blocks)).sum()) * item.multiplicity
-        assert part.needed[0] == pytest.approx(exact, rel=2e-3)
-        assert part.alone == part.needed
-        assert part.state_bytes == item.state_bytes
+        assert mixer.needed[0] == pytest.approx(exact, rel=2e-3)
+        assert mixer.alone == mixer.needed
+        assert mixer.state_bytes == item.state_bytes
     # Two heads of four value channels: states of 2 keys, and a cache of all tokens.
-    assert [part.stored[0] for part in found.parts] == [16, 8 * cut]
+    assert [mixer.stored[0] for mixer in found.mixers] == [16, 8 * cut]
 
 
 def test_the_number_is_the_sum_of_the_parts_over_the_whole_where_the_text_is_long_enough() -> None:
@@ -55,15 +55,15 @@ def test_the_number_is_the_sum_of_the_parts_over_the_whole_where_the_text_is_lon
 def test_short_convolutions_count() -> None:
     held, cut = model("gla", convolution_size=3), 8
     found = found_of(held, 16, cut)
-    part = found.parts[-1]
-    assert [one.kind for one in found.parts] == ["gla", "gla", "short convolution", "short convolution"]
+    mixer = found.mixers[-1]
+    assert [one.kind for one in found.mixers] == ["gla", "gla", "short convolution", "short convolution"]
     # Queries, keys, values and decays of both heads; the last tap is the present token.
     weight = held.layers[1].mixer.convolution.weight.detach().double()
     T = sum(weight[:, 2 - lag, None, None] * torch.diag(torch.ones(16 - lag), -lag) for lag in range(3))
     exact = float(effective_rank(torch.linalg.svdvals(T[:, cut:, :cut].double())).sum())
-    assert part.needed[0] == pytest.approx(exact, rel=2e-3)
-    assert part.stored[0] == 2 * len(weight)
-    assert part.state_bytes == 4 * 2 * len(weight)
+    assert mixer.needed[0] == pytest.approx(exact, rel=2e-3)
+    assert mixer.stored[0] == 2 * len(weight)
+    assert mixer.state_bytes == 4 * 2 * len(weight)
 
 
 def test_what_heads_share_is_stored_once() -> None:
@@ -74,19 +74,19 @@ def test_what_heads_share_is_stored_once() -> None:
             num_key_value_heads=2,
         )  # fmt: skip
         held = LlamaForCausalLM(config).eval()
-    (part,) = found_of(held, 12, 6).parts
+    (mixer,) = found_of(held, 12, 6).mixers
     # Two key-value heads of four channels, read by four heads.
-    assert part.stored[0] == 2 * 4 * 6
-    assert part.needed[0] < part.alone[0]
+    assert mixer.stored[0] == 2 * 4 * 6
+    assert mixer.needed[0] < mixer.alone[0]
 
 
 def made(**changes: object) -> Redundancy:
-    parts = (
-        Part("layers.0.mixer", "attention", 512, (40.0,), (12.0,), (30.0,)),
-        Part("layers.1.mixer", "gla", 256, (20.0,), (6.0,), (6.0,)),
+    mixers = (
+        MixerNeeds("layers.0.mixer", "attention", 512, (40.0,), (12.0,), (30.0,)),
+        MixerNeeds("layers.1.mixer", "gla", 256, (20.0,), (6.0,), (6.0,)),
     )
     given = {"model": "m", "positions": (8,), "dimension": (64,), "whole": (9.0,), "interval": ((8.5, 9.5),)}
-    return Redundancy(**given | {"parts": parts, "skipped": {}} | changes)
+    return Redundancy(**given | {"mixers": mixers, "skipped": {}} | changes)
 
 
 def test_the_chart_has_layers_their_sum_and_the_network() -> None:

@@ -31,8 +31,8 @@ def compare(
     Args:
         profiles: Folders that `statesize profile --output` or `Profile.save` wrote.
         recall: What `statesize study recall --json` printed, kept in a file; adds the recall perplexity.
-        networks: What `statesize network --parts --json` printed of one of the models, kept in a file; adds the ESS of
-            the whole network and its redundancy. Give it once a model.
+        networks: What `statesize network --by-layer --json` printed of one of the models, kept in a file; adds the ESS
+            of the whole network and its redundancy. Give it once a model.
         html: File for a report that holds the table and all layers.
         printing: What is printed.
     """
@@ -73,10 +73,10 @@ def read_recall(path: Path) -> dict[str, float]:
 
 
 def read_redundancy(path: Path) -> Redundancy:
-    """What layers and network need, from a document of `statesize network --parts`."""
+    """What layers and network need, from a document of `statesize network --by-layer`."""
     from statesize.results.redundancy import Redundancy
 
-    named = '"redundancy", as `statesize network --parts --json` prints it'
+    named = '"redundancy", as `statesize network --by-layer --json` prints it'
     return _read(path, lambda document: Redundancy.from_dict(document["redundancy"]), named)
 
 

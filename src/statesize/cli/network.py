@@ -31,7 +31,7 @@ def network(
     accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.03,
     method: Literal["auto", "lanczos", "dense"] = "auto",
     memory: str = "2GB",
-    parts: Annotated[bool, Parameter(negative="")] = False,
+    by_layer: Annotated[bool, Parameter(negative="")] = False,
     plan: Annotated[bool, Parameter(negative="")] = False,
     loading: Loading | None = None,
     printing: Printing = TEXT,
@@ -49,7 +49,7 @@ def network(
         accuracy: How close half of the interval is to be, relative to the entropy-ESS (0.03 = 3 %).
         method: lanczos takes products with the Jacobian, dense forms it, auto takes the cheaper.
         memory: Memory that measuring may use beside the model and its activations, such as 4GB.
-        parts: Also measure each layer at these cuts, and say how much more the layers need in sum than the whole.
+        by_layer: Also measure each layer at these cuts, and say how much more the layers need in sum than the whole.
         plan: Only print about how many products each cut would take, and their time, from a few of them.
         loading: How the model is loaded.
         printing: What is printed.
@@ -83,7 +83,7 @@ def network(
             loaded.model, read[0][None], positions, start, end, accuracy, method, memory, _telling(bar.update)
         )
     beside = None
-    if parts:
+    if by_layer:
         with printing.step("measuring the layers"):
             beside = redundancy(loaded.model, read[0][None], found, loaded.name)
     if printing.json:
@@ -93,7 +93,7 @@ def network(
         _print(found)
         if beside is not None:
             print()
-            _print_parts(beside)
+            _print_needs(beside)
 
 
 def _telling(update: Callable[..., None]) -> Callable[[Progress], None]:
@@ -144,20 +144,20 @@ def _print_plan(plan: NetworkPlan) -> None:
     print_table(["cut", "dimension", "method", "products", "at most", "memory", "seconds"], rows, 0, notes)
 
 
-def _print_parts(found: Redundancy) -> None:
+def _print_needs(found: Redundancy) -> None:
     """A row a layer at the middle cut, and the redundancy of all."""
     from statesize.cli.output.table import byte_count, print_table
 
     place = len(found.positions) // 2
     rows = [
         [
-            *(part.name, part.kind, byte_count(part.state_bytes)),
-            *(f"{numbers[place]:,.1f}" for numbers in (part.stored, part.alone, part.needed)),
+            *(mixer.name, mixer.kind, byte_count(mixer.state_bytes)),
+            *(f"{numbers[place]:,.1f}" for numbers in (mixer.stored, mixer.alone, mixer.needed)),
         ]
-        for part in found.parts
+        for mixer in found.mixers
     ]
     sums = [f"{numbers[place]:,.1f}" for numbers in (found.stored, found.alone, found.needed)]
-    rows.append(["all layers", "", byte_count(sum(part.state_bytes for part in found.parts)), *sums])
+    rows.append(["all layers", "", byte_count(sum(mixer.state_bytes for mixer in found.mixers)), *sums])
     rows.append(["network", "", "", "", "", f"{found.whole[place]:,.1f}"])
     notes = [f"{name} is not measured: {why}" for name, why in found.skipped.items()]
     for index, position in enumerate(found.positions):

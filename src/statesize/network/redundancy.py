@@ -15,7 +15,7 @@ from statesize.measurement import Measurement, measure
 from statesize.mixers.mixer import ShortConvolution
 from statesize.network.result import NetworkEss
 from statesize.operators import Convolution, Operator
-from statesize.results.redundancy import Part, Redundancy
+from statesize.results.redundancy import MixerNeeds, Redundancy
 
 
 def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: str | None = None) -> Redundancy:
@@ -40,37 +40,37 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
         >>> import statesize as ss, torch
         >>> model, _ = ss.zoo.load("recall-gla")
         >>> ids = torch.arange(12)[None]
-        >>> parts = ss.redundancy(model, ids, ss.network_ess(model, ids, positions=[2], method="dense"))
-        >>> [part.kind for part in parts.parts], parts.stored > parts.dimension
+        >>> found = ss.redundancy(model, ids, ss.network_ess(model, ids, positions=[2], method="dense"))
+        >>> [mixer.kind for mixer in found.mixers], found.stored > found.dimension
         (['gla', 'gla', 'short convolution', 'short convolution'], True)
     """
     positions = tuple(cast("list[int]", network.positions.tolist()))
     captured = capture(model, input_ids, short_convolutions=True)
-    parts = [_part(item, positions) for item in captured]
+    needs = [_needs(item, positions) for item in captured]
     convolutions = [
         (label, part) for label, part in named_parts(measurable(model)) if isinstance(part, ShortConvolution)
     ]
     length = Forward.of(measurable(model), input_ids).length
-    parts += [_convolution(label, part, length, positions) for label, part in convolutions if part.size > 1]
+    needs += [_convolution(label, part, length, positions) for label, part in convolutions if part.size > 1]
     return Redundancy(
         model=name or type(model).__name__,
         positions=positions,
         dimension=tuple(cast("list[int]", network.dimension.tolist())),
         whole=tuple(cast("list[float]", network.entropy.tolist())),
         interval=tuple((low, high) for low, high in cast("list[tuple[float, float]]", network.interval.tolist())),
-        parts=tuple(parts),
+        mixers=tuple(needs),
         skipped=captured.skipped,
     )
 
 
-def _part(item: Captured, positions: tuple[int, ...]) -> Part:
+def _needs(item: Captured, positions: tuple[int, ...]) -> MixerNeeds:
     """A mixer; what it shares with others is counted where the last of them is."""
     operator = item.operator
     found = alone = _measured(operator, positions)
     channels, grouped = item.multiplicity, item.by_group()
     if grouped is not None:
         found, channels = _measured(grouped.operator, positions), grouped.multiplicity
-    return Part(
+    return MixerNeeds(
         name=item.name,
         kind=item.kind,
         state_bytes=item.state_bytes,
@@ -80,11 +80,11 @@ def _part(item: Captured, positions: tuple[int, ...]) -> Part:
     )
 
 
-def _convolution(name: str, module: ShortConvolution, length: int, positions: tuple[int, ...]) -> Part:
+def _convolution(name: str, module: ShortConvolution, length: int, positions: tuple[int, ...]) -> MixerNeeds:
     """The short convolution before a mixer of this package, whose cache holds one input less than it has taps."""
     found = _measured(Convolution(module.weight.detach().flip(-1)[None], length), positions)
     needed, size = _needed(found, 1), (module.size - 1) * module.weight.shape[0] * module.weight.element_size()
-    return Part(name, "short convolution", size, _stored(found, 1), needed, needed)
+    return MixerNeeds(name, "short convolution", size, _stored(found, 1), needed, needed)
 
 
 def _measured(operator: Operator, positions: tuple[int, ...]) -> Measurement:

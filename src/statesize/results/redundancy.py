@@ -28,7 +28,7 @@ _HINTS = (
 
 
 @dataclass(frozen=True)
-class Part:
+class MixerNeeds:
     """One mixer at some cuts, all channels that it stores together.
 
     Attributes:
@@ -58,7 +58,7 @@ class Redundancy:
         dimension: The smaller side of the network's Jacobian at each cut.
         whole: The network's entropy-ESS at each cut.
         interval: Between which numbers it lies.
-        parts: The mixers, in the order of their calls, short convolutions among them.
+        mixers: What each needs, in the order of their calls, short convolutions among them.
         skipped: Mixers that could not be measured, and why.
     """
 
@@ -67,23 +67,23 @@ class Redundancy:
     dimension: tuple[int, ...]
     whole: tuple[float, ...]
     interval: tuple[tuple[float, float], ...]
-    parts: tuple[Part, ...]
+    mixers: tuple[MixerNeeds, ...]
     skipped: Mapping[str, str]
 
     @property
     def stored(self) -> tuple[float, ...]:
         """Numbers that all states hold at each cut."""
-        return tuple(sum(part.stored[place] for part in self.parts) for place in range(len(self.positions)))
+        return tuple(sum(mixer.stored[place] for mixer in self.mixers) for place in range(len(self.positions)))
 
     @property
     def alone(self) -> tuple[float, ...]:
         """The sum over all heads at each cut, as if they shared nothing."""
-        return tuple(sum(part.alone[place] for part in self.parts) for place in range(len(self.positions)))
+        return tuple(sum(mixer.alone[place] for mixer in self.mixers) for place in range(len(self.positions)))
 
     @property
     def needed(self) -> tuple[float, ...]:
         """The sum over layers at each cut."""
-        return tuple(sum(part.needed[place] for part in self.parts) for place in range(len(self.positions)))
+        return tuple(sum(mixer.needed[place] for mixer in self.mixers) for place in range(len(self.positions)))
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -127,15 +127,15 @@ class Redundancy:
             A description that `plot`, `figure` and reports draw.
         """
         place = place_of(position, self.positions)
-        names = short_names([part.name for part in self.parts])
+        names = short_names([mixer.name for mixer in self.mixers])
         rows = [
-            {"part": names[part.name], "kind": part.kind, "group": group, "numbers": json_number(numbers[place])}
-            | {"state_bytes": part.state_bytes}
-            for part in self.parts
-            for group, numbers in ((STORED, part.stored), (ALONE, part.alone), (NEEDED, part.needed))
-            if group != ALONE or part.alone != part.needed
+            {"part": names[mixer.name], "kind": mixer.kind, "group": group, "numbers": json_number(numbers[place])}
+            | {"state_bytes": mixer.state_bytes}
+            for mixer in self.mixers
+            for group, numbers in ((STORED, mixer.stored), (ALONE, mixer.alone), (NEEDED, mixer.needed))
+            if group != ALONE or mixer.alone != mixer.needed
         ]
-        sums = {"kind": "", "state_bytes": sum(part.state_bytes for part in self.parts)}
+        sums = {"kind": "", "state_bytes": sum(mixer.state_bytes for mixer in self.mixers)}
         for name, group, number in (
             ("all layers", STORED, self.stored[place]),
             ("all layers", NEEDED, self.needed[place]),
@@ -195,10 +195,12 @@ class Redundancy:
             The result.
         """
         numbers = ("stored", "needed", "alone")
-        parts = tuple(Part(**part | {name: tuple(part[name]) for name in numbers}) for part in document["parts"])
+        mixers = tuple(
+            MixerNeeds(**mixer | {name: tuple(mixer[name]) for name in numbers}) for mixer in document["mixers"]
+        )
         rows = {name: tuple(document[name]) for name in ("positions", "dimension", "whole")}
         interval = tuple((low, high) for low, high in document["interval"])
-        return cls(document["model"], **rows, interval=interval, parts=parts, skipped=document["skipped"])
+        return cls(document["model"], **rows, interval=interval, mixers=mixers, skipped=document["skipped"])
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"model": self.model}
