@@ -171,3 +171,33 @@ def forward_call(source: Source) -> Call:
     names = (*_NAMES, "model", "batch", "config", "generator")
     about = f"{kind} {pattern} {ids!r:.60} {value!r:.40}"
     return Call(run, check, "never" if fine else "maybe" if doubtful else "always", names, about)
+
+
+def network_call(source: Source) -> Call:
+    """`network_ess` and `redundancy`, of few tokens."""
+    pattern = source.chance.choice(("gla,sa", "s4d"))
+    ids, good = _ids(source)
+    doubtful = source.maybe(0.3)
+    name = source.chance.choice(("positions", "start", "end", "accuracy", "method", "memory"))
+    options: dict[str, Any] = {"positions": 1} | ({name: source.no_number()} if doubtful else {})
+    batched = ids[None] if isinstance(ids, torch.Tensor) and ids.ndim == 1 else ids
+    single = good and batched.shape[0] == 1 and batched.shape[1] > 1
+
+    def run() -> Any:
+        found = ss.network_ess(model(pattern), batched, **options)
+        return found, ss.redundancy(model(pattern), batched, found)
+
+    def check(answer: Any) -> list[str]:
+        found, beside = answer
+        (low, high), entropy = found.interval[0].tolist(), found.entropy[0].item()
+        if not low <= entropy <= high or not 0 <= entropy <= found.dimension[0].item():
+            return [f"entropy {entropy} in {low} … {high}"]
+        return (
+            []
+            if all(mixer.needed[0] <= mixer.stored[0] for mixer in beside.mixers)
+            else ["a mixer needs more than it has"]
+        )
+
+    refusal = "maybe" if doubtful and single else "never" if single else "always"
+    about = f"network_ess {pattern} {ids!r:.80} {options}"
+    return Call(run, check, refusal, (*_NAMES, *options), about)

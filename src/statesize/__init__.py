@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
     from statesize.network.network import network_ess
+    from statesize.network.plan import NetworkPlan, network_plan
+    from statesize.network.redundancy import redundancy
     from statesize.network.result import NetworkEss
     from statesize.operators import (
         Convolution,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from statesize.reduction.varying import VaryingReduction
     from statesize.results.comparison import Comparison, compare
     from statesize.results.diagnosis import Diagnosis, diagnose
+    from statesize.results.redundancy import Redundancy
     from statesize.spectra.gradients.differentiable import differentiable_entropy
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
@@ -43,6 +46,8 @@ _HOMES = {
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
     "network.network": ("network_ess",),
+    "network.plan": ("NetworkPlan", "network_plan"),
+    "network.redundancy": ("redundancy",),
     "network.result": ("NetworkEss",),
     "operators": (
         "Convolution",
@@ -63,6 +68,7 @@ _HOMES = {
     "reduction.varying": ("VaryingReduction",),
     "results.comparison": ("Comparison", "compare"),
     "results.diagnosis": ("Diagnosis", "diagnose"),
+    "results.redundancy": ("Redundancy",),
     "spectra.gradients.differentiable": ("differentiable_entropy",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -81,12 +87,14 @@ __all__ = [
     "Measurement",
     "ModelError",
     "NetworkEss",
+    "NetworkPlan",
     "Operator",
     "Plan",
     "Profile",
     "Recommendation",
     "Recurrence",
     "Reduction",
+    "Redundancy",
     "Shared",
     "SoftmaxAttention",
     "StateSpace",
@@ -103,10 +111,12 @@ __all__ = [
     "hankel_singular_values",
     "measure",
     "network_ess",
+    "network_plan",
     "plan",
     "profile",
     "recommend_state_size",
     "reduce",
+    "redundancy",
     "states",
     "tolerance_ess",
     "training",

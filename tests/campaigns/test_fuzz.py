@@ -27,8 +27,6 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "campaigns.fuzz"]
 PACKAGES = (ss, ss.training, ss.zoo, adapters, mixers, operators, profiling, recommendation, studies_settings, tasks)
 NOT_CALLED = {
-    "network_ess": "derivatives of a model take too long for thousands of calls",
-    "NetworkEss": "what `network_ess` returns",
     "python_prose": "reads the whole standard library, takes no argument",
     "Progress": "what `profile` tells its caller",
     "run_study": "a grid of trainings",

@@ -34,3 +34,51 @@ def test_bad_input(checkpoint, text, capsys):
     assert main([*given, "--start", "nowhere"]) == 1
     assert "start must be the name of a module that runs, got 'nowhere'" in capsys.readouterr().err
     assert main([*given, "--accuracy", "2"]) == 2
+
+
+def test_layers_are_put_beside_the_network_and_compared(checkpoint, text, tmp_path, capsys):
+    arguments = [
+        "network",
+        str(checkpoint),
+        "--text",
+        str(text),
+        "--max-tokens",
+        "10",
+        "--positions",
+        "1",
+        "--by-layer",
+    ]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "all layers" in printed
+    assert "No redundancy at" in printed
+    assert main([*arguments, "--json", "--quiet"]) == 0
+    written = capsys.readouterr().out
+    document = json.loads(written)
+    assert_document("network", document)
+    file, profile = tmp_path / "network.json", tmp_path / "profile"
+    file.write_text(written)
+    given = ["--text", str(text), "--max-tokens", "10", "--output", str(profile), "--quiet"]
+    assert main(["profile", str(checkpoint), *given]) == 0
+    capsys.readouterr()
+    page = tmp_path / "page.html"
+    both = ["compare", str(profile), "--network", str(file), "--html", str(page), "--json", "--quiet"]
+    assert main(both) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert_document("compare", compared)
+    (model,) = compared["models"]
+    assert model["network_entropy"] == document["positions"][0]["entropy"]
+    assert model["redundancy"] is None
+    assert "What must the whole network remember?" in page.read_text()
+    assert main(["compare", str(profile), "--network", str(text)]) == 1
+    assert 'no JSON document with "redundancy"' in capsys.readouterr().err
+
+
+def test_plan(checkpoint, text, capsys):
+    arguments = ["network", str(checkpoint), "--text", str(text), "--max-tokens", "8", "--positions", "2", "--plan"]
+    assert main(arguments) == 0
+    assert "a product, as measured" in capsys.readouterr().out
+    assert main([*arguments, "--json", "--quiet"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert_document("network_plan", document)
+    assert [cut["method"] for cut in document["cuts"]] == ["dense", "dense"]

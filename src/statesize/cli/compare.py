@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
 from statesize.cli.options.kinds import Flag
 from statesize.cli.output.printing import TEXT, Printing
+
+if TYPE_CHECKING:
+    from statesize.results.redundancy import Redundancy
+
+Taken = TypeVar("Taken")
 
 
 def compare(
@@ -17,6 +23,7 @@ def compare(
     /,
     *,
     recall: Path | None = None,
+    networks: Annotated[list[Path] | None, Parameter(name="--network", negative="")] = None,
     html: Path | None = None,
     wide: Flag = False,
     printing: Printing = TEXT,
@@ -26,6 +33,8 @@ def compare(
     Args:
         profiles: Folders that `statesize profile --output` or `Profile.save` wrote.
         recall: What `statesize study recall --json` printed, kept in a file; adds the recall perplexity.
+        networks: What `statesize network --by-layer --json` printed of one of the models, kept in a file; adds the ESS
+            of the whole network and its redundancy. Give it once a model.
         html: File for a report that holds the table and all layers.
         wide: Print all columns.
         printing: What is printed.
@@ -39,11 +48,12 @@ def compare(
     if html is not None:
         check_report_path(html)
     perplexities = None if recall is None else read_recall(recall)
+    wholes = [read_redundancy(path) for path in networks or []]
     loaded = read_profiles(profiles, printing)
-    found = compare(loaded, perplexities)
+    found = compare(loaded, perplexities, wholes)
     if html is not None:
         with printing.step("drawing the report"):
-            write_report(loaded, html, perplexities)
+            write_report(loaded, html, perplexities, wholes)
         printing.say(f"Report: {html}")
     if printing.json:
         models = [{name: known(value) for name, value in asdict(model).items()} for model in found.models]
@@ -54,6 +64,27 @@ def compare(
 
 def read_recall(path: Path) -> dict[str, float]:
     """The recall perplexity of each model, by name where it is known, from a document of `statesize study recall`."""
+
+    def take(document: Any) -> dict[str, float]:
+        perplexities = {str(model["name"]): model["recall_perplexity"] for model in document["models"]}
+        return {name: float(value) for name, value in perplexities.items() if value is not None}
+
+    named = (
+        'a list "models" of objects with "name" and "recall_perplexity", as `statesize study recall --json` prints it'
+    )
+    return _read(path, take, named)
+
+
+def read_redundancy(path: Path) -> Redundancy:
+    """What layers and network need, from a document of `statesize network --by-layer`."""
+    from statesize.results.redundancy import Redundancy
+
+    named = '"redundancy", as `statesize network --by-layer --json` prints it'
+    return _read(path, lambda document: Redundancy.from_dict(document["redundancy"]), named)
+
+
+def _read(path: Path, take: Callable[[Any], Taken], named: str) -> Taken:
+    """What is taken of a JSON document, or an error that says what it should have."""
     from statesize.cli.output.document import SCHEMA
     from statesize.errors import FileError
     from statesize.files import parse_json, read_limited
@@ -61,18 +92,14 @@ def read_recall(path: Path) -> dict[str, float]:
     try:
         document: Any = parse_json(read_limited(path))
         schema = document.get("schema", SCHEMA)
-        perplexities = {str(model["name"]): model["recall_perplexity"] for model in document["models"]}
-        known = {name: float(value) for name, value in perplexities.items() if value is not None}
+        taken = take(document)
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(
-            f'{path}: no JSON document with a list "models" of objects with "name" and "recall_perplexity", as '
-            "`statesize study recall --json` prints it."
-        ) from error
+        raise FileError(f"{path}: no JSON document with {named}.") from error
     if schema != SCHEMA:
         raise FileError(
             f"{path} is of schema version {schema!r}, and this statesize reads version {SCHEMA}. Make it anew, or use "
             "the version of statesize that wrote it."
         )
-    return known
+    return taken

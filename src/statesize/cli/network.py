@@ -15,7 +15,9 @@ from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.network.network import Progress
+    from statesize.network.plan import NetworkPlan
     from statesize.network.result import NetworkEss
+    from statesize.results.redundancy import Redundancy
 
 
 def network(
@@ -29,6 +31,8 @@ def network(
     accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.03,
     method: Literal["auto", "lanczos", "dense"] = "auto",
     memory: str = "2GB",
+    by_layer: Annotated[bool, Parameter(negative="")] = False,
+    plan: Annotated[bool, Parameter(negative="")] = False,
     loading: Loading | None = None,
     printing: Printing = TEXT,
 ) -> None:
@@ -45,12 +49,16 @@ def network(
         accuracy: How close half of the interval is to be, relative to the entropy-ESS (0.03 = 3 %).
         method: lanczos takes products with the Jacobian, dense forms it, auto takes the cheaper.
         memory: Memory that measuring may use beside the model and its activations, such as 4GB.
+        by_layer: Also measure each layer at these cuts, and say how much more the layers need in sum than the whole.
+        plan: Only print about how many products each cut would take, and their time, from a few of them.
         loading: How the model is loaded.
         printing: What is printed.
     """
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.loading.models import load_model
     from statesize.network.network import network_ess
+    from statesize.network.plan import network_plan
+    from statesize.network.redundancy import redundancy
     from statesize.texts.token_files import vocabulary_size
 
     texts, loading = texts or Texts(), loading or Loading()
@@ -60,15 +68,32 @@ def network(
     read = texts.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids
     if len(read) > 1:
         printing.say(f"Reading the first of {len(read)} sequences.")
+    head = {"schema": SCHEMA, "model": loaded.name, "tokens": len(read[0])}
+    if plan:
+        with printing.step(f"trying {loaded.name}"):
+            planned = network_plan(loaded.model, read[0][None], positions, start, end, accuracy, method, memory)
+        if printing.json:
+            print_json(head | asdict(planned))
+        else:
+            _print_plan(planned)
+        return
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")
         found = network_ess(
             loaded.model, read[0][None], positions, start, end, accuracy, method, memory, _telling(bar.update)
         )
+    beside = None
+    if by_layer:
+        with printing.step("measuring the layers"):
+            beside = redundancy(loaded.model, read[0][None], found, loaded.name)
     if printing.json:
-        print_json({"schema": SCHEMA, "model": loaded.name, "tokens": len(read[0])} | found.to_dict())
+        document = head | found.to_dict()
+        print_json(document if beside is None else document | {"redundancy": beside.to_dict()})
     else:
         _print(found)
+        if beside is not None:
+            print()
+            _print_needs(beside)
 
 
 def _telling(update: Callable[..., None]) -> Callable[[Progress], None]:
@@ -100,3 +125,45 @@ def _print(found: NetworkEss) -> None:
     if not found.converged:
         notes.append("Not every interval is as close as asked: more --memory holds more products.")
     print_table(["cut", "entropy-ESS", "interval (95 %)", "at most", "norm", "products"], rows, 0, notes)
+
+
+def _print_plan(plan: NetworkPlan) -> None:
+    from statesize.cli.output.table import byte_count, print_table
+
+    rows = [
+        (
+            *(f"{cut.position}", f"{cut.dimension:,}", cut.method),
+            *(f"{cut.products:,}", f"{cut.most:,}", byte_count(cut.memory), f"{cut.seconds:,.1f}"),
+        )
+        for cut in plan.cuts
+    ]
+    notes = [
+        f"About {plan.seconds:,.0f} s for all cuts: {plan.product_seconds:.3g} s a product, as measured; "
+        "how many are needed can be off by a factor of two."
+    ]
+    print_table(["cut", "dimension", "method", "products", "at most", "memory", "seconds"], rows, 0, notes)
+
+
+def _print_needs(found: Redundancy) -> None:
+    """A row a layer at the middle cut, and the redundancy of all."""
+    from statesize.cli.output.table import byte_count, print_table
+
+    place = len(found.positions) // 2
+    rows = [
+        [
+            *(mixer.name, mixer.kind, byte_count(mixer.state_bytes)),
+            *(f"{numbers[place]:,.1f}" for numbers in (mixer.stored, mixer.alone, mixer.needed)),
+        ]
+        for mixer in found.mixers
+    ]
+    sums = [f"{numbers[place]:,.1f}" for numbers in (found.stored, found.alone, found.needed)]
+    rows.append(["all layers", "", byte_count(sum(mixer.state_bytes for mixer in found.mixers)), *sums])
+    rows.append(["network", "", "", "", "", f"{found.whole[place]:,.1f}"])
+    notes = [f"{name} is not measured: {why}" for name, why in found.skipped.items()]
+    for index, position in enumerate(found.positions):
+        notes.append(
+            found.reason(index)
+            or f"Cut {position}: the layers need {found.values[index]:.2f} times what the network needs."
+        )
+    at = found.positions[place]
+    print_table(["layer", "kind", "cache", f"stored at {at}", "heads alone", "needed"], rows, 2, notes)

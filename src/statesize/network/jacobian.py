@@ -24,7 +24,7 @@ class Jacobian(LinearMap):
     """Of the outputs from position i on with respect to the inputs before i, rows × columns numbers.
 
     Attributes:
-        way: How products with J are computed, "forward mode" or "double backward".
+        way: How products with J are computed, "double backward" or "forward mode".
     """
 
     def __init__(self, span: Span, position: int) -> None:
@@ -35,7 +35,7 @@ class Jacobian(LinearMap):
             self._leaf = self._past.clone().requires_grad_()
             self._future = span.future(self._leaf)
         self.rows = self._future.numel()
-        self._batched, self.way = True, "forward mode"
+        self._batched, self.way = True, "double backward"
         self._dual: tuple[Tensor, Tensor] | None = None
         self._check()
 
@@ -60,20 +60,20 @@ class Jacobian(LinearMap):
         return torch.cat([function(part).detach().flatten(1) for part in torch.split(vectors, _AT_ONCE)]).cpu()
 
     def _forward(self, vectors: Tensor) -> Tensor:
-        if self.way == "forward mode":
+        if self.way == "double backward":
             try:
-                with warnings.catch_warnings():
-                    # torch compiles some derivatives by torch.jit.script when it first needs them.
-                    warnings.simplefilter("ignore", DeprecationWarning)
-                    return _func.vmap(self._pushed)(vectors)
+                # Jᵀ u is linear in u, and its own derivative with respect to u is J. Forward mode takes twice the time.
+                if self._dual is None:
+                    u = torch.zeros_like(self._future).requires_grad_()
+                    (pulled,) = torch.autograd.grad(self._future, self._leaf, u, create_graph=True)
+                    self._dual = pulled, u
+                return self._pulled(*self._dual, vectors)
             except (RuntimeError, NotImplementedError):
-                # Jᵀ u is linear in u, and its own derivative with respect to u is J.
-                self.way = "double backward"
-        if self._dual is None:
-            u = torch.zeros_like(self._future).requires_grad_()
-            (pulled,) = torch.autograd.grad(self._future, self._leaf, u, create_graph=True)
-            self._dual = pulled, u
-        return self._pulled(*self._dual, vectors)
+                self.way, self._dual = "forward mode", None
+        with warnings.catch_warnings():
+            # torch compiles some derivatives by torch.jit.script when it first needs them.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return _func.vmap(self._pushed)(vectors)
 
     def _pushed(self, vector: Tensor) -> Tensor:
         return _func.jvp(self._span.future, (self._past,), (vector,))[1]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -31,9 +32,9 @@ Method = Literal["auto", "lanczos", "dense"]
 
 LEADING = 16
 """How many of the largest singular values are reported."""
-# Up to this dimension, all of the Jacobian costs about as much as the products that an interval takes.
+# Up to this dimension "auto" forms the Jacobian.
 _SMALL = 1024
-# Beyond this one, few probes tell enough, and more powers of the Jacobian are worth more than more probes.
+# Beyond this one, a single probe tells enough, and more powers of the Jacobian are worth more than more probes.
 _LONG = 8192
 
 
@@ -97,10 +98,26 @@ def network_ess(
         >>> found.dimension.tolist(), found.converged
         ([64], True)
     """
-    closeness = require_real("accuracy", accuracy, above=0, below=1)
-    budget = memory_bytes(memory)
+    closeness, budget = checked(accuracy, memory, method)
+    with opened(model, input_ids, positions, start, end) as (span, difference, cuts):
+        found = [
+            _at(span, (i, place, len(cuts)), closeness, method, budget, on_progress) for place, i in enumerate(cuts)
+        ]
+    return _joined(found, span, difference, cuts)
+
+
+def checked(accuracy: float, memory: int | str, method: str) -> tuple[float, int]:
+    """Accuracy and bytes; what is out of range is refused by its name."""
     if method not in ("auto", "lanczos", "dense"):
         refuse("method", "auto, lanczos or dense", method)
+    return require_real("accuracy", accuracy, above=0, below=1), memory_bytes(memory)
+
+
+@contextmanager
+def opened(
+    model: nn.Module, input_ids: Inputs, positions: Positions, start: str | None, end: str | None
+) -> Generator[tuple[Span, float, tuple[int, ...]]]:
+    """The span of a copy in float64, how far it is from the unaltered model, and the cuts."""
     module = measurable(model)
     for name, value in (("start", start), ("end", end)):
         require_kind(name, value, (str, type(None)), "the name of a module or None")
@@ -111,12 +128,22 @@ def network_ess(
     exact = copy.deepcopy(module).double().requires_grad_(False)
     with measuring(module), measuring(exact):
         span = Span(_in_float64(Forward.of(exact, input_ids)), start, end)
-        difference = _run_difference(original, span, start, end)
-        found = [
-            _at(span, (i, place, len(cut.positions)), closeness, method, budget, on_progress)
-            for place, i in enumerate(cut.positions)
-        ]
-    return _joined(found, span, difference, cut.positions)
+        yield span, _run_difference(original, span, start, end), cut.positions
+
+
+def method_at(jacobian: Jacobian, method: str, memory: int) -> str:
+    """The method that is taken: all of a small Jacobian costs about as much as the products of an interval."""
+    if method != "auto":
+        return method
+    fits = jacobian.dimension <= _SMALL and 8 * jacobian.rows * jacobian.columns <= memory
+    return "dense" if fits else "lanczos"
+
+
+def estimate_of(jacobian: Jacobian, accuracy: float, memory: int, seed: int) -> EntropyEstimate:
+    """An interval to be made closer, with as many products as the vectors in so many bytes allow."""
+    dimension = jacobian.dimension
+    most = min(dimension, max(4, memory // 8 // dimension))
+    return EntropyEstimate(dimension, accuracy, most, probes=8 if dimension <= _LONG else 1, seed=seed)
 
 
 def _at(
@@ -130,12 +157,10 @@ def _at(
     """One position i, the place-th of so many."""
     i, place, positions = cut
     jacobian = Jacobian(span, i)
-    dimension, numbers = jacobian.dimension, memory // 8
-    if method == "auto":
-        method = "dense" if dimension <= _SMALL and jacobian.rows * jacobian.columns <= numbers else "lanczos"
+    dimension, method = jacobian.dimension, method_at(jacobian, method, memory)
     if method == "dense":
-        if jacobian.rows * jacobian.columns > numbers:
-            needed = 8 * jacobian.rows * jacobian.columns
+        needed = 8 * jacobian.rows * jacobian.columns
+        if needed > memory:
             raise InputError(f"memory must be at least {needed} for the Jacobian at {i}, got {memory}. Use 'lanczos'.")
         if on_progress is not None:
             on_progress(Progress(i, place, positions, 0, dimension, math.inf))
@@ -145,11 +170,10 @@ def _at(
         ends, close = (entropy - error, entropy + error), error <= accuracy * entropy
         bounds = spectrum.error_bound.expand(values.shape)
         return _Found(jacobian, method, entropy, ends, values, bounds, norm, dimension, close)
-    most = min(dimension, max(4, numbers // dimension))
-    estimate = EntropyEstimate(dimension, accuracy, most, probes=8 if dimension <= _LONG else 4, seed=i)
+    estimate = estimate_of(jacobian, accuracy, memory, i)
     while not estimate.finished:
         if on_progress is not None:
-            on_progress(Progress(i, place, positions, estimate.products, most, estimate.interval.accuracy))
+            on_progress(Progress(i, place, positions, estimate.products, estimate.capacity, estimate.interval.accuracy))
         estimate.advance(jacobian.gram(estimate.pending))
     interval, space = estimate.interval, estimate.space
     square = float(space.ritz.square().sum()) if estimate.exact else float(estimate.squared_norms().mean())
@@ -222,7 +246,8 @@ def _run_difference(original: Forward, span: Span, start: str | None, end: str |
     unaltered = Span(original, start, end, own_kernels=True)
     check_deterministic(original, unaltered.returned)
     difference = relative_difference(span.outputs, unaltered.outputs.double())
-    limit = bound(original.model)
+    # What rounding in the model's own dtype adds up to, over all layers.
+    limit = 10 * bound(original.model)
     if not difference <= limit:
         raise ModelError(
             f"{span.end} in float64 must be what the model computes, got values that differ by {difference:.1e} of the "

@@ -25,7 +25,7 @@ class NetworkEss:
         products: With how many vectors the Jacobian and its transpose were multiplied, (P,) int64.
         converged: Whether every interval is as close as was asked.
         method: "lanczos" or "dense".
-        derivatives: How products with the Jacobian were computed: "forward mode" or "double backward".
+        derivatives: How products with the Jacobian were computed: "double backward" or "forward mode".
         start: The module whose outputs before i are varied.
         end: The module whose outputs, or whose inputs where it is the last norm, are read from i on.
         run_difference: Largest relative difference of what is read from what the unaltered model computes.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.wrapped import named_parts
@@ -101,9 +102,28 @@ class Span:
         return seen.get("inputs", self.inputs if varied is not None else torch.empty(0)), seen["outputs"]
 
     def _compute(self) -> None:
-        # The other kernels of this function have neither forward mode nor double backward.
-        with nullcontext() if self._own_kernels else sdpa_kernel(SDPBackend.MATH):
+        with ExitStack() as changes:
+            if not self._own_kernels:
+                # The other kernels of this function have neither forward mode nor double backward.
+                changes.enter_context(cast("Any", sdpa_kernel(SDPBackend.MATH)))
+                changes.enter_context(_InDouble())
             self.returned = first_tensor(self._forward.backbone(*self._forward.args, **self._forward.kwargs))
+
+
+class _InDouble(TorchFunctionMode):
+    """Single precision that a model asks for is double precision, as in norms that compute in float32."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.float:
+            return args[0].double()
+        named = {name: _double(value) for name, value in (kwargs or {}).items()}
+        return func(*(_double(value) for value in args), **named)
+
+
+def _double(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
 
 
 def _note(called: list[str], name: str) -> Callable[..., None]:

@@ -13,6 +13,7 @@ from statesize.drawing.vega import vega_chart
 from statesize.report.document import resource
 from statesize.results.charts import layers
 from statesize.results.protocol import Profiled
+from statesize.results.redundancy import Redundancy
 
 
 def page_charts(profiles: Sequence[Profiled], metrics: Iterable[str]) -> dict[str, Any]:
@@ -31,3 +32,8 @@ def page_charts(profiles: Sequence[Profiled], metrics: Iterable[str]) -> dict[st
     for name in ("picture", "brush", "map"):
         specifications[name] = alt.Chart.from_json(resource(f"{name}.json")).to_dict()
     return specifications
+
+
+def network_charts(networks: Sequence[Redundancy]) -> dict[str, dict[str, Any]]:
+    """The charts of `network_section`, with their data."""
+    return {f"network-{place}": vega_chart(one.chart(), page=True).to_dict() for place, one in enumerate(networks)}

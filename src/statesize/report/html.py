@@ -10,15 +10,16 @@ from pathlib import Path
 
 from statesize.errors import FileError, InputError
 from statesize.files import os_errors, replace_file, require_regular
-from statesize.report.charts import page_charts
+from statesize.report.charts import network_charts, page_charts
 from statesize.report.data import page_data
 from statesize.report.document import document, filled
 from statesize.report.extent import Extent, choose_extent, curves_note, map_note, spectra_note
 from statesize.report.provenance import provenance
-from statesize.report.tables import comparison_section, group_section, layer_definitions, layer_table
+from statesize.report.tables import comparison_section, group_section, layer_definitions, layer_table, network_section
 from statesize.report.words import metric_titles, words
 from statesize.results.names import model_title
 from statesize.results.protocol import Profiled
+from statesize.results.redundancy import Redundancy
 
 SCRIPTS = ("draw.js", "packing.js", "picture.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
 MOST_BYTES = 1_700_000
@@ -27,7 +28,10 @@ _SHARES = (1.0, 0.5, 0.25, 0.1)
 
 
 def write_report(
-    profiles: Sequence[Profiled], path: str | os.PathLike[str], recall: Mapping[str, float] | None = None
+    profiles: Sequence[Profiled],
+    path: str | os.PathLike[str],
+    recall: Mapping[str, float] | None = None,
+    networks: Sequence[Redundancy] = (),
 ) -> Path:
     """Write one HTML file about one or several profiles; the same profiles give the same bytes.
 
@@ -37,6 +41,7 @@ def write_report(
         profiles: What it shows, in this order; several are also put side by side.
         path: The file; replaced once the new one is complete.
         recall: As for `statesize.compare`.
+        networks: Likewise.
 
     Returns:
         The file.
@@ -48,7 +53,7 @@ def write_report(
         raise InputError("A report needs at least one profile; none was given.")
     path = Path(path)
     check_report_path(path)
-    replace_file(path, render(profiles, recall).encode())
+    replace_file(path, render(profiles, recall, networks).encode())
     return path
 
 
@@ -62,23 +67,28 @@ def check_report_path(path: Path) -> None:
         tempfile.TemporaryFile(dir=path.absolute().parent).close()
 
 
-def render(profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None) -> str:
+def render(
+    profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None, networks: Sequence[Redundancy] = ()
+) -> str:
     """The page as text, with fewer positions where it would not be within MOST_BYTES."""
     page = ""
     for share in _SHARES:
-        page = _page(profiles, choose_extent(profiles, share), recall)
+        page = _page(profiles, choose_extent(profiles, share), recall, networks)
         if len(page.encode()) <= MOST_BYTES:
             break
     return page
 
 
-def _page(profiles: Sequence[Profiled], extent: Extent, recall: Mapping[str, float] | None) -> str:
+def _page(
+    profiles: Sequence[Profiled], extent: Extent, recall: Mapping[str, float] | None, networks: Sequence[Redundancy]
+) -> str:
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
     metrics = metric_titles(profiles)
     parts = {
         **words(profiles, list(metrics)),
-        "comparison": comparison_section(profiles, recall) if len(profiles) > 1 else "",
+        "comparison": comparison_section(profiles, recall, networks) if len(profiles) > 1 else "",
         "groups": group_section(profiles),
+        "networks": network_section(networks),
         "links": '<a href="#comparison-title">Side by side</a> ' if len(profiles) > 1 else "",
         "table": layer_table(profiles),
         "definitions": layer_definitions(profiles[0].attributes["relative_tolerances"]),
@@ -87,5 +97,9 @@ def _page(profiles: Sequence[Profiled], extent: Extent, recall: Mapping[str, flo
         "map-extent": escape(map_note(profiles)),
         "spectra-extent": escape(spectra_note(profiles, extent)),
     }
-    data = {"metrics": metrics, "charts": page_charts(profiles, metrics), **page_data(profiles, metrics, extent)}
+    data = {
+        "metrics": metrics,
+        "charts": page_charts(profiles, metrics) | network_charts(networks),
+        **page_data(profiles, metrics, extent),
+    }
     return document(title, filled("page.html", parts), data, SCRIPTS)

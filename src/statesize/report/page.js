@@ -59,6 +59,8 @@
   const drawChosen = () => Promise.all([drawPositions(), drawTolerance(), drawSpectrum()]);
 
   const drawLayers = () => draw("layers", structuredClone(data.charts.layers[metric()]));
+  const networks = Object.keys(data.charts).filter((name) => name.startsWith("network-"));
+  const drawNetworks = () => Promise.all(networks.map((name) => draw(name, structuredClone(data.charts[name]))));
 
   const drawPicture = () => {
     const sequence = Number(byId("picture-text").value);
@@ -81,7 +83,7 @@
     });
   };
 
-  const drawAll = () => Promise.all([drawPicture(), drawLayers(), drawMap(), drawChosen()]);
+  const drawAll = () => Promise.all([drawPicture(), drawLayers(), drawNetworks(), drawMap(), drawChosen()]);
 
   const models = data.models.map((item, index) => [index, item.name]);
   fill(choice.model, models);

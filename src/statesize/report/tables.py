@@ -21,6 +21,7 @@ from statesize.results.fields import (
 from statesize.results.groups import group_rows
 from statesize.results.names import kind_title, model_title
 from statesize.results.protocol import Profiled
+from statesize.results.redundancy import Redundancy
 
 # The command line has these two; a page has them in words below.
 _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]
@@ -42,9 +43,11 @@ def layer_definitions(relative_tolerances: Sequence[float]) -> str:
     return definitions.replace("ρ times", f"{relative_tolerances[0]:g} times") if relative_tolerances else definitions
 
 
-def comparison_section(profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None) -> str:
+def comparison_section(
+    profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None, networks: Sequence[Redundancy] = ()
+) -> str:
     """The models side by side, what the columns are, and what makes the models less comparable than they look."""
-    comparison, titles = compare(profiles, recall), map(model_title, profiles)
+    comparison, titles = compare(profiles, recall, networks), map(model_title, profiles)
     rows = [
         cast("dict[str, str | float]", vars(model) | {"model": title})
         for model, title in zip(comparison.models, titles, strict=True)
@@ -75,6 +78,35 @@ def group_section(profiles: Sequence[Profiled]) -> str:
         f"{_table('groups', GROUP_HEADINGS, rows)}</div><details><summary>What the columns say</summary><dl>"
         f"{_definitions(definitions, GROUP_COLUMNS)}</dl></details></section>"
     )
+
+
+def network_section(networks: Sequence[Redundancy]) -> str:
+    """What layers need in sum beside what whole networks need; nothing without a network."""
+    if not networks:
+        return ""
+    figures = "".join(
+        f'<figure><div class="chart" id="network-{place}" role="group" aria-label="Numbers stored and needed by each '
+        f'layer and by the network {escape(one.model)}"></div><figcaption>{escape(_redundancy_text(one))}</figcaption>'
+        "</figure>"
+        for place, one in enumerate(networks)
+    )
+    return (
+        '<section aria-labelledby="network-title"><h2 id="network-title">What must the whole network remember?</h2>'
+        "<p>Layers repeat what others keep. The last bar is how many directions of the past the hidden states after "
+        "the cut depend on, all layers together; the others are what the layers need one by one.</p>"
+        f"{figures}</section>"
+    )
+
+
+def _redundancy_text(network: Redundancy) -> str:
+    place = len(network.positions) // 2
+    needed, whole = network.needed[place], network.whole[place]
+    low, high = network.interval[place]
+    sums = (
+        f"{network.model}, cut at {network.positions[place]}: the layers need {needed:,.0f} numbers in sum, the "
+        f"network {whole:,.0f} ({low:,.0f} to {high:,.0f})."
+    )
+    return f"{sums} {network.reason(place) or f'The redundancy is {network.values[place]:.2f}.'}"
 
 
 def _table(key: str, headings: Mapping[str, Heading], rows: Iterable[Mapping[str, str | float]]) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from statesize.errors import InputError
 from statesize.results.modulation import modulation
 from statesize.results.protocol import Profiled
+from statesize.results.redundancy import Redundancy
 from statesize.results.summary import channels_of, stored_channels
 
 _AVERAGES = ("average_entropy", "average_relative_count", "norm", "state_utilisation", "ceiling_utilisation")
@@ -44,6 +45,8 @@ class ComparedModel:
         modulation: Up to 1; negative where ESS rises.
         norm_modulation: Likewise.
         recall_perplexity: At least 1.
+        network_entropy: Of the whole network, where it was measured.
+        redundancy: Of the whole network, likewise.
     """
 
     model: str
@@ -67,6 +70,8 @@ class ComparedModel:
     modulation: float
     norm_modulation: float
     recall_perplexity: float
+    network_entropy: float
+    redundancy: float
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,17 @@ class Comparison:
         return pd.DataFrame([asdict(model) for model in self.models])
 
 
-def compare(profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None) -> Comparison:
+def compare(
+    profiles: Sequence[Profiled],
+    recall: Mapping[str, float] | None = None,
+    networks: Sequence[Redundancy] = (),
+) -> Comparison:
     """Put profiles of several models side by side.
 
     Args:
         profiles: At least one; of the same texts, or the notes say that they are not.
         recall: Recall perplexity by the name of the model, where it is known.
+        networks: What `redundancy` found of whole models, which their names tell.
 
     Returns:
         The comparison.
@@ -107,11 +117,12 @@ def compare(profiles: Sequence[Profiled], recall: Mapping[str, float] | None = N
         raise InputError(f"profiles must be a list of Profiles, got {profiles!r:.200}")
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
-    models = tuple(_compared(profile, recall or {}) for profile in profiles)
-    return Comparison(models, tuple(_notes(profiles, recall or {})))
+    wholes = {network.model: network for network in networks}
+    models = tuple(_compared(profile, recall or {}, wholes.get(profile.model)) for profile in profiles)
+    return Comparison(models, tuple(_notes(profiles, recall or {}, networks)))
 
 
-def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
+def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundancy | None) -> ComparedModel:
     rows = profile.summary_rows()
     if not rows:
         raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
@@ -148,11 +159,18 @@ def _compared(profile: Profiled, recall: Mapping[str, float]) -> ComparedModel:
         modulation=mean(modulation(profile, node, "entropy") for node in nodes),
         norm_modulation=mean(modulation(profile, node, "norm") for node in nodes),
         recall_perplexity=float(recall.get(profile.model, math.nan)),
+        network_entropy=_known_mean(network.whole) if network else math.nan,
+        redundancy=_known_mean(network.values) if network else math.nan,
         **whole,
     )
 
 
-def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float]) -> list[str]:
+def _known_mean(values: Iterable[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]) -> list[str]:
     attributes = [profile.attributes for profile in profiles]
     notes: list[str] = []
     if len({str(facts["tokens_sha256"]) for facts in attributes}) > 1:
@@ -170,7 +188,11 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float]) -> list[st
     skipped = [profile.model for profile, facts in zip(profiles, attributes, strict=True) if facts["skipped"]]
     if skipped:
         notes.append(f"Not all layers were measured of {', '.join(skipped)}; sums lack what was skipped.")
-    unknown = sorted(set(recall) - {profile.model for profile in profiles})
-    if unknown:
-        notes.append(f"Recall perplexity was given for {', '.join(unknown)}, of which there is no profile here.")
+    names = {profile.model for profile in profiles}
+    given = {"Recall perplexity": set(recall), "A network": {network.model for network in networks}}
+    for what, models in given.items():
+        if models - names:
+            notes.append(
+                f"{what} was given for {', '.join(sorted(models - names))}, of which there is no profile here."
+            )
     return notes

@@ -106,6 +106,8 @@ HEADINGS = {
     "modulation": Heading("modulation\n(entropy)", "z.0%"),
     "norm_modulation": Heading("modulation\n(norm)", "z.0%"),
     "recall_perplexity": Heading("recall\nperplexity", ".2f"),
+    "network_entropy": Heading("ESS of the\nnetwork (entropy)", ",.0f"),
+    "redundancy": Heading("redundancy\n(entropy)", ".2f"),
     "faithfulness": Heading("difference\nto model", ".0e"),
 }
 """The columns of tables for people, in their order; NAME_error beside NAME is half the width of its interval."""
@@ -202,5 +204,9 @@ FIGURES = {
     "norm_modulation": "How far the norm falls there: erasing the whole past evenly lowers it and leaves the "
     "entropy-ESS.",
     "recall_perplexity": "Perplexity on bigrams that occurred earlier in the context, from a study of recall.",
+    "network_entropy": "Entropy-ESS of the Jacobian from past embeddings to future hidden states, all layers together, "
+    "averaged over cuts.",
+    "redundancy": "What the layers need in sum, divided by what the network needs, averaged over the cuts where both "
+    "sides of the Jacobian are larger than all states together.",
 }
 """What the numbers of a ComparedModel are; NaN where one is not known."""

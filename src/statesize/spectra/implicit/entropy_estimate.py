@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from statesize.spectra.implicit.entropy_interval import (
+    FEW,
     EntropyInterval,
     Known,
     Probes,
@@ -39,6 +40,7 @@ class EntropyEstimate:
         space: What was known of A on the subspace.
         probes: The vectors by which it was judged.
         steps: With how many powers of A, at least, the space held each of them.
+        capacity: How many vectors the space may hold.
         finished: Whether no product is wanted any more.
     """
 
@@ -48,7 +50,8 @@ class EntropyEstimate:
         # `lost` is how far the H of the products may be from the H that is asked, in the Frobenius norm.
         self._accuracy, self._dimension, self._count = accuracy, dimension, min(probes, dimension)
         self._generator = torch.Generator().manual_seed(seed)
-        self._space = KrylovSpace(dimension, min(dimension, max(capacity, 2 * self._count)), lost)
+        self.capacity = min(dimension, max(capacity, 2 * self._count))
+        self._space = KrylovSpace(dimension, self.capacity, lost)
         self._frame = torch.zeros(0, dimension, dtype=torch.float64)
         self.interval = EntropyInterval(1.0, float(dimension))
         self.space = self._space.compression()
@@ -103,9 +106,11 @@ class EntropyEstimate:
         if self.converged and not (exhausted and self.interval.sampling > _EXACT):
             self.finished = True
         elif exhausted or self.interval.sampling > _SAMPLING * self._accuracy:
-            if exhausted or self.interval.resolved >= _RESOLVED:
+            spread_counts = self.interval.accuracy < 3 * self.interval.sampling
+            # A new probe in place of one or two begins with no power of A.
+            if exhausted or (self.interval.resolved >= _RESOLVED and (spread_counts or p >= FEW)):
                 self._draw(Known(self.space.ritz, self.space.ritz_vectors))
-            elif self.interval.accuracy < 3 * self.interval.sampling:
+            elif spread_counts:
                 wanted = math.ceil(p * min(_MORE, (self.interval.sampling / (_AIM * self._accuracy)) ** 2))
                 self._draw(self.probes.known, min(wanted, self._dimension) - p)
         self.finished |= not self.pending.shape[0] or not self._space.has_room(self.pending.shape[0])

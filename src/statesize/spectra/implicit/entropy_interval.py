@@ -22,6 +22,8 @@ from statesize.spectra.implicit.krylov_space import Compression
 
 CONFIDENCE = 0.95
 """How often an interval holds the true value."""
+FEW = 4
+"""The estimates of fewer probes tell less of their spread than what f(A) makes of one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +50,32 @@ class Probes:
         high = _form(z, space.ritz_vectors[: z.shape[1]], function(space.ritz))
         return fixed + self.dimension * low, fixed + self.dimension * high
 
-    def margin(self, estimates: Tensor, spread: float = 0.0) -> float:
+    def spread(self, space: Compression, function: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+        """Standard deviation of n zᵀ G z over z, G = f(A) − F, as G z tells it, and how many directions make it."""
+        n, fixed = self.dimension, self.known
+        once = _image(self.coordinates, space.ritz, space.ritz_vectors, function)
+        once[:, : fixed.ritz.shape[0]] -= _image(self.coordinates, fixed.ritz, fixed.ritz_vectors, function)
+        twice = _image(once, space.ritz, space.ritz_vectors, function)
+        twice[:, : fixed.ritz.shape[0]] -= _image(once, fixed.ritz, fixed.ritz_vectors, function)
+        # n times the means of zᵀ G z, zᵀ G² z and zᵀ G⁴ z.
+        p, width = self.coordinates.shape
+        trace, square, fourth = (
+            n / p * float((one * other).sum())
+            for one, other in ((once[:, :width], self.coordinates), (once, once), (twice, twice))
+        )
+        return math.sqrt(2 * n / (n + 2) * max(0.0, square - trace**2 / n)), square**2 / fourth if fourth else 1.0
+
+    def margin(self, estimates: Tensor, spread: float = 0.0, freedom: float = 1.0) -> float:
         """How far the mean of estimates (p,), whose spread is at least that, may be off each way, by Student's t."""
         p = estimates.shape[0]
         if p == self.dimension:
             return 0.0
+        if p >= FEW:
+            spread, freedom = max(float(estimates.std()), spread), p - 1
         # Vectors of a random frame leave less to chance than independent ones, by the share of n that they are.
-        error = math.sqrt((1 - p / self.dimension) / p) * max(float(estimates.std()), spread)
+        error = math.sqrt((1 - p / self.dimension) / p) * spread
         quantile = cast("Any", import_module("scipy.special")).stdtrit  # importing it takes time
-        return float(quantile(p - 1, (1 + CONFIDENCE) / 2)) * error
+        return float(quantile(max(freedom, 1.0), (1 + CONFIDENCE) / 2)) * error
 
 
 @dataclass(frozen=True)
@@ -94,10 +113,14 @@ def entropy_interval(space: Compression, probes: Probes) -> EntropyInterval:
     # H = ln S − c + L / S with S = Σσ and L = Σσ (c − ln σ); at the estimates, L = S, where H changes with L only.
     # A few probes may miss a few directions; what the space has found of these is part of the spread.
     resolved = _resolved_spread(space, probes, c, float((low + high).mean()) / 2)
-    margins = [probes.margin(part, resolved) for part in (low, high)]
+    few = len(low) < FEW
+    spread, freedom = probes.spread(space, lambda sigma: _changes(sigma, c)) if few else (0.0, 0.0)
+    deviation = max(spread, resolved) if few else float(((low + high) / 2).std())
+    margins = [probes.margin(part, max(spread, resolved), freedom) for part in (low, high)]
     least, most = float(low.mean()) - margins[0], float(high.mean()) + margins[1]
-    smallest = max(certain, float(sums_low.mean()) - probes.margin(sums_low))
-    largest = max(smallest, float(sums_high.mean()) + probes.margin(sums_high))
+    of_sums = probes.spread(space, lambda sigma: sigma) if few else (0.0, 0.0)
+    smallest = max(certain, float(sums_low.mean()) - probes.margin(sums_low, *of_sums))
+    largest = max(smallest, float(sums_high.mean()) + probes.margin(sums_high, *of_sums))
     ends = (smallest, largest, min(max(least, smallest), largest))
     bottom = min(math.log(S) - c + least / S for S in ends)
     top = max(math.log(S) - c + most / S for S in ends)
@@ -107,7 +130,7 @@ def entropy_interval(space: Compression, probes: Probes) -> EntropyInterval:
         low=math.exp(min(max(bottom - change, 0.0), math.log(n))),
         high=math.exp(min(max(top + change, 0.0), math.log(n))),
         sampling=max(margins) / total,
-        resolved=min(1.0, resolved**2 / float(((low + high) / 2).var())) if resolved else 0.0,
+        resolved=min(1.0, (resolved / deviation) ** 2) if resolved else 0.0,
     )
 
 
@@ -148,3 +171,9 @@ def _changes(sigma: Tensor, c: float) -> Tensor:
 def _form(z: Tensor, vectors: Tensor, values: Tensor) -> Tensor:
     """zᵀ (Σ value · vector vectorᵀ) z of each row of z, (p,)."""
     return (z @ vectors).square() @ values
+
+
+def _image(z: Tensor, ritz: Tensor, vectors: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """(Σ f(value) · vector vectorᵀ) z of each row of z, whose further coordinates count for nothing, (p, K)."""
+    known = min(z.shape[1], vectors.shape[0])
+    return (z[:, :known] @ vectors[:known] * function(ritz)) @ vectors.mT

@@ -1,0 +1,114 @@
+"""What layers need in sum and what the network needs, against captured operators and hand-made numbers."""
+
+import math
+
+import pytest
+import torch
+from network.coverage import tokens
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import statesize as ss
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.results.redundancy import ALONE, NEEDED, STORED, MixerNeeds, Redundancy
+from statesize.spectra.effective_rank import effective_rank
+
+
+def model(pattern: str, **options: int) -> LanguageModel:
+    config = ModelConfig(
+        pattern, 12, **{"width": 8, "heads": 2, "layers": 2, "key_size": 2, "convolution_size": 1} | options
+    )
+    return LanguageModel(config, torch.Generator().manual_seed(0)).eval()
+
+
+def found_of(held: torch.nn.Module, length: int, cut: int) -> Redundancy:
+    ids = tokens(length)
+    return ss.redundancy(held, ids, ss.network_ess(held, ids, [cut], method="dense"), "small")
+
+
+def test_parts_are_the_entropies_of_the_operators_over_all_channels() -> None:
+    held, ids, cut = model("gla,sa"), tokens(20), 9
+    found = found_of(held, 20, cut)
+    assert [mixer.kind for mixer in found.mixers] == ["gla", "sa"]
+    for mixer, item in zip(found.mixers, ss.capture(held, ids), strict=True):
+        blocks = item.operator.dense()[0, :, cut:, :cut].double()
+        exact = float(effective_rank(torch.linalg.svdvals(blocks)).sum()) * item.multiplicity
+        assert mixer.needed[0] == pytest.approx(exact, rel=2e-3)
+        assert mixer.alone == mixer.needed
+        assert mixer.state_bytes == item.state_bytes
+    # Two heads of four value channels: states of 2 keys, and a cache of all tokens.
+    assert [mixer.stored[0] for mixer in found.mixers] == [16, 8 * cut]
+
+
+def test_the_number_is_the_sum_of_the_parts_over_the_whole_where_the_text_is_long_enough() -> None:
+    held = model("gla")
+    long, short = found_of(held, 16, 8), found_of(held, 16, 3)
+    assert long.stored[0] == 32 < long.dimension[0] == 64
+    assert long.values[0] == pytest.approx(long.needed[0] / long.whole[0])
+    assert long.reason(0) == ""
+    assert short.dimension[0] == 24
+    assert math.isnan(short.values[0])
+    assert short.reason(0) == (
+        "No redundancy at 3: the states hold 32 numbers, the text before or after the cut 24. Take a longer text."
+    )
+
+
+def test_short_convolutions_count() -> None:
+    held, cut = model("gla", convolution_size=3), 8
+    found = found_of(held, 16, cut)
+    mixer = found.mixers[-1]
+    assert [one.kind for one in found.mixers] == ["gla", "gla", "short convolution", "short convolution"]
+    # Queries, keys, values and decays of both heads; the last tap is the present token.
+    weight = held.layers[1].mixer.convolution.weight.detach().double()
+    T = sum(weight[:, 2 - lag, None, None] * torch.diag(torch.ones(16 - lag), -lag) for lag in range(3))
+    exact = float(effective_rank(torch.linalg.svdvals(T[:, cut:, :cut].double())).sum())
+    assert mixer.needed[0] == pytest.approx(exact, rel=2e-3)
+    assert mixer.stored[0] == 2 * len(weight)
+    assert mixer.state_bytes == 4 * 2 * len(weight)
+
+
+def test_what_heads_share_is_stored_once() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=12, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=4,
+            num_key_value_heads=2,
+        )  # fmt: skip
+        held = LlamaForCausalLM(config).eval()
+    (mixer,) = found_of(held, 12, 6).mixers
+    # Two key-value heads of four channels, read by four heads.
+    assert mixer.stored[0] == 2 * 4 * 6
+    assert mixer.needed[0] < mixer.alone[0]
+
+
+def made(**changes: object) -> Redundancy:
+    mixers = (
+        MixerNeeds("layers.0.mixer", "attention", 512, (40.0,), (12.0,), (30.0,)),
+        MixerNeeds("layers.1.mixer", "gla", 256, (20.0,), (6.0,), (6.0,)),
+    )
+    given = {"model": "m", "positions": (8,), "dimension": (64,), "whole": (9.0,), "interval": ((8.5, 9.5),)}
+    return Redundancy(**given | {"mixers": mixers, "skipped": {}} | changes)
+
+
+def test_the_chart_has_layers_their_sum_and_the_network() -> None:
+    chart = made().chart()
+    rows = {(row["part"], row["group"]): row["numbers"] for row in chart.tables["parts"]}
+    assert rows == {
+        ("0", STORED): 40, ("0", ALONE): 30, ("0", NEEDED): 12, ("1", STORED): 20, ("1", NEEDED): 6,
+        ("all layers", STORED): 60, ("all layers", NEEDED): 18, ("network", NEEDED): 9,
+    }  # fmt: skip
+    assert chart.groups == (STORED, ALONE, NEEDED)
+    assert made().plot().to_dict()["datasets"]["parts"]
+    assert made().figure().axes[0].get_legend() is not None
+
+
+def test_nothing_is_said_where_a_mixer_is_missing() -> None:
+    found = made(skipped={"layers.2.mixer": "unknown"})
+    assert math.isnan(found.values[0])
+    assert found.reason(0) == "No redundancy, as these mixers were not measured: layers.2.mixer."
+
+
+def test_documents_keep_everything() -> None:
+    found = made()
+    assert Redundancy.from_dict(found.to_dict()) == found
+    assert found.to_dict()["values"] == [2.0]
+    assert made(dimension=(50,)).to_dict()["values"] == [None]
