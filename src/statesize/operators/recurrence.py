@@ -231,7 +231,9 @@ class Recurrence(TensorOperator):
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u by stepping the recurrence."""
-        outputs = [(self.C[..., t, None, :] @ state).squeeze(-2) for t, state in enumerate(self._stepped(inputs))]
+        outputs = [
+            (self.C[..., t, None, :] @ state).squeeze(-2) for t, state in enumerate(self.successive_states(inputs))
+        ]
         result = torch.stack(outputs, -2)
         result = result.real if self.is_complex else result
         return result if self.D is None else result + self.D[..., None] * inputs
@@ -247,10 +249,10 @@ class Recurrence(TensorOperator):
             (..., P, n, channels), complex where the recurrence is.
         """
         place = {position: number for number, position in enumerate(positions)}
-        kept = {place[t]: state for t, state in enumerate(self._stepped(inputs), 1) if t in place}
+        kept = {place[t]: state for t, state in enumerate(self.successive_states(inputs), 1) if t in place}
         return torch.stack([kept[place[position]] for position in positions], -3)
 
-    def _stepped(self, inputs: Tensor) -> Iterator[Tensor]:
+    def successive_states(self, inputs: Tensor) -> Iterator[Tensor]:
         """x_0, x_1, … of inputs (..., L, channels), each (..., n, channels)."""
         channels = inputs.to(self.B.dtype)
         state = self.B.new_zeros((*self.batch_shape, self.B.shape[-1], inputs.shape[-1]))
