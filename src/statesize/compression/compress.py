@@ -62,7 +62,7 @@ def compress(
 
     Example:
         >>> import statesize as ss
-        >>> found = ss.compress(*ss.zoo.load("recall-la"), ["k1 v2 k3 v4 k1 v2"] + [f"k{i} v{i}" for i in range(90)])
+        >>> found = ss.compress(*ss.zoo.load("recall-la"), [f"k{i % 12} v{i % 11} k1" for i in range(132)])
         >>> found.state_bytes, found.safe
         ((2048, 1024), None)
     """
