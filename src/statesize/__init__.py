@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from statesize import training, zoo
     from statesize.adapters.capture import Captured, capture
     from statesize.adapters.states import states
+    from statesize.compression.compress import compress
+    from statesize.compression.result import Compression
     from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "adapters.capture": ("Captured", "capture"),
     "adapters.states": ("states",),
+    "compression.compress": ("compress",),
+    "compression.result": ("Compression",),
     "errors": ("EngineError", "FileError", "InputError", "ModelError", "StatesizeError"),
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
@@ -76,6 +80,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Captured",
     "Comparison",
+    "Compression",
     "Convolution",
     "CountBands",
     "Dense",
@@ -103,6 +108,7 @@ __all__ = [
     "__version__",
     "capture",
     "compare",
+    "compress",
     "count_bands",
     "diagnose",
     "differentiable_entropy",

@@ -14,6 +14,7 @@ from statesize.cli.bench.engines import engines as bench_engines
 from statesize.cli.bench.models import models as bench_models
 from statesize.cli.compare import compare
 from statesize.cli.completion import install_completion
+from statesize.cli.compress import compress
 from statesize.cli.demo import demo
 from statesize.cli.doctor import doctor
 from statesize.cli.engines import engines
@@ -45,6 +46,13 @@ def _add(group: App, name: str, command: Callable[..., Any], *ends: str) -> None
 _add(bench, "engines", bench_engines, "--quick", "--threads 8 --output engines.json")
 _add(bench, "models", bench_models, "--case mamba_2 --quick")
 _add(app, "compare", compare, "gla-notes sa-notes", "gla-notes sa-notes --recall recall.json --html both.html")
+_add(
+    app,
+    "compress",
+    compress,
+    "gla --text notes.txt --state 50% --output gla-half",
+    "run/best --text notes.txt --state 25% --int8 --output small --json",
+)
 _add(app, "demo", demo, "", "--output demo.html --json")
 _add(app, "doctor", doctor, "")
 _add(app, "engines", engines, "", "--explain --operator recurrence --states 16 --units 4096")
