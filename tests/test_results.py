@@ -27,7 +27,7 @@ def shown():
     spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.figures()
+    return {"results": module.results(RESULTS), "findings": module.findings(RESULTS)}
 
 
 @pytest.mark.parametrize("folder", GRIDS, ids=lambda folder: folder.name)
