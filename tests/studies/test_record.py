@@ -62,7 +62,7 @@ def test_columns_that_are_missing_are_named(folder, made):
     digest = {"table_sha256": hashlib.sha256(content).hexdigest()}
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | digest), "utf-8")
     (folder / "table.parquet").write_bytes(content)
-    with pytest.raises(FileError, match="^columns of .* must hold entropy_layer_0, norm, got none"):
+    with pytest.raises(FileError, match=r"^columns of .* must hold entropy_layer_0, norm, got none"):
         read_record(folder)
 
 
