@@ -7,8 +7,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from statesize.cli import main
 from statesize.studies.catalogue import GRID_STUDIES
 from statesize.studies.record import RECORD, TABLE, read_record
 from tools import history
@@ -73,6 +75,13 @@ def test_pages_show_the_verdict_and_every_figure_of_the_record(shown, folder):
             stated = kept["figures"][name.removesuffix("_units")]
             assert f"{value:.0f}" in row
             assert stated is None or f"{stated:.2f}" in row
+
+
+@pytest.mark.slow
+def test_the_record_of_recall_is_repeated(tmp_path):
+    assert main([*document(RESULTS / "recall")["command"].split()[1:], "--output", str(tmp_path)]) == 0
+    found, kept = (pd.read_parquet(folder / TABLE) for folder in (tmp_path, RESULTS / "recall"))
+    pd.testing.assert_frame_equal(found, kept, rtol=1e-6)
 
 
 def test_studies_without_a_record_are_not_yet_tested(shown):
