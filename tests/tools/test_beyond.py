@@ -28,6 +28,16 @@ def test_the_table_follows_from_the_records():
         }
 
 
+def test_what_the_page_says_of_the_table():
+    rows = json.loads(beyond.FILE.read_text("utf-8"))["rows"]
+    assert min(row["adjusted_p"] for row in rows) > 0.05
+    (decay,) = (row for row in rows if row["alternative"] == "mean_decay")
+    assert decay["other"] >= decay["ess"] > 0
+    assert decay["ess_given"] >= decay["ess"]
+    assert decay["other_given"] >= decay["other"]
+    assert all(abs(row["ess"]) < 0.1 for row in rows if row["study"] == "regimes")
+
+
 def test_a_partial_correlation_is_that_of_the_definition(drawn):
     _, noise = drawn
     x, y, z = (noise(np.random.default_rng(seed)) for seed in range(3))
