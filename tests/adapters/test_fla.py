@@ -46,7 +46,7 @@ MEASURED = {
 
 def sweep(by, length, *names):
     """Fla changes what it imports for a whole process, so that it has one of its own."""
-    command = [sys.executable, str(ROOT / "tests" / "oracles" / "fla_sweep.py"), by, str(length), *names]
+    command = [sys.executable, "-O", str(ROOT / "tests" / "oracles" / "fla_sweep.py"), by, str(length), *names]
     environment = os.environ | {"TRITON_INTERPRET": "1" if by == "kernels" else "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return {found["name"]: found for found in map(json.loads, done.stdout.splitlines())}

@@ -1,0 +1,84 @@
+"""Capture of models of flash-linear-attention against their own forward: `python benchmarks/fla_capture.py`.
+
+Each model has 4 layers and runs over fla's torch references, 256 tokens at once. The time of `capture`, all checks
+included, and that of a forward pass alternate; the least of each counts. It goes into docs/fla.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from oracles.fla_torch import use_references
+
+import statesize as ss
+from statesize.files import replace_file
+
+TABLE = ROOT / "docs" / "fla.json"
+MODELS: dict[str, dict[str, Any]] = {
+    "GLA": {"num_heads": 2},
+    "RetNet": {"num_heads": 2},
+    "GSA": {"num_heads": 2, "num_slots": 16},
+    "GatedDeltaNet": {"num_heads": 2, "head_dim": 32, "expand_v": 1},
+    "KDA": {"num_heads": 2, "head_dim": 32, "expand_v": 1},
+    "Mamba2": {"num_heads": 4, "head_dim": 32},
+}
+LENGTH, LAYERS, REPEATS = 256, 4, 5
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def timed(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """One model's forward and capture."""
+    import fla.models
+
+    config = getattr(fla.models, f"{name}Config")
+    shape = {"hidden_size": 64, "num_hidden_layers": LAYERS, "vocab_size": 50, "fuse_cross_entropy": False}
+    torch.manual_seed(0)
+    model = getattr(fla.models, f"{name}ForCausalLM")(config(**shape, **settings)).eval()
+    tokens = torch.randint(0, 50, (1, LENGTH), generator=torch.Generator().manual_seed(1))
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(tokens, use_cache=False)
+
+    def capture() -> None:
+        assert all(captured.faithfulness < 2e-6 for captured in ss.capture(model, tokens))
+
+    forward(), capture()
+    pairs = [(seconds(forward), seconds(capture)) for _ in range(REPEATS)]
+    passed, captured = (min(times) for times in zip(*pairs, strict=True))
+    return {"model": name, "forward": passed, "capture": captured, "ratio": captured / passed}
+
+
+def main() -> None:
+    """Time all models and write what was found."""
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    use_references()
+    rows: list[dict[str, Any]] = []
+    for name, settings in MODELS.items():
+        rows.append(timed(name, settings))
+        print(rows[-1], flush=True)
+    document = json.loads(TABLE.read_text("utf-8"))
+    document["capture"] = {"command": "python benchmarks/fla_capture.py", "length": LENGTH, "rows": rows}
+    replace_file(TABLE, (json.dumps(document, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
