@@ -50,8 +50,7 @@ def main() -> None:
             kept.setdefault(name := found.pop("name"), {})[f"{found.pop('by')} {found.pop('length')}"] = found
             print(by, length, name, found["faithfulness"], found["reason"], flush=True)
     document["layers"] = {
-        name: kept[name]
-        | {"class": kind, "flash_attention": name in FLASH_ATTENTION, "in_torch": name in IN_TORCH}
+        name: kept[name] | {"class": kind, "flash_attention": name in FLASH_ATTENTION, "in_torch": name in IN_TORCH}
         for name, (kind, _) in LAYERS.items()
         if name in kept
     }

@@ -16,15 +16,14 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from oracles.fla_torch import use_references
 
 import statesize as ss
 from statesize.files import replace_file
 
-TABLE = ROOT / "docs" / "fla.json"
+TABLE = Path(__file__).parents[1] / "docs" / "fla.json"
 MODELS: dict[str, dict[str, Any]] = {
     "GLA": {"num_heads": 2},
     "RetNet": {"num_heads": 2},
@@ -58,9 +57,11 @@ def timed(name: str, settings: dict[str, Any]) -> dict[str, Any]:
             model(tokens, use_cache=False)
 
     def capture() -> None:
-        assert all(captured.faithfulness < 2e-6 for captured in ss.capture(model, tokens))
+        for _ in ss.capture(model, tokens):
+            pass
 
-    forward(), capture()
+    forward()
+    capture()
     pairs = [(seconds(forward), seconds(capture)) for _ in range(REPEATS)]
     passed, captured = (min(times) for times in zip(*pairs, strict=True))
     return {"model": name, "forward": passed, "capture": captured, "ratio": captured / passed}

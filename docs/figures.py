@@ -120,7 +120,9 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
         found = [layer[run] for run in runs]
         told = next((run for run in found if run["kind"]), found[0])
         size = "" if not told["kind"] else str(told["state_size"] or "grows")
-        rows.append((name, f"`{layer['class']}`", told["kind"], str(told["units"] or ""), size, *map(_difference, found)))
+        rows.append(
+            (name, f"`{layer['class']}`", told["kind"], str(told["units"] or ""), size, *map(_difference, found))
+        )
         reasons: dict[str, list[str]] = {}
         for run, one in zip(runs, found, strict=True):
             if one["reason"]:
