@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,11 @@ def seconds(call: Callable[[], object]) -> float:
 
 def timed(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """One model's forward and capture."""
-    import fla.models
-
-    config = getattr(fla.models, f"{name}Config")
+    models: Any = import_module("fla.models")
+    config = getattr(models, f"{name}Config")
     shape = {"hidden_size": 64, "num_hidden_layers": LAYERS, "vocab_size": 50, "fuse_cross_entropy": False}
     torch.manual_seed(0)
-    model = getattr(fla.models, f"{name}ForCausalLM")(config(**shape, **settings)).eval()
+    model = getattr(models, f"{name}ForCausalLM")(config(**shape, **settings)).eval()
     tokens = torch.randint(0, 50, (1, LENGTH), generator=torch.Generator().manual_seed(1))
 
     def forward() -> None:

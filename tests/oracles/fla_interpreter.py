@@ -1,8 +1,8 @@
 """flash-linear-attention's own Triton kernels on a CPU, interpreted: a process that runs with TRITON_INTERPRET=1.
 
 What differs from a GPU: autotuning is cut to the first configuration, a loop variable is an int that knows `.to`, masks
-are booleans, functions of the device (log1p, sine, cosine) are Triton's own, kernels of CyFA do not ask for CUDA tensors,
-and flash attention, which has no CPU build, is a softmax in torch.
+are booleans, functions of the device (log1p, sine, cosine) are Triton's own, kernels of CyFA do not ask for CUDA, and
+flash attention, which has no CPU build, is a softmax in torch.
 """
 
 from __future__ import annotations
@@ -91,8 +91,6 @@ def interpret() -> None:
 
     Autotuner.run = run
     device = SimpleNamespace(
-        log1p=lambda x: tl.log(1 + x), fast_cosf=lambda x: tl.cos(x), fast_sinf=lambda x: tl.sin(x)
-    )
         log1p=lambda x: tl.log(1 + x), fast_cosf=lambda x: tl.cos(x), fast_sinf=lambda x: tl.sin(x)
     )
     for name, module in list(sys.modules.items()):

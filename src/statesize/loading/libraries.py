@@ -40,12 +40,12 @@ _LAYERS: dict[str, dict[str, tuple[str | None, Any]]] = {
 # They choose first values of weights, or kernels.
 _IGNORED = {"layer", "dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init"}
 _IGNORED |= {"use_fast_path", "use_mem_eff_path"}
-_REQUIRED = {"d_intermediate": 0, "attn_layer_idx": [], "rms_norm": True}
+_REQUIRED: dict[str, Any] = {"d_intermediate": 0, "attn_layer_idx": [], "rms_norm": True}
 
 
-def is_mamba_ssm(config: object) -> bool:
+def is_mamba_ssm(config: dict[str, Any]) -> bool:
     """Whether a config.json is one of mamba_ssm."""
-    return isinstance(config, dict) and "model_type" not in config and {"d_model", "n_layer"} <= config.keys()
+    return "model_type" not in config and {"d_model", "n_layer"} <= config.keys()
 
 
 def read_config(library: Any, name: str, options: dict[str, Any]) -> Any:

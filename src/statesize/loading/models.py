@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -93,8 +93,10 @@ def _kind(name: str) -> str:
         config = parse_json(read_limited(Path(name) / "config.json"))
     except (OSError, ValueError):
         return "checkpoint"
-    named = isinstance(config, dict) and "model_type" in config
-    return "transformers" if named or is_mamba_ssm(config) else "checkpoint"
+    if not isinstance(config, dict):
+        return "checkpoint"
+    known = cast("dict[str, Any]", config)
+    return "transformers" if "model_type" in known or is_mamba_ssm(known) else "checkpoint"
 
 
 def _checkpoint_tokenizer(folder: Path) -> Tokenizer:
