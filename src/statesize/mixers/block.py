@@ -16,6 +16,7 @@ from statesize.mixers.attention.softmax import SoftmaxAttention
 from statesize.mixers.attention.weighted import WeightedLinearAttention
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.convolution.long_convolution import LongConvolution
+from statesize.mixers.fla.layers import FlaMixer
 from statesize.mixers.mixer import NORM_EPSILON
 from statesize.mixers.registry import MIXERS, registered_mixer
 from statesize.mixers.state_space.s4d import S4D
@@ -128,8 +129,8 @@ class Block(nn.Module):
 
 def _mixer(config: ModelConfig, name: str) -> Any:
     registered = registered_mixer(name)
-    if registered is None:
+    if name in MIXERS:
         return MIXERS[name](config)
     # It gives its weights and buffers first values of its own, and on the meta device there are none.
     with torch.device("cpu"):
-        return registered(config)
+        return FlaMixer(config, name) if registered is None else registered(config)
