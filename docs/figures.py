@@ -133,11 +133,12 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
             whole = not any(one["reason"] or one["units"] < 2 or one["dtype"] != "float32" for one in both)
             agreeing[by] += whole and not left_out and not layer["flash_attention"]
     headings = ("layer", "class", "measured as", "heads", "TSS", "references 32", "72", "kernels 32", "72")
-    ratios = [f"{row['ratio']:.1f} ({row['model']})" for row in document["capture"]["rows"]]
+    time = document["time"]
     return {
         "table": _table(headings, rows),
         "causes": _table(("layer", "where", "what was said"), causes),
-        "capture": ", ".join(ratios),
+        "capture": ", ".join(f"{row['ratio']:.1f} ({row['model']})" for row in time["capture"]),
+        "training": ", ".join(f"{row['seconds']:.1f} s (`{row['mixer']}`)" for row in time["training"]),
         "versions": f"fla {document['flash-linear-attention']}, triton {document['triton']}, torch {document['torch']}",
         **{by: str(count) for by, count in agreeing.items()},
     }

@@ -57,7 +57,7 @@ TOKENS = torch.arange(12).remainder(9).view(2, 6)
 
 def test_it_starts_as_it_made_itself_and_follows_the_seed(tmp_path):
     register_mixer("average", Average)
-    assert mixer_names() == (*MIXERS, "average")
+    assert mixer_names() == (*MIXERS, *registry_module.FLA_MIXERS, "average")
     state = torch.random.get_rng_state()
     model, other = built("average,la"), built("average,la", seed=1)
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -1,7 +1,8 @@
-"""Capture of models of flash-linear-attention against their own forward: `python benchmarks/fla_capture.py`.
+"""How long layers of flash-linear-attention take on a CPU: `python benchmarks/fla_time.py`.
 
-Each model has 4 layers and runs over fla's torch references, 256 tokens at once. The time of `capture`, all checks
-included, and that of a forward pass alternate; the least of each counts. It goes into docs/fla.json.
+Capture: models of fla with 4 layers run over its torch references, 256 tokens at once; `capture`, all checks included,
+and a forward pass alternate, and the least time of each counts. Training: a step of models of `statesize train`, with
+layers of fla as mixers in torch, beside `gla`. It goes into docs/fla.json.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from oracles.fla_torch import use_references
 
 import statesize as ss
 from statesize.files import replace_file
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.mixers.registry import FLA_MIXERS
 
 TABLE = Path(__file__).parents[1] / "docs" / "fla.json"
 MODELS: dict[str, dict[str, Any]] = {
@@ -33,7 +36,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "KDA": {"num_heads": 2, "head_dim": 32, "expand_v": 1},
     "Mamba2": {"num_heads": 4, "head_dim": 32},
 }
+MIXERS = ("gla", *FLA_MIXERS)
 LENGTH, LAYERS, REPEATS = 256, 4, 5
+BATCH = 8
 
 
 def seconds(call: Callable[[], object]) -> float:
