@@ -72,17 +72,37 @@ def timed(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"model": name, "forward": passed, "capture": captured, "ratio": captured / passed}
 
 
+def trained(name: str) -> dict[str, Any]:
+    """A step of training a model of `statesize train` with some mixer."""
+    model = LanguageModel(ModelConfig(mixer=name), torch.Generator().manual_seed(0))
+    tokens = torch.randint(0, 1024, (BATCH, LENGTH), generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step() -> None:
+        logits = model(tokens[:, :-1])
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    return {"mixer": name, "seconds": min(seconds(step) for _ in range(REPEATS))}
+
+
 def main() -> None:
     """Time all models and write what was found."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    training = [trained(name) for name in MIXERS]
     use_references()
-    rows: list[dict[str, Any]] = []
-    for name, settings in MODELS.items():
-        rows.append(timed(name, settings))
-        print(rows[-1], flush=True)
     document = json.loads(TABLE.read_text("utf-8"))
-    document["capture"] = {"command": "python benchmarks/fla_capture.py", "length": LENGTH, "rows": rows}
+    document["time"] = {
+        "command": "python benchmarks/fla_time.py",
+        "length": LENGTH,
+        "batch": BATCH,
+        "capture": [timed(name, settings) for name, settings in MODELS.items()],
+        "training": training,
+    }
+    print(json.dumps(document["time"], indent=1))
     replace_file(TABLE, (json.dumps(document, indent=1) + "\n").encode())
 
 

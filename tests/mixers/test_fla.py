@@ -22,7 +22,7 @@ KINDS = {
     "fla:rwkv7": "rwkv7",
     "fla:mamba2": "mamba2",
 }
-# Run without torch's forms, then with them, in the interpreter of Triton.
+# A layer as fla runs it, in the interpreter of Triton, and as a mixer.
 COMPARE = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
@@ -34,7 +34,6 @@ import fla.layers.simple_gla
 from statesize.mixers import ModelConfig
 from statesize.mixers.fla import layers
 interpret()
-use, layers.use_torch_without_gpu = layers.use_torch_without_gpu, lambda: None
 torch.manual_seed(0)
 mixer = layers.FlaMixer(ModelConfig(width=32, heads=2, key_size=16, layers=2), {name!r})
 with torch.no_grad():
@@ -42,9 +41,7 @@ with torch.no_grad():
         weight += 0.1 * torch.randn_like(weight)
 hidden = torch.randn(2, 40, 32)
 with torch.no_grad():
-    kernels = mixer.eval()(hidden)
-    use()
-    in_torch = mixer(hidden)
+    kernels, in_torch = mixer.eval().layer(hidden)[0], mixer(hidden)
 print(json.dumps([(kernels - in_torch).abs().max().item(), kernels.abs().max().item()]))
 """
 

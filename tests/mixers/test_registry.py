@@ -109,6 +109,6 @@ def test_a_name_is_taken_once_and_the_same_class_replaces_itself():
 def test_what_is_refused(name, mixer, message):
     with pytest.raises(InputError, match=message):
         register_mixer(name, mixer)
-    assert mixer_names() == tuple(MIXERS)
+    assert mixer_names() == (*MIXERS, *registry_module.FLA_MIXERS)
     with pytest.raises(InputError, match="mixer is 'mine'"):
         ModelConfig("mine")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from statesize.errors import InputError
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.fla.torch_forms import use_torch_without_gpu
+from statesize.mixers.fla.torch_forms import prepare, torch_without_gpu
 
 CHUNK_SIZE = 32
 
@@ -31,7 +31,7 @@ class FlaMixer(nn.Module):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                use_torch_without_gpu()
+                prepare()
                 self.layer: nn.Module = getattr(import_module("fla.layers"), kind)(**given)
             if name == "fla:mamba2":
                 # Its own is a kernel of fla.
@@ -44,7 +44,8 @@ class FlaMixer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Mixes whole sequences, (S, L, d)."""
-        return self.layer(hidden)[0]
+        with torch_without_gpu(hidden):
+            return self.layer(hidden)[0]
 
 
 def _delta_net(config: ModelConfig) -> dict[str, Any]:

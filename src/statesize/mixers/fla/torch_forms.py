@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from importlib import import_module
 from typing import Any
@@ -15,8 +17,22 @@ from torch.nn import functional
 _CHUNK = 32
 
 
-def use_torch_without_gpu() -> None:
-    """From now on, functions of fla's layers run in torch where their tensors are not on a GPU."""
+# Whether a layer runs off the GPU as a mixer; other models of fla are left as they are.
+_WITHOUT_GPU = ContextVar("without_gpu", default=False)
+
+
+@contextmanager
+def torch_without_gpu(hidden: Tensor) -> Generator[None]:
+    """While this is open, functions of fla's layers run in torch where `hidden` is not on a GPU."""
+    token = _WITHOUT_GPU.set(not hidden.is_cuda)
+    try:
+        yield
+    finally:
+        _WITHOUT_GPU.reset(token)
+
+
+def prepare() -> None:
+    """Let functions of fla's layers have a form in torch beside their kernel."""
     for place, functions in _FORMS.items():
         module: Any = import_module(place)
         for name, form in functions.items():
@@ -30,7 +46,7 @@ def _by_device(function: Callable[..., Any], form: Callable[[dict[str, Any]], An
 
     @wraps(function)
     def chosen(*args: Any, **kwargs: Any) -> Any:
-        if next(part for part in (*args, *kwargs.values()) if isinstance(part, Tensor)).is_cuda:
+        if not _WITHOUT_GPU.get():
             return function(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()

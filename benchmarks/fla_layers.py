@@ -1,4 +1,4 @@
-"""Layers of flash-linear-attention against its references and its kernels: `python benchmarks/fla.py [NAME …]`.
+"""Layers of flash-linear-attention against its references and its kernels: `python benchmarks/fla_layers.py [NAME …]`.
 
 A tiny layer of each kind, with gates off their defaults, is captured at 32 and 72 positions, so that both the recurrent
 and the chunked kernels run: over fla's torch references, and over its own Triton kernels in the interpreter, in a
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *LAYERS], metavar="NAME")
     names = parser.parse_args().names
     document: dict[str, Any] = json.loads(TABLE.read_text("utf-8")) if TABLE.exists() else {"layers": {}}
-    document |= {"schema": 1, "command": "python benchmarks/fla.py"}
+    document |= {"schema": 1, "command": "python benchmarks/fla_layers.py"}
     document |= {package: version(package) for package in ("flash-linear-attention", "triton", "torch")}
     kept = document["layers"] if names else {}
     for by, length in RUNS:
