@@ -130,7 +130,7 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
         causes += [(name, ", ".join(where), reason) for reason, where in reasons.items()]
         for by, left_out in (("references", False), ("kernels", layer["in_torch"])):
             both = [layer[f"{by} {length}"] for length in (32, 72)]
-            whole = not any(one["reason"] or one["units"] < 2 or one["dtype"] != "float32" for one in both)
+            whole = all(not one["reason"] and one["units"] > 1 and one["faithfulness"] <= 2e-6 for one in both)
             agreeing[by] += whole and not left_out and not layer["flash_attention"]
     headings = ("layer", "class", "measured as", "heads", "TSS", "references 32", "72", "kernels 32", "72")
     time = document["time"]
