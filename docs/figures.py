@@ -17,7 +17,7 @@ MEBIBYTE = 2**20
 
 def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     """All figures as text, by document and name."""
-    parts = (fuzz, agreement, determinism, soak, largest, budget, mutation, coverage, faults, strangers)
+    parts = (fuzz, agreement, determinism, soak, largest, budget, mutation, coverage, faults, strangers, fla)
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
     return kept | {"bundled": bundled()} | on_record
@@ -109,6 +109,48 @@ def budget(document: Mapping[str, Any]) -> dict[str, str]:
 def strangers(document: Mapping[str, Any]) -> dict[str, str]:
     """Files of strangers and signals: how many, and how many ended badly."""
     return _numbers(document, "files", "signals", "seed", "findings")
+
+
+def fla(document: Mapping[str, Any]) -> dict[str, str]:
+    """Layers of flash-linear-attention: what T u differs by from references and kernels, and why some are missing."""
+    layers: dict[str, Any] = document["layers"]
+    runs = [f"{by} {length}" for by in ("references", "kernels") for length in (32, 72)]
+    rows: list[tuple[str, ...]] = []
+    causes: list[tuple[str, str, str]] = []
+    agreeing = {"references": 0, "kernels": 0}
+    for name, layer in layers.items():
+        found = [layer[run] for run in runs]
+        told = next((run for run in found if run["kind"]), found[0])
+        size = "" if not told["kind"] else str(told["state_size"] or "grows")
+        rows.append(
+            (name, f"`{layer['class']}`", told["kind"], str(told["units"] or ""), size, *map(_difference, found))
+        )
+        reasons: dict[str, list[str]] = {}
+        for run, one in zip(runs, found, strict=True):
+            if one["reason"]:
+                reasons.setdefault(one["reason"].partition(";")[0], []).append(run)
+        causes += [(name, ", ".join(where), reason) for reason, where in reasons.items()]
+        for by, left_out in (("references", False), ("kernels", layer["in_torch"])):
+            both = [layer[f"{by} {length}"] for length in (32, 72)]
+            whole = all(not one["reason"] and one["units"] > 1 and one["faithfulness"] <= 2e-6 for one in both)
+            agreeing[by] += whole and not left_out and not layer["flash_attention"]
+    headings = ("layer", "class", "measured as", "heads", "TSS", "references 32", "72", "kernels 32", "72")
+    time = document["time"]
+    return {
+        "table": _table(headings, rows),
+        "causes": _table(("layer", "where", "what was said"), causes),
+        "capture": ", ".join(f"{row['ratio']:.1f} ({row['model']})" for row in time["capture"]),
+        "training": ", ".join(f"{row['seconds']:.1f} s (`{row['mixer']}`)" for row in time["training"]),
+        "versions": f"fla {document['flash-linear-attention']}, triton {document['triton']}, torch {document['torch']}",
+        **{by: str(count) for by, count in agreeing.items()},
+    }
+
+
+def _difference(run: Mapping[str, Any]) -> str:
+    """A difference, or a dash where the layer did not run."""
+    if run["faithfulness"] is None:
+        return "—"
+    return f"{run['faithfulness']:.0e}{' fp16' * (run['dtype'] == 'float16')}{', refused' * bool(run['reason'])}"
 
 
 def mutation(document: Mapping[str, Any]) -> dict[str, str]:

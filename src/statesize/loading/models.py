@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -16,6 +16,7 @@ from torch import nn
 from statesize import zoo
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.files import parse_json, read_limited
+from statesize.loading.libraries import MAMBA_SSM_NAMES, is_mamba_ssm, read_config
 from statesize.loading.neighbours import refuse_misspelt
 from statesize.loading.refusals import check_causal, check_config, refusal_of
 from statesize.mixers import load_checkpoint
@@ -92,7 +93,10 @@ def _kind(name: str) -> str:
         config = parse_json(read_limited(Path(name) / "config.json"))
     except (OSError, ValueError):
         return "checkpoint"
-    return "transformers" if isinstance(config, dict) and "model_type" in config else "checkpoint"
+    if not isinstance(config, dict):
+        return "checkpoint"
+    known = cast("dict[str, Any]", config)
+    return "transformers" if "model_type" in known or is_mamba_ssm(known) else "checkpoint"
 
 
 def _checkpoint_tokenizer(folder: Path) -> Tokenizer:
@@ -173,7 +177,7 @@ def _config_of_transformers(name: str, options: dict[str, Any]) -> Any:
     library = _transformers(name)
     try:
         with _hushed(library):
-            config = library.AutoConfig.from_pretrained(name, **options)
+            config = read_config(library, name, options)
         check_config(name, config, options)
         check_causal(name, config, library)
     except StatesizeError:
@@ -211,6 +215,7 @@ def _from_transformers(
                 dtype=DTYPES[dtype] if dtype is not None else "auto",
                 use_safetensors=None if allow_pickle else True,
                 weights_only=True,
+                key_mapping=MAMBA_SSM_NAMES if config.model_type in ("mamba", "mamba2") else None,
                 **options,
             )
     except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
