@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from statesize.results.diagnosis import Diagnosis, diagnose
     from statesize.results.redundancy import Redundancy
     from statesize.spectra.gradients.differentiable import differentiable_entropy
+    from statesize.trends.result import Series
+    from statesize.trends.series import series
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
@@ -66,6 +68,8 @@ _HOMES = {
     "reduction.reduce": ("reduce",),
     "reduction.reduction": ("Reduction",),
     "reduction.varying": ("VaryingReduction",),
+    "trends.result": ("Series",),
+    "trends.series": ("series",),
     "results.comparison": ("Comparison", "compare"),
     "results.diagnosis": ("Diagnosis", "diagnose"),
     "results.redundancy": ("Redundancy",),
@@ -95,6 +99,7 @@ __all__ = [
     "Recurrence",
     "Reduction",
     "Redundancy",
+    "Series",
     "Shared",
     "SoftmaxAttention",
     "StateSpace",
@@ -117,6 +122,7 @@ __all__ = [
     "recommend_state_size",
     "reduce",
     "redundancy",
+    "series",
     "states",
     "tolerance_ess",
     "training",

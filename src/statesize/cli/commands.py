@@ -22,6 +22,7 @@ from statesize.cli.network import network
 from statesize.cli.profile import profile
 from statesize.cli.report import report
 from statesize.cli.rerun import rerun
+from statesize.cli.series import series
 from statesize.cli.study.grid import grid_command
 from statesize.cli.study.texts import text_command
 from statesize.cli.train import train
@@ -68,6 +69,13 @@ _add(
 )
 _add(app, "rerun", rerun, "result")
 _add(app, "report", report, "result --output result.html", "statesize-study-regimes-smoke")
+_add(
+    app,
+    "series",
+    series,
+    "run --html series.html",
+    "EleutherAI/pythia-14m --revisions step0,step1000,step143000 --output result",
+)
 for one in STUDIES:
     _register(
         study, one.name, grid_command(one) if isinstance(one, GridStudy) else text_command(one), one.examples, one.help
