@@ -82,7 +82,7 @@ def series(
 
 def _print(found: Series) -> None:
     from statesize.cli.output.table import print_table
-    from statesize.trends.result import AVERAGE, signed
+    from statesize.trends.trend import AVERAGE, signed
 
     rows: list[list[str]] = []
     for layer in (AVERAGE, *found.layers):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -11,17 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from statesize.check import refuse
 from statesize.drawing.chart import Metric
 from statesize.html_table import facts_table
-from statesize.results.summary import known_mean
 from statesize.studies.page.statistics import Interval
 from statesize.studies.verdicts.evidence import of_mean
 from statesize.trends.log import Log
-from statesize.trends.points import JOINT, Numbers, Point, metric_names
-
-AVERAGE = "average"
-"""The mean over all layers, each channel with the same weight."""
+from statesize.trends.points import metric_names
+from statesize.trends.trend import AVERAGE, Trend, finite, reasons, signed, told
 
 
 @dataclass(frozen=True)
@@ -46,8 +41,8 @@ class Change:
     difference: Interval
 
 
-@dataclass(frozen=True, eq=False)
-class Series:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Series(Trend):
     """ESS of the layers of a model at checkpoints of its training.
 
     Attributes:
@@ -63,55 +58,13 @@ class Series:
 
     names: tuple[str, ...]
     steps: tuple[int, ...] | None
-    points: tuple[Point, ...]
-    skipped: Mapping[str, str]
     log: Log
     lengths: tuple[int, ...]
-    facts: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the mixers; those ending in ", joint" are what heads that share a cache carry together."""
-        return tuple(mixer.name for mixer in self.points[0].mixers)
 
     @property
     def places(self) -> tuple[int, ...]:
         """The steps, or the indices of the checkpoints where no steps are known."""
         return tuple(range(len(self.names))) if self.steps is None else self.steps
-
-    def values(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Numbers:
-        """ESS of a layer at each checkpoint over each document, averaged over positions and heads.
-
-        Args:
-            layer: One of `layers`, or "average".
-            metric: "entropy", "relative_count" or "norm".
-
-        Returns:
-            (checkpoints, documents).
-        """
-        if metric not in metric_names():
-            refuse("metric", f"one of {', '.join(metric_names())}", metric)
-        if layer != AVERAGE and layer not in self.layers:
-            refuse("layer", f"one of {', '.join((AVERAGE, *self.layers))}", layer)
-        values = np.array([[mixer.of_layer[metric] for mixer in point.mixers] for point in self.points])
-        if layer != AVERAGE:
-            return values[:, self.layers.index(layer)]
-        alone = [not name.endswith(JOINT) for name in self.layers]
-        weights = np.array([mixer.channels for mixer in self.points[0].mixers])[alone]
-        return np.average(values[:, alone], axis=1, weights=weights)
-
-    def means(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Numbers:
-        """The same, averaged over documents.
-
-        Args:
-            layer: As for `values`.
-            metric: Likewise.
-
-        Returns:
-            (checkpoints,).
-        """
-        return known_mean(self.values(layer, metric), 1)
 
     def change(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Change:
         """From the first checkpoint to the last.
@@ -181,20 +134,14 @@ class Series:
         """
         return {
             "checkpoints": [
-                {
-                    "name": name,
-                    "step": None if self.steps is None else place,
-                    "run_difference": _known(point.run_difference),
-                    "seconds": point.seconds,
-                    "skipped": [{"name": part, "reason": reason} for part, reason in point.skipped.items()],
-                }
-                for name, place, point in zip(self.names, self.places, self.points, strict=True)
+                {"name": name, "step": None if self.steps is None else place, **row}
+                for name, place, row in zip(self.names, self.places, self.mixer_rows(), strict=True)
             ],
             "layers": [self._layer(layer) for layer in (AVERAGE, *self.layers)],
             "log": {name: [list(point) for point in points] for name, points in self.log.items()},
             "tokens": list(self.lengths),
             "finding": self.finding,
-            "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped.items()],
+            "skipped": reasons(self.skipped),
             "notes": list(self.notes),
             **self.facts,
         }
@@ -218,18 +165,17 @@ class Series:
         return {
             "name": layer,
             "kind": mixers[layer].kind if layer in mixers else AVERAGE,
-            **{metric: [_known(value) for value in values.tolist()] for metric, values in means.items()},
+            **{metric: [finite(value) for value in values.tolist()] for metric, values in means.items()},
             "change": self._told(self.change(layer)),
             "largest_change": self._told(self.largest_change(layer)),
         }
 
     def _told(self, change: Change) -> dict[str, Any]:
-        interval = (change.difference.low, change.difference.high)
         return {
             "from": self.names[change.before],
             "to": self.names[change.after],
-            "difference": _known(change.difference.value),
-            "interval": None if np.isnan(interval[0]) else list(interval),
+            "difference": finite(change.difference.value),
+            "interval": told(change.difference),
         }
 
     def _repr_html_(self) -> str:
@@ -237,13 +183,3 @@ class Series:
         for layer in self.layers:
             facts[layer] = f"{self.means(layer)[0]:.1f} → {self.means(layer)[-1]:.1f}"
         return facts_table(self.finding, facts)
-
-
-def signed(interval: Interval) -> str:
-    """A difference with its interval, where there is one."""
-    ends = "" if np.isnan(interval.low) else f" [{interval.low:+.2f}, {interval.high:+.2f}]"
-    return f"{interval.value:+.2f}{ends}"
-
-
-def _known(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -101,14 +101,14 @@ def series(
             del found[checkpoint]
     notes, read = _log(Path(log) if log is not None else find_log(known))
     return Series(
-        tuple(checkpoint.name for checkpoint in found),
-        _steps(found),
-        tuple(found.values()),
-        skipped,
-        read,
-        tuple(map(len, ids)),
-        {"tokens_sha256": tokens_sha256(ids), "asked": work.asked_facts(), "versions": installed("torch", "numpy")},
-        notes,
+        names=tuple(checkpoint.name for checkpoint in found),
+        steps=_steps(found),
+        points=tuple(found.values()),
+        skipped=skipped,
+        log=read,
+        lengths=tuple(map(len, ids)),
+        facts=trend_facts(ids, asked),
+        notes=notes,
     )
 
 
@@ -130,7 +130,7 @@ class CheckpointWork:
         size, largest = vocabulary_size(loaded.model), max(int(ids.max()) for ids in self.sequences)
         if size is not None and largest >= size:
             raise ModelError(f"It has {size} tokens, and the texts hold the id {largest}.")
-        found = profile(loaded.model, list(self.sequences), name=checkpoint.name, on_progress=_silent, **self.asked)
+        found = profile(loaded.model, list(self.sequences), name=checkpoint.name, on_progress=silent, **self.asked)
         yield point_of(found)
 
     def key(self, checkpoint: Checkpoint) -> str:
@@ -146,10 +146,6 @@ class CheckpointWork:
         name = "".join(sign if sign.isalnum() or sign in "-." else "_" for sign in checkpoint.name)[-60:]
         return f"{name}-{digest(json.dumps(facts, sort_keys=True, default=repr).encode())}"
 
-    def asked_facts(self) -> dict[str, Any]:
-        """What was asked, as JSON holds it."""
-        return json.loads(json.dumps(self.asked, default=str))
-
 
 def vocabulary_sha256(tokenizer: AnyTokenizer | None) -> str | None:
     """A digest of what the ids of a tokenizer stand for."""
@@ -157,6 +153,15 @@ def vocabulary_sha256(tokenizer: AnyTokenizer | None) -> str | None:
         return None
     vocabulary: dict[str, int] = cast("Any", tokenizer).get_vocab()
     return hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode()).hexdigest()
+
+
+def trend_facts(sequences: Sequence[Tensor], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result keeps of how it was made."""
+    return {
+        "tokens_sha256": tokens_sha256(sequences),
+        "asked": json.loads(json.dumps(asked, default=str)),
+        "versions": installed("torch", "numpy"),
+    }
 
 
 def trend_bar(bars: Bars, title: str, total: int) -> Callable[[Progress], None]:
@@ -203,5 +208,5 @@ def _log(path: Path | None) -> tuple[tuple[str, ...], Log]:
         return (str(error),), {}
 
 
-def _silent(progress: object) -> None:
+def silent(progress: object) -> None:
     """No bar of its own."""

@@ -11,12 +11,12 @@ from statesize.drawing.chart import METRICS, Axis, Chart, Hint, Layer, Row, tabl
 from statesize.studies.verdicts.evidence import of_mean
 from statesize.trends.page import Page, write_page
 from statesize.trends.points import JOINT
-from statesize.trends.result import AVERAGE, Series, signed
+from statesize.trends.result import Series
+from statesize.trends.trend import AVERAGE, signed
 
 
 def write_series_page(series: Series, path: Path) -> Path:
     """Write the page of a series."""
-    differences = [point.run_difference for point in series.points]
     page = Page(
         title="Effective state-size through a training",
         finding=series.finding,
@@ -31,9 +31,7 @@ def write_series_page(series: Series, path: Path) -> Path:
         facts={
             "Checkpoints": ", ".join(series.names),
             "Tokens, SHA-256": str(series.facts["tokens_sha256"]),
-            "Largest difference from an unaltered run": f"{np.nanmax(differences):.1e}"
-            if np.isfinite(differences).any()
-            else "not checked",
+            "Largest difference from an unaltered run": series.difference,
             "Versions": ", ".join(f"{name} {version}" for name, version in series.facts["versions"].items()),
         },
     )
