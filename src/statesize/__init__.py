@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from statesize.results.diagnosis import Diagnosis, diagnose
     from statesize.results.redundancy import Redundancy
     from statesize.spectra.gradients.differentiable import differentiable_entropy
+    from statesize.trends.growth import Growth
+    from statesize.trends.length import length
     from statesize.trends.result import Series
     from statesize.trends.series import series
 
@@ -68,6 +70,8 @@ _HOMES = {
     "reduction.reduce": ("reduce",),
     "reduction.reduction": ("Reduction",),
     "reduction.varying": ("VaryingReduction",),
+    "trends.growth": ("Growth",),
+    "trends.length": ("length",),
     "trends.result": ("Series",),
     "trends.series": ("series",),
     "results.comparison": ("Comparison", "compare"),
@@ -87,6 +91,7 @@ __all__ = [
     "EngineError",
     "FileError",
     "GatedConvolution",
+    "Growth",
     "InputError",
     "Measurement",
     "ModelError",
@@ -114,6 +119,7 @@ __all__ = [
     "energy_ess",
     "entropy_ess",
     "hankel_singular_values",
+    "length",
     "measure",
     "network_ess",
     "network_plan",

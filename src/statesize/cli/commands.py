@@ -17,6 +17,7 @@ from statesize.cli.completion import install_completion
 from statesize.cli.demo import demo
 from statesize.cli.doctor import doctor
 from statesize.cli.engines import engines
+from statesize.cli.length import length
 from statesize.cli.models import models
 from statesize.cli.network import network
 from statesize.cli.profile import profile
@@ -49,6 +50,7 @@ _add(app, "compare", compare, "gla-notes sa-notes", "gla-notes sa-notes --recall
 _add(app, "demo", demo, "", "--output demo.html --json")
 _add(app, "doctor", doctor, "")
 _add(app, "engines", engines, "", "--explain --operator recurrence --states 16 --units 4096")
+_add(app, "length", length, "gla --lengths 64,128,256,512 --html length.html")
 _add(app, "models", models, "")
 _add(
     app,
