@@ -83,5 +83,5 @@ for one in STUDIES:
         study, one.name, grid_command(one) if isinstance(one, GridStudy) else text_command(one), one.examples, one.help
     )
 _add(app, "train", train, "text --mixer gla --output run", "text --mixer gla --output run --resume --export gla")
-_add(app, "watch", watch, "gla < notes.txt")
+_add(app, "watch", watch, "gla < notes.txt", "gla --generate 100 < prompt.txt")
 _add(app, "--install-completion", install_completion, "", "--shell bash --output statesize.bash")

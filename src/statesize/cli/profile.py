@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -33,6 +33,7 @@ def profile(
     *,
     texts: Texts | None = None,
     asked: Asked | None = None,
+    prefix: Path | None = None,
     loading: Loading | None = None,
     place: Place | None = None,
     output: Path | None = None,
@@ -53,6 +54,8 @@ def profile(
         model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
         texts: What the model reads.
         asked: What is measured.
+        prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is
+            measured at its end: what it carries into the text.
         loading: How the model is loaded.
         place: Who measures.
         output: Folder for the profile, to be read by `statesize report` and `Profile.load`.
@@ -72,6 +75,7 @@ def profile(
     from statesize.rerun.recipe import make_recipe
     from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
     from statesize.results.store import check_destination
+    from statesize.texts.plain import read_whole
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
     place = place or Place()
@@ -84,6 +88,7 @@ def profile(
     settings = check_settings(**{name: value for name, value in options.items() if name != "layers"})
     texts.check()
     place.check()
+    before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     started = time.perf_counter()
     by_ids, kept = texts.ids is not None, output is not None or html is not None
@@ -93,6 +98,7 @@ def profile(
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and run.plan is not None:
         some = texts.sample(run.tokenizer, printing, run.vocabulary)
+        some, options = _behind(before, run.tokenizer, some, options, printing)
         options["relative_tolerances"] = _relative_tolerances(some.ids, tolerance, kept)
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
@@ -104,7 +110,7 @@ def profile(
             print_plan(found, loading_took)
         return
     read, given = texts.read(run.tokenizer, printing, run.vocabulary), options | asdict(loading) | asdict(texts)
-    given["tolerance"] = tolerance
+    given |= {"tolerance": tolerance, "prefix": prefix}
     if run.source.get("commit", "unknown") != "unknown":
         given["revision"] = run.source["commit"]
     threads = None if place.ray is False else place.ray_cpus
@@ -113,6 +119,7 @@ def profile(
         **_reading(read),
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
+    read, options = _behind(before, run.tokenizer, read, options, printing)
     options["relative_tolerances"] = _relative_tolerances(read.ids, tolerance, kept)
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
@@ -133,6 +140,24 @@ def profile(
         tell_page(html, printing, open_page=open_page)
     elif output is None and not printing.json:
         printing.say("Nothing was written: --output FOLDER keeps the profile, --open shows its report.")
+
+
+def _behind(
+    prefix: str | None, tokenizer: AnyTokenizer | None, read: Sequences, options: dict[str, Any], printing: Printing
+) -> tuple[Sequences, dict[str, Any]]:
+    """The sequences after a prefix, measured at its end unless positions are asked for."""
+    from statesize.errors import InputError
+    from statesize.texts.tokens import after_prefix
+
+    if prefix is None:
+        return read, options
+    if tokenizer is None:
+        raise InputError("prefix must come with a tokenizer, got none. Put the prefix's ids before yours in --ids.")
+    found = [after_prefix(tokenizer, prefix, ids) for ids in read.ids]
+    border = found[0][1]
+    printing.say(f"The prefix ends before token {border}.")
+    placed = options["positions"] is not None or options["stride"] is not None
+    return replace(read, ids=[ids for ids, _ in found]), options if placed else options | {"positions": [border]}
 
 
 def _reading(read: Sequences) -> dict[str, str]:
