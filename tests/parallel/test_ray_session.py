@@ -59,7 +59,7 @@ def test_ray_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     error = refusal()
     assert isinstance(error, InputError)
-    assert str(error) == "Ray is not installed; pip install 'statesize[ray]', or run without it"
+    assert str(error) == "Ray is not installed; pip install ray, or run without it"
 
 
 @pytest.mark.parametrize("address", ["", "somewhere", "http://host", "host:port", ":6379", "ray://"])

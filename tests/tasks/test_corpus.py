@@ -116,7 +116,7 @@ def test_text_without_words_is_refused(tmp_path, content, message):
 def test_missing_file_and_folder_are_refused(tmp_path):
     with pytest.raises(FileError, match=re.escape(str(tmp_path / "nowhere.txt")) + ".*No such file"):
         read_text(tmp_path / "nowhere.txt")
-    with pytest.raises(FileError, match="cannot be read"):
+    with pytest.raises(FileError, match="must be a regular file, got a folder"):
         read_text(tmp_path)
 
 

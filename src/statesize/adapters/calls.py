@@ -32,7 +32,8 @@ class Mixer:
     multiplicity: int  # how many channels share one T
     state_size: int | None  # theoretical state-size once it has filled, or None where it is a cache that grows
     state_bytes: int  # bytes that the model's own cache holds for it at the end of one sequence
-    map_bytes: int = 0  # that T of all units takes where it is made and held as a whole
+    # That T of all units takes where it is made and held as a whole; more when it is made again in float32.
+    map_bytes: int = field(default=0, compare=False)
 
 
 @dataclass(eq=False)

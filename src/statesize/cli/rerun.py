@@ -102,7 +102,7 @@ def _repeat(result: Result, folder: Path, *, quiet: bool) -> Path:
     from statesize.parallel.threads import torch_threads
 
     output, export, told = folder / "result", folder / "export", folder / "told.json"
-    where, printed = [f"--output={output}"], io.StringIO()
+    where, printed = [f"--output={output}"] if result.has_folder else [], io.StringIO()
     where += ["--json"] if result.is_document else [f"--export={export}"] if result.is_export else []
     where += ["--quiet"] if quiet else []
     with torch_threads(result.recipe.threads), contextlib.redirect_stdout(printed):

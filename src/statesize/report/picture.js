@@ -3,7 +3,7 @@
 const picture = (() => {
   const { byId } = drawing;
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
-  let [curves, view, at] = [[], null, -1];
+  let [curves, view, at, pointer] = [[], null, -1, null];
 
   // One curve a model that reads this text, of the layer chosen, or of the one that changes most.
   const curveOf = (model, choice, metric, sequence) => {
@@ -75,8 +75,15 @@ const picture = (() => {
     byId("picture-said").textContent = `Before “${token?.textContent.trim() ?? "the end"}” (token ${chosen}): ${numbers.join("; ")}.`;
   };
 
+  // Browsers tell of a pointer that rests where the page moves below it; the keys chose another position then.
+  const rests = ({ clientX, clientY }) => {
+    const last = pointer;
+    pointer = `${clientX} ${clientY}`;
+    return pointer === last;
+  };
+
   const follow = (event) => {
-    if (!view) return;
+    if (!view || rests(event)) return;
     const left = byId("picture").getBoundingClientRect().left + view.origin()[0];
     point(view.scale("x").invert(event.clientX - left));
   };
@@ -119,9 +126,9 @@ const picture = (() => {
 
   byId("picture").addEventListener("pointermove", follow);
   byId("picture").addEventListener("keydown", step);
-  byId("text").addEventListener("pointerover", (event) => {
-    const { position } = event.target.dataset ?? {};
-    if (position !== undefined && view) point(Number(position));
+  byId("text").addEventListener("pointermove", (event) => {
+    const { position } = event.target.dataset;
+    if (position !== undefined && view && !rests(event)) point(Number(position));
   });
   return { draw };
 })();

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.numpy
 
@@ -42,6 +42,12 @@ class Result:
     def is_document(self) -> bool:
         """Whether it is what a command printed with --json."""
         return self.path.is_file()
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether a folder was written too; a profile that is not kept has counts at one tolerance."""
+        ratios = read_json(self.path).get("relative_tolerances") if self.is_document else None
+        return not (isinstance(ratios, list) and len(cast("list[object]", ratios)) == 1)
 
     @property
     def is_export(self) -> bool:

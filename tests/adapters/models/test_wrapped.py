@@ -159,7 +159,7 @@ def test_an_object_that_holds_a_model_by_an_unknown_name_is_told_of_it():
         ):
             call(Pipeline(), token_ids())
     with pytest.raises(InputError, match="model must be a torch module, got str"):
-        ss.profile("gpt2", token_ids())
+        ss.capture("gpt2", token_ids())
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

@@ -62,7 +62,7 @@ def test_chats_are_read_through_the_template_and_rows_without_text_are_left_out(
     assert read_by(profile)[:6] == [tokenizer.apply_chat_template(chat)["input_ids"] for chat in CHATS]
     with open("page.html", encoding="utf-8") as stream:
         assert "applied to 6 of 7 sequences" in stream.read()
-    assert main(["rerun", "result", "--json"]) == 0
+    assert main(["rerun", "result", "--input", chat_model, "--json"]) == 0
 
 
 def test_the_plan_says_that_there_are_chats(chat_model, chats, capsys):
@@ -113,7 +113,7 @@ def test_special_tokens_that_a_text_spells(chat_model, tmp_path, monkeypatch, ca
     profile = Profile.load("result")
     assert read_by(profile) == [tokenizer(text, add_special_tokens=False).input_ids]
     assert "--special-tokens" in profile.attributes["recipe"]["command"]
-    assert main(["rerun", "result"]) == 0
+    assert main(["rerun", "result", "--input", chat_model]) == 0
     # The same place without the option is another run, which reads letters.
     assert main(command) == 0
     (ids,) = read_by(Profile.load("result"))

@@ -44,7 +44,7 @@ def corpus():
 
 def test_errors_are_those_of_one_process(crew, corpus, tmp_path):
     load = partial(load_model, "/no/such/model")
-    with pytest.raises(InputError, match="there is no model '/no/such/model'"):
+    with pytest.raises(FileError, match="got '/no/such/model', which is no folder"):
         measure_dips_on_ray("one", load, corpus, WINDOWS, crew, tmp_path)
     with pytest.raises(InputError, match="no machine of the Ray cluster has the 1000 cores"):
         measure_dips_on_ray("one", load, corpus, WINDOWS, partial(crew, cpus=1000), tmp_path)
