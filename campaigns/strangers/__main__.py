@@ -49,7 +49,7 @@ def struck(count: int, seed: int) -> list[dict[str, Any]]:
         for number in range(count):
             with tempfile.TemporaryDirectory(prefix="statesize-strangers-") as place:
                 folder = Path(place)
-                lines = "\n\n".join(" ".join([str(number), *WORDS]) for number in range(40))
+                lines = "\n\n".join(" ".join([str(line), *WORDS]) for line in range(40))
                 (folder / "text.txt").write_text(lines, encoding="utf-8")
                 if name in {"report", "compare"}:
                     KINDS["profile"].make(folder)

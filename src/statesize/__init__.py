@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from statesize.results.diagnosis import Diagnosis, diagnose
     from statesize.results.redundancy import Redundancy
     from statesize.spectra.gradients.differentiable import differentiable_entropy
+    from statesize.trends.growth import Growth
+    from statesize.trends.length import length
+    from statesize.trends.result import Series
+    from statesize.trends.series import series
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
@@ -70,6 +74,10 @@ _HOMES = {
     "reduction.reduce": ("reduce",),
     "reduction.reduction": ("Reduction",),
     "reduction.varying": ("VaryingReduction",),
+    "trends.growth": ("Growth",),
+    "trends.length": ("length",),
+    "trends.result": ("Series",),
+    "trends.series": ("series",),
     "results.comparison": ("Comparison", "compare"),
     "results.diagnosis": ("Diagnosis", "diagnose"),
     "results.redundancy": ("Redundancy",),
@@ -88,6 +96,7 @@ __all__ = [
     "EngineError",
     "FileError",
     "GatedConvolution",
+    "Growth",
     "InputError",
     "Measurement",
     "ModelError",
@@ -100,6 +109,7 @@ __all__ = [
     "Recurrence",
     "Reduction",
     "Redundancy",
+    "Series",
     "Shared",
     "SoftmaxAttention",
     "StateSpace",
@@ -115,6 +125,7 @@ __all__ = [
     "energy_ess",
     "entropy_ess",
     "hankel_singular_values",
+    "length",
     "measure",
     "network_ess",
     "network_plan",
@@ -123,6 +134,7 @@ __all__ = [
     "recommend_state_size",
     "reduce",
     "redundancy",
+    "series",
     "states",
     "tolerance_ess",
     "training",
