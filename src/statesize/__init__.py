@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from statesize.reduction.reduce import reduce
     from statesize.reduction.reduction import Reduction
     from statesize.reduction.varying import VaryingReduction
-    from statesize.results.comparison import Comparison, compare
-    from statesize.results.diagnosis import Diagnosis, diagnose
-    from statesize.results.redundancy import Redundancy
+    from statesize.results.findings.comparison import Comparison, compare
+    from statesize.results.findings.diagnosis import Diagnosis, diagnose
+    from statesize.results.findings.redundancy import Redundancy
     from statesize.spectra.gradients.differentiable import differentiable_entropy
     from statesize.trends.growth import Growth
     from statesize.trends.length import length

@@ -7,19 +7,19 @@ from typing import Any
 
 from cyclopts import App
 
+from statesize.cli.about.completion import install_completion
+from statesize.cli.about.doctor import doctor
+from statesize.cli.about.engines import engines
+from statesize.cli.about.models import models
 from statesize.cli.app import app, bench, study
 
 # The commands import torch and the like when they are called, which --help and --version need not wait for.
 from statesize.cli.bench.engines import engines as bench_engines
 from statesize.cli.bench.models import models as bench_models
 from statesize.cli.compare import compare
-from statesize.cli.completion import install_completion
 from statesize.cli.compress import compress
 from statesize.cli.demo import demo
-from statesize.cli.doctor import doctor
-from statesize.cli.engines import engines
 from statesize.cli.length import length
-from statesize.cli.models import models
 from statesize.cli.network import network
 from statesize.cli.profile import profile
 from statesize.cli.report import report

@@ -74,7 +74,7 @@ def profile(
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
     from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
-    from statesize.results.store import check_destination
+    from statesize.results.stored.store import check_destination
     from statesize.texts.plain import read_whole
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
