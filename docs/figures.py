@@ -137,8 +137,8 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
     headings = ("layer", "class", "measured as", "heads", "TSS", "references 32", "72", "kernels 32", "72")
     time = document["time"]
     return {
-        "table": _table(headings, rows),
-        "causes": _table(("layer", "where", "what was said"), causes),
+        "table": table(headings, rows),
+        "causes": table(("layer", "where", "what was said"), causes),
         "capture": ", ".join(f"{row['ratio']:.1f} ({row['model']})" for row in time["capture"]),
         "training": ", ".join(f"{row['seconds']:.1f} s (`{row['mixer']}`)" for row in time["training"]),
         "versions": f"fla {document['flash-linear-attention']}, triton {document['triton']}, torch {document['torch']}",
