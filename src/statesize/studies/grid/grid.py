@@ -151,7 +151,7 @@ class Run:
             Nested settings.
         """
         return {
-            "model": dataclasses.asdict(self.model),
+            "model": {name: value for name, value in self.model.to_dict().items() if name != "format"},
             "task": self.task_settings(),
             "training": self.training.to_dict(),
             "measuring": dataclasses.asdict(self.measuring),
