@@ -9,14 +9,13 @@ import torch
 from tokenizers import Tokenizer
 
 from statesize.check import real_number, refuse, require_count, require_kind
-from statesize.compression.gramians import measure_gramians
 from statesize.compression.healing import fine_tuned, text_of
 from statesize.compression.paired import Ratio
-from statesize.compression.proposals import bases_of, cuts_of, proposed_sizes
+from statesize.compression.proposals import best_cut
 from statesize.compression.recall import probe
 from statesize.compression.result import Compression
-from statesize.compression.scores import BATCH, Scores, score
-from statesize.compression.shrinking import rounded_model, smaller_model
+from statesize.compression.scores import Scores, score
+from statesize.compression.shrinking import rounded_model
 from statesize.compression.windows import Windows, three_parts
 from statesize.errors import InputError, ModelError
 from statesize.mixers.config import REDUCIBLE, ModelConfig
@@ -25,7 +24,6 @@ from statesize.tasks.corpus import listed
 
 # Tokens of the calibration text for each number of a head's state: both Gramians must have full rank.
 _TOKENS_PER_STATE = 16
-_BALANCED, _SELECTED = "balanced truncation", "selection with corrected read-out"
 
 
 @torch.no_grad()
@@ -78,13 +76,8 @@ def compress(
             f"text must have at least {least} tokens among the 40 % of its documents for the Gramians, got {tokens}. "
             "Give more text."
         )
-    bases = bases_of(model, measure_gramians(model, torch.split(calibration.inputs, BATCH)))
-    proposals = proposed_sizes(model, bases, total, calibration)
-    cuts = {way: smaller_model(model, cuts_of(bases, sizes)) for way, sizes in proposals.items()}
-    way = min(cuts, key=lambda name: float(score(cuts[name], choice.inputs, choice.targets).nats.sum()))
-    cut, control = cuts[way], model
-    kinds = {_BALANCED if model.config.mixer_of(layer) == "la" else _SELECTED: None for layer in bases}
-    method = [*kinds, way]
+    cut, method = best_cut(model, total, calibration, choice)
+    control = model
     if steps:
         text = torch.cat([text_of(calibration.targets), text_of(choice.targets)])
         cut, control = (fine_tuned(one, text, length, steps) for one in (cut, control))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from statesize.compression.bases import BalancedBasis, Basis, Cut, SelectedBasis
-from statesize.compression.gramians import Gramians
-from statesize.compression.scores import score
+from statesize.compression.gramians import Gramians, measure_gramians
+from statesize.compression.scores import BATCH, score
 from statesize.compression.shrinking import smaller_model
 from statesize.compression.sizes import equal_sizes, sizes_by_cost
 from statesize.compression.windows import Windows
@@ -21,6 +22,18 @@ Bases = Mapping[int, Sequence[Basis]]
 # Windows on which the sensitivity of each head is measured.
 _MOST_WINDOWS = 32
 _LEAST_LOST = 1e-2
+
+
+def best_cut(
+    model: LanguageModel, total: int, calibration: Windows, choice: Windows
+) -> tuple[LanguageModel, list[str]]:
+    """The model cut to so many states in all, by the way of least loss on the windows for the choice; and which it is."""
+    bases = bases_of(model, measure_gramians(model, torch.split(calibration.inputs, BATCH)))
+    proposals = proposed_sizes(model, bases, total, calibration)
+    cuts = {way: smaller_model(model, cuts_of(bases, sizes)) for way, sizes in proposals.items()}
+    way = min(cuts, key=lambda name: float(score(cuts[name], choice.inputs, choice.targets).nats.sum()))
+    kinds = dict.fromkeys(basis.name for own in bases.values() for basis in own)
+    return cuts[way], [*kinds, way]
 
 
 def bases_of(model: LanguageModel, gramians: Mapping[int, Gramians]) -> dict[int, list[Basis]]:

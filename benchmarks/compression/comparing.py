@@ -1,0 +1,137 @@
+"""What half the state costs: `python -m benchmarks.compression.comparing FOLDER --output docs/compression.json`.
+
+FOLDER holds the models of `benchmarks.compression.training`. Every model is cut by `statesize.compress`'s ways and by
+channel selection, on the same calibration text, and scored on the same held-out documents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from benchmarks.compression.channels import SCORES, channel_cuts
+from benchmarks.compression.heads import rank_correlations
+from benchmarks.compression.training import LENGTH, MIXERS, SEEDS, SHAPE, TRAINING
+from statesize import zoo
+from statesize.compression.compress import state_bytes
+from statesize.compression.gramians import measure_gramians
+from statesize.compression.paired import Ratio
+from statesize.compression.proposals import bases_of, best_cut
+from statesize.compression.recall import probe
+from statesize.compression.scores import BATCH, Scores, score
+from statesize.compression.shrinking import rounded_model, smaller_model
+from statesize.compression.windows import Windows, windows
+from statesize.files import replace_file
+from statesize.mixers.checkpoint import load_checkpoint
+from statesize.mixers.model import LanguageModel
+from statesize.tasks.corpus import python_prose
+from statesize.version import installed
+
+# Documents of the train part for the Gramians and for the choice of sizes.
+_CALIBRATION, _CHOICE = 300, 100
+# Of 32 numbers a head keeps 15, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.
+_QUARTER = 15
+
+
+def compared(model: LanguageModel, parts: Sequence[Windows], seed: int) -> dict[str, Any]:
+    """All cuts of one model: extra bits a byte on the held-out documents, and what the probe of recall found."""
+    calibration, choice, held_out = parts
+    n, heads = model.config.key_size, model.config.heads * model.config.layers
+    gramians = measure_gramians(model, torch.split(calibration.inputs, BATCH))
+    before = score(model, held_out.inputs, held_out.targets)
+
+    def extra(cut: LanguageModel) -> Ratio:
+        return _extra(score(cut, held_out.inputs, held_out.targets), before, held_out)
+
+    half, method = best_cut(model, heads * n // 2, calibration, choice)
+    smaller, _ = best_cut(model, heads * _QUARTER, calibration, choice)
+    quarter = rounded_model(smaller)
+    found = {"compress": extra(half), "int8 alone": extra(rounded_model(model)), "a quarter with int8": extra(quarter)}
+    for way in SCORES:
+        cuts = channel_cuts(model, way, n // 2, calibration.inputs[:BATCH], gramians, seed)
+        found[way] = extra(smaller_model(model, cuts))
+    recall = probe(model, half, held_out)["repeated_bigrams"]
+    bits = Ratio.of(before.bits(held_out), held_out.sizes)
+    return {
+        "bits_per_byte": bits.value,
+        "method": method[-1],
+        "extra": {name: [ratio.value, ratio.low, ratio.high] for name, ratio in found.items()},
+        "quarter_bytes": state_bytes(quarter) / (state_bytes(model) / 2),
+        "recall_lost": [recall.lost.value, recall.lost.low, recall.lost.high],
+        "rank_correlations": rank_correlations(model, bases_of(model, gramians), choice),
+    }
+
+
+def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds of one mixer, with Student's intervals over seeds; the best channel selection beside ours."""
+    names = list(rows[0]["extra"])
+    costs = {name: np.array([row["extra"][name][0] for row in rows]) for name in names}
+    best = min(SCORES, key=lambda name: costs[name].mean())
+    share = Ratio.of(torch.tensor(costs["compress"]), torch.tensor(costs[best]))
+    correlations = {
+        name: [row["rank_correlations"][name] for row in rows]
+        for name in rows[0]["rank_correlations"]
+        if rows[0]["rank_correlations"][name] is not None
+    }
+    return {
+        "seeds": len(rows),
+        "extra": {name: _mean(values) for name, values in costs.items()},
+        "best_channels": best,
+        "share_of_best_channels": [share.value, share.low, share.high],
+        "rank_correlations": {name: _mean(np.array(values)) for name, values in correlations.items()},
+    }
+
+
+def main(folder: Path, output: Path) -> None:
+    """Compares the bundled models and those of the folder, and writes the document."""
+    torch.set_num_threads(1)
+    corpus, tokenizer = python_prose(), zoo.tokenizer()
+    texts = (corpus.train[:_CALIBRATION], corpus.train[_CALIBRATION : _CALIBRATION + _CHOICE], corpus.held_out)
+    document: dict[str, Any] = {
+        "command": "python -m benchmarks.compression.comparing FOLDER --output docs/compression.json",
+        "shape": SHAPE,
+        "training": TRAINING | {"length": LENGTH},
+        "held_out_documents": len(texts[2]),
+        "versions": installed("torch", "numpy", "scipy"),
+        "bundled": {},
+        "models": {},
+        "mixers": {},
+    }
+    parts = [windows(text, tokenizer, 256) for text in texts]
+    for name in MIXERS:
+        document["bundled"][name] = compared(zoo.load(name)[0], parts, 0)
+        print(name, document["bundled"][name]["extra"], flush=True)
+    parts = [windows(text, tokenizer, LENGTH) for text in texts]
+    for mixer in MIXERS:
+        rows: list[dict[str, Any]] = []
+        for seed in range(SEEDS):
+            rows.append(compared(load_checkpoint(folder / f"{mixer}-{seed}"), parts, seed))
+            print(mixer, seed, rows[-1]["extra"], flush=True)
+        document["models"] |= {f"{mixer}-{seed}": row for seed, row in enumerate(rows)}
+        document["mixers"][mixer] = summarised(rows)
+    replace_file(output, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def _extra(after: Scores, before: Scores, held_out: Windows) -> Ratio:
+    return Ratio.of(after.bits(held_out) - before.bits(held_out), held_out.sizes)
+
+
+def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
+    """Mean and Student's interval of 95 %."""
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return [float(values.mean()), float(values.mean()) - half, float(values.mean()) + half]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    given = parser.parse_args()
+    main(given.folder, given.output)
