@@ -10,7 +10,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from benchmarks.compression.channels import SCORES, channel_cuts
 from benchmarks.compression.heads import rank_correlations
 from benchmarks.compression.training import LENGTH, MIXERS, SEEDS, SHAPE, TRAINING
 from statesize import zoo
-from statesize.compression.compress import state_bytes
+from statesize.compression.compress import extra_bits, state_bytes
 from statesize.compression.gramians import measure_gramians
 from statesize.compression.paired import Ratio
-from statesize.compression.proposals import bases_of, best_cut
+from statesize.compression.proposals import Ranking
 from statesize.compression.recall import probe
-from statesize.compression.scores import BATCH, Scores, score
+from statesize.compression.scores import BATCH, score
 from statesize.compression.shrinking import rounded_model, smaller_model
 from statesize.compression.windows import Windows, windows
 from statesize.files import replace_file
@@ -35,7 +35,7 @@ from statesize.tasks.corpus import python_prose
 from statesize.version import installed
 
 # Documents of the train part for the Gramians and for the choice of sizes.
-_CALIBRATION, _CHOICE = 300, 100
+_CALIBRATION, _CHOICE = 240, 80
 # Of 32 numbers a head keeps 15, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.
 _QUARTER = 15
 
@@ -48,10 +48,11 @@ def compared(model: LanguageModel, parts: Sequence[Windows], seed: int) -> dict[
     before = score(model, held_out.inputs, held_out.targets)
 
     def extra(cut: LanguageModel) -> Ratio:
-        return _extra(score(cut, held_out.inputs, held_out.targets), before, held_out)
+        return extra_bits(score(cut, held_out.inputs, held_out.targets), before, held_out)
 
-    half, method = best_cut(model, heads * n // 2, calibration, choice)
-    smaller, _ = best_cut(model, heads * _QUARTER, calibration, choice)
+    ranking = Ranking.of(model, calibration)
+    half, method = ranking.best_cut(heads * n // 2, choice)
+    smaller, _ = ranking.best_cut(heads * _QUARTER, choice)
     quarter = rounded_model(smaller)
     found = {"compress": extra(half), "int8 alone": extra(rounded_model(model)), "a quarter with int8": extra(quarter)}
     for way in SCORES:
@@ -65,15 +66,15 @@ def compared(model: LanguageModel, parts: Sequence[Windows], seed: int) -> dict[
         "extra": {name: [ratio.value, ratio.low, ratio.high] for name, ratio in found.items()},
         "quarter_bytes": state_bytes(quarter) / (state_bytes(model) / 2),
         "recall_lost": [recall.lost.value, recall.lost.low, recall.lost.high],
-        "rank_correlations": rank_correlations(model, bases_of(model, gramians), choice),
+        "rank_correlations": rank_correlations(model, ranking.bases, choice),
     }
 
 
 def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over the seeds of one mixer, with Student's intervals over seeds; the best channel selection beside ours."""
+    """Means over the seeds of one mixer with Student's intervals, and the best channel selection beside ours."""
     names = list(rows[0]["extra"])
     costs = {name: np.array([row["extra"][name][0] for row in rows]) for name in names}
-    best = min(SCORES, key=lambda name: costs[name].mean())
+    best = min(SCORES, key=lambda name: float(costs[name].mean()))
     share = Ratio.of(torch.tensor(costs["compress"]), torch.tensor(costs[best]))
     correlations = {
         name: [row["rank_correlations"][name] for row in rows]
@@ -119,13 +120,9 @@ def main(folder: Path, output: Path) -> None:
     replace_file(output, (json.dumps(document, indent=1) + "\n").encode())
 
 
-def _extra(after: Scores, before: Scores, held_out: Windows) -> Ratio:
-    return Ratio.of(after.bits(held_out) - before.bits(held_out), held_out.sizes)
-
-
 def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
     """Mean and Student's interval of 95 %."""
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    half = float(cast("Any", stats).t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
     return [float(values.mean()), float(values.mean()) - half, float(values.mean()) + half]
 
 

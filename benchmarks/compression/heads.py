@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ def rank_correlations(
     for layer, block in enumerate(model.blocks):
         normed = block.mixer_norm(hidden)
         operator = block.mixer.operator(normed)
-        found = measure(operator, positions=[operator.length // 2], relative_tolerances=(0.01,))
+        found: Any = measure(operator, positions=[operator.length // 2], relative_tolerances=(0.01,))
         outputs = block.mixer.mixed_values(normed)
         decays = block.mixer.log_decay(normed)
         own = {
@@ -55,4 +56,4 @@ def rank_correlations(
 
 def _spearman(values: Sequence[float], damage: Sequence[float]) -> float | None:
     """None where all values are the same."""
-    return None if np.ptp(values) < 1e-9 else float(stats.spearmanr(values, damage).statistic)
+    return None if np.ptp(values) < 1e-9 else float(cast("Any", stats).spearmanr(values, damage).statistic)

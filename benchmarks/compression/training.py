@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,8 +22,8 @@ SEEDS = 5
 LENGTH = 128
 # The bundled models' settings with half their width and heads, for 600 steps of 1,024 tokens: what 15 models can have
 # in half an hour of one core. Fixed before the first of them was trained.
-SHAPE = {"width": 64, "heads": 2, "layers": 4, "key_size": 32}
-TRAINING = {"steps": 600, "batch_size": 8, "rate": 6e-3, "weight_decay": 0.1}
+SHAPE: dict[str, Any] = {"width": 64, "heads": 2, "layers": 4, "key_size": 32}
+TRAINING: dict[str, Any] = {"steps": 600, "batch_size": 8, "rate": 6e-3, "weight_decay": 0.1}
 
 
 def main(folder: Path) -> None:

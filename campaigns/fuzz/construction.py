@@ -105,7 +105,9 @@ def not_an_operator_call(source: Source) -> Call:
     functions = (ss.measure, ss.hankel_singular_values, ss.differentiable_entropy, ss.reduce, least_error_of)
     function = source.chance.choice(functions)
     value = source.no_number()
-    return Call(lambda: function(value), lambda _: [], "always", ("operator", "matrix"), f"{function.__name__}({value!r})")
+    return Call(
+        lambda: function(value), lambda _: [], "always", ("operator", "matrix"), f"{function.__name__}({value!r})"
+    )
 
 
 def least_error_of(operator: Any) -> torch.Tensor:

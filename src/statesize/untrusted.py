@@ -16,4 +16,6 @@ def check_header(path: Path) -> None:
     with require_regular(path).open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
     if length > MOST_JSON:
-        raise FileError(f"{path} is damaged: it says that its header has {length:,} bytes; at most {MOST_JSON:,} are read")
+        raise FileError(
+            f"{path} is damaged: it says that its header has {length:,} bytes; at most {MOST_JSON:,} are read"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,16 +25,35 @@ _MOST_WINDOWS = 32
 _LEAST_LOST = 1e-2
 
 
-def best_cut(
-    model: LanguageModel, total: int, calibration: Windows, choice: Windows
-) -> tuple[LanguageModel, list[str]]:
-    """The model cut to so many states in all, by the way of least loss on the windows for the choice; and which it is."""
-    bases = bases_of(model, measure_gramians(model, torch.split(calibration.inputs, BATCH)))
-    proposals = proposed_sizes(model, bases, total, calibration)
-    cuts = {way: smaller_model(model, cuts_of(bases, sizes)) for way, sizes in proposals.items()}
-    way = min(cuts, key=lambda name: float(score(cuts[name], choice.inputs, choice.targets).nats.sum()))
-    kinds = dict.fromkeys(basis.name for own in bases.values() for basis in own)
-    return cuts[way], [*kinds, way]
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """What the states of each head are worth on a text."""
+
+    model: LanguageModel
+    bases: Bases
+    costs: Mapping[str, Sequence[NDArray[np.float64]]]  # of keeping 0 … n states of each head, by how they were found
+
+    @classmethod
+    def of(cls, model: LanguageModel, windows: Windows) -> Ranking:
+        """By Gramians, and by the damage that cuts of single heads do."""
+        bases = bases_of(model, measure_gramians(model, torch.split(windows.inputs, BATCH)))
+        tails = [basis.error.numpy() for own in bases.values() for basis in own]
+        sensitivities = _sensitivities(model, bases, windows)
+        return cls(model, bases, {"Gramian tail": tails, "measured sensitivity": sensitivities})
+
+    def cuts(self, total: int) -> dict[str, LanguageModel]:
+        """The model cut to so many states in all, by how they are spread over the heads."""
+        heads = sum(map(len, self.bases.values()))
+        sizes = {"equal sizes": equal_sizes(heads, total, self.model.config.key_size)}
+        sizes |= {f"sizes by {name}": sizes_by_cost(costs, total) for name, costs in self.costs.items()}
+        return {way: smaller_model(self.model, cuts_of(self.bases, own)) for way, own in sizes.items()}
+
+    def best_cut(self, total: int, choice: Windows) -> tuple[LanguageModel, list[str]]:
+        """The cut of least loss on windows of other documents, and the words for how it was made."""
+        cuts = self.cuts(total)
+        way = min(cuts, key=lambda name: float(score(cuts[name], choice.inputs, choice.targets).nats.sum()))
+        kinds = dict.fromkeys(basis.name for own in self.bases.values() for basis in own)
+        return cuts[way], [*kinds, way]
 
 
 def bases_of(model: LanguageModel, gramians: Mapping[int, Gramians]) -> dict[int, list[Basis]]:
@@ -54,17 +74,6 @@ def cuts_of(bases: Bases, sizes: Sequence[int]) -> dict[int, list[Cut]]:
     """Each basis cut to its size; sizes in the order of layers and heads."""
     left = iter(sizes)
     return {layer: [basis.cut(next(left)) for basis in own] for layer, own in bases.items()}
-
-
-def proposed_sizes(model: LanguageModel, bases: Bases, total: int, windows: Windows) -> dict[str, list[int]]:
-    """Sizes by the way they are found; windows are what sensitivities are measured on."""
-    heads = [basis for own in bases.values() for basis in own]
-    most = model.config.key_size
-    return {
-        "equal sizes": equal_sizes(len(heads), total, most),
-        "sizes by Gramian tail": sizes_by_cost([basis.error.numpy() for basis in heads], total),
-        "sizes by measured sensitivity": sizes_by_cost(_sensitivities(model, bases, windows), total),
-    }
 
 
 def _sensitivities(model: LanguageModel, bases: Bases, windows: Windows) -> list[NDArray[np.float64]]:
