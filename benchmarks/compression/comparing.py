@@ -15,9 +15,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 from scipy import stats
+from tokenizers import Tokenizer
 
 from benchmarks.compression.channels import SCORES, channel_cuts
 from benchmarks.compression.heads import rank_correlations
+from benchmarks.compression.recalling import recall_cuts
 from benchmarks.compression.training import LENGTH, MIXERS, SEEDS, SHAPE, TRAINING
 from statesize import zoo
 from statesize.compression.compress import extra_bits, state_bytes
@@ -34,13 +36,13 @@ from statesize.mixers.model import LanguageModel
 from statesize.tasks.corpus import python_prose
 from statesize.version import installed
 
-# Documents of the train part for the Gramians and for the choice of sizes.
-_CALIBRATION, _CHOICE = 240, 80
 # Of 32 numbers a head keeps 15, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.
 _QUARTER = 15
+_PROMPT = "Return the"
+_SAMPLED = 40
 
 
-def compared(model: LanguageModel, parts: Sequence[Windows], seed: int) -> dict[str, Any]:
+def compared(model: LanguageModel, parts: Sequence[Windows], seed: int, tokenizer: Tokenizer) -> dict[str, Any]:
     """All cuts of one model: extra bits a byte on the held-out documents, and what the probe of recall found."""
     calibration, choice, held_out = parts
     n, heads = model.config.key_size, model.config.heads * model.config.layers
@@ -67,6 +69,7 @@ def compared(model: LanguageModel, parts: Sequence[Windows], seed: int) -> dict[
         "quarter_bytes": state_bytes(quarter) / (state_bytes(model) / 2),
         "recall_lost": [recall.lost.value, recall.lost.low, recall.lost.high],
         "rank_correlations": rank_correlations(model, ranking.bases, choice),
+        "samples": [tokenizer.decode(generated(one, tokenizer.encode(_PROMPT).ids)) for one in (model, half)],
     }
 
 
@@ -90,33 +93,52 @@ def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+@torch.no_grad()
+def generated(model: LanguageModel, prompt: Sequence[int]) -> list[int]:
+    """The prompt and the most probable tokens after it, one after another."""
+    ids, caches, logits = list(prompt), model.initial_caches(1), torch.empty(0)
+    for token in prompt:
+        logits, caches = model.step(torch.tensor([token]), caches)
+    for _ in range(_SAMPLED):
+        ids.append(int(logits.argmax()))
+        logits, caches = model.step(torch.tensor([ids[-1]]), caches)
+    return ids
+
+
 def main(folder: Path, output: Path) -> None:
-    """Compares the bundled models and those of the folder, and writes the document."""
+    """Compares the bundled models and those of the folder; what was compared before is read."""
     torch.set_num_threads(1)
     corpus, tokenizer = python_prose(), zoo.tokenizer()
-    texts = (corpus.train[:_CALIBRATION], corpus.train[_CALIBRATION : _CALIBRATION + _CHOICE], corpus.held_out)
+    # From all of the train part, for the Gramians and for the choice of sizes; the places are never the same.
+    texts = (corpus.train[::12], corpus.train[6::36], corpus.held_out)
     document: dict[str, Any] = {
         "command": "python -m benchmarks.compression.comparing FOLDER --output docs/compression.json",
         "shape": SHAPE,
         "training": TRAINING | {"length": LENGTH},
         "held_out_documents": len(texts[2]),
         "versions": installed("torch", "numpy", "scipy"),
-        "bundled": {},
-        "models": {},
-        "mixers": {},
     }
-    parts = [windows(text, tokenizer, 256) for text in texts]
-    for name in MIXERS:
-        document["bundled"][name] = compared(zoo.load(name)[0], parts, 0)
-        print(name, document["bundled"][name]["extra"], flush=True)
-    parts = [windows(text, tokenizer, LENGTH) for text in texts]
-    for mixer in MIXERS:
-        rows: list[dict[str, Any]] = []
-        for seed in range(SEEDS):
-            rows.append(compared(load_checkpoint(folder / f"{mixer}-{seed}"), parts, seed))
-            print(mixer, seed, rows[-1]["extra"], flush=True)
-        document["models"] |= {f"{mixer}-{seed}": row for seed, row in enumerate(rows)}
-        document["mixers"][mixer] = summarised(rows)
+
+    def row(place: Path, name: str, model: LanguageModel, length: int, seed: int) -> dict[str, Any]:
+        if not place.exists():
+            parts = [windows(text, tokenizer, length) for text in texts]
+            replace_file(place, json.dumps(compared(model, parts, seed, tokenizer)).encode())
+        found = json.loads(place.read_text(encoding="utf-8"))
+        print(name, found["extra"], flush=True)
+        return found
+
+    kept = folder / "compared"
+    document["bundled"] = {name: row(kept / f"{name}.json", name, zoo.load(name)[0], 256, 0) for name in MIXERS}
+    # The seeds for which every mixer is there.
+    seeds = [seed for seed in range(SEEDS) if all((folder / f"{mixer}-{seed}").exists() for mixer in MIXERS)]
+    named = {f"{mixer}-{seed}": seed for seed in seeds for mixer in MIXERS}
+    document["models"] = {
+        name: row(kept / f"{name}.json", name, load_checkpoint(folder / name), LENGTH, seed)
+        for name, seed in named.items()
+    }
+    rows = {mixer: [document["models"][f"{mixer}-{seed}"] for seed in seeds] for mixer in MIXERS}
+    document["mixers"] = {mixer: summarised(own) for mixer, own in rows.items()}
+    document["recall"] = recall_cuts(folder)
     replace_file(output, (json.dumps(document, indent=1) + "\n").encode())
 
 

@@ -1,4 +1,4 @@
-"""Small text models over seeds: `python -m benchmarks.compression.training FOLDER`; models that are there stay."""
+"""Small models over seeds: `python -m benchmarks.compression.training FOLDER`; models that are there stay."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from statesize.tasks.corpus import Corpus, python_prose
 from statesize.tasks.text import TextTask
 from statesize.training.config import TrainingConfig
 from statesize.training.loop import train_in_memory
+from tools.recall_models import write_recall_model
 
 MIXERS = ("la", "wla", "gla")
 SEEDS = 5
+RECALL_SEEDS = 4
+"""Of the models of re-binding recall; those of seed 0 are bundled."""
 LENGTH = 128
 # The bundled models' settings with half their width and heads, for 600 steps of 1,024 tokens: what 15 models can have
 # in half an hour of one core. Fixed before the first of them was trained.
@@ -36,6 +39,10 @@ def main(folder: Path) -> None:
             if not place.exists():
                 save_checkpoint(trained(mixer, seed, corpus), place)
                 print(place, flush=True)
+    for seed in range(1, RECALL_SEEDS):
+        for mixer in MIXERS:
+            if not (folder / f"recall-{mixer}-{seed}").exists():
+                write_recall_model(mixer, folder, seed)
 
 
 def trained(mixer: str, seed: int, corpus: Corpus) -> LanguageModel:

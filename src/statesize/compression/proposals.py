@@ -22,7 +22,6 @@ Bases = Mapping[int, Sequence[Basis]]
 
 # Windows on which the sensitivity of each head is measured.
 _MOST_WINDOWS = 32
-_LEAST_LOST = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +81,19 @@ def _sensitivities(model: LanguageModel, bases: Bases, windows: Windows) -> list
     heads = [basis for own in bases.values() for basis in own]
     inputs, targets = windows.inputs[:_MOST_WINDOWS], windows.targets[:_MOST_WINDOWS]
     whole = float(score(model, inputs, targets).nats.sum())
-    costs: list[NDArray[np.float64]] = []
-    for head, basis in enumerate(heads):
-        sizes = [max(1, n // 4) if place == head else n for place in range(len(heads))]
+    lost: list[float] = []
+    for head in range(len(heads)):
+        sizes = [_quarter(n) if place == head else n for place in range(len(heads))]
         cut = smaller_model(model, cuts_of(bases, sizes))
-        lost = float(score(cut, inputs, targets).nats.sum()) - whole
-        tail = basis.error.numpy()
-        # A cut that helps by chance is no reason to drop all states.
-        costs.append(tail * max(lost, _LEAST_LOST) / max(float(tail[sizes[head]]), np.finfo(np.float64).tiny))
-    return costs
+        lost.append(float(score(cut, inputs, targets).nats.sum()) - whole)
+    # Small damages are mostly noise: a head whose cut helps by chance must not lose all its states.
+    tiny = float(np.finfo(np.float64).tiny)
+    least = max(float(np.mean(lost)) / 2, tiny)
+    tails = [basis.error.numpy() for basis in heads]
+    return [
+        tail * max(nats, least) / max(float(tail[_quarter(n)]), tiny) for tail, nats in zip(tails, lost, strict=True)
+    ]
+
+
+def _quarter(states: int) -> int:
+    return max(1, states // 4)
