@@ -16,6 +16,7 @@ WHEEL_MEGABYTES = 20
 COVERED = 95
 COUNTED = ("num_statements", "covered_lines", "num_branches", "covered_branches")
 FLOOR_EXTRAS = ("figures", "lightning", "torchmetrics", "trainer")
+FLA_TESTS = ("tests/adapters/test_fla.py", "tests/mixers/test_fla.py", "tests/loading/test_models.py")
 # What leans on other packages most: files, tables, charts, command line, callbacks, engines.
 FLOOR_TESTS = (
     "tests/drawing",
@@ -143,6 +144,20 @@ def package(session: nox.Session) -> None:
         # What the sdist asks for is there; it is built anew.
         session.run(*pip, "--no-deps", "--force-reinstall", str(sdist), external=True)
         session.run(command, "engines", "--explain", external=True)
+
+
+@nox.session
+def fla(session: nox.Session) -> None:
+    """Tests of layers of flash-linear-attention, in an environment of their own: Triton alone unpacks to a gigabyte.
+
+    Arguments after -- go to pytest; `-m ""` runs the slow ones too, over its kernels in Triton's interpreter.
+    """
+    folder = Path(session.create_tmp()).absolute() / "environment"
+    python(session, "venv", "--clear", str(folder))
+    pip = (str(folder / "bin" / "pip"), "install", "--quiet", "--no-compile", "-c", "constraints.txt")
+    session.run(*pip, "-e", ".[fla]", "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "mpmath", external=True)
+    command = (str(folder / "bin" / "python"), "-m", "pytest")
+    session.run(*command, *FLA_TESTS, *session.posargs, external=True)
 
 
 @nox.session

@@ -111,6 +111,23 @@ def capture_call(source: Source) -> Call:
     return Call(lambda: list(ss.capture(model(pattern), ids, **options)), check, refusal, (*_NAMES, "layer"), about)
 
 
+def states_call(source: Source) -> Call:
+    """`states`: n numbers for each channel of a unit before each token."""
+    pattern = source.chance.choice(("gla,sa", "la", "s4d"))
+    ids, good = _ids(source)
+    doubtful = source.maybe(0.3)
+    positions: Any = source.no_number() if doubtful else None
+    ids = ids if not isinstance(ids, torch.Tensor) or ids.ndim != 1 else ids[None]
+
+    def check(found: dict[str, torch.Tensor]) -> list[str]:
+        fits = all(state.shape[0] == len(ids) and bool(torch.isfinite(state).all()) for state in found.values())
+        return [] if found and fits else ["states are missing, not finite, or of other sequences"]
+
+    about = f"states {pattern} {ids!r:.80} {positions!r:.40}"
+    refusal = "maybe" if doubtful and good else "never" if good else "always"
+    return Call(lambda: ss.states(model(pattern), ids, positions), check, refusal, _NAMES, about)
+
+
 def reading_call(source: Source) -> Call:
     """`diagnose` and `compare` of a profile, in any company."""
     held = whole_profile()
@@ -174,7 +191,7 @@ def forward_call(source: Source) -> Call:
 
 
 def network_call(source: Source) -> Call:
-    """`network_ess` and `redundancy`, of few tokens."""
+    """`network_plan`, `network_ess` and `redundancy`, of few tokens."""
     pattern = source.chance.choice(("gla,sa", "s4d"))
     ids, good = _ids(source)
     doubtful = source.maybe(0.3)
@@ -184,11 +201,14 @@ def network_call(source: Source) -> Call:
     single = good and batched.shape[0] == 1 and batched.shape[1] > 1
 
     def run() -> Any:
+        planned = ss.network_plan(model(pattern), batched, **options)
         found = ss.network_ess(model(pattern), batched, **options)
-        return found, ss.redundancy(model(pattern), batched, found)
+        return planned, found, ss.redundancy(model(pattern), batched, found)
 
     def check(answer: Any) -> list[str]:
-        found, beside = answer
+        planned, found, beside = answer
+        if [cut.dimension for cut in planned.cuts] != found.dimension.tolist():
+            return ["the plan is of other cuts"]
         (low, high), entropy = found.interval[0].tolist(), found.entropy[0].item()
         if not low <= entropy <= high or not 0 <= entropy <= found.dimension[0].item():
             return [f"entropy {entropy} in {low} … {high}"]

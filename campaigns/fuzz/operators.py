@@ -99,8 +99,7 @@ def _recurrence(source: Source) -> Case:
     tail: tuple[int, ...] = {"scalar": (1,), "full": (states, states)}.get(form, (states,))
     complex_ = form == "complex"
     A = source.tensor(*batches[1], length, *tail, decay=form != "full", complex_=complex_)
-    if form == "full" and A.is_floating_point() and not source.poisoned and A.numel() and not A.requires_grad:
-        A = source.tensors[-1] = A / max(1.0, float(A.abs().max())) * (1.2 / states**0.5)
+    A = _shrunk(source, A, states) if form == "full" else A
     B = source.tensor(*batches[0], length, states, complex_=complex_)
     C = source.tensor(*batches[2], length, states, complex_=complex_)
     D = source.tensor(*batches[3], source.chance.choice((1, length))) if source.maybe(0.2) else None
@@ -111,6 +110,33 @@ def _recurrence(source: Source) -> Case:
         length,
         ("A", "B", "C", "D"),
         wrong,
+        terms=lambda: exact.largest(B) * exact.largest(C) * states,
+    )
+
+
+def _shrunk(source: Source, A: torch.Tensor, states: int) -> torch.Tensor:
+    """The transitions drawn last, scaled so that their products do not overflow."""
+    if not A.is_floating_point() or source.poisoned or not A.numel() or A.requires_grad:
+        return A
+    source.tensors[-1] = A / max(1.0, float(A.abs().max())) * (1.2 / states**0.5)
+    return source.tensors[-1]
+
+
+def _state_space(source: Source) -> Case:
+    """One input and one output, so that T is (..., L, L)."""
+    steps, states = source.whole(2, 24), source.whole(1, 5)
+    length = steps if source.maybe(0.5) else None
+    lead = () if length is not None else (steps,)
+    batches = _batches(source, 4)
+    A = _shrunk(source, source.tensor(*batches[0], *lead, states, states), states)
+    B = source.tensor(*batches[1], *lead, states, 1)
+    C = source.tensor(*batches[2], *lead, 1, states)
+    D = source.tensor(*batches[3], *lead, 1, 1)
+    return Case(
+        lambda: ss.StateSpace(A, B, C, D, length=length),
+        lambda: exact.state_space(A, B, C, D, length),
+        steps,
+        ("A", "B", "C", "D", "length"),
         terms=lambda: exact.largest(B) * exact.largest(C) * states,
     )
 
@@ -250,6 +276,7 @@ def _usable(tensor: torch.Tensor) -> bool:
 KINDS: dict[str, Callable[[Source], Case]] = {
     "Dense": _dense,
     "Recurrence": _recurrence,
+    "StateSpace": _state_space,
     "delta_rule": _delta,
     "Convolution": _convolution,
     "GatedConvolution": _gated_convolution,

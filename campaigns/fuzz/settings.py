@@ -112,6 +112,18 @@ FORMS: dict[str, Form] = {
         {"documents": 1, "pairs": 2, "unbound": 1, "keys": 4},
         {**dict.fromkeys(("documents", "pairs", "unbound", "keys"), _task_count(1)), **_HELD_OUT},
     ),
+    "ZoologyMQAR": (
+        tasks.ZoologyMQAR,
+        {"pairs": 2, "length": 8, "vocabulary_size": 12},
+        {
+            "pairs": lambda value: whole(value, 2, 2),
+            "length": lambda value: whole(value, 8, 11) and int(value) % 2 == 0,
+            "vocabulary_size": _task_count(9),
+            "gap_power": lambda value: whole(value, 1, MOST) or _number(0, math.inf, (False, False))(value),
+            "random_fillers": _truth,
+            **_HELD_OUT,
+        },
+    ),
     "SelectiveCopying": (
         tasks.SelectiveCopying,
         {"tokens": 2, "length": 9, "symbols": 4},
@@ -125,6 +137,7 @@ _TASKS = {
     "compression": "Compression",
     "rebinding": "Rebinding",
     "selective_copying": "SelectiveCopying",
+    "zoology_mqar": "ZoologyMQAR",
 }
 
 
@@ -165,6 +178,8 @@ def task_call(source: Source) -> Call:
         "sample": (lambda: task.sample(size, generator), good_size and good_generator, ("batch_size", "generator")),
         "held_out": (lambda: next(iter(task.held_out(size))), good_size, ("batch_size",)),
         "build_task": (lambda: tasks.build_task(value), False, ("settings", "task", "name")),
+        "from_arrays": (lambda: tasks.from_arrays(value, other), False, ("inputs", "targets")),
+        "from_arrays well": (lambda: tasks.from_arrays(*task.sample(4, torch.Generator().manual_seed(0))), True, ()),
         "unknown task": (lambda: tasks.build_task({"name": value, "pairs": other}), False, ("name",)),
         "task_settings": (lambda: tasks.task_settings(value), False, ("task",)),
         "register_task": (lambda: tasks.register_task(value, other), False, ("name", "task")),

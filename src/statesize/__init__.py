@@ -36,10 +36,14 @@ if TYPE_CHECKING:
     from statesize.reduction.reduce import reduce
     from statesize.reduction.reduction import Reduction
     from statesize.reduction.varying import VaryingReduction
-    from statesize.results.comparison import Comparison, compare
-    from statesize.results.diagnosis import Diagnosis, diagnose
-    from statesize.results.redundancy import Redundancy
+    from statesize.results.findings.comparison import Comparison, compare
+    from statesize.results.findings.diagnosis import Diagnosis, diagnose
+    from statesize.results.findings.redundancy import Redundancy
     from statesize.spectra.gradients.differentiable import differentiable_entropy
+    from statesize.trends.growth import Growth
+    from statesize.trends.length import length
+    from statesize.trends.result import Series
+    from statesize.trends.series import series
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
@@ -72,6 +76,10 @@ _HOMES = {
     "reduction.reduce": ("reduce",),
     "reduction.reduction": ("Reduction",),
     "reduction.varying": ("VaryingReduction",),
+    "trends.growth": ("Growth",),
+    "trends.length": ("length",),
+    "trends.result": ("Series",),
+    "trends.series": ("series",),
     "results.comparison": ("Comparison", "compare"),
     "results.diagnosis": ("Diagnosis", "diagnose"),
     "results.redundancy": ("Redundancy",),
@@ -90,6 +98,7 @@ __all__ = [
     "EngineError",
     "FileError",
     "GatedConvolution",
+    "Growth",
     "InputError",
     "Measurement",
     "ModelError",
@@ -102,6 +111,7 @@ __all__ = [
     "Recurrence",
     "Reduction",
     "Redundancy",
+    "Series",
     "Shared",
     "SoftmaxAttention",
     "StateSpace",
@@ -117,6 +127,7 @@ __all__ = [
     "energy_ess",
     "entropy_ess",
     "hankel_singular_values",
+    "length",
     "load",
     "measure",
     "network_ess",
@@ -126,6 +137,7 @@ __all__ = [
     "recommend_state_size",
     "reduce",
     "redundancy",
+    "series",
     "states",
     "tolerance_ess",
     "training",

@@ -46,7 +46,7 @@ MEASURED = {
 
 def sweep(by, length, *names):
     """Fla changes what it imports for a whole process, so that it has one of its own."""
-    command = [sys.executable, str(ROOT / "tests" / "oracles" / "fla_sweep.py"), by, str(length), *names]
+    command = [sys.executable, "-O", str(ROOT / "tests" / "oracles" / "fla_sweep.py"), by, str(length), *names]
     environment = os.environ | {"TRITON_INTERPRET": "1" if by == "kernels" else "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return {found["name"]: found for found in map(json.loads, done.stdout.splitlines())}
@@ -83,7 +83,7 @@ def test_the_table_is_what_the_sweep_finds(by, length):
         assert (one["kind"], one["reason"] == "") == (kept["kind"], kept["reason"] == "")
 
 
-def running_mean(q, k, v, initial_state=None, reverse=False, beta=None, cu_seqlens=None):
+def running_mean(q, k, v, initial_state=None, reverse=False, beta=None, cu_seqlens=None, window_size=None):
     """A kernel that is in no table: T weighs all positions so far alike, in each sequence."""
     lengths = [v.shape[1]] if cu_seqlens is None else cu_seqlens.diff().tolist()
     means = [part.cumsum(1) / torch.arange(1, part.shape[1] + 1)[:, None, None] for part in v.split(lengths, 1)]
@@ -145,7 +145,8 @@ TOKENS = torch.arange(26).reshape(2, 13) % 20
 MEANS = (torch.ones(13, 13) / torch.arange(1, 14)[:, None]).tril().double()
 
 
-@pytest.mark.parametrize("layer", [Mixing(), Packing(cu_seqlens=torch.tensor([0, 13, 26]))])
+# What a window means to a kernel that is in no table is not known: the map says what it sees.
+@pytest.mark.parametrize("layer", [Mixing(), Mixing(window_size=4), Packing(cu_seqlens=torch.tensor([0, 13, 26]))])
 def test_a_kernel_of_ones_own_is_given_impulses(layer):
     (captured,) = ss.capture(model(layer), TOKENS)
     assert (captured.name, captured.kind, captured.units, captured.multiplicity) == ("1", "running mean", 2, 5)

@@ -1,5 +1,6 @@
 """From a name to a model: folders, refusals, and what is never run."""
 
+import importlib.util
 import json
 import pickle
 import sys
@@ -9,9 +10,10 @@ import pytest
 import torch
 from oracles.pretrained import save_tiny, tiny_llama, tiny_tokenizer
 
+import statesize as ss
 from statesize import zoo
 from statesize.errors import FileError, InputError, ModelError
-from statesize.loading.models import load_model, load_tokenizer
+from statesize.loading.models import load_model, load_model_facts, load_tokenizer
 from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.profiling import profile
 
@@ -195,3 +197,64 @@ def test_without_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(FileError, match=r"no model 'gpt2' among the bundled ones .*pip install transformers"):
         load_model("gpt2")
+
+
+def mamba_ssm_folder(folder, model, layer, **settings):
+    """A model of transformers as mamba_ssm writes it: another name of the embedding, and its own config.json."""
+    from safetensors.torch import save_file
+
+    renamed = {name.replace(".embeddings.", ".embedding."): weight.clone() for name, weight in model.named_parameters()}
+    config = {"d_model": 32, "n_layer": 2, "vocab_size": 50, "ssm_cfg": layer, "rms_norm": True, "fused_add_norm": True}
+    folder.mkdir()
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({**config, "pad_vocab_size_multiple": 8, **settings}), "utf-8")
+    return str(folder)
+
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 56, "state_size": 8, "residual_in_fp32": True}
+MAMBA_SSM = {
+    "Mamba": (SHAPE, {"d_state": 8, "dt_min": 0.01}),
+    "Mamba2": (
+        {**SHAPE, "head_dim": 16, "num_heads": 4, "n_groups": 2, "chunk_size": 16, "tie_word_embeddings": True},
+        {"layer": "Mamba2", "d_state": 8, "headdim": 16, "ngroups": 2, "chunk_size": 16},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MAMBA_SSM)
+def test_a_checkpoint_of_mamba_ssm(tmp_path, kind):
+    import transformers
+
+    shape, layer = MAMBA_SSM[kind]
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**shape)).eval()
+    folder = mamba_ssm_folder(tmp_path / "native", model, layer)
+    loaded = load_model(folder, needs_tokenizer=False)
+    tokens = torch.arange(20)[None]
+    torch.testing.assert_close(loaded.model(tokens).logits, model(tokens).logits, rtol=0, atol=0)
+    assert load_model_facts(folder, needs_tokenizer=False) == (None, 56)
+    kinds = {"Mamba": "mamba", "Mamba2": "mamba2"}
+    assert [captured.kind for captured in ss.capture(loaded.model, tokens)] == [kinds[kind]] * 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "settings", "message"),
+    [
+        ({"layer": "Mamba3"}, {}, "must have layers Mamba1 or Mamba2"),
+        ({"gates": 2}, {}, "as Mamba1 is known here, got settings gates"),
+        ({"layer": "Mamba2", "D_has_hdim": True}, {}, "must have D_has_hdim False"),
+        ({}, {"attn_layer_idx": [1]}, r"must have attn_layer_idx \[\].*got \[1\]"),
+        ({}, {"rms_norm": False}, "must have rms_norm True"),
+    ],
+)
+def test_checkpoints_of_mamba_ssm_that_transformers_cannot_hold(tmp_path, layer, settings, message):
+    folder = mamba_ssm_folder(tmp_path / "native", torch.nn.Linear(1, 1), layer, **settings)
+    with pytest.raises(ModelError, match=message):
+        load_model(folder, needs_tokenizer=False)
+
+
+def test_a_kind_that_transformers_does_not_know(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gated_deltanet"}', "utf-8")
+    if importlib.util.find_spec("fla") is None:
+        with pytest.raises(FileError, match=r"of the kind 'gated_deltanet'.*pip install 'statesize\[fla\]'"):
+            load_model(str(tmp_path), needs_tokenizer=False)

@@ -42,6 +42,25 @@ def recurrence(A: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> np.ndarray:
     )
 
 
+def state_space(A: Tensor, B: Tensor, C: Tensor, D: Tensor, length: int | None) -> np.ndarray:
+    """T[i, j] = C_i A_{i−1} … A_{j+1} B_j and T[i, i] = D_i, of one input and one output; constant with a length."""
+    steps = [wide(tensor) for tensor in (A, B, C, D)]
+    if length is not None:
+        steps = [np.repeat(step[..., None, :, :], length, -3) for step in steps]
+    transition, write, read, feed = steps
+    count, states = transition.shape[-3:-1]
+    batch = np.broadcast_shapes(*(step.shape[:-3] for step in steps))
+    T = np.zeros((*batch, count, count), np.longdouble)
+    state = np.zeros((*batch, states, count), np.longdouble)
+    with np.errstate(all="ignore"):
+        for t in range(count):
+            T[..., t, :] = np.matmul(read[..., t, :, :], state)[..., 0, :]
+            T[..., t, t] = feed[..., t, 0, 0]
+            state = np.matmul(transition[..., t, :, :], state)
+            state[..., t] = write[..., t, :, 0]
+    return T
+
+
 def delta_rule(key: Tensor, beta: Tensor, query: Tensor, decay: Tensor) -> np.ndarray:
     """T of x_t = (I − beta k kᵀ) Diag(decay) x_{t−1} + beta k u_t, y_t = qᵀ x_t."""
     common = torch.promote_types(torch.promote_types(key.dtype, beta.dtype), decay.dtype)

@@ -1,7 +1,8 @@
 """flash-linear-attention's own Triton kernels on a CPU, interpreted: a process that runs with TRITON_INTERPRET=1.
 
-Three things differ from a GPU: autotuning is cut to the first configuration, a loop variable is an int that knows
-`.to`, and flash attention, which has no CPU build, is a softmax in torch.
+What differs from a GPU: autotuning is cut to the first configuration, a loop variable is an int that knows `.to`, masks
+are booleans, functions of the device (log1p, sine, cosine) are Triton's own, kernels of CyFA do not ask for CUDA, and
+flash attention, which has no CPU build, is a softmax in torch.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import builtins
 import inspect
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from oracles.fla_torch import softmax
@@ -74,7 +76,9 @@ def _range(*bounds: int):
 
 def interpret() -> None:
     """Let fla's kernels run in Triton's interpreter from now on, in this process."""
+    import triton.language as tl
     from triton.runtime.autotuner import Autotuner
+    from triton.runtime.interpreter import InterpreterBuilder
 
     def run(self, *args, **kwargs):
         self.nargs = dict(zip(self.arg_names, args, strict=False))
@@ -86,6 +90,27 @@ def interpret() -> None:
         return self.fn.run(*args, **kwargs, **chosen)
 
     Autotuner.run = run
+    device = SimpleNamespace(
+        log1p=lambda x: tl.log(1 + x), fast_cosf=lambda x: tl.cos(x), fast_sinf=lambda x: tl.sin(x)
+    )
     for name, module in list(sys.modules.items()):
         if name.startswith("fla.ops.") and inspect.ismodule(module):
             vars(module)["range"] = _range
+            for functions in {"tldevice", "libdevice"} & vars(module).keys():
+                vars(module)[functions] = device
+            if "validate_cyfa_inputs" in vars(module):
+                vars(module)["validate_cyfa_inputs"] = _without_device(vars(module)["validate_cyfa_inputs"])
+    for name, place in (("create_masked_load", 2), ("create_masked_store", 3)):
+        setattr(InterpreterBuilder, name, _with_boolean_mask(getattr(InterpreterBuilder, name), place))
+
+
+def _without_device(validate: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: validate(*args, **kwargs | {"require_cuda": False})
+
+
+def _with_boolean_mask(access: Callable[..., Any], place: int) -> Callable[..., Any]:
+    def masked(*args: Any) -> Any:
+        args[place].data = args[place].data.astype(bool)
+        return access(*args)
+
+    return masked

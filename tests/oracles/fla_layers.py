@@ -72,8 +72,12 @@ LAYERS: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-# Their chunk kernels, used beyond 64 positions, take no float32; Parallax takes none at all.
-HALF = ("delta_net", "gated_deltaproduct", "momentum_deltanet", "parallax", "stickbreaking_attention")
+# Its kernels take no float32.
+HALF = ("parallax",)
+# They call flash attention, in whose place a softmax in torch stands.
+FLASH_ATTENTION = ("attention", "sliding_attention", "bit_attention", "mla")
+# fla computes them in torch where mamba_ssm is not installed.
+IN_TORCH = ("mamba", "mamba2")
 
 
 class OneLayer(nn.Module):

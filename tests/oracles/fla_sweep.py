@@ -1,6 +1,7 @@
 """What statesize makes of fla's layers: `python fla_sweep.py references|kernels LENGTH [NAME …]`, a line of JSON each.
 
-`references` runs fla's own torch references, `kernels` its Triton kernels in the interpreter (TRITON_INTERPRET=1).
+`references` runs fla's own torch references, `kernels` its Triton kernels in the interpreter (TRITON_INTERPRET=1, and
+`python -O`, since the chunked delta rules refuse float32 by an assertion, and the interpreter knows no bfloat16).
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def measured(name: str, by: str, length: int) -> Found:
     found, start = Found(name, by, length), time.perf_counter()
     try:
         model = build(name)
-        if by == "kernels" and name in HALF and (length > 64 or name == "parallax"):
-            model, found.dtype = model.bfloat16(), "bfloat16"
+        if by == "kernels" and name in HALF:
+            model, found.dtype = model.half(), "float16"
         # The interpreter is slow: what it returns is compared with T u, and not run again for references.
         capturing = ss.capture(model, tokens(length), checks="all" if by == "references" else "none")
         mixer = capturing.mixers[0]

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -17,6 +17,7 @@ from statesize import zoo
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.files import parse_json, read_limited
+from statesize.loading.libraries import MAMBA_SSM_NAMES, is_mamba_ssm, read_config
 from statesize.loading.neighbours import refuse_misspelt
 from statesize.loading.refusals import check_causal, check_config, refusal_of
 from statesize.mixers import load_checkpoint
@@ -116,7 +117,10 @@ def _kind(name: str) -> str:
         config = parse_json(read_limited(Path(name) / "config.json"))
     except (OSError, ValueError):
         return "checkpoint"
-    return "transformers" if isinstance(config, dict) and "model_type" in config else "checkpoint"
+    if not isinstance(config, dict):
+        return "checkpoint"
+    known = cast("dict[str, Any]", config)
+    return "transformers" if "model_type" in known or is_mamba_ssm(known) else "checkpoint"
 
 
 def _checkpoint_tokenizer(folder: Path) -> Tokenizer:
@@ -197,7 +201,7 @@ def _config_of_transformers(name: str, options: dict[str, Any]) -> Any:
     library = _transformers(name)
     try:
         with _hushed(library):
-            config = library.AutoConfig.from_pretrained(name, **options)
+            config = read_config(library, name, options)
         check_config(name, config, options)
         check_causal(name, config, library)
     except StatesizeError:
@@ -235,6 +239,7 @@ def _from_transformers(
                 dtype=DTYPES[dtype] if dtype is not None else "auto",
                 use_safetensors=None if allow_pickle else True,
                 weights_only=True,
+                key_mapping=MAMBA_SSM_NAMES if config.model_type in ("mamba", "mamba2") else None,
                 **options,
             )
     except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
@@ -244,10 +249,10 @@ def _from_transformers(
     if Path(name).is_dir():
         return LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
     revision = str(options["revision"] or "main")
-    return LoadedModel(name, model, tokenizer, {"kind": "hub", "revision": revision, "commit": _commit(name, revision)})
+    return LoadedModel(name, model, tokenizer, {"kind": "hub", "revision": revision, "commit": commit(name, revision)})
 
 
-def _commit(name: str, revision: str) -> str:
+def commit(name: str, revision: str) -> str:
     """The commit of a model that was just loaded from the hub, which configurations do not tell in every version."""
     from huggingface_hub import try_to_load_from_cache
 

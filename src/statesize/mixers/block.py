@@ -16,6 +16,7 @@ from statesize.mixers.attention.softmax import SoftmaxAttention
 from statesize.mixers.attention.weighted import WeightedLinearAttention
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.convolution.long_convolution import LongConvolution
+from statesize.mixers.fla.layers import FlaMixer
 from statesize.mixers.mixer import NORM_EPSILON
 from statesize.mixers.registry import MIXERS, registered_mixer
 from statesize.mixers.state_space.s4d import S4D
@@ -129,9 +130,9 @@ class Block(nn.Module):
 def _mixer(config: ModelConfig, layer: int) -> Any:
     name = config.mixer_of(layer)
     registered = registered_mixer(name)
-    if registered is None:
+    if name in MIXERS:
         sizes = config.state_sizes[layer] if config.state_sizes else ()
         return MIXERS[name](config, sizes) if sizes else MIXERS[name](config)
     # It gives its weights and buffers first values of its own, and on the meta device there are none.
     with torch.device("cpu"):
-        return registered(config)
+        return FlaMixer(config, name) if registered is None else registered(config)

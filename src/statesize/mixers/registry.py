@@ -13,6 +13,9 @@ from statesize.errors import InputError
 MIXERS: dict[str, type[nn.Module]] = {}
 """The package's own mixers by the name that `ModelConfig.mixer` uses; `statesize.mixers.block` lists them."""
 
+FLA_MIXERS = ("fla:delta_net", "fla:gated_deltanet", "fla:rwkv7", "fla:mamba2")
+"""Layers of flash-linear-attention; `statesize.mixers.fla.layers` says how they are made."""
+
 _REGISTERED: dict[str, type[nn.Module]] = {}
 
 
@@ -47,10 +50,10 @@ def register_mixer(name: str, mixer: type[nn.Module]) -> None:
 
 
 def mixer_names() -> tuple[str, ...]:
-    """The names that `ModelConfig` knows: the package's own, then those that were registered."""
-    return (*MIXERS, *_REGISTERED)
+    """The names that `ModelConfig` knows: the package's own, layers of fla, then those that were registered."""
+    return (*MIXERS, *FLA_MIXERS, *_REGISTERED)
 
 
 def registered_mixer(name: str) -> type[nn.Module] | None:
-    """The class that was registered by a name; None for a mixer of this package."""
+    """The class that was registered by a name; None for a mixer of this package and a layer of fla."""
     return _REGISTERED.get(name)

@@ -248,9 +248,12 @@ class Recurrence(TensorOperator):
         Returns:
             (..., P, n, channels), complex where the recurrence is.
         """
-        place = {position: number for number, position in enumerate(positions)}
-        kept = {place[t]: state for t, state in enumerate(self.successive_states(inputs), 1) if t in place}
-        return torch.stack([kept[place[position]] for position in positions], -3)
+        size = (*self.batch_shape, len(positions), self.B.shape[-1], inputs.shape[-1])
+        found = self.B.new_zeros(size)
+        wanted = torch.tensor(positions)
+        for t, state in enumerate(self.successive_states(inputs), 1):
+            found[..., wanted == t, :, :] = state[..., None, :, :]
+        return found
 
     def successive_states(self, inputs: Tensor) -> Iterator[Tensor]:
         """x_0, x_1, … of inputs (..., L, channels), each (..., n, channels)."""

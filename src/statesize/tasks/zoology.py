@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from statesize.check import require_count, require_real
+from statesize.check import require_count, require_kind, require_real
 from statesize.errors import InputError
 from statesize.tasks.synthetic import SyntheticTask
 from statesize.tasks.task import IGNORED
@@ -55,6 +55,7 @@ class ZoologyMQAR(SyntheticTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("pairs", self.pairs, 2)
+        require_kind("random_fillers", self.random_fillers, bool, "True or False")
         if self.length % 2 or self.length < 4 * self.pairs:
             raise InputError(
                 f"length must be even and at least 4 pairs, {4 * self.pairs}, got {self.length}. Give a longer one."

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from statesize.check import require_kind
-from statesize.errors import InputError
+from statesize.check import refuse, require_kind
 from statesize.mixers.mixer import HeadMixer, Mixer
 from statesize.mixers.model import LanguageModel
 
@@ -45,7 +44,7 @@ def student_of(
     require_kind("key_sizes", key_sizes, (int, list, tuple), "an integer, or a list of one for each layer")
     sizes = [key_sizes] * config.layers if isinstance(key_sizes, int) else list(key_sizes)
     if len(sizes) != config.layers:
-        raise InputError(f"key_sizes has {len(sizes)} sizes and the teacher {config.layers} layers; give one for each")
+        refuse("key_sizes", f"one for each of {config.layers} layers", sizes)
     with torch.no_grad():
         built = {
             size: LanguageModel(dataclasses.replace(config, key_size=size), generator) for size in dict.fromkeys(sizes)

@@ -17,16 +17,17 @@ from statesize.adapters.watching.observation import Observation
 
 def softmax_attention(call: FlaCall) -> Observation:
     """softmax(q_t k_jᵀ scale + g_{j+1} + … + g_t): flash and forgetting attention, with or without a window."""
-    return observed_attention(
-        call, "attention" if call.arguments.get("g") is None else "forgetting attention", _probabilities
-    )
+    kind = "attention" if call.arguments.get("g") is None else "forgetting attention"
+    return observed_attention(call, kind, _probabilities, _window(call))
 
 
-def observed_attention(call: FlaCall, kind: str, maps: Callable[[FlaCall], Tensor]) -> Observation:
+def observed_attention(
+    call: FlaCall, kind: str, maps: Callable[[FlaCall], Tensor], window: int | None = None
+) -> Observation:
     """What a call mixed by T = maps(call), (S, H, L, L); each key-value head serves consecutive heads."""
     values = call.arguments["v"].transpose(1, 2)
     sequences, keys = values.shape[0], call.arguments["k"]
-    cached = call.length if (window := _window(call)) is None else min(call.length, window - 1)
+    cached = call.length if window is None else min(call.length, window - 1)
     numbers = (keys.numel() + values.numel()) // (sequences * call.length)
     return observed_mixing(
         call.name,
@@ -34,7 +35,7 @@ def observed_attention(call: FlaCall, kind: str, maps: Callable[[FlaCall], Tenso
         values,
         call.output.transpose(1, 2),
         module=call.module,
-        seen=_seen(call),
+        seen=_seen(call, window),
         window=window,
         state_bytes=cached * numbers * stored_element_size(call.module),
         text=call.length,
@@ -51,9 +52,8 @@ def _window(call: FlaCall) -> int | None:
     return int(window) if window and window < call.length else None
 
 
-def _seen(call: FlaCall) -> Tensor:
+def _seen(call: FlaCall, window: int | None) -> Tensor:
     seen = torch.ones(call.length, call.length, dtype=torch.bool, device=call.output.device).tril()
-    window = _window(call)
     return seen if window is None else seen.triu(1 - window)
 
 
@@ -65,4 +65,4 @@ def _probabilities(call: FlaCall) -> Tensor:
     if arguments.get("g") is not None:
         passed = call.part("g", every).cumsum(-1)
         scores = scores + passed[..., :, None] - passed[..., None, :]
-    return scores.masked_fill(~_seen(call), -math.inf).softmax(-1)
+    return scores.masked_fill(~_seen(call, _window(call)), -math.inf).softmax(-1)

@@ -1,0 +1,110 @@
+"""How long layers of flash-linear-attention take on a CPU: `python benchmarks/fla_time.py`.
+
+Capture: models of fla with 4 layers run over its torch references, 256 tokens at once; `capture`, all checks included,
+and a forward pass alternate, and the least time of each counts. Training: a step of models of `statesize train`, with
+layers of fla as mixers in torch, beside `gla`. It goes into docs/fla.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from oracles.fla_torch import use_references
+
+import statesize as ss
+from statesize.files import replace_file
+from statesize.mixers import LanguageModel, ModelConfig
+from statesize.mixers.registry import FLA_MIXERS
+
+TABLE = Path(__file__).parents[1] / "docs" / "fla.json"
+MODELS: dict[str, dict[str, Any]] = {
+    "GLA": {"num_heads": 2},
+    "RetNet": {"num_heads": 2},
+    "GSA": {"num_heads": 2, "num_slots": 16},
+    "GatedDeltaNet": {"num_heads": 2, "head_dim": 32, "expand_v": 1},
+    "KDA": {"num_heads": 2, "head_dim": 32, "expand_v": 1},
+    "Mamba2": {"num_heads": 4, "head_dim": 32},
+}
+MIXERS = ("gla", *FLA_MIXERS)
+LENGTH, LAYERS, REPEATS = 256, 4, 5
+BATCH = 8
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def timed(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """One model's forward and capture."""
+    models: Any = import_module("fla.models")
+    config = getattr(models, f"{name}Config")
+    shape = {"hidden_size": 64, "num_hidden_layers": LAYERS, "vocab_size": 50, "fuse_cross_entropy": False}
+    torch.manual_seed(0)
+    model = getattr(models, f"{name}ForCausalLM")(config(**shape, **settings)).eval()
+    tokens = torch.randint(0, 50, (1, LENGTH), generator=torch.Generator().manual_seed(1))
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(tokens, use_cache=False)
+
+    def capture() -> None:
+        for _ in ss.capture(model, tokens):
+            pass
+
+    forward()
+    capture()
+    pairs = [(seconds(forward), seconds(capture)) for _ in range(REPEATS)]
+    passed, captured = (min(times) for times in zip(*pairs, strict=True))
+    return {"model": name, "forward": passed, "capture": captured, "ratio": captured / passed}
+
+
+def trained(name: str) -> dict[str, Any]:
+    """A step of training a model of `statesize train` with some mixer."""
+    model = LanguageModel(ModelConfig(mixer=name), torch.Generator().manual_seed(0))
+    tokens = torch.randint(0, 1024, (BATCH, LENGTH), generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step() -> None:
+        logits = model(tokens[:, :-1])
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    return {"mixer": name, "seconds": min(seconds(step) for _ in range(REPEATS))}
+
+
+def main() -> None:
+    """Time all models and write what was found."""
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    training = [trained(name) for name in MIXERS]
+    use_references()
+    document = json.loads(TABLE.read_text("utf-8"))
+    document["time"] = {
+        "command": "python benchmarks/fla_time.py",
+        "length": LENGTH,
+        "batch": BATCH,
+        "capture": [timed(name, settings) for name, settings in MODELS.items()],
+        "training": training,
+    }
+    print(json.dumps(document["time"], indent=1))
+    replace_file(TABLE, (json.dumps(document, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
