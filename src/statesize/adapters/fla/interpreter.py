@@ -45,9 +45,7 @@ def interpret_if_asked() -> None:
         autotuner.run = _first_configuration
         for name, place in (("create_masked_load", 2), ("create_masked_store", 3)):
             setattr(builder, name, _with_boolean_mask(getattr(builder, name), place))
-    device = SimpleNamespace(
-        log1p=lambda x: triton.log(1 + x), fast_cosf=lambda x: triton.cos(x), fast_sinf=lambda x: triton.sin(x)
-    )
+    device = _device(triton)
     for name, module in list(sys.modules.items()):
         if name.startswith("fla.ops.") and vars(module).get("range") is not _range:
             vars(module)["range"] = _range
@@ -60,6 +58,21 @@ def _first_configuration(self: Any, *args: Any, **kwargs: Any) -> Any:
     self.nargs = dict(zip(self.arg_names, args, strict=False))
     chosen = {name: value for name, value in self.configs[0].all_kwargs().items() if name not in _NO_ARGUMENTS}
     return self.fn.run(*args, **kwargs, **chosen)
+
+
+def _device(triton: Any) -> SimpleNamespace:
+    """Functions of a device's library by those of Triton itself, which the interpreter knows."""
+
+    def log1p(x: Any) -> Any:
+        return triton.log(1 + x)
+
+    def cosine(x: Any) -> Any:
+        return triton.cos(x)
+
+    def sine(x: Any) -> Any:
+        return triton.sin(x)
+
+    return SimpleNamespace(log1p=log1p, fast_cosf=cosine, fast_sinf=sine)
 
 
 def _loop(number: Any) -> Any:
