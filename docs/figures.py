@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from on_record import beyond, findings, history, quoted, results, table
+
 from statesize import zoo
-from statesize.studies.catalogue import GRID_STUDIES
 
 DOCS = Path(__file__).parent
 MEBIBYTE = 2**20
@@ -18,7 +19,8 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     """All figures as text, by document and name."""
     parts = (fuzz, agreement, determinism, soak, largest, budget, mutation, coverage, faults, strangers, fla)
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
-    return kept | {"bundled": bundled(), "results": results(docs / "results"), "findings": findings(docs / "results")}
+    on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
+    return kept | {"bundled": bundled()} | on_record
 
 
 def fuzz(document: Mapping[str, Any]) -> dict[str, str]:
@@ -90,7 +92,7 @@ def largest(document: Mapping[str, Any]) -> dict[str, str]:
         )
         for row in document["rows"]
     ]
-    return {"table": _table(("engine", "operator", f"longest in {document['gigabytes']:.0f} GB", "peak / model"), rows)}
+    return {"table": table(("engine", "operator", f"longest in {document['gigabytes']:.0f} GB", "peak / model"), rows)}
 
 
 def budget(document: Mapping[str, Any]) -> dict[str, str]:
@@ -101,7 +103,7 @@ def budget(document: Mapping[str, Any]) -> dict[str, str]:
         share = f"{row['peak'] / row['memory']:.2f}"
         rows.append((row["model"], f"{row['length']:,}", asked, f"{row['peak'] / 1e6:,.0f} MB", share))
     headings = ("model", "tokens", "refused; would do", "peak", "peak / memory")
-    return {"table": _table(headings, rows), "given": document["memory"]}
+    return {"table": table(headings, rows), "given": document["memory"]}
 
 
 def strangers(document: Mapping[str, Any]) -> dict[str, str]:
@@ -135,8 +137,8 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
     headings = ("layer", "class", "measured as", "heads", "TSS", "references 32", "72", "kernels 32", "72")
     time = document["time"]
     return {
-        "table": _table(headings, rows),
-        "causes": _table(("layer", "where", "what was said"), causes),
+        "table": table(headings, rows),
+        "causes": table(("layer", "where", "what was said"), causes),
         "capture": ", ".join(f"{row['ratio']:.1f} ({row['model']})" for row in time["capture"]),
         "training": ", ".join(f"{row['seconds']:.1f} s (`{row['mixer']}`)" for row in time["training"]),
         "versions": f"fla {document['flash-linear-attention']}, triton {document['triton']}, torch {document['torch']}",
@@ -176,7 +178,7 @@ def faults(document: Mapping[str, Any]) -> dict[str, str]:
         **_numbers(document, "faults", "seed", "lost", "problems"),
         "on_ray": str(sum("Ray" in survival["job"] for survival in document["survivals"])),
         "seconds": f"{document['seconds']:,.0f}",
-        "table": _table(("fault", "times"), [(name, str(times)) for name, times in document["by_fault"].items()]),
+        "table": table(("fault", "times"), [(name, str(times)) for name, times in document["by_fault"].items()]),
     }
 
 
@@ -193,96 +195,9 @@ def bundled() -> dict[str, str]:
         falls[name] = before["loss"] - last["loss"]
     least, most = min(falls, key=falls.__getitem__), max(falls, key=falls.__getitem__)
     return {
-        "table": _table(("model", "parameters", "held-out nats a token", "held-out bits a byte"), rows),
+        "table": table(("model", "parameters", "held-out nats a token", "held-out bits a byte"), rows),
         "last_steps": f"{falls[least]:.4f} nats, `{least}`, and {falls[most]:.4f}, `{most}`",
     }
-
-
-STUDIES = (*GRID_STUDIES, "delimiters", "recall")
-NOT_TESTED = "Not yet tested: no runs of a preset with a claim are on record."
-CLAIMS = (
-    ("Accuracy goes with ESS/kv, more than with TSS/kv (section 4.1)", "correlation"),
-    ("Gated mixers leave states unused that linear attention fills (section 4.2)", "regimes"),
-    ("A term that keeps decays near 1 repairs that", "regularisation"),
-    ("The normalisation factor of S6 raises ESS at initialisation, and accuracy", "initialisation"),
-    ("The ESS of a teacher tells what a smaller student loses", "distillation"),
-    ("The ESS of its layers tells early which hybrid will be good", "hybrids"),
-    ("ESS dips at delimiters in models that can forget (section 5)", "delimiters"),
-    ("Models whose memory is modulated more recall better (section 5)", "recall"),
-)
-"""What the paper says, and the study that tests it."""
-
-
-def results(folder: Path) -> dict[str, str]:
-    """What is on record of each study, as Markdown."""
-    return {name: _result(_record(folder, name)) for name in STUDIES}
-
-
-def findings(folder: Path) -> dict[str, str]:
-    """One row a claim of the paper; how often studies find what is not there; the sizes of the records."""
-    rows: list[tuple[str, ...]] = []
-    for claim, name in CLAIMS:
-        record = _record(folder, name)
-        if record is None:
-            rows.append((claim, name, "", "", "not yet tested", ""))
-            continue
-        looks = _looks(record)
-        units = "; ".join(look[2] for look in looks)
-        effects = "; ".join(f"{look[0]} {look[1]}" for look in looks)
-        link = f"`docs/results/{name}`"
-        rows.append((claim, f"`{record['command']}`", units, effects, VERDICTS[record["holds"]], link))
-    false = json.loads((folder / "false_positives.json").read_text("utf-8"))
-    shown = [
-        (row["study"], row["preset"] or "–", str(row["independent"]), str(row["cell_effects"]), row["found"])
-        for row in false["designs"]
-    ]
-    draws = f"of {false['draws']:,}"
-    head = ("study", "preset", f"independent cells, {draws}", f"cell effects, {draws}", "planted effect found")
-    kept = [name for name in STUDIES if (folder / name).is_dir()]
-    sizes = [(name, f"{sum(path.stat().st_size for path in (folder / name).iterdir()):,}") for name in kept]
-    return {
-        "table": _table(("the paper says", "what was run here", "units", "effect", "verdict", "record"), rows),
-        "false_positives": _table(head, shown),
-        "sizes": _table(("record", "bytes"), sizes),
-    }
-
-
-VERDICTS = {True: "holds", False: "fails", None: "cannot tell"}
-
-
-def _record(folder: Path, study: str) -> dict[str, Any] | None:
-    path = folder / study / "record.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
-
-
-def _looks(record: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Name, effect with interval, units and adjusted p of each figure of the claim."""
-    found: list[tuple[str, str, str, str]] = []
-    figures = record["figures"]
-    for key in figures:
-        if key.startswith("claim_") and key.endswith("_units"):
-            name = key.removeprefix("claim_").removesuffix("_units")
-            value, interval = figures[f"claim_{name}"], figures[f"claim_{name}_interval"]
-            ends = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
-            effect = "–" if value is None else f"{value:.2f}{ends}"
-            found.append((f"`{name}`", effect, f"{figures[key]:.0f}", f"{figures[f'claim_{name}_p']:.2g}"))
-    return found
-
-
-def _result(record: Mapping[str, Any] | None) -> str:
-    """A record as Markdown: its claim and verdict, how it was made, and what it says."""
-    if record is None:
-        return NOT_TESTED
-    said = [f"- {statement}" for statement in record["statements"]]
-    made = f"Made by `{record['command']}` ({record['versions']}{_runs(record)})."
-    return "\n".join([f"**{record['claim']}** Verdict: **{VERDICTS[record['holds']]}**.", "", *said, "", made])
-
-
-def _runs(record: Mapping[str, Any]) -> str:
-    if "seeds" not in record:
-        return ""
-    seeds, fixed = ", ".join(map(str, record["seeds"])), record["commit"][:10]
-    return f"; {record['done']} of {record['total']} runs, seeds {seeds}, fixed by commit {fixed}"
 
 
 def _numbers(document: Mapping[str, Any], *names: str) -> dict[str, str]:
@@ -295,8 +210,3 @@ def _verdicts(found: Mapping[str, int]) -> str:
 
 def _report(report: Mapping[str, float]) -> tuple[str, str]:
     return f"{report['loss']:.3f}", f"{report['bits_per_byte']:.3f}"
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = tuple(head)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))

@@ -14,7 +14,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 def figures():
     spec = importlib.util.spec_from_file_location("figures", DOCS / "figures.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)
+        spec.loader.exec_module(module)
     return module
 
 

@@ -7,10 +7,13 @@ import re
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from statesize.cli import main
 from statesize.studies.catalogue import GRID_STUDIES
 from statesize.studies.record import RECORD, TABLE, read_record
+from tools import history
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -24,10 +27,11 @@ def document(folder):
 
 @pytest.fixture(scope="module")
 def shown():
-    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
+    spec = importlib.util.spec_from_file_location("on_record", ROOT / "docs" / "on_record.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.figures()
+    parts = (module.results, module.findings, module.quoted)
+    return {part.__name__: part(RESULTS) for part in parts}
 
 
 @pytest.mark.parametrize("folder", GRIDS, ids=lambda folder: folder.name)
@@ -73,12 +77,53 @@ def test_pages_show_the_verdict_and_every_figure_of_the_record(shown, folder):
             assert stated is None or f"{stated:.2f}" in row
 
 
+@pytest.mark.slow
+def test_the_record_of_recall_is_repeated(tmp_path):
+    assert main([*document(RESULTS / "recall")["command"].split()[1:], "--output", str(tmp_path)]) == 0
+    found, kept = (pd.read_parquet(folder / TABLE) for folder in (tmp_path, RESULTS / "recall"))
+    pd.testing.assert_frame_equal(found, kept, rtol=1e-6)
+
+
 def test_studies_without_a_record_are_not_yet_tested(shown):
     missing = {*GRID_STUDIES, "delimiters", "recall"} - {folder.name for folder in FOLDERS}
     rows = shown["findings"]["table"].splitlines()
     for name in missing:
         assert shown["results"][name].startswith("Not yet tested")
         assert any(f"| {name} |" in row and "not yet tested" in row for row in rows)
+
+
+def test_sentences_to_quote_hold_no_typed_figures():
+    page = (ROOT / "docs" / "findings.md").read_text("utf-8")
+    sentences = page.split("## In five sentences")[1].split("##")[0]
+    assert re.findall(r"^\d\. ", sentences, re.MULTILINE) == [f"{number}. " for number in range(1, 6)]
+    typed = re.sub(r"\{\{.*?\}\}|n = 16 and 32|λ = 0\.3|near 1|95 %|^\d\. |12 runs", "", sentences, flags=re.MULTILINE)
+    assert not re.findall(r"\d", typed)
+
+
+def test_quoted_figures_are_those_of_the_records(shown):
+    for name, text in shown["quoted"].items():
+        study, _, figure = name.partition("_")
+        figures = {key.replace(".", "_"): value for key, value in document(RESULTS / study)["figures"].items()}
+        if figure in figures and f"{figure}_interval" in figures:
+            low, high = figures[f"{figure}_interval"]
+            assert text == f"{figures[figure]:.2f} [{low:.2f}, {high:.2f}]"
+        elif figure in figures:
+            assert text == str(int(figures[figure]))
+    assert shown["quoted"]["delimiters_models"] == str(document(RESULTS / "delimiters")["figures"]["models"])[:-2]
+
+
+def test_claims_of_before_are_asked_of_the_tables_on_record():
+    kept = json.loads((RESULTS / "history.json").read_text("utf-8"))["studies"]
+    assert kept.keys() == {folder.name for folder in GRIDS} - {"initialisation"}
+    assert all(kept[name]["table_sha256"] == document(RESULTS / name)["table_sha256"] for name in kept)
+
+
+@pytest.mark.slow
+def test_claims_of_before_give_the_same_again():
+    kept = json.loads(history.FILE.read_text("utf-8"))
+    if subprocess.run(["git", "cat-file", "-e", history.COMMIT], cwd=ROOT, capture_output=True, check=False).returncode:
+        pytest.skip("no history here")
+    assert history.history() == kept
 
 
 def test_the_false_positives_are_at_most_37_of_1000():

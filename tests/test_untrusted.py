@@ -16,8 +16,8 @@ from statesize.errors import FileError, InputError
 from statesize.loading.models import load_model
 from statesize.mixers import load_checkpoint
 from statesize.profiling import Profile
-from statesize.results import store
-from statesize.results.record import SequenceRecord
+from statesize.results.stored import store
+from statesize.results.stored.record import SequenceRecord
 from statesize.studies.grid import settings
 from statesize.studies.grid.settings import parse_settings
 from statesize.studies.grid.table import ResultTable
@@ -81,7 +81,7 @@ def test_arrays_are_regular_files(stored, given):
 
 
 def test_no_more_is_read_than_memory_holds(stored, monkeypatch):
-    monkeypatch.setattr("statesize.results.store.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("statesize.results.stored.store.free_bytes", lambda device: 1000)
     with pytest.raises(FileError, match=r"takes [0-9,]+ bytes in memory, and 1,000 are free"):
         Profile.load(stored)
 

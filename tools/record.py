@@ -13,10 +13,11 @@ from pathlib import Path
 
 from statesize.files import replace_files
 from statesize.rerun.recipe import FILE
+from statesize.studies.catalogue import GRID_STUDIES
 from statesize.studies.grid.settings import preset_settings
 from statesize.studies.grid.table import ResultTable
 from statesize.studies.page.conclusion import known, read_saved
-from statesize.studies.record import RECORD, TABLE, make_record, write_record
+from statesize.studies.record import RECORD, TABLE, make_record, read_record, write_record
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -74,6 +75,18 @@ def record_grid(study: str, folder: Path, preset: str) -> None:
     asked = preset_settings(study, preset)
     rows = ResultTable.open(folder, study).rows(asked.runs)
     write_record(make_record(asked, preset, fixing_commit(study, preset), rows), RESULTS / study)
+    draw(study)
+
+
+def draw(study: str) -> None:
+    """Draw the table on record for the page of the study.
+
+    Args:
+        study: Name of a study that trains a grid.
+    """
+    record = read_record(RESULTS / study)
+    metric = preset_settings(study, record.preset).runs[0].measuring.claim_metric
+    GRID_STUDIES[study].charts(record.rows, metric).save(str(ROOT / "docs" / "images" / f"study-{study}.png"))
 
 
 if __name__ == "__main__":

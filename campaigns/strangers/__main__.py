@@ -49,7 +49,8 @@ def struck(count: int, seed: int) -> list[dict[str, Any]]:
         for number in range(count):
             with tempfile.TemporaryDirectory(prefix="statesize-strangers-") as place:
                 folder = Path(place)
-                (folder / "text.txt").write_text("\n\n".join([" ".join(WORDS)] * 40), encoding="utf-8")
+                lines = "\n\n".join(" ".join([str(line), *WORDS]) for line in range(40))
+                (folder / "text.txt").write_text(lines, encoding="utf-8")
                 if name in {"report", "compare"}:
                     KINDS["profile"].make(folder)
                 after, sent = moment(chance, 12.0), chance.choice(list(CODES))

@@ -20,7 +20,7 @@ import pandas as pd
 from campaigns.faults.jobs import GRID, StudyJob
 from statesize.cli import main
 from statesize.profiling import profile
-from statesize.results import store
+from statesize.results.stored import store
 from statesize.studies.grid.table import ResultTable
 from statesize.zoo import load
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from statesize import training, zoo
     from statesize.adapters.capture import Captured, capture
     from statesize.adapters.states import states
+    from statesize.compression.compress import compress
+    from statesize.compression.result import Compression
     from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
@@ -33,15 +35,21 @@ if TYPE_CHECKING:
     from statesize.reduction.reduce import reduce
     from statesize.reduction.reduction import Reduction
     from statesize.reduction.varying import VaryingReduction
-    from statesize.results.comparison import Comparison, compare
-    from statesize.results.diagnosis import Diagnosis, diagnose
-    from statesize.results.redundancy import Redundancy
+    from statesize.results.findings.comparison import Comparison, compare
+    from statesize.results.findings.diagnosis import Diagnosis, diagnose
+    from statesize.results.findings.redundancy import Redundancy
     from statesize.spectra.gradients.differentiable import differentiable_entropy
+    from statesize.trends.growth import Growth
+    from statesize.trends.length import length
+    from statesize.trends.result import Series
+    from statesize.trends.series import series
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
     "adapters.capture": ("Captured", "capture"),
     "adapters.states": ("states",),
+    "compression.compress": ("compress",),
+    "compression.result": ("Compression",),
     "errors": ("EngineError", "FileError", "InputError", "ModelError", "StatesizeError"),
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
@@ -66,6 +74,10 @@ _HOMES = {
     "reduction.reduce": ("reduce",),
     "reduction.reduction": ("Reduction",),
     "reduction.varying": ("VaryingReduction",),
+    "trends.growth": ("Growth",),
+    "trends.length": ("length",),
+    "trends.result": ("Series",),
+    "trends.series": ("series",),
     "results.comparison": ("Comparison", "compare"),
     "results.diagnosis": ("Diagnosis", "diagnose"),
     "results.redundancy": ("Redundancy",),
@@ -76,6 +88,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Captured",
     "Comparison",
+    "Compression",
     "Convolution",
     "CountBands",
     "Dense",
@@ -83,6 +96,7 @@ __all__ = [
     "EngineError",
     "FileError",
     "GatedConvolution",
+    "Growth",
     "InputError",
     "Measurement",
     "ModelError",
@@ -95,6 +109,7 @@ __all__ = [
     "Recurrence",
     "Reduction",
     "Redundancy",
+    "Series",
     "Shared",
     "SoftmaxAttention",
     "StateSpace",
@@ -103,12 +118,14 @@ __all__ = [
     "__version__",
     "capture",
     "compare",
+    "compress",
     "count_bands",
     "diagnose",
     "differentiable_entropy",
     "energy_ess",
     "entropy_ess",
     "hankel_singular_values",
+    "length",
     "measure",
     "network_ess",
     "network_plan",
@@ -117,6 +134,7 @@ __all__ = [
     "recommend_state_size",
     "reduce",
     "redundancy",
+    "series",
     "states",
     "tolerance_ess",
     "training",

@@ -12,10 +12,11 @@ import torch
 from oracles.pretrained import save_tiny
 from pyarrow import parquet
 
+from statesize import zoo
 from statesize.cli import main
 from statesize.profiling import TOLERANCE_LADDER, Profile
 from statesize.texts import tokens
-from statesize.texts.tokens import join_documents
+from statesize.texts.tokens import encode, join_documents
 
 
 @pytest.fixture
@@ -322,6 +323,23 @@ def test_parquet_rows_are_sequences(checkpoint, tmp_path, here, capsys):
     assert document["sequences"] == 2
     assert "Left out 1:" in errors
     assert "row 2" in errors
+
+
+def test_a_prefix_is_measured_where_it_ends(checkpoint, text, tmp_path, here, capsys):
+    prefix = tmp_path / "prefix.txt"
+    prefix.write_text("Answer briefly. ", encoding="utf-8")
+    before = encode(zoo.tokenizer(), "Answer briefly. ")
+    asked = ["profile", str(checkpoint), "--text", str(text), "--prefix", str(prefix), "--future", "4"]
+    assert main([*asked, "--output", "behind"]) == 0
+    assert f"The prefix ends before token {len(before)}." in capsys.readouterr().err
+    found = Profile.load("behind")
+    assert found.tokens["token_ids"].values[0, : len(before)].tolist() == before
+    assert found.mixer("layers.0.mixer")["position"].values.tolist() == [len(before)]
+    assert main([*asked, "--positions", "all", "--output", "whole"]) == 0
+    whole = Profile.load("whole").mixer("layers.0.mixer")["entropy"].sel(position=len(before))
+    assert found.mixer("layers.0.mixer")["entropy"].sel(position=len(before)).values == pytest.approx(whole.values)
+    assert main(["profile", "gla", "--prefix", "nowhere.txt"]) == 1
+    assert "nowhere.txt: cannot be read" in capsys.readouterr().err
 
 
 def test_windows_are_in_the_profile(checkpoint, text, here, capsys):

@@ -121,6 +121,21 @@ def typed(text, monkeypatch):
         yield
 
 
+def test_text_that_the_model_goes_on_with_is_read_too(checkpoint, monkeypatch, capsys):
+    rows = {}
+    for count in (0, 12):
+        with typed(WORDS.encode(), monkeypatch):
+            assert (
+                main(["watch", str(checkpoint), "--future", "4", *(["--generate", str(count)] if count else [])]) == 0
+            )
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        rows[count] = captured.out.splitlines()
+    # Two layers at each of 12 more cuts, and what was there before is the same.
+    assert len(rows[12]) == len(rows[0]) + 24
+    assert [line.split("\t")[:3] for line in rows[12][: len(rows[0])]] == [line.split("\t")[:3] for line in rows[0]]
+
+
 def test_documents(checkpoint, monkeypatch, capsys):
     with typed(WORDS.encode(), monkeypatch):
         assert main(["watch", str(checkpoint), "--future", "4", "--json"]) == 0

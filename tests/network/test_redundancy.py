@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import statesize as ss
 from statesize.mixers import LanguageModel, ModelConfig
-from statesize.results.redundancy import ALONE, NEEDED, STORED, MixerNeeds, Redundancy
+from statesize.results.findings.redundancy import ALONE, NEEDED, STORED, MixerNeeds, Redundancy
 from statesize.spectra.effective_rank import effective_rank
 
 

@@ -14,7 +14,7 @@ from statesize.loading.digests import tokens_sha256, weights_sha256
 from statesize.measurement import measure
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
-from statesize.results.store import SCHEMA
+from statesize.results.stored.store import SCHEMA
 
 
 class Decay(nn.Module):

@@ -11,8 +11,8 @@ from statesize.profiling import profile
 from statesize.report import write_report
 from statesize.report.html import render
 from statesize.report.tables import comparison_section
-from statesize.results.comparison import compare
 from statesize.results.fields import FIGURE_HEADINGS, FIGURES
+from statesize.results.findings.comparison import compare
 
 
 @pytest.fixture(scope="module")

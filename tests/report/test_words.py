@@ -4,7 +4,7 @@ import pytest
 
 from statesize.report.words import metric_titles, words
 from statesize.results.charts import layers
-from statesize.results.headline import headline, model_line
+from statesize.results.findings.headline import headline, model_line
 
 
 def test_each_metric_has_its_words_and_one_is_shown(ladder_profile):

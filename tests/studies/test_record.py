@@ -1,5 +1,6 @@
 """A record repeats its conclusion from its table, and is refused where it is not that of the preset."""
 
+import hashlib
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from statesize.cli import main
 from statesize.studies import record as records
 from statesize.studies.grid.run import carry_out
 from statesize.studies.grid.settings import preset_settings
+from statesize.studies.grid.table import table_content
 from statesize.studies.record import make_record, read_record, verify, write_record
 
 
@@ -42,11 +44,25 @@ def test_an_unfinished_record_cannot_tell(made):
     assert found.conclusion.statements[0].startswith("Unfinished: 5 of 6 runs are done")
 
 
-@pytest.mark.parametrize("name", ["schema", "preset_sha256", "table_sha256"])
+@pytest.mark.parametrize(
+    "name", ["schema", "preset_sha256", "table_sha256", "versions", "seeds", "done", "total", "claim", "holds"]
+)
 def test_what_does_not_fit_is_refused_by_name(folder, name):
     path = folder / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {name: "other"}), "utf-8")
     with pytest.raises(FileError, match=f"^{name} of .* must be .*, got other"):
+        read_record(folder)
+
+
+def test_columns_that_are_missing_are_named(folder, made):
+    _, rows = made
+    short = [{name: value for name, value in row.items() if name not in {"norm", "entropy_layer_0"}} for row in rows]
+    content = table_content(short)
+    path = folder / "record.json"
+    digest = {"table_sha256": hashlib.sha256(content).hexdigest()}
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | digest), "utf-8")
+    (folder / "table.parquet").write_bytes(content)
+    with pytest.raises(FileError, match=r"^columns of .* must hold entropy_layer_0, norm, got none"):
         read_record(folder)
 
 

@@ -7,21 +7,24 @@ from typing import Any
 
 from cyclopts import App
 
+from statesize.cli.about.completion import install_completion
+from statesize.cli.about.doctor import doctor
+from statesize.cli.about.engines import engines
+from statesize.cli.about.models import models
 from statesize.cli.app import app, bench, study
 
 # The commands import torch and the like when they are called, which --help and --version need not wait for.
 from statesize.cli.bench.engines import engines as bench_engines
 from statesize.cli.bench.models import models as bench_models
 from statesize.cli.compare import compare
-from statesize.cli.completion import install_completion
+from statesize.cli.compress import compress
 from statesize.cli.demo import demo
-from statesize.cli.doctor import doctor
-from statesize.cli.engines import engines
-from statesize.cli.models import models
+from statesize.cli.length import length
 from statesize.cli.network import network
 from statesize.cli.profile import profile
 from statesize.cli.report import report
 from statesize.cli.rerun import rerun
+from statesize.cli.series import series
 from statesize.cli.study.grid import grid_command
 from statesize.cli.study.texts import text_command
 from statesize.cli.train import train
@@ -45,9 +48,17 @@ def _add(group: App, name: str, command: Callable[..., Any], *ends: str) -> None
 _add(bench, "engines", bench_engines, "--quick", "--threads 8 --output engines.json")
 _add(bench, "models", bench_models, "--case mamba_2 --quick")
 _add(app, "compare", compare, "gla-notes sa-notes", "gla-notes sa-notes --recall recall.json --html both.html")
+_add(
+    app,
+    "compress",
+    compress,
+    "gla --text notes.txt --state 50% --output gla-half",
+    "run/best --text notes.txt --state 25% --int8 --output small --json",
+)
 _add(app, "demo", demo, "", "--output demo.html --json")
 _add(app, "doctor", doctor, "")
 _add(app, "engines", engines, "", "--explain --operator recurrence --states 16 --units 4096")
+_add(app, "length", length, "gla --lengths 64,128,256,512 --html length.html")
 _add(app, "models", models, "")
 _add(
     app,
@@ -68,10 +79,17 @@ _add(
 )
 _add(app, "rerun", rerun, "result")
 _add(app, "report", report, "result --output result.html", "statesize-study-regimes-smoke")
+_add(
+    app,
+    "series",
+    series,
+    "run --html series.html",
+    "EleutherAI/pythia-14m --revisions step0,step1000,step143000 --output result",
+)
 for one in STUDIES:
     _register(
         study, one.name, grid_command(one) if isinstance(one, GridStudy) else text_command(one), one.examples, one.help
     )
 _add(app, "train", train, "text --mixer gla --output run", "text --mixer gla --output run --resume --export gla")
-_add(app, "watch", watch, "gla < notes.txt")
+_add(app, "watch", watch, "gla < notes.txt", "gla --generate 100 < prompt.txt")
 _add(app, "--install-completion", install_completion, "", "--shell bash --output statesize.bash")

@@ -13,7 +13,7 @@ from statesize.cli.options.kinds import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.results.redundancy import Redundancy
+    from statesize.results.findings.redundancy import Redundancy
 
 Taken = TypeVar("Taken")
 
@@ -43,7 +43,7 @@ def compare(
     from statesize.cli.output.saved import read_profiles
     from statesize.cli.output.summary import print_comparison
     from statesize.report import check_report_path, write_report
-    from statesize.results.comparison import compare
+    from statesize.results.findings.comparison import compare
 
     if html is not None:
         check_report_path(html)
@@ -77,7 +77,7 @@ def read_recall(path: Path) -> dict[str, float]:
 
 def read_redundancy(path: Path) -> Redundancy:
     """What layers and network need, from a document of `statesize network --by-layer`."""
-    from statesize.results.redundancy import Redundancy
+    from statesize.results.findings.redundancy import Redundancy
 
     named = '"redundancy", as `statesize network --by-layer --json` prints it'
     return _read(path, lambda document: Redundancy.from_dict(document["redundancy"]), named)

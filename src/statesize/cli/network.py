@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from statesize.network.network import Progress
     from statesize.network.plan import NetworkPlan
     from statesize.network.result import NetworkEss
-    from statesize.results.redundancy import Redundancy
+    from statesize.results.findings.redundancy import Redundancy
 
 
 def network(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.options.asked import Asked
+from statesize.cli.options.kinds import Flag
 from statesize.cli.options.loading import PLACE, Loading, Place
 from statesize.cli.options.texts import Sequences, Texts
 from statesize.cli.output.printing import TEXT, Printing
@@ -23,46 +24,7 @@ if TYPE_CHECKING:
     from statesize.texts.tokens import AnyTokenizer
 
 
-def _some(_: object, channels: object) -> None:
-    if isinstance(channels, int) and channels < 1:
-        raise ValueError('Must be "all" or at least 1.')
-
-
 _LADDER_LENGTH = 1024
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Asked:
-    """What is measured.
-
-    Attributes:
-        layers: Layers to measure, by name or by index from 0. Default: all.
-        positions: Positions to measure in each sequence: all, or this many, evenly spread. Default: all of a sequence
-            of up to 16,384 tokens, 32 of a longer one.
-        stride: Measure one position in this many.
-        past: Measure with at most this many positions of the past.
-        future: Measure with at most this many positions of the future.
-        channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
-            Default: all of them, up to a cost that --plan states.
-        seed: Seed of the choice of heads or channels.
-        memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps
-            and spectra. Where one head takes more, the command says how much would do.
-        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1.
-            0 = exact, which takes longer for attention.
-        entropy_accuracy: Relative accuracy of entropies.
-    """
-
-    layers: Annotated[list[int | str] | None, Parameter(negative="", consume_multiple=True)] = None
-    positions: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
-    stride: Count | None = None
-    past: Count | None = None
-    future: Count | None = None
-    channels: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
-    seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
-    memory: str = "2GB"
-    count_accuracy: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.02
-    entropy_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1e-3
 
 
 def profile(
@@ -71,6 +33,7 @@ def profile(
     *,
     texts: Texts | None = None,
     asked: Asked | None = None,
+    prefix: Path | None = None,
     loading: Loading | None = None,
     place: Place | None = None,
     output: Path | None = None,
@@ -91,6 +54,8 @@ def profile(
         model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
         texts: What the model reads.
         asked: What is measured.
+        prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is
+            measured at its end: what it carries into the text.
         loading: How the model is loaded.
         place: Who measures.
         output: Folder for the profile, to be read by `statesize report` and `Profile.load`.
@@ -109,7 +74,8 @@ def profile(
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
     from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
-    from statesize.results.store import check_destination
+    from statesize.results.stored.store import check_destination
+    from statesize.texts.plain import read_whole
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
     place = place or Place()
@@ -122,6 +88,7 @@ def profile(
     settings = check_settings(**{name: value for name, value in options.items() if name != "layers"})
     texts.check()
     place.check()
+    before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     started = time.perf_counter()
     by_ids, kept = texts.ids is not None, output is not None or html is not None
@@ -131,6 +98,7 @@ def profile(
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and run.plan is not None:
         some = texts.sample(run.tokenizer, printing, run.vocabulary)
+        some, options = _behind(before, run.tokenizer, some, options, printing)
         options["relative_tolerances"] = _relative_tolerances(some.ids, tolerance, kept)
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
@@ -142,7 +110,7 @@ def profile(
             print_plan(found, loading_took)
         return
     read, given = texts.read(run.tokenizer, printing, run.vocabulary), options | asdict(loading) | asdict(texts)
-    given["tolerance"] = tolerance
+    given |= {"tolerance": tolerance, "prefix": prefix}
     if run.source.get("commit", "unknown") != "unknown":
         given["revision"] = run.source["commit"]
     threads = None if place.ray is False else place.ray_cpus
@@ -151,6 +119,7 @@ def profile(
         **_reading(read),
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
+    read, options = _behind(before, run.tokenizer, read, options, printing)
     options["relative_tolerances"] = _relative_tolerances(read.ids, tolerance, kept)
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
@@ -171,6 +140,24 @@ def profile(
         tell_page(html, printing, open_page=open_page)
     elif output is None and not printing.json:
         printing.say("Nothing was written: --output FOLDER keeps the profile, --open shows its report.")
+
+
+def _behind(
+    prefix: str | None, tokenizer: AnyTokenizer | None, read: Sequences, options: dict[str, Any], printing: Printing
+) -> tuple[Sequences, dict[str, Any]]:
+    """The sequences after a prefix, measured at its end unless positions are asked for."""
+    from statesize.errors import InputError
+    from statesize.texts.tokens import after_prefix
+
+    if prefix is None:
+        return read, options
+    if tokenizer is None:
+        raise InputError("prefix must come with a tokenizer, got none. Put the prefix's ids before yours in --ids.")
+    found = [after_prefix(tokenizer, prefix, ids) for ids in read.ids]
+    border = found[0][1]
+    printing.say(f"The prefix ends before token {border}.")
+    placed = options["positions"] is not None or options["stride"] is not None
+    return replace(read, ids=[ids for ids, _ in found]), options if placed else options | {"positions": [border]}
 
 
 def _reading(read: Sequences) -> dict[str, str]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from statesize.cli.options.kinds import Flag
+from statesize.cli.options.kinds import Count, Flag
 from statesize.cli.output.printing import TEXT, Printing
 from statesize.errors import FileError, InputError
 
@@ -53,6 +53,7 @@ def train(
     seed: int = 0,
     evaluate_every: int = 250,
     checkpoint_every: int = 250,
+    keep_every: Count | None = None,
     device: str = "cpu",
     threads: int | None = None,
     resume: Flag = False,
@@ -81,6 +82,7 @@ def train(
         seed: Seed of the initial weights, the batches and dropout.
         evaluate_every: Steps between held-out evaluations.
         checkpoint_every: Steps between checkpoints.
+        keep_every: Steps between models that are kept in OUTPUT, for `statesize series`; the first is the initial one.
         device: Torch device, cpu or cuda.
         threads: CPU threads; torch's choice if not given.
         resume: Continue the run in OUTPUT; it ends with the same weights as one that was not stopped.
@@ -131,7 +133,7 @@ def train(
     on_start = partial(_save_beside, tokenizer, recipe)
     with printing.bars() as bars:
         told = training_bar(bars, f"train text {mixer}", steps)
-        record = run(model, text_task, config, output, resume=resume, on_progress=told, on_start=on_start)
+        record = run(model, text_task, config, output, resume, told, on_start, keep_every)
     report = {"mixer": mixer, "step": record.best_step, **record.best}
     if export is not None:
         command = _command(options)

@@ -15,6 +15,8 @@ from statesize.cli.options.loading import Loading
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from statesize.cli.output.watch_screen import Lines, Screen
     from statesize.texts.stream import TextStream
     from statesize.texts.tokens import AnyTokenizer
@@ -31,6 +33,7 @@ def watch(
     future: Count = 16,
     channels: Count = 8,
     context: Count = 512,
+    generate: Count | None = None,
     special_tokens: Flag = False,
     printing: Printing = TEXT,
 ) -> None:
@@ -47,6 +50,7 @@ def watch(
         future: Tokens after the cut that are its future.
         channels: Heads or channels that are measured of each layer, at most.
         context: Most tokens that the model reads at once; when they are read, it forgets the older half.
+        generate: When the text ends, go on with so many tokens, always the likeliest, and read those too.
         special_tokens: Read special tokens that the text spells, such as <|im_end|>, as tokens and not as letters;
             blank lines are then text, and part no documents.
         printing: What is printed.
@@ -66,8 +70,9 @@ def watch(
     reader = Watch(loaded.model, future, channels, context)
     stream = TextStream(tokenizer, special_tokens)
     tokens = readings = 0
+    read: list[int] = []
     with screen(loaded.name, tokenizer, future, json=printing.json) as shown:
-        for ids in _tokens(stream, shown):
+        for ids in _continued(_tokens(stream, shown), loaded.model, read, generate or 0, printing):
             tokens += len(ids)
             for reading in reader.read(ids):
                 readings += 1
@@ -77,6 +82,23 @@ def watch(
             f"standard input held {tokens} tokens; the first is measured once there are {future + 1}, or fewer with "
             "--future."
         )
+
+
+def _continued(
+    pieces: Iterator[list[int]], model: nn.Module, read: list[int], count: int, printing: Printing
+) -> Iterator[list[int]]:
+    """The tokens of a text, which are added to `read`, then `count` that the model goes on with."""
+    from statesize.profiling.generating import disagreements, generate
+
+    for ids in pieces:
+        read += ids
+        yield ids
+    if count:
+        generated = generate(model, read, count)
+        apart = disagreements(model, read, generated)
+        if apart:
+            printing.say(f"{apart} of {len(generated)} tokens are not what the model says without its cache.")
+        yield generated
 
 
 def _tokens(stream: TextStream, shown: Screen | Lines) -> Iterator[list[int]]:

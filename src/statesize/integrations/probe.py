@@ -18,8 +18,8 @@ from statesize.parallel.here import Here
 from statesize.profiling.gathering import Gathering, Origin
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import SequenceWork
-from statesize.results.comparison import compare
-from statesize.results.diagnosis import diagnose
+from statesize.results.findings.comparison import compare
+from statesize.results.findings.diagnosis import diagnose
 from statesize.results.settings import check_settings
 from statesize.texts.inputs import Inputs, sequences
 

@@ -225,10 +225,10 @@ def _from_transformers(
     if Path(name).is_dir():
         return LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
     revision = str(options["revision"] or "main")
-    return LoadedModel(name, model, tokenizer, {"kind": "hub", "revision": revision, "commit": _commit(name, revision)})
+    return LoadedModel(name, model, tokenizer, {"kind": "hub", "revision": revision, "commit": commit(name, revision)})
 
 
-def _commit(name: str, revision: str) -> str:
+def commit(name: str, revision: str) -> str:
     """The commit of a model that was just loaded from the hub, which configurations do not tell in every version."""
     from huggingface_hub import try_to_load_from_cache
 

@@ -92,7 +92,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int = 0) -> None:
         super().__init__()
         self.mixer_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
-        self.mixer = _mixer(config, config.mixer_of(layer))
+        self.mixer = _mixer(config, layer)
         self.mlp_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON) if config.mlp_factor else None
         self.mlp = GatedMLP(config) if config.mlp_factor else None
         self.dropout = LocalDropout(config.dropout)
@@ -127,10 +127,12 @@ class Block(nn.Module):
         return hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
 
 
-def _mixer(config: ModelConfig, name: str) -> Any:
+def _mixer(config: ModelConfig, layer: int) -> Any:
+    name = config.mixer_of(layer)
     registered = registered_mixer(name)
     if name in MIXERS:
-        return MIXERS[name](config)
+        sizes = config.state_sizes[layer] if config.state_sizes else ()
+        return MIXERS[name](config, sizes) if sizes else MIXERS[name](config)
     # It gives its weights and buffers first values of its own, and on the meta device there are none.
     with torch.device("cpu"):
         return FlaMixer(config, name) if registered is None else registered(config)

@@ -13,6 +13,12 @@ from statesize.mixers.registry import mixer_names
 CONFIG_FORMAT = 1
 """Version of the written form of a `ModelConfig`; it grows by one when old files can no longer be read."""
 
+REDUCIBLE = ("la", "wla", "gla", "gla-s6", "s6")
+"""Mixers whose states can be made smaller after training."""
+
+_OPTIONAL = {"state_sizes", "state_bits"}
+"""Fields that are written only where they are used."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -41,6 +47,10 @@ class ModelConfig:
         positions: Length of the longest sequence of a learned positional embedding; 0 for none.
         tied: Whether the output layer has the weights of the embedding. Weights of its own cost as many again. Linear
             attention learned short recall (64 tokens) in fewer steps with them; S6 and longer recall did not gain.
+        state_sizes: After `statesize.compress`: what the state of each head keeps of key_size, a tuple a layer, of one
+            number for "s6" and of none for a layer that is as it was; empty for a model that is.
+        state_bits: 8 to round the states to int8 after each token, with a scale for each row; 0 to keep them as they
+            are.
 
     Example:
         >>> ModelConfig(mixer="la", width=64, heads=2).value_size
@@ -64,6 +74,8 @@ class ModelConfig:
     largest_step: float = 0.1
     positions: int = 0
     tied: bool = True
+    state_sizes: tuple[tuple[int, ...], ...] = ()
+    state_bits: int = 0
 
     def __post_init__(self) -> None:
         counts = ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor", "convolution_size")
@@ -78,6 +90,7 @@ class ModelConfig:
             if not isinstance(getattr(self, name), bool):
                 refuse(name, "True or False", getattr(self, name))
         self._check_pattern()
+        self._check_states()
         if self.width % self.heads:
             raise InputError(
                 f"width is {self.width} and heads is {self.heads}; width must be a multiple of heads,"
@@ -132,13 +145,30 @@ class ModelConfig:
                 f" {self.key_size + 1}"
             )
 
+    def _check_states(self) -> None:
+        mixers = [self.mixer_of(layer) for layer in range(len(self.state_sizes))]
+        counts = [1 if mixer == "s6" else self.heads for mixer in mixers]
+        good = len(self.state_sizes) in (0, self.layers) and all(
+            not sizes or (mixer in REDUCIBLE and len(sizes) == count)
+            for sizes, mixer, count in zip(self.state_sizes, mixers, counts, strict=True)
+        )
+        sizes = [size for layer in self.state_sizes for size in layer]
+        if not good or any(type(size) is not int or not 1 <= size <= self.key_size for size in sizes):
+            expected = f"a number from 1 to {self.key_size} for each head of each layer of {', '.join(REDUCIBLE)}"
+            refuse("state_sizes", expected, self.state_sizes)
+        rounded = [name for name in self.pattern if name not in REDUCIBLE or name == "s6"]
+        if self.state_bits not in (0, 8) or (self.state_bits and rounded):
+            refuse("state_bits", "0, or 8 for layers of la, wla, gla and gla-s6", self.state_bits)
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values, with its format version.
 
         Returns:
             The fields by name, and "format".
         """
-        return {"format": CONFIG_FORMAT, **dataclasses.asdict(self)}
+        fields = dataclasses.asdict(self)
+        unused = {name for name in _OPTIONAL if not fields[name]}
+        return {"format": CONFIG_FORMAT} | {name: value for name, value in fields.items() if name not in unused}
 
     @classmethod
     def from_dict(cls, values: object, source: str = "this configuration") -> ModelConfig:
@@ -164,12 +194,13 @@ class ModelConfig:
                 " Use the statesize that wrote it, or train the model again"
             )
         names = {field.name for field in dataclasses.fields(cls)}
-        if names != fields.keys():
+        if names - _OPTIONAL != fields.keys() - _OPTIONAL:
             raise FileError(
-                f"{source} lacks {sorted(names - fields.keys())} and has unknown"
+                f"{source} lacks {sorted(names - _OPTIONAL - fields.keys())} and has unknown"
                 f" {sorted(fields.keys() - names)}; it is damaged or not a statesize model"
             )
         try:
-            return cls(**fields)
-        except InputError as error:
+            sizes = tuple(tuple(layer) for layer in cast("list[list[int]]", fields.pop("state_sizes", [])))
+            return cls(**fields, state_sizes=sizes)
+        except (InputError, TypeError) as error:
             raise FileError(f"{source}: {error}") from error

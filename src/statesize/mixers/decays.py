@@ -18,10 +18,10 @@ def initial_log_rates(states: int, normalised: bool) -> Tensor:
     return rates - math.log(states) if normalised else rates
 
 
-def selective_initial_values(config: ModelConfig, units: int) -> dict[str, Tensor]:
+def selective_initial_values(config: ModelConfig, units: int, states: int) -> dict[str, Tensor]:
     """First values of A and of the bias of Δ in heads or channels with the decays of S6, by parameter name."""
     steps = spread_steps(units, config.smallest_step, config.largest_step)
-    rates = initial_log_rates(config.key_size, config.normalised)
+    rates = initial_log_rates(states, config.normalised)
     return {"step_projection.bias": inverse_softplus(steps), "log_rate": rates.expand(units, -1)}
 
 

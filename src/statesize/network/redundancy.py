@@ -15,7 +15,7 @@ from statesize.measurement import Measurement, measure
 from statesize.mixers.mixer import ShortConvolution
 from statesize.network.result import NetworkEss
 from statesize.operators import Convolution, Operator
-from statesize.results.redundancy import MixerNeeds, Redundancy
+from statesize.results.findings.redundancy import MixerNeeds, Redundancy
 
 
 def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: str | None = None) -> Redundancy:

@@ -231,7 +231,9 @@ class Recurrence(TensorOperator):
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u by stepping the recurrence."""
-        outputs = [(self.C[..., t, None, :] @ state).squeeze(-2) for t, state in enumerate(self._stepped(inputs))]
+        outputs = [
+            (self.C[..., t, None, :] @ state).squeeze(-2) for t, state in enumerate(self.successive_states(inputs))
+        ]
         result = torch.stack(outputs, -2)
         result = result.real if self.is_complex else result
         return result if self.D is None else result + self.D[..., None] * inputs
@@ -249,11 +251,11 @@ class Recurrence(TensorOperator):
         size = (*self.batch_shape, len(positions), self.B.shape[-1], inputs.shape[-1])
         found = self.B.new_zeros(size)
         wanted = torch.tensor(positions)
-        for t, state in enumerate(self._stepped(inputs), 1):
+        for t, state in enumerate(self.successive_states(inputs), 1):
             found[..., wanted == t, :, :] = state[..., None, :, :]
         return found
 
-    def _stepped(self, inputs: Tensor) -> Iterator[Tensor]:
+    def successive_states(self, inputs: Tensor) -> Iterator[Tensor]:
         """x_0, x_1, … of inputs (..., L, channels), each (..., n, channels)."""
         channels = inputs.to(self.B.dtype)
         state = self.B.new_zeros((*self.batch_shape, self.B.shape[-1], inputs.shape[-1]))

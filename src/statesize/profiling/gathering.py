@@ -23,10 +23,10 @@ from statesize.parts import Parts
 from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import End, Request, Step
-from statesize.results.record import SequenceRecord
 from statesize.results.settings import Settings
-from statesize.results.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
-from statesize.results.tree import MixerRun, mixer_parts, token_dataset
+from statesize.results.stored.record import SequenceRecord
+from statesize.results.stored.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
+from statesize.results.stored.tree import MixerRun, mixer_parts, token_dataset
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
 

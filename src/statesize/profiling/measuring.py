@@ -21,9 +21,9 @@ from statesize.measurement import Measurement, measure
 from statesize.operators import Operator, Recurrence, Shared
 from statesize.operators.stepped import Stepped
 from statesize.results.fields import measured_arrays
-from statesize.results.record import SequenceRecord
 from statesize.results.sampling import Sample, draw
 from statesize.results.settings import Settings
+from statesize.results.stored.record import SequenceRecord
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE

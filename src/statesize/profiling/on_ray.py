@@ -27,7 +27,7 @@ from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import End, Request, SequenceWork, Step, run_key
 from statesize.results.settings import Settings, check_settings
-from statesize.results.store import check_destination
+from statesize.results.stored.store import check_destination
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import __version__

@@ -22,7 +22,7 @@ from statesize.results.charts import ProfileCharts
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS
 from statesize.results.groups import group_rows
 from statesize.results.names import kind_title
-from statesize.results.store import load_tree, save_tree
+from statesize.results.stored.store import load_tree, save_tree
 from statesize.results.summary import SummaryRow, ess_values, long_form, summary_row
 
 if TYPE_CHECKING:

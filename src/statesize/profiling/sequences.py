@@ -14,8 +14,8 @@ from statesize.adapters import Captured, Checking
 from statesize.loading.digests import model_facts, tokens_sha256
 from statesize.parts import digest
 from statesize.profiling.measuring import Layers, captured_mixers, measure_mixer, plan_work
-from statesize.results.record import SequenceRecord
 from statesize.results.settings import Settings
+from statesize.results.stored.record import SequenceRecord
 
 
 def run_key(model: nn.Module, weights: str, settings: Settings, layers: object, reference: int | None) -> str:

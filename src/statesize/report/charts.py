@@ -12,8 +12,8 @@ from statesize.drawing.chart import POSITIONS, SPECTRUM, TOLERANCE, Layer
 from statesize.drawing.vega import vega_chart
 from statesize.report.document import resource
 from statesize.results.charts import layers
+from statesize.results.findings.redundancy import Redundancy
 from statesize.results.protocol import Profiled
-from statesize.results.redundancy import Redundancy
 
 
 def page_charts(profiles: Sequence[Profiled], metrics: Iterable[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from statesize.report.extent import Extent
 from statesize.report.layer_data import layer_data
 from statesize.results.charts import show_token
-from statesize.results.headline import telling_layer
+from statesize.results.findings.headline import telling_layer
 from statesize.results.names import model_title, short_names
 from statesize.results.protocol import Profiled
 

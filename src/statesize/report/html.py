@@ -17,9 +17,9 @@ from statesize.report.extent import Extent, choose_extent, curves_note, map_note
 from statesize.report.provenance import provenance
 from statesize.report.tables import comparison_section, group_section, layer_definitions, layer_table, network_section
 from statesize.report.words import metric_titles, words
+from statesize.results.findings.redundancy import Redundancy
 from statesize.results.names import model_title
 from statesize.results.protocol import Profiled
-from statesize.results.redundancy import Redundancy
 
 SCRIPTS = ("draw.js", "packing.js", "picture.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
 MOST_BYTES = 1_700_000

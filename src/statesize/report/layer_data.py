@@ -13,8 +13,8 @@ from statesize.drawing.chart import evenly_spread, json_number
 from statesize.report.extent import Extent, shown_heads
 from statesize.report.packing import packed
 from statesize.results.charts import FEWEST, tolerance_counts
-from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
+from statesize.results.stored.checked import DTYPES
 from statesize.results.summary import ess_values, known_mean, unit_dim, unit_means, utilisation_values
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import cast
 
-from statesize.results.comparison import compare
 from statesize.results.fields import (
     COLUMNS,
     FIGURE_HEADINGS,
@@ -18,10 +17,11 @@ from statesize.results.fields import (
     STUDIED,
     Heading,
 )
+from statesize.results.findings.comparison import compare
+from statesize.results.findings.redundancy import Redundancy
 from statesize.results.groups import group_rows
 from statesize.results.names import kind_title, model_title
 from statesize.results.protocol import Profiled
-from statesize.results.redundancy import Redundancy
 
 # The command line has these two; a page has them in words below.
 _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]

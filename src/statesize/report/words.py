@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from statesize.drawing.chart import METRICS
-from statesize.results.headline import headline, model_line
+from statesize.results.findings.headline import headline, model_line
 from statesize.results.protocol import Profiled
 from statesize.results.summary import ess_values
 

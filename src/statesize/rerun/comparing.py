@@ -14,8 +14,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.profiling import Profile
-from statesize.results.checked import DTYPES
 from statesize.results.fields import COUNTS, Counts
+from statesize.results.stored.checked import DTYPES
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from statesize.rerun.comparing import (
     compare_rows,
 )
 from statesize.rerun.recipe import FILE, PROSE, Recipe, content_sha256, read_json, versions
-from statesize.results.store import MARKER
+from statesize.results.stored.store import MARKER
 from statesize.studies.grid.table import MOST_TABLE, parse_rows
 from statesize.training.record import read_records
 from statesize.untrusted import check_header

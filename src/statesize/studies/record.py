@@ -18,7 +18,7 @@ from statesize.errors import FileError
 from statesize.files import parse_json, read_limited, replace_files
 from statesize.studies.catalogue import GRID_STUDIES
 from statesize.studies.grid.grid import Run
-from statesize.studies.grid.run import Row, carry_out
+from statesize.studies.grid.run import Row, carry_out, row_columns
 from statesize.studies.grid.settings import Settings, preset_settings
 from statesize.studies.grid.table import parse_rows, table_content
 from statesize.studies.page.conclusion import Conclusion, known
@@ -109,17 +109,24 @@ def read_record(folder: Path) -> Record:
         rows = parse_rows(content)
         study, preset = str(document["study"]), str(document["preset"])
         settings = preset_settings(study, preset)
-        found = {
-            "schema": _SCHEMA,
-            "preset_sha256": preset_digest(study, preset),
-            "table_sha256": hashlib.sha256(content).hexdigest(),
-        }
-        for name, expected in found.items():
-            if document[name] != expected:
-                raise FileError(f"{name} of {path} must be {expected}, got {document[name]}. Run the study again.")
-        return make_record(settings, preset, str(document["commit"]), rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        digests = {"preset_sha256": preset_digest(study, preset), "table_sha256": hashlib.sha256(content).hexdigest()}
+        _require(document, {"schema": _SCHEMA, **digests}, path)
+        missing = sorted({name for run in settings.runs for name in row_columns(run)} - rows[0].keys())
+        if missing:
+            raise FileError(f"columns of {table} must hold {', '.join(missing)}, got none. Run the study again.")
+        record = make_record(settings, preset, str(document["commit"]), rows)
+        _require(document, {name: getattr(record, name) for name in ("versions", "seeds", "done", "total")}, path)
+        _require(document, {"claim": record.conclusion.claim, "holds": record.conclusion.holds}, path)
+        return record
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise FileError(f"{folder} holds no record that can be read ({error!r}). Run the study again.") from error
+
+
+def _require(document: Mapping[str, Any], expected: Mapping[str, object], path: Path) -> None:
+    """Refuses what a record says of itself where it is not what its table and the preset say."""
+    for name, value in expected.items():
+        if document[name] != value:
+            raise FileError(f"{name} of {path} must be {value}, got {document[name]}. Run the study again.")
 
 
 def verify(record: Record) -> Iterator[tuple[str, list[str]]]:

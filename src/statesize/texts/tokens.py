@@ -72,6 +72,13 @@ def join_documents(tokenizer: AnyTokenizer, documents: Sequence[Document], speci
     return torch.tensor(ids if begun else [first, *ids], dtype=torch.int64)
 
 
+def after_prefix(tokenizer: AnyTokenizer, prefix: str, ids: Tensor) -> tuple[Tensor, int]:
+    """A sequence (L,) int64 after a text, and where that text ends; a beginning-of-sequence token stays the first."""
+    first, before = beginning_id(tokenizer), plain_ids(tokenizer, prefix)
+    begun = int(first is not None and int(ids[0]) == first)
+    return torch.cat([ids[:begun], torch.tensor(before, dtype=torch.int64), ids[begun:]]), begun + len(before)
+
+
 def document_ids(tokenizer: AnyTokenizer, document: Document, special_tokens: bool = False) -> list[int]:
     """Ids of a text, or of a chat through the tokenizer's template, without tokens around it."""
     if isinstance(document, str):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from statesize.check import require_kind, require_path
+from statesize.check import require_count, require_kind, require_path
 from statesize.errors import FileError, InputError
 from statesize.files import only_writer, os_errors, replace_file
 from statesize.mixers.checkpoint import save_weights
@@ -31,6 +31,7 @@ def train(
     resume: bool = False,
     on_progress: Callable[[StepRecord], None] | None = None,
     on_start: Callable[[Path], None] | None = None,
+    keep_every: int | None = None,
 ) -> TrainingRecord:
     """Trains a model with AdamW and writes a log, checkpoints and the best weights to a folder.
 
@@ -49,6 +50,8 @@ def train(
         resume: Continue the run of this folder.
         on_progress: Called after each step.
         on_start: Called with the folder once it is this run's, before the first step.
+        keep_every: Steps between model folders named step-000250 and so on, which are kept; the first holds the
+            initial weights, and there is one after the last step too. None keeps none.
 
     Returns:
         The record of all steps.
@@ -62,6 +65,8 @@ def train(
     if config.steps == 0:
         raise InputError("steps is 0; give at least 1 to train a model")
     folder = require_path("folder", folder)
+    if keep_every is not None:
+        require_count("keep_every", keep_every)
     state, run = new_state(model, task, config), settings(model, task, config)
     if resume and not folder.exists():
         load_state(folder, state, run)
@@ -69,7 +74,9 @@ def train(
         _begin(folder, state, run, resume)
         if on_start is not None:
             on_start(folder)
-        _train(state, task, config, folder, run, on_progress)
+        if keep_every is not None and not state.progress.step:
+            _keep(state, folder)
+        _train(state, task, config, folder, run, on_progress, keep_every)
     return TrainingRecord(tuple(state.records), state.progress.best_step, state.progress.best, folder)
 
 
@@ -112,12 +119,15 @@ def _train(
     folder: Path,
     run: dict[str, Any],
     on_progress: Callable[[StepRecord], None] | None,
+    keep_every: int | None,
 ) -> None:
     for step in range(state.progress.step + 1, config.steps + 1):
         record = train_step(state, task, config, step)
         if step % config.evaluate_every == 0 or step == config.steps:
             record = dataclasses.replace(record, held_out=evaluate(state.model, task, config.batch_size))
             _keep_best(state, record, folder)
+        if keep_every is not None and (step % keep_every == 0 or step == config.steps):
+            _keep(state, folder)
         append_record(folder / LOG, record)
         state.records.append(record)
         if step % config.checkpoint_every == 0 or step == config.steps:
@@ -131,7 +141,7 @@ def _claim(folder: Path) -> None:
         raise FileError(f"{folder} holds a training run; resume it, or give another folder")
     log_path = folder / LOG
     # A run stopped before its first checkpoint leaves only a log, of which nothing can be resumed.
-    for path in (folder / "best", log_path):
+    for path in (folder / "best", *sorted(folder.glob("step-*")), log_path):
         if os.path.lexists(path) and not (path == log_path and holds_only_records(log_path)):
             raise FileError(f"{path} is in the way and no checkpoint is beside it; move it, or give another folder")
     with os_errors(f"cannot write to {folder}", "Give a folder, new or empty"):
@@ -144,6 +154,11 @@ def _keep_best(state: TrainingState, record: StepRecord, folder: Path) -> None:
         state.progress = dataclasses.replace(state.progress, best_step=record.step, best=report)
         state.best = {name: tensor.detach().cpu().clone() for name, tensor in state.model.state_dict().items()}
         _write_best(state, folder)
+
+
+def _keep(state: TrainingState, folder: Path) -> None:
+    step = state.progress.step
+    save_weights(state.model.config, state.model.state_dict(), folder / f"step-{step:06d}", extra={"step": step})
 
 
 def _write_best(state: TrainingState, folder: Path) -> None:

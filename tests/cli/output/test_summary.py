@@ -13,7 +13,7 @@ from statesize.cli.output.summary import print_plan, print_summary
 from statesize.cli.output.table import byte_count
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, plan, profile
-from statesize.results.headline import headline
+from statesize.results.findings.headline import headline
 
 
 @pytest.fixture(scope="module")

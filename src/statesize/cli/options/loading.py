@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Group, Parameter, validators
 
 from statesize.cli.options.kinds import Count, Flag
+
+if TYPE_CHECKING:
+    from statesize.parallel.executor import Make
+    from statesize.parallel.ray import OnRay
+
+Crew: TypeAlias = "Callable[[Make], OnRay]"
 
 # Other processes measure, or nothing is measured.
 PLACE = Group(validator=validators.LimitedChoice(), show=False)
@@ -57,3 +66,15 @@ class Place:
 
         if self.ray is not False and find_spec("ray") is None:
             raise InputError("Ray is not installed; pip install ray, or run without it")
+
+    @contextmanager
+    def crew(self) -> Generator[Crew | None]:
+        """Workers on Ray for the time of a block; None where this process measures itself."""
+        if self.ray is False:
+            yield None
+            return
+        from statesize.parallel.ray import OnRay
+        from statesize.parallel.ray_session import ray_session
+
+        with ray_session(self.ray if isinstance(self.ray, str) else None) as ray:
+            yield partial(OnRay, ray, cpus=self.ray_cpus, threads=self.ray_cpus)

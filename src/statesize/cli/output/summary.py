@@ -11,13 +11,13 @@ import numpy as np
 from statesize.cli.output.layer_rows import layer_rows
 from statesize.cli.output.table import byte_count, number_text, print_notes, print_table
 from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
+from statesize.results.findings.headline import headline
 from statesize.results.groups import group_rows
-from statesize.results.headline import headline
 from statesize.results.names import model_title
 
 if TYPE_CHECKING:
     from statesize.profiling import Plan, Profile
-    from statesize.results.comparison import Comparison
+    from statesize.results.findings.comparison import Comparison
 
 _COMPARED = (
     "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "state_bytes", "recall_perplexity"

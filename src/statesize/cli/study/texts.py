@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from statesize.progress import Bar, Bars
-    from statesize.studies.delimiters.dips import Crew, ModelDips
+    from statesize.studies.delimiters.dips import ModelDips
     from statesize.studies.delimiters.sequences import Windows
     from statesize.studies.delimiters.subjects import Subject
     from statesize.studies.study import TextOptions, TextStudy
@@ -176,7 +174,7 @@ def _run(
     recipe = make_recipe(["study", study.name], every, models=models, threads=threads)
     subjects = reading.subjects(models, loading, left_out, printing)
     windows, found = reading.windows(subjects), list[Any]()
-    with only_writer(output), printing.bars() as bars, _crew_at(place) as crew:
+    with only_writer(output), printing.bars() as bars, place.crew() as crew:
         for subject in subjects:
 
             def dips(model: nn.Module | None, subject: Subject = subject) -> ModelDips:
@@ -194,19 +192,6 @@ def _run(
         write_page(conclusion, study.charts(found), study.tables(found)[TABLE], output)
     seconds, more = time.perf_counter() - started, {"left_out": left_out, **study.document(found)}
     print_study(conclusion, reading.name, len(found), seconds, output / TABLE, recipe, printing, **more)
-
-
-@contextmanager
-def _crew_at(place: Place) -> Generator[Crew | None]:
-    """Processes that measure, for the time of a block; None where this process measures itself."""
-    if place.ray is False:
-        yield None
-        return
-    from statesize.parallel.ray import OnRay
-    from statesize.parallel.ray_session import ray_session
-
-    with ray_session(place.ray if isinstance(place.ray, str) else None) as ray:
-        yield partial(OnRay, ray, cpus=place.ray_cpus, threads=place.ray_cpus)
 
 
 def _print_plans(

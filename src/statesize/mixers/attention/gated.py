@@ -17,13 +17,15 @@ class GatedLinearAttention(LinearAttention):
 
     Args:
         config: Shape of the model; `decay_bias` is where b starts.
+        state_sizes: As for `LinearAttention`.
     """
 
     kind = "gla"
+    any_basis = False
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.decay = nn.Linear(config.width, self.heads * self.key_size)
+    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
+        super().__init__(config, state_sizes)
+        self.decay = nn.Linear(config.width, self.heads * self.state_size)
         self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
@@ -32,5 +34,5 @@ class GatedLinearAttention(LinearAttention):
 
     def log_decay(self, hidden: Tensor) -> Tensor:
         """Logarithm of the decay at each position, (S, H, L, n)."""
-        logits = self.decay(hidden).unflatten(-1, (self.heads, self.key_size))
+        logits = self.decay(hidden).unflatten(-1, (self.heads, self.state_size))
         return bounded_log_decay(logits).transpose(1, 2)

@@ -20,21 +20,23 @@ class GatedLinearAttentionS6(LinearAttention):
 
     Args:
         config: Shape of the model; `normalised`, `smallest_step` and `largest_step` are where A and b start.
+        state_sizes: As for `LinearAttention`.
     """
 
     kind = "gla-s6"
+    any_basis = False
     # Decays down to e^−16, one ten-millionth, are exact; with the longer chunks of the others they would overflow.
     chunk_size = 8
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
+        super().__init__(config, state_sizes)
         self.step_projection = nn.Linear(config.width, config.heads)
-        self.log_rate = nn.Parameter(torch.empty(config.heads, config.key_size))
+        self.log_rate = nn.Parameter(torch.empty(config.heads, self.state_size))
         self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
         """First values of A and b."""
-        return selective_initial_values(self.config, self.config.heads)
+        return selective_initial_values(self.config, *self.log_rate.shape)
 
     def log_decay(self, hidden: Tensor) -> Tensor:
         """Logarithm of the decay at each position, (S, H, L, n), at least −16."""

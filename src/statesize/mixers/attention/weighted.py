@@ -24,13 +24,15 @@ class WeightedLinearAttention(LinearAttention):
 
     Args:
         config: Shape of the model; `decay_bias` is where the decays start.
+        state_sizes: As for `LinearAttention`.
     """
 
     kind = "wla"
+    any_basis = False
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.decay_bias = nn.Parameter(torch.empty(self.heads, self.key_size))
+    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
+        super().__init__(config, state_sizes)
+        self.decay_bias = nn.Parameter(torch.empty(self.heads, self.state_size))
         self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:

@@ -33,27 +33,36 @@ class S6(Mixer):
 
     Args:
         config: Shape of the model; `normalised`, `smallest_step` and `largest_step` are where A and b start.
+        state_sizes: How many of its n states each channel keeps, one number, as after `statesize.compress`; all where
+            it is empty. C is then mapped to as many.
     """
 
     kind = "s6"
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
         super().__init__(config, [config.width])
+        self.state_size = max(state_sizes, default=config.key_size)
         self.step_projection = nn.Linear(config.width, config.width)
-        self.state_projection = nn.Linear(config.width, 2 * config.key_size, bias=False)
-        self.log_rate = nn.Parameter(torch.empty(config.width, config.key_size))
+        self.state_projection = nn.Linear(config.width, self.state_size + config.key_size, bias=False)
+        self.log_rate = nn.Parameter(torch.empty(config.width, self.state_size))
+        self.read_map = nn.Parameter(torch.empty(config.key_size, self.state_size)) if state_sizes else None
         self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
         """First values of A and b."""
-        return selective_initial_values(self.config, self.config.width)
+        return selective_initial_values(self.config, *self.log_rate.shape)
 
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every channel at one input, of batch shape (sequence, channel)."""
+        return self.operator_and_values(hidden)[0]
+
+    def operator_and_values(self, hidden: Tensor) -> tuple[Recurrence, Tensor]:
+        """`operator` and `values` of one input, in one go."""
         inputs = self._inputs(hidden)
         steps, B, C = self._selected(inputs)
         steps = steps.transpose(1, 2).unsqueeze(-1)
-        return Recurrence((steps * self._rates()[:, None]).exp(), steps * B[:, None], C[:, None])
+        operator = Recurrence((steps * self._rates()[:, None]).exp(), steps * B[:, None], C[:, None])
+        return operator, inputs.transpose(1, 2).unsqueeze(-1)
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each channel after mixing, before the norm, (S, d, L, 1)."""
@@ -86,7 +95,8 @@ class S6(Mixer):
 
     def _selected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Δ (..., d), B (..., n) and C (..., n) of inputs (..., d)."""
-        B, C = self.state_projection(inputs).chunk(2, dim=-1)
+        B, C = self.state_projection(inputs).split([self.state_size, self.key_size], dim=-1)
+        C = C if self.read_map is None else C @ self.read_map
         return functional.softplus(self.step_projection(inputs)), B, C
 
     def _rates(self) -> Tensor:

@@ -77,10 +77,20 @@ def _carry_out(run: Run) -> list[Row]:
                 measured = _measured(student.model, run) | _of_student(student)
                 rows.append(_row(run, step, measured, started))
     except DivergenceError as error:
-        mixers = [dict.fromkeys(_columns(run.measuring), math.nan)] * run.model.layers
-        unknown = {"loss": math.nan, "accuracy": math.nan, **_of_mixers(mixers, run.measuring)}
-        rows.append(_row(run, step, unknown, started) | {"final": True, "status": DIVERGED, "message": str(error)})
+        ended = {"final": True, "status": DIVERGED, "message": str(error)}
+        rows.append(_row(run, step, _unknown(run), started) | ended)
     return rows
+
+
+def row_columns(run: Run) -> frozenset[str]:
+    """Names of the columns of each row of a run; those of its students have more."""
+    return frozenset(_row(run, 0, _unknown(run), 0.0))
+
+
+def _unknown(run: Run) -> dict[str, float]:
+    """What would be measured, all NaN."""
+    mixers = [dict.fromkeys(_columns(run.measuring), math.nan)] * run.model.layers
+    return {"loss": math.nan, "accuracy": math.nan, **_of_mixers(mixers, run.measuring)}
 
 
 def _of_student(student: Student) -> dict[str, float]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from statesize.profiling import Profile
-from statesize.results.modulation import modulation, modulation_depth
+from statesize.results.findings.modulation import modulation, modulation_depth
 
 POSITIONS = np.arange(1, 30)
 

@@ -8,8 +8,8 @@ import torch
 
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
-from statesize.results.comparison import compare
-from statesize.results.headline import headline, model_line, telling_layer
+from statesize.results.findings.comparison import compare
+from statesize.results.findings.headline import headline, model_line, telling_layer
 from statesize.results.names import model_title
 
 IDS = torch.arange(24)[None] % 8

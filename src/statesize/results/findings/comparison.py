@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from statesize.errors import InputError
-from statesize.results.modulation import modulation
+from statesize.results.findings.modulation import modulation
+from statesize.results.findings.redundancy import Redundancy
 from statesize.results.protocol import Profiled
-from statesize.results.redundancy import Redundancy
 from statesize.results.summary import channels_of, stored_channels
 
 _AVERAGES = ("average_entropy", "average_relative_count", "norm", "state_utilisation", "ceiling_utilisation")

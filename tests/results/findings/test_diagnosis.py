@@ -6,7 +6,7 @@ import torch
 
 import statesize as ss
 from statesize.mixers import LanguageModel, ModelConfig
-from statesize.results.diagnosis import diagnose
+from statesize.results.findings.diagnosis import diagnose
 
 
 def profile_of(mixer, length, **asked):

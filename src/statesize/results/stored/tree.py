@@ -13,8 +13,8 @@ from torch import Tensor
 from statesize.adapters.captured import SHARED
 from statesize.errors import ModelError
 from statesize.results.fields import FIELDS, UNIT, Array, Field
-from statesize.results.record import SequenceRecord
 from statesize.results.settings import Settings
+from statesize.results.stored.record import SequenceRecord
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
 # Bytes of records that are gathered at once when a profile is written.

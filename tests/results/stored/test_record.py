@@ -9,8 +9,8 @@ import torch
 from statesize.adapters import Captured
 from statesize.operators import Recurrence
 from statesize.profiling.measuring import measure_mixer, plan_work
-from statesize.results.record import SequenceRecord
 from statesize.results.settings import check_settings
+from statesize.results.stored.record import SequenceRecord
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from statesize import zoo
 from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
-from statesize.results.comparison import compare
 from statesize.results.fields import FIGURES
-from statesize.results.modulation import WINDOW
+from statesize.results.findings.comparison import compare
+from statesize.results.findings.modulation import WINDOW
 from statesize.texts.tokens import join_documents
 
 TEXTS = ("Return the list of names that are bound here.", "The loop ends when the iterator has no more items left.")

@@ -11,8 +11,8 @@ import xarray as xr
 
 from statesize.adapters.captured import SHARED
 from statesize.check import plain_number
-from statesize.results.arrays import ALONG
 from statesize.results.fields import FIELDS, UNIT
+from statesize.results.stored.arrays import ALONG
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -83,7 +83,7 @@ _TOKENS = {"token_ids": "i", "tokens": "U", "special": "b"}
 
 
 def check_nodes(given: object) -> None:
-    """Refuse what lists no root and mixers as `statesize.results.store` writes them, by a ValueError."""
+    """Refuse what lists no root and mixers as `statesize.results.stored.store` writes them, by a ValueError."""
     nodes = cast("list[dict[str, Any]]", given if _several(lambda node: isinstance(node, dict))(given) else [])
     for node in nodes:
         _check_attributes("a node", node, _NODE)

@@ -18,8 +18,8 @@ import xarray as xr
 
 from statesize.errors import FileError
 from statesize.files import os_errors, parse_json, read_limited, replace_folder, require_regular
-from statesize.results.arrays import ALONG, open_arrays, write_arrays
-from statesize.results.checked import check_mixer, check_names, check_nodes, check_root
+from statesize.results.stored.arrays import ALONG, open_arrays, write_arrays
+from statesize.results.stored.checked import check_mixer, check_names, check_nodes, check_root
 from statesize.spectra.memory import free_bytes
 
 FORMAT = "statesize-profile"

@@ -1,0 +1,162 @@
+"""What the pages show of studies, from the records in docs/results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from statesize.studies.catalogue import GRID_STUDIES
+
+STUDIES = (*GRID_STUDIES, "delimiters", "recall")
+NOT_TESTED = "Not yet tested: no runs of a preset with a claim are on record."
+CLAIMS = (
+    ("Accuracy goes with ESS/kv, more than with TSS/kv (section 4.1)", "correlation"),
+    ("Gated mixers leave states unused that linear attention fills (section 4.2)", "regimes"),
+    ("A term that keeps decays near 1 repairs that", "regularisation"),
+    ("The normalisation factor of S6 raises ESS at initialisation, and accuracy", "initialisation"),
+    ("The ESS of a teacher tells what a smaller student loses", "distillation"),
+    ("The ESS of its layers tells early which hybrid will be good", "hybrids"),
+    ("ESS dips at delimiters in models that can forget (section 5)", "delimiters"),
+    ("Models whose memory is modulated more recall better (section 5)", "recall"),
+)
+"""What the paper says, and the study that tests it."""
+
+
+def results(folder: Path) -> dict[str, str]:
+    """What is on record of each study, as Markdown."""
+    return {name: _result(_record(folder, name)) for name in STUDIES}
+
+
+def findings(folder: Path) -> dict[str, str]:
+    """One row a claim of the paper; how often studies find what is not there; the sizes of the records."""
+    rows: list[tuple[str, ...]] = []
+    for claim, name in CLAIMS:
+        record = _record(folder, name)
+        if record is None:
+            rows.append((claim, name, "", "", "not yet tested", ""))
+            continue
+        looks = _looks(record)
+        units = "; ".join(look[2] for look in looks)
+        effects = "; ".join(f"{look[0]} {look[1]}" for look in looks)
+        link = f"`docs/results/{name}`"
+        rows.append((claim, f"`{record['command']}`", units, effects, VERDICTS[record["holds"]], link))
+    false = json.loads((folder / "false_positives.json").read_text("utf-8"))
+    shown = [
+        (row["study"], row["preset"] or "–", str(row["independent"]), str(row["cell_effects"]), row["found"])
+        for row in false["designs"]
+    ]
+    draws = f"of {false['draws']:,}"
+    head = ("study", "preset", f"independent cells, {draws}", f"cell effects, {draws}", "planted effect found")
+    kept = [name for name in STUDIES if (folder / name).is_dir()]
+    sizes = [(name, f"{sum(path.stat().st_size for path in (folder / name).iterdir()):,}") for name in kept]
+    return {
+        "table": table(("the paper says", "what was run here", "units", "effect", "verdict", "record"), rows),
+        "false_positives": table(head, shown),
+        "sizes": table(("record", "bytes"), sizes),
+    }
+
+
+QUOTED = {
+    "regimes": ("claim_la_less_gla", "claim_la_less_wla", "control_initial_la_less_gla", "gla_collapsed"),
+    "regularisation": ("claim_gla_lambda_0.3_gain", "gla_lambda_0.3_share_gain"),
+    "delimiters": ("claim_beyond_controls_gla",),
+}
+"""Figures of records in sentences of pages, by study."""
+
+
+def quoted(folder: Path) -> dict[str, str]:
+    """Figures of records with their intervals, as STUDY_FIGURE."""
+    found: dict[str, str] = {}
+    for study, names in QUOTED.items():
+        record = _read(folder, study)
+        for name in names:
+            found[f"{study}_{name}".replace(".", "_")] = _figure(record["figures"], name)
+    figures = _read(folder, "delimiters")["figures"]
+    beyond_controls = [value for name, value in figures.items() if name.endswith("_beyond_controls")]
+    rising = [value < 0 for name, value in figures.items() if name.endswith("_entropy_depth")]
+    counts = {"models": len(beyond_controls), "beyond": sum(map(int, beyond_controls)), "rising": sum(rising)}
+    return found | {f"delimiters_{name}": str(count) for name, count in counts.items()}
+
+
+def _figure(known: Mapping[str, Any], name: str) -> str:
+    """A count as it is, any other figure with its interval."""
+    if f"{name}_interval" not in known:
+        return f"{known[name]:.0f}"
+    low, high = known[f"{name}_interval"]
+    return f"{known[name]:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def history(folder: Path) -> dict[str, str]:
+    """What the claim of before gives on the runs on record of each study."""
+    document, found = json.loads((folder / "history.json").read_text("utf-8")), dict[str, str]()
+    for study, said in document["studies"].items():
+        shown = ", ".join(
+            f"`{name}` {x:.2f} [{low:.2f}, {high:.2f}]" for name, (x, low, high) in said["figures"].items()
+        )
+        verdict, made = VERDICTS[said["holds"]], f"`{document['command']}`, code of commit {document['commit'][:10]}"
+        found[study] = (
+            f"On the runs on record, the claim of before, “{said['claim']}”, **{verdict}**: {shown} ({made})."
+        )
+    return found
+
+
+def beyond(folder: Path) -> dict[str, str]:
+    """What ESS adds to what one would use otherwise, as partial rank correlations with accuracy."""
+    document = json.loads((folder / "beyond.json").read_text("utf-8"))
+    numbers = {"ess": ".2f", "other": ".2f", "ess_given": ".2f", "adjusted_p": ".2g", "other_given": ".2f"}
+    rows: list[tuple[str, ...]] = []
+    for row in document["rows"]:
+        shown = [format(row[name], form) if name in row else "–" for name, form in numbers.items()]
+        rows.append((row["study"], row["alternative"].replace("_", " "), f"{row['runs']} in {row['groups']}", *shown))
+    head = ("record", "alternative", "runs, groups", "ESS", "alternative", "ESS given it", "adjusted p", "it given ESS")
+    return {"table": table(head, rows), "metric": document["metric"], "draws": f"{document['draws']:,}"}
+
+
+VERDICTS = {True: "holds", False: "fails", None: "cannot tell"}
+
+
+def _record(folder: Path, study: str) -> dict[str, Any] | None:
+    path = folder / study / "record.json"
+    return _read(folder, study) if path.exists() else None
+
+
+def _read(folder: Path, study: str) -> dict[str, Any]:
+    return json.loads((folder / study / "record.json").read_text("utf-8"))
+
+
+def _looks(record: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Name, effect with interval, units and adjusted p of each figure of the claim."""
+    found: list[tuple[str, str, str, str]] = []
+    figures = record["figures"]
+    for key in figures:
+        if key.startswith("claim_") and key.endswith("_units"):
+            name = key.removeprefix("claim_").removesuffix("_units")
+            value, interval = figures[f"claim_{name}"], figures[f"claim_{name}_interval"]
+            ends = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+            effect = "–" if value is None else f"{value:.2f}{ends}"
+            found.append((f"`{name}`", effect, f"{figures[key]:.0f}", f"{figures[f'claim_{name}_p']:.2g}"))
+    return found
+
+
+def _result(record: Mapping[str, Any] | None) -> str:
+    """A record as Markdown: its claim and verdict, how it was made, and what it says."""
+    if record is None:
+        return NOT_TESTED
+    said = [f"- {statement}" for statement in record["statements"]]
+    made = f"Made by `{record['command']}` ({record['versions']}{_runs(record)})."
+    return "\n".join([f"**{record['claim']}** Verdict: **{VERDICTS[record['holds']]}**.", "", *said, "", made])
+
+
+def _runs(record: Mapping[str, Any]) -> str:
+    if "seeds" not in record:
+        return ""
+    seeds, fixed = ", ".join(map(str, record["seeds"])), record["commit"][:10]
+    return f"; {record['done']} of {record['total']} runs, seeds {seeds}, fixed by commit {fixed}"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    head = tuple(head)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))

@@ -1,0 +1,1 @@
+"""Commands that say what there is: engines, models, this machine, and completion for shells."""

@@ -1,0 +1,95 @@
+"""`statesize compress`: a trained model with smaller states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+from statesize.cli.options.kinds import Flag
+from statesize.cli.output.printing import TEXT, Printing
+
+if TYPE_CHECKING:
+    from statesize.compression.paired import Ratio
+    from statesize.compression.recall import Recall
+    from statesize.compression.result import Compression
+
+
+def compress(
+    model: str,
+    /,
+    *,
+    text: Path,
+    output: Path,
+    state: str = "50%",
+    int8: Flag = False,
+    finetune: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    printing: Printing = TEXT,
+) -> None:
+    """Cut the states of a trained model, and measure on held-out documents what that costs.
+
+    No training is needed: 40 % of the documents show which parts of the states are read, 20 % choose how many states
+    each head keeps, the rest is held out. OUTPUT receives the smaller model, which all commands read.
+
+    Args:
+        model: A bundled name (la, wla, gla), or a folder of a model that statesize trained with la, wla, gla, gla-s6 or
+            s6.
+        text: File of text as the model is used for: UTF-8 with documents between blank lines, or JSONL or Parquet with
+            a document in each row.
+        output: New or empty folder for the smaller model.
+        state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
+        int8: Also round the states to int8 after each token.
+        finetune: Steps of training on the calibration text, of the cut model and of the uncut one it is compared with.
+        printing: What is printed.
+
+    Raises:
+        FileError: The text is not there, or the folder is in use.
+    """
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.compression.compress import check_model
+    from statesize.compression.compress import compress as run
+    from statesize.compression.result import check_output
+    from statesize.errors import FileError
+    from statesize.loading.models import load_model
+    from statesize.texts.documents import read_file
+
+    check_output(output)
+    if not text.exists():
+        raise FileError(f"text must be a file, got {text}, which is not there.")
+    loaded = load_model(model)
+    check_model(loaded.model, state, int8)
+    documents = [document for document in read_file(text) if isinstance(document, str)]
+    with printing.step(f"cutting the states of {loaded.name}"):
+        found = run(loaded.model, loaded.tokenizer, documents, state, int8=int8, fine_tune=finetune)  # pyright: ignore[reportArgumentType]
+    found.save(output)
+    if printing.json:
+        print_json({"schema": SCHEMA} | found.to_dict(output))
+    else:
+        print("\n".join([*_lines(found), f"saved       {output}"]))
+
+
+def _lines(found: Compression) -> list[str]:
+    """The result, a fact a line."""
+    before, after = found.state_bytes
+    lines = [
+        f"loss        {found.before.value:.4f} to {found.after.value:.4f} bits a byte on {found.documents} held-out "
+        f"documents: {_difference(found.difference)}",
+        f"states      {before:,} to {after:,} bytes a sequence",
+    ]
+    if found.int8_bytes is not None and found.int8_difference is not None:
+        lines.append(f"int8 alone  {found.int8_bytes:,} bytes: {_difference(found.int8_difference)}")
+    lines += [f"recall      {kind.replace('_', ' ')}: {_recalled(recall)}" for kind, recall in found.recall.items()]
+    verdict = {True: "yes", False: "no", None: "not known: too few documents, or nothing to recall"}[found.safe]
+    return [*lines, f"safe        {verdict}", f"method      {found.method}"]
+
+
+def _difference(ratio: Ratio) -> str:
+    return f"{ratio.value:+.4f} (95 %: {ratio.low:+.4f} to {ratio.high:+.4f})"
+
+
+def _recalled(recall: Recall) -> str:
+    if not recall.seen:
+        return f"the uncut model recalls too few of {recall.answers:,} to tell"
+    ends = f"95 %: {-recall.lost.high:+.1%} to {-recall.lost.low:+.1%}"
+    return f"{recall.before.value:.1%} to {recall.after.value:.1%} of {recall.answers:,} ({ends})"

@@ -1,0 +1,109 @@
+"""Which r numbers of a head's n-dimensional state are kept, and how its queries read them.
+
+Both ways give a projection Π of rank r, and `error`, tr(W (I − Π) C (I − Π)ᵀ) over tr(W C) for each r. Balanced
+truncation (Moore 1981) takes the Π of least error: W^½ Π C^½ is the truncated singular value decomposition of W^½ C^½.
+It mixes the n numbers, so it needs one decay for all of a head. Where each number has a decay of its own, a selection
+of them is kept, one after another the one that leaves the least error, and queries read the others by their
+least-squares estimate.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+_linalg = cast("Any", torch.linalg)
+# Directions of a Gramian below this share of its largest are held to be at it.
+_FLOOR = 1e-10
+# Added to the diagonal of what a read-out is solved from, relative to its mean.
+_RIDGE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A head's state cut to r numbers: its query becomes q · query_map; its keys k · key_map, or some channels."""
+
+    query_map: Tensor  # (n, r) float64
+    key_map: Tensor | None  # (n, r) float64; None where channels are kept
+    channels: tuple[int, ...]  # all n channels, those that are kept first; empty where keys are mapped
+
+
+@dataclass(frozen=True, eq=False)
+class Basis(ABC):
+    """The states of a head in an order in which they can be cut."""
+
+    error: Tensor  # share of the output's energy that r states miss, for r = 0 … n, (n + 1,) float64
+
+    @abstractmethod
+    def cut(self, states: int) -> Cut:
+        """The first r states."""
+
+
+@dataclass(frozen=True, eq=False)
+class BalancedBasis(Basis):
+    """Any combinations of the n numbers, in the order of what they pass on."""
+
+    query_maps: Tensor  # (n, n)
+    key_maps: Tensor  # (n, n)
+
+    @classmethod
+    def of(cls, reading: Tensor, state: Tensor) -> BalancedBasis:
+        """The basis for W and C, (n, n)."""
+        read, unread = _roots(reading)
+        held, unheld = _roots(state)
+        U, sigma, Vt = _linalg.svd(read @ held)
+        scale = sigma.sqrt()
+        return cls(_tails(sigma.square()), unread @ U * scale, unheld @ Vt.mT * scale)
+
+    def cut(self, states: int) -> Cut:
+        """The first r states."""
+        return Cut(self.query_maps[:, :states], self.key_maps[:, :states], ())
+
+
+@dataclass(frozen=True, eq=False)
+class SelectedBasis(Basis):
+    """Some of the n numbers themselves, which keep their decays."""
+
+    order: tuple[int, ...]
+    state: Tensor  # C, (n, n)
+
+    @classmethod
+    def of(cls, reading: Tensor, state: Tensor) -> SelectedBasis:
+        """The greedy order for W and C, (n, n)."""
+        # `missed` is the part of C that the numbers so far do not tell: their Schur complement.
+        missed, order = state.clone(), list[int]()
+        errors = [float((reading * missed).sum())]
+        least = _FLOOR * float(state.diagonal().max())
+        for _ in range(len(state)):
+            variance = missed.diagonal().clamp(min=least)
+            gain = ((reading @ missed) * missed).sum(0) / variance
+            gain[order] = -torch.inf
+            best = int(gain.argmax())
+            order.append(best)
+            missed = missed - missed[:, best, None] * missed[best] / variance[best]
+            errors.append(max(0.0, float((reading * missed).sum())))
+        return cls(torch.tensor(errors, dtype=torch.float64) / errors[0], tuple(order), state)
+
+    def cut(self, states: int) -> Cut:
+        """The first r states."""
+        kept = list(self.order[:states])
+        among = self.state[kept][:, kept]
+        ridge = _RIDGE * among.diagonal().mean() * torch.eye(states, dtype=among.dtype)
+        return Cut(_linalg.solve(among + ridge, self.state[kept]).mT, None, self.order)
+
+
+def _roots(gramian: Tensor) -> tuple[Tensor, Tensor]:
+    """The symmetric square root of a Gramian, and its inverse."""
+    values, vectors = _linalg.eigh(gramian)
+    values = values.clamp(min=_FLOOR * values[-1])
+    return (vectors * values.sqrt()) @ vectors.mT, (vectors * values.rsqrt()) @ vectors.mT
+
+
+def _tails(energies: Tensor) -> Tensor:
+    """Σ_{m > r} of energies over their sum, for r = 0 … n."""
+    tails = energies.flip(0).cumsum(0).flip(0)
+    return torch.cat([tails, tails.new_zeros(1)]) / tails[0]

@@ -1,0 +1,81 @@
+"""Gramians of a layer's states that know its output: what is held in a state, and what reads it.
+
+The state S_t (n, d_v) of a head is read as y_t = S_tᵀ q_t, and the head's output is y_t / |y_t| up to a factor.
+Replacing S by Π S changes it by a square of about tr(W (I − Π) C (I − Π)ᵀ), with C = E S Sᵀ and W = E q qᵀ / |y|².
+Both are sums over tokens of n × n matrices, so one pass over a text gives them for every head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from statesize.mixers.config import REDUCIBLE
+from statesize.mixers.mixer import Mixer
+from statesize.mixers.model import LanguageModel
+
+# States change little from token to token.
+_EVERY = 16
+# The first outputs of a window are of a few tokens, and may be nearly 0.
+_FIRST = 8
+
+
+@dataclass(eq=False)
+class Gramians:
+    """Sums over the tokens of a text, for each head of a layer; their scale means nothing."""
+
+    reading: Tensor  # W, (H, n, n) float64
+    state: Tensor  # C, (H, n, n) float64
+
+    @torch.no_grad()
+    def add(self, mixer: Any, hidden: Tensor) -> None:
+        """Add what a layer does at one input (S, L, d)."""
+        operator, values = mixer.operator_and_values(hidden)
+        outputs: list[Tensor] = []
+        for t, state in enumerate(operator.successive_states(values)):
+            outputs.append((operator.C[..., t, None, :] @ state).squeeze(-2))
+            if t >= _FIRST and t % _EVERY == 0:
+                held = _of_heads(state, mixer.heads)
+                self.state += torch.einsum("shnv,shmv->hnm", held, held).double()
+        by_unit = torch.stack(outputs, -2)[:, :, _FIRST:].square().sum(-1)
+        energy = by_unit.reshape(len(hidden), mixer.heads, -1, by_unit.shape[-1]).sum(2)
+        # All channels of S6 read by one C.
+        query = operator.C[:, : mixer.heads, _FIRST:]
+        query = query / energy.clamp(min=torch.finfo(energy.dtype).tiny).sqrt().unsqueeze(-1)
+        self.reading += torch.einsum("shln,shlm->hnm", query, query).double()
+
+
+@torch.no_grad()
+def measure_gramians(model: LanguageModel, batches: Iterable[Tensor]) -> dict[int, Gramians]:
+    """Gramians of the layers that have states to cut, by the number of the layer, over batches of tokens (S, L)."""
+    found: dict[int, Gramians] = {}
+    handles: list[Any] = []
+    for layer, block in enumerate(model.blocks):
+        mixer = block.mixer
+        if isinstance(mixer, Mixer) and mixer.kind in REDUCIBLE:
+            zeros = torch.zeros(mixer.heads, mixer.key_size, mixer.key_size, dtype=torch.float64)
+            found[layer] = Gramians(zeros, zeros.clone())
+            handles.append(mixer.register_forward_pre_hook(partial(_add, found[layer])))
+    try:
+        for inputs in batches:
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _add(gramians: Gramians, mixer: Any, arguments: tuple[Tensor, ...]) -> None:
+    gramians.add(mixer, arguments[0])
+
+
+def _of_heads(state: Tensor, heads: int) -> Tensor:
+    """States (S, units, n, channels) as (S, H, n, d_v): the channels of S6 that a norm takes together are a head."""
+    if state.shape[1] == heads:
+        return state
+    return state.reshape(len(state), heads, -1, state.shape[2]).transpose(-1, -2)

@@ -1,0 +1,76 @@
+"""The model that is left when the states of its heads are cut."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from statesize.compression.bases import Cut
+from statesize.mixers.config import ModelConfig
+from statesize.mixers.model import LanguageModel
+
+
+def smaller_model(model: LanguageModel, cuts: Mapping[int, Sequence[Cut]]) -> LanguageModel:
+    """A copy whose layers have the states of cuts, one for each head, or one for all channels of S6."""
+    sizes = tuple(tuple(cut.query_map.shape[1] for cut in cuts.get(layer, ())) for layer in range(model.config.layers))
+    config = dataclasses.replace(model.config, state_sizes=sizes)
+    weights = dict(model.state_dict())
+    for layer, own in cuts.items():
+        prefix = f"layers.{layer}.mixer."
+        mixer = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+        changed = _s6_weights if config.mixer_of(layer) == "s6" else _head_weights
+        weights |= {prefix + name: weight for name, weight in changed(mixer, own, config).items()}
+    return with_weights(config, weights)
+
+
+def with_weights(config: ModelConfig, weights: Mapping[str, Tensor]) -> LanguageModel:
+    """A model of some weights, on their device and of their dtype, in evaluation mode."""
+    first = next(iter(weights.values()))
+    made = LanguageModel(config, torch.Generator()).to(first.device, first.dtype)
+    made.load_state_dict(weights)
+    return made.eval()
+
+
+def rounded_model(model: LanguageModel) -> LanguageModel:
+    """A copy that rounds its states to int8 after each token."""
+    return with_weights(dataclasses.replace(model.config, state_bits=8), model.state_dict())
+
+
+def _head_weights(weights: Mapping[str, Tensor], cuts: Sequence[Cut], config: ModelConfig) -> dict[str, Tensor]:
+    """What changes of the weights of a layer with heads, by name."""
+    n, r = config.key_size, max(cut.query_map.shape[1] for cut in cuts)
+    like = weights["projection.weight"]
+    changed = {"query_map": torch.stack([_padded(cut.query_map, r) for cut in cuts]).to(like)}
+    keys = [cut.key_map for cut in cuts if cut.key_map is not None]
+    if keys:
+        return changed | {"key_map": torch.stack([_padded(key, r) for key in keys]).to(like)}
+    # Of a head that keeps fewer than r, the rest of its r channels are not read.
+    channels = torch.cat([head * n + torch.tensor(cut.channels[:r]) for head, cut in enumerate(cuts)]).to(like.device)
+    queries = config.heads * n
+    every = torch.arange(len(like), device=like.device)
+    rows = torch.cat([every[:queries], queries + channels, every[2 * queries :]])
+    changed |= {name: weights[name][rows] for name in ("projection.weight", "convolution.weight")}
+    # Rows by head and channel, (H n, …), or numbers by both, (H, n).
+    changed |= {name: weights[name][channels] for name in ("decay.weight", "decay.bias") if name in weights}
+    by_head = [name for name in ("decay_bias", "log_rate") if name in weights]
+    changed |= {name: weights[name].flatten()[channels].view(-1, r) for name in by_head}
+    return changed
+
+
+def _s6_weights(weights: Mapping[str, Tensor], cuts: Sequence[Cut], config: ModelConfig) -> dict[str, Tensor]:
+    """What changes of the weights of a layer of S6, whose channels all keep the same states."""
+    (cut,) = cuts
+    kept = list(cut.channels[: cut.query_map.shape[1]])
+    B, C = torch.split(weights["state_projection.weight"], config.key_size)
+    return {
+        "state_projection.weight": torch.cat([B[kept], C]),
+        "log_rate": weights["log_rate"][:, kept],
+        "read_map": cut.query_map.to(C),
+    }
+
+
+def _padded(part: Tensor, columns: int) -> Tensor:
+    return torch.nn.functional.pad(part, (0, columns - part.shape[1]))

@@ -1,0 +1,75 @@
+"""Documents as windows of tokens, of which each token is scored once and belongs to a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.tasks.task import IGNORED
+from statesize.texts.tokens import AnyTokenizer, plain_ids, special_ids
+
+_SHARES = (0.4, 0.2)
+"""Parts of the documents for the Gramians and for the choice of sizes; the rest is held out."""
+_MOST_TOKENS = (65_536, 8_192, 131_072)
+"""Tokens after which no more documents of a part are read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Documents that follow each other in windows."""
+
+    inputs: Tensor  # (W, L) int64; before a document lies the end-of-sequence token where there is one
+    targets: Tensor  # (W, L) int64, -100 where nothing is scored
+    document: Tensor  # which document each target is of, (W, L) int64
+    sizes: Tensor  # bytes of each document with one for its end, (D,) float64
+
+
+def three_parts(
+    documents: Sequence[str], tokenizer: AnyTokenizer, length: int, seed: int = 0
+) -> tuple[Windows, Windows, Windows]:
+    """Windows of disjoint documents, drawn at random: for the Gramians, for the choice of sizes, and held out."""
+    # Equal documents are one, so that none lies on two sides.
+    different = list(dict.fromkeys(document for document in documents if document.strip()))
+    if len(different) < 3:
+        raise InputError(
+            f"text must hold at least 3 different documents, got {len(different)}. Give a file whose documents are "
+            "separated by blank lines."
+        )
+    order = [int(number) for number in torch.randperm(len(different), generator=torch.Generator().manual_seed(seed))]
+    first = max(1, round(_SHARES[0] * len(order)))
+    second = max(first + 1, round(sum(_SHARES) * len(order)))
+    parts = (order[:first], order[first:second], order[second:])
+    texts = [[different[number] for number in part] for part in parts]
+    made = [windows(part, tokenizer, length, most) for part, most in zip(texts, _MOST_TOKENS, strict=True)]
+    return made[0], made[1], made[2]
+
+
+def windows(documents: Sequence[str], tokenizer: AnyTokenizer, length: int, most_tokens: int = 2**62) -> Windows:
+    """Documents, each with the end-of-sequence token after it, one after another in windows of `length` tokens."""
+    end = special_ids(tokenizer)[1].get("eos")
+    ids: list[int] = []
+    owner: list[int] = []
+    sizes: list[int] = []
+    for document in documents:
+        if len(ids) >= most_tokens:
+            break
+        own = plain_ids(tokenizer, document) + ([] if end is None else [end])
+        ids += own
+        owner += [len(sizes)] * len(own)
+        sizes.append(len(document.encode()) + (end is not None))
+    count = -(-len(ids) // length) * length
+    targets = torch.full((count,), IGNORED)
+    targets[: len(ids)] = torch.tensor(ids)
+    # The first token of all follows the last one's end, as the first of every other document follows an end.
+    inputs = torch.full((count,), ids[-1])
+    inputs[1 : len(ids)] = targets[: len(ids) - 1]
+    if end is None:
+        targets[0] = IGNORED
+    document = torch.full((count,), owner[-1])
+    document[: len(ids)] = torch.tensor(owner)
+    inputs, targets, document = (part.view(-1, length) for part in (inputs, targets, document))
+    return Windows(inputs, targets, document, torch.tensor(sizes, dtype=torch.float64))

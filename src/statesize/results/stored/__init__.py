@@ -1,0 +1,1 @@
+"""Measurements as records, labelled datasets, and folders on disk."""

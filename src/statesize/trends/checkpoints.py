@@ -1,0 +1,84 @@
+"""Which checkpoints a series is made of, and the training step of each."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from statesize.errors import InputError
+
+# "step-000250" of statesize, "checkpoint-500" of a Trainer, "step1000" and "stage1-step1000-tokens5B" of the hub.
+_STEP, _END = re.compile(r"step[-_]?(\d+)", re.IGNORECASE), re.compile(r"(\d+)$")
+_CONFIGS = ("config.json", "adapter_config.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One model of a series, which `load_model` loads."""
+
+    name: str  # what tables call it
+    model: str  # a folder, an id of the hub, or a bundled name
+    revision: str | None = None
+    step: int | None = None  # as its name tells it
+
+    @property
+    def folder(self) -> Path | None:
+        """Its folder, where it is one."""
+        return Path(self.model) if Path(self.model).is_dir() else None
+
+
+def find_checkpoints(
+    given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], revisions: Sequence[str] = ()
+) -> tuple[Checkpoint, ...]:
+    """Folders, patterns, folders with checkpoints in them, names and ids as checkpoints, by their steps if all tell."""
+    names = [os.fspath(given)] if isinstance(given, str | os.PathLike) else [os.fspath(one) for one in given]
+    if revisions:
+        if len(names) != 1 or Path(names[0]).is_dir():
+            raise InputError(
+                f"revisions must come with one id of the Hugging Face hub, got {', '.join(names) or 'none'}. Give one."
+            )
+        found = [Checkpoint(revision, names[0], revision, _step_of(revision)) for revision in revisions]
+    else:
+        paths = list(dict.fromkeys(path for name in names for path in _expanded(name)))
+        found = [Checkpoint(_title(path, paths), path, None, _step_of(Path(path).name)) for path in paths]
+    if len(found) < 2:
+        raise InputError(
+            f"checkpoints must be at least 2, got {len(found)} ({', '.join(names)}). Give the folder of a training "
+            "that keeps some (`statesize train --keep-every`), several folders, or --revisions."
+        )
+    steps = [checkpoint.step for checkpoint in found if checkpoint.step is not None]
+    return tuple(sorted(found, key=lambda one: one.step or 0) if len(steps) == len(found) else found)
+
+
+def _expanded(name: str) -> list[str]:
+    """The checkpoints that a name stands for."""
+    if not Path(name).is_dir() and glob.has_magic(name):
+        folders = sorted(path for path in glob.glob(name) if Path(path).is_dir())
+        if not folders:
+            raise InputError(f"checkpoints must be folders, got the pattern {name}, which fits none.")
+        return [path for folder in folders for path in _expanded(folder)]
+    return (_inside(Path(name)) if Path(name).is_dir() else []) or [name]
+
+
+def _inside(folder: Path) -> list[str]:
+    """The folders of models in the folder of a training; "best" and the like tell no step and are left out."""
+    return sorted(
+        str(path)
+        for path in folder.iterdir()
+        if _step_of(path.name) is not None and any((path / name).is_file() for name in _CONFIGS)
+    )
+
+
+def _title(path: str, paths: Sequence[str]) -> str:
+    """The last part of a path, or the whole path where others end alike."""
+    name = Path(path).name
+    return name if sum(Path(other).name == name for other in paths) == 1 else path
+
+
+def _step_of(name: str) -> int | None:
+    found = _STEP.search(name) or _END.search(name)
+    return None if found is None else int(found[1])

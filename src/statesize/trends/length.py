@@ -1,0 +1,172 @@
+"""ESS against the length of the context: the same futures, read after more and more of the text before them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from statesize import zoo
+from statesize.adapters.models.checks import measurable
+from statesize.check import refuse, require_count, whole_number
+from statesize.errors import InputError
+from statesize.loading.digests import model_facts, tokens_sha256, weights_sha256
+from statesize.loading.models import load_model
+from statesize.parallel.here import Here
+from statesize.parts import digest
+from statesize.profiling.run import profile
+from statesize.progress import Bars
+from statesize.texts.inputs import Inputs, sequences
+from statesize.texts.rows import evenly
+from statesize.texts.tokens import AnyTokenizer, join_documents, special_ids
+from statesize.trends.gathering import Gathering, Progress, open_points
+from statesize.trends.growth import Growth
+from statesize.trends.points import Point, point_of
+from statesize.trends.series import silent, trend_bar, trend_facts
+
+FUTURE, EXCERPTS = 64, 8
+"""Tokens after the cut, and pieces of text, where nobody asks for others."""
+
+
+def length(
+    model: nn.Module | str,
+    inputs: Inputs | None = None,
+    *,
+    lengths: Sequence[int],
+    future: int = FUTURE,
+    excerpts: int = EXCERPTS,
+    trained_length: int | None = None,
+    tokenizer: AnyTokenizer | None = None,
+    name: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    **asked: Any,
+) -> Growth:
+    """Measure how the effective state-size (ESS) of each layer grows with the length of the context.
+
+    The texts are cut into pieces, the *excerpts*, of the longest context and `future` tokens after it. For each length
+    n the model reads the last n tokens before the cut and the same tokens after it, and the block H_i at the cut i = n
+    is measured. So the futures are the same at all lengths, and so is their number of tokens: with a longer future ESS
+    would grow too. A length for which the texts are too short, or which the model refuses, is left out and named.
+
+    Args:
+        model: As for `statesize.profile`.
+        inputs: As for `statesize.profile`; None takes all bundled documents as one text.
+        lengths: Tokens of the contexts.
+        future: Tokens after the cut.
+        excerpts: How many pieces of text are read at most, from all parts of the texts. They do not overlap.
+        trained_length: Tokens of the sequences that the model was trained on; no exponent is fitted across it. None
+            takes what the model tells, and fits all lengths where it tells nothing.
+        tokenizer: As for `statesize.profile`.
+        name: Likewise.
+        output: Folder in which finished lengths are kept; the same call after a crash goes on from there.
+        on_progress: Called after each length, in place of a bar.
+        **asked: What else `statesize.profile` takes to say what is measured: layers, channels, seed and so on.
+
+    Returns:
+        ESS at each length, with exponents.
+
+    Raises:
+        InputError: If the lengths are not at least 2 different numbers, or the texts are too short for two of them.
+        StatesizeError: If no length can be measured.
+
+    Example:
+        >>> found = length("gla", lengths=[8, 16], future=8, excerpts=2, on_progress=lambda progress: None)
+        >>> found.lengths, found.values("layers.0.mixer").shape
+        ((8, 16), (2, 2))
+    """
+    asked_for, future, excerpts = (
+        _lengths(lengths),
+        require_count("future", future),
+        require_count("excerpts", excerpts),
+    )
+    if isinstance(model, str):
+        loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
+        model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
+    trained = trained_length or known_trained_length(name, model)
+    model = measurable(model)
+    if inputs is None:
+        if tokenizer is None:
+            raise InputError("inputs must be given for a model without a tokenizer, got none. Give token ids, or both.")
+        texts = [join_documents(tokenizer, zoo.documents(), "eos" not in special_ids(tokenizer)[1])]
+    else:
+        texts = list(sequences(inputs, tokenizer)[0])
+    longest = max(map(len, texts)) - future
+    fitting = tuple(one for one in asked_for if one <= longest)
+    if len(fitting) < 2:
+        raise InputError(
+            f"lengths must hold two that fit into the texts, of which the longest has room for {max(longest, 0)} "
+            f"tokens before a future of {future}, got {', '.join(map(str, asked_for))}. Give longer texts or shorter "
+            "lengths."
+        )
+    pieces = tuple(_pieces(texts, fitting[-1] + future, require_count("excerpts", excerpts)))
+    work = LengthWork(model, pieces, future, asked)
+    folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
+    with open_points(folder) as parts, bars:
+        told = on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting))
+        found, skipped = Gathering(str, work.key, parts, told).points(fitting, Here(work))
+    too_long = {str(one): f"The longest text has room for {longest} tokens." for one in asked_for if one > longest}
+    return Growth(
+        model=name or type(model).__name__,
+        lengths=tuple(found),
+        future=future,
+        excerpts=len(pieces),
+        trained_length=trained,
+        points=tuple(found.values()),
+        skipped={**skipped, **too_long},
+        facts=trend_facts(pieces, asked),
+    )
+
+
+def known_trained_length(name: str | None, model: nn.Module) -> int | None:
+    """Tokens of the sequences that a model was trained on, or that its positions allow; None where it does not tell."""
+    if name in zoo.names():
+        return int(zoo.record(name)["data"]["length"])
+    config = getattr(model, "config", None)
+    told = getattr(config, "max_position_embeddings", None) or getattr(config, "positions", None)
+    return told if isinstance(told, int) and told else None
+
+
+@dataclass(frozen=True, eq=False)
+class LengthWork:
+    """Measures a model after contexts of one length after another."""
+
+    model: nn.Module
+    # (longest + future,) each; the cut lies before the last `future` tokens.
+    excerpts: tuple[Tensor, ...]
+    future: int
+    asked: Mapping[str, Any]
+
+    def __call__(self, context: int) -> Iterator[Point]:
+        """The point of a length."""
+        inputs = [ids[-context - self.future :].clone() for ids in self.excerpts]
+        fixed: dict[str, Any] = {"positions": [context], "future": self.future, "on_progress": silent}
+        yield point_of(profile(self.model, inputs, **fixed, **self.asked))
+
+    def key(self, context: int) -> str:
+        """A digest of all that the numbers of a length depend on."""
+        facts = [
+            model_facts(self.model, weights_sha256(self.model)),
+            tokens_sha256([ids[-context - self.future :] for ids in self.excerpts]),
+            self.future,
+            dict(self.asked),
+        ]
+        return f"{context:09d}-{digest(json.dumps(facts, sort_keys=True, default=repr).encode())}"
+
+
+def _lengths(given: Sequence[int]) -> tuple[int, ...]:
+    numbers = {whole_number(one) for one in given}
+    known = sorted(number for number in numbers if number is not None and number > 0)
+    if len(known) < 2 or len(known) < len(numbers):
+        refuse("lengths", "at least two different numbers of tokens, each at least 1", list(given))
+    return tuple(known)
+
+
+def _pieces(texts: Sequence[Tensor], size: int, most: int) -> list[Tensor]:
+    """Pieces of texts that do not overlap, of so many tokens, from all parts."""
+    return evenly([ids[at : at + size] for ids in texts for at in range(0, len(ids) - size + 1, size)], most)

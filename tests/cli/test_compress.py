@@ -1,0 +1,64 @@
+"""`statesize compress`: figures, JSON and bad input."""
+
+import json
+
+import pytest
+from cli.documents import assert_document
+
+from statesize.cli import main
+from statesize.loading.models import load_model
+
+
+@pytest.fixture
+def documents(tmp_path):
+    path = tmp_path / "documents.txt"
+    lines = (f"document {number} says {number * number} and no more of {number}" for number in range(80))
+    path.write_text("\n\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_figures(checkpoint, documents, tmp_path, capsys):
+    arguments = ["compress", str(checkpoint), "--text", str(documents), "--output", str(tmp_path / "half")]
+    assert main([*arguments, "--state", "50%"]) == 0
+    printed = capsys.readouterr().out
+    assert "bits a byte on 32 held-out documents: " in printed
+    assert "states      256 to 128 bytes a sequence" in printed
+    assert "the uncut model recalls too few of" in printed
+    assert "safe        not known" in printed
+    assert load_model(str(tmp_path / "half")).model.config.state_sizes
+    assert main(["profile", str(tmp_path / "half"), "--text", str(documents), "--max-tokens", "16", "--quiet"]) == 0
+
+
+def test_json(checkpoint, documents, tmp_path, capsys):
+    small = tmp_path / "small"
+    arguments = ["compress", str(checkpoint), "--text", str(documents), "--output", str(small), "--int8", "--json"]
+    assert main([*arguments, "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    document = json.loads(captured.out)
+    assert_document("compress", document)
+    assert document["output"] == str(small)
+    assert document["safe"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--state": "200%"}, "state must be a share such as 50% or a size from 1 to 4, got '200%'"),
+        ({"--text": "missing.txt"}, "text must be a file, got missing.txt, which is not there"),
+        ({"--output": "{used}"}, "which is in use. Give another"),
+        ({"--output": "{file}"}, "which is a file. Give a new folder"),
+        ({"--text": "{short}"}, "text must hold at least 3 different documents, got 2"),
+        ({"MODEL": "sa"}, "model must have layers of la, wla, gla, gla-s6, s6, got sa"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(checkpoint, documents, text, tmp_path, capsys, change, message):
+    places = {"{used}": str(checkpoint), "{file}": str(documents), "{short}": str(text)}
+    given = {"MODEL": str(checkpoint), "--text": str(documents), "--output": str(tmp_path / "new")} | change
+    options = [part for name, value in given.items() if name != "MODEL" for part in (name, places.get(value, value))]
+    before = sorted(tmp_path.iterdir())
+    assert main(["compress", given["MODEL"], *options]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err.splitlines()[-1]
+    assert captured.out == ""
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,51 @@
+"""`statesize series`: table, JSON, page, resuming and bad input."""
+
+import json
+
+import pytest
+from cli.conftest import write_checkpoint
+from cli.documents import assert_document
+
+from statesize.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for step, width in ((0, 8), (10, 8), (20, 16)):
+        write_checkpoint(tmp_path / "run" / f"step-{step}", mixer="gla", width=width)
+    return tmp_path
+
+
+ASKED = ["--sequences", "2", "--max-tokens", "24", "--positions", "3"]
+
+
+def test_table_json_and_page_name_what_was_left_out(folder, capsys):
+    assert main(["series", "run", *ASKED, "--output", "points", "--html", "series.html"]) == 0
+    captured = capsys.readouterr()
+    assert "layers.1.mixer" in captured.out
+    assert "skipped: step-20: Its layers, heads or channels are others than those of step-0." in captured.out
+    assert "measuring checkpoints: step-10, 2 of 3" in captured.err
+    assert "step-10" in (folder / "series.html").read_text(encoding="utf-8")
+    assert main(["series", "run/step-*", *ASKED, "--output", "points", "--json", "--quiet"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert_document("series", document)
+    assert captured.err == ""
+    assert [one["step"] for one in document["checkpoints"]] == [0, 10]
+    # Both are of the same weights.
+    assert document["layers"][0]["change"] == {"from": "step-0", "to": "step-10", "difference": 0, "interval": [0, 0]}
+    assert [one["name"] for one in document["skipped"]] == ["step-20"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gla"], "checkpoints must be at least 2, got 1"),
+        (["gla", "--revisions", "a,b"], "is no model of the hub"),
+        (["run", "--html", "nowhere/page.html"], "cannot be written"),
+    ],
+)
+def test_bad_input_is_refused(folder, capsys, arguments, message):
+    assert main(["series", *arguments, *ASKED]) == 1
+    assert message in capsys.readouterr().err

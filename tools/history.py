@@ -1,0 +1,66 @@
+"""What the claims of before give on the runs on record: python -m tools.history, which needs the history of git."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from statesize.files import replace_file
+from statesize.studies.record import RECORD, TABLE
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+FILE = RESULTS / "history.json"
+COMMIT = "59d7e0526fcd799fbf5ec1b57b76755ec374a9e1"
+"""The last commit with those claims; the next one gave all studies one set of rules."""
+
+FIGURES = {
+    "correlation": ("mqar_pearson_difference", "mqar_inside_cells"),
+    "regimes": ("share_la_less_gla", "share_la_less_wla"),
+    "regularisation": ("gla_lambda_0.3_gain",),
+    "distillation": ("n4_spearman",),
+    "hybrids": ("early_spearman", "early_spearman_inside"),
+}
+"""Figures of each claim of before, which the page of a study quotes."""
+
+# Runs with the code of that commit.
+_ASKED = """
+import json, sys
+from pathlib import Path
+from statesize.studies.catalogue import GRID_STUDIES
+from statesize.studies.grid.table import parse_rows
+found = GRID_STUDIES[sys.argv[1]].conclude(parse_rows(Path(sys.argv[2]).read_bytes()), "relative_0.01")
+print(json.dumps({"claim": found.claim, "holds": found.holds, "figures": found.figures}))
+"""
+
+
+def history() -> dict[str, Any]:
+    """Judge the tables on record by the claims of before.
+
+    Returns:
+        What docs/results/history.json holds: claim, verdict and figures of each study, and the table's digest.
+    """
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["git", "archive", COMMIT, "src"]
+        archive = subprocess.run(words, cwd=ROOT, check=True, capture_output=True).stdout  # noqa: S603
+        with tarfile.open(fileobj=io.BytesIO(archive)) as content:
+            content.extractall(folder, filter="data")
+        for study in (name for name in FIGURES if (RESULTS / name / RECORD).exists()):
+            words = [sys.executable, "-c", _ASKED, study, str(RESULTS / study / TABLE)]
+            environment = {"PYTHONPATH": str(Path(folder) / "src"), "OMP_NUM_THREADS": "1"}
+            said = json.loads(subprocess.run(words, env=environment, check=True, capture_output=True).stdout)  # noqa: S603
+            figures = {name: [said["figures"][name], *said["figures"][f"{name}_interval"]] for name in FIGURES[study]}
+            digest = json.loads((RESULTS / study / RECORD).read_text("utf-8"))["table_sha256"]
+            found[study] = {**said, "figures": figures, "table_sha256": digest}
+    return {"command": "python -m tools.history", "commit": COMMIT, "studies": found}
+
+
+if __name__ == "__main__":
+    replace_file(FILE, json.dumps(history(), indent=1, ensure_ascii=False).encode() + b"\n")
