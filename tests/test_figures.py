@@ -51,6 +51,30 @@ def test_figures_are_those_of_the_document(figures):
     }
 
 
+def test_layers_of_fla_count_where_all_of_them_is_measured(figures):
+    run = {"kind": "gla", "units": 2, "state_size": 8, "faithfulness": 3e-7, "dtype": "float32", "reason": ""}
+    runs = dict.fromkeys(("references 32", "references 72", "kernels 32", "kernels 72"), run)
+    layer = {**runs, "class": "GLA", "flash_attention": False, "in_torch": False}
+    refused = run | {"kind": "", "units": 0, "state_size": None, "faithfulness": None, "reason": "asks for a GPU; no"}
+    layers = {
+        "whole": layer,
+        "in torch": layer | {"in_torch": True},
+        "flash": layer | {"flash_attention": True},
+        "one head": layer | dict.fromkeys(runs, run | {"units": 1}),
+        "not by kernels": layer | {"kernels 72": refused},
+        "too far": layer | {"references 32": run | {"faithfulness": 3e-6}},
+    }
+    times = {"capture": [{"model": "GLA", "ratio": 4.96}], "training": [{"mixer": "gla", "seconds": 0.75}]}
+    found = figures.fla(
+        {"layers": layers, "time": times, "flash-linear-attention": "0.6.0", "triton": "3.9.0", "torch": "2.13.0"}
+    )
+    assert (found["references"], found["kernels"]) == ("3", "2")
+    assert (found["capture"], found["training"]) == ("5.0 (GLA)", "0.8 s (`gla`)")
+    assert found["versions"] == "fla 0.6.0, triton 3.9.0, torch 2.13.0"
+    assert "| not by kernels | `GLA` | gla | 2 | 8 | 3e-07 | 3e-07 | 3e-07 | — |" in found["table"]
+    assert found["causes"].splitlines()[2:] == ["| not by kernels | kernels 72 | asks for a GPU |"]
+
+
 def test_what_was_run_keeps_the_promises():
     determinism, soak = kept("determinism.json")["compared"], kept("soak.json")
     assert all(set(found) == {"identical"} for name, found in determinism.items() if name != "other threads")
@@ -58,6 +82,7 @@ def test_what_was_run_keeps_the_promises():
     assert all(soak["end"][name] <= soak["start"][name] for name in ("threads", "descriptors", "modules"))
     assert not kept("fuzz.json")["findings"]
     assert not kept("strangers.json")["findings"]
+    assert len(kept("fla.json")["layers"]) == 44
     for row in kept("budget.json")["rows"]:
         assert all(run["peak"] <= 1.1 * run["memory"] for run in (row, *row["refused"]))
         assert row["plan_peak"] <= 1.1 * max(row["peak"], row["memory"])
