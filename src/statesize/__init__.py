@@ -78,9 +78,9 @@ _HOMES = {
     "trends.length": ("length",),
     "trends.result": ("Series",),
     "trends.series": ("series",),
-    "results.comparison": ("Comparison", "compare"),
-    "results.diagnosis": ("Diagnosis", "diagnose"),
-    "results.redundancy": ("Redundancy",),
+    "results.findings.comparison": ("Comparison", "compare"),
+    "results.findings.diagnosis": ("Diagnosis", "diagnose"),
+    "results.findings.redundancy": ("Redundancy",),
     "spectra.gradients.differentiable": ("differentiable_entropy",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
