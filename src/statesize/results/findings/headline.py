@@ -43,12 +43,13 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> Headline:
     parties = [party for party in parties if party.kept > 0 and party.carried > 0]
     if not parties:
         return Headline("Nothing was measured that carries anything.", "")
+    longest = max(int(profile.tokens["length"].values.max()) for profile in profiles)
     same_text = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
     if len(parties) == 1 or not same_text:
-        return Headline(" ".join(_alone(party) for party in parties[:3]), _detail(parties[:3], metric))
+        return Headline(" ".join(_alone(party) for party in parties[:3]), _detail(parties[:3], metric, longest))
     pair = max(combinations(parties, 2), key=lambda two: abs(two[0].surplus - two[1].surplus))
     pair = sorted(pair, key=lambda party: (party.kept, party.carried), reverse=True)
-    return Headline(_sentence(*pair), _detail(pair, metric))
+    return Headline(_sentence(*pair), _detail(pair, metric, longest))
 
 
 def model_line(profile: Profiled, metric: str = "entropy") -> str:
@@ -106,15 +107,15 @@ def _alone(party: _Party) -> str:
     )
 
 
-def _detail(parties: Sequence[_Party], metric: str) -> str:
+def _detail(parties: Sequence[_Party], metric: str, longest: int) -> str:
     named = "entropy-ESS" if metric == "entropy" else "count of singular values"
     kept, carried = (
         " against ".join(f"{getattr(party, name):,.0f}" for party in parties) for name in ("kept", "carried")
     )
     return (
-        f"Memory is what the layers keep while they read: {kept} numbers at the end of the text. What they carry is "
-        "how many of these the rest of the text depends on, the effective state-size (ESS): "
-        f"{carried} on average ({named})."
+        f"Memory is what all layers keep while they read: {kept} numbers at the end of {longest:,} tokens. What they carry is "
+        "about how many of these the rest of the text depends on, the effective state-size (ESS): "
+        f"{carried} on average over all cuts of the text ({named})."
     )
 
 
