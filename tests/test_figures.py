@@ -107,3 +107,22 @@ def test_the_sums_of_faults_are_those_of_each():
     assert document["faults"] == len(survivals) == len({survival["number"] for survival in survivals})
     assert document["lost"] == sum(len(survival["lost"]) for survival in survivals) == 0
     assert document["problems"] == sum(len(survival["problems"]) for survival in survivals) == 0
+
+
+def test_the_table_of_lengths_marks_what_lies_beyond_the_training(figures):
+    one = {
+        "model": "sa",
+        "lengths": [{"length": 128}, {"length": 1024}],
+        "trained_length": 256,
+        "excerpts": 8,
+        "future": 64,
+        "layers": [{"entropy": [3.14, 6]}],
+        "exponents": [
+            {"exponent": 0.5, "exponent_interval": [0.25, 0.75], "unit": "", "course": "not clear"},
+            {"exponent": 0.5, "exponent_interval": [0.25, 0.75], "unit": "head 0", "course": "grows"},
+        ],
+    }
+    found = figures.length([one])
+    assert found["table"].splitlines()[0] == "| model | 128 | 1,024 * | exponent |"
+    assert found["table"].splitlines()[-1] == "| `sa` | 3.1 | 6.0 | 0.50 [0.25, 0.75] |"
+    assert found["courses"].splitlines()[-1] == "| `sa` | 1 | 0 | 0 |"
