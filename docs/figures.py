@@ -221,9 +221,9 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
     lost = [row["lost_nats"] for row in document["recall"]]
     before, after = document["bundled"]["gla"]["samples"]
     return {
-        "table": _table(("mixer", "`compress`", "best channels", "share", "int8 alone", "a quarter by both"), rows),
-        "bundled": _table(("model", *shown, "channels by key energy", "by weights", "at random"), own),
-        "predictors": _table(("predictor", *(f"`{mixer}`" for mixer in document["mixers"])), told),
+        "table": table(("mixer", "`compress`", "best channels", "share", "int8 alone", "a quarter by both"), rows),
+        "bundled": table(("model", *shown, "channels by key energy", "by weights", "at random"), own),
+        "predictors": table(("predictor", *(f"`{mixer}`" for mixer in document["mixers"])), told),
         "seeds": str(document["mixers"]["la"]["seeds"]),
         "steps": str(document["training"]["steps"]),
         "documents": str(document["held_out_documents"]),
