@@ -33,7 +33,44 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
+    lines = (docs / "length.jsonl").read_text("utf-8").splitlines()
+    kept["length"] = length([json.loads(line) for line in lines])
     return kept | {"bundled": bundled()} | on_record
+
+
+def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
+    """ESS of the bundled models after contexts of several lengths: means, exponents, and how many heads still grow."""
+    contexts = [one["length"] for one in documents[0]["lengths"]]
+    trained = documents[0]["trained_length"]
+    rows = [
+        (
+            f"`{one['model']}`",
+            *(f"{value:.1f}" for value in one["layers"][0]["entropy"]),
+            _exponent(one["exponents"][0]),
+        )
+        for one in documents
+    ]
+    headings = ("model", *(f"{one:,}" + (" *" if one > trained else "") for one in contexts), "exponent")
+    courses = ("grows", "levels off", "not clear")
+    heads = [
+        (
+            f"`{one['model']}`",
+            *(str(sum(row["course"] == course for row in one["exponents"] if row["unit"])) for course in courses),
+        )
+        for one in documents
+    ]
+    return {
+        "table": table(headings, rows),
+        "courses": table(("model", *courses), heads),
+        "lengths": ",".join(map(str, contexts)),
+        "excerpts": str(documents[0]["excerpts"]),
+        "future": str(documents[0]["future"]),
+    }
+
+
+def _exponent(row: Mapping[str, Any]) -> str:
+    low, high = row["exponent_interval"]
+    return f"{row['exponent']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def fuzz(document: Mapping[str, Any]) -> dict[str, str]:

@@ -54,6 +54,16 @@ def test_what_does_not_fit_is_refused_by_name(folder, name):
         read_record(folder)
 
 
+def test_runs_of_another_grid_are_refused(folder, made):
+    content = table_content([row | {"run": "0123456789abcdef"} for row in made[1]])
+    path = folder / "record.json"
+    digest = {"table_sha256": hashlib.sha256(content).hexdigest()}
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | digest), "utf-8")
+    (folder / "table.parquet").write_bytes(content)
+    with pytest.raises(FileError, match=r"^runs of .* must be those of the preset, got 0123456789abcdef"):
+        read_record(folder)
+
+
 def test_columns_that_are_missing_are_named(folder, made):
     _, rows = made
     short = [{name: value for name, value in row.items() if name not in {"norm", "entropy_layer_0"}} for row in rows]

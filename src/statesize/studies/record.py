@@ -111,6 +111,9 @@ def read_record(folder: Path) -> Record:
         settings = preset_settings(study, preset)
         digests = {"preset_sha256": preset_digest(study, preset), "table_sha256": hashlib.sha256(content).hexdigest()}
         _require(document, {"schema": _SCHEMA, **digests}, path)
+        strange = sorted({str(row["run"]) for row in rows} - {run.key for run in settings.runs})
+        if strange:
+            raise FileError(f"runs of {table} must be those of the preset, got {strange[0]}. Run the study again.")
         missing = sorted({name for run in settings.runs for name in row_columns(run)} - rows[0].keys())
         if missing:
             raise FileError(f"columns of {table} must hold {', '.join(missing)}, got none. Run the study again.")

@@ -150,8 +150,10 @@ class Run:
         Returns:
             Nested settings.
         """
+        # Fields that came later are left out where they are not used, so that runs keep their keys.
+        model = {name: value for name, value in self.model.to_dict().items() if name != "format"}
         return {
-            "model": dataclasses.asdict(self.model),
+            "model": model,
             "task": self.task_settings(),
             "training": self.training.to_dict(),
             "measuring": dataclasses.asdict(self.measuring),
