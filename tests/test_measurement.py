@@ -256,7 +256,7 @@ def test_bands_need_counts_of_that_operator() -> None:
         count_bands(recurrence, measure(recurrence, outputs=("entropy",)))
     with pytest.raises(InputError, match="measurement must hold counts at absolute tolerances"):
         count_bands(recurrence, measure(recurrence, tolerances=()))
-    with pytest.raises(InputError, match=r"batch shape \(2,\), the operator of \(\); give the operator"):
+    with pytest.raises(InputError, match=r"operator must have batch shape \(2,\), that of the measurement, got \(\)"):
         count_bands(recurrence[0], measure(recurrence))
     with pytest.raises(InputError, match="positions must be integers in 1 … 4 here, got 8"):
         count_bands(random_recurrence("diagonal", 0, 5, 2, batch=(2,)), measure(recurrence, positions=[8]))
