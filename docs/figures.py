@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,60 @@ MEBIBYTE = 2**20
 
 def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     """All figures as text, by document and name."""
-    parts = (fuzz, agreement, determinism, soak, largest, budget, mutation, coverage, faults, strangers, fla)
+    parts = (
+        fuzz,
+        agreement,
+        determinism,
+        soak,
+        largest,
+        budget,
+        mutation,
+        coverage,
+        faults,
+        strangers,
+        fla,
+        compression,
+    )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
+    lines = (docs / "length.jsonl").read_text("utf-8").splitlines()
+    kept["length"] = length([json.loads(line) for line in lines])
     return kept | {"bundled": bundled()} | on_record
+
+
+def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
+    """ESS of the bundled models after contexts of several lengths: means, exponents, and how many heads still grow."""
+    contexts = [one["length"] for one in documents[0]["lengths"]]
+    trained = documents[0]["trained_length"]
+    rows = [
+        (
+            f"`{one['model']}`",
+            *(f"{value:.1f}" for value in one["layers"][0]["entropy"]),
+            _exponent(one["exponents"][0]),
+        )
+        for one in documents
+    ]
+    headings = ("model", *(f"{one:,}" + (" *" if one > trained else "") for one in contexts), "exponent")
+    courses = ("grows", "levels off", "not clear")
+    heads = [
+        (
+            f"`{one['model']}`",
+            *(str(sum(row["course"] == course for row in one["exponents"] if row["unit"])) for course in courses),
+        )
+        for one in documents
+    ]
+    return {
+        "table": table(headings, rows),
+        "courses": table(("model", *courses), heads),
+        "lengths": ",".join(map(str, contexts)),
+        "excerpts": str(documents[0]["excerpts"]),
+        "future": str(documents[0]["future"]),
+    }
+
+
+def _exponent(row: Mapping[str, Any]) -> str:
+    low, high = row["exponent_interval"]
+    return f"{row['exponent']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def fuzz(document: Mapping[str, Any]) -> dict[str, str]:
@@ -180,6 +230,59 @@ def faults(document: Mapping[str, Any]) -> dict[str, str]:
         "seconds": f"{document['seconds']:,.0f}",
         "table": table(("fault", "times"), [(name, str(times)) for name, times in document["by_fault"].items()]),
     }
+
+
+def compression(document: Mapping[str, Any]) -> dict[str, str]:
+    """Half the state: means over seeds, the bundled models, which numbers tell the damage, and recall."""
+    shown = ("compress", "int8 alone", "a quarter with int8")
+    rows = [
+        (
+            f"`{mixer}`",
+            _bits(found["extra"]["compress"]),
+            f"{_bits(found['extra'][found['best_channels']])}, {found['best_channels']}",
+            "{:.2f} ({:.2f} to {:.2f})".format(*found["share_of_best_channels"]),
+            *(_bits(found["extra"][name]) for name in shown[1:]),
+        )
+        for mixer, found in document["mixers"].items()
+    ]
+    own = [
+        (f"`{name}`", *(_bits(found["extra"][way]) for way in (*shown, "key energy", "weights", "random")))
+        for name, found in document["bundled"].items()
+    ]
+    predictors = list(document["mixers"]["gla"]["rank_correlations"])
+    told = [
+        (name, *(_correlation(found["rank_correlations"].get(name)) for found in document["mixers"].values()))
+        for name in predictors
+    ]
+    damaged = [row for row in document["recall"] if row["lost_nats"] >= 0.1]
+    lost = [row["lost_nats"] for row in document["recall"]]
+    before, after = document["bundled"]["gla"]["samples"]
+    return {
+        "table": table(("mixer", "`compress`", "best channels", "share", "int8 alone", "a quarter by both"), rows),
+        "bundled": table(("model", *shown, "channels by key energy", "by weights", "at random"), own),
+        "predictors": table(("predictor", *(f"`{mixer}`" for mixer in document["mixers"])), told),
+        "seeds": str(document["mixers"]["la"]["seeds"]),
+        "steps": str(document["training"]["steps"]),
+        "documents": str(document["held_out_documents"]),
+        "recall_models": str(len(lost)),
+        "recall_damaged": str(len(damaged)),
+        "recall_flagged": str(sum(row["safe"] is False for row in damaged)),
+        "recall_least": f"{min(lost):.2f}",
+        "recall_most": f"{max(lost):.2f}",
+        "sample_before": before,
+        "sample_after": after,
+    }
+
+
+def _bits(ends: Sequence[float]) -> str:
+    """An estimate with its interval."""
+    value, low, high = ends
+    return f"{value:.4f} ({low:.4f} to {high:.4f})"
+
+
+def _correlation(ends: Sequence[float] | None) -> str:
+    """A mean correlation with its interval; a dash where the predictor is the same for all heads."""
+    return "–" if ends is None else "{:.2f} ({:.2f} to {:.2f})".format(*ends)
 
 
 def bundled() -> dict[str, str]:

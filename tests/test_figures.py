@@ -51,6 +51,30 @@ def test_figures_are_those_of_the_document(figures):
     }
 
 
+def test_layers_of_fla_count_where_all_of_them_is_measured(figures):
+    run = {"kind": "gla", "units": 2, "state_size": 8, "faithfulness": 3e-7, "dtype": "float32", "reason": ""}
+    runs = dict.fromkeys(("references 32", "references 72", "kernels 32", "kernels 72"), run)
+    layer = {**runs, "class": "GLA", "flash_attention": False, "in_torch": False}
+    refused = run | {"kind": "", "units": 0, "state_size": None, "faithfulness": None, "reason": "asks for a GPU; no"}
+    layers = {
+        "whole": layer,
+        "in torch": layer | {"in_torch": True},
+        "flash": layer | {"flash_attention": True},
+        "one head": layer | dict.fromkeys(runs, run | {"units": 1}),
+        "not by kernels": layer | {"kernels 72": refused},
+        "too far": layer | {"references 32": run | {"faithfulness": 3e-6}},
+    }
+    times = {"capture": [{"model": "GLA", "ratio": 4.96}], "training": [{"mixer": "gla", "seconds": 0.75}]}
+    found = figures.fla(
+        {"layers": layers, "time": times, "flash-linear-attention": "0.6.0", "triton": "3.9.0", "torch": "2.13.0"}
+    )
+    assert (found["references"], found["kernels"]) == ("3", "2")
+    assert (found["capture"], found["training"]) == ("5.0 (GLA)", "0.8 s (`gla`)")
+    assert found["versions"] == "fla 0.6.0, triton 3.9.0, torch 2.13.0"
+    assert "| not by kernels | `GLA` | gla | 2 | 8 | 3e-07 | 3e-07 | 3e-07 | — |" in found["table"]
+    assert found["causes"].splitlines()[2:] == ["| not by kernels | kernels 72 | asks for a GPU |"]
+
+
 def test_what_was_run_keeps_the_promises():
     determinism, soak = kept("determinism.json")["compared"], kept("soak.json")
     assert all(set(found) == {"identical"} for name, found in determinism.items() if name != "other threads")
@@ -58,6 +82,7 @@ def test_what_was_run_keeps_the_promises():
     assert all(soak["end"][name] <= soak["start"][name] for name in ("threads", "descriptors", "modules"))
     assert not kept("fuzz.json")["findings"]
     assert not kept("strangers.json")["findings"]
+    assert len(kept("fla.json")["layers"]) == 44
     for row in kept("budget.json")["rows"]:
         assert all(run["peak"] <= 1.1 * run["memory"] for run in (row, *row["refused"]))
         assert row["plan_peak"] <= 1.1 * max(row["peak"], row["memory"])
@@ -82,3 +107,22 @@ def test_the_sums_of_faults_are_those_of_each():
     assert document["faults"] == len(survivals) == len({survival["number"] for survival in survivals})
     assert document["lost"] == sum(len(survival["lost"]) for survival in survivals) == 0
     assert document["problems"] == sum(len(survival["problems"]) for survival in survivals) == 0
+
+
+def test_the_table_of_lengths_marks_what_lies_beyond_the_training(figures):
+    one = {
+        "model": "sa",
+        "lengths": [{"length": 128}, {"length": 1024}],
+        "trained_length": 256,
+        "excerpts": 8,
+        "future": 64,
+        "layers": [{"entropy": [3.14, 6]}],
+        "exponents": [
+            {"exponent": 0.5, "exponent_interval": [0.25, 0.75], "unit": "", "course": "not clear"},
+            {"exponent": 0.5, "exponent_interval": [0.25, 0.75], "unit": "head 0", "course": "grows"},
+        ],
+    }
+    found = figures.length([one])
+    assert found["table"].splitlines()[0] == "| model | 128 | 1,024 * | exponent |"
+    assert found["table"].splitlines()[-1] == "| `sa` | 3.1 | 6.0 | 0.50 [0.25, 0.75] |"
+    assert found["courses"].splitlines()[-1] == "| `sa` | 1 | 0 | 0 |"

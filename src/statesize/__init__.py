@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from statesize.compression.result import Compression
     from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
+    from statesize.loading.models import load
     from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
     from statesize.network.network import network_ess
     from statesize.network.plan import NetworkPlan, network_plan
@@ -52,6 +53,7 @@ _HOMES = {
     "compression.result": ("Compression",),
     "errors": ("EngineError", "FileError", "InputError", "ModelError", "StatesizeError"),
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
+    "loading.models": ("load",),
     "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
     "network.network": ("network_ess",),
     "network.plan": ("NetworkPlan", "network_plan"),
@@ -78,9 +80,9 @@ _HOMES = {
     "trends.length": ("length",),
     "trends.result": ("Series",),
     "trends.series": ("series",),
-    "results.comparison": ("Comparison", "compare"),
-    "results.diagnosis": ("Diagnosis", "diagnose"),
-    "results.redundancy": ("Redundancy",),
+    "results.findings.comparison": ("Comparison", "compare"),
+    "results.findings.diagnosis": ("Diagnosis", "diagnose"),
+    "results.findings.redundancy": ("Redundancy",),
     "spectra.gradients.differentiable": ("differentiable_entropy",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -126,6 +128,7 @@ __all__ = [
     "entropy_ess",
     "hankel_singular_values",
     "length",
+    "load",
     "measure",
     "network_ess",
     "network_plan",

@@ -29,6 +29,19 @@ def test_figures(checkpoint, documents, tmp_path, capsys):
     assert main(["profile", str(tmp_path / "half"), "--text", str(documents), "--max-tokens", "16", "--quiet"]) == 0
 
 
+def test_frontier(checkpoint, documents, tmp_path, capsys):
+    page, folder = tmp_path / "frontier.html", tmp_path / "half"
+    arguments = ["compress", str(checkpoint), "--text", str(documents), "--output", str(folder)]
+    assert main([*arguments, "--frontier", str(page)]) == 0
+    assert f"Report: {page}" in capsys.readouterr().err
+    written = page.read_text(encoding="utf-8")
+    assert "Smaller states of small" in written
+    # Three sizes by three ways in two kinds of numbers, and all states in int8.
+    assert written.count("<tr><th") == 2 + 19 + 4
+    assert main([*arguments[:-1], str(tmp_path / "new"), "--frontier", str(tmp_path)]) == 1
+    assert not (tmp_path / "new").exists()
+
+
 def test_json(checkpoint, documents, tmp_path, capsys):
     small = tmp_path / "small"
     arguments = ["compress", str(checkpoint), "--text", str(documents), "--output", str(small), "--int8", "--json"]

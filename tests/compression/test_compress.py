@@ -7,7 +7,7 @@ import torch
 
 import statesize as ss
 from statesize import zoo
-from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint
+from statesize.mixers import LanguageModel, ModelConfig
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
 
@@ -56,7 +56,8 @@ def test_fine_tuning_has_its_control():
 def test_what_is_saved_is_what_was_measured(tmp_path):
     found = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, int8=True)
     found.save(tmp_path / "small")
-    read = load_checkpoint(tmp_path / "small")
+    read, tokenizer = ss.load(str(tmp_path / "small"))
+    assert tokenizer.to_str() == zoo.tokenizer().to_str()
     ids = torch.arange(20)[None]
     assert torch.equal(read(ids), found.model(ids))
     assert json.loads((tmp_path / "small" / "compression.json").read_text()) == found.to_dict()

@@ -28,12 +28,13 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, {tests!r})
 import torch
-from oracles.fla_interpreter import install_flash_attention, interpret
+from oracles.flash_attention import install_flash_attention
 install_flash_attention()
 import fla.layers.simple_gla
+from statesize.adapters.fla.interpreter import interpret_if_asked
 from statesize.mixers import ModelConfig
 from statesize.mixers.fla import layers
-interpret()
+interpret_if_asked()
 torch.manual_seed(0)
 mixer = layers.FlaMixer(ModelConfig(width=32, heads=2, key_size=16, layers=2), {name!r})
 with torch.no_grad():

@@ -9,6 +9,7 @@ from statesize.adapters import capture
 from statesize.cli.train import train
 from statesize.mixers import MIXERS, LanguageModel, ModelConfig
 from statesize.mixers.mixer import HeadMixer
+from statesize.mixers.registry import FLA_MIXERS
 from statesize.operators import GatedConvolution, Recurrence
 from statesize.operators import SoftmaxAttention as SoftmaxOperator
 
@@ -28,7 +29,7 @@ def hidden_of(length, dtype=torch.float64, width=24):
 def test_the_package_s_own_mixers_have_their_names():
     assert {"sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena", "nla"} <= set(MIXERS)
     assert all(mixer.kind == name for name, mixer in MIXERS.items())
-    assert get_args(get_type_hints(train)["mixer"]) == tuple(MIXERS)
+    assert get_args(get_type_hints(train)["mixer"]) == (*MIXERS, *FLA_MIXERS)
 
 
 @pytest.mark.parametrize("name", MIXERS)

@@ -19,9 +19,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from oracles.fla_interpreter import install_flash_attention, interpret
 from oracles.fla_layers import HALF, LAYERS, build, tokens
 from oracles.fla_torch import use_references
+from oracles.flash_attention import install_flash_attention
 
 import statesize as ss
 
@@ -75,7 +75,8 @@ def main(by: str, length: str, *names: str) -> None:
     install_flash_attention()
     import fla.layers.simple_gla  # noqa: F401
 
-    (use_references if by == "references" else interpret)()
+    if by == "references":
+        use_references()
     for name in names or LAYERS:
         print(json.dumps(asdict(measured(name, by, int(length)))), flush=True)
 

@@ -161,6 +161,7 @@ def test_singular_values_at_the_position_that_is_clicked(visit, ladder_profile):
 
 def test_tolerance_is_drawn_at_all_rungs(visit, ladder_profile):
     page = visit.page
+    page.select_option("#layer", index=1)
     page.select_option("#head", label="head 0")
     expect(page.locator("#tolerance-caption")).to_contain_text("head 0")
     points = page.locator("#tolerance svg .mark-symbol path")

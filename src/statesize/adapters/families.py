@@ -48,6 +48,11 @@ STATE_SIZES: dict[str, str] = {
 }
 
 
+# Mixers of libraries beside transformers and flash-linear-attention: checkpoints that are read into classes of
+# transformers, and layers that are observed where they run.
+OTHER_LIBRARIES = {"mamba_ssm": ("mamba", "mamba2"), "xlstm": ("mlstm",)}
+
+
 @dataclass(frozen=True)
 class Family:
     """One family of models, or a class beyond the registry of causal language models, as a tiny random model of it."""

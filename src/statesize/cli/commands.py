@@ -53,7 +53,7 @@ _add(
     "compress",
     compress,
     "gla --text notes.txt --state 50% --output gla-half",
-    "run/best --text notes.txt --state 25% --int8 --output small --json",
+    "run --text notes.txt --state 25% --int8 --output small",
 )
 _add(app, "demo", demo, "", "--output demo.html --json")
 _add(app, "doctor", doctor, "")
@@ -84,7 +84,7 @@ _add(
     "series",
     series,
     "run --html series.html",
-    "EleutherAI/pythia-14m --revisions step0,step1000,step143000 --output result",
+    "EleutherAI/pythia-14m --revisions step0,step1000",
 )
 for one in STUDIES:
     _register(

@@ -34,6 +34,7 @@ def profile(
     texts: Texts | None = None,
     asked: Asked | None = None,
     prefix: Path | None = None,
+    group_by: str | None = None,
     loading: Loading | None = None,
     place: Place | None = None,
     output: Path | None = None,
@@ -56,6 +57,8 @@ def profile(
         asked: What is measured.
         prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is
             measured at its end: what it carries into the text.
+        group_by: Field or column that tells the kind of each text, such as its language: ESS is told by kind too. All
+            texts are cut to the shortest.
         loading: How the model is loaded.
         place: Who measures.
         output: Folder for the profile, to be read by `statesize report` and `Profile.load`.
@@ -69,6 +72,7 @@ def profile(
         printing: What is printed.
     """
     from statesize.cli.output.document import plan_document, print_json, profile_document
+    from statesize.cli.output.kinds import print_kinds
     from statesize.cli.output.page import tell_page
     from statesize.cli.output.summary import print_plan, print_summary
     from statesize.report import check_report_path, write_report
@@ -76,6 +80,7 @@ def profile(
     from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
     from statesize.results.stored.store import check_destination
     from statesize.texts.plain import read_whole
+    from statesize.trends.kinds import by_kind
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
     place = place or Place()
@@ -110,7 +115,10 @@ def profile(
             print_plan(found, loading_took)
         return
     read, given = texts.read(run.tokenizer, printing, run.vocabulary), options | asdict(loading) | asdict(texts)
-    given |= {"tolerance": tolerance, "prefix": prefix}
+    given |= {"tolerance": tolerance, "prefix": prefix, "group_by": group_by}
+    kinds = [] if group_by is None else texts.kinds(group_by)
+    if kinds:
+        read = replace(read, ids=_cut_alike(read.ids, len(kinds), printing))
     if run.source.get("commit", "unknown") != "unknown":
         given["revision"] = run.source["commit"]
     threads = None if place.ray is False else place.ray_cpus
@@ -133,9 +141,12 @@ def profile(
         with printing.step("drawing the report"):
             write_report([result], html)
     if printing.json:
-        print_json(profile_document(result, output))
+        found = {"kinds": [one.to_dict() for one in by_kind(result, kinds)]} if kinds else {}
+        print_json(profile_document(result, output) | found)
     else:
         print_summary([result], metric, wide=wide)
+        if kinds:
+            print_kinds(by_kind(result, kinds), kinds)
     if html is not None:
         tell_page(html, printing, open_page=open_page)
     elif output is None and not printing.json:
@@ -158,6 +169,17 @@ def _behind(
     printing.say(f"The prefix ends before token {border}.")
     placed = options["positions"] is not None or options["stride"] is not None
     return replace(read, ids=[ids for ids, _ in found]), options if placed else options | {"positions": [border]}
+
+
+def _cut_alike(sequences: list[Tensor], kinds: int, printing: Printing) -> list[Tensor]:
+    """The sequences with as many tokens as the shortest."""
+    from statesize.errors import InputError
+
+    if len(sequences) != kinds:
+        raise InputError(f"group_by must tell the kind of each text, got {kinds} kinds and {len(sequences)} texts.")
+    shortest = min(map(len, sequences))
+    printing.say(f"All texts are cut to the {shortest} tokens of the shortest, so that their kinds can be compared.")
+    return [ids[:shortest] for ids in sequences]
 
 
 def _reading(read: Sequences) -> dict[str, str]:

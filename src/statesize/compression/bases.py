@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ class Cut:
 class Basis(ABC):
     """The states of a head in an order in which they can be cut."""
 
+    name: ClassVar[str]
     error: Tensor  # share of the output's energy that r states miss, for r = 0 … n, (n + 1,) float64
 
     @abstractmethod
@@ -47,6 +48,7 @@ class Basis(ABC):
 class BalancedBasis(Basis):
     """Any combinations of the n numbers, in the order of what they pass on."""
 
+    name = "balanced truncation"
     query_maps: Tensor  # (n, n)
     key_maps: Tensor  # (n, n)
 
@@ -68,6 +70,7 @@ class BalancedBasis(Basis):
 class SelectedBasis(Basis):
     """Some of the n numbers themselves, which keep their decays."""
 
+    name = "selection with corrected read-out"
     order: tuple[int, ...]
     state: Tensor  # C, (n, n)
 

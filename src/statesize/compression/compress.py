@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from tokenizers import Tokenizer
 
 from statesize.check import real_number, refuse, require_count, require_kind
-from statesize.compression.gramians import measure_gramians
 from statesize.compression.healing import fine_tuned, text_of
 from statesize.compression.paired import Ratio
-from statesize.compression.proposals import bases_of, cuts_of, proposed_sizes
+from statesize.compression.proposals import Ranking
 from statesize.compression.recall import probe
 from statesize.compression.result import Compression
-from statesize.compression.scores import BATCH, Scores, score
-from statesize.compression.shrinking import rounded_model, smaller_model
+from statesize.compression.scores import Scores, score
+from statesize.compression.shrinking import rounded_model
 from statesize.compression.windows import Windows, three_parts
 from statesize.errors import InputError, ModelError
-from statesize.mixers.config import REDUCIBLE, ModelConfig
+from statesize.mixers.config import REDUCIBLE, ROUNDED, ModelConfig
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.corpus import listed
+from statesize.texts.tokens import AnyTokenizer
 
 # Tokens of the calibration text for each number of a head's state: both Gramians must have full rank.
 _TOKENS_PER_STATE = 16
-_BALANCED, _SELECTED = "balanced truncation", "selection with corrected read-out"
 
 
 @torch.no_grad()
@@ -70,21 +69,9 @@ def compress(
     require_kind("tokenizer", tokenizer, Tokenizer, "a Tokenizer of the library tokenizers")
     steps = require_count("fine_tune", fine_tune, least=0)
     length = require_count("length", length, least=2)
-    length = min(length, model.config.positions or length)
-    calibration, choice, held_out = three_parts(listed("documents", documents), tokenizer, length)
-    tokens, least = int(text_of(calibration.targets).numel()), _TOKENS_PER_STATE * model.config.key_size
-    if tokens < least:
-        raise InputError(
-            f"text must have at least {least} tokens among the 40 % of its documents for the Gramians, got {tokens}. "
-            "Give more text."
-        )
-    bases = bases_of(model, measure_gramians(model, torch.split(calibration.inputs, BATCH)))
-    proposals = proposed_sizes(model, bases, total, calibration)
-    cuts = {way: smaller_model(model, cuts_of(bases, sizes)) for way, sizes in proposals.items()}
-    way = min(cuts, key=lambda name: float(score(cuts[name], choice.inputs, choice.targets).nats.sum()))
-    cut, control = cuts[way], model
-    kinds = {_BALANCED if model.config.mixer_of(layer) == "la" else _SELECTED: None for layer in bases}
-    method = [*kinds, way]
+    calibration, choice, held_out = split_text(model, tokenizer, listed("documents", documents), length)
+    cut, method = Ranking.of(model, calibration).best_cut(total, choice)
+    control = model
     if steps:
         text = torch.cat([text_of(calibration.targets), text_of(choice.targets)])
         cut, control = (fine_tuned(one, text, length, steps) for one in (cut, control))
@@ -93,6 +80,20 @@ def compress(
         cut = rounded_model(cut)
         method.append("int8")
     return _compared(control, cut, tokenizer, held_out, ", ".join(method))
+
+
+def split_text(
+    model: LanguageModel, tokenizer: AnyTokenizer, documents: Sequence[str], length: int
+) -> tuple[Windows, Windows, Windows]:
+    """Windows for the Gramians, for the choice of sizes, and held out; refuse a text too short for the first."""
+    parts = three_parts(documents, tokenizer, min(length, model.config.positions or length))
+    tokens, least = int(text_of(parts[0].targets).numel()), _TOKENS_PER_STATE * model.config.key_size
+    if tokens < least:
+        raise InputError(
+            f"text must have at least {least} tokens among the 40 % of its documents for the Gramians, got {tokens}. "
+            "Give more text."
+        )
+    return parts
 
 
 def check_model(model: object, state: float | str, int8: bool = False) -> int:
@@ -111,6 +112,8 @@ def check_model(model: object, state: float | str, int8: bool = False) -> int:
         )
     if config.state_sizes or config.state_bits:
         raise ModelError("model must have its states as trained, got one that was cut before. Give the one it is of.")
+    if int8 and not set(config.pattern) <= ROUNDED:
+        refuse("int8", f"left out unless all layers are of {', '.join(sorted(ROUNDED))}", config.mixer)
     share = _share(state, config.key_size)
     if not int8 and share == 1:
         refuse("state", "less than all of it", state, "Ask for int8 to round a whole state.")
@@ -147,30 +150,30 @@ def _compared(
     rounded = _rounded(control)
     before, after = (score(one, windows.inputs, windows.targets) for one in (control, cut))
     alone = None if rounded is None else score(rounded, windows.inputs, windows.targets)
-
-    def bits(scores: Scores, less: Scores | None = None) -> Ratio:
-        amounts = scores.bits(windows) - (0 if less is None else less.bits(windows))
-        return Ratio.of(amounts, windows.sizes)
-
     return Compression(
         model=cut,
         tokenizer=tokenizer,
-        before=bits(before),
-        after=bits(after),
-        difference=bits(after, before),
+        before=Ratio.of(before.bits(windows), windows.sizes),
+        after=Ratio.of(after.bits(windows), windows.sizes),
+        difference=extra_bits(after, before, windows),
         recall=probe(control, cut, windows),
         documents=len(windows.sizes),
         state_bytes=(state_bytes(control), state_bytes(cut)),
         int8_bytes=None if rounded is None else state_bytes(rounded),
-        int8_difference=None if alone is None else bits(alone, before),
+        int8_difference=None if alone is None else extra_bits(alone, before, windows),
         method=method,
         sizes=cut.config.state_sizes,
     )
 
 
+def extra_bits(after: Scores, before: Scores, windows: Windows) -> Ratio:
+    """The paired difference of two models in bits a byte."""
+    return Ratio.of(after.bits(windows) - before.bits(windows), windows.sizes)
+
+
 def _rounded(model: LanguageModel) -> LanguageModel | None:
     """The model with states in int8, if all its layers can have them."""
-    return rounded_model(model) if set(model.config.pattern) <= set(REDUCIBLE) - {"s6"} else None
+    return rounded_model(model) if set(model.config.pattern) <= ROUNDED else None
 
 
 def state_bytes(model: LanguageModel) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from statesize.compression.bases import BalancedBasis, Basis, Cut, SelectedBasis
-from statesize.compression.gramians import Gramians
-from statesize.compression.scores import score
+from statesize.compression.gramians import Gramians, measure_gramians
+from statesize.compression.scores import BATCH, score
 from statesize.compression.shrinking import smaller_model
 from statesize.compression.sizes import equal_sizes, sizes_by_cost
 from statesize.compression.windows import Windows
@@ -20,7 +22,37 @@ Bases = Mapping[int, Sequence[Basis]]
 
 # Windows on which the sensitivity of each head is measured.
 _MOST_WINDOWS = 32
-_LEAST_LOST = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """What the states of each head are worth on a text."""
+
+    model: LanguageModel
+    bases: Bases
+    costs: Mapping[str, Sequence[NDArray[np.float64]]]  # of keeping 0 … n states of each head, by how they were found
+
+    @classmethod
+    def of(cls, model: LanguageModel, windows: Windows) -> Ranking:
+        """By Gramians, and by the damage that cuts of single heads do."""
+        bases = bases_of(model, measure_gramians(model, torch.split(windows.inputs, BATCH)))
+        tails = [basis.error.numpy() for own in bases.values() for basis in own]
+        sensitivities = _sensitivities(model, bases, windows)
+        return cls(model, bases, {"Gramian tail": tails, "measured sensitivity": sensitivities})
+
+    def cuts(self, total: int) -> dict[str, LanguageModel]:
+        """The model cut to so many states in all, by how they are spread over the heads."""
+        heads = sum(map(len, self.bases.values()))
+        sizes = {"equal sizes": equal_sizes(heads, total, self.model.config.key_size)}
+        sizes |= {f"sizes by {name}": sizes_by_cost(costs, total) for name, costs in self.costs.items()}
+        return {way: smaller_model(self.model, cuts_of(self.bases, own)) for way, own in sizes.items()}
+
+    def best_cut(self, total: int, choice: Windows) -> tuple[LanguageModel, list[str]]:
+        """The cut of least loss on windows of other documents, and the words for how it was made."""
+        cuts = self.cuts(total)
+        way = min(cuts, key=lambda name: float(score(cuts[name], choice.inputs, choice.targets).nats.sum()))
+        kinds = dict.fromkeys(basis.name for own in self.bases.values() for basis in own)
+        return cuts[way], [*kinds, way]
 
 
 def bases_of(model: LanguageModel, gramians: Mapping[int, Gramians]) -> dict[int, list[Basis]]:
@@ -43,29 +75,25 @@ def cuts_of(bases: Bases, sizes: Sequence[int]) -> dict[int, list[Cut]]:
     return {layer: [basis.cut(next(left)) for basis in own] for layer, own in bases.items()}
 
 
-def proposed_sizes(model: LanguageModel, bases: Bases, total: int, windows: Windows) -> dict[str, list[int]]:
-    """Sizes by the way they are found; windows are what sensitivities are measured on."""
-    heads = [basis for own in bases.values() for basis in own]
-    most = model.config.key_size
-    return {
-        "equal sizes": equal_sizes(len(heads), total, most),
-        "sizes by Gramian tail": sizes_by_cost([basis.error.numpy() for basis in heads], total),
-        "sizes by measured sensitivity": sizes_by_cost(_sensitivities(model, bases, windows), total),
-    }
-
-
 def _sensitivities(model: LanguageModel, bases: Bases, windows: Windows) -> list[NDArray[np.float64]]:
     """The Gramian tail of each head, scaled to the nats that are lost where it alone keeps a quarter of its states."""
     n = model.config.key_size
     heads = [basis for own in bases.values() for basis in own]
     inputs, targets = windows.inputs[:_MOST_WINDOWS], windows.targets[:_MOST_WINDOWS]
     whole = float(score(model, inputs, targets).nats.sum())
-    costs: list[NDArray[np.float64]] = []
-    for head, basis in enumerate(heads):
-        sizes = [max(1, n // 4) if place == head else n for place in range(len(heads))]
+    lost: list[float] = []
+    for head in range(len(heads)):
+        sizes = [_quarter(n) if place == head else n for place in range(len(heads))]
         cut = smaller_model(model, cuts_of(bases, sizes))
-        lost = float(score(cut, inputs, targets).nats.sum()) - whole
-        tail = basis.error.numpy()
-        # A cut that helps by chance is no reason to drop all states.
-        costs.append(tail * max(lost, _LEAST_LOST) / max(float(tail[sizes[head]]), np.finfo(np.float64).tiny))
-    return costs
+        lost.append(float(score(cut, inputs, targets).nats.sum()) - whole)
+    # Small damages are mostly noise: a head whose cut helps by chance must not lose all its states.
+    tiny = float(np.finfo(np.float64).tiny)
+    least = max(float(np.mean(lost)) / 2, tiny)
+    tails = [basis.error.numpy() for basis in heads]
+    return [
+        tail * max(nats, least) / max(float(tail[_quarter(n)]), tiny) for tail, nats in zip(tails, lost, strict=True)
+    ]
+
+
+def _quarter(states: int) -> int:
+    return max(1, states // 4)

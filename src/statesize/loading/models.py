@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from statesize import zoo
+from statesize.check import require_kind
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.files import parse_json, read_limited
 from statesize.loading.libraries import MAMBA_SSM_NAMES, is_mamba_ssm, read_config
@@ -39,6 +40,29 @@ class LoadedModel:
     tokenizer: AnyTokenizer | None
     # kind ("bundled", "folder" or "hub"), and for a hub id its revision and commit
     source: dict[str, str]
+
+
+def load(name: str) -> tuple[nn.Module, AnyTokenizer | None]:
+    """A model and its tokenizer: bundled, a folder that statesize or transformers wrote, or an id of the hub.
+
+    Args:
+        name: Such as "gla", "run/best", the folder of a smaller model of `compress`, or "state-spaces/mamba-130m-hf".
+
+    Returns:
+        The model on the CPU in evaluation mode, and its tokenizer; None where none is beside it.
+
+    Raises:
+        FileError: There is no such model, or it cannot be read.
+        ModelError: It is no causal language model.
+
+    Example:
+        >>> model, tokenizer = load("gla")
+        >>> model.config.mixer
+        'gla'
+    """
+    require_kind("name", name, str, "a name or a folder")
+    loaded = load_model(name, needs_tokenizer=False)
+    return loaded.model, loaded.tokenizer
 
 
 def load_model(

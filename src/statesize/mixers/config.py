@@ -16,6 +16,9 @@ CONFIG_FORMAT = 1
 REDUCIBLE = ("la", "wla", "gla", "gla-s6", "s6")
 """Mixers whose states can be made smaller after training."""
 
+ROUNDED = frozenset(REDUCIBLE) - {"s6"}
+"""Mixers whose states can be rounded."""
+
 _OPTIONAL = {"state_sizes", "state_bits"}
 """Fields that are written only where they are used."""
 
@@ -156,9 +159,8 @@ class ModelConfig:
         if not good or any(type(size) is not int or not 1 <= size <= self.key_size for size in sizes):
             expected = f"a number from 1 to {self.key_size} for each head of each layer of {', '.join(REDUCIBLE)}"
             refuse("state_sizes", expected, self.state_sizes)
-        rounded = [name for name in self.pattern if name not in REDUCIBLE or name == "s6"]
-        if self.state_bits not in (0, 8) or (self.state_bits and rounded):
-            refuse("state_bits", "0, or 8 for layers of la, wla, gla and gla-s6", self.state_bits)
+        if self.state_bits not in (0, 8) or (self.state_bits and not set(self.pattern) <= ROUNDED):
+            refuse("state_bits", f"0, or 8 where all layers are of {', '.join(sorted(ROUNDED))}", self.state_bits)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values, with its format version.

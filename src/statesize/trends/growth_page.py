@@ -82,7 +82,6 @@ def _rows(growth: Growth) -> Iterator[Row]:
             "layer": one.layer,
             "head": one.unit or "all",
             "exponent": signed(one.whole),
-            "over the last two lengths": signed(one.last),
-            "course": one.course,
+            "over the last two lengths": f"{signed(one.last)}, {one.course}",
             **{f"ESS after {context}": float(row.mean()) for context, row in zip(growth.lengths, values, strict=True)},
         }

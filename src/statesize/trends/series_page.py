@@ -108,15 +108,14 @@ def _logs(series: Series, x: Axis) -> Iterator[Chart]:
 
 def _row(series: Series, layer: str) -> Row:
     whole, largest = series.change(layer), series.largest_change(layer)
+    between = f"{series.names[largest.before]} → {series.names[largest.after]}"
     means, counts, norms = (series.means(layer, metric) for metric in ("entropy", "relative_count", "norm"))
     return {
         "layer": layer,
         "first entropy-ESS": float(means[0]),
         "last entropy-ESS": float(means[-1]),
         "difference": signed(whole.difference),
-        "largest change": signed(largest.difference),
-        "from": series.names[largest.before],
-        "to": series.names[largest.after],
+        "largest change": f"{signed(largest.difference)}, {between}",
         "first count": float(counts[0]),
         "last count": float(counts[-1]),
         "first norm": float(norms[0]),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ from oracles.impulses import part_arguments
 from oracles.recurrent_models import InDouble, observations, reproduction_error, tiny_model, tokens
 from torch import Tensor, nn
 
+import statesize as ss
 from statesize.adapters.kernels import mlstm
 from statesize.adapters.watching.parts import MixerCall, PartCall
 from statesize.errors import ModelError
@@ -77,3 +79,70 @@ def _definition(query: Tensor, key: Tensor, write: Tensor, forget: Tensor) -> Te
     largest = torch.maximum(exponent.amax(-1), total)
     scores = query @ key.mT / key.shape[-1] ** 0.5 * torch.exp(exponent - largest[..., None])
     return scores / (torch.maximum(scores.sum(-1).abs(), torch.exp(-largest)) + 1e-6)[..., None]
+
+
+class mLSTMCell(nn.Module):
+    """The cell of the package xlstm by its parts, its memory stepped as in the paper (equations 19 to 27)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.igate, self.fgate = nn.Linear(3 * width, heads), nn.Linear(3 * width, heads)
+        self.outnorm = nn.Identity()
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        whole = torch.cat([query, key, value], -1)
+        write, forget = self.igate(whole).mT[..., None, None].exp(), self.fgate(whole).mT[..., None, None].sigmoid()
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        memory, total = torch.zeros_like(k[..., 0, :, None] * v[..., 0, None, :]), torch.zeros_like(k[..., 0, :, None])
+        outputs = []
+        for t in range(q.shape[2]):
+            read, scaled = q[:, :, t, None], k[:, :, t, :, None] * k.shape[-1] ** -0.5
+            memory = forget[:, :, t] * memory + write[:, :, t] * scaled * v[:, :, t, None]
+            total = forget[:, :, t] * total + write[:, :, t] * scaled
+            outputs.append(read @ memory / (read @ total).abs().clamp(min=1))
+        return self.outnorm(torch.cat(outputs, 2)).transpose(1, 2).flatten(2)
+
+
+class Stack(nn.Module):
+    """An mLSTM cell, and a layer that is not linear in what it stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.layers = (
+            nn.Embedding(30, 8),
+            nn.ModuleList([mLSTMCell(8, 2), nn.GRU(8, 8, batch_first=True)]),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.embedding(tokens)
+        return self.layers[1](self.layers[0](hidden, 2 * hidden, hidden.flip(-1)))[0]
+
+
+def test_cells_of_the_package_xlstm_and_layers_that_are_not_linear() -> None:
+    torch.manual_seed(0)
+    capturing = ss.capture(Stack(), torch.randint(0, 30, (2, 25)))
+    (captured,) = capturing
+    assert (captured.name, captured.kind, captured.units, captured.multiplicity) == ("layers.0", "mlstm", 2, 4)
+    assert captured.faithfulness is not None
+    assert captured.faithfulness < 2e-5
+    assert capturing.skipped["layers.1"].startswith("GRU: what it passes on is not linear in what it stores")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("xlstm") is None, reason="the package xlstm is not here")
+def test_models_of_the_package_xlstm() -> None:
+    import xlstm
+
+    conv = {"conv1d_kernel_size": 4, "num_heads": 2}
+    config = xlstm.xLSTMLMModelConfig(
+        mlstm_block=xlstm.mLSTMBlockConfig(mlstm=xlstm.mLSTMLayerConfig(qkv_proj_blocksize=4, **conv)),
+        slstm_block=xlstm.sLSTMBlockConfig(slstm=xlstm.sLSTMLayerConfig(backend="vanilla", **conv)),
+        **{"context_length": 64, "num_blocks": 3, "embedding_dim": 32, "slstm_at": [1], "vocab_size": 50},
+    )
+    torch.manual_seed(0)
+    capturing = ss.capture(xlstm.xLSTMLMModel(config), torch.randint(0, 50, (2, 40)))
+    assert all(captured.faithfulness < 2e-6 for captured in capturing)
+    assert [mixer.name for mixer in capturing.mixers] == [
+        f"xlstm_block_stack.blocks.{n}.xlstm.mlstm_cell" for n in (0, 2)
+    ]
+    assert capturing.skipped["xlstm_block_stack.blocks.1"].startswith("sLSTMLayer: what it passes on is not linear")

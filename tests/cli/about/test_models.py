@@ -16,6 +16,7 @@ def test_the_table_has_a_row_for_each_measured_family(capsys):
     assert "min(i, window - 1), i" in row
     assert any(line.startswith("not measured: reformer: ") and "buckets" in line for line in lines)
     assert "operator(hidden)" in lines[-2] + lines[-1]
+    assert any(line.startswith("mamba_ssm ") and "mamba, mamba2" in line for line in lines)
     assert any(line.startswith("momentum delta rule ") and "2 key dimension" in line for line in lines)
 
 
@@ -33,4 +34,5 @@ def test_json_has_the_same(capsys):
         "slots",
         "2 key dimension",
     )
+    assert document["xlstm"] == {"mixers": [{"kind": "mlstm", "state_size": "key dimension"}]}
     assert {row["family"]: row["status"] for row in document["others"]}["reformer"] == "refused"

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from statesize.adapters.fla.call import FlaCall
+from statesize.adapters.fla.interpreter import interpret_if_asked
 from statesize.adapters.fla.kernels import known, parse
 from statesize.adapters.watching.kernel_functions import replaced, source_files
 from statesize.adapters.watching.observation import Record
@@ -29,8 +30,11 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     """Observe the kernels of fla that the files of a model's layers have imported."""
     # The functions themselves run, with their decorators, which choose between implementations.
     with ExitStack() as changes:
-        for file in source_files(model):
-            for name, function in _kernels(file).items():
+        kernels = {file: found for file in source_files(model) if (found := _kernels(file))}
+        if kernels:
+            interpret_if_asked()
+        for file, found in kernels.items():
+            for name, function in found.items():
                 changes.enter_context(replaced(file, name, _observed(function, running, record)))
         try:
             yield

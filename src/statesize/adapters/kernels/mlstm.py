@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.adapters.watching.kernel_functions import first
-from statesize.adapters.watching.observation import Observation, Units, take
+from statesize.adapters.watching.observation import Observation, Record, Units, take
 from statesize.adapters.watching.parts import MixerCall, source_of
+from statesize.adapters.watching.running import Running
 from statesize.errors import ModelError
 from statesize.operators import Recurrence
 
@@ -44,14 +47,46 @@ def mlstm(call: MixerCall) -> Observation:
     )
 
 
-observing = source_of(("xLSTMLayer",), ("mlstm_backend",), mlstm)
-"""The source that observes the mLSTM layers of a model."""
+def mlstm_cell(call: MixerCall) -> Observation:
+    """The same of the package xlstm, whose largest weight starts with the first position's."""
+    gates, heads = call.parts["igate"], call.parts["outnorm"].args[0].shape[1]
+    query, key, values = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in gates.args[0].chunk(3, -1))
+    write, forget = gates.output.mT, call.parts["fgate"].output.mT
+    states = key.shape[-1]
+
+    def operator(units: Units) -> Recurrence:
+        keys, queries = take(key, units, 1), take(query, units, 1) * states**-0.5
+        decay = functional.logsigmoid(take(forget, units, 1))
+        return _normalised(keys, queries, take(write, units, 1), decay, 1e-6, start=-torch.inf)
+
+    return Observation(
+        name=call.name,
+        kind="mlstm",
+        operator=operator,
+        values=values,
+        mixed=call.parts["outnorm"].args[0],
+        state_size=states,
+        state_bytes=heads * (states * states + states + 1) * torch.float32.itemsize,
+    )
 
 
-def _normalised(key: Tensor, query: Tensor, write: Tensor, forget: Tensor, epsilon: float) -> Recurrence:
-    """T in units of the largest weight so far, m_t = max(log f_t + m_{t−1}, log i_t) with m_0 = 0."""
+_observing_layers = source_of(("xLSTMLayer",), ("mlstm_backend",), mlstm)
+_observing_cells = source_of(("mLSTMCell",), ("igate", "fgate", "outnorm"), mlstm_cell)
+
+
+@contextmanager
+def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+    """Observe the mLSTM layers of a model of transformers, or of the package xlstm."""
+    with _observing_layers(model, running, record), _observing_cells(model, running, record):
+        yield
+
+
+def _normalised(
+    key: Tensor, query: Tensor, write: Tensor, forget: Tensor, epsilon: float, start: float = 0.0
+) -> Recurrence:
+    """T in units of the largest weight so far, m_t = max(log f_t + m_{t−1}, log i_t) with m_0 = start."""
     A, B = torch.empty_like(write), torch.empty_like(write)
-    largest = torch.zeros_like(write[..., 0])
+    largest = torch.full_like(write[..., 0], start)
     floor = torch.empty_like(write)
     for t in range(write.shape[-1]):
         faded = forget[..., t] + largest

@@ -11,6 +11,9 @@ from statesize.adapters.models.wrapped import plain_name
 
 HOW_TO_SUPPLY = "give the class of its mixer a method `operator(hidden)` that returns a statesize Operator"
 
+# Recurrences whose next state is no linear function of what enters.
+NONLINEAR = ("sLSTMLayer", "LSTM", "GRU", "RNN")
+
 # Lists of these are no lists of layers: projections of several heads or codebooks.
 POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout)
 
@@ -46,6 +49,12 @@ def _unobserved(members: Mapping[str, nn.Module], ran: set[str], mixers: list[st
         if name not in ran:
             reasons[name] = f"{type(layer).__name__}: the forward pass does not call it"
         elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
+            if nonlinear := [kind for part in layer.modules() if (kind := type(part).__name__) in NONLINEAR]:
+                reasons[name] = (
+                    f"{nonlinear[0]}: what it passes on is not linear in what it stores, so it has no T; "
+                    "statesize.network_ess measures derivatives"
+                )
+                continue
             parts = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
             reasons[name] = (
                 f"{type(layer).__name__}{f' of {parts}' if parts else ''}: no mixing of positions that statesize knows "

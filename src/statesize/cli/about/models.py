@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from statesize.cli.options.kinds import Flag
@@ -16,14 +17,14 @@ that returns a statesize Operator."""
 
 
 def models(*, json: Flag = False) -> None:
-    """List what can be measured, by library: families of transformers and kernels of flash-linear-attention.
+    """List what can be measured, by library: families of transformers, kernels of flash-linear-attention, and others.
 
     Args:
         json: Print one JSON document instead of a table.
     """
     from importlib.metadata import version
 
-    from statesize.adapters.families import STATE_SIZES, swept
+    from statesize.adapters.families import OTHER_LIBRARIES, STATE_SIZES, swept
     from statesize.adapters.fla.kernels import kinds
     from statesize.adapters.fla.source import SUPPORTED
     from statesize.cli.output.document import SCHEMA, print_json
@@ -35,8 +36,8 @@ def models(*, json: Flag = False) -> None:
         reasons = [{"family": one.name, "status": one.status, "reason": one.reason} for one in others]
         families = [_row(family, STATE_SIZES) for family in measured]
         told = {"transformers": installed, "checked": found.transformers, "families": families, "others": reasons}
-        kernels = [{"kind": kind, "state_size": STATE_SIZES[kind]} for kind in kinds()]
-        told |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": kernels}}
+        told |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": _sizes(kinds(), STATE_SIZES)}}
+        told |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in OTHER_LIBRARIES.items()}
         print_json({"schema": SCHEMA, **told})
         return
     rows = [
@@ -47,14 +48,23 @@ def models(*, json: Flag = False) -> None:
     checked = f"Checked with transformers {found.transformers}; {installed} is installed."
     print_table(("family", "mixers", "TSS per channel at position i"), rows, 3, [*notes, "", checked, ""])
     headings = (f"layers of flash-linear-attention {SUPPORTED}", "TSS per channel at position i")
-    print_table(headings, [(kind, STATE_SIZES[kind]) for kind in kinds()], 2, [NOTES])
+    print_table(headings, [(kind, STATE_SIZES[kind]) for kind in kinds()], 2, [""])
+    rows = [
+        (library, ", ".join(mixers), ", ".join(STATE_SIZES[kind] for kind in mixers))
+        for library, mixers in OTHER_LIBRARIES.items()
+    ]
+    print_table(("other library", "mixers", "TSS per channel at position i"), rows, 3, [NOTES])
+
+
+def _sizes(kinds: Iterable[str], sizes: dict[str, str]) -> list[dict[str, str]]:
+    return [{"kind": kind, "state_size": sizes[kind]} for kind in kinds]
 
 
 def _row(family: Family, sizes: dict[str, str]) -> dict[str, object]:
     return {
         "family": family.name,
         "model": family.model,
-        "mixers": [{"kind": kind, "state_size": sizes[kind]} for kind in family.mixers],
+        "mixers": _sizes(family.mixers, sizes),
         "maps": family.maps,
         "impulses": family.impulses,
         "skipped": family.reason,

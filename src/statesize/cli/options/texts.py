@@ -117,6 +117,18 @@ class Texts:
         documents = islice(self._documents(left_out.append), self.sequences)
         return self._tokens(documents, tokenizer, left_out, printing)
 
+    def kinds(self, field: str) -> list[str]:
+        """The kind of each row, which is the text of another field or column."""
+        from statesize.errors import InputError
+
+        def refuse(problem: str) -> None:
+            raise InputError(f"group_by must name a field that each row has, got {field}. {problem}.")
+
+        if self.text is not None or self.ids is not None or not self.given:
+            raise InputError("group_by must come with rows that tell their kind: --jsonl, --parquet or --dataset.")
+        read, _, place = replace(self, field=field)._reader()
+        return [str(kind) for kind in islice(read(*place, refuse), self.sequences)]
+
     def sample(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """Sequences for a plan, and how many there are in all: all of few, or some of many, read without the others."""
         from statesize.errors import InputError

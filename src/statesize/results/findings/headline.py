@@ -113,8 +113,8 @@ def _detail(parties: Sequence[_Party], metric: str, longest: int) -> str:
         " against ".join(f"{getattr(party, name):,.0f}" for party in parties) for name in ("kept", "carried")
     )
     return (
-        f"Memory is what all layers keep while they read: {kept} numbers at the end of {longest:,} tokens. What they carry is "
-        "about how many of these the rest of the text depends on, the effective state-size (ESS): "
+        f"Memory is what all layers keep while they read: {kept} numbers at the end of {longest:,} tokens. What they "
+        "carry is about how many of these the rest of the text depends on, the effective state-size (ESS): "
         f"{carried} on average over all cuts of the text ({named})."
     )
 

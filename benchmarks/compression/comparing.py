@@ -1,0 +1,156 @@
+"""What half the state costs: `python -m benchmarks.compression.comparing FOLDER --output docs/compression.json`.
+
+FOLDER holds the models of `benchmarks.compression.training`. Every model is cut by `statesize.compress`'s ways and by
+channel selection, on the same calibration text, and scored on the same held-out documents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from scipy import stats
+from tokenizers import Tokenizer
+
+from benchmarks.compression.channels import SCORES, channel_cuts
+from benchmarks.compression.heads import rank_correlations
+from benchmarks.compression.recalling import recall_cuts
+from benchmarks.compression.training import LENGTH, MIXERS, SEEDS, SHAPE, TRAINING
+from statesize import zoo
+from statesize.compression.compress import extra_bits, state_bytes
+from statesize.compression.gramians import measure_gramians
+from statesize.compression.paired import Ratio
+from statesize.compression.proposals import Ranking
+from statesize.compression.recall import probe
+from statesize.compression.scores import BATCH, score
+from statesize.compression.shrinking import rounded_model, smaller_model
+from statesize.compression.windows import Windows, windows
+from statesize.files import replace_file
+from statesize.mixers.checkpoint import load_checkpoint
+from statesize.mixers.model import LanguageModel
+from statesize.tasks.corpus import python_prose
+from statesize.version import installed
+
+# Of 32 numbers a head keeps 15, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.
+_QUARTER = 15
+_PROMPT = "Return the"
+_SAMPLED = 40
+
+
+def compared(model: LanguageModel, parts: Sequence[Windows], seed: int, tokenizer: Tokenizer) -> dict[str, Any]:
+    """All cuts of one model: extra bits a byte on the held-out documents, and what the probe of recall found."""
+    calibration, choice, held_out = parts
+    n, heads = model.config.key_size, model.config.heads * model.config.layers
+    gramians = measure_gramians(model, torch.split(calibration.inputs, BATCH))
+    before = score(model, held_out.inputs, held_out.targets)
+
+    def extra(cut: LanguageModel) -> Ratio:
+        return extra_bits(score(cut, held_out.inputs, held_out.targets), before, held_out)
+
+    ranking = Ranking.of(model, calibration)
+    half, method = ranking.best_cut(heads * n // 2, choice)
+    smaller, _ = ranking.best_cut(heads * _QUARTER, choice)
+    quarter = rounded_model(smaller)
+    found = {"compress": extra(half), "int8 alone": extra(rounded_model(model)), "a quarter with int8": extra(quarter)}
+    for way in SCORES:
+        cuts = channel_cuts(model, way, n // 2, calibration.inputs[:BATCH], gramians, seed)
+        found[way] = extra(smaller_model(model, cuts))
+    recall = probe(model, half, held_out)["repeated_bigrams"]
+    bits = Ratio.of(before.bits(held_out), held_out.sizes)
+    return {
+        "bits_per_byte": bits.value,
+        "method": method[-1],
+        "extra": {name: [ratio.value, ratio.low, ratio.high] for name, ratio in found.items()},
+        "quarter_bytes": state_bytes(quarter) / (state_bytes(model) / 2),
+        "recall_lost": [recall.lost.value, recall.lost.low, recall.lost.high],
+        "rank_correlations": rank_correlations(model, ranking.bases, choice),
+        "samples": [tokenizer.decode(generated(one, tokenizer.encode(_PROMPT).ids)) for one in (model, half)],
+    }
+
+
+def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds of one mixer with Student's intervals, and the best channel selection beside ours."""
+    names = list(rows[0]["extra"])
+    costs = {name: np.array([row["extra"][name][0] for row in rows]) for name in names}
+    best = min(SCORES, key=lambda name: float(costs[name].mean()))
+    share = Ratio.of(torch.tensor(costs["compress"]), torch.tensor(costs[best]))
+    correlations = {
+        name: [row["rank_correlations"][name] for row in rows]
+        for name in rows[0]["rank_correlations"]
+        if rows[0]["rank_correlations"][name] is not None
+    }
+    return {
+        "seeds": len(rows),
+        "extra": {name: _mean(values) for name, values in costs.items()},
+        "best_channels": best,
+        "share_of_best_channels": [share.value, share.low, share.high],
+        "rank_correlations": {name: _mean(np.array(values)) for name, values in correlations.items()},
+    }
+
+
+@torch.no_grad()
+def generated(model: LanguageModel, prompt: Sequence[int]) -> list[int]:
+    """The prompt and the most probable tokens after it, one after another."""
+    ids, caches, logits = list(prompt), model.initial_caches(1), torch.empty(0)
+    for token in prompt:
+        logits, caches = model.step(torch.tensor([token]), caches)
+    for _ in range(_SAMPLED):
+        ids.append(int(logits.argmax()))
+        logits, caches = model.step(torch.tensor([ids[-1]]), caches)
+    return ids
+
+
+def main(folder: Path, output: Path) -> None:
+    """Compares the bundled models and those of the folder; what was compared before is read."""
+    torch.set_num_threads(1)
+    corpus, tokenizer = python_prose(), zoo.tokenizer()
+    # From all of the train part, for the Gramians and for the choice of sizes; the places are never the same.
+    texts = (corpus.train[::12], corpus.train[6::36], corpus.held_out)
+    document: dict[str, Any] = {
+        "command": "python -m benchmarks.compression.comparing FOLDER --output docs/compression.json",
+        "shape": SHAPE,
+        "training": TRAINING | {"length": LENGTH},
+        "held_out_documents": len(texts[2]),
+        "versions": installed("torch", "numpy", "scipy"),
+    }
+
+    def row(place: Path, name: str, model: LanguageModel, length: int, seed: int) -> dict[str, Any]:
+        if not place.exists():
+            parts = [windows(text, tokenizer, length) for text in texts]
+            replace_file(place, json.dumps(compared(model, parts, seed, tokenizer)).encode())
+        found = json.loads(place.read_text(encoding="utf-8"))
+        print(name, found["extra"], flush=True)
+        return found
+
+    kept = folder / "compared"
+    document["bundled"] = {name: row(kept / f"{name}.json", name, zoo.load(name)[0], 256, 0) for name in MIXERS}
+    # The seeds for which every mixer is there.
+    seeds = [seed for seed in range(SEEDS) if all((folder / f"{mixer}-{seed}").exists() for mixer in MIXERS)]
+    named = {f"{mixer}-{seed}": seed for seed in seeds for mixer in MIXERS}
+    document["models"] = {
+        name: row(kept / f"{name}.json", name, load_checkpoint(folder / name), LENGTH, seed)
+        for name, seed in named.items()
+    }
+    rows = {mixer: [document["models"][f"{mixer}-{seed}"] for seed in seeds] for mixer in MIXERS}
+    document["mixers"] = {mixer: summarised(own) for mixer, own in rows.items()}
+    document["recall"] = recall_cuts(folder)
+    replace_file(output, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
+    """Mean and Student's interval of 95 %."""
+    half = float(cast("Any", stats).t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    return [float(values.mean()), float(values.mean()) - half, float(values.mean()) + half]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    given = parser.parse_args()
+    main(given.folder, given.output)

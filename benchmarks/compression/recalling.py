@@ -1,0 +1,42 @@
+"""Whether the probe of recall sees what a cut does to models that live on recall."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.compression.training import MIXERS, RECALL_SEEDS
+from statesize import zoo
+from statesize.compression.compress import compress
+from statesize.mixers.checkpoint import load_checkpoint
+from statesize.training.step import evaluate
+from tools.recall_models import TASK, recall_tokenizer
+
+# Sequences of the task, whose documents are the text for the cut.
+_SEQUENCES = 96
+_BATCH = 64
+
+
+def recall_cuts(folder: Path) -> list[dict[str, Any]]:
+    """Half the state of every recall model: nats an answer that are lost, and what `compress` says of it."""
+    rows: list[dict[str, Any]] = []
+    for seed in range(RECALL_SEEDS):
+        for mixer in MIXERS:
+            if seed and not (folder / f"recall-{mixer}-{seed}").exists():
+                continue
+            model = load_checkpoint(folder / f"recall-{mixer}-{seed}") if seed else zoo.load(f"recall-{mixer}")[0]
+            found = compress(model, recall_tokenizer(), documents(_SEQUENCES), "50%", length=TASK.length)
+            before, after = (evaluate(one, TASK, _BATCH)["loss"] for one in (model, found.model))
+            row = {"model": f"{mixer}-{seed}", "lost_nats": after - before, "safe": found.safe}
+            rows.append(row | {"recall": found.to_dict()["recall"]["repeated_bigrams"]})
+            print(row, flush=True)
+    return rows
+
+
+def documents(sequences: int) -> list[str]:
+    """Documents of the task as its words."""
+    inputs, _ = TASK.sample(sequences, torch.Generator().manual_seed(5))
+    rows = inputs.view(-1, TASK.document_length)[:, :-1]
+    return [" ".join(TASK.words[int(token)] for token in row) for row in rows]
