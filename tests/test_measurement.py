@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.recurrences import STRUCTURES, random_recurrence
 
+from statesize.bands import count_bands
 from statesize.errors import EngineError, InputError
-from statesize.measurement import count_bands, hankel_singular_values, measure
+from statesize.measurement import hankel_singular_values, measure
 from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
 from statesize.spectra import answers
 from statesize.spectra.choice import ENGINES
@@ -251,11 +252,11 @@ def test_bands_use_bounds_and_not_counts() -> None:
 
 def test_bands_need_counts_of_that_operator() -> None:
     recurrence = random_recurrence("diagonal", 0, 9, 2, batch=(2,))
-    with pytest.raises(InputError, match="count_bands needs counts at absolute tolerances"):
+    with pytest.raises(InputError, match="measurement must hold counts at absolute tolerances"):
         count_bands(recurrence, measure(recurrence, outputs=("entropy",)))
-    with pytest.raises(InputError, match="count_bands needs counts at absolute tolerances"):
+    with pytest.raises(InputError, match="measurement must hold counts at absolute tolerances"):
         count_bands(recurrence, measure(recurrence, tolerances=()))
-    with pytest.raises(InputError, match=r"batch shape \(2,\), the operator of \(\); give the operator"):
+    with pytest.raises(InputError, match=r"operator must have batch shape \(2,\), that of the measurement, got \(\)"):
         count_bands(recurrence[0], measure(recurrence))
     with pytest.raises(InputError, match="positions must be integers in 1 … 4 here, got 8"):
         count_bands(random_recurrence("diagonal", 0, 5, 2, batch=(2,)), measure(recurrence, positions=[8]))

@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from statesize import training, zoo
     from statesize.adapters.capture import Captured, capture
     from statesize.adapters.states import states
+    from statesize.bands import CountBands, count_bands
     from statesize.compression.compress import compress
     from statesize.compression.result import Compression
     from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
     from statesize.loading.models import load
-    from statesize.measurement import CountBands, Measurement, count_bands, hankel_singular_values, measure
+    from statesize.measurement import Measurement, hankel_singular_values, measure
     from statesize.network.network import network_ess
     from statesize.network.plan import NetworkPlan, network_plan
     from statesize.network.redundancy import redundancy
@@ -54,7 +55,8 @@ _HOMES = {
     "errors": ("EngineError", "FileError", "InputError", "ModelError", "StatesizeError"),
     "ess": ("energy_ess", "entropy_ess", "tolerance_ess"),
     "loading.models": ("load",),
-    "measurement": ("CountBands", "Measurement", "count_bands", "hankel_singular_values", "measure"),
+    "bands": ("CountBands", "count_bands"),
+    "measurement": ("Measurement", "hankel_singular_values", "measure"),
     "network.network": ("network_ess",),
     "network.plan": ("NetworkPlan", "network_plan"),
     "network.redundancy": ("redundancy",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,8 +21,7 @@ from statesize.spectra.answers import Question, dispatch, in_double
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.engine import OUTPUTS, RELATIVE, EngineName, HankelBlocks, Output
-from statesize.spectra.interlacing import shared_bounds, spread_bounds
-from statesize.spectra.readouts import ports, require_one_port, with_readouts
+from statesize.spectra.readouts import ports, with_readouts
 
 if TYPE_CHECKING:
     import altair as alt
@@ -116,23 +115,6 @@ class Measurement:
         return facts_table("Measurement", facts(self))
 
 
-@dataclass(frozen=True, eq=False)
-class CountBands:
-    """The result of `count_bands`: certified bounds on the tolerance-ESS at every position.
-
-    Attributes:
-        positions: Cut positions i, (P,) int64: all of 1 … L − 1, or all at which the windows fit.
-        tolerances: τ, (K,), in units of σ.
-        lower: The smallest possible #{σ > τ}, (..., P, K) int64.
-        upper: The largest, (..., P, K) int64.
-    """
-
-    positions: Tensor
-    tolerances: Tensor
-    lower: Tensor
-    upper: Tensor
-
-
 def measure(
     operator: Operator | Tensor,
     tolerances: Sequence[float] = (1e-3,),
@@ -179,7 +161,7 @@ def measure(
         >>> measure(running_sum).count.squeeze(-1)
         tensor([1, 1, 1, 1, 1])
     """
-    given = _accepted(operator)
+    given = accepted_operator(operator)
     asked = _asked(outputs)
     closeness = require_real("entropy_accuracy", entropy_accuracy, above=0)
     share = require_real("count_accuracy", count_accuracy, least=0, below=1)
@@ -214,69 +196,6 @@ def measure(
     )
 
 
-def count_bands(operator: Operator, measurement: Measurement, shared: bool = False) -> CountBands:
-    """Between which numbers the tolerance-ESS lies at the positions that were not measured.
-
-    Let ν be the number of singular values above an absolute tolerance. A matrix without one of its rows or columns has
-    the same ν or 1 less (Horn and Johnson, Topics in Matrix Analysis, corollary 3.1.3). From one position to the next
-    H_i loses a row and gains a column, so |ν_i − ν_j| ≤ |i − j|; under `past` ν may fall by 2 a position, under
-    `future` rise by 2. So the certified `lower` and `upper` of some positions bound all others, at no cost.
-
-    With `shared`, two more blocks between any two neighbours i < k that were measured are decomposed. T[k:, :i] is a
-    part of H_m for i ≤ m ≤ k and lacks k − i of its rows and columns, and H_m is a part of T[i:, :k]:
-
-        ν(T[k:, :i]) ≤ ν_m ≤ min(ν(T[k:, :i]) + k − i, ν(T[i:, :k])).
-
-    That tells much where neighbours share much: where the state is full, or where T changes slowly. Counts at relative
-    tolerances have no such bounds, as σ_1 changes from position to position.
-
-    Args:
-        operator: What was measured.
-        measurement: Its counts at absolute tolerances, at some positions.
-        shared: Also decompose what neighbouring blocks share and span; needs T itself.
-
-    Returns:
-        The bounds.
-
-    Raises:
-        InputError: A measurement without such counts, or of an operator of another shape.
-
-    Example:
-        >>> from statesize.operators import Recurrence
-        >>> running_sum = Recurrence(A=torch.ones(8, 1), B=torch.ones(8, 1), C=torch.ones(8, 1))
-        >>> bands = count_bands(running_sum, measure(running_sum, positions=[2, 6]))
-        >>> bands.lower.squeeze(-1), bands.upper.squeeze(-1)
-        (tensor([0, 1, 0, 0, 0, 1, 0]), tensor([1, 1, 1, 1, 1, 1, 1]))
-    """
-    exact = in_double(_accepted(operator))
-    require_one_port(exact)
-    least, most, tolerances = measurement.lower, measurement.upper, measurement.tolerances
-    if least is None or most is None or not tolerances.numel():
-        raise InputError("count_bands needs counts at absolute tolerances; measure them with outputs=('counts',)")
-    if least.shape[:-2] != exact.batch_shape:
-        raise InputError(
-            f"the measurement is of batch shape {tuple(least.shape[:-2])}, the operator of "
-            f"{tuple(exact.batch_shape)}; give the operator that was measured"
-        )
-    past, future = measurement.past, measurement.future
-    every = make_cut(exact.length, None, past, future)
-    measured = cast("list[int]", measurement.positions.tolist())
-    some = make_cut(exact.length, sorted(set(measured)), past, future)
-    at = torch.tensor(every.positions, dtype=torch.int64, device=exact.device)
-    limit = ceiling(exact.state_size()[at], at, exact.length, past, future)
-    upper = limit[:, None].expand(*exact.batch_shape, len(at), tolerances.numel()).clone()
-    lower = torch.zeros_like(upper)
-    if shared and some.positions:
-        between = slice(some.positions[0] - every.positions[0], some.positions[-1] - every.positions[0] + 1)
-        core, hull = shared_bounds(exact, some, tolerances)
-        lower[..., between, :] = core
-        upper[..., between, :] = torch.minimum(upper[..., between, :], hull)
-    place = measurement.positions - every.positions[0]
-    lower[..., place, :] = torch.maximum(lower[..., place, :], least)
-    upper[..., place, :] = torch.minimum(upper[..., place, :], most)
-    return CountBands(at, tolerances, *spread_bounds(every, lower, upper))
-
-
 def hankel_singular_values(
     operator: Operator | Tensor, positions: Positions = None, engine: EngineName = "auto"
 ) -> Tensor:
@@ -300,7 +219,7 @@ def hankel_singular_values(
         >>> hankel_singular_values(delay, positions=[2])
         tensor([[1., 1.]], dtype=torch.float64)
     """
-    given = _accepted(operator)
+    given = accepted_operator(operator)
     held, cut = with_readouts(given, make_cut(given.length, positions))
     chosen = choose_engine(held, cut, ("values",), engine)
     none = torch.zeros(0, dtype=torch.float64)
@@ -308,7 +227,7 @@ def hankel_singular_values(
     return dispatch(held, chosen, question)[0]["values"]
 
 
-def _accepted(operator: Operator | Tensor) -> Operator:
+def accepted_operator(operator: Operator | Tensor) -> Operator:
     """An operator in float64; a recurrence as it is, which engines convert by batch entries or by positions."""
     if isinstance(operator, Tensor):
         operator = Dense(operator)

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not _opened_streams():
         return _fail("stdout is closed; give it a file, or /dev/null", FAILED)
     try:
-        with _terminations():
+        with _signals():
             return _run(sys.argv[1:] if arguments is None else list(arguments))
     except (KeyboardInterrupt, _Terminated) as error:
         _forget(error)
@@ -76,22 +76,35 @@ def _run(arguments: list[str]) -> int:
 
 
 @contextmanager
-def _terminations() -> Generator[None]:
+def _signals() -> Generator[None]:
     """SIGTERM, by which batch systems and machines that shut down end a process, unwinds it as Ctrl-C does."""
+    came: list[type[BaseException]] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(KeyboardInterrupt)
+        raise KeyboardInterrupt
 
     def terminate(number: int, frame: FrameType | None) -> None:
         # What it unwinds must not be interrupted again.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        came.append(_Terminated)
         raise _Terminated
 
-    here = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if here:
-        signal.signal(signal.SIGTERM, terminate)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    here = threading.current_thread() is threading.main_thread()
+    ours = [number for number, handler in usual.items() if here and signal.getsignal(number) == handler]
+    for number in ours:
+        signal.signal(number, interrupt if number == signal.SIGINT else terminate)
     try:
         yield
+    except ImportError:
+        # A compiled module that is struck while it is imported swallows what was raised, and fails later.
+        if came:
+            raise came[0] from None
+        raise
     finally:
-        if here:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, usual[number])
 
 
 def _forget(error: BaseException) -> None:

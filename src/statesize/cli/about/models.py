@@ -10,10 +10,12 @@ from statesize.cli.options.kinds import Flag
 if TYPE_CHECKING:
     from statesize.adapters.families import Family
 
-NOTES = """Each row is a tiny model of the family whose operators equal the model's own attention maps, or what its own
-code makes of impulses. Other models are checked while they are measured, and layers that fail are named. A short
-convolution inside another mixer is measured on request. For any other mixer, give its class a method `operator(hidden)`
-that returns a statesize Operator."""
+NOTES = (
+    "Each row is a tiny model of the family whose operators equal the model's own attention maps, or what its own code "
+    "makes of impulses. Other models are checked while they are measured, and layers that fail are named. A short "
+    "convolution inside another mixer is measured on request. For any other mixer, give its class a method "
+    "`operator(hidden)` that returns a statesize Operator."
+)
 
 
 def models(*, json: Flag = False) -> None:
