@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from on_record import VERDICTS, beyond, findings, history, quoted, results, table
+from smaller_states import compression
 
 from statesize import zoo
 
@@ -260,59 +261,6 @@ def faults(document: Mapping[str, Any]) -> dict[str, str]:
         "seconds": f"{document['seconds']:,.0f}",
         "table": table(("fault", "times"), [(name, str(times)) for name, times in document["by_fault"].items()]),
     }
-
-
-def compression(document: Mapping[str, Any]) -> dict[str, str]:
-    """Half the state: means over seeds, the bundled models, which numbers tell the damage, and recall."""
-    shown = ("compress", "int8 alone", "a quarter with int8")
-    rows = [
-        (
-            f"`{mixer}`",
-            _bits(found["extra"]["compress"]),
-            f"{_bits(found['extra'][found['best_channels']])}, {found['best_channels']}",
-            "{:.2f} ({:.2f} to {:.2f})".format(*found["share_of_best_channels"]),
-            *(_bits(found["extra"][name]) for name in shown[1:]),
-        )
-        for mixer, found in document["mixers"].items()
-    ]
-    own = [
-        (f"`{name}`", *(_bits(found["extra"][way]) for way in (*shown, "key energy", "weights", "random")))
-        for name, found in document["bundled"].items()
-    ]
-    predictors = list(document["mixers"]["gla"]["rank_correlations"])
-    told = [
-        (name, *(_correlation(found["rank_correlations"].get(name)) for found in document["mixers"].values()))
-        for name in predictors
-    ]
-    damaged = [row for row in document["recall"] if row["lost_nats"] >= 0.1]
-    lost = [row["lost_nats"] for row in document["recall"]]
-    before, after = document["bundled"]["gla"]["samples"]
-    return {
-        "table": table(("mixer", "`compress`", "best channels", "share", "int8 alone", "a quarter by both"), rows),
-        "bundled": table(("model", *shown, "channels by key energy", "by weights", "at random"), own),
-        "predictors": table(("predictor", *(f"`{mixer}`" for mixer in document["mixers"])), told),
-        "seeds": str(document["mixers"]["la"]["seeds"]),
-        "steps": str(document["training"]["steps"]),
-        "documents": str(document["held_out_documents"]),
-        "recall_models": str(len(lost)),
-        "recall_damaged": str(len(damaged)),
-        "recall_flagged": str(sum(row["safe"] is False for row in damaged)),
-        "recall_least": f"{min(lost):.2f}",
-        "recall_most": f"{max(lost):.2f}",
-        "sample_before": before,
-        "sample_after": after,
-    }
-
-
-def _bits(ends: Sequence[float]) -> str:
-    """An estimate with its interval."""
-    value, low, high = ends
-    return f"{value:.4f} ({low:.4f} to {high:.4f})"
-
-
-def _correlation(ends: Sequence[float] | None) -> str:
-    """A mean correlation with its interval; a dash where the predictor is the same for all heads."""
-    return "–" if ends is None else "{:.2f} ({:.2f} to {:.2f})".format(*ends)
 
 
 def bundled() -> dict[str, str]:

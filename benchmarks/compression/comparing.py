@@ -89,7 +89,7 @@ def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "extra": {name: _mean(values) for name, values in costs.items()},
         "best_channels": best,
         "share_of_best_channels": [share.value, share.low, share.high],
-        "rank_correlations": {name: _mean(np.array(values)) for name, values in correlations.items()},
+        "rank_correlations": {name: _mean_correlation(np.array(values)) for name, values in correlations.items()},
     }
 
 
@@ -146,6 +146,11 @@ def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
     """Mean and Student's interval of 95 %."""
     half = float(cast("Any", stats).t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
     return [float(values.mean()), float(values.mean()) - half, float(values.mean()) + half]
+
+
+def _mean_correlation(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
+    """The same on the scale of Fisher's z, where a correlation of 1 counts as one of 0.99."""
+    return [float(number) for number in np.tanh(_mean(np.arctanh(values.clip(-0.99, 0.99))))]
 
 
 if __name__ == "__main__":

@@ -17,21 +17,24 @@ from tools.recall_models import TASK, recall_tokenizer
 # Sequences of the task, whose documents are the text for the cut.
 _SEQUENCES = 96
 _BATCH = 64
+_STATES = ("50%", "25%")
 
 
 def recall_cuts(folder: Path) -> list[dict[str, Any]]:
-    """Half the state of every recall model: nats an answer that are lost, and what `compress` says of it."""
+    """Half and a quarter of the state of every recall model: nats lost an answer, and what `compress` says."""
     rows: list[dict[str, Any]] = []
     for seed in range(RECALL_SEEDS):
         for mixer in MIXERS:
             if seed and not (folder / f"recall-{mixer}-{seed}").exists():
                 continue
             model = load_checkpoint(folder / f"recall-{mixer}-{seed}") if seed else zoo.load(f"recall-{mixer}")[0]
-            found = compress(model, recall_tokenizer(), documents(_SEQUENCES), "50%", length=TASK.length)
-            before, after = (evaluate(one, TASK, _BATCH)["loss"] for one in (model, found.model))
-            row = {"model": f"{mixer}-{seed}", "lost_nats": after - before, "safe": found.safe}
-            rows.append(row | {"recall": found.to_dict()["recall"]["repeated_bigrams"]})
-            print(row, flush=True)
+            before = evaluate(model, TASK, _BATCH)["loss"]
+            for state in _STATES:
+                found = compress(model, recall_tokenizer(), documents(_SEQUENCES), state, length=TASK.length)
+                lost = evaluate(found.model, TASK, _BATCH)["loss"] - before
+                row = {"model": f"{mixer}-{seed}", "state": state, "lost_nats": lost, "safe": found.safe}
+                rows.append(row | {"recall": found.to_dict()["recall"]["repeated_bigrams"]})
+                print(row, flush=True)
     return rows
 
 
