@@ -24,12 +24,12 @@ from benchmarks.compression.training import LENGTH, MIXERS, SEEDS, SHAPE, TRAINI
 from statesize import zoo
 from statesize.compression.compress import extra_bits, state_bytes
 from statesize.compression.gramians import measure_gramians
-from statesize.compression.paired import Ratio
 from statesize.compression.proposals import Ranking
-from statesize.compression.recall import probe
-from statesize.compression.scores import BATCH, score
+from statesize.compression.scoring.paired import Ratio
+from statesize.compression.scoring.recall import probe
+from statesize.compression.scoring.scores import BATCH, score
+from statesize.compression.scoring.windows import Windows, windows
 from statesize.compression.shrinking import rounded_model, smaller_model
-from statesize.compression.windows import Windows, windows
 from statesize.files import replace_file
 from statesize.mixers.checkpoint import load_checkpoint
 from statesize.mixers.model import LanguageModel

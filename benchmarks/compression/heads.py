@@ -11,9 +11,9 @@ from scipy import stats
 
 from statesize.compression.bases import Basis
 from statesize.compression.proposals import cuts_of
-from statesize.compression.scores import score
+from statesize.compression.scoring.scores import score
+from statesize.compression.scoring.windows import Windows
 from statesize.compression.shrinking import smaller_model
-from statesize.compression.windows import Windows
 from statesize.measurement import measure
 from statesize.mixers.model import LanguageModel
 

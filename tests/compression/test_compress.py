@@ -1,12 +1,15 @@
 """`statesize.compress`: a small model of a small text."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 import statesize as ss
 from statesize import zoo
+from statesize.compression.scoring.paired import Ratio
+from statesize.compression.scoring.recall import Recall
 from statesize.mixers import LanguageModel, ModelConfig
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
@@ -96,3 +99,20 @@ def test_too_little_text_for_gramians_of_full_rank_is_refused():
         ss.compress(model_of(key_size=32), zoo.tokenizer(), DOCUMENTS[:20])
     few = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS[:40])
     assert (few.documents, few.safe) == (16, None)
+
+
+def test_safe_needs_all_upper_ends_small_and_something_to_recall():
+    found = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS)
+    has, lacks = Ratio(0.5, 0.4, 0.6), Ratio(0.01, 0.0, 0.02)
+    kept, lost = Recall(has, has, Ratio(0, -0.01, 0.01), 9), Recall(has, has, Ratio(0, -0.01, 0.03), 9)
+    none = Recall(lacks, lacks, Ratio(0, -0.1, 0.1), 9)
+    small, large = Ratio(0.005, 0.0, 0.01), Ratio(0.005, 0.0, 0.011)
+
+    def safe(difference=small, documents=20, **recall):
+        return replace(found, difference=difference, documents=documents, recall=recall).safe
+
+    assert safe(one=kept, other=none) is True
+    assert safe(large, one=kept) is False
+    assert safe(one=kept, other=lost) is False
+    assert safe(one=none) is None
+    assert safe(documents=19, one=kept) is None

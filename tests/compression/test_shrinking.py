@@ -9,6 +9,7 @@ from statesize.compression.bases import SelectedBasis
 from statesize.compression.gramians import measure_gramians
 from statesize.compression.proposals import bases_of, cuts_of
 from statesize.compression.shrinking import rounded_model, smaller_model
+from statesize.errors import FileError
 from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint, save_checkpoint
 from statesize.operators import Recurrence
 
@@ -146,3 +147,10 @@ def test_sizes_that_cannot_be_are_refused(changes):
 def test_selected_bases_are_of_the_mixers_with_decays_of_their_own():
     assert all(isinstance(basis, SelectedBasis) for basis in made("gla")[2][0])
     assert not any(isinstance(basis, SelectedBasis) for basis in made("la")[2][0])
+
+
+@pytest.mark.parametrize("changes", [{"state_sizes": 5}, {"state_sizes": [5]}, {"state_sizes": [["2", 2], [2, 2]]}])
+def test_damaged_sizes_of_a_file_are_refused(changes):
+    values = ModelConfig("gla", 16, width=8, heads=2, layers=2, key_size=4).to_dict()
+    with pytest.raises(FileError, match="here: "):
+        ModelConfig.from_dict(values | changes, "here")

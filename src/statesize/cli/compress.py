@@ -11,9 +11,9 @@ from statesize.cli.options.kinds import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.compression.paired import Ratio
-    from statesize.compression.recall import Recall
     from statesize.compression.result import Compression
+    from statesize.compression.scoring.paired import Ratio
+    from statesize.compression.scoring.recall import Recall
 
 
 def compress(

@@ -10,13 +10,13 @@ from tokenizers import Tokenizer
 
 from statesize.check import real_number, refuse, require_count, require_kind
 from statesize.compression.healing import fine_tuned, text_of
-from statesize.compression.paired import Ratio
 from statesize.compression.proposals import Ranking
-from statesize.compression.recall import probe
 from statesize.compression.result import Compression
-from statesize.compression.scores import Scores, score
+from statesize.compression.scoring.paired import Ratio
+from statesize.compression.scoring.recall import probe
+from statesize.compression.scoring.scores import Scores, score
+from statesize.compression.scoring.windows import Windows, three_parts
 from statesize.compression.shrinking import rounded_model
-from statesize.compression.windows import Windows, three_parts
 from statesize.errors import InputError, ModelError
 from statesize.mixers.config import REDUCIBLE, ROUNDED, ModelConfig
 from statesize.mixers.model import LanguageModel

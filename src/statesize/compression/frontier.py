@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from statesize.compression.compress import extra_bits, split_text, state_bytes
-from statesize.compression.paired import Ratio
 from statesize.compression.proposals import Bases, Ranking
-from statesize.compression.scores import score
+from statesize.compression.scoring.paired import Ratio
+from statesize.compression.scoring.scores import score
 from statesize.compression.shrinking import rounded_model
 from statesize.measurement import measure
 from statesize.mixers.config import ROUNDED

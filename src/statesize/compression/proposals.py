@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from statesize.compression.bases import BalancedBasis, Basis, Cut, SelectedBasis
 from statesize.compression.gramians import Gramians, measure_gramians
-from statesize.compression.scores import BATCH, score
+from statesize.compression.scoring.scores import BATCH, score
+from statesize.compression.scoring.windows import Windows
 from statesize.compression.shrinking import smaller_model
 from statesize.compression.sizes import equal_sizes, sizes_by_cost
-from statesize.compression.windows import Windows
 from statesize.mixers.model import LanguageModel
 
 Bases = Mapping[int, Sequence[Basis]]

@@ -13,8 +13,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from statesize.check import require_path
-from statesize.compression.paired import Ratio
-from statesize.compression.recall import Recall
+from statesize.compression.scoring.paired import Ratio
+from statesize.compression.scoring.recall import Recall
 from statesize.errors import FileError
 from statesize.files import check_writable, os_errors, replace_file, replace_folder
 from statesize.mixers.checkpoint import save_checkpoint

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from statesize.compression.paired import Ratio
+from statesize.compression.scoring.paired import Ratio
 
 
 def test_of_equal_sizes_it_is_student_s_interval_of_a_mean():

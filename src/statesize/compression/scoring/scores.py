@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize.compression.windows import Windows
+from statesize.compression.scoring.windows import Windows
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import IGNORED
 

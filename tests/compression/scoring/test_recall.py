@@ -4,8 +4,8 @@ import torch
 
 from statesize import zoo
 from statesize.compression.compress import compress
-from statesize.compression.recall import inserted_pairs, probe, repeated_bigrams
-from statesize.compression.windows import Windows, windows
+from statesize.compression.scoring.recall import inserted_pairs, probe, repeated_bigrams
+from statesize.compression.scoring.windows import Windows, windows
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.tasks.task import IGNORED
 from tools.recall_models import TASK

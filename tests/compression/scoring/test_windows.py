@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from statesize import zoo
-from statesize.compression.windows import three_parts, windows
+from statesize.compression.scoring.windows import three_parts, windows
 from statesize.errors import InputError
 from statesize.tasks.task import IGNORED
 

@@ -13,9 +13,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.compression.paired import Ratio
-from statesize.compression.scores import by_document, score
-from statesize.compression.windows import Windows
+from statesize.compression.scoring.paired import Ratio
+from statesize.compression.scoring.scores import by_document, score
+from statesize.compression.scoring.windows import Windows
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import IGNORED
 
