@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from on_record import beyond, findings, history, quoted, results, table
+from on_record import VERDICTS, beyond, findings, history, quoted, results, table
 from smaller_states import compression
 
 from statesize import zoo
@@ -29,6 +29,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         coverage,
         faults,
         strangers,
+        recall_moment,
         fla,
         compression,
     )
@@ -72,6 +73,35 @@ def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
 def _exponent(row: Mapping[str, Any]) -> str:
     low, high = row["exponent_interval"]
     return f"{row['exponent']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
+    """By how many steps ESS rises before recall is solved."""
+    rows = [
+        (
+            look["name"].removeprefix("lead_"),
+            f"{look['lead']:+.1f} [{look['interval'][0]:+.1f}, {look['interval'][1]:+.1f}]",
+            str(look["units"]),
+            f"{look['p']:.2g}",
+        )
+        for look in document["looks"]
+    ]
+    others = [
+        (name.rpartition("_")[0].replace("_", " "), name.rpartition("_")[2], _lead(one), str(one["units"]))
+        for name, one in document["others"].items()
+    ]
+    return {
+        "claim": document["claim"]["statement"],
+        "pilot": document["claim"]["pilot"],
+        "verdict": VERDICTS[document["holds"]],
+        "table": table(("mixer", "lead in steps", "seeds", "adjusted p"), rows),
+        "others": table(("metric", "mixer", "lead in steps", "seeds"), others),
+    }
+
+
+def _lead(one: Mapping[str, Any]) -> str:
+    low, high = one["interval"]
+    return "–" if low is None else f"{one['lead']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def fuzz(document: Mapping[str, Any]) -> dict[str, str]:

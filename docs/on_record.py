@@ -61,6 +61,7 @@ def findings(folder: Path) -> dict[str, str]:
 QUOTED = {
     "regimes": ("claim_la_less_gla", "claim_la_less_wla", "control_initial_la_less_gla", "gla_collapsed"),
     "regularisation": ("claim_gla_lambda_0.3_gain", "gla_lambda_0.3_share_gain"),
+    "distillation": ("claim_n4_spearman",),
     "delimiters": ("claim_beyond_controls_gla",),
 }
 """Figures of records in sentences of pages, by study."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -72,6 +73,8 @@ def main() -> int:
     from statesize.benchmarks.machine import machine, versions
     from statesize.files import replace_file
 
+    # Shells start what runs in the background without it, and so would be what this starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     start = time.process_time()
     files, signals = changed_files(given.files, given.seed), struck(given.signals, given.seed)
     findings = sum(bool(one["problem"]) for one in (*files, *signals))

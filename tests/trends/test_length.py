@@ -10,6 +10,7 @@ from statesize.errors import InputError
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.trends.growth import Growth
 from statesize.trends.points import MixerPoint, Point
+from statesize.trends.trend import signed
 
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}
 TEXT = torch.randint(2, 64, (150,), generator=torch.Generator().manual_seed(3))
@@ -130,3 +131,8 @@ def test_the_page_draws_what_lies_beyond_apart(tmp_path):
     assert found.finding in page
     assert "trained on sequences of 8 tokens; longer contexts are orange" in page
     assert set(found.to_dataframe()["length"]) == {4, 8, 16}
+
+
+def test_what_is_not_known_is_a_dash():
+    assert signed(growth(np.array([[1.0], [2.0]]), lengths=(16, 32), trained=8).exponent().whole) == "–"
+    assert signed(growth(np.array([[1.0], [2.0]]), lengths=(16, 32)).exponent().whole) == "+1.00"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 import statesize as ss
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.parallel.processes import Processes
 from statesize.tasks.text import train_tokenizer
 from statesize.trends.checkpoints import Checkpoint, find_checkpoints
 from statesize.trends.log import read_log
@@ -112,6 +114,13 @@ def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
     # Other positions are another measurement.
     ss.series(run, IDS, output=kept, positions=[3], on_progress=(told := []).append)
     assert not any(progress.resumed for progress in told)
+
+
+def test_several_processes_find_the_same(run):
+    spread = measured(run, crew=lambda make: nullcontext(Processes(make, 2)))
+    alone = measured(run)
+    assert spread.names == alone.names
+    assert spread.values("layers.1.mixer") == pytest.approx(alone.values("layers.1.mixer"), rel=1e-6)
 
 
 def test_a_folder_of_something_else_is_left_alone(run, tmp_path):

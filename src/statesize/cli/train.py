@@ -68,8 +68,8 @@ def train(
 
     Args:
         task: What to train on.
-        mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention, state-space models, or a long
-            convolution.
+        mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention, state-space models, a long
+            convolution, or a layer of flash-linear-attention.
         output: Folder of the run.
         text: UTF-8 text file to train on instead; documents are separated by blank lines.
         steps: Optimizer steps.

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -92,7 +93,7 @@ def series(
     with open_points(folder) as parts, bars:
         told = on_progress or trend_bar(bars, "measuring checkpoints", len(known))
         gathering = Gathering(lambda one: one.name, work.key, parts, told)
-        with nullcontext(Here(work)) if crew is None else crew(lambda: work) as executor:
+        with nullcontext(Here(work)) if crew is None else crew(partial(_same, work)) as executor:
             found, skipped = gathering.points(known, executor)
     first, reference = next(iter(found.items()))
     for checkpoint, point in list(found.items()):
@@ -206,6 +207,11 @@ def _log(path: Path | None) -> tuple[tuple[str, ...], Log]:
         return (), {} if path is None else read_log(path)
     except StatesizeError as error:
         return (str(error),), {}
+
+
+def _same(work: CheckpointWork) -> CheckpointWork:
+    """What makes the work in a process, which is sent there."""
+    return work
 
 
 def silent(progress: object) -> None:

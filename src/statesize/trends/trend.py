@@ -98,7 +98,9 @@ class Trend:
 
 
 def signed(interval: Interval, form: str = "+.2f") -> str:
-    """A number with its interval, where there is one."""
+    """A number with its interval, where there is one; a dash where the number is not known."""
+    if np.isnan(interval.value):
+        return "–"
     ends = "" if np.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
     return f"{interval.value:{form}}{ends}"
 
