@@ -22,7 +22,13 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
         for mixer, found in document["mixers"].items()
     ]
     own = [
-        (f"`{name}`", *(_bits(found["extra"][way]) for way in (*shown, "key energy", "weights", "random")))
+        (
+            f"`{name}`",
+            *(
+                _bits(found["extra"][way])
+                for way in (*shown, "query and key energy", "key energy", "weights", "random")
+            ),
+        )
         for name, found in document["bundled"].items()
     ]
     predictors = list(document["mixers"]["gla"]["rank_correlations"])
@@ -44,7 +50,9 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
     before, after = (" ".join(text.split()) for text in document["bundled"]["gla"]["samples"])
     return {
         "table": table(("mixer", "`compress`", "best channels", "share", "int8 alone", "a quarter by both"), rows),
-        "bundled": table(("model", *shown, "channels by key energy", "by weights", "at random"), own),
+        "bundled": table(
+            ("model", *shown, "channels by query and key energy", "by key energy", "by weights", "at random"), own
+        ),
         "predictors": table(("predictor", *(f"`{mixer}`" for mixer in document["mixers"])), told),
         "seeds": str(document["mixers"]["la"]["seeds"]),
         "steps": str(document["training"]["steps"]),
