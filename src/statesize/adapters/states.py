@@ -25,7 +25,7 @@ def states(model: nn.Module, input_ids: Inputs, positions: Positions = None) -> 
         positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
 
     Returns:
-        The states of each mixer by its name, (S, units, P, n, channels): n numbers for each channel of a unit.
+        The states of each mixer by its name, n numbers for each channel of a unit, (S, units, P, n, channels).
 
     Raises:
         ModelError: No mixer of the model has a recurrence, or as for `capture`.

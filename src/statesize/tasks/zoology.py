@@ -73,7 +73,7 @@ class ZoologyMQAR(SyntheticTask):
 
     @property
     def chance(self) -> float:
-        """1 / P: of one who knows the values, but neither what was beside what nor where early pairs are asked."""
+        """1 / P, that of one who knows the values, but neither what was beside what nor where early pairs are asked."""
         return 1 / self.pairs
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

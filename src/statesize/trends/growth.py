@@ -123,7 +123,7 @@ class Growth(Trend):
 
     @property
     def finding(self) -> str:
-        """One sentence: how the mean over all channels goes with the length, and how many heads grow."""
+        """How the mean over all channels goes with the length, and how many heads grow, in one sentence."""
         whole = self.exponent()
         heads = [one for one in self.exponents() if one.unit]
         courses = ", ".join(

@@ -101,7 +101,7 @@ class Series(Trend):
 
     @property
     def finding(self) -> str:
-        """One sentence: the layer and the checkpoint with the largest change of entropy-ESS."""
+        """The layer and the checkpoint with the largest change of entropy-ESS, in one sentence."""
         largest = max(
             (self.largest_change(layer) for layer in self.layers), key=lambda change: abs(change.difference.value)
         )

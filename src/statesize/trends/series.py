@@ -60,7 +60,7 @@ def series(
 
     Args:
         checkpoints: The folder of a training with checkpoints in it (`statesize train --keep-every`, a Trainer's output
-            folder), folders of models, patterns such as "run/checkpoint-*", or one id of the hub with `revisions`.
+            folder), folders of models, patterns such as `run/checkpoint-*`, or one id of the hub with `revisions`.
         inputs: As for `statesize.profile`; None takes bundled documents.
         revisions: Branches, tags or commits of a model of the hub.
         tokenizer: As for `statesize.profile`; None takes that of the first checkpoint that has one.

@@ -38,7 +38,7 @@ class LinearAttention(HeadMixer):
     chunk_size: ClassVar[int] = CHUNK_SIZE
     """Positions a chunk of the training form; it bounds the decays (`minimum_log_decay`)."""
     any_basis: ClassVar[bool] = True
-    """Whether a smaller state may hold any combinations of the n numbers: only if all of a head decay alike."""
+    """Whether a smaller state may hold any combinations of the n numbers, as it may if all of a head decay alike."""
 
     def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
         self.state_size = max(state_sizes, default=config.key_size)
