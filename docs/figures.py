@@ -29,6 +29,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         coverage,
         faults,
         strangers,
+        network_coverage,
         recall_moment,
         fla,
         compression,
@@ -185,6 +186,11 @@ def budget(document: Mapping[str, Any]) -> dict[str, str]:
         rows.append((row["model"], f"{row['length']:,}", asked, f"{row['peak'] / 1e6:,.0f} MB", share))
     headings = ("model", "tokens", "refused; would do", "peak", "peak / memory")
     return {"table": table(headings, rows), "given": document["memory"]}
+
+
+def network_coverage(document: Mapping[str, Any]) -> dict[str, str]:
+    """How many intervals of networks hold what the Jacobian gives."""
+    return _numbers(document["all"], "cuts", "held") | {"accuracy": f"{document['accuracy']:.0%}"}
 
 
 def strangers(document: Mapping[str, Any]) -> dict[str, str]:
