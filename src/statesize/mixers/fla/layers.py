@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from statesize.errors import InputError
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.fla.torch_forms import prepare, torch_without_gpu
+from statesize.mixers.fla.torch_forms import prepare, run_in_torch
 
 CHUNK_SIZE = 32
 
@@ -33,6 +33,7 @@ class FlaMixer(nn.Module):
                 warnings.simplefilter("ignore")
                 prepare()
                 self.layer: nn.Module = getattr(import_module("fla.layers"), kind)(**given)
+            run_in_torch(self.layer)
             if name == "fla:mamba2":
                 # Its own is a kernel of fla.
                 self.layer.act = nn.SiLU()
@@ -44,8 +45,7 @@ class FlaMixer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Mixes whole sequences, (S, L, d)."""
-        with torch_without_gpu(hidden):
-            return self.layer(hidden)[0]
+        return self.layer(hidden)[0]
 
 
 def _delta_net(config: ModelConfig) -> dict[str, Any]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 _CHUNK = 32
@@ -21,14 +20,18 @@ _CHUNK = 32
 _WITHOUT_GPU = ContextVar("without_gpu", default=False)
 
 
-@contextmanager
-def torch_without_gpu(hidden: Tensor) -> Generator[None]:
-    """While this is open, functions of fla's layers run in torch where `hidden` is not on a GPU."""
-    token = _WITHOUT_GPU.set(not hidden.is_cuda)
-    try:
-        yield
-    finally:
-        _WITHOUT_GPU.reset(token)
+def run_in_torch(layer: nn.Module) -> None:
+    """Let the functions of a layer run in torch where its weights are not on a GPU, whoever calls the layer."""
+    layer.register_forward_pre_hook(_begin)
+    layer.register_forward_hook(_end, always_call=True)
+
+
+def _begin(layer: nn.Module, _: Any) -> None:
+    _WITHOUT_GPU.set(not next(layer.parameters()).is_cuda)
+
+
+def _end(*_: Any) -> None:
+    _WITHOUT_GPU.set(False)
 
 
 def prepare() -> None:
