@@ -35,7 +35,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(alt|collections|contextlib|numpy|os|pandas|pathlib|tokenizers|torch|transformers|xarray)\..*"),
     ("py:.*", "Figure|Inputs|Tensor|Trainer"),
     # Types that users hand on and never name.
-    ("py:class", r"statesize\..*\.(Chart|Claim|Drawn|Executor|Interval|LoadedModel|Measured|Point|Profiled)"),
+    ("py:class", r"statesize\..*\.(Chart|Claim|Drawn|Executor|LoadedModel|Measured|Point|Profiled)"),
 ]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}

@@ -25,12 +25,13 @@ from statesize import zoo
 from statesize.compression.compress import extra_bits, state_bytes
 from statesize.compression.gramians import measure_gramians
 from statesize.compression.proposals import Ranking
-from statesize.compression.scoring.paired import Ratio
+from statesize.compression.scoring.paired import ratio_of
 from statesize.compression.scoring.recall import probe
 from statesize.compression.scoring.scores import BATCH, score
 from statesize.compression.scoring.windows import Windows, windows
 from statesize.compression.shrinking import rounded_model, smaller_model
 from statesize.files import replace_file
+from statesize.interval import Interval
 from statesize.mixers.checkpoint import load_checkpoint
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.corpus import python_prose
@@ -49,7 +50,7 @@ def compared(model: LanguageModel, parts: Sequence[Windows], seed: int, tokenize
     gramians = measure_gramians(model, torch.split(calibration.inputs, BATCH))
     before = score(model, held_out.inputs, held_out.targets)
 
-    def extra(cut: LanguageModel) -> Ratio:
+    def extra(cut: LanguageModel) -> Interval:
         return extra_bits(score(cut, held_out.inputs, held_out.targets), before, held_out)
 
     ranking = Ranking.of(model, calibration)
@@ -61,7 +62,7 @@ def compared(model: LanguageModel, parts: Sequence[Windows], seed: int, tokenize
         cuts = channel_cuts(model, way, n // 2, calibration.inputs[:BATCH], gramians, seed)
         found[way] = extra(smaller_model(model, cuts))
     recall = probe(model, half, held_out)["repeated_bigrams"]
-    bits = Ratio.of(before.bits(held_out), held_out.sizes)
+    bits = ratio_of(before.bits(held_out), held_out.sizes)
     return {
         "bits_per_byte": bits.value,
         "method": method[-1],
@@ -78,7 +79,7 @@ def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     names = list(rows[0]["extra"])
     costs = {name: np.array([row["extra"][name][0] for row in rows]) for name in names}
     best = min(SCORES, key=lambda name: float(costs[name].mean()))
-    share = Ratio.of(torch.tensor(costs["compress"]), torch.tensor(costs[best]))
+    share = ratio_of(torch.tensor(costs["compress"]), torch.tensor(costs[best]))
     correlations = {
         name: [row["rank_correlations"][name] for row in rows]
         for name in rows[0]["rank_correlations"]

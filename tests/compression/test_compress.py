@@ -8,8 +8,8 @@ import torch
 
 import statesize as ss
 from statesize import zoo
-from statesize.compression.scoring.paired import Ratio
 from statesize.compression.scoring.recall import Recall
+from statesize.interval import Interval
 from statesize.mixers import LanguageModel, ModelConfig
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
@@ -103,10 +103,10 @@ def test_too_little_text_for_gramians_of_full_rank_is_refused():
 
 def test_safe_needs_all_upper_ends_small_and_something_to_recall():
     found = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS)
-    has, lacks = Ratio(0.5, 0.4, 0.6), Ratio(0.01, 0.0, 0.02)
-    kept, lost = Recall(has, has, Ratio(0, -0.01, 0.01), 9), Recall(has, has, Ratio(0, -0.01, 0.03), 9)
-    none = Recall(lacks, lacks, Ratio(0, -0.1, 0.1), 9)
-    small, large = Ratio(0.005, 0.0, 0.01), Ratio(0.005, 0.0, 0.011)
+    has, lacks = Interval(0.5, 0.4, 0.6), Interval(0.01, 0.0, 0.02)
+    kept, lost = Recall(has, has, Interval(0, -0.01, 0.01), 9), Recall(has, has, Interval(0, -0.01, 0.03), 9)
+    none = Recall(lacks, lacks, Interval(0, -0.1, 0.1), 9)
+    small, large = Interval(0.005, 0.0, 0.01), Interval(0.005, 0.0, 0.011)
 
     def safe(difference=small, documents=20, **recall):
         return replace(found, difference=difference, documents=documents, recall=recall).safe

@@ -12,8 +12,8 @@ from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.compression.result import Compression
-    from statesize.compression.scoring.paired import Ratio
     from statesize.compression.scoring.recall import Recall
+    from statesize.interval import Interval
 
 
 def compress(
@@ -98,7 +98,7 @@ def _lines(found: Compression) -> list[str]:
     return [*lines, f"safe        {verdict}", f"method      {found.method}"]
 
 
-def _difference(ratio: Ratio) -> str:
+def _difference(ratio: Interval) -> str:
     return f"{ratio.value:+.4f} (95 %: {ratio.low:+.4f} to {ratio.high:+.4f})"
 
 

@@ -12,12 +12,13 @@ from statesize.check import real_number, refuse, require_count, require_kind
 from statesize.compression.healing import fine_tuned, text_of
 from statesize.compression.proposals import Ranking
 from statesize.compression.result import Compression
-from statesize.compression.scoring.paired import Ratio
+from statesize.compression.scoring.paired import ratio_of
 from statesize.compression.scoring.recall import probe
 from statesize.compression.scoring.scores import Scores, score
 from statesize.compression.scoring.windows import Windows, three_parts
 from statesize.compression.shrinking import rounded_model
 from statesize.errors import InputError, ModelError
+from statesize.interval import Interval
 from statesize.mixers.config import REDUCIBLE, ROUNDED, ModelConfig
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.corpus import listed
@@ -153,8 +154,8 @@ def _compared(
     return Compression(
         model=cut,
         tokenizer=tokenizer,
-        before=Ratio.of(before.bits(windows), windows.sizes),
-        after=Ratio.of(after.bits(windows), windows.sizes),
+        before=ratio_of(before.bits(windows), windows.sizes),
+        after=ratio_of(after.bits(windows), windows.sizes),
         difference=extra_bits(after, before, windows),
         recall=probe(control, cut, windows),
         documents=len(windows.sizes),
@@ -166,9 +167,9 @@ def _compared(
     )
 
 
-def extra_bits(after: Scores, before: Scores, windows: Windows) -> Ratio:
+def extra_bits(after: Scores, before: Scores, windows: Windows) -> Interval:
     """The paired difference of two models in bits a byte."""
-    return Ratio.of(after.bits(windows) - before.bits(windows), windows.sizes)
+    return ratio_of(after.bits(windows) - before.bits(windows), windows.sizes)
 
 
 def _rounded(model: LanguageModel) -> LanguageModel | None:

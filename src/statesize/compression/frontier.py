@@ -10,9 +10,9 @@ from torch import Tensor
 
 from statesize.compression.compress import extra_bits, split_text, state_bytes
 from statesize.compression.proposals import Bases, Ranking
-from statesize.compression.scoring.paired import Ratio
 from statesize.compression.scoring.scores import score
 from statesize.compression.shrinking import rounded_model
+from statesize.interval import Interval
 from statesize.measurement import measure
 from statesize.mixers.config import ROUNDED
 from statesize.mixers.model import LanguageModel
@@ -31,7 +31,7 @@ class Point:
     share: float  # of the numbers of state
     numbers: str  # "float", as the model has them, or "int8"
     state_bytes: int
-    difference: Ratio  # bits a byte
+    difference: Interval  # bits a byte
 
 
 @dataclass(frozen=True)

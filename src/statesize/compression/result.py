@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from statesize.check import require_path
-from statesize.compression.scoring.paired import Ratio
 from statesize.compression.scoring.recall import Recall
 from statesize.errors import FileError
 from statesize.files import check_writable, os_errors, replace_file, replace_folder
+from statesize.interval import Interval, finite
 from statesize.mixers.checkpoint import save_checkpoint
 from statesize.mixers.model import LanguageModel
 
@@ -47,14 +46,14 @@ class Compression:
 
     model: LanguageModel
     tokenizer: Tokenizer
-    before: Ratio
-    after: Ratio
-    difference: Ratio
+    before: Interval
+    after: Interval
+    difference: Interval
     recall: Mapping[str, Recall]
     documents: int
     state_bytes: tuple[int, int]
     int8_bytes: int | None
-    int8_difference: Ratio | None
+    int8_difference: Interval | None
     method: str
     sizes: tuple[tuple[int, ...], ...]
 
@@ -83,7 +82,7 @@ class Compression:
             "loss_before": self.before.value,
             "loss_after": self.after.value,
             "difference": self.difference.value,
-            "interval": _ends(self.difference),
+            "interval": self.difference.ends,
             "state_bytes_before": self.state_bytes[0],
             "state_bytes_after": self.state_bytes[1],
             "recall": {kind: _recall(found) for kind, found in self.recall.items()},
@@ -125,16 +124,8 @@ def check_output(folder: str | os.PathLike[str]) -> Path:
 
 def _recall(found: Recall) -> dict[str, Any]:
     values = {"before": found.before.value, "after": found.after.value, "lost": found.lost.value}
-    return {name: _known(value) for name, value in values.items()} | {
-        "interval": _ends(found.lost),
+    return {name: finite(value) for name, value in values.items()} | {
+        "interval": found.lost.ends,
         "answers": found.answers,
         "seen": found.seen,
     }
-
-
-def _ends(ratio: Ratio) -> list[float] | None:
-    return [ratio.low, ratio.high] if math.isfinite(ratio.low) else None
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

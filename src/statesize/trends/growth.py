@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from statesize.drawing.chart import Metric
 from statesize.html_table import facts_table
-from statesize.studies.page.statistics import Interval
+from statesize.interval import Interval, finite
 from statesize.studies.verdicts.evidence import of_mean
 from statesize.trends.points import JOINT, Numbers, metric_names
-from statesize.trends.trend import AVERAGE, Trend, finite, reasons, signed, told
+from statesize.trends.trend import AVERAGE, Trend, reasons, signed
 
 LEVEL = 0.1
 """Exponent below which ESS has levelled off: less than 7 % more at twice the context."""
@@ -181,8 +181,8 @@ class Growth(Trend):
                     **{
                         name: finite(interval.value) for name, interval in (("exponent", one.whole), ("last", one.last))
                     },
-                    "exponent_interval": told(one.whole),
-                    "last_interval": told(one.last),
+                    "exponent_interval": one.whole.ends,
+                    "last_interval": one.last.ends,
                     "course": one.course,
                 }
                 for one in self.exponents()

@@ -12,11 +12,11 @@ import numpy as np
 from scipy import special
 
 from statesize.errors import InputError
+from statesize.interval import Interval, finite
 from statesize.profiling.profile import Profile
-from statesize.studies.page.statistics import Interval
 from statesize.studies.verdicts.evidence import of_mean
 from statesize.trends.points import Numbers, point_of
-from statesize.trends.trend import AVERAGE, Trend, finite, told
+from statesize.trends.trend import AVERAGE, Trend
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class LayerKinds:
         return {
             "layer": self.layer,
             "means": [
-                {"kind": kind, "entropy": finite(one.value), "interval": told(one)} for kind, one in self.means.items()
+                {"kind": kind, "entropy": finite(one.value), "interval": one.ends} for kind, one in self.means.items()
             ],
             "differences": [
-                {"from": first, "to": second, "difference": finite(one.value), "interval": told(one)}
+                {"from": first, "to": second, "difference": finite(one.value), "interval": one.ends}
                 for (first, second), one in self.differences.items()
             ],
         }

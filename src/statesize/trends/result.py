@@ -12,11 +12,11 @@ import pandas as pd
 
 from statesize.drawing.chart import Metric
 from statesize.html_table import facts_table
-from statesize.studies.page.statistics import Interval
+from statesize.interval import Interval, finite
 from statesize.studies.verdicts.evidence import of_mean
 from statesize.trends.log import Log
 from statesize.trends.points import metric_names
-from statesize.trends.trend import AVERAGE, Trend, finite, reasons, signed, told
+from statesize.trends.trend import AVERAGE, Trend, reasons, signed
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Series(Trend):
             "from": self.names[change.before],
             "to": self.names[change.after],
             "difference": finite(change.difference.value),
-            "interval": told(change.difference),
+            "interval": change.difference.ends,
         }
 
     def _repr_html_(self) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 
 from statesize.check import refuse
 from statesize.drawing.chart import Metric
+from statesize.interval import Interval, finite
 from statesize.results.summary import known_mean
-from statesize.studies.page.statistics import Interval
 from statesize.trends.points import JOINT, Numbers, Point, metric_names
 
 AVERAGE = "average"
@@ -103,16 +103,6 @@ def signed(interval: Interval, form: str = "+.2f") -> str:
         return "–"
     ends = "" if np.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
     return f"{interval.value:{form}}{ends}"
-
-
-def told(interval: Interval) -> list[float] | None:
-    """The ends of an interval as JSON holds them."""
-    return None if np.isnan(interval.low) else [interval.low, interval.high]
-
-
-def finite(value: float) -> float | None:
-    """A number as JSON holds it."""
-    return value if np.isfinite(value) else None
 
 
 def reasons(skipped: Mapping[str, str]) -> list[dict[str, str]]:

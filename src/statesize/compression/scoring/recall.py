@@ -13,9 +13,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.compression.scoring.paired import Ratio
+from statesize.compression.scoring.paired import ratio_of
 from statesize.compression.scoring.scores import by_document, score
 from statesize.compression.scoring.windows import Windows
+from statesize.interval import Interval
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import IGNORED
 
@@ -30,9 +31,9 @@ _GAPS = (4, 16, 64)
 class Recall:
     """The share of right answers of one kind before and after a cut."""
 
-    before: Ratio
-    after: Ratio
-    lost: Ratio
+    before: Interval
+    after: Interval
+    lost: Interval
     answers: int
 
     @property
@@ -107,5 +108,5 @@ def _compared(model: LanguageModel, cut: LanguageModel, windows: Windows, inputs
             found[rows] = score(one, inputs[rows], targets[rows]).right
         right.append(by_document(found, windows))
     before, after = right
-    share, kept, lost = (Ratio.of(part, asked) for part in (before, after, before - after))
+    share, kept, lost = (ratio_of(part, asked) for part in (before, after, before - after))
     return Recall(share, kept, lost, int(asked.sum()))

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from statesize.interval import Interval
 from statesize.studies.grid.run import Row, layer_column
 from statesize.studies.hybrids.placements import ATTENTION, PlacedRun, number, placed_runs
 from statesize.studies.page.conclusion import Conclusion, Findings
 from statesize.studies.page.final import grid_findings, grouped, numbered, paired_differences
-from statesize.studies.page.statistics import Interval, Numbers, mean, pearson, ranks, spearman, within_cells
+from statesize.studies.page.statistics import Numbers, mean, pearson, ranks, spearman, within_cells
 from statesize.studies.verdicts.claim import Claim
 from statesize.studies.verdicts.evidence import jackknife, of_mean
 

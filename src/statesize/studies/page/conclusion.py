@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 from statesize.errors import FileError
 from statesize.files import parse_json, read_limited
 from statesize.html_table import facts_table
-from statesize.studies.page.statistics import Interval
+from statesize.interval import Interval, finite
 from statesize.studies.verdicts.claim import Claim
 from statesize.studies.verdicts.evidence import Evidence
 from statesize.studies.verdicts.verdict import Look, judge
@@ -116,7 +116,7 @@ def known(figures: Mapping[str, Figure]) -> dict[str, Figure | list[float] | Non
 def _known(figure: Figure) -> float | list[float] | None:
     if isinstance(figure, tuple):
         return list(figure) if all(map(math.isfinite, figure)) else None
-    return figure if math.isfinite(figure) else None
+    return finite(figure)
 
 
 def figure_text(figure: Figure) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -45,18 +44,6 @@ def within_cells(x: Numbers, cells: NDArray[np.int64]) -> Numbers:
     counts = np.bincount(cells)
     means = np.bincount(cells, weights=x) / np.maximum(counts, 1)
     return x - means[cells]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its interval of 95 %; ends are NaN where there is too little for an interval."""
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 def percentiles(drawn: Numbers) -> tuple[float, float]:

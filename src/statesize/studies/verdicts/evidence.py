@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from statesize.studies.page.statistics import Interval, Numbers
+from statesize.interval import Interval
+from statesize.studies.page.statistics import Numbers
 
 Statistic: TypeAlias = Callable[[NDArray[np.int64]], float]
 """A number from the rows with these indices."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from statesize.studies.page.statistics import Interval
+from statesize.interval import Interval
 from statesize.studies.verdicts.claim import Claim
 from statesize.studies.verdicts.evidence import Evidence
 
