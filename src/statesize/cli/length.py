@@ -53,8 +53,7 @@ def length(
     Raises:
         InputError: If the lengths are no numbers, or positions are given.
     """
-    from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.page import tell_page
+    from statesize.cli.output.trend import print_trend
     from statesize.errors import InputError
     from statesize.loading.models import load_model
     from statesize.report import check_report_path
@@ -85,27 +84,19 @@ def length(
             loaded.model, ids, lengths=chosen, future=future, excerpts=excerpts, trained_length=trained_length,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=told, **options,
         )  # fmt: skip
-    if html is not None:
-        found.to_html(html)
-    if printing.json:
-        print_json({"schema": SCHEMA, **found.to_dict()})
-    else:
-        _print(found)
-    if html is not None:
-        tell_page(html, printing, open_page=False)
+    print_trend(found, *_table(found), html, printing)
 
 
-def _print(found: Growth) -> None:
-    from statesize.cli.output.table import print_table
+def _table(found: Growth) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headings, a row a layer, and notes."""
     from statesize.trends.trend import AVERAGE, signed
 
     rows: list[list[str]] = []
     for layer in (AVERAGE, *found.layers):
         one = found.exponent(layer)
         rows.append([layer, *(f"{mean:.1f}" for mean in found.means(layer)), signed(one.whole), one.course])
-    beyond = [f"{context}" for context in found.lengths if context not in found.trained]
-    notes = [found.finding, *(f"skipped: {name}: {reason}" for name, reason in found.skipped.items())]
-    if beyond:
-        notes.append(f"Beyond the trained length of {found.trained_length}: {', '.join(beyond)}; not in the exponents.")
+    beyond = ", ".join(str(context) for context in found.lengths if context not in found.trained)
+    notes = [f"Beyond the trained length of {found.trained_length}: {beyond}; not in the exponents."] if beyond else []
     notes.append(f"Intervals of 95 % are over {found.excerpts} excerpts (Student’s t).")
-    print_table(["layer", *(f"{context:,}" for context in found.lengths), "exponent", "course"], rows, 1, notes)
+    headings = ["layer", *(f"{context:,}" for context in found.lengths), "exponent", "course"]
+    return headings, rows, notes

@@ -47,8 +47,7 @@ def series(
         html: File for a page.
         printing: What is printed.
     """
-    from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.page import tell_page
+    from statesize.cli.output.trend import print_trend
     from statesize.report import check_report_path
     from statesize.trends.checkpoints import find_checkpoints
     from statesize.trends.series import first_tokenizer, series, trend_bar
@@ -70,18 +69,11 @@ def series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
             crew=crew, on_progress=told, **asdict(asked),
         )  # fmt: skip
-    if html is not None:
-        found.to_html(html)
-    if printing.json:
-        print_json({"schema": SCHEMA, **found.to_dict()})
-    else:
-        _print(found)
-    if html is not None:
-        tell_page(html, printing, open_page=False)
+    print_trend(found, *_table(found), html, printing)
 
 
-def _print(found: Series) -> None:
-    from statesize.cli.output.table import print_table
+def _table(found: Series) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headings, a row a layer, and notes."""
     from statesize.trends.trend import AVERAGE, signed
 
     rows: list[list[str]] = []
@@ -90,6 +82,5 @@ def _print(found: Series) -> None:
         between = f"{found.names[largest.before]} → {found.names[largest.after]}"
         levels = [f"{means[0]:.1f}", f"{means[-1]:.1f}", signed(found.change(layer).difference)]
         rows.append([layer, *levels, signed(largest.difference), between])
-    notes = [found.finding, *(f"skipped: {name}: {reason}" for name, reason in found.skipped.items()), *found.notes]
     headings = ["layer", f"ESS at\n{found.names[0]}", f"ESS at\n{found.names[-1]}", "difference", "largest\nchange", ""]
-    print_table(headings, rows, 1, [*notes, "Intervals of 95 % are over the documents (Student’s t)."])
+    return headings, rows, ["Intervals of 95 % are over the documents (Student’s t)."]

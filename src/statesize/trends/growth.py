@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from statesize.drawing.chart import Metric
+from statesize.drawing.chart import Metric, Row
 from statesize.html_table import facts_table
 from statesize.interval import Interval, finite
 from statesize.studies.verdicts.evidence import of_mean
@@ -202,9 +202,41 @@ class Growth(Trend):
         Returns:
             The file.
         """
-        from statesize.trends.growth_page import write_growth_page
+        from statesize.trends.growth_chart import growth_chart
+        from statesize.trends.page import Page, write_page
 
-        return write_growth_page(self, Path(path))
+        beyond = (
+            "How long the sequences of its training were is not known, so all lengths are fitted."
+            if self.trained_length is None
+            else f"It was trained on sequences of {self.trained_length:,} tokens; longer contexts are orange, and no "
+            "exponent is fitted across."
+        )
+        page = Page(
+            title=f"Effective state-size of {self.model} against the length of the context",
+            finding=self.finding,
+            question="How does ESS grow with the context?",
+            lead="Each faint line is a layer, the strong one the mean over all channels, and the grey one the most "
+            f"that state, context and future allow. Each length reads the same {self.excerpts} pieces of text up to "
+            f"the same cut, with the same {self.future} tokens behind it. {beyond}",
+            charts=[growth_chart(self, self.lengths, len(self.trained), self.ceiling())],
+            about="ESS goes about as the length of the context to the power of the exponent. Intervals of 95 % are by "
+            "Student’s t over the excerpts. A layer or head grows where its exponent over the last two lengths lies "
+            "above 0.1, and levels off where it lies below; where the interval leaves that open, it is not clear.",
+            rows=[self._row(one) for one in self.exponents()],
+            skipped=self.left_out,
+            facts={"Lengths": ", ".join(f"{one:,}" for one in self.lengths), **self.provenance},
+        )
+        return write_page(page, Path(path))
+
+    def _row(self, one: Exponent) -> Row:
+        values = self.values(one.layer, unit=one.unit or None)
+        return {
+            "layer": one.layer,
+            "head": one.unit or "all",
+            "exponent": signed(one.whole),
+            "over the last two lengths": f"{signed(one.last)}, {one.course}",
+            **{f"ESS after {context}": float(row.mean()) for context, row in zip(self.lengths, values, strict=True)},
+        }
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {

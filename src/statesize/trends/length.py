@@ -104,7 +104,7 @@ def length(
             f"tokens before a future of {future}, got {', '.join(map(str, asked_for))}. Give longer texts or shorter "
             "lengths."
         )
-    pieces = tuple(_pieces(texts, fitting[-1] + future, require_count("excerpts", excerpts)))
+    pieces = tuple(_pieces(texts, fitting[-1] + future, excerpts))
     work = LengthWork(model, pieces, future, asked)
     folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
     with open_points(folder) as parts, bars:

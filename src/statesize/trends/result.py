@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from statesize.drawing.chart import Metric
+from statesize.drawing.chart import Metric, Row
 from statesize.html_table import facts_table
 from statesize.interval import Interval, finite
 from statesize.studies.verdicts.evidence import of_mean
@@ -155,9 +155,39 @@ class Series(Trend):
         Returns:
             The file.
         """
-        from statesize.trends.series_page import write_series_page
+        from statesize.trends.page import Page, write_page
+        from statesize.trends.series_charts import series_charts
 
-        return write_series_page(self, Path(path))
+        page = Page(
+            title="Effective state-size through a training",
+            finding=self.finding,
+            question="When does the memory of each layer develop?",
+            lead="Each faint line is a layer, the strong one the mean over all channels. All checkpoints read the same "
+            f"{len(self.lengths)} documents ({sum(self.lengths):,} tokens), at the same positions, heads and channels.",
+            charts=series_charts(self, self.places, self.log, stepped=self.steps is not None),
+            about="Differences are means over documents, with intervals of 95 % by Student’s t over the documents. "
+            "That of the largest change is corrected for the number of changes that it was chosen from.",
+            rows=[self._row(layer) for layer in (AVERAGE, *self.layers)],
+            skipped=self.left_out,
+            facts={"Checkpoints": ", ".join(self.names), **self.provenance},
+        )
+        return write_page(page, Path(path))
+
+    def _row(self, layer: str) -> Row:
+        whole, largest = self.change(layer), self.largest_change(layer)
+        between = f"{self.names[largest.before]} → {self.names[largest.after]}"
+        means, counts, norms = (self.means(layer, metric) for metric in ("entropy", "relative_count", "norm"))
+        return {
+            "layer": layer,
+            "first entropy-ESS": float(means[0]),
+            "last entropy-ESS": float(means[-1]),
+            "difference": signed(whole.difference),
+            "largest change": f"{signed(largest.difference)}, {between}",
+            "first count": float(counts[0]),
+            "last count": float(counts[-1]),
+            "first norm": float(norms[0]),
+            "last norm": float(norms[-1]),
+        }
 
     def _layer(self, layer: str) -> dict[str, Any]:
         mixers = {mixer.name: mixer for mixer in self.points[0].mixers}

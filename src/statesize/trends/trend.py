@@ -91,10 +91,19 @@ class Trend:
         ]
 
     @property
-    def difference(self) -> str:
-        """The largest difference of a captured run from an unaltered one, in words."""
+    def left_out(self) -> dict[str, str]:
+        """What was not measured, and the notes, as a page lists them."""
+        return {**self.skipped, **{f"Note {place}": note for place, note in enumerate(self.notes, 1)}}
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """How the numbers were made, as a page lists it."""
         known = [point.run_difference for point in self.points if np.isfinite(point.run_difference)]
-        return f"{max(known):.1e}" if known else "not checked"
+        return {
+            "Tokens, SHA-256": str(self.facts["tokens_sha256"]),
+            "Largest difference from an unaltered run": f"{max(known):.1e}" if known else "not checked",
+            "Versions": ", ".join(f"{name} {version}" for name, version in self.facts["versions"].items()),
+        }
 
 
 def signed(interval: Interval, form: str = "+.2f") -> str:
