@@ -16,7 +16,7 @@ from statesize import zoo
 from statesize.adapters.models.checks import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
-from statesize.loading.digests import model_facts, tokens_sha256, weights_sha256
+from statesize.loading.digests import model_facts, tokens_sha256
 from statesize.loading.models import load_model
 from statesize.parallel.here import Here
 from statesize.parts import digest
@@ -151,7 +151,7 @@ class LengthWork:
 
     @cached_property
     def _model(self) -> dict[str, Any]:
-        return model_facts(self.model, weights_sha256(self.model))
+        return model_facts(self.model)
 
     def key(self, context: int) -> str:
         """A digest of all that the numbers of a length depend on."""
