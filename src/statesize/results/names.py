@@ -15,6 +15,17 @@ KINDS = {
     "gla-s6": "gated linear attention with S6 steps",
     "s4d": "diagonal state space",
     "hyena": "long convolution",
+    "nla": "normalised linear attention",
+    "attention": "softmax attention",
+    "sliding": "sliding-window attention",
+    "linear-transformer": "linear attention of 1 + elu",
+    "based": "linear attention of Taylor features",
+    "hedgehog": "linear attention of Hedgehog",
+    "gla-full": "gated linear attention with output gate",
+    "deltanet": "DeltaNet",
+    "gated-deltanet": "Gated DeltaNet",
+    "mamba": "Mamba",
+    "mamba2": "Mamba-2",
 }
 """What the mixers of this package are called in full."""
 
