@@ -21,7 +21,7 @@ from statesize.errors import ModelError
 
 SAMPLE = 2**16
 # Bytes that observations of one run may keep alive until they are measured.
-HELD_BYTES = 2**28
+HELD_BYTES = 2**26
 
 
 @dataclass(frozen=True)
