@@ -1,6 +1,6 @@
 """How long layers of flash-linear-attention take on a CPU: `python benchmarks/fla_time.py`.
 
-Capture: models of fla with 4 layers, 256 wide, run over its torch references, one sequence of 256 tokens and four at
+Capture: models of fla with 4 layers, 256 wide, run over its torch references, one sequence of 256 tokens and two at
 once; `capture`, all checks included, and a forward pass alternate, and the least time of each counts. Training: a step
 of models of `statesize train`, with layers of fla as mixers in torch, beside `gla`. Times are those of the processor,
 on one thread. It goes into docs/fla.json.
@@ -39,7 +39,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 SHAPE = {"hidden_size": 256, "num_hidden_layers": 4, "vocab_size": 32_000, "fuse_cross_entropy": False}
 MIXERS = ("gla", *FLA_MIXERS)
-LENGTH, SEQUENCES, BATCH, REPEATS = 256, (1, 4), 8, 3
+LENGTH, SEQUENCES, BATCH, REPEATS = 256, (1, 2), 8, 2
 
 
 def seconds(call: Callable[[], object]) -> float:

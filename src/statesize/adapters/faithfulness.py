@@ -25,11 +25,12 @@ def unfaithfulness(observation: Observation) -> float:
     count = observation.batch_shape[1]
     units = torch.linspace(0, count - 1, min(UNITS, count)).round().long().to(observation.values.device)
     mixed = observation.mixed[:, units].double()
-    first, light = _outputs(observation, units[:1])
+    applied, light = _outputs(observation, units[:1])
     # One by one where several T in float64 may take more than measuring does.
-    others = [chosen for chosen in units[1:].split(UNITS if light else 1) if len(chosen)]
-    applied = [first, *(_outputs(observation, chosen)[0] for chosen in others)]
-    return relative_difference(observation.passed_on(torch.cat(applied, 1), units).double(), mixed)
+    size = UNITS if light else 1
+    others = [units[first : first + size] for first in range(1, len(units), size)]
+    applied = torch.cat([applied, *(_outputs(observation, chosen)[0] for chosen in others)], 1)
+    return relative_difference(observation.passed_on(applied, units).double(), mixed)
 
 
 def relative_difference(value: Tensor, reference: Tensor) -> float:
