@@ -15,8 +15,12 @@ KINDS = {
     "gla-s6": "gated linear attention with S6 steps",
     "s4d": "diagonal state space",
     "hyena": "long convolution",
+    "gated slots": "gated slot attention",
+    "bounded memory": "attention with bounded memory",
+    "kimi delta attention": "Kimi delta attention",
+    "preconditioned kimi delta attention": "preconditioned Kimi delta attention",
 }
-"""What the mixers of this package are called in full."""
+"""What mixers are called in full."""
 
 
 def kind_title(kind: str) -> str:

@@ -51,6 +51,8 @@ class Formula:
             # Each channel is a head of its own, as in HGRN.
             values, mixed = values[..., None], mixed[..., None]
         heads, channels = mixed.shape[2:]
+        # Slots hold keys beside the values.
+        beside = call.arguments["k"].shape[-1] if self.keys == "s" else 0
         size = 1 if mixed.ndim > call.output.ndim else self.states * call.arguments[self.keys].shape[-1]
         return Observation(
             name=call.name,
@@ -59,7 +61,7 @@ class Formula:
             values=values.transpose(1, 2),
             mixed=mixed.transpose(1, 2),
             state_size=size,
-            state_bytes=heads * channels * size * torch.float32.itemsize,
+            state_bytes=heads * (channels + beside) * size * torch.float32.itemsize,
             held_bytes=held(call.output, *call.arguments.values()),
         )
 
