@@ -273,11 +273,13 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
             whole = all(not one["reason"] and one["units"] > 1 and one["faithfulness"] <= 2e-6 for one in both)
             agreeing[by] += whole and not left_out and not layer["flash_attention"]
     headings = ("layer", "class", "measured as", "heads", "TSS", "references 32", "72", "kernels 32", "72")
-    time = document["time"]
+    time, captured = document["time"], dict[str, list[str]]()
+    for row in time["capture"]:
+        captured.setdefault(row["model"], []).append(f"{row['ratio']:.1f}")
     return {
         "table": table(headings, rows),
         "causes": table(("layer", "where", "what was said"), causes),
-        "capture": ", ".join(f"{row['ratio']:.1f} ({row['model']})" for row in time["capture"]),
+        "capture": ", ".join(f"{' and '.join(ratios)} ({model})" for model, ratios in captured.items()),
         "training": ", ".join(f"{row['seconds']:.1f} s (`{row['mixer']}`)" for row in time["training"]),
         "versions": f"fla {document['flash-linear-attention']}, triton {document['triton']}, torch {document['torch']}",
         **{by: str(count) for by, count in agreeing.items()},

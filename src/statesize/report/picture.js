@@ -41,9 +41,11 @@ const picture = (() => {
 
   const showText = ({ tokens, special }) => {
     const plain = (token) => token.replaceAll("␣", " ").replaceAll("⏎", "\n").replaceAll("⇥", "\t");
+    // Without a tokenizer tokens are numbers, which would run into each other.
+    const space = tokens.every((token) => /^\d+$/.test(token)) ? " " : "";
     byId("text").replaceChildren(...tokens.map((token, position) => {
       const part = document.createElement("span");
-      part.textContent = plain(token);
+      part.textContent = plain(token) + space;
       part.dataset.position = position;
       if (special.includes(position)) part.className = "special";
       return part;

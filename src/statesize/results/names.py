@@ -26,8 +26,12 @@ KINDS = {
     "gated-deltanet": "Gated DeltaNet",
     "mamba": "Mamba",
     "mamba2": "Mamba-2",
+    "gated slots": "gated slot attention",
+    "bounded memory": "attention with bounded memory",
+    "kimi delta attention": "Kimi delta attention",
+    "preconditioned kimi delta attention": "preconditioned Kimi delta attention",
 }
-"""What the mixers of this package are called in full."""
+"""What mixers are called in full."""
 
 
 def kind_title(kind: str) -> str:
