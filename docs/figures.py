@@ -30,9 +30,11 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         faults,
         strangers,
         network_coverage,
+        networks,
         recall_moment,
         fla,
         compression,
+        state_spaces,
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
@@ -125,14 +127,18 @@ def agreement(document: Mapping[str, Any]) -> dict[str, str]:
         found |= {f"{name}_{key}": value for key, value in _numbers(part, "compared", "outside").items()}
         if name != "slicot":
             found |= {f"{name}_{kind}": f"{part[f'largest_{kind}']:.2f}" for kind in ("values", "entropy")}
-    pairs = document["engine_pairs"]
+    pairs, bounds = document["engine_pairs"], _numbers(document["default_bounds"], "compared", "apart", "outside")
     return found | {
+        **{f"bounds_{key}": value for key, value in bounds.items()},
         **_numbers(pairs, "pairs", "operators", "families"),
         "shortest": str(pairs["lengths"][0]),
         "longest": str(pairs["lengths"][1]),
         "mpmath_operators": str(document["mpmath"]["operators"]),
         "systems": str(document["slicot"]["systems"]),
         "farthest": f"{document['slicot']['largest_difference']:.0e}",
+        **{
+            f"bounds_{key}": value for key, value in _numbers(document["default_bounds"], "compared", "outside").items()
+        },
     }
 
 
@@ -191,6 +197,51 @@ def budget(document: Mapping[str, Any]) -> dict[str, str]:
 def network_coverage(document: Mapping[str, Any]) -> dict[str, str]:
     """How many intervals of networks hold what the Jacobian gives."""
     return _numbers(document["all"], "cuts", "held") | {"accuracy": f"{document['accuracy']:.0%}"}
+
+
+def networks(document: Mapping[str, Any]) -> dict[str, str]:
+    """What whole networks need beside their layers, and what finding it takes."""
+    headings = (
+        "model",
+        "stored",
+        "layers need",
+        "the network needs",
+        "redundancy",
+        "products",
+        "processor time",
+        "peak",
+    )
+    rows = [
+        (
+            row["model"],
+            f"{row['stored']:,}",
+            f"{row['needed']:,.0f}",
+            f"{row['network']:,.0f} ({row['interval'][0]:,.0f} to {row['interval'][1]:,.0f})",
+            "–" if row["redundancy"] is None else f"{row['redundancy']:.1f}",
+            f"{row['products']:,}",
+            f"{row['seconds']:,.0f} s",
+            f"{row['peak_bytes'] / 1e9:.1f} GB",
+        )
+        for row in document["rows"]
+    ]
+    return {"table": table(headings, rows)}
+
+
+def state_spaces(document: Mapping[str, Any]) -> dict[str, str]:
+    """Smaller Mamba and Mamba-2 of transformers: what they cost and hold."""
+    headings = ("model", "kept", "extra bits a byte", "bytes of states", "tokens a second", "repeated pairs recalled")
+    rows = [
+        (
+            row["model"],
+            row["share"],
+            f"{row['difference']:.4f} [{row['interval'][0]:.4f}, {row['interval'][1]:.4f}]",
+            f"{row['state_bytes_before']:,} → {row['state_bytes_after']:,}",
+            "{:.0f} → {:.0f}".format(*row["tokens_per_second"]),
+            "{before:.1%} → {after:.1%}".format(**row["recall"]["repeated_bigrams"]),
+        )
+        for row in document["rows"]
+    ]
+    return {"table": table(headings, rows)}
 
 
 def strangers(document: Mapping[str, Any]) -> dict[str, str]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +14,7 @@ from statesize import zoo
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.files import parse_json, read_limited
-from statesize.loading.libraries import MAMBA_SSM_NAMES, is_mamba_ssm, read_config
+from statesize.loading.libraries import MAMBA_SSM_NAMES, hushed, is_mamba_ssm, read_config
 from statesize.loading.neighbours import refuse_misspelt
 from statesize.loading.refusals import check_causal, check_config, refusal_of
 from statesize.mixers import load_checkpoint
@@ -179,28 +176,11 @@ def load_model_facts(
     return tokenizer, configured_vocabulary(_config_of_transformers(name, options))
 
 
-@contextmanager
-def _hushed(library: Any) -> Generator[None]:
-    """Keeps back bars and warnings of transformers while it reads files; what is wrong becomes an error of ours."""
-    logging = library.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def _config_of_transformers(name: str, options: dict[str, Any]) -> Any:
     """The configuration of a model of transformers that can be measured."""
     library = _transformers(name)
     try:
-        with _hushed(library):
+        with hushed():
             config = read_config(library, name, options)
         check_config(name, config, options)
         check_causal(name, config, library)
@@ -215,7 +195,7 @@ def _tokenizer_of_transformers(name: str, options: dict[str, Any]) -> AnyTokeniz
     _config_of_transformers(name, options)
     library = _transformers(name)
     try:
-        with _hushed(library):
+        with hushed():
             return library.AutoTokenizer.from_pretrained(name, **options)
     except Exception as error:  # as below
         refusal = refusal_of(name, error, options, allow_pickle=True)
@@ -232,7 +212,7 @@ def _from_transformers(
     for weights in Path(name).glob("*.safetensors"):
         check_header(weights)
     try:
-        with _hushed(library):
+        with hushed():
             model = library.AutoModelForCausalLM.from_pretrained(
                 name,
                 config=config,

@@ -8,17 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.mixers.attention.gated import GatedLinearAttention
+from statesize.mixers.attention.delta_net import DeltaNet, GatedDeltaNet
+from statesize.mixers.attention.feature_maps import Based, Hedgehog, LinearTransformer
+from statesize.mixers.attention.gated import FullGatedLinearAttention, GatedLinearAttention
 from statesize.mixers.attention.gated_s6 import GatedLinearAttentionS6
 from statesize.mixers.attention.linear import LinearAttention
 from statesize.mixers.attention.normalised import NormalisedLinearAttention
-from statesize.mixers.attention.softmax import SoftmaxAttention
+from statesize.mixers.attention.softmax import MultiHeadAttention, SlidingWindowAttention, SoftmaxAttention
 from statesize.mixers.attention.weighted import WeightedLinearAttention
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.convolution.long_convolution import LongConvolution
 from statesize.mixers.fla.layers import FlaMixer
 from statesize.mixers.mixer import NORM_EPSILON
 from statesize.mixers.registry import MIXERS, registered_mixer
+from statesize.mixers.state_space.mamba import Mamba, Mamba2
 from statesize.mixers.state_space.s4d import S4D
 from statesize.mixers.state_space.s6 import S6
 
@@ -34,6 +37,16 @@ MIXERS |= {
         S4D,
         LongConvolution,
         NormalisedLinearAttention,
+        MultiHeadAttention,
+        SlidingWindowAttention,
+        LinearTransformer,
+        Based,
+        Hedgehog,
+        FullGatedLinearAttention,
+        DeltaNet,
+        GatedDeltaNet,
+        Mamba,
+        Mamba2,
     )
 }
 
@@ -81,8 +94,13 @@ class LocalDropout(nn.Module):
         return hidden * keep / (1 - self.probability)
 
 
+def residual_norm(config: ModelConfig) -> nn.Module:
+    """The norm of what a layer reads of the residual stream."""
+    return (nn.LayerNorm if config.layer_norm else nn.RMSNorm)(config.width, eps=NORM_EPSILON)
+
+
 class Block(nn.Module):
-    """h ← h + mixer(norm(h)), then h ← h + mlp(norm(h)), with RMS norms.
+    """h ← h + mixer(norm(h)), then h ← h + mlp(norm(h)).
 
     Args:
         config: Shape of the model.
@@ -91,9 +109,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int = 0) -> None:
         super().__init__()
-        self.mixer_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
+        self.mixer_norm = residual_norm(config)
         self.mixer = _mixer(config, layer)
-        self.mlp_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON) if config.mlp_factor else None
+        self.mlp_norm = residual_norm(config) if config.mlp_factor else None
         self.mlp = GatedMLP(config) if config.mlp_factor else None
         self.dropout = LocalDropout(config.dropout)
 
