@@ -27,20 +27,19 @@ from statesize.results.protocol import Profiled
 _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]
 
 
-def layer_table(profiles: Sequence[Profiled]) -> str:
-    """One row a layer, as HTML."""
+def layer_table(profiles: Sequence[Profiled]) -> tuple[str, str]:
+    """One row a layer, as HTML, and what its columns of numbers are, as entries of a definition list."""
     rows = [
         cast("dict[str, str | float]", row | {"model": model_title(profile), "kind": kind_title(row["kind"])})
         for profile in profiles
         for row in profile.summary_rows()
     ]
-    return _table("rows", _telling({name: HEADINGS[name] for name in _SHOWN}, rows), rows)
-
-
-def layer_definitions(relative_tolerances: Sequence[float]) -> str:
-    """What the columns of numbers of `layer_table` are, as entries of a definition list."""
-    definitions = _definitions({name: HEADINGS[name] for name in _SHOWN if HEADINGS[name].form != "text"}, COLUMNS)
-    return definitions.replace("ρ times", f"{relative_tolerances[0]:g} times") if relative_tolerances else definitions
+    headings = _telling({name: HEADINGS[name] for name in _SHOWN}, rows)
+    numbers = {name: heading for name, heading in headings.items() if heading.form != "text"}
+    definitions = _definitions(numbers, COLUMNS)
+    if tolerances := profiles[0].attributes["relative_tolerances"]:
+        definitions = definitions.replace("ρ times", f"{tolerances[0]:g} times")
+    return _table("rows", headings, rows), definitions
 
 
 def comparison_section(
