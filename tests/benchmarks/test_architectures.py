@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from benchmarks.architectures.scan import quick_scan
 from benchmarks.architectures.shapes import ARCHITECTURES
 

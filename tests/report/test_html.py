@@ -197,7 +197,7 @@ def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_pro
 def test_many_channels_and_no_relative_tolerance():
     model = LanguageModel(ModelConfig("s6", vocabulary_size=8, width=66, heads=2, layers=1, key_size=1))
     page = extent_notes(render([profile(model, torch.arange(4)[None], relative_tolerances=())]))
-    assert "Of layers with more than 64 measured heads or channels, that many are drawn singly." in page
+    assert "Single curves show at most 64 heads or channels of a layer." in page
     assert "is drawn as 64 cells, each their mean." in page
     # Columns of which nothing is known are left out, with what is said of them.
     assert 'data-name="average_entropy"' in page

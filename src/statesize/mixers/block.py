@@ -113,7 +113,7 @@ class Block(nn.Module):
 
         Args:
             hidden: (S, d).
-            cache: Of the mixer.
+            cache: The mixer's cache.
 
         Returns:
             The output (S, d) and the mixer's next cache.

@@ -23,7 +23,7 @@ from statesize.results.protocol import Profiled
 
 SCRIPTS = ("draw.js", "packing.js", "picture.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
 MOST_BYTES = 1_700_000
-"""Of a page, unless its table alone takes more."""
+"""Largest size of a page, unless its table alone takes more."""
 _SHARES = (1.0, 0.5, 0.25, 0.1)
 
 
