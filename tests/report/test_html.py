@@ -171,7 +171,7 @@ def extent_notes(text):
     return text[: text.index('<script type="application/json"')]
 
 
-@pytest.mark.parametrize(("heads", "said"), [(40, "the first 2 are drawn"), (10, "the first is drawn")])
+@pytest.mark.parametrize(("heads", "said"), [(40, "show the first 2 of"), (10, "show the first of")])
 def test_what_is_not_drawn_is_said(heads, said, monkeypatch):
     model = LanguageModel(ModelConfig("la", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     three = profile(model, torch.arange(30).reshape(3, 10) % 8)
