@@ -7,7 +7,13 @@ subclass of `SyntheticTask`, and a line in the list of `registry`.
 from statesize.tasks.arrays import ArrayTask, from_arrays
 from statesize.tasks.chance import most_frequent_share
 from statesize.tasks.compression import Compression
+from statesize.tasks.copying import Copying
 from statesize.tasks.corpus import Corpus, python_prose, read_text
+from statesize.tasks.mad.compression import MADCompression
+from statesize.tasks.mad.copying import MADSelectiveCopying
+from statesize.tasks.mad.fuzzy import MADFuzzyRecall
+from statesize.tasks.mad.memorisation import MADMemorisation
+from statesize.tasks.mad.recall import MADRecall
 from statesize.tasks.mqar import MQAR
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import build_task, register_task, task_names, task_settings
@@ -23,7 +29,13 @@ __all__ = [
     "MQAR",
     "ArrayTask",
     "Compression",
+    "Copying",
     "Corpus",
+    "MADCompression",
+    "MADFuzzyRecall",
+    "MADMemorisation",
+    "MADRecall",
+    "MADSelectiveCopying",
     "Rebinding",
     "SelectiveCopying",
     "SyntheticTask",

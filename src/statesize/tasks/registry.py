@@ -10,6 +10,12 @@ from typing import cast
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError
 from statesize.tasks.compression import Compression
+from statesize.tasks.copying import Copying
+from statesize.tasks.mad.compression import MADCompression
+from statesize.tasks.mad.copying import MADSelectiveCopying
+from statesize.tasks.mad.fuzzy import MADFuzzyRecall
+from statesize.tasks.mad.memorisation import MADMemorisation
+from statesize.tasks.mad.recall import MADRecall
 from statesize.tasks.mqar import MQAR
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.selective_copying import SelectiveCopying
@@ -18,10 +24,16 @@ from statesize.tasks.zoology import ZoologyMQAR
 
 _TASKS: dict[str, type[SyntheticTask]] = {
     "mqar": MQAR,
+    "copying": Copying,
     "selective_copying": SelectiveCopying,
     "compression": Compression,
     "rebinding": Rebinding,
     "zoology_mqar": ZoologyMQAR,
+    "mad_recall": MADRecall,
+    "mad_fuzzy_recall": MADFuzzyRecall,
+    "mad_selective_copying": MADSelectiveCopying,
+    "mad_compression": MADCompression,
+    "mad_memorisation": MADMemorisation,
 }
 
 
