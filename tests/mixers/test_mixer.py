@@ -104,9 +104,8 @@ def test_gradients_reach_every_parameter_and_equal_those_through_the_operator(na
     mixer, hidden = mixer_of(name), hidden_of(40)
     mixed = mixer.mixed_values(hidden)
     weights = torch.randn(mixed.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    parameters = {
-        key: p for key, p in mixer.named_parameters() if key not in ("norm_weight", "output_projection.weight")
-    }
+    after = ("norm_weight", "gate_projection.weight", "output_projection.weight")
+    parameters = {key: p for key, p in mixer.named_parameters() if key not in after}
     given = torch.autograd.grad((mixed * weights).sum(), list(parameters.values()))
     through = mixer.operator(hidden).dense() @ mixer.values(hidden)
     expected = torch.autograd.grad((through * weights).sum(), list(parameters.values()))
@@ -145,7 +144,7 @@ def test_kinds_of_operators_and_their_state(name):
     mixer, hidden = mixer_of(name), hidden_of(9)
     operator = mixer.operator(hidden)
     assert mixer.multiplicity == (8 if name in HEADS else 1)
-    if name == "sa":
+    if name in ("sa", "attention", "sliding"):
         assert isinstance(operator, SoftmaxOperator)
         assert operator.state_size().tolist() == list(range(9))
     elif name == "hyena":

@@ -46,6 +46,16 @@ def test_default_size_is_about_one_million():
         assert 0.85e6 < count < 1.1e6, name
 
 
+def test_norms_of_the_residual_stream_are_layer_norms_if_asked():
+    model = model_of(layer_norm=True).double()
+    assert not [part for part in model.modules() if isinstance(part, torch.nn.RMSNorm)]
+    assert all(bool((part.bias == 0).all()) for part in model.modules() if isinstance(part, torch.nn.LayerNorm))
+    hidden = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    centred = hidden - hidden.mean(-1, keepdim=True)
+    expected = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(model.blocks[0].mixer_norm(hidden), expected)
+
+
 def test_an_output_layer_of_its_own_is_drawn_after_all_else():
     tied, own = model_of(), model_of(tied=False)
     weights = own.state_dict()

@@ -36,6 +36,8 @@ def train(
         "s4d",
         "hyena",
         "nla",
+        "attention",
+        "sliding",
         "fla:delta_net",
         "fla:gated_deltanet",
         "fla:rwkv7",

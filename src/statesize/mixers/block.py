@@ -12,7 +12,7 @@ from statesize.mixers.attention.gated import GatedLinearAttention
 from statesize.mixers.attention.gated_s6 import GatedLinearAttentionS6
 from statesize.mixers.attention.linear import LinearAttention
 from statesize.mixers.attention.normalised import NormalisedLinearAttention
-from statesize.mixers.attention.softmax import SoftmaxAttention
+from statesize.mixers.attention.softmax import MultiHeadAttention, SlidingWindowAttention, SoftmaxAttention
 from statesize.mixers.attention.weighted import WeightedLinearAttention
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.convolution.long_convolution import LongConvolution
@@ -34,6 +34,8 @@ MIXERS |= {
         S4D,
         LongConvolution,
         NormalisedLinearAttention,
+        MultiHeadAttention,
+        SlidingWindowAttention,
     )
 }
 
@@ -81,8 +83,13 @@ class LocalDropout(nn.Module):
         return hidden * keep / (1 - self.probability)
 
 
+def residual_norm(config: ModelConfig) -> nn.Module:
+    """The norm of what a layer reads of the residual stream."""
+    return (nn.LayerNorm if config.layer_norm else nn.RMSNorm)(config.width, eps=NORM_EPSILON)
+
+
 class Block(nn.Module):
-    """h ← h + mixer(norm(h)), then h ← h + mlp(norm(h)), with RMS norms.
+    """h ← h + mixer(norm(h)), then h ← h + mlp(norm(h)).
 
     Args:
         config: Shape of the model.
@@ -91,9 +98,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int = 0) -> None:
         super().__init__()
-        self.mixer_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
+        self.mixer_norm = residual_norm(config)
         self.mixer = _mixer(config, layer)
-        self.mlp_norm = nn.RMSNorm(config.width, eps=NORM_EPSILON) if config.mlp_factor else None
+        self.mlp_norm = residual_norm(config) if config.mlp_factor else None
         self.mlp = GatedMLP(config) if config.mlp_factor else None
         self.dropout = LocalDropout(config.dropout)
 

@@ -19,8 +19,8 @@ REDUCIBLE = ("la", "wla", "gla", "gla-s6", "s6")
 ROUNDED = frozenset(REDUCIBLE) - {"s6"}
 """Mixers whose states can be rounded."""
 
-_OPTIONAL = {"state_sizes", "state_bits"}
-"""Fields that are written only where they are used."""
+_OPTIONAL = {"state_sizes", "state_bits", "layer_norm", "window"}
+"""Fields that are written only where they differ from their defaults."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class ModelConfig:
             number for "s6" and of none for a layer that is as it was; empty for a model that is.
         state_bits: 8 to round the states to int8 after each token, with a scale for each row; 0 to keep them as they
             are.
+        layer_norm: Whether the norms of the residual stream are layer norms with a bias rather than RMS norms.
+        window: Tokens that "sliding" sees, the present one included.
 
     Example:
         >>> ModelConfig(mixer="la", width=64, heads=2).value_size
@@ -79,17 +81,19 @@ class ModelConfig:
     tied: bool = True
     state_sizes: tuple[tuple[int, ...], ...] = ()
     state_bits: int = 0
+    layer_norm: bool = False
+    window: int = 64
 
     def __post_init__(self) -> None:
-        counts = ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor", "convolution_size")
-        for name in (*counts, "positions"):
+        sizes = ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor", "convolution_size")
+        for name in (*sizes, "positions", "window"):
             value: object = getattr(self, name)
             bound = 0 if name in ("positions", "mlp_factor") else 1
             if isinstance(value, bool) or not isinstance(value, int) or not bound <= value < 2**31:
                 refuse(name, f"an integer of at least {bound}, below 2**31", value)
         if not isinstance(self.mixer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             refuse("mixer", "a name or a pattern of names such as 'gla,sa'", self.mixer)
-        for name in ("normalised", "tied"):
+        for name in ("normalised", "tied", "layer_norm"):
             if not isinstance(getattr(self, name), bool):
                 refuse(name, "True or False", getattr(self, name))
         self._check_pattern()
@@ -169,7 +173,7 @@ class ModelConfig:
             The fields by name, and "format".
         """
         fields = dataclasses.asdict(self)
-        unused = {name for name in _OPTIONAL if not fields[name]}
+        unused = {name for name in _OPTIONAL if fields[name] == getattr(type(self), name)}
         return {"format": CONFIG_FORMAT} | {name: value for name, value in fields.items() if name not in unused}
 
     @classmethod

@@ -51,7 +51,8 @@ class Mixer(nn.Module, ABC):
 
     The input is projected, and what comes out passes a short causal convolution. Each unit maps its values by T to
     mixed values; these are RMS-normalised per head and projected to the output. `operator(hidden)` is exactly that T:
-    `operator(hidden).dense() @ values(hidden)` equals `mixed_values(hidden)`.
+    `operator(hidden).dense() @ values(hidden)` equals `mixed_values(hidden)`. Class attributes say what a mixer has of
+    this frame.
 
     Args:
         config: Shape of the model.
@@ -60,16 +61,28 @@ class Mixer(nn.Module, ABC):
 
     kind: ClassVar[str]
     """Short name of the mixer, such as "gla"; a key of `MIXERS`."""
+    convolved: ClassVar[bool] = True
+    """Whether what the input is projected to passes a short convolution."""
+    activated: ClassVar[bool] = False
+    """Whether a silu follows the short convolution."""
+    normed: ClassVar[bool] = True
+    """Whether the mixed values of each head are RMS-normalised."""
+    gated: ClassVar[bool] = False
+    """Whether the output is multiplied by silu(W x) before its projection."""
+    expansion: ClassVar[int] = 1
+    """Value channels of all heads in units of the model's width."""
 
     def __init__(self, config: ModelConfig, sizes: list[int]) -> None:
         super().__init__()
         self.config = config
-        self.heads, self.key_size, self.value_size = config.heads, config.key_size, config.value_size
+        self.heads, self.key_size = config.heads, config.key_size
+        self.value_size, inner = self.expansion * config.value_size, self.expansion * config.width
         self._sizes = sizes
         self.projection = nn.Linear(config.width, sum(sizes), bias=False)
-        self.convolution = ShortConvolution(sum(sizes), config.convolution_size)
-        self.norm_weight = nn.Parameter(torch.ones(self.heads, self.value_size))
-        self.output_projection = nn.Linear(config.width, config.width, bias=False)
+        self.convolution = ShortConvolution(sum(sizes), config.convolution_size) if self.convolved else None
+        self.gate_projection = nn.Linear(config.width, inner, bias=False) if self.gated else None
+        self.norm_weight = nn.Parameter(torch.ones(self.heads, self.value_size)) if self.normed else None
+        self.output_projection = nn.Linear(inner, config.width, bias=False)
 
     @property
     def multiplicity(self) -> int:
@@ -138,7 +151,7 @@ class Mixer(nn.Module, ABC):
         """
         # A cache has parts of constant size and parts that grow with each token; one step tells them apart.
         empty = self.initial_cache(1)
-        _, one = self.step(self.norm_weight.new_zeros(1, self.config.width), empty)
+        _, one = self.step(self.projection.weight.new_zeros(1, self.config.width), empty)
         before, after = _bytes(empty), _bytes(one)
         return before + length * (after - before)
 
@@ -162,22 +175,40 @@ class Mixer(nn.Module, ABC):
         Returns:
             (S, L, d).
         """
-        return self._emit(self.mixed_values(hidden).transpose(1, 2).flatten(-2))
+        return self._emit(self.mixed_values(hidden).transpose(1, 2).flatten(-2), hidden)
 
     def _convolved(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """What the input is projected to, convolved: one (S, L, size) for each of the sizes."""
-        return torch.split(self.convolution(self.projection(hidden)), self._sizes, dim=-1)
+        convolved = self.projection(hidden)
+        if self.convolution is not None:
+            convolved = self.convolution(convolved)
+        return self._activated(convolved)
 
     def _step_convolved(self, hidden: Tensor, cache: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """The same for one token, (S, size) each, with the cache of the convolution."""
-        convolved, cache = self.convolution.step(self.projection(hidden), cache)
-        return torch.split(convolved, self._sizes, dim=-1), cache
+        convolved = self.projection(hidden)
+        if self.convolution is not None:
+            convolved, cache = self.convolution.step(convolved, cache)
+        return self._activated(convolved), cache
 
-    def _emit(self, mixed: Tensor) -> Tensor:
-        """Norm per head and output projection of all channels, (..., d)."""
-        by_head = mixed.reshape(*mixed.shape[:-1], self.heads, self.value_size)
-        normed = functional.rms_norm(by_head, (self.value_size,), eps=NORM_EPSILON) * self.norm_weight
-        return self.output_projection(normed.flatten(-2))
+    def _activated(self, convolved: Tensor) -> tuple[Tensor, ...]:
+        """One part for each of the sizes, (..., size)."""
+        return torch.split(functional.silu(convolved) if self.activated else convolved, self._sizes, dim=-1)
+
+    def _initial_convolution(self, batch: int) -> Tensor:
+        """What the short convolution keeps before the first token, (S, taps − 1, all sizes)."""
+        if self.convolution is None:
+            return self.projection.weight.new_zeros(batch, 0, sum(self._sizes))
+        return self.convolution.initial_cache(batch)
+
+    def _emit(self, mixed: Tensor, hidden: Tensor) -> Tensor:
+        """Norm per head, gate and output projection of all channels, (..., d), at an input (..., d)."""
+        if self.norm_weight is not None:
+            by_head = mixed.reshape(*mixed.shape[:-1], self.heads, self.value_size)
+            mixed = (functional.rms_norm(by_head, (self.value_size,), eps=NORM_EPSILON) * self.norm_weight).flatten(-2)
+        if self.gate_projection is not None:
+            mixed = mixed * functional.silu(self.gate_projection(hidden))
+        return self.output_projection(mixed)
 
     @torch.no_grad()
     def set_initial_values(self) -> list[Tensor]:
@@ -194,7 +225,8 @@ class HeadMixer(Mixer):
 
     def __init__(self, config: ModelConfig, key_channels: int | None = None) -> None:
         channels = config.key_size if key_channels is None else key_channels
-        super().__init__(config, [config.heads * config.key_size, config.heads * channels, config.width])
+        values = self.expansion * config.width
+        super().__init__(config, [config.heads * config.key_size, config.heads * channels, values])
 
     @property
     def multiplicity(self) -> int:

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError
-from statesize.mixers.block import Block, LocalDropout
+from statesize.mixers.block import Block, LocalDropout, residual_norm
 from statesize.mixers.config import ModelConfig
-from statesize.mixers.mixer import NORM_EPSILON, Mixer
+from statesize.mixers.mixer import Mixer
 
 
 class LanguageModel(nn.Module):
@@ -42,7 +42,7 @@ class LanguageModel(nn.Module):
         with torch.device("meta"), _drawing_as(generator):
             self.embedding = nn.Embedding(config.vocabulary_size, config.width)
             self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-            self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
+            self.norm = residual_norm(config)
             self.position_embedding = nn.Embedding(config.positions, config.width) if config.positions else None
             self.output = None if config.tied else nn.Linear(config.width, config.vocabulary_size, bias=False)
         if torch.get_default_device().type == "meta":
@@ -175,6 +175,8 @@ class LanguageModel(nn.Module):
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
             elif part.endswith("norm") or name.endswith("norm_weight"):
                 nn.init.ones_(parameter)
+            elif name.endswith("norm.bias"):
+                nn.init.zeros_(parameter)
             else:
                 scale = depth_scale if part == "output_projection" else 1.0
                 nn.init.normal_(parameter, std=scale * parameter.shape[-1] ** -0.5, generator=generator)

@@ -66,6 +66,7 @@ def _copy_values(teacher: Mixer, student: Mixer) -> None:
     """The value channels, which come last in the projection and in its convolution; they have no state of their own."""
     if not isinstance(teacher, HeadMixer) or not isinstance(student, HeadMixer):
         return
-    width = teacher.config.width
+    width = teacher.expansion * teacher.config.width
     for theirs, ours in ((teacher.projection, student.projection), (teacher.convolution, student.convolution)):
-        ours.weight[-width:].copy_(theirs.weight[-width:])
+        if theirs is not None and ours is not None:
+            ours.weight[-width:].copy_(theirs.weight[-width:])

@@ -91,7 +91,7 @@ class LinearAttention(HeadMixer):
 
     def initial_cache(self, batch: int) -> LinearCache:
         """The cache of `step` before the first token."""
-        convolution = self.convolution.initial_cache(batch)
+        convolution = self._initial_convolution(batch)
         return self._empty(convolution)
 
     def step(self, hidden: Tensor, cache: LinearCache) -> tuple[Tensor, LinearCache]:
@@ -101,7 +101,7 @@ class LinearAttention(HeadMixer):
         log_decay = self.log_decay(hidden[:, None])
         decay = None if log_decay is None else log_decay[:, :, 0].exp()
         mixed, cache = self._advance(cache._replace(convolution=convolution), query, key.squeeze(-2), value, decay)
-        return self._emit(mixed.flatten(-2)), cache
+        return self._emit(mixed.flatten(-2), hidden), cache
 
     def _mapped(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled queries and keys of the state, (..., L, n) each."""

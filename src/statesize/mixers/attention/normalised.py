@@ -41,7 +41,7 @@ class NormalisedLinearAttention(HeadMixer):
 
     def initial_cache(self, batch: int) -> NormalisedCache:
         """The cache of `step` before the first token."""
-        convolution = self.convolution.initial_cache(batch)
+        convolution = self._initial_convolution(batch)
         normaliser = convolution.new_zeros(batch, self.heads, self.key_size)
         state = convolution.new_zeros(*normaliser.shape, self.value_size)
         return NormalisedCache(convolution, state, normaliser)
@@ -54,7 +54,7 @@ class NormalisedLinearAttention(HeadMixer):
         state = cache.state + key.unsqueeze(-1) * value.unsqueeze(-2)
         readout = query / (query * normaliser).sum(-1, keepdim=True)
         mixed = (readout.unsqueeze(-2) @ state).squeeze(-2)
-        return self._emit(mixed.flatten(-2)), NormalisedCache(convolution, state, normaliser)
+        return self._emit(mixed.flatten(-2), hidden), NormalisedCache(convolution, state, normaliser)
 
     def _normalised(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of queries over what they sum to, features of keys, values, (S, H, L, ·)."""

@@ -86,7 +86,7 @@ class LongConvolution(Mixer):
 
     def initial_cache(self, batch: int) -> LongConvolutionCache:
         """The cache of `step` before the first token."""
-        convolution = self.convolution.initial_cache(batch)
+        convolution = self._initial_convolution(batch)
         return LongConvolutionCache(convolution, convolution.new_zeros(batch, self.config.width, 0))
 
     def step(self, hidden: Tensor, cache: LongConvolutionCache) -> tuple[Tensor, LongConvolutionCache]:
@@ -94,7 +94,7 @@ class LongConvolution(Mixer):
         (output_gate, input_gate, value), convolution = self._step_convolved(hidden, cache.convolution)
         inputs = torch.cat([cache.inputs, (input_gate * value).unsqueeze(-1)], -1)
         mixed = output_gate * (self.filter(inputs.shape[-1]).flip(-1) * inputs).sum(-1)
-        return self._emit(mixed), LongConvolutionCache(convolution, inputs)
+        return self._emit(mixed, hidden), LongConvolutionCache(convolution, inputs)
 
     def _gates_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Output gates q, input gates k and values, (S, d, L) each."""

@@ -78,7 +78,7 @@ class S4D(Mixer):
 
     def initial_cache(self, batch: int) -> S4DCache:
         """The cache of `step` before the first token."""
-        convolution = self.convolution.initial_cache(batch)
+        convolution = self._initial_convolution(batch)
         state = convolution.new_zeros(batch, *self.log_rate.shape, dtype=convolution.dtype.to_complex())
         return S4DCache(convolution, state)
 
@@ -88,7 +88,7 @@ class S4D(Mixer):
         log_decay, B, C = self._discretised()
         state = log_decay.exp() * cache.state + B * inputs.unsqueeze(-1)
         mixed = 2 * (C * state).sum(-1).real
-        return self._emit(mixed), S4DCache(convolution, state)
+        return self._emit(mixed, hidden), S4DCache(convolution, state)
 
     def _discretised(self) -> tuple[Tensor, Tensor, Tensor]:
         """Logarithm of Ā, B̄ and C, complex (d, n / 2)."""

@@ -38,6 +38,7 @@ class S6(Mixer):
     """
 
     kind = "s6"
+    activated = True
 
     def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
         super().__init__(config, [config.width])
@@ -77,21 +78,20 @@ class S6(Mixer):
 
     def initial_cache(self, batch: int) -> S6Cache:
         """The cache of `step` before the first token."""
-        convolution = self.convolution.initial_cache(batch)
+        convolution = self._initial_convolution(batch)
         return S6Cache(convolution, convolution.new_zeros(batch, *self.log_rate.shape))
 
     def step(self, hidden: Tensor, cache: S6Cache) -> tuple[Tensor, S6Cache]:
         """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
-        (convolved,), convolution = self._step_convolved(hidden, cache.convolution)
-        inputs = functional.silu(convolved)
+        (inputs,), convolution = self._step_convolved(hidden, cache.convolution)
         steps, B, C = self._selected(inputs)
         decay = (steps.unsqueeze(-1) * self._rates()).exp()
         state = decay * cache.state + (steps * inputs).unsqueeze(-1) * B.unsqueeze(-2)
         mixed = (state @ C.unsqueeze(-1)).squeeze(-1)
-        return self._emit(mixed), S6Cache(convolution, state)
+        return self._emit(mixed, hidden), S6Cache(convolution, state)
 
     def _inputs(self, hidden: Tensor) -> Tensor:
-        return functional.silu(self._convolved(hidden)[0])
+        return self._convolved(hidden)[0]
 
     def _selected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Δ (..., d), B (..., n) and C (..., n) of inputs (..., d)."""

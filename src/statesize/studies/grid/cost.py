@@ -23,7 +23,7 @@ _CALLS = 4e7
 # What an operator of n states costs at a position, in n³.
 _CUBE = 37
 # Mixers that keep all they have seen.
-_CACHES = frozenset({"sa", "hyena"})
+_CACHES = frozenset({"sa", "hyena", "attention", "sliding"})
 # Positions of a chunk of the linear mixers.
 _CHUNK = 32
 
@@ -75,7 +75,7 @@ def _layer(model: ModelConfig, mixer: str, length: int) -> float:
     products = model.width * (inputs + model.width + 3 * mlp)
     seen = length if mixer in _CACHES else min(_CHUNK, length)
     mixing = seen * (keys + model.width + _ENTRY * model.heads)
-    gates = 0 if mixer in {"sa", "la", "nla"} else 4 * keys
+    gates = 0 if mixer in {"sa", "la", "nla", "attention", "sliding"} else 4 * keys
     return products + mixing + _ENTRY * (4 * inputs + 6 * model.width + 3 * mlp + gates)
 
 
