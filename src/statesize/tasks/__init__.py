@@ -4,7 +4,7 @@ Read `task` and `synthetic`, then one of the tasks; `corpus` and `text` are for 
 subclass of `SyntheticTask`, and a line in the list of `registry`.
 """
 
-from statesize.tasks.arrays import ArrayTask, from_arrays
+from statesize.tasks.arrays import ArrayTask, from_arrays, read_arrays
 from statesize.tasks.chance import most_frequent_share
 from statesize.tasks.compression import Compression
 from statesize.tasks.copying import Copying
@@ -14,6 +14,7 @@ from statesize.tasks.mad.copying import MADSelectiveCopying
 from statesize.tasks.mad.fuzzy import MADFuzzyRecall
 from statesize.tasks.mad.memorisation import MADMemorisation
 from statesize.tasks.mad.recall import MADRecall
+from statesize.tasks.mixture import Mixture
 from statesize.tasks.mqar import MQAR
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import build_task, register_task, task_names, task_settings
@@ -36,6 +37,7 @@ __all__ = [
     "MADMemorisation",
     "MADRecall",
     "MADSelectiveCopying",
+    "Mixture",
     "Rebinding",
     "SelectiveCopying",
     "SyntheticTask",
@@ -48,6 +50,7 @@ __all__ = [
     "from_arrays",
     "most_frequent_share",
     "python_prose",
+    "read_arrays",
     "read_documents",
     "read_text",
     "register_task",

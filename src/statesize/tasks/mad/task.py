@@ -77,9 +77,13 @@ class MADTask(SyntheticTask):
         draws = Draws(self.held_out_seed)
         return self._set(draws, self.training_sequences, True), self._set(draws, self.held_out_sequences, False)
 
-    @cached_property
+    @property
     def chance(self) -> float:
         """Accuracy, on the held-out sequences, of answering each with the answer that stands in it most often."""
+        return self._chance
+
+    @cached_property
+    def _chance(self) -> float:
         return counting_accuracy(*self.arrays[1])
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
