@@ -2,7 +2,8 @@
 
 Every engine that takes an operator measures it at the same positions. Two of them may differ by the sum of their
 bounds; from SLICOT's Hankel singular values and from mpmath's at 60 digits, an engine may differ by its own. The
-operators and the comparisons are those of tests/oracles. Exits with 1 if an answer lies outside.
+bounds of counts that `measure` gives by default are compared with exact counts at all positions. The operators and the
+comparisons are those of tests/oracles. Exits with 1 if an answer lies outside.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from statesize.files import replace_file
 
 LENGTHS = (2, 3, 8, 17, 33, 64, 100, 128, 200, 257, 350, 512)
 SHORT = (5, 9, 14, 20)
+REFERENCES = ("engine_pairs", "mpmath", "slicot")
 
 
 def engine_pairs(seeds: int) -> dict[str, Any]:
@@ -51,6 +53,16 @@ def sixty_digits(seeds: int) -> dict[str, Any]:
         print(f"mpmath: {family}", file=sys.stderr)
     rows = _reference_rows(tallies)
     return {"operators": len(campaigns.EXACT) * seeds, **_sums(rows), "rows": rows}
+
+
+def default_bounds(seeds: int) -> dict[str, Any]:
+    """Counts as they are bounded by default, against exact ones."""
+    tallies: dict[str, campaigns.Bounds] = {}
+    for family in FAMILIES:
+        campaigns.default_bounds(tallies, family, range(seeds), LENGTHS)
+        print(f"bounds of counts: {family}", file=sys.stderr)
+    rows = [{"engine": name, **dataclasses.asdict(tally)} for name, tally in sorted(tallies.items())]
+    return {name: sum(row[name] for row in rows) for name in ("compared", "apart", "outside")} | {"rows": rows}
 
 
 def slicot(systems: int) -> dict[str, Any]:
@@ -92,11 +104,12 @@ def main() -> int:
         "slicot": slicot(5 * given.seeds),
         "mpmath": sixty_digits(max(1, given.seeds // 3)),
         "engine_pairs": engine_pairs(given.seeds),
+        "default_bounds": default_bounds(given.seeds),
         "seconds": round(time.process_time() - start, 1),
         "machine": machine(),
         "versions": versions() | {"mpmath": version("mpmath")},
     }
-    for name in ("engine_pairs", "mpmath", "slicot"):
+    for name in REFERENCES:
         part = document[name]
         for row in part["rows"]:
             names = " and ".join(row["engines"]) if "engines" in row else row["engine"]
@@ -104,10 +117,16 @@ def main() -> int:
             compared = sum(row[kind]["compared"] for kind in ("values", "entropy", "counts"))
             print(f"{name:13} {names:32} {compared:8,} answers, largest share of the bounds: {shares}")
         print(f"{name:13} {part['compared']:,} answers compared, {part['outside']} outside of the bounds")
+    bounds = document["default_bounds"]
+    print(
+        "default_bounds {compared:,} bounds compared, {apart:,} not of exact counts, {outside} violated".format(
+            **bounds
+        )
+    )
     print(f"{document['engine_pairs']['pairs']:,} pairs of measurements, {document['seconds']} s of processor time")
     if given.output is not None:
         replace_file(given.output, (json.dumps(document, indent=1) + "\n").encode())
-    return 1 if any(document[name]["outside"] for name in ("engine_pairs", "mpmath", "slicot")) else 0
+    return 1 if any(document[name]["outside"] for name in (*REFERENCES, "default_bounds")) else 0
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ CASES: tuple[tuple[str, Callable[[int], ss.Operator], int], ...] = (
     ("gated n=128", partial(gated, states=128), 2**20),
     ("delta rule n=128", partial(delta, states=128), 2**18),
     ("softmax d=128", partial(attention, width=128), 2**15),
-    ("softmax d=128, longer", partial(attention, width=128), 2**16),
+    ("softmax d=128, longest", partial(attention, width=128), 2**17),
 )
 
 

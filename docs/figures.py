@@ -125,14 +125,18 @@ def agreement(document: Mapping[str, Any]) -> dict[str, str]:
         found |= {f"{name}_{key}": value for key, value in _numbers(part, "compared", "outside").items()}
         if name != "slicot":
             found |= {f"{name}_{kind}": f"{part[f'largest_{kind}']:.2f}" for kind in ("values", "entropy")}
-    pairs = document["engine_pairs"]
+    pairs, bounds = document["engine_pairs"], _numbers(document["default_bounds"], "compared", "apart", "outside")
     return found | {
+        **{f"bounds_{key}": value for key, value in bounds.items()},
         **_numbers(pairs, "pairs", "operators", "families"),
         "shortest": str(pairs["lengths"][0]),
         "longest": str(pairs["lengths"][1]),
         "mpmath_operators": str(document["mpmath"]["operators"]),
         "systems": str(document["slicot"]["systems"]),
         "farthest": f"{document['slicot']['largest_difference']:.0e}",
+        **{
+            f"bounds_{key}": value for key, value in _numbers(document["default_bounds"], "compared", "outside").items()
+        },
     }
 
 

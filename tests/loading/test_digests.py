@@ -5,16 +5,16 @@ import math
 import torch
 from torch import nn
 
-from statesize.loading.digests import tokens_sha256, weights_sha256
+from statesize.loading.digests import model_facts, tokens_sha256
 
 
 def test_a_changed_weight():
     model = nn.Linear(3, 4)
-    before = weights_sha256(model)
-    assert weights_sha256(model) == before
+    before = model_facts(model)["weights"]
+    assert model_facts(model)["weights"] == before
     with torch.no_grad():
         model.bias[0] += math.ulp(1.0) * 2**30
-    assert weights_sha256(model) != before
+    assert model_facts(model)["weights"] != before
 
 
 def test_where_sequences_end():

@@ -10,7 +10,7 @@ from torch import nn
 
 from statesize.adapters import capture
 from statesize.errors import EngineError, InputError, ModelError
-from statesize.loading.digests import tokens_sha256, weights_sha256
+from statesize.loading.digests import model_facts, tokens_sha256
 from statesize.measurement import measure
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
@@ -94,7 +94,7 @@ def test_dims_coordinates_and_attributes(model):
     assert attributes["schema"] == SCHEMA
     assert attributes["tolerances"] == [1e-3, 1e-1]
     assert set(attributes["versions"]) == {"statesize", "torch", "numpy", "python"}
-    assert attributes["weights_sha256"] == weights_sha256(model)
+    assert attributes["weights_sha256"] == model_facts(model)["weights"]
     assert attributes["tokens_sha256"] == tokens_sha256([torch.tensor(LONG), torch.tensor(SHORT)])
     assert attributes["skipped"] == {}
     assert result.tokens["length"].values.tolist() == [14, 6]

@@ -20,6 +20,14 @@ def test_every_pair_lies_within_the_sum_of_its_bounds() -> None:
     assert sum(tally.entropy.compared for tally in tallies.values()) > 500
 
 
+def test_default_bounds_hold_the_exact_count() -> None:
+    tallies: dict[str, campaigns.Bounds] = {}
+    for family in ("attention", "sliding attention", "graded", "diagonal"):
+        campaigns.default_bounds(tallies, family, [0], (200,))
+    assert sum(tally.outside for tally in tallies.values()) == 0
+    assert sum(tally.apart for tally in tallies.values()) > 100
+
+
 def test_sixty_digits() -> None:
     tallies: dict[str, Reference] = {}
     for family in campaigns.EXACT:

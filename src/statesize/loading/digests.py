@@ -15,11 +15,6 @@ from statesize.mixers.checkpoint import tensors_sha256
 from statesize.version import __version__
 
 
-def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 of a model's parameters and buffers."""
-    return tensors_sha256(model.state_dict())
-
-
 def tokens_sha256(sequences: Sequence[Tensor]) -> str:
     """SHA-256 of token ids, (L,) int64 each, and of where the sequences end."""
     digest = hashlib.sha256()
@@ -29,8 +24,8 @@ def tokens_sha256(sequences: Sequence[Tensor]) -> str:
     return digest.hexdigest()
 
 
-def model_facts(model: nn.Module, weights: str) -> dict[str, object]:
-    """All that the numbers of a model over given tokens depend on, down to the last bits."""
+def model_facts(model: nn.Module) -> dict[str, object]:
+    """All that the numbers of a model over given tokens depend on, down to the last bits; "weights" is a SHA-256."""
     config = getattr(model, "config", None)
     described = cast("Any", config).to_dict() if hasattr(config, "to_dict") else repr(config)
     if isinstance(described, dict):
@@ -40,7 +35,7 @@ def model_facts(model: nn.Module, weights: str) -> dict[str, object]:
     buffers = {name: tensors_sha256({"buffer": buffer}) for name, buffer in model.named_buffers() if buffer.numel()}
     adapters = adapter_states(model)
     return {
-        "weights": weights,
+        "weights": tensors_sha256(model.state_dict()),
         **({"adapters": adapters} if adapters else {}),
         "buffers": buffers,
         "structure": repr(model),

@@ -17,7 +17,7 @@ from torch import nn
 
 from statesize.check import require_count
 from statesize.errors import StatesizeError
-from statesize.loading.digests import weights_sha256
+from statesize.loading.digests import model_facts
 from statesize.loading.models import LoadedModel
 from statesize.parallel.modules import sent
 from statesize.parallel.ray import OnRay
@@ -137,12 +137,12 @@ class LoadedWork:
         loaded = load()
         name, source = (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (type(loaded).__name__, {})
         model = loaded.model if isinstance(loaded, LoadedModel) else loaded
-        weights = weights_sha256(model)
+        facts = model_facts(model)
         self.ready = Ready(
             name=name,
             source=source,
-            weights=weights,
-            key=run_key(model, weights, settings, layers, reference),
+            weights=str(facts["weights"]),
+            key=run_key(facts, settings, layers, reference),
             bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())),
             place=f"{socket.gethostname()} (statesize {__version__}, torch {torch.__version__})",
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.checks import measurable
 from statesize.errors import InputError
-from statesize.loading.digests import weights_sha256
+from statesize.loading.digests import model_facts
 from statesize.loading.models import load_model
 from statesize.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
 from statesize.parallel.here import Here
@@ -123,10 +123,9 @@ def profile(
         ids = known = list(iterator)
         reference = max(map(len, known))
         settings.check_reach(reference)
-    weights = weights_sha256(model)
-    origin = Origin(
-        name, weights, run_key(model, weights, settings, layers, reference), source or {}, torch.get_num_threads()
-    )
+    facts = model_facts(model)
+    key = run_key(facts, settings, layers, reference)
+    origin = Origin(name, str(facts["weights"]), key, source or {}, torch.get_num_threads())
     bars = Bars(on_progress is not None, lines=False)
     with nullcontext() if place is None else open_parts(place) as parts, bars:
         if place is not None and (finished := finished_profile(place, origin.key, known, name)) is not None:

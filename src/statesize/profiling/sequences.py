@@ -5,23 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, Checking
-from statesize.loading.digests import model_facts, tokens_sha256
+from statesize.loading.digests import tokens_sha256
 from statesize.parts import digest
 from statesize.profiling.measuring import Layers, captured_mixers, measure_mixer, plan_work
 from statesize.results.settings import Settings
 from statesize.results.stored.record import SequenceRecord
 
 
-def run_key(model: nn.Module, weights: str, settings: Settings, layers: object, reference: int | None) -> str:
-    """A digest of everything but the input that a record's numbers depend on; `weights` is that of the weights."""
+def run_key(model: Mapping[str, object], settings: Settings, layers: object, reference: int | None) -> str:
+    """A digest of everything but the input that a record's numbers depend on; `model` is what `model_facts` tells."""
     parts = {
-        **model_facts(model, weights),
+        **model,
         "settings": dataclasses.asdict(settings),
         "layers": layers,
         "reference": reference,

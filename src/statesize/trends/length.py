@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from statesize import zoo
 from statesize.adapters.models.checks import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
-from statesize.loading.digests import model_facts, tokens_sha256, weights_sha256
+from statesize.loading.digests import model_facts, tokens_sha256
 from statesize.loading.models import load_model
 from statesize.parallel.here import Here
 from statesize.parts import digest
@@ -148,10 +149,14 @@ class LengthWork:
         fixed: dict[str, Any] = {"positions": [context], "future": self.future, "on_progress": silent}
         yield point_of(profile(self.model, inputs, **fixed, **self.asked))
 
+    @cached_property
+    def _model(self) -> dict[str, Any]:
+        return model_facts(self.model)
+
     def key(self, context: int) -> str:
         """A digest of all that the numbers of a length depend on."""
         facts = [
-            model_facts(self.model, weights_sha256(self.model)),
+            self._model,
             tokens_sha256([ids[-context - self.future :] for ids in self.excerpts]),
             self.future,
             dict(self.asked),

@@ -50,7 +50,8 @@ def models(*, json: Flag = False) -> None:
     checked = f"Checked with transformers {found.transformers}; {installed} is installed."
     print_table(("family", "mixers", "TSS per channel at position i"), rows, 3, [*notes, "", checked, ""])
     headings = (f"layers of flash-linear-attention {SUPPORTED}", "TSS per channel at position i")
-    print_table(headings, [(kind, STATE_SIZES[kind]) for kind in kinds()], 2, [""])
+    print_table(headings, [(kind, STATE_SIZES[kind]) for kind in kinds()], 2)
+    print()
     rows = [
         (library, ", ".join(mixers), ", ".join(STATE_SIZES[kind] for kind in mixers))
         for library, mixers in OTHER_LIBRARIES.items()

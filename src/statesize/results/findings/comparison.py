@@ -14,7 +14,7 @@ from statesize.errors import InputError
 from statesize.results.findings.modulation import modulation
 from statesize.results.findings.redundancy import Redundancy
 from statesize.results.protocol import Profiled
-from statesize.results.summary import channels_of, stored_channels
+from statesize.results.summary import channels_of, known_mean, stored_channels
 
 _AVERAGES = ("average_entropy", "average_relative_count", "norm", "state_utilisation", "ceiling_utilisation")
 
@@ -159,15 +159,10 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         modulation=mean(modulation(profile, node, "entropy") for node in nodes),
         norm_modulation=mean(modulation(profile, node, "norm") for node in nodes),
         recall_perplexity=float(recall.get(profile.model, math.nan)),
-        network_entropy=_known_mean(network.whole) if network else math.nan,
-        redundancy=_known_mean(network.values) if network else math.nan,
+        network_entropy=float(known_mean(np.array(network.whole), 0)) if network else math.nan,
+        redundancy=float(known_mean(np.array(network.values), 0)) if network else math.nan,
         **whole,
     )
-
-
-def _known_mean(values: Iterable[float]) -> float:
-    known = [value for value in values if math.isfinite(value)]
-    return sum(known) / len(known) if known else math.nan
 
 
 def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]) -> list[str]:

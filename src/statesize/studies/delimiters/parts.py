@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from statesize.loading.digests import model_facts, tokens_sha256, weights_sha256
+from statesize.loading.digests import model_facts, tokens_sha256
 from statesize.parts import digest
 from statesize.studies.delimiters.measuring import METRICS, RELATIVE_TOLERANCE, TOLERANCE, Response
 from statesize.studies.delimiters.sequences import Aligned, Windows
@@ -55,7 +55,7 @@ def parts_key(model: nn.Module, windows: Windows, channels: int) -> str:
     """A digest of all that a part's numbers depend on, beside its tokens."""
     facts = {
         "schema": SCHEMA,
-        **model_facts(model, weights_sha256(model)),
+        **model_facts(model),
         "windows": asdict(windows),
         "channels": channels,
         "tolerances": [*METRICS, TOLERANCE, RELATIVE_TOLERANCE],
