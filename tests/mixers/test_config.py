@@ -11,7 +11,7 @@ from statesize.mixers import ModelConfig
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"mixer": "mamba"}, r"'mamba'.*sa, la, wla, gla"),
+        ({"mixer": "lstm"}, r"'lstm'.*sa, la, wla, gla"),
         ({"width": 100, "heads": 3}, r"width is 100 and heads is 3.*99"),
         ({"width": 2, "heads": 4}, r"width is 2 and heads is 4.*such as 4"),
         ({"layers": 0}, r"layers must be .*got 0"),

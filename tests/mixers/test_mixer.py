@@ -13,7 +13,8 @@ from statesize.mixers.registry import FLA_MIXERS
 from statesize.operators import GatedConvolution, Recurrence
 from statesize.operators import SoftmaxAttention as SoftmaxOperator
 
-HEADS = {name for name, mixer in MIXERS.items() if issubclass(mixer, HeadMixer)}
+HEADS = {name for name, mixer in MIXERS.items() if issubclass(mixer, HeadMixer)} | {"mamba2"}
+STATES = {"based": 1 + 6 + 6 * 6, "hedgehog": 2 * 6}
 LENGTHS = (1, 2, 5, 33, 71)
 
 
@@ -37,7 +38,7 @@ def test_the_package_s_own_mixers_have_their_names():
 def test_the_operator_maps_values_to_mixed_values(name, length):
     mixer, hidden = mixer_of(name), hidden_of(length)
     operator = mixer.operator(hidden)
-    assert operator.batch_shape == (2, 3 if name in HEADS else 24)
+    assert operator.batch_shape == (2, 3 if name in HEADS else 24 * mixer.expansion)
     assert operator.length == length
     assert operator.dtype == torch.float64
     torch.testing.assert_close(
@@ -143,7 +144,7 @@ def test_decays_beyond_the_bound_are_the_same_in_step_training_form_and_operator
 def test_kinds_of_operators_and_their_state(name):
     mixer, hidden = mixer_of(name), hidden_of(9)
     operator = mixer.operator(hidden)
-    assert mixer.multiplicity == (8 if name in HEADS else 1)
+    assert mixer.multiplicity == (8 * mixer.expansion if name in HEADS else 1)
     if name in ("sa", "attention", "sliding"):
         assert isinstance(operator, SoftmaxOperator)
         assert operator.state_size().tolist() == list(range(9))
@@ -152,7 +153,7 @@ def test_kinds_of_operators_and_their_state(name):
         assert operator.state_size().tolist() == [8] * 9
     else:
         assert isinstance(operator, Recurrence)
-        assert operator.state_size().tolist() == [6] * 9
+        assert operator.state_size().tolist() == [STATES.get(name, 6)] * 9
 
 
 def test_only_gated_decays_depend_on_the_input():

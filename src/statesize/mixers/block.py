@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.mixers.attention.gated import GatedLinearAttention
+from statesize.mixers.attention.delta_net import DeltaNet, GatedDeltaNet
+from statesize.mixers.attention.feature_maps import Based, Hedgehog, LinearTransformer
+from statesize.mixers.attention.gated import FullGatedLinearAttention, GatedLinearAttention
 from statesize.mixers.attention.gated_s6 import GatedLinearAttentionS6
 from statesize.mixers.attention.linear import LinearAttention
 from statesize.mixers.attention.normalised import NormalisedLinearAttention
@@ -19,6 +21,7 @@ from statesize.mixers.convolution.long_convolution import LongConvolution
 from statesize.mixers.fla.layers import FlaMixer
 from statesize.mixers.mixer import NORM_EPSILON
 from statesize.mixers.registry import MIXERS, registered_mixer
+from statesize.mixers.state_space.mamba import Mamba, Mamba2
 from statesize.mixers.state_space.s4d import S4D
 from statesize.mixers.state_space.s6 import S6
 
@@ -36,6 +39,14 @@ MIXERS |= {
         NormalisedLinearAttention,
         MultiHeadAttention,
         SlidingWindowAttention,
+        LinearTransformer,
+        Based,
+        Hedgehog,
+        FullGatedLinearAttention,
+        DeltaNet,
+        GatedDeltaNet,
+        Mamba,
+        Mamba2,
     )
 }
 

@@ -25,6 +25,13 @@ def selective_initial_values(config: ModelConfig, units: int, states: int) -> di
     return {"step_projection.bias": inverse_softplus(steps), "log_rate": rates.expand(units, -1)}
 
 
+def head_initial_values(config: ModelConfig) -> dict[str, Tensor]:
+    """First values of A and of the bias of Δ in heads with one decay each, as of Mamba-2, by parameter name."""
+    place = (torch.arange(config.heads, dtype=torch.get_default_dtype()) + 0.5) / config.heads
+    steps = spread_steps(config.heads, config.smallest_step, config.largest_step)
+    return {"step_projection.bias": inverse_softplus(steps), "log_rate": (1 + 15 * place).log()}
+
+
 def spread_steps(count: int, smallest: float, largest: float) -> Tensor:
     """Step sizes at the middles of equal parts of a logarithmic scale, (count,), ascending."""
     place = (torch.arange(count, dtype=torch.get_default_dtype()) + 0.5) / count

@@ -44,6 +44,19 @@ def test_gradients_equal_those_of_the_sequential_definition(length, strongest):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_decay_for_all_keys_may_be_as_strong_as_it_likes(dtype):
+    query, key, value, _ = inputs(70, dtype)
+    log_decay = -torch.logspace(-3, 3, 70, dtype=dtype)[:, None].requires_grad_()
+    tensors = [query, key, value, log_decay]
+    expected, given = mix_sequentially(*tensors), mix_chunked(*tensors)
+    close = {"rtol": 1e-11, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(given, expected, **close)
+    gradients = (torch.autograd.grad(outputs.square().sum(), tensors) for outputs in (given, expected))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, **{name: 100 * size for name, size in close.items()})
+
+
 @pytest.mark.parametrize("length", [CHUNK_SIZE, 3 * CHUNK_SIZE + 5])
 def test_the_strongest_decays_stay_accurate_and_finite_in_float32(length):
     """At the bound everywhere, e^128 lies above the diagonal: outputs and gradients must not see it."""

@@ -47,21 +47,26 @@ def mix_chunked(
     # Attention Transformers with Hardware-Efficient Training").
     length = key.shape[-2]
     size = min(chunk_size, length)
-    query, key, value = (_in_chunks(tensor, size) for tensor in (query, key, value))
+    query, key, value = (in_chunks(tensor, size) for tensor in (query, key, value))
     if log_decay is None:
-        within_query, within_key, from_start, to_end, whole = query, key, query, key, None
+        scores, from_start, to_end, whole = query @ key.transpose(-1, -2), query, key, None
+    elif log_decay.shape[-1] == 1:
+        # One decay for all key channels multiplies scores, so that no exponent is positive, however strong it is.
+        total, between = decays_in_chunks(log_decay.expand(*log_decay.shape[:-2], length, 1), size)
+        scores = query @ key.transpose(-1, -2) * between
+        from_start, to_end = query * total.exp(), key * (total[..., -1:, :] - total).exp()
+        whole = total[..., -1:, :].exp()
     else:
         # A sum from the middle outwards would be one product with a matrix of signs; a cumulative sum is as exact
         # here, because |G| stays below 128.
         log_decay = log_decay.expand(*log_decay.shape[:-2], length, log_decay.shape[-1])
-        total = _in_chunks(log_decay, size).cumsum(dim=-2)
+        total = in_chunks(log_decay, size).cumsum(dim=-2)
         middle, last = total[..., size // 2 : size // 2 + 1, :], total[..., -1:, :]
-        within_query, within_key = query * (total - middle).exp(), key * (middle - total).exp()
+        scores = query * (total - middle).exp() @ (key * (middle - total).exp()).transpose(-1, -2)
         from_start, to_end = query * total.exp(), key * (last - total).exp()
         whole = last.exp().transpose(-1, -2)
     # Entries above the diagonal may overflow to infinity; tril replaces them, and no gradient passes through them.
-    scores = (within_query @ within_key.transpose(-1, -2)).tril()
-    outputs = scores @ value
+    outputs = scores.tril() @ value
     added = to_end.transpose(-1, -2) @ value
     if added.shape[-3] > 1:
         states = _carried(added, whole)
@@ -82,7 +87,14 @@ def mix(query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None, chu
     return outputs.transpose(1, 2)
 
 
-def _in_chunks(tensor: Tensor, size: int) -> Tensor:
+def decays_in_chunks(log_decay: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """G_t = Σ_{s ≤ t} ln a_s of chunks, (..., chunks, size, 1), and e^{G_t − G_s} where s ≤ t, else 0."""
+    total = in_chunks(log_decay, size).cumsum(dim=-2)
+    later = torch.ones(size, size, dtype=torch.bool, device=total.device).triu(1)
+    return total, (total - total.transpose(-1, -2)).masked_fill(later, -torch.inf).exp()
+
+
+def in_chunks(tensor: Tensor, size: int) -> Tensor:
     """(..., L, c) as (..., chunks, size, c), padded with zeros: no input and no decay."""
     missing = -tensor.shape[-2] % size
     if missing:

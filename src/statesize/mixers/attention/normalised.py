@@ -29,6 +29,15 @@ class NormalisedLinearAttention(HeadMixer):
 
     kind = "nla"
 
+    @property
+    def feature_size(self) -> int:
+        """Features of a query or a key, which are the numbers of state."""
+        return self.key_size
+
+    def features(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """φ of queries and keys, (S, H, L, n) to (S, H, L, features)."""
+        return 1 + functional.elu(query), 1 + functional.elu(key)
+
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every head at one input, of batch shape (sequence, head)."""
         readout, key, _ = self._normalised(hidden)
@@ -42,14 +51,14 @@ class NormalisedLinearAttention(HeadMixer):
     def initial_cache(self, batch: int) -> NormalisedCache:
         """The cache of `step` before the first token."""
         convolution = self._initial_convolution(batch)
-        normaliser = convolution.new_zeros(batch, self.heads, self.key_size)
+        normaliser = convolution.new_zeros(batch, self.heads, self.feature_size)
         state = convolution.new_zeros(*normaliser.shape, self.value_size)
         return NormalisedCache(convolution, state, normaliser)
 
     def step(self, hidden: Tensor, cache: NormalisedCache) -> tuple[Tensor, NormalisedCache]:
         """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
         (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
-        query, key = _features(query), _features(key)
+        query, key = (part.squeeze(-2) for part in self.features(query.unsqueeze(-2), key.unsqueeze(-2)))
         normaliser = cache.normaliser + key
         state = cache.state + key.unsqueeze(-1) * value.unsqueeze(-2)
         readout = query / (query * normaliser).sum(-1, keepdim=True)
@@ -59,9 +68,5 @@ class NormalisedLinearAttention(HeadMixer):
     def _normalised(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of queries over what they sum to, features of keys, values, (S, H, L, ·)."""
         query, key, value = self._query_key_value(hidden)
-        query, key = _features(query), _features(key)
+        query, key = self.features(query, key)
         return query / (query * key.cumsum(-2)).sum(-1, keepdim=True), key, value
-
-
-def _features(vectors: Tensor) -> Tensor:
-    return 1 + functional.elu(vectors)

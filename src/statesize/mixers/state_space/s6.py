@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,19 +40,28 @@ class S6(Mixer):
 
     kind = "s6"
     activated = True
+    low_rank_steps: ClassVar[bool] = False
+    """Whether W of Δ has rank ⌈d / 16⌉."""
+    feedthrough: ClassVar[bool] = False
+    """Whether D u is added to y, D learned for each channel."""
 
     def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
-        super().__init__(config, [config.width])
+        channels = self.expansion * config.width
+        super().__init__(config, [channels])
         self.state_size = max(state_sizes, default=config.key_size)
-        self.step_projection = nn.Linear(config.width, config.width)
-        self.state_projection = nn.Linear(config.width, self.state_size + config.key_size, bias=False)
-        self.log_rate = nn.Parameter(torch.empty(config.width, self.state_size))
+        rank = math.ceil(config.width / 16) if self.low_rank_steps else None
+        self.step_input = None if rank is None else nn.Linear(channels, rank, bias=False)
+        self.step_projection = nn.Linear(rank or channels, channels)
+        self.state_projection = nn.Linear(channels, self.state_size + config.key_size, bias=False)
+        self.log_rate = nn.Parameter(torch.empty(channels, self.state_size))
         self.read_map = nn.Parameter(torch.empty(config.key_size, self.state_size)) if state_sizes else None
+        self.D = nn.Parameter(torch.empty(channels)) if self.feedthrough else None
         self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
-        """First values of A and b."""
-        return selective_initial_values(self.config, *self.log_rate.shape)
+        """First values of A and b, and of D."""
+        D = {} if self.D is None else {"D": torch.ones_like(self.D)}
+        return selective_initial_values(self.config, *self.log_rate.shape) | D
 
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every channel at one input, of batch shape (sequence, channel)."""
@@ -62,14 +72,15 @@ class S6(Mixer):
         inputs = self._inputs(hidden)
         steps, B, C = self._selected(inputs)
         steps = steps.transpose(1, 2).unsqueeze(-1)
-        operator = Recurrence((steps * self._rates()[:, None]).exp(), steps * B[:, None], C[:, None])
+        D = None if self.D is None else self.D[None, :, None]
+        operator = Recurrence((steps * self._rates()[:, None]).exp(), steps * B[:, None], C[:, None], D)
         return operator, inputs.transpose(1, 2).unsqueeze(-1)
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each channel after mixing, before the norm, (S, d, L, 1)."""
         inputs = self._inputs(hidden)
         steps, B, C = self._selected(inputs)
-        mixed = selective_scan(inputs, steps, self._rates(), B, C)
+        mixed = self._fed_through(selective_scan(inputs, steps, self._rates(), B, C), inputs)
         return mixed.transpose(1, 2).unsqueeze(-1)
 
     def values(self, hidden: Tensor) -> Tensor:
@@ -87,7 +98,7 @@ class S6(Mixer):
         steps, B, C = self._selected(inputs)
         decay = (steps.unsqueeze(-1) * self._rates()).exp()
         state = decay * cache.state + (steps * inputs).unsqueeze(-1) * B.unsqueeze(-2)
-        mixed = (state @ C.unsqueeze(-1)).squeeze(-1)
+        mixed = self._fed_through((state @ C.unsqueeze(-1)).squeeze(-1), inputs)
         return self._emit(mixed, hidden), S6Cache(convolution, state)
 
     def _inputs(self, hidden: Tensor) -> Tensor:
@@ -97,7 +108,11 @@ class S6(Mixer):
         """Δ (..., d), B (..., n) and C (..., n) of inputs (..., d)."""
         B, C = self.state_projection(inputs).split([self.state_size, self.key_size], dim=-1)
         C = C if self.read_map is None else C @ self.read_map
-        return functional.softplus(self.step_projection(inputs)), B, C
+        step_inputs = inputs if self.step_input is None else self.step_input(inputs)
+        return functional.softplus(self.step_projection(step_inputs)), B, C
+
+    def _fed_through(self, mixed: Tensor, inputs: Tensor) -> Tensor:
+        return mixed if self.D is None else mixed + self.D * inputs
 
     def _rates(self) -> Tensor:
         return -self.log_rate.exp()
