@@ -27,11 +27,11 @@ from statesize.tasks.zoology import ZoologyMQAR
 
 _TASKS: dict[str, type[SyntheticTask]] = {
     "mqar": MQAR,
-    "copying": Copying,
     "selective_copying": SelectiveCopying,
     "compression": Compression,
     "rebinding": Rebinding,
     "zoology_mqar": ZoologyMQAR,
+    "copying": Copying,
     "mad_recall": MADRecall,
     "mad_fuzzy_recall": MADFuzzyRecall,
     "mad_selective_copying": MADSelectiveCopying,

@@ -29,8 +29,10 @@ _PUBLISHED = {
 
 CAVEATS = (
     "The best rate is chosen by the accuracy that is shown, as in the figure.",
-    "Published accuracies are read off the figure, to about 0.01, where it has the mixer, the width and the length. Its "
-    "models learn 64 epochs of 100,000 sequences of 8,192 tokens; see the page on tasks for what differs here.",
+    "The utilisation of attention and hyena, which keep every token, is a share of the ceiling in the middle half of "
+    "the sequence; that of other mixers is a share of their state. The two are not ranked with each other.",
+    "Published accuracies are read off the figure, to about 0.01, where it has the mixer, the width and the length. "
+    "Its models learn 64 epochs of 100,000 sequences of 8,192 tokens; see the page on zoology for what differs here.",
 )
 
 
@@ -46,6 +48,10 @@ class Best:
     def name(self) -> str:
         """In the names of figures."""
         return f"{re.sub('[^a-z0-9]', '_', self.run.mixer)}_{self.run.length}_d{self.run.width}"
+
+    def utilisation(self, metric: str) -> float:
+        """Of a metric, at the end."""
+        return float(self.run.last[f"utilisation_{metric}"])
 
 
 def best_runs(rows: Sequence[Row]) -> list[Best]:
@@ -63,13 +69,13 @@ def zoology(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Con
     """What a grid says about accuracy and the ESS by a column, beside what was published."""
     findings = grid_findings(rows)
     for best in best_runs(rows):
-        run, share = best.run, best.run.share(metric)
-        figures = {"accuracy": run.accuracy, "published": best.published, "share": share, "rate": run.rate}
+        run, ess, used = best.run, float(best.run.last[metric]), best.utilisation(metric)
+        figures = {"accuracy": run.accuracy, "published": best.published, "ess": ess, "utilisation": used}
         findings.figures |= {f"{best.name}_{name}": value for name, value in figures.items()}
         told = "" if math.isnan(best.published) else f" (published {best.published:.2f})"
         findings.statements.append(
             f"{run.mixer}, L {run.length}, kv {run.kv}, width {run.width}: accuracy {run.accuracy:.2f}{told}, whole "
             f"sequences {float(run.last['sequence_accuracy']):.2f}, at rate {run.rate:.2g}, the best of {best.rates} "
-            f"runs; ESS {float(run.last[metric]):.1f}, {share:.2f} of TSS."
+            f"runs; ESS {ess:.1f}, utilisation {used:.2f}."
         )
     return findings.conclusion("zoology", claim, CAVEATS)
