@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles.fla_torch import use_references
 
 import statesize as ss
+from statesize.profiling import TOLERANCE_LADDER
 
 TOKENS = 192
 MODELS: dict[str, dict[str, Any]] = {
@@ -27,7 +28,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "GSA": {"num_heads": 2, "num_slots": 16},
     "GatedDeltaNet": {"num_heads": 2, "head_dim": 32, "expand_v": 1},
     "KDA": {"num_heads": 2, "head_dim": 32, "expand_v": 1},
-    "Mamba2": {"num_heads": 4, "head_dim": 32},
+    "Mamba2": {"num_heads": 4, "head_dim": 32, "state_size": 32},
 }
 
 
@@ -38,7 +39,7 @@ def profiled(name: str, settings: dict[str, Any]) -> ss.Profile:
     torch.manual_seed(0)
     model = getattr(models, f"{name}ForCausalLM")(getattr(models, f"{name}Config")(**shape, **settings)).eval()
     tokens = torch.randint(0, 50, (1, TOKENS), generator=torch.Generator().manual_seed(1))
-    return ss.profile(model, tokens, name=name)
+    return ss.profile(model, tokens, name=name, relative_tolerances=TOLERANCE_LADDER)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Networks of docs/networks.md: `python benchmarks/networks.py [--gpt2] [--accuracy 0.25] [--output FILE]`.
 
 The ESS of the four bundled models over one text, cut in its middle, beside what their layers need; with --gpt2, of a
-model of GPT-2 small's shape with random weights over 256 random tokens instead, by two threads.
+model of GPT-2 small's shape with random weights over 256 random tokens instead, by two threads. Rows of other models or
+accuracies that the file already has stay.
 """
 
 from __future__ import annotations
@@ -99,15 +100,17 @@ def main() -> int:
     parser.add_argument("--accuracy", type=float, default=0.25)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    torch.set_num_threads(2 if given.gpt2 else 1)
-    rows: list[dict[str, Any]] = []
+    threads = 2 if given.gpt2 else 1
+    torch.set_num_threads(threads)
+    old = given.output is not None and given.output.exists()
+    rows: list[dict[str, Any]] = json.loads(given.output.read_text(encoding="utf-8"))["rows"] if old else []
     for case in (gpt2 if given.gpt2 else bundled)(given.accuracy):
-        rows.append(row(case))
-        print(json.dumps(rows[-1]), flush=True)
-    about = {"threads": torch.get_num_threads(), "machine": machine(), "versions": versions()}
-    document = {"schema": 1, "rows": rows, "peak_bytes": peak_resident_bytes(), **about}
-    if given.output is not None:
-        replace_file(given.output, (json.dumps(document, indent=1) + "\n").encode())
+        found = row(case) | {"asked": given.accuracy, "threads": threads, "peak_bytes": peak_resident_bytes()}
+        print(json.dumps(found), flush=True)
+        rows = [other for other in rows if (other["model"], other["asked"]) != (case.name, given.accuracy)] + [found]
+        if given.output is not None:
+            document = {"schema": 1, "rows": rows, "machine": machine(), "versions": versions()}
+            replace_file(given.output, (json.dumps(document, indent=1) + "\n").encode())
     return 0
 
 

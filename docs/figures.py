@@ -9,6 +9,7 @@ from typing import Any
 
 from on_record import VERDICTS, beyond, findings, history, quoted, results, table
 from smaller_states import compression
+from trained_families import architectures
 
 from statesize import zoo
 
@@ -30,9 +31,12 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         faults,
         strangers,
         network_coverage,
+        networks,
         recall_moment,
         fla,
         compression,
+        state_spaces,
+        architectures,
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
@@ -197,6 +201,51 @@ def network_coverage(document: Mapping[str, Any]) -> dict[str, str]:
     return _numbers(document["all"], "cuts", "held") | {"accuracy": f"{document['accuracy']:.0%}"}
 
 
+def networks(document: Mapping[str, Any]) -> dict[str, str]:
+    """What whole networks need beside their layers, and what finding it takes."""
+    headings = (
+        "model",
+        "stored",
+        "layers need",
+        "the network needs",
+        "redundancy",
+        "products",
+        "processor time",
+        "peak",
+    )
+    rows = [
+        (
+            row["model"],
+            f"{row['stored']:,}",
+            f"{row['needed']:,.0f}",
+            f"{row['network']:,.0f} ({row['interval'][0]:,.0f} to {row['interval'][1]:,.0f})",
+            "–" if row["redundancy"] is None else f"{row['redundancy']:.1f}",
+            f"{row['products']:,}",
+            f"{row['seconds']:,.0f} s",
+            f"{row['peak_bytes'] / 1e9:.1f} GB",
+        )
+        for row in document["rows"]
+    ]
+    return {"table": table(headings, rows)}
+
+
+def state_spaces(document: Mapping[str, Any]) -> dict[str, str]:
+    """Smaller Mamba and Mamba-2 of transformers: what they cost and hold."""
+    headings = ("model", "kept", "extra bits a byte", "bytes of states", "tokens a second", "repeated pairs recalled")
+    rows = [
+        (
+            row["model"],
+            row["share"],
+            f"{row['difference']:.4f} [{row['interval'][0]:.4f}, {row['interval'][1]:.4f}]",
+            f"{row['state_bytes_before']:,} → {row['state_bytes_after']:,}",
+            "{:.0f} → {:.0f}".format(*row["tokens_per_second"]),
+            "{before:.1%} → {after:.1%}".format(**row["recall"]["repeated_bigrams"]),
+        )
+        for row in document["rows"]
+    ]
+    return {"table": table(headings, rows)}
+
+
 def strangers(document: Mapping[str, Any]) -> dict[str, str]:
     """Files of strangers and signals: how many, and how many ended badly."""
     return _numbers(document, "files", "signals", "seed", "findings")
@@ -226,11 +275,13 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
             whole = all(not one["reason"] and one["units"] > 1 and one["faithfulness"] <= 2e-6 for one in both)
             agreeing[by] += whole and not left_out and not layer["flash_attention"]
     headings = ("layer", "class", "measured as", "heads", "TSS", "references 32", "72", "kernels 32", "72")
-    time = document["time"]
+    time, captured = document["time"], dict[str, list[str]]()
+    for row in time["capture"]:
+        captured.setdefault(row["model"], []).append(f"{row['ratio']:.1f}")
     return {
         "table": table(headings, rows),
         "causes": table(("layer", "where", "what was said"), causes),
-        "capture": ", ".join(f"{row['ratio']:.1f} ({row['model']})" for row in time["capture"]),
+        "capture": ", ".join(f"{' and '.join(ratios)} ({model})" for model, ratios in captured.items()),
         "training": ", ".join(f"{row['seconds']:.1f} s (`{row['mixer']}`)" for row in time["training"]),
         "versions": f"fla {document['flash-linear-attention']}, triton {document['triton']}, torch {document['torch']}",
         **{by: str(count) for by, count in agreeing.items()},

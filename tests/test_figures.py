@@ -64,12 +64,15 @@ def test_layers_of_fla_count_where_all_of_them_is_measured(figures):
         "not by kernels": layer | {"kernels 72": refused},
         "too far": layer | {"references 32": run | {"faithfulness": 3e-6}},
     }
-    times = {"capture": [{"model": "GLA", "ratio": 4.96}], "training": [{"mixer": "gla", "seconds": 0.75}]}
+    times = {
+        "capture": [{"model": "GLA", "ratio": ratio} for ratio in (4.96, 3)],
+        "training": [{"mixer": "gla", "seconds": 0.75}],
+    }
     found = figures.fla(
         {"layers": layers, "time": times, "flash-linear-attention": "0.6.0", "triton": "3.9.0", "torch": "2.13.0"}
     )
     assert (found["references"], found["kernels"]) == ("3", "2")
-    assert (found["capture"], found["training"]) == ("5.0 (GLA)", "0.8 s (`gla`)")
+    assert (found["capture"], found["training"]) == ("5.0 and 3.0 (GLA)", "0.8 s (`gla`)")
     assert found["versions"] == "fla 0.6.0, triton 3.9.0, torch 2.13.0"
     assert "| not by kernels | `GLA` | gla | 2 | 8 | 3e-07 | 3e-07 | 3e-07 | — |" in found["table"]
     assert found["causes"].splitlines()[2:] == ["| not by kernels | kernels 72 | asks for a GPU |"]

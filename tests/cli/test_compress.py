@@ -3,8 +3,11 @@
 import json
 
 import pytest
+import torch
 from cli.documents import assert_document
+from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
 
+from statesize import zoo
 from statesize.cli import main
 from statesize.loading.models import load_model
 
@@ -40,6 +43,30 @@ def test_frontier(checkpoint, documents, tmp_path, capsys):
     assert written.count("<tr><th") == 2 + 19 + 4
     assert main([*arguments[:-1], str(tmp_path / "new"), "--frontier", str(tmp_path)]) == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_mamba_2_of_transformers(documents, tmp_path, capfd):
+    shape = {"vocab_size": 1024, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 8, "num_heads": 4}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Mamba2ForCausalLM(Mamba2Config(head_dim=8, n_groups=2, chunk_size=8, **shape))
+    model.save_pretrained(tmp_path / "whole")
+    PreTrainedTokenizerFast(tokenizer_object=zoo.tokenizer(), **{"eos_token": "<eos>"}).save_pretrained(
+        tmp_path / "whole"
+    )
+    capfd.readouterr()
+    page, half = tmp_path / "frontier.html", tmp_path / "half"
+    arguments = ["compress", str(tmp_path / "whole"), "--text", str(documents), "--output", str(half), "--quiet"]
+    assert main([*arguments, "--state", "4", "--frontier", str(page), "--json"]) == 0
+    printed, errors = capfd.readouterr()
+    assert errors == ""
+    document = json.loads(printed)
+    assert_document("compress", document)
+    assert document["state_bytes_before"] == 2 * document["state_bytes_after"]
+    assert load_model(str(half)).model.config.state_size == 4
+    assert page.read_text(encoding="utf-8").count("<tr><th") == 2 + 3 + 4
+    assert main([*arguments[:-2], str(tmp_path / "other"), "--int8"]) == 1
+    assert "int8 must be left out for a model of transformers" in capfd.readouterr().err
 
 
 def test_json(checkpoint, documents, tmp_path, capsys):

@@ -32,6 +32,12 @@ def test_half_the_state_is_left_and_the_model_is_not_changed(mixer):
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
 
 
+def test_a_tokenizer_of_another_model_is_refused():
+    config = ModelConfig("gla", 64, width=8, heads=2, layers=1, key_size=4)
+    with pytest.raises(ss.InputError, match="tokenizer must be that of the model, which has 64 tokens, got one"):
+        ss.compress(LanguageModel(config, torch.Generator()), zoo.tokenizer(), DOCUMENTS)
+
+
 def test_it_is_repeatable():
     one, other = (ss.compress(model_of("la"), zoo.tokenizer(), DOCUMENTS).to_dict() for _ in range(2))
     assert one == other

@@ -20,6 +20,8 @@ from statesize.adapters.watching.running import Frame, Running, running_modules
 from statesize.errors import ModelError
 
 SAMPLE = 2**16
+# Bytes that observations of one run may keep alive until they are measured.
+HELD_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class Call:
     # Of each mixer a digest of what it stores, the same for those that share a cache; empty where it is not known.
     caches: list[str] = field(default_factory=list[str])
     by_method: bool = False  # whether the module is one mixer, with a method `operator`
-    output: Tensor | None = None  # a sample of it
+    output: Tensor | None = None  # a sample of it, of the unaltered model once that has run
+    observations: list[Observation] = field(default_factory=list[Observation])  # those of the observed run that wait
+    observed: Tensor | None = None  # the sample in the observed run
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,7 @@ class _Recorder:
         self.running = Running(0)
         self.open: dict[Frame, Call] = {}
         self.copies = Copies()
+        self.held = 0
 
     def entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -123,6 +128,9 @@ class _Recorder:
             self.calls.append(call)
         call.mixers.append(described(observation))
         call.caches.append(_digest(observation.stored))
+        if observation.held_bytes is not None and self.held + observation.held_bytes <= HELD_BYTES:
+            self.held += observation.held_bytes
+            call.observations.append(observation)
 
     def require_positions(self, observation: Observation) -> None:
         entries, length = observation.values.shape[2], self.running.length
@@ -136,7 +144,7 @@ class _Recorder:
         self.called.add(frame.name)
         call = self.open.pop(frame, None)
         if call is not None:
-            call.output = sampled(output)
+            call.output = call.observed = sampled(output)
 
 
 def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

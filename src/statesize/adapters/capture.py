@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count
 from typing import Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from statesize.adapters.calls import Call, Mixer, Recording, described, record_calls, sampled
 from statesize.adapters.captured import Captured, from_method, from_observation
@@ -117,6 +117,13 @@ class Capture(Iterator[Captured]):
         return replace(item, groups=item.groups or item.units, readers=tuple(kept))
 
     def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
+        kept, call.observations = call.observations, []
+        if len(kept) == len(labels):
+            # What changes them in place after their kernel shows in T u; the mixer then runs again.
+            with suppress(ModelError):
+                difference = _output_difference(call, call.observed, "its output in the observed run")
+                limit = bound(call.module)
+                return [self._captured(*pair, difference, limit) for pair in zip(labels, kept, strict=True)]
         observations, again = self._rerun(call)
         if any(observation.rounded for observation in observations):
             in_float32 = replace(call, args=in_single(call.args), kwargs=in_single(call.kwargs))
@@ -148,13 +155,8 @@ class Capture(Iterator[Captured]):
                 f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
                 "forward depends on something outside of its arguments, so it cannot be measured by itself."
             )
-        # What is not finite is told by the kernel that passes it on.
-        if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
-            return observations, 0.0
-        difference = relative_difference(output, call.output)
         what = "its output when it runs again with the same arguments"
-        check_faithful(call.name, difference, what, bound(call.module))
-        return observations, difference
+        return observations, _output_difference(call, output, what)
 
     def _captured(self, name: str, observation: Observation, again: float, limit: float) -> Captured:
         difference = unfaithfulness(observation)
@@ -175,7 +177,8 @@ def capture(
     The model runs at once, in eval mode, without gradients or cache: observed, to find its mixers; with hooks that only
     read, to keep what enters and leaves them; and with nothing attached. The last hidden states of the three must be
     the same. When the iterator reaches a mixer, that module alone is called again with the same arguments, in float32
-    at least, its operator is taken, and output and operator are compared with what the unaltered model computed. A
+    at least, its operator is taken, and output and operator are compared with what the unaltered model computed. Scans
+    and recurrences whose tensors take little memory are not called again: those of the observed run were kept. A
     mixer that fails goes into `skipped` with its reason; it is an error if `layers` asks for it, or if none is left.
     Only one operator is alive at a time unless the caller keeps them. Between the steps, and when a call returns or
     raises, the model is as before: mode, hooks, weights, dtype, implementations and random state. Its weights must not
@@ -232,6 +235,16 @@ def capture(
         selected=layers is not None,
         short_convolutions=short_convolutions,
     )
+
+
+def _output_difference(call: Call, output: Tensor | None, what: str) -> float:
+    """How far a sample of a mixer's output is from the unaltered model's, which must be within rounding."""
+    # What is not finite is told by the kernel that passes it on.
+    if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
+        return 0.0
+    difference = relative_difference(output, call.output)
+    check_faithful(call.name, difference, what, bound(call.module))
+    return difference
 
 
 def _compared(forward: Forward, recording: Recording, checks: Checks) -> float:

@@ -34,8 +34,8 @@ def compress(
     each head keeps, the rest is held out. OUTPUT receives the smaller model, which all commands read.
 
     Args:
-        model: A bundled name (la, wla, gla), or a folder of a model that statesize trained with la, wla, gla, gla-s6 or
-            s6.
+        model: A bundled name (la, wla, gla), a folder of a model that statesize trained with la, wla, gla, gla-s6 or
+            s6, or a folder or id of the Hugging Face hub of a Mamba or Mamba-2.
         text: File of text as the model is used for: UTF-8 with documents between blank lines, or JSONL or Parquet with
             a document in each row.
         output: New or empty folder for the smaller model.
@@ -66,8 +66,9 @@ def compress(
         raise FileError(f"text must be a file, got {text}, which is not there.")
     if frontier is not None:
         check_report_path(frontier)
+    printing.hush_libraries()
     loaded = load_model(model)
-    check_model(loaded.model, state, int8)
+    check_model(loaded.model, state, int8, finetune)
     documents = [document for document in read_file(text) if isinstance(document, str)]
     with printing.step(f"cutting the states of {loaded.name}"):
         found = run(loaded.model, loaded.tokenizer, documents, state, int8=int8, fine_tune=finetune)  # pyright: ignore[reportArgumentType]

@@ -1,10 +1,10 @@
 """Which r numbers of a head's n-dimensional state are kept, and how its queries read them.
 
-Both ways give a projection Π of rank r, and `error`, tr(W (I − Π) C (I − Π)ᵀ) over tr(W C) for each r. Balanced
+Each way gives a projection Π of rank r, and `error`, tr(W (I − Π) C (I − Π)ᵀ) over tr(W C) for each r. Balanced
 truncation (Moore 1981) takes the Π of least error: W^½ Π C^½ is the truncated singular value decomposition of W^½ C^½.
 It mixes the n numbers, so it needs one decay for all of a head. Where each number has a decay of its own, a selection
 of them is kept, one after another the one that leaves the least error, and queries read the others by their
-least-squares estimate.
+least-squares estimate, or not at all.
 """
 
 from __future__ import annotations
@@ -97,6 +97,36 @@ class SelectedBasis(Basis):
         among = self.state[kept][:, kept]
         ridge = _RIDGE * among.diagonal().mean() * torch.eye(states, dtype=among.dtype)
         return Cut(_linalg.solve(among + ridge, self.state[kept]).mT, None, self.order)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptBasis(Basis):
+    """Some of the n numbers themselves, read as they were: for models whose code has no place for another read-out."""
+
+    name = "selection"
+    order: tuple[int, ...]
+
+    @classmethod
+    def of(cls, reading: Tensor, state: Tensor) -> KeptBasis:
+        """The greedy order for W and C, (n, n): one after another goes the number whose loss costs least."""
+        costs = reading * state
+        dropped, errors = list[int](), [0.0]
+        alone, shared = costs.diagonal(), torch.zeros(len(costs), dtype=costs.dtype)
+        for _ in range(len(costs)):
+            # tr(W_DD C_DD) of what was dropped, and one more.
+            added = alone + 2 * shared
+            added[dropped] = torch.inf
+            least = int(added.argmin())
+            errors.append(errors[-1] + float(added[least]))
+            dropped.append(least)
+            shared = shared + costs[least]
+        order = tuple(reversed(dropped))
+        return cls(torch.tensor(errors[::-1], dtype=torch.float64) / errors[-1], order)
+
+    def cut(self, states: int) -> Cut:
+        """The first r states."""
+        chosen = torch.eye(len(self.order), dtype=torch.float64)[:, list(self.order[:states])]
+        return Cut(chosen, None, self.order)
 
 
 def _roots(gramian: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 
 from statesize.check import real_number, refuse, require_count, require_kind
+from statesize.compression.bases import KeptBasis
 from statesize.compression.healing import fine_tuned, text_of
 from statesize.compression.proposals import Ranking
 from statesize.compression.result import Compression
 from statesize.compression.scoring.paired import ratio_of
 from statesize.compression.scoring.recall import probe
-from statesize.compression.scoring.scores import Scores, score
+from statesize.compression.scoring.scores import BATCH, Scores, score
 from statesize.compression.scoring.windows import Windows, three_parts
 from statesize.compression.shrinking import rounded_model
+from statesize.compression.state_spaces import bases_of_groups, cached_bytes, is_state_space, smaller_state_space
 from statesize.errors import InputError, ModelError
 from statesize.interval import Interval
 from statesize.mixers.config import REDUCIBLE, ROUNDED, ModelConfig
 from statesize.mixers.model import LanguageModel
 from statesize.tasks.corpus import listed
+from statesize.texts.token_files import vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
 
 # Tokens of the calibration text for each number of a head's state: both Gramians must have full rank.
@@ -30,8 +35,8 @@ _TOKENS_PER_STATE = 16
 
 @torch.no_grad()
 def compress(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
+    model: nn.Module,
+    tokenizer: AnyTokenizer,
     documents: Iterable[str],
     state: float | str = "50%",
     *,
@@ -42,15 +47,18 @@ def compress(
     """Cuts the states of a trained model, without training, and measures what that costs on held-out documents.
 
     The documents are parted at random: 40 % show which states carry what outputs read (by Gramians, in one pass), 20 %
-    choose between three ways to spread the states over the heads, and the rest tells the cost.
+    choose between three ways to spread the states over the heads, and the rest tells the cost. Mamba and Mamba-2 of
+    transformers keep their own code, which has one size of state for all layers.
 
     Args:
-        model: With layers of "la", "wla", "gla", "gla-s6" or "s6"; it is not changed.
+        model: With layers of "la", "wla", "gla", "gla-s6" or "s6", or Mamba or Mamba-2 of transformers; it is not
+            changed.
         tokenizer: That of the model.
         documents: Text as the model is used for, at least 3 different documents, and 50 for a verdict.
         state: What to keep of the states: a share such as "50%" or 0.5, or the mean size of a head, such as 16.
-        int8: Also round the states to int8 after each token.
-        fine_tune: Steps of training on the calibration text, of the cut model and of the uncut one it is compared with.
+        int8: Also round the states to int8 after each token; not of transformers' models.
+        fine_tune: Steps of training on the calibration text, of the cut model and of the uncut one it is compared with;
+            likewise.
         length: Tokens of the sequences that the model reads.
 
     Returns:
@@ -66,11 +74,15 @@ def compress(
         >>> found.state_bytes, found.safe
         ((2048, 1024), None)
     """
-    total = check_model(model, state, int8)
-    require_kind("tokenizer", tokenizer, Tokenizer, "a Tokenizer of the library tokenizers")
     steps = require_count("fine_tune", fine_tune, least=0)
+    total = check_model(model, state, int8, steps)
     length = require_count("length", length, least=2)
     calibration, choice, held_out = split_text(model, tokenizer, listed("documents", documents), length)
+    if not isinstance(model, LanguageModel):
+        bases = bases_of_groups(model, calibration.unfilled(BATCH))
+        cut = smaller_state_space(model, bases, total)
+        return _compared(model, cut, tokenizer, held_out, f"{KeptBasis.name}, equal sizes")
+    require_kind("tokenizer", tokenizer, Tokenizer, "a Tokenizer of the library tokenizers")
     cut, method = Ranking.of(model, calibration).best_cut(total, choice)
     control = model
     if steps:
@@ -84,11 +96,18 @@ def compress(
 
 
 def split_text(
-    model: LanguageModel, tokenizer: AnyTokenizer, documents: Sequence[str], length: int
+    model: nn.Module, tokenizer: AnyTokenizer, documents: Sequence[str], length: int
 ) -> tuple[Windows, Windows, Windows]:
     """Windows for the Gramians, for the choice of sizes, and held out; refuse a text too short for the first."""
-    parts = three_parts(documents, tokenizer, min(length, model.config.positions or length))
-    tokens, least = int(text_of(parts[0].targets).numel()), _TOKENS_PER_STATE * model.config.key_size
+    most = model.config.positions if isinstance(model, LanguageModel) else 0
+    parts = three_parts(documents, tokenizer, min(length, most or length))
+    size, largest = vocabulary_size(model), max(int(part.inputs.max()) for part in parts)
+    if size is not None and largest >= size:
+        raise InputError(
+            f"tokenizer must be that of the model, which has {size:,} tokens, got one that gives the id {largest:,}. "
+            "Give the model's own."
+        )
+    tokens, least = int(text_of(parts[0].targets).numel()), _TOKENS_PER_STATE * state_size(model)
     if tokens < least:
         raise InputError(
             f"text must have at least {least} tokens among the 40 % of its documents for the Gramians, got {tokens}. "
@@ -97,13 +116,27 @@ def split_text(
     return parts
 
 
-def check_model(model: object, state: float | str, int8: bool = False) -> int:
-    """How many states are kept of all heads; refuse a model without states to cut, and sizes that it cannot have."""
+def state_size(model: Any) -> int:
+    """Numbers of state that a head of a model has, or a channel of Mamba."""
+    return model.config.key_size if isinstance(model, LanguageModel) else model.config.state_size
+
+
+def check_model(model: object, state: float | str, int8: bool = False, fine_tune: int = 0) -> int:
+    """How many states are kept: of all heads, or by each head of a model of transformers; refuse what cannot be cut."""
     if not isinstance(model, LanguageModel):
-        raise ModelError(
-            f"model must be one that statesize trains, with layers of {', '.join(REDUCIBLE)}, got "
-            f"{type(model).__name__}. Its states cannot be cut."
-        )
+        if not isinstance(model, nn.Module) or not is_state_space(model):
+            raise ModelError(
+                f"model must be one that statesize trains, with layers of {', '.join(REDUCIBLE)}, or Mamba or Mamba-2 "
+                f"of transformers, got {type(model).__name__}. Its states cannot be cut."
+            )
+        for name, value in (("int8", int8), ("fine_tune", fine_tune)):
+            if value:
+                refuse(name, "left out for a model of transformers", value)
+        n = state_size(model)
+        kept = round(_share(state, n) * n)
+        if not 0 < kept < n:
+            refuse("state", f"a share that leaves 1 to {n - 1} of the {n} numbers of a head", state)
+        return kept
     config = model.config
     heads = sum(_units(config, layer) for layer in range(config.layers))
     if not heads:
@@ -145,7 +178,7 @@ def _share(state: float | str, key_size: int) -> float:
 
 
 def _compared(
-    control: LanguageModel, cut: LanguageModel, tokenizer: Tokenizer, windows: Windows, method: str
+    control: nn.Module, cut: nn.Module, tokenizer: AnyTokenizer, windows: Windows, method: str
 ) -> Compression:
     """What a cut costs, against the model that was not cut."""
     rounded = _rounded(control)
@@ -163,7 +196,7 @@ def _compared(
         int8_bytes=None if rounded is None else state_bytes(rounded),
         int8_difference=None if alone is None else extra_bits(alone, before, windows),
         method=method,
-        sizes=cut.config.state_sizes,
+        sizes=_sizes(cut),
     )
 
 
@@ -172,12 +205,23 @@ def extra_bits(after: Scores, before: Scores, windows: Windows) -> Interval:
     return ratio_of(after.bits(windows) - before.bits(windows), windows.sizes)
 
 
-def _rounded(model: LanguageModel) -> LanguageModel | None:
+def _rounded(model: nn.Module) -> LanguageModel | None:
     """The model with states in int8, if all its layers can have them."""
-    return rounded_model(model) if set(model.config.pattern) <= ROUNDED else None
+    if not isinstance(model, LanguageModel) or not set(model.config.pattern) <= ROUNDED:
+        return None
+    return rounded_model(model)
 
 
-def state_bytes(model: LanguageModel) -> int:
+def _sizes(cut: Any) -> tuple[tuple[int, ...], ...]:
+    """What each head keeps, or all heads of a model of transformers."""
+    if isinstance(cut, LanguageModel):
+        return cut.config.state_sizes
+    return ((cut.config.state_size,),) * cut.config.num_hidden_layers
+
+
+def state_bytes(model: nn.Module) -> int:
     """Bytes that the states which can be cut hold of a sequence, without what short convolutions keep."""
+    if not isinstance(model, LanguageModel):
+        return cached_bytes(model)
     caches = [block.mixer.initial_cache(1) for block in model.blocks if block.mixer.kind in REDUCIBLE]
     return sum(part.nbytes for cache in caches for part in cache[1:])

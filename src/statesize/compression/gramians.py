@@ -18,11 +18,12 @@ from torch import Tensor
 from statesize.mixers.config import REDUCIBLE
 from statesize.mixers.mixer import Mixer
 from statesize.mixers.model import LanguageModel
+from statesize.operators import Recurrence
 
 # States change little from token to token.
 _EVERY = 16
-# The first outputs of a window are of a few tokens, and may be nearly 0.
-_FIRST = 8
+FIRST = 8
+"""Tokens of a window whose outputs are not counted: they are of a few tokens, and may be nearly 0."""
 
 
 @dataclass(eq=False)
@@ -32,20 +33,25 @@ class Gramians:
     reading: Tensor  # W, (H, n, n) float64
     state: Tensor  # C, (H, n, n) float64
 
+    @classmethod
+    def zeros(cls, heads: int, states: int) -> Gramians:
+        """Before the first text."""
+        zeros = torch.zeros(heads, states, states, dtype=torch.float64)
+        return cls(zeros, zeros.clone())
+
     @torch.no_grad()
-    def add(self, mixer: Any, hidden: Tensor) -> None:
-        """Add what a layer does at one input (S, L, d)."""
-        operator, values = mixer.operator_and_values(hidden)
+    def add(self, operator: Recurrence, values: Tensor, heads: int) -> None:
+        """Add what a layer does with values (S, units, L, channels) at one text; consecutive units make a head."""
         outputs: list[Tensor] = []
         for t, state in enumerate(operator.successive_states(values)):
             outputs.append((operator.C[..., t, None, :] @ state).squeeze(-2))
-            if t >= _FIRST and t % _EVERY == 0:
-                held = _of_heads(state, mixer.heads)
+            if t >= FIRST and t % _EVERY == 0:
+                held = _of_heads(state, heads)
                 self.state += torch.einsum("shnv,shmv->hnm", held, held).double()
-        by_unit = torch.stack(outputs, -2)[:, :, _FIRST:].square().sum(-1)
-        energy = by_unit.reshape(len(hidden), mixer.heads, -1, by_unit.shape[-1]).sum(2)
-        # All channels of S6 read by one C.
-        query = operator.C[:, : mixer.heads, _FIRST:]
+        by_unit = torch.stack(outputs, -2)[:, :, FIRST:].square().sum(-1)
+        energy = by_unit.reshape(len(values), heads, -1, by_unit.shape[-1]).sum(2)
+        # All units of a head read by one C.
+        query = operator.C[:, :: values.shape[1] // heads, FIRST:]
         query = query / energy.clamp(min=torch.finfo(energy.dtype).tiny).sqrt().unsqueeze(-1)
         self.reading += torch.einsum("shln,shlm->hnm", query, query).double()
 
@@ -58,8 +64,7 @@ def measure_gramians(model: LanguageModel, batches: Iterable[Tensor]) -> dict[in
     for layer, block in enumerate(model.blocks):
         mixer = block.mixer
         if isinstance(mixer, Mixer) and mixer.kind in REDUCIBLE:
-            zeros = torch.zeros(mixer.heads, mixer.key_size, mixer.key_size, dtype=torch.float64)
-            found[layer] = Gramians(zeros, zeros.clone())
+            found[layer] = Gramians.zeros(mixer.heads, mixer.key_size)
             handles.append(mixer.register_forward_pre_hook(partial(_add, found[layer])))
     try:
         for inputs in batches:
@@ -71,11 +76,10 @@ def measure_gramians(model: LanguageModel, batches: Iterable[Tensor]) -> dict[in
 
 
 def _add(gramians: Gramians, mixer: Any, arguments: tuple[Tensor, ...]) -> None:
-    gramians.add(mixer, arguments[0])
+    operator, values = mixer.operator_and_values(arguments[0])
+    gramians.add(operator, values, mixer.heads)
 
 
 def _of_heads(state: Tensor, heads: int) -> Tensor:
-    """States (S, units, n, channels) as (S, H, n, d_v): the channels of S6 that a norm takes together are a head."""
-    if state.shape[1] == heads:
-        return state
-    return state.reshape(len(state), heads, -1, state.shape[2]).transpose(-1, -2)
+    """States (S, units, n, channels) as (S, H, n, d_v): units of one C, or that one norm takes, are a head."""
+    return state.reshape(len(state), heads, -1, *state.shape[2:]).transpose(2, 3).flatten(3)

@@ -7,17 +7,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from tokenizers import Tokenizer
+from torch import nn
 
 from statesize.check import require_path
 from statesize.compression.scoring.recall import Recall
 from statesize.errors import FileError
 from statesize.files import check_writable, os_errors, replace_file, replace_folder
 from statesize.interval import Interval, finite
+from statesize.loading.from_transformers import hushed
 from statesize.mixers.checkpoint import save_checkpoint
 from statesize.mixers.model import LanguageModel
+from statesize.texts.tokens import AnyTokenizer
 
 LOST_BITS = 0.01
 """Bits a byte that a cut which is called safe costs at most, by the upper end of the interval."""
@@ -41,11 +43,11 @@ class Compression:
         int8_bytes: What they would hold if the uncut model's were rounded to int8.
         int8_difference: What that alone would cost, in bits a byte; None where the mixer's states are not rounded.
         method: How states were cut.
-        sizes: What each head keeps, a tuple a layer.
+        sizes: What each head keeps, a tuple a layer; one number a layer of a model of transformers.
     """
 
-    model: LanguageModel
-    tokenizer: Tokenizer
+    model: nn.Module
+    tokenizer: AnyTokenizer
     before: Interval
     after: Interval
     difference: Interval
@@ -92,7 +94,7 @@ class Compression:
         }
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the model with its tokenizer and figures; `load_checkpoint` and all commands read it.
+        """Writes the model with its tokenizer and figures; `load` and all commands read it, and transformers its own.
 
         Args:
             folder: New or empty.
@@ -106,8 +108,14 @@ class Compression:
             replace_folder(folder, self._write)
 
     def _write(self, folder: Path) -> None:
-        save_checkpoint(self.model, folder)
-        replace_file(folder / "tokenizer.json", (self.tokenizer.to_str(pretty=True) + "\n").encode())
+        model, tokenizer = cast("Any", self.model), cast("Any", self.tokenizer)
+        if isinstance(model, LanguageModel):
+            save_checkpoint(model, folder)
+            replace_file(folder / "tokenizer.json", (tokenizer.to_str(pretty=True) + "\n").encode())
+        else:
+            with hushed():
+                model.save_pretrained(folder)
+                tokenizer.save_pretrained(folder)
         replace_file(folder / "compression.json", (json.dumps(self.to_dict(), indent=1) + "\n").encode())
 
 

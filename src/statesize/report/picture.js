@@ -41,9 +41,11 @@ const picture = (() => {
 
   const showText = ({ tokens, special }) => {
     const plain = (token) => token.replaceAll("␣", " ").replaceAll("⏎", "\n").replaceAll("⇥", "\t");
+    // Without a tokenizer tokens are numbers, which would run into each other.
+    const space = tokens.every((token) => /^\d+$/.test(token)) ? " " : "";
     byId("text").replaceChildren(...tokens.map((token, position) => {
       const part = document.createElement("span");
-      part.textContent = plain(token);
+      part.textContent = plain(token) + space;
       part.dataset.position = position;
       if (special.includes(position)) part.className = "special";
       return part;
@@ -113,7 +115,7 @@ const picture = (() => {
     const labels = areas.map((area) => area.reduce((best, row) => row.ceiling > best.ceiling ? row : best));
     const middle = (area, top) => {
       const highest = area.filter(({ ceiling }) => ceiling === top.ceiling);
-      return highest[Math.floor(highest.length / 10)];
+      return highest[Math.floor(highest.length * 0.15)];
     };
     const chart = structuredClone(spec);
     chart.layer[2].encoding.color.scale = { domain: curves.map(({ model }) => model), range: COLOURS };

@@ -83,7 +83,7 @@ class Heading(NamedTuple):
     @property
     def line(self) -> str:
         """The heading on one line, as a page has it."""
-        line = self.text.replace("\n(", ", ").replace(")", "").replace("\n", " ")
+        line = self.text.replace("\n", " ").replace(" (", ", ").replace(")", "")
         return line[:1].upper() + line[1:]
 
 

@@ -15,8 +15,23 @@ KINDS = {
     "gla-s6": "gated linear attention with S6 steps",
     "s4d": "diagonal state space",
     "hyena": "long convolution",
+    "nla": "normalised linear attention",
+    "attention": "softmax attention",
+    "sliding": "sliding-window attention",
+    "linear-transformer": "linear attention of 1 + elu",
+    "based": "linear attention of Taylor features",
+    "hedgehog": "linear attention of Hedgehog",
+    "gla-full": "gated linear attention with output gate",
+    "deltanet": "DeltaNet",
+    "gated-deltanet": "Gated DeltaNet",
+    "mamba": "Mamba",
+    "mamba2": "Mamba-2",
+    "gated slots": "gated slot attention",
+    "bounded memory": "attention with bounded memory",
+    "kimi delta attention": "Kimi delta attention",
+    "preconditioned kimi delta attention": "preconditioned Kimi delta attention",
 }
-"""What the mixers of this package are called in full."""
+"""What mixers are called in full."""
 
 
 def kind_title(kind: str) -> str:

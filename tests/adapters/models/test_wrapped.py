@@ -148,6 +148,60 @@ def test_models_inside_of_other_libraries_are_found():
         assert ss.profile(held, token_ids(length=5)).summary()["model"][0] == "LlamaForCausalLM"
 
 
+class Hooked(nn.Module):
+    """A layer as TransformerLens writes it: each step goes through a module of its own, to which hooks are given."""
+
+    def __init__(self):
+        super().__init__()
+        self.W = nn.Parameter(torch.randn(3, 2, 8, 4, generator=torch.Generator().manual_seed(0)))
+        self.hook_pattern, self.hook_z = nn.Identity(), nn.Identity()
+
+    def forward(self, hidden):
+        query, key, value = (torch.einsum("bpd,hde->bphe", hidden, weights) for weights in self.W)
+        scores = torch.einsum("bqhe,bkhe->bhqk", query, key) / 2
+        future = torch.ones(scores.shape[-2:]).triu(1).bool()
+        pattern = self.hook_pattern(scores.masked_fill(future, -torch.inf).softmax(-1))
+        return self.hook_z((pattern @ value.transpose(1, 2)).transpose(1, 2)).flatten(2)
+
+
+class HookedModel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.blocks = nn.Embedding(64, 8), nn.ModuleList([Hooked(), Hooked()])
+
+    def forward(self, ids):
+        hidden = self.embed(ids)
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        return hidden
+
+
+def test_layers_with_hooks_are_measured_as_hooks_leave_them():
+    model = HookedModel()
+    first, second = ss.capture(model, token_ids())
+    assert max(first.faithfulness, second.faithfulness, first.run_difference) < 1e-6
+    model.blocks[0].hook_z.register_forward_hook(lambda _, args, output: output * 0)
+    eye = torch.eye(token_ids().shape[1])
+    model.blocks[1].hook_pattern.register_forward_hook(lambda _, args, output: eye.expand_as(output))
+    capturing = ss.capture(model, token_ids())
+    assert [mixer.name for mixer in capturing.mixers] == ["blocks.0"]
+    assert "no mixing of positions that statesize knows was seen in it" in capturing.skipped["blocks.1"]
+
+
+def test_models_of_nnsight_itself_are_measured():
+    plain = attention_model("llama")
+    same_as(pytest.importorskip("nnsight").NNsight(plain), plain, token_ids())
+
+
+def test_models_of_transformer_lens_itself_are_measured(tmp_path):
+    bridges = pytest.importorskip("transformer_lens.model_bridge")
+    plain = attention_model("gpt2")
+    plain.save_pretrained(tmp_path / "gpt2")
+    held = bridges.TransformerBridge.boot_transformers(str(tmp_path / "gpt2"), hf_model=copy.deepcopy(plain))
+    names = [[item.name for item in ss.capture(model, token_ids())] for model in (held, plain)]
+    assert names[0] == names[1]
+
+
 def test_an_object_that_holds_a_model_by_an_unknown_name_is_told_of_it():
     class Pipeline:
         def __init__(self):

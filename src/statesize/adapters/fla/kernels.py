@@ -23,7 +23,7 @@ from statesize.adapters.fla.delta_rule import (
 from statesize.adapters.fla.impulses import Impulses, by_impulses
 from statesize.adapters.fla.linear_attention import gated, hgrn, plain, retention, rwkv6, simple
 from statesize.adapters.fla.slots import gated_slots, light
-from statesize.adapters.watching.observation import Observation, Units
+from statesize.adapters.watching.observation import Observation, Units, held
 from statesize.operators import Operator
 
 Parse = Callable[[FlaCall], Observation]
@@ -51,6 +51,8 @@ class Formula:
             # Each channel is a head of its own, as in HGRN.
             values, mixed = values[..., None], mixed[..., None]
         heads, channels = mixed.shape[2:]
+        # Slots hold keys beside the values.
+        beside = call.arguments["k"].shape[-1] if self.keys == "s" else 0
         size = 1 if mixed.ndim > call.output.ndim else self.states * call.arguments[self.keys].shape[-1]
         return Observation(
             name=call.name,
@@ -59,7 +61,8 @@ class Formula:
             values=values.transpose(1, 2),
             mixed=mixed.transpose(1, 2),
             state_size=size,
-            state_bytes=heads * channels * size * torch.float32.itemsize,
+            state_bytes=heads * (channels + beside) * size * torch.float32.itemsize,
+            held_bytes=held(call.output, *call.arguments.values()),
         )
 
     def _several_steps(self, call: FlaCall, values: Tensor) -> Observation:
@@ -76,6 +79,7 @@ class Formula:
             mixed=mixed.transpose(1, 2),
             state_size=size,
             state_bytes=mixed.shape[2] * mixed.shape[3] * size * torch.float32.itemsize,
+            held_bytes=held(call.output, *call.arguments.values()),
         )
 
 

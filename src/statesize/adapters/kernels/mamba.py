@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from statesize.adapters.watching.kernel_functions import KernelCall
-from statesize.adapters.watching.observation import Observation, Units, chosen, take, unchanged
+from statesize.adapters.watching.observation import Observation, Units, chosen, held, take, unchanged
 from statesize.operators import Recurrence
 
 
@@ -38,6 +38,7 @@ def selective_scan(call: KernelCall) -> Observation:
         passed_on=unchanged if gate is None else gated,
         state_size=A.shape[-1],
         state_bytes=A.numel() * torch.promote_types(A.dtype, dt.dtype).itemsize,
+        held_bytes=held(call.output, *arguments.values()),
     )
 
 
@@ -69,6 +70,7 @@ def chunk_scan(call: KernelCall) -> Observation:
         mixed=call.output.transpose(1, 2),
         state_size=states,
         state_bytes=heads * channels * states * torch.float32.itemsize,
+        held_bytes=held(call.output, *arguments.values()),
     )
 
 

@@ -52,6 +52,8 @@ class Observation:
     # What is stored, by which layers that share a cache are known, and what drops T until it is asked for again.
     stored: Tensor | None = None
     forget: Callable[[], None] = nothing
+    # Bytes that it keeps alive, if it may wait until its T is asked for; None where its mixer runs once more instead.
+    held_bytes: int | None = None
 
     @property
     def batch_shape(self) -> tuple[int, int]:
@@ -62,6 +64,12 @@ class Observation:
     def multiplicity(self) -> int:
         """How many channels share one T."""
         return self.mixed.shape[-1]
+
+
+def held(*values: object) -> int:
+    """Bytes of memory behind the tensors among some values."""
+    storages = [value.untyped_storage() for value in values if isinstance(value, Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 # A source hands over a function that makes the Observation: what it raises refuses this mixer and no other.

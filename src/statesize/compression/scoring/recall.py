@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from statesize.compression.scoring.paired import ratio_of
 from statesize.compression.scoring.scores import by_document, score
 from statesize.compression.scoring.windows import Windows
 from statesize.interval import Interval
-from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import IGNORED
 
 LOST = 0.02
@@ -47,7 +46,7 @@ class Recall:
         return self.lost.high <= LOST
 
 
-def probe(model: LanguageModel, cut: LanguageModel, windows: Windows, seed: int = 0) -> dict[str, Recall]:
+def probe(model: nn.Module, cut: nn.Module, windows: Windows, seed: int = 0) -> dict[str, Recall]:
     """Recall of a model and of its cut copy, by kind: "repeated_bigrams" and "inserted_pairs"."""
     inputs, targets = inserted_pairs(windows, seed)
     return {
@@ -98,7 +97,7 @@ def _places(length: int) -> list[tuple[int, int]]:
     return places
 
 
-def _compared(model: LanguageModel, cut: LanguageModel, windows: Windows, inputs: Tensor, targets: Tensor) -> Recall:
+def _compared(model: nn.Module, cut: nn.Module, windows: Windows, inputs: Tensor, targets: Tensor) -> Recall:
     rows = (targets != IGNORED).any(1)
     asked = by_document(targets != IGNORED, windows)
     right: list[Tensor] = []

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.compression.scoring.windows import Windows
@@ -28,14 +28,19 @@ class Scores:
         return by_document(self.nats, windows) / math.log(2)
 
 
+def logits_of(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Logits (S, L, V) of a model of statesize, or one of transformers without its cache."""
+    return model(tokens) if isinstance(model, LanguageModel) else model(tokens, use_cache=False).logits
+
+
 @torch.no_grad()
-def score(model: LanguageModel, inputs: Tensor, targets: Tensor) -> Scores:
+def score(model: nn.Module, inputs: Tensor, targets: Tensor) -> Scores:
     """The scores of targets (W, L) after inputs (W, L)."""
-    device = model.norm.weight.device
+    device = next(model.parameters()).device
     nats: list[Tensor] = []
     right: list[Tensor] = []
     for given, wanted in zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True):
-        logits, wanted = model(given.to(device)), wanted.to(device)
+        logits, wanted = logits_of(model, given.to(device)), wanted.to(device)
         loss = functional.cross_entropy(logits.mT, wanted, ignore_index=IGNORED, reduction="none")
         nats.append(loss.double().cpu())
         right.append((logits.argmax(-1) == wanted).cpu())

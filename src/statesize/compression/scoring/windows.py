@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,12 @@ class Windows:
     targets: Tensor  # (W, L) int64, -100 where nothing is scored
     document: Tensor  # which document each target is of, (W, L) int64
     sizes: Tensor  # bytes of each document with one for its end, (D,) float64
+
+    def unfilled(self, most: int) -> Iterator[Tensor]:
+        """The inputs, at most so many windows at once, the last one without what fills it up."""
+        if len(self.inputs) > 1:
+            yield from torch.split(self.inputs[:-1], most)
+        yield self.inputs[-1:, : int((self.targets[-1] != IGNORED).nonzero().max()) + 1]
 
 
 def three_parts(

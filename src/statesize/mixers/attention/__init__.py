@@ -1,1 +1,1 @@
-"""Mixers with heads: softmax attention, linear attention and its decays. Read `softmax`, `linear`, then the others."""
+"""Mixers with heads: softmax attention, linear attention, delta rule. Read `softmax`, `linear`, then the others."""

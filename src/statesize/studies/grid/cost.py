@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -24,6 +24,13 @@ _CALLS = 4e7
 _CUBE = 37
 # Mixers that keep all they have seen.
 _CACHES = frozenset({"sa", "hyena", "attention", "sliding"})
+# Value channels of mixers with a T for each channel, in units of the width; the others have one for each head.
+_CHANNELS = {"s6": 1, "s4d": 1, "mamba": 2}
+# States of a head where they are not key_size.
+_FEATURES: dict[str, Callable[[int], int]] = {
+    "based": lambda keys: 1 + keys + keys**2,
+    "hedgehog": lambda keys: 2 * keys,
+}
 # Positions of a chunk of the linear mixers.
 _CHUNK = 32
 
@@ -50,8 +57,12 @@ def _teaching(run: Run, evaluation: float) -> float:
 def _measurement(run: Run) -> float:
     """Work of measuring the ESS of all mixers; that of softmax attention and long convolutions is left out."""
     model, mixers = run.model, map(run.model.mixer_of, range(run.model.layers))
-    units = sum(model.width if mixer in {"s6", "s4d"} else model.heads for mixer in mixers if mixer not in _CACHES)
-    return _CUBE * units * run.measuring.sequences * run.task.length * min(model.key_size, run.task.length) ** 3
+    length, total = run.task.length, 0
+    for mixer in mixers:
+        if mixer not in _CACHES:
+            states = _FEATURES.get(mixer, lambda keys: keys)(model.key_size)
+            total += (_CHANNELS.get(mixer, 0) * model.width or model.heads) * min(states, length) ** 3
+    return _CUBE * total * run.measuring.sequences * length
 
 
 def _step(run: Run) -> float:

@@ -23,7 +23,7 @@ class UserModule:
     """A Python file that registers mixers or tasks, as text: what it says is executed in every process of a study.
 
     Attributes:
-        name: Of the file.
+        name: Name of the file.
         source: Its text.
     """
 

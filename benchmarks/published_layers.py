@@ -1,0 +1,77 @@
+"""Do layers as published learn recall as the lean ones do? `python benchmarks/published_layers.py docs/layers.json`.
+
+Each mixer learns multi-query associative recall in a model of two layers, at several learning rates; the best held-out
+accuracy counts. Mixers without short convolution get learned positions. A run that is done is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from statesize.benchmarks.machine import document
+from statesize.mixers import MIXERS, LanguageModel, ModelConfig
+from statesize.mixers.mixer import Mixer
+from statesize.tasks import MQAR
+from statesize.training import TrainingConfig
+from statesize.training.loop import train_in_memory
+from statesize.training.step import evaluate
+
+LEAN = {
+    "attention": "sa",
+    "sliding": "sa",
+    "linear-transformer": "nla",
+    "based": "nla",
+    "hedgehog": "nla",
+    "gla-full": "gla",
+    "deltanet": "la",
+    "gated-deltanet": "gla",
+    "mamba": "s6",
+    "mamba2": "gla-s6",
+}
+"""Layers as published, and the lean one that each is compared with."""
+TASK = MQAR(pairs=6, length=32, vocabulary_size=64, held_out_sequences=256)
+SHAPE: dict[str, Any] = {"width": 32, "heads": 2, "layers": 2, "key_size": 8, "mlp_factor": 2, "decay_bias": 0.0}
+STEPS, RATES = 800, (6e-3, 2e-2)
+
+
+def main(path: Path) -> None:
+    """Do the runs that are not there, and write the document after each."""
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+    done = {(row["mixer"], row["rate"]) for row in rows}
+    for rate in RATES:
+        for mixer in dict.fromkeys([*LEAN.values(), *LEAN]):
+            if (mixer, rate) not in done:
+                rows.append(one_run(mixer, rate))
+                path.write_text(json.dumps(document(rows, best=best(rows))) + "\n", encoding="utf-8")
+                print(rows[-1], flush=True)
+
+
+def one_run(mixer: str, rate: float) -> dict[str, Any]:
+    """A model, trained: its held-out accuracy, and processor seconds of one step of training."""
+    kind = MIXERS[mixer]
+    positions = TASK.length if issubclass(kind, Mixer) and not kind.convolved else 0
+    shape = ModelConfig(mixer=mixer, vocabulary_size=64, tied=False, positions=positions, window=16, **SHAPE)
+    model = LanguageModel(shape, torch.Generator().manual_seed(0))
+    config = TrainingConfig(steps=STEPS, batch_size=32, weight_decay=0.0, rate=rate)
+    started = time.process_time()
+    for _ in train_in_memory(model, TASK, config):
+        pass
+    seconds = (time.process_time() - started) / STEPS
+    accuracy = evaluate(model, TASK, 64)["accuracy"]
+    return {"mixer": mixer, "rate": rate, "accuracy": round(accuracy, 4), "step_seconds": round(seconds, 4)}
+
+
+def best(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The highest accuracy of each mixer."""
+    return {row["mixer"]: max(r["accuracy"] for r in rows if r["mixer"] == row["mixer"]) for row in rows}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
