@@ -54,12 +54,12 @@ const ladder = (() => {
       caption.textContent += ": nothing was measured there.";
       return null;
     }
-    // So many values exceed each ratio, and the largest is the ratio 1.
+    // So many values exceed each ratio, and the largest is the ratio 1. The curve falls where several ratios have one count.
     const rows = [...ratios, 1].map((ratio, rung) => {
       const counts = all.map((one) => one[rung] ?? Math.min(1, one[0]));
       const index = head >= 0 ? counts[head] : counts.reduce((sum, count) => sum + count, 0) / counts.length;
       return { ratio, index, low: Math.min(...counts), high: Math.max(...counts) };
-    });
+    }).reverse();
     if (head >= 0) caption.textContent += `: ${all[head][0]} above ${ratios[0].toExponential(0)} of the largest`;
     caption.textContent += "; the band holds all heads drawn";
     return drawing.draw("spectrum", spec, { values: rows, band: rows });
