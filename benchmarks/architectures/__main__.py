@@ -42,7 +42,7 @@ def main(folder: Path, output: Path) -> None:
         train_missing(architecture, task, place)
         if not (place / MEASURED).exists():
             model = load(place)
-            found = {"nats": nats_by_document(model, given).tolist()} | measured(model)
+            found: dict[str, Any] = {"nats": nats_by_document(model, given).tolist()} | measured(model)
             replace_file(place / MEASURED, json.dumps(found, indent=1).encode())
         record, found = (json.loads((place / name).read_text(encoding="utf-8")) for name in (RECORD, MEASURED))
         nats.append(found.pop("nats"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ def measured(model: nn.Module) -> dict[str, Any]:
         "of_ceiling": _mean(rows, "ceiling_utilisation"),
         "total_ess": sum(row["total_entropy"] for row in rows),
         "state_bytes": sum(row["state_bytes"] for row in rows),
-        "faithfulness": max(row["faithfulness"] for row in rows),
+        "faithfulness": max((row["faithfulness"] for row in rows if np.isfinite(row["faithfulness"])), default=None),
         "curve": [round(float(value), 2) for value in np.mean(curves, 0)],
         "ceiling": [round(float(value), 2) for value in np.mean(ceilings, 0)],
     }
@@ -72,5 +72,5 @@ def measured(model: nn.Module) -> dict[str, Any]:
 
 def _mean(rows: Sequence[SummaryRow], column: str) -> float | None:
     """The mean over the layers that have it."""
-    values = [row[column] for row in rows if np.isfinite(row[column])]
+    values = [value for row in rows if np.isfinite(value := cast("float", row[column]))]
     return float(np.mean(values)) if values else None

@@ -22,6 +22,6 @@ def _scan(
 ) -> Tensor:
     """What `mamba_selective_scan` computes in training: inputs, steps, z (S, d, L), B, C (S, n, L), A (d, n)."""
     steps = functional.softplus(steps + delta_bias[:, None])
-    by_position = [tensor.transpose(1, 2) for tensor in (inputs, steps, B, C)]
-    mixed = selective_scan(*by_position[:2], A, *by_position[2:]).transpose(1, 2)
+    turned, B, C = (tensor.transpose(1, 2) for tensor in (inputs, B, C))
+    mixed = selective_scan(turned, steps.transpose(1, 2), A, B, C).transpose(1, 2)
     return (mixed + D[:, None] * inputs) * functional.silu(z)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -44,7 +44,8 @@ def _pretrained(family: str, **special: Any) -> Callable[[], nn.Module]:
         config = transformers.AutoConfig.for_model(family, **common | special)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+            from_config = cast("Any", transformers.AutoModelForCausalLM).from_config
+            model = cast("nn.Module", from_config(config, attn_implementation="eager"))
             for name, parameter in model.named_parameters():
                 if family == "qwen3_next" and name.endswith("dt_bias"):
                     _spread_steps(parameter)
