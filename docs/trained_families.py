@@ -38,6 +38,7 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
         for row in found
     ]
     parameters = [row["parameters"] for row in found]
+    shares = [share for row in found for share in (row["of_state"], row["of_ceiling"]) if share is not None]
     middle = sum(parameters) / len(parameters)
     return {
         "table": table(
@@ -59,6 +60,8 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
             ),
         ),
         "farthest": f"{max(abs(count / middle - 1) for count in parameters):.1%}",
+        "least": f"{min(shares):.0%}",
+        "most": f"{max(shares):.0%}",
         "middle": f"{middle / 1e6:.2f}",
         "minutes": f"{sum(row['processor_seconds'] for row in found) / 60:.0f}",
         "documents": str(document["held_out_documents"]),

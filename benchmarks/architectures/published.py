@@ -21,6 +21,7 @@ _SMOLLM: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 _MAMBA_2: dict[str, Any] = {"hidden_size": 768, "state_size": 128, "num_heads": 24, "head_dim": 64, "n_groups": 1}
+_MAMBA_2 |= {"tie_word_embeddings": True}
 PUBLISHED = (
     Recipe("gpt2", "gpt2", 12, 50257, {}, torch.float32, None),
     Recipe("HuggingFaceTB/SmolLM2-135M", "llama", 30, 49152, _SMOLLM, torch.bfloat16, None),
