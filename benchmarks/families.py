@@ -48,7 +48,7 @@ def document(rows: list[Row]) -> dict[str, object]:
 
 TEXT = """# Which models can be measured?
 
-Of the {all} families of causal language models in transformers {transformers}, {measured} are measured, and {beyond}
+{measured} of the {all} families of causal language models in transformers {transformers} are measured, and {beyond}
 classes beyond them. Each row is a tiny random model of the family with an odd configuration: three heads, one key-value
 head where heads share keys, windows and selections shorter than the text, a text of prime length, and weights that make
 attention far from uniform.

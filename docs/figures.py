@@ -9,6 +9,7 @@ from typing import Any
 
 from on_record import VERDICTS, beyond, findings, history, quoted, results, table
 from smaller_states import compression
+from trained_families import architectures
 
 from statesize import zoo
 
@@ -36,6 +37,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         compression,
         state_spaces,
         layers,
+        architectures,
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}

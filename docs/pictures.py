@@ -19,11 +19,11 @@ def main() -> None:
         report = Path(folder) / "report.html"
         write_example_report(report)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for width, scheme, sections in ((1000, "light", SECTIONS), (390, "light", ("map",)), (1000, "dark", ("map",))):
+        for width, scheme, sections in ((1100, "light", SECTIONS), (390, "light", ("map",)), (1100, "dark", ("map",))):
             page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
             page.goto(report.as_uri())
             page.wait_for_selector("html[data-ready]")
-            if width == 1000 and scheme == "light":
+            if width > 500 and scheme == "light":
                 page.screenshot(path=IMAGES / "report-words.png", clip={"x": 0, "y": 0, "width": width, "height": 900})
             kind = "phone-" if width < 500 else "dark-" if scheme == "dark" else ""
             for section in sections:
@@ -31,7 +31,8 @@ def main() -> None:
                 page.select_option("#head", index=2 if section == "spectrum" else 0)
                 box = page.locator(f"section[aria-labelledby={section}-title]").bounding_box()
                 # With a margin around it.
-                clip = {"x": 0, "y": box["y"] - 12, "width": width, "height": box["height"] + 12}
+                corner = {"x": box["x"] - 12, "y": box["y"] - 12}
+                clip = corner | {"width": box["width"] + 24, "height": box["height"] + 12}
                 page.screenshot(path=IMAGES / f"report-{kind}{section}.png", full_page=True, clip=clip)
         demo = Path(folder) / "demo.html"
         statesize(["demo", "--quiet", "--output", str(demo)])

@@ -214,5 +214,5 @@ def test_what_has_no_T_is_refused(layer, message):
 
 def test_other_versions_are_told_the_supported_one(monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda _: "0.7.2")
-    with pytest.raises(ss.ModelError, match=r"must be of version 0\.6, got 0\.7\.2"):
+    with pytest.raises(ss.ModelError, match=r"must be of version 0\.6 \(>=0\.6,<0\.7\), got 0\.7\.2"):
         ss.capture(model(Mixing()), TOKENS)

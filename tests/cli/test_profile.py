@@ -500,7 +500,7 @@ def test_what_is_missing_is_told_before_a_model_is_loaded(arguments, said, here,
 
 def test_a_misspelt_folder_names_its_neighbour_and_asks_no_hub(checkpoint, here, capsys, monkeypatch):
     shutil.copytree(checkpoint, here / "my-model")
-    monkeypatch.setattr("statesize.loading.models._transformers", lambda _: pytest.fail("the hub was asked"))
+    monkeypatch.setattr("statesize.loading.from_transformers._transformers", lambda _: pytest.fail("the hub was asked"))
     for name in ("my-modle", "./my-modle", str(here / "my-modle")):
         assert "Did you mean " in refused(["profile", name], capsys)
     assert "Give a folder that is there." in refused(["profile", "./nothing-like-it"], capsys)

@@ -3,9 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+import statesize as ss
 from statesize.errors import InputError
 from statesize.operators.delayed import DelayedRecurrence
 from statesize.operators.operator import Operator
+from statesize.operators.transition import PairTransition
+from statesize.spectra.border_maps import border_maps
 from statesize.testing import OperatorContract
 
 
@@ -46,3 +49,35 @@ def test_transitions_of_another_shape_are_refused() -> None:
     parts = _tensors(3, "full")
     with pytest.raises(InputError, match="A must have shape"):
         DelayedRecurrence(parts["A"][..., 0, 0], parts["B"], parts["C"], parts["D"])
+
+
+@pytest.mark.parametrize("form", ["scalar", "diagonal"])
+def test_diagonals_are_kept_as_pairs(form: str) -> None:
+    parts = _tensors(3, form)
+    given = DelayedRecurrence(**parts).transition
+    assert isinstance(given, PairTransition)
+    same = DelayedRecurrence(**(parts | {"A": torch.diag_embed(parts["A"].expand(2, 3, 12, 3))})).transition
+    torch.testing.assert_close(given.matrix(), same.matrix())
+    torch.testing.assert_close(given.spaced(2).matrix(), same.spaced(2).matrix())
+    assert (given.gain() >= torch.linalg.matrix_norm(given.matrix(), 2) * (1 - 1e-12)).all()
+    rows = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(given.recede(5, rows), same.recede(5, rows))
+    torch.testing.assert_close(given.advance(5, rows.mT), same.advance(5, rows.mT))
+
+
+def test_chunks_of_pairs_are_those_of_full_transitions() -> None:
+    parts = {name: part[0, 0] for name, part in _tensors(3, "diagonal").items()}
+    given = DelayedRecurrence(**parts)
+    same = DelayedRecurrence(**(parts | {"A": torch.diag_embed(parts["A"])}))
+    # Chunks of several widths, so that some are filled up.
+    for found, expected in zip(border_maps(given, [0, 3, 8, 12]), border_maps(same, [0, 3, 8, 12]), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("engine", ["chunked", "square_root"])
+def test_pairs_are_measured_as_full_transitions_are(engine: str) -> None:
+    parts = {name: part[:1, :1] for name, part in _tensors(3, "diagonal").items()}
+    given = DelayedRecurrence(**parts)
+    same = DelayedRecurrence(**(parts | {"A": torch.diag_embed(parts["A"])}))
+    found, expected = (ss.measure(operator, engine=engine) for operator in (given, same))
+    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-9, atol=1e-9)

@@ -171,7 +171,7 @@ def extent_notes(text):
     return text[: text.index('<script type="application/json"')]
 
 
-@pytest.mark.parametrize(("heads", "said"), [(40, "the first 2 are drawn"), (10, "the first is drawn")])
+@pytest.mark.parametrize(("heads", "said"), [(40, "show the first 2 of"), (10, "show the first of")])
 def test_what_is_not_drawn_is_said(heads, said, monkeypatch):
     model = LanguageModel(ModelConfig("la", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     three = profile(model, torch.arange(30).reshape(3, 10) % 8)
@@ -197,6 +197,9 @@ def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_pro
 def test_many_channels_and_no_relative_tolerance():
     model = LanguageModel(ModelConfig("s6", vocabulary_size=8, width=66, heads=2, layers=1, key_size=1))
     page = extent_notes(render([profile(model, torch.arange(4)[None], relative_tolerances=())]))
-    assert "Of layers with more than 64 measured heads or channels, that many are drawn singly." in page
+    assert "Single curves show at most 64 heads or channels of a layer." in page
     assert "is drawn as 64 cells, each their mean." in page
-    assert '<td class="number" data-value="">–</td>' in page
+    # Columns of which nothing is known are left out, with what is said of them.
+    assert 'data-name="average_entropy"' in page
+    assert 'data-name="average_relative_count"' not in page
+    assert "Relative tolerance-ESS, the number" not in page

@@ -27,7 +27,7 @@ def test_the_last_tenth_is_held_out_and_never_trained_on():
 def test_a_model_trains_on_it(tmp_path):
     model = LanguageModel(ModelConfig("la", 8, width=8, heads=2, layers=1, mlp_factor=0))
     record = train(model, from_arrays(*arrays()), TrainingConfig(steps=2, batch_size=4), tmp_path / "run")
-    assert set(record.steps[-1].held_out) == {"loss", "accuracy"}
+    assert set(record.steps[-1].held_out) == {"loss", "accuracy", "chance", "sequence_accuracy"}
 
 
 @pytest.mark.parametrize(

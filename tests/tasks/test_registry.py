@@ -57,7 +57,8 @@ def test_settings_build_an_equal_task(task):
 
 def test_a_task_of_ones_own_takes_one_call():
     register_task("echo", Echo)
-    assert task_names() == ("mqar", "selective_copying", "compression", "rebinding", "zoology_mqar", "echo")
+    assert task_names()[:2] == ("mqar", "selective_copying")
+    assert task_names()[-1] == "echo"
     task = build_task({"name": "echo", "vocabulary_size": 7, "loud": True})
     assert task == Echo(vocabulary_size=7, loud=True)
     assert task_settings(task)["loud"] is True

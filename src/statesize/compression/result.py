@@ -16,7 +16,7 @@ from statesize.compression.scoring.recall import Recall
 from statesize.errors import FileError
 from statesize.files import check_writable, os_errors, replace_file, replace_folder
 from statesize.interval import Interval, finite
-from statesize.loading.libraries import hushed
+from statesize.loading.from_transformers import hushed
 from statesize.mixers.checkpoint import save_checkpoint
 from statesize.mixers.model import LanguageModel
 from statesize.texts.tokens import AnyTokenizer

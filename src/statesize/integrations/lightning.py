@@ -28,7 +28,7 @@ class RegularisationCallback(Callback):
 
     Args:
         regularisation: What is added.
-        seed: Of the sampled heads and positions; each step has its own draws, so that a resumed run has the same.
+        seed: Seed of the sampled heads and positions; each step has its own draws, so that a resumed run has the same.
 
     Example:
         >>> callback = RegularisationCallback(Regularisation(identity_weight=0.3))

@@ -40,7 +40,7 @@ class Probe:
         every: Steps from one reading to the next.
         share: Share of the wall time that readings may take, 0.05 for 5 %; `math.inf` measures all heads each time.
         positions: Positions that are measured of each sequence, evenly spread.
-        seed: Of the choice of heads or channels.
+        seed: Seed of the choice of heads or channels.
         sequences: The probe batch, one tensor of token ids a sequence.
 
     Example:

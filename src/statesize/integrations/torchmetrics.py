@@ -28,7 +28,7 @@ class StateSizeMetric(Metric):
     Args:
         positions: Positions that are measured of each sequence, evenly spread; None for all.
         channels: Heads or channels that are measured of each mixer, at most; None for all.
-        seed: Of their choice.
+        seed: Seed of their choice.
 
     Example:
         >>> from statesize import zoo

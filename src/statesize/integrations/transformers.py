@@ -33,7 +33,7 @@ class RegularisationCallback(TrainerCallback):
     Args:
         trainer: The Trainer that it is added to.
         regularisation: What is added.
-        seed: Of the sampled heads and positions; each step has its own draws, so that a resumed run has the same.
+        seed: Seed of the sampled heads and positions; each step has its own draws, so that a resumed run has the same.
 
     Example:
         >>> regularisation = Regularisation(identity_weight=0.3)

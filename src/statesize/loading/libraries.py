@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 from statesize.errors import FileError, ModelError
@@ -44,24 +41,6 @@ _LAYERS: dict[str, dict[str, tuple[str | None, Any]]] = {
 _IGNORED = {"layer", "dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init"}
 _IGNORED |= {"use_fast_path", "use_mem_eff_path"}
 _REQUIRED: dict[str, Any] = {"d_intermediate": 0, "attn_layer_idx": [], "rms_norm": True}
-
-
-@contextmanager
-def hushed() -> Generator[None]:
-    """Keeps back bars and warnings of transformers while it reads or writes files."""
-    from transformers import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def is_mamba_ssm(config: dict[str, Any]) -> bool:

@@ -12,20 +12,21 @@ from torch import nn
 
 from statesize import zoo
 from statesize.check import require_kind
-from statesize.errors import FileError, InputError, StatesizeError
+from statesize.errors import FileError, InputError
 from statesize.files import parse_json, read_limited
-from statesize.loading.libraries import MAMBA_SSM_NAMES, hushed, is_mamba_ssm, read_config
+from statesize.loading.from_transformers import (
+    WITHOUT_TOKENIZER,
+    read_transformers_config,
+    transformers_model,
+    transformers_tokenizer,
+)
+from statesize.loading.libraries import is_mamba_ssm
 from statesize.loading.neighbours import refuse_misspelt
-from statesize.loading.refusals import check_causal, check_config, refusal_of
 from statesize.mixers import load_checkpoint
 from statesize.texts.token_files import configured_vocabulary, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
-from statesize.untrusted import check_header
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-_WITHOUT = "Put the model's tokenizer there, or give token ids to `statesize profile` by --ids FILE."
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,9 @@ def load_model(
         loaded = LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
-        loaded = _from_transformers(name, dtype, options, allow_pickle=allow_pickle, needs_tokenizer=needs_tokenizer)
+        model, source = transformers_model(name, DTYPES.get(dtype or ""), options, allow_pickle=allow_pickle)
+        known = name if source["kind"] == "hub" else Path(name).absolute().name
+        loaded = LoadedModel(known, model, _tokenizer_or_none(name, options, needs_tokenizer), source)
     if loaded.source["kind"] != "hub" and revision is not None:
         raise InputError(f"{name} is no model of the hub, so it has no revision {revision!r}; leave the revision out.")
     model = loaded.model if dtype is None else loaded.model.to(DTYPES[dtype])
@@ -128,7 +131,7 @@ def _checkpoint_tokenizer(folder: Path) -> Tokenizer:
                 return Tokenizer.from_file(str(path))  # pyright: ignore[reportUnknownMemberType]
             except Exception as error:  # the class that tokenizers raises has no narrower name
                 raise FileError(f"{path} is damaged ({error}); copy it again from where the model was made.") from error
-    raise FileError(f"{folder} has no tokenizer.json, nor has the folder above it. {_WITHOUT}")
+    raise FileError(f"{folder} has no tokenizer.json, nor has the folder above it. {WITHOUT_TOKENIZER}")
 
 
 def _tokenizer_or_none(name: str, options: dict[str, Any], needed: bool) -> AnyTokenizer | None:
@@ -149,20 +152,7 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
         return zoo.load(name)[1]
     if kind == "checkpoint":
         return _checkpoint_tokenizer(Path(name))
-    return _tokenizer_of_transformers(name, {"revision": revision, "trust_remote_code": trust_remote_code})
-
-
-def _transformers(name: str) -> Any:
-    if Path(name).is_file():
-        raise InputError(f"{name} is a file; give the folder of a model, with its config.json.")
-    try:
-        import transformers
-    except ImportError as error:
-        raise FileError(
-            f"There is no model {name!r} among the bundled ones ({', '.join(zoo.names())}), and models of the hub need "
-            "the package transformers: pip install transformers."
-        ) from error
-    return transformers
+    return transformers_tokenizer(name, {"revision": revision, "trust_remote_code": trust_remote_code})
 
 
 def load_model_facts(
@@ -173,74 +163,4 @@ def load_model_facts(
     tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
     if kind != "transformers":
         return tokenizer, vocabulary_size(zoo.load(name)[0] if kind == "bundled" else load_checkpoint(name))
-    return tokenizer, configured_vocabulary(_config_of_transformers(name, options))
-
-
-def _config_of_transformers(name: str, options: dict[str, Any]) -> Any:
-    """The configuration of a model of transformers that can be measured."""
-    library = _transformers(name)
-    try:
-        with hushed():
-            config = read_config(library, name, options)
-        check_config(name, config, options)
-        check_causal(name, config, library)
-    except StatesizeError:
-        raise
-    except Exception as error:  # as below
-        raise refusal_of(name, error, options, allow_pickle=True) from error
-    return config
-
-
-def _tokenizer_of_transformers(name: str, options: dict[str, Any]) -> AnyTokenizer:
-    _config_of_transformers(name, options)
-    library = _transformers(name)
-    try:
-        with hushed():
-            return library.AutoTokenizer.from_pretrained(name, **options)
-    except Exception as error:  # as below
-        refusal = refusal_of(name, error, options, allow_pickle=True)
-        if "--trust-remote-code" in str(refusal):
-            raise refusal from error
-        reason = " ".join(str(error).split())[:200]
-        raise FileError(f"The tokenizer of {name} cannot be loaded ({reason}). {_WITHOUT}") from error
-
-
-def _from_transformers(
-    name: str, dtype: str | None, options: dict[str, Any], *, allow_pickle: bool, needs_tokenizer: bool
-) -> LoadedModel:
-    config, library = _config_of_transformers(name, options), _transformers(name)
-    for weights in Path(name).glob("*.safetensors"):
-        check_header(weights)
-    try:
-        with hushed():
-            model = library.AutoModelForCausalLM.from_pretrained(
-                name,
-                config=config,
-                dtype=DTYPES[dtype] if dtype is not None else "auto",
-                use_safetensors=None if allow_pickle else True,
-                weights_only=True,
-                key_mapping=MAMBA_SSM_NAMES if config.model_type in ("mamba", "mamba2") else None,
-                **options,
-            )
-    except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
-        raise refusal_of(name, error, options, allow_pickle=allow_pickle) from error
-    tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
-    _own_memory(model)
-    if Path(name).is_dir():
-        return LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
-    revision = str(options["revision"] or "main")
-    return LoadedModel(name, model, tokenizer, {"kind": "hub", "revision": revision, "commit": commit(name, revision)})
-
-
-def commit(name: str, revision: str) -> str:
-    """The commit of a model that was just loaded from the hub, which configurations do not tell in every version."""
-    from huggingface_hub import try_to_load_from_cache
-
-    path = try_to_load_from_cache(name, "config.json", revision=revision)
-    return Path(path).parent.name if isinstance(path, str) else "unknown"
-
-
-def _own_memory(model: nn.Module) -> None:
-    """Copies weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
+    return tokenizer, configured_vocabulary(read_transformers_config(name, options))

@@ -131,7 +131,7 @@ class Block(nn.Module):
 
         Args:
             hidden: (S, d).
-            cache: Of the mixer.
+            cache: The mixer's cache.
 
         Returns:
             The output (S, d) and the mixer's next cache.

@@ -58,14 +58,15 @@ class LanguageModel(nn.Module):
         """The layers, typed."""
         return cast("Sequence[Block]", self.layers)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Next-token logits at every position.
+    def forward(self, input_ids: Tensor, asked: Tensor | None = None) -> Tensor:
+        """Next-token logits at every position, or at those that are asked.
 
         Args:
             input_ids: (S, L), int64.
+            asked: (S, L), bool; None for all positions.
 
         Returns:
-            Logits (S, L, V), in the model's dtype.
+            Logits (S, L, V), in the model's dtype; (N, V) at the N positions that are asked.
 
         Raises:
             InputError: `input_ids` is not of shape (S, L) with L ≥ 1, holds tokens outside the vocabulary, or is longer
@@ -75,7 +76,7 @@ class LanguageModel(nn.Module):
         hidden = self._embed(input_ids, slice(0, input_ids.shape[1]))
         for block in self.blocks:
             hidden = block(hidden)
-        return self._logits(hidden)
+        return self._logits(hidden if asked is None else hidden[asked])
 
     def step(self, input_ids: Tensor, caches: Sequence[Any]) -> tuple[Tensor, list[Any]]:
         """Logits after one more token of every sequence; equals `forward` on the whole sequence.

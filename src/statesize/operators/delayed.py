@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from statesize.check import shape
+from statesize.check import require_finite, shape
 from statesize.errors import InputError
 from statesize.operators.recurrence import Recurrence
+from statesize.operators.transition import PairTransition
 
 
 class DelayedRecurrence(Recurrence):
@@ -17,7 +18,7 @@ class DelayedRecurrence(Recurrence):
 
     A shift register is one, and so is RWKV. No Recurrence of n states is equal to it where A_t forgets what C_t reads,
     so that it is kept as the Recurrence of the pair (x_t, x_{t−1}); the second half is never carried any further, and
-    its theoretical state-size is n.
+    its theoretical state-size is n. Diagonal transitions cost O(n) to store and to apply.
 
     Args:
         A: Transitions, (..., L, 1), (..., L, n) or (..., L, n, n), real as all the others.
@@ -39,8 +40,14 @@ class DelayedRecurrence(Recurrence):
 
     def __init__(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> None:
         states = B.shape[-1]
+        nothing = torch.zeros_like(B)
+        written, read = torch.cat([B, nothing], -1), torch.cat([torch.zeros_like(C), C], -1)
         if A.ndim == B.ndim and A.shape[-1] in (1, states):
-            A = torch.diag_embed(A.expand(*A.shape[:-1], states))
+            require_finite("A", A)
+            A = A.expand(*A.shape[:-1], states)
+            transition = PairTransition(A, torch.ones_like(A), torch.zeros_like(A))
+            self._fill(transition, written, read, D, False)
+            return
         if A.ndim != B.ndim + 1 or A.shape[-2:] != (states, states):
             raise InputError(
                 f"A must have shape (..., L, 1), (..., L, {states}) or (..., L, {states}, {states}) for B {shape(B)}, "
@@ -48,8 +55,7 @@ class DelayedRecurrence(Recurrence):
             )
         kept = torch.cat([A, torch.eye(states, dtype=A.dtype, device=A.device).expand_as(A)], -2)
         pair = torch.cat([kept, torch.zeros_like(kept)], -1)
-        nothing = torch.zeros_like(B)
-        super().__init__(pair, torch.cat([B, nothing], -1), torch.cat([torch.zeros_like(C), C], -1), D)
+        super().__init__(pair, written, read, D)
 
     def states(self, inputs: Tensor, positions: Sequence[int]) -> Tensor:
         """See `Recurrence.states`; of the pair, what is carried on."""

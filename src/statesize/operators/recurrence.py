@@ -243,7 +243,7 @@ class Recurrence(TensorOperator):
 
         Args:
             inputs: (..., L, channels).
-            positions: Of 1 … L.
+            positions: Some of 1 … L.
 
         Returns:
             (..., P, n, channels), complex where the recurrence is.

@@ -159,7 +159,49 @@ class RankOneTransition:
         return RankOneTransition(spaced(self.decay, steps, 1), spaced(self.column, steps), spaced(self.row, steps))
 
 
-Transition = DiagonalTransition | FullTransition | DeltaTransition | RankOneTransition
+@dataclass(frozen=True, eq=False)
+class PairTransition:
+    """A_t = [[Diag(decay_t), 0], [Diag(copied_t), Diag(kept_t)]]: a diagonal state, and what is read of it later."""
+
+    decay: Tensor  # (..., L, n) or (..., L, 1), as the others
+    copied: Tensor  # from the first half to the second
+    kept: Tensor  # of the second half
+
+    def advance(self, t: int, state: Tensor) -> Tensor:
+        """A_t X for X (..., 2n, m)."""
+        return paired(self.decay[..., t, :], self.copied[..., t, :], self.kept[..., t, :], state)
+
+    def recede(self, t: int, rows: Tensor) -> Tensor:
+        """Y A_t for Y (..., m, 2n)."""
+        first, second = rows.chunk(2, -1)
+        moved = first * self.decay[..., t, None, :] + second * self.copied[..., t, None, :]
+        return torch.cat([moved, second * self.kept[..., t, None, :]], -1)
+
+    def gain(self) -> Tensor:
+        """An upper bound on ‖A_t‖₂, (..., L): the largest Frobenius norm of a pair's 2 × 2 block."""
+        return (self.decay.square() + self.copied.square() + self.kept.square()).sqrt().amax(-1)
+
+    def matrix(self) -> Tensor:
+        """A, (..., L, 2n, 2n)."""
+        upper, copied, kept = (torch.diag_embed(part) for part in (self.decay, self.copied, self.kept))
+        return torch.cat([torch.cat([upper, torch.zeros_like(upper)], -1), torch.cat([copied, kept], -1)], -2)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> PairTransition:
+        """The same form with a function applied to its tensors."""
+        return PairTransition(function(self.decay), function(self.copied), function(self.kept))
+
+    def spaced(self, steps: int) -> PairTransition:
+        """With so many steps for each, all but the first of which leave the state as it is."""
+        return PairTransition(spaced(self.decay, steps, 1), spaced(self.copied, steps), spaced(self.kept, steps, 1))
+
+
+Transition = DiagonalTransition | FullTransition | DeltaTransition | RankOneTransition | PairTransition
+
+
+def paired(decay: Tensor, copied: Tensor, kept: Tensor, state: Tensor) -> Tensor:
+    """One step of a PairTransition: A X for X (..., 2n, m), with A's diagonals (..., n)."""
+    first, second = state.chunk(2, -2)
+    return torch.cat([decay[..., None] * first, copied[..., None] * first + kept[..., None] * second], -2)
 
 
 def spaced(part: Tensor, steps: int, filling: Tensor | float = 0) -> Tensor:

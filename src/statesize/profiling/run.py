@@ -87,7 +87,7 @@ def profile(
         past: Cut H_i to its last `past` columns; positions at which that does not fit are left out.
         future: Cut H_i to its first `future` rows, likewise.
         engine: An engine of `statesize.measure`.
-        seed: Of the choice of heads or channels.
+        seed: Seed of the choice of heads or channels.
         memory: Bytes that measuring may hold at once, as a number or such as "4GB", beside model and results:
             operators, attention maps and spectra. Where one head takes more, an InputError says how much would do.
         count_accuracy: How far apart bounds on counts at relative tolerances may be left, as for `statesize.measure`;

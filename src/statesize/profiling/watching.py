@@ -49,7 +49,7 @@ class Watch:
         future: Rows of each block.
         channels: Heads or channels that are measured of each mixer, at most.
         context: Most tokens that the model reads at once, at least four times `future`.
-        seed: Of the choice of heads or channels.
+        seed: Seed of the choice of heads or channels.
 
     Example:
         >>> from statesize import zoo

@@ -7,7 +7,7 @@ const drawing = (() => {
   const narrow = () => window.innerWidth < 520;
 
   // Colours are the style sheet's variables, so that charts follow it into the dark and onto paper.
-  const config = () => ({
+  const config = (id) => ({
     background: "transparent",
     font: getComputedStyle(document.body).fontFamily,
     view: { stroke: null },
@@ -15,7 +15,7 @@ const drawing = (() => {
     axis: { labelColor: "var(--soft)", titleColor: "var(--soft)", titleFontWeight: 500, titleFontSize: 12, labelFontSize: 11,
       titlePadding: 8, gridColor: "var(--line)", domainColor: "var(--line)", tickColor: "var(--line)" },
     axisX: { grid: false },
-    legend: { columns: narrow() ? 2 : 4, labelColor: "var(--ink)", titleColor: "var(--soft)", labelFontSize: 12, labelLimit: 300, symbolSize: 110,
+    legend: { columns: narrow() ? (id === "layers" ? 1 : 2) : 4, labelColor: "var(--ink)", titleColor: "var(--soft)", labelFontSize: 12, labelLimit: 300, symbolSize: 110,
       symbolBaseFillColor: "var(--soft)", symbolBaseStrokeColor: "var(--soft)" },
   });
 
@@ -30,7 +30,7 @@ const drawing = (() => {
     views[id]?.result?.finalize();
     views[id] = { turn };
     const result = await vegaEmbed(byId(id), { ...spec, datasets: { ...spec.datasets, ...datasets } }, {
-      ast: true, actions: false, renderer: "svg", config: config(), tooltip: { theme: dark.matches ? "dark" : "light", anchor: "mark", position: ["top", "bottom", "right", "left"], offsetX: 0, offsetY: 6 },
+      ast: true, actions: false, renderer: "svg", config: config(id), tooltip: { theme: dark.matches ? "dark" : "light", anchor: "mark", position: ["top", "bottom", "right", "left"], offsetX: 0, offsetY: 6 },
     });
     if (views[id].turn !== turn) {
       result.finalize();

@@ -62,14 +62,14 @@ def curves_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
     notes: list[str] = []
     if extent.sequences < count:
-        first = "is" if extent.sequences == 1 else f"{extent.sequences} are"
-        notes.append(f"Of {count} sequences the first {first} drawn; the table covers all.")
+        first = "first" if extent.sequences == 1 else f"first {extent.sequences}"
+        notes.append(f"The charts show the {first} of {count} sequences; the table covers all.")
     if extent.stride > 1:
         notes.append(f"One position in {extent.stride} is drawn.")
     if extent.head_stride > 1:
         notes.append(f"Single heads are drawn at one position in {extent.stride * extent.head_stride}.")
     if _many_heads(profiles):
-        notes.append(f"Of layers with more than {MOST_HEADS} measured heads or channels, that many are drawn singly.")
+        notes.append(f"Single curves show at most {MOST_HEADS} heads or channels of a layer.")
     return " ".join(notes)
 
 

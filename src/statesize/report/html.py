@@ -15,7 +15,7 @@ from statesize.report.data import page_data
 from statesize.report.document import document, filled
 from statesize.report.extent import Extent, choose_extent, curves_note, map_note, spectra_note
 from statesize.report.provenance import provenance
-from statesize.report.tables import comparison_section, group_section, layer_definitions, layer_table, network_section
+from statesize.report.tables import comparison_section, group_section, layer_table, network_section
 from statesize.report.words import metric_titles, words
 from statesize.results.findings.redundancy import Redundancy
 from statesize.results.names import model_title
@@ -23,7 +23,7 @@ from statesize.results.protocol import Profiled
 
 SCRIPTS = ("draw.js", "packing.js", "picture.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
 MOST_BYTES = 1_700_000
-"""Of a page, unless its table alone takes more."""
+"""Largest size of a page, unless its table alone takes more."""
 _SHARES = (1.0, 0.5, 0.25, 0.1)
 
 
@@ -84,14 +84,15 @@ def _page(
 ) -> str:
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
     metrics = metric_titles(profiles)
+    table, definitions = layer_table(profiles)
     parts = {
         **words(profiles, list(metrics)),
         "comparison": comparison_section(profiles, recall, networks) if len(profiles) > 1 else "",
         "groups": group_section(profiles),
         "networks": network_section(networks),
         "links": '<a href="#comparison-title">Side by side</a> ' if len(profiles) > 1 else "",
-        "table": layer_table(profiles),
-        "definitions": layer_definitions(profiles[0].attributes["relative_tolerances"]),
+        "table": table,
+        "definitions": definitions,
         "provenance": "".join(provenance(profile) for profile in profiles),
         "extent": escape(curves_note(profiles, extent)),
         "map-extent": escape(map_note(profiles)),

@@ -27,7 +27,7 @@
     fill(choice.sequence, texts);
     byId("map-model").value = choice.model.value;
     const longest = readers().reduce((best, item) => item.layers.length > best.layers.length ? item : best).layers;
-    fill(byId("picture-layer"), [[-1, "that changes most along the text"], ...longest.map(({ name }, index) => [index, name])]);
+    fill(byId("picture-layer"), [[-1, "that varies most"], ...longest.map(({ name }, index) => [index, name])]);
     fill(byId("picture-text"), texts);
   };
 

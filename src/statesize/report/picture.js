@@ -115,7 +115,7 @@ const picture = (() => {
     const labels = areas.map((area) => area.reduce((best, row) => row.ceiling > best.ceiling ? row : best));
     const middle = (area, top) => {
       const highest = area.filter(({ ceiling }) => ceiling === top.ceiling);
-      return highest[Math.floor(highest.length / 10)];
+      return highest[Math.floor(highest.length * 0.15)];
     };
     const chart = structuredClone(spec);
     chart.layer[2].encoding.color.scale = { domain: curves.map(({ model }) => model), range: COLOURS };

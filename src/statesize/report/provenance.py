@@ -12,6 +12,7 @@ import xarray as xr
 
 from statesize.report.tables import figure_text, named_texts
 from statesize.results.fields import COUNTS
+from statesize.results.names import model_title
 from statesize.results.protocol import Profiled
 from statesize.results.summary import largest_difference, sample_of, unit_dim
 
@@ -26,9 +27,10 @@ def provenance(profile: Profiled) -> str:
     # What is not known has no line.
     known = {name: value for name, value in _facts(profile).items() if value}
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in known.items())
-    skipped = named_texts(f"Not measured in {profile.model}:", profile.attributes["skipped"])
-    notes = named_texts(f"Notes on {profile.model}:", profile.notes)
-    details = f"<summary>{escape(profile.model)}</summary><dl>{items}</dl>{_layers(profile)}"
+    title = model_title(profile)
+    skipped = named_texts(f"Not measured in {title}:", profile.attributes["skipped"])
+    notes = named_texts(f"Notes on {title}:", profile.notes)
+    details = f"<summary>{escape(title)}</summary><dl>{items}</dl>{_layers(profile)}"
     return f"{skipped}{notes}<details>{details}</details>"
 
 
@@ -88,7 +90,7 @@ def _layers(profile: Profiled) -> str:
         row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{row}</tr>')
     head = "".join(f'<th scope="col">{heading}</th>' for heading in _HEADINGS)
-    title = f"Layers of {escape(profile.model, quote=True)}"
+    title = f"Layers of {escape(model_title(profile), quote=True)}"
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div><p>Both differences are from the same model "

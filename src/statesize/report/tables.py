@@ -27,20 +27,19 @@ from statesize.results.protocol import Profiled
 _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]
 
 
-def layer_table(profiles: Sequence[Profiled]) -> str:
-    """One row a layer, as HTML."""
-    rows = (
+def layer_table(profiles: Sequence[Profiled]) -> tuple[str, str]:
+    """One row a layer, as HTML, and what its columns of numbers are, as entries of a definition list."""
+    rows = [
         cast("dict[str, str | float]", row | {"model": model_title(profile), "kind": kind_title(row["kind"])})
         for profile in profiles
         for row in profile.summary_rows()
-    )
-    return _table("rows", {name: HEADINGS[name] for name in _SHOWN}, rows)
-
-
-def layer_definitions(relative_tolerances: Sequence[float]) -> str:
-    """What the columns of numbers of `layer_table` are, as entries of a definition list."""
-    definitions = _definitions({name: HEADINGS[name] for name in _SHOWN if HEADINGS[name].form != "text"}, COLUMNS)
-    return definitions.replace("ρ times", f"{relative_tolerances[0]:g} times") if relative_tolerances else definitions
+    ]
+    headings = _telling({name: HEADINGS[name] for name in _SHOWN}, rows)
+    numbers = {name: heading for name, heading in headings.items() if heading.form != "text"}
+    definitions = _definitions(numbers, COLUMNS)
+    if tolerances := profiles[0].attributes["relative_tolerances"]:
+        definitions = definitions.replace("ρ times", f"{tolerances[0]:g} times")
+    return _table("rows", headings, rows), definitions
 
 
 def comparison_section(
@@ -52,8 +51,7 @@ def comparison_section(
         cast("dict[str, str | float]", vars(model) | {"model": title})
         for model, title in zip(comparison.models, titles, strict=True)
     ]
-    known = (name for name in FIGURES if any(math.isfinite(cast("float", row[name])) for row in rows))
-    shown = {name: FIGURE_HEADINGS[name] for name in known if name not in STUDIED}
+    shown = _telling({name: FIGURE_HEADINGS[name] for name in FIGURES if name not in STUDIED}, rows)
     notes = "".join(f"<p>{escape(note)}</p>" for note in comparison.notes)
     return (
         '<section aria-labelledby="comparison-title"><h2 id="comparison-title">Side by side</h2>'
@@ -107,6 +105,17 @@ def _redundancy_text(network: Redundancy) -> str:
         f"network {whole:,.0f} ({low:,.0f} to {high:,.0f})."
     )
     return f"{sums} {network.reason(place) or f'The redundancy is {network.values[place]:.2f}.'}"
+
+
+def _telling(headings: Mapping[str, Heading], rows: Sequence[Mapping[str, str | float]]) -> dict[str, Heading]:
+    """The columns that say something, and not what another says too: they fit a page."""
+    said = {"kind": "model", "readout_total_entropy": "total_entropy"}
+
+    def tells(name: str) -> bool:
+        known = any(isinstance(row[name], str) or math.isfinite(cast("float", row[name])) for row in rows)
+        return known and not (name in said and all(row[name] == row[said[name]] for row in rows))
+
+    return {name: heading for name, heading in headings.items() if tells(name)}
 
 
 def _table(key: str, headings: Mapping[str, Heading], rows: Iterable[Mapping[str, str | float]]) -> str:

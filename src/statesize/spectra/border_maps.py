@@ -15,12 +15,14 @@ from statesize.operators.transition import (
     DeltaTransition,
     DiagonalTransition,
     FullTransition,
+    PairTransition,
     RankOneTransition,
     Transition,
+    paired,
 )
 from statesize.spectra.shifts.delta_chunk import delta_chunks, delta_width, later_decay
 
-WIDEST = {DiagonalTransition: 128, FullTransition: 32, DeltaTransition: 64, RankOneTransition: 32}
+WIDEST = {DiagonalTransition: 128, FullTransition: 32, DeltaTransition: 64, RankOneTransition: 32, PairTransition: 32}
 """Most positions between two borders: few chunks, that are cheap to form. Measured for n = 64."""
 
 
@@ -75,6 +77,9 @@ def chunks_between(real: Recurrence, borders: list[int]) -> tuple[Transition, Te
     if isinstance(transition, RankOneTransition):
         column, row = (torch.where(inside, chunks(part), 0) for part in (transition.column, transition.row))
         return RankOneTransition(decay, column, row), B, C
+    if isinstance(transition, PairTransition):
+        copied = torch.where(inside, chunks(transition.copied), 0)
+        return PairTransition(decay, copied, torch.where(inside, chunks(transition.kept), 1)), B, C
     key = chunks(transition.key.expand(*shape, *real.B.shape[-2:]))
     return DeltaTransition(key, chunks(transition.beta), decay), B, C
 
@@ -86,6 +91,9 @@ def maps_of_chunks(transition: Transition, B: Tensor, C: Tensor) -> BorderMaps:
     if isinstance(transition, RankOneTransition):
         parts = (part.unbind(-2) for part in (transition.decay, transition.column, transition.row))
         return _stepped([partial(_advance, *step) for step in zip(*parts, strict=True)], B, C)
+    if isinstance(transition, PairTransition):
+        parts = (part.unbind(-2) for part in (transition.decay, transition.copied, transition.kept))
+        return _stepped([partial(paired, *step) for step in zip(*parts, strict=True)], B, C)
     decay = transition.decay
     if isinstance(transition, DiagonalTransition):
         prefix = decay.cumprod(-2)

@@ -13,6 +13,7 @@ from statesize.studies.recall.study import RECALL
 from statesize.studies.regimes.study import REGIMES
 from statesize.studies.regularisation.study import REGULARISATION
 from statesize.studies.study import GridStudy, TextStudy
+from statesize.studies.zoology.study import ZOOLOGY
 
 STUDIES: tuple[GridStudy | TextStudy[Any], ...] = (
     CORRELATION,
@@ -23,5 +24,6 @@ STUDIES: tuple[GridStudy | TextStudy[Any], ...] = (
     RECALL,
     REGIMES,
     REGULARISATION,
+    ZOOLOGY,
 )
 GRID_STUDIES = {study.name: study for study in STUDIES if isinstance(study, GridStudy)}

@@ -151,7 +151,7 @@ def _differences(kept: Sequence[Row], again: Sequence[Row]) -> list[str]:
     """Columns of a run whose values are not those of the table."""
     if len(kept) != len(again):
         return ["rows"]
-    names = {name for row in again for name in row} - _NOT_COMPARED
+    names = {name for row in kept for name in row} - _NOT_COMPARED
     pairs = list(zip(kept, again, strict=True))
     return sorted(name for name in names if any(not _equal(old, new, name) for old, new in pairs))
 

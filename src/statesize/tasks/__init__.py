@@ -4,10 +4,17 @@ Read `task` and `synthetic`, then one of the tasks; `corpus` and `text` are for 
 subclass of `SyntheticTask`, and a line in the list of `registry`.
 """
 
-from statesize.tasks.arrays import ArrayTask, from_arrays
+from statesize.tasks.arrays import ArrayTask, from_arrays, read_arrays
 from statesize.tasks.chance import most_frequent_share
 from statesize.tasks.compression import Compression
+from statesize.tasks.copying import Copying
 from statesize.tasks.corpus import Corpus, python_prose, read_text
+from statesize.tasks.mad.compression import MADCompression
+from statesize.tasks.mad.copying import MADSelectiveCopying
+from statesize.tasks.mad.fuzzy import MADFuzzyRecall
+from statesize.tasks.mad.memorisation import MADMemorisation
+from statesize.tasks.mad.recall import MADRecall
+from statesize.tasks.mixture import Mixture
 from statesize.tasks.mqar import MQAR
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import build_task, register_task, task_names, task_settings
@@ -23,7 +30,14 @@ __all__ = [
     "MQAR",
     "ArrayTask",
     "Compression",
+    "Copying",
     "Corpus",
+    "MADCompression",
+    "MADFuzzyRecall",
+    "MADMemorisation",
+    "MADRecall",
+    "MADSelectiveCopying",
+    "Mixture",
     "Rebinding",
     "SelectiveCopying",
     "SyntheticTask",
@@ -36,6 +50,7 @@ __all__ = [
     "from_arrays",
     "most_frequent_share",
     "python_prose",
+    "read_arrays",
     "read_documents",
     "read_text",
     "register_task",

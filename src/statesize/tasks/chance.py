@@ -6,8 +6,11 @@ import functools
 import math
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from statesize.check import require_count
+from statesize.tasks.task import IGNORED
 
 
 def most_frequent_share(draws: int, symbols: int) -> float:
@@ -52,6 +55,18 @@ def _most_frequent_share(draws: int, symbols: int) -> float:
             break
         expected += above
     return float(expected / draws)
+
+
+def counting_accuracy(inputs: Tensor, targets: Tensor) -> float:
+    """Accuracy of answering each sequence (S, L) with what stands in it most often, of all that is ever an answer."""
+    answers = torch.bincount(targets[targets != IGNORED], minlength=int(inputs.max()) + 1)
+    right = 0
+    for tokens, wanted in zip(inputs, targets, strict=True):
+        counts = torch.bincount(tokens, minlength=len(answers)) * (answers > 0)
+        # Where no answer stands in the input, as with facts that are learnt: the most frequent one of all.
+        guess = int((counts if bool(counts.any()) else answers).argmax())
+        right += int((wanted == guess).sum())
+    return right / int(answers.sum())
 
 
 def _poisson(count: int, mean: float) -> float:

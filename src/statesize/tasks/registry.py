@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError
+from statesize.tasks.arrays import ArrayTask, read_arrays
 from statesize.tasks.compression import Compression
+from statesize.tasks.copying import Copying
+from statesize.tasks.mad.compression import MADCompression
+from statesize.tasks.mad.copying import MADSelectiveCopying
+from statesize.tasks.mad.fuzzy import MADFuzzyRecall
+from statesize.tasks.mad.memorisation import MADMemorisation
+from statesize.tasks.mad.recall import MADRecall
+from statesize.tasks.mixture import Mixture
 from statesize.tasks.mqar import MQAR
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.selective_copying import SelectiveCopying
 from statesize.tasks.synthetic import SyntheticTask, number_fields
+from statesize.tasks.task import StudyTask
 from statesize.tasks.zoology import ZoologyMQAR
 
 _TASKS: dict[str, type[SyntheticTask]] = {
@@ -22,11 +31,22 @@ _TASKS: dict[str, type[SyntheticTask]] = {
     "compression": Compression,
     "rebinding": Rebinding,
     "zoology_mqar": ZoologyMQAR,
+    "copying": Copying,
+    "mad_recall": MADRecall,
+    "mad_fuzzy_recall": MADFuzzyRecall,
+    "mad_selective_copying": MADSelectiveCopying,
+    "mad_compression": MADCompression,
+    "mad_memorisation": MADMemorisation,
 }
 
 
+_ARRAY_FIELDS = ("file", "held_out_sequences", "sha256")
+ARRAYS, MIXTURE = "arrays", "mixture"
+"""Names of the tasks that are not built from numbers."""
+
+
 def task_names() -> tuple[str, ...]:
-    """The names that `build_task` knows, in the order in which they were registered."""
+    """The names of generated tasks that `build_task` knows, in the order in which they were registered."""
     return tuple(_TASKS)
 
 
@@ -52,23 +72,25 @@ def register_task(name: str, task: type) -> None:
     }
     if missing:
         raise InputError(f"{task.__name__} lacks {', '.join(sorted(missing))}; see statesize.tasks.SyntheticTask")
-    known = _TASKS.get(name, task)
+    known = {ARRAYS: ArrayTask, MIXTURE: Mixture, **_TASKS}.get(name, task)
     if (known.__module__, known.__qualname__) != (task.__module__, task.__qualname__):
         raise InputError(f"the name {name!r} is taken by {known.__qualname__}; choose another")
     _TASKS[name] = task
 
 
-def build_task(settings: Mapping[str, object]) -> SyntheticTask:
+def build_task(settings: Mapping[str, object]) -> StudyTask:
     """A task from its name and numbers, as a dictionary or a TOML table gives them.
 
     Args:
-        settings: `name`, and numbers of the task by the names of its fields; those left out have their defaults.
+        settings: `name`, and numbers of the task by the names of its fields; those left out have their defaults. The
+            name "arrays" takes what `read_arrays` does, and "mixture" `parts`, a list of such settings.
 
     Returns:
         The task.
 
     Raises:
         InputError: the name is not known, a field does not exist or is missing, or a number does not fit.
+        FileError: a file of arrays cannot be read.
 
     Examples:
         >>> build_task({"name": "mqar", "pairs": 4, "length": 32}).chance
@@ -77,33 +99,49 @@ def build_task(settings: Mapping[str, object]) -> SyntheticTask:
     require_kind("settings", settings, Mapping, "a mapping of a task's name and numbers")
     numbers = dict(settings)
     name = numbers.pop("name", None)
-    if not isinstance(name, str) or name not in _TASKS:
-        refuse("task name", f"one of {', '.join(_TASKS)}", name)
-    fields = number_fields(_TASKS[name])
+    if name == MIXTURE:
+        return _mixture(numbers)
+    if not isinstance(name, str) or (name not in _TASKS and name != ARRAYS):
+        refuse("task name", f"one of {', '.join((*_TASKS, ARRAYS, MIXTURE))}", name)
+    fields = _ARRAY_FIELDS if name == ARRAYS else tuple(number_fields(_TASKS[name]))
     for field in numbers:
         if field not in fields:
             close = difflib.get_close_matches(field, fields, n=1)
             meant = f"did you mean {close[0]}?" if close else f"it has {', '.join(fields)}"
             raise InputError(f"task {name} has no number {field!r}; {meant}")
+    make = cast("Callable[..., StudyTask]", read_arrays if name == ARRAYS else _TASKS[name])
     try:
-        return _TASKS[name](**numbers)  # pyright: ignore[reportArgumentType]
+        return make(**numbers)
     except TypeError as error:
         raise InputError(f"task {name} cannot be built: {error}; its numbers are {', '.join(fields)}") from error
 
 
-def task_settings(task: SyntheticTask) -> dict[str, str | int | float | bool]:
+def _mixture(settings: dict[str, object]) -> Mixture:
+    parts = settings.pop("parts", None)
+    if settings or not isinstance(parts, list):
+        refuse("mixture", "a list of tasks, parts, and nothing else", {"parts": parts, **settings})
+    return Mixture(tuple(map(build_task, cast("list[Mapping[str, object]]", parts))))
+
+
+def task_settings(task: StudyTask) -> dict[str, Any]:
     """What `build_task` builds an equal task from: its name and all of its numbers, ready for JSON and TOML.
 
     Args:
-        task: a task of a registered class.
+        task: a task of a registered class, of a file of arrays, or a mixture of such tasks.
 
     Returns:
         The settings.
 
     Raises:
-        InputError: the class is not registered.
+        InputError: the class is not registered, or arrays are in no file.
     """
+    if isinstance(task, Mixture):
+        return {"name": MIXTURE, "parts": [task_settings(part) for part in task.parts]}
+    if isinstance(task, ArrayTask):
+        if not task.file:
+            raise InputError("arrays must be read from a file, got some in memory. Read them with read_arrays.")
+        return {"name": ARRAYS, **{name: getattr(task, name) for name in _ARRAY_FIELDS}}
     for name, known in _TASKS.items():
-        if known is type(task):
+        if isinstance(task, SyntheticTask) and known is type(task):
             return {"name": name, **{field: getattr(task, field) for field in number_fields(known)}}
     raise InputError(f"task must be registered, got {type(task).__qualname__}. Register it with register_task first.")

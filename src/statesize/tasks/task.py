@@ -35,3 +35,27 @@ class Task(Protocol):
     def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
         """Figures of one evaluation, by name, from the mean loss in nats and the accuracy over scored targets."""
         ...
+
+
+class StudyTask(Task, Protocol):
+    """What grids and mixtures ask of a task, and every registered one has."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        ...
+
+    @property
+    def items(self) -> int:
+        """What a sequence asks to keep at once, the kv of a study."""
+        ...
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing."""
+        ...
+
+    @property
+    def held_out_sequences(self) -> int:
+        """Sequences to evaluate on."""
+        ...

@@ -21,16 +21,15 @@ class TrainingConfig:
         accumulation: Forward passes of one optimizer step; the gradient is that of the mean over all their targets.
         rate: Peak learning rate of AdamW; it falls to 0 along a cosine.
         warm_up: Fraction of the steps over which the rate rises linearly.
-        weight_decay: Of AdamW, on matrices only.
+        weight_decay: Decay of AdamW, on matrices only.
         clip: Largest norm of the gradient; larger ones are scaled down.
-        seed: Of the sampled batches and of dropout.
+        seed: Seed of the sampled batches and of dropout.
         evaluate_every: Steps between held-out evaluations; there is one after the last step too.
         checkpoint_every: Steps between checkpoints; there is one after the last step too.
         device: Torch device, "cpu" or "cuda".
-        identity_weight: Of `Regularisation`: λ of the distance of decays from 1; 0 leaves it out.
-        utilisation_weight: Of `Regularisation`: weight of the distance of the utilisation from its target; 0 leaves it
-            out.
-        target_utilisation: Of `Regularisation`.
+        identity_weight: Weight λ of the distance of decays from 1; 0 leaves it out. See `Regularisation`.
+        utilisation_weight: Weight of the distance of the utilisation from its target; 0 leaves it out.
+        target_utilisation: The target of that distance.
 
     Example:
         >>> TrainingConfig(steps=100, rate=1e-2, warm_up=0.1).rate_at(10)

@@ -28,10 +28,10 @@ class Objective:
     states, then logits.
 
     Attributes:
-        operators: Of `operator_error` at the teacher's layer inputs, the mean over layers, sequences and units.
-        hidden: Of `hidden_error` of what each layer adds to the teacher's layer inputs, the mean over layers and
+        operators: Weight of `operator_error` at the teacher's layer inputs, the mean over layers, sequences and units.
+        hidden: Weight of `hidden_error` of what each layer adds to the teacher's layer inputs, the mean over layers and
             sequences.
-        logits: Of `logit_divergence` at the scored positions, the student being run on its own.
+        logits: Weight of `logit_divergence` at the scored positions, the student being run on its own.
 
     Raises:
         InputError: A weight is negative or not finite, or all are 0.

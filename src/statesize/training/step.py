@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from statesize.adapters.models.held import evaluating
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
 from statesize.mixers.model import LanguageModel
+from statesize.tasks.mixture import Mixture
 from statesize.tasks.task import IGNORED, Task
 from statesize.training.checkpoint import Progress, TrainingState
 from statesize.training.config import TrainingConfig
@@ -24,6 +27,9 @@ from statesize.training.mixer_calls import mixer_calls
 from statesize.training.record import StepRecord
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
+
+_MOST_LOGITS = 2**22
+"""Logits of a batch up to which all are made; a smaller number would change the last digits of runs on record."""
 
 
 class DivergenceError(StatesizeError):
@@ -34,6 +40,7 @@ def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> Train
     """The state of a run before its first step."""
     require_kind("model", model, LanguageModel, "a LanguageModel")
     require_task(task)
+    _warn_of_copies(task)
     require_kind("config", config, TrainingConfig, "a TrainingConfig")
     if task.vocabulary_size > model.config.vocabulary_size:
         raise InputError(
@@ -68,6 +75,18 @@ def require_task(task: object) -> None:
         raise InputError(
             f"task must be a statesize.tasks.Task, got {type(task).__name__} without {', '.join(lacking)}."
         )
+
+
+def _warn_of_copies(task: Task) -> None:
+    """Warn where every answer stands in the input at its own position, so that accuracy tells nothing of memory."""
+    for inputs, targets in itertools.islice(task.held_out(64), 1):
+        asked = targets != IGNORED
+        if bool(asked.any()) and torch.equal(inputs[asked], targets[asked]):
+            warnings.warn(
+                f"the answers of {type(task).__name__} stand in its input at the positions that ask for them: a model "
+                "needs no memory for them. Shift the targets, or take a task that asks later, such as Compression.",
+                stacklevel=3,
+            )
 
 
 def train_step(state: TrainingState, task: Task, config: TrainingConfig, step: int) -> StepRecord:
@@ -114,7 +133,7 @@ def _losses(
     count = max(sum(int((targets != IGNORED).sum()) for _, targets in batches), 1)
     for input_ids, targets in batches:
         with nullcontext([]) if regularisation is None else mixer_calls(state.model) as calls:
-            loss = _summed_loss(state.model(input_ids.to(config.device)), targets.to(config.device)) / count
+            loss = _summed_loss(*_scored(state.model, input_ids, targets)) / count
         if regularisation is not None:
             try:
                 penalty = regularisation.penalty(calls, state.generators["regularisation"]) / config.accumulation
@@ -125,8 +144,18 @@ def _losses(
         yield loss
 
 
+def _scored(model: LanguageModel, input_ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (S, L, V) and targets (S, L); where all logits would be many, (N, V) and (N,) of what is asked."""
+    device = model.embedding.weight.device
+    input_ids, targets = input_ids.to(device), targets.to(device)
+    if targets.numel() * model.config.vocabulary_size <= _MOST_LOGITS:
+        return model(input_ids), targets
+    asked = targets != IGNORED
+    return model(input_ids, asked), targets[asked]
+
+
 def _summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def _require_finite(value: float, name: str, step: int, progress: Progress, config: TrainingConfig) -> None:
@@ -146,7 +175,8 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
         batch_size: Sequences of one forward pass.
 
     Returns:
-        "loss" in nats a target, "accuracy", and what the task's report adds.
+        "loss" in nats a target, "accuracy" of targets, and what the task's report adds; "sequence_accuracy", the share
+        of sequences whose targets are all right, where not every position is asked; for a mixture "accuracy_SLICE".
 
     Raises:
         InputError: An argument is none of these, or the held-out data have no target.
@@ -154,15 +184,39 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
     require_kind("model", model, LanguageModel, "a LanguageModel")
     require_task(task)
     batch_size = require_count("batch_size", batch_size)
-    device = next(model.parameters()).device
-    nats, correct, count = 0.0, 0, 0
+    slices = task.slices if isinstance(task, Mixture) else {"": task}
     with evaluating(model):
-        for input_ids, targets in task.held_out(batch_size):
-            logits, targets = model(input_ids.to(device)), targets.to(device)
-            nats += float(_summed_loss(logits, targets))
-            correct += int((logits.argmax(-1) == targets).sum())
-            count += int((targets != IGNORED).sum())
-    if count == 0:
+        tallies = {label: _tally(model, part, batch_size) for label, part in slices.items()}
+    all_parts = _Tally(*map(sum, zip(*tallies.values(), strict=True)))
+    loss, accuracy = all_parts.nats / all_parts.asked, all_parts.right / all_parts.asked
+    report = {"loss": loss, "accuracy": accuracy, **task.report(loss, accuracy)}
+    if all_parts.asked < all_parts.positions:
+        report["sequence_accuracy"] = all_parts.whole / all_parts.sequences
+    return report | {f"accuracy_{label}": tally.right / tally.asked for label, tally in tallies.items() if label}
+
+
+class _Tally(NamedTuple):
+    """Sums over the held-out data of a task."""
+
+    nats: float
+    right: float  # targets
+    asked: float
+    positions: float
+    whole: float  # sequences whose targets are all right
+    sequences: float  # that ask something
+
+
+def _tally(model: LanguageModel, task: Task, batch_size: int) -> _Tally:
+    sums = _Tally(*[0.0] * 6)
+    for input_ids, targets in task.held_out(batch_size):
+        asked = targets != IGNORED
+        logits, wanted = _scored(model, input_ids, targets)
+        # Of each target, in the order of the positions.
+        right = (logits.argmax(-1) == wanted)[wanted != IGNORED].cpu()
+        whole = asked.masked_scatter(asked, ~right).any(1).logical_not() & asked.any(1)
+        counts = (right.sum(), asked.sum(), asked.numel(), whole.sum(), asked.any(1).sum())
+        batch = (float(_summed_loss(logits, wanted)), *map(float, counts))
+        sums = _Tally(*(one + more for one, more in zip(sums, batch, strict=True)))
+    if sums.asked == 0:
         raise InputError("the task's held-out data have no target; at least one is needed to evaluate the model")
-    loss, accuracy = nats / count, correct / count
-    return {"loss": loss, "accuracy": accuracy, **task.report(loss, accuracy)}
+    return sums

@@ -25,8 +25,8 @@ class LayerKinds:
 
     Attributes:
         layer: The layer, or "average".
-        means: Of each kind, the mean over its documents, with an interval of 95 % by Student's t.
-        differences: Of each two kinds, the second less the first, with an interval of 95 % by Welch's t, corrected for
+        means: For each kind the mean over its documents, with an interval of 95 % by Student's t.
+        differences: For each two kinds the second less the first, with an interval of 95 % by Welch's t, corrected for
             the number of pairs (Bonferroni).
     """
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
 from statesize.loading.digests import tokens_sha256
-from statesize.loading.models import commit, load_model, load_tokenizer
+from statesize.loading.from_transformers import commit
+from statesize.loading.models import load_model, load_tokenizer
 from statesize.parallel.executor import Executor, Make
 from statesize.parallel.here import Here
 from statesize.parts import digest

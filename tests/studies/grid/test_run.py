@@ -11,6 +11,7 @@ from statesize.measurement import measure
 from statesize.mixers import LanguageModel
 from statesize.studies.grid.grid import INTERVENTIONS
 from statesize.studies.grid.run import carry_out
+from statesize.studies.grid.settings import parse_settings
 from statesize.training import evaluate, train_in_memory
 
 
@@ -80,3 +81,48 @@ def test_operators_that_are_not_finite_are_a_divergence_and_other_errors_are_not
     monkeypatch.setitem(INTERVENTIONS, "none", fail)
     with pytest.raises(ZeroDivisionError, match="ours"):
         carry_out(run)
+
+
+def test_a_mixture_and_other_tasks_have_their_columns():
+    text = """
+    [model]
+    mixer = "la"
+    width = 8
+    heads = 2
+    layers = 1
+    [training]
+    steps = 1
+    batch_size = 4
+    [measuring]
+    every = 1
+    sequences = 2
+    [[task]]
+    name = "mixture"
+    [[task.parts]]
+    name = "mqar"
+    pairs = 2
+    length = 8
+    vocabulary_size = 12
+    held_out_sequences = 4
+    [[task.parts]]
+    name = "mqar"
+    pairs = 3
+    length = 12
+    vocabulary_size = 12
+    held_out_sequences = 4
+    [[task.evaluation]]
+    name = "mqar"
+    pairs = 4
+    length = 16
+    vocabulary_size = 20
+    held_out_sequences = 4
+    """
+    (run,) = parse_settings(text, "regimes").runs
+    assert run.model.vocabulary_size == 20
+    assert (again := type(run).from_dict(run.to_dict())) == run
+    assert again.key == run.key
+    last = carry_out(run)[-1]
+    assert last["accuracy"] == (last["accuracy_MQAR_L8_kv2"] * 16 + last["accuracy_MQAR_L12_kv3"] * 24) / 40
+    assert 0 <= last["accuracy_on_MQAR_L16_kv4"] <= 1
+    assert 0 <= last["sequence_accuracy"] <= last["accuracy"]
+    assert last["length"] == 12

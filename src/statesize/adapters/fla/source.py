@@ -54,8 +54,8 @@ def _kernels(file: ModuleType) -> dict[str, Callable[..., Any]]:
         version = metadata.version("flash-linear-attention")
         if not version.startswith(f"{SUPPORTED}."):
             raise ModelError(
-                f"flash-linear-attention must be of version {SUPPORTED}, got {version}, whose kernels may take other "
-                "arguments. Install 'statesize[fla]'."
+                f"flash-linear-attention must be of version {SUPPORTED} (>=0.6,<0.7), got {version}, whose kernels may "
+                "take other arguments. Install 'statesize[fla]'."
             )
     return found
 

@@ -36,7 +36,7 @@ def engines(
     Args:
         explain: Say which engine is chosen for the operator that the other options describe.
         operator: The kind of operator; delta is a recurrence with the delta rule.
-        transition: Of a recurrence.
+        transition: Transition of a recurrence.
         length: Sequence length.
         states: States of a recurrence, width of queries and keys, or taps of a convolution.
         units: Heads or channels.

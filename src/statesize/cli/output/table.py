@@ -52,7 +52,7 @@ def print_table(
     a note names them.
 
     Args:
-        headings: Of the columns; a line break makes two lines.
+        headings: Headings of the columns; a line break makes two lines.
         rows: Plain text, one cell a column; a row of one cell is a title, and a row without cells is blank.
         left: How many of the first columns are flush left; the others hold numbers.
         notes: Lines below it.

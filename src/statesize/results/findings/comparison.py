@@ -45,8 +45,8 @@ class ComparedModel:
         modulation: Up to 1; negative where ESS rises.
         norm_modulation: Likewise.
         recall_perplexity: At least 1.
-        network_entropy: Of the whole network, where it was measured.
-        redundancy: Of the whole network, likewise.
+        network_entropy: ESS of the whole network, where it was measured.
+        redundancy: Redundancy of its layers, likewise.
     """
 
     model: str

@@ -102,7 +102,7 @@ def measure_dips(
         corpus: What it reads.
         windows: Past and future of each H_i.
         channels: Heads or channels of each mixer that are measured at most.
-        seed: Of the controls and of the bootstrap.
+        seed: Seed of the controls and of the bootstrap.
         conditions: Which of `CONDITIONS`.
         on_progress: Called with the condition, the sequences that are done and their number.
         folder: Keeps what is measured in parts, and the parts that it has are not measured again.

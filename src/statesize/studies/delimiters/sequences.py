@@ -66,7 +66,7 @@ def choose_windows(corpus: Corpus, size: int | None = None) -> Windows:
 
     Args:
         corpus: The documents.
-        size: Of past and future; None takes the largest of `WINDOWS` that fits into half of the documents.
+        size: Size of past and future; None takes the largest of `WINDOWS` that fits into half of the documents.
 
     Returns:
         The windows.

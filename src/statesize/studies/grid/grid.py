@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
 
 import torch
 
@@ -17,44 +17,14 @@ from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
 from statesize.studies.grid.students import Distillation
 from statesize.studies.grid.user_code import source_digest, user_classes
+from statesize.tasks.mixture import Mixture
 from statesize.tasks.registry import build_task, task_settings
-from statesize.tasks.synthetic import SyntheticTask
-from statesize.tasks.task import Task
+from statesize.tasks.task import StudyTask
 from statesize.training.config import TrainingConfig
 from statesize.training.initialisation import initialise
 
 ROW_FORMAT = 1
 """Version of the rows of a run; it is part of a run's key, so that older rows are never taken for newer ones."""
-
-
-class StudyTask(Task, Protocol):
-    """What a study asks of a task, and every registered one has."""
-
-    @property
-    def length(self) -> int:
-        """Tokens of a sequence."""
-        ...
-
-    @property
-    def items(self) -> int:
-        """What a sequence asks to keep at once, the kv of a study."""
-        ...
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing."""
-        ...
-
-    @property
-    def held_out_sequences(self) -> int:
-        """Sequences to evaluate on."""
-        ...
-
-
-def study_task(settings: Mapping[str, object]) -> StudyTask:
-    """A task by its name and numbers, by `build_task`, which refuses what does not fit with an InputError."""
-    # The base class leaves it to each task whether these are fields or properties.
-    return cast("StudyTask", build_task(settings))
 
 
 @dataclass(frozen=True)
@@ -128,6 +98,7 @@ class Run:
         measuring: What is measured.
         intervention: One of `INTERVENTIONS`.
         distillation: The students that the model has once it is trained; None for none.
+        evaluation: Tasks that it is evaluated on besides its own, whenever it is measured; None for none.
 
     Raises:
         InputError: The intervention is not known.
@@ -139,6 +110,7 @@ class Run:
     measuring: Measuring = Measuring()
     intervention: str = "none"
     distillation: Distillation | None = None
+    evaluation: Mixture | None = None
 
     def __post_init__(self) -> None:
         if self.intervention not in INTERVENTIONS:
@@ -159,15 +131,16 @@ class Run:
             "measuring": dataclasses.asdict(self.measuring),
             "intervention": self.intervention,
             **({} if self.distillation is None else {"distillation": dataclasses.asdict(self.distillation)}),
+            **({} if self.evaluation is None else {"evaluation": task_settings(self.evaluation)}),
         }
 
-    def task_settings(self) -> dict[str, str | int | float | bool]:
+    def task_settings(self) -> dict[str, Any]:
         """The task's name and numbers.
 
         Returns:
-            What `study_task` builds it from.
+            What `build_task` builds it from.
         """
-        return task_settings(cast("SyntheticTask", self.task))
+        return task_settings(self.task)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -181,17 +154,20 @@ class Run:
         """
         return cls(
             ModelConfig(**values["model"]),
-            study_task(values["task"]),
+            build_task(values["task"]),
             TrainingConfig(**values["training"]),
             Measuring(**values["measuring"]),
             values["intervention"],
             Distillation(**values["distillation"]) if "distillation" in values else None,
+            cast("Mixture", build_task(values["evaluation"])) if "evaluation" in values else None,
         )
 
     @cached_property
     def key(self) -> str:
         """The run's name, the first 16 hexadecimal digits of the SHA-256 of its settings, and of code of one's own."""
-        sources = {found.__qualname__: source_digest(found) for found in user_classes(self.model, self.task)}
+        sources = {
+            found.__qualname__: source_digest(found) for found in user_classes(self.model, self.task, self.evaluation)
+        }
         values = self.to_dict() | ({"sources": sources} if sources else {})
         content = json.dumps({"rows": ROW_FORMAT, **values}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -47,7 +47,7 @@ def carry_out(run: Run) -> list[Row]:
         StatesizeError: The run cannot be done.
         ModelError: A mixer or task of one's own fails.
     """
-    own = user_classes(run.model, run.task)
+    own = user_classes(run.model, run.task, run.evaluation)
     with one_torch_thread(), torch.random.fork_rng(devices=[]):
         # For mixers of one's own that draw from it, as by dropout.
         torch.default_generator.manual_seed(run.training.seed)
@@ -152,7 +152,14 @@ def _measured(model: LanguageModel, run: Run) -> dict[str, float]:
     except StatesizeError as error:
         # Weights that are still finite can make an operator that is not.
         raise DivergenceError(f"the operators cannot be measured: {error}") from error
-    return {"loss": report["loss"], "accuracy": report["accuracy"], **_of_mixers(mixers, run.measuring)}
+    kept = {name: report[name] for name in ("loss", "accuracy", "sequence_accuracy") if name in report}
+    others = {} if run.evaluation is None else evaluate(model, run.evaluation, run.training.batch_size)
+    for found, column in ((report, "accuracy_"), (others, "accuracy_on_")):
+        slices = {
+            name.removeprefix("accuracy_"): value for name, value in found.items() if name.startswith("accuracy_")
+        }
+        kept |= {column + name: value for name, value in slices.items()}
+    return {**kept, **_of_mixers(mixers, run.measuring)}
 
 
 def _of_mixers(mixers: list[dict[str, float]], measuring: Measuring) -> dict[str, float]:

@@ -15,9 +15,11 @@ from statesize.check import refuse, require_count, require_kind, require_path, r
 from statesize.errors import FileError, InputError
 from statesize.files import read_limited
 from statesize.mixers.config import ModelConfig
-from statesize.studies.grid.grid import Measuring, Run, study_task
+from statesize.studies.grid.grid import Measuring, Run
 from statesize.studies.grid.students import Distillation
 from statesize.studies.verdicts.claim import Claim
+from statesize.tasks.mixture import Mixture
+from statesize.tasks.registry import MIXTURE, build_task
 from statesize.training.config import TrainingConfig
 
 PRESETS = ("laptop", "record", "paper", "smoke")
@@ -131,7 +133,8 @@ def parse_settings(text: str, study: str) -> Settings:
     The tables [model], [training] and [measuring] have the fields of `ModelConfig`, `TrainingConfig` and `Measuring`;
     each [[task]] has `name` and the numbers of that task, and may have [task.model], [task.training] and
     `intervention`, which take the place of what is said outside. `intervention` is a name of `INTERVENTIONS`.
-    [task.distillation] has the fields of `Distillation`; its lists belong to one run. [execution] has the fields
+    [task.distillation] has the fields of `Distillation`; its lists belong to one run. So do [[task.parts]], the tasks
+    of a mixture, and [[task.evaluation]], tasks that a run is evaluated on besides its own. [execution] has the fields
     of `Execution`, and [claim], where there is one, those of `Claim`.
 
     Args:
@@ -195,19 +198,24 @@ def _runs(
     measuring: Measuring,
     interventions: Any,
 ) -> Iterator[Run]:
-    own = {"model", "training", "intervention", "distillation"}
+    own = {"model", "training", "intervention", "distillation", "evaluation", "parts"}
     numbers = {name: value for name, value in task.items() if name not in own}
     models = {**model, **_table(task, "model", _MODEL)}
     trainings = {**training, **_table(task, "training", _TRAINING)}
     students = None
     if "distillation" in task:
         students = Distillation(**_table(task, "distillation", Distillation.__dataclass_fields__))
-    for built in map(study_task, _product(numbers)):
+    parts = {"parts": task["parts"]} if "parts" in task else {}
+    others = None
+    if "evaluation" in task:
+        others = cast("Mixture", build_task({"name": MIXTURE, "parts": task["evaluation"]}))
+    for built in (build_task(one | parts) for one in _product(numbers)):
+        tokens = max(built.vocabulary_size, others.vocabulary_size if others else 0)
         for shape in _product(models):
-            config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)
+            config = ModelConfig(vocabulary_size=tokens, **shape)
             for how in _product(trainings):
                 for intervention in _as_list(task.get("intervention", interventions)):
-                    yield Run(config, built, TrainingConfig(**how), measuring, intervention, students)
+                    yield Run(config, built, TrainingConfig(**how), measuring, intervention, students, others)
 
 
 def _product(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

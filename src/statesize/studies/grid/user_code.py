@@ -15,6 +15,7 @@ from statesize.errors import FileError, InputError
 from statesize.files import require_regular
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.registry import registered_mixer
+from statesize.tasks.mixture import Mixture
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class UserModule:
     """A Python file that registers mixers or tasks, as text: what it says is executed in every process of a study.
 
     Attributes:
-        name: Of the file.
+        name: Name of the file.
         source: Its text.
     """
 
@@ -73,11 +74,14 @@ def load_module(module: UserModule) -> None:
         raise InputError(f"the module {module.name} fails: {_told(error, file)}") from error
 
 
-def user_classes(model: ModelConfig, task: object) -> list[type]:
-    """The classes of a run that are not of this package: mixers in the order of the pattern, then the task."""
+def user_classes(model: ModelConfig, *tasks: object) -> list[type]:
+    """The classes of a run that are not of this package: mixers in the order of the pattern, then tasks."""
     mixers = [registered_mixer(name) for name in dict.fromkeys(model.pattern)]
+    parts = [part for task in tasks if task for part in (task.parts if isinstance(task, Mixture) else (task,))]
     return [
-        found for found in (*mixers, type(task)) if found is not None and not found.__module__.startswith("statesize.")
+        found
+        for found in (*mixers, *dict.fromkeys(map(type, parts)))
+        if found is not None and not found.__module__.startswith("statesize.")
     ]
 
 

@@ -1,0 +1,100 @@
+"""The figures of the page about architectures: a table with thumbnails, one of differences, and published models."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from on_record import table
+
+_WIDTH, _HEIGHT = 120, 40
+
+
+def architectures(document: Mapping[str, Any]) -> dict[str, str]:
+    """What was trained and measured, and what was predicted."""
+    found, training = document["architectures"], document["training"]
+    rows = [
+        (
+            f"{row['name']} ({row['source']})",
+            f"{row['parameters']:,}",
+            _ends(row["loss"]),
+            f"{row['ess']:.1f}",
+            _shares(row),
+            f"{row['state_bytes'] / 1024:,.0f} KiB",
+            f"![ESS along the text]({thumbnail(row['curve'], row['ceiling'])})",
+        )
+        for row in found
+    ]
+    more = [
+        (
+            row["name"],
+            "–" if row is found[0] else _ends(row["loss_difference"], "+"),
+            f"{row['relative_count']:.1f}",
+            f"{row['total_ess']:,.0f}",
+            f"{row['norm']:.2g}",
+            f"{row['processor_seconds'] / 60:.1f}",
+        )
+        for row in found
+    ]
+    parameters = [row["parameters"] for row in found]
+    middle = sum(parameters) / len(parameters)
+    return {
+        "table": table(
+            ("architecture", "parameters", "loss", "ESS", "of its size", "state or cache", "along the text"), rows
+        ),
+        "more": table(
+            ("architecture", "loss against the first", "count above 1 %", "total ESS", "norm", "minutes to train"), more
+        ),
+        "published": table(
+            ("command", "parameters", "kind", "seconds"),
+            (
+                (
+                    f"`statesize profile {row['model']}`",
+                    f"{row['parameters'] / 1e6:,.0f} M",
+                    row["kind"],
+                    f"{row['seconds']:,.0f}",
+                )
+                for row in document["published"]
+            ),
+        ),
+        "farthest": f"{max(abs(count / middle - 1) for count in parameters):.1%}",
+        "middle": f"{middle / 1e6:.2f}",
+        "minutes": f"{sum(row['processor_seconds'] for row in found) / 60:.0f}",
+        "documents": str(document["held_out_documents"]),
+        "steps": f"{training['steps']:,}",
+        "batch": f"{training['batch_size']} × {training['length']}",
+        "rate": str(training["rate"]),
+        "versions": ", ".join(f"{name} {version}" for name, version in document["versions"].items()),
+        "command": f"`{document['command']}`",
+    }
+
+
+def thumbnail(curve: Sequence[float], ceiling: Sequence[float]) -> str:
+    """A curve in front of its ceiling as an SVG in a data URI; colours that show on white and on black."""
+    top = max(ceiling)
+
+    def points(values: Sequence[float]) -> str:
+        step = max(1, len(values) // 64)
+        places = [*range(0, len(values) - 1, step), len(values) - 1]
+        across = _WIDTH / (len(values) - 1)
+        return " ".join(f"{place * across:.1f},{_HEIGHT * (1 - values[place] / top):.1f}" for place in places)
+
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}">'
+        f'<polygon points="0,{_HEIGHT} {points(ceiling)} {_WIDTH},{_HEIGHT}" fill="#8C8C8C" fill-opacity="0.35"/>'
+        f'<polyline points="{points(curve)}" fill="none" stroke="#0072B2" stroke-width="2"/></svg>'
+    )
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def _ends(ends: Sequence[float], sign: str = "") -> str:
+    """An estimate with its interval."""
+    value, low, high = (f"{number:{sign}.3f}" for number in ends)
+    return f"{value} ({low} to {high})"
+
+
+def _shares(row: Mapping[str, Any]) -> str:
+    """Of the state where a layer has one of fixed size, of the ceiling where it keeps every token."""
+    shares = (("state", row["of_state"]), ("ceiling", row["of_ceiling"]))
+    return ", ".join(f"{share:.0%} of {name}" for name, share in shares if share is not None)

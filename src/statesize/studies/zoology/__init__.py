@@ -1,0 +1,1 @@
+"""Figure 2 of zoology: recall at several widths and lengths."""
