@@ -176,7 +176,7 @@ def test_what_is_not_drawn_is_said(heads, said, monkeypatch):
     model = LanguageModel(ModelConfig("la", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     three = profile(model, torch.arange(30).reshape(3, 10) % 8)
     monkeypatch.setattr(extent, "HEAD_POINTS", heads)
-    assert f"Of 3 sequences {said}; the table covers all." in extent_notes(render([three]))
+    assert f"The charts {said} 3 sequences; the table covers all." in extent_notes(render([three]))
     monkeypatch.setattr(extent, "MEAN_POINTS", 4)
     assert "One position in 3 is drawn." in extent_notes(render([three]))
 

@@ -54,7 +54,7 @@ const ladder = (() => {
       caption.textContent += ": nothing was measured there.";
       return null;
     }
-    // So many values exceed each ratio, and the largest is the ratio 1. Where counts are equal the line goes down.
+    // So many values exceed each ratio, and the largest is the ratio 1. The curve falls where ratios have one count.
     const rows = [...ratios, 1].map((ratio, rung) => {
       const counts = all.map((one) => one[rung] ?? Math.min(1, one[0]));
       const index = head >= 0 ? counts[head] : counts.reduce((sum, count) => sum + count, 0) / counts.length;

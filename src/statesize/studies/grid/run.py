@@ -78,7 +78,9 @@ def _carry_out(run: Run) -> list[Row]:
                 rows.append(_row(run, step, measured, started))
     except DivergenceError as error:
         ended = {"final": True, "status": DIVERGED, "message": str(error)}
-        rows.append(_row(run, step, _unknown(run), started) | ended)
+        accuracies = [name for row in rows[:1] for name in row if "accuracy" in name]
+        unknown = dict.fromkeys(accuracies, math.nan) | _unknown(run)
+        rows.append(_row(run, step, unknown, started) | ended)
     return rows
 
 
