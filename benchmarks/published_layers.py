@@ -16,7 +16,6 @@ import torch
 
 from statesize.benchmarks.machine import document
 from statesize.mixers import MIXERS, LanguageModel, ModelConfig
-from statesize.mixers.mixer import Mixer
 from statesize.tasks import MQAR
 from statesize.training import TrainingConfig
 from statesize.training.loop import train_in_memory
@@ -25,9 +24,11 @@ from statesize.training.step import evaluate
 LEAN = {
     "attention": "sa",
     "sliding": "sa",
+    "based,sliding": "nla",
     "linear-transformer": "nla",
-    "based": "nla",
-    "hedgehog": "nla",
+    "s4d,linear-transformer": "nla",
+    "s4d,based": "nla",
+    "s4d,hedgehog": "nla",
     "gla-full": "gla",
     "deltanet": "la",
     "gated-deltanet": "gla",
@@ -49,14 +50,16 @@ def main(path: Path) -> None:
         for mixer in dict.fromkeys([*LEAN.values(), *LEAN]):
             if (mixer, rate) not in done:
                 rows.append(one_run(mixer, rate))
-                path.write_text(json.dumps(document(rows, best=best(rows))) + "\n", encoding="utf-8")
+                learned = {row["mixer"] for row in rows}
+                lean = {name: other for name, other in LEAN.items() if {name, other} <= learned}
+                path.write_text(json.dumps(document(rows, lean=lean, steps=STEPS)) + "\n", encoding="utf-8")
                 print(rows[-1], flush=True)
 
 
 def one_run(mixer: str, rate: float) -> dict[str, Any]:
     """A model, trained: its held-out accuracy, and processor seconds of one step of training."""
-    kind = MIXERS[mixer]
-    positions = TASK.length if issubclass(kind, Mixer) and not kind.convolved else 0
+    convolved = any(getattr(MIXERS[name], "convolved", False) for name in mixer.split(","))
+    positions = 0 if convolved else TASK.length
     shape = ModelConfig(mixer=mixer, vocabulary_size=64, tied=False, positions=positions, window=16, **SHAPE)
     model = LanguageModel(shape, torch.Generator().manual_seed(0))
     config = TrainingConfig(steps=STEPS, batch_size=32, weight_decay=0.0, rate=rate)
@@ -66,11 +69,6 @@ def one_run(mixer: str, rate: float) -> dict[str, Any]:
     seconds = (time.process_time() - started) / STEPS
     accuracy = evaluate(model, TASK, 64)["accuracy"]
     return {"mixer": mixer, "rate": rate, "accuracy": round(accuracy, 4), "step_seconds": round(seconds, 4)}
-
-
-def best(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The highest accuracy of each mixer."""
-    return {row["mixer"]: max(r["accuracy"] for r in rows if r["mixer"] == row["mixer"]) for row in rows}
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         fla,
         compression,
         state_spaces,
+        layers,
         architectures,
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
@@ -107,6 +108,25 @@ def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
 def _lead(one: Mapping[str, Any]) -> str:
     low, high = one["interval"]
     return "–" if low is None else f"{one['lead']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def layers(document: Mapping[str, Any]) -> dict[str, str]:
+    """What layers as published recall, beside the lean ones, and how long a step of training takes."""
+    best: dict[str, Mapping[str, Any]] = {}
+    for row in document["rows"]:
+        if row["mixer"] not in best or row["accuracy"] > best[row["mixer"]]["accuracy"]:
+            best[row["mixer"]] = row
+    rows = [
+        tuple(text for name in (published, lean) for text in (f"`{name}`", *_learned(best[name])))
+        for published, lean in document["lean"].items()
+    ]
+    head = ("as published", "accuracy", "ms a step", "lean", "accuracy", "ms a step")
+    rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(row["rate"] for row in document["rows"]))
+    return {"table": table(head, rows), "steps": str(document["steps"]), "rates": rates}
+
+
+def _learned(row: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{row['accuracy']:.3f}", f"{1000 * row['step_seconds']:.0f}"
 
 
 def fuzz(document: Mapping[str, Any]) -> dict[str, str]:

@@ -51,6 +51,14 @@ def test_figures_are_those_of_the_document(figures):
     }
 
 
+def test_layers_as_published_stand_beside_the_lean_ones_with_the_best_of_their_rates(figures):
+    rows = [("gla-full", 0.006, 0.5), ("gla-full", 0.02, 0.875), ("gla", 0.006, 0.75)]
+    rows = [{"mixer": name, "rate": rate, "accuracy": told, "step_seconds": 0.0149} for name, rate, told in rows]
+    found = figures.layers({"rows": rows, "lean": {"gla-full": "gla"}, "steps": 800})
+    assert found["table"].endswith("| `gla-full` | 0.875 | 15 | `gla` | 0.750 | 15 |")
+    assert (found["steps"], found["rates"]) == ("800", "0.006, 0.02")
+
+
 def test_layers_of_fla_count_where_all_of_them_is_measured(figures):
     run = {"kind": "gla", "units": 2, "state_size": 8, "faithfulness": 3e-7, "dtype": "float32", "reason": ""}
     runs = dict.fromkeys(("references 32", "references 72", "kernels 32", "kernels 72"), run)

@@ -37,15 +37,18 @@ class ModelConfig:
         heads: Heads of each mixer.
         layers: Number of blocks, a multiple of the length of the pattern.
         key_size: Key dimension n of a head or states n of a channel, the theoretical state-size of the mixers with a
-            fixed one; even for "s4d". For "hyena" the hidden width of the network that makes the filter.
+            fixed one; even for "s4d". "based" has 1 + n + n² numbers of state, "hedgehog" 2n. For "hyena" the hidden
+            width of the network that makes the filter.
         mlp_factor: Hidden width of the gated MLP in units of `width`; 0 for layers without an MLP.
-        convolution_size: Taps of the short causal convolution on what enters a mixer; 1 leaves it a scale.
-        decay_bias: Initial bias b of the decays of "wla" and "gla": a = exp(logsigmoid(b) / 16), that is 0.997 for
-            3 and 0.958 for 0. Small biases make heads forget early in training and are prone to state collapse.
+        convolution_size: Taps of the short causal convolution on what enters a mixer, if it has one; 1 leaves it a
+            scale.
+        decay_bias: Initial bias b of the decays of "wla", "gla" and "gla-full": a = exp(logsigmoid(b) / 16), that is
+            0.997 for 3 and 0.958 for 0. Small biases make heads forget early in training and are prone to state
+            collapse.
         dropout: Probability of dropping a channel of what a mixer or an MLP adds to the residual stream; training only.
-        normalised: Whether the rates of "s6" and "gla-s6" start at −1/n … −n/n rather than −1 … −n.
-        smallest_step: Lower end of the scale on which the step sizes of "s6", "gla-s6" and "s4d" start, and the rates
-            of the filter's window in "hyena".
+        normalised: Whether the rates of "s6", "gla-s6" and "mamba" start at −1/n … −n/n rather than −1 … −n.
+        smallest_step: Lower end of the scale on which the step sizes of "s6", "gla-s6", "s4d", "mamba", "mamba2" and
+            "gated-deltanet" start, and the rates of the filter's window in "hyena".
         largest_step: Its upper end.
         positions: Length of the longest sequence of a learned positional embedding; 0 for none.
         tied: Whether the output layer has the weights of the embedding. Weights of its own cost as many again. Linear
