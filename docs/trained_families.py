@@ -16,13 +16,14 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
     found, training = document["architectures"], document["training"]
     rows = [
         (
-            f"{row['name']} ({row['source']})",
+            row["name"] if row["name"] == row["source"] else f"{row['name']} ({row['source']})",
             f"{row['parameters']:,}",
             _ends(row["loss"]),
             f"{row['ess']:.1f}",
             _shares(row),
             f"{row['state_bytes'] / 1024:,.0f} KiB",
-            f"![ESS along the text]({thumbnail(row['curve'], row['ceiling'])})",
+            # Markdown takes no SVG in a data URI.
+            f'<img alt="ESS along the text" src="{thumbnail(row["curve"], row["ceiling"])}">',
         )
         for row in found
     ]

@@ -137,3 +137,19 @@ def test_the_table_of_lengths_marks_what_lies_beyond_the_training(figures):
     assert found["table"].splitlines()[0] == "| model | 128 | 1,024 * | exponent |"
     assert found["table"].splitlines()[-1] == "| `sa` | 3.1 | 6.0 | 0.50 [0.25, 0.75] |"
     assert found["courses"].splitlines()[-1] == "| `sa` | 1 | 0 | 0 |"
+
+
+def test_architectures_are_of_one_size_and_read_as_much(figures):
+    document = kept("architectures.json")
+    rows = document["architectures"]
+    middle = sum(row["parameters"] for row in rows) / len(rows)
+    assert len(rows) == 9
+    assert all(abs(row["parameters"] / middle - 1) < 0.05 for row in rows)
+    assert document["training"]["steps"] == 1200
+    assert all(len(row["curve"]) == len(row["ceiling"]) == document["training"]["length"] for row in rows)
+    # No curve passes its ceiling.
+    assert all(ess <= top + 1e-2 for row in rows for ess, top in zip(row["curve"], row["ceiling"], strict=True))
+    found = figures.architectures(document)
+    assert found["table"].count("data:image/svg+xml;base64,") == 9
+    assert "| Mamba | 1,064,064 |" in found["table"]
+    assert "35% of ceiling" in found["table"].splitlines()[2]
