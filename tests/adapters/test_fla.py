@@ -142,7 +142,18 @@ def without_driver(q, k, v):
     raise RuntimeError("0 active drivers ([]). There should only be one.")
 
 
-for kernel in (running_mean, squared, without_driver):
+def chunk_gsa(q, k, v, s, g):
+    """Gated slot attention: slots of keys say which slots of values are read."""
+    q, k, v, s, keep = (part.transpose(1, 2).unsqueeze(-2) for part in (q * q.shape[-1] ** -0.5, k, v, s, g.exp()))
+    keys, values, mixed = 0, 0, []
+    for t in range(q.shape[2]):
+        keys = keep[:, :, t] * keys + k[:, :, t].mT * s[:, :, t]
+        values = keep[:, :, t] * values + v[:, :, t].mT * s[:, :, t]
+        mixed.append(((q[:, :, t] @ keys).softmax(-1) @ values.mT).squeeze(-2))
+    return torch.stack(mixed, 1)
+
+
+for kernel in (running_mean, squared, without_driver, chunk_gsa):
     kernel.__module__ = "fla.ops.mine"
 
 
@@ -173,6 +184,14 @@ class Squaring(nn.Module):
         return squared(heads, heads, heads).flatten(-2)
 
 
+class Slots(nn.Module):
+    """Two heads with keys of 5 numbers and values of 4 in 3 slots."""
+
+    def forward(self, hidden):
+        heads = hidden.unflatten(-1, (2, -1))
+        return chunk_gsa(heads, heads, heads[..., :4], heads[..., :3], -heads[..., :3].square()).flatten(2)
+
+
 class Driverless(nn.Module):
     def forward(self, hidden):
         return without_driver(hidden, hidden, hidden)
@@ -194,6 +213,13 @@ def test_a_kernel_of_ones_own_is_given_impulses(layer):
     assert (captured.name, captured.kind, captured.units, captured.multiplicity) == ("1", "running mean", 2, 5)
     torch.testing.assert_close(captured.operator.dense(), MEANS.expand(2, 2, 13, 13))
     assert captured.faithfulness < 1e-6
+
+
+def test_slots_keep_keys_beside_values():
+    (captured,) = ss.capture(model(Slots()), TOKENS)
+    assert (captured.kind, captured.operator.state_size().max()) == ("gated slots", 3)
+    assert captured.faithfulness < 2e-6
+    assert captured.state_bytes == 2 * (5 + 4) * 3 * 4
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from statesize.profiling import profile
 from statesize.report import write_report
 from statesize.report.html import render
 from statesize.report.tables import comparison_section
-from statesize.results.fields import FIGURE_HEADINGS, FIGURES
+from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, Heading
 from statesize.results.findings.comparison import compare
 
 
@@ -24,6 +24,12 @@ def profiles(hostile_profile):
 
 def cells(section):
     return [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td.*?</td>", section)]
+
+
+def test_headings_on_one_line_hold_no_brackets():
+    assert Heading("utilisation of\nstate (entropy)", "z.0%").line == "Utilisation of state, entropy"
+    for heading in (FIGURE_HEADINGS | GROUP_HEADINGS).values():
+        assert not {"(", ")", "\n"} & set(heading.line)
 
 
 def test_numbers_are_those_of_the_comparison(profiles):

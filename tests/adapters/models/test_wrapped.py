@@ -250,11 +250,11 @@ def test_what_is_in_use_of_adapters_tells_runs_apart():
     layer = class_of("peft", "Linear", class_of("peft", "BaseTunerLayer"), nn.Linear)(4, 4)
     layer.active_adapters, layer.merged_adapters, layer.disable_adapters = ["a"], [], False
     model = nn.Sequential(layer)
-    facts = model_facts(model, "")
-    assert model_facts(model, "") == facts
+    facts = model_facts(model)
+    assert model_facts(model) == facts
     layer.disable_adapters = True
-    assert model_facts(model, "") != facts
-    assert "adapters" not in model_facts(nn.Linear(4, 4), "")
+    assert model_facts(model) != facts
+    assert "adapters" not in model_facts(nn.Linear(4, 4))
 
 
 class TestPeft:
@@ -275,11 +275,11 @@ class TestPeft:
         for item, other, base in zip(captured, merged, ss.capture(plain, ids), strict=True):
             torch.testing.assert_close(item.operator.dense(), other.operator.dense(), rtol=1e-4, atol=1e-5)
             assert not torch.allclose(item.operator.dense(), base.operator.dense(), atol=1e-2)
-        facts = model_facts(unwrapped(model), "")
+        facts = model_facts(unwrapped(model))
         with model.disable_adapter():
             same_as(model, plain, ids)
-            assert model_facts(unwrapped(model), "") != facts
-        assert model_facts(unwrapped(model), "") == facts
+            assert model_facts(unwrapped(model)) != facts
+        assert model_facts(unwrapped(model)) == facts
 
     @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
     @pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig"])

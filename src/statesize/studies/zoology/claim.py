@@ -15,7 +15,7 @@ from statesize.studies.page.conclusion import Conclusion
 from statesize.studies.page.final import FinalRun, accuracy_of, final_runs, grid_findings, grouped
 from statesize.studies.verdicts.claim import Claim
 
-WIDTHS = (64, 128, 256, 512)
+WIDTHS: tuple[int, ...] = (64, 128, 256, 512)
 
 _HIDDEN = math.nan  # behind another point of the figure
 _PUBLISHED = {
