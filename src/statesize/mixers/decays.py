@@ -29,7 +29,8 @@ def head_initial_values(config: ModelConfig) -> dict[str, Tensor]:
     """First values of A and of the bias of Δ in heads with one decay each, as of Mamba-2, by parameter name."""
     place = (torch.arange(config.heads, dtype=torch.get_default_dtype()) + 0.5) / config.heads
     steps = spread_steps(config.heads, config.smallest_step, config.largest_step)
-    return {"step_projection.bias": inverse_softplus(steps), "log_rate": (1 + 15 * place).log()}
+    # Large steps beside small rates: no head forgets all within a few tokens.
+    return {"step_projection.bias": inverse_softplus(steps), "log_rate": (16 - 15 * place).log()}
 
 
 def spread_steps(count: int, smallest: float, largest: float) -> Tensor:
