@@ -25,18 +25,22 @@ MOST_LAYERS = 10_000
 
 @contextmanager
 def hushed() -> Generator[None]:
-    """Keeps back bars and warnings of transformers while it reads or writes files."""
+    """Keeps back bars and warnings of transformers and the hub while files are read or written."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers import logging
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity, bars, hub = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # It tells of every try to reach the hub; that it could not be reached is in the error.
+    hub_logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub)
         if bars:
             logging.enable_progress_bar()
 
