@@ -36,6 +36,11 @@ def test_two_models_by_their_totals(profiles, metric):
     assert said.sentence.startswith("Softmax attention keeps ")
     assert "the memory of gated linear attention and carries" in said.sentence
     assert f"{softmax.total_tss:,.0f} against {gated.total_tss:,.0f}" in said.detail
+    # Eight channels: of the cache min(i, L − i), of the state at most its two numbers.
+    cuts = np.arange(1, IDS.shape[1])
+    least = np.minimum(cuts, IDS.shape[1] - cuts)
+    possible = f"of {8 * least.mean():,.0f} against {8 * np.minimum(least, 2).mean():,.0f} that were possible"
+    assert possible in said.detail
 
 
 def test_the_order_of_profiles_does_not_matter(profiles):

@@ -11,7 +11,7 @@ import numpy as np
 
 from statesize.results.names import kind_title, model_title, short_names
 from statesize.results.protocol import Profiled
-from statesize.results.summary import average, binding, ess_values, stored_channels
+from statesize.results.summary import average, binding, ess_values, known_mean, stored_channels
 
 _SAME = 1.05
 """Ratios below this count as equal in words."""
@@ -30,6 +30,7 @@ class _Party:
     name: str
     kept: float  # numbers that all its layers store, at the end of the longest sequence
     carried: float  # total ESS
+    possible: float  # what it could have been at the same cuts
     channels: int  # that are stored
 
     @property
@@ -85,9 +86,13 @@ def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
         party = title if whole or len(kinds) == 1 else f"{kind_title(row['kind'])} of {title}"
         total = row["total_entropy"] if metric == "entropy" else row["total_relative_count"]
         stored = stored_channels(profile.mixer(name), profile.group(name))
-        figures = np.nan_to_num([row["tss"] * stored, total, stored])
-        found[party] = list(np.add(found.get(party, [0.0, 0.0, 0.0]), figures))
-    return [_Party(name, kept, carried, int(stored)) for name, (kept, carried, stored) in found.items()]
+        node = profile.mixer(name)
+        ceiling = known_mean(node["ceiling"].values[:, node["position"].values >= 1], (0, 1))
+        figures = np.nan_to_num([row["tss"] * stored, total, float(ceiling) * stored, stored])
+        found[party] = list(np.add(found.get(party, [0.0] * 4), figures))
+    return [
+        _Party(name, kept, carried, possible, int(stored)) for name, (kept, carried, possible, stored) in found.items()
+    ]
 
 
 def _sentence(more: _Party, less: _Party) -> str:
@@ -109,13 +114,14 @@ def _alone(party: _Party) -> str:
 
 def _detail(parties: Sequence[_Party], metric: str, longest: int) -> str:
     named = "entropy-ESS" if metric == "entropy" else "count of singular values"
-    kept, carried = (
-        " against ".join(f"{getattr(party, name):,.0f}" for party in parties) for name in ("kept", "carried")
+    kept, carried, possible = (
+        " against ".join(f"{getattr(party, name):,.0f}" for party in parties)
+        for name in ("kept", "carried", "possible")
     )
     return (
         f"Memory is what all layers keep while they read: {kept} numbers at the end of {longest:,} tokens. What they "
         "carry is about how many of these the rest of the text depends on, the effective state-size (ESS): "
-        f"{carried} on average over all cuts of the text ({named})."
+        f"{carried} on average over all cuts of the text ({named}), of {possible} that were possible."
     )
 
 
