@@ -97,7 +97,7 @@ def test_what_ray_says_when_it_does_not_start(kind, there, monkeypatch):
     where = f"at {address}" if there else "on this machine"
     assert message == (
         f"Ray {where} cannot be started or reached: The current node timed out during startup. This could happen"
-        " because ..."
+        " because ..." + (" If the cluster asks for a token, set RAY_AUTH_MODE=token here too." if there else "")
     )
 
 

@@ -57,7 +57,8 @@ def ray_session(address: str | None = None) -> Generator[Any]:
                 # Also plain ones: when a node does not start in time, or the head of the cluster is not there yet.
                 where = "on this machine" if address is None else f"at {address}"
                 reason = " ".join(str(error).split())[:300]
-                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}") from error
+                token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
+                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{token}") from error
             yield ray
         finally:
             ray.shutdown()
