@@ -38,6 +38,12 @@ NOT_CALLED = {
     "length": "measures one text at many lengths",
     "Growth": "what `length` gives",
     "load": "asks the hub for what is nowhere",
+    **dict.fromkeys(
+        ("Copying", "MADCompression", "MADFuzzyRecall", "MADMemorisation", "MADRecall", "MADSelectiveCopying"),
+        "checks its counts as the other tasks do",
+    ),
+    "Mixture": "holds other tasks",
+    "read_arrays": "reads a file",
 }
 
 

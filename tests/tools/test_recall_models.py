@@ -19,7 +19,7 @@ def test_a_model_is_written_with_its_record(tmp_path, monkeypatch):
     assert torch.get_num_threads() == threads
     assert json.loads((tmp_path / "recall-gla" / "training.json").read_text()) == record
     assert [point["step"] for point in record["curve"]] == [20]
-    assert record["held_out"].keys() == {"loss", "accuracy", "chance"}
+    assert record["held_out"].keys() == {"loss", "accuracy", "chance", "sequence_accuracy"}
     model = load_checkpoint(tmp_path / "recall-gla")
     assert model.config == recall_config("gla")
     tokenizer = Tokenizer.from_file(str(tmp_path / "recall-gla" / "tokenizer.json"))

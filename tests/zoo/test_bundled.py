@@ -85,7 +85,7 @@ def test_models_beat_the_trigram(held_out, text):
 @pytest.mark.parametrize("name", zoo.names())
 def test_records_hold_what_the_bundled_weights_give_over_the_bundled_documents(name, held_out, text):
     record = zoo.record(name)
-    assert record["held_out"].keys() == held_out[name].keys()
+    assert record["held_out"].keys() <= held_out[name].keys()
     for key in ("loss", "bits_per_byte"):
         assert record["held_out"][key] == pytest.approx(held_out[name][key], rel=1e-5)
     # Round-off may turn near-ties of the best token.
