@@ -132,7 +132,7 @@ def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text,
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--mixer", "mamba"], 2, "mamba"),
+        (["--mixer", "mambo"], 2, "mambo"),
         (["--mixer", "gla", "--steps", "0"], 1, "steps is 0"),
         (["--mixer", "gla", "--threads", "0"], 1, "threads must be a whole number of at least 1, got 0"),
         (["--mixer", "gla", "--resume"], 1, "nothing to resume"),
