@@ -22,8 +22,9 @@ from benchmarks.compression.heads import rank_correlations
 from benchmarks.compression.recalling import recall_cuts
 from benchmarks.compression.training import LENGTH, MIXERS, SEEDS, SHAPE, TRAINING
 from statesize import zoo
-from statesize.compression.compress import extra_bits, state_bytes
+from statesize.compression.compress import extra_bits
 from statesize.compression.gramians import measure_gramians
+from statesize.compression.kinds import reducible
 from statesize.compression.proposals import Ranking
 from statesize.compression.scoring.paired import ratio_of
 from statesize.compression.scoring.recall import probe
@@ -67,7 +68,7 @@ def compared(model: LanguageModel, parts: Sequence[Windows], seed: int, tokenize
         "bits_per_byte": bits.value,
         "method": method[-1],
         "extra": {name: [ratio.value, ratio.low, ratio.high] for name, ratio in found.items()},
-        "quarter_bytes": state_bytes(quarter) / (state_bytes(model) / 2),
+        "quarter_bytes": reducible(quarter).state_bytes / (reducible(model).state_bytes / 2),
         "recall_lost": [recall.lost.value, recall.lost.low, recall.lost.high],
         "rank_correlations": rank_correlations(model, ranking.bases, choice),
         "samples": [tokenizer.decode(generated(one, tokenizer.encode(_PROMPT).ids)) for one in (model, half)],

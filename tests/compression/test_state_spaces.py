@@ -126,6 +126,8 @@ def test_what_cannot_be_is_refused(model):
     ):
         with pytest.raises(ss.InputError, match=said):
             ss.compress(model, tokenizer(), DOCUMENTS, **given)
+    with pytest.raises(ss.InputError, match="tokenizer must be one of transformers, got"):
+        ss.compress(model, zoo.tokenizer(), DOCUMENTS)
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=1024, n_embd=8, n_layer=1, n_head=1))
     with pytest.raises(ss.ModelError, match="or Mamba or Mamba-2 of transformers, got GPT2LMHeadModel"):
         ss.compress(gpt2, tokenizer(), DOCUMENTS)

@@ -51,10 +51,10 @@ def compress(
     """
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.cli.output.page import tell_page
-    from statesize.compression.compress import check_model
     from statesize.compression.compress import compress as run
     from statesize.compression.frontier import frontier as points_of
     from statesize.compression.frontier_page import write_frontier
+    from statesize.compression.kinds import reducible
     from statesize.compression.result import check_output
     from statesize.errors import FileError
     from statesize.loading.models import load_model
@@ -68,7 +68,7 @@ def compress(
         check_report_path(frontier)
     printing.hush_libraries()
     loaded = load_model(model)
-    check_model(loaded.model, state, int8, finetune)
+    reducible(loaded.model).kept(state, int8, finetune)
     documents = [document for document in read_file(text) if isinstance(document, str)]
     with printing.step(f"cutting the states of {loaded.name}"):
         found = run(loaded.model, loaded.tokenizer, documents, state, int8=int8, fine_tune=finetune)  # pyright: ignore[reportArgumentType]

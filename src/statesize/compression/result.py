@@ -7,18 +7,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
 from statesize.check import require_path
+from statesize.compression.kinds import reducible
 from statesize.compression.scoring.recall import Recall
 from statesize.errors import FileError
 from statesize.files import check_writable, os_errors, replace_file, replace_folder
 from statesize.interval import Interval, finite
-from statesize.loading.from_transformers import hushed
-from statesize.mixers.checkpoint import save_checkpoint
-from statesize.mixers.model import LanguageModel
 from statesize.texts.tokens import AnyTokenizer
 
 LOST_BITS = 0.01
@@ -108,14 +106,7 @@ class Compression:
             replace_folder(folder, self._write)
 
     def _write(self, folder: Path) -> None:
-        model, tokenizer = cast("Any", self.model), cast("Any", self.tokenizer)
-        if isinstance(model, LanguageModel):
-            save_checkpoint(model, folder)
-            replace_file(folder / "tokenizer.json", (tokenizer.to_str(pretty=True) + "\n").encode())
-        else:
-            with hushed():
-                model.save_pretrained(folder)
-                tokenizer.save_pretrained(folder)
+        reducible(self.model).save(folder, self.tokenizer)
         replace_file(folder / "compression.json", (json.dumps(self.to_dict(), indent=1) + "\n").encode())
 
 

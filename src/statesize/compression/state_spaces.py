@@ -9,25 +9,88 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters import capture
-from statesize.compression.bases import KeptBasis
+from statesize.check import refuse
+from statesize.compression.bases import Basis, KeptBasis
 from statesize.compression.gramians import FIRST, Gramians
+from statesize.compression.reducible import Made, Reducible, share_of
+from statesize.compression.scoring.scores import BATCH
+from statesize.compression.scoring.windows import Windows
+from statesize.loading.from_transformers import hushed
+from statesize.texts.tokens import AnyTokenizer
+
+_EQUAL = "equal sizes"
 
 StateSpaces: TypeAlias = Any
 """A MambaForCausalLM or Mamba2ForCausalLM."""
 
-STATE_SPACES = ("mamba", "mamba2")
-"""The models of transformers whose states can be cut, by their `model_type`."""
 
+class StateSpaceModel(Reducible):
+    """A model of transformers of one of the types `TYPES`."""
 
-def is_state_space(model: nn.Module) -> bool:
-    """Whether a model of transformers is one whose states can be cut."""
-    return getattr(getattr(model, "config", None), "model_type", None) in STATE_SPACES
+    model: StateSpaces
+
+    TYPES = ("mamba", "mamba2")
+
+    @property
+    def state_size(self) -> int:
+        """As the configuration has it."""
+        return self.model.config.state_size
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """One size for all."""
+        return ((self.state_size,),) * self.model.config.num_hidden_layers
+
+    @property
+    def state_bytes(self) -> int:
+        """Of the model's own cache."""
+        return cached_bytes(self.model)
+
+    def kept(self, state: float | str, int8: bool = False, fine_tune: int = 0) -> int:
+        """States of each head."""
+        for name, value in (("int8", int8), ("fine_tune", fine_tune)):
+            if value:
+                refuse(name, "left out for a model of transformers", value)
+        n = self.state_size
+        kept = round(share_of(state, n) * n)
+        if not 0 < kept < n:
+            refuse("state", f"a share that leaves 1 to {n - 1} of the {n} numbers of a head", state)
+        return kept
+
+    def check_tokenizer(self, tokenizer: AnyTokenizer) -> None:
+        """One of transformers."""
+        if not hasattr(tokenizer, "save_pretrained"):
+            refuse("tokenizer", "one of transformers", type(tokenizer).__name__)
+
+    def cut(
+        self, kept: int, calibration: Windows, choice: Windows, *, int8: bool, fine_tune: int, length: int
+    ) -> tuple[nn.Module, nn.Module, str]:
+        """All layers to one size; there is nothing to choose, nor can states be rounded."""
+        del choice, int8, fine_tune, length
+        bases = bases_of_groups(self.model, calibration.unfilled(BATCH))
+        return self.model, smaller_state_space(self.model, bases, kept), f"{KeptBasis.name}, {_EQUAL}"
+
+    def every_cut(
+        self, shares: Sequence[float], calibration: Windows
+    ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
+        """One cut a share."""
+        bases = bases_of_groups(self.model, calibration.unfilled(BATCH))
+        sizes = [max(1, round(share * self.state_size)) for share in shares]
+        models = [smaller_state_space(self.model, bases, kept) for kept in sizes]
+        return [Made(_EQUAL, share, "float", cut) for share, cut in zip(shares, models, strict=True)], bases
+
+    def save(self, folder: Path, tokenizer: AnyTokenizer) -> None:
+        """As transformers writes them."""
+        with hushed():
+            self.model.save_pretrained(folder)
+            cast("Any", tokenizer).save_pretrained(folder)
 
 
 def bases_of_groups(model: StateSpaces, batches: Iterable[Tensor]) -> dict[str, list[KeptBasis]]:
