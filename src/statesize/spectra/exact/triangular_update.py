@@ -55,7 +55,10 @@ def _carry(decay: Numbers, rows: Numbers, slot: npt.NDArray[np.int64], factors: 
                         total += (R[k, j] / largest) ** 2
                 norms[entry, t] = largest * math.sqrt(total)
             if slot[t] >= 0:
-                factors[entry, slot[t]] = R
+                # Number by number: the check of shapes in an assignment of arrays takes seconds to compile.
+                for k in range(n):
+                    for j in range(n):
+                        factors[entry, slot[t], k, j] = R[k, j]
 
 
 @_compile

@@ -75,8 +75,7 @@ def _future(A: Array, C: Array, first: int, n: int, ends: Array, future: Array) 
         store(future, 3 * t + 1, error)
         store(future, 3 * t + 2, step)
         if t % CHUNK == 0:
-            end = t // CHUNK * size * WIDTH
-            ends[end : end + size * WIDTH] = R
+            _copy(R, 0, ends, t // CHUNK * size, size)
 
 
 @compile_lanes
@@ -85,12 +84,17 @@ def _refill(A: Array, C: Array, first: int, chunk: int, n: int, ends: Array, S: 
     size, start = factor_size(n), chunk * CHUNK
     a, row = np.zeros(n * WIDTH), np.zeros(n * WIDTH)
     stop = min(start + CHUNK, A.shape[1])
-    S[(stop - start) * size * WIDTH : (stop - start + 1) * size * WIDTH] = ends[
-        (chunk + 1) * size * WIDTH : (chunk + 2) * size * WIDTH
-    ]
+    _copy(ends, (chunk + 1) * size, S, (stop - start) * size, size)
     for t in range(stop - 1, max(start, 1) - 1, -1):
         _leave(A, C, first, t, a, row, n)
         append(S, (t - start + 1) * size, S, (t - start) * size, a, row, n)
+
+
+@compile_lanes
+def _copy(source: Array, start: int, target: Array, at: int, count: int) -> None:
+    # Vector by vector: the check of shapes in an assignment of slices takes seconds to compile.
+    for k in range(count):
+        store(target, at + k, load(source, start + k))
 
 
 @compile_lanes

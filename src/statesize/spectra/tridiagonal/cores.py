@@ -105,7 +105,10 @@ def _spread(a: float, c: float, chunk: Array, whole: Array, b: int, spacing: int
     rows, inner = chunk.shape[0] - b, spacing * b
     r = rows // b
     if spacing == 1:
-        whole[:] = chunk
+        # Number by number: the check of shapes in an assignment of arrays takes 4 s to compile.
+        for i in range(rows + b):
+            for j in range(rows + b):
+                whole[i, j] = chunk[i, j]
         return
     whole[:] = 0.0
     for i in range(inner):
