@@ -94,6 +94,8 @@ class EntropyEstimate:
             or (self._steps >= _STEPS and self._space.size >= self._next)
         ):
             self._judge(exhausted)
+        if self.finished:
+            self._space.release()
 
     def _judge(self, exhausted: bool) -> None:
         self.space, self.probes, self.steps = self._space.compression(), self._probes, self._steps

@@ -17,9 +17,10 @@ from torch import Tensor
 from statesize.operators import Operator, SoftmaxAttention
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, Counts, Engine, HankelBlocks
+from statesize.spectra.implicit.attention_factors import ROWS, AttentionFactors, factorised
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 from statesize.spectra.implicit.entropy_interval import CONFIDENCE
-from statesize.spectra.implicit.row_blocks import ROWS, AttentionRows, attention_factors
+from statesize.spectra.implicit.row_blocks import AttentionRows
 from statesize.spectra.implicit.spectral_counts import count_above
 
 # Bytes of T from which on no other engine is asked.
@@ -68,10 +69,15 @@ class ImplicitEngine(Engine):
         return min(columns, max(self.products, _FEW // columns))
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
-        """The vectors of all positions, some rows of T and the vectors of one pass."""
-        sides = [min(i, cut.length - i) for i in set(cut.positions)]
-        held = sum(self.most_products(side) * side for side in sides)
-        return DOUBLE * (held + (ROWS + 16 * len(sides)) * cut.length)
+        """The vectors of early positions, or later those of late ones, and in a pass some of them and rows of T."""
+        early, late = _sides(sorted(set(cut.positions)), cut.length)
+        held = max(sum(self.most_products(i) * i for i in sides) for sides in (early, late))
+        asked = max(len(early), len(late))
+        return DOUBLE * (held + (ROWS + 8 * asked) * cut.length // 2)
+
+    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
+        """The factors of T with their copies."""
+        return 4 * DOUBLE * (cast("SoftmaxAttention", operator).query.shape[-1] + 1) * cut.length
 
 
 class ImplicitBlocks(HankelBlocks):
@@ -99,20 +105,21 @@ class ImplicitBlocks(HankelBlocks):
 
     def _head(self, head: SoftmaxAttention) -> tuple[list[float], list[EntropyEstimate]]:
         """‖H_i‖_F² and what is known of H_i, at ascending positions, by whichever side of H_i is smaller."""
-        left, right = attention_factors(head)
-        early = [i for i in self._positions if i <= head.length - i]
-        late = [head.length - i for i in self._positions[::-1] if i > head.length - i]
-        single = head.length >= self._engine.single_from
-        squares, estimates = self._estimated(AttentionRows(left, right, head.window, early, single), early)
+        factors, squares = factorised(head, self._positions)
+        if head.length >= self._engine.single_from:
+            factors = factors.single()
+        early, late = _sides(self._positions, head.length)
+        norms = squares.sqrt().tolist()
+        estimates = self._estimated(factors, early, norms[: len(early)])
         if late:
-            rows = AttentionRows(right.flip(0), left.flip(0), head.window, late, single)
-            more_squares, more = self._estimated(rows, late)
-            squares, estimates = squares + more_squares[::-1], estimates + more[::-1]
-        return squares, estimates
+            estimates += self._estimated(factors.transposed(), late, norms[: len(early) - 1 : -1])[::-1]
+        return squares.tolist(), estimates
 
-    def _estimated(self, rows: AttentionRows, sizes: list[int]) -> tuple[list[float], list[EntropyEstimate]]:
+    def _estimated(self, factors: AttentionFactors, sizes: list[int], norms: list[float]) -> list[EntropyEstimate]:
         """Of blocks with so many columns, all at once."""
-        engine, device = self._engine, self._operator.device
+        if not sizes:
+            return []
+        engine, device, lost, rows = self._engine, self._operator.device, factors.lost(), AttentionRows(factors, sizes)
         estimates = [
             EntropyEstimate(
                 i,
@@ -120,9 +127,9 @@ class ImplicitBlocks(HankelBlocks):
                 engine.most_products(i),
                 probes=i if i <= engine.whole else 4,
                 seed=i,
-                lost=rows.lost * float(square) ** 0.5,
+                lost=lost * norm,
             )
-            for i, square in zip(sizes, rows.squared_norms, strict=True)
+            for i, norm in zip(sizes, norms, strict=True)
         ]
         while not all(estimate.finished for estimate in estimates):
             wanted = [estimate.pending[:0] if estimate.finished else estimate.pending for estimate in estimates]
@@ -130,7 +137,7 @@ class ImplicitBlocks(HankelBlocks):
             for estimate, product in zip(estimates, products, strict=True):
                 if not estimate.finished:
                     estimate.advance(product.cpu())
-        return [float(square) for square in rows.squared_norms], estimates
+        return estimates
 
     @property
     def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -178,3 +185,8 @@ class ImplicitBlocks(HankelBlocks):
         stacked = torch.tensor(values, dtype=torch.float64, device=self._operator.device)
         stacked = stacked.reshape(len(self._heads), len(self._positions), *tail)
         return stacked[:, self._place].reshape(*self._operator.batch_shape, len(self._place), *tail)
+
+
+def _sides(positions: Sequence[int], length: int) -> tuple[list[int], list[int]]:
+    """Of ascending positions the columns of blocks that have no more than rows, and the rows of the others, rising."""
+    return [i for i in positions if 2 * i <= length], [length - i for i in positions[::-1] if 2 * i > length]

@@ -105,6 +105,10 @@ class KrylovSpace:
         added = self._append(rest, self._scale)
         self._next[: self._pending, size:] += added.mT
 
+    def release(self) -> None:
+        """Gives the memory of the vectors back; what is known of A on them stays, and no product is wanted."""
+        self._vectors, self._other, self._pending = self._vectors.new_empty(0, 0), self._other.new_empty(0, 0), 0
+
     def compression(self) -> Compression:
         """What the space says about A, from all products up to now."""
         theta, vectors = _linalg.eigh(self._inside)
