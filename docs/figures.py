@@ -41,8 +41,9 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
-    lines = (docs / "length.jsonl").read_text("utf-8").splitlines()
-    kept["length"] = length([json.loads(line) for line in lines])
+    for part in (length, needles):
+        lines = (docs / f"{part.__name__}.jsonl").read_text("utf-8").splitlines()
+        kept[part.__name__] = part([json.loads(line) for line in lines])
     return kept | {"bundled": bundled()} | on_record
 
 
@@ -74,6 +75,25 @@ def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
         "excerpts": str(documents[0]["excerpts"]),
         "future": str(documents[0]["future"]),
     }
+
+
+def needles(documents: list[Mapping[str, Any]]) -> dict[str, str]:
+    """What needles in the bundled documents tell the bundled models."""
+    depths = documents[0]["depths"]
+    rows = [
+        (f"`{one['model']}`", *(f"{depth['accuracy']:.0%}, {_nats(depth)}" for depth in one["depths"]))
+        for one in documents
+    ]
+    return {
+        "table": table(("model", *(f"{depth['depth']} tokens back" for depth in depths)), rows),
+        "depths": ",".join(str(depth["depth"]) for depth in depths),
+        "excerpts": str(documents[0]["excerpts"]),
+    }
+
+
+def _nats(depth: Mapping[str, Any]) -> str:
+    low, high = depth["gain_interval"]
+    return f"{depth['gain']:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _exponent(row: Mapping[str, Any]) -> str:

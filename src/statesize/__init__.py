@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from statesize.results.findings.comparison import Comparison, compare
     from statesize.results.findings.diagnosis import Diagnosis, diagnose
     from statesize.results.findings.redundancy import Redundancy
+    from statesize.retrieval.needles import needles
+    from statesize.retrieval.result import Needles
     from statesize.spectra.gradients.differentiable import differentiable_entropy
     from statesize.trends.growth import Growth
     from statesize.trends.length import length
@@ -78,6 +80,8 @@ _HOMES = {
     "reduction.reduce": ("reduce",),
     "reduction.reduction": ("Reduction",),
     "reduction.varying": ("VaryingReduction",),
+    "retrieval.needles": ("needles",),
+    "retrieval.result": ("Needles",),
     "trends.growth": ("Growth",),
     "trends.length": ("length",),
     "trends.result": ("Series",),
@@ -104,6 +108,7 @@ __all__ = [
     "InputError",
     "Measurement",
     "ModelError",
+    "Needles",
     "NetworkEss",
     "NetworkPlan",
     "Operator",
@@ -132,6 +137,7 @@ __all__ = [
     "length",
     "load",
     "measure",
+    "needles",
     "network_ess",
     "network_plan",
     "plan",

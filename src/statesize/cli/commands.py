@@ -20,6 +20,7 @@ from statesize.cli.compare import compare
 from statesize.cli.compress import compress
 from statesize.cli.demo import demo
 from statesize.cli.length import length
+from statesize.cli.needles import needles
 from statesize.cli.network import network
 from statesize.cli.profile import profile
 from statesize.cli.report import report
@@ -60,6 +61,7 @@ _add(app, "doctor", doctor, "")
 _add(app, "engines", engines, "", "--explain --operator recurrence --states 16 --units 4096")
 _add(app, "length", length, "gla --lengths 64,128,256,512 --html length.html")
 _add(app, "models", models, "")
+_add(app, "needles", needles, "gla --depths 8,64 --html needles.html")
 _add(
     app,
     "network",

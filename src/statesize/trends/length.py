@@ -22,9 +22,9 @@ from statesize.parallel.here import Here
 from statesize.parts import digest
 from statesize.profiling.run import profile
 from statesize.progress import Bars
-from statesize.texts.inputs import Inputs, sequences
-from statesize.texts.rows import evenly
-from statesize.texts.tokens import AnyTokenizer, join_documents, special_ids
+from statesize.texts.inputs import Inputs
+from statesize.texts.tokens import AnyTokenizer
+from statesize.trends.excerpts import excerpts_of, whole_texts
 from statesize.trends.gathering import Gathering, Progress, open_points
 from statesize.trends.growth import Growth
 from statesize.trends.points import Point, point_of
@@ -91,12 +91,7 @@ def length(
         model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
     trained = trained_length or known_trained_length(name, model)
     model = measurable(model)
-    if inputs is None:
-        if tokenizer is None:
-            raise InputError("inputs must be given for a model without a tokenizer, got none. Give token ids, or both.")
-        texts = [join_documents(tokenizer, zoo.documents(), "eos" not in special_ids(tokenizer)[1])]
-    else:
-        texts = list(sequences(inputs, tokenizer)[0])
+    texts = whole_texts(inputs, tokenizer)
     longest = max(map(len, texts)) - future
     fitting = tuple(one for one in asked_for if one <= longest)
     if len(fitting) < 2:
@@ -105,7 +100,7 @@ def length(
             f"tokens before a future of {future}, got {', '.join(map(str, asked_for))}. Give longer texts or shorter "
             "lengths."
         )
-    pieces = tuple(_pieces(texts, fitting[-1] + future, excerpts))
+    pieces = tuple(excerpts_of(texts, fitting[-1] + future, excerpts))
     work = LengthWork(model, pieces, future, asked)
     folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
     with open_points(folder) as parts, bars:
@@ -170,8 +165,3 @@ def _lengths(given: Sequence[int]) -> tuple[int, ...]:
     if len(known) < 2 or len(known) < len(numbers):
         refuse("lengths", "at least two different numbers of tokens, each at least 1", list(given))
     return tuple(known)
-
-
-def _pieces(texts: Sequence[Tensor], size: int, most: int) -> list[Tensor]:
-    """Pieces of texts that do not overlap, of so many tokens, from all parts."""
-    return evenly([ids[at : at + size] for ids in texts for at in range(0, len(ids) - size + 1, size)], most)

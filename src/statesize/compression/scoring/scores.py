@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from statesize.adapters.models.logits import logits_of
 from statesize.compression.scoring.windows import Windows
-from statesize.mixers.model import LanguageModel
 from statesize.tasks.task import IGNORED
 
 BATCH = 16
@@ -26,11 +26,6 @@ class Scores:
     def bits(self, windows: Windows) -> Tensor:
         """Bits of each document, (D,) float64."""
         return by_document(self.nats, windows) / math.log(2)
-
-
-def logits_of(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Logits (S, L, V) of a model of statesize, or one of transformers without its cache."""
-    return model(tokens) if isinstance(model, LanguageModel) else model(tokens, use_cache=False).logits
 
 
 @torch.no_grad()
