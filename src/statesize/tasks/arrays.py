@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import safetensors
@@ -187,4 +187,4 @@ def read_arrays(file: str | os.PathLike[str], held_out_sequences: int | None = N
     if arrays.keys() != {"inputs", "targets"}:
         raise InputError(f"{path} must hold inputs and targets, got {', '.join(sorted(arrays)) or 'nothing'}.")
     task = from_arrays(arrays["inputs"], arrays["targets"], held_out_sequences)
-    return ArrayTask(task.inputs, task.targets, task.held_out_sequences, str(path), found)
+    return replace(task, file=str(path), sha256=found)
