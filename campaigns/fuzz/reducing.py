@@ -31,7 +31,7 @@ def reduce_call(source: Source) -> Call:
     wrong = kind not in {"Convolution", "Recurrence", "delta_rule", "misshapen"} or len(options) == 2
     state_size, tolerance = options.get("state_size"), options.get("tolerance")
     wrong &= not (len(options) == 2 and (state_size is None or tolerance is None))
-    wrong |= state_size is not None and not whole(state_size, 1, 10**500)
+    wrong |= state_size is not None and not whole(state_size, 1, 2**63 - 1)
     wrong |= tolerance is not None and not (real(tolerance) and 0 < tolerance < math.inf)
     if refusal == "never" and (wrong or tolerance is not None or not case.T.size):
         refusal = "always" if wrong or not case.T.size else "maybe"
@@ -47,7 +47,7 @@ def reduce_call(source: Source) -> Call:
         if not (off <= bound * (1 + 1e-6) + 1e-8 * size + 1e-300).all():
             return [f"off by {off.max():g}, bound {bound.max():g}"]
         states = found.state_size if isinstance(found.state_size, int) else int(found.state_size.max())
-        if whole(state_size, 1, 10**500) and states > int(cast("Any", state_size)):
+        if whole(state_size, 1, 2**63 - 1) and states > int(cast("Any", state_size)):
             return [f"{states} states for at most {state_size}"]
         exactly = not options and not (bound <= 1e-6 * size + 1e-12 * size.max(initial=0) + 1e-300).all()
         return [f"the exact one is off by {bound.max():g} of {size.max():g}"] if exactly else []

@@ -70,7 +70,8 @@ def require_count(name: str, value: object, least: int = 1, *, plain: bool = Fal
     """A whole number from `least` to below 2⁶³; where `plain`, one of Python's own. `expected` is for the message."""
     count = whole_number(value) if not plain or isinstance(value, int) else None
     if count is None or not least <= count < 2**63:
-        refuse(name, expected or f"a whole number of at least {least}", value)
+        most = "" if count is None or count < 2**63 else ", below 2**63"
+        refuse(name, expected or f"a whole number of at least {least}{most}", value)
     return count
 
 

@@ -94,7 +94,7 @@ def test_a_training_that_diverged_goes_on(caplog):
 def test_what_cannot_be_measured_is_told_at_once():
     with pytest.raises(ModelError, match="has no mixer"):
         Probing(Probe(TEXTS, every=1)).step(torch.nn.Embedding(32, 4), 1)
-    with pytest.raises(InputError, match="every is 0"):
+    with pytest.raises(InputError, match="every must be"):
         Probe(TEXTS, every=0)
     with pytest.raises(InputError, match="positions"):
         Probe(TEXTS, positions=0)

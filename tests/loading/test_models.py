@@ -156,8 +156,8 @@ def test_wrong_options(tmp_path):
     (tmp_path / "file").write_text("")
     tiny_tokenizer()
     for name, options, message in (
-        ("gla", {"device": "nowhere"}, "device is 'nowhere'"),
-        ("gla", {"dtype": "int8"}, "dtype is 'int8'"),
+        ("gla", {"device": "nowhere"}, "device must be one that can be used here, got 'nowhere'"),
+        ("gla", {"dtype": "int8"}, "dtype must be one of .*, got 'int8'"),
         ("gla", {"revision": "main"}, "no revision 'main'"),
         (str(tmp_path / "file"), {}, "is a file"),
     ):

@@ -92,7 +92,7 @@ def test_calibrations_that_cannot_be():
         calibrate(ess, sizes, 0 * errors)
     with pytest.raises(InputError, match=r"at most 0\.952 for 20 students"):
         calibrate(ess, sizes, errors, coverage=0.99)
-    with pytest.raises(InputError, match="do not differ"):
+    with pytest.raises(InputError, match="students must differ"):
         calibrate(ess, [2] * 20, errors)
 
 

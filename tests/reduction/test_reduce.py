@@ -173,7 +173,11 @@ def test_batches_need_the_largest_of_their_states():
         (Convolution(torch.ones(4), 8), {"state_size": 1.5}, "whole number of at least 1"),
         (Convolution(torch.ones(4), 8), {"tolerance": 0.0}, "a number above 0"),
         (Convolution(torch.ones(4), 8), {"tolerance": float("nan")}, "a number above 0"),
-        (Convolution(torch.ones(4), 8), {"tolerance": 1e-30}, "round-off alone"),
+        (
+            Convolution(torch.ones(4), 8),
+            {"tolerance": 1e-30},
+            "the round-off of these kernels",
+        ),
         (Recurrence(*torch.ones(3, 4, 2)), {"tolerance": -1.0}, "a number above 0"),
     ],
 )

@@ -114,7 +114,7 @@ def test_what_is_no_file_of_arrays_is_refused(tmp_path):
         ({"name": "mixture", "parts": []}, "parts must be at least one task"),
         ({"name": "mixture", "parts": [{"name": "mqar"}], "length": 8}, "mixture must be a list of tasks"),
         ({"name": "mixture", "parts": [{"name": "mqr"}]}, "task name must be one of"),
-        ({"name": "arrays", "path": "x"}, "no number 'path'"),
+        ({"name": "arrays", "path": "x"}, "got .path."),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):

@@ -125,15 +125,21 @@ def test_setting_of_zoology_asks_each_pair_once():
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: MQAR(pairs=33), ["pairs is 33", "vocabulary_size of 64 has 32 keys", "at least 66"]),
-        (lambda: MQAR(pairs=6, length=12), ["length is 12", "6 pairs take 12 tokens", "at least 13"]),
+        (
+            lambda: MQAR(pairs=33),
+            ["pairs must be at most 32, the keys of", "got 33.", "at least 66"],
+        ),
+        (lambda: MQAR(pairs=6, length=12), ["length must be at least 13, for 6 pairs and a query, got 12."]),
         (lambda: MQAR(pairs=1), ["pairs must be ", "at least 2", "got 1."]),
-        (lambda: MQAR(vocabulary_size=-4), ["pairs is 6", "vocabulary_size of -4"]),
+        (lambda: MQAR(vocabulary_size=-4), ["pairs must be at most -2", "vocabulary_size of -4, got 6."]),
         (lambda: MQAR(query_share=0), ["query_share must be a number above 0 and at most 1, got 0.0"]),
         (lambda: MQAR(query_share=1.01), ["query_share must be a number above 0 and at most 1, got 1.01"]),
         (lambda: MQAR(gap_power=float("nan")), ["gap_power must be ", "finite", "got nan."]),
         (lambda: MQAR(pairs=6.5), ["pairs must be ", "whole number", "got 6.5."]),
-        (lambda: MQAR.zoology(pairs=8, length=20), ["length is 20", "8 pairs", "24"]),
+        (
+            lambda: MQAR.zoology(pairs=8, length=20),
+            ["length must be at least 24, for 8 pairs", "got 20."],
+        ),
     ],
 )
 def test_numbers_that_do_not_fit_are_one_clear_line(build, words):

@@ -146,7 +146,7 @@ def test_higher_orders_are_better_on_a_chain():
     [
         ([0, 1, 2], 0, r"order must be .*got 0"),
         ([0, 1, 2], 7, r"order must be .*2\^63, got 7"),
-        ([0, 1], 3, "2 tokens; at least 3"),
+        ([0, 1], 3, "tokens must be at least 3 for n-grams of order 3, got 2"),
     ],
 )
 def test_bad_counts_are_refused(tokens, order, message):

@@ -70,7 +70,7 @@ def test_chance_is_the_accuracy_of_the_most_frequent_answer(task):
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [
-        ({"keys": 8}, ["keys is 8", "5 pairs and 4 unbound keys take 9"]),
+        ({"keys": 8}, ["keys must be at least 9, for 5 pairs and 4 unbound keys, got 8."]),
         ({"pairs": 1}, ["pairs must be ", "at least 2", "got 1."]),
         ({"unbound": 0}, ["unbound must be ", "at least 1", "got 0."]),
         ({"documents": 0}, ["documents must be ", "at least 1", "got 0."]),

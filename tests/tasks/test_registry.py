@@ -92,10 +92,14 @@ def build_undecorated():
 @pytest.mark.parametrize(
     ("name", "task", "words"),
     [
-        ("mqar", Echo, ["'mqar' is taken by MQAR"]),
-        ("mine", build_incomplete(), ["Incomplete lacks chance, items, sample, vocabulary_size"]),
+        ("mqar", Echo, ["name must be one that no other task has, got 'mqar', that of MQAR."]),
+        (
+            "mine",
+            build_incomplete(),
+            ["task must have chance, items, sample, vocabulary_size", "got Incomplete"],
+        ),
         ("mine", build_of_text(), ["OfText.text", "str", "int, float and bool only"]),
-        ("mine", build_undecorated(), ["Undecorated is not a dataclass", "@dataclass(frozen=True)"]),
+        ("mine", build_undecorated(), ["task must be a dataclass, got Undecorated.", "@dataclass(frozen=True)"]),
         ("mine", int, ["task must be a class that inherits", "<class 'int'>"]),
         ("mine", MQAR(), ["task must be a class that inherits", "MQAR("]),
     ],
@@ -114,11 +118,11 @@ def test_what_cannot_be_registered_is_one_clear_line(name, task, words):
         ({"name": "mqr"}, ["task name must be one of mqar, selective_copying, compression", "got 'mqr'"]),
         ({"pairs": 4}, ["task name must be one of ", "got None"]),
         ({"name": ["mqar"]}, ["task name must be one of ", "got ['mqar']"]),
-        ({"name": "mqar", "pair": 4}, ["mqar has no number 'pair'", "did you mean pairs?"]),
-        ({"name": "compression", "zzz": 4}, ["no number 'zzz'", "it has tokens, symbols, held_out_sequences"]),
+        ({"name": "mqar", "pair": 4}, ["number of task mqar must be one of", "got 'pair'. Did you mean pairs?"]),
+        ({"name": "compression", "zzz": 4}, ["must be one of tokens, symbols, held_out_sequences", "got 'zzz'."]),
         ({"name": "mqar", "pairs": "4"}, ["pairs must be ", "whole number", "got '4'."]),
-        ({"name": "mqar", "pairs": 40}, ["pairs is 40", "32 keys"]),
-        ({"name": "echo"}, ["task echo cannot be built", "vocabulary_size"]),
+        ({"name": "mqar", "pairs": 40}, ["pairs must be at most 32", "got 40."]),
+        ({"name": "echo"}, ["Task echo cannot be built", "vocabulary_size"]),
         ({"name": "echo", "vocabulary_size": 3, "loud": 1}, ["loud must be ", "true or false", "got 1."]),
     ],
 )

@@ -59,7 +59,7 @@ def test_chance_is_the_accuracy_of_the_most_frequent_symbol_and_others_do_worse(
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [
-        ({"tokens": 40}, ["length is 64", "40 tokens and a marker each take 80"]),
+        ({"tokens": 40}, ["length must be at least 80, for 40 tokens and a marker each, got 64."]),
         ({"tokens": 1}, ["tokens must be ", "at least 2", "got 1."]),
         ({"symbols": 1}, ["symbols must be ", "at least 2", "got 1."]),
         ({"length": "64"}, ["length must be ", "whole number", "got '64'."]),

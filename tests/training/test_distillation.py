@@ -98,5 +98,5 @@ def test_what_does_not_fit_is_refused(teacher, make_model, task, monkeypatch):
 def test_bad_weights(weights):
     with pytest.raises(InputError, match=r"^operators must be .*got"):
         Objective(*weights)
-    with pytest.raises(InputError, match="all 0"):
+    with pytest.raises(InputError, match="must not all be 0"):
         Objective(0, 0, 0)

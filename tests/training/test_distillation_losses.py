@@ -92,7 +92,7 @@ def test_no_matrix_of_the_whole_sequence_is_held():
 
 
 def test_operators_that_do_not_fit():
-    with pytest.raises(InputError, match=r"length 23 and batch shape \(2, 3\), the student's 23 and \(3,\)"):
+    with pytest.raises(InputError, match=r"length 23 and batch shape \(2, 3\) of teacher, got 23 and \(3,\)"):
         operator_error(OPERATORS["gated"], OPERATORS["gated"][0])
     with pytest.raises(InputError, match=r"block_size must be .*got 0"):
         operator_error(OPERATORS["gated"], OPERATORS["gated"], 0)

@@ -164,7 +164,7 @@ def test_a_mixer_of_ones_own_and_a_model_that_is_a_mixer():
     result = initialise(alone, 0.7, torch.randn(2, 30, 4))
     assert result.mixers[0].parameter == "log_rate"
     assert result.reached
-    with pytest.raises(InputError, match="Sequential does not say how many tokens it has; give input_ids"):
+    with pytest.raises(InputError, match="input_ids must be given for a Sequential"):
         initialise(model, 0.7)
 
 

@@ -195,9 +195,9 @@ def test_resuming_nothing_is_refused_and_writes_nothing(echo, make_model, tmp_pa
 
 def test_resuming_with_other_settings_model_or_data_is_refused(echo, make_model, tmp_path):
     train(make_model(), echo, CONFIG, tmp_path)
-    with pytest.raises(InputError, match=r"rate = 0\.01 and is resumed with 0\.5"):
+    with pytest.raises(InputError, match=r"rate must be 0\.01, with which .* was made, got 0\.5"):
         train(make_model(), echo, dataclasses.replace(CONFIG, rate=0.5), tmp_path, resume=True)
-    with pytest.raises(InputError, match="key_size = 4 and is resumed with 8"):
+    with pytest.raises(InputError, match=r"key_size must be 4, with which .* was made, got 8"):
         train(make_model(key_size=8), echo, CONFIG, tmp_path, resume=True)
     with pytest.raises(InputError, match="other held-out data"):
         train(make_model(), dataclasses.replace(echo, length=13), CONFIG, tmp_path, resume=True)
@@ -293,17 +293,17 @@ def test_places_that_cannot_be_written_are_refused(echo, make_model, tmp_path):
 
 
 def test_a_device_that_is_not_there_is_refused(echo, make_model, tmp_path):
-    with pytest.raises(InputError, match="device is 'nonsense'"):
+    with pytest.raises(InputError, match="device must be one that torch can use here, got 'nonsense'"):
         train(make_model(), echo, dataclasses.replace(CONFIG, device="nonsense"), tmp_path)
 
 
 def test_a_model_with_too_small_a_vocabulary_is_refused(echo, make_model, tmp_path):
-    with pytest.raises(InputError, match="the task has 7 tokens and the model 5"):
+    with pytest.raises(InputError, match="model must have at least the 7 tokens of the task, got 5"):
         train(make_model(vocabulary_size=5), echo, CONFIG, tmp_path)
 
 
 def test_training_of_no_steps_is_refused_and_writes_nothing(echo, make_model, tmp_path):
-    with pytest.raises(InputError, match="steps is 0"):
+    with pytest.raises(InputError, match="steps must be at least 1"):
         train(make_model(), echo, dataclasses.replace(CONFIG, steps=0), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

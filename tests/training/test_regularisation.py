@@ -110,7 +110,7 @@ def test_gradients_reach_what_makes_the_decays(mixer, make_model):
 
 @pytest.mark.parametrize("weight", ["identity_weight", "utilisation_weight"])
 def test_models_without_a_state_of_fixed_size_are_refused(weight, make_model):
-    with pytest.raises(ModelError, match="nothing to regularise"):
+    with pytest.raises(ModelError, match="model must have a mixer that is a recurrence"):
         penalty_of(make_model("sa"), Regularisation(**{weight: 1.0}))
 
 
@@ -187,7 +187,7 @@ def test_a_regularised_run_resumes_exactly_and_an_old_state_still_does(echo, mak
     expected = train(whole, echo, config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(make_model(), echo, config, tmp_path / "run", on_progress=stop)
-    with pytest.raises(InputError, match=r"identity_weight = 0\.3 and is resumed with 0\.0"):
+    with pytest.raises(InputError, match=r"identity_weight must be 0\.3, with which .* was made, got 0\.0"):
         train(make_model(), echo, CONFIG, tmp_path / "run", resume=True)
     record = train(resumed, echo, config, tmp_path / "run", resume=True)
     assert [step.penalty for step in record.steps] == [step.penalty for step in expected.steps]

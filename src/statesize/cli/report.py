@@ -46,7 +46,7 @@ def report(
 
         write_study_report(results[0], path)
     else:
-        raise InputError(f"{studies[0]} holds a study, which has a report of its own; give it alone")
+        raise InputError(f"A study has a report of its own, got {studies[0]} beside other folders. Give it alone.")
     printing.say(f"Report: {path}")
     if printing.json:
         print_json({"schema": SCHEMA, "report": str(path)})

@@ -163,7 +163,7 @@ def _check_folders(output: Path, export: Path | None, resume: bool) -> None:
 
     for name, folder in (("output", output), ("export", export)):
         if folder is not None and os.path.lexists(folder) and not folder.is_dir():
-            raise FileError(f"{name} is {folder}, which is a file; give a folder")
+            raise FileError(f"{name} must be a folder, got {folder}, which is a file.")
     check_writable(output)
     if not resume and (output / "tokenizer.json").exists() and not (output / "log.jsonl").exists():
         raise FileError(f"{output} holds a tokenizer.json and no run; it is left alone. Give another folder")
@@ -171,7 +171,7 @@ def _check_folders(output: Path, export: Path | None, resume: bool) -> None:
         return
     run, exported = output.resolve(), export.resolve()
     if exported in (run, *run.parents, run / "best"):
-        raise InputError(f"export is {export} and output is {output}; an export needs a folder of its own")
+        raise InputError(f"export must be a folder of its own, got {export} beside the output {output}.")
     check_export(export)
 
 

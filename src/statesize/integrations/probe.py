@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Checking
+from statesize.check import refuse, require_count
 from statesize.errors import InputError, ModelError
 from statesize.integrations.budget import FEWEST_HEADS, Cost, affordable_heads
 from statesize.parallel.here import Here
@@ -56,8 +57,9 @@ class Probe:
     sequences: tuple[Tensor, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.every < 1 or not self.share > 0:
-            raise InputError(f"every is {self.every} and share {self.share}; expected at least 1, and more than 0.")
+        require_count("every", self.every)
+        if not self.share > 0:
+            refuse("share", "more than 0", self.share)
         check_settings(positions=self.positions, seed=self.seed)
         # Read once, as the inputs may be an iterator and the probe may serve several trainings.
         object.__setattr__(self, "sequences", tuple(sequences(self.inputs)[0]))

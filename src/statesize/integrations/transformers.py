@@ -98,8 +98,8 @@ class RegularisationCallback(TrainerCallback):
         loss: object = values.get("loss")
         if not isinstance(loss, Tensor):
             raise ModelError(
-                f"{type(model).__name__} returns no 'loss' to which the regularisation could be added; give it labels, "
-                "and leave out compute_loss_func and label_smoothing_factor, which keep them from it"
+                f"model must return a 'loss' that the regularisation is added to, got {type(model).__name__} without. "
+                "Give it labels, and leave out compute_loss_func and label_smoothing_factor, which keep them from it."
             )
         penalty = self.regularisation.penalty(calls, self._generator).to(loss.device)
         self._penalties.append(penalty.detach())

@@ -47,7 +47,7 @@ def hushed() -> Generator[None]:
 
 def _transformers(name: str) -> Any:
     if Path(name).is_file():
-        raise InputError(f"{name} is a file; give the folder of a model, with its config.json.")
+        raise InputError(f"The model must be a folder with its config.json, got {name}, which is a file.")
     try:
         import transformers
     except ImportError as error:
@@ -148,7 +148,7 @@ def _check_causal(name: str, config: Any, library: Any) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{name} is an encoder-decoder model; statesize measures causal language models, as GPT-2 is.")
     if getattr(config, "quantization_config", None) is not None:
-        raise ModelError(f"{name} has quantised weights; give the checkpoint that it was made from.")
+        raise ModelError(f"{name} has quantised weights. Give the checkpoint that it was made from.")
     architectures = cast("list[str]", getattr(config, "architectures", None) or [])
     masked = any(architecture.endswith(("ForMaskedLM", "ForPreTraining")) for architecture in architectures)
     known = type(config) in library.AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in (

@@ -77,7 +77,7 @@ def load_model(
     # A model that is not there or cannot be read is a FileError, one that is no causal language model a ModelError.
     place = _device(device)
     if dtype is not None and dtype not in DTYPES:
-        raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     kind = _kind(name)
     if kind == "bundled":
         model, tokenizer = zoo.load(name)
@@ -102,7 +102,7 @@ def _device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        raise InputError(f"device is {name!r}, which cannot be used here: {reason}") from error
+        raise InputError(f"device must be one that can be used here, got {name!r}: {reason}") from error
     return device
 
 

@@ -103,8 +103,8 @@ class ModelConfig:
         self._check_states()
         if self.width % self.heads:
             raise InputError(
-                f"width is {self.width} and heads is {self.heads}; width must be a multiple of heads,"
-                f" such as {self.width // self.heads * self.heads or self.heads}"
+                f"width must be a multiple of heads, {self.heads}, got {self.width}. Give "
+                f"{self.width // self.heads * self.heads or self.heads}."
             )
         for name in ("dropout", "decay_bias", "smallest_step", "largest_step"):
             require_real(name, getattr(self, name), plain=True)
@@ -112,8 +112,8 @@ class ModelConfig:
         require_real("decay_bias", self.decay_bias, above=-64, below=64)
         if not 0 < self.smallest_step <= self.largest_step:
             raise InputError(
-                f"smallest_step is {self.smallest_step!r} and largest_step {self.largest_step!r}; both must be"
-                " positive, and the smallest not above the largest"
+                f"smallest_step must be above 0 and at most largest_step, {self.largest_step!r}, got "
+                f"{self.smallest_step!r}."
             )
 
     @property
@@ -141,18 +141,18 @@ class ModelConfig:
         unknown = [name for name in self.pattern if name not in mixer_names()]
         if unknown:
             raise InputError(
-                f"mixer is {self.mixer!r}; the mixers are {', '.join(mixer_names())}, alone or as a pattern of layers"
-                " such as 'gla,sa', without spaces"
+                f"mixer must be one of {', '.join(mixer_names())}, or a pattern of them such as 'gla,sa' without "
+                f"spaces, got {self.mixer!r}."
             )
         if self.layers % len(self.pattern):
             raise InputError(
-                f"layers is {self.layers} and mixer {self.mixer!r} names {len(self.pattern)}; layers must be a multiple"
-                " of the length of the pattern"
+                f"layers must be a multiple of the {len(self.pattern)} that mixer {self.mixer!r} names, got "
+                f"{self.layers}."
             )
         if "s4d" in self.pattern and self.key_size % 2:
             raise InputError(
-                f"key_size is {self.key_size}; the states of 's4d' come in pairs, so it must be even, such as"
-                f" {self.key_size + 1}"
+                f"key_size must be even for 's4d', whose states come in pairs, got {self.key_size}. Give "
+                f"{self.key_size + 1}."
             )
 
     def _check_states(self) -> None:

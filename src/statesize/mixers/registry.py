@@ -41,11 +41,13 @@ def register_mixer(name: str, mixer: type[nn.Module]) -> None:
     if not (inspect.isclass(mixer) and issubclass(mixer, nn.Module)):  # pyright: ignore[reportUnnecessaryIsInstance]
         refuse("mixer", "a class that inherits torch.nn.Module", mixer)
     if not callable(getattr(mixer, "operator", None)):
-        raise InputError(f"{mixer.__name__} has no method operator(hidden) that returns a statesize Operator; add one")
+        raise InputError(
+            f"mixer must have a method operator(hidden) that returns an Operator, got {mixer.__name__} without."
+        )
     known = _REGISTERED.get(name, mixer)
     same = (known.__module__, known.__qualname__) == (mixer.__module__, mixer.__qualname__)
     if name in MIXERS or not same:
-        raise InputError(f"the name {name!r} is taken by another mixer; choose another")
+        raise InputError(f"name must be one that no other mixer has, got {name!r}.")
     _REGISTERED[name] = mixer
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, Checking
+from statesize.check import require_count
 from statesize.errors import InputError, ModelError
 from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.results.sampling import draw, estimate
@@ -71,14 +72,12 @@ class Watch:
     _checking: Checking = field(default_factory=lambda: Checking("none"), init=False)
 
     def __post_init__(self) -> None:
-        if min(self.future, self.channels) < 1 or self.seed < 0:
-            raise InputError(
-                f"future is {self.future}, channels {self.channels} and seed {self.seed}; expected at least 1, 1 and 0."
-            )
+        for name, least in (("future", 1), ("channels", 1), ("seed", 0)):
+            require_count(name, getattr(self, name), least)
         if self.context < max(4 * self.future, 8):
             raise InputError(
-                f"context is {self.context} tokens; expected at least 8 and four times the future of {self.future}, so "
-                "that there is a past after half of it was forgotten."
+                f"context must be at least 8 tokens and four times the future of {self.future}, so that a past is left "
+                f"after half of it was forgotten, got {self.context}."
             )
 
     def read(self, ids: Sequence[int]) -> Iterator[Reading]:

@@ -81,8 +81,8 @@ class _Kernels:
         enough = (bounds <= tolerance).all(0).nonzero()
         if not enough.numel():
             raise InputError(
-                f"tolerance is {tolerance:g}; round-off alone may be {float(bounds.amin(-1).amax()):.2g} for these "
-                "kernels, so give at least that, or no tolerance for the exact recurrence"
+                f"tolerance must be at least {float(bounds.amin(-1).amax()):.2g}, the round-off of these kernels, got "
+                f"{tolerance:g}. Give no tolerance for the exact recurrence."
             )
         states = int(enough[0])
         return self._fewest(min(states - 1, self._most_states), tolerance) or self._by_balancing(states)

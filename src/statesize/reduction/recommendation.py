@@ -175,7 +175,7 @@ def calibrate(
     regressors = torch.stack([torch.ones(count, dtype=torch.float64), logarithms[0], logarithms[1]], -1)
     independent = cast("Tensor", torch.linalg.matrix_rank(regressors))
     if int(independent) < 3:
-        raise InputError("the students do not differ in ESS and size; give some of several sizes and teachers")
+        raise InputError("students must differ in ESS and size, got some that do not. Give several sizes and teachers.")
     solution = cast("Tensor", torch.linalg.lstsq(regressors, logarithms[2, :, None]).solution)[:, 0]
     left = (logarithms[2] - regressors @ solution).sort().values
     constant, ess_power, size_power = (float(value) for value in solution)

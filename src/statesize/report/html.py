@@ -60,7 +60,7 @@ def write_report(
 def check_report_path(path: Path) -> None:
     """Refuse a place where no report can be written, before any work is done."""
     if path.is_dir():
-        raise FileError(f"{path} is a folder; give the name of a file for the report.")
+        raise FileError(f"The report must be a file, got {path}, which is a folder.")
     with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
         if path.exists():
             require_regular(path)

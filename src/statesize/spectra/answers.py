@@ -188,6 +188,6 @@ def _require_finite(answers: Answers, cut: Cut) -> None:
         *entry, place = (int(k) for k in bad.nonzero()[0])
         where = f"batch entry {tuple(entry)}, " if entry else ""
         raise InputError(
-            f"T is not finite at {where}position {cut.positions[place]}: its entries overflow float64. Check the "
-            "decays, gates and scores that it is made of"
+            f"T must be finite, got entries that overflow float64 at {where}position {cut.positions[place]}. Check the "
+            "decays, gates and scores that it is made of."
         )

@@ -53,7 +53,7 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
     """The engine of a name, or for "auto" the fastest that computes these outputs; refuses one that declines."""
     known = isinstance(name, str) and name in ("auto", *ENGINES)  # pyright: ignore[reportUnnecessaryIsInstance]
     if not known:
-        raise EngineError(f"no engine is called {name!r}; choose from auto, {', '.join(ENGINES)}")
+        raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
     able = [engine for engine in ORDER if engine.declines(operator, cut, outputs) is None]
     if name == "auto":
         return next(engine for engine in able if engine.defers(operator, cut, outputs) is None)

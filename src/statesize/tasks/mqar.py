@@ -66,13 +66,13 @@ class MQAR(SyntheticTask):
         require_count("pairs", self.pairs, 2)
         if self.pairs > self.keys:
             raise InputError(
-                f"pairs is {self.pairs}; a vocabulary_size of {self.vocabulary_size} has {self.keys} keys, so give at "
-                f"most as many pairs, or a vocabulary_size of at least {2 * self.pairs}"
+                f"pairs must be at most {self.keys}, the keys of a vocabulary_size of {self.vocabulary_size}, got "
+                f"{self.pairs}. Give fewer, or a vocabulary_size of at least {2 * self.pairs}."
             )
         if self.length <= 2 * self.pairs:
             raise InputError(
-                f"length is {self.length}; {self.pairs} pairs take {2 * self.pairs} tokens and a query must follow, so "
-                f"give at least {2 * self.pairs + 1}, or fewer pairs"
+                f"length must be at least {2 * self.pairs + 1}, for {self.pairs} pairs and a query, got {self.length}. "
+                "Give a longer one, or fewer pairs."
             )
         require_real("query_share", self.query_share, above=0, most=1)
 
@@ -94,9 +94,7 @@ class MQAR(SyntheticTask):
             InputError: the queries do not fit in the length.
         """
         if length < 3 * pairs:
-            raise InputError(
-                f"length is {length}; {pairs} pairs and a query each take {3 * pairs} tokens, give as many"
-            )
+            raise InputError(f"length must be at least {3 * pairs}, for {pairs} pairs and a query each, got {length}.")
         return cls(pairs, length, vocabulary_size, query_share=pairs / (length - 2 * pairs), gap_power=0.01)
 
     @property

@@ -55,7 +55,7 @@ def fit_kneser_ney(tokens: Tensor, order: int, vocabulary_size: int) -> KneserNe
     if order < 1 or order * math.log2(vocabulary_size) >= 63:
         refuse("order", "at least 1, and vocabulary_size^order below 2^63", order)
     if len(tokens) < order:
-        raise InputError(f"there are {len(tokens)} tokens; at least {order} are needed for n-grams of order {order}")
+        raise InputError(f"tokens must be at least {order} for n-grams of order {order}, got {len(tokens)}.")
     grams, levels = _number(tokens.unfold(0, order, 1), vocabulary_size), list[_Level]()
     for lower in range(order, 0, -1):
         grams, _, counts = _unique(grams % vocabulary_size**lower)

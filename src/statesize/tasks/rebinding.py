@@ -56,8 +56,8 @@ class Rebinding(SyntheticTask):
             require_count(name, getattr(self, name), least)
         if self.keys < self.queries:
             raise InputError(
-                f"keys is {self.keys}; {self.pairs} pairs and {self.unbound} unbound keys take {self.queries}, so give "
-                "at least that, or fewer of them"
+                f"keys must be at least {self.queries}, for {self.pairs} pairs and {self.unbound} unbound keys, got "
+                f"{self.keys}. Give more, or fewer of those."
             )
 
     @property

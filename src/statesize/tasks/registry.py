@@ -65,16 +65,19 @@ def register_task(name: str, task: type) -> None:
     if not (inspect.isclass(task) and issubclass(task, SyntheticTask)):
         refuse("task", "a class that inherits statesize.tasks.SyntheticTask", cast("object", task))
     if "__dataclass_params__" not in vars(task):
-        raise InputError(f"{task.__name__} is not a dataclass; put @dataclass(frozen=True) above it")
+        raise InputError(f"task must be a dataclass, got {task.__name__}. Put @dataclass(frozen=True) above it.")
     fields = number_fields(task)
     missing = set(task.__abstractmethods__) | {
         part for part in ("vocabulary_size", "length") if part not in fields and not hasattr(task, part)
     }
     if missing:
-        raise InputError(f"{task.__name__} lacks {', '.join(sorted(missing))}; see statesize.tasks.SyntheticTask")
+        raise InputError(
+            f"task must have {', '.join(sorted(missing))}, got {task.__name__} without. See SyntheticTask of "
+            "statesize.tasks."
+        )
     known = {ARRAYS: ArrayTask, MIXTURE: Mixture, **_TASKS}.get(name, task)
     if (known.__module__, known.__qualname__) != (task.__module__, task.__qualname__):
-        raise InputError(f"the name {name!r} is taken by {known.__qualname__}; choose another")
+        raise InputError(f"name must be one that no other task has, got {name!r}, that of {known.__qualname__}.")
     _TASKS[name] = task
 
 
@@ -99,7 +102,7 @@ def build_task(settings: Mapping[str, object]) -> StudyTask:
     require_kind("settings", settings, Mapping, "a mapping of a task's name and numbers")
     numbers = dict(settings)
     name = numbers.pop("name", None)
-    if name == MIXTURE:
+    if isinstance(name, str) and name == MIXTURE:
         return _mixture(numbers)
     if not isinstance(name, str) or (name not in _TASKS and name != ARRAYS):
         refuse("task name", f"one of {', '.join((*_TASKS, ARRAYS, MIXTURE))}", name)
@@ -107,13 +110,13 @@ def build_task(settings: Mapping[str, object]) -> StudyTask:
     for field in numbers:
         if field not in fields:
             close = difflib.get_close_matches(field, fields, n=1)
-            meant = f"did you mean {close[0]}?" if close else f"it has {', '.join(fields)}"
-            raise InputError(f"task {name} has no number {field!r}; {meant}")
+            meant = f" Did you mean {close[0]}?" if close else ""
+            raise InputError(f"A number of task {name} must be one of {', '.join(fields)}, got {field!r}.{meant}")
     make = cast("Callable[..., StudyTask]", read_arrays if name == ARRAYS else _TASKS[name])
     try:
         return make(**numbers)
     except TypeError as error:
-        raise InputError(f"task {name} cannot be built: {error}; its numbers are {', '.join(fields)}") from error
+        raise InputError(f"Task {name} cannot be built: {error}. Its numbers are {', '.join(fields)}.") from error
 
 
 def _mixture(settings: dict[str, object]) -> Mixture:

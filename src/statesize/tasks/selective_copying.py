@@ -53,8 +53,8 @@ class SelectiveCopying(SymbolTask):
         super().__post_init__()
         if self.length < 2 * self.tokens:
             raise InputError(
-                f"length is {self.length}; {self.tokens} tokens and a marker each take {2 * self.tokens}, so give at "
-                "least that, or fewer tokens"
+                f"length must be at least {2 * self.tokens}, for {self.tokens} tokens and a marker each, got "
+                f"{self.length}. Give a longer one, or fewer tokens."
             )
 
     @property

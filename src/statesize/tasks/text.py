@@ -47,7 +47,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocabulary_size <= len(alphabet):
         raise InputError(
-            f"vocabulary_size is {vocabulary_size}; at least {len(alphabet) + 1} is needed for the 256 bytes and {EOS}"
+            f"vocabulary_size must be at least {len(alphabet) + 1}, for the 256 bytes and {EOS}, got {vocabulary_size}."
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -77,7 +77,10 @@ def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     require_kind("tokenizer", tokenizer, Tokenizer, "a Tokenizer of the library tokenizers")
     eos = tokenizer.token_to_id(EOS)
     if eos is None:
-        raise InputError(f"the tokenizer has no token {EOS}; use one from train_tokenizer or statesize.zoo.tokenizer()")
+        raise InputError(
+            f"tokenizer must have the token {EOS}, got one without. Use one from train_tokenizer or "
+            "statesize.zoo.tokenizer()."
+        )
     special_as_text = tokenizer.encode_special_tokens
     tokenizer.encode_special_tokens = True
     try:
@@ -158,7 +161,9 @@ class TextTask:
         """
         for name, part in (("train", corpus.train), ("held-out", corpus.held_out)):
             if not part:
-                raise InputError(f"the corpus has no {name} document; give a text of two different documents or more")
+                raise InputError(
+                    f"corpus must have a {name} document, got none. Give a text of two different documents or more."
+                )
         return cls(
             train_tokens=encode(corpus.train, tokenizer),
             held_out_tokens=encode(corpus.held_out, tokenizer),

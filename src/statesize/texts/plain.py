@@ -21,7 +21,7 @@ def read_documents(path: str | Path, delimiter: str | None = None) -> tuple[str,
     path = require_path("path", path)
     require_kind("delimiter", delimiter, (str, type(None)), "a string or None")
     if delimiter == "":
-        raise InputError("delimiter is an empty string; give the text that stands between documents, or None")
+        raise InputError("delimiter must be the text that stands between documents, or None, got ''.")
     text = read_whole(path)
     parts = BLANK_LINES.split(text) if delimiter is None else text.split(delimiter)
     documents = tuple(part.strip("\n") for part in parts if part.strip())

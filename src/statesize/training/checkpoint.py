@@ -154,9 +154,9 @@ def _check_settings(saved: dict[str, Any], given: dict[str, Any], path: Path) ->
             before = saved[part].get(name)
             if before != value:
                 raise InputError(
-                    f"{path} was made with {name} = {before!r} and is resumed with {value!r};"
-                    " give the same settings, or start a new run in another folder"
+                    f"{name} must be {before!r}, with which {path} was made, got {value!r}. Give the same settings, or "
+                    "start a new run in another folder."
                 )
     for name, data in (("held_out_sha256", "held-out"), ("batch_sha256", "training")):
         if saved[name] != given[name]:
-            raise InputError(f"{path} was made with other {data} data; give the same text, or start a new run")
+            raise InputError(f"{path} was made with other {data} data. Give the same text, or start a new run.")

@@ -45,7 +45,7 @@ class Objective:
         for name, value in vars(self).items():
             require_real(name, value, least=0, plain=True)
         if not any(vars(self).values()):
-            raise InputError("the weights of an objective are all 0; give at least one that is not")
+            raise InputError("operators, hidden and logits must not all be 0, got 0. Give at least one weight.")
 
 
 @dataclass(frozen=True)

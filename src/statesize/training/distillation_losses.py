@@ -53,8 +53,8 @@ def operator_error(teacher: Operator, student: Operator, block_size: int = 256) 
     block_size = require_count("block_size", block_size)
     if (teacher.length, teacher.batch_shape) != (student.length, student.batch_shape):
         raise InputError(
-            f"the teacher's operator has length {teacher.length} and batch shape {tuple(teacher.batch_shape)}, the "
-            f"student's {student.length} and {tuple(student.batch_shape)}; give both at the same input, unit by unit"
+            f"student must have the length {teacher.length} and batch shape {tuple(teacher.batch_shape)} of teacher, "
+            f"got {student.length} and {tuple(student.batch_shape)}. Give both at the same input, unit by unit."
         )
     parts: list[Tensor] = []
     for first in range(0, teacher.length, block_size):

@@ -37,7 +37,7 @@ def check_export(folder: Path) -> None:
         if names and not ("training.json" in names and names <= EXPORTED):
             raise FileError(f"{folder} is a folder that holds no export; it is left alone. Give another name")
         if folder.is_mount():
-            raise FileError(f"{folder} is a mount point, which cannot be replaced at once; give a folder in it")
+            raise FileError(f"export must be a folder in a file system, got {folder}, a mount point. Give one in it.")
         check_writable(folder.parent)
 
 

@@ -293,7 +293,10 @@ def _random_tokens(model: nn.Module) -> Tensor:
     config: Any = inner[0].config.get_text_config() if inner else getattr(model, "config", None)
     vocabulary = configured_vocabulary(config)
     if vocabulary is None:
-        raise InputError(f"{type(model).__name__} does not say how many tokens it has; give input_ids of shape (S, L)")
+        raise InputError(
+            f"input_ids must be given for a {type(model).__name__}, which does not say how many tokens it has, got "
+            "none. Give some of shape (S, L)."
+        )
     longest = getattr(config, "max_position_embeddings", None) or getattr(config, "positions", None) or _LENGTH
     shape = (_SEQUENCES, min(_LENGTH, int(longest)))
     ids = torch.randint(vocabulary, shape, generator=torch.Generator().manual_seed(0))

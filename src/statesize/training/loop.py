@@ -63,7 +63,7 @@ def train(
     """
     require_kind("config", config, TrainingConfig, "a TrainingConfig")
     if config.steps == 0:
-        raise InputError("steps is 0; give at least 1 to train a model")
+        raise InputError("steps must be at least 1 to train a model, got 0.")
     folder = require_path("folder", folder)
     if keep_every is not None:
         require_count("keep_every", keep_every)

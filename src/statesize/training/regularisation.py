@@ -165,8 +165,8 @@ def _mean(distances: Sequence[Tensor | None]) -> Tensor:
     known = [distance.float() for distance in distances if distance is not None]
     if not known:
         raise ModelError(
-            "no mixer of the model is a recurrence that statesize knows, so there is nothing to regularise; give the "
-            "layers a method `operator(hidden)` that returns one (`statesize models` lists what is known of itself)"
+            "model must have a mixer that is a recurrence, got none that statesize knows. Give the layers a method "
+            "`operator(hidden)` that returns one (`statesize models` lists what is known of itself)."
         )
     return torch.stack(known).mean()
 

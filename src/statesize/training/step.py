@@ -44,14 +44,16 @@ def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> Train
     require_kind("config", config, TrainingConfig, "a TrainingConfig")
     if task.vocabulary_size > model.config.vocabulary_size:
         raise InputError(
-            f"the task has {task.vocabulary_size} tokens and the model {model.config.vocabulary_size};"
-            " give the model at least as many"
+            f"model must have at least the {task.vocabulary_size} tokens of the task, got "
+            f"{model.config.vocabulary_size}."
         )
     try:
         model.to(config.device).train()
         dropout = torch.Generator(device=config.device).manual_seed(config.seed + 1)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device is {config.device!r}, which torch cannot use here ({error}); use 'cpu'") from error
+        raise InputError(
+            f"device must be one that torch can use here, got {config.device!r} ({error}). Use 'cpu'."
+        ) from error
     model.set_dropout_generator(dropout)
     matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() < 2]

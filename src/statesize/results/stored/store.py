@@ -37,7 +37,7 @@ def check_destination(path: Path) -> None:
 
 def _check_free(path: Path) -> None:
     if os.path.lexists(path) and not path.is_dir():
-        raise FileError(f"{path} is a file; give the name of a folder for the profile.")
+        raise FileError(f"The profile must be a folder, got {path}, which is a file.")
     if path.is_dir() and not (path / MARKER).is_file():
         raise FileError(f"{path} is a folder that holds no profile; it is left alone. Give another name.")
 
