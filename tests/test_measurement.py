@@ -318,7 +318,7 @@ def test_overflow_names_the_entry_and_the_position() -> None:
     base = random_recurrence("diagonal", 0, 40, 3, batch=(4,))
     A = base.A.clone()
     A[2, 20:] = 1e30
-    with pytest.raises(InputError, match=r"not finite at batch entry \(2,\), position"):
+    with pytest.raises(InputError, match=r"overflow float64 at batch entry \(2,\), position"):
         measure(Recurrence(A, base.B, base.C), engine="small_state")
 
 

@@ -133,6 +133,19 @@ sys.exit(main([]))
     assert (tmp_path / "tidy").exists()
 
 
+@pytest.mark.parametrize(("name", "told", "code"), [("SIGTERM", "terminated", 143), ("SIGINT", "interrupted", 130)])
+def test_a_signal_in_an_import_ends_at_once(tmp_path, name, told, code):
+    """Compiled modules abort the process, or swallow it, when Python raises while they are imported."""
+    (tmp_path / "struck.py").write_text(
+        f"import os, signal, time\ntry:\n    os.kill(os.getpid(), signal.{name})\n    time.sleep(60)\n"
+        "except BaseException:\n    pass\nprint('went on')\n"
+    )
+    program = "from statesize.cli import _signals\nwith _signals():\n    import struck\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr == f"statesize: error: {told}; nothing was written after the last complete result\n"
+
+
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 def test_what_was_under_way_is_no_news(number):
     """A coroutine that was never awaited, or an event loop that is half made: Python tells of them."""

@@ -19,6 +19,12 @@ class _Terminated(BaseException):
     """SIGTERM came."""
 
 
+_ENDS = {
+    signal.SIGINT: ("interrupted; nothing was written after the last complete result", INTERRUPTED),
+    signal.SIGTERM: ("terminated; nothing was written after the last complete result", TERMINATED),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -35,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(sys.argv[1:] if arguments is None else list(arguments))
     except (KeyboardInterrupt, _Terminated) as error:
         _forget(error)
-        what, code = ("terminated", TERMINATED) if isinstance(error, _Terminated) else ("interrupted", INTERRUPTED)
-        return _fail(f"{what}; nothing was written after the last complete result", code)
+        number = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
+        return _fail(*_ENDS[number])
     except OSError as error:
         # An error of a file bears its name; stdout has none.
         if error.filename is not None:
@@ -78,33 +84,37 @@ def _run(arguments: list[str]) -> int:
 @contextmanager
 def _signals() -> Generator[None]:
     """SIGTERM, by which batch systems and machines that shut down end a process, unwinds it as Ctrl-C does."""
-    came: list[type[BaseException]] = []
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        came.append(KeyboardInterrupt)
-        raise KeyboardInterrupt
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        # What it unwinds must not be interrupted again.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        came.append(_Terminated)
-        raise _Terminated
+    def end(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM:
+            # What it unwinds must not be interrupted again.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if _importing(frame):
+            # A compiled module swallows what is raised while it is imported, or aborts the process.
+            message, code = _ENDS[signal.Signals(number)]
+            os.write(2, f"statesize: error: {message}\n".encode())
+            os._exit(code)
+        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     here = threading.current_thread() is threading.main_thread()
     ours = [number for number, handler in usual.items() if here and signal.getsignal(number) == handler]
     for number in ours:
-        signal.signal(number, interrupt if number == signal.SIGINT else terminate)
+        signal.signal(number, end)
     try:
         yield
-    except ImportError:
-        # A compiled module that is struck while it is imported swallows what was raised, and fails later.
-        if came:
-            raise came[0] from None
-        raise
     finally:
         for number in ours:
             signal.signal(number, usual[number])
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _forget(error: BaseException) -> None:

@@ -80,8 +80,8 @@ def reduce_recurrence(operator: Recurrence, state_size: int | None, tolerance: f
 def _require_numbers(*parts: Tensor) -> None:
     if not all(all_finite(part) for part in parts):
         raise InputError(
-            "operator must have a T and Gramians within float64, got entries that overflow. Check the decays, gates and "
-            "scores that it is made of."
+            "operator must have a T and Gramians within float64, got entries that overflow. Check the decays, gates "
+            "and scores that it is made of."
         )
 
 
