@@ -1,6 +1,5 @@
 """Exit codes, streams and messages of the command as a whole."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -182,18 +181,6 @@ def test_the_handler_of_terminations_is_put_back(capsys):
     before = signal.getsignal(signal.SIGTERM)
     main(["--version"])
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.parametrize(("number", "code", "what"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
-def test_a_signal_that_an_import_swallows_ends_the_command(monkeypatch, capsys, number, code, what):
-    def importing(*_, **__):
-        with contextlib.suppress(BaseException):
-            signal.raise_signal(signal.Signals[number])
-        raise ImportError("cannot load module more than once per process")
-
-    monkeypatch.setattr("statesize.cli.commands.app", importing)
-    assert main(["--version"]) == code
-    assert capsys.readouterr().err.startswith(f"statesize: error: {what}; ")
 
 
 def test_an_error_of_a_file_is_no_error_of_stdout(monkeypatch, capsys):
