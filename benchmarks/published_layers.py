@@ -39,7 +39,7 @@ LEAN = {
 """Layers as published, and the lean one that each is compared with."""
 TASK = MQAR(pairs=6, length=32, vocabulary_size=64, held_out_sequences=256)
 SHAPE: dict[str, Any] = {"width": 32, "heads": 2, "layers": 2, "key_size": 8, "mlp_factor": 2, "decay_bias": 0.0}
-STEPS, RATES = 3000, (2e-3, 6e-3)
+STEPS, RATES = 3000, (6e-3,)
 
 
 def main(path: Path) -> None:
