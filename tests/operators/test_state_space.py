@@ -111,6 +111,16 @@ def test_published_hankel_singular_values(source):
     torch.testing.assert_close(values, torch.tensor(printed, dtype=torch.float64), rtol=0, atol=5e-6)
 
 
+def test_the_published_value_of_a_mode_that_hardly_decays():
+    """MATLAB, hsvd: zpk([1 2], [-1 -2 -3 -10 -1e-7], 1) has 1.6667 × 10⁵, beside which the others print as 0.0000."""
+    poles = torch.tensor([-1, -2, -3, -10, -1e-7], dtype=torch.float64)
+    gaps = (poles[:, None] - poles).fill_diagonal_(1)
+    C = ((poles - 1) * (poles - 2) / gaps.prod(1))[None]
+    system = ss.StateSpace.from_continuous(poles.diag(), torch.ones(5, 1, dtype=torch.float64), C, length=60_000)
+    values = ss.hankel_singular_values(system, positions=[30_000])[0]
+    assert [round(value, 4) for value in (values[:5] / 1e5).tolist()] == [1.6667, 0, 0, 0, 0]
+
+
 def test_the_bilinear_transformation_keeps_the_gain():
     A, B, C = torch.tensor([[-2.0]]), torch.ones(1, 1), torch.ones(1, 1)
     system = ss.StateSpace.from_continuous(A.double(), B.double(), C.double(), torch.tensor([[3.0]]), length=80)
