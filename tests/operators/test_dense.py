@@ -46,3 +46,7 @@ def test_a_smaller_state_is_carried_along() -> None:
 def test_a_state_that_no_past_fills_is_refused(sizes: list[float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Dense(torch.eye(3), torch.tensor(sizes))
+
+
+def test_what_is_printed_of_an_operator_says_its_shape():
+    assert repr(Dense(torch.zeros(2, 3, 3))) == "Dense(length=3, batch_shape=(2,), dtype=torch.float32)"

@@ -98,6 +98,9 @@ class Operator(ABC):
             An operator with the indexed batch shape.
         """
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(length={self.length}, batch_shape={tuple(self.batch_shape)}, dtype={self.dtype})"
+
     def _repr_html_(self) -> str:
         """Its facts, for notebooks; T is not built for it."""
         facts = {
