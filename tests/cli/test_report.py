@@ -69,4 +69,4 @@ def test_study(here, capsys):
     assert main(["report", "study"]) == 0
     assert "One claim. It holds here." in (here / "study.html").read_text(encoding="utf-8")
     assert main(["report", "study", "study"]) == 1
-    assert "give it alone" in capsys.readouterr().err
+    assert "Give it alone" in capsys.readouterr().err

@@ -133,7 +133,7 @@ def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text,
     ("arguments", "code", "said"),
     [
         (["--mixer", "mambo"], 2, "mambo"),
-        (["--mixer", "gla", "--steps", "0"], 1, "steps is 0"),
+        (["--mixer", "gla", "--steps", "0"], 1, "steps must be at least 1"),
         (["--mixer", "gla", "--threads", "0"], 1, "threads must be a whole number of at least 1, got 0"),
         (["--mixer", "gla", "--resume"], 1, "nothing to resume"),
     ],
@@ -161,7 +161,7 @@ def test_an_output_that_is_a_file_is_refused_before_training(name, run, text, tm
     other = {"--output": [], "--export": ["--output", tmp_path / "run"]}[name]
     done = run("--mixer", "gla", "--text", text, name, taken, *other, *SMALL)
     assert done.code == 1
-    assert "which is a file; give a folder" in done.stderr
+    assert "must be a folder, got" in done.stderr
     assert taken.read_text() == "mine"
     assert not (tmp_path / "run").exists()
 
@@ -202,7 +202,7 @@ def test_an_export_into_a_folder_of_other_things_is_refused_before_training(run,
 def test_an_export_over_the_run_itself_is_refused_before_training(export, run, text, tmp_path):
     done = run("--mixer", "gla", "--text", text, "--output", tmp_path / "run", "--export", tmp_path / export, *SMALL)
     assert done.code == 1
-    assert "an export needs a folder of its own" in done.stderr
+    assert "export must be a folder of its own" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

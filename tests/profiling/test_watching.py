@@ -82,7 +82,7 @@ def test_some_heads_stand_for_all():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"future": 0}, "future is 0"), ({"channels": 0}, "channels 0"), ({"context": 60}, "context is 60")],
+    [({"future": 0}, "future must be"), ({"channels": 0}, "channels must be"), ({"context": 60}, "context must be")],
 )
 def test_bad_settings(options, message):
     with pytest.raises(InputError, match=message):

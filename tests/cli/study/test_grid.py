@@ -86,8 +86,8 @@ def test_an_empty_grid(grid, more, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("pairs = [2, 3]", "pairs = 7"), "at most as many pairs"),
-        (("length = 12", "length = 6"), "length is 6"),
+        (("pairs = [2, 3]", "pairs = 7"), "pairs must be at most"),
+        (("length = 12", "length = 6"), "length must be at least"),
         (("heads = 2", "heads = 3"), "width must be a multiple of heads"),
         (("layers", "layer"), "[model] has the key 'layer', which does not exist"),
     ],

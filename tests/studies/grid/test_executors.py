@@ -32,7 +32,7 @@ def test_the_same_rows_when_a_worker_is_killed(runs, workers_of, without_time):
 def test_what_cannot_be_done_is_told(runs):
     run = dataclasses.replace(runs[0], training=dataclasses.replace(runs[0].training, device="abacus"))
     (outcome,) = run_here([run])
-    assert "device is 'abacus'" in outcome.error
+    assert "got 'abacus'" in outcome.error
     assert list(run_in_processes([run], workers=1)) == [outcome]
 
 

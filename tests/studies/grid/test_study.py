@@ -46,7 +46,7 @@ def test_failed_runs_are_told_and_the_others_kept(settings, tmp_path):
         settings.runs[0], training=dataclasses.replace(settings.runs[0].training, device="abacus")
     )
     mixed = dataclasses.replace(settings, runs=(settings.runs[0], bad, settings.runs[1]))
-    with pytest.raises(StatesizeError, match=r"1 of 3 runs failed.*device is 'abacus'"):
+    with pytest.raises(StatesizeError, match=r"1 of 3 runs failed.*got 'abacus'"):
         run_study(mixed, tmp_path / "study", run_here)
     assert len(list((tmp_path / "study" / "runs").iterdir())) == 2
 

@@ -59,7 +59,7 @@ def test_another_process_that_lacks_the_module_says_so(monkeypatch):
     settings = runs_of_ones_own()[0].to_dict()
     sys.modules.pop("statesize_user_module mine.py")
     monkeypatch.setattr(registry, "_REGISTERED", {})
-    with pytest.raises(InputError, match=r"mixer is 'average'.*--module FILE"):
+    with pytest.raises(InputError, match=r"got 'average'.*--module FILE"):
         next(Runs(None)((0, settings)))
     assert next(Runs(module)((0, settings)))
 
