@@ -8,12 +8,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from statesize.operators import SoftmaxAttention
 from statesize.parallel.threads import end_if_unwanted
+
+_linalg = cast("Any", torch.linalg)
 
 ROWS = 256
 """Rows of T that are held at once."""
@@ -89,8 +92,9 @@ def _summed(query: Tensor, key: Tensor, lag: int, window: int) -> tuple[Tensor, 
     # Rows that see none of the keys have no largest score.
     largest = scores.amax(-1).clamp(min=torch.finfo(scores.dtype).min)
     shares = scores.sub_(largest[:, None]).exp_()
-    totals = shares.sum(-1), torch.linalg.vector_norm(shares, dim=-1).square()  # pyright: ignore[reportUnknownMemberType]
-    return totals[0].log() + largest, totals[1].log() + 2 * largest
+    total = shares.sum(-1)
+    energy: Tensor = _linalg.vector_norm(shares, dim=-1).square()
+    return total.log() + largest, energy.log() + 2 * largest
 
 
 def _ones(like: Tensor) -> Tensor:

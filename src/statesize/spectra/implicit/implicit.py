@@ -105,15 +105,16 @@ class ImplicitBlocks(HankelBlocks):
 
     def _head(self, head: SoftmaxAttention) -> tuple[list[float], list[EntropyEstimate]]:
         """‖H_i‖_F² and what is known of H_i, at ascending positions, by whichever side of H_i is smaller."""
-        factors, squares = factorised(head, self._positions)
+        factors, energy = factorised(head, self._positions)
+        squares = [float(square) for square in energy]
         if head.length >= self._engine.single_from:
             factors = factors.single()
         early, late = _sides(self._positions, head.length)
-        norms = squares.sqrt().tolist()
+        norms = [square**0.5 for square in squares]
         estimates = self._estimated(factors, early, norms[: len(early)])
         if late:
             estimates += self._estimated(factors.transposed(), late, norms[: len(early) - 1 : -1])[::-1]
-        return squares.tolist(), estimates
+        return squares, estimates
 
     def _estimated(self, factors: AttentionFactors, sizes: list[int], norms: list[float]) -> list[EntropyEstimate]:
         """Of blocks with so many columns, all at once."""
