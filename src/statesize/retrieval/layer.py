@@ -46,7 +46,7 @@ class LayerNeedles:
 
     @property
     def carried(self) -> Numbers:
-        """What the layer carries: the mean over heads, or over groups of heads that share a cache, (D, S)."""
+        """ESS of the layer, the mean over heads or over groups of heads that share a cache, (D, S)."""
         return (self.entropy if self.joint is None else self.joint).mean(-1)
 
 
