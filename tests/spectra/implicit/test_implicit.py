@@ -54,6 +54,14 @@ def test_intervals_hold_in_single_precision() -> None:
     torch.testing.assert_close(found.norms(), exact.norms(), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("positions", [[5, 40], [70, 95], [50]])
+def test_positions_may_all_lie_on_one_side_of_the_middle(positions: list[int]) -> None:
+    operator = attention(100, 4, 2)
+    found, exact = (measure(operator, engine=name, positions=positions) for name in ("implicit", "dense"))
+    torch.testing.assert_close(found.norm, exact.norm, rtol=1e-12, atol=0)
+    assert all(all(row) for row in held(found, exact))
+
+
 @pytest.mark.slow
 def test_intervals_hold_in_many_cases() -> None:
     rows = []

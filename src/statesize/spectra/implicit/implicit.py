@@ -113,7 +113,7 @@ class ImplicitBlocks(HankelBlocks):
         norms = [square**0.5 for square in squares]
         estimates = self._estimated(factors, early, norms[: len(early)])
         if late:
-            estimates += self._estimated(factors.transposed(), late, norms[: len(early) - 1 : -1])[::-1]
+            estimates += self._estimated(factors.transposed(), late, norms[len(early) :][::-1])[::-1]
         return squares, estimates
 
     def _estimated(self, factors: AttentionFactors, sizes: list[int], norms: list[float]) -> list[EntropyEstimate]:
