@@ -26,6 +26,16 @@ def test_large_scores_do_not_overflow() -> None:
     assert torch.equal(sharp.dense(), torch.eye(3))
 
 
+@pytest.mark.parametrize("window", [None, 3, 1030])
+def test_columns_of_sequences_longer_than_a_tile_of_scores(window: int | None) -> None:
+    g = torch.Generator().manual_seed(1)
+    query, key = (torch.randn(2, 1100, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    attention = SoftmaxAttention(query, key, 1.0, window=window)
+    for first, last in ((0, 2), (1020, 1027), (1099, 1100)):
+        expected = attention.dense()[..., first:, first:last]
+        torch.testing.assert_close(attention.columns(first, last), expected, rtol=1e-13, atol=1e-300)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Self
 
 import torch
@@ -18,6 +19,9 @@ from statesize.check import (
 )
 from statesize.errors import InputError
 from statesize.operators.operator import TensorOperator, batch_index
+
+# The tiles of scores whose sums columns of T are divided by.
+_ROWS, _COLUMNS = 256, 1024
 
 
 class SoftmaxAttention(TensorOperator):
@@ -120,7 +124,12 @@ class SoftmaxAttention(TensorOperator):
         return scores.masked_fill(~seen, -torch.inf)
 
     def _log_sums(self) -> Tensor:
-        """Logarithm of Σ_j e^{score} in every row, (..., L), a few rows at a time."""
-        ends = [*range(256, self.length, 256), self.length]
-        starts = [0, *ends[:-1]]
-        return torch.cat([self._scores(t, end, 0, end).logsumexp(-1) for t, end in zip(starts, ends, strict=True)], -1)
+        """Logarithm of Σ_j e^{score} in every row, (..., L), from tiles of one size, which leave no holes in memory."""
+        ends = [*range(0, self.length, _ROWS), self.length]
+        return torch.cat([self._log_sum(top, bottom) for top, bottom in itertools.pairwise(ends)], -1)
+
+    def _log_sum(self, top: int, bottom: int) -> Tensor:
+        first = 0 if self.window is None else max(0, top - self.window + 1)
+        ends = [*range(first, bottom, _COLUMNS), bottom]
+        tiles = [self._scores(top, bottom, a, b).logsumexp(-1) for a, b in itertools.pairwise(ends)]
+        return torch.stack(tiles).logsumexp(0)
