@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from statesize.cli.options.asked import Asked
-from statesize.cli.options.kinds import Count
+from statesize.cli.options.kinds import Count, whole_numbers
 from statesize.cli.options.loading import Loading
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
@@ -53,7 +53,7 @@ def length(
     Raises:
         InputError: If the lengths are no numbers, or positions are given.
     """
-    from statesize.cli.output.trend import print_trend
+    from statesize.cli.output.finding import print_finding
     from statesize.errors import InputError
     from statesize.loading.models import load_model
     from statesize.report import check_report_path
@@ -64,10 +64,7 @@ def length(
     texts, asked, loading = texts or Texts(), asked or Asked(), loading or Loading()
     if (asked.positions, asked.stride, asked.past) != (None, None, None):
         raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
-    try:
-        chosen = [int(part) for part in lengths.split(",")]
-    except ValueError as error:
-        raise InputError(f"lengths must be numbers with commas between them, got {lengths!r}.") from error
+    chosen = whole_numbers("lengths", lengths)
     future = asked.future or FUTURE
     if html is not None:
         check_report_path(html)
@@ -84,7 +81,7 @@ def length(
             loaded.model, ids, lengths=chosen, future=future, excerpts=excerpts, trained_length=trained_length,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=told, **options,
         )  # fmt: skip
-    print_trend(found, *_table(found), html, printing)
+    print_finding(found, *_table(found), 1, html, printing)
 
 
 def _table(found: Growth) -> tuple[list[str], list[list[str]], list[str]]:
@@ -96,7 +93,9 @@ def _table(found: Growth) -> tuple[list[str], list[list[str]], list[str]]:
         one = found.exponent(layer)
         rows.append([layer, *(f"{mean:.1f}" for mean in found.means(layer)), signed(one.whole), one.course])
     beyond = ", ".join(str(context) for context in found.lengths if context not in found.trained)
-    notes = [f"Beyond the trained length of {found.trained_length}: {beyond}; not in the exponents."] if beyond else []
+    notes = list(found.notes)
+    if beyond:
+        notes.append(f"Beyond the trained length of {found.trained_length}: {beyond}; not in the exponents.")
     notes.append(f"Intervals of 95 % are over {found.excerpts} excerpts (Student’s t).")
     headings = ["layer", *(f"{context:,}" for context in found.lengths), "exponent", "course"]
     return headings, rows, notes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.kinds import Count
+from statesize.cli.options.kinds import Count, whole_numbers
 from statesize.cli.options.loading import Loading
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
@@ -54,20 +54,14 @@ def needles(
     Raises:
         InputError: If the depths are no numbers.
     """
-    from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.page import tell_page
-    from statesize.cli.output.table import print_table
-    from statesize.errors import InputError
+    from statesize.cli.output.finding import print_finding
     from statesize.loading.models import load_model
     from statesize.report import check_report_path
     from statesize.retrieval.needles import needles as run
     from statesize.texts.token_files import vocabulary_size
 
     texts, loading = texts or Texts(), loading or Loading()
-    try:
-        chosen = [int(part) for part in depths.split(",")]
-    except ValueError as error:
-        raise InputError(f"depths must be numbers with commas between them, got {depths!r}.") from error
+    chosen = whole_numbers("depths", depths)
     if html is not None:
         check_report_path(html)
     texts.check()
@@ -81,18 +75,11 @@ def needles(
             loaded.model, ids, depths=chosen, context=context, future=future, excerpts=excerpts, seed=seed,
             tokenizer=loaded.tokenizer, name=loaded.name, on_progress=told,
         )  # fmt: skip
-    if html is not None:
-        found.to_html(html)
-    if printing.json:
-        print_json({"schema": SCHEMA, **found.to_dict()})
-    else:
-        print_table(*_table(found))
-    if html is not None:
-        tell_page(html, printing, open_page=False)
+    print_finding(found, *_table(found), 3, html, printing)
 
 
-def _table(found: Needles) -> tuple[list[str], list[list[str]], int, list[str]]:
-    """Headings, the heads of each depth that see most of the needle, how many columns are words, and notes."""
+def _table(found: Needles) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headings, the heads of each depth that see most of the needle, and notes."""
     from statesize.trends.trend import signed
 
     rows = [
@@ -100,12 +87,9 @@ def _table(found: Needles) -> tuple[list[str], list[list[str]], int, list[str]]:
         for depth in found.depths
         for head in found.heads(depth)[:_SHOWN]
     ]
-    skipped = [f"skipped: {name}: {reason}" for name, reason in found.skipped.items()]
     notes = [
-        found.finding,
-        *skipped,
         "ESS at the cut before the question; share of the needle in the question’s row of T, and how much more that is "
         f"than the share of plain text in its place. Of each depth the {_SHOWN} heads with most of it; intervals of "
         f"95 % are over {found.excerpts} texts.",
     ]
-    return ["depth", "layer", "head", "ESS", "share", "beyond plain text"], rows, 3, notes
+    return ["depth", "layer", "head", "ESS", "share", "beyond plain text"], rows, notes

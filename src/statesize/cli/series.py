@@ -47,7 +47,7 @@ def series(
         html: File for a page.
         printing: What is printed.
     """
-    from statesize.cli.output.trend import print_trend
+    from statesize.cli.output.finding import print_finding
     from statesize.report import check_report_path
     from statesize.trends.checkpoints import find_checkpoints
     from statesize.trends.series import first_tokenizer, series, trend_bar
@@ -69,7 +69,7 @@ def series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
             crew=crew, on_progress=told, **asdict(asked),
         )  # fmt: skip
-    print_trend(found, *_table(found), html, printing)
+    print_finding(found, *_table(found), 1, html, printing)
 
 
 def _table(found: Series) -> tuple[list[str], list[list[str]], list[str]]:
@@ -83,4 +83,4 @@ def _table(found: Series) -> tuple[list[str], list[list[str]], list[str]]:
         levels = [f"{means[0]:.1f}", f"{means[-1]:.1f}", signed(found.change(layer).difference)]
         rows.append([layer, *levels, signed(largest.difference), between])
     headings = ["layer", f"ESS at\n{found.names[0]}", f"ESS at\n{found.names[-1]}", "difference", "largest\nchange", ""]
-    return headings, rows, ["Intervals of 95 % are over the documents (Student’s t)."]
+    return headings, rows, [*found.notes, "Intervals of 95 % are over the documents (Student’s t)."]

@@ -113,7 +113,7 @@ def needles(
         retrieved=torch.stack([found[0] for found in right]).numpy(),
         guessed=torch.stack([found[1] for found in right]).numpy(),
         gain=torch.stack(nats).numpy(),
-        layers=tuple(joined([one[layer] for one in measured], 0) for layer in measured[0]),
+        layers=tuple(joined([one[layer] for one in measured], 0) for layer in measured[0] if layer not in skipped),
         skipped=skipped,
         facts=trend_facts(pieces, {"seed": seed}),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,38 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.check import refuse
-from statesize.drawing.chart import Axis, Chart, Layer, Row, table
+from statesize.drawing.chart import Row
 from statesize.html_table import facts_table
 from statesize.interval import Interval, finite
+from statesize.retrieval.charts import gain_chart, lift_chart
+from statesize.retrieval.head import HeadNeedles
 from statesize.retrieval.layer import LayerNeedles, Numbers
 from statesize.studies.page.statistics import spearman
 from statesize.studies.verdicts.evidence import jackknife, of_mean
 from statesize.trends.page import Page, write_page
-from statesize.trends.trend import reasons, signed
-
-
-@dataclass(frozen=True)
-class HeadNeedles:
-    """One head or channel at one depth.
-
-    Attributes:
-        layer: The layer.
-        unit: Number of the head or channel.
-        depth: Tokens from needle to question.
-        entropy: Its entropy-ESS at the cut before the question, the mean over texts.
-        lost: How much of it goes with the columns of the needle, with an interval of 95 % over texts.
-        share: The share of the needle in the squares of the question's row, the mean over texts.
-        lift: How much more that is than the share of plain text in its place, with an interval of 95 % over texts,
-            corrected for the number of heads (Bonferroni).
-    """
-
-    layer: str
-    unit: int
-    depth: int
-    entropy: float
-    lost: Interval
-    share: float
-    lift: Interval
+from statesize.trends.trend import origin, reasons, signed
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +99,7 @@ class Needles:
         Raises:
             InputError: The depth was not asked.
         """
-        found = list(self._heads(self._place(depth)))
-        return sorted(found, key=lambda head: head.lift.value, reverse=True)
+        return list(self._ranked[self._place(depth)])
 
     def relation(self, layer: str, depth: int) -> Interval:
         """How the ESS of a layer at the border goes with what the needle tells the model, from text to text.
@@ -209,16 +187,16 @@ class Needles:
                 lead=f"Two random tokens are put into {self.excerpts} pieces of text; after {self.context} tokens the "
                 "first comes again, and the second is the answer. Each faint line is a head: how much more of the "
                 "question’s row of T the needle has than plain text in the same place.",
-                charts=[self._told_nats(), self._lifts()],
+                charts=[
+                    gain_chart(self.depths, [self.gains(depth) for depth in self.depths]),
+                    lift_chart([head for depth in self.depths for head in self.heads(depth)]),
+                ],
                 about="ESS is that of the cut before the question, mean over texts; lost is what goes with the two "
                 "columns of the needle. Intervals of 95 % are by Student’s t over the texts; that of the lift is "
                 "corrected for the number of heads.",
                 rows=[_row(head) for depth in self.depths for head in self.heads(depth)],
                 skipped=self.skipped,
-                facts={
-                    "Tokens, SHA-256": str(self.facts["tokens_sha256"]),
-                    "Versions": ", ".join(f"{name} {version}" for name, version in self.facts["versions"].items()),
-                },
+                facts=origin(self.facts),
             ),
             Path(path),
         )
@@ -234,6 +212,12 @@ class Needles:
         if depth not in self.depths:
             refuse("depth", f"one of {', '.join(map(str, self.depths))}", depth)
         return self.depths.index(depth)
+
+    @cached_property
+    def _ranked(self) -> list[list[HeadNeedles]]:
+        """The heads of each depth, largest lift first."""
+        found = [list(self._heads(place)) for place in range(len(self.depths))]
+        return [sorted(heads, key=lambda head: head.lift.value, reverse=True) for heads in found]
 
     def _heads(self, place: int) -> Iterator[HeadNeedles]:
         looks = sum(layer.units for layer in self.layers)
@@ -260,42 +244,6 @@ class Needles:
             "relation": finite(relation.value),
             "relation_interval": relation.ends,
         }
-
-    def _told_nats(self) -> Chart:
-        found = [self.gains(depth) for depth in self.depths]
-        rows = table(
-            depth=self.depths,
-            gain=[interval.value for interval in found],
-            low=[interval.low for interval in found],
-            high=[interval.high for interval in found],
-        )
-        return Chart(
-            Axis("Tokens from needle to question", "log"),
-            Axis("Nats off the answer"),
-            (
-                Layer("band", "found", "single heads", "depth", "low", end="high"),
-                Layer("line", "found", "mean", "depth", "gain", points=True),
-            ),
-            title="How many nats the needle takes off the answer, with the interval over texts",
-            height=240,
-            tables={"found": rows},
-            legend=False,
-        )
-
-    def _lifts(self) -> Chart:
-        rows = [
-            {"head": f"{head.layer}, {head.unit}", "depth": head.depth, "lift": head.lift.value}
-            for depth in self.depths
-            for head in self.heads(depth)
-        ]
-        return Chart(
-            Axis("Tokens from needle to question", "log"),
-            Axis("Share of the question’s row beyond plain text"),
-            (Layer("line", "heads", "single heads", "depth", "lift", by="head", points=True),),
-            title="What each head sees of the needle",
-            tables={"heads": rows},
-            legend=False,
-        )
 
 
 def _told(head: HeadNeedles) -> dict[str, Any]:

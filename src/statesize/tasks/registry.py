@@ -102,10 +102,11 @@ def build_task(settings: Mapping[str, object]) -> StudyTask:
     require_kind("settings", settings, Mapping, "a mapping of a task's name and numbers")
     numbers = dict(settings)
     name = numbers.pop("name", None)
-    if isinstance(name, str) and name == MIXTURE:
+    known = (*_TASKS, ARRAYS, MIXTURE)
+    if not isinstance(name, str) or name not in known:
+        refuse("task name", f"one of {', '.join(known)}", name)
+    if name == MIXTURE:
         return _mixture(numbers)
-    if not isinstance(name, str) or (name not in _TASKS and name != ARRAYS):
-        refuse("task name", f"one of {', '.join((*_TASKS, ARRAYS, MIXTURE))}", name)
     fields = _ARRAY_FIELDS if name == ARRAYS else tuple(number_fields(_TASKS[name]))
     for field in numbers:
         if field not in fields:

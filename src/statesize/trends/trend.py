@@ -99,11 +99,16 @@ class Trend:
     def provenance(self) -> dict[str, str]:
         """How the numbers were made, as a page lists it."""
         known = [point.run_difference for point in self.points if np.isfinite(point.run_difference)]
-        return {
-            "Tokens, SHA-256": str(self.facts["tokens_sha256"]),
-            "Largest difference from an unaltered run": f"{max(known):.1e}" if known else "not checked",
-            "Versions": ", ".join(f"{name} {version}" for name, version in self.facts["versions"].items()),
-        }
+        checked = f"{max(known):.1e}" if known else "not checked"
+        return {"Largest difference from an unaltered run": checked, **origin(self.facts)}
+
+
+def origin(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Which tokens were read, and by which versions, as a page lists it."""
+    return {
+        "Tokens, SHA-256": str(facts["tokens_sha256"]),
+        "Versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+    }
 
 
 def signed(interval: Interval, form: str = "+.2f") -> str:

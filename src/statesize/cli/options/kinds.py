@@ -6,5 +6,15 @@ from typing import Annotated, TypeAlias
 
 from cyclopts import Parameter, validators
 
+from statesize.errors import InputError
+
 Flag: TypeAlias = Annotated[bool, Parameter(negative="")]
 Count: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+
+
+def whole_numbers(name: str, given: str) -> list[int]:
+    """Numbers with commas between them."""
+    try:
+        return [int(part) for part in given.split(",")]
+    except ValueError as error:
+        raise InputError(f"{name} must be numbers with commas between them, got {given!r}.") from error
