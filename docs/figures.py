@@ -9,7 +9,7 @@ from typing import Any
 
 from on_record import VERDICTS, beyond, findings, history, quoted, results, table
 from smaller_states import compression
-from trained_families import architectures
+from trained_families import architectures, compiled_training
 
 from statesize import zoo
 
@@ -38,6 +38,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         state_spaces,
         layers,
         architectures,
+        compiled_training,
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
@@ -131,22 +132,21 @@ def _lead(one: Mapping[str, Any]) -> str:
 
 
 def layers(document: Mapping[str, Any]) -> dict[str, str]:
-    """What layers as published recall, beside the lean ones, and how long a step of training takes."""
-    best: dict[str, Mapping[str, Any]] = {}
-    for row in document["rows"]:
-        if row["mixer"] not in best or row["accuracy"] > best[row["mixer"]]["accuracy"]:
-            best[row["mixer"]] = row
-    rows = [
-        tuple(text for name in (published, lean) for text in (f"`{name}`", *_learned(best[name])))
-        for published, lean in document["lean"].items()
-    ]
-    head = ("as published", "accuracy", "ms a step", "lean", "accuracy", "ms a step")
-    rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(row["rate"] for row in document["rows"]))
-    return {"table": table(head, rows), "steps": str(document["steps"]), "rates": rates}
+    """What layers as published recall after so many steps, beside the lean ones, and how long a step takes."""
+    found = {(row["mixer"], row["steps"]): row for row in document["rows"]}
+    few, many = sorted({steps for _, steps in found})
 
+    def learned(name: str) -> tuple[str, ...]:
+        after = (f"{found[name, steps]['accuracy']:.3f}" if (name, steps) in found else "" for steps in (few, many))
+        return f"`{name}`", *after, f"{found[name, few]['step_seconds'] * 1000:.0f}"
 
-def _learned(row: Mapping[str, Any]) -> tuple[str, str]:
-    return f"{row['accuracy']:.3f}", f"{1000 * row['step_seconds']:.0f}"
+    rows = [(*learned(published), *learned(lean)) for published, lean in document["lean"].items()]
+    heads = (f"{few:,} steps", f"{many:,}", "ms a step")
+    rates = {row["steps"]: f"{row['rate']:g}" for row in document["rows"]}
+    return {
+        "table": table(("as published", *heads, "lean", *heads), rows),
+        **{"few": f"{few:,}", "few_rate": rates[few], "many": f"{many:,}", "many_rate": rates[many]},
+    }
 
 
 def fuzz(document: Mapping[str, Any]) -> dict[str, str]:

@@ -48,6 +48,15 @@ def _truth(value: Any) -> bool:
 _POSITIVE = _number(0, math.inf, (False, False))
 _WEIGHT = _number(0, math.inf, (True, False))
 _HELD_OUT = {"held_out_sequences": _task_count(1), "held_out_seed": _task_count(0)}
+# Of tasks of mad-lab.
+_FEW = {"training_sequences": 4, "held_out_sequences": 2}
+_DRAWN = {"training_sequences": _task_count(1), **_HELD_OUT}
+_NOISY = {
+    "vocabulary_size": _task_count(4),
+    "noise_vocabulary": _task_count(0),
+    "noise_share": lambda value: whole(value, 0, 0) or _number(0, 1, (True, False))(value),
+    **_DRAWN,
+}
 FORMS: dict[str, Form] = {
     "ModelConfig": (
         mixers.ModelConfig,
@@ -79,6 +88,7 @@ FORMS: dict[str, Form] = {
             "identity_weight": _WEIGHT,
             "utilisation_weight": _WEIGHT,
             "target_utilisation": _number(0, 1),
+            "compiled": _truth,
         },
     ),
     "Regularisation": (
@@ -129,6 +139,46 @@ FORMS: dict[str, Form] = {
         {"tokens": 2, "length": 9, "symbols": 4},
         {**dict.fromkeys(("tokens", "length", "symbols"), _task_count(1)), **_HELD_OUT},
     ),
+    "Copying": (
+        tasks.Copying,
+        {"tokens": 2, "blanks": 3, "symbols": 4},
+        {
+            **dict.fromkeys(("tokens", "symbols"), _task_count(2)),
+            "blanks": _task_count(0),
+            **dict.fromkeys(("spread", "reverse"), _truth),
+            **_HELD_OUT,
+        },
+    ),
+    "MADRecall": (
+        tasks.MADRecall,
+        {"vocabulary_size": 12, "length": 8, **_FEW},
+        {"multi_query": _truth, "length": lambda value: whole(value, 4, MOST) and int(value) % 2 == 0, **_NOISY},
+    ),
+    "MADFuzzyRecall": (
+        tasks.MADFuzzyRecall,
+        {"vocabulary_size": 12, "length": 32, **_FEW},
+        {
+            "multi_query": _truth,
+            "length": _task_count(7),
+            **dict.fromkeys(("key_motif", "value_motif"), _task_count(1)),
+            **_NOISY,
+        },
+    ),
+    "MADSelectiveCopying": (
+        tasks.MADSelectiveCopying,
+        {"vocabulary_size": 8, "length": 12, "tokens": 3, **_FEW},
+        {"vocabulary_size": _task_count(4), "tokens": _task_count(2), "length": _task_count(6), **_DRAWN},
+    ),
+    "MADCompression": (
+        tasks.MADCompression,
+        {"vocabulary_size": 12, "length": 8, **_FEW},
+        {"length": _task_count(4), **_NOISY},
+    ),
+    "MADMemorisation": (
+        tasks.MADMemorisation,
+        {"vocabulary_size": 12, "length": 8, **_FEW},
+        {"length": _task_count(4), "map_seed": _task_count(0), **_NOISY},
+    ),
 }  # fmt: skip
 """Constructors, arguments that are good, and which others are."""
 
@@ -138,6 +188,12 @@ _TASKS = {
     "rebinding": "Rebinding",
     "selective_copying": "SelectiveCopying",
     "zoology_mqar": "ZoologyMQAR",
+    "copying": "Copying",
+    "mad_recall": "MADRecall",
+    "mad_fuzzy_recall": "MADFuzzyRecall",
+    "mad_selective_copying": "MADSelectiveCopying",
+    "mad_compression": "MADCompression",
+    "mad_memorisation": "MADMemorisation",
 }
 
 
@@ -179,7 +235,12 @@ def task_call(source: Source) -> Call:
         "held_out": (lambda: next(iter(task.held_out(size))), good_size, ("batch_size",)),
         "build_task": (lambda: tasks.build_task(value), False, ("settings", "task", "name")),
         "from_arrays": (lambda: tasks.from_arrays(value, other), False, ("inputs", "targets")),
-        "from_arrays well": (lambda: tasks.from_arrays(*task.sample(4, torch.Generator().manual_seed(0))), True, ()),
+        "from_arrays well": (
+            lambda: tasks.from_arrays(*task.sample(4, torch.Generator().manual_seed(0))),
+            # Its answers stand in its input.
+            name != "MADCompression",
+            ("inputs", "targets"),
+        ),
         "unknown task": (lambda: tasks.build_task({"name": value, "pairs": other}), False, ("name",)),
         "task_settings": (lambda: tasks.task_settings(value), False, ("task",)),
         "register_task": (lambda: tasks.register_task(value, other), False, ("name", "task")),

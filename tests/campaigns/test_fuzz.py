@@ -40,10 +40,6 @@ NOT_CALLED = {
     "needles": "reads several texts at several depths",
     "Needles": "what `needles` gives",
     "load": "asks the hub for what is nowhere",
-    **dict.fromkeys(
-        ("Copying", "MADCompression", "MADFuzzyRecall", "MADMemorisation", "MADRecall", "MADSelectiveCopying"),
-        "checks its counts as the other tasks do",
-    ),
     "Mixture": "holds other tasks",
     "read_arrays": "reads a file",
 }

@@ -67,6 +67,7 @@ def train(
     device: str = "cpu",
     threads: int | None = None,
     resume: Flag = False,
+    compiled: Flag = False,
     export: Path | None = None,
     printing: Printing = TEXT,
 ) -> None:
@@ -96,6 +97,7 @@ def train(
         device: Torch device, cpu or cuda.
         threads: CPU threads; torch's choice if not given.
         resume: Continue the run in OUTPUT; it ends with the same weights as one that was not stopped.
+        compiled: Let torch compile the model: about 1.5 times as fast after the first minute; needs a C++ compiler.
         export: Folder for the best weights in float16 with training.json and tokenizer.json; an earlier export
             there is replaced.
         printing: What is printed.
@@ -131,6 +133,7 @@ def train(
         evaluate_every=evaluate_every,
         checkpoint_every=checkpoint_every,
         device=device,
+        compiled=compiled,
     )
     _check_folders(output, export, resume)
     corpus, tokenizer = _data(text)
@@ -189,9 +192,11 @@ def _lines(report: Mapping[str, object], above: str = "") -> list[str]:
 
 def _command(options: dict[str, object]) -> str:
     """The command line of a run with every option spelt out, so that it outlives a change of the defaults."""
-    given = {name: value for name, value in options.items() if value is not None and name not in ("task", "resume")}
-    parts = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    return shlex.join(["statesize", "train", "text", *parts])
+    parts = ["statesize", "train", "text"]
+    for name, value in options.items():
+        if value is not None and value is not False and name not in ("task", "resume"):
+            parts += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(parts)
 
 
 def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:

@@ -73,6 +73,8 @@ class Mixer(nn.Module, ABC):
     """Whether the mixed values of each head are RMS-normalised."""
     gated: ClassVar[bool] = False
     """Whether the output is multiplied by silu(W x) before its projection."""
+    compiles: ClassVar[bool] = True
+    """Whether `torch.compile` makes it faster."""
     expansion: ClassVar[int] = 1
     """Value channels of all heads in units of the model's width."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -73,10 +74,35 @@ class LanguageModel(nn.Module):
                 than the positional embedding.
         """
         self._check(input_ids, "(S, L)", 2)
-        hidden = self._embed(input_ids, slice(0, input_ids.shape[1]))
-        for block in self.blocks:
-            hidden = block(hidden)
-        return self._logits(hidden if asked is None else hidden[asked])
+        return self._logits(self._hidden(input_ids), asked)
+
+    def compiled_forward(self) -> Callable[..., Tensor]:
+        """`forward`, compiled for each shape of inputs; torch keeps what it compiled for later processes.
+
+        Returns:
+            What takes the arguments of `forward`; `forward` itself where a layer does not gain by it.
+
+        Raises:
+            InputError: At the first call, if torch cannot compile here, such as without a C++ compiler.
+        """
+        if not all(block.mixer.compiles for block in self.blocks):
+            return self.forward
+        # What torch warns of while it compiles is its own.
+        with warnings.catch_warnings(action="ignore"):
+            compiled = cast("Callable[[Tensor], Tensor]", torch.compile(self._hidden, dynamic=False))
+
+        def forward(input_ids: Tensor, asked: Tensor | None = None) -> Tensor:
+            self._check(input_ids, "(S, L)", 2)
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    hidden = compiled(input_ids)
+            except RuntimeError as error:
+                raise InputError(
+                    f"compiled must be False here: torch cannot compile the model ({str(error).splitlines()[0]})."
+                ) from error
+            return self._logits(hidden, asked)
+
+        return forward
 
     def step(self, input_ids: Tensor, caches: Sequence[Any]) -> tuple[Tensor, list[Any]]:
         """Logits after one more token of every sequence; equals `forward` on the whole sequence.
@@ -142,9 +168,16 @@ class LanguageModel(nn.Module):
                 f"{high}. Was the text encoded with another tokenizer?"
             )
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def _hidden(self, input_ids: Tensor) -> Tensor:
+        """What the layers write to the residual stream, (S, L, d)."""
+        hidden = self._embed(input_ids, slice(0, input_ids.shape[1]))
+        for block in self.blocks:
+            hidden = block(hidden)
+        return hidden
+
+    def _logits(self, hidden: Tensor, asked: Tensor | None = None) -> Tensor:
         output = self.embedding if self.output is None else self.output
-        return functional.linear(self.norm(hidden), output.weight)
+        return functional.linear(self.norm(hidden if asked is None else hidden[asked]), output.weight)
 
     def _embed(self, input_ids: Tensor, positions: int | slice) -> Tensor:
         # The output layer wants rows of norm about 1, the residual stream entries of about 1: the factor gives both.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -45,6 +46,8 @@ class TrainingState:
     """The objects of a run that change while it trains."""
 
     model: LanguageModel
+    # the model itself, or compiled
+    forward: Callable[..., Tensor]
     optimizer: torch.optim.AdamW
     generators: dict[str, torch.Generator]
     progress: Progress
@@ -59,7 +62,7 @@ def settings(model: LanguageModel, task: Task, config: TrainingConfig) -> dict[s
     if first is None:
         raise InputError("the task has no held-out data; at least one sequence is needed to evaluate the model")
     return {
-        "training": dataclasses.asdict(config),
+        "training": config.to_dict(),
         "model": model.config.to_dict(),
         "held_out_sha256": _batch_sha256(first),
         "batch_sha256": _batch_sha256(task.sample(config.batch_size, torch.Generator().manual_seed(0))),

@@ -67,7 +67,8 @@ def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> Train
     generators = {"batches": torch.Generator().manual_seed(config.seed), "dropout": dropout}
     if config.regularisation is not None:
         generators["regularisation"] = torch.Generator().manual_seed(config.seed + 2)
-    return TrainingState(model, optimizer, generators, Progress())
+    forward = model.compiled_forward() if config.compiled else model
+    return TrainingState(model, forward, optimizer, generators, Progress())
 
 
 def require_task(task: object) -> None:
@@ -135,7 +136,7 @@ def _losses(
     count = max(sum(int((targets != IGNORED).sum()) for _, targets in batches), 1)
     for input_ids, targets in batches:
         with nullcontext([]) if regularisation is None else mixer_calls(state.model) as calls:
-            loss = _summed_loss(*_scored(state.model, input_ids, targets)) / count
+            loss = _summed_loss(*_scored(state.model, input_ids, targets, state.forward)) / count
         if regularisation is not None:
             try:
                 penalty = regularisation.penalty(calls, state.generators["regularisation"]) / config.accumulation
@@ -146,14 +147,17 @@ def _losses(
         yield loss
 
 
-def _scored(model: LanguageModel, input_ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _scored(
+    model: LanguageModel, input_ids: Tensor, targets: Tensor, forward: Callable[..., Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Logits (S, L, V) and targets (S, L); where all logits would be many, (N, V) and (N,) of what is asked."""
+    forward = forward or model
     device = model.embedding.weight.device
     input_ids, targets = input_ids.to(device), targets.to(device)
     if targets.numel() * model.config.vocabulary_size <= _MOST_LOGITS:
-        return model(input_ids), targets
+        return forward(input_ids), targets
     asked = targets != IGNORED
-    return model(input_ids, asked), targets[asked]
+    return forward(input_ids, asked), targets[asked]
 
 
 def _summed_loss(logits: Tensor, targets: Tensor) -> Tensor:

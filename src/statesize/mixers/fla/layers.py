@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -23,6 +23,8 @@ class FlaMixer(nn.Module):
         config: Shape of the model; `width`, `heads`, `key_size` and `convolution_size` are used.
         name: A key of `FLA_LAYERS`.
     """
+
+    compiles: ClassVar[bool] = False
 
     def __init__(self, config: ModelConfig, name: str) -> None:
         super().__init__()

@@ -40,6 +40,7 @@ class S6(Mixer):
 
     kind = "s6"
     activated = True
+    compiles = False
     low_rank_steps: ClassVar[bool] = False
     """Whether W of Δ has rank ⌈d / 16⌉."""
     feedthrough: ClassVar[bool] = False

@@ -29,8 +29,9 @@ _PUBLISHED = {
 
 CAVEATS = (
     "The best rate is chosen by the accuracy that is shown, as in the figure.",
-    "The utilisation of attention and hyena, which keep every token, is a share of the ceiling in the middle half of "
-    "the sequence; that of other mixers is a share of their state. The two are not ranked with each other.",
+    "The utilisation of attention, which keeps every token, is a share of the ceiling in the middle half of the "
+    "sequence; that of other mixers is a share of their state, and unknown where this is so large that it never binds. "
+    "The two are not ranked with each other.",
     "Published accuracies are read off the figure, to about 0.01, where it has the mixer, the width and the length. "
     "Its models learn 64 epochs of 100,000 sequences of 8,192 tokens; see the page on zoology for what differs here.",
 )
@@ -73,9 +74,10 @@ def zoology(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Con
         figures = {"accuracy": run.accuracy, "published": best.published, "ess": ess, "utilisation": used}
         findings.figures |= {f"{best.name}_{name}": value for name, value in figures.items()}
         told = "" if math.isnan(best.published) else f" (published {best.published:.2f})"
+        share = "" if math.isnan(used) else f", utilisation {used:.2f}"
         findings.statements.append(
             f"{run.mixer}, L {run.length}, kv {run.kv}, width {run.width}: accuracy {run.accuracy:.2f}{told}, whole "
             f"sequences {float(run.last['sequence_accuracy']):.2f}, at rate {run.rate:.2g}, the best of {best.rates} "
-            f"runs; ESS {ess:.1f}, utilisation {used:.2f}."
+            f"runs; ESS {ess:.1f}{share}."
         )
     return findings.conclusion("zoology", claim, CAVEATS)
