@@ -85,7 +85,7 @@ class LanguageModel(nn.Module):
         Raises:
             InputError: At the first call, if torch cannot compile here, such as without a C++ compiler.
         """
-        if not all(block.mixer.compiles for block in self.blocks):
+        if not all(getattr(block.mixer, "compiles", True) for block in self.blocks):
             return self.forward
         # What torch warns of while it compiles is its own.
         with warnings.catch_warnings(action="ignore"):

@@ -9,6 +9,7 @@ from statesize.studies.conclude import conclude
 from statesize.studies.grid.cost import predicted_seconds, work
 from statesize.studies.grid.executors import run_here
 from statesize.studies.grid.study import run_study
+from statesize.tasks import MQAR, Mixture
 
 
 def test_only_what_is_missing_is_done(settings, tmp_path):
@@ -55,5 +56,7 @@ def test_larger_runs_are_predicted_to_take_longer(runs):
     run = runs[0]
     longer = dataclasses.replace(run, training=dataclasses.replace(run.training, steps=600))
     wider = dataclasses.replace(longer, model=dataclasses.replace(run.model, width=64))
+    evaluated = dataclasses.replace(run, evaluation=Mixture((MQAR(pairs=2, length=64, vocabulary_size=32),)))
+    assert work(run) < work(evaluated)
     assert work(run) < work(longer) < work(wider)
     assert 0 < predicted_seconds([longer], 2) < predicted_seconds([longer, wider], 2)

@@ -38,7 +38,8 @@ _CHUNK = 32
 def work(run: Run) -> float:
     """The size of a run, in multiplications and what takes as long: a number in proportion to its seconds."""
     measurements = 1 + math.ceil(run.training.steps / run.measuring.every)
-    evaluation = run.task.held_out_sequences * run.task.length * _token(run)
+    evaluated = [run.task, *(run.evaluation.slices.values() if run.evaluation else ())]
+    evaluation = sum(task.held_out_sequences * task.length for task in evaluated) * _token(run)
     own = run.training.steps * _step(run) + measurements * (evaluation + _measurement(run))
     return own + _teaching(run, evaluation)
 
