@@ -31,7 +31,7 @@ class TrainingConfig:
         identity_weight: Weight λ of the distance of decays from 1; 0 leaves it out. See `Regularisation`.
         utilisation_weight: Weight of the distance of the utilisation from its target; 0 leaves it out.
         target_utilisation: The target of that distance.
-        compiled: Whether torch compiles the model, which trains 1.5 to 1.9 times as fast and differs by round-off; it
+        compiled: Whether torch compiles the model, which trains 1.2 to 1.7 times as fast and differs by round-off; it
             needs a C++ compiler, and about a minute for the first run of a shape on a machine. Models with scans
             ("s6", "mamba") or layers of fla are taken as they are, and regularisation excludes it.
 
