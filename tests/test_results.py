@@ -68,6 +68,8 @@ def test_pages_show_the_verdict_and_every_figure_of_the_record(shown, folder):
     verdict = {True: "holds", False: "fails", None: "cannot tell"}[kept["holds"]]
     assert f"Verdict: **{verdict}**" in page
     assert all(statement in page for statement in kept["statements"])
+    if folder.name == "zoology":
+        return  # claims nothing
     row = next(line for line in shown["findings"]["table"].splitlines() if f"`{kept['command']}`" in line)
     assert f"| {verdict} |" in row
     for name, value in kept["figures"].items():
@@ -115,7 +117,7 @@ def test_quoted_figures_are_those_of_the_records(shown):
 
 def test_claims_of_before_are_asked_of_the_tables_on_record():
     kept = json.loads((RESULTS / "history.json").read_text("utf-8"))["studies"]
-    assert kept.keys() == {folder.name for folder in GRIDS} - {"initialisation"}
+    assert kept.keys() == {folder.name for folder in GRIDS} - {"initialisation", "zoology"}
     assert all(kept[name]["table_sha256"] == document(RESULTS / name)["table_sha256"] for name in kept)
 
 
