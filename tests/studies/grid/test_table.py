@@ -48,9 +48,18 @@ def test_folders_that_are_refused(tmp_path):
     (tmp_path / "three").touch()
     with pytest.raises(FileError, match="must be a folder, got the file"):
         ResultTable.open(tmp_path / "three", "correlation")
-    (tmp_path / "one" / "study.json").write_text("{", encoding="utf-8")
+    (tmp_path / "one" / "study.json").write_text("my notes", encoding="utf-8")
     with pytest.raises(FileError, match="cannot be read"):
         ResultTable.open(tmp_path / "one", "regimes")
+
+
+def test_a_mark_that_was_cut_off_before_the_first_run_is_made_anew(tmp_path):
+    ResultTable.open(tmp_path, "correlation")
+    whole = (tmp_path / "study.json").read_bytes()
+    for size in range(len(whole) - 1):
+        (tmp_path / "study.json").write_bytes(whole[:size])
+        ResultTable.open(tmp_path, "correlation")
+        assert (tmp_path / "study.json").read_bytes() == whole
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows, monkeypatch):

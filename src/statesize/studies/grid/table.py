@@ -53,9 +53,10 @@ class ResultTable:
         except (OSError, ValueError) as error:
             written, problem = None, f"its {MARK} cannot be read ({error})"
         if written is None:
-            if folder.exists() and not _only_results(folder):
+            made = json.dumps({"schema": SCHEMA, "study": study}).encode() + b"\n"
+            if folder.exists() and not _only_results(folder, made):
                 raise FileError(f"{folder} is not empty and {problem}. Give a new folder.")
-            replace_file(mark, json.dumps({"schema": SCHEMA, "study": study}).encode() + b"\n")
+            replace_file(mark, made)
         elif written.get("study") != study or written.get("schema") != SCHEMA:
             raise FileError(
                 f"{folder} holds results of the study {written.get('study')!r}, schema {written.get('schema')!r}, "
@@ -132,10 +133,11 @@ def _read_mark(mark: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", written)
 
 
-def _only_results(folder: Path) -> bool:
-    """Whether a folder without a mark that can be read is empty, or one of results."""
+def _only_results(folder: Path, made: bytes) -> bool:
+    """Whether a folder without a mark that can be read is empty, or one of results, or has a mark that was cut off."""
     # Runs bear the digest of their settings as names, so that those of another study are never taken for this one's.
     runs = folder / "runs"
     if runs.is_dir():
         return all(_RUN.fullmatch(path.name) for path in runs.iterdir())
-    return not {path.name for path in folder.iterdir()} - {LOCK}
+    left = {path.name for path in folder.iterdir()} - {LOCK}
+    return not left or (left == {MARK} and made.startswith(read_limited(folder / MARK)))
