@@ -15,6 +15,7 @@ import os
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,8 @@ def run(mixer: str, width: int, length: int, cache: str) -> dict[str, Any]:
         begun = state.progress.step
         into += [train_step(state, task, config, begun + step).loss for step in range(1, STEPS + 1)]
 
-    times = [
-        [seconds(lambda: steps(*one, into)) / STEPS for one, into in zip(states, losses, strict=True)]  # noqa: B023
-        for _ in range(ROUNDS)
-    ]
+    calls = [partial(steps, *one, into) for one, into in zip(states, losses, strict=True)]
+    times = [[seconds(call) / STEPS for call in calls] for _ in range(ROUNDS)]
     return {
         "mixer": mixer, "width": width, "length": length, "first_seconds": first,
         "plain_seconds": statistics.median(one for one, _ in times),

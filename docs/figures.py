@@ -266,7 +266,8 @@ def networks(document: Mapping[str, Any]) -> dict[str, str]:
         )
         for row in document["rows"]
     ]
-    return {"table": table(headings, rows)}
+    longest = max(row["wall_seconds"] for row in document["rows"])
+    return {"table": table(headings, rows), "longest_minutes": f"{longest / 60:.0f}"}
 
 
 def state_spaces(document: Mapping[str, Any]) -> dict[str, str]:

@@ -62,6 +62,12 @@ def test_a_mark_that_was_cut_off_before_the_first_run_is_made_anew(tmp_path):
         assert (tmp_path / "study.json").read_bytes() == whole
 
 
+def test_a_mark_that_cannot_be_opened_is_refused(tmp_path):
+    (tmp_path / "study.json").symlink_to(tmp_path / "study.json")
+    with pytest.raises(FileError, match=r"is not empty and its study.json cannot be read"):
+        ResultTable.open(tmp_path, "correlation")
+
+
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows, monkeypatch):
     table = ResultTable.open(tmp_path / "study", "correlation")
     table.add(runs[0], rows)

@@ -12,7 +12,9 @@ from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
 from statesize.parallel.threads import one_torch_thread
 from statesize.studies.grid.grid import Run
+from statesize.tasks.mixture import Mixture
 from statesize.tasks.mqar import MQAR
+from statesize.tasks.task import StudyTask
 from statesize.training.config import TrainingConfig
 from statesize.training.loop import train_in_memory
 
@@ -38,10 +40,15 @@ _CHUNK = 32
 def work(run: Run) -> float:
     """The size of a run, in multiplications and what takes as long: a number in proportion to its seconds."""
     measurements = 1 + math.ceil(run.training.steps / run.measuring.every)
-    evaluated = [run.task, *(run.evaluation.slices.values() if run.evaluation else ())]
-    evaluation = sum(task.held_out_sequences * task.length for task in evaluated) * _token(run)
-    own = run.training.steps * _step(run) + measurements * (evaluation + _measurement(run))
+    evaluation = _evaluation(run, run.task)
+    others = 0.0 if run.evaluation is None else _evaluation(run, run.evaluation)
+    own = run.training.steps * _step(run) + measurements * (evaluation + others + _measurement(run))
     return own + _teaching(run, evaluation)
+
+
+def _evaluation(run: Run, task: StudyTask | Mixture) -> float:
+    """Work of evaluating a model on a task."""
+    return task.held_out_sequences * task.length * _token(run)
 
 
 def _teaching(run: Run, evaluation: float) -> float:

@@ -46,15 +46,17 @@ class ResultTable:
         if folder.exists() and not folder.is_dir():
             raise FileError(f"output must be a folder, got the file {folder}.")
         check_writable(folder)
+        made, content = json.dumps({"schema": SCHEMA, "study": study}).encode() + b"\n", None
         try:
-            written, problem = _read_mark(mark), ""
+            content = read_limited(mark)
+            written, problem = _parsed_mark(content), ""
         except FileNotFoundError:
             written, problem = None, "holds no study"
         except (OSError, ValueError) as error:
             written, problem = None, f"its {MARK} cannot be read ({error})"
         if written is None:
-            made = json.dumps({"schema": SCHEMA, "study": study}).encode() + b"\n"
-            if folder.exists() and not _only_results(folder, made):
+            cut_off = content is not None and made.startswith(content)
+            if folder.exists() and not _only_results(folder, {LOCK, MARK} if cut_off else {LOCK}):
                 raise FileError(f"{folder} is not empty and {problem}. Give a new folder.")
             replace_file(mark, made)
         elif written.get("study") != study or written.get("schema") != SCHEMA:
@@ -125,19 +127,18 @@ def _digest(table: Any) -> bytes:
     return hashlib.sha256(json.dumps(table.to_pylist()).encode()).hexdigest().encode()
 
 
-def _read_mark(mark: Path) -> dict[str, Any]:
-    """What a folder says of itself; an OSError or ValueError where that cannot be read."""
-    written = parse_json(read_limited(mark))
+def _parsed_mark(content: bytes) -> dict[str, Any]:
+    """What a folder says of itself; a ValueError where that cannot be read."""
+    written = parse_json(content)
     if not isinstance(written, dict):
         raise ValueError("it is no JSON object")
     return cast("dict[str, Any]", written)
 
 
-def _only_results(folder: Path, made: bytes) -> bool:
-    """Whether a folder without a mark that can be read is empty, or one of results, or has a mark that was cut off."""
+def _only_results(folder: Path, beside: set[str]) -> bool:
+    """Whether a folder without a mark that can be read is one of results, or empty but for files of these names."""
     # Runs bear the digest of their settings as names, so that those of another study are never taken for this one's.
     runs = folder / "runs"
     if runs.is_dir():
         return all(_RUN.fullmatch(path.name) for path in runs.iterdir())
-    left = {path.name for path in folder.iterdir()} - {LOCK}
-    return not left or (left == {MARK} and made.startswith(read_limited(folder / MARK)))
+    return not {path.name for path in folder.iterdir()} - beside
