@@ -72,7 +72,8 @@ def test_truncations_are_no_nearer_than_possible_and_not_much_farther(states):
 def test_a_tolerance_drops_what_is_below_it_at_each_position():
     recurrence = random_recurrence("diagonal", 4, 40, 8)
     sigma = hankel_singular_values(recurrence, engine="dense")[:, :8]
-    tolerance = float(sigma.median())
+    # Between two values: what is above one of them is round-off's to say.
+    tolerance = 1.001 * float(sigma.median())
     found = reduce(recurrence, tolerance=tolerance)
     assert torch.equal(found.state_size[1:], (sigma > tolerance).sum(-1))
     assert len(set(found.state_size.tolist())) > 2

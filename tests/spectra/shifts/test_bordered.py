@@ -47,4 +47,4 @@ def test_log_determinants() -> None:
         values = chunks.spectra(group, torch.arange(8).repeat(3)).reshape(3, 8, -1)
         for s in (10.0, 1e-1, 1e-4):
             found = chunks.log_determinants(torch.full((3,), s, dtype=torch.float64))
-            torch.testing.assert_close(found, torch.log1p((values / s) ** 2).sum(-1), rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(found, torch.log1p((values / s) ** 2).sum(-1), rtol=1e-7, atol=1e-7)

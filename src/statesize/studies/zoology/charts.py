@@ -36,4 +36,5 @@ def _panel(bests: Sequence[Best], metric: str) -> alt.HConcatChart:
     ess = mean_lines(
         chart_data(used), f"Utilisation ({metric}), {title}", x, "utilisation", "Utilisation", percent(), told
     )
-    return alt.hconcat(accuracy.encode(strokeDash=alt.StrokeDash("from:N", title="Accuracy")), ess)
+    dash, shape = alt.StrokeDash("from:N", legend=None), alt.Shape("from:N", title="Accuracy")
+    return alt.hconcat(accuracy.encode(strokeDash=dash, shape=shape), ess)
