@@ -53,13 +53,14 @@ def typed(script):
     def call(line):
         nonlocal number
         number += 1
-        # A comment ends what was completed, so that it is not run, and the mark ends what is printed.
+        # Control-U takes away what was completed, so that it is not run, and the mark ends what is printed. Only at a
+        # prompt is it the shell that reads it.
         os.write(master, f"{line}\t\t".encode())
-        os.write(master, f" #\recho end-'{number}'\r".encode())
-        return read_until(f"end-{number}")
+        os.write(master, f"\x15echo end-'{number}'\r".encode())
+        return read_until(f"end-{number}\r\n$ ")
 
     os.write(master, f"bind 'set bell-style none'; source '{script}'; echo ready-'{number}'\r".encode())
-    read_until("ready-0")
+    read_until("ready-0\r\n$ ")
     yield call
     shell.kill()
     shell.wait()
