@@ -40,31 +40,23 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The demo as users run it, once for all that look at what it made."""
-    folder = tmp_path_factory.mktemp("demo")
+def test_the_command_prints_a_table_and_writes_a_report(here):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([COMMAND, "demo"], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([COMMAND, "demo"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return folder, done
-
-
-def test_table_and_report(finished):
-    folder, done = finished
     sentence, _, *lines, checked = done.stdout.splitlines()
     assert re.fullmatch(r"Softmax attention keeps 8 × the memory of .+ and carries [\d.]+ × as much\.", sentence)
-    assert html.escape(sentence) in (folder / "statesize-demo.html").read_text(encoding="utf-8")
+    assert html.escape(sentence) in (here / "statesize-demo.html").read_text(encoding="utf-8")
     assert checked == "Last hidden state, observed against unaltered: largest difference 0."
     titles = [line.strip() for line in lines if line.strip().endswith("attention")]
     assert titles == [f"{kind} attention" for kind in ("softmax", "linear", "weighted linear", "gated linear")]
     assert "statesize-demo.html" in done.stderr
-    assert os.listdir(folder) == ["statesize-demo.html"]
-    assert (folder / "statesize-demo.html").stat().st_size < 1_700_000
+    assert os.listdir(here) == ["statesize-demo.html"]
+    assert (here / "statesize-demo.html").stat().st_size < 1_700_000
+    opens_without_network_and_errors(here / "statesize-demo.html")
 
 
-def test_the_report_opens_in_a_browser_without_network_and_errors(finished):
-    report = finished[0] / "statesize-demo.html"
+def opens_without_network_and_errors(report):
     with chromium() as browser:
         visit = Visit(browser, report)
         for chart in ("#layers svg", "#positions svg"):

@@ -182,7 +182,7 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
 
     Returns:
         "loss" in nats a target, "accuracy" of targets, and what the task's report adds; "sequence_accuracy", the share
-        of sequences whose targets are all right, where no more than half of the positions are asked; for a mixture
+        of sequences whose targets are all right, where some positions are asked and a guess has a chance; for a mixture
         "accuracy_SLICE".
 
     Raises:
@@ -197,7 +197,7 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
     all_parts = _Tally(*map(sum, zip(*tallies.values(), strict=True)))
     loss, accuracy = all_parts.nats / all_parts.asked, all_parts.right / all_parts.asked
     report = {"loss": loss, "accuracy": accuracy, **task.report(loss, accuracy)}
-    if 2 * all_parts.asked <= all_parts.positions:
+    if "chance" in report and all_parts.asked < all_parts.positions:
         report["sequence_accuracy"] = all_parts.whole / all_parts.sequences
     return report | {f"accuracy_{label}": tally.right / tally.asked for label, tally in tallies.items() if label}
 
