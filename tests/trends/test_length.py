@@ -7,7 +7,7 @@ from scipy import stats
 
 import statesize as ss
 from statesize.errors import InputError
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.trends.growth import Growth
 from statesize.trends.points import MixerPoint, Point
 from statesize.trends.trend import signed
@@ -93,6 +93,16 @@ def test_the_trained_length_is_what_the_model_tells():
     assert measured("gla", lengths=[4, 8]).trained_length == 256
     assert measured(model(positions=22)).trained_length == 22
     assert measured(model()).trained_length is None
+
+
+def test_the_trained_length_of_a_folder_is_what_was_written_beside_its_weights(tmp_path):
+    # Neither the name of the folder nor a record that says nothing is one.
+    folder = tmp_path / "gla"
+    save_checkpoint(model("la"), folder)
+    for record, trained in ((None, None), ('{"data": {"length": 12}}', 12), ('{"data": 3}', None), ("no json", None)):
+        if record is not None:
+            (folder / "training.json").write_text(record, encoding="utf-8")
+        assert measured(str(folder), tokenizer=ss.zoo.tokenizer()).trained_length == trained
 
 
 def test_lengths_that_do_not_fit_are_named_and_the_others_measured():

@@ -58,7 +58,7 @@ def length(
     from statesize.loading.models import load_model
     from statesize.report import check_report_path
     from statesize.texts.token_files import vocabulary_size
-    from statesize.trends.length import FUTURE, length
+    from statesize.trends.length import FUTURE, known_trained_length, length
     from statesize.trends.series import trend_bar
 
     texts, asked, loading = texts or Texts(), asked or Asked(), loading or Loading()
@@ -77,8 +77,9 @@ def length(
     options = {name: value for name, value in asdict(asked).items() if name not in left_out}
     with printing.bars() as bars:
         told = trend_bar(bars, f"measuring {loaded.name}", len(set(chosen)))
+        known = trained_length or known_trained_length(loaded.model, model)
         found = length(
-            loaded.model, ids, lengths=chosen, future=future, excerpts=excerpts, trained_length=trained_length,
+            loaded.model, ids, lengths=chosen, future=future, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=told, **options,
         )  # fmt: skip
     print_finding(found, *_table(found), 1, html, printing)

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-from statesize import zoo
 from statesize.adapters.models.checks import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
 from statesize.loading.digests import model_facts, tokens_sha256
 from statesize.loading.models import load_model
+from statesize.loading.training_record import training_record
 from statesize.parallel.here import Here
 from statesize.parts import digest
 from statesize.profiling.run import profile
@@ -86,10 +86,11 @@ def length(
         require_count("future", future),
         require_count("excerpts", excerpts),
     )
+    place = model if isinstance(model, str) else None
     if isinstance(model, str):
         loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
         model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
-    trained = trained_length or known_trained_length(name, model)
+    trained = trained_length or known_trained_length(model, place)
     model = measurable(model)
     texts = whole_texts(inputs, tokenizer)
     longest = max(map(len, texts)) - future
@@ -119,10 +120,11 @@ def length(
     )
 
 
-def known_trained_length(name: str | None, model: nn.Module) -> int | None:
+def known_trained_length(model: nn.Module, place: str | None) -> int | None:
     """Tokens of the sequences that a model was trained on, or that its positions allow; None where it does not tell."""
-    if name in zoo.names():
-        return int(zoo.record(name)["data"]["length"])
+    data = training_record(place).get("data") if place is not None else None
+    if isinstance(data, dict) and isinstance(known := cast("dict[str, Any]", data).get("length"), int):
+        return known
     config = getattr(model, "config", None)
     told = getattr(config, "max_position_embeddings", None) or getattr(config, "positions", None)
     return told if isinstance(told, int) and told else None

@@ -12,8 +12,8 @@ from torch import nn
 
 from statesize import zoo
 from statesize.errors import FileError, InputError
-from statesize.files import parse_json, read_limited
 from statesize.loading.models import load_model, load_tokenizer
+from statesize.loading.training_record import training_record
 from statesize.studies.delimiters.corpus import Corpus, make_corpus
 from statesize.tasks.rebinding import Rebinding
 from statesize.tasks.registry import build_task
@@ -86,17 +86,10 @@ def default_texts(model: str) -> list[str]:
 
 def _trained_task(model: str) -> Rebinding | None:
     """The task of re-binding recall that a model was trained on, None for others; a FileError for a damaged record."""
-    if model in zoo.recall_names():
-        return cast("Rebinding", build_task(zoo.record(model)["task"]))
-    path = Path(model) / "training.json"
-    try:
-        record = parse_json(read_limited(path))
-    except (OSError, ValueError):
-        return None
-    task = cast("dict[str, Any]", record).get("task") if isinstance(record, dict) else None
+    task = training_record(model).get("task")
     if not isinstance(task, dict) or cast("dict[str, Any]", task).get("name") != "rebinding":
         return None
     try:
         return cast("Rebinding", build_task(cast("dict[str, Any]", task)))
     except InputError as error:
-        raise FileError(f"{path} holds no settings of re-binding recall: {error}") from error
+        raise FileError(f"{model}/training.json holds no settings of re-binding recall: {error}") from error
