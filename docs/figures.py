@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from on_record import VERDICTS, beyond, findings, history, quoted, results, table
-from smaller_states import compression
+from on_record import beyond, findings, history, quoted, results, table
+from smaller_states import caches, compression
 from trained_families import architectures, compiled_training
+from trends import length, needles, recall_moment, text_series
 
 from statesize import zoo
 
@@ -35,117 +36,42 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         recall_moment,
         fla,
         compression,
+        caches,
         state_spaces,
         layers,
         architectures,
         compiled_training,
+        text_series,
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
-    for part in (length, needles):
-        lines = (docs / f"{part.__name__}.jsonl").read_text("utf-8").splitlines()
-        kept[part.__name__] = part([json.loads(line) for line in lines])
+    for name, part in (("length", length), ("length_architectures", length), ("needles", needles)):
+        lines = (docs / f"{name}.jsonl").read_text("utf-8").splitlines()
+        kept[name] = part([json.loads(line) for line in lines])
     return kept | {"bundled": bundled()} | on_record
-
-
-def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
-    """ESS of the bundled models after contexts of several lengths: means, exponents, and how many heads still grow."""
-    contexts = [one["length"] for one in documents[0]["lengths"]]
-    trained = documents[0]["trained_length"]
-    rows = [
-        (
-            f"`{one['model']}`",
-            *(f"{value:.1f}" for value in one["layers"][0]["entropy"]),
-            _exponent(one["exponents"][0]),
-        )
-        for one in documents
-    ]
-    headings = ("model", *(f"{one:,}" + (" *" if one > trained else "") for one in contexts), "exponent")
-    courses = ("grows", "levels off", "not clear")
-    heads = [
-        (
-            f"`{one['model']}`",
-            *(str(sum(row["course"] == course for row in one["exponents"] if row["unit"])) for course in courses),
-        )
-        for one in documents
-    ]
-    return {
-        "table": table(headings, rows),
-        "courses": table(("model", *courses), heads),
-        "lengths": ",".join(map(str, contexts)),
-        "excerpts": str(documents[0]["excerpts"]),
-        "future": str(documents[0]["future"]),
-    }
-
-
-def needles(documents: list[Mapping[str, Any]]) -> dict[str, str]:
-    """What needles in the bundled documents tell the bundled models."""
-    depths = documents[0]["depths"]
-    rows = [
-        (f"`{one['model']}`", *(f"{depth['accuracy']:.0%}, {_nats(depth)}" for depth in one["depths"]))
-        for one in documents
-    ]
-    return {
-        "table": table(("model", *(f"{depth['depth']} tokens back" for depth in depths)), rows),
-        "depths": ",".join(str(depth["depth"]) for depth in depths),
-        "excerpts": str(documents[0]["excerpts"]),
-    }
-
-
-def _nats(depth: Mapping[str, Any]) -> str:
-    low, high = depth["gain_interval"]
-    return f"{depth['gain']:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def _exponent(row: Mapping[str, Any]) -> str:
-    low, high = row["exponent_interval"]
-    return f"{row['exponent']:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
-    """By how many steps ESS rises before recall is solved."""
-    rows = [
-        (
-            look["name"].removeprefix("lead_"),
-            f"{look['lead']:+.1f} [{look['interval'][0]:+.1f}, {look['interval'][1]:+.1f}]",
-            str(look["units"]),
-            f"{look['p']:.2g}",
-        )
-        for look in document["looks"]
-    ]
-    others = [
-        (name.rpartition("_")[0].replace("_", " "), name.rpartition("_")[2], _lead(one), str(one["units"]))
-        for name, one in document["others"].items()
-    ]
-    return {
-        "claim": document["claim"]["statement"],
-        "pilot": document["claim"]["pilot"],
-        "verdict": VERDICTS[document["holds"]],
-        "table": table(("mixer", "lead in steps", "seeds", "adjusted p"), rows),
-        "others": table(("metric", "mixer", "lead in steps", "seeds"), others),
-    }
-
-
-def _lead(one: Mapping[str, Any]) -> str:
-    low, high = one["interval"]
-    return "–" if low is None else f"{one['lead']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def layers(document: Mapping[str, Any]) -> dict[str, str]:
     """What layers as published recall after so many steps, beside the lean ones, and how long a step takes."""
-    found = {(row["mixer"], row["steps"]): row for row in document["rows"]}
-    few, many = sorted({steps for _, steps in found})
+    # Of several rates, the best one.
+    found = {(row["mixer"], row["steps"]): row for row in sorted(document["rows"], key=lambda row: row["accuracy"])}
+    rates = {
+        steps: sorted({row["rate"] for row in document["rows"] if row["steps"] == steps})
+        for steps in sorted({steps for _, steps in found})
+    }
+    fewest = min(rates)
 
     def learned(name: str) -> tuple[str, ...]:
-        after = (f"{found[name, steps]['accuracy']:.3f}" if (name, steps) in found else "" for steps in (few, many))
-        return f"`{name}`", *after, f"{found[name, few]['step_seconds'] * 1000:.0f}"
+        after = (f"{found[name, steps]['accuracy']:.3f}" if (name, steps) in found else "" for steps in rates)
+        return f"`{name}`", *after, f"{found[name, fewest]['step_seconds'] * 1000:.0f}"
 
     rows = [(*learned(published), *learned(lean)) for published, lean in document["lean"].items()]
-    heads = (f"{few:,} steps", f"{many:,}", "ms a step")
-    rates = {row["steps"]: f"{row['rate']:g}" for row in document["rows"]}
+    heads = (*(f"{steps:,} steps" for steps in rates), "ms a step")
     return {
         "table": table(("as published", *heads, "lean", *heads), rows),
-        **{"few": f"{few:,}", "few_rate": rates[few], "many": f"{many:,}", "many_rate": rates[many]},
+        "runs": ", ".join(
+            f"{steps:,} steps at rate {' or '.join(f'{one:g}' for one in several)}" for steps, several in rates.items()
+        ),
     }
 
 

@@ -65,6 +65,30 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def caches(document: Mapping[str, Any]) -> dict[str, str]:
+    """What smaller caches of softmax attention cost: budgets of heads, and rounding."""
+    rows = document["rows"]
+    whole = max(row["tokens"] for row in rows)
+    found = {(row["way"], row["tokens"]): row for row in rows if row["tokens"] < whole}
+    kept = sorted({tokens for _, tokens in found}, reverse=True)
+    ways = dict.fromkeys(way for way, _ in found)
+    rounding = {row["way"]: _bits(row["extra"]) for row in rows if row["tokens"] == whole}
+    value, low, high = found["entropy-ESS", kept[0]]["against_equal"]
+    return {
+        "table": table(
+            ("budgets", *(f"{tokens} tokens" for tokens in kept)),
+            ((way, *(_bits(found[way, tokens]["extra"]) for tokens in kept)) for way in ways),
+        ),
+        "rounding": table(("numbers", "extra bits a byte"), rounding.items()),
+        "int4": rounding["int4"],
+        "equal": _bits(found["equal", kept[0]]["extra"]),
+        "by_ess": f"{value:+.4f} [{low:+.4f}, {high:+.4f}]",
+        "most": str(kept[0]),
+        "documents": str(document["documents"]),
+        "length": str(whole),
+    }
+
+
 def _bits(ends: Sequence[float]) -> str:
     """An estimate with its interval."""
     value, low, high = ends

@@ -59,7 +59,7 @@ def test_layers_as_published_stand_beside_the_lean_ones(figures):
     ]
     found = figures.layers({"rows": rows, "lean": {"gla-full": "gla"}})
     assert found["table"].endswith("| `gla-full` | 0.500 | 0.875 | 15 | `gla` | 0.750 |  | 15 |")
-    assert (found["few"], found["few_rate"], found["many"]) == ("800", "0.00625", "3,000")
+    assert found["runs"] == "800 steps at rate 0.00625, 3,000 steps at rate 0.00166667"
 
 
 def test_layers_of_fla_count_where_all_of_them_is_measured(figures):
