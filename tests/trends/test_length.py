@@ -99,7 +99,8 @@ def test_the_trained_length_of_a_folder_is_what_was_written_beside_its_weights(t
     # Neither the name of the folder nor a record that says nothing is one.
     folder = tmp_path / "gla"
     save_checkpoint(model("la"), folder)
-    for record, trained in ((None, None), ('{"data": {"length": 12}}', 12), ('{"data": 3}', None), ("no json", None)):
+    records = (None, '{"data": {"length": 12}}', '{"data": {"length": -1}}', '{"data": 3}')
+    for record, trained in zip(records, (None, 12, None, None), strict=True):
         if record is not None:
             (folder / "training.json").write_text(record, encoding="utf-8")
         assert measured(str(folder), tokenizer=ss.zoo.tokenizer()).trained_length == trained

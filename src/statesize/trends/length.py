@@ -123,7 +123,8 @@ def length(
 def known_trained_length(model: nn.Module, place: str | None) -> int | None:
     """Tokens of the sequences that a model was trained on, or that its positions allow; None where it does not tell."""
     data = training_record(place).get("data") if place is not None else None
-    if isinstance(data, dict) and isinstance(known := cast("dict[str, Any]", data).get("length"), int):
+    known = cast("dict[str, Any]", data).get("length") if isinstance(data, dict) else None
+    if isinstance(known, int) and known > 0:
         return known
     config = getattr(model, "config", None)
     told = getattr(config, "max_position_embeddings", None) or getattr(config, "positions", None)
