@@ -46,7 +46,13 @@ LAGGING = (
     "mamba", "gla-full", "gated-deltanet", "deltanet", "s4d,hedgehog", "s4d,linear-transformer", "sliding,based",
 )  # fmt: skip
 SLOW = ("s4d,linear-transformer", "s4d,hedgehog", "hyena,hedgehog", "mamba", "gated-deltanet")
-RUNS = ((3000, 6e-3, tuple(LEAN)), (10_000, 4e-3, LAGGING), (20_000, 2e-3, SLOW), (20_000, 4e-3, ("mamba",)))
+RUNS = (
+    (3000, 6e-3, tuple(LEAN)),
+    (10_000, 4e-3, LAGGING),
+    (20_000, 2e-3, SLOW),
+    (20_000, 4e-3, ("mamba",)),
+    (20_000, 1e-3, ("hyena,hedgehog",)),
+)
 """Steps, learning rate, and layers."""
 
 
