@@ -86,9 +86,9 @@ def length(
         require_count("future", future),
         require_count("excerpts", excerpts),
     )
-    place = model if isinstance(model, str) else None
+    place: str | None = None
     if isinstance(model, str):
-        loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
+        place, loaded = model, load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
         model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
     trained = trained_length or known_trained_length(model, place)
     model = measurable(model)
