@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from on_record import beyond, findings, history, quoted, results, table
+from on_record import beyond, estimate, findings, history, quoted, results, table
 from smaller_states import caches, compression
 from trained_families import architectures, compiled_training
 from trends import length, needles, recall_moment, text_series
@@ -203,7 +203,7 @@ def state_spaces(document: Mapping[str, Any]) -> dict[str, str]:
         (
             row["model"],
             row["share"],
-            f"{row['difference']:.4f} [{row['interval'][0]:.4f}, {row['interval'][1]:.4f}]",
+            estimate(row["difference"], row["interval"], ".4f"),
             f"{row['state_bytes_before']:,} → {row['state_bytes_after']:,}",
             "{:.0f} → {:.0f}".format(*row["tokens_per_second"]),
             "{before:.1%} → {after:.1%}".format(**row["recall"]["repeated_bigrams"]),

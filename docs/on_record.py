@@ -85,17 +85,14 @@ def _figure(known: Mapping[str, Any], name: str) -> str:
     """A count as it is, any other figure with its interval."""
     if f"{name}_interval" not in known:
         return f"{known[name]:.0f}"
-    low, high = known[f"{name}_interval"]
-    return f"{known[name]:.2f} [{low:.2f}, {high:.2f}]"
+    return estimate(known[name], known[f"{name}_interval"], ".2f")
 
 
 def history(folder: Path) -> dict[str, str]:
     """What the claim of before gives on the runs on record of each study."""
     document, found = json.loads((folder / "history.json").read_text("utf-8")), dict[str, str]()
     for study, said in document["studies"].items():
-        shown = ", ".join(
-            f"`{name}` {x:.2f} [{low:.2f}, {high:.2f}]" for name, (x, low, high) in said["figures"].items()
-        )
+        shown = ", ".join(f"`{name}` {estimate(x, ends, '.2f')}" for name, (x, *ends) in said["figures"].items())
         verdict, made = VERDICTS[said["holds"]], f"`{document['command']}`, code of commit {document['commit'][:10]}"
         found[study] = (
             f"On the runs on record, the claim of before, “{said['claim']}”, **{verdict}**: {shown} ({made})."
@@ -161,3 +158,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table in Markdown."""
     head = tuple(head)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def estimate(value: float, ends: Iterable[float], form: str) -> str:
+    """A number and its interval, each in a form such as ".2f"."""
+    low, high = ends
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"

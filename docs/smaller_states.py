@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from on_record import table
+from on_record import estimate, table
 
 
 def compression(document: Mapping[str, Any]) -> dict[str, str]:
@@ -73,7 +73,7 @@ def caches(document: Mapping[str, Any]) -> dict[str, str]:
     kept = sorted({tokens for _, tokens in found}, reverse=True)
     ways = dict.fromkeys(way for way, _ in found)
     rounding = {row["way"]: _bits(row["extra"]) for row in rows if row["tokens"] == whole}
-    value, low, high = found["entropy-ESS", kept[0]]["against_equal"]
+    gain, *ends = found["entropy-ESS", kept[0]]["against_equal"]
     return {
         "table": table(
             ("budgets", *(f"{tokens} tokens" for tokens in kept)),
@@ -82,7 +82,7 @@ def caches(document: Mapping[str, Any]) -> dict[str, str]:
         "rounding": table(("numbers", "extra bits a byte"), rounding.items()),
         "int4": rounding["int4"],
         "equal": _bits(found["equal", kept[0]]["extra"]),
-        "by_ess": f"{value:+.4f} [{low:+.4f}, {high:+.4f}]",
+        "by_ess": estimate(gain, ends, "+.4f"),
         "most": str(kept[0]),
         "documents": str(document["documents"]),
         "length": str(whole),

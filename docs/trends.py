@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from on_record import VERDICTS, table
+from on_record import VERDICTS, estimate, table
 
 
 def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
@@ -16,7 +16,7 @@ def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
         (
             f"`{one['model']}`",
             *(f"{value:.1f}" for value in one["layers"][0]["entropy"]),
-            _exponent(one["exponents"][0]),
+            estimate(one["exponents"][0]["exponent"], one["exponents"][0]["exponent_interval"], ".2f"),
         )
         for one in documents
     ]
@@ -42,7 +42,13 @@ def needles(documents: list[Mapping[str, Any]]) -> dict[str, str]:
     """What needles in the bundled documents tell the bundled models."""
     depths = documents[0]["depths"]
     rows = [
-        (f"`{one['model']}`", *(f"{depth['accuracy']:.0%}, {_nats(depth)}" for depth in one["depths"]))
+        (
+            f"`{one['model']}`",
+            *(
+                f"{depth['accuracy']:.0%}, {estimate(depth['gain'], depth['gain_interval'], '+.2f')}"
+                for depth in one["depths"]
+            ),
+        )
         for one in documents
     ]
     return {
@@ -52,22 +58,12 @@ def needles(documents: list[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def _nats(depth: Mapping[str, Any]) -> str:
-    low, high = depth["gain_interval"]
-    return f"{depth['gain']:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def _exponent(row: Mapping[str, Any]) -> str:
-    low, high = row["exponent_interval"]
-    return f"{row['exponent']:.2f} [{low:.2f}, {high:.2f}]"
-
-
 def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
     """By how many steps ESS rises before recall is solved."""
     rows = [
         (
             look["name"].removeprefix("lead_"),
-            f"{look['lead']:+.1f} [{look['interval'][0]:+.1f}, {look['interval'][1]:+.1f}]",
+            estimate(look["lead"], look["interval"], "+.1f"),
             str(look["units"]),
             f"{look['p']:.2g}",
         )
@@ -87,8 +83,7 @@ def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _lead(one: Mapping[str, Any]) -> str:
-    low, high = one["interval"]
-    return "–" if low is None else f"{one['lead']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return "–" if one["interval"][0] is None else estimate(one["lead"], one["interval"], "+.1f")
 
 
 def text_series(document: Mapping[str, Any]) -> dict[str, str]:
@@ -101,13 +96,17 @@ def text_series(document: Mapping[str, Any]) -> dict[str, str]:
             f"`{row['mixer']}`",
             f"{row['bits_per_byte']:.2f}",
             *(f"{row['entropy'][place]:.1f}" for place in shown),
-            _difference(row["change"]),
+            estimate(row["change"]["difference"], row["change"]["interval"], "+.1f"),
             f"{int(row['largest']['layer'].split('.')[1]) + 1}",
             f"{int(row['largest']['from'].removeprefix('step-'))} → {int(row['largest']['to'].removeprefix('step-'))}",
-            _difference(row["largest"]),
+            estimate(row["largest"]["difference"], row["largest"]["interval"], "+.1f"),
         )
         for row in document["rows"]
     ]
+    moved: dict[str, list[str]] = {"falls": [], "rises": [], "not clear": []}
+    for row in document["rows"]:
+        low, high = row["change"]["interval"]
+        moved["falls" if high < 0 else "rises" if low > 0 else "not clear"].append(row["mixer"])
     levels = ("ESS before", *(f"after {steps[place]}" for place in shown[1:]))
     return {
         "table": table(
@@ -117,23 +116,12 @@ def text_series(document: Mapping[str, Any]) -> dict[str, str]:
         "kept": str(steps[1]),
         "texts": str(first["texts"]),
         "mixers": str(len(rows)),
-        "fall": str(sum(row["change"]["interval"][1] < 0 for row in document["rows"])),
-        "rise": _named([row["mixer"] for row in document["rows"] if row["change"]["interval"][0] > 0]),
-        "unclear": _named(
-            [
-                row["mixer"]
-                for row in document["rows"]
-                if row["change"]["interval"][0] <= 0 <= row["change"]["interval"][1]
-            ]
-        ),
+        "fall": str(len(moved["falls"])),
+        "rise": _named(moved["rises"]),
+        "unclear": _named(moved["not clear"]),
         "early": str(sum(row["largest"]["from"] == f"step-{steps[0]:06d}" for row in document["rows"])),
     }
 
 
 def _named(mixers: list[str]) -> str:
     return ", ".join(f"`{mixer}`" for mixer in mixers) or "none"
-
-
-def _difference(change: Mapping[str, Any]) -> str:
-    low, high = change["interval"]
-    return f"{change['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
