@@ -1,8 +1,8 @@
-"""Networks of docs/networks.md: `python benchmarks/networks.py [--gpt2] [--accuracy 0.25] [--output FILE]`.
+"""Networks of docs/networks.md: `python benchmarks/networks.py [--accuracy 0.25] [--threads 1] [--output FILE]`.
 
 The ESS of the four bundled models over one text, cut in its middle, beside what their layers need; with --gpt2, of a
-model of GPT-2 small's shape with random weights over 256 random tokens instead, by two threads. Rows of other models or
-accuracies that the file already has stay.
+model of GPT-2 small's shape with random weights over 256 random tokens instead; with --single, by products in single
+precision. Rows of other models, accuracies or precisions that the file already has stay.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from statesize.texts.tokens import join_documents
 BUNDLED = ("sa", "la", "wla", "gla")
 # Both sides of a cut in the middle are then larger than all states of a bundled model with its convolutions.
 TOKENS = 344
+# Rows of the file that differ in one of these stay.
+_KEY = ("model", "asked", "precision")
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,13 @@ def gpt2(accuracy: float) -> list[Case]:
     return [Case("GPT-2 small, random weights", model, ids, accuracy)]
 
 
-def row(case: Case) -> dict[str, Any]:
+def row(case: Case, precision: Literal["double", "single"]) -> dict[str, Any]:
     """One network and its layers at the middle of the text."""
     start, wall = time.process_time(), time.perf_counter()
     cut = case.ids.shape[1] // 2
-    found = ss.network_ess(case.model, case.ids, [cut], accuracy=case.accuracy, method="lanczos", on_progress=told)
+    found = ss.network_ess(
+        case.model, case.ids, [cut], accuracy=case.accuracy, method="lanczos", precision=precision, on_progress=told
+    )
     seconds, wall = time.process_time() - start, time.perf_counter() - wall
     beside = ss.redundancy(case.model, case.ids, found, case.name)
     low, high = found.interval[0].tolist()
@@ -81,6 +85,7 @@ def row(case: Case) -> dict[str, Any]:
         "accuracy": round((high - low) / (high + low), 3),
         "converged": found.converged,
         "redundancy": value,
+        "precision": precision,
         "products": found.products.item(),
         "seconds": round(seconds, 1),
         "wall_seconds": round(wall, 1),
@@ -98,16 +103,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpt2", action="store_true")
     parser.add_argument("--accuracy", type=float, default=0.25)
+    parser.add_argument("--single", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    threads = 2 if given.gpt2 else 1
-    torch.set_num_threads(threads)
+    torch.set_num_threads(given.threads)
     old = given.output is not None and given.output.exists()
     rows: list[dict[str, Any]] = json.loads(given.output.read_text(encoding="utf-8"))["rows"] if old else []
     for case in (gpt2 if given.gpt2 else bundled)(given.accuracy):
-        found = row(case) | {"asked": given.accuracy, "threads": threads, "peak_bytes": peak_resident_bytes()}
+        found = row(case, "single" if given.single else "double") | {
+            "asked": given.accuracy,
+            "threads": given.threads,
+            "peak_bytes": peak_resident_bytes(),
+        }
         print(json.dumps(found), flush=True)
-        rows = [other for other in rows if (other["model"], other["asked"]) != (case.name, given.accuracy)] + [found]
+        rows = [other for other in rows if any(other[key] != found[key] for key in _KEY)] + [found]
         if given.output is not None:
             document = {"schema": 1, "rows": rows, "machine": machine(), "versions": versions()}
             replace_file(given.output, (json.dumps(document, indent=1) + "\n").encode())

@@ -198,11 +198,15 @@ def networks(document: Mapping[str, Any]) -> dict[str, str]:
 
 def state_spaces(document: Mapping[str, Any]) -> dict[str, str]:
     """Smaller Mamba and Mamba-2 of transformers: what they cost and hold."""
-    headings = ("model", "kept", "extra bits a byte", "bytes of states", "tokens a second", "repeated pairs recalled")
+    headings = (
+        *("model", "kept", "by", "extra bits a byte", "bytes of states", "tokens a second"),
+        "repeated pairs recalled",
+    )
     rows = [
         (
             row["model"],
             row["share"],
+            row["method"].partition(",")[0],
             estimate(row["difference"], row["interval"], ".4f"),
             f"{row['state_bytes_before']:,} → {row['state_bytes_after']:,}",
             "{:.0f} → {:.0f}".format(*row["tokens_per_second"]),

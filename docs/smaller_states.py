@@ -36,6 +36,7 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
         (name, *(_correlation(found["rank_correlations"].get(name)) for found in document["mixers"].values()))
         for name in predictors
     ]
+    cut = [*document["models"].values(), *document["bundled"].values()]
     damaged = [row for row in document["recall"] if row["lost_nats"] >= 0.1]
     recall = [
         (
@@ -59,6 +60,8 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
         "documents": str(document["held_out_documents"]),
         "recall": table(("model and seed", "state kept", "nats lost an answer", "recall", "safe"), recall),
         "recall_damaged": str(len(damaged)),
+        "text_models": str(len(cut)),
+        "text_flagged": str(sum(not found["recall_kept"] for found in cut)),
         "recall_flagged": str(sum(row["safe"] is False for row in damaged)),
         "sample_before": before,
         "sample_after": after,

@@ -70,6 +70,7 @@ def compared(model: LanguageModel, parts: Sequence[Windows], seed: int, tokenize
         "extra": {name: [ratio.value, ratio.low, ratio.high] for name, ratio in found.items()},
         "quarter_bytes": reducible(quarter).state_bytes / (reducible(model).state_bytes / 2),
         "recall_lost": [recall.lost.value, recall.lost.low, recall.lost.high],
+        "recall_kept": recall.kept,
         "rank_correlations": rank_correlations(model, ranking.bases, choice),
         "samples": [tokenizer.decode(generated(one, tokenizer.encode(_PROMPT).ids)) for one in (model, half)],
     }

@@ -1,7 +1,7 @@
 """Smaller Mamba and Mamba-2: `python -m benchmarks.compression.state_spaces FOLDER … --output docs/state_spaces.json`.
 
 Each FOLDER holds a trained model of transformers with its tokenizer, such as those of `benchmarks.architectures`. Its
-states are cut to three sizes by `statesize.compress` on the held-out documents of the bundled models; a row says what
+states are cut to three sizes by `statesize.compress`, of Mamba-2 also in a free basis, on the held-out documents of the bundled models; a row says what
 that costs, what the model's own cache holds, and how many tokens a second it generates, one at a time, on one thread
 (processor time, medians of rounds that take turns with the uncut model).
 """
@@ -39,8 +39,9 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     documents = ss.zoo.documents()
     prompt = torch.tensor([ss.zoo.tokenizer().encode(documents[0]).ids[:16]])
     found: list[dict[str, Any]] = []
-    for share in SHARES:
-        cut = ss.compress(model, tokenizer, documents, share, length=128)
+    ways = [(share, free) for free in (False, True)[: 1 + (model.config.model_type == "mamba2")] for share in SHARES]
+    for share, free in ways:
+        cut = ss.compress(model, tokenizer, documents, share, length=128, free_basis=free)
         taken = [(seconds(model, prompt), seconds(cut.model, prompt)) for _ in range(_ROUNDS)]
         before, after = (_TOKENS / statistics.median(column) for column in zip(*taken, strict=True))
         found.append(

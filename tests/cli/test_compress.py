@@ -64,7 +64,7 @@ def test_mamba_2_of_transformers(documents, tmp_path, capfd):
     assert_document("compress", document)
     assert document["state_bytes_before"] == 2 * document["state_bytes_after"]
     assert load_model(str(half)).model.config.state_size == 4
-    assert page.read_text(encoding="utf-8").count("<tr><th") == 2 + 3 + 4
+    assert page.read_text(encoding="utf-8").count("<tr><th") == 2 + 6 + 4
     assert main([*arguments[:-2], str(tmp_path / "other"), "--int8"]) == 1
     assert "int8 must be left out for a model of transformers" in capfd.readouterr().err
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from statesize.compression.gramians import measure_gramians
+from statesize.compression.gramians import Gramians, measure_gramians
 from statesize.mixers import LanguageModel, ModelConfig
+from statesize.operators import Recurrence
 
 
 @pytest.mark.parametrize("name", ["la", "wla", "gla", "gla-s6"])
@@ -16,7 +17,7 @@ def test_gramians_are_the_sums_of_the_definition(name):
     mixer = model.blocks[0].mixer
     hidden = model.blocks[0].mixer_norm(model._embed(ids, slice(0, 40)))
     operator, values = mixer.operator(hidden), mixer.values(hidden)
-    states = operator.states(values, [17, 33])  # after tokens 16 and 32
+    states = operator.states(values, [16, 32])  # after the first two chunks of 16 tokens
     torch.testing.assert_close(found.state, torch.einsum("shpnv,shpmv->hnm", states, states))
     weights = mixer.mixed_values(hidden)[:, :, 8:].square().sum(-1)
     query = operator.C[:, :, 8:]
@@ -29,7 +30,7 @@ def test_gramians_of_s6_take_the_channels_of_a_head_together():
     found = measure_gramians(model, [ids])[0]
     mixer = model.blocks[0].mixer
     hidden = model.blocks[0].mixer_norm(model._embed(ids, slice(0, 20)))
-    states = mixer.operator(hidden).states(mixer.values(hidden), [17])[:, :, 0, :, 0].unflatten(1, (2, 3))
+    states = mixer.operator(hidden).states(mixer.values(hidden), [16])[:, :, 0, :, 0].unflatten(1, (2, 3))
     torch.testing.assert_close(found.state, torch.einsum("shvn,shvm->hnm", states, states))
     weights = mixer.mixed_values(hidden).squeeze(-1).unflatten(1, (2, 3)).square().sum(2)[:, :, 8:]
     query = mixer.operator(hidden).C[:, 0, 8:]
@@ -40,3 +41,17 @@ def test_hooks_leave_the_model_as_it_was():
     model = LanguageModel(ModelConfig("la,sa", 16, width=8, heads=2, layers=2, key_size=3))
     assert list(measure_gramians(model, [torch.arange(12)[None]])) == [0]
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("length", [16, 39, 48])
+def test_one_decay_a_head_and_equal_decays_of_its_numbers_are_the_same(length):
+    generator = torch.Generator().manual_seed(0)
+    B, C, values, outputs = torch.randn(4, 2, 4, length, 5, generator=generator, dtype=torch.float64)
+    decay = torch.rand(2, 4, length, 1, generator=generator, dtype=torch.float64)
+    decay[:, :, 7] = 0
+    by_chunks, by_tokens = Gramians.zeros(2, 5), Gramians.zeros(2, 5)
+    one, many = Recurrence(decay, B, C), Recurrence(decay.expand(2, 4, length, 5), B, C)
+    by_chunks.add(one, values, outputs, 2)
+    by_tokens.add(many, values, outputs, 2)
+    torch.testing.assert_close(by_chunks.state, by_tokens.state)
+    torch.testing.assert_close(one.apply(values), many.apply(values))

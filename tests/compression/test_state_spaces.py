@@ -17,9 +17,9 @@ from transformers import (
 
 import statesize as ss
 from statesize import zoo
-from statesize.compression.bases import KeptBasis
+from statesize.compression.bases import BalancedBasis, KeptBasis
 from statesize.compression.frontier import SHARES, frontier
-from statesize.compression.state_spaces import bases_of_groups, cached_bytes, smaller_state_space
+from statesize.compression.state_spaces import bases_of_groups, cached_bytes, gramians_of_groups, smaller_state_space
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
 SHAPE = {"vocab_size": 1024, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 8, "expand": 2}
@@ -55,6 +55,10 @@ def model(request):
     return made(request.param)
 
 
+def bases_at(model, ids, kind=KeptBasis):
+    return bases_of_groups(gramians_of_groups(model, [ids]), kind)
+
+
 def without_reads(model, bases, kept):
     """The whole model, whose C is zero where numbers are dropped."""
     config, weights = model.config, {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -76,7 +80,7 @@ def without_reads(model, bases, kept):
 @pytest.mark.parametrize("kept", [1, 3, 7])
 def test_logits_are_those_of_the_whole_model_that_does_not_read_the_rest(model, kept):
     ids = torch.randint(1024, (2, 24), generator=torch.Generator().manual_seed(1))
-    bases = bases_of_groups(model, [ids])
+    bases = bases_at(model, ids)
     cut = smaller_state_space(model, bases, kept)
     assert type(cut) is type(model)
     assert cut.config.state_size == kept
@@ -90,7 +94,7 @@ def test_logits_are_those_of_the_whole_model_that_does_not_read_the_rest(model, 
 @torch.no_grad()
 def test_its_own_cache_is_smaller_and_it_generates(model):
     ids = torch.randint(1024, (1, 12), generator=torch.Generator().manual_seed(1))
-    cut = smaller_state_space(model, bases_of_groups(model, [ids.repeat(1, 3)]), 2)
+    cut = smaller_state_space(model, bases_at(model, ids.repeat(1, 3)), 2)
     assert cached_bytes(model) == 4 * cached_bytes(cut) == 2 * 32 * 8 * 4
     written = cut.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=0)
     assert written.shape == (1, 18)
@@ -99,7 +103,7 @@ def test_its_own_cache_is_smaller_and_it_generates(model):
 
 def test_the_global_random_state_is_left_alone(model):
     before = torch.get_rng_state()
-    smaller_state_space(model, bases_of_groups(model, [torch.arange(16)[None]]), 4)
+    smaller_state_space(model, bases_at(model, torch.arange(16)[None]), 4)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -128,15 +132,67 @@ def test_what_cannot_be_is_refused(model):
             ss.compress(model, tokenizer(), DOCUMENTS, **given)
     with pytest.raises(ss.InputError, match="tokenizer must be one of transformers, got"):
         ss.compress(model, zoo.tokenizer(), DOCUMENTS)
+    with pytest.raises(ss.InputError, match="free_basis must be left out for Mamba, whose numbers"):
+        ss.compress(made(mamba), tokenizer(), DOCUMENTS, free_basis=True)
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=1024, n_embd=8, n_layer=1, n_head=1))
     with pytest.raises(ss.ModelError, match="or Mamba or Mamba-2 of transformers, got GPT2LMHeadModel"):
         ss.compress(gpt2, tokenizer(), DOCUMENTS)
 
 
+@torch.no_grad()
+def test_a_free_basis_of_all_states_is_the_whole_model():
+    model, ids = made(mamba2), torch.randint(1024, (2, 40), generator=torch.Generator().manual_seed(1))
+    whole = smaller_state_space(model, bases_at(model, ids, BalancedBasis), 8)
+    torch.testing.assert_close(whole(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kept", [1, 3])
+def test_a_free_basis_is_the_whole_model_that_reads_a_projection(kept):
+    model, ids = made(mamba2), torch.randint(1024, (2, 40), generator=torch.Generator().manual_seed(1))
+    cut = smaller_state_space(model, bases_at(model, ids, BalancedBasis), kept)
+    projecting = smaller_state_space(model, bases_at(model, ids, BalancedBasis), 8)
+    for block, small in zip(projecting.backbone.layers, cut.backbone.layers, strict=True):
+        block.mixer.key_map.data = torch.eye(8).repeat(2, 1, 1)
+        block.mixer.query_map.data = small.mixer.query_map @ small.mixer.key_map.mT
+    torch.testing.assert_close(cut(ids).logits, projecting(ids).logits, rtol=1e-3, atol=1e-3)
+    assert (cut(ids).logits - model(ids).logits).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_a_model_of_a_free_basis_saves_loads_generates_and_is_measured(tmp_path):
+    model, ids = made(mamba2), torch.arange(20)[None]
+    found = ss.compress(model, tokenizer(), DOCUMENTS, "25%", length=32, free_basis=True)
+    assert found.method == "balanced truncation, equal sizes"
+    assert found.sizes == ((2,), (2,))
+    assert found.state_bytes[0] == 4 * found.state_bytes[1]
+    kept = ss.compress(model, tokenizer(), DOCUMENTS, "25%", length=32)
+    away = [(cut.model(ids).logits - model(ids).logits).norm() for cut in (found, kept)]
+    assert away[0] < away[1]
+    found.save(tmp_path / "quarter")
+    read, own = ss.load(str(tmp_path / "quarter"))
+    assert torch.equal(read(ids).logits, found.model(ids).logits)
+    written = read.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=0)
+    assert torch.equal(written[0, 20:], read(written).logits[0, 19:-1].argmax(-1))
+    profile = ss.profile(read, ids, positions=4, on_progress=lambda progress: None)
+    assert profile.to_dataframe()["state_size"].max() == 2
+    with pytest.raises(ss.ModelError, match="model must have its states as trained, got one that was cut before"):
+        ss.compress(read, own, DOCUMENTS)
+
+
+@torch.no_grad()
+def test_a_free_basis_reads_on_in_the_middle_of_a_text():
+    model, ids = made(mamba2), torch.randint(1024, (2, 24), generator=torch.Generator().manual_seed(1))
+    cut = smaller_state_space(model, bases_at(model, ids, BalancedBasis), 3)
+    first = cut(ids[:, :10], use_cache=True)
+    rest = cut(ids[:, 10:], cache_params=first.cache_params, use_cache=True).logits
+    torch.testing.assert_close(rest, cut(ids).logits[:, 10:], rtol=1e-4, atol=1e-4)
+
+
 def test_the_frontier_of_transformers_models():
     points, heads = frontier(made(mamba2), tokenizer(), DOCUMENTS, length=32)
     assert [(point.way, point.share, point.numbers) for point in points] == [
-        ("equal sizes", share, "float") for share in SHARES
+        (way, share, "float") for way in ("selection", "balanced truncation") for share in SHARES
     ]
     assert [(head.layer, head.head) for head in heads] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert all(0 < head.ess <= 8 and head.missed[0] > head.missed[2] > 0 for head in heads)

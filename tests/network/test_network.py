@@ -1,5 +1,7 @@
 """The ESS of networks against their Jacobians, written out."""
 
+import gc
+
 import pytest
 import torch
 from network.coverage import jacobian, outcomes, transformer
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 
 from statesize import zoo
 from statesize.errors import InputError, ModelError
+from statesize.network.copies import copies
+from statesize.network.jacobian import Jacobian
 from statesize.network.network import Progress, network_ess
 from statesize.spectra.effective_rank import effective_rank
 
@@ -94,6 +98,59 @@ def test_memory_that_does_not_suffice_is_said() -> None:
         network_ess(model, tokens, [6], method="dense", memory=1000)
 
 
+def test_products_in_single_precision_say_what_they_lose() -> None:
+    model, tokens = transformer(), ids(12)
+    exact = network_ess(model, tokens, [6], method="dense")
+    found = network_ess(model, tokens, [6], method="lanczos", precision="single")
+    assert found.interval[0, 0] <= exact.entropy[0] <= found.interval[0, 1]
+    assert found.converged
+    assert not torch.equal(found.values, network_ess(model, tokens, [6], method="lanczos").values)
+    assert ((found.values - exact.values).abs() <= found.value_bounds).all()
+    with copies(model, tokens, [6], None, None, "single") as made:
+        double = made.jacobian(6)
+        single = made.for_products(double, 6)
+        lost = (single.dense() - double.dense()).norm()
+        assert 0 < lost < single.lost < 20 * lost
+        assert double.lost == 0
+    assert next(model.parameters()).dtype is torch.float32
+
+
+def test_cuts_hold_one_graph_at_a_time() -> None:
+    model, tokens = transformer(), ids(12)
+    alive: list[int] = []
+
+    def count(progress: Progress) -> None:
+        if progress.products == 0:
+            alive.append(sum(type(one) is Jacobian for one in gc.get_objects()))
+
+    network_ess(model, tokens, [3, 6, 9], method="lanczos", on_progress=count)
+    assert alive == [1, 1, 1]
+
+
+class Steep(nn.Module):
+    """A sum over the past that makes rounding ten thousand times as large."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return (1e4 * inputs.cumsum(1)).sin()
+
+
+def test_rounding_that_a_model_makes_larger_is_no_difference() -> None:
+    found = network_ess(Language(Steep(), 12, 6), ids(8), [4], end="mixer", method="dense")
+    assert found.run_difference > 1e-4
+
+
+class Unlike(nn.Module):
+    """Another sum in single precision."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.cumsum(1) * (1.001 if inputs.dtype is torch.float32 else 1)
+
+
+def test_another_function_in_double_precision_is_refused() -> None:
+    with pytest.raises(ModelError, match="mixer in float64 must be what the model computes, got values that differ by"):
+        network_ess(Language(Unlike(), 12, 6), ids(8), [4], end="mixer")
+
+
 def test_progress_is_told() -> None:
     seen: list[Progress] = []
     network_ess(transformer(), ids(12), [3, 6], method="lanczos", on_progress=seen.append)
@@ -122,6 +179,7 @@ class Each(nn.Module):
         (Each(), {}, ModelError, "mixer at positions from 4 on must depend on what embedding returns before"),
         (Each(), {"start": "nowhere"}, InputError, "start must be the name of a module that runs, got 'nowhere'"),
         (Each(), {"method": "fast"}, InputError, "method must be auto, lanczos or dense, got 'fast'"),
+        (Each(), {"precision": "half"}, InputError, "precision must be double or single, got 'half'"),
         (Each(), {"accuracy": 0}, InputError, "accuracy must be a number above 0"),
     ],
 )

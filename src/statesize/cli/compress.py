@@ -25,6 +25,7 @@ def compress(
     state: str = "50%",
     int8: Flag = False,
     finetune: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    free_basis: Flag = False,
     frontier: Path | None = None,
     printing: Printing = TEXT,
 ) -> None:
@@ -42,6 +43,8 @@ def compress(
         state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
         int8: Also round the states to int8 after each token.
         finetune: Steps of training on the calibration text, of the cut model and of the uncut one it is compared with.
+        free_basis: Of Mamba-2, keep the best combinations of its numbers instead of the best numbers. It costs less,
+            and OUTPUT is read by statesize only.
         frontier: HTML file for a page that draws loss against bytes, of cuts to a quarter, a half and three quarters by
             each way, in float and int8, with the ESS of the heads beside them.
         printing: What is printed.
@@ -55,6 +58,7 @@ def compress(
     from statesize.compression.frontier import frontier as points_of
     from statesize.compression.frontier_page import write_frontier
     from statesize.compression.kinds import reducible
+    from statesize.compression.reducible import Request
     from statesize.compression.result import check_output
     from statesize.errors import FileError
     from statesize.loading.models import load_model
@@ -68,10 +72,18 @@ def compress(
         check_report_path(frontier)
     printing.hush_libraries()
     loaded = load_model(model)
-    reducible(loaded.model).kept(state, int8, finetune)
+    reducible(loaded.model).kept(Request(state, int8, finetune, free_basis))
     documents = [document for document in read_file(text) if isinstance(document, str)]
     with printing.step(f"cutting the states of {loaded.name}"):
-        found = run(loaded.model, loaded.tokenizer, documents, state, int8=int8, fine_tune=finetune)  # pyright: ignore[reportArgumentType]
+        found = run(
+            loaded.model,
+            loaded.tokenizer,  # pyright: ignore[reportArgumentType]
+            documents,
+            state,
+            int8=int8,
+            fine_tune=finetune,
+            free_basis=free_basis,
+        )
     found.save(output)
     if frontier is not None:
         with printing.step(f"drawing the frontier of {loaded.name}"):

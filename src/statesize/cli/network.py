@@ -31,6 +31,7 @@ def network(
     accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.03,
     method: Literal["auto", "lanczos", "dense"] = "auto",
     memory: str = "2GB",
+    precision: Literal["double", "single"] = "double",
     by_layer: Annotated[bool, Parameter(negative="")] = False,
     plan: Annotated[bool, Parameter(negative="")] = False,
     loading: Loading | None = None,
@@ -49,6 +50,7 @@ def network(
         accuracy: How close half of the interval is to be, relative to the entropy-ESS (0.03 = 3 %).
         method: lanczos takes products with the Jacobian, dense forms it, auto takes the cheaper.
         memory: Memory that measuring may use beside the model and its activations, such as 4GB.
+        precision: single takes products in float32, in half the time, and adds what that changes to the interval.
         by_layer: Also measure each layer at these cuts, and say how much more the layers need in sum than the whole.
         plan: Only print about how many products each cut would take, and their time, from a few of them.
         loading: How the model is loaded.
@@ -71,7 +73,9 @@ def network(
     head = {"schema": SCHEMA, "model": loaded.name, "tokens": len(read[0])}
     if plan:
         with printing.step(f"trying {loaded.name}"):
-            planned = network_plan(loaded.model, read[0][None], positions, start, end, accuracy, method, memory)
+            planned = network_plan(
+                loaded.model, read[0][None], positions, start, end, accuracy, method, memory, precision
+            )
         if printing.json:
             print_json(head | asdict(planned))
         else:
@@ -80,7 +84,9 @@ def network(
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")
         found = network_ess(
-            loaded.model, read[0][None], positions, start, end, accuracy, method, memory, _telling(bar.update)
+            *(loaded.model, read[0][None], positions, start, end),
+            *(accuracy, method, memory, precision),
+            on_progress=_telling(bar.update),
         )
     beside = None
     if by_layer:

@@ -10,7 +10,7 @@ from torch import nn
 from statesize.check import require_count
 from statesize.compression.healing import text_of
 from statesize.compression.kinds import reducible
-from statesize.compression.reducible import Reducible
+from statesize.compression.reducible import Reducible, Request
 from statesize.compression.result import Compression
 from statesize.compression.scoring.paired import ratio_of
 from statesize.compression.scoring.recall import probe
@@ -35,13 +35,14 @@ def compress(
     *,
     int8: bool = False,
     fine_tune: int = 0,
+    free_basis: bool = False,
     length: int = 256,
 ) -> Compression:
     """Cuts the states of a trained model, without training, and measures what that costs on held-out documents.
 
     The documents are parted at random: 40 % show which states carry what outputs read (by Gramians, in one pass), 20 %
     choose between three ways to spread the states over the heads, and the rest tells the cost. Mamba and Mamba-2 of
-    transformers keep their own code, which has one size of state for all layers.
+    transformers keep their own code, which has one size of state for all layers, unless `free_basis` is asked for.
 
     Args:
         model: With layers of "la", "wla", "gla", "gla-s6" or "s6", or Mamba or Mamba-2 of transformers; it is not
@@ -52,6 +53,8 @@ def compress(
         int8: Also round the states to int8 after each token; not of transformers' models.
         fine_tune: Steps of training on the calibration text, of the cut model and of the uncut one it is compared with;
             likewise.
+        free_basis: Of Mamba-2, keep the best combinations of its numbers instead of the best numbers. It costs less,
+            and the folder is read by statesize only.
         length: Tokens of the sequences that the model reads.
 
     Returns:
@@ -67,13 +70,12 @@ def compress(
         >>> found.state_bytes, found.safe
         ((2048, 1024), None)
     """
-    steps = require_count("fine_tune", fine_tune, least=0)
-    whole = reducible(model)
-    kept = whole.kept(state, int8, steps)
+    steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
+    whole, request = reducible(model), Request(state, int8, steps, free_basis, tokens)
+    kept = whole.kept(request)
     whole.check_tokenizer(tokenizer)
-    length = require_count("length", length, least=2)
-    calibration, choice, held_out = split_text(whole, tokenizer, listed("documents", documents), length)
-    control, cut, method = whole.cut(kept, calibration, choice, int8=int8, fine_tune=steps, length=length)
+    calibration, choice, held_out = split_text(whole, tokenizer, listed("documents", documents), tokens)
+    control, cut, method = whole.cut(kept, calibration, choice, request)
     return _compared(control, cut, tokenizer, held_out, method)
 
 

@@ -19,9 +19,8 @@ from statesize.mixers.config import REDUCIBLE
 from statesize.mixers.mixer import Mixer
 from statesize.mixers.model import LanguageModel
 from statesize.operators import Recurrence
+from statesize.operators.chunks import CHUNK, chunk_states
 
-# States change little from token to token.
-_EVERY = 16
 FIRST = 8
 """Tokens of a window whose outputs are not counted: they are of a few tokens, and may be nearly 0."""
 
@@ -40,15 +39,11 @@ class Gramians:
         return cls(zeros, zeros.clone())
 
     @torch.no_grad()
-    def add(self, operator: Recurrence, values: Tensor, heads: int) -> None:
-        """Add what a layer does with values (S, units, L, channels) at one text; consecutive units make a head."""
-        outputs: list[Tensor] = []
-        for t, state in enumerate(operator.successive_states(values)):
-            outputs.append((operator.C[..., t, None, :] @ state).squeeze(-2))
-            if t >= FIRST and t % _EVERY == 0:
-                held = _of_heads(state, heads)
-                self.state += torch.einsum("shnv,shmv->hnm", held, held).double()
-        by_unit = torch.stack(outputs, -2)[:, :, FIRST:].square().sum(-1)
+    def add(self, operator: Recurrence, values: Tensor, outputs: Tensor, heads: int) -> None:
+        """Add what a layer makes of values at one text, both (S, units, L, channels); consecutive units make a head."""
+        for state in _states(operator, values):
+            self.state += _squared(state, heads).double()
+        by_unit = outputs[:, :, FIRST:].square().sum(-1)
         energy = by_unit.reshape(len(values), heads, -1, by_unit.shape[-1]).sum(2)
         # All units of a head read by one C.
         query = operator.C[:, :: values.shape[1] // heads, FIRST:]
@@ -77,9 +72,19 @@ def measure_gramians(model: LanguageModel, batches: Iterable[Tensor]) -> dict[in
 
 def _add(gramians: Gramians, mixer: Any, arguments: tuple[Tensor, ...]) -> None:
     operator, values = mixer.operator_and_values(arguments[0])
-    gramians.add(operator, values, mixer.heads)
+    gramians.add(operator, values, mixer.mixed_values(arguments[0]), mixer.heads)
 
 
-def _of_heads(state: Tensor, heads: int) -> Tensor:
-    """States (S, units, n, channels) as (S, H, n, d_v): units of one C, or that one norm takes, are a head."""
-    return state.reshape(len(state), heads, -1, *state.shape[2:]).transpose(2, 3).flatten(3)
+def _states(operator: Recurrence, values: Tensor) -> Iterable[Tensor]:
+    """The states (S, units, n, channels) after each whole chunk of tokens; they change little from token to token."""
+    if operator.one_decay:
+        return chunk_states(operator.A, operator.B, values.to(operator.B.dtype))[: values.shape[-2] // CHUNK]
+    return (state for t, state in enumerate(operator.successive_states(values), 1) if t % CHUNK == 0)
+
+
+def _squared(state: Tensor, heads: int) -> Tensor:
+    """Σ S Sᵀ of states (S, units, n, channels) over all but heads, which are consecutive units, (H, n, n)."""
+    if state.shape[-1] == 1:
+        columns = state.squeeze(-1).unflatten(1, (heads, -1)).permute(1, 3, 0, 2).flatten(2)
+        return columns @ columns.mT
+    return (state @ state.mT).sum(0).unflatten(0, (heads, -1)).sum(1)

@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
 from statesize.check import real_number, refuse
 from statesize.compression.bases import Basis
 from statesize.compression.scoring.windows import Windows
+from statesize.errors import ModelError
 from statesize.texts.tokens import AnyTokenizer
 
 
@@ -25,6 +26,17 @@ class Made:
     share: float  # of the numbers of state
     numbers: str  # "float", as the model has them, or "int8"
     model: nn.Module
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a cut, as `compress` takes it."""
+
+    state: float | str
+    int8: bool = False
+    fine_tune: int = 0
+    free_basis: bool = False
+    length: int = 256
 
 
 class Reducible(ABC):
@@ -54,7 +66,7 @@ class Reducible(ABC):
         return None
 
     @abstractmethod
-    def kept(self, state: float | str, int8: bool = False, fine_tune: int = 0) -> int:
+    def kept(self, request: Request) -> int:
         """How many states a request keeps, as `cut` takes it; refuse what this model cannot have."""
 
     @abstractmethod
@@ -63,7 +75,7 @@ class Reducible(ABC):
 
     @abstractmethod
     def cut(
-        self, kept: int, calibration: Windows, choice: Windows, *, int8: bool, fine_tune: int, length: int
+        self, kept: int, calibration: Windows, choice: Windows, request: Request
     ) -> tuple[nn.Module, nn.Module, str]:
         """The model that a cut is compared with, the cut model, and how it was made."""
 
@@ -80,6 +92,11 @@ class Reducible(ABC):
     def rounded(self) -> nn.Module | None:
         """The model with states in int8, where its code can have them."""
         return None
+
+
+def refuse_second_cut() -> NoReturn:
+    """Refuse a model whose states were cut."""
+    raise ModelError("model must have its states as trained, got one that was cut before. Give the one it is of.")
 
 
 def share_of(state: float | str, size: int) -> float:

@@ -14,7 +14,7 @@ from statesize.check import refuse, require_kind
 from statesize.compression.bases import Basis
 from statesize.compression.healing import fine_tuned, text_of
 from statesize.compression.proposals import Ranking
-from statesize.compression.reducible import Made, Reducible, share_of
+from statesize.compression.reducible import Made, Reducible, Request, refuse_second_cut, share_of
 from statesize.compression.scoring.windows import Windows
 from statesize.compression.shrinking import rounded_model
 from statesize.errors import ModelError
@@ -51,9 +51,8 @@ class TrainedModel(Reducible):
         """Those that were learnt, if any."""
         return self.model.config.positions or None
 
-    def kept(self, state: float | str, int8: bool = False, fine_tune: int = 0) -> int:
+    def kept(self, request: Request) -> int:
         """States of all heads together."""
-        del fine_tune
         config, n = self.model.config, self.state_size
         heads = sum(map(self._units, range(config.layers)))
         if not heads:
@@ -62,16 +61,16 @@ class TrainedModel(Reducible):
                 "fixed size that could be cut."
             )
         if config.state_sizes or config.state_bits:
-            raise ModelError(
-                "model must have its states as trained, got one that was cut before. Give the one it is of."
-            )
-        if int8 and not self._rounds:
+            refuse_second_cut()
+        if request.free_basis:
+            refuse("free_basis", "left out for layers of statesize, which have the basis that their decays allow", True)
+        if request.int8 and not self._rounds:
             refuse("int8", f"left out unless all layers are of {', '.join(sorted(ROUNDED))}", config.mixer)
-        share = share_of(state, n)
-        if not int8 and share == 1:
-            refuse("state", "less than all of it", state, "Ask for int8 to round a whole state.")
+        share = share_of(request.state, n)
+        if not request.int8 and share == 1:
+            refuse("state", "less than all of it", request.state, "Ask for int8 to round a whole state.")
         if round(share * n * heads) < heads:
-            refuse("state", f"at least 1 of {n} numbers a head", state)
+            refuse("state", f"at least 1 of {n} numbers a head", request.state)
         return round(share * n * heads)
 
     def check_tokenizer(self, tokenizer: AnyTokenizer) -> None:
@@ -79,15 +78,16 @@ class TrainedModel(Reducible):
         require_kind("tokenizer", tokenizer, Tokenizer, "a Tokenizer of the library tokenizers")
 
     def cut(
-        self, kept: int, calibration: Windows, choice: Windows, *, int8: bool, fine_tune: int, length: int
+        self, kept: int, calibration: Windows, choice: Windows, request: Request
     ) -> tuple[nn.Module, nn.Module, str]:
         """By the way of spreading the states over the heads that loses least on the windows for the choice."""
         control, (cut, words) = self.model, Ranking.of(self.model, calibration).best_cut(kept, choice)
-        if fine_tune:
+        steps = request.fine_tune
+        if steps:
             text = torch.cat([text_of(calibration.targets), text_of(choice.targets)])
-            cut, control = (fine_tuned(one, text, length, fine_tune) for one in (cut, control))
-            words.append(f"{fine_tune} steps of fine-tuning")
-        if int8:
+            cut, control = (fine_tuned(one, text, request.length, steps) for one in (cut, control))
+            words.append(f"{steps} steps of fine-tuning")
+        if request.int8:
             cut = rounded_model(cut)
             words.append("int8")
         return control, cut, ", ".join(words)

@@ -1,4 +1,4 @@
-"""Configurations that transformers does not read by itself: of flash-linear-attention, and of mamba_ssm."""
+"""Configurations that transformers does not read by itself: of flash-linear-attention, mamba_ssm, and our own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import importlib
 from typing import Any
 
 from statesize.errors import FileError, ModelError
+
+# Where the models that are defined here tell transformers of themselves, by `model_type`.
+_OWN = {"projected_mamba2": "statesize.loading.projected_mamba2"}
 
 MAMBA_SSM_NAMES = {r"^backbone\.embedding\.": "backbone.embeddings."}
 """Weights of mamba_ssm by their names in transformers, where these differ."""
@@ -54,6 +57,8 @@ def read_config(library: Any, name: str, options: dict[str, Any]) -> Any:
     if is_mamba_ssm(stored):
         return mamba_ssm_config(library, name, stored)
     kind = stored.get("model_type")
+    if kind in _OWN:
+        importlib.import_module(_OWN[kind])
     if isinstance(kind, str) and kind not in library.CONFIG_MAPPING and "auto_map" not in stored:
         _import_fla(name, kind)
     return library.AutoConfig.from_pretrained(name, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, cast
@@ -18,6 +19,8 @@ _linalg, _func = cast("Any", torch.linalg), cast("Any", torch.func)
 _AT_ONCE = 8
 # Of the finite difference that the derivative is compared with: its step, and how far apart they may be, relative.
 _STEP, _CLOSE = 1e-6, 1e-3
+# Random vectors that tell how far products in single precision are off, and the factor on what they tell.
+_COMPARED, _SAFETY = 4, 2
 
 
 class Jacobian(LinearMap):
@@ -25,9 +28,10 @@ class Jacobian(LinearMap):
 
     Attributes:
         way: How products with J are computed, "double backward" or "forward mode".
+        lost: How far, in the Frobenius norm, it may be from an exact one whose derivatives were checked.
     """
 
-    def __init__(self, span: Span, position: int) -> None:
+    def __init__(self, span: Span, position: int, exact: Jacobian | None = None) -> None:
         self._past = span.inputs[:position].detach()
         self._span = span
         self.columns = self._past.numel()
@@ -37,7 +41,12 @@ class Jacobian(LinearMap):
         self.rows = self._future.numel()
         self._batched, self.way = True, "double backward"
         self._dual: tuple[Tensor, Tensor] | None = None
-        self._check()
+        self.lost = 0.0
+        if exact is None:
+            self._check()
+        else:
+            forward = _distance(self.forward, exact.forward, self.columns)
+            self.lost = _SAFETY * (forward + _distance(self.adjoint, exact.adjoint, self.rows))
 
     @torch.enable_grad()
     def forward(self, vectors: Tensor) -> Tensor:
@@ -56,8 +65,9 @@ class Jacobian(LinearMap):
         return torch.cat([side(part) for part in torch.split(identity, _AT_ONCE)])
 
     def _in_parts(self, function: Callable[[Tensor], Tensor], vectors: Tensor, like: Tensor) -> Tensor:
-        vectors = vectors.to(like.device).reshape(-1, *like.shape)
-        return torch.cat([function(part).detach().flatten(1) for part in torch.split(vectors, _AT_ONCE)]).cpu()
+        vectors = vectors.to(like).reshape(-1, *like.shape)
+        products = [function(part).detach().flatten(1) for part in torch.split(vectors, _AT_ONCE)]
+        return torch.cat(products).to("cpu", torch.float64)
 
     def _forward(self, vectors: Tensor) -> Tensor:
         if self.way == "double backward":
@@ -116,3 +126,9 @@ class Jacobian(LinearMap):
             cutting = self._span.cutting_modules(self._past)
         named = f"Module {cutting[0]}" if cutting else f"What lies between {self._span.start} and {self._span.end}"
         return ModelError(f"{named} must have derivatives, got none that are right: {reason}. Choose another span.")
+
+
+def _distance(one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor], size: int) -> float:
+    """‖E‖_F of the difference E of two linear maps, as random vectors z tell it: E ‖E z‖² is its square."""
+    z = torch.randn(_COMPARED, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return math.sqrt(float((one(z) - other(z)).square().sum()) / _COMPARED)

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.faithfulness import bound, relative_difference
-from statesize.adapters.forward import Forward
-from statesize.adapters.models.checks import Inputs, measurable
-from statesize.adapters.models.held import measuring
-from statesize.adapters.models.precision import mapped
-from statesize.adapters.reference import check_deterministic
-from statesize.check import refuse, require_kind, require_real
-from statesize.errors import InputError, ModelError
+from statesize.adapters.models.checks import Inputs
+from statesize.check import refuse, require_real
+from statesize.errors import InputError
+from statesize.network.copies import Copies, Precision, copies
 from statesize.network.jacobian import Jacobian
 from statesize.network.result import NetworkEss
-from statesize.network.span import Span
 from statesize.results.settings import memory_bytes
-from statesize.spectra.cut import Positions, make_cut
+from statesize.spectra.cut import Positions
 from statesize.spectra.exact.dense import block_spectrum
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 
@@ -59,6 +52,7 @@ def network_ess(
     accuracy: float = 0.03,
     method: Method = "auto",
     memory: int | str = 2**31,
+    precision: Precision = "double",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> NetworkEss:
     """How much of its past a network carries into its future, all layers and all state together.
@@ -81,6 +75,8 @@ def network_ess(
         accuracy: How close, relative to it, half of the interval is to be.
         method: "lanczos", "dense", or "auto" for the one that is cheaper.
         memory: Bytes, or a size such as "4GB", for the vectors of "lanczos" or the Jacobian of "dense".
+        precision: "single" takes the products of "lanczos" in float32, which takes half the time or less, and adds what
+            that changes to the interval.
         on_progress: Called now and then with how far the measurement is.
 
     Returns:
@@ -99,11 +95,9 @@ def network_ess(
         ([64], True)
     """
     closeness, budget = checked(accuracy, memory, method)
-    with opened(model, input_ids, positions, start, end) as (span, difference, cuts):
-        found = [
-            _at(span, (i, place, len(cuts)), closeness, method, budget, on_progress) for place, i in enumerate(cuts)
-        ]
-    return _joined(found, span, difference, cuts)
+    with copies(model, input_ids, positions, start, end, precision) as made:
+        found = [_at(made, place, closeness, method, budget, on_progress) for place in range(len(made.cuts))]
+    return _joined(found, made)
 
 
 def checked(accuracy: float, memory: int | str, method: str) -> tuple[float, int]:
@@ -111,24 +105,6 @@ def checked(accuracy: float, memory: int | str, method: str) -> tuple[float, int
     if method not in ("auto", "lanczos", "dense"):
         refuse("method", "auto, lanczos or dense", method)
     return require_real("accuracy", accuracy, above=0, below=1), memory_bytes(memory)
-
-
-@contextmanager
-def opened(
-    model: nn.Module, input_ids: Inputs, positions: Positions, start: str | None, end: str | None
-) -> Generator[tuple[Span, float, tuple[int, ...]]]:
-    """The span of a copy in float64, how far it is from the unaltered model, and the cuts."""
-    module = measurable(model)
-    for name, value in (("start", start), ("end", end)):
-        require_kind(name, value, (str, type(None)), "the name of a module or None")
-    original = Forward.of(module, input_ids)
-    if _sequences(original) != 1:
-        raise InputError(f"input_ids must hold one sequence, got {_sequences(original)}. Give one at a time.")
-    cut = make_cut(original.length, positions)
-    exact = copy.deepcopy(module).double().requires_grad_(False)
-    with measuring(module), measuring(exact):
-        span = Span(_in_float64(Forward.of(exact, input_ids)), start, end)
-        yield span, _run_difference(original, span, start, end), cut.positions
 
 
 def method_at(jacobian: Jacobian, method: str, memory: int) -> str:
@@ -143,20 +119,21 @@ def estimate_of(jacobian: Jacobian, accuracy: float, memory: int, seed: int) -> 
     """An interval to be made closer, with as many products as the vectors in so many bytes allow."""
     dimension = jacobian.dimension
     most = min(dimension, max(4, memory // 8 // dimension))
-    return EntropyEstimate(dimension, accuracy, most, probes=8 if dimension <= _LONG else 1, seed=seed)
+    probes = 8 if dimension <= _LONG else 1
+    return EntropyEstimate(dimension, accuracy, most, probes, seed, jacobian.lost)
 
 
 def _at(
-    span: Span,
-    cut: tuple[int, int, int],
+    made: Copies,
+    place: int,
     accuracy: float,
     method: str,
     memory: int,
     on_progress: Callable[[Progress], None] | None,
 ) -> _Found:
-    """One position i, the place-th of so many."""
-    i, place, positions = cut
-    jacobian = Jacobian(span, i)
+    """One cut."""
+    i, positions = made.cuts[place], len(made.cuts)
+    jacobian = made.jacobian(i)
     dimension, method = jacobian.dimension, method_at(jacobian, method, memory)
     if method == "dense":
         needed = 8 * jacobian.rows * jacobian.columns
@@ -169,7 +146,8 @@ def _at(
         values, norm = spectrum.values[0, :LEADING], float(spectrum.norms())
         ends, close = (entropy - error, entropy + error), error <= accuracy * entropy
         bounds = spectrum.error_bound.expand(values.shape)
-        return _Found(jacobian, method, entropy, ends, values, bounds, norm, dimension, close)
+        return _Found(method, jacobian.way, entropy, ends, values, bounds, norm, dimension, dimension, close)
+    jacobian = made.for_products(jacobian, i)
     estimate = estimate_of(jacobian, accuracy, memory, i)
     while not estimate.finished:
         if on_progress is not None:
@@ -178,12 +156,13 @@ def _at(
     interval, space = estimate.interval, estimate.space
     square = float(space.ritz.square().sum()) if estimate.exact else float(estimate.squared_norms().mean())
     return _Found(
-        jacobian,
         method,
+        jacobian.way,
         interval.middle,
         (interval.low, interval.high),
         *space.leading(LEADING),
         math.sqrt(square),
+        dimension,
         estimate.products,
         estimate.converged,
     )
@@ -193,18 +172,19 @@ def _at(
 class _Found:
     """What was found at one position."""
 
-    jacobian: Jacobian
     method: str
+    derivatives: str
     entropy: float
     interval: tuple[float, float]
     values: Tensor
     value_bounds: Tensor
     norm: float
+    dimension: int
     products: int
     converged: bool
 
 
-def _joined(found: list[_Found], span: Span, difference: float, positions: tuple[int, ...]) -> NetworkEss:
+def _joined(found: list[_Found], made: Copies) -> NetworkEss:
     def numbers(values: list[Any], dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.tensor(values, dtype=dtype)
 
@@ -212,45 +192,18 @@ def _joined(found: list[_Found], span: Span, difference: float, positions: tuple
         return torch.stack([nn.functional.pad(part, (0, LEADING - part.shape[0])) for part in values])
 
     return NetworkEss(
-        positions=numbers(list(positions), torch.int64),
+        positions=numbers(list(made.cuts), torch.int64),
         entropy=numbers([one.entropy for one in found]),
         interval=numbers([one.interval for one in found]).reshape(-1, 2),
         values=padded([one.values for one in found]),
         value_bounds=padded([one.value_bounds for one in found]),
         norm=numbers([one.norm for one in found]),
-        dimension=numbers([one.jacobian.dimension for one in found], torch.int64),
+        dimension=numbers([one.dimension for one in found], torch.int64),
         products=numbers([one.products for one in found], torch.int64),
         converged=all(one.converged for one in found),
         method=", ".join(dict.fromkeys(one.method for one in found)),
-        derivatives=", ".join(dict.fromkeys(one.jacobian.way for one in found)),
-        start=span.start,
-        end=span.end,
-        run_difference=difference,
+        derivatives=", ".join(dict.fromkeys(one.derivatives for one in found)),
+        start=made.exact.start,
+        end=made.exact.end,
+        run_difference=made.run_difference,
     )
-
-
-def _sequences(forward: Forward) -> int:
-    given = forward.args[0] if forward.args else forward.kwargs.get("input_ids", forward.kwargs.get("inputs_embeds"))
-    return int(cast("Tensor", given).shape[0])
-
-
-def _in_float64(forward: Forward) -> Forward:
-    def exact(value: object) -> object:
-        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-    return replace(forward, args=mapped(forward.args, exact), kwargs=mapped(dict(forward.kwargs), exact))
-
-
-def _run_difference(original: Forward, span: Span, start: str | None, end: str | None) -> float:
-    """How far what the copy computes is from the unaltered model, whose run with hooks equals the one without."""
-    unaltered = Span(original, start, end, own_kernels=True)
-    check_deterministic(original, unaltered.returned)
-    difference = relative_difference(span.outputs, unaltered.outputs.double())
-    # What rounding in the model's own dtype adds up to, over all layers.
-    limit = 10 * bound(original.model)
-    if not difference <= limit:
-        raise ModelError(
-            f"{span.end} in float64 must be what the model computes, got values that differ by {difference:.1e} of the "
-            f"largest; at most {limit:.0e} is rounding. Check that the model computes the same in float64."
-        )
-    return difference

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from statesize.adapters.models.checks import Inputs
+from statesize.network.copies import Precision, copies
 from statesize.network.jacobian import Jacobian
-from statesize.network.network import Method, checked, estimate_of, method_at, opened
+from statesize.network.network import Method, checked, estimate_of, method_at
 from statesize.spectra.cut import Positions
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 
@@ -65,6 +66,7 @@ def network_plan(
     accuracy: float = 0.03,
     method: Method = "auto",
     memory: int | str = 2**31,
+    precision: Precision = "double",
 ) -> NetworkPlan:
     """Say what `network_ess` would do with the same arguments, and predict its time.
 
@@ -80,6 +82,7 @@ def network_plan(
         accuracy: Likewise.
         method: Likewise.
         memory: Likewise.
+        precision: Likewise.
 
     Returns:
         The plan.
@@ -96,16 +99,16 @@ def network_plan(
         [(2, 64, 'dense', 64), (6, 192, 'dense', 192)]
     """
     closeness, budget = checked(accuracy, memory, method)
-    with opened(model, input_ids, positions, start, end) as (span, _, cuts):
-        at = cuts[len(cuts) // 2]
-        jacobian = Jacobian(span, at)
+    with copies(model, input_ids, positions, start, end, precision) as made:
+        at = made.cuts[len(made.cuts) // 2]
+        jacobian = made.for_products(made.jacobian(at), at)
         estimate = estimate_of(jacobian, closeness, budget, at)
         begin = time.perf_counter()
         while not estimate.finished and estimate.products < _TRIAL:
             estimate.advance(jacobian.gram(estimate.pending))
         seconds = (time.perf_counter() - begin) / max(1, estimate.products)
         wanted = _wanted(estimate, closeness)
-        planned = tuple(_planned(Jacobian(span, i), i, wanted, seconds, method, budget) for i in cuts)
+        planned = tuple(_planned(made.jacobian(i), i, wanted, seconds, method, budget) for i in made.cuts)
     return NetworkPlan(planned, seconds, sum(cut.seconds for cut in planned))
 
 

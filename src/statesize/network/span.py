@@ -51,8 +51,11 @@ class Span:
 
     def future(self, past: Tensor) -> Tensor:
         """The outputs at positions from i on, (L − i, …), where the inputs at those before are these, (i, …)."""
-        varied = torch.cat([past, self.inputs[past.shape[0] :]])
-        return self._read(varied)[1][past.shape[0] :]
+        return self.outputs_of(torch.cat([past, self.inputs[past.shape[0] :]]))[past.shape[0] :]
+
+    def outputs_of(self, inputs: Tensor) -> Tensor:
+        """What is read, (L, …), where the first module's output is this, (L, …)."""
+        return self._read(inputs)[1]
 
     def cutting_modules(self, past: Tensor) -> list[str]:
         """Modules that took something that depends on the past, and by autograd return nothing that does."""
@@ -106,7 +109,8 @@ class Span:
             if not self._own_kernels:
                 # The other kernels of this function have neither forward mode nor double backward.
                 changes.enter_context(cast("Any", sdpa_kernel(SDPBackend.MATH)))
-                changes.enter_context(_InDouble())
+                if next(self._forward.model.parameters()).dtype is torch.float64:
+                    changes.enter_context(_InDouble())
             self.returned = first_tensor(self._forward.backbone(*self._forward.args, **self._forward.kwargs))
 
 

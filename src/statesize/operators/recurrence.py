@@ -18,6 +18,7 @@ from statesize.check import (
     shape,
 )
 from statesize.errors import InputError
+from statesize.operators.chunks import chunk_outputs
 from statesize.operators.operator import TensorOperator, batch_index
 from statesize.operators.transition import (
     DeltaTransition,
@@ -208,6 +209,11 @@ class Recurrence(TensorOperator):
         return self.transition.matrix()
 
     @property
+    def one_decay(self) -> bool:
+        """Whether A_t is a number for all of the state."""
+        return isinstance(self.transition, DiagonalTransition) and self.transition.decay.shape[-1] == 1
+
+    @property
     def is_complex(self) -> bool:
         """Whether the state is complex (T is real all the same)."""
         return self.B.is_complex()
@@ -230,11 +236,12 @@ class Recurrence(TensorOperator):
         return matrix if self.D is None else matrix + torch.diag_embed(self.D.expand(*self.D.shape[:-1], L))
 
     def apply(self, inputs: Tensor) -> Tensor:
-        """T u by stepping the recurrence."""
-        outputs = [
-            (self.C[..., t, None, :] @ state).squeeze(-2) for t, state in enumerate(self.successive_states(inputs))
-        ]
-        result = torch.stack(outputs, -2)
+        """T u by stepping the recurrence, chunk by chunk where one number decays all of the state."""
+        if self.one_decay:
+            result = chunk_outputs(self.transition.decay, self.B, self.C, inputs.to(self.B.dtype))
+        else:
+            states = enumerate(self.successive_states(inputs))
+            result = torch.stack([(self.C[..., t, None, :] @ state).squeeze(-2) for t, state in states], -2)
         result = result.real if self.is_complex else result
         return result if self.D is None else result + self.D[..., None] * inputs
 

@@ -24,7 +24,7 @@ _MORE = 2
 # The share of the accuracy that the spread over probes may take, and the one that it is made to take.
 _SAMPLING, _AIM = 0.6, 0.5
 # Products of a probe before it is judged, and by how much the space grows from one judgement to the next.
-_STEPS, _GROWTH = 3, 1.15
+_STEPS, _GROWTH, _LEAST_GROWTH = 3, 1.15, 1.02
 # From this share of the variance on that the space explains, new probes are worth more than further ones.
 _RESOLVED = 0.2
 # A space that products do not lead out of holds all of A, unless a singular value repeats more often than there are
@@ -99,11 +99,13 @@ class EntropyEstimate:
 
     def _judge(self, exhausted: bool) -> None:
         self.space, self.probes, self.steps = self._space.compression(), self._probes, self._steps
-        self._next = math.ceil(_GROWTH * self._space.size)
         if self._space.size == self._dimension:
             self.interval, self.finished = exact_interval(self.space), True
             return
         self.interval = entropy_interval(self.space, self.probes)
+        # The width falls about as one over the products.
+        growth = min(_GROWTH, max(_LEAST_GROWTH, self.interval.accuracy / self._accuracy))
+        self._next = math.ceil(growth * self._space.size)
         p = self.probes.coordinates.shape[0]
         if self.converged and not (exhausted and self.interval.sampling > _EXACT):
             self.finished = True

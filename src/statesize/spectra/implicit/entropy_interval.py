@@ -65,8 +65,8 @@ class Probes:
         )
         return math.sqrt(2 * n / (n + 2) * max(0.0, square - trace**2 / n)), square**2 / fourth if fourth else 1.0
 
-    def margin(self, estimates: Tensor, spread: float = 0.0, freedom: float = 1.0) -> float:
-        """How far the mean of estimates (p,), whose spread is at least that, may be off each way, by Student's t."""
+    def margin(self, estimates: Tensor, spread: float = 0.0, freedom: float = 1.0, width: float = 0.0) -> float:
+        """How far the mean of estimates (p,), whose spread is at least that, may be off at each end of an interval."""
         p = estimates.shape[0]
         if p == self.dimension:
             return 0.0
@@ -74,8 +74,11 @@ class Probes:
             spread, freedom = max(float(estimates.std()), spread), p - 1
         # Vectors of a random frame leave less to chance than independent ones, by the share of n that they are.
         error = math.sqrt((1 - p / self.dimension) / p) * spread
-        quantile = cast("Any", import_module("scipy.special")).stdtrit  # importing it takes time
-        return float(quantile(max(freedom, 1.0), (1 + CONFIDENCE) / 2)) * error
+        special, freedom = cast("Any", import_module("scipy.special")), max(freedom, 1.0)  # importing it takes time
+        # By Student's t. No error misses both ends of an interval that is wide by itself (Imbens and Manski 2004).
+        apart = width / error if error else math.inf
+        missed = special.stdtr(freedom, -special.stdtrit(freedom, CONFIDENCE) - apart)
+        return float(special.stdtrit(freedom, min((1 + CONFIDENCE) / 2, CONFIDENCE + missed))) * error
 
 
 @dataclass(frozen=True)
@@ -100,36 +103,66 @@ class EntropyInterval:
 
 def entropy_interval(space: Compression, probes: Probes) -> EntropyInterval:
     """The interval that the probes give; their coordinates must lie in the space."""
-    sums_low, sums_high = probes.traces(space, lambda sigma: sigma)
-    total = float((sums_low + sums_high).mean()) / 2
+    sums = probes.traces(space, lambda sigma: sigma)
+    logarithmic = probes.traces(space, lambda sigma: torch.xlogy(sigma, sigma))
     certain = float(space.nystrom.sum())
-    if not max(total, certain) > 0:
+    total = max(float((sums[0] + sums[1]).mean()) / 2, certain)
+    if not total > 0:
         return EntropyInterval(0.0, 0.0)
-    total = max(total, certain)
-    logarithmic = sum(float(part.mean()) for part in probes.traces(space, lambda sigma: torch.xlogy(sigma, sigma))) / 2
-    c = 1 + logarithmic / total
+    of_sums = probes.spread(space, lambda sigma: sigma) if sums[0].shape[0] < FEW else (0.0, 0.0)
+    smallest = max(certain, float(sums[0].mean()) - probes.margin(sums[0], *of_sums))
+    largest = max(smallest, float(sums[1].mean()) + probes.margin(sums[1], *of_sums))
+    # At the estimate, and at either end, H changes with L alone, to first order.
+    places = (((sums[0] + sums[1]) / 2, (logarithmic[0] + logarithmic[1]) / 2), *zip(sums, logarithmic, strict=True))
+    changes = [
+        _change(space, probes, 1 + float(logs.mean()) / max(float(sigma.mean()), certain)) for sigma, logs in places
+    ]
+    entropies = [change.entropies(smallest, largest) for change in changes]
+    n = probes.dimension
+    error = round_off(space, n)
+    return EntropyInterval(
+        low=math.exp(min(max(max(low for low, _ in entropies) - error, 0.0), math.log(n))),
+        high=math.exp(min(max(min(high for _, high in entropies) + error, 0.0), math.log(n))),
+        sampling=changes[0].margin / total,
+        resolved=changes[0].resolved,
+    )
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Between which numbers L = Σσ (c − ln σ) lies, for one c; H = ln S − c + L / S with S = Σσ."""
+
+    c: float
+    least: float
+    most: float
+    margin: float  # what the spread over probes makes of them
+    resolved: float  # which share of that variance a space takes out, were it known before probes are drawn
+
+    def entropies(self, smallest: float, largest: float) -> tuple[float, float]:
+        """Between which numbers H lies where S does so; for one L it is least where S = L."""
+        lowest = min(max(self.least, smallest), largest)
+        return self._entropy(self.least, lowest), max(self._entropy(self.most, S) for S in (smallest, largest))
+
+    def _entropy(self, L: float, S: float) -> float:
+        return math.log(S) - self.c + L / S
+
+
+def _change(space: Compression, probes: Probes, c: float) -> _Change:
+    """L as the difference of its two parts."""
     growing, falling = (probes.traces(space, lambda sigma, part=part: entropy_parts(sigma, c)[part]) for part in (0, 1))
     low, high = growing[0] - falling[1], growing[1] - falling[0]
-    # H = ln S − c + L / S with S = Σσ and L = Σσ (c − ln σ); at the estimates, L = S, where H changes with L only.
+    width = float((high - low).mean())
     # A few probes may miss a few directions; what the space has found of these is part of the spread.
     resolved = _resolved_spread(space, probes, c, float((low + high).mean()) / 2)
     few = len(low) < FEW
     spread, freedom = probes.spread(space, lambda sigma: _changes(sigma, c)) if few else (0.0, 0.0)
     deviation = max(spread, resolved) if few else float(((low + high) / 2).std())
-    margins = [probes.margin(part, max(spread, resolved), freedom) for part in (low, high)]
-    least, most = float(low.mean()) - margins[0], float(high.mean()) + margins[1]
-    of_sums = probes.spread(space, lambda sigma: sigma) if few else (0.0, 0.0)
-    smallest = max(certain, float(sums_low.mean()) - probes.margin(sums_low, *of_sums))
-    largest = max(smallest, float(sums_high.mean()) + probes.margin(sums_high, *of_sums))
-    ends = (smallest, largest, min(max(least, smallest), largest))
-    bottom = min(math.log(S) - c + least / S for S in ends)
-    top = max(math.log(S) - c + most / S for S in ends)
-    n = probes.dimension
-    change = round_off(space, n)
-    return EntropyInterval(
-        low=math.exp(min(max(bottom - change, 0.0), math.log(n))),
-        high=math.exp(min(max(top + change, 0.0), math.log(n))),
-        sampling=max(margins) / total,
+    margins = [probes.margin(part, max(spread, resolved), freedom, width) for part in (low, high)]
+    return _Change(
+        c,
+        least=float(low.mean()) - margins[0],
+        most=float(high.mean()) + margins[1],
+        margin=max(margins),
         resolved=min(1.0, (resolved / deviation) ** 2) if resolved else 0.0,
     )
 

@@ -128,8 +128,8 @@ class KrylovSpace:
         """Orthonormal pending vectors Q for what vectors (p, n) have outside of V: rest = M Q; M, (p, q)."""
         first = self.size + self._pending
         new, _ = _orthonormal(rest, scale)
-        if new.numel():
-            # Once more: what is left of a vector is not yet orthogonal to the space that it came from.
+        if new.numel() and float((new @ self._vectors[:first].mT).abs().sum()) > _NEGLIGIBLE * first:
+            # Once more: what is left of a vector is not always orthogonal to the space that it came from.
             new, _ = _orthonormal(_projected(new, self._vectors[:first])[1], 1.0)
         q = new.shape[0]
         self._vectors[first : first + q] = new
