@@ -7,9 +7,9 @@ Both are sums over tokens of n × n matrices, so one pass over a text gives them
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from statesize.mixers.mixer import Mixer
 from statesize.mixers.model import LanguageModel
 from statesize.operators import Recurrence
 from statesize.operators.chunks import CHUNK, chunk_states
+from statesize.operators.transition import DiagonalTransition
 
 FIRST = 8
 """Tokens of a window whose outputs are not counted: they are of a few tokens, and may be nearly 0."""
@@ -41,13 +42,22 @@ class Gramians:
     @torch.no_grad()
     def add(self, operator: Recurrence, values: Tensor, outputs: Tensor, heads: int) -> None:
         """Add what a layer makes of values at one text, both (S, units, L, channels); consecutive units make a head."""
+        self.add_states(operator, values, heads)
+        # All units of a head read by one C.
+        self.add_reading(operator.C[:, :: values.shape[1] // heads], outputs, heads)
+
+    @torch.no_grad()
+    def add_states(self, operator: Recurrence, values: Tensor, heads: int) -> None:
+        """Add what is held of values at one text."""
         for state in _states(operator, values):
             self.state += _squared(state, heads).double()
+
+    @torch.no_grad()
+    def add_reading(self, C: Tensor, outputs: Tensor, heads: int) -> None:
+        """Add what reads, C (S, H, L, n), with the outputs of all units."""
         by_unit = outputs[:, :, FIRST:].square().sum(-1)
-        energy = by_unit.reshape(len(values), heads, -1, by_unit.shape[-1]).sum(2)
-        # All units of a head read by one C.
-        query = operator.C[:, :: values.shape[1] // heads, FIRST:]
-        query = query / energy.clamp(min=torch.finfo(energy.dtype).tiny).sqrt().unsqueeze(-1)
+        energy = by_unit.reshape(len(outputs), heads, -1, by_unit.shape[-1]).sum(2)
+        query = C[:, :, FIRST:] / energy.clamp(min=torch.finfo(energy.dtype).tiny).sqrt().unsqueeze(-1)
         self.reading += torch.einsum("shln,shlm->hnm", query, query).double()
 
 
@@ -55,30 +65,41 @@ class Gramians:
 def measure_gramians(model: LanguageModel, batches: Iterable[Tensor]) -> dict[int, Gramians]:
     """Gramians of the layers that have states to cut, by the number of the layer, over batches of tokens (S, L)."""
     found: dict[int, Gramians] = {}
-    handles: list[Any] = []
-    for layer, block in enumerate(model.blocks):
-        mixer = block.mixer
-        if isinstance(mixer, Mixer) and mixer.kind in REDUCIBLE:
-            found[layer] = Gramians.zeros(mixer.heads, mixer.key_size)
-            handles.append(mixer.register_forward_pre_hook(partial(_add, found[layer])))
-    try:
+    with ExitStack() as watching:
+        for layer, block in enumerate(model.blocks):
+            mixer = block.mixer
+            if isinstance(mixer, Mixer) and mixer.kind in REDUCIBLE:
+                found[layer] = Gramians.zeros(mixer.heads, mixer.key_size)
+                watching.enter_context(_added(found[layer], mixer))
         for inputs in batches:
             model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 
-def _add(gramians: Gramians, mixer: Any, arguments: tuple[Tensor, ...]) -> None:
-    operator, values = mixer.operator_and_values(arguments[0])
-    gramians.add(operator, values, mixer.mixed_values(arguments[0]), mixer.heads)
+@contextmanager
+def _added(gramians: Gramians, mixer: Any) -> Generator[None]:
+    """Adds what a mixer does in each run."""
+    mixed_values = mixer.mixed_values
+
+    def watched(hidden: Tensor) -> Tensor:
+        mixed = mixed_values(hidden)
+        gramians.add(*mixer.operator_and_values(hidden), mixed, mixer.heads)
+        return mixed
+
+    mixer.mixed_values = watched
+    try:
+        yield
+    finally:
+        del mixer.mixed_values
 
 
 def _states(operator: Recurrence, values: Tensor) -> Iterable[Tensor]:
     """The states (S, units, n, channels) after each whole chunk of tokens; they change little from token to token."""
-    if operator.one_decay:
-        return chunk_states(operator.A, operator.B, values.to(operator.B.dtype))[: values.shape[-2] // CHUNK]
+    # Of single channels the products would be no larger than the steps.
+    if isinstance(operator.transition, DiagonalTransition) and values.shape[-1] > 1:
+        return chunk_states(operator.transition.decay, operator.B, values.to(operator.B.dtype))[
+            : values.shape[-2] // CHUNK
+        ]
     return (state for t, state in enumerate(operator.successive_states(values), 1) if t % CHUNK == 0)
 
 

@@ -30,6 +30,9 @@ from statesize.loading.from_transformers import hushed
 from statesize.operators import Recurrence
 from statesize.texts.tokens import AnyTokenizer
 
+# Whose operators are made at once.
+_UNITS = 32
+
 StateSpaces: TypeAlias = Any
 """A MambaForCausalLM or Mamba2ForCausalLM."""
 Bases: TypeAlias = Mapping[str, Sequence[Basis]]
@@ -116,9 +119,7 @@ def gramians_of_groups(model: StateSpaces, batches: Iterable[Tensor]) -> dict[st
 
     def add(observation: Observation) -> None:
         if not observation.inner:
-            own = found.setdefault(observation.name, Gramians.zeros(groups, n))
-            operator = cast("Recurrence", observation.operator(slice(None)))
-            own.add(operator, observation.values, observation.mixed, groups)
+            _add(observation, found.setdefault(observation.name, Gramians.zeros(groups, n)), groups)
 
     for inputs in batches:
         if inputs.shape[1] <= FIRST:
@@ -128,6 +129,19 @@ def gramians_of_groups(model: StateSpaces, batches: Iterable[Tensor]) -> dict[st
             deque(capture(model, inputs[:1]), maxlen=0)
         observe(model, inputs, add)
     return found
+
+
+def _add(observation: Observation, gramians: Gramians, groups: int) -> None:
+    """Add what a layer does at one text, some units at once: those of Mamba have an operator each."""
+    values, outputs = observation.values, observation.mixed
+    units = torch.arange(values.shape[1], device=values.device)
+    first = cast("Recurrence", observation.operator(units[:: len(units) // groups]))
+    gramians.add_reading(first.C.to(outputs.dtype), outputs, groups)
+    for group, members in enumerate(units.chunk(groups)):
+        own = Gramians(gramians.reading[group : group + 1], gramians.state[group : group + 1])
+        for some in members.split(_UNITS):
+            operator = cast("Recurrence", observation.operator(some)).to(values.dtype)
+            own.add_states(operator, values[:, some], 1)
 
 
 def bases_of_groups(gramians: Mapping[str, Gramians], kind: type[KeptBasis | BalancedBasis]) -> Bases:

@@ -1,4 +1,4 @@
-"""A recurrence of one decay for all of its state, x_t = a_t x_{t−1} + B_t u_t, by products of matrices over chunks."""
+"""Recurrences that decay each number of their state by itself, by products of matrices over chunks of tokens."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ CHUNK = 16
 
 
 def chunk_states(decay: Tensor, B: Tensor, inputs: Tensor) -> list[Tensor]:
-    """The state after each chunk, (..., n, channels); decays (..., L, 1), B (..., L, n), inputs (..., L, channels)."""
-    decay, B, inputs = _in_chunks(decay, 1.0).squeeze(-1), _in_chunks(B), _in_chunks(inputs)
+    """The state after each chunk, (..., n, channels): decays (..., L, n) or (..., L, 1), inputs (..., L, channels)."""
+    decay, B, inputs = _in_chunks(decay, 1.0), _in_chunks(B), _in_chunks(inputs)
     # a_{t+1} … a_end; logarithms would be infinite where a decay is 0.
-    after = pad(decay[..., 1:], (0, 1), value=1.0).flip(-1).cumprod(-1).flip(-1)
-    added = (after[..., None] * B).mT @ inputs
-    whole = (after[..., 0] * decay[..., 0])[..., None, None]
+    after = pad(decay[..., 1:, :], (0, 0, 0, 1), value=1.0).flip(-2).cumprod(-2).flip(-2)
+    added, whole = (after * B).mT @ inputs, (after[..., 0, :] * decay[..., 0, :])[..., None]
     states = [added[..., 0, :, :]]
     for chunk in range(1, added.shape[-3]):
         states.append(whole[..., chunk, :, :] * states[-1] + added[..., chunk, :, :])
@@ -24,7 +23,7 @@ def chunk_states(decay: Tensor, B: Tensor, inputs: Tensor) -> list[Tensor]:
 
 
 def chunk_outputs(decay: Tensor, B: Tensor, C: Tensor, inputs: Tensor) -> Tensor:
-    """y_t = C_t x_t, (..., L, channels); decays (..., L, 1), B and C (..., L, n), inputs (..., L, channels)."""
+    """y_t = C_t x_t, (..., L, channels), where one number decays all of the state: decays (..., L, 1)."""
     states = chunk_states(decay, B, inputs)
     before = torch.stack([torch.zeros_like(states[0]), *states[:-1]], -3)
     length = inputs.shape[-2]
