@@ -30,8 +30,8 @@ from statesize.loading.from_transformers import hushed
 from statesize.operators import Recurrence
 from statesize.texts.tokens import AnyTokenizer
 
-# Whose operators are made at once.
-_UNITS = 32
+# Units of a group whose states are looked at: the channels of Mamba are many, and have an operator each.
+_UNITS = 64
 
 StateSpaces: TypeAlias = Any
 """A MambaForCausalLM or Mamba2ForCausalLM."""
@@ -132,16 +132,13 @@ def gramians_of_groups(model: StateSpaces, batches: Iterable[Tensor]) -> dict[st
 
 
 def _add(observation: Observation, gramians: Gramians, groups: int) -> None:
-    """Add what a layer does at one text, some units at once: those of Mamba have an operator each."""
+    """Add what a layer does at one text; of the units of a group some are looked at, evenly spread."""
     values, outputs = observation.values, observation.mixed
-    units = torch.arange(values.shape[1], device=values.device)
-    first = cast("Recurrence", observation.operator(units[:: len(units) // groups]))
-    gramians.add_reading(first.C.to(outputs.dtype), outputs, groups)
-    for group, members in enumerate(units.chunk(groups)):
-        own = Gramians(gramians.reading[group : group + 1], gramians.state[group : group + 1])
-        for some in members.split(_UNITS):
-            operator = cast("Recurrence", observation.operator(some)).to(values.dtype)
-            own.add_states(operator, values[:, some], 1)
+    units = torch.arange(values.shape[1], device=values.device).view(groups, -1)
+    some = units[:, :: -(-units.shape[1] // _UNITS)]
+    operator = cast("Recurrence", observation.operator(some.flatten())).to(values.dtype)
+    gramians.add_states(operator, values[:, some.flatten()], groups)
+    gramians.add_reading(operator.C[:, :: some.shape[1]], outputs, groups)
 
 
 def bases_of_groups(gramians: Mapping[str, Gramians], kind: type[KeptBasis | BalancedBasis]) -> Bases:
