@@ -44,6 +44,13 @@ _PROMPT = "Return the"
 _SAMPLED = 40
 
 
+def texts() -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
+    """Documents for the Gramians, for the choice of sizes, and held out."""
+    corpus = python_prose()
+    # From all of the train part; the places are never the same.
+    return corpus.train[::12], corpus.train[6::36], corpus.held_out
+
+
 def compared(model: LanguageModel, parts: Sequence[Windows], seed: int, tokenizer: Tokenizer) -> dict[str, Any]:
     """All cuts of one model: extra bits a byte on the held-out documents, and what the probe of recall found."""
     calibration, choice, held_out = parts
@@ -111,21 +118,19 @@ def generated(model: LanguageModel, prompt: Sequence[int]) -> list[int]:
 def main(folder: Path, output: Path) -> None:
     """Compares the bundled models and those of the folder; what was compared before is read."""
     torch.set_num_threads(1)
-    corpus, tokenizer = python_prose(), zoo.tokenizer()
-    # From all of the train part, for the Gramians and for the choice of sizes; the places are never the same.
-    texts = (corpus.train[::12], corpus.train[6::36], corpus.held_out)
+    tokenizer, parts = zoo.tokenizer(), texts()
     document: dict[str, Any] = {
         "command": "python -m benchmarks.compression.comparing FOLDER --output docs/compression.json",
         "shape": SHAPE,
         "training": TRAINING | {"length": LENGTH},
-        "held_out_documents": len(texts[2]),
+        "held_out_documents": len(parts[2]),
         "versions": installed("torch", "numpy", "scipy"),
     }
 
     def row(place: Path, name: str, model: LanguageModel, length: int, seed: int) -> dict[str, Any]:
         if not place.exists():
-            parts = [windows(text, tokenizer, length) for text in texts]
-            replace_file(place, json.dumps(compared(model, parts, seed, tokenizer)).encode())
+            given = [windows(text, tokenizer, length) for text in parts]
+            replace_file(place, json.dumps(compared(model, given, seed, tokenizer)).encode())
         found = json.loads(place.read_text(encoding="utf-8"))
         print(name, found["extra"], flush=True)
         return found

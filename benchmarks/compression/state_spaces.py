@@ -1,9 +1,9 @@
 """Smaller Mamba and Mamba-2: `python -m benchmarks.compression.state_spaces FOLDER … --output docs/state_spaces.json`.
 
 Each FOLDER holds a trained model of transformers with its tokenizer, such as those of `benchmarks.architectures`. Its
-states are cut to three sizes by `statesize.compress`, of Mamba-2 also in a free basis, on the held-out documents of the bundled models; a row says what
-that costs, what the model's own cache holds, and how many tokens a second it generates, one at a time, on one thread
-(processor time, medians of rounds that take turns with the uncut model).
+states are cut to three sizes by `statesize.compress`, of Mamba-2 also in a free basis, on the held-out documents of the
+bundled models; a row says what that costs, what the model's own cache holds, and how many tokens a second it generates,
+one at a time, on one thread (processor time, medians of rounds that take turns with the uncut model).
 """
 
 from __future__ import annotations

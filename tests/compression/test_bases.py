@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statesize.compression.bases import BalancedBasis, SelectedBasis
+from statesize.compression.bases import BalancedBasis, OrthonormalBasis, SelectedBasis
 
 
 def gramians(seed, n=6):
@@ -41,6 +41,17 @@ def test_a_cut_misses_what_it_says(kind, seed):
         error = missed(projection(basis, states), reading, state)
         assert error == pytest.approx(float(basis.error[states]), rel=1e-4, abs=1e-6)
     assert missed(projection(basis, 6), reading, state) < 1e-6
+
+
+@given(seed=st.integers(0, 1000))
+def test_an_orthonormal_basis_misses_no_more_than_it_says(seed):
+    reading, state = gramians(seed)
+    basis = OrthonormalBasis.of(reading, state)
+    torch.testing.assert_close(basis.vectors.mT @ basis.vectors, torch.eye(6, dtype=torch.float64))
+    assert bool((basis.error.diff() <= 0).all())
+    found = [missed(projection(basis, states), reading, state) for states in range(7)]
+    for states in range(7):
+        assert max(found[states:]) == pytest.approx(float(basis.error[states]), abs=1e-9)
 
 
 @given(seed=st.integers(0, 1000))

@@ -91,7 +91,7 @@ def test_a_state_is_a_share_or_a_size(state, kept):
 
 
 def test_models_without_a_state_to_cut_are_refused():
-    with pytest.raises(ss.ModelError, match="must have layers of la, wla, gla, gla-s6, s6, got sa"):
+    with pytest.raises(ss.ModelError, match="gla-s6, s6, deltanet, gated-deltanet, got sa"):
         ss.compress(model_of("sa"), zoo.tokenizer(), DOCUMENTS)
     with pytest.raises(ss.ModelError, match="must be one that statesize trains"):
         ss.compress(torch.nn.Linear(2, 2), zoo.tokenizer(), DOCUMENTS)

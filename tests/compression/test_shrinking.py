@@ -14,6 +14,7 @@ from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint, save_c
 from statesize.operators import Recurrence
 
 HEADS = ["la", "wla", "gla", "gla-s6"]
+DELTA_RULES = ["deltanet", "gated-deltanet"]
 
 
 def made(name, dtype=torch.float64, **shape):
@@ -53,14 +54,33 @@ def test_a_smaller_model_is_the_whole_one_read_through_projections(name, sizes):
     torch.testing.assert_close(small(ids), model(ids), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [*HEADS, "s6"])
+@pytest.mark.parametrize("sizes", [[2, 2, 2, 2], [1, 3, 4, 2]])
+@pytest.mark.parametrize("name", DELTA_RULES)
+def test_a_smaller_delta_rule_is_the_whole_one_of_projected_keys_and_queries(name, sizes):
+    model, ids, bases = made(name)
+    cuts = cuts_of(bases, sizes)
+    small = smaller_model(model, cuts)
+    before = model(ids)
+    for layer, own in cuts.items():
+        mixer = model.blocks[layer].mixer
+        projection = torch.stack([cut.query_map @ cut.query_map.mT for cut in own])
+
+        def normalised(query, key, projection=projection, whole=mixer._normalised):
+            return tuple(part @ projection for part in whole(query, key))
+
+        mixer._normalised = normalised
+    assert not torch.allclose(before, small(ids), atol=1e-3)
+    torch.testing.assert_close(small(ids), model(ids), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [*HEADS, *DELTA_RULES, "s6"])
 def test_nothing_is_lost_where_all_states_are_kept(name):
     model, ids, bases = made(name)
     small = smaller_model(model, cuts_of(bases, [4, 4, 4, 4]))
     torch.testing.assert_close(small(ids), model(ids), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*HEADS, "s6"])
+@pytest.mark.parametrize("name", [*HEADS, *DELTA_RULES, "s6"])
 def test_a_smaller_model_steps_as_it_mixes_and_its_operator_is_its_own(name):
     model, ids, bases = made(name)
     small = smaller_model(model, cuts_of(bases, [2, 2] if name == "s6" else [1, 3, 2, 2]))
@@ -92,7 +112,7 @@ def test_s6_keeps_the_states_that_are_chosen():
     torch.testing.assert_close(small(ids), model(ids), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [*HEADS, "s6"])
+@pytest.mark.parametrize("name", [*HEADS, *DELTA_RULES, "s6"])
 def test_a_smaller_model_is_saved_and_loaded(name, tmp_path):
     model, ids, bases = made(name, torch.float32)
     small = smaller_model(model, cuts_of(bases, [2, 3] if name == "s6" else [1, 3, 2, 2]))
@@ -118,7 +138,7 @@ def test_rounded_states_are_those_of_a_decoder_that_rounds(name):
     assert (caches[1].scale.dtype, caches[1].scale.shape) == (torch.float16, (2, 4, 1))
 
 
-@pytest.mark.parametrize("name", ["la", "gla"])
+@pytest.mark.parametrize("name", ["la", "gla", "deltanet"])
 def test_caches_have_the_smaller_size(name):
     model, _, bases = made(name, torch.float32)
     small = smaller_model(model, cuts_of(bases, [1, 3, 2, 2]))

@@ -2,9 +2,9 @@
 
 Each way gives a projection Π of rank r, and `error`, tr(W (I − Π) C (I − Π)ᵀ) over tr(W C) for each r. Balanced
 truncation (Moore 1981) takes the Π of least error: W^½ Π C^½ is the truncated singular value decomposition of W^½ C^½.
-It mixes the n numbers, so it needs one decay for all of a head. Where each number has a decay of its own, a selection
-of them is kept, one after another the one that leaves the least error, and queries read the others by their
-least-squares estimate, or not at all.
+It mixes the n numbers, so it needs one decay for all of a head. A delta rule asks for an orthonormal basis. Where each
+number has a decay of its own, a selection of them is kept, one after another the one that leaves the least error, and
+queries read the others by their least-squares estimate, or not at all.
 """
 
 from __future__ import annotations
@@ -64,6 +64,31 @@ class BalancedBasis(Basis):
     def cut(self, states: int) -> Cut:
         """The first r states."""
         return Cut(self.query_maps[:, :states], self.key_maps[:, :states], ())
+
+
+@dataclass(frozen=True, eq=False)
+class OrthonormalBasis(Basis):
+    """Orthonormal combinations of the n numbers, for (gated) delta rules: (I − β k kᵀ) keeps its form in these alone.
+
+    They are the eigenvectors of W / tr W + C / tr C; of those that were tried they cost least.
+    """
+
+    name = "orthonormal basis"
+    vectors: Tensor  # (n, n)
+
+    @classmethod
+    def of(cls, reading: Tensor, state: Tensor) -> OrthonormalBasis:
+        """The basis for W and C, (n, n)."""
+        vectors = _linalg.eigh(reading / reading.trace() + state / state.trace())[1].flip(-1)
+        costs = (vectors.mT @ reading @ vectors) * (vectors.mT @ state @ vectors)
+        # tr(W_DD C_DD) of the last numbers; where one more makes it larger, fewer do not cost less.
+        tails = costs.flip(0, 1).cumsum(0).cumsum(1).diagonal().flip(0)
+        tails = torch.cat([tails, tails.new_zeros(1)]).flip(0).cummax(0).values.flip(0)
+        return cls(tails / tails[0], vectors)
+
+    def cut(self, states: int) -> Cut:
+        """The first r states."""
+        return Cut(self.vectors[:, :states], self.vectors[:, :states], ())
 
 
 @dataclass(frozen=True, eq=False)

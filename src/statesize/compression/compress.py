@@ -45,8 +45,8 @@ def compress(
     transformers keep their own code, which has one size of state for all layers, unless `free_basis` is asked for.
 
     Args:
-        model: With layers of "la", "wla", "gla", "gla-s6" or "s6", or Mamba or Mamba-2 of transformers; it is not
-            changed.
+        model: With layers of "la", "wla", "gla", "gla-s6", "s6", "deltanet" or "gated-deltanet", or Mamba or Mamba-2 of
+            transformers; it is not changed.
         tokenizer: That of the model.
         documents: Text as the model is used for, at least 3 different documents, and 50 for a verdict.
         state: What to keep of the states: a share such as "50%" or 0.5, or the mean size of a head, such as 16.

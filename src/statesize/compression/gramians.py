@@ -83,7 +83,8 @@ def _added(gramians: Gramians, mixer: Any) -> Generator[None]:
 
     def watched(hidden: Tensor) -> Tensor:
         mixed = mixed_values(hidden)
-        gramians.add(*mixer.operator_and_values(hidden), mixed, mixer.heads)
+        operator, values = mixer.operator_and_values(hidden)
+        gramians.add(operator, values, mixed, mixer.heads)
         return mixed
 
     mixer.mixed_values = watched
@@ -105,7 +106,8 @@ def _states(operator: Recurrence, values: Tensor) -> Iterable[Tensor]:
 
 def _squared(state: Tensor, heads: int) -> Tensor:
     """Σ S Sᵀ of states (S, units, n, channels) over all but heads, which are consecutive units, (H, n, n)."""
-    if state.shape[-1] == 1:
-        columns = state.squeeze(-1).unflatten(1, (heads, -1)).permute(1, 3, 0, 2).flatten(2)
+    S, units, n, channels = state.shape
+    if channels == 1:
+        columns = state.view(S, heads, -1, n).permute(1, 3, 0, 2).reshape(heads, n, -1)
         return columns @ columns.mT
-    return (state @ state.mT).sum(0).unflatten(0, (heads, -1)).sum(1)
+    return (state @ state.mT).sum(0).view(heads, units // heads, n, n).sum(1)

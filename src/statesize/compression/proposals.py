@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from statesize.compression.bases import BalancedBasis, Basis, Cut, SelectedBasis
+from statesize.compression.bases import BalancedBasis, Basis, Cut, OrthonormalBasis, SelectedBasis
 from statesize.compression.gramians import Gramians, measure_gramians
 from statesize.compression.scoring.scores import BATCH, score
 from statesize.compression.scoring.windows import Windows
@@ -20,6 +20,7 @@ from statesize.mixers.model import LanguageModel
 Bases = Mapping[int, Sequence[Basis]]
 """A basis for each head of the layers that can be cut, one for a layer of S6."""
 
+_KINDS = {"la": BalancedBasis, "deltanet": OrthonormalBasis, "gated-deltanet": OrthonormalBasis}
 # Windows on which the sensitivity of each head is measured.
 _MOST_WINDOWS = 32
 
@@ -56,10 +57,10 @@ class Ranking:
 
 
 def bases_of(model: LanguageModel, gramians: Mapping[int, Gramians]) -> dict[int, list[Basis]]:
-    """The basis of each head: balanced where all of it decays alike, else a selection."""
+    """The basis of each head: any where all of it decays alike, orthonormal for delta rules, else a selection."""
     found: dict[int, list[Basis]] = {}
     for layer, own in gramians.items():
-        kind = BalancedBasis if model.config.mixer_of(layer) == "la" else SelectedBasis
+        kind = _KINDS.get(model.config.mixer_of(layer), SelectedBasis)
         reading, state = own.reading, own.state
         if model.config.mixer_of(layer) == "s6":
             # All channels read by one C: what differs between heads is how much it matters.

@@ -21,7 +21,7 @@ def smaller_model(model: LanguageModel, cuts: Mapping[int, Sequence[Cut]]) -> La
     for layer, own in cuts.items():
         prefix = f"layers.{layer}.mixer."
         mixer = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
-        changed = _s6_weights if config.mixer_of(layer) == "s6" else _head_weights
+        changed = _CHANGES.get(config.mixer_of(layer), _head_weights)
         weights |= {prefix + name: weight for name, weight in changed(mixer, own, config).items()}
     return with_weights(config, weights)
 
@@ -72,5 +72,15 @@ def _s6_weights(weights: Mapping[str, Tensor], cuts: Sequence[Cut], config: Mode
     }
 
 
+def _delta_weights(weights: Mapping[str, Tensor], cuts: Sequence[Cut], config: ModelConfig) -> dict[str, Tensor]:
+    """What is new of a layer of a delta rule: queries and keys are mapped alike."""
+    del config
+    r = max(cut.query_map.shape[1] for cut in cuts)
+    return {"basis": torch.stack([_padded(cut.query_map, r) for cut in cuts]).to(weights["projection.weight"])}
+
+
 def _padded(part: Tensor, columns: int) -> Tensor:
     return torch.nn.functional.pad(part, (0, columns - part.shape[1]))
+
+
+_CHANGES = {"s6": _s6_weights, "deltanet": _delta_weights, "gated-deltanet": _delta_weights}

@@ -4,6 +4,7 @@ With B K and C Q in the place of B and C, K and Q (n, r) for each group of heads
 the n of the model it was made of. Its decays are one number a head, so any combination decays as the whole.
 """
 
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
 from typing import Any, cast

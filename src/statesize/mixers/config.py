@@ -13,10 +13,10 @@ from statesize.mixers.registry import mixer_names
 CONFIG_FORMAT = 1
 """Version of the written form of a `ModelConfig`; it grows by one when old files can no longer be read."""
 
-REDUCIBLE = ("la", "wla", "gla", "gla-s6", "s6")
+REDUCIBLE = ("la", "wla", "gla", "gla-s6", "s6", "deltanet", "gated-deltanet")
 """Mixers whose states can be made smaller after training."""
 
-ROUNDED = frozenset(REDUCIBLE) - {"s6"}
+ROUNDED = frozenset({"la", "wla", "gla", "gla-s6"})
 """Mixers whose states can be rounded."""
 
 _OPTIONAL = {"state_sizes", "state_bits", "layer_norm", "window"}

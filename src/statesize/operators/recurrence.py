@@ -209,11 +209,6 @@ class Recurrence(TensorOperator):
         return self.transition.matrix()
 
     @property
-    def one_decay(self) -> bool:
-        """Whether A_t is a number for all of the state."""
-        return isinstance(self.transition, DiagonalTransition) and self.transition.decay.shape[-1] == 1
-
-    @property
     def is_complex(self) -> bool:
         """Whether the state is complex (T is real all the same)."""
         return self.B.is_complex()
@@ -237,8 +232,9 @@ class Recurrence(TensorOperator):
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u by stepping the recurrence, chunk by chunk where one number decays all of the state."""
-        if self.one_decay:
-            result = chunk_outputs(self.transition.decay, self.B, self.C, inputs.to(self.B.dtype))
+        transition = self.transition
+        if isinstance(transition, DiagonalTransition) and transition.decay.shape[-1] == 1:
+            result = chunk_outputs(transition.decay, self.B, self.C, inputs.to(self.B.dtype))
         else:
             states = enumerate(self.successive_states(inputs))
             result = torch.stack([(self.C[..., t, None, :] @ state).squeeze(-2) for t, state in states], -2)

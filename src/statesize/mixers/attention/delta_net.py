@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.mixers.attention.delta_rule import delta_step, mix_by_delta_rule
+from statesize.mixers.attention.kept_state import KeptState
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.decays import head_initial_values
 from statesize.mixers.mixer import HeadMixer
@@ -16,7 +17,7 @@ from statesize.operators import Recurrence
 
 
 class DeltaCache(NamedTuple):
-    """What `DeltaNet.step` keeps: convolution inputs and the state (S, H, n, d_v)."""
+    """What `DeltaNet.step` keeps: convolution inputs, and the state (S, H, n, d_v) or the rows of heads that differ."""
 
     convolution: Tensor
     state: Tensor
@@ -32,13 +33,19 @@ class DeltaNet(HeadMixer):
 
     Args:
         config: Shape of the model.
+        state_sizes: What each head keeps of its n numbers, as after `statesize.compress`; all where it is empty. Its
+            queries and keys are then mapped to r numbers, r the largest size, by orthonormal columns.
     """
 
     kind = "deltanet"
     activated = True
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
         super().__init__(config)
+        self.state_size = max(state_sizes, default=config.key_size)
+        self.kept_state = KeptState(state_sizes or (config.key_size,) * config.heads, 0)
+        shape = (config.heads, config.key_size, self.state_size)
+        self.basis = nn.Parameter(torch.empty(shape)) if state_sizes else None
         self.strength_projection = nn.Linear(config.width, config.heads, bias=False)
 
     def log_decay(self, hidden: Tensor) -> Tensor | None:
@@ -48,11 +55,15 @@ class DeltaNet(HeadMixer):
 
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every head at one input, of batch shape (sequence, head)."""
-        query, key, _ = self._query_key_value(hidden)
+        return self.operator_and_values(hidden)[0]
+
+    def operator_and_values(self, hidden: Tensor) -> tuple[Recurrence, Tensor]:
+        """`operator` and `values` of one input, in one go."""
+        query, key, value = self._query_key_value(hidden)
         query, key = self._normalised(query, key)
         strength, log_decay = self._strength(hidden), self.log_decay(hidden)
         decay = torch.ones_like(strength) if log_decay is None else log_decay.exp()
-        return Recurrence.delta_rule(key, strength.squeeze(-1), query, decay)
+        return Recurrence.delta_rule(key, strength.squeeze(-1), query, decay), value
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each head after mixing, before the norm, (S, H, L, d_v)."""
@@ -63,21 +74,24 @@ class DeltaNet(HeadMixer):
     def initial_cache(self, batch: int) -> DeltaCache:
         """The cache of `step` before the first token."""
         convolution = self._initial_convolution(batch)
-        return DeltaCache(convolution, convolution.new_zeros(batch, self.heads, self.key_size, self.value_size))
+        state = convolution.new_zeros(batch, self.heads, self.state_size, self.value_size)
+        return DeltaCache(convolution, self.kept_state.pack(state)[0])
 
     def step(self, hidden: Tensor, cache: DeltaCache) -> tuple[Tensor, DeltaCache]:
         """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
         (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
-        query, key = self._normalised(query, key)
+        query, key = (part.squeeze(-2) for part in self._normalised(query.unsqueeze(-2), key.unsqueeze(-2)))
         log_decay = self.log_decay(hidden[:, None])
         at = None if log_decay is None else log_decay.squeeze(-2)
-        state = delta_step(cache.state, key, value, self._strength(hidden[:, None]).squeeze(-2), at)
+        before = self.kept_state.unpack(cache.state, cache.state.new_empty(0))
+        state = delta_step(before, key, value, self._strength(hidden[:, None]).squeeze(-2), at)
         mixed = (query.unsqueeze(-2) @ state).squeeze(-2)
-        return self._emit(mixed.flatten(-2), hidden), DeltaCache(convolution, state)
+        return self._emit(mixed.flatten(-2), hidden), DeltaCache(convolution, self.kept_state.pack(state)[0])
 
     def _normalised(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries of norm 1 / √n and keys of norm 1."""
-        return functional.normalize(query, dim=-1) * self.key_size**-0.5, functional.normalize(key, dim=-1)
+        """Queries of norm 1 / √n and keys of norm 1, (S, H, L, n), or what the state keeps of them."""
+        query, key = functional.normalize(query, dim=-1) * self.key_size**-0.5, functional.normalize(key, dim=-1)
+        return (query, key) if self.basis is None else (query @ self.basis, key @ self.basis)
 
     def _strength(self, hidden: Tensor) -> Tensor:
         """β, (S, H, L, 1)."""
@@ -91,13 +105,14 @@ class GatedDeltaNet(DeltaNet):
 
     Args:
         config: Shape of the model; softplus(b) starts between `smallest_step` and `largest_step`, e^A between 1 and 16.
+        state_sizes: As for `DeltaNet`.
     """
 
     kind = "gated-deltanet"
     gated = True
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
+        super().__init__(config, state_sizes)
         self.step_projection = nn.Linear(config.width, config.heads)
         self.log_rate = nn.Parameter(torch.empty(config.heads))
         self.set_initial_values()

@@ -1,0 +1,89 @@
+"""Smaller states of delta rules: `python -m benchmarks.compression.delta_rules FOLDER … [--output FILE]`.
+
+Each FOLDER holds a trained model with layers of "deltanet" or "gated-deltanet", such as those of
+`benchmarks.text_series`. All heads are cut to equal sizes in four orthonormal bases: eigenvectors of what is held (C),
+of what reads (W), of both, which `statesize.compress` takes, and channels. Extra bits a byte on held-out documents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+import statesize as ss
+from benchmarks.compression.comparing import texts
+from statesize.benchmarks.machine import machine, versions
+from statesize.compression.bases import Cut, KeptBasis, OrthonormalBasis
+from statesize.compression.compress import extra_bits
+from statesize.compression.gramians import measure_gramians
+from statesize.compression.scoring.paired import ratio_of
+from statesize.compression.scoring.scores import BATCH, score
+from statesize.compression.scoring.windows import windows
+from statesize.compression.shrinking import smaller_model
+from statesize.files import replace_file
+from statesize.mixers.model import LanguageModel
+
+SHARES = (0.75, 0.5, 0.25)
+_linalg = cast("Any", torch.linalg)
+
+
+def _channels(reading: Tensor, state: Tensor) -> Tensor:
+    return torch.eye(len(state), dtype=state.dtype)[:, list(KeptBasis.of(reading, state).order)]
+
+
+# Orthonormal vectors (n, n) of W and C, the first of which are kept.
+BASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "W and C": lambda reading, state: OrthonormalBasis.of(reading, state).vectors,
+    "C": lambda _, state: _linalg.eigh(state)[1].flip(-1),
+    "W": lambda reading, _: _linalg.eigh(reading)[1].flip(-1),
+    "channels": _channels,
+}
+
+
+@torch.no_grad()
+def row(folder: Path) -> dict[str, Any]:
+    """One model: what each basis costs at each share."""
+    model, tokenizer = cast("tuple[LanguageModel, Any]", ss.load(str(folder)))
+    calibration, _, held_out = (windows(text, tokenizer, 256) for text in texts())
+    gramians = measure_gramians(model, torch.split(calibration.inputs, BATCH))
+    before = score(model, held_out.inputs, held_out.targets)
+    extra: dict[str, dict[str, list[float]]] = {}
+    for name, basis in BASES.items():
+        found = {
+            layer: [basis(*pair) for pair in zip(own.reading, own.state, strict=True)]
+            for layer, own in gramians.items()
+        }
+        for share in SHARES:
+            states = round(share * model.config.key_size)
+            cuts = {
+                layer: [Cut(own[:, :states], own[:, :states], ()) for own in bases] for layer, bases in found.items()
+            }
+            cut = smaller_model(model, cuts)
+            cost = extra_bits(score(cut, held_out.inputs, held_out.targets), before, held_out)
+            extra.setdefault(name, {})[f"{share:.0%}"] = [cost.value, cost.low, cost.high]
+    bits = ratio_of(before.bits(held_out), held_out.sizes).value
+    return {"model": model.config.mixer, "bits_per_byte": bits, "documents": len(held_out.sizes), "extra": extra}
+
+
+def main() -> None:
+    """Measure, print, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [row(folder) for folder in given.folders]
+    print(json.dumps(rows, indent=1))
+    if given.output is not None:
+        document = {"schema": 1, "rows": rows, "machine": machine(), "versions": versions()}
+        replace_file(given.output, (json.dumps(document, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
