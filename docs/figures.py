@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from on_record import beyond, estimate, findings, history, quoted, results, table
-from smaller_states import caches, compression
+from smaller_states import caches, compression, delta_rules, gramian_time
 from trained_families import architectures, compiled_training
 from trends import length, needles, recall_moment, text_series
 
@@ -37,6 +37,8 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         fla,
         compression,
         caches,
+        delta_rules,
+        gramian_time,
         state_spaces,
         layers,
         architectures,

@@ -68,6 +68,26 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def delta_rules(document: Mapping[str, Any]) -> dict[str, str]:
+    """What orthonormal bases of delta rules cost."""
+    rows = [
+        (f"`{row['model']}`", basis, *map(_bits, found.values()))
+        for row in document["rows"]
+        for basis, found in row["extra"].items()
+    ]
+    shares = next(iter(document["rows"][0]["extra"].values()))
+    return {
+        "table": table(("mixer", "eigenvectors of", *(f"{share} kept" for share in shares)), rows),
+        "documents": str(document["rows"][0]["documents"]),
+    }
+
+
+def gramian_time(document: Mapping[str, Any]) -> dict[str, str]:
+    """How long Gramians take beside a forward pass."""
+    ratios = [row["ratio"] for row in document["rows"]]
+    return {"least": f"{min(ratios):.1f}", "most": f"{max(ratios):.1f}"}
+
+
 def caches(document: Mapping[str, Any]) -> dict[str, str]:
     """What smaller caches of softmax attention cost: budgets of heads, and rounding."""
     rows = document["rows"]
