@@ -16,7 +16,12 @@ WHEEL_MEGABYTES = 20
 COVERED = 95
 COUNTED = ("num_statements", "covered_lines", "num_branches", "covered_branches")
 FLOOR_EXTRAS = ("figures", "lightning", "torchmetrics", "trainer")
-FLA_TESTS = ("tests/adapters/test_fla.py", "tests/mixers/test_fla.py", "tests/loading/test_models.py")
+FLA_TESTS = (
+    "tests/adapters/test_fla.py",
+    "tests/compression/test_fla_layers.py",
+    "tests/mixers/test_fla.py",
+    "tests/loading/test_models.py",
+)
 # What leans on other packages most: files, tables, charts, command line, callbacks, engines.
 FLOOR_TESTS = (
     "tests/drawing",

@@ -19,7 +19,8 @@ import statesize as ss
 from statesize import zoo
 from statesize.compression.bases import BalancedBasis, KeptBasis
 from statesize.compression.frontier import SHARES, frontier
-from statesize.compression.state_spaces import bases_of_groups, cached_bytes, gramians_of_groups, smaller_state_space
+from statesize.compression.hub_models import bases_of_groups, cached_bytes, gramians_of_groups
+from statesize.compression.state_spaces import smaller_state_space
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
 SHAPE = {"vocab_size": 1024, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 8, "expand": 2}
@@ -132,10 +133,10 @@ def test_what_cannot_be_is_refused(model):
             ss.compress(model, tokenizer(), DOCUMENTS, **given)
     with pytest.raises(ss.InputError, match="tokenizer must be one of transformers, got"):
         ss.compress(model, zoo.tokenizer(), DOCUMENTS)
-    with pytest.raises(ss.InputError, match="free_basis must be left out for Mamba, whose numbers"):
+    with pytest.raises(ss.InputError, match="free_basis must be left out for all models but Mamba-2"):
         ss.compress(made(mamba), tokenizer(), DOCUMENTS, free_basis=True)
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=1024, n_embd=8, n_layer=1, n_head=1))
-    with pytest.raises(ss.ModelError, match="or Mamba or Mamba-2 of transformers, got GPT2LMHeadModel"):
+    with pytest.raises(ss.ModelError, match="or GLA or Gated DeltaNet of fla, got GPT2LMHeadModel"):
         ss.compress(gpt2, tokenizer(), DOCUMENTS)
 
 

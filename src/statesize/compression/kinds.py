@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from statesize.compression.families import FAMILIES
+from statesize.compression.hub_models import HubModel
 from statesize.compression.reducible import Reducible
-from statesize.compression.state_spaces import StateSpaceModel
 from statesize.compression.trained import TrainedModel
 from statesize.errors import ModelError
 from statesize.mixers.config import REDUCIBLE
@@ -17,9 +18,9 @@ def reducible(model: object) -> Reducible:
     if isinstance(model, LanguageModel):
         return TrainedModel(model)
     config = getattr(model, "config", None)
-    if isinstance(model, nn.Module) and getattr(config, "model_type", None) in StateSpaceModel.TYPES:
-        return StateSpaceModel(model)
+    if isinstance(model, nn.Module) and getattr(config, "model_type", None) in FAMILIES:
+        return HubModel(model)
     raise ModelError(
-        f"model must be one that statesize trains, with layers of {', '.join(REDUCIBLE)}, or Mamba or Mamba-2 of "
-        f"transformers, got {type(model).__name__}. Its states cannot be cut."
+        f"model must be one that statesize trains, with layers of {', '.join(REDUCIBLE)}, Mamba or Mamba-2 of "
+        f"transformers, or GLA or Gated DeltaNet of fla, got {type(model).__name__}. Its states cannot be cut."
     )

@@ -9,143 +9,18 @@ since the configuration holds one size.
 from __future__ import annotations
 
 import copy
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from statesize.adapters import capture
-from statesize.adapters.observe import observe
-from statesize.adapters.watching.observation import Observation
-from statesize.check import refuse
-from statesize.compression.bases import BalancedBasis, Basis, KeptBasis
-from statesize.compression.gramians import FIRST, Gramians
-from statesize.compression.reducible import Made, Reducible, Request, refuse_second_cut, share_of
-from statesize.compression.scoring.scores import BATCH
-from statesize.compression.scoring.windows import Windows
-from statesize.loading.from_transformers import hushed
-from statesize.operators import Recurrence
-from statesize.texts.tokens import AnyTokenizer
-
-# Units of a group whose states are looked at: the channels of Mamba are many, and have an operator each.
-_UNITS = 64
+from statesize.compression.bases import Basis
 
 StateSpaces: TypeAlias = Any
 """A MambaForCausalLM or Mamba2ForCausalLM."""
 Bases: TypeAlias = Mapping[str, Sequence[Basis]]
 """A basis for each group of a layer, by the name of its module."""
-
-
-class StateSpaceModel(Reducible):
-    """A model of transformers of one of the types `TYPES`."""
-
-    model: StateSpaces
-
-    TYPES = ("mamba", "mamba2", "projected_mamba2")
-
-    @property
-    def state_size(self) -> int:
-        """As the configuration has it."""
-        return getattr(self.model.config, "projected_size", self.model.config.state_size)
-
-    @property
-    def sizes(self) -> tuple[tuple[int, ...], ...]:
-        """One size for all."""
-        return ((self.state_size,),) * self.model.config.num_hidden_layers
-
-    @property
-    def state_bytes(self) -> int:
-        """Of the model's own cache."""
-        return cached_bytes(self.model)
-
-    def kept(self, request: Request) -> int:
-        """States of each head."""
-        kind = self.model.config.model_type
-        if kind == "projected_mamba2":
-            refuse_second_cut()
-        if request.free_basis and kind != "mamba2":
-            refuse("free_basis", "left out for Mamba, whose numbers decay each for itself", True)
-        for name, value in (("int8", request.int8), ("fine_tune", request.fine_tune)):
-            if value:
-                refuse(name, "left out for a model of transformers", value)
-        n = self.state_size
-        kept = round(share_of(request.state, n) * n)
-        if not 0 < kept < n:
-            refuse("state", f"a share that leaves 1 to {n - 1} of the {n} numbers of a head", request.state)
-        return kept
-
-    def check_tokenizer(self, tokenizer: AnyTokenizer) -> None:
-        """One of transformers."""
-        if not hasattr(tokenizer, "save_pretrained"):
-            refuse("tokenizer", "one of transformers", type(tokenizer).__name__)
-
-    def cut(
-        self, kept: int, calibration: Windows, choice: Windows, request: Request
-    ) -> tuple[nn.Module, nn.Module, str]:
-        """All layers to one size; there is nothing to choose, nor can states be rounded."""
-        del choice
-        kind = BalancedBasis if request.free_basis else KeptBasis
-        bases = bases_of_groups(gramians_of_groups(self.model, calibration.unfilled(BATCH)), kind)
-        return self.model, smaller_state_space(self.model, bases, kept), f"{kind.name}, equal sizes"
-
-    def every_cut(
-        self, shares: Sequence[float], calibration: Windows
-    ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
-        """One cut a share and kind of basis."""
-        kinds = (KeptBasis, BalancedBasis) if self.model.config.model_type == "mamba2" else (KeptBasis,)
-        sizes = [max(1, round(share * self.state_size)) for share in shares]
-        gramians = gramians_of_groups(self.model, calibration.unfilled(BATCH))
-        made = [
-            Made(kind.name, share, "float", smaller_state_space(self.model, bases_of_groups(gramians, kind), kept))
-            for kind in kinds
-            for share, kept in zip(shares, sizes, strict=True)
-        ]
-        return made, bases_of_groups(gramians, KeptBasis)
-
-    def save(self, folder: Path, tokenizer: AnyTokenizer) -> None:
-        """As transformers writes them."""
-        with hushed():
-            self.model.save_pretrained(folder)
-            cast("Any", tokenizer).save_pretrained(folder)
-
-
-def gramians_of_groups(model: StateSpaces, batches: Iterable[Tensor]) -> dict[str, Gramians]:
-    """What the groups of each layer hold and read, by the layer's module name, over batches of tokens (S, L)."""
-    groups, n = getattr(model.config, "n_groups", 1), model.config.state_size
-    found: dict[str, Gramians] = {}
-
-    def add(observation: Observation) -> None:
-        if not observation.inner:
-            _add(observation, found.setdefault(observation.name, Gramians.zeros(groups, n)), groups)
-
-    for inputs in batches:
-        if inputs.shape[1] <= FIRST:
-            continue
-        if not found:
-            # That T u is what the model passes on is checked at one sequence.
-            deque(capture(model, inputs[:1]), maxlen=0)
-        observe(model, inputs, add)
-    return found
-
-
-def _add(observation: Observation, gramians: Gramians, groups: int) -> None:
-    """Add what a layer does at one text; of the units of a group some are looked at, evenly spread."""
-    values, outputs = observation.values, observation.mixed
-    units = torch.arange(values.shape[1], device=values.device).view(groups, -1)
-    some = units[:, :: -(-units.shape[1] // _UNITS)]
-    operator = cast("Recurrence", observation.operator(some.flatten())).to(values.dtype)
-    gramians.add_states(operator, values[:, some.flatten()], groups)
-    gramians.add_reading(operator.C[:, :: some.shape[1]], outputs, groups)
-
-
-def bases_of_groups(gramians: Mapping[str, Gramians], kind: type[KeptBasis | BalancedBasis]) -> Bases:
-    """A basis for each group of the layers, by the layer's module name."""
-    return {
-        name: [kind.of(*pair) for pair in zip(own.reading, own.state, strict=True)] for name, own in gramians.items()
-    }
 
 
 def smaller_state_space(model: StateSpaces, bases: Bases, states: int) -> StateSpaces:
@@ -164,6 +39,11 @@ def smaller_state_space(model: StateSpaces, bases: Bases, states: int) -> StateS
             mixer = {key.removeprefix(f"{name}."): part for key, part in weights.items() if key.startswith(f"{name}.")}
             changed = change(mixer, [list(cut.channels[:states]) for cut in own], model.config)
             weights |= {f"{name}.{key}": part for key, part in changed.items()}
+    return with_weights(made, weights)
+
+
+def with_weights(made: Any, weights: Mapping[str, Tensor]) -> Any:
+    """A new model with these weights, on their device and of their dtype, in evaluation mode."""
     first = next(iter(weights.values()))
     made = made.to(first.device, first.dtype)
     made.load_state_dict(weights)
@@ -187,14 +67,6 @@ def _projected(model: StateSpaces, states: int) -> StateSpaces:
     }
     with torch.random.fork_rng(devices=[]):
         return ProjectedMamba2ForCausalLM(ProjectedMamba2Config(**settings, projected_size=states))
-
-
-@torch.no_grad()
-def cached_bytes(model: StateSpaces) -> int:
-    """Bytes of the states in the model's own cache of a sequence, without those of short convolutions."""
-    device = next(model.parameters()).device
-    cache = model(torch.zeros(1, 1, dtype=torch.int64, device=device), use_cache=True).cache_params
-    return sum(cache.get_recurrent_state(layer).nbytes for layer in range(model.config.num_hidden_layers))
 
 
 def _mamba(weights: Mapping[str, Tensor], kept: Sequence[list[int]], config: Any) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ class TrainedModel(Reducible):
         if config.state_sizes or config.state_bits:
             refuse_second_cut()
         if request.free_basis:
-            refuse("free_basis", "left out for layers of statesize, which have the basis that their decays allow", True)
+            refuse("free_basis", "left out for all models but Mamba-2", True)
         if request.int8 and not self._rounds:
             refuse("int8", f"left out unless all layers are of {', '.join(sorted(ROUNDED))}", config.mixer)
         share = share_of(request.state, n)

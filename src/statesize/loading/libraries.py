@@ -8,7 +8,10 @@ from typing import Any
 from statesize.errors import FileError, ModelError
 
 # Where the models that are defined here tell transformers of themselves, by `model_type`.
-_OWN = {"projected_mamba2": "statesize.loading.projected_mamba2"}
+_OWN = {
+    "projected_mamba2": "statesize.loading.projected_mamba2",
+    "projected_gated_deltanet": "statesize.loading.projected_deltanet",
+}
 
 MAMBA_SSM_NAMES = {r"^backbone\.embedding\.": "backbone.embeddings."}
 """Weights of mamba_ssm by their names in transformers, where these differ."""

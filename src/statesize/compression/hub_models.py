@@ -1,0 +1,155 @@
+"""Models of transformers and of flash-linear-attention, whose configuration has one size of state for all layers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters import capture
+from statesize.adapters.observe import observe
+from statesize.adapters.watching.observation import Observation
+from statesize.check import refuse
+from statesize.compression.bases import Basis
+from statesize.compression.families import FAMILIES, Family
+from statesize.compression.gramians import FIRST, Gramians
+from statesize.compression.reducible import Made, Reducible, Request, refuse_second_cut, share_of
+from statesize.compression.scoring.scores import BATCH
+from statesize.compression.scoring.windows import Windows
+from statesize.compression.state_spaces import Bases
+from statesize.loading.from_transformers import hushed
+from statesize.operators import Recurrence
+from statesize.texts.tokens import AnyTokenizer
+
+# Units of a group whose states are looked at: the channels of Mamba are many, and have an operator each.
+_UNITS = 64
+
+
+class HubModel(Reducible):
+    """A model of one of the `FAMILIES`."""
+
+    @property
+    def family(self) -> Family:
+        """What is known of models of its type."""
+        return FAMILIES[self.model.config.model_type]
+
+    @property
+    def state_size(self) -> int:
+        """As the configuration has it."""
+        return self.family.states(self.model.config)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """One size for all."""
+        return ((self.state_size,),) * self.model.config.num_hidden_layers
+
+    @property
+    def state_bytes(self) -> int:
+        """Of the model's own cache."""
+        return cached_bytes(self.model)
+
+    def kept(self, request: Request) -> int:
+        """States of each head."""
+        if self.family.smaller is None:
+            refuse_second_cut()
+        if request.free_basis and len(self._kinds) == 1:
+            refuse("free_basis", "left out for all models but Mamba-2", True)
+        for name, value in (("int8", request.int8), ("fine_tune", request.fine_tune)):
+            if value:
+                refuse(name, "left out for a model of transformers", value)
+        n = self.state_size
+        kept = round(share_of(request.state, n) * n)
+        if not 0 < kept < n:
+            refuse("state", f"a share that leaves 1 to {n - 1} of the {n} numbers of a head", request.state)
+        return kept
+
+    def check_tokenizer(self, tokenizer: AnyTokenizer) -> None:
+        """One of transformers."""
+        if not hasattr(tokenizer, "save_pretrained"):
+            refuse("tokenizer", "one of transformers", type(tokenizer).__name__)
+
+    def cut(
+        self, kept: int, calibration: Windows, choice: Windows, request: Request
+    ) -> tuple[nn.Module, nn.Module, str]:
+        """All layers to one size; there is nothing to choose, nor can states be rounded."""
+        del choice
+        kind = self._kinds[int(request.free_basis)]
+        bases = bases_of_groups(gramians_of_groups(self.model, calibration.unfilled(BATCH)), kind)
+        return self.model, self._smaller(bases, kept), f"{kind.name}, equal sizes"
+
+    def every_cut(
+        self, shares: Sequence[float], calibration: Windows
+    ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
+        """One cut a share and kind of basis."""
+        sizes = [max(1, round(share * self.state_size)) for share in shares]
+        gramians = gramians_of_groups(self.model, calibration.unfilled(BATCH))
+        made = [
+            Made(kind.name, share, "float", self._smaller(bases_of_groups(gramians, kind), kept))
+            for kind in self._kinds
+            for share, kept in zip(shares, sizes, strict=True)
+        ]
+        return made, bases_of_groups(gramians, self._kinds[0])
+
+    def save(self, folder: Path, tokenizer: AnyTokenizer) -> None:
+        """As transformers writes them."""
+        with hushed():
+            self.model.save_pretrained(folder)
+            cast("Any", tokenizer).save_pretrained(folder)
+
+    @property
+    def _kinds(self) -> tuple[type[Basis], ...]:
+        return self.family.bases(self.model.config)
+
+    def _smaller(self, bases: Bases, kept: int) -> nn.Module:
+        return cast("Any", self.family.smaller)(self.model, bases, kept)
+
+
+def gramians_of_groups(model: Any, batches: Iterable[Tensor]) -> dict[str, Gramians]:
+    """What the groups of each layer hold and read, by the layer's module name, over batches of tokens (S, L)."""
+    family: Family = FAMILIES[model.config.model_type]
+    groups, n = family.groups(model.config), family.states(model.config)
+    found: dict[str, Gramians] = {}
+
+    def add(observation: Observation) -> None:
+        if not observation.inner:
+            _add(observation, found.setdefault(observation.name, Gramians.zeros(groups, n)), groups)
+
+    for inputs in batches:
+        if inputs.shape[1] <= FIRST:
+            continue
+        if not found:
+            # That T u is what the model passes on is checked at one sequence.
+            deque(capture(model, inputs[:1]), maxlen=0)
+        observe(model, inputs, add)
+    return found
+
+
+def _add(observation: Observation, gramians: Gramians, groups: int) -> None:
+    """Add what a layer does at one text; of the units of a group some are looked at, evenly spread."""
+    values, outputs = observation.values, observation.mixed
+    units = torch.arange(values.shape[1], device=values.device).view(groups, -1)
+    some = units[:, :: -(-units.shape[1] // _UNITS)]
+    operator = cast("Recurrence", observation.operator(some.flatten())).to(values.dtype)
+    gramians.add_states(operator, values[:, some.flatten()], groups)
+    gramians.add_reading(operator.C[:, :: some.shape[1]], outputs, groups)
+
+
+def bases_of_groups(gramians: Mapping[str, Gramians], kind: type[Basis]) -> Bases:
+    """A basis for each group of the layers, by the layer's module name."""
+    return {
+        name: [cast("Any", kind).of(*pair) for pair in zip(own.reading, own.state, strict=True)]
+        for name, own in gramians.items()
+    }
+
+
+@torch.no_grad()
+def cached_bytes(model: Any) -> int:
+    """Bytes of the states in the model's own cache of a sequence, without those of short convolutions."""
+    device = next(model.parameters()).device
+    output = model(torch.zeros(1, 1, dtype=torch.int64, device=device), use_cache=True)
+    family: Family = FAMILIES[model.config.model_type]
+    return sum(family.cached(output, layer).nbytes for layer in range(model.config.num_hidden_layers))

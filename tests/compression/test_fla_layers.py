@@ -1,0 +1,38 @@
+"""GLA and Gated DeltaNet of flash-linear-attention with fewer numbers of state, by its kernels, interpreted."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="flash-linear-attention is not here")
+SCRIPT = Path(__file__).parents[1] / "oracles" / "fla_cut.py"
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "made"),
+    [
+        ("gla", "selection with corrected read-out", "GLAForCausalLM"),
+        ("gla-conv", "selection", "GLAForCausalLM"),
+        ("gated_deltanet", "orthonormal basis", "ProjectedGatedDeltaNetForCausalLM"),
+    ],
+)
+def test_a_model_is_cut_saved_loaded_and_measured(kind, method, made, tmp_path):
+    # Fla changes what it imports for a whole process, so that it has one of its own.
+    command = [sys.executable, "-O", str(SCRIPT), kind, str(tmp_path / "cut")]
+    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["method"] == f"{method}, equal sizes"
+    assert found["bytes"][0] == 4 * found["bytes"][1]
+    assert found["kind"] == made
+    # A corrected read-out of all numbers is their estimate from themselves, of few tokens here.
+    assert found["unchanged"] < (0.05 if kind == "gla" else 1e-4)
+    assert found["projected"] < 1e-4 < 1e-2 < found["whole"]
+    assert found["loaded"] == 0
+    assert found["stepped"] < 1e-4
+    assert found["tss"] == 4
