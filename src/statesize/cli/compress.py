@@ -43,8 +43,8 @@ def compress(
         state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
         int8: Also round the states to int8 after each token.
         finetune: Steps of training on the calibration text, of the cut model and of the uncut one it is compared with.
-        free_basis: Of Mamba-2, keep the best combinations of its numbers instead of the best numbers. It stays nearer to
-            the whole model, and OUTPUT is read by statesize only.
+        free_basis: Of Mamba-2, keep the best combinations of its numbers instead of the best numbers. It stays nearer
+            to the whole model, and OUTPUT is read by statesize only.
         frontier: HTML file for a page that draws loss against bytes, of cuts to a quarter, a half and three quarters by
             each way, in float and int8, with the ESS of the heads beside them.
         printing: What is printed.

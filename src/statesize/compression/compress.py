@@ -53,8 +53,8 @@ def compress(
         int8: Also round the states to int8 after each token; not of transformers' models.
         fine_tune: Steps of training on the calibration text, of the cut model and of the uncut one it is compared with;
             likewise.
-        free_basis: Of Mamba-2, keep the best combinations of its numbers instead of the best numbers. It stays nearer to
-            the whole model, and the folder is read by statesize only.
+        free_basis: Of Mamba-2, keep the best combinations of its numbers instead of the best numbers. It stays nearer
+            to the whole model, and the folder is read by statesize only.
         length: Tokens of the sequences that the model reads.
 
     Returns:
