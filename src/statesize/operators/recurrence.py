@@ -8,18 +8,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from statesize.check import (
-    broadcast_batch,
-    require_finite,
-    require_floating,
-    require_length,
-    require_rank,
-    require_same_device,
-    shape,
-)
-from statesize.errors import InputError
+from statesize.check import require_finite, require_floating
 from statesize.operators.chunks import chunk_outputs
 from statesize.operators.operator import TensorOperator, batch_index
+from statesize.operators.recurrence_checks import (
+    check_rank_one_parts,
+    checked_delta_parts,
+    checked_parts,
+    checked_transition,
+    require_real_output,
+)
 from statesize.operators.transition import (
     DeltaTransition,
     DiagonalTransition,
@@ -61,26 +59,11 @@ class Recurrence(TensorOperator):
     ) -> None:
         for name, tensor in (("A", A), ("B", B), ("C", C)):
             require_floating(name, tensor, complex_allowed=True)
-        if B.ndim < 2:
-            raise InputError(f"B must have shape (..., L, n), got {shape(B)}")
-        length, states = B.shape[-2:]
-        if A.ndim == B.ndim + 1:
-            if A.shape[-3:] != (length, states, states):
-                raise InputError(
-                    f"A must have shape (..., {length}, {states}, {states}) for B {shape(B)}, got {shape(A)}"
-                )
-            transition: Transition = FullTransition(A)
-        else:
-            if A.ndim != B.ndim or A.shape[-2] != length or A.shape[-1] not in (1, states):
-                raise InputError(
-                    f"A must have shape (..., {length}, 1), (..., {length}, {states}) or "
-                    f"(..., {length}, {states}, {states}) for B {shape(B)}, got {shape(A)}"
-                )
-            transition = DiagonalTransition(A)
-        require_finite("A", A)
-        self._fill(transition, B, C, D, conjugate_pairs)
+        self._fill(checked_transition(A, B), B, C, D, conjugate_pairs)
         if conjugate_pairs:
-            self._require_real_output()
+            # One random input shows with probability 1 whether T has an imaginary part.
+            probe = torch.randn(self.length, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            require_real_output(self.C, self.successive_states(probe.to(self.device)))
 
     @classmethod
     def delta_rule(cls, key: Tensor, beta: Tensor, query: Tensor, decay: Tensor) -> Self:
@@ -98,28 +81,7 @@ class Recurrence(TensorOperator):
         Raises:
             InputError: Wrong shapes or dtypes, or not finite.
         """
-        parts = {"key": key, "beta": beta, "query": query, "decay": decay}
-        for name, tensor in parts.items():
-            require_floating(name, tensor)
-        if key.ndim < 2:
-            raise InputError(f"key must have shape (..., L, n), got {shape(key)}")
-        require_length("key", key, -2)
-        _require_state("key", key)
-        require_rank("beta", beta, key.ndim - 1, "(..., L)")
-        if decay.ndim == key.ndim - 1:
-            decay = decay[..., None]
-        require_rank("decay", decay, key.ndim, "(..., L) or (..., L, n)")
-        length, states = key.shape[-2:]
-        if beta.shape[-1] != length or decay.shape[-2] != length or decay.shape[-1] not in (1, states):
-            raise InputError(
-                f"beta must have shape (..., {length}) and decay (..., {length}) or (..., {length}, {states}) "
-                f"for key {shape(key)}, got {shape(beta)} and {shape(decay)}"
-            )
-        for name, tensor in parts.items():
-            require_finite(name, tensor)
-        if query.shape[-2:] != key.shape[-2:] or query.ndim != key.ndim:
-            raise InputError(f"query must have the shape of key, (..., L, n), got {shape(query)} for {shape(key)}")
-        require_same_device(parts)
+        decay = checked_delta_parts(key, beta, query, decay)
         # Before they are multiplied, so that nothing is rounded to the lowest of their dtypes.
         common = torch.promote_types(torch.promote_types(key.dtype, beta.dtype), decay.dtype)
         key, strength = key.to(common), beta[..., None].to(common)
@@ -152,50 +114,14 @@ class Recurrence(TensorOperator):
                     [0.2500, 0.5000, 1.0000]])
         """
         parts = {"decay": decay, "column": column, "row": row}
-        for name, tensor in (parts | {"B": B, "C": C}).items():
-            require_floating(name, tensor)
-            require_rank(name, tensor, B.ndim, "(..., L, n)")
-            if tensor.shape[-2] != B.shape[-2] or tensor.shape[-1] not in (B.shape[-1], 1 if name == "decay" else -1):
-                raise InputError(f"{name} must have the length and state size of B, {shape(B)}, got {shape(tensor)}.")
-            require_finite(name, tensor)
-        require_same_device(parts)
+        check_rank_one_parts(parts, B, C)
         common = torch.promote_types(torch.promote_types(decay.dtype, column.dtype), row.dtype)
         recurrence = cls.__new__(cls)
         recurrence._fill(RankOneTransition(*(part.to(common) for part in parts.values())), B, C, None, False)
         return recurrence
 
     def _fill(self, transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, conjugate_pairs: bool) -> None:
-        require_rank("C", C, B.ndim, "(..., L, n)")
-        if C.shape[-2:] != B.shape[-2:]:
-            raise InputError(f"B and C must have the same length and state size, got {shape(B)} and {shape(C)}")
-        require_length("B", B, -2)
-        _require_state("B", B)
-        decay = transition.decay if not isinstance(transition, FullTransition) else transition.full[..., 0]
-        tensors = {"A": decay, "B": B, "C": C}
-        batches = {"A": decay.shape[:-2], "B": B.shape[:-2], "C": C.shape[:-2]}
-        extra = {"beta": transition.beta} if isinstance(transition, DeltaTransition) else {}
-        if isinstance(transition, RankOneTransition):
-            extra = {"column": transition.column, "row": transition.row}
-        tensors |= extra
-        batches |= {name: tensor.shape[:-2] for name, tensor in extra.items()}
-        if D is not None:
-            require_floating("D", D)
-            require_rank("D", D, B.ndim - 1, "(..., L) or (..., 1)")
-            if D.shape[-1] not in (1, B.shape[-2]):
-                raise InputError(f"D must have shape (..., {B.shape[-2]}) or (..., 1) for B {shape(B)}, got {shape(D)}")
-            tensors["D"] = D
-            batches["D"] = D.shape[:-1]
-        for name, tensor in tensors.items():
-            if name != "A":
-                require_finite(name, tensor)
-        require_same_device(tensors)
-        batch_shape = broadcast_batch(batches)
-        complex_ = any(tensor.is_complex() for tensor in tensors.values())
-        if conjugate_pairs and not complex_:
-            raise InputError("conjugate_pairs=True is for complex recurrences, got real A, B and C")
-        common = tensors["A"].dtype
-        for tensor in tensors.values():
-            common = torch.promote_types(common, tensor.dtype)
+        common, batch_shape = checked_parts(transition, B, C, D, conjugate_pairs)
         self.transition: Transition = transition.map(lambda part: part.to(common))
         self.B = B.to(common)
         self.C = C.to(common)
@@ -353,26 +279,6 @@ class Recurrence(TensorOperator):
         chosen._batch_shape = chosen.B.shape[:-2]
         return chosen
 
-    @torch.no_grad()
-    def _require_real_output(self) -> None:
-        # One random input shows with probability 1 whether T has an imaginary part; |C||x| measures its round-off.
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.randn(self.length, generator=generator, dtype=torch.float64).to(self.device)
-        state = self.B.new_zeros((*self.batch_shape, self.B.shape[-1], 1))
-        imaginary: list[Tensor] = []
-        size: list[Tensor] = []
-        for t in range(self.length):
-            state = self.transition.advance(t, state) + (self.B[..., t, :] * probe[t])[..., None]
-            terms = self.C[..., t, :] * state.squeeze(-1)
-            imaginary.append(terms.sum(-1).imag.abs())
-            size.append(terms.abs().sum(-1))
-        tolerance = torch.finfo(self.dtype).eps ** 0.5
-        if bool((torch.stack(imaginary) > tolerance * torch.stack(size).amax(0)).any()):
-            raise InputError(
-                "conjugate_pairs=True, but T has an imaginary part: the modes of A, B and C do not come in conjugate "
-                "pairs. Give both of each pair, or leave conjugate_pairs out"
-            )
-
     def _mapped(self, function: Callable[[Tensor, int], Tensor]) -> Self:
         """Every tensor replaced, unchecked; the function is also told how many last dimensions are no batch."""
         tail = 3 if isinstance(self.transition, FullTransition) else 2
@@ -384,11 +290,3 @@ class Recurrence(TensorOperator):
         copy.conjugate_pairs = self.conjugate_pairs
         copy._describe(copy.B, self.length, self._batch_shape)
         return copy
-
-
-def _require_state(name: str, tensor: Tensor) -> None:
-    """Refuse a state of no numbers."""
-    if not tensor.shape[-1]:
-        raise InputError(
-            f"state size n must be at least 1, got 0 from {name} of shape {shape(tensor)}. Give zeros with n = 1."
-        )
