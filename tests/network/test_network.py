@@ -128,15 +128,17 @@ def test_cuts_hold_one_graph_at_a_time() -> None:
 
 
 class Steep(nn.Module):
-    """A sum over the past that makes rounding ten thousand times as large."""
+    """A sum over the past that makes rounding thousands of times as large."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return (1e4 * inputs.cumsum(1)).sin()
+        return (3e3 * inputs.cumsum(1)).sin()
 
 
 def test_rounding_that_a_model_makes_larger_is_no_difference() -> None:
-    found = network_ess(Language(Steep(), 12, 6), ids(8), [4], end="mixer", method="dense")
-    assert found.run_difference > 1e-4
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Language(Steep(), 12, 6)
+    assert network_ess(model, ids(8), [4], end="mixer", method="dense").run_difference > 1e-4
 
 
 class Unlike(nn.Module):
