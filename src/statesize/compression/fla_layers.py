@@ -61,9 +61,9 @@ def _gla(weights: Mapping[str, Tensor], cuts: Sequence[Cut]) -> dict[str, Tensor
     by_row = ("k_proj.weight", "k_conv1d.weight", "k_conv1d.bias", "gk_proj.1.weight", "gk_proj.1.bias")
     changed = {name: weights[name][rows] for name in by_row if name in weights}
     if "q_conv1d.weight" in weights:
+        # The root of their size, by which kernels divide queries, is left to the norm of the outputs.
         of_queries = ("q_proj.weight", "q_conv1d.weight", "q_conv1d.bias")
         return changed | {name: weights[name][rows] for name in of_queries if name in weights}
-    # Kernels divide queries by the root of their size.
     queries = weights["q_proj.weight"].view(len(cuts), n, -1)
     maps = torch.stack([cut.query_map for cut in cuts]).to(queries) * (r / n) ** 0.5
     return changed | {"q_proj.weight": (maps.mT @ queries).reshape(len(cuts) * r, -1)}
