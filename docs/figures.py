@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from on_record import beyond, estimate, findings, history, quoted, results, table
-from smaller_states import caches, compression, delta_rules, gramian_time
+from smaller_states import caches, compression, delta_rules, gramian_time, mamba2_layers
 from trained_families import architectures, compiled_training
 from trends import length, needles, recall_moment, text_series
 
@@ -39,6 +39,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         caches,
         delta_rules,
         gramian_time,
+        mamba2_layers,
         state_spaces,
         layers,
         architectures,

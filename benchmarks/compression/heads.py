@@ -51,9 +51,9 @@ def rank_correlations(
     for head in range(heads):
         cut = smaller_model(model, cuts_of(bases, [quarter if place == head else n for place in range(heads)]))
         damage.append(float(score(cut, windows.inputs, windows.targets).nats.sum()) - whole)
-    return {name: _spearman(values, damage) for name, values in predictors.items()}
+    return {name: spearman(values, damage) for name, values in predictors.items()}
 
 
-def _spearman(values: Sequence[float], damage: Sequence[float]) -> float | None:
-    """None where all values are the same."""
+def spearman(values: Sequence[float], damage: Sequence[float]) -> float | None:
+    """Rank correlation; None where all values are the same."""
     return None if np.ptp(values) < 1e-9 else float(cast("Any", stats).spearmanr(values, damage).statistic)

@@ -32,7 +32,9 @@ def test_a_model_is_cut_saved_loaded_and_measured(kind, method, made, tmp_path):
     assert found["kind"] == made
     # A corrected read-out of all numbers is their estimate from themselves, of few tokens here.
     assert found["unchanged"] < (0.05 if kind == "gla" else 1e-4)
-    assert found["projected"] < 1e-4 < 1e-2 < found["whole"]
+    # What the norm of the outputs adds to squares is not scaled with them.
+    assert found["projected"] < (1e-3 if kind == "gla-conv" else 1e-4)
+    assert found["whole"] > 1e-2
     assert found["loaded"] == 0
     assert found["stepped"] < 1e-4
     assert found["tss"] == 4

@@ -1,0 +1,90 @@
+"""What tells how much a cut of one layer of a Mamba-2 costs.
+
+`python -m benchmarks.compression.mamba2_layers FOLDER [--output FILE]`, where FOLDER holds a trained Mamba-2 of
+transformers, such as that of `benchmarks.architectures`: Spearman's correlation over layers of each predictor with the
+nats lost where that layer alone keeps a quarter of its numbers, by balanced truncation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+import statesize as ss
+from benchmarks.compression.comparing import texts
+from benchmarks.compression.heads import spearman
+from statesize.adapters.observe import observe
+from statesize.adapters.watching.observation import Observation
+from statesize.benchmarks.machine import machine, versions
+from statesize.compression.bases import BalancedBasis
+from statesize.compression.hub_models import bases_of_groups, gramians_of_groups
+from statesize.compression.scoring.scores import BATCH, score
+from statesize.compression.scoring.windows import windows
+from statesize.compression.state_spaces import smaller_state_space
+from statesize.files import replace_file
+from statesize.operators import Recurrence
+
+_LENGTH, _SEQUENCES = 128, 4
+
+
+@torch.no_grad()
+def correlations(folder: Path) -> dict[str, Any]:
+    """The correlations of one model, and how many layers it has."""
+    model, _ = cast("tuple[Any, Any]", ss.load(str(folder)))
+    calibration, choice, _ = (windows(text, ss.zoo.tokenizer(), _LENGTH) for text in texts())
+    bases = bases_of_groups(gramians_of_groups(model, torch.split(calibration.inputs, BATCH)), BalancedBasis)
+    quarter = model.config.state_size // 4
+    predictors: dict[str, list[float]] = {}
+
+    def look(observation: Observation) -> None:
+        if observation.inner:
+            return
+        operator = cast("Recurrence", observation.operator(slice(None)))
+        found: Any = ss.measure(operator, positions=[operator.length // 2], relative_tolerances=(0.01,))
+        (basis,) = bases[observation.name]
+        own = {
+            "entropy-ESS": found.entropy.mean(),
+            "relative tolerance-ESS": found.relative_count.double().mean(),
+            "Gramian tail": basis.error[quarter],
+            "output norm": observation.mixed.square().sum(-1).mean().sqrt(),
+            "decay": operator.A.mean(),
+            "layer": len(predictors.get("layer", [])),
+        }
+        for name, value in own.items():
+            predictors.setdefault(name, []).append(float(value))
+
+    observe(model, choice.inputs[:_SEQUENCES], look)
+    whole = float(score(model, choice.inputs, choice.targets).nats.sum())
+    damage: list[float] = []
+    for name in bases:
+        cut = smaller_state_space(model, bases, model.config.state_size)
+        # Where keys write nothing, nothing is read.
+        cut.get_submodule(name).key_map[..., quarter:] = 0
+        damage.append(float(score(cut, choice.inputs, choice.targets).nats.sum()) - whole)
+    return {
+        "layers": len(damage),
+        "damage": damage,
+        "rank_correlations": {name: spearman(values, damage) for name, values in predictors.items()},
+    }
+
+
+def main() -> None:
+    """Measure, print, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    found = correlations(given.folder)
+    print(json.dumps(found, indent=1))
+    if given.output is not None:
+        document = {"schema": 1} | found | {"machine": machine(), "versions": versions()}
+        replace_file(given.output, (json.dumps(document, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
