@@ -17,18 +17,19 @@ from statesize.compression.state_spaces import Bases, smaller_state_space
 class Family:
     """What cutting needs to know of a type of models, from its configuration."""
 
+    kinds: frozenset[str]  # of its layers that have such states
     states: Callable[[Any], int]  # numbers of state that a head has
     groups: Callable[[Any], int]  # of units that read and write by the same queries and keys
     bases: Callable[[Any], tuple[type[Basis], ...]]  # the usual one, and the free one if there is a choice
     smaller: Callable[[Any, Bases, int], Any] | None  # a model cut to so many states; None if it was cut before
-    cached: Callable[[Any, int], Tensor]  # the state of a layer in what a run with a cache returns
+    cached: Callable[[Any, int], Tensor | None]  # the state of a layer in what a run with a cache returns
 
 
 def _of_transformers(output: Any, layer: int) -> Tensor:
     return output.cache_params.get_recurrent_state(layer)
 
 
-def _of_fla(output: Any, layer: int) -> Tensor:
+def _of_fla(output: Any, layer: int) -> Tensor | None:
     return output.past_key_values[layer]["recurrent_state"]
 
 
@@ -47,6 +48,7 @@ def _projected(family: Family) -> Family:
 
 
 _MAMBA2 = Family(
+    kinds=frozenset({"mamba2"}),
     states=lambda config: config.state_size,
     groups=lambda config: config.n_groups,
     bases=lambda config: (KeptBasis, BalancedBasis),
@@ -54,6 +56,7 @@ _MAMBA2 = Family(
     cached=_of_transformers,
 )
 _GATED_DELTANET = Family(
+    kinds=frozenset({"gated delta rule"}),
     states=lambda config: config.head_dim,
     groups=lambda config: config.num_heads,
     bases=lambda config: (OrthonormalBasis,),
@@ -62,6 +65,7 @@ _GATED_DELTANET = Family(
 )
 FAMILIES = {
     "mamba": Family(
+        kinds=frozenset({"mamba"}),
         states=lambda config: config.state_size,
         groups=lambda config: 1,
         bases=lambda config: (KeptBasis,),
@@ -71,6 +75,7 @@ FAMILIES = {
     "mamba2": _MAMBA2,
     "projected_mamba2": _projected(_MAMBA2),
     "gla": Family(
+        kinds=frozenset({"gla"}),
         states=lambda config: round(config.hidden_size * config.expand_k) // config.num_heads,
         groups=lambda config: config.num_heads,
         bases=_gla_bases,

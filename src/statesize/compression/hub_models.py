@@ -115,7 +115,8 @@ def gramians_of_groups(model: Any, batches: Iterable[Tensor]) -> dict[str, Grami
     found: dict[str, Gramians] = {}
 
     def add(observation: Observation) -> None:
-        if not observation.inner:
+        # Not the layers of attention of a hybrid.
+        if observation.kind in family.kinds:
             _add(observation, found.setdefault(observation.name, Gramians.zeros(groups, n)), groups)
 
     for inputs in batches:
@@ -130,10 +131,11 @@ def gramians_of_groups(model: Any, batches: Iterable[Tensor]) -> dict[str, Grami
 
 def _add(observation: Observation, gramians: Gramians, groups: int) -> None:
     """Add what a layer does at one text; of the units of a group some are looked at, evenly spread."""
-    values, outputs = observation.values, observation.mixed
+    dtype = torch.promote_types(observation.values.dtype, torch.float32)
+    values, outputs = observation.values.to(dtype), observation.mixed.to(dtype)
     units = torch.arange(values.shape[1], device=values.device).view(groups, -1)
     some = units[:, :: -(-units.shape[1] // _UNITS)]
-    operator = cast("Recurrence", observation.operator(some.flatten())).to(values.dtype)
+    operator = cast("Recurrence", observation.operator(some.flatten())).to(dtype)
     gramians.add_states(operator, values[:, some.flatten()], groups)
     gramians.add_reading(operator.C[:, :: some.shape[1]], outputs, groups)
 
@@ -152,4 +154,5 @@ def cached_bytes(model: Any) -> int:
     device = next(model.parameters()).device
     output = model(torch.zeros(1, 1, dtype=torch.int64, device=device), use_cache=True)
     family: Family = FAMILIES[model.config.model_type]
-    return sum(family.cached(output, layer).nbytes for layer in range(model.config.num_hidden_layers))
+    states = (family.cached(output, layer) for layer in range(model.config.num_hidden_layers))
+    return sum(state.nbytes for state in states if state is not None)
