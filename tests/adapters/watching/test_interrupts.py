@@ -1,9 +1,13 @@
 """Ctrl-C waits while something is changed or put back, and is never lost."""
 
+import contextlib
 import signal
+import sys
 import threading
 
 import pytest
+import torch
+from torch import overrides
 
 from statesize.adapters.watching.interrupts import interrupts_held
 
@@ -84,3 +88,30 @@ def test_ignored_interrupts_stay_ignored_and_other_threads_have_none():
     thread.start()
     thread.join()
     assert seen == [signal.default_int_handler]
+
+
+@pytest.mark.parametrize("name", ["__enter__", "__exit__", "_pop_mode_temporarily", "handle_torch_function"])
+def test_one_that_comes_while_torch_switches_modes_waits(name):
+    places = []
+
+    def run(step):
+        with interrupts_held() as interrupts, overrides.BaseTorchFunctionMode(), interrupts.let_through():
+
+            def trace(frame, event, argument):
+                files = {frame.f_code.co_filename, frame.f_back.f_code.co_filename}
+                if not places and frame.f_code.co_name == name and overrides.__file__ in files:
+                    places.append(frame.f_code.co_filename)
+                    interrupts.arrived(signal.SIGINT, frame)
+                return trace
+
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                torch.functional.split(torch.zeros(4), 2)
+                step("ran")
+            finally:
+                sys.settrace(before)
+
+    assert interrupted(run) == ["ran"]
+    assert places[0] in (overrides.__file__, contextlib.__file__)
+    assert not overrides._get_current_function_mode_stack()

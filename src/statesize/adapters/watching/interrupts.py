@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
+
+from torch import overrides
 
 
 class Interrupts:
@@ -19,7 +22,7 @@ class Interrupts:
 
     def arrived(self, number: int, frame: FrameType | None) -> None:
         """The handler of the signal."""
-        if not self._through:
+        if not self._through or _switches_modes(frame):
             self._waiting = True
             return
         # What it unwinds must not be interrupted again.
@@ -58,3 +61,10 @@ def interrupts_held() -> Generator[Interrupts]:
     finally:
         signal.signal(signal.SIGINT, handler)
         interrupts.deliver()
+
+
+def _switches_modes(frame: FrameType | None) -> bool:
+    """Whether torch is about to put back a mode of its functions, which would else stay off, or come back later."""
+    while frame is not None and frame.f_code.co_filename == contextlib.__file__:
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename == overrides.__file__
