@@ -18,7 +18,7 @@ COUNTED = ("num_statements", "covered_lines", "num_branches", "covered_branches"
 FLOOR_EXTRAS = ("figures", "lightning", "torchmetrics", "trainer")
 FLA_TESTS = (
     "tests/adapters/test_fla.py",
-    "tests/compression/test_fla_layers.py",
+    "tests/compression/hub/test_fla_layers.py",
     "tests/mixers/test_fla.py",
     "tests/loading/test_models.py",
 )

@@ -21,7 +21,7 @@ import statesize as ss
 from statesize.adapters.models.logits import logits_of
 from statesize.benchmarks.machine import machine, versions
 from statesize.compression.gramians import measure_gramians
-from statesize.compression.hub_models import gramians_of_groups
+from statesize.compression.hub.model import gramians_of_groups
 from statesize.compression.scoring.scores import BATCH
 from statesize.files import replace_file
 from statesize.mixers.model import LanguageModel

@@ -21,10 +21,10 @@ from statesize.adapters.observe import observe
 from statesize.adapters.watching.observation import Observation
 from statesize.benchmarks.machine import machine, versions
 from statesize.compression.bases import BalancedBasis
-from statesize.compression.hub_models import bases_of_groups, gramians_of_groups
+from statesize.compression.hub.model import bases_of_groups, gramians_of_groups
+from statesize.compression.hub.state_spaces import smaller_state_space
 from statesize.compression.scoring.scores import BATCH, score
 from statesize.compression.scoring.windows import windows
-from statesize.compression.state_spaces import smaller_state_space
 from statesize.files import replace_file
 from statesize.operators import Recurrence
 

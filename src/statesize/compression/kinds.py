@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from statesize.compression.families import FAMILIES
-from statesize.compression.hub_models import HubModel
+from statesize.compression.hub.families import FAMILIES
+from statesize.compression.hub.model import HubModel
 from statesize.compression.reducible import Reducible
 from statesize.compression.trained import TrainedModel
 from statesize.errors import ModelError

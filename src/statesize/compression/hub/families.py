@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from statesize.compression.bases import BalancedBasis, Basis, KeptBasis, OrthonormalBasis, SelectedBasis
-from statesize.compression.fla_layers import smaller_gated_deltanet, smaller_gla
-from statesize.compression.state_spaces import Bases, smaller_state_space
+from statesize.compression.hub.fla_layers import smaller_gated_deltanet, smaller_gla
+from statesize.compression.hub.state_spaces import Bases, smaller_state_space
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from statesize.adapters.observe import observe
 from statesize.adapters.watching.observation import Observation
 from statesize.check import refuse
 from statesize.compression.bases import Basis
-from statesize.compression.families import FAMILIES, Family
 from statesize.compression.gramians import FIRST, Gramians
+from statesize.compression.hub.families import FAMILIES, Family
+from statesize.compression.hub.state_spaces import Bases
 from statesize.compression.reducible import Made, Reducible, Request, refuse_second_cut, share_of
 from statesize.compression.scoring.scores import BATCH
 from statesize.compression.scoring.windows import Windows
-from statesize.compression.state_spaces import Bases
 from statesize.loading.from_transformers import hushed
 from statesize.operators import Recurrence
 from statesize.texts.tokens import AnyTokenizer

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from statesize.compression.bases import Cut
-from statesize.compression.state_spaces import Bases, with_weights
+from statesize.compression.hub.state_spaces import Bases, with_weights
 from statesize.errors import ModelError
 
 
