@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from statesize.benchmarks.machine import machine, versions
+from statesize.benchmarks.machine import document
 from statesize.benchmarks.memory import child_process, forget_peak, peak_resident_bytes, resident_bytes
 from statesize.errors import InputError
 from statesize.files import replace_file
@@ -109,9 +109,9 @@ def main() -> int:
             rows.append(measured(name, length, given.memory))
             shown = (f"{rows[-1][key] / MEGABYTE:,.0f} MB" for key in ("memory", "peak", "plan_peak"))
             print(f"{name:34} {length:6,} {' '.join(f'{cell:>10}' for cell in shown)}", flush=True)
-            document = {"schema": 1, "memory": given.memory, "machine": machine(), "versions": versions(), "rows": rows}
             if given.output is not None:
-                replace_file(given.output, f"{json.dumps(document, indent=1)}\n".encode())
+                content = json.dumps(document(rows, memory=given.memory), indent=1) + "\n"
+                replace_file(given.output, content.encode())
     return int(any(map(bad, rows)))
 
 

@@ -18,7 +18,7 @@ import torch
 
 import statesize as ss
 from statesize.adapters import Checking, Checks
-from statesize.benchmarks.machine import machine, versions
+from statesize.benchmarks.machine import document
 from statesize.files import replace_file
 
 
@@ -95,8 +95,7 @@ def main() -> None:
             flush=True,
         )
     if asked.output:
-        document = {"schema": 1, "machine": machine(), "threads": torch.get_num_threads(), "versions": versions()}
-        replace_file(asked.output, (json.dumps(document | {"rows": rows}, indent=1) + "\n").encode())
+        replace_file(asked.output, (json.dumps(document(rows), indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

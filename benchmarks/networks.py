@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import statesize as ss
-from statesize.benchmarks.machine import machine, versions
+from statesize.benchmarks.machine import document
 from statesize.benchmarks.memory import peak_resident_bytes
 from statesize.files import replace_file
 from statesize.network.network import Progress
@@ -119,8 +119,7 @@ def main() -> int:
         print(json.dumps(found), flush=True)
         rows = [other for other in rows if any(other[key] != found[key] for key in _KEY)] + [found]
         if given.output is not None:
-            document = {"schema": 1, "rows": rows, "machine": machine(), "versions": versions()}
-            replace_file(given.output, (json.dumps(document, indent=1) + "\n").encode())
+            replace_file(given.output, (json.dumps(document(rows), indent=1) + "\n").encode())
     return 0
 
 

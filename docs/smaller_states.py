@@ -84,8 +84,9 @@ def delta_rules(document: Mapping[str, Any]) -> dict[str, str]:
 
 def mamba2_layers(document: Mapping[str, Any]) -> dict[str, str]:
     """Which numbers tell the damage of a cut of a layer of Mamba-2."""
-    told = [(name, f"{value:.2f}") for name, value in document["rank_correlations"].items()]
-    return {"table": table(("predictor", "correlation"), told), "layers": str(document["layers"])}
+    (row,) = document["rows"]
+    told = [(name, f"{value:.2f}") for name, value in row["rank_correlations"].items()]
+    return {"table": table(("predictor", "correlation"), told), "layers": str(row["layers"])}
 
 
 def gramian_time(document: Mapping[str, Any]) -> dict[str, str]:

@@ -7,10 +7,7 @@ of what reads (W), of both, which `statesize.compress` takes, and channels. Extr
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,7 +15,7 @@ from torch import Tensor
 
 import statesize as ss
 from benchmarks.compression.comparing import texts
-from statesize.benchmarks.machine import machine, versions
+from benchmarks.compression.folders import Row, measure_folders
 from statesize.compression.bases import Cut, KeptBasis, OrthonormalBasis
 from statesize.compression.compress import extra_bits
 from statesize.compression.gramians import measure_gramians
@@ -26,7 +23,6 @@ from statesize.compression.scoring.paired import ratio_of
 from statesize.compression.scoring.scores import BATCH, score
 from statesize.compression.scoring.windows import windows
 from statesize.compression.shrinking import smaller_model
-from statesize.files import replace_file
 from statesize.mixers.model import LanguageModel
 
 SHARES = (0.75, 0.5, 0.25)
@@ -47,9 +43,9 @@ BASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def row(folder: Path) -> dict[str, Any]:
+def rows(folder: str) -> list[Row]:
     """One model: what each basis costs at each share."""
-    model, tokenizer = cast("tuple[LanguageModel, Any]", ss.load(str(folder)))
+    model, tokenizer = cast("tuple[LanguageModel, Any]", ss.load(folder))
     calibration, _, held_out = (windows(text, tokenizer, 256) for text in texts())
     gramians = measure_gramians(model, torch.split(calibration.inputs, BATCH))
     before = score(model, held_out.inputs, held_out.targets)
@@ -68,22 +64,8 @@ def row(folder: Path) -> dict[str, Any]:
             cost = extra_bits(score(cut, held_out.inputs, held_out.targets), before, held_out)
             extra.setdefault(name, {})[f"{share:.0%}"] = [cost.value, cost.low, cost.high]
     bits = ratio_of(before.bits(held_out), held_out.sizes).value
-    return {"model": model.config.mixer, "bits_per_byte": bits, "documents": len(held_out.sizes), "extra": extra}
-
-
-def main() -> None:
-    """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--output", type=Path)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = [row(folder) for folder in given.folders]
-    print(json.dumps(rows, indent=1))
-    if given.output is not None:
-        document = {"schema": 1, "rows": rows, "machine": machine(), "versions": versions()}
-        replace_file(given.output, (json.dumps(document, indent=1) + "\n").encode())
+    return [{"model": model.config.mixer, "bits_per_byte": bits, "documents": len(held_out.sizes), "extra": extra}]
 
 
 if __name__ == "__main__":
-    main()
+    measure_folders(__doc__, rows)

@@ -7,34 +7,30 @@ nats lost where that layer alone keeps a quarter of its numbers, by balanced tru
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 import statesize as ss
 from benchmarks.compression.comparing import texts
+from benchmarks.compression.folders import Row, measure_folders
 from benchmarks.compression.heads import spearman
 from statesize.adapters.observe import observe
 from statesize.adapters.watching.observation import Observation
-from statesize.benchmarks.machine import machine, versions
 from statesize.compression.bases import BalancedBasis
 from statesize.compression.hub.model import bases_of_groups, gramians_of_groups
 from statesize.compression.hub.state_spaces import smaller_state_space
 from statesize.compression.scoring.scores import BATCH, score
 from statesize.compression.scoring.windows import windows
-from statesize.files import replace_file
 from statesize.operators import Recurrence
 
 _LENGTH, _SEQUENCES = 128, 4
 
 
 @torch.no_grad()
-def correlations(folder: Path) -> dict[str, Any]:
+def rows(folder: str) -> list[Row]:
     """The correlations of one model, and how many layers it has."""
-    model, _ = cast("tuple[Any, Any]", ss.load(str(folder)))
+    model, _ = cast("tuple[Any, Any]", ss.load(folder))
     calibration, choice, _ = (windows(text, ss.zoo.tokenizer(), _LENGTH) for text in texts())
     bases = bases_of_groups(gramians_of_groups(model, torch.split(calibration.inputs, BATCH)), BalancedBasis)
     quarter = model.config.state_size // 4
@@ -65,26 +61,9 @@ def correlations(folder: Path) -> dict[str, Any]:
         # Where keys write nothing, nothing is read.
         cut.get_submodule(name).key_map[..., quarter:] = 0
         damage.append(float(score(cut, choice.inputs, choice.targets).nats.sum()) - whole)
-    return {
-        "layers": len(damage),
-        "damage": damage,
-        "rank_correlations": {name: spearman(values, damage) for name, values in predictors.items()},
-    }
-
-
-def main() -> None:
-    """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--output", type=Path)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    found = correlations(given.folder)
-    print(json.dumps(found, indent=1))
-    if given.output is not None:
-        document = {"schema": 1} | found | {"machine": machine(), "versions": versions()}
-        replace_file(given.output, (json.dumps(document, indent=1) + "\n").encode())
+    told = {name: spearman(values, damage) for name, values in predictors.items()}
+    return [{"layers": len(damage), "damage": damage, "rank_correlations": told}]
 
 
 if __name__ == "__main__":
-    main()
+    measure_folders(__doc__, rows)

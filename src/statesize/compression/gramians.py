@@ -41,23 +41,17 @@ class Gramians:
 
     @torch.no_grad()
     def add(self, operator: Recurrence, values: Tensor, outputs: Tensor, heads: int) -> None:
-        """Add what a layer makes of values at one text, both (S, units, L, channels); consecutive units make a head."""
-        self.add_states(operator, values, heads)
-        # All units of a head read by one C.
-        self.add_reading(operator.C[:, :: values.shape[1] // heads], outputs, heads)
+        """Add what a layer does at one text, with values and outputs (S, units, L, channels).
 
-    @torch.no_grad()
-    def add_states(self, operator: Recurrence, values: Tensor, heads: int) -> None:
-        """Add what is held of values at one text."""
+        Consecutive units make a head. The operator and the values may be of some units of each head.
+        """
         for state in _states(operator, values):
             self.state += _squared(state, heads).double()
-
-    @torch.no_grad()
-    def add_reading(self, C: Tensor, outputs: Tensor, heads: int) -> None:
-        """Add what reads, C (S, H, L, n), with the outputs of all units."""
         by_unit = outputs[:, :, FIRST:].square().sum(-1)
         energy = by_unit.reshape(len(outputs), heads, -1, by_unit.shape[-1]).sum(2)
-        query = C[:, :, FIRST:] / energy.clamp(min=torch.finfo(energy.dtype).tiny).sqrt().unsqueeze(-1)
+        # All units of a head read by one C.
+        C = operator.C[:, :: values.shape[1] // heads, FIRST:]
+        query = C / energy.clamp(min=torch.finfo(energy.dtype).tiny).sqrt().unsqueeze(-1)
         self.reading += torch.einsum("shln,shlm->hnm", query, query).double()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from statesize.compression.bases import Cut
+from statesize.compression.rebuilding import Weights, rebuilt, with_changes
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
 
@@ -19,19 +21,14 @@ def smaller_model(model: LanguageModel, cuts: Mapping[int, Sequence[Cut]]) -> La
     config = dataclasses.replace(model.config, state_sizes=sizes)
     weights = dict(model.state_dict())
     for layer, own in cuts.items():
-        prefix = f"layers.{layer}.mixer."
-        mixer = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
-        changed = _CHANGES.get(config.mixer_of(layer), _head_weights)
-        weights |= {prefix + name: weight for name, weight in changed(mixer, own, config).items()}
+        change = _CHANGES.get(config.mixer_of(layer), _head_weights)
+        weights = with_changes(weights, f"layers.{layer}.mixer", partial(change, cuts=own, config=config))
     return with_weights(config, weights)
 
 
-def with_weights(config: ModelConfig, weights: Mapping[str, Tensor]) -> LanguageModel:
-    """A model of some weights, on their device and of their dtype, in evaluation mode."""
-    first = next(iter(weights.values()))
-    made = LanguageModel(config, torch.Generator()).to(first.device, first.dtype)
-    made.load_state_dict(weights)
-    return made.eval()
+def with_weights(config: ModelConfig, weights: Weights) -> LanguageModel:
+    """A model of some weights, in evaluation mode."""
+    return rebuilt(lambda: LanguageModel(config, torch.Generator()), weights)
 
 
 def rounded_model(model: LanguageModel) -> LanguageModel:
@@ -39,7 +36,7 @@ def rounded_model(model: LanguageModel) -> LanguageModel:
     return with_weights(dataclasses.replace(model.config, state_bits=8), model.state_dict())
 
 
-def _head_weights(weights: Mapping[str, Tensor], cuts: Sequence[Cut], config: ModelConfig) -> dict[str, Tensor]:
+def _head_weights(weights: Weights, cuts: Sequence[Cut], config: ModelConfig) -> dict[str, Tensor]:
     """What changes of the weights of a layer with heads, by name."""
     n, r = config.key_size, max(cut.query_map.shape[1] for cut in cuts)
     like = weights["projection.weight"]
@@ -60,7 +57,7 @@ def _head_weights(weights: Mapping[str, Tensor], cuts: Sequence[Cut], config: Mo
     return changed
 
 
-def _s6_weights(weights: Mapping[str, Tensor], cuts: Sequence[Cut], config: ModelConfig) -> dict[str, Tensor]:
+def _s6_weights(weights: Weights, cuts: Sequence[Cut], config: ModelConfig) -> dict[str, Tensor]:
     """What changes of the weights of a layer of S6, whose channels all keep the same states."""
     (cut,) = cuts
     kept = list(cut.channels[: cut.query_map.shape[1]])
@@ -72,7 +69,7 @@ def _s6_weights(weights: Mapping[str, Tensor], cuts: Sequence[Cut], config: Mode
     }
 
 
-def _delta_weights(weights: Mapping[str, Tensor], cuts: Sequence[Cut], config: ModelConfig) -> dict[str, Tensor]:
+def _delta_weights(weights: Weights, cuts: Sequence[Cut], config: ModelConfig) -> dict[str, Tensor]:
     """What is new of a layer of a delta rule: queries and keys are mapped alike."""
     del config
     r = max(cut.query_map.shape[1] for cut in cuts)

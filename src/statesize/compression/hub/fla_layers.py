@@ -9,14 +9,16 @@ layer of its own.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from statesize.compression.bases import Cut
-from statesize.compression.hub.state_spaces import Bases, with_weights
+from statesize.compression.hub.state_spaces import Bases, own_settings
+from statesize.compression.rebuilding import Weights, rebuilt, with_changes
 from statesize.errors import ModelError
 
 
@@ -29,32 +31,24 @@ def smaller_gla(model: Any, bases: Bases, states: int) -> Any:
             "another."
         )
     config.expand_k = states * config.num_heads / config.hidden_size
-    weights = dict(model.state_dict())
+    weights = model.state_dict()
     for name, own in bases.items():
-        layer = {key.removeprefix(f"{name}."): part for key, part in weights.items() if key.startswith(f"{name}.")}
-        changed = _gla(layer, [basis.cut(states) for basis in own])
-        weights |= {f"{name}.{key}": part for key, part in changed.items()}
-    with torch.random.fork_rng(devices=[]):
-        made = type(model)(config)
-    return with_weights(made, weights)
+        weights = with_changes(weights, name, partial(_gla, cuts=[basis.cut(states) for basis in own]))
+    return rebuilt(lambda: type(model)(config), weights)
 
 
 def smaller_gated_deltanet(model: Any, bases: Bases, states: int) -> Any:
     """A model of the same weights with states that combine those of a GatedDeltaNetForCausalLM."""
     from statesize.loading.projected_deltanet import ProjectedGatedDeltaNetConfig, ProjectedGatedDeltaNetForCausalLM
 
-    settings = {
-        key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "architectures")
-    }
+    config = ProjectedGatedDeltaNetConfig(**own_settings(model.config), projected_size=states)
     weights = dict(model.state_dict())
     for name, own in bases.items():
         weights[f"{name}.basis"] = torch.stack([basis.cut(states).query_map for basis in own])
-    with torch.random.fork_rng(devices=[]):
-        made = ProjectedGatedDeltaNetForCausalLM(ProjectedGatedDeltaNetConfig(**settings, projected_size=states))
-    return with_weights(made, weights)
+    return rebuilt(lambda: ProjectedGatedDeltaNetForCausalLM(config), weights)
 
 
-def _gla(weights: Mapping[str, Tensor], cuts: Sequence[Cut]) -> dict[str, Tensor]:
+def _gla(weights: Weights, cuts: Sequence[Cut]) -> dict[str, Tensor]:
     """What changes of a layer of GLA: keys and decays by rows, and how queries read."""
     n, r = cuts[0].query_map.shape
     rows = torch.cat([head * n + torch.tensor(cut.channels[:r]) for head, cut in enumerate(cuts)])

@@ -136,8 +136,7 @@ def _add(observation: Observation, gramians: Gramians, groups: int) -> None:
     units = torch.arange(values.shape[1], device=values.device).view(groups, -1)
     some = units[:, :: -(-units.shape[1] // _UNITS)]
     operator = cast("Recurrence", observation.operator(some.flatten())).to(dtype)
-    gramians.add_states(operator, values[:, some.flatten()], groups)
-    gramians.add_reading(operator.C[:, :: some.shape[1]], outputs, groups)
+    gramians.add(operator, values[:, some.flatten()], outputs, groups)
 
 
 def bases_of_groups(gramians: Mapping[str, Gramians], kind: type[Basis]) -> Bases:
