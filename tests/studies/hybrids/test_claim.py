@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 
 from statesize.cli import main
@@ -81,6 +82,22 @@ def test_early_ess_that_tells_and_a_number_of_layers_that_does_not():
     # Without the runs that have no attention.
     assert found.figures["early_attention_spearman"] > 0.95
     assert "Early is after 13% of the steps." in found.statements
+
+
+def test_what_the_place_tells_is_told_apart_from_what_ess_tells():
+    generator, drawn = np.random.default_rng(0), {}
+
+    def ess(layers, seed):
+        """Of the placement, and a little of the run."""
+        own = drawn.setdefault((*layers, seed), generator.random())
+        return place(layers) + 0.01 * own
+
+    by_place = hybrids(table(ess, lambda layers, seed: place(layers) + 0.01 * seed, 9), METRIC).figures
+    assert by_place["early_attention_spearman_inside"] > 0.8
+    low, high = by_place["early_attention_beyond_placement_interval"]
+    assert low < 0 < high
+    by_ess = hybrids(table(ess, ess), METRIC).figures
+    assert by_ess["early_attention_beyond_placement"] > 0.9
 
 
 def test_of_placements_that_end_alike_the_one_that_learns_sooner_is_first():

@@ -59,9 +59,7 @@ def foresight(
     """Spearman's correlation of an early number with the outcome: over all runs, and among runs that compare."""
     # These have one task, kv, length and key size and as many attention layers; placement and seed differ.
     runs, early, later = _numbers(runs, known, outcome)
-    groups = numbered(
-        [(found.run.task, found.run.kv, found.run.length, found.run.key_size, found.attention) for found in runs]
-    )
+    groups = _compared(runs)
     cells = numbered([(found.placement, group) for found, group in zip(runs, groups.tolist(), strict=True)])
 
     def inside(rows: NDArray[np.int64]) -> float:
@@ -72,6 +70,31 @@ def foresight(
     return (
         findings.add(f"{name}_spearman", over_all),
         findings.add(f"{name}_spearman_inside", jackknife(inside, cells, correlation=True)),
+    )
+
+
+def _compared(runs: Sequence[PlacedRun]) -> NDArray[np.int64]:
+    """Numbers of the groups of runs that compare."""
+    return numbered(
+        [(found.run.task, found.run.kv, found.run.length, found.run.key_size, found.attention) for found in runs]
+    )
+
+
+def _add_beyond_placement(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
+    """What the early ESS of the attention tells when its place and the setting are known."""
+    runs, early, later = _numbers(runs, lambda found: _among(found, found.early, metric, True))
+    groups, placements = _compared(runs), numbered([found.placement for found in runs])
+    cells = numbered(list(zip(placements.tolist(), groups.tolist(), strict=True)))
+
+    def left(rows: NDArray[np.int64]) -> float:
+        effects = np.hstack([known[rows, None] == np.unique(known) for known in (groups, placements)]).astype(float)
+        x, y = (ranks(values[rows]) for values in (early, later))
+        return pearson(*(values - effects @ np.linalg.lstsq(effects, values)[0] for values in (x, y)))
+
+    found = findings.add("early_attention_beyond_placement", jackknife(left, cells, correlation=True))
+    findings.statements.append(
+        f"Of that, with the means of each placement and each setting taken off both ranks, {found} is left: what the "
+        "early ESS of the attention tells beyond where the attention stands."
     )
 
 
@@ -155,6 +178,8 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
         findings.statements.append(
             f"Spearman of {words} with final accuracy: {over_all}; among runs with as many attention layers {inside}."
         )
+        if name == "early_attention":
+            _add_beyond_placement(runs, metric, findings)
     over_all, inside = foresight(runs, "early_over_training", findings, known["early"][1], _accuracy_over_training)
     findings.statements.append(
         f"Spearman of {known['early'][0]} with the accuracy averaged over training, which tells those apart that end "
