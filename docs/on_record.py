@@ -63,6 +63,7 @@ QUOTED = {
     "regularisation": ("claim_gla_lambda_0.3_gain", "gla_lambda_0.3_share_gain"),
     "distillation": ("claim_n4_spearman",),
     "delimiters": ("claim_beyond_controls_gla",),
+    "hybrids": ("early_attention_beyond_placement",),
 }
 """Figures of records in sentences of pages, by study."""
 

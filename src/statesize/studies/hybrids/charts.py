@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import altair as alt
 
 from statesize.studies.grid.run import Row, layer_column
-from statesize.studies.hybrids.placements import PlacedRun, placed_runs
+from statesize.studies.hybrids.placements import PlacedRun, mean_ess, placed_runs
 from statesize.studies.page.charts import SIDE, chart_data, palette, percent, points, rounded
 
+_LAYERS = palette("placement", "Layers").legend(labelLimit=300)
 _TOOLTIP = ["placement:N", "seed:Q", "rate:Q", rounded("accuracy", ".3f"), "early:Q"]
 
 
@@ -20,9 +21,10 @@ def hybrids_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     order = alt.EncodingSortField("accuracy", op="mean", order="descending")
     placement = alt.Y("placement:N", title="Layers", sort=order, axis=alt.Axis(labelLimit=300))
     accuracy = alt.X("accuracy:Q", title="Accuracy", axis=percent())
-    attention = palette("attention", "Attention layers")
     base = alt.Chart(finals, title="Accuracy of each placement: runs and their mean").encode(y=placement)
-    single = base.mark_point(filled=True, opacity=0.6).encode(x=accuracy, color=attention, tooltip=_TOOLTIP)
+    single = base.mark_point(filled=True, opacity=0.6).encode(
+        x=accuracy, color=palette("attention", "Attention layers"), tooltip=_TOOLTIP
+    )
     means = base.mark_tick(thickness=3, color="#808080").encode(x="mean(accuracy):Q")
     layers = chart_data(
         _shown(found, metric) | {"layer": layer, "ess": found.run.last[layer_column(metric, layer)]}
@@ -37,9 +39,9 @@ def hybrids_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     early = points(
         finals,
         "What ESS shows early",
-        alt.X("early:Q", title=f"ESS after 10 % of training ({metric})", scale=alt.Scale(zero=False)),
+        alt.X("early:Q", title=f"ESS of the attention after 10 % of training ({metric})", scale=alt.Scale(zero=False)),
         alt.Y("accuracy:Q", title="Accuracy at the end", axis=percent()),
-        attention,
+        _LAYERS,
         _TOOLTIP,
     )
     return alt.vconcat(
@@ -47,7 +49,7 @@ def hybrids_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
             (single + means).properties(width=SIDE, height=SIDE), (ess + numbers).properties(width=SIDE, height=SIDE)
         ).resolve_scale(color="independent"),
         alt.hconcat(_over_training(rows, runs), early),
-    )
+    ).resolve_scale(color="independent")
 
 
 def _over_training(rows: Sequence[Row], runs: Sequence[PlacedRun]) -> alt.Chart:
@@ -62,7 +64,7 @@ def _over_training(rows: Sequence[Row], runs: Sequence[PlacedRun]) -> alt.Chart:
     return chart.encode(
         x=alt.X("step:Q", title="Step"),
         y=alt.Y("mean(accuracy):Q", title="Accuracy", axis=percent()),
-        color=alt.Color("placement:N", title="Layers", legend=alt.Legend(labelLimit=300)),
+        color=_LAYERS,
         tooltip=["placement:N", "step:Q", rounded("mean(accuracy)", ".3f")],
     ).properties(width=SIDE, height=SIDE)
 
@@ -74,5 +76,5 @@ def _shown(found: PlacedRun, metric: str) -> dict[str, object]:
         "rate": found.run.rate,
         "seed": found.run.seed,
         "accuracy": found.run.accuracy,
-        "early": found.early[metric],
+        "early": mean_ess(found, found.early, metric, attention=True),
     }

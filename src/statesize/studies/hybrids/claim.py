@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from statesize.interval import Interval
 from statesize.studies.grid.run import Row, layer_column
-from statesize.studies.hybrids.placements import ATTENTION, PlacedRun, number, placed_runs
+from statesize.studies.hybrids.placements import PlacedRun, mean_ess, number, placed_runs
 from statesize.studies.page.conclusion import Conclusion, Findings
 from statesize.studies.page.final import grid_findings, grouped, numbered, paired_differences
 from statesize.studies.page.statistics import Numbers, mean, pearson, ranks, spearman, within_cells
@@ -82,7 +82,7 @@ def _compared(runs: Sequence[PlacedRun]) -> NDArray[np.int64]:
 
 def _add_beyond_placement(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
     """What the early ESS of the attention tells when its place and the setting are known."""
-    runs, early, later = _numbers(runs, lambda found: _among(found, found.early, metric, True))
+    runs, early, later = _numbers(runs, lambda found: mean_ess(found, found.early, metric, attention=True))
     groups, placements = _compared(runs), numbered([found.placement for found in runs])
     cells = numbered(list(zip(placements.tolist(), groups.tolist(), strict=True)))
 
@@ -164,11 +164,17 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
     known: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
         "early": (f"early ESS ({metric})", lambda found: number(found.early, metric)),
         "early_entropy": ("early ESS (entropy)", lambda found: number(found.early, "entropy")),
-        "early_gated": ("early ESS of the other layers", lambda found: _among(found, found.early, metric, False)),
-        "early_attention": ("early ESS of the attention", lambda found: _among(found, found.early, metric, True)),
+        "early_gated": (
+            "early ESS of the other layers",
+            lambda found: mean_ess(found, found.early, metric, attention=False),
+        ),
+        "early_attention": (
+            "early ESS of the attention",
+            lambda found: mean_ess(found, found.early, metric, attention=True),
+        ),
         "control_initial_attention": (
             "the control, ESS of the attention at initialisation,",
-            lambda found: _among(found, found.run.first, metric, True),
+            lambda found: mean_ess(found, found.run.first, metric, attention=True),
         ),
         "control_initial": ("the control, ESS at initialisation,", lambda found: number(found.run.first, metric)),
         "control_early_accuracy": ("the control, early accuracy,", lambda found: number(found.early, "accuracy")),
@@ -198,9 +204,3 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
         f"{', '.join(f'{value:.2f}' for value in single)}; the control, the number of attention layers, "
         f"{attention:.2f}."
     )
-
-
-def _among(found: PlacedRun, row: Row, metric: str, attention: bool) -> float:
-    """The mean ESS of the layers that are attention, or that are not; NaN if there are none."""
-    layers = [layer for layer, mixer in enumerate(found.layers) if (mixer == ATTENTION) == attention]
-    return mean(row[layer_column(metric, layer)] for layer in layers)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from statesize.studies.grid.run import Row
+from statesize.studies.grid.run import Row, layer_column
 from statesize.studies.page.final import FinalRun, final_runs, grouped
 from statesize.studies.page.statistics import mean
 
@@ -52,6 +52,12 @@ def placed_runs(rows: Sequence[Row]) -> list[PlacedRun]:
         over_training = mean(row["accuracy"] for row in measured)
         found.append(PlacedRun(run, min(early, key=lambda row: number(row, "step")), over_training))
     return found
+
+
+def mean_ess(found: PlacedRun, row: Row, metric: str, *, attention: bool) -> float:
+    """The mean ESS, in a row of a run, of its layers that are attention, or that are not; NaN if there are none."""
+    layers = [layer for layer, mixer in enumerate(found.layers) if (mixer == ATTENTION) == attention]
+    return mean(row[layer_column(metric, layer)] for layer in layers)
 
 
 def number(row: Row, column: str) -> float:
