@@ -5,7 +5,7 @@ from pathlib import Path
 from statesize import profile, zoo
 from statesize.profiling import TOLERANCE_LADDER
 from statesize.report import write_report
-from statesize.tasks.text import encode
+from statesize.tasks.language.text import encode
 
 LENGTH = 160
 

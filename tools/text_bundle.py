@@ -8,8 +8,8 @@ import platform
 from pathlib import Path
 
 from statesize.files import replace_file
-from statesize.tasks.corpus import Corpus, python_prose, sha256_of
-from statesize.tasks.text import train_tokenizer
+from statesize.tasks.language.corpus import Corpus, python_prose, sha256_of
+from statesize.tasks.language.text import train_tokenizer
 
 DOCUMENTS_FORMAT = 1
 

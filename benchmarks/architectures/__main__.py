@@ -21,8 +21,8 @@ from benchmarks.architectures.training import LENGTH, RECORD, TRAINING, load, tr
 from statesize import zoo
 from statesize.benchmarks.machine import machine
 from statesize.files import replace_file
-from statesize.tasks.corpus import python_prose
-from statesize.tasks.text import TextTask
+from statesize.tasks.language.corpus import python_prose
+from statesize.tasks.language.text import TextTask
 from statesize.version import installed
 
 MEASURED = "measured.json"

@@ -19,7 +19,7 @@ from statesize import zoo
 from statesize.files import replace_file
 from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.mixers.model import LanguageModel
-from statesize.tasks.text import EOS, TextTask
+from statesize.tasks.language.text import EOS, TextTask
 from statesize.training.config import TrainingConfig
 
 LENGTH = 256

@@ -24,7 +24,7 @@ from statesize.compression.scoring.scores import Scores, score
 from statesize.compression.scoring.windows import Windows, windows
 from statesize.files import replace_file
 from statesize.measurement import measure
-from statesize.tasks.corpus import python_prose
+from statesize.tasks.language.corpus import python_prose
 
 LENGTH, FIRST, LEAST = 256, 2, 4
 TOKENS = (64, 32, 16)

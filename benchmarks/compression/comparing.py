@@ -35,7 +35,7 @@ from statesize.files import replace_file
 from statesize.interval import Interval
 from statesize.mixers.checkpoint import load_checkpoint
 from statesize.mixers.model import LanguageModel
-from statesize.tasks.corpus import python_prose
+from statesize.tasks.language.corpus import python_prose
 from statesize.version import installed
 
 # Of 32 numbers a head keeps 15, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.

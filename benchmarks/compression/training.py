@@ -12,8 +12,8 @@ from statesize import zoo
 from statesize.mixers.checkpoint import save_checkpoint
 from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
-from statesize.tasks.corpus import Corpus, python_prose
-from statesize.tasks.text import TextTask
+from statesize.tasks.language.corpus import Corpus, python_prose
+from statesize.tasks.language.text import TextTask
 from statesize.training.config import TrainingConfig
 from statesize.training.loop import train_in_memory
 from tools.recall_models import write_recall_model

@@ -20,7 +20,7 @@ from statesize.mixers import LanguageModel, ModelConfig
 from statesize.mixers.checkpoint import save_checkpoint
 from statesize.parts import digest
 from statesize.profiling import Profile
-from statesize.tasks.text import train_tokenizer
+from statesize.tasks.language.text import train_tokenizer
 
 WORDS = "to be or not to be that is the question whether it is nobler in the mind to suffer".split()
 TEXTS = [" ".join(WORDS[first : first + 3]) for first in range(4)]

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from statesize import zoo
 from statesize.errors import InputError
 from statesize.profiling import profile
-from statesize.tasks.text import encode as encode_documents
+from statesize.tasks.language.text import encode as encode_documents
 from statesize.texts.tokens import after_prefix, encode, join_documents, special_ids, token_text
 
 

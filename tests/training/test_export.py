@@ -11,7 +11,7 @@ from statesize.errors import FileError
 from statesize.files import check_writable
 from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint
 from statesize.tasks import Corpus, TextTask
-from statesize.tasks.text import train_tokenizer
+from statesize.tasks.language.text import train_tokenizer
 from statesize.training import TrainingConfig, evaluate, train
 from statesize.training.export import EXPORTED, check_export, export_text_model
 

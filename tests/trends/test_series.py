@@ -13,7 +13,7 @@ import statesize as ss
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.parallel.processes import Processes
-from statesize.tasks.text import train_tokenizer
+from statesize.tasks.language.text import train_tokenizer
 from statesize.trends.checkpoints import Checkpoint, find_checkpoints
 from statesize.trends.log import read_log
 from statesize.trends.points import Point, point_of

@@ -9,8 +9,8 @@ import torch
 from statesize import zoo
 from statesize.errors import FileError, InputError
 from statesize.tasks import Corpus, TextTask, byte_count, encode, python_prose
-from statesize.tasks.corpus import sha256_of
-from statesize.tasks.ngram import fit_kneser_ney, mean_nats
+from statesize.tasks.language.corpus import sha256_of
+from statesize.tasks.language.ngram import fit_kneser_ney, mean_nats
 from statesize.training import evaluate
 from statesize.zoo import bundled
 

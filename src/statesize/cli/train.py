@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from statesize.rerun.recipe import Recipe
-    from statesize.tasks.corpus import Corpus
+    from statesize.tasks.language.corpus import Corpus
 
 BUNDLED_TOKENIZER = Path(__file__).parent.parent / "zoo" / "tokenizer.json"
 
@@ -115,7 +115,7 @@ def train(
     from statesize.cli.output.progress import training_bar
     from statesize.mixers.model import LanguageModel, ModelConfig
     from statesize.rerun.recipe import PROSE, make_recipe
-    from statesize.tasks.text import TextTask
+    from statesize.tasks.language.text import TextTask
     from statesize.training import TrainingConfig
     from statesize.training.export import export_text_model
     from statesize.training.loop import train as run
@@ -203,8 +203,8 @@ def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
     """The corpus and its tokenizer: the bundled one for CPython's prose, a new one for a user's file."""
     from tokenizers import Tokenizer
 
-    from statesize.tasks.corpus import python_prose, read_text
-    from statesize.tasks.text import train_tokenizer
+    from statesize.tasks.language.corpus import python_prose, read_text
+    from statesize.tasks.language.text import train_tokenizer
 
     if text is not None:
         corpus = read_text(text)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from statesize.compression.shrinking import with_weights
 from statesize.mixers.model import LanguageModel
+from statesize.tasks.language.text import TextTask
 from statesize.tasks.task import IGNORED
-from statesize.tasks.text import TextTask
 from statesize.training.config import TrainingConfig
 from statesize.training.loop import train_in_memory
 

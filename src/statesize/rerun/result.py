@@ -97,7 +97,7 @@ def check_inputs(recipe: Recipe) -> None:
     """Refuse to repeat a result whose models, texts or settings are gone or no longer the same."""
     for name, digest in recipe.inputs.items():
         if name == PROSE:
-            from statesize.tasks.corpus import python_prose
+            from statesize.tasks.language.corpus import python_prose
 
             now = python_prose().sha256
         elif not Path(name).exists():

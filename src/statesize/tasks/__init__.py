@@ -1,14 +1,15 @@
 """Tasks to train and evaluate sequence models on.
 
-Read `task` and `synthetic`, then one of the tasks; `corpus` and `text` are for language models. A task is a file with a
-subclass of `SyntheticTask`, and a line in the list of `registry`.
+Read `task` and `synthetic`, then one of the tasks; `language` is for text, `mad` has those of mad-lab. A task is a file
+with a subclass of `SyntheticTask`, and a line in the list of `registry`.
 """
 
 from statesize.tasks.arrays import ArrayTask, from_arrays, read_arrays
 from statesize.tasks.chance import most_frequent_share
 from statesize.tasks.compression import Compression
 from statesize.tasks.copying import Copying
-from statesize.tasks.corpus import Corpus, python_prose, read_text
+from statesize.tasks.language.corpus import Corpus, python_prose, read_text
+from statesize.tasks.language.text import TextTask, byte_count, encode, train_tokenizer
 from statesize.tasks.mad.compression import MADCompression
 from statesize.tasks.mad.copying import MADSelectiveCopying
 from statesize.tasks.mad.fuzzy import MADFuzzyRecall
@@ -21,7 +22,6 @@ from statesize.tasks.registry import build_task, register_task, task_names, task
 from statesize.tasks.selective_copying import SelectiveCopying
 from statesize.tasks.synthetic import SyntheticTask
 from statesize.tasks.task import IGNORED, Task
-from statesize.tasks.text import TextTask, byte_count, encode, train_tokenizer
 from statesize.tasks.zoology import ZoologyMQAR
 from statesize.texts.plain import read_documents
 

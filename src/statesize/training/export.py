@@ -14,8 +14,8 @@ import torch
 from statesize.errors import FileError
 from statesize.files import check_writable, os_errors, replace_file, replace_folder
 from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
-from statesize.tasks.ngram import fit_kneser_ney, mean_nats
-from statesize.tasks.text import TextTask
+from statesize.tasks.language.ngram import fit_kneser_ney, mean_nats
+from statesize.tasks.language.text import TextTask
 from statesize.training.config import TrainingConfig
 from statesize.training.record import StepRecord, TrainingRecord
 from statesize.training.step import evaluate

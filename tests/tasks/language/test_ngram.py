@@ -9,7 +9,7 @@ import torch
 
 from statesize.errors import InputError
 from statesize.tasks import TextTask
-from statesize.tasks.ngram import fit_kneser_ney, mean_nats
+from statesize.tasks.language.ngram import fit_kneser_ney, mean_nats
 
 
 def markov_stream(length, vocabulary_size, seed):

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from statesize.errors import FileError, InputError
-from statesize.tasks.corpus import Corpus, python_prose, read_text, sha256_of, split
+from statesize.tasks.language.corpus import Corpus, python_prose, read_text, sha256_of, split
 from statesize.texts.plain import read_documents
 
 
@@ -29,7 +29,7 @@ def test_prose_documents_are_about_400_characters(prose):
 
 
 def test_prose_is_the_same_in_another_process(prose):
-    command = "from statesize.tasks.corpus import python_prose; print(python_prose().sha256)"
+    command = "from statesize.tasks.language.corpus import python_prose; print(python_prose().sha256)"
     result = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == prose.sha256
 
