@@ -26,12 +26,16 @@ def initialisation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     return alt.vconcat(*drawn)
 
 
-def _lines(runs: Sequence[FinalRun], metric: str, y: str, y_title: str, title: str) -> alt.Chart:
+def _lines(runs: Sequence[FinalRun], metric: str, y: str, y_title: str, title: str) -> alt.LayerChart:
     data = chart_data(_shown(run, metric) for run in runs)
-    size = alt.X("key_size:Q", title="Size of the state n", scale=alt.Scale(type="log", base=2))
+    sizes = alt.Axis(values=sorted({run.key_size for run in runs}))
+    size = alt.X("key_size:Q", title="Size of the state n", scale=alt.Scale(type="log", base=2), axis=sizes)
     axis = percent() if y == "accuracy" else alt.Axis()
     chart = mean_lines(data, title, size, y, y_title, axis, ["start:N", "key_size:Q"])
-    return chart.encode(strokeDash=alt.StrokeDash("start:N", title="Start", legend=alt.Legend(labelLimit=400)))
+    dash = alt.StrokeDash("start:N", title="Start", legend=alt.Legend(labelLimit=400, symbolSize=600))
+    # Points of their own, so that the legend shows strokes.
+    points = chart.mark_point(filled=True, opacity=1).encode(detail="start:N")
+    return alt.layer(chart.mark_line().encode(strokeDash=dash), points)
 
 
 def _shown(run: FinalRun, metric: str) -> dict[str, object]:
