@@ -26,7 +26,7 @@ def initialisation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     return alt.vconcat(*drawn)
 
 
-def _lines(runs: Sequence[FinalRun], metric: str, y: str, y_title: str, title: str) -> alt.LayerChart:
+def _lines(runs: Sequence[FinalRun], metric: str, y: str, y_title: str, title: str) -> alt.LayerChart | alt.FacetChart:
     data = chart_data(_shown(run, metric) for run in runs)
     sizes = alt.Axis(values=sorted({run.key_size for run in runs}))
     size = alt.X("key_size:Q", title="Size of the state n", scale=alt.Scale(type="log", base=2), axis=sizes)
