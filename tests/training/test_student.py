@@ -42,6 +42,18 @@ def test_a_size_for_each_layer(mixer, make_model):
     assert student_of(teacher.double(), (3, 2)).embedding.weight.dtype == torch.float64
 
 
+def test_a_student_of_another_mixer_keeps_all_but_the_mixing(make_model):
+    teacher = make_model("sa", layers=2, key_size=8)
+    student = student_of(teacher, [2, 4], torch.Generator().manual_seed(0), mixer="gla")
+    assert student.config.mixer == "gla"
+    assert [block.mixer.kind for block in student.blocks] == ["gla", "gla"]
+    hidden = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(teacher.blocks[0].mixer.values(hidden), student.blocks[0].mixer.values(hidden))
+    assert torch.equal(teacher.embedding.weight, student.embedding.weight)
+    with pytest.raises(InputError, match="mixer must be"):
+        student_of(teacher, 2, mixer="none")
+
+
 def test_a_student_of_equal_size_starts_as_its_teacher(make_model):
     teacher = make_model(key_size=4)
     ids = torch.arange(5)[None]

@@ -1,4 +1,4 @@
-"""A student: a teacher with less state, and all else as it was."""
+"""A student: a teacher with less state, or with states in place of a cache, and all else as it was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from statesize.mixers.model import LanguageModel
 
 
 def student_of(
-    teacher: LanguageModel, key_sizes: int | Sequence[int], generator: torch.Generator | None = None
+    teacher: LanguageModel,
+    key_sizes: int | Sequence[int],
+    generator: torch.Generator | None = None,
+    mixer: str | None = None,
 ) -> LanguageModel:
     """A model with the teacher's weights wherever these do not depend on the size of the state.
 
@@ -23,13 +26,15 @@ def student_of(
         teacher: Is not changed.
         key_sizes: n of all layers, or one for each.
         generator: Source of what starts anew; None draws from torch's default generator.
+        mixer: That of the student, such as "la" for a teacher of softmax attention; None takes the teacher's.
 
     Returns:
         A model on the teacher's device, in its dtype. Where layers differ in size, its `config` names that of the first
         only: keep the sizes with its `state_dict`, as `save_checkpoint` does not.
 
     Raises:
-        InputError: The number of sizes is not that of the layers, or a size does not fit the mixer.
+        InputError: The number of sizes is not that of the layers, a size does not fit the mixer, or there is no such
+            mixer.
 
     Example:
         >>> from statesize.mixers import ModelConfig
@@ -40,7 +45,8 @@ def student_of(
     """
     require_kind("teacher", teacher, LanguageModel, "a LanguageModel")
     require_kind("generator", generator, (torch.Generator, type(None)), "a torch.Generator or None")
-    config = teacher.config
+    require_kind("mixer", mixer, (str, type(None)), "the name of a mixer, or None")
+    config = teacher.config if mixer is None else dataclasses.replace(teacher.config, mixer=mixer)
     require_kind("key_sizes", key_sizes, (int, list, tuple), "an integer, or a list of one for each layer")
     sizes = [key_sizes] * config.layers if isinstance(key_sizes, int) else list(key_sizes)
     if len(sizes) != config.layers:
@@ -54,7 +60,7 @@ def student_of(
             student.blocks[layer].mixer = built[size].blocks[layer].mixer
         given = teacher.state_dict()
         for name, tensor in student.state_dict().items():
-            if tensor.shape == given[name].shape:
+            if name in given and tensor.shape == given[name].shape:
                 tensor.copy_(given[name])
         for theirs, ours in zip(teacher.blocks, student.blocks, strict=True):
             _copy_values(theirs.mixer, ours.mixer)

@@ -84,6 +84,18 @@ def test_keys(run):
     assert run == Run.from_dict(json.loads(json.dumps(run.to_dict())))
 
 
+def test_students_of_another_mixer(run):
+    attention = dataclasses.replace(run, model=dataclasses.replace(run.model, mixer="sa"))
+    linear = dataclasses.replace(attention, distillation=dataclasses.replace(PLAN, losses=(), mixer="la"))
+    teacher, *students = [row for row in carry_out(linear) if row["final"]]
+    # A state of n numbers, where attention keeps all tokens.
+    assert teacher["state_size"] > 2
+    assert [row["state_size"] for row in students] == [1, 2]
+    assert all(0 < row["student_error_layer_0"] < math.inf for row in students)
+    assert linear == Run.from_dict(json.loads(json.dumps(linear.to_dict())))
+    assert "mixer" not in run.to_dict()["distillation"]
+
+
 def test_students_come_from_a_table_of_their_task():
     text = '[[task]]\nname = "mqar"\n[task.distillation]\nkey_sizes = [2, 4]\nlosses = [0.1]\n[[task]]\nname = "mqar"\n'
     with_students, without = parse_settings(text, "distillation").runs
@@ -123,7 +135,15 @@ def test_presets_have_teachers_and_models_alone(preset):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("key_sizes", 2), ("key_sizes", [0]), ("key_sizes", [2.5]), ("losses", [-1]), ("steps", 0), ("rate", "x")],
+    [
+        ("key_sizes", 2),
+        ("key_sizes", [0]),
+        ("key_sizes", [2.5]),
+        ("losses", [-1]),
+        ("steps", 0),
+        ("rate", "x"),
+        ("mixer", "x"),
+    ],
 )
 def test_bad_plans(field, value):
     with pytest.raises(InputError, match=f"^{field} must be"):

@@ -130,7 +130,7 @@ class Run:
             "training": self.training.to_dict(),
             "measuring": dataclasses.asdict(self.measuring),
             "intervention": self.intervention,
-            **({} if self.distillation is None else {"distillation": dataclasses.asdict(self.distillation)}),
+            **({} if self.distillation is None else {"distillation": self.distillation.to_dict()}),
             **({} if self.evaluation is None else {"evaluation": task_settings(self.evaluation)}),
         }
 

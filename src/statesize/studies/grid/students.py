@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from statesize.adapters.capture import capture
 from statesize.check import require_count, require_kind, require_real
 from statesize.measurement import measure
+from statesize.mixers.config import ModelConfig
 from statesize.mixers.model import LanguageModel
 from statesize.reduction.recommendation import least_error, predicted_error, recommend_state_size
 from statesize.tasks.task import Task
@@ -32,6 +35,7 @@ class Distillation:
         steps: Steps of learning the operators, and again of learning hidden states and predictions.
         batch_size: Sequences of a step.
         rate: Learning rate for the operators; half of it for the rest.
+        mixer: Of the students; None for that of their teacher.
 
     Raises:
         InputError: A value is out of range.
@@ -42,6 +46,7 @@ class Distillation:
     steps: int = 400
     batch_size: int = 16
     rate: float = 1e-2
+    mixer: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("key_sizes", "losses"):
@@ -53,6 +58,13 @@ class Distillation:
         for name, numbers in (("losses", self.losses), ("rate", [self.rate])):
             for number in numbers:
                 require_real(name, number, above=0, plain=True)
+        if self.mixer is not None:
+            ModelConfig(self.mixer)  # refuses one that does not exist
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON values; what came later is left out where it is not used, so that runs keep their keys."""
+        given = dataclasses.asdict(self)
+        return {name: value for name, value in given.items() if name != "mixer" or value is not None}
 
     @property
     def students(self) -> int:
@@ -84,7 +96,7 @@ def students(
     uniform = [(math.nan, [size] * len(measured)) for size in plan.key_sizes]
     named = [(loss, [recommend_state_size(layer, loss).state_size for layer in measured]) for loss in plan.losses]
     for wanted, sizes in [*uniform, *named]:
-        student = student_of(teacher, sizes, torch.Generator().manual_seed(_OPERATORS_SEED + training.seed))
+        student = student_of(teacher, sizes, torch.Generator().manual_seed(_OPERATORS_SEED + training.seed), plan.mixer)
         _learn(teacher, student, task, _how(training, plan, _OPERATORS_SEED, plan.rate), Objective(hidden=0, logits=0))
         errors = discrepancy(teacher, student, task, plan.batch_size).operators
         _learn(teacher, student, task, _how(training, plan, _PREDICTIONS_SEED, plan.rate / 2), Objective(operators=0))

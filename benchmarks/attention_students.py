@@ -1,0 +1,83 @@
+"""From softmax to linear attention: `python benchmarks/attention_students.py FOLDER docs/attention_students.json`.
+
+Does the ESS of a teacher of softmax attention tell what a student of linear attention, with a small state in place of
+the cache, loses? The grid and the claim, fixed before its runs, are in attention_students.toml: `statesize study
+distillation --config benchmarks/attention_students.toml --output FOLDER` does the runs, a quarter of an hour of one
+core, and this writes what they say.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from statesize.benchmarks.machine import document
+from statesize.files import replace_file
+from statesize.studies.distillation.students import students_of
+from statesize.studies.grid.settings import parse_settings
+from statesize.studies.grid.table import ResultTable
+from statesize.studies.page.statistics import Numbers, mean, pearson, ranks, within_cells
+from statesize.studies.verdicts.claim import Claim
+from statesize.studies.verdicts.evidence import Evidence, jackknife
+from statesize.studies.verdicts.verdict import judge
+
+GRID = Path(__file__).with_suffix(".toml")
+
+
+def read(folder: Path) -> tuple[Claim, list[dict[str, Any]]]:
+    """The claim, and one row a teacher, of a study that is done."""
+    settings = parse_settings(GRID.read_text("utf-8"), "distillation")
+    assert settings.claim is not None  # noqa: S101
+    students = students_of(ResultTable.open(folder, settings.study).rows(settings.runs))
+    names = ("kv", "teacher_accuracy", "ess", "error", "accuracy")
+    rows = [{name: getattr(student, name) for name in names} for student in students]
+    initial = [mean(student.initial_ess) for student in students]
+    return settings.claim, [row | {"initial_ess": ess} for row, ess in zip(rows, initial, strict=True)]
+
+
+def conclusion(claim: Claim, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The verdict, a control, and what is left among teachers of as many pairs."""
+    kv, ess, initial, error, accuracy = (
+        np.array([row[name] for row in rows], np.float64) for name in ("kv", "ess", "initial_ess", "error", "accuracy")
+    )
+    groups = kv.astype(np.int64)
+    figures = {
+        "n4_spearman": correlation(ranks(ess), ranks(error)),
+        "n4_accuracy_spearman": correlation(-ranks(ess), ranks(accuracy)),
+        "initial ESS and error": correlation(ranks(initial), ranks(error)),
+        "ESS and error at equal pairs": correlation(*(within_cells(ranks(x), groups) for x in (ess, error))),
+        "less ESS and accuracy at equal pairs": correlation(
+            *(within_cells(ranks(x), groups) for x in (-ess, accuracy))
+        ),
+    }
+    verdict = judge(claim, figures)
+    return {
+        "claim": vars(claim) | {"thresholds": dict(claim.thresholds)},
+        "holds": verdict.holds,
+        "looks": [
+            {"name": look.name, "threshold": look.threshold, "value": look.interval.value, "p": look.adjusted_p}
+            | {"interval": [look.interval.low, look.interval.high], "units": look.units}
+            for look in verdict.looks
+        ],
+        "others": {
+            name: [one.value, one.interval().low, one.interval().high]
+            for name, one in figures.items()
+            if name not in claim.thresholds
+        },
+    }
+
+
+def correlation(x: Numbers, y: Numbers) -> Evidence:
+    """Pearson's correlation over teachers, of ranks."""
+    return jackknife(lambda rows: pearson(x[rows], y[rows]), np.arange(len(x)), correlation=True)
+
+
+if __name__ == "__main__":
+    fixed, teachers = read(Path(sys.argv[1]))
+    told = document(teachers, **conclusion(fixed, teachers))
+    replace_file(Path(sys.argv[2]), (json.dumps(told, indent=1) + "\n").encode())
+    print(json.dumps({key: told[key] for key in ("holds", "looks", "others")}, indent=1))
