@@ -1,4 +1,4 @@
-"""From softmax to linear attention: `python benchmarks/attention_students.py FOLDER docs/attention_students.json`.
+"""From softmax to linear attention: `python -m benchmarks.attention_students FOLDER docs/attention_students.json`.
 
 Does the ESS of a teacher of softmax attention tell what a student of linear attention, with a small state in place of
 the cache, loses? The grid and the claim, fixed before its runs, are in attention_students.toml: `statesize study
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.claims import judged
 from statesize.benchmarks.machine import document
 from statesize.files import replace_file
 from statesize.studies.distillation.students import students_of
@@ -23,7 +24,6 @@ from statesize.studies.grid.table import ResultTable
 from statesize.studies.page.statistics import Numbers, mean, pearson, ranks, within_cells
 from statesize.studies.verdicts.claim import Claim
 from statesize.studies.verdicts.evidence import Evidence, jackknife
-from statesize.studies.verdicts.verdict import judge
 
 GRID = Path(__file__).with_suffix(".toml")
 
@@ -54,21 +54,7 @@ def conclusion(claim: Claim, rows: list[dict[str, Any]]) -> dict[str, Any]:
             *(within_cells(ranks(x), groups) for x in (-ess, accuracy))
         ),
     }
-    verdict = judge(claim, figures)
-    return {
-        "claim": vars(claim) | {"thresholds": dict(claim.thresholds)},
-        "holds": verdict.holds,
-        "looks": [
-            {"name": look.name, "threshold": look.threshold, "value": look.interval.value, "p": look.adjusted_p}
-            | {"interval": [look.interval.low, look.interval.high], "units": look.units}
-            for look in verdict.looks
-        ],
-        "others": {
-            name: [one.value, one.interval().low, one.interval().high]
-            for name, one in figures.items()
-            if name not in claim.thresholds
-        },
-    }
+    return judged(claim, figures)
 
 
 def correlation(x: Numbers, y: Numbers) -> Evidence:

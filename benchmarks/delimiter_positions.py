@@ -1,4 +1,4 @@
-"""Do positions make attention forget? `python benchmarks/delimiter_positions.py docs/delimiter_positions.json`.
+"""Do positions make attention forget? `python -m benchmarks.delimiter_positions docs/delimiter_positions.json`.
 
 Models of four mixers learn to re-bind keys, as the bundled recall models did, each with and without learned positions,
 from eight seeds; then ESS is measured around the delimiters of held-out documents and in the controls, as `statesize
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.claims import judged
 from statesize.benchmarks.machine import document
 from statesize.mixers import LanguageModel
 from statesize.studies.delimiters.corpus import Corpus, make_corpus
@@ -28,7 +29,6 @@ from statesize.studies.delimiters.sequences import CONTROLS, OBSERVED, choose_wi
 from statesize.studies.delimiters.subjects import default_texts
 from statesize.studies.verdicts.claim import Claim
 from statesize.studies.verdicts.evidence import of_mean
-from statesize.studies.verdicts.verdict import judge
 from statesize.training.loop import train_in_memory
 from statesize.training.step import evaluate
 from tools.recall_models import MIXERS, TASK, TRAINING, recall_config, recall_tokenizer
@@ -104,24 +104,7 @@ def conclusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
         for mixer in MIXERS
     }
-    verdict = judge(CLAIM, evidence)
-    others = {name: one.interval() for name, one in evidence.items()}
-    return {
-        "claim": vars(CLAIM) | {"thresholds": dict(CLAIM.thresholds)},
-        "holds": verdict.holds,
-        "reason": verdict.reason,
-        "looks": [
-            {"name": look.name, "beyond": look.interval.value, "units": look.units, "p": look.adjusted_p}
-            | {"interval": known(look.interval.low, look.interval.high)}
-            for look in verdict.looks
-        ],
-        "all": {name: known(one.value, one.low, one.high) for name, one in others.items()},
-    }
-
-
-def known(*values: float) -> list[float | None]:
-    """Numbers as JSON has them: None for what is not known."""
-    return [None if np.isnan(value) else value for value in values]
+    return judged(CLAIM, evidence)
 
 
 if __name__ == "__main__":

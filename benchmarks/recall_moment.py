@@ -1,4 +1,4 @@
-"""Does ESS rise before a model solves recall? `python benchmarks/recall_moment.py docs/recall_moment.json`.
+"""Does ESS rise before a model solves recall? `python -m benchmarks.recall_moment docs/recall_moment.json`.
 
 Small models learn multi-query associative recall, each mixer with each seed, and `statesize series` measures all that
 they keep, at the border between the pairs and the queries. In all of them entropy-ESS falls at first and then rises to
@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.claims import judged
 from statesize.benchmarks.machine import document
 from statesize.mixers import LanguageModel, ModelConfig
 from statesize.studies.verdicts.claim import Claim
-from statesize.studies.verdicts.evidence import Evidence, of_mean
-from statesize.studies.verdicts.verdict import judge
+from statesize.studies.verdicts.evidence import of_mean
 from statesize.tasks import MQAR
 from statesize.training import TrainingConfig, train
 from statesize.trends.series import series
@@ -101,30 +101,11 @@ def conclusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for mixer in MIXERS
     }
     evidence = {key: of_mean(values[np.isfinite(values)]) for key, values in leads.items()}
-    verdict = judge(CLAIM, {f"lead_{mixer}": evidence["entropy", mixer] for mixer in MIXERS})
-    return {
-        "claim": vars(CLAIM) | {"thresholds": dict(CLAIM.thresholds)},
-        "holds": verdict.holds,
-        "reason": verdict.reason,
-        "looks": [
-            {
-                "name": look.name,
-                "lead": look.interval.value,
-                "interval": [look.interval.low, look.interval.high],
-                "units": look.units,
-                "p": look.adjusted_p,
-            }
-            for look in verdict.looks
-        ],
-        "others": {f"{metric}_{mixer}": told(one) for (metric, mixer), one in evidence.items() if metric != "entropy"},
+    named = {
+        f"lead_{mixer}" if metric == "entropy" else f"{metric}_{mixer}": one
+        for (metric, mixer), one in evidence.items()
     }
-
-
-def told(evidence: Evidence) -> dict[str, Any]:
-    """Mean, interval and units; None for what is not known."""
-    interval = evidence.interval()
-    numbers = [None if np.isnan(value) else value for value in (interval.value, interval.low, interval.high)]
-    return {"lead": numbers[0], "interval": numbers[1:], "units": evidence.units}
+    return judged(CLAIM, named)
 
 
 if __name__ == "__main__":

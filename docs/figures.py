@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fixed_claims import recall_moment
 from on_record import beyond, estimate, findings, history, quoted, results, table
 from smaller_states import caches, compression, delta_rules, gramian_time, mamba2_layers
 from trained_families import architectures, compiled_training
-from trends import length, needles, recall_moment, text_series
+from trends import length, needles, text_series
 
 from statesize import zoo
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from on_record import VERDICTS, estimate, table
+from on_record import estimate, table
 
 
 def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
@@ -56,34 +56,6 @@ def needles(documents: list[Mapping[str, Any]]) -> dict[str, str]:
         "depths": ",".join(str(depth["depth"]) for depth in depths),
         "excerpts": str(documents[0]["excerpts"]),
     }
-
-
-def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
-    """By how many steps ESS rises before recall is solved."""
-    rows = [
-        (
-            look["name"].removeprefix("lead_"),
-            estimate(look["lead"], look["interval"], "+.1f"),
-            str(look["units"]),
-            f"{look['p']:.2g}",
-        )
-        for look in document["looks"]
-    ]
-    others = [
-        (name.rpartition("_")[0].replace("_", " "), name.rpartition("_")[2], _lead(one), str(one["units"]))
-        for name, one in document["others"].items()
-    ]
-    return {
-        "claim": document["claim"]["statement"],
-        "pilot": document["claim"]["pilot"],
-        "verdict": VERDICTS[document["holds"]],
-        "table": table(("mixer", "lead in steps", "seeds", "adjusted p"), rows),
-        "others": table(("metric", "mixer", "lead in steps", "seeds"), others),
-    }
-
-
-def _lead(one: Mapping[str, Any]) -> str:
-    return "–" if one["interval"][0] is None else estimate(one["lead"], one["interval"], "+.1f")
 
 
 def text_series(document: Mapping[str, Any]) -> dict[str, str]:

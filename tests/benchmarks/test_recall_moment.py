@@ -36,7 +36,7 @@ def rows_of(generator, ahead):
 def test_a_lead_is_found_where_there_is_one():
     found = conclusion(rows_of(np.random.default_rng(0), ahead=40))
     assert found["holds"] is True
-    assert found["looks"][0]["lead"] == pytest.approx(40, abs=12)
+    assert found["looks"][0]["value"] == pytest.approx(40, abs=12)
     assert conclusion(rows_of(np.random.default_rng(0), ahead=-40))["holds"] is False
 
 
@@ -62,6 +62,6 @@ def test_what_is_on_record_follows_from_its_rows():
     for look, again in zip(kept["looks"], found["looks"], strict=True):
         assert look["name"] == again["name"]
         assert look["units"] == again["units"]
-        assert [look["lead"], *look["interval"]] == pytest.approx([again["lead"], *again["interval"]])
+        assert [look["value"], *look["interval"]] == pytest.approx([again["value"], *again["interval"]])
     seeds = {(row["mixer"], row["seed"]) for row in kept["rows"]}
     assert seeds == {(mixer, seed) for mixer in MIXERS for seed in range(100, 110)}

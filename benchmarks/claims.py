@@ -1,0 +1,34 @@
+"""What benchmarks write of claims that were fixed before their runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from statesize.interval import Interval
+from statesize.studies.verdicts.claim import Claim
+from statesize.studies.verdicts.evidence import Evidence
+from statesize.studies.verdicts.verdict import judge
+
+
+def judged(claim: Claim, evidence: Mapping[str, Evidence]) -> dict[str, Any]:
+    """The claim, its verdict and the figures it rests on; and the other figures, which nothing was claimed of."""
+    verdict = judge(claim, evidence)
+    others = {name: one for name, one in evidence.items() if name not in claim.thresholds}
+    return {
+        "claim": vars(claim) | {"thresholds": dict(claim.thresholds)},
+        "holds": verdict.holds,
+        "reason": verdict.reason,
+        "looks": [
+            {"name": look.name, "threshold": look.threshold, "p": look.adjusted_p, **_told(look.interval, look.units)}
+            for look in verdict.looks
+        ],
+        "others": {name: _told(one.interval(), one.units) for name, one in others.items()},
+    }
+
+
+def _told(found: Interval, units: int) -> dict[str, Any]:
+    """A value with its interval, None for what is not known."""
+    value, *ends = (None if math.isnan(number) else number for number in (found.value, found.low, found.high))
+    return {"value": value, "interval": ends, "units": units}

@@ -1,0 +1,86 @@
+"""The figures of claims that were fixed before runs of their own, beside those of the studies' records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from on_record import VERDICTS, estimate, table
+
+
+def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
+    """By how many steps ESS rises before recall is solved."""
+    others = [
+        (name.rpartition("_")[0].replace("_", " "), name.rpartition("_")[2], _shown(one, "+.1f"), str(one["units"]))
+        for name, one in document["others"].items()
+    ]
+    return _claimed(document, "mixer", "lead in steps", "lead_", "+.1f") | {
+        "others": table(("metric", "mixer", "lead in steps", "seeds"), others)
+    }
+
+
+def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:
+    """Dips at delimiters of models with and without positions, means over seeds."""
+    beyond = {look["name"]: look for look in document["looks"]} | document["others"]
+    rows: list[tuple[str, ...]] = []
+    for mixer in dict.fromkeys(row["mixer"] for row in document["rows"]):
+        for positions in (False, True):
+            own = [row for row in document["rows"] if (row["mixer"], row["positions"]) == (mixer, positions)]
+            depths = [sum(row["depths"][metric] for row in own) / len(own) for metric in _METRICS]
+            accuracy = sum(row["accuracy"] for row in own) / len(own)
+            word = "with" if positions else "without"
+            shown = (f"{accuracy:.2f}", _shown(beyond[f"{mixer}_{word}_positions"], "+.2f"))
+            rows.append((f"`{mixer}`", word, *shown, *(f"{depth:+.2f}" for depth in depths)))
+    head = ("mixer", "positions", "accuracy", "beyond the controls", *_METRICS.values())
+    claimed = _claimed(document, "figure", "exceeds the controls by", "", "+.2f")
+    return claimed | {"models": str(len(document["rows"])), "depths": table(head, rows)}
+
+
+_METRICS = {
+    **{"tolerance": "τ = .3", "tolerance_0.01": ".01", "tolerance_0.1": ".1", "tolerance_0.6": ".6"},
+    **{"relative": "relative", "entropy": "entropy-ESS", "norm": "norm"},
+}
+
+
+def attention_students(document: Mapping[str, Any]) -> dict[str, str]:
+    """What the ESS of a teacher of attention tells of a student of linear attention."""
+    rows = document["rows"]
+    others = [(name, _shown(one, ".2f")) for name, one in document["others"].items()]
+    kv = sorted({row["kv"] for row in rows})
+    by_kv = [
+        (str(pairs), *(f"{_mean(rows, pairs, name):.2f}" for name in ("ess", "error", "teacher_accuracy", "accuracy")))
+        for pairs in kv
+    ]
+    head = ("pairs", "entropy-ESS of the teacher", "error of the student", "accuracy of the teacher", "of the student")
+    return _claimed(document, "figure", "rank correlation", "", ".2f") | {
+        "others": table(("rank correlation of", "with its interval"), others),
+        "by_pairs": table(head, by_kv),
+    }
+
+
+def _mean(rows: list[dict[str, Any]], kv: int, name: str) -> float:
+    found = [row[name] for row in rows if row["kv"] == kv]
+    return sum(found) / len(found)
+
+
+def _claimed(document: Mapping[str, Any], what: str, effect: str, prefix: str, form: str) -> dict[str, str]:
+    """The claim, its pilot and verdict, and a table of its figures."""
+    looks = [
+        (
+            look["name"].removeprefix(prefix).replace("_", " "),
+            _shown(look, form),
+            str(look["units"]),
+            f"{look['p']:.2g}",
+        )
+        for look in document["looks"]
+    ]
+    return {
+        "claim": document["claim"]["statement"],
+        "pilot": document["claim"]["pilot"],
+        "verdict": VERDICTS[document["holds"]],
+        "table": table((what, effect, f"units ({document['claim']['unit']})", "adjusted p"), looks),
+    }
+
+
+def _shown(one: Mapping[str, Any], form: str) -> str:
+    return "–" if one["interval"][0] is None else estimate(one["value"], one["interval"], form)
