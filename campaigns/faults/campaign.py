@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from campaigns.faults.jobs import JOBS, Job
+from campaigns.faults.jobs import JOBS, Job, without_digest
 from campaigns.faults.places import place
 from campaigns.faults.processes import HangError, Running, Starter, session
 from campaigns.faults.strikes import FAULTS, RAY_FAULTS, SECOND, Fault, Scene
@@ -190,7 +190,7 @@ class Campaign:
         there = _files(scene.folder)
         # Runs of the other grid stay; a file that says what another says too is missed by nobody.
         expected = known.files | ({name for name in there if "/runs/" in name} if other else set())
-        if left := (there ^ expected) - {scene.how}:
+        if left := (there ^ expected) - {without_digest(scene.how)}:
             result.problems.append(f"other files than an undisturbed run leaves: {sorted(left)[:5]}")
 
     def _with_other_model(self, scene: Scene, scratch: Path, result: Survival) -> None:
@@ -232,7 +232,7 @@ def _message_problems(running: Running, code: int, messages: dict[int, str]) -> 
 
 
 def _files(folder: Path) -> set[str]:
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if "inputs" not in path.parts}
+    found = {without_digest(str(path.relative_to(folder))) for path in folder.rglob("*") if "inputs" not in path.parts}
     return {name for name in found if not name.startswith("inputs")}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from statesize.parts import digest
 from statesize.profiling import Profile
 from statesize.tasks.language.text import train_tokenizer
 
+_DIGEST = re.compile(r"-[0-9a-f]{24}(?=\.(unit|parquet)$)")
 WORDS = "to be or not to be that is the question whether it is nobler in the mind to suffer".split()
 TEXTS = [" ".join(WORDS[first : first + 3]) for first in range(4)]
 MANY = [f"{text} {number}" for number in range(8) for text in TEXTS]
@@ -111,11 +113,11 @@ class ProfileJob(Job):
         if output.exists():
             return {"profile"}
         units = output.with_name("output.units").glob("0*/*.unit")
-        return {_place(path) for path in units if path.stem.endswith(f"-{digest(path.read_bytes())}")}
+        return {part_name(path) for path in units if path.stem.endswith(f"-{digest(path.read_bytes())}")}
 
     def made(self, notes: list[str]) -> set[str]:
         """Units that were moved to their places."""
-        found = {_place(Path(note)) for note in notes if note.endswith(".unit")}
+        found = {part_name(Path(note)) for note in notes if note.endswith(".unit")}
         return found | ({"profile"} if found else set())
 
     def table(self, output: Path) -> str:
@@ -153,11 +155,11 @@ class StudyJob(Job):
 
     def finished(self, output: Path) -> set[str]:
         """Runs whose file can be read."""
-        return {path.name for path in (output / "runs").glob("*.parquet") if _readable(path)}
+        return {part_name(path) for path in (output / "runs").glob("*.parquet") if _readable(path)}
 
     def made(self, notes: list[str]) -> set[str]:
         """Runs whose file was moved to its place."""
-        return {Path(note).name for note in notes if Path(note).parent.name == "runs"}
+        return {part_name(Path(note)) for note in notes if Path(note).parent.name == "runs"}
 
     def table(self, output: Path) -> str:
         """The rows of the whole grid, and whether the page is there."""
@@ -216,9 +218,14 @@ def _tokenizer() -> tokenizers.Tokenizer:
     return train_tokenizer(["a b"], 257)
 
 
-def _place(path: Path) -> str:
-    # Without the digest of the content, which holds the time that measuring took.
-    return f"{path.parent.name}/{path.stem.rpartition('-')[0]}"
+def without_digest(name: str) -> str:
+    """The name of a part without the digest of its content, which holds the time that measuring took."""
+    return _DIGEST.sub("", name)
+
+
+def part_name(path: Path) -> str:
+    """The name of a part, and of the folder that it is in."""
+    return without_digest(f"{path.parent.name}/{path.name}")
 
 
 def _readable(path: Path) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from campaigns.faults.jobs import Job
+from campaigns.faults.jobs import Job, part_name
 from campaigns.faults.places import Place
 from campaigns.faults.processes import Running, Starter, descendants
 
@@ -127,7 +127,7 @@ def _damage(change: Callable[[bytes, Random], bytes | None]) -> Action:
             # The job has just moved or removed it.
             return
         scene.how = str(path.relative_to(scene.folder))
-        scene.damaged.add(f"{path.parent.name}/{path.name}")
+        scene.damaged.add(part_name(path))
 
     return strike
 

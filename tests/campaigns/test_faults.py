@@ -1,5 +1,6 @@
 """Jobs that something comes over: nothing finished is lost, nothing corrupt is used, the end is the same."""
 
+import io
 import json
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from campaigns.faults.campaign import LOCAL, Campaign
 from campaigns.faults.jobs import JOBS
 from campaigns.faults.processes import Starter
 from campaigns.faults.strikes import FAULTS, Fault
+from statesize.parts import digest
 from statesize.studies.grid.table import _digest
 
 ROOT = Path(__file__).parents[2]
@@ -49,13 +51,17 @@ def end_and_remove(scene):
 
 
 def falsify(scene):
-    """A wrong table: a finished run has other numbers than it had, and the checksum of these."""
+    """A wrong table: a finished run has other numbers than it had, and the digests of these."""
     scene.running.wait()
     path = next((scene.output / "runs").glob("*.parquet"))
     table = pyarrow.parquet.read_table(path)
     changed = table.set_column(table.column_names.index("loss"), "loss", pa.array([1.0] * table.num_rows))
     metadata = {**changed.schema.metadata, b"statesize_rows_sha256": _digest(changed)}
-    pyarrow.parquet.write_table(changed.replace_schema_metadata(metadata), path)
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(changed.replace_schema_metadata(metadata), content)
+    name = f"{path.stem.rpartition('-')[0]}-{digest(content.getvalue())}.parquet"
+    path.unlink()
+    path.with_name(name).write_bytes(content.getvalue())
 
 
 def test_a_killed_study_goes_on_and_a_loss_is_noticed(campaign, monkeypatch):

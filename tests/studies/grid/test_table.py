@@ -5,8 +5,9 @@ import pyarrow.parquet
 import pytest
 
 from statesize.errors import FileError
+from statesize.parts import digest
 from statesize.studies.grid.run import carry_out
-from statesize.studies.grid.table import ResultTable, parse_rows
+from statesize.studies.grid.table import ResultTable, parse_rows, table_content
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +69,13 @@ def test_a_mark_that_cannot_be_opened_is_refused(tmp_path):
         ResultTable.open(tmp_path, "correlation")
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows, monkeypatch):
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows):
     table = ResultTable.open(tmp_path / "study", "correlation")
     table.add(runs[0], rows)
-    # A real full disk needs a file system of its own; a folder that is a file fails at the same place.
-    monkeypatch.setattr(ResultTable, "_path", lambda self, run: self.folder / "study.json" / f"{run.key}.parquet")
-    with pytest.raises(FileError, match="cannot write"):
+    # A real full disk needs a file system of its own; a folder in the place of the file fails at the same point.
+    (tmp_path / "study" / "runs" / f"{runs[1].key}-{digest(table_content(rows))}.parquet").mkdir()
+    with pytest.raises(FileError, match="must be a regular file, got a folder"):
         table.add(runs[1], rows)
-    monkeypatch.undo()
     assert table.rows(runs) == rows
 
 

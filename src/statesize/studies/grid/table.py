@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ import pyarrow.parquet
 
 from statesize.errors import FileError
 from statesize.files import LOCK, check_writable, parse_json, read_limited, replace_file
+from statesize.parts import Parts
 from statesize.studies.grid.grid import Run
 from statesize.studies.grid.run import Row
 from statesize.untrusted import GROWTH, SPARE
@@ -28,12 +30,12 @@ MOST_TABLE = 2**30
 """Bytes of a file of rows that is read."""
 
 _BATCH = 256  # rows that are read at once
-_RUN = re.compile(r"[0-9a-f]{16}\.parquet|\..*\.part")
+_RUN = re.compile(r"[0-9a-f]{16}-[0-9a-f]{24}\.parquet|\..*\.part")
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """The folder of one study: study.json, runs/KEY.parquet, and table.parquet once it is complete."""
+    """The folder of one study: study.json, a part a finished run in runs/, and table.parquet once it is complete."""
 
     # A run's rows are written whole or not at all when it is done, so a process that is killed loses the runs that it
     # was working on and nothing else. Runs of a larger grid of the same study are added to those that are there.
@@ -68,7 +70,7 @@ class ResultTable:
 
     def add(self, run: Run, rows: Sequence[Row]) -> None:
         """Keeps the rows of a finished run; nothing is left of them where they cannot be written, a FileError."""
-        replace_file(self._path(run), table_content(rows))
+        self._parts.write(run.key, table_content(rows))
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
         """The runs that have no rows yet, or a damaged file."""
@@ -84,15 +86,12 @@ class ResultTable:
         replace_file(path, table_content(rows))
         return path
 
-    def _path(self, run: Run) -> Path:
-        return self.folder / "runs" / f"{run.key}.parquet"
+    @cached_property
+    def _parts(self) -> Parts:
+        return Parts(self.folder / "runs", ".parquet")
 
     def _rows(self, run: Run) -> list[Row] | None:
-        try:
-            return parse_rows(read_limited(self._path(run), MOST_TABLE))
-        except (OSError, ValueError):
-            # It is not there, or another program has cut or changed it; the run is to be done.
-            return None
+        return self._parts.read(run.key, parse_rows)
 
 
 def parse_rows(content: bytes) -> list[Row]:
