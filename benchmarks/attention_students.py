@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,21 +26,20 @@ from statesize.studies.page.statistics import Numbers, mean, pearson, ranks, wit
 from statesize.studies.verdicts.claim import Claim
 from statesize.studies.verdicts.evidence import Evidence, jackknife
 
-GRID = Path(__file__).with_suffix(".toml")
+GRID = parse_settings(Path(__file__).with_suffix(".toml").read_text("utf-8"), "distillation")
+CLAIM = cast("Claim", GRID.claim)
 
 
-def read(folder: Path) -> tuple[Claim, list[dict[str, Any]]]:
-    """The claim, and one row a teacher, of a study that is done."""
-    settings = parse_settings(GRID.read_text("utf-8"), "distillation")
-    assert settings.claim is not None  # noqa: S101
-    students = students_of(ResultTable.open(folder, settings.study).rows(settings.runs))
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """One row a teacher of a study that is done."""
+    students = students_of(ResultTable.open(folder, GRID.study).rows(GRID.runs))
     names = ("kv", "teacher_accuracy", "ess", "error", "accuracy")
     rows = [{name: getattr(student, name) for name in names} for student in students]
     initial = [mean(student.initial_ess) for student in students]
-    return settings.claim, [row | {"initial_ess": ess} for row, ess in zip(rows, initial, strict=True)]
+    return [row | {"initial_ess": ess} for row, ess in zip(rows, initial, strict=True)]
 
 
-def conclusion(claim: Claim, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def conclusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The verdict, a control, and what is left among teachers of as many pairs."""
     kv, ess, initial, error, accuracy = (
         np.array([row[name] for row in rows], np.float64) for name in ("kv", "ess", "initial_ess", "error", "accuracy")
@@ -54,7 +54,7 @@ def conclusion(claim: Claim, rows: list[dict[str, Any]]) -> dict[str, Any]:
             *(within_cells(ranks(x), groups) for x in (-ess, accuracy))
         ),
     }
-    return judged(claim, figures)
+    return judged(CLAIM, figures)
 
 
 def correlation(x: Numbers, y: Numbers) -> Evidence:
@@ -63,7 +63,7 @@ def correlation(x: Numbers, y: Numbers) -> Evidence:
 
 
 if __name__ == "__main__":
-    fixed, teachers = read(Path(sys.argv[1]))
-    told = document(teachers, **conclusion(fixed, teachers))
+    teachers = rows_of(Path(sys.argv[1]))
+    told = document(teachers, **conclusion(teachers))
     replace_file(Path(sys.argv[2]), (json.dumps(told, indent=1) + "\n").encode())
     print(json.dumps({key: told[key] for key in ("holds", "looks", "others")}, indent=1))

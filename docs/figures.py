@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fixed_claims import recall_moment
+from fixed_claims import delimiter_positions, recall_moment
 from on_record import beyond, estimate, findings, history, quoted, results, table
 from smaller_states import caches, compression, delta_rules, gramian_time, mamba2_layers
 from trained_families import architectures, compiled_training
@@ -35,6 +35,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         network_coverage,
         networks,
         recall_moment,
+        delimiter_positions,
         fla,
         compression,
         caches,

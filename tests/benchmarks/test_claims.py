@@ -1,0 +1,71 @@
+"""Claims of benchmarks that were fixed before their runs: what the documents say follows from their rows."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import attention_students, delimiter_positions, recall_moment
+
+DOCS = Path(__file__).parents[2] / "docs"
+CLAIMS = [recall_moment, delimiter_positions, attention_students]
+
+
+def kept(module):
+    return json.loads((DOCS / f"{module.__name__.partition('.')[2]}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("module", CLAIMS, ids=lambda module: module.__name__)
+def test_what_is_on_record_follows_from_its_rows(module):
+    document = kept(module)
+    found = module.conclusion(document["rows"])
+    assert document["claim"] == json.loads(json.dumps(found["claim"]))
+    assert document["claim"]["statement"] == module.CLAIM.statement
+    assert document["holds"] is found["holds"]
+    for look, again in zip(document["looks"], found["looks"], strict=True):
+        assert (look["name"], look["units"]) == (again["name"], again["units"])
+        assert [look["value"], *look["interval"]] == pytest.approx([again["value"], *again["interval"]])
+
+
+def test_all_runs_are_there():
+    assert {(row["mixer"], row["seed"]) for row in kept(recall_moment)["rows"]} == set(
+        product(recall_moment.MIXERS, range(100, 110))
+    )
+    runs = {(row["mixer"], row["positions"], row["seed"]) for row in kept(delimiter_positions)["rows"]}
+    assert runs == set(product(delimiter_positions.MIXERS, (False, True), delimiter_positions.SEEDS))
+    assert len(kept(attention_students)["rows"]) == 24
+
+
+def positions_rows(generator, gain):
+    """Models that differ in what they exceed their controls by, those of softmax attention with positions by `gain`."""
+    seeds, mixers = delimiter_positions.SEEDS, delimiter_positions.MIXERS
+    return [
+        {
+            **{"mixer": mixer, "positions": positions, "seed": seed},
+            "beyond": 0.05 * generator.standard_normal() + gain * (mixer == "sa" and positions),
+        }
+        for mixer, positions, seed in product(mixers, (False, True), seeds)
+    ]
+
+
+def students_rows(generator, effect):
+    ess = generator.standard_normal(24)
+    noise = generator.standard_normal((3, 24))
+    columns = {
+        **{"kv": np.tile([6, 10, 16, 24], 6), "ess": ess, "initial_ess": noise[2]},
+        **{"error": effect * ess + noise[0], "accuracy": -effect * ess + noise[1]},
+    }
+    return [{name: float(values[row]) for name, values in columns.items()} for row in range(24)]
+
+
+@pytest.mark.parametrize(
+    ("module", "rows", "effect"),
+    [(delimiter_positions, positions_rows, 0.3), (attention_students, students_rows, 3.0)],
+    ids=["positions", "students"],
+)
+def test_claims_hold_where_there_is_an_effect_and_seldom_without(module, rows, effect):
+    generator = np.random.default_rng(0)
+    assert [module.conclusion(rows(generator, effect))["holds"] for _ in range(10)].count(True) >= 9
+    assert [module.conclusion(rows(generator, 0.0))["holds"] for _ in range(100)].count(True) <= 2
