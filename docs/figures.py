@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fixed_claims import delimiter_positions, recall_moment
+from fixed_claims import asked, attention_students, delimiter_positions, recall_moment
 from on_record import beyond, estimate, findings, history, quoted, results, table
-from smaller_states import caches, compression, delta_rules, gramian_time, mamba2_layers
+from smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from trained_families import architectures, compiled_training
 from trends import length, needles, text_series
 
@@ -36,11 +36,13 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         networks,
         recall_moment,
         delimiter_positions,
+        attention_students,
         fla,
         compression,
         caches,
         delta_rules,
         gramian_time,
+        ess_sizes,
         mamba2_layers,
         state_spaces,
         layers,
@@ -53,7 +55,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     for name, part in (("length", length), ("length_architectures", length), ("needles", needles)):
         lines = (docs / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])
-    return kept | {"bundled": bundled()} | on_record
+    return kept | {"bundled": bundled(), "asked": asked(docs)} | on_record
 
 
 def layers(document: Mapping[str, Any]) -> dict[str, str]:

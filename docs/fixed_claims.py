@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from on_record import VERDICTS, estimate, table
@@ -56,6 +58,26 @@ def attention_students(document: Mapping[str, Any]) -> dict[str, str]:
         "others": table(("rank correlation of", "with its interval"), others),
         "by_pairs": table(head, by_kv),
     }
+
+
+def asked(docs: Path) -> dict[str, str]:
+    """One row a claim, as in the table of findings."""
+    rows: list[tuple[str, ...]] = []
+    for name, page in _PAGES.items():
+        document = json.loads((docs / f"{name}.json").read_text("utf-8"))
+        looks = document["looks"]
+        units = "; ".join(str(look["units"]) for look in looks)
+        effects = "; ".join(f"`{look['name']}` {_shown(look, '.2f')}" for look in looks)
+        verdict = VERDICTS[document["holds"]]
+        rows.append((document["claim"]["statement"], units, effects, verdict, f"[{page.partition('.')[0]}]({page})"))
+    return {"table": table(("the claim", "units", "effect", "verdict", "page"), rows)}
+
+
+_PAGES = {
+    "recall_moment": "series.md#does-ess-rise-before-a-task-is-solved",
+    "delimiter_positions": "delimiters.md#do-positions-make-attention-forget",
+    "attention_students": "distillation.md#from-softmax-to-linear-attention",
+}
 
 
 def _mean(rows: list[dict[str, Any]], kv: int, name: str) -> float:

@@ -89,6 +89,33 @@ def mamba2_layers(document: Mapping[str, Any]) -> dict[str, str]:
     return {"table": table(("predictor", "correlation"), told), "layers": str(row["layers"])}
 
 
+def ess_sizes(document: Mapping[str, Any]) -> dict[str, str]:
+    """What sizes by a head's ESS, or by its Gramian tail, lose beyond equal sizes."""
+    text = {(row["model"], row["share"], row["way"]): row for row in document["rows"] if row["text"]}
+    shown = [
+        (f"`{model}`", *_equal(row, "+.4f"), _beyond(text[model, share, "Gramian tail"], "+.4f"))
+        for (model, share, way), row in text.items()
+        if way == "entropy-ESS"
+    ]
+    recall = [(row["way"], *_equal(row, "+.2f"), f"{row['less']} of {row['models']}") for row in document["recall"]]
+    head = ("kept", "equal sizes cost")
+    return {
+        "text": table(("model", *head, "by entropy-ESS, beyond that", "by the Gramian tail, beyond that"), shown),
+        "recall": table(("sizes by", *head, "beyond that", "less in"), recall),
+        "models": str(document["recall"][0]["models"]),
+        "less": str(document["recall"][0]["less"]),
+    }
+
+
+def _equal(row: Mapping[str, Any], form: str) -> tuple[str, ...]:
+    return f"{row['share']:.0%}", f"{row['equal']:{form}}", _beyond(row, form)
+
+
+def _beyond(row: Mapping[str, Any], form: str) -> str:
+    value, *ends = row["lost"]
+    return estimate(value, ends, form)
+
+
 def gramian_time(document: Mapping[str, Any]) -> dict[str, str]:
     """How long Gramians take beside a forward pass."""
     ratios = [row["ratio"] for row in document["rows"]]
