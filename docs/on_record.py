@@ -59,11 +59,16 @@ def findings(folder: Path) -> dict[str, str]:
 
 
 QUOTED = {
-    "regimes": ("claim_la_less_gla", "claim_la_less_wla", "control_initial_la_less_gla", "gla_collapsed"),
-    "regularisation": ("claim_gla_lambda_0.3_gain", "gla_lambda_0.3_share_gain"),
+    "correlation": (
+        *("claim_mqar_inside_cells", "control_mqar_initial_inside_cells", "mqar_pearson_difference"),
+        "mqar_off_plateau_inside_cells",
+    ),
+    "regimes": ("claim_la_less_gla", "control_initial_la_less_gla"),
+    "initialisation": ("claim_s6_initial_ratio_0.01_to_0.1", "claim_s6_accuracy_gain_0.01_to_0.1"),
+    "regularisation": ("claim_gla_lambda_0.3_gain",),
     "distillation": ("claim_n4_spearman",),
     "delimiters": ("claim_beyond_controls_gla",),
-    "hybrids": ("early_attention_beyond_placement",),
+    "hybrids": ("claim_early_attention_spearman_inside", "early_attention_beyond_placement"),
 }
 """Figures of records in sentences of pages, by study."""
 

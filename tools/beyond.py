@@ -32,7 +32,7 @@ from statesize.training.step import evaluate
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FILE = RESULTS / "beyond.json"
 METRIC = "relative_0.01"
-REPEATED, ASKED = ("regularisation",), ("regularisation", "regimes")
+REPEATED, ASKED = ("regularisation",), ("regularisation", "regimes", "correlation")
 """Studies whose runs are repeated, and those whose tables are asked."""
 
 DRAWS = 9999
