@@ -1,6 +1,5 @@
 """When ESS rises and when recall is solved: moments of curves, and how often the verdict finds what is not there."""
 
-
 import numpy as np
 import pytest
 
