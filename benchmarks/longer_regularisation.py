@@ -1,0 +1,70 @@
+"""Longer training: `python -m benchmarks.longer_regularisation FOLDER docs/longer_regularisation.json`.
+
+Does a regulariser only start sooner? The record of `statesize study regularisation` is of 600 steps, in which a faster
+start alone may be taken for a gain. Here gated and weighted linear attention learn for 2,400, with three weights λ and
+sixteen pairs of seeds. The grid and the claim, fixed before its runs, are in longer_regularisation.toml: `statesize
+study regularisation --config benchmarks/longer_regularisation.toml --output FOLDER` does the runs, about forty minutes
+of one core, and this writes what they say.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from benchmarks.claims import judged
+from statesize.benchmarks.machine import document
+from statesize.files import replace_file
+from statesize.studies.grid.settings import parse_settings
+from statesize.studies.grid.table import ResultTable
+from statesize.studies.page.final import final_runs
+from statesize.studies.regularisation.claim import Treatment
+from statesize.studies.verdicts.claim import Claim
+from statesize.studies.verdicts.evidence import of_mean
+
+GRID = parse_settings(Path(__file__).with_suffix(".toml").read_text("utf-8"), "regularisation")
+CLAIM = cast("Claim", GRID.claim)
+METRIC = GRID.runs[0].measuring.claim_metric
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """One row a run of a study that is done."""
+    return [
+        {
+            **{"mixer": run.mixer, "weight": Treatment.of(run).identity_weight, "seed": run.seed},
+            **{"accuracy": run.accuracy, "share": run.share(METRIC)},
+        }
+        for run in final_runs(ResultTable.open(folder, GRID.study).rows(GRID.runs))
+    ]
+
+
+def conclusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The verdict; the gains of the other mixer and weight, and of the share of the state that is used (ESS/TSS)."""
+    found = {(row["mixer"], row["weight"], row["seed"]): row for row in rows}
+    treated = sorted({(mixer, weight) for mixer, weight, _ in found if weight})
+    gains = {
+        f"{mixer}_{weight:g}{ending}": of_mean(
+            np.array(
+                [
+                    found[mixer, weight, seed][column] - found[mixer, 0.0, seed][column]
+                    for *treatment, seed in found
+                    if treatment == [mixer, weight] and (mixer, 0.0, seed) in found
+                ]
+            )
+        )
+        for column, ending in (("accuracy", ""), ("share", "_share"))
+        for mixer, weight in treated
+    }
+    return judged(CLAIM, gains)
+
+
+if __name__ == "__main__":
+    runs = rows_of(Path(sys.argv[1]))
+    told = document(runs, **conclusion(runs))
+    replace_file(Path(sys.argv[2]), (json.dumps(told, indent=1) + "\n").encode())
+    print(json.dumps({key: told[key] for key in ("holds", "looks", "others")}, indent=1))
