@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fixed_claims import asked, attention_students, delimiter_positions, recall_moment
+from fixed_claims import asked, attention_students, delimiter_positions, longer_regularisation, recall_moment
 from on_record import beyond, estimate, findings, history, quoted, results, table
 from smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from trained_families import architectures, compiled_training
@@ -37,6 +37,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         recall_moment,
         delimiter_positions,
         attention_students,
+        longer_regularisation,
         fla,
         compression,
         caches,

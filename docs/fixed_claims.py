@@ -77,7 +77,25 @@ _PAGES = {
     "recall_moment": "series.md#does-ess-rise-before-a-task-is-solved",
     "delimiter_positions": "delimiters.md#do-positions-make-attention-forget",
     "attention_students": "distillation.md#from-softmax-to-linear-attention",
+    "longer_regularisation": "regularisation.md#does-it-only-start-sooner",
 }
+
+
+def longer_regularisation(document: Mapping[str, Any]) -> dict[str, str]:
+    """What the regulariser gains over longer training."""
+    gains = {look["name"]: look for look in document["looks"]} | document["others"]
+    rows: list[tuple[str, ...]] = []
+    for mixer, weight in sorted({(row["mixer"], row["weight"]) for row in document["rows"]}):
+        own = [row for row in document["rows"] if (row["mixer"], row["weight"]) == (mixer, weight)]
+        means = [sum(row[name] for row in own) / len(own) for name in ("accuracy", "share")]
+        named = [gains[f"{mixer}_{weight:g}{ending}"] for ending in ("", "_share") if weight]
+        shown = [_shown(one, "+.2f") for one in named] or ["", ""]
+        rows.append((f"`{mixer}`", f"{weight:g}", f"{means[0]:.2f}", shown[0], f"{means[1]:.2f}", shown[1]))
+    head = ("mixer", "λ", "accuracy", "gain", "ESS/TSS", "gain")
+    return _claimed(document, "figure", "gain in accuracy", "", "+.2f") | {
+        "all": table(head, rows),
+        "gain": _shown(document["looks"][0], ".2f"),
+    }
 
 
 def _mean(rows: list[dict[str, Any]], kv: int, name: str) -> float:

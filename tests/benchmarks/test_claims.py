@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import attention_students, delimiter_positions, recall_moment
+from benchmarks import attention_students, delimiter_positions, longer_regularisation, recall_moment
 
 DOCS = Path(__file__).parents[2] / "docs"
-CLAIMS = [recall_moment, delimiter_positions, attention_students]
+CLAIMS = [recall_moment, delimiter_positions, attention_students, longer_regularisation]
 
 
 def kept(module):
@@ -36,6 +36,8 @@ def test_all_runs_are_there():
     runs = {(row["mixer"], row["positions"], row["seed"]) for row in kept(delimiter_positions)["rows"]}
     assert runs == set(product(delimiter_positions.MIXERS, (False, True), delimiter_positions.SEEDS))
     assert len(kept(attention_students)["rows"]) == 24
+    pairs = {(row["mixer"], row["weight"], row["seed"]) for row in kept(longer_regularisation)["rows"]}
+    assert pairs == set(product(("gla", "wla"), (0.0, 0.3, 1.0), range(400, 416)))
 
 
 def positions_rows(generator, gain):
@@ -60,10 +62,22 @@ def students_rows(generator, effect):
     return [{name: float(values[row]) for name, values in columns.items()} for row in range(24)]
 
 
+def regularised_rows(generator, gain):
+    return [
+        {"mixer": mixer, "weight": weight, "seed": seed, "share": 0.5}
+        | {"accuracy": 0.3 * generator.random() + gain * (weight > 0)}
+        for mixer, weight, seed in product(("gla", "wla"), (0.0, 0.3, 1.0), range(16))
+    ]
+
+
 @pytest.mark.parametrize(
     ("module", "rows", "effect"),
-    [(delimiter_positions, positions_rows, 0.3), (attention_students, students_rows, 3.0)],
-    ids=["positions", "students"],
+    [
+        (delimiter_positions, positions_rows, 0.3),
+        (attention_students, students_rows, 3.0),
+        (longer_regularisation, regularised_rows, 0.3),
+    ],
+    ids=["positions", "students", "regularised"],
 )
 def test_claims_hold_where_there_is_an_effect_and_seldom_without(module, rows, effect):
     generator = np.random.default_rng(0)
