@@ -82,4 +82,5 @@ def regularised_rows(generator, gain):
 def test_claims_hold_where_there_is_an_effect_and_seldom_without(module, rows, effect):
     generator = np.random.default_rng(0)
     assert [module.conclusion(rows(generator, effect))["holds"] for _ in range(10)].count(True) >= 9
-    assert [module.conclusion(rows(generator, 0.0))["holds"] for _ in range(100)].count(True) <= 2
+    # 2.5 of 100 with one figure, fewer with two.
+    assert [module.conclusion(rows(generator, 0.0))["holds"] for _ in range(100)].count(True) <= 6
