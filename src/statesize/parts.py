@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ class Parts:
 
     folder: Path  # where they lie; made for the first one
     suffix: str  # of their files
+    most: float = math.inf  # bytes of a file that is read
     # Of each folder below, the files of each name: those that were there at first, and those that were written.
     _files: dict[Path, dict[str, list[Path]]] = field(default_factory=dict[Path, "dict[str, list[Path]]"], init=False)
 
@@ -41,8 +43,8 @@ class Parts:
         """A part, of which `decode` refuses wrong content by a ValueError; None where it has to be made (anew)."""
         for path in list(self._of(name)):
             try:
-                content = require_regular(path).read_bytes()
-                if path.stem.endswith(f"-{digest(content)}"):
+                small = require_regular(path).stat().st_size <= self.most
+                if small and path.stem.endswith(f"-{digest(content := path.read_bytes())}"):
                     return decode(content)
             except FileNotFoundError:
                 continue

@@ -79,6 +79,14 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows):
     assert table.rows(runs) == rows
 
 
+def test_a_file_that_is_too_large_is_not_read(tmp_path, runs, rows, monkeypatch):
+    table = ResultTable.open(tmp_path / "study", "correlation")
+    table.add(runs[0], rows)
+    assert table.missing(runs[:1]) == []
+    monkeypatch.setattr("statesize.studies.grid.table.MOST_TABLE", 1000)
+    assert ResultTable.open(tmp_path / "study", "correlation").missing(runs[:1]) == [runs[0]]
+
+
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
 def test_changed_bytes_are_noticed(tmp_path, runs, rows, place):
     table = ResultTable.open(tmp_path / "study", "correlation")

@@ -88,7 +88,7 @@ class ResultTable:
 
     @cached_property
     def _parts(self) -> Parts:
-        return Parts(self.folder / "runs", ".parquet")
+        return Parts(self.folder / "runs", ".parquet", MOST_TABLE)
 
     def _rows(self, run: Run) -> list[Row] | None:
         return self._parts.read(run.key, parse_rows)
