@@ -8,7 +8,6 @@ core, and this writes what they say.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.claims import judged
-from statesize.benchmarks.machine import document
-from statesize.files import replace_file
+from benchmarks.claims import judged, write_judged
 from statesize.studies.distillation.students import students_of
 from statesize.studies.grid.settings import parse_settings
 from statesize.studies.grid.table import ResultTable
@@ -64,6 +61,4 @@ def correlation(x: Numbers, y: Numbers) -> Evidence:
 
 if __name__ == "__main__":
     teachers = rows_of(Path(sys.argv[1]))
-    told = document(teachers, **conclusion(teachers))
-    replace_file(Path(sys.argv[2]), (json.dumps(told, indent=1) + "\n").encode())
-    print(json.dumps({key: told[key] for key in ("holds", "looks", "others")}, indent=1))
+    write_judged(teachers, conclusion(teachers), Path(sys.argv[2]))

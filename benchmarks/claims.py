@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from statesize.benchmarks.machine import document
+from statesize.files import replace_file
 from statesize.interval import Interval
 from statesize.studies.verdicts.claim import Claim
 from statesize.studies.verdicts.evidence import Evidence
@@ -26,6 +30,12 @@ def judged(claim: Claim, evidence: Mapping[str, Evidence]) -> dict[str, Any]:
         ],
         "others": {name: _told(one.interval(), one.units) for name, one in others.items()},
     }
+
+
+def write_judged(rows: Sequence[Mapping[str, Any]], conclusion: Mapping[str, Any], path: Path) -> None:
+    """Write the document of rows and what follows from them, and print the latter."""
+    replace_file(path, (json.dumps(document(list(map(dict, rows)), **conclusion), indent=1) + "\n").encode())
+    print(json.dumps({key: conclusion[key] for key in ("holds", "looks", "others")}, indent=1))
 
 
 def _told(found: Interval, units: int) -> dict[str, Any]:

@@ -21,7 +21,6 @@ import torch
 
 from benchmarks.claims import judged
 from statesize.benchmarks.machine import document
-from statesize.mixers import LanguageModel
 from statesize.studies.delimiters.corpus import Corpus, make_corpus
 from statesize.studies.delimiters.dips import measure_dips
 from statesize.studies.delimiters.measuring import METRICS
@@ -29,9 +28,8 @@ from statesize.studies.delimiters.sequences import CONTROLS, OBSERVED, choose_wi
 from statesize.studies.delimiters.subjects import default_texts
 from statesize.studies.verdicts.claim import Claim
 from statesize.studies.verdicts.evidence import of_mean
-from statesize.training.loop import train_in_memory
 from statesize.training.step import evaluate
-from tools.recall_models import MIXERS, TASK, TRAINING, recall_config, recall_tokenizer
+from tools.recall_models import MIXERS, TASK, recall_config, recall_tokenizer, train_recall_model
 
 SEEDS, DOCUMENTS = range(300, 308), 100
 CLAIM = Claim(
@@ -70,10 +68,7 @@ def held_out() -> Corpus:
 def one_run(mixer: str, positions: bool, seed: int) -> dict[str, Any]:
     """A model of a seed, trained and measured around delimiters."""
     config = dataclasses.replace(recall_config(mixer), positions=TASK.length if positions else 0)
-    model = LanguageModel(config, torch.Generator().manual_seed(seed))
-    for _ in train_in_memory(model, TASK, dataclasses.replace(TRAINING, seed=seed)):
-        pass
-    model.eval()
+    model, _ = train_recall_model(config, seed)
     accuracy = float(evaluate(model, TASK, 64)["accuracy"])
     dips = measure_dips(mixer, model, held_out(), choose_windows(held_out()), seed=seed)
     return {

@@ -9,7 +9,6 @@ of one core, and this writes what they say.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.claims import judged
-from statesize.benchmarks.machine import document
-from statesize.files import replace_file
+from benchmarks.claims import judged, write_judged
 from statesize.studies.grid.settings import parse_settings
 from statesize.studies.grid.table import ResultTable
 from statesize.studies.page.final import final_runs
@@ -65,6 +62,4 @@ def conclusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     runs = rows_of(Path(sys.argv[1]))
-    told = document(runs, **conclusion(runs))
-    replace_file(Path(sys.argv[2]), (json.dumps(told, indent=1) + "\n").encode())
-    print(json.dumps({key: told[key] for key in ("holds", "looks", "others")}, indent=1))
+    write_judged(runs, conclusion(runs), Path(sys.argv[2]))

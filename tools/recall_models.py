@@ -67,6 +67,21 @@ def recall_config(mixer: str) -> ModelConfig:
     )
 
 
+def train_recall_model(config: ModelConfig, seed: int) -> tuple[LanguageModel, list[float]]:
+    """Train a model on the task of the bundled ones.
+
+    Args:
+        config: Its shape, such as that of `recall_config`.
+        seed: Of the initial weights and the batches.
+
+    Returns:
+        The model in evaluation mode, and the loss of each step.
+    """
+    model = LanguageModel(config, torch.Generator().manual_seed(seed))
+    losses = [step.loss for step in train_in_memory(model, TASK, dataclasses.replace(TRAINING, seed=seed))]
+    return model.eval(), losses
+
+
 def write_recall_model(mixer: str, folder: str | os.PathLike[str], seed: int = TRAINING.seed) -> dict[str, Any]:
     """Train a recall model on one thread and write it, in float16, with its record.
 
@@ -84,8 +99,7 @@ def write_recall_model(mixer: str, folder: str | os.PathLike[str], seed: int = T
     training, own = dataclasses.replace(TRAINING, seed=seed), seed != TRAINING.seed
     with one_torch_thread():
         started = time.thread_time()
-        model = LanguageModel(recall_config(mixer), torch.Generator().manual_seed(seed))
-        losses = [step.loss for step in train_in_memory(model, TASK, training)]
+        model, losses = train_recall_model(recall_config(mixer), seed)
         seconds = time.thread_time() - started
         place = Path(folder) / (f"recall-{mixer}-{seed}" if own else f"recall-{mixer}")
         save_checkpoint(model, place, dtype=torch.float16)

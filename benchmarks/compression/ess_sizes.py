@@ -8,12 +8,11 @@ intervals over these; nats an answer of recall, with intervals over models. Abou
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from benchmarks.compression.comparing import texts
 from benchmarks.compression.recalling import documents
 from benchmarks.compression.training import MIXERS
 from statesize import zoo
+from statesize.adapters import capture
 from statesize.benchmarks.machine import document
 from statesize.compression.compress import extra_bits
 from statesize.compression.gramians import measure_gramians
@@ -35,9 +35,8 @@ from statesize.files import replace_file
 from statesize.measurement import measure
 from statesize.mixers.model import LanguageModel
 from statesize.studies.verdicts.evidence import of_mean
-from statesize.training.loop import train_in_memory
 from statesize.training.step import evaluate
-from tools.recall_models import TASK, TRAINING, recall_config, recall_tokenizer
+from tools.recall_models import TASK, recall_config, recall_tokenizer, train_recall_model
 
 SHARES, FRESH = (0.5, 0.25), (400, 401, 402)
 WAYS = ("entropy-ESS", "Gramian tail")
@@ -74,7 +73,7 @@ def of_text(name: str) -> list[dict[str, Any]]:
 
 def of_recall(mixer: str, seed: int) -> list[dict[str, Any]]:
     """A model of recall: nats an answer."""
-    model = zoo.load(f"recall-{mixer}")[0] if seed == 0 else trained(mixer, seed)
+    model = zoo.load(f"recall-{mixer}")[0] if seed == 0 else train_recall_model(recall_config(mixer), seed)[0]
     calibration = windows(documents(_DOCUMENTS), recall_tokenizer(), TASK.length)
     before = nats(model)
     rows: list[dict[str, Any]] = []
@@ -85,14 +84,6 @@ def of_recall(mixer: str, seed: int) -> list[dict[str, Any]]:
             rows.append(row | {"equal": lost["equal"], "lost": [lost[way] - lost["equal"]]})
             print(rows[-1], flush=True)
     return rows
-
-
-def trained(mixer: str, seed: int) -> LanguageModel:
-    """A model of re-binding recall, as the bundled ones, of another seed."""
-    model = LanguageModel(recall_config(mixer), torch.Generator().manual_seed(seed))
-    for _ in train_in_memory(model, TASK, dataclasses.replace(TRAINING, seed=seed)):
-        pass
-    return model.eval()
 
 
 def nats(model: LanguageModel) -> float:
@@ -120,14 +111,9 @@ def cut(model: LanguageModel, inputs: Tensor) -> list[tuple[float, dict[str, Lan
 
 def head_ess(model: LanguageModel, inputs: Tensor) -> list[float]:
     """Entropy-ESS of each head in the middle of the inputs."""
-    hidden = model._embed(inputs, slice(0, inputs.shape[1]))  # pyright: ignore[reportPrivateUsage]
-    found: list[float] = []
-    for block in model.blocks:
-        operator = block.mixer.operator(block.mixer_norm(hidden))
-        measured: Any = measure(operator, positions=[operator.length // 2])
-        found += measured.entropy.mean((0, 2)).tolist()
-        hidden = block(hidden)
-    return found
+    middle = inputs.shape[1] // 2
+    found = (measure(captured.operator, positions=[middle]).entropy for captured in capture(model, inputs))
+    return [value for entropy in found for value in cast("Tensor", entropy).mean((0, 2)).tolist()]
 
 
 def in_proportion(numbers: Sequence[float], total: int, most: int) -> list[int]:

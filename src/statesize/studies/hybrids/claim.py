@@ -57,10 +57,8 @@ def foresight(
     outcome: Callable[[PlacedRun], float] = _accuracy,
 ) -> tuple[Interval, Interval]:
     """Spearman's correlation of an early number with the outcome: over all runs, and among runs that compare."""
-    # These have one task, kv, length and key size and as many attention layers; placement and seed differ.
     runs, early, later = _numbers(runs, known, outcome)
-    groups = _compared(runs)
-    cells = numbered([(found.placement, group) for found, group in zip(runs, groups.tolist(), strict=True)])
+    groups, _, cells = _compared(runs)
 
     def inside(rows: NDArray[np.int64]) -> float:
         x, y = (ranks(values[rows]) for values in (early, later))
@@ -73,18 +71,20 @@ def foresight(
     )
 
 
-def _compared(runs: Sequence[PlacedRun]) -> NDArray[np.int64]:
-    """Numbers of the groups of runs that compare."""
-    return numbered(
+def _compared(runs: Sequence[PlacedRun]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the groups of runs that compare, of their placements, and of both together, the cells."""
+    # They have one task, kv, length and key size and as many attention layers; placement and seed differ.
+    groups = numbered(
         [(found.run.task, found.run.kv, found.run.length, found.run.key_size, found.attention) for found in runs]
     )
+    placements = numbered([found.placement for found in runs])
+    return groups, placements, numbered(list(zip(groups.tolist(), placements.tolist(), strict=True)))
 
 
 def _add_beyond_placement(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
     """What the early ESS of the attention tells when its place and the setting are known."""
     runs, early, later = _numbers(runs, lambda found: mean_ess(found, found.early, metric, attention=True))
-    groups, placements = _compared(runs), numbered([found.placement for found in runs])
-    cells = numbered(list(zip(placements.tolist(), groups.tolist(), strict=True)))
+    groups, placements, cells = _compared(runs)
 
     def left(rows: NDArray[np.int64]) -> float:
         effects = np.hstack([known[rows, None] == np.unique(known) for known in (groups, placements)]).astype(float)
