@@ -87,7 +87,9 @@ class _Worker:
     def end(self) -> None:
         """Kill the process, whatever it is doing."""
         for process in self._context.started:
-            process.kill()
+            # None where the system could not start it.
+            if process.pid is not None:
+                process.kill()
         self._context.started.clear()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
