@@ -34,7 +34,9 @@ def hybrids_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     cells = alt.Chart(layers, title=f"ESS of the layers at the end ({metric})").encode(
         x=alt.X("layer:O", title="Layer", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=order)
     )
-    ess = cells.mark_rect().encode(color=alt.Color("mean(ess):Q", title="ESS", scale=alt.Scale(scheme="blues")))
+    # The lighter half, on which black numbers can be read.
+    blues = alt.Scale(scheme=alt.SchemeParams("blues", extent=[0, 0.5]))
+    ess = cells.mark_rect().encode(color=alt.Color("mean(ess):Q", title="ESS", scale=blues))
     numbers = cells.mark_text().encode(text=alt.Text("mean(ess):Q", format=".1f"))
     early = points(
         finals,
