@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from statesize.files import replace_files
-from statesize.rerun.recipe import FILE
+from statesize.rerun.recipe import FILE, Recipe, read_json
 from statesize.studies.catalogue import GRID_STUDIES
 from statesize.studies.grid.settings import preset_settings
 from statesize.studies.grid.table import ResultTable
@@ -76,7 +76,14 @@ def record_grid(study: str, folder: Path, preset: str) -> None:
     """
     asked = preset_settings(study, preset)
     rows = ResultTable.open(folder, study).rows(asked.runs)
-    write_record(make_record(asked, preset, fixing_commit(study, preset), rows), RESULTS / study)
+    made = make_record(
+        asked,
+        preset,
+        fixing_commit(study, preset),
+        Recipe.from_dict(read_json(folder / FILE), str(folder)).machine,
+        rows,
+    )
+    write_record(made, RESULTS / study)
     draw(study)
 
 

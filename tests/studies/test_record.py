@@ -6,6 +6,7 @@ import json
 import pytest
 
 from statesize import FileError
+from statesize.benchmarks.machine import machine
 from statesize.cli import main
 from statesize.studies import record as records
 from statesize.studies.grid.run import carry_out
@@ -24,7 +25,7 @@ def made():
 @pytest.fixture
 def folder(made, tmp_path):
     settings, rows = made
-    write_record(make_record(settings, "smoke", "0123abc", rows), tmp_path)
+    write_record(make_record(settings, "smoke", "0123abc", machine(), rows), tmp_path)
     return tmp_path
 
 
@@ -39,7 +40,7 @@ def test_the_conclusion_follows_from_the_table(folder):
 
 def test_an_unfinished_record_cannot_tell(made):
     settings, rows = made
-    found = make_record(settings, "smoke", "0123abc", [row for row in rows if row["run"] != rows[0]["run"]])
+    found = make_record(settings, "smoke", "0123abc", machine(), [row for row in rows if row["run"] != rows[0]["run"]])
     assert (found.done, found.conclusion.holds) == (5, None)
     assert found.conclusion.statements[0].startswith("Unfinished: 5 of 6 runs are done")
 
@@ -87,12 +88,25 @@ def test_what_is_damaged_is_refused(folder):
 
 def test_sampled_runs_are_repeated(folder, made, capsys):
     assert main(["study", "regimes", "--verify", "--output", str(folder)]) == 0
-    assert capsys.readouterr().out.count(": equal") == records.SAMPLED
+    assert capsys.readouterr().out.count(": equal\n") == records.SAMPLED
     settings, rows = made
     wrong = [row | {"norm": row["norm"] * 1.001} for row in rows]
-    write_record(make_record(settings, "smoke", "0123abc", wrong), folder)
-    assert [columns for _, columns in verify(read_record(folder))] == [["norm"]] * 3
+    write_record(make_record(settings, "smoke", "0123abc", machine(), wrong), folder)
+    assert [run.columns for run in verify(read_record(folder))] == [["norm"]] * 3
     assert main(["study", "regimes", "--verify", "--output", str(folder)]) == 1
     old = [row | {"versions": "statesize 0"} for row in rows]
     with pytest.raises(FileError, match="versions of the record must be those of this machine"):
-        next(verify(make_record(settings, "smoke", "0123abc", old)))
+        next(verify(make_record(settings, "smoke", "0123abc", machine(), old)))
+
+
+def test_on_another_machine_training_may_take_another_way(made, tmp_path, capsys):
+    settings, rows = made
+    trained = [row | ({"norm": 2 * row["norm"], "accuracy": 0.25} if row["final"] else {}) for row in rows]
+    write_record(make_record(settings, "smoke", "0123abc", "AMD, 64 processors", trained), tmp_path)
+    assert main(["study", "regimes", "--verify", "--output", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "on another machine (AMD, 64 processors)" in told
+    assert told.count(": equal; accuracy at the end ") == told.count("on record 0.250") == records.SAMPLED
+    begun = [row | ({} if row["final"] else {"norm": 1.01 * row["norm"]}) for row in rows]
+    found = verify(make_record(settings, "smoke", "0123abc", "AMD, 64 processors", begun))
+    assert [run.columns for run in found] == [["norm"]] * 3

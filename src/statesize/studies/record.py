@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from statesize.benchmarks.machine import machine
 from statesize.errors import FileError
 from statesize.files import parse_json, read_limited, replace_files
 from statesize.studies.catalogue import GRID_STUDIES
@@ -27,6 +28,8 @@ RECORD, TABLE = "record.json", "table.parquet"
 SAMPLED = 3
 """Runs that `verify` repeats."""
 _SCHEMA = 1
+# Relative, of float32 before the first step; counts are means over thousands of heads and positions.
+_ROUNDING = 1e-3
 # Times differ, and versions are compared first.
 _NOT_COMPARED = frozenset({"seconds", "versions"})
 
@@ -39,6 +42,7 @@ class Record:
     preset: str
     preset_sha256: str
     commit: str  # that fixed the preset
+    done_on: str  # the machine, as training depends on the processor in its last digits, and then in all
     rows: Sequence[Row]
     conclusion: Conclusion
     done: int
@@ -65,7 +69,7 @@ class Record:
         document = {
             "schema": _SCHEMA,
             **{name: getattr(self, name) for name in ("study", "preset", "preset_sha256", "commit", "command")},
-            **{name: getattr(self, name) for name in ("versions", "seeds", "done", "total")},
+            **{name: getattr(self, name) for name in ("done_on", "versions", "seeds", "done", "total")},
             "table_sha256": hashlib.sha256(table).hexdigest(),
             "claim": conclusion.claim,
             "holds": conclusion.holds,
@@ -81,7 +85,7 @@ def preset_digest(study: str, preset: str) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def make_record(settings: Settings, preset: str, commit: str, rows: Sequence[Row]) -> Record:
+def make_record(settings: Settings, preset: str, commit: str, done_on: str, rows: Sequence[Row]) -> Record:
     """The record of the runs that are done; while some are missing, their verdict is None."""
     kept = {run.key for run in settings.runs}
     rows = [row for row in rows if row["run"] in kept]
@@ -92,7 +96,7 @@ def make_record(settings: Settings, preset: str, commit: str, rows: Sequence[Row
         missing = f"Unfinished: {done} of {len(settings.runs)} runs are done, so nothing can be told."
         conclusion = dataclasses.replace(conclusion, holds=None, statements=(missing, *conclusion.statements))
     digest = preset_digest(settings.study, preset)
-    return Record(settings.study, preset, digest, commit, rows, conclusion, done, len(settings.runs))
+    return Record(settings.study, preset, digest, commit, done_on, rows, conclusion, done, len(settings.runs))
 
 
 def write_record(record: Record, folder: Path) -> None:
@@ -117,7 +121,7 @@ def read_record(folder: Path) -> Record:
         missing = sorted({name for run in settings.runs for name in row_columns(run)} - rows[0].keys())
         if missing:
             raise FileError(f"columns of {table} must hold {', '.join(missing)}, got none. Run the study again.")
-        record = make_record(settings, preset, str(document["commit"]), rows)
+        record = make_record(settings, preset, str(document["commit"]), str(document["done_on"]), rows)
         _require(document, {name: getattr(record, name) for name in ("versions", "seeds", "done", "total")}, path)
         _require(document, {"claim": record.conclusion.claim, "holds": record.conclusion.holds}, path)
         return record
@@ -132,11 +136,34 @@ def _require(document: Mapping[str, Any], expected: Mapping[str, object], path: 
             raise FileError(f"{name} of {path} must be {value}, got {document[name]}. Run the study again.")
 
 
-def verify(record: Record) -> Iterator[tuple[str, list[str]]]:
-    """Repeats sampled runs of a record; gives the label of each and the columns that differ from the table."""
+@dataclass(frozen=True)
+class Repeated:
+    """A run on record, done again."""
+
+    label: str
+    columns: list[str]  # whose values are not those of the table
+    accuracies: tuple[float, float]  # at the end, on record and again
+
+
+def verify(record: Record) -> Iterator[Repeated]:
+    """Repeats sampled runs of a record.
+
+    On the machine of the record all values have to be equal. On another one training rounds otherwise, and from some
+    step on takes another way: there, only what is measured before the first step has to be, within rounding.
+
+    Args:
+        record: The record.
+
+    Yields:
+        Each of the runs.
+
+    Raises:
+        FileError: The versions of the record are not those of this machine.
+    """
     runs = {str(row["run"]): row for row in record.rows}
     seed = int.from_bytes(hashlib.sha256(record.preset_sha256.encode()).digest()[:8], "little")
     sampled = np.random.default_rng(seed).choice(sorted(runs), min(SAMPLED, len(runs)), replace=False)
+    rounding = 0.0 if record.done_on == machine() else _ROUNDING
     for key in map(str, sampled):
         run = Run.from_dict(json.loads(str(runs[key]["settings"])))
         again = carry_out(run)
@@ -144,18 +171,23 @@ def verify(record: Record) -> Iterator[tuple[str, list[str]]]:
             needed, present = runs[key]["versions"], again[0]["versions"]
             raise FileError(f"versions of the record must be those of this machine, {present}, got {needed}.")
         kept = [row for row in record.rows if row["run"] == key]
-        yield run.label, _differences(kept, again)
+        old, new = (float(rows[-1]["accuracy"]) for rows in (kept, again))
+        yield Repeated(run.label, _differences(kept, again, rounding), (old, new))
 
 
-def _differences(kept: Sequence[Row], again: Sequence[Row]) -> list[str]:
-    """Columns of a run whose values are not those of the table."""
+def _differences(kept: Sequence[Row], again: Sequence[Row], rounding: float) -> list[str]:
+    """Columns of a run whose values are not those of the table; with rounding, of the first row alone."""
+    if rounding:
+        kept, again = kept[:1], again[:1]
     if len(kept) != len(again):
         return ["rows"]
     names = {name for row in kept for name in row} - _NOT_COMPARED
     pairs = list(zip(kept, again, strict=True))
-    return sorted(name for name in names if any(not _equal(old, new, name) for old, new in pairs))
+    return sorted(name for name in names if any(not _equal(old, new, name, rounding) for old, new in pairs))
 
 
-def _equal(old: Mapping[str, object], new: Mapping[str, object], name: str) -> bool:
-    values = old.get(name, math.nan), new.get(name, math.nan)
-    return values[0] == values[1] or all(isinstance(value, float) and math.isnan(value) for value in values)
+def _equal(old: Mapping[str, object], new: Mapping[str, object], name: str, rounding: float) -> bool:
+    before, now = old.get(name, math.nan), new.get(name, math.nan)
+    if isinstance(before, float) and isinstance(now, float):
+        return np.allclose(before, now, rtol=rounding, atol=0, equal_nan=True)
+    return before == now

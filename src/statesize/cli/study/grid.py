@@ -74,15 +74,24 @@ def grid_command(study: GridStudy) -> Callable[..., None]:
 
 
 def _verify(folder: Path) -> None:
+    from statesize.benchmarks.machine import machine
     from statesize.errors import StatesizeError
     from statesize.studies.record import read_record, verify
 
     record, different = read_record(folder), 0
     print(f"{record.command}: {record.done} of {record.total} runs on record, fixed by commit {record.commit}")
-    for label, columns in verify(record):
-        names = ", ".join(columns)
-        print(f"{label}: differs in {names}" if columns else f"{label}: equal", flush=True)
-        different += bool(columns)
+    elsewhere = record.done_on != machine()
+    if elsewhere:
+        print(
+            f"The runs were done on another machine ({record.done_on}), where training ends with other digits. What is "
+            "measured before the first step is compared, and the accuracy at the end is shown."
+        )
+    for run in verify(record):
+        found = f"differs in {', '.join(run.columns)}" if run.columns else "equal"
+        old, new = run.accuracies
+        ended = f"; accuracy at the end {new:.3f}, on record {old:.3f}" if elsewhere else ""
+        print(f"{run.label}: {found}{ended}", flush=True)
+        different += bool(run.columns)
     if different:
         raise StatesizeError(f"{different} of the runs that were repeated differ from the record in {folder}")
 

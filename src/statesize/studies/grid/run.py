@@ -67,14 +67,14 @@ def _carry_out(run: Run) -> list[Row]:
     INTERVENTIONS[run.intervention](model)
     step, last = 0, run.training.steps
     try:
-        rows.append(_row(run, 0, _measured(model, run), started))
+        rows.append(_row(run, 0, measure_model(model, run), started))
         for record in train_in_memory(model, run.task, run.training):
             step = record.step
             if step % run.measuring.every == 0 or step == last:
-                rows.append(_row(run, step, _measured(model, run), started))
+                rows.append(_row(run, step, measure_model(model, run), started))
         if run.distillation is not None:
             for student in students(model, run.task, run.training, run.measuring.sequences, run.distillation):
-                measured = _measured(student.model, run) | _of_student(student)
+                measured = measure_model(student.model, run) | _of_student(student)
                 rows.append(_row(run, step, measured, started))
     except DivergenceError as error:
         ended = {"final": True, "status": DIVERGED, "message": str(error)}
@@ -141,8 +141,20 @@ def _row(run: Run, step: int, measured: dict[str, float], started: float) -> Row
 
 
 @torch.no_grad()
-def _measured(model: LanguageModel, run: Run) -> dict[str, float]:
-    """Loss and accuracy; TSS, norm and ESS as averages over mixers, sequences, heads, positions; ESS of each layer."""
+def measure_model(model: LanguageModel, run: Run) -> dict[str, float]:
+    """Measure the model of a run as it is now, on held-out sequences.
+
+    Args:
+        model: The model.
+        run: Its run.
+
+    Returns:
+        Loss and accuracy; TSS, norm and ESS as averages over mixers, sequences, heads, positions; ESS of each layer.
+
+    Raises:
+        DivergenceError: The operators cannot be measured.
+        ModelError: A mixer of one's own fails.
+    """
     report = evaluate(model, run.task, run.training.batch_size)
     input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
     mixers = list[dict[str, float]]()
