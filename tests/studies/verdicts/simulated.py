@@ -54,6 +54,10 @@ def cell(columns):
     return columns["task"], columns["kv"], columns["length"], columns["key_size"]
 
 
+def beginning(columns):
+    return columns["mixer"], columns["key_size"], columns["length"], columns["seed"]
+
+
 def table(study, preset, seed, effect=0.0, spread=0.0):
     """Claim and rows: `effect` is what the study looks for, `spread` the size of what cells and mixers share."""
     claim, runs = design(study, preset)
@@ -61,10 +65,19 @@ def table(study, preset, seed, effect=0.0, spread=0.0):
     cells = normal(generator, (cell(columns) for columns, *_ in runs), spread)
     mixed = normal(generator, ((cell(columns), columns["mixer"]) for columns, *_ in runs), spread / 2)
     seeds = normal(generator, (columns["seed"] for columns, *_ in runs), spread)
+    # Of ESS and of accuracy: what runs share that begin with equal weights, a sixteenth of what seeds differ by (a
+    # fourteenth was seen), and what those share with layers of equal order.
+    begun = [normal(generator, (beginning(columns) for columns, *_ in runs), spread / 4) for _ in range(2)]
+    placed = [normal(generator, (columns["mixer"] for columns, *_ in runs), spread) for _ in range(2)]
     rows = []
     for columns, steps, layers, sizes in runs:
         shared = cells(cell(columns)) + mixed((cell(columns), columns["mixer"]))
-        end = OUTCOMES[study](generator, columns, effect, shared, seeds(columns["seed"]))
+        effects = {
+            **{"shared": shared, "seed": seeds(columns["seed"])},
+            "begun": [value(beginning(columns)) for value in begun],
+            "placed": [value(columns["mixer"]) for value in placed],
+        }
+        end = OUTCOMES[study](generator, columns, effect, **effects)
         rows += _rows(columns, steps, layers, end, generator)
         if sizes:
             rows += _students(rows[-1], sizes, layers, effect, shared, generator)
@@ -99,45 +112,45 @@ def _students(teacher, sizes, layers, effect, shared, generator):
         yield row
 
 
-def _correlation(generator, columns, effect, shared, seed):
+def _correlation(generator, columns, effect, shared, seed, begun, placed):
     """Effect: the correlation of ESS and accuracy between seeds; kv and cells move both."""
     drawn, other = generator.normal(size=2)
     scale = columns["kv"] / 100
     return {
-        "ess": scale * (10 + drawn + 3 * shared),
-        "first": scale * (10 + generator.normal() + shared),
-        "accuracy": 0.5 + 0.05 * (effect * drawn + math.sqrt(1 - effect**2) * other + 3 * shared),
+        "ess": scale * (10 + drawn + begun[0] + 3 * shared),
+        "first": scale * (10 + generator.normal() + 4 * begun[0] + shared),
+        "accuracy": 0.5 + 0.05 * (effect * drawn + math.sqrt(1 - effect**2) * other + begun[1] + 3 * shared),
     }
 
 
-def _regimes(generator, columns, effect, shared, seed):
+def _regimes(generator, columns, effect, shared, seed, begun, placed):
     """Effect: how much more of its state linear attention uses."""
     more = effect if columns["mixer"] == "la" else 0.0
     share = 0.6 + more + 0.1 * shared + 0.05 * generator.normal()
     return {"ess": columns["state_size"] * share, "accuracy": float(generator.random())}
 
 
-def _regularisation(generator, columns, effect, shared, seed):
+def _regularisation(generator, columns, effect, shared, seed, begun, placed):
     """Effect: the gain in accuracy, which comes as runs that leave the plateau of guessing."""
     weight = json.loads(columns["settings"])["training"].get("identity_weight", 0.0)
     solved = generator.random() < 0.3 + (effect if weight else 0.0)
     return {"ess": 8.0, "accuracy": (0.9 if solved else 0.05) + 0.02 * seed + 0.03 * generator.normal()}
 
 
-def _initialisation(generator, columns, effect, shared, seed):
+def _initialisation(generator, columns, effect, shared, seed, begun, placed):
     """Effect: the gain in accuracy; the ratio of the first ESS is 1 and 5 times as much."""
     factor = effect if json.loads(columns["settings"])["model"]["normalised"] else 0.0
     first = 8.0 * (1 + 5 * factor) * math.exp(0.05 * generator.normal())
     return {"ess": 8.0, "first": first, "accuracy": 0.25 + factor + 0.05 * (generator.normal() + seed)}
 
 
-def _distillation(generator, columns, effect, shared, seed):
+def _distillation(generator, columns, effect, shared, seed, begun, placed):
     return {"ess": 8 + generator.normal() + shared, "first": 8 + generator.normal(), "accuracy": generator.random()}
 
 
-def _hybrids(generator, columns, effect, shared, seed):
+def _hybrids(generator, columns, effect, shared, seed, begun, placed):
     """Effect: the correlation of early ESS with accuracy over placements and seeds."""
-    drawn, other = generator.normal(size=2)
+    drawn, other = generator.normal(size=2) + 2 * np.array(placed)
     accuracy = effect * drawn + math.sqrt(1 - effect**2) * other
     return {"ess": 8.0, "early": 8 + drawn + shared, "accuracy": 0.5 + 0.1 * (accuracy + seed)}
 

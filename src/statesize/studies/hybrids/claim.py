@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from statesize.interval import Interval
 from statesize.studies.grid.run import Row, layer_column
-from statesize.studies.hybrids.placements import PlacedRun, mean_ess, number, placed_runs
+from statesize.studies.hybrids.placements import ATTENTION, PlacedRun, mean_ess, number, placed_runs
 from statesize.studies.page.conclusion import Conclusion, Findings
 from statesize.studies.page.final import grid_findings, grouped, numbered, paired_differences
 from statesize.studies.page.statistics import Numbers, mean, pearson, ranks, spearman, within_cells
@@ -26,8 +26,9 @@ CAVEATS = (
     "presets, short convolutions before every mixer let a single attention layer find the value beside a key.",
     "The cache of attention grows with the sequence, so its ESS may exceed n, and the number of attention layers alone "
     "moves an average over layers. The claim is therefore also tested among placements with as many of them.",
-    "The runs of one cell (placement, task, kv, length, key size) depend on each other: intervals leave out one cell "
-    "at a time. The difference between the two best is of a winner that was chosen after the fact.",
+    "The runs of one placement depend on each other: intervals leave out one placement at a time. Placements with "
+    "attention in the same first layer are alike, so that they tell less than as many that were drawn. The difference "
+    "between the two best is of a winner that was chosen after the fact.",
     "Figures for single layers, for the attention and for the other layers look at the same runs several times: they "
     "are hypotheses for another grid, not findings of this one.",
 )
@@ -58,43 +59,45 @@ def foresight(
 ) -> tuple[Interval, Interval]:
     """Spearman's correlation of an early number with the outcome: over all runs, and among runs that compare."""
     runs, early, later = _numbers(runs, known, outcome)
-    groups, _, cells = _compared(runs)
+    groups, placements = _compared(runs), _placements(runs)
 
     def inside(rows: NDArray[np.int64]) -> float:
         x, y = (ranks(values[rows]) for values in (early, later))
         return pearson(within_cells(x, groups[rows]), within_cells(y, groups[rows]))
 
-    over_all = jackknife(lambda rows: spearman(early[rows], later[rows]), cells, correlation=True)
+    over_all = jackknife(lambda rows: spearman(early[rows], later[rows]), placements, correlation=True)
     return (
         findings.add(f"{name}_spearman", over_all),
-        findings.add(f"{name}_spearman_inside", jackknife(inside, cells, correlation=True)),
+        findings.add(f"{name}_spearman_inside", jackknife(inside, placements, correlation=True)),
     )
 
 
-def _compared(runs: Sequence[PlacedRun]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of the groups of runs that compare, of their placements, and of both together, the cells."""
-    # They have one task, kv, length and key size and as many attention layers; placement and seed differ.
-    groups = numbered(
-        [(found.run.task, found.run.kv, found.run.length, found.run.key_size, found.attention) for found in runs]
-    )
-    placements = numbered([found.placement for found in runs])
-    return groups, placements, numbered(list(zip(groups.tolist(), placements.tolist(), strict=True)))
+def _compared(runs: Sequence[PlacedRun]) -> NDArray[np.int64]:
+    """Numbers that runs share which compare: of one setting, with as many attention layers."""
+    return numbered([(found.setting, found.attention) for found in runs])
 
 
-def _add_beyond_placement(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
-    """What the early ESS of the attention tells when its place and the setting are known."""
+def _placements(runs: Sequence[PlacedRun]) -> NDArray[np.int64]:
+    return numbered([found.placement for found in runs])
+
+
+def _add_beyond(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
+    """What the early ESS of the attention tells when its first place, or all its places, are known."""
     runs, early, later = _numbers(runs, lambda found: mean_ess(found, found.early, metric, attention=True))
-    groups, placements, cells = _compared(runs)
+    placements, settings = _placements(runs), numbered([found.setting for found in runs])
+    first = numbered([(found.attention, found.layers.index(ATTENTION)) for found in runs])
+    said: list[Interval] = []
+    for name, places in (("first_place", first), ("placement", placements)):
 
-    def left(rows: NDArray[np.int64]) -> float:
-        effects = np.hstack([known[rows, None] == np.unique(known) for known in (groups, placements)]).astype(float)
-        x, y = (ranks(values[rows]) for values in (early, later))
-        return pearson(*(values - effects @ np.linalg.lstsq(effects, values)[0] for values in (x, y)))
+        def left(rows: NDArray[np.int64], places: NDArray[np.int64] = places) -> float:
+            effects = np.hstack([known[rows, None] == np.unique(known) for known in (settings, places)]).astype(float)
+            x, y = (ranks(values[rows]) for values in (early, later))
+            return pearson(*(values - effects @ np.linalg.lstsq(effects, values)[0] for values in (x, y)))
 
-    found = findings.add("early_attention_beyond_placement", jackknife(left, cells, correlation=True))
+        said.append(findings.add(f"early_attention_beyond_{name}", jackknife(left, placements, correlation=True)))
     findings.statements.append(
-        f"Of that, with the means of each placement and each setting taken off both ranks, {found} is left: what the "
-        "early ESS of the attention tells beyond where the attention stands."
+        f"Of that, {said[0]} is left among hybrids whose first attention layer stands in the same place, and {said[1]} "
+        "among runs of one placement (means taken off the ranks)."
     )
 
 
@@ -131,6 +134,11 @@ def _by_accuracy(runs: Sequence[PlacedRun]) -> dict[str, list[PlacedRun]]:
 
 def _over_training(members: Sequence[PlacedRun]) -> float:
     return mean(found.over_training for found in members)
+
+
+def _mean_place(found: PlacedRun) -> float:
+    """The mean index of the attention layers; NaN if there are none."""
+    return mean(layer for layer, mixer in enumerate(found.layers) if mixer == ATTENTION)
 
 
 def _accuracies(members: Sequence[PlacedRun]) -> Numbers:
@@ -177,19 +185,21 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
             lambda found: mean_ess(found, found.run.first, metric, attention=True),
         ),
         "control_initial": ("the control, ESS at initialisation,", lambda found: number(found.run.first, metric)),
+        "control_place": ("the control, how early the attention stands,", lambda found: -_mean_place(found)),
         "control_early_accuracy": ("the control, early accuracy,", lambda found: number(found.early, "accuracy")),
     }
     for name, (words, early) in known.items():
         over_all, inside = foresight(runs, name, findings, early)
         findings.statements.append(
-            f"Spearman of {words} with final accuracy: {over_all}; among runs with as many attention layers {inside}."
+            f"Spearman of {words} with final accuracy: {over_all}; in one setting, with as many attention layers, "
+            f"{inside}."
         )
         if name == "early_attention":
-            _add_beyond_placement(runs, metric, findings)
+            _add_beyond(runs, metric, findings)
     over_all, inside = foresight(runs, "early_over_training", findings, known["early"][1], _accuracy_over_training)
     findings.statements.append(
         f"Spearman of {known['early'][0]} with the accuracy averaged over training, which tells those apart that end "
-        f"alike: {over_all}; among runs with as many attention layers {inside}."
+        f"alike: {over_all}; in one setting, with as many attention layers, {inside}."
     )
     attention = spearman(*_numbers(runs, lambda found: float(found.attention))[1:])
     layers = min((len(found.layers) for found in runs), default=0)

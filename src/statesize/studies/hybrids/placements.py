@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from statesize.studies.grid.run import Row, layer_column
 from statesize.studies.page.final import FinalRun, final_runs, grouped
@@ -35,6 +36,11 @@ class PlacedRun:
     def placement(self) -> str:
         """All layers, such as "gla,sa,gla,gla"."""
         return ",".join(self.layers)
+
+    @property
+    def setting(self) -> tuple[Any, ...]:
+        """Runs of equal settings differ in placement and seed only."""
+        return self.run.labels("mixer", "seed")
 
     @property
     def attention(self) -> int:
