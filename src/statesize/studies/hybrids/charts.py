@@ -10,7 +10,9 @@ from statesize.studies.grid.run import Row, layer_column
 from statesize.studies.hybrids.placements import PlacedRun, mean_ess, placed_runs
 from statesize.studies.page.charts import SIDE, chart_data, palette, percent, points, rounded
 
-_LAYERS = palette("placement", "Layers").legend(labelLimit=300)
+_FIRST = palette("first", "First attention layer")
+_ROW = 14
+"""Pixels of a placement, where there are many."""
 _TOOLTIP = ["placement:N", "seed:Q", "rate:Q", rounded("accuracy", ".3f"), "early:Q"]
 
 
@@ -43,40 +45,44 @@ def hybrids_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
         "What ESS shows early",
         alt.X("early:Q", title=f"ESS of the attention after 10 % of training ({metric})", scale=alt.Scale(zero=False)),
         alt.Y("accuracy:Q", title="Accuracy at the end", axis=percent()),
-        _LAYERS,
+        _FIRST,
         _TOOLTIP,
     )
+    height = max(SIDE, _ROW * len({found.placement for found in runs}))
     return alt.vconcat(
         alt.hconcat(
-            (single + means).properties(width=SIDE, height=SIDE), (ess + numbers).properties(width=SIDE, height=SIDE)
+            (single + means).properties(width=SIDE, height=height),
+            (ess + numbers).properties(width=SIDE, height=height),
         ).resolve_scale(color="independent"),
         alt.hconcat(_over_training(rows, runs), early),
     ).resolve_scale(color="independent")
 
 
 def _over_training(rows: Sequence[Row], runs: Sequence[PlacedRun]) -> alt.Chart:
-    """Mean accuracy by step."""
-    placements = {found.run.last["run"]: found.placement for found in runs}
+    """Mean accuracy of each placement by step."""
+    placed = {found.run.last["run"]: _place(found) for found in runs}
     data = chart_data(
-        {"step": row["step"], "accuracy": row["accuracy"], "placement": placements[row["run"]]}
-        for row in rows
-        if row["run"] in placements
+        {"step": row["step"], "accuracy": row["accuracy"]} | placed[row["run"]] for row in rows if row["run"] in placed
     )
     chart = alt.Chart(data, title="Accuracy over training, means").mark_line()
     return chart.encode(
         x=alt.X("step:Q", title="Step"),
         y=alt.Y("mean(accuracy):Q", title="Accuracy", axis=percent()),
-        color=_LAYERS,
+        color=_FIRST,
+        detail="placement:N",
         tooltip=["placement:N", "step:Q", rounded("mean(accuracy)", ".3f")],
     ).properties(width=SIDE, height=SIDE)
 
 
 def _shown(found: PlacedRun, metric: str) -> dict[str, object]:
-    return {
-        "placement": found.placement,
+    return _place(found) | {
         "attention": found.attention,
         "rate": found.run.rate,
         "seed": found.run.seed,
         "accuracy": found.run.accuracy,
         "early": mean_ess(found, found.early, metric, attention=True),
     }
+
+
+def _place(found: PlacedRun) -> dict[str, object]:
+    return {"placement": found.placement, "first": "none" if found.first is None else str(found.first)}

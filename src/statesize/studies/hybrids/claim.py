@@ -85,7 +85,7 @@ def _add_beyond(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> N
     """What the early ESS of the attention tells when its first place, or all its places, are known."""
     runs, early, later = _numbers(runs, lambda found: mean_ess(found, found.early, metric, attention=True))
     placements, settings = _placements(runs), numbered([found.setting for found in runs])
-    first = numbered([(found.attention, found.layers.index(ATTENTION)) for found in runs])
+    first = numbered([(found.attention, found.first) for found in runs])
     said: list[Interval] = []
     for name, places in (("first_place", first), ("placement", placements)):
 

@@ -43,6 +43,11 @@ class PlacedRun:
         return self.run.labels("mixer", "seed")
 
     @property
+    def first(self) -> int | None:
+        """The first layer that is attention."""
+        return self.layers.index(ATTENTION) if ATTENTION in self.layers else None
+
+    @property
     def attention(self) -> int:
         """How many layers are attention."""
         return self.layers.count(ATTENTION)
