@@ -92,13 +92,16 @@ def test_where_nothing_was_learned_it_cannot_tell():
     assert any("too few for correlations" in line for line in found.statements)
 
 
-def test_seeds_alone_differ_inside_cells():
-    # Mixers and rates that move ESS and accuracy together are no evidence about seeds.
-    rows = table(by_ess)
-    for row in rows:
-        more = ("la", "gla", "wla").index(row["mixer"])
-        row |= {"accuracy": row["accuracy"] + 0.1 * more, METRIC: row[METRIC] + more}
-    plain, moved = (correlation(found, METRIC).figures for found in (table(by_ess), rows))
+@pytest.mark.parametrize(("name", "values"), [("mixer", ("la", "gla", "wla")), ("key_size", (4, 8, 16))])
+def test_seeds_alone_differ_inside_cells(name, values):
+    # Mixers and key sizes that move ESS and accuracy together are no evidence about seeds, nor are key sizes of equal
+    # TSS, as in a cache of attention.
+    one_size = [row | {"state_size": 16.0} for row in table(by_ess)]
+    rows = []
+    for row in one_size:
+        more = values.index(row[name])
+        rows.append(row | {"accuracy": row["accuracy"] + 0.1 * more, METRIC: row[METRIC] + more})
+    plain, moved = (correlation(found, METRIC).figures for found in (one_size, rows))
     assert moved["mqar_inside_cells"] == pytest.approx(plain["mqar_inside_cells"])
 
 

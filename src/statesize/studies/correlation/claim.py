@@ -61,6 +61,8 @@ def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: st
     size, norm = _numbers(run.state_size for run in runs) / kv, _numbers(run.last["norm"] for run in runs)
     cells = numbered([run.cell for run in runs])
     inside = _inside(accuracy, runs)
+    # Those of equal seeds have equal weights at first.
+    beginnings = numbered([(run.task, run.mixer, run.key_size, run.length) for run in runs])
 
     def less(rows: NDArray[np.int64]) -> float:
         return pearson(ess[rows], accuracy[rows]) - pearson(size[rows], accuracy[rows])
@@ -68,6 +70,9 @@ def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: st
     found = {
         "difference": findings.add(f"{name}_pearson_difference", jackknife(less, cells)),
         "inside": findings.add(f"{name}_inside_cells", jackknife(inside(ess), cells, correlation=True)),
+        "by_beginning": findings.add(
+            f"{name}_inside_cells_by_beginning", jackknife(inside(ess), beginnings, correlation=True)
+        ),
         "control": findings.add(
             f"control_{name}_initial_inside_cells", jackknife(inside(initial), cells, correlation=True)
         ),
@@ -93,11 +98,17 @@ def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: st
     findings.statements.append(
         f"{words}: Pearson of accuracy with ESS/kv ({metric}) {pearson(ess, accuracy):.2f}, with TSS/kv "
         f"{pearson(size, accuracy):.2f}, difference {found['difference']}; Spearman {spearman(ess, accuracy):.2f} and "
-        f"{spearman(size, accuracy):.2f}. Inside cells at equal mixer {found['inside']}; control, ESS at "
+        f"{spearman(size, accuracy):.2f}. Inside cells at equal mixer {found['inside']} ({found['by_beginning']} "
+        "with runs that begin with equal weights for units); control, ESS at "
         f"initialisation: inside cells {found['control']}, difference {found['above']}; over all cells "
         f"{pearson(initial, accuracy):.2f}. By rank, beyond what the norm tells {found['beyond']}. Inside cells with "
         f"other metrics: {shown}."
     )
+
+
+def _alike(runs: Sequence[FinalRun]) -> NDArray[np.int64]:
+    """Numbers that runs share which differ in their seed only."""
+    return numbered([run.labels("seed") for run in runs])
 
 
 def _ends(runs: Sequence[FinalRun]) -> tuple[list[Row], list[Row]]:
@@ -111,7 +122,7 @@ def _other_columns(runs: Sequence[FinalRun], metric: str) -> list[str]:
 
 def _inside(accuracy: Numbers, runs: Sequence[FinalRun]) -> Callable[[Numbers], Callable[[NDArray[np.int64]], float]]:
     """Pearson's correlation of numbers with accuracy when means over runs that differ in their seed are taken off."""
-    groups = numbered([(run.cell, run.mixer, run.rate) for run in runs])
+    groups = _alike(runs)
 
     def inside(x: Numbers) -> Callable[[NDArray[np.int64]], float]:
         # Cells are left out whole, so means over groups stay what they are.
@@ -125,7 +136,7 @@ def _beyond(
     ess: Numbers, norm: Numbers, accuracy: Numbers, runs: Sequence[FinalRun]
 ) -> Callable[[NDArray[np.int64]], float]:
     """The partial rank correlation of ESS and accuracy inside cells, given the norm."""
-    groups = numbered([(run.cell, run.mixer, run.rate) for run in runs])
+    groups = _alike(runs)
     x, z, y = (within_cells(ranks(numbers), groups) for numbers in (ess, norm, accuracy))
 
     def partial(rows: NDArray[np.int64]) -> float:
