@@ -64,6 +64,9 @@ def test_short_convolutions_count() -> None:
     assert mixer.needed[0] == pytest.approx(exact, rel=2e-3)
     assert mixer.stored[0] == 2 * len(weight)
     assert mixer.state_bytes == 4 * 2 * len(weight)
+    # The mixer's own cache holds both, which are counted once.
+    captured = ss.capture(held, torch.zeros(1, 16, dtype=torch.int64))
+    assert sum(one.state_bytes for one in found.mixers) == sum(item.state_bytes for item in captured)
 
 
 def test_what_heads_share_is_stored_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -46,12 +47,13 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
     """
     positions = tuple(cast("list[int]", network.positions.tolist()))
     captured = capture(model, input_ids, short_convolutions=True)
-    needs = [_needs(item, positions) for item in captured]
+    length, parts = Forward.of(measurable(model), input_ids).length, named_parts(measurable(model))
     convolutions = [
-        (label, part) for label, part in named_parts(measurable(model)) if isinstance(part, ShortConvolution)
+        _convolution(name, part, length, positions)
+        for name, part in parts
+        if isinstance(part, ShortConvolution) and part.size > 1
     ]
-    length = Forward.of(measurable(model), input_ids).length
-    needs += [_convolution(label, part, length, positions) for label, part in convolutions if part.size > 1]
+    needs = [*(_needs(item, positions, convolutions) for item in captured), *convolutions]
     return Redundancy(
         model=name or type(model).__name__,
         positions=positions,
@@ -63,8 +65,8 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
     )
 
 
-def _needs(item: Captured, positions: tuple[int, ...]) -> MixerNeeds:
-    """A mixer; what it shares with others is counted where the last of them is."""
+def _needs(item: Captured, positions: tuple[int, ...], convolutions: Sequence[MixerNeeds]) -> MixerNeeds:
+    """A mixer without its convolutions; what it shares with others is counted where the last of them is."""
     operator = item.operator
     found = alone = _measured(operator, positions)
     channels, grouped = item.multiplicity, item.by_group()
@@ -73,7 +75,8 @@ def _needs(item: Captured, positions: tuple[int, ...]) -> MixerNeeds:
     return MixerNeeds(
         name=item.name,
         kind=item.kind,
-        state_bytes=item.state_bytes,
+        state_bytes=item.state_bytes
+        - sum(own.state_bytes for own in convolutions if own.name.startswith(f"{item.name}.")),
         stored=_stored(found, 0 if item.cache else channels),
         needed=_needed(found, 0 if item.cache else channels),
         alone=_needed(alone, item.multiplicity),
