@@ -275,3 +275,10 @@ def test_layers_of_numpy_and_a_single_one(model):
 def test_layers_of_another_kind(model, layers):
     with pytest.raises(InputError, match="layers must be the model's mixers by name or by index"):
         capture(model, torch.tensor([[1, 2, 3]]), [None] if layers is None else layers)
+
+
+@pytest.mark.parametrize("channels", [0, -3, 2.5, True, None])
+def test_a_multiplicity_that_is_no_count_is_refused(model, channels):
+    model.layers[1].multiplicity = channels
+    with pytest.raises(InputError, match=r"^multiplicity of layers\.1 must be a whole number of at least 1, got"):
+        capture(model, torch.zeros(1, 5, dtype=torch.int64))

@@ -17,6 +17,7 @@ from statesize.adapters.models.precision import mapped, stored_dtype, stored_ele
 from statesize.adapters.sources import observing_all
 from statesize.adapters.watching.observation import Observation
 from statesize.adapters.watching.running import Frame, Running, running_modules
+from statesize.check import require_count
 from statesize.errors import ModelError
 
 SAMPLE = 2**16
@@ -103,7 +104,8 @@ class _Recorder:
     def entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             kind, multiplicity = getattr(module, "kind", type(module).__name__), getattr(module, "multiplicity", 1)
-            mixers = [Mixer(name, str(kind), 0, int(multiplicity), None, 0)]
+            channels = require_count(f"multiplicity of {name}", multiplicity)
+            mixers = [Mixer(name, str(kind), 0, channels, None, 0)]
             given = (self.copies.of(first_argument(name, args, kwargs)),)
             self.calls.append(Call(name, module, given, {}, mixers, by_method=True))
 
