@@ -77,6 +77,11 @@ def test_columns_that_are_missing_are_named(folder, made):
         read_record(folder)
 
 
+def test_a_folder_without_a_record_is_refused(tmp_path):
+    with pytest.raises(FileError, match=r"record.json must be the record of a study, got no file"):
+        read_record(tmp_path)
+
+
 def test_what_is_damaged_is_refused(folder):
     (folder / "table.parquet").write_bytes(b"PAR1")
     with pytest.raises(FileError, match="holds no record that can be read"):

@@ -107,6 +107,8 @@ def write_record(record: Record, folder: Path) -> None:
 def read_record(folder: Path) -> Record:
     """The record in a folder; a FileError names what is missing, damaged, or no longer that of the preset."""
     path, table = folder / RECORD, folder / TABLE
+    if not path.exists():
+        raise FileError(f"{path} must be the record of a study, got no file. Name its folder, as docs/results/regimes.")
     try:
         document = cast("dict[str, Any]", parse_json(read_limited(path)))
         content = table.read_bytes()

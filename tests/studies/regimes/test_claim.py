@@ -64,8 +64,9 @@ def test_diagnoses_with_their_thresholds():
         **{("la", 4): "saturated", ("la", 16): "solved", ("wla", 4): "partly used", ("wla", 16): "partly used"},
         **{("gla", 4): "collapsed", ("gla", 16): "collapsed"},
     }
-    assert any("saturated from utilisation 0.8 on, collapsed up to 0.5" in line for line in found.statements)
-    assert any("gla: ESS/TSS 0.15, utilisation 0.15, accuracy 0.07; 3 collapsed" in line for line in found.statements)
+    said = "\n".join(found.statements)
+    assert f"saturated from utilisation ({METRIC}) 0.8 on, collapsed up to 0.5" in said
+    assert f"gla: ESS/TSS ({METRIC}) 0.15, utilisation 0.15, accuracy 0.07; 3 collapsed" in said
 
 
 def test_interventions_are_controls_and_take_no_part_in_the_claim():

@@ -64,6 +64,7 @@ def test_a_verdict_needs_doubt_to_be_gone():
     assert judge(claim(), {}).holds is None
     assert judge(claim(a=0.2, b=0.2), {"a": sure, "b": below}).holds is False
     assert judge(claim(a=0.2, b=0.2), {"a": sure, "b": Evidence(0.3, 0.2, 8)}).holds is None
+    assert judge(claim(), {}).reason == "The study has no figure gain, or these runs do not give it."
     few = judge(claim(9), {"gain": sure})
     assert (few.holds, few.reason) == (None, "8 units are too few: the claim asks for 9.")
 

@@ -78,20 +78,22 @@ def regimes(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Con
     """What a grid says about saturation and collapse, by a column of ESS that was named before the runs were done."""
     runs, findings = diagnosed_runs(rows, metric), grid_findings(rows)
     untreated = [found for found in runs if found.run.intervention == "none"]
+    mixers = {found.run.mixer for found in untreated}
     for gated in GATED:
-        _add_comparison(untreated, gated, findings)
+        if {FULL, gated} <= mixers:
+            _add_comparison(untreated, gated, findings)
     for (name, words), members in grouped(runs, lambda found: _named(found.run)).items():
         share, utilisation = mean(found.share for found in members), mean(found.utilisation for found in members)
         accuracy = mean(found.run.accuracy for found in members)
         findings.figures |= {f"{name}_share": share, f"{name}_utilisation": utilisation, f"{name}_accuracy": accuracy}
         diagnoses = Counter(found.diagnosis for found in members)
         findings.statements.append(
-            f"{words}: ESS/TSS {share:.2f}, utilisation {utilisation:.2f}, accuracy {accuracy:.2f}; "
+            f"{words}: ESS/TSS ({metric}) {share:.2f}, utilisation {utilisation:.2f}, accuracy {accuracy:.2f}; "
             f"{', '.join(f'{count} {diagnosis}' for diagnosis, count in diagnoses.items())}."
         )
     findings.statements.append(
-        f"Diagnoses: solved from accuracy {SOLVED} on; else saturated from utilisation {SATURATED} on, collapsed up to "
-        f"{COLLAPSED}, partly used between."
+        f"Diagnoses: solved from accuracy {SOLVED} on; else saturated from utilisation ({metric}) {SATURATED} on, "
+        f"collapsed up to {COLLAPSED}, partly used between."
     )
     return findings.conclusion("regimes", claim, CAVEATS)
 

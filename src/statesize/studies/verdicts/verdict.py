@@ -53,6 +53,9 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Verdict:
         Look(name, threshold, found[name].interval(len(found)), found[name].units, p)
         for (name, threshold), p in zip(claim.thresholds.items(), above, strict=True)
     )
+    missing = [name for name in claim.thresholds if name not in evidence]
+    if missing:
+        return Verdict(None, looks, f"The study has no figure {', '.join(missing)}, or these runs do not give it.")
     fewest = min(look.units for look in looks)
     if fewest < claim.least_units:
         return Verdict(None, looks, f"{fewest} units are too few: the claim asks for {claim.least_units}.")
