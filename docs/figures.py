@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fixed_claims import asked, attention_students, delimiter_positions, longer_regularisation, recall_moment
-from on_record import beyond, estimate, findings, history, quoted, results, table
+from on_record import beyond, estimate, findings, history, open_gates, quoted, results, table
 from smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from trained_families import architectures, compiled_training
 from trends import length, needles, text_series
@@ -52,7 +52,9 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         text_series,
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
-    on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
+    on_record = {
+        part.__name__: part(docs / "results") for part in (results, findings, quoted, history, open_gates, beyond)
+    }
     for name, part in (("length", length), ("length_architectures", length), ("needles", needles)):
         lines = (docs / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])

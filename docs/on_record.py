@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from statesize.studies.catalogue import GRID_STUDIES
+from statesize.studies.grid.table import parse_rows
+from statesize.studies.record import read_record
 
 STUDIES = (*GRID_STUDIES, "delimiters", "recall")
+METRIC = "relative_0.01"
 NOT_TESTED = "Not yet tested: no runs of a preset with a claim are on record."
 CLAIMS = (
     ("Accuracy goes with ESS/kv, more than with TSS/kv (section 4.1)", "correlation"),
@@ -17,8 +20,8 @@ CLAIMS = (
     ("A term that keeps decays near 1 repairs that", "regularisation"),
     ("The normalisation factor of S6 raises ESS at initialisation, and accuracy", "initialisation"),
     ("The ESS of a teacher tells what a smaller student loses", "distillation"),
-    ("The ESS of its layers tells early which hybrid will be good", "hybrids"),
-    ("ESS dips at delimiters in models that can forget (section 5)", "delimiters"),
+    ("The ESS of the layers of a hybrid tells how good it is", "hybrids"),
+    ("ESS dips at delimiters (section 5)", "delimiters"),
     ("Models whose memory is modulated more recall better (section 5)", "recall"),
 )
 """What the paper says, and the study that tests it."""
@@ -35,13 +38,14 @@ def findings(folder: Path) -> dict[str, str]:
     for claim, name in CLAIMS:
         record = _record(folder, name)
         if record is None:
-            rows.append((claim, name, "", "", "not yet tested", ""))
+            rows.append((claim, "", name, "", "", "not yet tested", ""))
             continue
         looks = _looks(record)
         units = "; ".join(look[2] for look in looks)
-        effects = "; ".join(f"{look[0]} {look[1]}" for look in looks)
+        effects = "; ".join(f"{LOOKS[look[0]]} {look[1]}" for look in looks)
         link = f"`docs/results/{name}`"
-        rows.append((claim, f"`{record['command']}`", units, effects, VERDICTS[record["holds"]], link))
+        tested = (claim, record["claim"], f"`{record['command']}`", units, effects)
+        rows.append((*tested, VERDICTS[record["holds"]], link))
     false = json.loads((folder / "false_positives.json").read_text("utf-8"))
     shown = [
         (row["study"], row["preset"] or "–", str(row["independent"]), str(row["cell_effects"]), row["found"])
@@ -52,23 +56,43 @@ def findings(folder: Path) -> dict[str, str]:
     kept = [name for name in STUDIES if (folder / name).is_dir()]
     sizes = [(name, f"{sum(path.stat().st_size for path in (folder / name).iterdir()):,}") for name in kept]
     return {
-        "table": table(("the paper says", "what was run here", "units", "effect", "verdict", "record"), rows),
+        "table": table(("the paper says", "tested here", "by", "units", "effect", "verdict", "record"), rows),
         "false_positives": table(head, shown),
         "sizes": table(("record", "bytes"), sizes),
     }
 
 
+LOOKS = {
+    "mqar_inside_cells": "r",
+    "mqar_inside_cells_above_control": "less r of ESS at initialisation",
+    "la_less_gla": "ESS/TSS of `la` less that of `gla`",
+    "la_less_wla": "less that of `wla`",
+    "gla_lambda_0.3_gain": "accuracy gained",
+    "s6_initial_ratio_0.01_to_0.1": "times the ESS of S6",
+    "gla_s6_initial_ratio_0.01_to_0.1": "of GLA-S6",
+    "s6_accuracy_gain_0.01_to_0.1": "accuracy gained by S6",
+    "n4_spearman": "ρ",
+    "early_attention_spearman_inside": "ρ",
+    "beyond_controls_gla": "deeper dip",
+    "depth_recall": "ρ with ln p",
+}
+"""Words for the figures of claims."""
+
 QUOTED = {
     "correlation": (
         *("claim_mqar_inside_cells", "control_mqar_initial_inside_cells", "mqar_pearson_difference"),
-        "mqar_off_plateau_inside_cells",
+        *("mqar_off_plateau_inside_cells", "mqar_inside_cells_by_beginning"),
     ),
     "regimes": ("claim_la_less_gla", "control_initial_la_less_gla"),
     "initialisation": ("claim_s6_initial_ratio_0.01_to_0.1", "claim_s6_accuracy_gain_0.01_to_0.1"),
     "regularisation": ("claim_gla_lambda_0.3_gain",),
     "distillation": ("claim_n4_spearman",),
     "delimiters": ("claim_beyond_controls_gla",),
-    "hybrids": ("claim_early_attention_spearman_inside", "early_attention_beyond_placement"),
+    "hybrids": (
+        *("claim_early_attention_spearman_inside", "control_place_spearman_inside"),
+        *("early_attention_beyond_first_place", "early_attention_beyond_placement", "early_spearman_inside"),
+        "control_initial_attention_spearman_inside",
+    ),
 }
 """Figures of records in sentences of pages, by study."""
 
@@ -94,6 +118,19 @@ def _figure(known: Mapping[str, Any], name: str) -> str:
     return estimate(known[name], known[f"{name}_interval"], ".2f")
 
 
+def open_gates(folder: Path) -> dict[str, str]:
+    """The figures of `regimes` at its kv and n in the runs of `correlation`, whose gates start open."""
+    asked, record = read_record(folder / "regimes"), read_record(folder / "correlation")
+    cells, mixers = {_cell(row) for row in asked.rows}, {row["mixer"] for row in asked.rows}
+    rows = [row for row in record.rows if _cell(row) in cells and row["mixer"] in mixers]
+    figures = GRID_STUDIES["regimes"].conclude(rows, METRIC, None).figures
+    return {name: _figure(figures, name) for name in ("la_less_gla", "la_less_wla")}
+
+
+def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("task", "kv", "length", "key_size"))
+
+
 def history(folder: Path) -> dict[str, str]:
     """What the claim of before gives on the runs on record of each study."""
     document, found = json.loads((folder / "history.json").read_text("utf-8")), dict[str, str]()
@@ -103,7 +140,13 @@ def history(folder: Path) -> dict[str, str]:
         found[study] = (
             f"On the runs on record, the claim of before, “{said['claim']}”, **{verdict}**: {shown} ({made})."
         )
-    return found
+    (before,) = document["pilot"].values()
+    pilot = parse_rows((folder / "hybrids" / "pilot.parquet").read_bytes())
+    now = GRID_STUDIES["hybrids"].conclude(pilot, METRIC, None).figures
+    return found | {
+        "pilot_before": estimate(before[0], before[1:], ".2f"),
+        "pilot_now": _figure(now, "early_attention_spearman_inside"),
+    }
 
 
 def beyond(folder: Path) -> dict[str, str]:
@@ -113,9 +156,17 @@ def beyond(folder: Path) -> dict[str, str]:
     rows: list[tuple[str, ...]] = []
     for row in document["rows"]:
         shown = [format(row[name], form) if name in row else "–" for name, form in numbers.items()]
-        rows.append((row["study"], row["alternative"].replace("_", " "), f"{row['runs']} in {row['groups']}", *shown))
+        rows.append(
+            (
+                row["study"],
+                row["alternative"].replace("first_ess", "ESS at initialisation").replace("_", " "),
+                f"{row['runs']} in {row['groups']}",
+                *shown,
+            )
+        )
     head = ("record", "alternative", "runs, groups", "ESS", "alternative", "ESS given it", "adjusted p", "it given ESS")
-    return {"table": table(head, rows), "metric": document["metric"], "draws": f"{document['draws']:,}"}
+    told = {"table": table(head, rows), "metric": document["metric"], "draws": f"{document['draws']:,}"}
+    return told | {study: f"{value:.2f}" for study, value in document["differences"].items()}
 
 
 VERDICTS = {True: "holds", False: "fails", None: "cannot tell"}
@@ -140,7 +191,7 @@ def _looks(record: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
             value, interval = figures[f"claim_{name}"], figures[f"claim_{name}_interval"]
             ends = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
             effect = "–" if value is None else f"{value:.2f}{ends}"
-            found.append((f"`{name}`", effect, f"{figures[key]:.0f}", f"{figures[f'claim_{name}_p']:.2g}"))
+            found.append((name, effect, f"{figures[key]:.0f}", f"{figures[f'claim_{name}_p']:.2g}"))
     return found
 
 

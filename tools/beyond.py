@@ -1,74 +1,35 @@
 """Does ESS add to what one would use otherwise? `python -m tools.beyond` repeats runs on record and measures that too.
 
-Repeated runs must end with the accuracy of the record. `python -m tools.beyond --again` takes what was measured before.
+Runs that the file of results holds are not repeated: a stopped command goes on, and the table alone is made anew.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from statesize.files import replace_file
-from statesize.mixers import LanguageModel
-from statesize.operators import Recurrence
-from statesize.parallel.threads import one_torch_thread
-from statesize.profiling.measuring import captured_mixers
-from statesize.studies.grid.grid import Run
+from statesize.parallel.processes import Processes
 from statesize.studies.page.final import FinalRun, final_runs, numbered
 from statesize.studies.page.statistics import Numbers, ranks, within_cells
 from statesize.studies.record import read_record
 from statesize.studies.verdicts.verdict import holm
-from statesize.training.loop import train_in_memory
-from statesize.training.step import evaluate
+from tools.alternatives import METRIC, measuring
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FILE = RESULTS / "beyond.json"
-METRIC = "relative_0.01"
-REPEATED, ASKED = ("regularisation",), ("regularisation", "regimes", "correlation")
-"""Studies whose runs are repeated, and those whose tables are asked."""
+STUDIES = ("regularisation", "regimes", "correlation")
+WORKERS, DRAWS = 2, 9999
 
-DRAWS = 9999
-
-
-def measured(run: Run) -> dict[str, float]:
-    """Train a model again and measure what is used in place of ESS, as means over layers, sequences, heads, positions.
-
-    Args:
-        run: A run of recurrences only.
-
-    Returns:
-        The accuracy; the perplexity of the rows of |T|; ‖S‖_F² / ‖S‖₂² of the states S; and the decay.
-    """
-    with one_torch_thread():
-        model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
-        for _ in train_in_memory(model, run.task, run.training):
-            pass
-        with torch.no_grad():
-            ids = next(iter(run.task.held_out(run.measuring.sequences)))[0]
-            layers = [_of_layer(captured) for captured in captured_mixers(model, ids, None, "all")]
-        accuracy = evaluate(model, run.task, run.training.batch_size)["accuracy"]
-    return {"accuracy": accuracy} | {name: float(np.mean([layer[name] for layer in layers])) for name in layers[0]}
-
-
-def _of_layer(captured: Any) -> dict[str, float]:
-    operator, values = cast("Recurrence", captured.operator), captured.values()
-    weights = operator.dense().double().abs()
-    shares = weights / weights.sum(-1, keepdim=True)
-    states = operator.states(values, range(1, values.shape[-2] + 1)).double()
-    spectra = torch.linalg.svdvals(states)
-    return {
-        "attention_entropy": float(torch.special.entr(shares).sum(-1).exp().mean()),
-        "stable_rank": float((spectra.square().sum(-1) / spectra[..., 0].square()).mean()),
-        "mean_decay": float(operator.A.double().mean()),
-    }
+Cells: TypeAlias = NDArray[np.int64]
+Measured: TypeAlias = dict[str, dict[str, dict[str, float]]]
+"""What `measured` found, by study and run."""
 
 
 def partial(x: Numbers, y: Numbers, others: NDArray[np.float64]) -> float:
@@ -77,7 +38,7 @@ def partial(x: Numbers, y: Numbers, others: NDArray[np.float64]) -> float:
     return float(x @ y) / math.sqrt(float(x @ x) * float(y @ y))
 
 
-def permuted_p(x: Numbers, y: Numbers, others: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
+def permuted_p(x: Numbers, y: Numbers, others: NDArray[np.float64], groups: Cells) -> float:
     """Two-sided p of `partial`, from residuals of y that are permuted inside groups (Freedman and Lane 1983)."""
     order = np.argsort(groups, kind="stable")
     x, y, others, groups = x[order], y[order], others[:, order], groups[order]
@@ -92,39 +53,63 @@ def _residuals(rows: NDArray[np.float64], others: NDArray[np.float64]) -> NDArra
     return rows - rows @ np.linalg.pinv(others) @ others
 
 
-def compared(runs: Sequence[FinalRun], alternatives: dict[str, Numbers]) -> list[dict[str, Any]]:
+def compared(accuracy: Numbers, ess: Numbers, alternatives: dict[str, Numbers], alike: Cells) -> list[dict[str, Any]]:
     """Correlate ranks of ESS and of each alternative with accuracy among runs that differ in their seed only.
 
     Args:
-        runs: The runs of a study.
-        alternatives: Numbers (N,) by name.
+        accuracy: Accuracies (N,).
+        ess: ESS (N,).
+        alternatives: Numbers (N,) by name; NaN where a run has none.
+        alike: Numbers (N,) that are equal for runs that differ in their seed only.
 
     Returns:
-        A row for each alternative and, if there are several, for all together.
+        A row for each alternative and one for all together, each from the runs that have them.
     """
-    alike = numbered([_without_seed(run) for run in runs])
-    ess, accuracy = (
-        within_cells(ranks(np.array(values)), alike)
-        for values in ([float(run.last[METRIC]) for run in runs], [run.accuracy for run in runs])
-    )
-    known = {name: within_cells(ranks(values), alike) for name, values in alternatives.items()}
-    sets = {name: values[None] for name, values in known.items()}
-    if len(sets) > 1:
-        sets["all of these"] = np.stack(list(known.values()))
-    nothing = np.zeros((1, len(runs)))
+    sets = {name: values[None] for name, values in alternatives.items()}
+    sets["all of these"] = np.stack(list(alternatives.values()))
     rows: list[dict[str, Any]] = []
-    for name, others in sets.items():
-        row: dict[str, Any] = {"alternative": name, "runs": len(runs), "groups": int(alike.max()) + 1}
-        row |= {"ess": partial(ess, accuracy, nothing), "ess_given": partial(ess, accuracy, others)}
-        row["p"] = permuted_p(ess, accuracy, others, alike)
-        if len(others) == 1:
-            row |= {
-                "other": partial(others[0], accuracy, nothing),
-                "other_given": partial(others[0], accuracy, ess[None]),
-            }
-        rows.append(row)
+    for name, values in sets.items():
+        there = np.isfinite(values).all(0)
+        found = _compared(np.stack([ess, accuracy, *values])[:, there], alike[there])
+        rows.append({"alternative": name, **found})
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["adjusted_p"] = p
+    return rows
+
+
+def _compared(numbers: NDArray[np.float64], alike: Cells) -> dict[str, Any]:
+    """The row of ESS, accuracy and alternatives (2 + K, N)."""
+    ess, accuracy, *known = (within_cells(ranks(row), alike) for row in numbers)
+    others, nothing = np.stack(known), np.zeros((1, len(ess)))
+    row = {
+        "runs": len(ess),
+        "groups": len(np.unique(alike)),
+        "ess": partial(ess, accuracy, nothing),
+        "ess_given": partial(ess, accuracy, others),
+        "p": permuted_p(ess, accuracy, others, alike),
+    }
+    if len(others) == 1:
+        row |= {"other": partial(others[0], accuracy, nothing), "other_given": partial(others[0], accuracy, ess[None])}
+    return row
+
+
+def analysed(repeated: Measured) -> list[dict[str, Any]]:
+    """Ask every study.
+
+    Args:
+        repeated: What was measured of all runs on record.
+
+    Returns:
+        Rows of `compared`, each with its study.
+    """
+    rows: list[dict[str, Any]] = []
+    for study in STUDIES:
+        runs = final_runs(read_record(RESULTS / study).rows)
+        again = [repeated[study][str(run.last["run"])] for run in runs]
+        columns = {name: np.array([one.get(name, math.nan) for one in again]) for name in sorted(again[0])}
+        alike = numbered([_without_seed(run) for run in runs])
+        found = compared(columns.pop("accuracy"), columns.pop("ess"), columns, alike)
+        rows += [{"study": study, **row} for row in found]
     return rows
 
 
@@ -133,54 +118,48 @@ def _without_seed(run: FinalRun) -> str:
     return json.dumps(run.settings | {"training": training}, sort_keys=True)
 
 
-def analysed(repeated: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
-    """Ask every table on record.
+def differences(repeated: Measured) -> dict[str, float]:
+    """The largest difference of a repeated run's accuracy from that on record, by study; 0 on the same processor."""
+    return {
+        study: max(
+            abs(repeated[study][str(run.last["run"])]["accuracy"] - run.accuracy)
+            for run in final_runs(read_record(RESULTS / study).rows)
+        )
+        for study in STUDIES
+    }
+
+
+def repeat(repeated: Measured) -> Iterator[None]:
+    """Repeat the runs on record that are not among those repeated, and add each to them.
 
     Args:
-        repeated: What `measured` found by study and run.
+        repeated: What was measured before.
 
-    Returns:
-        Rows of `compared`, each with its study.
+    Yields:
+        Nothing, after each run.
     """
-    rows: list[dict[str, Any]] = []
-    for study in ASKED:
-        runs = final_runs(read_record(RESULTS / study).rows)
-        known = {
-            "norm": [float(run.last["norm"]) for run in runs],
-            "ESS at initialisation": [float(run.first[METRIC]) for run in runs],
-        }
-        again = [repeated[study][str(run.last["run"])] for run in runs] if study in repeated else []
-        for name in ("attention_entropy", "stable_rank", "mean_decay") if again else ():
-            known[name] = [one[name] for one in again]
-        found = compared(runs, {name: np.array(values) for name, values in known.items()})
-        rows += [{"study": study, **row} for row in found]
-    return rows
+    for study in STUDIES:
+        kept = repeated.setdefault(study, {})
+        runs = {str(run.last["run"]): run.settings for run in final_runs(read_record(RESULTS / study).rows)}
+        left = [task for task in runs.items() if task[0] not in kept]
+        for done in Processes(measuring, WORKERS).run(left):
+            kept[done.task[0]] = done.get()
+            print(study, f"{len(kept)} of {len(runs)}", kept[done.task[0]], flush=True)
+            yield
 
 
-def repeat(study: str) -> dict[str, dict[str, float]]:
-    """Repeat the runs of a study on record.
+def main() -> None:
+    """Repeat what is left, then write the table."""
+    repeated: Measured = json.loads(FILE.read_text("utf-8"))["repeated"] if FILE.exists() else {}
+    document: dict[str, Any] = {"command": "python -m tools.beyond", "metric": METRIC, "draws": DRAWS}
+    for _ in repeat(repeated):
+        _write(document | {"repeated": repeated})
+    _write(document | {"repeated": repeated, "differences": differences(repeated), "rows": analysed(repeated)})
 
-    Args:
-        study: Name of the study.
 
-    Returns:
-        What `measured` found, by run.
-
-    Raises:
-        ValueError: A run ends with another accuracy than that of the record.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for run in final_runs(read_record(RESULTS / study).rows):
-        again = measured(Run.from_dict(run.settings))
-        if again["accuracy"] != run.accuracy:
-            raise ValueError(f"accuracy of {run.last['run']} must be {run.accuracy}, got {again['accuracy']}.")
-        found[str(run.last["run"])] = again
-        print(study, run.seed, again, flush=True)
-    return found
+def _write(document: dict[str, Any]) -> None:
+    replace_file(FILE, json.dumps(document, indent=1).encode() + b"\n")
 
 
 if __name__ == "__main__":
-    before = json.loads(FILE.read_text("utf-8"))["repeated"] if "--again" in sys.argv else None
-    runs = before or {study: repeat(study) for study in REPEATED}
-    document = {"command": "python -m tools.beyond", "metric": METRIC, "draws": DRAWS, "repeated": runs}
-    replace_file(FILE, json.dumps(document | {"rows": analysed(runs)}, indent=1).encode() + b"\n")
+    main()
