@@ -117,7 +117,7 @@ def test_quoted_figures_are_those_of_the_records(shown):
 
 def test_claims_of_before_are_asked_of_the_tables_on_record():
     kept = json.loads((RESULTS / "history.json").read_text("utf-8"))["studies"]
-    assert kept.keys() == {folder.name for folder in GRIDS} - {"initialisation", "zoology"}
+    assert kept.keys() == {folder.name for folder in GRIDS} - {"zoology"}
     assert all(kept[name]["table_sha256"] == document(RESULTS / name)["table_sha256"] for name in kept)
 
 
