@@ -166,7 +166,7 @@ def beyond(folder: Path) -> dict[str, str]:
         )
     head = ("record", "alternative", "runs, groups", "ESS", "alternative", "ESS given it", "adjusted p", "it given ESS")
     told = {"table": table(head, rows), "metric": document["metric"], "draws": f"{document['draws']:,}"}
-    return told | {study: f"{value:.2f}" for study, value in document["differences"].items()}
+    return told | {study: f"{value:.2f}" for study, value in document["differences"].items() if value}
 
 
 VERDICTS = {True: "holds", False: "fails", None: "cannot tell"}

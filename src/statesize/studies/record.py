@@ -28,7 +28,7 @@ RECORD, TABLE = "record.json", "table.parquet"
 SAMPLED = 3
 """Runs that `verify` repeats."""
 _SCHEMA = 1
-# Relative, of float32 before the first step; counts are means over thousands of heads and positions.
+# Of float32 before the first step; counts are means over thousands of heads and positions.
 _ROUNDING = 1e-3
 # Times differ, and versions are compared first.
 _NOT_COMPARED = frozenset({"seconds", "versions"})
@@ -191,5 +191,5 @@ def _differences(kept: Sequence[Row], again: Sequence[Row], rounding: float) -> 
 def _equal(old: Mapping[str, object], new: Mapping[str, object], name: str, rounding: float) -> bool:
     before, now = old.get(name, math.nan), new.get(name, math.nan)
     if isinstance(before, float) and isinstance(now, float):
-        return np.allclose(before, now, rtol=rounding, atol=0, equal_nan=True)
+        return np.allclose(before, now, rtol=rounding, atol=rounding, equal_nan=True)
     return before == now
