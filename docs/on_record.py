@@ -9,7 +9,6 @@ from typing import Any
 
 from statesize.studies.catalogue import GRID_STUDIES
 from statesize.studies.grid.table import parse_rows
-from statesize.studies.record import read_record
 
 STUDIES = (*GRID_STUDIES, "delimiters", "recall")
 METRIC = "relative_0.01"
@@ -120,9 +119,9 @@ def _figure(known: Mapping[str, Any], name: str) -> str:
 
 def open_gates(folder: Path) -> dict[str, str]:
     """The figures of `regimes` at its kv and n in the runs of `correlation`, whose gates start open."""
-    asked, record = read_record(folder / "regimes"), read_record(folder / "correlation")
-    cells, mixers = {_cell(row) for row in asked.rows}, {row["mixer"] for row in asked.rows}
-    rows = [row for row in record.rows if _cell(row) in cells and row["mixer"] in mixers]
+    asked, found = (parse_rows((folder / study / "table.parquet").read_bytes()) for study in ("regimes", "correlation"))
+    cells, mixers = {_cell(row) for row in asked}, {row["mixer"] for row in asked}
+    rows = [row for row in found if _cell(row) in cells and row["mixer"] in mixers]
     figures = GRID_STUDIES["regimes"].conclude(rows, METRIC, None).figures
     return {name: _figure(figures, name) for name in ("la_less_gla", "la_less_wla")}
 
@@ -156,14 +155,7 @@ def beyond(folder: Path) -> dict[str, str]:
     rows: list[tuple[str, ...]] = []
     for row in document["rows"]:
         shown = [format(row[name], form) if name in row else "–" for name, form in numbers.items()]
-        rows.append(
-            (
-                row["study"],
-                row["alternative"].replace("first_ess", "ESS at initialisation").replace("_", " "),
-                f"{row['runs']} in {row['groups']}",
-                *shown,
-            )
-        )
+        rows.append((row["study"], row["alternative"].replace("_", " "), f"{row['runs']} in {row['groups']}", *shown))
     head = ("record", "alternative", "runs, groups", "ESS", "alternative", "ESS given it", "adjusted p", "it given ESS")
     told = {"table": table(head, rows), "metric": document["metric"], "draws": f"{document['draws']:,}"}
     return told | {study: f"{value:.2f}" for study, value in document["differences"].items() if value}

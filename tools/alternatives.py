@@ -49,7 +49,12 @@ def measured(run: Run) -> dict[str, float]:
         with torch.no_grad():
             ids = next(iter(run.task.held_out(run.measuring.sequences)))[0]
             layers = [_of_layer(captured) for captured in captured_mixers(model, ids, None, "all")]
-    of_study = {"accuracy": last["accuracy"], "ess": last[METRIC], "norm": last["norm"], "first_ess": first[METRIC]}
+    of_study = {
+        "accuracy": last["accuracy"],
+        "ess": last[METRIC],
+        "norm": last["norm"],
+        "ESS_at_initialisation": first[METRIC],
+    }
     return of_study | {name: float(np.mean([layer[name] for layer in layers])) for name in layers[0]}
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from statesize.files import replace_file
 from statesize.parallel.processes import Processes
-from statesize.studies.page.final import FinalRun, final_runs, numbered
+from statesize.studies.page.final import final_runs, numbered
 from statesize.studies.page.statistics import Numbers, ranks, within_cells
 from statesize.studies.record import read_record
 from statesize.studies.verdicts.verdict import holm
@@ -107,15 +107,10 @@ def analysed(repeated: Measured) -> list[dict[str, Any]]:
         runs = final_runs(read_record(RESULTS / study).rows)
         again = [repeated[study][str(run.last["run"])] for run in runs]
         columns = {name: np.array([one.get(name, math.nan) for one in again]) for name in sorted(again[0])}
-        alike = numbered([_without_seed(run) for run in runs])
+        alike = numbered([run.but_for_seed for run in runs])
         found = compared(columns.pop("accuracy"), columns.pop("ess"), columns, alike)
         rows += [{"study": study, **row} for row in found]
     return rows
-
-
-def _without_seed(run: FinalRun) -> str:
-    training = {name: value for name, value in run.settings["training"].items() if name != "seed"}
-    return json.dumps(run.settings | {"training": training}, sort_keys=True)
 
 
 def differences(repeated: Measured) -> dict[str, float]:

@@ -71,16 +71,16 @@ def regularised_rows(generator, gain):
 
 
 @pytest.mark.parametrize(
-    ("module", "rows", "effect"),
+    ("module", "rows", "effect", "most"),
+    # One figure lies above what it is without an effect in 2.5 of 100, two at once in fewer.
     [
-        (delimiter_positions, positions_rows, 0.3),
-        (attention_students, students_rows, 3.0),
-        (longer_regularisation, regularised_rows, 0.3),
+        (delimiter_positions, positions_rows, 0.3, 2),
+        (attention_students, students_rows, 3.0, 2),
+        (longer_regularisation, regularised_rows, 0.3, 6),
     ],
     ids=["positions", "students", "regularised"],
 )
-def test_claims_hold_where_there_is_an_effect_and_seldom_without(module, rows, effect):
+def test_claims_hold_where_there_is_an_effect_and_seldom_without(module, rows, effect, most):
     generator = np.random.default_rng(0)
     assert [module.conclusion(rows(generator, effect))["holds"] for _ in range(10)].count(True) >= 9
-    # 2.5 of 100 with one figure, fewer with two.
-    assert [module.conclusion(rows(generator, 0.0))["holds"] for _ in range(100)].count(True) <= 6
+    assert [module.conclusion(rows(generator, 0.0))["holds"] for _ in range(100)].count(True) <= most

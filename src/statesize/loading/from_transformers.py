@@ -80,17 +80,16 @@ def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
     try:
         with hushed():
             tokenizer = library.AutoTokenizer.from_pretrained(name, **options)
+        # transformers makes an empty one of a configuration alone, of which any text is no tokens.
+        if tokenizer.get_vocab().keys() <= tokenizer.added_tokens_encoder.keys():
+            raise ValueError("its vocabulary is empty: are its files there?")
+        return tokenizer
     except Exception as error:  # as below
         refusal = _refusal_of(name, error, options, allow_pickle=True)
         if "--trust-remote-code" in str(refusal):
             raise refusal from error
         reason = " ".join(str(error).split())[:200]
         raise FileError(f"The tokenizer of {name} cannot be loaded ({reason}). {WITHOUT_TOKENIZER}") from error
-    # transformers makes an empty one of a configuration alone, of which any text is no tokens.
-    if tokenizer.get_vocab().keys() <= tokenizer.added_tokens_encoder.keys():
-        reason = "its vocabulary is empty: are its files there?"
-        raise FileError(f"The tokenizer of {name} cannot be loaded ({reason}). {WITHOUT_TOKENIZER}")
-    return tokenizer
 
 
 def transformers_model(

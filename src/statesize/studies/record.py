@@ -54,6 +54,11 @@ class Record:
         return f"statesize study {self.study} --preset {self.preset}"
 
     @property
+    def is_of_this_machine(self) -> bool:
+        """Whether repeated runs have to give the same values."""
+        return self.done_on == machine()
+
+    @property
     def versions(self) -> str:
         """Versions that made the table."""
         return ", ".join(sorted({str(row["versions"]) for row in self.rows}))
@@ -165,7 +170,7 @@ def verify(record: Record) -> Iterator[Repeated]:
     runs = {str(row["run"]): row for row in record.rows}
     seed = int.from_bytes(hashlib.sha256(record.preset_sha256.encode()).digest()[:8], "little")
     sampled = np.random.default_rng(seed).choice(sorted(runs), min(SAMPLED, len(runs)), replace=False)
-    rounding = 0.0 if record.done_on == machine() else _ROUNDING
+    rounding = 0.0 if record.is_of_this_machine else _ROUNDING
     for key in map(str, sampled):
         run = Run.from_dict(json.loads(str(runs[key]["settings"])))
         again = carry_out(run)

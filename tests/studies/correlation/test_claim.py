@@ -1,6 +1,7 @@
 """The claim holds where it was built in, does not where it was not, and controls are told apart."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -34,6 +35,8 @@ def table(accuracy_of, tasks=("mqar",), seed=0):
                             "state_size": float(size),
                             "norm": generator.uniform(),
                         }
+                        settings = {"task": [task, kv], "model": [mixer, size], "training": {"seed": trained}}
+                        common["settings"] = json.dumps(settings)
                         for step, part in ((0, first), (600, share)):
                             ess = {METRIC: part * size, "entropy": 0.9 * part * size}
                             shares = {f"utilisation_{name}": value / size for name, value in ess.items()}

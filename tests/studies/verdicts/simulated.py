@@ -6,6 +6,7 @@ import json
 import math
 from functools import cache
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,6 +51,15 @@ def normal(generator, keys, spread):
     return values.__getitem__
 
 
+class Common(NamedTuple):
+    """What runs share: those of a cell, of a seed, and, of ESS and of accuracy, of a beginning and of a placement."""
+
+    cell: float
+    seed: float
+    begun: list[float]
+    placed: list[float]
+
+
 def cell(columns):
     return columns["task"], columns["kv"], columns["length"], columns["key_size"]
 
@@ -72,12 +82,13 @@ def table(study, preset, seed, effect=0.0, spread=0.0):
     rows = []
     for columns, steps, layers, sizes in runs:
         shared = cells(cell(columns)) + mixed((cell(columns), columns["mixer"]))
-        effects = {
-            **{"shared": shared, "seed": seeds(columns["seed"])},
-            "begun": [value(beginning(columns)) for value in begun],
-            "placed": [value(columns["mixer"]) for value in placed],
-        }
-        end = OUTCOMES[study](generator, columns, effect, **effects)
+        common = Common(
+            shared,
+            seeds(columns["seed"]),
+            [value(beginning(columns)) for value in begun],
+            [value(columns["mixer"]) for value in placed],
+        )
+        end = OUTCOMES[study](generator, columns, effect, common)
         rows += _rows(columns, steps, layers, end, generator)
         if sizes:
             rows += _students(rows[-1], sizes, layers, effect, shared, generator)
@@ -112,47 +123,52 @@ def _students(teacher, sizes, layers, effect, shared, generator):
         yield row
 
 
-def _correlation(generator, columns, effect, shared, seed, begun, placed):
+def _correlation(generator, columns, effect, common):
     """Effect: the correlation of ESS and accuracy between seeds; kv and cells move both."""
     drawn, other = generator.normal(size=2)
+    accuracy = effect * drawn + math.sqrt(1 - effect**2) * other
     scale = columns["kv"] / 100
     return {
-        "ess": scale * (10 + drawn + begun[0] + 3 * shared),
-        "first": scale * (10 + generator.normal() + 4 * begun[0] + shared),
-        "accuracy": 0.5 + 0.05 * (effect * drawn + math.sqrt(1 - effect**2) * other + begun[1] + 3 * shared),
+        "ess": scale * (10 + drawn + common.begun[0] + 3 * common.cell),
+        "first": scale * (10 + generator.normal() + 4 * common.begun[0] + common.cell),
+        "accuracy": 0.5 + 0.05 * (accuracy + common.begun[1] + 3 * common.cell),
     }
 
 
-def _regimes(generator, columns, effect, shared, seed, begun, placed):
+def _regimes(generator, columns, effect, common):
     """Effect: how much more of its state linear attention uses."""
     more = effect if columns["mixer"] == "la" else 0.0
-    share = 0.6 + more + 0.1 * shared + 0.05 * generator.normal()
+    share = 0.6 + more + 0.1 * common.cell + 0.05 * generator.normal()
     return {"ess": columns["state_size"] * share, "accuracy": float(generator.random())}
 
 
-def _regularisation(generator, columns, effect, shared, seed, begun, placed):
+def _regularisation(generator, columns, effect, common):
     """Effect: the gain in accuracy, which comes as runs that leave the plateau of guessing."""
     weight = json.loads(columns["settings"])["training"].get("identity_weight", 0.0)
     solved = generator.random() < 0.3 + (effect if weight else 0.0)
-    return {"ess": 8.0, "accuracy": (0.9 if solved else 0.05) + 0.02 * seed + 0.03 * generator.normal()}
+    return {"ess": 8.0, "accuracy": (0.9 if solved else 0.05) + 0.02 * common.seed + 0.03 * generator.normal()}
 
 
-def _initialisation(generator, columns, effect, shared, seed, begun, placed):
+def _initialisation(generator, columns, effect, common):
     """Effect: the gain in accuracy; the ratio of the first ESS is 1 and 5 times as much."""
     factor = effect if json.loads(columns["settings"])["model"]["normalised"] else 0.0
     first = 8.0 * (1 + 5 * factor) * math.exp(0.05 * generator.normal())
-    return {"ess": 8.0, "first": first, "accuracy": 0.25 + factor + 0.05 * (generator.normal() + seed)}
+    return {"ess": 8.0, "first": first, "accuracy": 0.25 + factor + 0.05 * (generator.normal() + common.seed)}
 
 
-def _distillation(generator, columns, effect, shared, seed, begun, placed):
-    return {"ess": 8 + generator.normal() + shared, "first": 8 + generator.normal(), "accuracy": generator.random()}
+def _distillation(generator, columns, effect, common):
+    return {
+        "ess": 8 + generator.normal() + common.cell,
+        "first": 8 + generator.normal(),
+        "accuracy": generator.random(),
+    }
 
 
-def _hybrids(generator, columns, effect, shared, seed, begun, placed):
+def _hybrids(generator, columns, effect, common):
     """Effect: the correlation of early ESS with accuracy over placements and seeds."""
-    drawn, other = generator.normal(size=2) + 2 * np.array(placed)
+    drawn, other = generator.normal(size=2) + 2 * np.array(common.placed)
     accuracy = effect * drawn + math.sqrt(1 - effect**2) * other
-    return {"ess": 8.0, "early": 8 + drawn + shared, "accuracy": 0.5 + 0.1 * (accuracy + seed)}
+    return {"ess": 8.0, "early": 8 + drawn + common.cell, "accuracy": 0.5 + 0.1 * (accuracy + common.seed)}
 
 
 OUTCOMES = {

@@ -74,13 +74,12 @@ def grid_command(study: GridStudy) -> Callable[..., None]:
 
 
 def _verify(folder: Path) -> None:
-    from statesize.benchmarks.machine import machine
     from statesize.errors import StatesizeError
     from statesize.studies.record import read_record, verify
 
     record, different = read_record(folder), 0
     print(f"{record.command}: {record.done} of {record.total} runs on record, fixed by commit {record.commit}")
-    elsewhere = record.done_on != machine()
+    elsewhere = not record.is_of_this_machine
     if elsewhere:
         print(
             f"The runs were done on another machine ({record.done_on}), where training ends with other digits. What is "

@@ -108,7 +108,7 @@ def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: st
 
 def _alike(runs: Sequence[FinalRun]) -> NDArray[np.int64]:
     """Numbers that runs share which differ in their seed only."""
-    return numbered([run.labels("seed") for run in runs])
+    return numbered([run.but_for_seed for run in runs])
 
 
 def _ends(runs: Sequence[FinalRun]) -> tuple[list[Row], list[Row]]:

@@ -85,4 +85,4 @@ def _shown(found: PlacedRun, metric: str) -> dict[str, object]:
 
 
 def _place(found: PlacedRun) -> dict[str, object]:
-    return {"placement": found.placement, "first": "none" if found.first is None else str(found.first)}
+    return {"placement": found.placement, "first": str(found.places[0]) if found.places else "none"}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from statesize.interval import Interval
 from statesize.studies.grid.run import Row, layer_column
-from statesize.studies.hybrids.placements import ATTENTION, PlacedRun, mean_ess, number, placed_runs
+from statesize.studies.hybrids.placements import PlacedRun, mean_ess, number, placed_runs
 from statesize.studies.page.conclusion import Conclusion, Findings
 from statesize.studies.page.final import grid_findings, grouped, numbered, paired_differences
 from statesize.studies.page.statistics import Numbers, mean, pearson, ranks, spearman, within_cells
@@ -85,7 +85,7 @@ def _add_beyond(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> N
     """What the early ESS of the attention tells when its first place, or all its places, are known."""
     runs, early, later = _numbers(runs, lambda found: mean_ess(found, found.early, metric, attention=True))
     placements, settings = _placements(runs), numbered([found.setting for found in runs])
-    first = numbered([(found.attention, found.first) for found in runs])
+    first = numbered([(found.attention, found.places[0]) for found in runs])
     said: list[Interval] = []
     for name, places in (("first_place", first), ("placement", placements)):
 
@@ -136,11 +136,6 @@ def _over_training(members: Sequence[PlacedRun]) -> float:
     return mean(found.over_training for found in members)
 
 
-def _mean_place(found: PlacedRun) -> float:
-    """The mean index of the attention layers; NaN if there are none."""
-    return mean(layer for layer, mixer in enumerate(found.layers) if mixer == ATTENTION)
-
-
 def _accuracies(members: Sequence[PlacedRun]) -> Numbers:
     return np.array([found.run.accuracy for found in members])
 
@@ -185,7 +180,7 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
             lambda found: mean_ess(found, found.run.first, metric, attention=True),
         ),
         "control_initial": ("the control, ESS at initialisation,", lambda found: number(found.run.first, metric)),
-        "control_place": ("the control, how early the attention stands,", lambda found: -_mean_place(found)),
+        "control_place": ("the control, how early the attention stands,", lambda found: -mean(found.places)),
         "control_early_accuracy": ("the control, early accuracy,", lambda found: number(found.early, "accuracy")),
     }
     for name, (words, early) in known.items():

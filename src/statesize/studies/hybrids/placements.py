@@ -42,15 +42,15 @@ class PlacedRun:
         """Runs of equal settings differ in placement and seed only."""
         return self.run.labels("mixer", "seed")
 
-    @property
-    def first(self) -> int | None:
-        """The first layer that is attention."""
-        return self.layers.index(ATTENTION) if ATTENTION in self.layers else None
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """The layers that are attention."""
+        return tuple(layer for layer, mixer in enumerate(self.layers) if mixer == ATTENTION)
 
     @property
     def attention(self) -> int:
         """How many layers are attention."""
-        return self.layers.count(ATTENTION)
+        return len(self.places)
 
 
 def placed_runs(rows: Sequence[Row]) -> list[PlacedRun]:
@@ -67,7 +67,7 @@ def placed_runs(rows: Sequence[Row]) -> list[PlacedRun]:
 
 def mean_ess(found: PlacedRun, row: Row, metric: str, *, attention: bool) -> float:
     """The mean ESS, in a row of a run, of its layers that are attention, or that are not; NaN if there are none."""
-    layers = [layer for layer, mixer in enumerate(found.layers) if (mixer == ATTENTION) == attention]
+    layers = [layer for layer in range(len(found.layers)) if (layer in found.places) == attention]
     return mean(row[layer_column(metric, layer)] for layer in layers)
 
 

@@ -59,6 +59,12 @@ class FinalRun:
         """The settings of the run, as `Run.to_dict` gives them."""
         return json.loads(str(self.last["settings"]))
 
+    @cached_property
+    def but_for_seed(self) -> str:
+        """The settings without the seed, equal for runs that differ in nothing else."""
+        training = {name: value for name, value in self.settings["training"].items() if name != "seed"}
+        return json.dumps(self.settings | {"training": training}, sort_keys=True)
+
     def share(self, metric: str) -> float:
         """ESS/TSS at the end."""
         return float(self.last[metric]) / self.state_size
