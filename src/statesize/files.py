@@ -27,11 +27,19 @@ LOCK = ".in-use"
 
 
 def parse_json(content: bytes | str) -> object:
-    """The values of a JSON document that anybody may have written; one that is none or too deep is a ValueError."""
+    """The values of a JSON document that anybody may have written; a ValueError if two readers could differ on it."""
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it names {next(name for name in names if names.count(name) > 1)!r} twice in one object")
+    return entries
 
 
 def require_regular(path: Path) -> Path:

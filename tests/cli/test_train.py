@@ -69,6 +69,7 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
         "recipe.json",
         "state.safetensors",
         "tokenizer.json",
+        "tokenizer.json.sha256",
     }
     assert load_checkpoint(tmp_path / "run" / "best").config.mixer == "wla"
 
@@ -83,6 +84,7 @@ def test_export_holds_small_weights_and_the_record(run, text, tmp_path):
         "config.json",
         "model.safetensors",
         "tokenizer.json",
+        "tokenizer.json.sha256",
         "training.json",
     }
     assert (tmp_path / "exported" / "model.safetensors").stat().st_size < 3e6

@@ -125,12 +125,39 @@ def test_models_that_are_not_causal(tmp_path):
         assert one_line(error)
 
 
-def test_quantised_weights(tmp_path):
+@pytest.mark.parametrize(
+    ("quantised", "error", "message"),
+    [
+        # What reads them is named where it is not there.
+        ({"quant_method": "gptq", "bits": 4}, FileError, "cannot be loaded: .*(optimum|gptqmodel)"),
+        ({"quant_method": "fp8", "activation_scheme": "dynamic"}, ModelError, r"rounds what its layers .* \(fp8\)"),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "int-quantized",
+                "config_groups": {"group_0": {"targets": ["Linear"], "input_activations": {"num_bits": 8}}},
+            },
+            ModelError,
+            r"rounds what its layers pass on, not its weights alone \(compressed-tensors\)",
+        ),
+    ],
+)
+def test_quantised_weights_that_cannot_be_measured(tmp_path, quantised, error, message):
     folder = save_tiny(tmp_path / "small")
-    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": {"quant_method": "gptq"}}
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": quantised}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="quantised"):
+    with pytest.raises(error, match=message) as caught:
         load_model(str(folder))
+    assert one_line(caught)
+
+
+def test_an_adapter_alone(tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    for read in (load_model, load_tokenizer, ss.load):
+        with pytest.raises(FileError, match="holds an adapter of peft and not the model that it was made for") as error:
+            read(str(tmp_path / "adapter"))
+        assert one_line(error)
 
 
 def test_a_name_that_is_nowhere():
@@ -159,7 +186,7 @@ def test_wrong_options(tmp_path):
         ("gla", {"device": "nowhere"}, "device must be one that can be used here, got 'nowhere'"),
         ("gla", {"dtype": "int8"}, "dtype must be one of .*, got 'int8'"),
         ("gla", {"revision": "main"}, "no revision 'main'"),
-        (str(tmp_path / "file"), {}, "is a file"),
+        (str(tmp_path / "file"), {}, "a folder with its config.json, or a GGUF file, got the file"),
     ):
         with pytest.raises(InputError, match=message):
             load_model(name, **options)

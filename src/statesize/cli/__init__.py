@@ -10,7 +10,9 @@ import traceback
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
@@ -72,13 +74,34 @@ def _run(arguments: list[str]) -> int:
     from statesize.errors import StatesizeError
 
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        with _warnings_on_one_line():
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
         return _fail(f"{_one_line(str(error))} See statesize --help.", WRONG_USAGE)
     except StatesizeError as error:
         return _fail(_one_line(str(error)), FAILED)
     return 0
+
+
+@contextmanager
+def _warnings_on_one_line() -> Generator[None]:
+    """Print warnings of this package as errors are printed, without the line of code."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+        from statesize.printable import printable
+
+        if "statesize" in Path(filename).parts:
+            print(f"statesize: warning: {printable(_one_line(str(message)))}", file=sys.stderr)
+        else:
+            usual(message, category, filename, *rest)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 @contextmanager

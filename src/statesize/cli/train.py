@@ -216,8 +216,8 @@ def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
 
 
 def _save_beside(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
-    from statesize.files import replace_file
+    from statesize.loading.tokenizer_files import write_tokenizer
     from statesize.rerun.recipe import write_recipe
 
     write_recipe(folder, recipe)
-    replace_file(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+    write_tokenizer(folder, tokenizer)

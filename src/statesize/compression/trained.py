@@ -18,7 +18,7 @@ from statesize.compression.reducible import Made, Reducible, Request, refuse_sec
 from statesize.compression.scoring.windows import Windows
 from statesize.compression.shrinking import rounded_model
 from statesize.errors import ModelError
-from statesize.files import replace_file
+from statesize.loading.tokenizer_files import write_tokenizer
 from statesize.mixers.checkpoint import save_checkpoint
 from statesize.mixers.config import REDUCIBLE, ROUNDED
 from statesize.mixers.model import LanguageModel
@@ -110,7 +110,7 @@ class TrainedModel(Reducible):
     def save(self, folder: Path, tokenizer: AnyTokenizer) -> None:
         """As a checkpoint with tokenizer.json beside it."""
         save_checkpoint(self.model, folder)
-        replace_file(folder / "tokenizer.json", (cast("Tokenizer", tokenizer).to_str(pretty=True) + "\n").encode())
+        write_tokenizer(folder, cast("Tokenizer", tokenizer))
 
     def rounded(self) -> nn.Module | None:
         """A copy that rounds after each token."""

@@ -1,31 +1,32 @@
-"""Models of transformers from a folder or the hub: configuration, tokenizer and weights, and which are refused."""
+"""Models of transformers from a folder, a GGUF file or the hub: weights, all of them, and tokenizer."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from statesize import zoo
-from statesize.errors import FileError, InputError, ModelError, StatesizeError
-from statesize.loading.libraries import MAMBA_SSM_NAMES, read_config
+from statesize.adapters.models.checks import float_model
+from statesize.errors import FileError, InputError, StatesizeError
+from statesize.loading.complete_weights import check_files, check_loaded
+from statesize.loading.gguf import is_gguf, require_readers, stored_weights, without_bar
+from statesize.loading.libraries import MAMBA_SSM_NAMES
+from statesize.loading.transformers_config import checked_config
 from statesize.texts.tokens import AnyTokenizer
-from statesize.untrusted import check_header
 
 WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --ids FILE."
 """What to do about a tokenizer that is not there."""
-MOST_LAYERS = 10_000
-"""Layers of a model of transformers; of its own checkpoints statesize compares them with the weights that are there."""
 
 
 @contextmanager
 def hushed() -> Generator[None]:
-    """Keeps back bars and warnings of transformers and the hub while files are read or written."""
+    """Keeps back bars and warnings of transformers and the hub; what they say of weights is asked for and told."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers import logging
 
@@ -46,8 +47,8 @@ def hushed() -> Generator[None]:
 
 
 def _transformers(name: str) -> Any:
-    if Path(name).is_file():
-        raise InputError(f"The model must be a folder with its config.json, got {name}, which is a file.")
+    if Path(name).is_file() and not is_gguf(Path(name)):
+        raise InputError(f"The model must be a folder with its config.json, or a GGUF file, got the file {name}.")
     try:
         import transformers
     except ImportError as error:
@@ -58,28 +59,35 @@ def _transformers(name: str) -> Any:
     return transformers
 
 
+def _source_of(name: str) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` takes for a model: a folder or an id of the hub, and the name of a GGUF file in it."""
+    path = Path(name)
+    if not is_gguf(path):
+        return name, {}
+    require_readers(path)
+    return str(path.absolute().parent), {"gguf_file": path.name}
+
+
 def read_transformers_config(name: str, options: dict[str, Any]) -> Any:
     """The configuration of a model of transformers that can be measured."""
     library = _transformers(name)
     try:
+        source, file = _source_of(name)
         with hushed():
-            config = read_config(library, name, options)
-        _check_config(name, config, options)
-        _check_causal(name, config, library)
+            return checked_config(library, name, source, options | file)
     except StatesizeError:
         raise
     except Exception as error:  # as below
         raise _refusal_of(name, error, options, allow_pickle=True) from error
-    return config
 
 
 def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
     """The tokenizer of a model that can be measured."""
     read_transformers_config(name, options)
-    library = _transformers(name)
+    library, (source, file) = _transformers(name), _source_of(name)
     try:
         with hushed():
-            tokenizer = library.AutoTokenizer.from_pretrained(name, **options)
+            tokenizer = library.AutoTokenizer.from_pretrained(source, **options, **file)
         # transformers makes an empty one of a configuration alone, of which any text is no tokens.
         if tokenizer.get_vocab().keys() <= tokenizer.added_tokens_encoder.keys():
             raise ValueError("its vocabulary is empty: are its files there?")
@@ -95,74 +103,63 @@ def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
 def transformers_model(
     name: str, dtype: torch.dtype | None, options: dict[str, Any], *, allow_pickle: bool
 ) -> tuple[nn.Module, dict[str, str]]:
-    """A model, and where it is from: kind, and for an id of the hub revision and commit."""
+    """A model with all its weights, and where it is from: kind, and what else a profile keeps of it."""
     config, library = read_transformers_config(name, options), _transformers(name)
-    for weights in Path(name).glob("*.safetensors"):
-        check_header(weights)
+    source, file = _source_of(name)
+    if not file:
+        check_files(Path(name))
     try:
-        with hushed():
-            model = library.AutoModelForCausalLM.from_pretrained(
-                name,
+        with hushed(), without_bar() if file else nullcontext():
+            model, loaded = library.AutoModelForCausalLM.from_pretrained(
+                source,
                 config=config,
                 dtype=dtype or "auto",
-                use_safetensors=None if allow_pickle else True,
+                use_safetensors=None if allow_pickle or file else True,
                 weights_only=True,
                 key_mapping=MAMBA_SSM_NAMES if config.model_type in ("mamba", "mamba2") else None,
+                # What is missing or misshapen is refused below, by name.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
                 **options,
+                **file,
             )
     except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
         raise _refusal_of(name, error, options, allow_pickle=allow_pickle) from error
+    unused = check_loaded(name, model, loaded)
+    model, stored = float_model(model)
     _own_memory(model)
+    told = {"weights": stored_weights(Path(name)) if file else stored, "unused_weights": unused}
+    facts = {key: value for key, value in told.items() if value}
+    if file:
+        return model, {"kind": "gguf"} | facts
     if Path(name).is_dir():
-        return model, {"kind": "folder"}
+        return model, {"kind": "folder"} | facts
     revision = str(options["revision"] or "main")
-    return model, {"kind": "hub", "revision": revision, "commit": commit(name, revision)}
+    return model, {"kind": "hub", "revision": revision, "commit": commit(name, revision)} | facts
+
+
+def snapshot(name: str, revision: str) -> Path | None:
+    """Where the files of a model of the hub lie on this machine, once it was loaded."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(path).parent if isinstance(path, str) else None
 
 
 def commit(name: str, revision: str) -> str:
     """The commit of a model that was just loaded from the hub, which configurations do not tell in every version."""
-    from huggingface_hub import try_to_load_from_cache
-
-    path = try_to_load_from_cache(name, "config.json", revision=revision)
-    return Path(path).parent.name if isinstance(path, str) else "unknown"
+    folder = snapshot(name, revision)
+    return "unknown" if folder is None else folder.name
 
 
 def _own_memory(model: nn.Module) -> None:
     """Copies weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-
-
-def _check_config(name: str, config: Any, options: dict[str, Any]) -> None:
-    """Refuse a configuration that names code to fetch and run, or a number of layers that no model has."""
-    for key in ("_attn_implementation_internal", "_attn_implementation", "_experts_implementation_internal"):
-        named = getattr(config, key, None)
-        if not options["trust_remote_code"] and isinstance(named, str) and "/" in named:
-            raise FileError(
-                f"{name} brings code of its own, the kernel {named!r} of the hub, which is not run; take it out of its "
-                "config.json, or if you have read it, give --trust-remote-code."
-            )
-    layers = getattr(config, "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > MOST_LAYERS:
-        raise FileError(f"{name} says that it has {layers:,} layers; at most {MOST_LAYERS:,} are read.")
-
-
-def _check_causal(name: str, config: Any, library: Any) -> None:
-    """Refuse a model that is no causal language model, or has quantised weights."""
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{name} is an encoder-decoder model; statesize measures causal language models, as GPT-2 is.")
-    if getattr(config, "quantization_config", None) is not None:
-        raise ModelError(f"{name} has quantised weights. Give the checkpoint that it was made from.")
-    architectures = cast("list[str]", getattr(config, "architectures", None) or [])
-    masked = any(architecture.endswith(("ForMaskedLM", "ForPreTraining")) for architecture in architectures)
-    known = type(config) in library.AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in (
-        getattr(config, "auto_map", None) or {}
-    )
-    if not known or (masked and not getattr(config, "is_decoder", False)):
-        raise ModelError(
-            f"{name} is no causal language model ({', '.join(architectures) or config.model_type}): each of its "
-            "positions sees the later ones, or transformers has no language model of it. Give a decoder, as GPT-2 is."
-        )
 
 
 def _refusal_of(name: str, error: Exception, options: dict[str, Any], *, allow_pickle: bool) -> FileError | InputError:
@@ -177,7 +174,7 @@ def _refusal_of(name: str, error: Exception, options: dict[str, Any], *, allow_p
         return FileError(
             f"{name} brings Python code of its own, which is not run; if you have read it, give --trust-remote-code."
         )
-    if Path(name).is_dir():
+    if Path(name).exists():
         return FileError(f"{name} cannot be loaded: {reason[:300]}")
     first = reason.partition(". ")[0][:200]
     return InputError(

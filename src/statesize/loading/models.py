@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from tokenizers import Tokenizer
 from torch import nn
 
 from statesize import zoo
@@ -17,11 +16,14 @@ from statesize.files import parse_json, read_limited
 from statesize.loading.from_transformers import (
     WITHOUT_TOKENIZER,
     read_transformers_config,
+    snapshot,
     transformers_model,
     transformers_tokenizer,
 )
+from statesize.loading.gguf import is_gguf
 from statesize.loading.libraries import is_mamba_ssm
 from statesize.loading.neighbours import refuse_misspelt
+from statesize.loading.tokenizer_files import FILE, check_digest, has_tokenizer, read_tokenizer
 from statesize.mixers import load_checkpoint
 from statesize.texts.token_files import configured_vocabulary, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
@@ -36,21 +38,24 @@ class LoadedModel:
     name: str
     model: nn.Module  # in evaluation mode, on its device
     tokenizer: AnyTokenizer | None
-    # kind ("bundled", "folder" or "hub"), and for a hub id its revision and commit
+    # kind ("bundled", "folder", "gguf" or "hub"), for a hub id its revision and commit, how weights were stored that
+    # are dequantised, and which weights of the checkpoint went unused
     source: dict[str, str]
 
 
 def load(name: str) -> tuple[nn.Module, AnyTokenizer | None]:
-    """A model and its tokenizer: bundled, a folder that statesize or transformers wrote, or an id of the hub.
+    """A model and its tokenizer: bundled, a folder of statesize or transformers, a GGUF file, or an id of the hub.
 
     Args:
-        name: Such as "gla", "run/best", the folder of a smaller model of `compress`, or "state-spaces/mamba-130m-hf".
+        name: Such as "gla", "run/best", the folder of a smaller model of `compress`, "SmolLM2-135M-Instruct.Q4_1.gguf",
+            or "state-spaces/mamba-130m-hf".
 
     Returns:
-        The model on the CPU in evaluation mode, and its tokenizer; None where none is beside it.
+        The model on the CPU in evaluation mode, and its tokenizer; None where none is beside it. Weights that are
+        quantised in their file are dequantised.
 
     Raises:
-        FileError: There is no such model, or it cannot be read.
+        FileError: There is no such model, it or its tokenizer cannot be read, or some of its weights are missing.
         ModelError: It is no causal language model.
 
     Example:
@@ -73,7 +78,7 @@ def load_model(
     trust_remote_code: bool = False,
     needs_tokenizer: bool = True,
 ) -> LoadedModel:
-    """Load a bundled model, a folder (of `statesize train` or transformers) or an id of the Hugging Face hub."""
+    """Load a bundled model, a folder (of `statesize train` or transformers), a GGUF file or an id of the hub."""
     # A model that is not there or cannot be read is a FileError, one that is no causal language model a ModelError.
     place = _device(device)
     if dtype is not None and dtype not in DTYPES:
@@ -110,9 +115,16 @@ def _kind(name: str) -> str:
     """What a name is of: "bundled", "checkpoint" (a folder of statesize) or "transformers"."""
     if name in zoo.names() + zoo.recall_names():
         return "bundled"
+    if is_gguf(Path(name)):
+        return "transformers"
     if not Path(name).is_dir():
         refuse_misspelt(name)
         return "transformers"
+    if (Path(name) / "adapter_config.json").is_file():
+        raise FileError(
+            f"{name} holds an adapter of peft and not the model that it was made for. Load both with "
+            "peft.PeftModel.from_pretrained(model, folder) and give the model, or merge them and give that folder."
+        )
     try:
         config = parse_json(read_limited(Path(name) / "config.json"))
     except (OSError, ValueError):
@@ -123,25 +135,30 @@ def _kind(name: str) -> str:
     return "transformers" if "model_type" in known or is_mamba_ssm(known) else "checkpoint"
 
 
-def _checkpoint_tokenizer(folder: Path) -> Tokenizer:
+def _checkpoint_tokenizer(folder: Path) -> AnyTokenizer:
     # `statesize train` keeps the tokenizer in the folder of the run and the best weights in one inside it.
-    for path in (folder / "tokenizer.json", folder.absolute().parent / "tokenizer.json"):
-        if path.is_file():
-            try:
-                return Tokenizer.from_file(str(path))  # pyright: ignore[reportUnknownMemberType]
-            except Exception as error:  # the class that tokenizers raises has no narrower name
-                raise FileError(f"{path} is damaged ({error}); copy it again from where the model was made.") from error
-    raise FileError(f"{folder} has no tokenizer.json, nor has the folder above it. {WITHOUT_TOKENIZER}")
+    for place in (folder, folder.absolute().parent):
+        if (place / FILE).is_file():
+            return read_tokenizer(place)
+    raise FileError(f"{folder} has no {FILE}, nor has the folder above it. {WITHOUT_TOKENIZER}")
 
 
 def _tokenizer_or_none(name: str, options: dict[str, Any], needed: bool) -> AnyTokenizer | None:
-    """The tokenizer of a folder or an id of the hub; None where none can be loaded and none is needed."""
+    """The tokenizer of a model; None where there is none and none is needed. One that is there must be readable."""
     try:
         return load_tokenizer(name, **options)
     except FileError:
-        if needed:
+        if needed or Path(name).is_file() or any(map(has_tokenizer, _places(name, options))):
             raise
         return None
+
+
+def _places(name: str, options: dict[str, Any]) -> list[Path]:
+    """The folders in which a model's tokenizer may lie."""
+    if _kind(name) == "checkpoint":
+        return [Path(name), Path(name).absolute().parent]
+    kept = None if Path(name).is_dir() else snapshot(name, options["revision"] or "main")
+    return [Path(name)] if kept is None else [kept]
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
@@ -152,6 +169,7 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
         return zoo.load(name)[1]
     if kind == "checkpoint":
         return _checkpoint_tokenizer(Path(name))
+    check_digest(Path(name))
     return transformers_tokenizer(name, {"revision": revision, "trust_remote_code": trust_remote_code})
 
 

@@ -28,6 +28,7 @@ from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import End, Request, SequenceWork, Step, run_key
 from statesize.results.settings import Settings, check_settings
 from statesize.results.stored.store import check_destination
+from statesize.texts.encoders import supported_tokenizer
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import __version__
@@ -45,7 +46,7 @@ def profile_on_ray(
     address: str | None = None,
     cpus: int = 1,
     gpus: float = 0.0,
-    tokenizer: AnyTokenizer | None = None,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     layers: Layers = None,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
@@ -88,6 +89,7 @@ def profile_on_ray(
             nothing answers at the address; beside those of `statesize.profile`.
         FileError: If the output cannot be written, or its units are changed by others meanwhile.
     """
+    tokenizer = supported_tokenizer(tokenizer)
     settings = check_settings(**asked)
     require_count("cpus", cpus)
     known = list(sequences(inputs, tokenizer)[0])

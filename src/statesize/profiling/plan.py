@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -17,6 +17,7 @@ from statesize.profiling.calibration import Trial
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
 from statesize.results.settings import MEMORY, Channels, check_settings
 from statesize.spectra.engine import EngineName
+from statesize.texts.encoders import supported_tokenizer
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer
 
@@ -93,7 +94,7 @@ def plan(
     model: nn.Module,
     inputs: Inputs,
     *,
-    tokenizer: AnyTokenizer | None = None,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     layers: Layers = None,
     channels: Channels = None,
     tolerances: Sequence[float] = (1e-3,),
@@ -147,6 +148,7 @@ def plan(
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
     )  # fmt: skip
+    tokenizer = supported_tokenizer(tokenizer)
     known = sorted(sequences(inputs, tokenizer)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
         refuse("total", f"a whole number of at least {len(known)}, the sequences that are given", total)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.checks import measurable
+from statesize.adapters.models.checks import float_model
 from statesize.errors import InputError
 from statesize.loading.digests import model_facts
 from statesize.loading.models import load_model
@@ -26,6 +26,7 @@ from statesize.progress import Bars
 from statesize.results.settings import MEMORY, Channels, check_settings
 from statesize.spectra.engine import EngineName
 from statesize.texts.bundled import bundled_sequences
+from statesize.texts.encoders import supported_tokenizer
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer
 
@@ -34,7 +35,7 @@ def profile(
     model: nn.Module | str,
     inputs: Inputs | None = None,
     *,
-    tokenizer: AnyTokenizer | None = None,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     layers: Layers = None,
     channels: Channels = None,
     tolerances: Sequence[float] = (1e-3,),
@@ -73,8 +74,9 @@ def profile(
             which is loaded with its tokenizer. See `statesize.capture` for models of your own.
         inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, a Path of a text, JSONL or Parquet
             file, what a tokenizer returns, or an iterable of these; None takes bundled documents.
-        tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers` or of
-            transformers. A model that is given by its name brings its own.
+        tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers`, of
+            transformers or of tiktoken, or a function from a text to ids. A model that is given by its name brings its
+            own.
         layers: Mixers to measure, by index or module name, one or several; None takes all.
         channels: Heads or channels of each mixer that are measured: "all", or a number, drawn from all parts of the
             layer; None takes all where they cost at most `statesize.profiling.MOST_OPERATIONS` a sequence.
@@ -107,12 +109,13 @@ def profile(
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
     )  # fmt: skip
+    tokenizer = supported_tokenizer(tokenizer)
     place = None if output is None else Path(output)
     if isinstance(model, str):
         loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
         model, tokenizer, source = loaded.model, tokenizer or loaded.tokenizer, source or loaded.source
         name = name or loaded.name
-    model = measurable(model)
+    model, stored = float_model(model)
     name = name or type(model).__name__
     iterator, count = sequences(_bundled(tokenizer) if inputs is None else inputs, tokenizer)
     ids: Iterable[Tensor] = iterator
@@ -125,7 +128,8 @@ def profile(
         settings.check_reach(reference)
     facts = model_facts(model)
     key = run_key(facts, settings, layers, reference)
-    origin = Origin(name, str(facts["weights"]), key, source or {}, torch.get_num_threads())
+    known_source = ({"weights": stored} if stored else {}) | dict(source or {})
+    origin = Origin(name, str(facts["weights"]), key, known_source, torch.get_num_threads())
     bars = Bars(on_progress is not None, lines=False)
     with nullcontext() if place is None else open_parts(place) as parts, bars:
         if place is not None and (finished := finished_profile(place, origin.key, known, name)) is not None:

@@ -21,6 +21,7 @@ from statesize.retrieval.haystack import NEEDLE, Haystack, haystacks
 from statesize.retrieval.layer import LayerNeedles, joined, layer_of
 from statesize.retrieval.result import Needles
 from statesize.spectra.effective_rank import effective_rank
+from statesize.texts.encoders import supported_tokenizer
 from statesize.texts.inputs import Inputs
 from statesize.texts.tokens import AnyTokenizer
 from statesize.trends.excerpts import excerpts_of, whole_texts
@@ -42,7 +43,7 @@ def needles(
     context: int = CONTEXT,
     future: int = FUTURE,
     excerpts: int = EXCERPTS,
-    tokenizer: AnyTokenizer | None = None,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     name: str | None = None,
     seed: int = 0,
     on_progress: Callable[[int, int, str], object] | None = None,
@@ -82,6 +83,7 @@ def needles(
     context, future = require_count("context", context, least=NEEDLE), require_count("future", future, least=NEEDLE)
     asked = _depths(depths, context)
     most = require_count("excerpts", excerpts, least=2)
+    tokenizer = supported_tokenizer(tokenizer)
     if isinstance(model, str):
         loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
         model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name

@@ -13,6 +13,7 @@ import torch
 
 from statesize.errors import FileError
 from statesize.files import check_writable, os_errors, replace_file, replace_folder
+from statesize.loading.tokenizer_files import DIGEST, FILE, write_tokenizer
 from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.tasks.language.ngram import fit_kneser_ney, mean_nats
 from statesize.tasks.language.text import TextTask
@@ -25,7 +26,7 @@ CURVE_POINTS = 200
 """Largest number of points of the training curve in training.json; each is the mean over its steps."""
 
 
-EXPORTED = frozenset({"config.json", "model.safetensors", "training.json", "tokenizer.json"})
+EXPORTED = frozenset({"config.json", "model.safetensors", "training.json", FILE, DIGEST})
 """Names of the files of an export."""
 
 
@@ -87,7 +88,7 @@ def export_text_model(
     def write(place: Path) -> None:
         save_checkpoint(model, place, dtype=torch.float16)
         replace_file(place / "training.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
-        replace_file(place / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+        write_tokenizer(place, tokenizer)
 
     check_export(folder)
     place = folder.resolve()

@@ -22,6 +22,7 @@ from statesize.parallel.here import Here
 from statesize.parts import digest
 from statesize.profiling.run import profile
 from statesize.progress import Bars
+from statesize.texts.encoders import supported_tokenizer
 from statesize.texts.inputs import Inputs
 from statesize.texts.tokens import AnyTokenizer
 from statesize.trends.excerpts import excerpts_of, whole_texts
@@ -42,7 +43,7 @@ def length(
     future: int = FUTURE,
     excerpts: int = EXCERPTS,
     trained_length: int | None = None,
-    tokenizer: AnyTokenizer | None = None,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     name: str | None = None,
     output: str | os.PathLike[str] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -86,6 +87,7 @@ def length(
         require_count("future", future),
         require_count("excerpts", excerpts),
     )
+    tokenizer = supported_tokenizer(tokenizer)
     place: str | None = None
     if isinstance(model, str):
         place, loaded = model, load_model(model, needs_tokenizer=tokenizer is None and inputs is None)

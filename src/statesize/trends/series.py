@@ -26,6 +26,7 @@ from statesize.profiling.run import profile
 from statesize.progress import Bars
 from statesize.rerun.recipe import content_sha256
 from statesize.texts.bundled import bundled_sequences
+from statesize.texts.encoders import supported_tokenizer
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.token_files import vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
@@ -45,7 +46,7 @@ def series(
     inputs: Inputs | None = None,
     *,
     revisions: Sequence[str] = (),
-    tokenizer: AnyTokenizer | None = None,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     log: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     loading: Mapping[str, Any] | None = None,
@@ -85,6 +86,7 @@ def series(
         >>> found.names, found.skipped
         (('sa',), {'la': 'Its layers, heads or channels are others than those of sa.'})
     """
+    tokenizer = supported_tokenizer(tokenizer)
     known, options = find_checkpoints(checkpoints, revisions), dict(loading or {})
     if inputs is None or isinstance(inputs, str | Path):
         tokenizer = tokenizer or first_tokenizer(known, options)
@@ -150,8 +152,8 @@ class CheckpointWork:
 
 
 def vocabulary_sha256(tokenizer: AnyTokenizer | None) -> str | None:
-    """A digest of what the ids of a tokenizer stand for."""
-    if tokenizer is None:
+    """A digest of what the ids of a tokenizer stand for; None where it does not say."""
+    if not hasattr(tokenizer, "get_vocab"):
         return None
     vocabulary: dict[str, int] = cast("Any", tokenizer).get_vocab()
     return hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode()).hexdigest()

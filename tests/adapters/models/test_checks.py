@@ -1,4 +1,4 @@
-"""Quantised weights are refused before anything runs, by the name of the module and what it was found to be."""
+"""Quantised weights are measured on a copy in floating point; what rounds more than weights is refused by its cause."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import Tensor, nn
 
 import statesize as ss
-from statesize.adapters.models.checks import measurable
+from statesize.adapters.models.checks import float_model, measurable
 from statesize.errors import ModelError
 
 
@@ -20,8 +20,79 @@ def refused(pattern, model):
 class Quantised(Tensor):
     """A subclass as torchao has them: it says float32, holds integers, and has its own way back."""
 
+    @staticmethod
+    def __new__(cls, integers, scale):
+        made = Tensor._make_wrapper_subclass(cls, integers.shape, dtype=torch.float32)
+        made.integers, made.scale = integers, scale
+        return made
+
     def dequantize(self):
-        return torch.ones(self.shape)
+        return self.integers.float() * self.scale
+
+    @classmethod
+    def of(cls, weight):
+        scale = weight.abs().amax(1, keepdim=True) / 127
+        return cls((weight / scale).round().to(torch.int8), scale)
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is nn.functional.linear:
+            args = (cls.rounded(args[0]), *(part.dequantize() if isinstance(part, cls) else part for part in args[1:]))
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].integers, args[0].scale)
+        raise NotImplementedError(func)
+
+    @staticmethod
+    def rounded(inputs):
+        return inputs
+
+
+class QuantisedThroughout(Quantised):
+    """One that rounds what it is multiplied with too."""
+
+    @staticmethod
+    def rounded(inputs):
+        scale = inputs.abs().amax(-1, keepdim=True) / 127
+        return (inputs / scale).round() * scale
+
+
+def quantised(kind):
+    """A Llama with a layer of such weights, and the same numbers in floating point."""
+    model, plain = attention_model("llama"), attention_model("llama")
+    for one, weights in ((model, lambda weight: weight), (plain, Quantised.dequantize)):
+        for layer in one.model.layers:
+            for name in ("q_proj", "v_proj"):
+                part = getattr(layer.self_attn, name)
+                part.weight = nn.Parameter(weights(kind.of(part.weight.detach())), requires_grad=False)
+    return model, plain
+
+
+def test_weights_alone_are_measured_on_a_copy():
+    model, plain = quantised(Quantised)
+    before = dict(model.named_parameters())
+    copied, stored = float_model(model)
+    assert stored == "Quantised, dequantised"
+    assert all(model.get_parameter(name) is weight for name, weight in before.items())
+    for name, weight in plain.named_parameters():
+        assert torch.equal(copied.get_parameter(name), weight), name
+    # What was not quantised is copied too: a change of the model changes nothing that is measured.
+    assert copied.get_parameter("model.norm.weight") is not before["model.norm.weight"]
+    found, expected = ss.profile(model, token_ids()), ss.profile(plain, token_ids())
+    assert found.attributes["source"] == {"weights": "Quantised, dequantised"}
+    assert expected.attributes["source"] == {}
+    for name in expected.mixers:
+        assert found.mixer(name)["entropy"].identical(expected.mixer(name)["entropy"])
+
+
+def test_what_rounds_the_inputs_of_layers_too_is_refused():
+    model, _ = quantised(QuantisedThroughout)
+    refused(r"model\.layers\.0\.self_attn\.q_proj must round its weights alone, got .*QuantisedThroughout.*off", model)
 
 
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
@@ -29,36 +100,25 @@ class Quantised(Tensor):
 def test_dynamic_quantisation_of_torch_is_refused():
     model = torch.ao.quantization.quantize_dynamic(attention_model("llama"), {nn.Linear}, dtype=torch.qint8)
     refused(
-        r"Module model\.layers\.0\.self_attn\.q_proj must have .* got torch\.ao\.nn\.quantized\.dynamic.*Linear", model
-    )
-
-
-@pytest.mark.parametrize("kind", ["parameter", "buffer"])
-def test_tensors_that_say_float_and_hold_integers_are_refused(kind):
-    model = attention_model("llama")
-    weights = torch.zeros(8, 8).as_subclass(Quantised)
-    if kind == "parameter":
-        model.model.layers[1].mlp.up_proj.weight = nn.Parameter(weights, requires_grad=False)
-    else:
-        model.model.layers[1].mlp.up_proj.register_buffer("weight_scaled", weights)
-    refused(
-        r"Parameter model\.layers\.1\.mlp\.up_proj\.weight.* must be in floating point, got .*\.Quantised of", model
+        r"Module model\.layers\.0\.self_attn\.q_proj must round its weights alone, got torch\.ao\.nn\.quantized", model
     )
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
-def test_quantised_tensors_of_torch_are_refused():
+def test_quantised_tensors_of_torch_are_taken_back():
     model = attention_model("llama")
-    weights = torch.quantize_per_tensor(torch.zeros(8, 8), 1.0, 0, torch.qint8)
+    weights = torch.quantize_per_tensor(torch.ones(8, 8), 1.0, 0, torch.qint8)
     model.model.layers[1].mlp.register_buffer("weights", weights)
-    refused(r"Parameter model\.layers\.1\.mlp\.weights must be in floating point", model)
+    copied, stored = float_model(model)
+    assert stored == "Tensor, dequantised"
+    assert torch.equal(copied.model.layers[1].mlp.weights, torch.ones(8, 8))
 
 
 def test_the_name_is_that_of_the_module_that_is_compiled():
     model = attention_model("llama")
     model.model.layers[1].mlp.up_proj.weight = nn.Parameter(torch.zeros(8, 8, dtype=torch.int8), requires_grad=False)
     model.model.layers[1] = torch.compile(model.model.layers[1], backend="eager")
-    refused(r"Parameter model\.layers\.1\.mlp\.up_proj\.weight is int8: quantised", model)
+    refused(r"Parameter model\.layers\.1\.mlp\.up_proj\.weight is int8: quantised weights without the scales", model)
 
 
 def test_other_subclasses_of_tensors_are_left_alone():
@@ -70,8 +130,37 @@ def test_other_subclasses_of_tensors_are_left_alone():
     assert measurable(module) is module
 
 
-def test_weights_of_torchao_are_refused():
+class ByTransformers:
+    """What a model has that transformers has quantised."""
+
+    def __init__(self, method):
+        self.quantization_config = type("Config", (), {"quant_method": method})()
+
+
+def test_a_model_that_transformers_has_dequantised_is_measured_itself():
+    """It says that it is quantised, and holds floating point alone."""
+    model = attention_model("llama")
+    model.hf_quantizer, model.is_quantized = ByTransformers("gguf"), True
+    assert float_model(model) == (model, "gguf, dequantised")
+
+
+def test_packed_weights_without_a_way_back_are_refused_by_their_cause():
+    model = attention_model("llama")
+    model.hf_quantizer = ByTransformers("gptq")
+    model.model.layers[0].mlp.register_buffer("qweight", torch.zeros(8, 8, dtype=torch.int32))
+    refused(r"LlamaForCausalLM has weights by gptq, of which no copy in floating point can be made here \(", model)
+
+
+@pytest.mark.parametrize("way", ["Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig"])
+def test_weights_of_torchao(way):
     quantization = pytest.importorskip("torchao.quantization")
     model = attention_model("llama")
-    quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
-    refused(r"Parameter model\.layers\.0\.self_attn\.q_proj\.weight must be in floating point, got torchao\.", model)
+    quantization.quantize_(model, getattr(quantization, way)())
+    if way != "Int8WeightOnlyConfig":
+        refused(r"q_proj\.weight must round its weights alone, got torchao\.quantization\.Int8Tensor", model)
+        return
+    copied, stored = float_model(model)
+    assert stored == "Int8Tensor, dequantised"
+    own, of_copy = (one(token_ids(), output_hidden_states=True).hidden_states[-1] for one in (model, copied))
+    assert (own - of_copy).abs().max() <= 3e-6 * of_copy.abs().max()
+    assert [item.kind for item in ss.capture(model, token_ids())] == ["attention"] * len(copied.model.layers)

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from statesize.adapters.models.masks import UNPADDED, check_mask, check_windows
-from statesize.adapters.models.wrapped import named_parts, plain_name, pretrained_models, unwrapped
+from statesize.adapters.models.quantised import dequantised
+from statesize.adapters.models.wrapped import pretrained_models, unwrapped
 from statesize.errors import InputError, ModelError
 
 Inputs = Tensor | Mapping[str, Any]
@@ -17,19 +18,19 @@ CACHES = ("past_key_values", "cache_params", "state")
 
 
 def measurable(model: object) -> nn.Module:
-    """The module that runs in what holds it; encoder–decoders, meta and quantised weights are refused."""
+    """The module that runs in what holds it, with weights in floating point; as `float_model` without how they were."""
+    return float_model(model)[0]
+
+
+def float_model(model: object) -> tuple[nn.Module, str]:
+    """The module that runs in what holds it, or a dequantised copy, and how its weights are stored if quantised."""
+    # Encoder–decoders, weights on the meta device and models that round more than their weights are refused.
     module = unwrapped(model)
     for part in pretrained_models(module):
-        name = type(part).__name__
         if part.config.is_encoder_decoder:
             raise ModelError(
-                f"{name} is an encoder–decoder model; statesize measures causal language models. Load a "
+                f"{type(part).__name__} is an encoder–decoder model; statesize measures causal language models. Load a "
                 "decoder, such as one of AutoModelForCausalLM."
-            )
-        if getattr(part, "hf_quantizer", None) is not None or getattr(part, "is_quantized", False):
-            raise ModelError(
-                f"{name} has quantised weights, whose rounding shows up as state that is not there. "
-                "Load it without quantization_config."
             )
     for name, parameter in module.named_parameters():
         if parameter.is_meta:
@@ -37,33 +38,7 @@ def measurable(model: object) -> nn.Module:
                 f"Parameter {name} is on the meta device, so the model has no weights; load them with from_pretrained "
                 "or move the model with to_empty() and fill it."
             )
-    _check_not_quantised(module)
-    return module
-
-
-def _check_not_quantised(model: nn.Module) -> None:
-    for name, module in named_parts(model):
-        kind = type(module)
-        if kind.__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
-            raise ModelError(
-                f"Module {name or kind.__name__} must have weights in floating point, got {kind.__module__}."
-                f"{kind.__name__}, whose rounding shows up as state that is not there. Give the model that was "
-                "quantised."
-            )
-    for tensor_name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        name, kind = plain_name(tensor_name), type(tensor)
-        # Subclasses of torchao and others say a dtype of floating point, and bring a way back to it.
-        if tensor.is_quantized or kind.dequantize is not Tensor.dequantize:
-            raise ModelError(
-                f"Parameter {name} must be in floating point, got {kind.__module__}.{kind.__name__} of quantised "
-                "weights, whose rounding shows up as state that is not there. Give the model that was quantised."
-            )
-    for tensor_name, parameter in model.named_parameters():
-        if parameter.element_size() < 2:
-            raise ModelError(
-                f"Parameter {plain_name(tensor_name)} is {str(parameter.dtype).removeprefix('torch.')}: quantised "
-                "weights cannot be measured. Load the model in bfloat16 or float32."
-            )
+    return dequantised(module)
 
 
 def check_inputs(pretrained: Sequence[Any], inputs: Inputs) -> int:

@@ -100,6 +100,9 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
     notes: list[str] = []
     for profile in profiles:
         name = f"{profile.model}: " if len(profiles) > 1 else ""
+        source: dict[str, str] = profile.attributes.get("source") or {}
+        notes += [f"{name}weights: {source['weights']}"] if "weights" in source else []
+        notes += [f"{name}note: {source['unused_weights']}"] if "unused_weights" in source else []
         notes += [f"{name}skipped: {part}: {reason}" for part, reason in profile.attributes["skipped"].items()]
         notes += [f"{name}{mixer}: {note}" for mixer, note in profile.notes.items()]
     differences = [row["run_difference"] for profile in profiles for row in profile.summary_rows()]

@@ -22,6 +22,7 @@ from statesize.compression.reducible import Made, Reducible, Request, refuse_sec
 from statesize.compression.scoring.scores import BATCH
 from statesize.compression.scoring.windows import Windows
 from statesize.loading.from_transformers import hushed
+from statesize.loading.tokenizer_files import write_digest
 from statesize.operators import Recurrence
 from statesize.texts.tokens import AnyTokenizer
 
@@ -99,6 +100,7 @@ class HubModel(Reducible):
         with hushed():
             self.model.save_pretrained(folder)
             cast("Any", tokenizer).save_pretrained(folder)
+        write_digest(folder)
 
     @property
     def _kinds(self) -> tuple[type[Basis], ...]:

@@ -1,0 +1,143 @@
+"""Models with quantised weights: measured on a copy whose weights are those numbers in floating point."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.models.precision import stored_dtype
+from statesize.adapters.models.wrapped import named_parts, plain_name, pretrained_models
+from statesize.errors import ModelError
+
+# What weights hold, of torchao and others, where they have their inputs rounded too.
+_ROUNDS_INPUTS = ("act_quant_kwargs", "act_quant_scale", "input_quant_func")
+# A layer's output from weights that are the same numbers, relative to the largest value, by their dtype.
+_SAME = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+_ADVICE = "which shows up as state that is not there. Give the model that was quantised."
+
+
+def dequantised(model: nn.Module) -> tuple[nn.Module, str]:
+    """A model whose weights are in floating point, and how they were stored: the model itself and "", or a copy."""
+    # A copy does what the model does, but for rounding in its products; a model that rounds what its layers pass on, or
+    # that no way back is known of, is refused.
+    part = next((one for one in pretrained_models(model) if getattr(one, "hf_quantizer", None) is not None), None)
+    method = "" if part is None else _method(part)
+    if part is not None and _packed(model):
+        return _by_transformers(model, method), f"{method}, dequantised"
+    names = [plain_name(name) for name, tensor in _tensors(model) if _has_way_back(tensor)]
+    if not names:
+        _refuse_others(model)
+        return model, f"{method}, dequantised" if method else ""
+    for name, tensor in _tensors(model):
+        if any(getattr(tensor, attribute, None) is not None for attribute in _ROUNDS_INPUTS):
+            _refuse_rounding(plain_name(name), type(tensor))
+    whole = _without_subclasses(model)
+    _refuse_others(whole)
+    kinds = dict.fromkeys(type(tensor).__name__ for _, tensor in _tensors(model) if _has_way_back(tensor))
+    return whole, f"{', '.join(kinds)}, dequantised"
+
+
+def _method(part: Any) -> str:
+    method = getattr(part.hf_quantizer.quantization_config, "quant_method", "quantised")
+    return str(getattr(method, "value", method))
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _has_way_back(tensor: Tensor) -> bool:
+    """Whether a tensor holds quantised numbers: torch's own, or a subclass that says a dtype of floating point."""
+    return tensor.is_quantized or type(tensor).dequantize is not Tensor.dequantize
+
+
+def _packed(model: nn.Module) -> bool:
+    """Whether layers hold their weights as integers that only the library that made them can read."""
+    return any(
+        not isinstance(module, nn.Embedding) and tensor.ndim > 1 and not _has_way_back(tensor) and _is_packed(tensor)
+        for module in model.modules()
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    )
+
+
+def _is_packed(tensor: Tensor) -> bool:
+    # Masks are boolean, and tables of positions 64-bit integers.
+    return tensor.element_size() < 2 if tensor.is_floating_point() else tensor.dtype not in (torch.bool, torch.int64)
+
+
+def _by_transformers(model: nn.Module, method: str) -> nn.Module:
+    """A copy that the quantiser of transformers has taken back to floating point."""
+    try:
+        whole = copy.deepcopy(model)
+        for part in pretrained_models(whole)[:1]:
+            part.dequantize()
+    except Exception as error:  # a quantiser without a way back says so in a way of its own
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{type(model).__name__} has weights by {method}, of which no copy in floating point can be made here "
+            f"({reason}). Give the checkpoint that it was made from."
+        ) from error
+    _refuse_others(whole)
+    return whole
+
+
+def _without_subclasses(model: nn.Module) -> nn.Module:
+    """A copy with plain tensors in the place of subclasses, once one layer of each kind has been seen to agree."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if _has_way_back(tensor):
+            plain = tensor.detach().dequantize().contiguous()
+            memo[id(tensor)] = nn.Parameter(plain, requires_grad=False) if isinstance(tensor, nn.Parameter) else plain
+    whole = copy.deepcopy(model, memo)
+    for (name, module), (_, plain) in zip(named_parts(model), named_parts(whole), strict=True):
+        weight = vars(module)["_parameters"].get("weight")
+        if isinstance(module, nn.Linear) and weight is not None and _has_way_back(weight):
+            _check_same(name, module, cast("nn.Linear", plain))
+    return whole
+
+
+@torch.no_grad()
+def _check_same(name: str, module: nn.Linear, plain: nn.Linear) -> None:
+    """Refuse a layer that does more than multiply by its weights, as one that rounds its inputs."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(4, plain.weight.shape[1], generator=generator).to(plain.weight)
+    expected, given = plain(inputs).double(), module(inputs).double()
+    difference = float((given - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+    if not difference <= _SAME[stored_dtype(plain)]:
+        _refuse_rounding(name, type(module.weight), f" (its output is {difference:.0e} off that of its weights)")
+
+
+def _refuse_rounding(name: str, kind: type, how: str = "") -> None:
+    raise ModelError(
+        f"{name} must round its weights alone, got {kind.__module__}.{kind.__name__}, which rounds what the layer is "
+        f"given too{how}, {_ADVICE}"
+    )
+
+
+def _refuse_others(model: nn.Module) -> None:
+    """Refuse what still holds quantised numbers, and modules of torch that round what they pass on."""
+    for name, module in named_parts(model):
+        kind = type(module)
+        if kind.__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
+            raise ModelError(
+                f"Module {name or kind.__name__} must round its weights alone, got {kind.__module__}.{kind.__name__}, "
+                f"which rounds what the layer is given too, {_ADVICE}"
+            )
+    for name, tensor in _tensors(model):
+        if tensor.is_quantized:
+            raise ModelError(
+                f"Parameter {plain_name(name)} must be in floating point, got {type(tensor).__name__} of quantised "
+                f"weights, {_ADVICE}"
+            )
+    for name, parameter in model.named_parameters():
+        if parameter.element_size() < 2:
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"Parameter {plain_name(name)} is {dtype}: quantised weights without the scales that would take them "
+                "back to floating point. Give the model that was quantised."
+            )
