@@ -271,6 +271,7 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
         "capture": ", ".join(f"{' and '.join(ratios)} ({model})" for model, ratios in captured.items()),
         "training": ", ".join(f"{row['seconds']:.1f} s (`{row['mixer']}`)" for row in time["training"]),
         "versions": f"fla {document['flash-linear-attention']}, triton {document['triton']}, torch {document['torch']}",
+        "rwkv7": f"{layers['rwkv7']['kernels 72']['faithfulness']:.0e}",
         **{by: str(count) for by, count in agreeing.items()},
     }
 

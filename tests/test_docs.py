@@ -43,6 +43,15 @@ def test_quoted_error_messages_are_in_the_source(quoted, messages):
     assert any(quoted in message for message in messages)
 
 
+def test_tests_that_are_named_are_there():
+    pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), ROOT / "noxfile.py"]
+    named = {
+        name for page in pages for name in re.findall(r"\btests/[\w/]+(?:\.py)?", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]
+
+
 def api_page():
     return (DOCS / "api.md").read_text(encoding="utf-8")
 

@@ -73,6 +73,7 @@ def test_layers_of_fla_count_where_all_of_them_is_measured(figures):
         "flash": layer | {"flash_attention": True},
         "one head": layer | dict.fromkeys(runs, run | {"units": 1}),
         "not by kernels": layer | {"kernels 72": refused},
+        "rwkv7": layer | {"kernels 72": run | {"faithfulness": 3.8e-5}, "flash_attention": True},
         "too far": layer | {"references 32": run | {"faithfulness": 3e-6}},
     }
     times = {
@@ -86,6 +87,7 @@ def test_layers_of_fla_count_where_all_of_them_is_measured(figures):
     assert (found["capture"], found["training"]) == ("5.0 and 3.0 (GLA)", "0.8 s (`gla`)")
     assert found["versions"] == "fla 0.6.0, triton 3.9.0, torch 2.13.0"
     assert "| not by kernels | `GLA` | gla | 2 | 8 | 3e-07 | 3e-07 | 3e-07 | — |" in found["table"]
+    assert found["rwkv7"] == "4e-05"
     assert found["causes"].splitlines()[2:] == ["| not by kernels | kernels 72 | asks for a GPU |"]
 
 
@@ -96,7 +98,7 @@ def test_what_was_run_keeps_the_promises():
     assert all(soak["end"][name] <= soak["start"][name] for name in ("threads", "descriptors", "modules"))
     assert not kept("fuzz.json")["findings"]
     assert not kept("strangers.json")["findings"]
-    assert len(kept("fla.json")["layers"]) == 44
+    assert len(kept("fla.json")["layers"]) == 45
     for row in kept("budget.json")["rows"]:
         assert all(run["peak"] <= 1.1 * run["memory"] for run in (row, *row["refused"]))
         assert row["plan_peak"] <= 1.1 * max(row["peak"], row["memory"])

@@ -8,7 +8,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
 from statesize.adapters import capture, faithfulness
-from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
+from statesize.adapters.faithfulness import bound, check_faithful, check_operator, relative_difference, unfaithfulness
 from statesize.adapters.kernels import attention
 from statesize.adapters.watching.observation import Observation
 from statesize.errors import InputError, ModelError
@@ -21,27 +21,59 @@ def observation(mixed, scale=1.0):
     return Observation("mixer", "attention", lambda units: Dense(matrix[:, units]), values, mixed, None, 0)
 
 
+def of(one):
+    return unfaithfulness(one, one.mixed)
+
+
 def cumulated():
     return torch.arange(1.0, 5.0)[None, None, :, None].expand(1, 6, 4, 2).clone()
 
 
 def test_differences_are_relative_to_the_largest_value():
-    assert unfaithfulness(observation(cumulated())) == 0
-    assert unfaithfulness(observation(cumulated(), 1.01)) == pytest.approx(0.01, abs=1e-6)
+    assert of(observation(cumulated())) == 0
+    assert of(observation(cumulated(), 1.01)) == pytest.approx(0.01, abs=1e-6)
 
 
 def test_the_output_after_the_kernel_is_compared():
     gated = observation(cumulated() * 3)
     gate = Observation(**{**vars(gated), "passed_on": lambda mixed, units: mixed * 3})
-    assert unfaithfulness(gated) == pytest.approx(2 / 3)
-    assert unfaithfulness(gate) == 0
+    assert of(gated) == pytest.approx(2 / 3)
+    assert of(gate) == 0
 
 
 def test_what_is_not_finite_names_mixer_sequence_unit_and_position():
     mixed = cumulated()
     mixed[0, 5, 2, 1] = torch.nan
     with pytest.raises(InputError, match=r"Mixer mixer, sequence 0, unit 5: .* first at position 2"):
-        unfaithfulness(observation(mixed))
+        of(observation(mixed))
+
+
+def rounded(by, exact):
+    """A kernel that returns y (1 + by), and whose more exact form returns y times a factor."""
+    plain = observation(cumulated() * (1 + by))
+    return Observation(**vars(plain) | {"exact": lambda: cumulated() * exact})
+
+
+def test_what_a_kernel_rounds_is_measured_and_told():
+    module = nn.Linear(2, 2)
+    assert check_operator("mixer", observation(cumulated()), module) == (0.0, "")
+    difference, note = check_operator("mixer", rounded(5e-3, 1.0), module)
+    assert difference == pytest.approx(5e-3, rel=0.01)
+    assert note == "Its kernel rounds: T is that of its step form, 5e-03 of the largest value off."
+
+
+@pytest.mark.parametrize(
+    ("by", "exact", "message"),
+    [
+        # T is neither what the kernel returns nor what its more exact form does: it is wrong.
+        (5e-3, 1.005, "the captured operator applied to its input differs .* at most 1e-05 is rounding"),
+        (5e-3, 1.0001, "the captured operator applied to its input differs"),
+        (2e-2, 1.0, r"its kernel rounds by 2\.0e-02 of the largest value, .* at most 1e-02 is measured"),
+    ],
+)
+def test_other_differences_are_refused(by, exact, message):
+    with pytest.raises(ModelError, match=f"^Mixer mixer: {message}"):
+        check_operator("mixer", rounded(by, exact), nn.Linear(2, 2))
 
 
 def test_relative_difference_of_zeros():

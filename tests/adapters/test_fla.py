@@ -37,6 +37,7 @@ MEASURED = {
     "based": ("based", 2, 273),
     "mamba": ("mamba", 96, 16),
     "mamba2": ("mamba2", 4, 16),
+    "mamba2_groups": ("mamba2", 4, 16),
     "attention": ("attention", 4, None),
     "sliding_attention": ("sliding attention", 2, 8),
     "forgetting_attention": ("forgetting attention", 2, None),
@@ -84,6 +85,17 @@ def test_layers_agree_with_the_kernels_of_fla(name, length):
     one = sweep("kernels", length, name)[name]
     assert one["reason"] == ""
     assert one["faithfulness"] < 2e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rwkv7", "momentum_deltanet"])
+def test_what_chunked_kernels_round_is_measured_and_told(name):
+    """At 72 tokens; the step form, which runs at 32, agrees to the last digits."""
+    assert sweep("kernels", 32, name)[name]["faithfulness"] < 2e-6
+    one = sweep("kernels", 72, name)[name]
+    assert 1e-5 < one["faithfulness"] < 1e-2
+    assert one["reason"] == ""
+    assert one["note"].startswith("Its kernel rounds: T is that of its step form")
 
 
 FOLDER = """

@@ -37,10 +37,7 @@ def test_a_model_without_weights_is_refused():
 def test_quantised_weights_are_refused(model):
     layer = model.model.layers[0].mlp.up_proj
     layer.weight = nn.Parameter(torch.zeros(8, 8, dtype=torch.int8), requires_grad=False)
-    refused(ModelError, r"up_proj\.weight is int8: quantised .*bfloat16", model, token_ids())
-    layer.weight = nn.Parameter(torch.zeros(8, 8))
-    model.hf_quantizer = object()
-    refused(ModelError, r"quantised weights.*quantization_config", model, token_ids())
+    refused(ModelError, r"up_proj\.weight is int8: quantised weights without", model, token_ids())
 
 
 @pytest.mark.parametrize("where", ["begin", "end", "mask"])

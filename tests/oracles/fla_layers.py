@@ -43,6 +43,10 @@ LAYERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "cyfa": ("CyclicFlowAttention", {**_TWO, "head_dim": 32, "num_slots": 16}),
     "mamba": ("Mamba", {"hidden_size": WIDTH, "intermediate_size": 96}),
     "mamba2": ("Mamba2", {"hidden_size": WIDTH, "num_heads": 4, "head_dim": 32, "state_size": 16, "chunk_size": 16}),
+    "mamba2_groups": (
+        "Mamba2",
+        {"hidden_size": WIDTH, "num_heads": 4, "head_dim": 32, "state_size": 16, "chunk_size": 16, "n_groups": 2},
+    ),
     "mamba3": ("Mamba3", {"hidden_size": WIDTH, "head_dim": 32, "state_size": 16}),
     "log_linear_mamba2": (
         "LogLinearMamba2",
@@ -77,7 +81,7 @@ HALF = ("parallax",)
 # They call flash attention, in whose place a softmax in torch stands.
 FLASH_ATTENTION = ("attention", "sliding_attention", "bit_attention", "mla")
 # fla computes them in torch where mamba_ssm is not installed.
-IN_TORCH = ("mamba", "mamba2")
+IN_TORCH = ("mamba", "mamba2", "mamba2_groups")
 
 
 class OneLayer(nn.Module):

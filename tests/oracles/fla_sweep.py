@@ -41,6 +41,7 @@ class Found:
     dtype: str = "float32"
     seconds: float = 0.0
     reason: str = ""  # why it is not measured
+    note: str = ""  # what is told beside
 
 
 def measured(name: str, by: str, length: int) -> Found:
@@ -55,7 +56,7 @@ def measured(name: str, by: str, length: int) -> Found:
         mixer = capturing.mixers[0]
         captured = next(capturing)
         found.kind, found.units, found.state_size = captured.kind, captured.units, mixer.state_size
-        found.faithfulness = captured.faithfulness
+        found.faithfulness, found.note = captured.faithfulness, captured.note
         operator = captured.units_operator(slice(0, 2))
         found.entropy = float(ss.measure(operator, positions=8).entropy.mean())
     except Exception as error:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.precision import mapped, stored_dtype, stored_element_size
 from statesize.adapters.sources import observing_all
-from statesize.adapters.watching.observation import Observation
+from statesize.adapters.watching.observation import Observation, Product
 from statesize.adapters.watching.running import Frame, Running, running_modules
 from statesize.check import require_count
 from statesize.errors import ModelError
@@ -111,7 +111,7 @@ class _Recorder:
 
         return enter
 
-    def observe(self, make: Callable[[], Observation]) -> None:
+    def observe(self, make: Callable[[], Observation], product: Product | None = None) -> None:
         if any(frame.module in self.own for frame in self.running.frames):
             return
         frame = self.running.frame

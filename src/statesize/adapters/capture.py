@@ -16,17 +16,18 @@ from torch import Tensor, nn
 from statesize.adapters.calls import Call, Mixer, Recording, described, record_calls, sampled
 from statesize.adapters.captured import Captured, from_method, from_observation
 from statesize.adapters.checking import Checks
-from statesize.adapters.faithfulness import bound, check_faithful, relative_difference, unfaithfulness
+from statesize.adapters.faithfulness import bound, check_faithful, check_operator, relative_difference
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.checks import Inputs, measurable
 from statesize.adapters.models.held import measuring
 from statesize.adapters.models.layers import skipped_layers
 from statesize.adapters.models.precision import in_single, single_precision
+from statesize.adapters.other_mixing import is_own_code, other_mixing
 from statesize.adapters.reference import check_deterministic, first_difference, read_calls
 from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some
 from statesize.adapters.sources import observing_all
 from statesize.adapters.watching.interrupts import interrupts_held
-from statesize.adapters.watching.observation import Observation
+from statesize.adapters.watching.observation import Observation, Product
 from statesize.adapters.watching.running import running_modules
 from statesize.errors import ModelError
 
@@ -53,12 +54,14 @@ class Capture(Iterator[Captured]):
         run_difference: float,
         selected: bool,
         short_convolutions: bool,
+        checked: bool,
     ) -> None:
         self._forward = forward
         wanted = (call for call in calls if any(mixer.name in chosen for mixer in call.mixers))
         self._calls = list(_labelled(wanted))
         self._selected = selected
         self._short_convolutions = short_convolutions
+        self._checks_mixing = checked
         self._ready: list[Captured] = []
         self._chosen = chosen
         self._refused: ModelError | None = None
@@ -117,25 +120,32 @@ class Capture(Iterator[Captured]):
         return replace(item, groups=item.groups or item.units, readers=tuple(kept))
 
     def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
+        if self._checks_mixing and is_own_code(call.module):
+            other = other_mixing(self._forward, call)
+            return [
+                replace(item, note=" ".join(filter(None, (item.note, other)))) for item in self._found(call, labels)
+            ]
+        return self._found(call, labels)
+
+    def _found(self, call: Call, labels: list[str]) -> list[Captured]:
         kept, call.observations = call.observations, []
         if len(kept) == len(labels):
             # What changes them in place after their kernel shows in T u; the mixer then runs again.
             with suppress(ModelError):
                 difference = _output_difference(call, call.observed, "its output in the observed run")
-                limit = bound(call.module)
-                return [self._captured(*pair, difference, limit) for pair in zip(labels, kept, strict=True)]
+                return [self._captured(*pair, difference, call.module) for pair in zip(labels, kept, strict=True)]
         observations, again = self._rerun(call)
         if any(observation.rounded for observation in observations):
             in_float32 = replace(call, args=in_single(call.args), kwargs=in_single(call.kwargs))
             observations, again = self._rerun(in_float32, single=True)
-        limit = bound(call.module)
-        return [self._captured(label, item, again, limit) for label, item in zip(labels, observations, strict=True)]
+        pairs = zip(labels, observations, strict=True)
+        return [self._captured(label, item, again, call.module) for label, item in pairs]
 
     def _rerun(self, call: Call, *, single: bool = False) -> tuple[list[Observation], float]:
         """Run a mixer alone: what is observed in it, and how far its output is from the unaltered model's."""
         observations: list[Observation] = []
 
-        def observe(make: Callable[[], Observation]) -> None:
+        def observe(make: Callable[[], Observation], product: Product | None = None) -> None:
             if len(running.frames) == 1:
                 observation = make()
                 if self._short_convolutions or not observation.inner:
@@ -158,10 +168,10 @@ class Capture(Iterator[Captured]):
         what = "its output when it runs again with the same arguments"
         return observations, _output_difference(call, output, what)
 
-    def _captured(self, name: str, observation: Observation, again: float, limit: float) -> Captured:
-        difference = unfaithfulness(observation)
-        check_faithful(name, difference, "the captured operator applied to its input", limit)
-        return from_observation(name, observation, max(difference, again), self.run_difference)
+    def _captured(self, name: str, observation: Observation, again: float, module: nn.Module) -> Captured:
+        difference, note = check_operator(name, observation, module)
+        item = from_observation(name, observation, max(difference, again), self.run_difference)
+        return replace(item, note=" ".join(filter(None, (item.note, note))))
 
 
 def capture(
@@ -234,6 +244,7 @@ def capture(
         run_difference=math.nan if checks == "none" else _compared(forward, recording, checks),
         selected=layers is not None,
         short_convolutions=short_convolutions,
+        checked=checks != "none",
     )
 
 

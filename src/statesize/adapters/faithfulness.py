@@ -18,13 +18,35 @@ UNITS = 4
 BOUNDS = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
+ROUNDED = 1e-2
+"""The largest difference that a kernel's own rounding explains."""
+
+
 @torch.no_grad()
-def unfaithfulness(observation: Observation) -> float:
-    """The largest difference between T u and what the model passed on, relative to the largest of the latter."""
-    check_finite(observation.name, "unit", "the model passes on", observation.mixed)
+def check_operator(name: str, observation: Observation, module: nn.Module) -> tuple[float, str]:
+    """How far T u is from what the model passed on, and a note where that is its kernel's rounding; or a refusal."""
+    limit, difference = bound(module), unfaithfulness(observation, observation.mixed)
+    exact = observation.exact() if not difference <= limit else None
+    if exact is None or not unfaithfulness(observation, exact) <= limit:
+        # Where T differs from the more exact form too, it is wrong for another reason.
+        check_faithful(name, difference, "the captured operator applied to its input", limit)
+        return difference, ""
+    if difference > ROUNDED:
+        raise ModelError(
+            f"Mixer {name}: its kernel rounds by {difference:.1e} of the largest value, as the kernel's own step form "
+            f"shows, which T u agrees with; at most {ROUNDED:.0e} is measured. Give texts of less than 64 tokens: "
+            "fla computes them by the step form."
+        )
+    return difference, f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
+
+
+@torch.no_grad()
+def unfaithfulness(observation: Observation, expected: Tensor) -> float:
+    """The largest difference between T u and y as it is or ought to be, relative to the largest value of the latter."""
+    check_finite(observation.name, "unit", "the model passes on", expected)
     count = observation.batch_shape[1]
     units = torch.linspace(0, count - 1, min(UNITS, count)).round().long().to(observation.values.device)
-    mixed = observation.mixed[:, units].double()
+    mixed = expected[:, units].double()
     applied, light = _outputs(observation, units[:1])
     # One by one where several T in float64 may take more than measuring does.
     size = UNITS if light else 1

@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
+from statesize.adapters.fla.interpreter import interpret_if_asked, needing_a_driver
 from statesize.adapters.models.checks import Inputs, check_inputs
 from statesize.adapters.models.held import device_of, measuring
 from statesize.adapters.models.masks import added_to_scores
@@ -30,6 +31,7 @@ class Forward:
     @classmethod
     def of(cls, model: nn.Module, inputs: Inputs) -> Self:
         """Check token ids (S, L), or what a tokenizer returns, and move them to the model's device."""
+        interpret_if_asked()
         pretrained = pretrained_models(model)
         length = check_inputs(pretrained, inputs)
         backbone, device = _backbone(model, pretrained, inputs), device_of(model)
@@ -52,7 +54,7 @@ class Forward:
             stack.enter_context(measuring(self.model))
             if attach is not None:
                 attach(stack)
-            with interrupts.let_through():
+            with interrupts.let_through(), needing_a_driver(self.model):
                 output = self.backbone(*self.args, **self.kwargs)
         hidden: object = getattr(output, "last_hidden_state", None)
         return hidden if isinstance(hidden, Tensor) else _first_tensor(output)

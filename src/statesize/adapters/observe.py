@@ -21,6 +21,6 @@ def observe(model: nn.Module, input_ids: Inputs, take: Callable[[Observation], N
 
     def attach(stack: ExitStack) -> None:
         running = stack.enter_context(running_modules(model, forward.length))
-        stack.enter_context(observing_all(model, running, lambda make: take(make())))
+        stack.enter_context(observing_all(model, running, lambda make, product=None: take(make())))
 
     forward.hidden(attach)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from statesize.adapters.calls import Call, Copies, first_argument, sampled
 from statesize.adapters.faithfulness import relative_difference
 from statesize.adapters.forward import Forward
+from statesize.adapters.models.held import device_of
 from statesize.errors import ModelError
 
 
@@ -54,14 +57,32 @@ def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
 
 def check_deterministic(forward: Forward, read: Tensor | None) -> None:
     """Refuse a model that, with nothing attached, gives another last hidden state than `read`, in any bit."""
-    unattached = forward.hidden()
-    if unattached is None or read is None or bool(((unattached == read) | (unattached.isnan() & read.isnan())).all()):
+    unattached = forward.hidden(partial(_seeded_otherwise, device_of(forward.model)))
+    if unattached is None or read is None or _equal(unattached, read):
         return
+    again = forward.hidden()
+    if again is not None and _equal(again, read):
+        raise ModelError(
+            f"{type(forward.model).__name__} draws random numbers in eval mode, so that no two runs of it agree: "
+            "dropout that is always on, or noise. Call dropout with training=self.training, or set its rate to 0."
+        )
     raise ModelError(
         f"{type(forward.model).__name__} gives another last hidden state when it runs the same inputs once more, so "
         "there is no reference to compare with. Make it deterministic: no dropout or noise in eval mode, no state of "
         "its own from call to call, torch.use_deterministic_algorithms(True) on a GPU."
     )
+
+
+def _seeded_otherwise(device: torch.device, _: ExitStack) -> None:
+    """Let a run begin with another state of the generators, which are put back after it."""
+    torch.default_generator.manual_seed(torch.initial_seed() ^ 1)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(torch.cuda.initial_seed() ^ 1)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def first_difference(calls: Sequence[Call], observed: Sequence[Tensor | None], limit: float) -> str | None:

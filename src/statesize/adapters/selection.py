@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import nn
 
-from statesize.adapters.models.layers import HOW_TO_SUPPLY
+from statesize.adapters.models.layers import HOW_TO_SUPPLY, nonlinear_recurrence
 from statesize.adapters.models.wrapped import named_parts
 from statesize.check import refuse, require_kind, whole_number
 from statesize.errors import InputError, ModelError
@@ -65,6 +65,8 @@ def require_some(model: nn.Module, names: Sequence[str], refused: Mapping[str, s
     family = getattr(getattr(model, "config", None), "model_type", None)
     if not names and family in UNSEEN:
         raise ModelError(f"{type(model).__name__} {UNSEEN[family]}. statesize measures causal models.")
+    if not names and (reason := nonlinear_recurrence(model)):
+        raise ModelError(f"{type(model).__name__} cannot be measured by layers: {reason}.")
     if not names:
         raise ModelError(
             f"{type(model).__name__} has no mixer that statesize knows: none of its modules has a method "

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter, validators
+from typing import TYPE_CHECKING
 
 from statesize.cli.options.asked import Asked
 from statesize.cli.options.kinds import Count, whole_numbers
@@ -24,7 +22,7 @@ def length(
     *,
     lengths: str,
     trained_length: Count | None = None,
-    excerpts: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 8,
+    excerpts: Count = 8,
     texts: Texts | None = None,
     asked: Asked | None = None,
     loading: Loading | None = None,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter, validators
-
-from statesize.cli.options.kinds import Count, whole_numbers
+from statesize.cli.options.kinds import AtLeastTwo, Count, Seed, whole_numbers
 from statesize.cli.options.loading import Loading
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
@@ -25,10 +23,10 @@ def needles(
     /,
     *,
     depths: str = "16,64,192",
-    context: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 256,
+    context: AtLeastTwo = 256,
     future: Count = 32,
-    excerpts: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 32,
-    seed: int = 0,
+    excerpts: AtLeastTwo = 32,
+    seed: Seed = 0,
     texts: Texts | None = None,
     loading: Loading | None = None,
     html: Path | None = None,

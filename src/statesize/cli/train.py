@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.options.kinds import Count, Flag, Seed
 from statesize.cli.output.printing import TEXT, Printing
 from statesize.errors import FileError, InputError
 
@@ -53,19 +53,19 @@ def train(
     ],
     output: Path,
     text: Path | None = None,
-    steps: int = 4000,
-    batch: int = 8,
-    accumulation: int = 1,
-    length: int = 256,
+    steps: Count = 4000,
+    batch: Count = 8,
+    accumulation: Count = 1,
+    length: Count = 256,
     rate: float = 6e-3,
     weight_decay: float = 0.1,
     dropout: float = 0.1,
-    seed: int = 0,
-    evaluate_every: int = 250,
-    checkpoint_every: int = 250,
+    seed: Seed = 0,
+    evaluate_every: Count = 250,
+    checkpoint_every: Count = 250,
     keep_every: Count | None = None,
     device: str = "cpu",
-    threads: int | None = None,
+    threads: Count | None = None,
     resume: Flag = False,
     compiled: Flag = False,
     export: Path | None = None,

@@ -108,7 +108,9 @@ def _ids(item: object) -> Iterator[Tensor]:
             f"{type(item).__name__} that is no sequence of token ids ({error})."
         ) from error
     if ids.ndim not in {1, 2} or (ids.ndim == 2 and isinstance(item, list | tuple)):
-        raise InputError(f"inputs must be token ids of shape (L,) or (S, L), got shape {tuple(ids.shape)}.")
+        hidden = ids.is_floating_point() and ids.ndim == 3
+        advice = " Measure each operator of ss.capture(model, hidden_states)." if hidden else ""
+        raise InputError(f"inputs must be token ids of shape (L,) or (S, L), got shape {tuple(ids.shape)}.{advice}")
     if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
         raise InputError(f"inputs must be integer token ids, got dtype {ids.dtype}.")
     if ids.is_meta:

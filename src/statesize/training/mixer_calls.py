@@ -114,7 +114,8 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
         if torch.is_grad_enabled() and isinstance(hidden, Tensor):
             calls.append(ModuleCall(module, hidden))
 
-    def observed(make: Callable[[], Observation]) -> None:
+    def observed(make: Callable[[], Observation], product: object = None) -> None:
+        del product
         if torch.is_grad_enabled():
             calls.append(KernelCall(make()))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from statesize.check import refuse
 from statesize.errors import InputError
 
 # "step-000250" of statesize, "checkpoint-500" of a Trainer, "step1000" and "stage1-step1000-tokens5B" of the hub.
@@ -35,6 +36,8 @@ def find_checkpoints(
     given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], revisions: Sequence[str] = ()
 ) -> tuple[Checkpoint, ...]:
     """Folders, patterns, folders with checkpoints in them, names and ids as checkpoints, by their steps if all tell."""
+    if not isinstance(given, str | os.PathLike | Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        refuse("checkpoints", "folders of models, a pattern of them, or an id of the hub", given)
     names = [os.fspath(given)] if isinstance(given, str | os.PathLike) else [os.fspath(one) for one in given]
     if revisions:
         if len(names) != 1 or Path(names[0]).is_dir():

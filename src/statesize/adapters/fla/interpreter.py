@@ -9,10 +9,15 @@ from __future__ import annotations
 import builtins
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
+
+from torch import nn
+
+from statesize.errors import ModelError
 
 _NO_ARGUMENTS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
 
@@ -34,9 +39,31 @@ class LoopVariable(int):
         return _loop(int(self) - other)
 
 
+_SWITCH = "TRITON_INTERPRET"
+
+
+@contextmanager
+def needing_a_driver(model: nn.Module) -> Generator[None]:
+    """Refuse a model whose kernels Triton cannot run on this machine, and say what runs it all the same."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "active drivers" not in str(error):
+            raise
+        ways = ["run it on a GPU"]
+        if type(model).__module__.split(".")[0] == "transformers":
+            ways.append("take an environment without flash-linear-attention, in which transformers needs no kernels")
+        if os.environ.get(_SWITCH) != "1":
+            ways.append(f"set {_SWITCH}=1 before Python starts, which is slow and for small models")
+        raise ModelError(
+            f"{type(model).__name__} must run where Triton does, because it calls kernels of flash-linear-attention, "
+            f"got a machine without a driver for them: {'; or '.join(ways)}."
+        ) from error
+
+
 def interpret_if_asked() -> None:
     """Let the kernels of fla that are imported so far run in Triton's interpreter, if it is on."""
-    if os.environ.get("TRITON_INTERPRET") != "1":
+    if os.environ.get(_SWITCH) != "1" or "fla.ops" not in sys.modules:
         return
     triton: Any = import_module("triton.language")
     autotuner: Any = import_module("triton.runtime.autotuner").Autotuner

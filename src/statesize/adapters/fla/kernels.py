@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -23,6 +24,7 @@ from statesize.adapters.fla.delta_rule import (
 from statesize.adapters.fla.impulses import Impulses, by_impulses
 from statesize.adapters.fla.linear_attention import gated, hgrn, plain, retention, rwkv6, simple
 from statesize.adapters.fla.slots import gated_slots, light
+from statesize.adapters.fla.step_forms import stepped
 from statesize.adapters.watching.observation import Observation, Units, held
 from statesize.operators import Operator
 
@@ -58,6 +60,7 @@ class Formula:
             name=call.name,
             kind=self.kind,
             operator=lambda units: self.operator(call, units),
+            exact=partial(_exact, call, by_channel=mixed.ndim > call.output.ndim),
             values=values.transpose(1, 2),
             mixed=mixed.transpose(1, 2),
             state_size=size,
@@ -81,6 +84,12 @@ class Formula:
             state_bytes=mixed.shape[2] * mixed.shape[3] * size * torch.float32.itemsize,
             held_bytes=held(call.output, *call.arguments.values()),
         )
+
+
+def _exact(call: FlaCall, *, by_channel: bool) -> Tensor | None:
+    """What the step form of a kernel computes, (S, unit, L, P)."""
+    mixed = stepped(call)
+    return None if mixed is None else (mixed[..., None] if by_channel else mixed).transpose(1, 2)
 
 
 def _width(call: FlaCall) -> int:

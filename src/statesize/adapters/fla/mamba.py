@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,11 @@ from statesize.adapters.watching.kernel_functions import KernelCall
 from statesize.adapters.watching.observation import Observation, Record
 from statesize.adapters.watching.parts import MixerCall, observing_parts
 from statesize.adapters.watching.running import Running
+
+_TILED = (
+    "Without mamba_ssm, fla gives the groups of B and C to its heads in turn, and where it goes on from a cache to "
+    "consecutive heads: this layer computes something else there."
+)
 
 
 @contextmanager
@@ -55,10 +61,11 @@ def mamba2(call: MixerCall) -> Observation:
     heads, groups, states = layer.num_heads, layer.n_groups, layer.ssm_state_size
     convolved = layer.act(call.parts["conv1d"].output[..., : mixed.shape[1]].mT)
     values, B, C = convolved.split((layer.intermediate_size, groups * states, groups * states), -1)
+    # Head h reads group h modulo their number here; elsewhere a group serves consecutive heads.
+    by_head = (part.unflatten(-1, (groups, states)).repeat(1, 1, heads // groups, 1) for part in (B, C))
     arguments = {
         "A": -torch.exp(layer.A_log.float()),
-        "B": B.unflatten(-1, (groups, states)),
-        "C": C.unflatten(-1, (groups, states)),
+        **dict(zip(("B", "C"), by_head, strict=True)),
         "D": layer.D,
         "hidden_states": values.unflatten(-1, (heads, -1)),
         "dt": call.parts["in_proj"].output[..., -heads:],
@@ -66,4 +73,5 @@ def mamba2(call: MixerCall) -> Observation:
         "dt_softplus": True,
         "dt_limit": layer.dt_limit,
     }
-    return chunk_scan(KernelCall(call.name, layer, arguments, mixed.unflatten(-1, (heads, -1))))
+    found = chunk_scan(KernelCall(call.name, layer, arguments, mixed.unflatten(-1, (heads, -1))))
+    return replace(found, note=_TILED) if 1 < groups < heads else found

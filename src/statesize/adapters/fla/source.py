@@ -14,10 +14,9 @@ import torch
 from torch import nn
 
 from statesize.adapters.fla.call import FlaCall
-from statesize.adapters.fla.interpreter import interpret_if_asked
 from statesize.adapters.fla.kernels import known, parse
-from statesize.adapters.watching.kernel_functions import replaced, source_files
-from statesize.adapters.watching.observation import Record
+from statesize.adapters.watching.kernel_functions import first, replaced, source_files
+from statesize.adapters.watching.observation import Product, Record
 from statesize.adapters.watching.running import Running
 from statesize.errors import ModelError
 
@@ -31,20 +30,10 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     # The functions themselves run, with their decorators, which choose between implementations.
     with ExitStack() as changes:
         kernels = {file: found for file in source_files(model) if (found := _kernels(file))}
-        if kernels:
-            interpret_if_asked()
         for file, found in kernels.items():
             for name, function in found.items():
                 changes.enter_context(replaced(file, name, _observed(function, running, record)))
-        try:
-            yield
-        except RuntimeError as error:
-            if "active drivers" not in str(error):
-                raise
-            raise ModelError(
-                f"{type(model).__name__} must run where Triton does, got a machine without a driver for its kernels. "
-                "Run it on a GPU, or set TRITON_INTERPRET=1 before Python starts, which is slow and for small models."
-            ) from error
+        yield
 
 
 def _kernels(file: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -75,8 +64,13 @@ def _observed(function: Callable[..., Any], running: Running, record: Record) ->
         # What the kernel does inside is no mixing of its own.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
             result = function(*args, **kwargs)
-        record(partial(_parsed, running, function, args, kwargs, result))
-        return result
+        given = {**dict(zip(inspect.signature(function).parameters, args, strict=False)), **kwargs}
+        values, mixed = given.get("v"), first(result)
+        product = Product(values, 1, mixed, 1) if isinstance(values, torch.Tensor) else None
+        held = record(partial(_parsed, running, function, args, kwargs, result), product)
+        if held is None:
+            return result
+        return (held, *result[1:]) if isinstance(result, tuple) else held
 
     return kernel
 

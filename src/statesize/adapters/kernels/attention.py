@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, visible_keys
 from statesize.adapters.models.precision import in_single, stored_element_size
 from statesize.adapters.watching.kernel_functions import replaced, source_files
-from statesize.adapters.watching.observation import Observation, Record
+from statesize.adapters.watching.observation import Observation, Product, Record
 from statesize.adapters.watching.parts import MixerCall, is_a, observing_parts
 from statesize.adapters.watching.running import Running
 from statesize.errors import ModelError
@@ -74,7 +74,9 @@ class _Registry:
             if is_a(module, DIFFERENTIAL):
                 self._kept.setdefault(module, []).append(called)
             else:
-                self._record(partial(called.observation, result[0]))
+                product = Product(value, -2, result[0], 1)
+                held = self._record(partial(called.observation, result[0]), product)
+                result = result if held is None else (held, *result[1:])
             return result
 
         return attend

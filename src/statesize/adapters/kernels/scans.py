@@ -33,7 +33,7 @@ _WHOLE_BLOCK = "mamba2_split_conv1d_scan_combined"
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
     """Observe the scans of a model; while this is open they and their short convolutions run in pure torch."""
 
-    def recorder(parse: Callable[[KernelCall], Observation]) -> Callable[[Mapping[str, Any], Tensor], None]:
+    def recorder(parse: Callable[[KernelCall], Observation]) -> Callable[[Mapping[str, Any], Tensor], object]:
         return lambda arguments, output: record(partial(parse, KernelCall.by(running.frame, arguments, output)))
 
     with ExitStack() as changes:

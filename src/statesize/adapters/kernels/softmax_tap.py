@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.precision import in_single, is_low, stored_element_size
-from statesize.adapters.watching.observation import Observation, Record
+from statesize.adapters.watching.observation import Observation, Product, Record
 from statesize.adapters.watching.running import Running
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
@@ -47,34 +47,44 @@ class _SoftmaxTap(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if not self.running.frames:
             return result
+        held = None
         if func in SOFTMAX:
             self.probabilities = result if _is_map(result) else None
             self.rounded = is_low(_argument(args, kwargs or {}, 0, "input"))
         elif func is functional.scaled_dot_product_attention:
-            self._observe_fused(args, kwargs or {}, result)
+            held = self._observe_fused(args, kwargs or {}, result)
         elif func is torch.einsum and self.probabilities is not None:
-            self._observe_einsum(args, result)
+            held = self._observe_einsum(args, result)
         elif func in PRODUCT and self.probabilities is not None:
             factors = (*args, *(kwargs or {}).values())
             if _mixes(factors, self.probabilities):
                 probabilities, self.probabilities = self.probabilities, None
-                self._observe(lambda: probabilities, probabilities.shape, factors[1], result)
-        return result
+                product = Product(factors[1], -2, result, -2)
+                held = self._observe(lambda: probabilities, probabilities.shape, factors[1], result, product)
+        return result if held is None else held
 
-    def _observe_fused(self, args: tuple[Any, ...], kwargs: dict[str, Any], mixed: Tensor) -> None:
+    def _observe_fused(self, args: tuple[Any, ...], kwargs: dict[str, Any], mixed: Tensor) -> Tensor | None:
         query, values = _argument(args, kwargs, 0, "query"), _argument(args, kwargs, 2, "value")
         self.rounded = False
-        if query.ndim >= 3:
-            shape = (*query.shape[:-1], values.shape[-2])
-            self._observe(partial(_fused_probabilities, in_single(args), in_single(kwargs)), shape, values, mixed)
+        if query.ndim < 3:
+            return None
+        shape = (*query.shape[:-1], values.shape[-2])
+        maps = partial(_fused_probabilities, in_single(args), in_single(kwargs))
+        return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2))
 
-    def _observe_einsum(self, args: tuple[Any, ...], mixed: Tensor) -> None:
+    def _observe_einsum(self, args: tuple[Any, ...], mixed: Tensor) -> Tensor | None:
         arranged = _arranged(args, cast("Tensor", self.probabilities), mixed)
-        if arranged is not None:
-            probabilities, self.probabilities = cast("Tensor", self.probabilities), None
-            self._observe(lambda: probabilities, probabilities.shape, *arranged)
+        if arranged is None:
+            return None
+        probabilities, self.probabilities = cast("Tensor", self.probabilities), None
+        values, by_head, axis = arranged
+        return self._observe(
+            lambda: probabilities, probabilities.shape, values, by_head, Product(values, -2, mixed, axis)
+        )
 
-    def _observe(self, maps: Callable[[], Tensor], shape: Sequence[int], values: Tensor, mixed: Tensor) -> None:
+    def _observe(
+        self, maps: Callable[[], Tensor], shape: Sequence[int], values: Tensor, mixed: Tensor, product: Product
+    ) -> Tensor | None:
         frame, rounded = self.running.frame, self.rounded
         sequences = _sequences(self.running, shape)
 
@@ -95,7 +105,7 @@ class _SoftmaxTap(TorchFunctionMode):
                 rounded=rounded,
             )
 
-        self.record(observation)
+        return self.record(observation, product)
 
 
 def _sequences(running: Running, shape: Sequence[int]) -> int:
@@ -127,8 +137,9 @@ def _is_same(factor: object, probabilities: Tensor) -> bool:
     return torch.equal(factor.reshape(probabilities.shape), probabilities.to(factor.dtype))
 
 
-def _arranged(args: tuple[Any, ...], probabilities: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Values and what was mixed, (S, H, L, P), of an einsum that mixes by a map, such as "bnij,jbnd->ibnd"."""
+def _arranged(args: tuple[Any, ...], probabilities: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor, int] | None:
+    """Values and what was mixed, (S, H, L, P), of an einsum that mixes by a map, and where that has its positions."""
+    # Such as "bnij,jbnd->ibnd".
     operands = cast("Sequence[object]", args[1] if len(args) == 2 else args[1:])
     if len(operands) != 2 or not isinstance(args[0], str) or not _is_same(operands[0], probabilities):
         return None
@@ -140,7 +151,7 @@ def _arranged(args: tuple[Any, ...], probabilities: Tensor, mixed: Tensor) -> tu
         return None
     order = ["".join((*heads, place, *channels)) for place in (key, query)]
     values = torch.einsum(f"{by_value}->{order[0]}", cast("Tensor", operands[1]))
-    return values, torch.einsum(f"{output}->{order[1]}", mixed)
+    return values, torch.einsum(f"{output}->{order[1]}", mixed), output.index(query)
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str) -> Tensor:

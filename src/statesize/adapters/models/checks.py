@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.masks import UNPADDED, check_mask, check_windows
@@ -41,6 +42,19 @@ def float_model(model: object) -> tuple[nn.Module, str]:
     return dequantised(module)
 
 
+def _check_ids(ids: Tensor, embedding: object) -> None:
+    """Refuse what are no ids of an embedding's tokens."""
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise InputError(f"input_ids must be integers, got dtype {ids.dtype}. {HOW_TO_GIVE}")
+    known = getattr(embedding, "num_embeddings", None)
+    if isinstance(known, int) and not bool(((ids >= 0) & (ids < known)).all()):
+        wrong = ids[(ids < 0) | (ids >= known)][0].item()
+        raise InputError(
+            f"input_ids must be from 0 to {known - 1}, the tokens that the model knows, got {wrong}. Make the ids with "
+            "the tokenizer that the model was trained with."
+        )
+
+
 def check_inputs(pretrained: Sequence[Any], inputs: Inputs) -> int:
     """Refuse what is no whole text of one length for these models of transformers; the number of its positions."""
     mask: object = None
@@ -55,6 +69,8 @@ def check_inputs(pretrained: Sequence[Any], inputs: Inputs) -> int:
         raise InputError(f"input_ids must be a tensor of shape (sequences, positions), got {what}. {HOW_TO_GIVE}")
     if ids.is_meta or not ids.shape[0]:
         raise InputError(f"input_ids must hold numbers, got shape {tuple(ids.shape)} on device {ids.device}.")
+    if pretrained and ids.ndim == 2:
+        _check_ids(ids, pretrained[0].get_input_embeddings())
     length = ids.shape[1]
     if length < 2:
         raise InputError(f"The text must have at least 2 tokens, for a past and a future, got {length}.")

@@ -39,6 +39,17 @@ def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[s
     return reasons
 
 
+def nonlinear_recurrence(module: nn.Module) -> str:
+    """Why a module with a recurrence such as an LSTM has no T; "" for others."""
+    found = [kind for part in module.modules() if (kind := type(part).__name__) in NONLINEAR]
+    if not found:
+        return ""
+    return (
+        f"{found[0]}: what it passes on is not linear in what it stores, so it has no T; statesize.network_ess "
+        "measures derivatives"
+    )
+
+
 def _is_pointwise(layer: nn.Module) -> bool:
     return isinstance(layer, POINTWISE) or "RotaryEmbedding" in type(layer).__name__
 
@@ -49,11 +60,8 @@ def _unobserved(members: Mapping[str, nn.Module], ran: set[str], mixers: list[st
         if name not in ran:
             reasons[name] = f"{type(layer).__name__}: the forward pass does not call it"
         elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
-            if nonlinear := [kind for part in layer.modules() if (kind := type(part).__name__) in NONLINEAR]:
-                reasons[name] = (
-                    f"{nonlinear[0]}: what it passes on is not linear in what it stores, so it has no T; "
-                    "statesize.network_ess measures derivatives"
-                )
+            if nonlinear := nonlinear_recurrence(layer):
+                reasons[name] = nonlinear
                 continue
             parts = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
             reasons[name] = (

@@ -71,7 +71,7 @@ def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None
         setattr(file, name, original)
 
 
-def observed(function: Callable[..., Any], called: Callable[[Mapping[str, Any], Tensor], None]) -> Callable[..., Any]:
+def observed(function: Callable[..., Any], called: Callable[[Mapping[str, Any], Tensor], object]) -> Callable[..., Any]:
     """The pure-torch function of a kernel, whose calls are reported."""
     body = pure_torch(function)
     signature = inspect.signature(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,8 @@ class Observation:
     # What is stored, by which layers that share a cache are known, and what drops T until it is asked for again.
     stored: Tensor | None = None
     forget: Callable[[], None] = nothing
+    # y as the kernel's own more exact form computes it, None where it has none: what the kernel rounds shows by it.
+    exact: Callable[[], Tensor | None] = nothing
     # Bytes that it keeps alive, if it may wait until its T is asked for; None where its mixer runs once more instead.
     held_bytes: int | None = None
 
@@ -72,8 +75,28 @@ def held(*values: object) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-# A source hands over a function that makes the Observation: what it raises refuses this mixer and no other.
-Record = Callable[[Callable[[], Observation]], None]
+@dataclass(frozen=True, eq=False)
+class Product:
+    """What a function mixed, as it lies in the model: values and result, and the dimension of positions of each."""
+
+    values: Tensor
+    values_axis: int
+    mixed: Tensor
+    axis: int
+
+
+class Record(Protocol):
+    """What a source hands its finds to."""
+
+    def __call__(self, make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
+        """Take a function that makes the Observation: what it raises refuses this mixer and no other.
+
+        Returns:
+            What the model is to go on with in the place of `product.mixed`; None for that itself.
+        """
+        ...
+
+
 Source = Callable[[nn.Module, Running, Record], AbstractContextManager[None]]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.kinds import Count
+from statesize.cli.options.kinds import Count, Seed
 
 
 def _some(_: object, channels: object) -> None:
@@ -43,7 +43,7 @@ class Asked:
     past: Count | None = None
     future: Count | None = None
     channels: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
-    seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
+    seed: Seed = 0
     memory: str = "2GB"
     count_accuracy: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.02
     entropy_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1e-3

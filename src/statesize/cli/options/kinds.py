@@ -9,7 +9,12 @@ from cyclopts import Parameter, validators
 from statesize.errors import InputError
 
 Flag: TypeAlias = Annotated[bool, Parameter(negative="")]
-Count: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+MOST = 10**9
+"""The largest count that an option takes."""
+
+Count: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST))]
+AtLeastTwo: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=MOST))]
+Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63))]
 
 
 def whole_numbers(name: str, given: str) -> list[int]:

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-from cyclopts import ArgumentCollection, Group, Parameter, validators
+from cyclopts import ArgumentCollection, Group, Parameter
 
-from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.options.kinds import AtLeastTwo, Count, Flag
 from statesize.cli.output.printing import Printing
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Texts:
     split: str = "train"
     special_tokens: Flag = False
     sequences: Count | None = None
-    max_tokens: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 512
+    max_tokens: AtLeastTwo = 512
 
     def check(self) -> None:
         """Refuse options that contradict each other, files that are not there, and a package that is missing."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter, validators
 
-from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.options.kinds import AtLeastTwo, Count, Flag, Seed
 from statesize.cli.options.loading import Loading, Place
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -57,10 +57,10 @@ class Reading:
     split: str = "train"
     special_tokens: Flag = False
     delimiter: str = "eos"
-    documents: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 200
+    documents: AtLeastTwo = 200
     window: Count | None = None
     channels: Count = 16
-    seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0
+    seed: Seed = 0
 
     @property
     def name(self) -> str:

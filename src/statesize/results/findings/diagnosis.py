@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from statesize.check import require_kind
 from statesize.results.protocol import Profiled
 from statesize.results.summary import average, binding, ess_values, keeps_everything
 
@@ -61,12 +62,16 @@ def diagnose(profile: Profiled) -> list[Diagnosis]:
     Returns:
         One diagnosis a mixer, in the order of the profile; str() gives its sentence.
 
+    Raises:
+        InputError: If it is no profile.
+
     Example:
         >>> from statesize import profile, zoo
         >>> model, _ = zoo.load("gla")
         >>> print(diagnose(profile(model, [list(range(9))]))[0])
         layers.0.mixer: too short a text to tell: no cut has 32 tokens before it and 32 after it
     """
+    require_kind("profile", profile, Profiled, "a Profile", "Give what statesize.profile returns.")
     ratios = profile.attributes["relative_tolerances"]
     found: list[Diagnosis] = []
     for name in profile.mixers:

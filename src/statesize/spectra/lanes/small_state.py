@@ -102,7 +102,7 @@ def _arrays(recurrence: Recurrence) -> list[Array]:
     shape = torch.Size((*recurrence.batch_shape, *recurrence.B.shape[-2:]))
     parts = (recurrence.A, recurrence.B, recurrence.C)
     flat = (part.expand(shape).reshape(recurrence.batch_shape.numel(), *shape[-2:]).cpu() for part in parts)
-    return [part[..., None].expand(*part.shape, 2).numpy() for part in flat]
+    return [part.resolve_neg()[..., None].expand(*part.shape, 2).numpy() for part in flat]
 
 
 @dataclass(frozen=True, eq=False)

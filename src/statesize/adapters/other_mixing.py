@@ -1,0 +1,150 @@
+"""Whether a module mixes positions by more than the kernels that were seen in it, found by running it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.calls import Call
+from statesize.adapters.faithfulness import bound
+from statesize.adapters.forward import Forward
+from statesize.adapters.models.held import measuring
+from statesize.adapters.models.precision import mapped
+from statesize.adapters.sources import observing_all
+from statesize.adapters.watching.interrupts import interrupts_held
+from statesize.adapters.watching.observation import Observation, Product
+from statesize.adapters.watching.running import running_modules
+from statesize.errors import ModelError
+
+# Packages whose modules are compared with oracles of their own: other modules are of the model's author.
+_KNOWN = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
+
+
+def is_own_code(module: nn.Module) -> bool:
+    """Whether a module's forward was written by the author of the model, and by no library that is known here."""
+    return type(module).__module__.split(".")[0] not in _KNOWN or "forward" in vars(module)
+
+
+@torch.no_grad()
+def other_mixing(forward: Forward, call: Call) -> str:
+    """What a module mixes positions by beside the kernels seen in it, in a sentence; "" for nothing.
+
+    The module runs three times with the recorded arguments: as it is; with another input at one position, while every
+    kernel returns what it returned before; and with what the kernels return changed at that position. Whatever then
+    differs at other positions has come there by another way.
+
+    Args:
+        forward: The model and its inputs.
+        call: The call of the module.
+
+    Returns:
+        Mixing before the kernels or beside them, or several maps of the same values.
+
+    Raises:
+        ModelError: Mixing behind the kernels, by which T is not what leaves the module.
+    """
+    place, limit = forward.length // 3, bound(call.module)
+    plain = _Run.of(forward, call)
+    if plain.output is None or not plain.products:
+        return ""
+    args, kwargs = (_changed(given, forward.length, place) for given in (call.args, call.kwargs))
+    changed = replace(call, args=args, kwargs=kwargs)
+    other_input = _Run.of(forward, changed, [product.mixed for product in plain.products])
+    other_result = _Run.of(forward, call, [_changed_at(one.mixed, one.axis, place) for one in plain.products])
+    axis = _axis(plain.output, forward.length)
+    if axis is None or other_input.output is None or other_result.output is None:
+        return ""
+    if _differs(plain.output, other_result.output, axis, place) > limit:
+        raise ModelError(
+            f"Mixer {call.name}: what its map returns is mixed over positions once more before it leaves the module, "
+            "so that this map is not the module's T. Give the class a method `operator(hidden)` that returns a "
+            "statesize Operator of the whole."
+        )
+    seen: list[str] = []
+    if any(
+        _differs(one.values, other.values, one.values_axis, place) > limit
+        for one, other in zip(plain.products, other_input.products, strict=True)
+    ):
+        seen.append("its values are mixed before: T is without that")
+    if _differs(plain.output, other_input.output, axis, place) > limit:
+        seen.append("positions are mixed beside the map too: T is without that")
+    if len(call.caches) > len({cache or index for index, cache in enumerate(call.caches)}):
+        seen.append("several maps mix the same values, each with a T of its own: the module's is made of all")
+    return f"Other mixing was seen here: {'; '.join(seen)}." if seen else ""
+
+
+@dataclass(eq=False)
+class _Run:
+    """A module run alone."""
+
+    products: list[Product] = field(default_factory=list[Product])
+    output: Tensor | None = None
+
+    @classmethod
+    def of(cls, forward: Forward, call: Call, held: list[Tensor] | None = None) -> _Run:
+        """Run a module; `held` is what its kernels return instead, in the order of their calls."""
+        run = cls()
+
+        def observe(make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
+            if product is None:
+                return None
+            run.products.append(product)
+            place = len(run.products) - 1
+            return held[place] if held is not None and place < len(held) else None
+
+        with interrupts_held() as interrupts, ExitStack() as stack:
+            stack.enter_context(measuring(forward.model))
+            running = stack.enter_context(running_modules(forward.model, forward.length))
+            stack.enter_context(observing_all(forward.model, running, observe))
+            with interrupts.let_through():
+                output: object = call.module(*call.args, **call.kwargs)
+        while isinstance(output, tuple | list) and output:
+            output = cast("Any", output)[0]
+        run.output = output if isinstance(output, Tensor) else None
+        return run
+
+
+def _axis(tensor: Tensor, length: int) -> int | None:
+    """The dimension of positions, of a tensor of hidden states, heads or ids; None where none has their number."""
+    order = {1: (0,), 2: (1, 0), 3: (1, 0, 2), 4: (2, 1, 3)}.get(tensor.ndim, ())
+    return next((axis for axis in order if tensor.shape[axis] == length), None)
+
+
+def _changed(value: Any, length: int, place: int) -> Any:
+    """Arguments with other numbers at one position."""
+
+    def change(leaf: object) -> object:
+        if not isinstance(leaf, Tensor) or leaf.dtype == torch.bool:
+            return leaf
+        axis = _axis(leaf, length)
+        return leaf if axis is None else _changed_at(leaf, axis, place)
+
+    return mapped(value, change)
+
+
+def _changed_at(tensor: Tensor, axis: int, place: int) -> Tensor:
+    """A copy with other numbers at one position: random ones of the tensor's scale, or the ids of another position."""
+    moved = tensor.movedim(axis, 0).clone()
+    if tensor.is_floating_point():
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(moved[place].shape, generator=generator).to(moved)
+        finite = moved.isfinite()
+        moved[place] += noise * moved[finite].double().std().to(moved.dtype)
+    else:
+        moved[place] = moved[place - 1]
+    return moved.movedim(0, axis)
+
+
+def _differs(one: Tensor, other: Tensor, axis: int, place: int) -> float:
+    """The largest difference at other positions, relative to the largest value."""
+    if one.shape != other.shape:
+        return float("inf")
+    elsewhere = torch.arange(one.shape[axis], device=one.device) != place
+    difference = (one - other).movedim(axis, 0)[elsewhere]
+    scale = one.abs().max()
+    return float(difference.abs().max() / scale) if bool(scale > 0) else 0.0
