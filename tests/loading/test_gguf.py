@@ -74,6 +74,12 @@ def test_a_file_that_is_cut_off(tmp_path, kept):
         assert one_line(error)
 
 
+def test_a_file_of_another_name(tmp_path):
+    path = write_gguf(tmp_path / "tiny.gguf").rename(tmp_path / "tiny.bin")
+    with pytest.raises(ss.FileError, match=r"tiny\.bin must have a name that ends in \.gguf"):
+        load_model(str(path))
+
+
 def test_without_the_package_that_reads_them(tmp_path, monkeypatch):
     path = write_gguf(tmp_path / "tiny.gguf")
     monkeypatch.setattr("statesize.loading.gguf.find_spec", lambda package: None)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from oracles.module_impulses import Responses, calls_of, difference, impulse_matrices, kernel_responses
 from oracles.tiny_families import answers, token_ids
+from oracles.tiny_settings import CAUSAL_WITH
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, capture
@@ -90,6 +91,8 @@ def sweep(family: str, build: Callable[[], nn.Module]) -> Row:
     row.reason = " ".join(
         reason if name in reason else f"{name}: {reason}." for name, reason in captured.skipped.items()
     )
+    if family in CAUSAL_WITH:
+        row.reason = f"Counts with {CAUSAL_WITH[family]}; by default it sees later positions. {row.reason}".strip()
     row.logits = _relative(observed_answers(model, ids), plain)
     row.faithfulness = max((item.faithfulness or 0.0 for item in items), default=0.0)
     for item in items:

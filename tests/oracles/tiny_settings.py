@@ -261,5 +261,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "zaya": {"layer_types": ["hybrid", "hybrid_sliding"], "num_experts_per_tok": 1, "router_hidden_size": 12},
 }
 
+# What makes a family causal that is not by its defaults.
+CAUSAL_WITH = {"xlnet": 'attn_type="uni"', "xlm": "causal=True"}
+
 # Families whose weights are drawn that much larger: nothing brings their embeddings, or their keys, to a scale of one.
 LOUDER = {"inkling2_text": 1.4, "marian": 2.5, "openai-gpt": 1.9, "MistralLarge4": 2.0, "OpenAIGPT": 1.9}

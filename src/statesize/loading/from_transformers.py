@@ -15,7 +15,7 @@ from statesize import zoo
 from statesize.adapters.models.checks import float_model
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.loading.complete_weights import check_files, check_loaded
-from statesize.loading.gguf import is_gguf, require_readers, stored_weights, without_bar
+from statesize.loading.gguf import is_gguf, require_readable, stored_weights, without_bar
 from statesize.loading.libraries import MAMBA_SSM_NAMES
 from statesize.loading.transformers_config import checked_config
 from statesize.texts.tokens import AnyTokenizer
@@ -64,7 +64,7 @@ def _source_of(name: str) -> tuple[str, dict[str, str]]:
     path = Path(name)
     if not is_gguf(path):
         return name, {}
-    require_readers(path)
+    require_readable(path)
     return str(path.absolute().parent), {"gguf_file": path.name}
 
 

@@ -25,8 +25,12 @@ def is_gguf(path: Path) -> bool:
         return False
 
 
-def require_readers(path: Path) -> None:
-    """Refuse a GGUF file where the packages that transformers reads it with are missing."""
+def require_readable(path: Path) -> None:
+    """Refuse a GGUF file that transformers would not take for one, or without the packages that it needs."""
+    if path.suffix != ".gguf":
+        raise FileError(
+            f"{path} must have a name that ends in .gguf, as transformers expects of a GGUF file. Rename it."
+        )
     if any(find_spec(package) is None for package in ("gguf", "accelerate")):
         raise FileError(
             f"{path} is a GGUF file, which needs the packages gguf and accelerate: pip install 'statesize[gguf]'."

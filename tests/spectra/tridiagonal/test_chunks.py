@@ -46,7 +46,9 @@ def test_log_determinants(length: int, width: int) -> None:
     chunks, expected = tridiagonal_chunks(matrix[None, None], width), definition(matrix)
     for s in (1.0, 1e-2, 1e-5):
         phi = chunks.log_determinants(shifts(chunks, s)).flatten()[1:length]
-        torch.testing.assert_close(phi, torch.log1p((expected / s) ** 2).sum(-1), rtol=1e-9, atol=1e-9)
+        # T Tᵀ + s² is rounded by what its largest entry is, which on some processors shows beside s².
+        lost = 4 * torch.finfo(torch.float64).eps * float(expected.max() / s) ** 2
+        torch.testing.assert_close(phi, torch.log1p((expected / s) ** 2).sum(-1), rtol=1e-9, atol=1e-9 + lost)
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -1,0 +1,125 @@
+"""What cannot be measured is refused by its cause, in one line."""
+
+import pytest
+import torch
+from oracles.pretrained import tiny_llama
+from torch import nn
+from torch.nn import functional
+
+import statesize as ss
+from statesize.cli import main
+from statesize.errors import InputError, ModelError
+
+
+def refused(error, pattern, call, *arguments, **options):
+    with pytest.raises(error, match=pattern) as caught:
+        call(*arguments, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ids", "pattern"),
+    [
+        ([[5, 6, 400]], "input_ids must be from 0 to 299, the tokens that the model knows, got 400"),
+        ([[5, -6, 4]], "input_ids must be from 0 to 299, .* got -6"),
+        ([[5.0, 6.0]], "input_ids must be integers, got dtype torch.float32"),
+        ([[True, False]], "input_ids must be integers, got dtype torch.bool"),
+    ],
+)
+def test_ids_that_are_none(ids, pattern):
+    refused(InputError, pattern, ss.capture, tiny_llama(), torch.tensor(ids))
+
+
+def test_hidden_states_instead_of_ids():
+    pattern = r"shape \(L,\) or \(S, L\), got shape \(1, 5, 32\)\. Measure each operator of ss\.capture\(model"
+    refused(InputError, pattern, ss.profile, tiny_llama(), torch.randn(1, 5, 32))
+
+
+class Dropping(nn.Module):
+    """Dropout as it is without `training=self.training`."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(50, 8)
+
+    def forward(self, input_ids):
+        hidden = functional.dropout(self.embedding(input_ids), 0.1)[:, None]
+        return functional.scaled_dot_product_attention(hidden, hidden, hidden, is_causal=True)
+
+
+class Counting(Dropping):
+    calls = 0
+
+    def forward(self, input_ids):
+        self.calls += 1
+        hidden = (self.embedding(input_ids) + self.calls)[:, None]
+        return functional.scaled_dot_product_attention(hidden, hidden, hidden, is_causal=True)
+
+
+def test_dropout_that_is_always_on():
+    pattern = "draws random numbers in eval mode, so that no two runs of it agree: dropout that is always on"
+    dropping, counting = Dropping(), Counting()
+    before = torch.get_rng_state()
+    refused(ModelError, pattern, ss.capture, dropping, torch.arange(9)[None])
+    refused(ModelError, "gives another last hidden state", ss.capture, counting, torch.arange(9)[None])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_sent_to_their_derivatives(kind):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.recurrence = nn.Embedding(50, 8), kind(8, 8, batch_first=True)
+
+        def forward(self, input_ids):
+            return self.recurrence(self.embedding(input_ids))[0]
+
+    pattern = f"{kind.__name__}: what it passes on is not linear in what it stores, .* statesize.network_ess measures"
+    refused(ModelError, pattern, ss.capture, Recurrent(), torch.arange(9)[None])
+    refused(ModelError, pattern, ss.capture, kind(8, 8, batch_first=True), torch.randn(1, 9, 8))
+
+
+def drawn(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(drawn(9, 3).sigmoid(), drawn(9, 3), drawn(9, 3)), (drawn(2, 9, 4).sigmoid(), drawn(2, 9, 4), drawn(2, 9, 4))],
+)
+def test_tensors_with_the_negative_bit(parts):
+    negative = [torch._neg_view(-part) for part in parts]
+    assert negative[0].is_neg()
+    for call in (ss.hankel_singular_values, lambda operator: ss.measure(operator).entropy):
+        expected = call(ss.Recurrence(*parts))
+        torch.testing.assert_close(call(ss.Recurrence(*negative)), expected, rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_that_are_no_matrices():
+    refused(
+        InputError,
+        "of 16 bits or more, got dtype torch.float8_e4m3fn",
+        ss.measure,
+        torch.eye(4).to(torch.float8_e4m3fn),
+    )
+    for layout in (torch.strided, torch.jagged):
+        nested = torch.nested.nested_tensor([torch.eye(4), torch.eye(4)], layout=layout)
+        refused(InputError, "matrix must be a dense tensor, got a nested one", ss.measure, nested)
+
+
+def test_arguments_of_another_kind():
+    refused(InputError, "profile must be a Profile, got NoneType", ss.diagnose, None)
+    refused(InputError, "checkpoints must be folders of models, .* got 3", ss.series, 3)
+
+
+@pytest.mark.parametrize("option", ["--max-tokens", "--sequences", "--stride", "--seed", "--past", "--ray-cpus"])
+@pytest.mark.parametrize("size", [10**11, 10**20])
+def test_sizes_that_nothing_has(option, size, capsys):
+    if option == "--seed" and size < 2**63:
+        return
+    assert main(["profile", "gla", option, str(size)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("statesize: error: Invalid value")
+    assert said.count("\n") == 1

@@ -1,0 +1,73 @@
+"""What somebody who has a published model runs first, each command to its end."""
+
+import json
+import re
+
+import pytest
+from oracles.published import gguf_file
+
+import statesize as ss
+from statesize.cli import main
+
+LAYER = "model.layers.7.self_attn"
+
+pytestmark = pytest.mark.filterwarnings("default")  # of other packages, when a command ends
+
+
+def run(capsys, *arguments):
+    """A command that must succeed, and what it printed."""
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    return said
+
+
+def test_its_file(capsys, text):
+    said = run(capsys, "profile", gguf_file(), "--text", text, "--max-tokens", 32, "--layers", 3)
+    assert "\nweights: Q4_1, dequantised\n" in said.out
+    assert re.search(r"^model\.layers\.3\.self_attn +\d", said.out, re.MULTILINE)
+
+
+def test_profile_report_and_compare(capsys, folder, text, tmp_path):
+    few = ("--text", text, "--max-tokens", 48, "--layers", 0, 15, 29)
+    said = run(capsys, "profile", folder, *few, "--output", tmp_path / "one", "--html", tmp_path / "one.html")
+    assert "model.layers.15.self_attn" in said.out
+    run(capsys, "report", tmp_path / "one", "--output", tmp_path / "again.html")
+    for page in (tmp_path / "one.html", tmp_path / "again.html"):
+        assert "model.layers.29.self_attn" in page.read_text(encoding="utf-8")
+    run(capsys, "profile", "gla", "--text", text, "--max-tokens", 48, "--output", tmp_path / "two")
+    compared = json.loads(run(capsys, "compare", tmp_path / "one", tmp_path / "two", "--json").out)
+    assert len(compared["models"]) == 2
+    assert ss.Profile.load(tmp_path / "one").attributes["source"] == {"kind": "folder"}
+
+
+def test_length(capsys, folder, text):
+    lengths = ("--lengths", "16,32", "--future", 16, "--excerpts", 2)
+    said = run(capsys, "length", folder, "--text", text, *lengths, "--layers", 7, "--channels", 1, "--json")
+    found = json.loads(said.out)
+    assert [one["length"] for one in found["lengths"]] == [16, 32]
+    assert [layer["name"] for layer in found["layers"]] == ["average", *(LAYER + part for part in ("", ", joint"))]
+
+
+def test_needles(capsys, folder):
+    sizes = ("--depths", 16, "--context", 48, "--future", 12, "--excerpts", 2)
+    found = json.loads(run(capsys, "needles", folder, *sizes, "--json").out)
+    assert [one["depth"] for one in found["depths"]] == [16]
+
+
+def test_watch(smollm2, ids):
+    from statesize.profiling.watching import Watch
+
+    readings = list(Watch(smollm2[0], future=8, channels=1).read(ids[0, :24].tolist()))
+    assert readings
+    assert [len(reading.layers) for reading in readings] == [30] * len(readings)
+
+
+def test_delimiters(capsys, folder, tmp_path):
+    few = ("--documents", 6, "--window", 8, "--channels", 1, "--output", tmp_path / "study")
+    found = json.loads(run(capsys, "study", "delimiters", folder, *few, "--json").out)
+    assert found["figures"]["models"] == 1
+    # A single model answers no question about all.
+    assert found["holds"] is None
+    assert (tmp_path / "study" / "study.html").is_file()
