@@ -20,7 +20,7 @@ FLA_TESTS = (
     "tests/adapters/test_fla.py",
     "tests/adapters/models/test_checks.py",
     "tests/compression/hub/test_fla_layers.py",
-    "tests/mixers/test_fla.py",
+    "tests/lab/mixers/test_fla.py",
     "tests/loading/test_models.py",
 )
 # What leans on other packages most: files, tables, charts, command line, callbacks, engines.
@@ -33,7 +33,7 @@ FLOOR_TESTS = (
     "tests/cli/output/test_progress.py",
     "tests/results/stored/test_store.py",
     "tests/profiling/test_profile.py",
-    "tests/studies/grid/test_table.py",
+    "tests/lab/studies/grid/test_table.py",
     "tests/test_measurement.py",
     # The Trainer of transformers 5.15.0 doubles the loss of Mamba at two accumulated batches, without any callback too.
     "--deselect=tests/integrations/test_transformers.py::test_one_step_is_the_gradient_of_the_mean_loss_and_penalty[2-mamba]",

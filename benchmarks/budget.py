@@ -22,7 +22,7 @@ from statesize.benchmarks.machine import document
 from statesize.benchmarks.memory import child_process, forget_peak, peak_resident_bytes, resident_bytes
 from statesize.errors import InputError
 from statesize.files import replace_file
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import plan, profile
 from statesize.results.settings import memory_bytes
 

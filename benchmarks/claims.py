@@ -11,9 +11,9 @@ from typing import Any
 from statesize.benchmarks.machine import document
 from statesize.files import replace_file
 from statesize.interval import Interval
-from statesize.studies.verdicts.claim import Claim
-from statesize.studies.verdicts.evidence import Evidence
-from statesize.studies.verdicts.verdict import judge
+from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts.evidence import Evidence
+from statesize.lab.studies.verdicts.verdict import judge
 
 
 def judged(claim: Claim, evidence: Mapping[str, Evidence]) -> dict[str, Any]:

@@ -25,11 +25,11 @@ from statesize.benchmarks.machine import document
 from statesize.benchmarks.memory import child_process
 from statesize.benchmarks.timing import seconds
 from statesize.files import replace_file
-from statesize.mixers import LanguageModel, ModelConfig
-from statesize.tasks import MQAR
-from statesize.training import TrainingConfig
-from statesize.training.checkpoint import TrainingState
-from statesize.training.step import new_state, train_step
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.tasks import MQAR
+from statesize.lab.training import TrainingConfig
+from statesize.lab.training.checkpoint import TrainingState
+from statesize.lab.training.step import new_state, train_step
 
 CASES = (
     ("sa", 64, 128), ("la", 64, 128), ("gla", 64, 128), ("gla", 32, 32), ("gla-s6", 64, 128),

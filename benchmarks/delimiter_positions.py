@@ -21,14 +21,14 @@ import torch
 
 from benchmarks.claims import judged
 from statesize.benchmarks.machine import document
-from statesize.studies.delimiters.corpus import Corpus, make_corpus
-from statesize.studies.delimiters.dips import measure_dips
-from statesize.studies.delimiters.measuring import METRICS
-from statesize.studies.delimiters.sequences import CONTROLS, OBSERVED, choose_windows
-from statesize.studies.delimiters.subjects import default_texts
-from statesize.studies.verdicts.claim import Claim
-from statesize.studies.verdicts.evidence import of_mean
-from statesize.training.step import evaluate
+from statesize.lab.studies.delimiters.corpus import Corpus, make_corpus
+from statesize.lab.studies.delimiters.dips import measure_dips
+from statesize.lab.studies.delimiters.measuring import METRICS
+from statesize.lab.studies.delimiters.sequences import CONTROLS, OBSERVED, choose_windows
+from statesize.lab.studies.delimiters.subjects import default_texts
+from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.training.step import evaluate
 from tools.recall_models import MIXERS, TASK, recall_config, recall_tokenizer, train_recall_model
 
 SEEDS, DOCUMENTS = range(300, 308), 100

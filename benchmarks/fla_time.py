@@ -25,8 +25,8 @@ from oracles.fla_torch import use_references
 
 import statesize as ss
 from statesize.files import replace_file
-from statesize.mixers import LanguageModel, ModelConfig
-from statesize.mixers.registry import FLA_MIXERS
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers.registry import FLA_MIXERS
 
 TABLE = Path(__file__).parents[1] / "docs" / "fla.json"
 MODELS: dict[str, dict[str, Any]] = {

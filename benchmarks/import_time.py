@@ -27,7 +27,7 @@ CASES = {
     "ss.capture": (True, "import statesize; statesize.capture"),
     "ss.Profile": (True, "import statesize; statesize.Profile"),
     "ss.profile": (True, "import statesize; statesize.profile"),
-    "ss.training": (True, "import statesize; statesize.training"),
+    "ss.training": (True, "import statesize; statesize.lab.training"),
     "statesize --help": (False, "from statesize.cli import main; main(['--help'])"),
 }
 _CHILD = """

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from statesize.benchmarks.machine import document
-from statesize.mixers import MIXERS, LanguageModel, ModelConfig
-from statesize.tasks import MQAR
-from statesize.training import TrainingConfig
-from statesize.training.loop import train_in_memory
-from statesize.training.step import DivergenceError, evaluate
+from statesize.lab.mixers import MIXERS, LanguageModel, ModelConfig
+from statesize.lab.tasks import MQAR
+from statesize.lab.training import TrainingConfig
+from statesize.lab.training.loop import train_in_memory
+from statesize.lab.training.step import DivergenceError, evaluate
 
 LEAN = {
     "attention": "sa",

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from benchmarks.claims import judged
 from statesize.benchmarks.machine import document
-from statesize.mixers import LanguageModel, ModelConfig
-from statesize.studies.verdicts.claim import Claim
-from statesize.studies.verdicts.evidence import of_mean
-from statesize.tasks import MQAR
-from statesize.training import TrainingConfig, train
-from statesize.trends.series import series
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.tasks import MQAR
+from statesize.lab.training import TrainingConfig, train
+from statesize.lab.trends.series import series
 
 MIXERS, SEEDS = ("gla", "la", "sa"), range(100, 110)
 PAIRS, EVERY = 6, 10

@@ -18,11 +18,11 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 from transformers import BambaConfig, BambaForCausalLM
 
-from statesize import zoo
 from statesize.benchmarks.machine import machine, versions
+from statesize.lab import zoo
+from statesize.lab.tasks.language.text import encode
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.report import write_report
-from statesize.tasks.language.text import encode
 
 MOST_BYTES, MOST_SECONDS = 2_000_000, 2.0
 LAYERS, HEADS, LENGTH, VISITS = 64, 16, 256, 3

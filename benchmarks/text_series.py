@@ -17,7 +17,7 @@ import statesize as ss
 from statesize.benchmarks.machine import document
 from statesize.cli import main as statesize
 from statesize.files import replace_file
-from statesize.mixers import MIXERS
+from statesize.lab.mixers import MIXERS
 
 STEPS, KEPT, EVALUATED = 600, 60, 120
 # All heads of attention, and so many channels of a state-space model.

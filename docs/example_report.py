@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from statesize import profile, zoo
+from statesize import profile
+from statesize.lab import zoo
+from statesize.lab.tasks.language.text import encode
 from statesize.profiling import TOLERANCE_LADDER
 from statesize.report import write_report
-from statesize.tasks.language.text import encode
 
 LENGTH = 160
 

@@ -13,7 +13,7 @@ from smaller_states import caches, compression, delta_rules, ess_sizes, gramian_
 from trained_families import architectures, compiled_training
 from trends import length, needles, text_series
 
-from statesize import zoo
+from statesize.lab import zoo
 
 DOCS = Path(__file__).parent
 MEBIBYTE = 2**20

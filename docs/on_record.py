@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from statesize.studies.catalogue import GRID_STUDIES
-from statesize.studies.grid.table import parse_rows
+from statesize.lab.studies.catalogue import GRID_STUDIES
+from statesize.lab.studies.grid.table import parse_rows
 
 STUDIES = (*GRID_STUDIES, "delimiters", "recall")
 METRIC = "relative_0.01"

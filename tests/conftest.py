@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab.tasks import python_prose
 from statesize.profiling import profile
-from statesize.tasks import python_prose
 
 torch.set_num_threads(1)
 

@@ -32,7 +32,7 @@ RUNNING_AVERAGE = """
 import torch
 from torch import nn
 import statesize as ss
-from statesize.mixers import register_mixer
+from statesize.lab.mixers import register_mixer
 
 
 class RunningAverage(nn.Module):

@@ -72,11 +72,11 @@ def documented():
 
 
 def test_every_public_name_is_in_the_api():
-    modules = {"statesize.training", "statesize.zoo"}
+    modules = {"statesize.lab.training", "statesize.lab.zoo"}
     public = {f"statesize.{name}" for name in statesize.__all__} - {"statesize.__version__", *modules}
     assert public - set(documented()) == set()
     known = {id(value) for value in documented().values()}
-    for name in ("statesize.mixers", "statesize.tasks", *modules):
+    for name in ("statesize.lab.mixers", "statesize.lab.tasks", *modules):
         module = importlib.import_module(name)
         assert [member for member in module.__all__ if id(getattr(module, member)) not in known] == []
 

@@ -49,13 +49,13 @@ def test_wheel_ships_every_file_of_the_source_tree(wheel):
 @pytest.mark.parametrize("model", ["sa", "la", "wla", "gla"])
 def test_wheel_ships_the_bundled_models(wheel, model):
     for name in ("config.json", "model.safetensors", "training.json"):
-        assert f"statesize/zoo/{model}/{name}" in wheel.namelist()
+        assert f"statesize/lab/zoo/{model}/{name}" in wheel.namelist()
 
 
 def test_wheel_ships_types_text_and_licences(wheel):
     names = set(wheel.namelist())
-    assert {"statesize/py.typed", "statesize/zoo/documents.json", "statesize/zoo/tokenizer.json"} <= names
-    assert {"statesize/zoo/NOTICE"} <= names
+    assert {"statesize/py.typed", "statesize/lab/zoo/documents.json", "statesize/lab/zoo/tokenizer.json"} <= names
+    assert {"statesize/lab/zoo/NOTICE"} <= names
     assert {name.rpartition("/")[2] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
 
 

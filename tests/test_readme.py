@@ -14,7 +14,7 @@ import statesize
 from statesize.adapters import sources
 from statesize.cli import main
 from statesize.cli.output.summary import print_summary
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

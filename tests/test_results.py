@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from statesize.cli import main
-from statesize.studies.catalogue import GRID_STUDIES
-from statesize.studies.record import RECORD, TABLE, read_record
+from statesize.lab.studies.catalogue import GRID_STUDIES
+from statesize.lab.studies.record import RECORD, TABLE, read_record
 from tools import history
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +48,7 @@ def test_a_record_follows_from_its_table(folder):
 @pytest.mark.parametrize("folder", GRIDS, ids=lambda folder: folder.name)
 def test_the_preset_was_fixed_by_the_commit_of_the_record(folder):
     kept = document(folder)
-    path = f"src/statesize/studies/{kept['study']}/{kept['preset']}.toml"
+    path = f"src/statesize/lab/studies/{kept['study']}/{kept['preset']}.toml"
     found = subprocess.run(["git", "show", f"{kept['commit']}:{path}"], cwd=ROOT, capture_output=True, check=False)
     if found.returncode:
         pytest.skip("no history here")

@@ -13,14 +13,14 @@ import xarray as xr
 
 from statesize import files
 from statesize.errors import FileError, InputError
+from statesize.lab.mixers import load_checkpoint
+from statesize.lab.studies.grid import settings
+from statesize.lab.studies.grid.settings import parse_settings
+from statesize.lab.studies.grid.table import ResultTable
 from statesize.loading.models import load_model
-from statesize.mixers import load_checkpoint
 from statesize.profiling import Profile
 from statesize.results.stored import store
 from statesize.results.stored.record import SequenceRecord
-from statesize.studies.grid import settings
-from statesize.studies.grid.settings import parse_settings
-from statesize.studies.grid.table import ResultTable
 from statesize.texts.documents import file_documents
 from statesize.texts.rows import line_row
 

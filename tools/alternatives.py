@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from statesize.mixers import LanguageModel
+from statesize.lab.mixers import LanguageModel
+from statesize.lab.studies.grid.grid import Run
+from statesize.lab.studies.grid.run import measure_model
+from statesize.lab.training.loop import train_in_memory
 from statesize.operators import Recurrence
 from statesize.parallel.executor import Work
 from statesize.parallel.threads import one_torch_thread
 from statesize.profiling.measuring import captured_mixers
-from statesize.studies.grid.grid import Run
-from statesize.studies.grid.run import measure_model
-from statesize.training.loop import train_in_memory
 
 METRIC = "relative_0.01"
 """The ESS that is asked."""

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.files import replace_file
+from statesize.lab.studies.page.final import final_runs, numbered
+from statesize.lab.studies.page.statistics import Numbers, ranks, within_cells
+from statesize.lab.studies.record import read_record
+from statesize.lab.studies.verdicts.verdict import holm
 from statesize.parallel.processes import Processes
-from statesize.studies.page.final import final_runs, numbered
-from statesize.studies.page.statistics import Numbers, ranks, within_cells
-from statesize.studies.record import read_record
-from statesize.studies.verdicts.verdict import holm
 from tools.alternatives import METRIC, measuring
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from statesize.files import replace_file
-from statesize.studies.record import RECORD, TABLE
+from statesize.lab.studies.record import RECORD, TABLE
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -37,8 +37,8 @@ FIGURES = {
 _ASKED = """
 import json, sys
 from pathlib import Path
-from statesize.studies.catalogue import GRID_STUDIES
-from statesize.studies.grid.table import parse_rows
+from statesize.lab.studies.catalogue import GRID_STUDIES
+from statesize.lab.studies.grid.table import parse_rows
 found = GRID_STUDIES[sys.argv[1]].conclude(parse_rows(Path(sys.argv[2]).read_bytes()), "relative_0.01")
 print(json.dumps({"claim": found.claim, "holds": found.holds, "figures": found.figures}))
 """

@@ -13,15 +13,15 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from statesize.files import replace_file
-from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
-from statesize.mixers.config import ModelConfig
-from statesize.mixers.model import LanguageModel
+from statesize.lab.mixers.checkpoint import load_checkpoint, save_checkpoint
+from statesize.lab.mixers.config import ModelConfig
+from statesize.lab.mixers.model import LanguageModel
+from statesize.lab.tasks.rebinding import Rebinding
+from statesize.lab.tasks.registry import task_settings
+from statesize.lab.training.config import TrainingConfig
+from statesize.lab.training.loop import train_in_memory
+from statesize.lab.training.step import evaluate
 from statesize.parallel.threads import one_torch_thread
-from statesize.tasks.rebinding import Rebinding
-from statesize.tasks.registry import task_settings
-from statesize.training.config import TrainingConfig
-from statesize.training.loop import train_in_memory
-from statesize.training.step import evaluate
 from statesize.version import installed
 
 TASK = Rebinding(held_out_sequences=512)

@@ -14,12 +14,12 @@ from pathlib import Path
 from PIL import Image
 
 from statesize.files import replace_files
+from statesize.lab.studies.catalogue import GRID_STUDIES
+from statesize.lab.studies.grid.settings import preset_settings
+from statesize.lab.studies.grid.table import ResultTable
+from statesize.lab.studies.page.conclusion import known, read_saved
+from statesize.lab.studies.record import RECORD, TABLE, make_record, read_record, write_record
 from statesize.rerun.recipe import FILE, Recipe, read_json
-from statesize.studies.catalogue import GRID_STUDIES
-from statesize.studies.grid.settings import preset_settings
-from statesize.studies.grid.table import ResultTable
-from statesize.studies.page.conclusion import known, read_saved
-from statesize.studies.record import RECORD, TABLE, make_record, read_record, write_record
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -38,7 +38,7 @@ def fixing_commit(study: str, preset: str) -> str:
     Raises:
         ValueError: The preset has changes that are not committed.
     """
-    path = f"src/statesize/studies/{study}/{preset}.toml"
+    path = f"src/statesize/lab/studies/{study}/{preset}.toml"
     if _git("status", "--porcelain", "--", path):
         raise ValueError(f"{path} must be committed before its runs are put on record.")
     return _git("log", "-1", "--format=%H", "--", path)

@@ -1,4 +1,4 @@
-"""Makes the text files that are bundled with the models of `statesize.zoo`."""
+"""Makes the text files that are bundled with the models of `statesize.lab.zoo`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import platform
 from pathlib import Path
 
 from statesize.files import replace_file
-from statesize.tasks.language.corpus import Corpus, python_prose, sha256_of
-from statesize.tasks.language.text import train_tokenizer
+from statesize.lab.tasks.language.corpus import Corpus, python_prose, sha256_of
+from statesize.lab.tasks.language.text import train_tokenizer
 
 DOCUMENTS_FORMAT = 1
 
@@ -20,7 +20,7 @@ def write_bundle(folder: str | os.PathLike[str]) -> Corpus:
     The tokenizer is trained on the train part; the documents are the held-out part, with the Python version and the
     hashes of the part and of the whole corpus. This is how the bundled files were made:
 
-        python -c "from tools.text_bundle import write_bundle; write_bundle('src/statesize/zoo')"
+        python -c "from tools.text_bundle import write_bundle; write_bundle('src/statesize/lab/zoo')"
 
     Args:
         folder: where to; files that are there are replaced whole.
@@ -31,7 +31,7 @@ def write_bundle(folder: str | os.PathLike[str]) -> Corpus:
     corpus = python_prose()
     values = {
         "format": DOCUMENTS_FORMAT,
-        "source": "held-out part of statesize.tasks.python_prose()",
+        "source": "held-out part of statesize.lab.tasks.python_prose()",
         "python": platform.python_version(),
         "sha256": sha256_of(corpus.held_out),
         "corpus_sha256": corpus.sha256,

@@ -18,11 +18,11 @@ from benchmarks.architectures.measuring import held_out_windows, losses, measure
 from benchmarks.architectures.published import published
 from benchmarks.architectures.shapes import ARCHITECTURES
 from benchmarks.architectures.training import LENGTH, RECORD, TRAINING, load, train_missing
-from statesize import zoo
 from statesize.benchmarks.machine import machine
 from statesize.files import replace_file
-from statesize.tasks.language.corpus import python_prose
-from statesize.tasks.language.text import TextTask
+from statesize.lab import zoo
+from statesize.lab.tasks.language.corpus import python_prose
+from statesize.lab.tasks.language.text import TextTask
 from statesize.version import installed
 
 MEASURED = "measured.json"

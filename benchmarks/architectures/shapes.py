@@ -11,8 +11,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from statesize.mixers.config import ModelConfig
-from statesize.mixers.model import LanguageModel
+from statesize.lab.mixers.config import ModelConfig
+from statesize.lab.mixers.model import LanguageModel
 
 VOCABULARY = 1024
 WIDTH = 128

@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.architectures.scan import quick_scan
 from benchmarks.architectures.shapes import Architecture
-from statesize import zoo
 from statesize.files import replace_file
-from statesize.mixers.checkpoint import load_checkpoint, save_checkpoint
-from statesize.mixers.model import LanguageModel
-from statesize.tasks.language.text import EOS, TextTask
-from statesize.training.config import TrainingConfig
+from statesize.lab import zoo
+from statesize.lab.mixers.checkpoint import load_checkpoint, save_checkpoint
+from statesize.lab.mixers.model import LanguageModel
+from statesize.lab.tasks.language.text import EOS, TextTask
+from statesize.lab.training.config import TrainingConfig
 
 LENGTH = 256
 TRAINING = TrainingConfig(steps=1200, batch_size=3, rate=3e-3)

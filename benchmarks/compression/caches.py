@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize import zoo
 from statesize.benchmarks.machine import document
 from statesize.compression.compress import extra_bits
 from statesize.compression.scoring.scores import Scores, score
 from statesize.compression.scoring.windows import Windows, windows
 from statesize.files import replace_file
+from statesize.lab import zoo
+from statesize.lab.tasks.language.corpus import python_prose
 from statesize.measurement import measure
-from statesize.tasks.language.corpus import python_prose
 
 LENGTH, FIRST, LEAST = 256, 2, 4
 TOKENS = (64, 32, 16)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from statesize.compression.bases import Cut
 from statesize.compression.gramians import Gramians
-from statesize.mixers.model import LanguageModel
+from statesize.lab.mixers.model import LanguageModel
 
 SCORES = ("key energy", "query and key energy", "weights", "random")
 

@@ -21,7 +21,6 @@ from benchmarks.compression.channels import SCORES, channel_cuts
 from benchmarks.compression.heads import rank_correlations
 from benchmarks.compression.recalling import recall_cuts
 from benchmarks.compression.training import LENGTH, MIXERS, SEEDS, SHAPE, TRAINING
-from statesize import zoo
 from statesize.compression.compress import extra_bits
 from statesize.compression.gramians import measure_gramians
 from statesize.compression.kinds import reducible
@@ -33,9 +32,10 @@ from statesize.compression.scoring.windows import Windows, windows
 from statesize.compression.shrinking import rounded_model, smaller_model
 from statesize.files import replace_file
 from statesize.interval import Interval
-from statesize.mixers.checkpoint import load_checkpoint
-from statesize.mixers.model import LanguageModel
-from statesize.tasks.language.corpus import python_prose
+from statesize.lab import zoo
+from statesize.lab.mixers.checkpoint import load_checkpoint
+from statesize.lab.mixers.model import LanguageModel
+from statesize.lab.tasks.language.corpus import python_prose
 from statesize.version import installed
 
 # Of 32 numbers a head keeps 15, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.

@@ -23,7 +23,7 @@ from statesize.compression.scoring.paired import ratio_of
 from statesize.compression.scoring.scores import BATCH, score
 from statesize.compression.scoring.windows import windows
 from statesize.compression.shrinking import smaller_model
-from statesize.mixers.model import LanguageModel
+from statesize.lab.mixers.model import LanguageModel
 
 SHARES = (0.75, 0.5, 0.25)
 _linalg = cast("Any", torch.linalg)

@@ -21,7 +21,6 @@ from torch import Tensor
 from benchmarks.compression.comparing import texts
 from benchmarks.compression.recalling import documents
 from benchmarks.compression.training import MIXERS
-from statesize import zoo
 from statesize.adapters import capture
 from statesize.benchmarks.machine import document
 from statesize.compression.compress import extra_bits
@@ -32,10 +31,11 @@ from statesize.compression.scoring.windows import windows
 from statesize.compression.shrinking import smaller_model
 from statesize.compression.sizes import equal_sizes, sizes_by_cost
 from statesize.files import replace_file
+from statesize.lab import zoo
+from statesize.lab.mixers.model import LanguageModel
+from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.training.step import evaluate
 from statesize.measurement import measure
-from statesize.mixers.model import LanguageModel
-from statesize.studies.verdicts.evidence import of_mean
-from statesize.training.step import evaluate
 from tools.recall_models import TASK, recall_config, recall_tokenizer, train_recall_model
 
 SHARES, FRESH = (0.5, 0.25), (400, 401, 402)

@@ -21,7 +21,7 @@ from statesize.benchmarks.timing import seconds
 from statesize.compression.gramians import measure_gramians
 from statesize.compression.hub.model import gramians_of_groups
 from statesize.compression.scoring.scores import BATCH
-from statesize.mixers.model import LanguageModel
+from statesize.lab.mixers.model import LanguageModel
 
 BUNDLED = ("la", "wla", "gla")
 _SEQUENCES, _LENGTH, _ROUNDS = 96, 256, 5

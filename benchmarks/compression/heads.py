@@ -14,8 +14,8 @@ from statesize.compression.proposals import cuts_of
 from statesize.compression.scoring.scores import score
 from statesize.compression.scoring.windows import Windows
 from statesize.compression.shrinking import smaller_model
+from statesize.lab.mixers.model import LanguageModel
 from statesize.measurement import measure
-from statesize.mixers.model import LanguageModel
 
 _SEQUENCES = 4
 

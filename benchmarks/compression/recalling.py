@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from benchmarks.compression.training import MIXERS, RECALL_SEEDS
-from statesize import zoo
 from statesize.compression.compress import compress
-from statesize.mixers.checkpoint import load_checkpoint
-from statesize.training.step import evaluate
+from statesize.lab import zoo
+from statesize.lab.mixers.checkpoint import load_checkpoint
+from statesize.lab.training.step import evaluate
 from tools.recall_models import TASK, recall_tokenizer
 
 # Sequences of the task, whose documents are the text for the cut.

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from statesize import zoo
-from statesize.mixers.checkpoint import save_checkpoint
-from statesize.mixers.config import ModelConfig
-from statesize.mixers.model import LanguageModel
-from statesize.tasks.language.corpus import Corpus, python_prose
-from statesize.tasks.language.text import TextTask
-from statesize.training.config import TrainingConfig
-from statesize.training.loop import train_in_memory
+from statesize.lab import zoo
+from statesize.lab.mixers.checkpoint import save_checkpoint
+from statesize.lab.mixers.config import ModelConfig
+from statesize.lab.mixers.model import LanguageModel
+from statesize.lab.tasks.language.corpus import Corpus, python_prose
+from statesize.lab.tasks.language.text import TextTask
+from statesize.lab.training.config import TrainingConfig
+from statesize.lab.training.loop import train_in_memory
 from tools.recall_models import write_recall_model
 
 MIXERS = ("la", "wla", "gla")

@@ -78,9 +78,9 @@ def studies(workers: int) -> tuple[Counter[str], Counter[str]]:
     """Verdicts over the runs of a small study: done again in this process, and in several processes."""
     from small_studies import GRID
 
+    from statesize.lab.studies.grid.executors import run_here, run_in_processes
+    from statesize.lab.studies.grid.settings import parse_settings
     from statesize.rerun.comparing import compare_rows
-    from statesize.studies.grid.executors import run_here, run_in_processes
-    from statesize.studies.grid.settings import parse_settings
 
     runs = parse_settings(GRID, "correlation").runs
     tables = [

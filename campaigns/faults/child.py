@@ -20,9 +20,9 @@ _ABOVE_PERMISSIONS = (1 << 1) | (1 << 2)
 _CAPABILITIES_3 = 0x20080522
 IMPORTED = (
     "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "statesize.profiling.on_ray",
-    "statesize.texts.parquet", "statesize.report", "statesize.rerun.recipe", "statesize.studies.grid.executors",
-    "statesize.studies.conclude", "statesize.studies.grid.study",
-    "statesize.training.export",
+    "statesize.texts.parquet", "statesize.report", "statesize.rerun.recipe", "statesize.lab.studies.grid.executors",
+    "statesize.lab.studies.conclude", "statesize.lab.studies.grid.study",
+    "statesize.lab.training.export",
 )  # fmt: skip
 """What a server imports, beside the commands, so that its children need not."""
 
@@ -79,8 +79,8 @@ def _warm() -> None:
     """What every job would compute once more: torch's own imports, compiled engines, the libraries of a page."""
     import torch
 
+    from statesize.lab.mixers import LanguageModel, ModelConfig
     from statesize.measurement import measure
-    from statesize.mixers import LanguageModel, ModelConfig
     from statesize.operators import Recurrence
     from statesize.report.document import vega
 

@@ -17,11 +17,11 @@ import tokenizers
 import torch
 
 from statesize.errors import FileError
-from statesize.mixers import LanguageModel, ModelConfig
-from statesize.mixers.checkpoint import save_checkpoint
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers.checkpoint import save_checkpoint
+from statesize.lab.tasks.language.text import train_tokenizer
 from statesize.parts import digest
 from statesize.profiling import Profile
-from statesize.tasks.language.text import train_tokenizer
 
 _DIGEST = re.compile(r"-[0-9a-f]{24}(?=\.(unit|parquet)$)")
 WORDS = "to be or not to be that is the question whether it is nobler in the mind to suffer".split()

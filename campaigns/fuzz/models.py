@@ -15,7 +15,7 @@ import statesize as ss
 from campaigns.fuzz.call import Call
 from campaigns.fuzz.hostile import Source
 from statesize.adapters import find_mixers
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 
 VOCABULARY = 32
 _NAMES = ("inputs", "input_ids", "Sequence", "tokens", "token", "positions", "layers", "tolerances", "channels", "seed")

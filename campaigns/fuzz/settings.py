@@ -11,7 +11,7 @@ import torch
 from campaigns.fuzz.arguments import whole
 from campaigns.fuzz.call import Call
 from campaigns.fuzz.hostile import Source
-from statesize import mixers, tasks, training
+from statesize.lab import mixers, tasks, training
 
 MOST = 10**500
 _SIZE = 2**31 - 1

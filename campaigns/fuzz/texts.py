@@ -16,8 +16,8 @@ from campaigns.fuzz.arguments import whole
 from campaigns.fuzz.call import Call
 from campaigns.fuzz.hostile import Source
 from campaigns.fuzz.models import model
-from statesize import mixers, tasks
-from statesize.studies.grid.settings import parse_settings, preset_settings, read_settings
+from statesize.lab import mixers, tasks
+from statesize.lab.studies.grid.settings import parse_settings, preset_settings, read_settings
 
 _TEXTS: tuple[Any, ...] = (
     "", "\0", "é" * 40, "\ud800", "a state, a state", "../x", "[", "name = 3", "a = [", "[[", "= 1", "[x]\ny = nan",

@@ -20,9 +20,9 @@ from campaigns.fuzz.arguments import number, real, whole
 from campaigns.fuzz.call import Call, Refusal, expected_refusal, moderate
 from campaigns.fuzz.hostile import Source
 from campaigns.fuzz.operators import random_case
-from statesize import training
-from statesize.mixers import LanguageModel, ModelConfig
-from statesize.tasks import Compression
+from statesize.lab import training
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.tasks import Compression
 
 _TASK = Compression(tokens=2, symbols=3, held_out_sequences=3)
 _ONE_STEP = training.TrainingConfig(steps=1, batch_size=2, identity_weight=0.1)

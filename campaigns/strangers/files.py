@@ -19,10 +19,10 @@ import pandas as pd
 
 from campaigns.faults.jobs import GRID, StudyJob
 from statesize.cli import main
+from statesize.lab.studies.grid.table import ResultTable
+from statesize.lab.zoo import load
 from statesize.profiling import profile
 from statesize.results.stored import store
-from statesize.studies.grid.table import ResultTable
-from statesize.zoo import load
 
 MEMORY = 3 * 2**30
 """Bytes that reading a small file may take at most, beside what the process has."""

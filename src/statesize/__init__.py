@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from statesize.version import __version__
 
 if TYPE_CHECKING:
-    from statesize import training, zoo
     from statesize.adapters.capture import Captured, capture
     from statesize.adapters.states import states
     from statesize.bands import CountBands, count_bands
@@ -14,6 +13,13 @@ if TYPE_CHECKING:
     from statesize.compression.result import Compression
     from statesize.errors import EngineError, FileError, InputError, ModelError, StatesizeError
     from statesize.ess import energy_ess, entropy_ess, tolerance_ess
+    from statesize.lab import training, zoo
+    from statesize.lab.retrieval.needles import needles
+    from statesize.lab.retrieval.result import Needles
+    from statesize.lab.trends.growth import Growth
+    from statesize.lab.trends.length import length
+    from statesize.lab.trends.result import Series
+    from statesize.lab.trends.series import series
     from statesize.loading.models import load
     from statesize.measurement import Measurement, hankel_singular_values, measure
     from statesize.network.network import network_ess
@@ -40,13 +46,7 @@ if TYPE_CHECKING:
     from statesize.results.findings.comparison import Comparison, compare
     from statesize.results.findings.diagnosis import Diagnosis, diagnose
     from statesize.results.findings.redundancy import Redundancy
-    from statesize.retrieval.needles import needles
-    from statesize.retrieval.result import Needles
     from statesize.spectra.gradients.differentiable import differentiable_entropy
-    from statesize.trends.growth import Growth
-    from statesize.trends.length import length
-    from statesize.trends.result import Series
-    from statesize.trends.series import series
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
@@ -80,12 +80,12 @@ _HOMES = {
     "reduction.reduce": ("reduce",),
     "reduction.reduction": ("Reduction",),
     "reduction.varying": ("VaryingReduction",),
-    "retrieval.needles": ("needles",),
-    "retrieval.result": ("Needles",),
-    "trends.growth": ("Growth",),
-    "trends.length": ("length",),
-    "trends.result": ("Series",),
-    "trends.series": ("series",),
+    "lab.retrieval.needles": ("needles",),
+    "lab.retrieval.result": ("Needles",),
+    "lab.trends.growth": ("Growth",),
+    "lab.trends.length": ("length",),
+    "lab.trends.result": ("Series",),
+    "lab.trends.series": ("series",),
     "results.findings.comparison": ("Comparison", "compare"),
     "results.findings.diagnosis": ("Diagnosis", "diagnose"),
     "results.findings.redundancy": ("Redundancy",),
@@ -155,7 +155,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("training", "zoo"):
-        return importlib.import_module(f"statesize.{name}")
+        return importlib.import_module(f"statesize.lab.{name}")
     if name in _HOME:
         value = getattr(importlib.import_module(f"statesize.{_HOME[name]}"), name)
         globals()[name] = value

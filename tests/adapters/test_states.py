@@ -5,7 +5,7 @@ import torch
 from oracles.tiny_families import tiny, token_ids
 
 import statesize as ss
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 
 
 @pytest.mark.parametrize("name", ["la", "gla", "gla-s6", "s6", "s4d"])

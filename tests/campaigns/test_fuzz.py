@@ -20,9 +20,10 @@ from campaigns.fuzz.campaign import FUNCTIONS, Campaign
 from campaigns.fuzz.guard import HangError, time_limit, watched
 from campaigns.fuzz.hostile import Source
 from campaigns.fuzz.operators import KINDS
-from statesize import adapters, mixers, operators, profiling, tasks
+from statesize import adapters, operators, profiling
+from statesize.lab import mixers, tasks
+from statesize.lab.studies.grid import settings as studies_settings
 from statesize.reduction import recommendation
-from statesize.studies.grid import settings as studies_settings
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "campaigns.fuzz"]

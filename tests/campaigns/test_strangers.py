@@ -31,7 +31,7 @@ def test_other_ends_are_findings(tmp_path, tmp_path_factory, monkeypatch, error)
     def failing(*_):
         raise error
 
-    monkeypatch.setattr("statesize.studies.grid.settings.parse_settings", failing)
+    monkeypatch.setattr("statesize.lab.studies.grid.settings.parse_settings", failing)
     _, problem = read(kind, folder, tmp_path, random.Random(0))  # noqa: S311
     assert type(error).__name__ in problem
 

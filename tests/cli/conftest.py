@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from statesize import zoo
-from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 
 COMMAND = str(Path(sys.executable).with_name("statesize"))
 

@@ -7,8 +7,8 @@ import torch
 from cli.documents import assert_document
 from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
 
-from statesize import zoo
 from statesize.cli import main
+from statesize.lab import zoo
 from statesize.loading.models import load_model
 
 

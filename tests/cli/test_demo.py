@@ -14,8 +14,8 @@ from cli.documents import assert_document
 from playwright.sync_api import expect
 from report.visit import Visit, chromium
 
-from statesize import zoo
 from statesize.cli import main
+from statesize.lab import zoo
 from statesize.results.names import KINDS
 from statesize.texts.bundled import LENGTH, SEQUENCES, bundled_sequences
 

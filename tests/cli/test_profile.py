@@ -13,8 +13,8 @@ from cli.documents import assert_document
 from oracles.pretrained import save_tiny
 from pyarrow import parquet
 
-from statesize import zoo
 from statesize.cli import main
+from statesize.lab import zoo
 from statesize.profiling import TOLERANCE_LADDER, Profile
 from statesize.texts import tokens
 from statesize.texts.tokens import encode, join_documents

@@ -7,9 +7,9 @@ import altair as alt
 import pytest
 
 from statesize.cli import main
-from statesize.studies.grid.table import ResultTable
-from statesize.studies.page.conclusion import Conclusion
-from statesize.studies.page.page import write_page
+from statesize.lab.studies.grid.table import ResultTable
+from statesize.lab.studies.page.conclusion import Conclusion
+from statesize.lab.studies.page.page import write_page
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 import torch
 import xarray as xr
 
-from statesize import zoo
 from statesize.cli import main
-from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.printable import printable
 from statesize.profiling import Profile
 

@@ -13,7 +13,7 @@ import torch
 from cli.documents import assert_document
 
 from statesize.cli import main
-from statesize.mixers import load_checkpoint
+from statesize.lab.mixers import load_checkpoint
 
 WORDS = "state memory token layer gate decay query key value rank past future".split()
 
@@ -219,7 +219,7 @@ def test_a_tokenizer_of_something_else_is_not_overwritten(run, text, tmp_path):
 
 
 def test_an_installation_without_its_tokenizer(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("statesize.cli.train.BUNDLED_TOKENIZER", tmp_path / "tokenizer.json")
+    monkeypatch.setattr("statesize.lab.cli.train.BUNDLED_TOKENIZER", tmp_path / "tokenizer.json")
     done = run("--mixer", "gla", "--output", tmp_path / "run", *SMALL)
     assert done.code == 1
     assert "tokenizer.json is missing; this installation of statesize is not complete" in done.stderr

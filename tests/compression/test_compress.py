@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import statesize as ss
-from statesize import zoo
 from statesize.compression.scoring.recall import Recall
 from statesize.interval import Interval
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
 

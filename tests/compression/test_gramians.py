@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from statesize.compression.gramians import Gramians, measure_gramians
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.operators import Recurrence
 
 

@@ -10,7 +10,7 @@ from statesize.compression.gramians import measure_gramians
 from statesize.compression.proposals import bases_of, cuts_of
 from statesize.compression.shrinking import rounded_model, smaller_model
 from statesize.errors import FileError
-from statesize.mixers import LanguageModel, ModelConfig, load_checkpoint, save_checkpoint
+from statesize.lab.mixers import LanguageModel, ModelConfig, load_checkpoint, save_checkpoint
 from statesize.operators import Recurrence
 
 HEADS = ["la", "wla", "gla", "gla-s6"]

@@ -15,7 +15,7 @@ from statesize.drawing import measured
 from statesize.drawing.chart import COLOURS, MOST_HEADS, evenly_spread, lines
 from statesize.drawing.figures import SIZE
 from statesize.errors import InputError
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.results import charts
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.engine import EngineName
@@ -179,7 +179,7 @@ def test_notebooks_show_facts_and_escape_text(measurement):
 
 
 def statesize_conclusion(text):
-    from statesize.studies.page.conclusion import Conclusion
+    from statesize.lab.studies.page.conclusion import Conclusion
 
     return Conclusion(text, text, None, {text: (0.1, 0.2), "pearson": 0.5}, (text,), (text,))._repr_html_()
 

@@ -13,8 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from statesize.integrations.lightning import RegularisationCallback, StateSizeCallback
 from statesize.integrations.probe import Probe
 from statesize.integrations.record import RECORD
-from statesize.mixers import LanguageModel, ModelConfig
-from statesize.training import Regularisation, mixer_calls
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.training import Regularisation, mixer_calls
 
 pytestmark = pytest.mark.filterwarnings("ignore:The number of training batches")
 

@@ -10,7 +10,7 @@ import torch
 import statesize
 from statesize.errors import InputError, ModelError
 from statesize.integrations.probe import Probe, Probing
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 
 TEXTS = torch.randint(32, (2, 20), generator=torch.Generator().manual_seed(1))
 

@@ -12,8 +12,8 @@ import torch
 pytest.importorskip("torchmetrics")
 
 import statesize
-from statesize import zoo
 from statesize.integrations.torchmetrics import StateSizeMetric
+from statesize.lab import zoo
 
 TEXTS = torch.randint(3, 200, (3, 16), generator=torch.Generator().manual_seed(2))
 
@@ -22,7 +22,7 @@ PROCESS = """
 import json, sys
 import torch
 import torch.distributed
-from statesize import zoo
+from statesize.lab import zoo
 from statesize.integrations.torchmetrics import StateSizeMetric
 
 torch.set_num_threads(1)

@@ -13,8 +13,8 @@ from statesize.errors import ModelError
 from statesize.integrations.probe import Probe
 from statesize.integrations.record import RECORD
 from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
-from statesize.mixers import LanguageModel, ModelConfig
-from statesize.training import Regularisation, mixer_calls
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.training import Regularisation, mixer_calls
 
 # Everything, so that nothing depends on the draws.
 EVERYTHING = {"sequences": 99, "units": 999, "positions": 99}

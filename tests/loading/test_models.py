@@ -11,10 +11,10 @@ import torch
 from oracles.pretrained import save_tiny, tiny_llama, tiny_tokenizer
 
 import statesize as ss
-from statesize import zoo
 from statesize.errors import FileError, InputError, ModelError
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.loading.models import load_model, load_model_facts, load_tokenizer
-from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.profiling import profile
 
 

@@ -6,10 +6,10 @@ import torch
 from oracles.pretrained import save_tiny
 
 import statesize as ss
-from statesize import zoo
 from statesize.errors import FileError
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.loading.tokenizer_files import DIGEST, check_digest, read_tokenizer, write_digest, write_tokenizer
-from statesize.mixers import LanguageModel, ModelConfig, save_checkpoint
 
 
 def flipped(path, generator):

@@ -9,8 +9,8 @@ from network.coverage import tokens as ids
 from network.nonlinear import Language, language
 from torch import Tensor, nn
 
-from statesize import zoo
 from statesize.errors import InputError, ModelError
+from statesize.lab import zoo
 from statesize.network.copies import copies
 from statesize.network.jacobian import Jacobian
 from statesize.network.network import Progress, network_ess

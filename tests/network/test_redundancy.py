@@ -8,7 +8,7 @@ from network.coverage import tokens
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import statesize as ss
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.results.findings.redundancy import ALONE, NEEDED, STORED, MixerNeeds, Redundancy
 from statesize.spectra.effective_rank import effective_rank
 

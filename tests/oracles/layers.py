@@ -2,7 +2,7 @@
 
 import torch
 
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 
 LENGTH, WIDTH, HEADS, KEYS = 40, 12, 2, 5
 

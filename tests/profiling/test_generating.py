@@ -4,8 +4,8 @@ import pytest
 import torch
 from oracles.pretrained import tiny_llama
 
-from statesize import zoo
 from statesize.errors import InputError
+from statesize.lab import zoo
 from statesize.profiling.generating import disagreements, generate
 
 PROMPT = [5, 9, 12, 7]

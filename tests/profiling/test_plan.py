@@ -7,10 +7,10 @@ import pytest
 import torch
 from oracles.pretrained import tiny_llama
 
-from statesize import zoo
 from statesize.cli.output.document import plan_document
 from statesize.errors import InputError
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import plan, profile
 from statesize.results.summary import summary_row
 

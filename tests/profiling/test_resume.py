@@ -14,7 +14,7 @@ import torch
 from oracles.profiles import same
 
 from statesize.errors import FileError
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.parts import Parts
 from statesize.profiling import Profile, profile
 
@@ -25,7 +25,7 @@ LAYERS = 6
 PROGRAM = """
 import json, sys
 import torch
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 shape, sequences, output = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)

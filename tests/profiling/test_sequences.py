@@ -4,10 +4,10 @@ import pytest
 import torch
 from oracles.profiles import same
 
-from statesize import zoo
 from statesize.errors import StatesizeError
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.loading.models import load_model
-from statesize.mixers import LanguageModel, ModelConfig
 from statesize.parallel.here import Here
 from statesize.profiling import profile
 from statesize.profiling.gathering import Gathering, Origin

@@ -5,8 +5,8 @@ import pytest
 import torch
 from oracles.pretrained import tiny_llama
 
-from statesize import zoo
 from statesize.errors import InputError
+from statesize.lab import zoo
 from statesize.profiling import profile, watching
 from statesize.profiling.watching import Watch
 

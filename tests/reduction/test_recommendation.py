@@ -6,8 +6,9 @@ import torch
 
 import statesize as ss
 from statesize.errors import InputError
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.training.distillation_losses import operator_error
 from statesize.measurement import measure
-from statesize.mixers import LanguageModel, ModelConfig
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.reduction.recommendation import (
     GLA_STUDENTS,
@@ -17,7 +18,6 @@ from statesize.reduction.recommendation import (
     predicted_error,
     recommend_state_size,
 )
-from statesize.training.distillation_losses import operator_error
 
 LENGTH = 20
 

@@ -6,7 +6,7 @@ import xarray as xr
 from report.visit import chromium
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 
 WORDS = ("<script>alert(1)</script>", '"quoted"', "שלום", "&amp;", "</td>", "it's", "<!--", "word")

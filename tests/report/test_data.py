@@ -5,7 +5,7 @@ import pytest
 import torch
 from report.unpacking import unpacked
 
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.report import extent, write_report
 from statesize.report.data import clipped, page_data

@@ -14,7 +14,7 @@ import torch
 from report.unpacking import unpacked
 
 from statesize.errors import FileError, InputError
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.report import check_report_path, extent, html, write_report
 from statesize.report.document import resource

@@ -6,7 +6,7 @@ import pytest
 import torch
 from report.visit import Visit
 
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.report import write_report
 from statesize.report.html import render

@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.rerun.comparing import (
     DIFFERENT,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.studies.grid.executors import run_here
 from statesize.profiling import profile
 from statesize.rerun.comparing import DIFFERENT, IDENTICAL, compare_profiles, compare_rows
-from statesize.studies.grid.executors import run_here
 
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "determinism.py"
 PATTERNS = ("sa,gla", "s6,la", "s4d,hyena", "gla-s6,wla")
@@ -56,10 +56,10 @@ def rows(outcomes):
 
 
 def test_a_study_has_the_same_bits_again():
-    # In several processes too: tests/studies/test_local.py and test_cluster.py kill some of them meanwhile.
+    # In several processes too: tests/lab/studies/test_local.py and test_cluster.py kill some of them meanwhile.
     from small_studies import GRID
 
-    from statesize.studies.grid.settings import parse_settings
+    from statesize.lab.studies.grid.settings import parse_settings
 
     runs = parse_settings(GRID, "correlation").runs[:1]
     first, second = (rows(run_here(runs)) for _ in range(2))

@@ -3,9 +3,9 @@
 import pytest
 
 from statesize.errors import FileError
+from statesize.lab.training.record import StepRecord, append_record
 from statesize.rerun.recipe import Recipe
 from statesize.rerun.result import Result
-from statesize.training.record import StepRecord, append_record
 
 RECIPE = Recipe(("train",), {}, 1, {}, "")
 

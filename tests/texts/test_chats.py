@@ -5,8 +5,8 @@ import json
 import pytest
 from oracles.pretrained import TEMPLATE, tiny_tokenizer
 
-from statesize import zoo
 from statesize.errors import FileError
+from statesize.lab import zoo
 from statesize.texts.inputs import sequences
 from statesize.texts.rows import Chat, RefusedChat
 from statesize.texts.tokens import chat_text, join_documents

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from statesize import zoo
 from statesize.errors import FileError
+from statesize.lab import zoo
 from statesize.texts.documents import file_documents
 from statesize.texts.inputs import sequences
 from statesize.texts.parquet import read_parquet

@@ -5,7 +5,7 @@ import pytest
 from oracles.pretrained import save_tiny, tiny_tokenizer
 from tokenizers import Tokenizer
 
-from statesize import zoo
+from statesize.lab import zoo
 from statesize.loading.models import load_tokenizer
 from statesize.texts.plain import read_documents
 from statesize.texts.stream import TextStream

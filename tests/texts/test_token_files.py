@@ -5,8 +5,8 @@ import json
 import pytest
 from oracles.pretrained import save_tiny, tiny_llama
 
-from statesize import zoo
 from statesize.errors import FileError
+from statesize.lab import zoo
 from statesize.loading.models import load_model, load_model_facts
 from statesize.texts.token_files import configured_vocabulary, read_token_ids, vocabulary_size
 

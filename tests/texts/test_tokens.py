@@ -5,10 +5,10 @@ import torch
 from oracles.pretrained import tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from statesize import zoo
 from statesize.errors import InputError
+from statesize.lab import zoo
+from statesize.lab.tasks.language.text import encode as encode_documents
 from statesize.profiling import profile
-from statesize.tasks.language.text import encode as encode_documents
 from statesize.texts.tokens import after_prefix, encode, join_documents, special_ids, token_text
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from statesize.studies.grid.settings import preset_settings
-from statesize.studies.page.statistics import within_cells
+from statesize.lab.studies.grid.settings import preset_settings
+from statesize.lab.studies.page.statistics import within_cells
 from tools import alternatives, beyond
 
 

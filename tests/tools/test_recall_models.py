@@ -6,7 +6,7 @@ import json
 import torch
 from tokenizers import Tokenizer
 
-from statesize.mixers import load_checkpoint
+from statesize.lab.mixers import load_checkpoint
 from tools import recall_models
 from tools.recall_models import recall_config, recall_tokenizer, write_recall_model
 

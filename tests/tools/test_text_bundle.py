@@ -1,9 +1,9 @@
 import json
 import platform
 
-from statesize import zoo
-from statesize.tasks import train_tokenizer
-from statesize.zoo.bundled import DATA
+from statesize.lab import zoo
+from statesize.lab.tasks import train_tokenizer
+from statesize.lab.zoo.bundled import DATA
 from tools.text_bundle import write_bundle
 
 

@@ -17,7 +17,7 @@ from statesize.adapters.models.wrapped import uncompiled
 from statesize.adapters.watching.interrupts import interrupts_held
 from statesize.adapters.watching.observation import Observation, Units, nothing
 from statesize.errors import InputError, ModelError
-from statesize.mixers.mixer import Mixer as OwnMixer
+from statesize.lab.mixers.mixer import Mixer as OwnMixer
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
 SHARED = "#shared"

@@ -32,7 +32,7 @@ def states(model: nn.Module, input_ids: Inputs, positions: Positions = None) -> 
         InputError: A position out of range.
 
     Example:
-        >>> from statesize.mixers import LanguageModel, ModelConfig
+        >>> from statesize.lab.mixers import LanguageModel, ModelConfig
         >>> config = ModelConfig("la", vocabulary_size=10, width=8, heads=2, key_size=4, layers=1)
         >>> held = states(LanguageModel(config), torch.arange(9)[None], positions=[4, 8])
         >>> {name: state.shape for name, state in held.items()}

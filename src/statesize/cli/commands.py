@@ -18,20 +18,20 @@ from statesize.cli.bench.engines import engines as bench_engines
 from statesize.cli.bench.models import models as bench_models
 from statesize.cli.compare import compare
 from statesize.cli.compress import compress
-from statesize.cli.demo import demo
-from statesize.cli.length import length
-from statesize.cli.needles import needles
 from statesize.cli.network import network
 from statesize.cli.profile import profile
 from statesize.cli.report import report
 from statesize.cli.rerun import rerun
-from statesize.cli.series import series
-from statesize.cli.study.grid import grid_command
-from statesize.cli.study.texts import text_command
-from statesize.cli.train import train
 from statesize.cli.watch import watch
-from statesize.studies.catalogue import STUDIES
-from statesize.studies.study import GridStudy
+from statesize.lab.cli.demo import demo
+from statesize.lab.cli.length import length
+from statesize.lab.cli.needles import needles
+from statesize.lab.cli.series import series
+from statesize.lab.cli.study.grid import grid_command
+from statesize.lab.cli.study.texts import text_command
+from statesize.lab.cli.train import train
+from statesize.lab.studies.catalogue import STUDIES
+from statesize.lab.studies.study import GridStudy
 
 
 def _register(group: App, name: str, command: Callable[..., Any], examples: Sequence[str], help: str | None) -> None:

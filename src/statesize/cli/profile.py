@@ -75,12 +75,12 @@ def profile(
     from statesize.cli.output.kinds import print_kinds
     from statesize.cli.output.page import tell_page
     from statesize.cli.output.summary import print_plan, print_summary
+    from statesize.lab.trends.kinds import by_kind
     from statesize.report import check_report_path, write_report
     from statesize.rerun.recipe import make_recipe
     from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
     from statesize.results.stored.store import check_destination
     from statesize.texts.plain import read_whole
-    from statesize.trends.kinds import by_kind
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
     place = place or Place()

@@ -42,7 +42,7 @@ def report(
         with printing.step("drawing the report"):
             write_report(profiles, path)
     elif len(results) == 1:
-        from statesize.studies.page.page import write_report as write_study_report
+        from statesize.lab.studies.page.page import write_report as write_study_report
 
         write_study_report(results[0], path)
     else:

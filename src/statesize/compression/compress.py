@@ -18,7 +18,7 @@ from statesize.compression.scoring.scores import Scores, score
 from statesize.compression.scoring.windows import Windows, three_parts
 from statesize.errors import InputError
 from statesize.interval import Interval
-from statesize.tasks.language.corpus import listed
+from statesize.lab.tasks.language.corpus import listed
 from statesize.texts.token_files import vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
 

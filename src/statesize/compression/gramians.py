@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statesize.mixers.config import REDUCIBLE
-from statesize.mixers.mixer import Mixer
-from statesize.mixers.model import LanguageModel
+from statesize.lab.mixers.config import REDUCIBLE
+from statesize.lab.mixers.mixer import Mixer
+from statesize.lab.mixers.model import LanguageModel
 from statesize.operators import Recurrence
 from statesize.operators.chunks import CHUNK, chunk_states
 from statesize.operators.transition import DiagonalTransition

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from statesize.compression.shrinking import with_weights
-from statesize.mixers.model import LanguageModel
-from statesize.tasks.language.text import TextTask
-from statesize.tasks.task import IGNORED
-from statesize.training.config import TrainingConfig
-from statesize.training.loop import train_in_memory
+from statesize.lab.mixers.model import LanguageModel
+from statesize.lab.tasks.language.text import TextTask
+from statesize.lab.tasks.task import IGNORED
+from statesize.lab.training.config import TrainingConfig
+from statesize.lab.training.loop import train_in_memory
 
 _RATE = 1e-3
 

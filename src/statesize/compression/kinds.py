@@ -9,8 +9,8 @@ from statesize.compression.hub.model import HubModel
 from statesize.compression.reducible import Reducible
 from statesize.compression.trained import TrainedModel
 from statesize.errors import ModelError
-from statesize.mixers.config import REDUCIBLE
-from statesize.mixers.model import LanguageModel
+from statesize.lab.mixers.config import REDUCIBLE
+from statesize.lab.mixers.model import LanguageModel
 
 
 def reducible(model: object) -> Reducible:

@@ -15,7 +15,7 @@ from statesize.compression.scoring.scores import BATCH, score
 from statesize.compression.scoring.windows import Windows
 from statesize.compression.shrinking import smaller_model
 from statesize.compression.sizes import equal_sizes, sizes_by_cost
-from statesize.mixers.model import LanguageModel
+from statesize.lab.mixers.model import LanguageModel
 
 Bases = Mapping[int, Sequence[Basis]]
 """A basis for each head of the layers that can be cut, one for a layer of S6."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from statesize.compression.bases import Cut
 from statesize.compression.rebuilding import Weights, rebuilt, with_changes
-from statesize.mixers.config import ModelConfig
-from statesize.mixers.model import LanguageModel
+from statesize.lab.mixers.config import ModelConfig
+from statesize.lab.mixers.model import LanguageModel
 
 
 def smaller_model(model: LanguageModel, cuts: Mapping[int, Sequence[Cut]]) -> LanguageModel:

@@ -18,10 +18,10 @@ from statesize.compression.reducible import Made, Reducible, Request, refuse_sec
 from statesize.compression.scoring.windows import Windows
 from statesize.compression.shrinking import rounded_model
 from statesize.errors import ModelError
+from statesize.lab.mixers.checkpoint import save_checkpoint
+from statesize.lab.mixers.config import REDUCIBLE, ROUNDED
+from statesize.lab.mixers.model import LanguageModel
 from statesize.loading.tokenizer_files import write_tokenizer
-from statesize.mixers.checkpoint import save_checkpoint
-from statesize.mixers.config import REDUCIBLE, ROUNDED
-from statesize.mixers.model import LanguageModel
 from statesize.texts.tokens import AnyTokenizer
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from statesize.integrations.probe import Probe, Probing
 from statesize.integrations.record import append_reading
+from statesize.lab.training import MixerCall, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
-from statesize.training import MixerCall, Regularisation, mixer_calls
 
 
 class RegularisationCallback(Callback):

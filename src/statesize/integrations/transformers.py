@@ -14,8 +14,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from statesize.errors import ModelError
 from statesize.integrations.probe import Probe, Probing
 from statesize.integrations.record import append_reading
+from statesize.lab.training import MixerCall, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
-from statesize.training import MixerCall, Regularisation, mixer_calls
 
 
 class RegularisationCallback(TrainerCallback):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.wrapped import adapter_states
-from statesize.mixers.checkpoint import tensors_sha256
+from statesize.lab.mixers.checkpoint import tensors_sha256
 from statesize.version import __version__
 
 

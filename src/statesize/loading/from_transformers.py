@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from statesize import zoo
 from statesize.adapters.models.checks import float_model
 from statesize.errors import FileError, InputError, StatesizeError
+from statesize.lab import zoo
 from statesize.loading.complete_weights import check_files, check_loaded
 from statesize.loading.gguf import is_gguf, require_readable, stored_weights, without_bar
 from statesize.loading.libraries import MAMBA_SSM_NAMES

@@ -9,10 +9,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from statesize import zoo
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
 from statesize.files import parse_json, read_limited
+from statesize.lab import zoo
+from statesize.lab.mixers import load_checkpoint
 from statesize.loading.from_transformers import (
     WITHOUT_TOKENIZER,
     read_transformers_config,
@@ -24,7 +25,6 @@ from statesize.loading.gguf import is_gguf
 from statesize.loading.libraries import is_mamba_ssm
 from statesize.loading.neighbours import refuse_misspelt
 from statesize.loading.tokenizer_files import FILE, check_digest, has_tokenizer, read_tokenizer
-from statesize.mixers import load_checkpoint
 from statesize.texts.token_files import configured_vocabulary, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from statesize import zoo
 from statesize.errors import FileError
+from statesize.lab import zoo
 
 _ALIKE = 0.85
 """How alike a folder's name is to one without a slash, which may well be of the hub, before that is not asked."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from statesize import zoo
 from statesize.files import parse_json, read_limited
+from statesize.lab import zoo
 
 
 def training_record(name: str) -> dict[str, Any]:

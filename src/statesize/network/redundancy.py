@@ -12,8 +12,8 @@ from statesize.adapters.captured import Captured
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.checks import Inputs, measurable
 from statesize.adapters.models.wrapped import named_parts
+from statesize.lab.mixers.mixer import ShortConvolution
 from statesize.measurement import Measurement, measure
-from statesize.mixers.mixer import ShortConvolution
 from statesize.network.result import NetworkEss
 from statesize.operators import Convolution, Operator
 from statesize.results.findings.redundancy import MixerNeeds, Redundancy

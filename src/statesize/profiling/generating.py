@@ -12,7 +12,7 @@ from statesize.adapters.models.held import device_of, measuring
 from statesize.adapters.models.wrapped import pretrained_models
 from statesize.check import require_count
 from statesize.errors import InputError
-from statesize.mixers.model import LanguageModel
+from statesize.lab.mixers.model import LanguageModel
 
 
 def generate(model: nn.Module, prompt: Sequence[int], count: int) -> list[int]:

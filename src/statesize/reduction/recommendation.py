@@ -90,7 +90,7 @@ def recommend_state_size(
         measured: What `measure` found of a layer, with its entropy; or a profile, for every mixer in it.
         loss: Wanted ‖T − T′‖_F / ‖T‖_F of a layer, the mean over sequences and heads.
         calibration: From `calibrate`, with students of your own kind. The default is for gated linear attention with 16
-            states, taught by `statesize.training.distil` as in `statesize study distillation`.
+            states, taught by `statesize.lab.training.distil` as in `statesize study distillation`.
 
     Returns:
         The recommendation, at most the largest theoretical state-size; for a profile one for each mixer, by name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from statesize.mixers.convolution.causal_convolution import causal_convolution
+from statesize.lab.mixers.convolution.causal_convolution import causal_convolution
 from statesize.reduction.system import System
 
 

@@ -11,6 +11,8 @@ import safetensors.numpy
 
 from statesize.errors import FileError
 from statesize.files import read_limited
+from statesize.lab.studies.grid.table import MOST_TABLE, parse_rows
+from statesize.lab.training.record import read_records
 from statesize.profiling import Profile
 from statesize.rerun.comparing import (
     DIFFERENT,
@@ -23,8 +25,6 @@ from statesize.rerun.comparing import (
 )
 from statesize.rerun.recipe import FILE, PROSE, Recipe, content_sha256, read_json, versions
 from statesize.results.stored.store import MARKER
-from statesize.studies.grid.table import MOST_TABLE, parse_rows
-from statesize.training.record import read_records
 from statesize.untrusted import check_header
 
 _LOG, _EXPORTED, _WEIGHTS = "log.jsonl", "training.json", "model.safetensors"
@@ -97,7 +97,7 @@ def check_inputs(recipe: Recipe) -> None:
     """Refuse to repeat a result whose models, texts or settings are gone or no longer the same."""
     for name, digest in recipe.inputs.items():
         if name == PROSE:
-            from statesize.tasks.language.corpus import python_prose
+            from statesize.lab.tasks.language.corpus import python_prose
 
             now = python_prose().sha256
         elif not Path(name).exists():

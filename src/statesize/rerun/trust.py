@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from statesize import zoo
 from statesize.check import refuse, require_path
 from statesize.errors import FileError
+from statesize.lab import zoo
 from statesize.rerun.recipe import PROSE, Recipe, input_files
 
 MOST_INPUT = 2**38

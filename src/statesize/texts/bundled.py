@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from statesize import zoo
+from statesize.lab import zoo
 from statesize.texts.tokens import AnyTokenizer, join_documents, special_ids
 
 SEQUENCES = 4

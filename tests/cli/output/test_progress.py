@@ -10,8 +10,8 @@ import pytest
 
 from statesize.cli import main
 from statesize.cli.output.progress import training_bar
+from statesize.lab.training.record import StepRecord
 from statesize.progress import Bars, duration
-from statesize.training.record import StepRecord
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")
 

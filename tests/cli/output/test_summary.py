@@ -11,7 +11,7 @@ import torch
 from statesize.cli.output.layer_rows import layer_rows
 from statesize.cli.output.summary import print_plan, print_summary
 from statesize.cli.output.table import byte_count
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, plan, profile
 from statesize.results.findings.headline import headline
 

@@ -11,8 +11,8 @@ from cli.documents import assert_document
 from small_studies import GRID, RUNNING_AVERAGE
 
 from statesize.cli import main
-from statesize.mixers import registry
-from statesize.studies.catalogue import GRID_STUDIES
+from statesize.lab.mixers import registry
+from statesize.lab.studies.catalogue import GRID_STUDIES
 
 
 @pytest.fixture

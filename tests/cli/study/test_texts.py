@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from cli.documents import assert_document
 
-from statesize import zoo
 from statesize.cli import main
+from statesize.lab import zoo
 
 COMMON = ["--window", "4", "--channels", "2"]
 

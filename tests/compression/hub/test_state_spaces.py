@@ -16,11 +16,11 @@ from transformers import (
 )
 
 import statesize as ss
-from statesize import zoo
 from statesize.compression.bases import BalancedBasis, KeptBasis
 from statesize.compression.frontier import SHARES, frontier
 from statesize.compression.hub.model import bases_of_groups, cached_bytes, gramians_of_groups
 from statesize.compression.hub.state_spaces import smaller_state_space
+from statesize.lab import zoo
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
 SHAPE = {"vocab_size": 1024, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 8, "expand": 2}

@@ -2,12 +2,12 @@
 
 import torch
 
-from statesize import zoo
 from statesize.compression.compress import compress
 from statesize.compression.scoring.recall import inserted_pairs, probe, repeated_bigrams
 from statesize.compression.scoring.windows import Windows, windows
-from statesize.mixers import LanguageModel, ModelConfig
-from statesize.tasks.task import IGNORED
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.tasks.task import IGNORED
 from tools.recall_models import TASK
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from statesize import zoo
 from statesize.compression.scoring.windows import three_parts, windows
 from statesize.errors import InputError
-from statesize.tasks.task import IGNORED
+from statesize.lab import zoo
+from statesize.lab.tasks.task import IGNORED
 
 DOCUMENTS = [f"document {number} says {number * number} and no more" for number in range(30)]
 

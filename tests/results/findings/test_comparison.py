@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from statesize import zoo
 from statesize.errors import InputError
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.results.fields import FIGURES
 from statesize.results.findings.comparison import compare

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import statesize as ss
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.results.findings.diagnosis import diagnose
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from statesize.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.results.findings.comparison import compare
 from statesize.results.findings.headline import headline, model_line, telling_layer

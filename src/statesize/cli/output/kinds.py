@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from statesize.cli.output.table import print_table
-from statesize.trends.kinds import largest_difference
-from statesize.trends.trend import signed
+from statesize.lab.trends.kinds import largest_difference
+from statesize.lab.trends.trend import signed
 
 if TYPE_CHECKING:
-    from statesize.trends.kinds import LayerKinds
+    from statesize.lab.trends.kinds import LayerKinds
 
 
 def print_kinds(layers: Sequence[LayerKinds], kinds: Sequence[str]) -> None:

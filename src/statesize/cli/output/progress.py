@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from statesize.progress import Bars, say
 
 if TYPE_CHECKING:
-    from statesize.training.record import StepRecord
+    from statesize.lab.training.record import StepRecord
 
 _NAMED = 3
 

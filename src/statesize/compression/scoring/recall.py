@@ -17,7 +17,7 @@ from statesize.compression.scoring.paired import ratio_of
 from statesize.compression.scoring.scores import by_document, score
 from statesize.compression.scoring.windows import Windows
 from statesize.interval import Interval
-from statesize.tasks.task import IGNORED
+from statesize.lab.tasks.task import IGNORED
 
 LOST = 0.02
 """Recall that may be lost, and that a model must have for its loss to be seen, as a share of the answers."""

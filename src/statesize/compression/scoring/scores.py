@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from statesize.adapters.models.logits import logits_of
 from statesize.compression.scoring.windows import Windows
-from statesize.tasks.task import IGNORED
+from statesize.lab.tasks.task import IGNORED
 
 BATCH = 16
 

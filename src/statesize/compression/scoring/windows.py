@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.tasks.task import IGNORED
+from statesize.lab.tasks.task import IGNORED
 from statesize.texts.tokens import AnyTokenizer, plain_ids, special_ids
 
 _SHARES = (0.4, 0.2)

@@ -1,0 +1,1 @@
+"""The laboratory: small models, and what training them tells of the measure."""

@@ -1,0 +1,93 @@
+"""`statesize needles`: is what was said some tokens ago found again, and which heads carry it?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from statesize.cli.options.kinds import AtLeastTwo, Count, Seed, whole_numbers
+from statesize.cli.options.loading import Loading
+from statesize.cli.options.texts import Texts
+from statesize.cli.output.printing import TEXT, Printing
+
+if TYPE_CHECKING:
+    from statesize.lab.retrieval.result import Needles
+
+# Heads of each depth that the table shows.
+_SHOWN = 4
+
+
+def needles(
+    model: str,
+    /,
+    *,
+    depths: str = "16,64,192",
+    context: AtLeastTwo = 256,
+    future: Count = 32,
+    excerpts: AtLeastTwo = 32,
+    seed: Seed = 0,
+    texts: Texts | None = None,
+    loading: Loading | None = None,
+    html: Path | None = None,
+    printing: Printing = TEXT,
+) -> None:
+    """Put a key and a value into pieces of text, ask for the key again, and measure what reaches the question.
+
+    Each piece is read with the needle and, as the control, without. At the cut before the question ESS of each head is
+    measured, with and without the columns of the needle.
+
+    Args:
+        model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
+        depths: Tokens from the needle to the question, with commas between them.
+        context: Tokens before the question.
+        future: Tokens from the question on.
+        excerpts: Pieces of text that are read at most.
+        seed: Seed of the needles.
+        texts: What the model reads. Default: all bundled documents as one text.
+        loading: How the model is loaded.
+        html: File for a page.
+        printing: What is printed.
+
+    Raises:
+        InputError: If the depths are no numbers.
+    """
+    from statesize.cli.output.finding import print_finding
+    from statesize.lab.retrieval.needles import needles as run
+    from statesize.loading.models import load_model
+    from statesize.report import check_report_path
+    from statesize.texts.token_files import vocabulary_size
+
+    texts, loading = texts or Texts(), loading or Loading()
+    chosen = whole_numbers("depths", depths)
+    if html is not None:
+        check_report_path(html)
+    texts.check()
+    printing.hush_libraries()
+    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
+    enough = replace(texts, max_tokens=max(texts.max_tokens, excerpts * (context + future)))
+    ids = enough.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids if texts.given else None
+    with printing.bars() as bars:
+        told = bars.begin(f"asking {loaded.name} for needles", len(set(chosen))).update
+        found = run(
+            loaded.model, ids, depths=chosen, context=context, future=future, excerpts=excerpts, seed=seed,
+            tokenizer=loaded.tokenizer, name=loaded.name, on_progress=told,
+        )  # fmt: skip
+    print_finding(found, *_table(found), 3, html, printing)
+
+
+def _table(found: Needles) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headings, the heads of each depth that see most of the needle, and notes."""
+    from statesize.lab.trends.trend import signed
+
+    rows = [
+        [str(depth), head.layer, str(head.unit), f"{head.entropy:.1f}", f"{head.share:.1%}", signed(head.lift, "+.3f")]
+        for depth in found.depths
+        for head in found.heads(depth)[:_SHOWN]
+    ]
+    notes = [
+        "ESS at the cut before the question; share of the needle in the question’s row of T, and how much more that is "
+        f"than the share of plain text in its place. Of each depth the {_SHOWN} heads with most of it; intervals of "
+        f"95 % are over {found.excerpts} texts.",
+    ]
+    return ["depth", "layer", "head", "ESS", "share", "beyond plain text"], rows, notes

@@ -1,0 +1,86 @@
+"""`statesize series`: ESS through the checkpoints of a training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from statesize.cli.options.asked import Asked
+from statesize.cli.options.loading import Loading, Place
+from statesize.cli.options.texts import Texts
+from statesize.cli.output.printing import TEXT, Printing
+
+if TYPE_CHECKING:
+    from statesize.lab.trends.result import Series
+
+
+def series(
+    *checkpoints: str,
+    revisions: str | None = None,
+    log: Path | None = None,
+    texts: Texts | None = None,
+    asked: Asked | None = None,
+    loading: Loading | None = None,
+    place: Place | None = None,
+    output: Path | None = None,
+    html: Path | None = None,
+    printing: Printing = TEXT,
+) -> None:
+    """Measure how the memory use of each layer develops through the checkpoints of a training.
+
+    All checkpoints read the same texts and are measured at the same positions and heads. With --output, what is
+    finished is kept while it runs: the same command goes on after a crash or an interrupt.
+
+    Args:
+        checkpoints: The folder of a training with checkpoints in it (`statesize train --keep-every`, a Trainer's output
+            folder), folders of models, a pattern in quotes such as "run/checkpoint-*", or an id of the hub with
+            --revisions.
+        revisions: Branches, tags or commits of a model of the hub, with commas between them.
+        log: Log with loss and accuracy by step: JSON lines, or a trainer_state.json. Default: what lies beside the
+            checkpoints.
+        texts: What the models read.
+        asked: What is measured.
+        loading: How the models are loaded.
+        place: Who measures; each process measures one checkpoint after another.
+        output: Folder for finished checkpoints.
+        html: File for a page.
+        printing: What is printed.
+    """
+    from statesize.cli.output.finding import print_finding
+    from statesize.lab.trends.checkpoints import find_checkpoints
+    from statesize.lab.trends.series import first_tokenizer, series, trend_bar
+    from statesize.report import check_report_path
+
+    texts, asked, place = texts or Texts(), asked or Asked(), place or Place()
+    options = {name: value for name, value in asdict(loading or Loading()).items() if name != "revision"}
+    if html is not None:
+        check_report_path(html)
+    texts.check()
+    place.check()
+    printing.hush_libraries()
+    chosen = tuple(part.strip() for part in (revisions or "").split(",") if part.strip())
+    known = find_checkpoints(checkpoints, chosen)
+    tokenizer = None if texts.ids is not None else first_tokenizer(known, options)
+    read = texts.read(tokenizer, printing, None)
+    with place.crew() as crew, printing.bars() as bars:
+        told = trend_bar(bars, "measuring checkpoints", len(known))
+        found = series(
+            checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
+            crew=crew, on_progress=told, **asdict(asked),
+        )  # fmt: skip
+    print_finding(found, *_table(found), 1, html, printing)
+
+
+def _table(found: Series) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headings, a row a layer, and notes."""
+    from statesize.lab.trends.trend import AVERAGE, signed
+
+    rows: list[list[str]] = []
+    for layer in (AVERAGE, *found.layers):
+        means, largest = found.means(layer), found.largest_change(layer)
+        between = f"{found.names[largest.before]} → {found.names[largest.after]}"
+        levels = [f"{means[0]:.1f}", f"{means[-1]:.1f}", signed(found.change(layer).difference)]
+        rows.append([layer, *levels, signed(largest.difference), between])
+    headings = ["layer", f"ESS at\n{found.names[0]}", f"ESS at\n{found.names[-1]}", "difference", "largest\nchange", ""]
+    return headings, rows, [*found.notes, "Intervals of 95 % are over the documents (Student’s t)."]

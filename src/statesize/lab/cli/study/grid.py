@@ -1,0 +1,161 @@
+"""`statesize study NAME` for studies that train a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+from cyclopts import Parameter
+
+from statesize.cli.options.kinds import Flag
+from statesize.cli.output.printing import TEXT, Printing
+
+if TYPE_CHECKING:
+    from statesize.lab.studies.grid.executors import Executor
+    from statesize.lab.studies.grid.settings import Settings
+    from statesize.lab.studies.grid.study import StudyProgress
+    from statesize.lab.studies.grid.user_code import UserModule
+    from statesize.lab.studies.study import GridStudy
+    from statesize.progress import Bar
+
+Preset: TypeAlias = Literal["laptop", "record", "paper", "smoke"]
+Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """Options of every study that trains a grid.
+
+    Attributes:
+        preset: laptop takes two cores at most 12 minutes, record is what the documentation quotes, paper is for a
+            cluster, smoke takes seconds.
+        config: TOML file with a grid of your own instead.
+        dry_run: Print the grid and about how long it will take, and do nothing.
+        output: Folder; statesize-study-NAME-PRESET if not given. It receives runs/ (a file a finished run),
+            table.parquet and study.html, and the same command continues a study that was stopped.
+        ray: Train on the Ray cluster at this address; without an address, on a cluster that is started here.
+        module: Python file that is executed first, in every process: it registers mixers or tasks of your own, which
+            the TOML file then names.
+        verify: Repeat three sampled runs of the record in OUTPUT, docs/results/NAME if not given, and compare them.
+    """
+
+    preset: Preset = "laptop"
+    config: Path | None = None
+    dry_run: Flag = False
+    output: Path | None = None
+    ray: Cluster = False
+    module: Path | None = None
+    verify: Flag = False
+
+
+_DEFAULTS = Options()
+_MOST_RUNS = 12
+
+
+def grid_command(study: GridStudy) -> Callable[..., None]:
+    """The command of a study that trains a grid."""
+
+    def command(*, options: Options = _DEFAULTS, printing: Printing = TEXT) -> None:
+        """Run the study.
+
+        Args:
+            options: Those of every study.
+            printing: What is printed.
+        """
+        if options.verify:
+            _verify(options.output or Path("docs/results") / study.name)
+        else:
+            _run(study.name, options, printing)
+
+    return command
+
+
+def _verify(folder: Path) -> None:
+    from statesize.errors import StatesizeError
+    from statesize.lab.studies.record import read_record, verify
+
+    record, different = read_record(folder), 0
+    print(f"{record.command}: {record.done} of {record.total} runs on record, fixed by commit {record.commit}")
+    elsewhere = not record.is_of_this_machine
+    if elsewhere:
+        print(
+            f"The runs were done on another machine ({record.done_on}), where training ends with other digits. What is "
+            "measured before the first step is compared, and the accuracy at the end is shown."
+        )
+    for run in verify(record):
+        found = f"differs in {', '.join(run.columns)}" if run.columns else "equal"
+        old, new = run.accuracies
+        ended = f"; accuracy at the end {new:.3f}, on record {old:.3f}" if elsewhere else ""
+        print(f"{run.label}: {found}{ended}", flush=True)
+        different += bool(run.columns)
+    if different:
+        raise StatesizeError(f"{different} of the runs that were repeated differ from the record in {folder}")
+
+
+def _run(name: str, options: Options, printing: Printing) -> None:
+    from statesize.lab.studies.grid.settings import preset_settings, read_settings
+    from statesize.lab.studies.grid.user_code import load_module, read_module
+
+    module = None if options.module is None else read_module(options.module)
+    if module is not None:
+        load_module(module)
+    config = options.config
+    settings = preset_settings(name, options.preset) if config is None else read_settings(config, name)
+    chosen = options.preset if config is None else config.stem
+    if options.dry_run:
+        _print_plan(settings, chosen, printing.json)
+        return
+    from statesize.lab.cli.study.result import print_study
+    from statesize.lab.studies.conclude import conclude
+    from statesize.lab.studies.grid.study import run_study
+    from statesize.rerun.recipe import make_recipe
+
+    recipe = make_recipe(["study", name], vars(options))
+    folder = options.output or Path(f"statesize-study-{name}-{chosen}")
+    with printing.bars() as bars:
+        executor = _executor(settings, options.ray, module)
+        result = run_study(settings, folder, executor, _progress(bars.begin(f"study {name}")))
+    with printing.step("concluding"):
+        conclusion = conclude(settings, result.rows, folder)
+    print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, recipe, printing)
+
+
+def _executor(settings: Settings, ray: bool | str, module: UserModule | None) -> Executor:
+    from statesize.lab.studies.grid.executors import local_executor, ray_executor
+
+    if ray is not False:
+        return ray_executor(ray if isinstance(ray, str) else None, settings.execution, module)
+    return local_executor(settings.execution.workers, module)
+
+
+def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
+    def on_progress(progress: StudyProgress) -> None:
+        outcome = progress.outcome
+        last = outcome.rows[-1] if outcome.rows else {}
+        result = outcome.error or str(last["message"]) or f"accuracy {last['accuracy']:.2f}"
+        detail = f"run {progress.done} of {progress.total}: {outcome.run.label}: {result}"
+        bar.update(progress.done, progress.total, detail, left=progress.remaining_seconds)
+
+    return on_progress
+
+
+def _print_plan(settings: Settings, preset: str, json: bool) -> None:
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.lab.studies.grid.cost import predicted_seconds
+    from statesize.parallel.ray_session import available_cores
+    from statesize.progress import duration
+
+    workers = settings.execution.workers or available_cores()
+    seconds = predicted_seconds(settings.runs, workers)
+    runs = [run.label for run in settings.runs]
+    if json:
+        document = {"study": settings.study, "preset": preset, "runs": runs, "workers": workers, "seconds": seconds}
+        print_json({"schema": SCHEMA, **document})
+        return
+    print(f"{len(runs)} runs, about {duration(seconds)} with {workers} processes on this machine.")
+    if len(runs) > _MOST_RUNS:
+        runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
+    print("\n".join(runs))

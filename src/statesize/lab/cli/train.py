@@ -1,0 +1,223 @@
+"""`statesize train`: train a small language model."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from statesize.cli.options.kinds import Count, Flag, Seed
+from statesize.cli.output.printing import TEXT, Printing
+from statesize.errors import FileError, InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from statesize.lab.tasks.language.corpus import Corpus
+    from statesize.rerun.recipe import Recipe
+
+BUNDLED_TOKENIZER = Path(__file__).parent.parent / "zoo" / "tokenizer.json"
+
+
+def train(
+    task: Literal["text"],
+    /,
+    *,
+    mixer: Literal[
+        "sa",
+        "la",
+        "wla",
+        "gla",
+        "s6",
+        "gla-s6",
+        "s4d",
+        "hyena",
+        "nla",
+        "attention",
+        "sliding",
+        "linear-transformer",
+        "based",
+        "hedgehog",
+        "gla-full",
+        "deltanet",
+        "gated-deltanet",
+        "mamba",
+        "mamba2",
+        "fla:delta_net",
+        "fla:gated_deltanet",
+        "fla:rwkv7",
+        "fla:mamba2",
+    ],
+    output: Path,
+    text: Path | None = None,
+    steps: Count = 4000,
+    batch: Count = 8,
+    accumulation: Count = 1,
+    length: Count = 256,
+    rate: float = 6e-3,
+    weight_decay: float = 0.1,
+    dropout: float = 0.1,
+    seed: Seed = 0,
+    evaluate_every: Count = 250,
+    checkpoint_every: Count = 250,
+    keep_every: Count | None = None,
+    device: str = "cpu",
+    threads: Count | None = None,
+    resume: Flag = False,
+    compiled: Flag = False,
+    export: Path | None = None,
+    printing: Printing = TEXT,
+) -> None:
+    """Train a small language model of about one million parameters.
+
+    The text is the prose that ships inside CPython, with the tokenizer of the bundled models; or a file of your own.
+    OUTPUT receives log.jsonl, state.safetensors (for --resume), best/ (the weights of the lowest held-out loss) and
+    tokenizer.json. The held-out report is printed when the run is done.
+
+    Args:
+        task: What to train on.
+        mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention, state-space models, a long
+            convolution, or a layer of flash-linear-attention.
+        output: Folder of the run.
+        text: UTF-8 text file to train on instead; documents are separated by blank lines.
+        steps: Optimizer steps.
+        batch: Sequences of one forward pass.
+        accumulation: Forward passes of one optimizer step.
+        length: Tokens of a sequence.
+        rate: Peak learning rate.
+        weight_decay: Weight decay of AdamW.
+        dropout: Probability of dropping a channel of what a mixer or an MLP adds.
+        seed: Seed of the initial weights, the batches and dropout.
+        evaluate_every: Steps between held-out evaluations.
+        checkpoint_every: Steps between checkpoints.
+        keep_every: Steps between models that are kept in OUTPUT, for `statesize series`; the first is the initial one.
+        device: Torch device, cpu or cuda.
+        threads: CPU threads; torch's choice if not given.
+        resume: Continue the run in OUTPUT; it ends with the same weights as one that was not stopped.
+        compiled: Let torch compile the model: about 1.5 times as fast after the first minute; needs a C++ compiler.
+        export: Folder for the best weights in float16 with training.json and tokenizer.json; an earlier export
+            there is replaced.
+        printing: What is printed.
+
+    Raises:
+        InputError: A value is out of its range, or the run to be resumed has other settings.
+        FileError: A folder or file cannot be read or written.
+    """
+    options = {name: value for name, value in locals().items() if name != "printing"}
+    # The heavy imports wait until there is something to train, so that --help is quick.
+    import torch
+
+    from statesize.check import require_count
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.output.progress import training_bar
+    from statesize.lab.mixers.model import LanguageModel, ModelConfig
+    from statesize.lab.tasks.language.text import TextTask
+    from statesize.lab.training import TrainingConfig
+    from statesize.lab.training.export import export_text_model
+    from statesize.lab.training.loop import train as run
+    from statesize.rerun.recipe import PROSE, make_recipe
+
+    del task
+    if threads is not None:
+        torch.set_num_threads(require_count("threads", threads))
+    config = TrainingConfig(
+        steps=steps,
+        batch_size=batch,
+        accumulation=accumulation,
+        rate=rate,
+        weight_decay=weight_decay,
+        seed=seed,
+        evaluate_every=evaluate_every,
+        checkpoint_every=checkpoint_every,
+        device=device,
+        compiled=compiled,
+    )
+    _check_folders(output, export, resume)
+    corpus, tokenizer = _data(text)
+    text_task = TextTask.from_corpus(corpus, tokenizer, length)
+    shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
+    model = LanguageModel(shape, torch.Generator().manual_seed(seed))
+    prose = {} if text is not None else {PROSE: corpus.sha256}
+    given = {name: value for name, value in options.items() if name != "task"}
+    recipe = make_recipe(["train", "text"], given, inputs=prose)
+    on_start = partial(_save_beside, tokenizer, recipe)
+    with printing.bars() as bars:
+        told = training_bar(bars, f"train text {mixer}", steps)
+        record = run(model, text_task, config, output, resume, told, on_start, keep_every)
+    report = {"mixer": mixer, "step": record.best_step, **record.best}
+    if export is not None:
+        command = _command(options)
+        parts = (record, text_task, tokenizer, config, export, command, corpus.sha256, recipe.to_dict())
+        exported = export_text_model(*parts)
+        report |= exported["held_out"] | {"baselines": exported["baselines"]}
+    if printing.json:
+        print_json({"schema": SCHEMA, **report})
+    else:
+        print("\n".join(_lines(report)))
+
+
+def _check_folders(output: Path, export: Path | None, resume: bool) -> None:
+    """Refuses, before hours of training, folders that its results could not or must not be written to."""
+    from statesize.files import check_writable
+    from statesize.lab.training.export import check_export
+
+    for name, folder in (("output", output), ("export", export)):
+        if folder is not None and os.path.lexists(folder) and not folder.is_dir():
+            raise FileError(f"{name} must be a folder, got {folder}, which is a file.")
+    check_writable(output)
+    if not resume and (output / "tokenizer.json").exists() and not (output / "log.jsonl").exists():
+        raise FileError(f"{output} holds a tokenizer.json and no run; it is left alone. Give another folder")
+    if export is None:
+        return
+    run, exported = output.resolve(), export.resolve()
+    if exported in (run, *run.parents, run / "best"):
+        raise InputError(f"export must be a folder of its own, got {export} beside the output {output}.")
+    check_export(export)
+
+
+def _lines(report: Mapping[str, object], above: str = "") -> list[str]:
+    """The held-out report, a figure a line."""
+    lines: list[str] = []
+    for name, value in report.items():
+        title = above + name.replace("_", " ")
+        if isinstance(value, Mapping):
+            lines += _lines(cast("Mapping[str, object]", value), f"{title}, ")
+        else:
+            lines.append(f"{title}: {value:.4f}" if isinstance(value, float) else f"{title}: {value}")
+    return lines
+
+
+def _command(options: dict[str, object]) -> str:
+    """The command line of a run with every option spelt out, so that it outlives a change of the defaults."""
+    parts = ["statesize", "train", "text"]
+    for name, value in options.items():
+        if value is not None and value is not False and name not in ("task", "resume"):
+            parts += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(parts)
+
+
+def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
+    """The corpus and its tokenizer: the bundled one for CPython's prose, a new one for a user's file."""
+    from tokenizers import Tokenizer
+
+    from statesize.lab.tasks.language.corpus import python_prose, read_text
+    from statesize.lab.tasks.language.text import train_tokenizer
+
+    if text is not None:
+        corpus = read_text(text)
+        return corpus, train_tokenizer(corpus.train)
+    if not BUNDLED_TOKENIZER.is_file():
+        raise FileError(f"{BUNDLED_TOKENIZER} is missing; this installation of statesize is not complete")
+    tokenizer: Tokenizer = Tokenizer.from_file(str(BUNDLED_TOKENIZER))  # pyright: ignore[reportUnknownMemberType]
+    return python_prose(), tokenizer
+
+
+def _save_beside(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
+    from statesize.loading.tokenizer_files import write_tokenizer
+    from statesize.rerun.recipe import write_recipe
+
+    write_recipe(folder, recipe)
+    write_tokenizer(folder, tokenizer)

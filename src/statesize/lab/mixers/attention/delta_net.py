@@ -1,0 +1,127 @@
+"""DeltaNet and Gated DeltaNet: each token replaces what the state holds under its key, a part of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.lab.mixers.attention.delta_rule import delta_step, mix_by_delta_rule
+from statesize.lab.mixers.attention.kept_state import KeptState
+from statesize.lab.mixers.config import ModelConfig
+from statesize.lab.mixers.decays import head_initial_values
+from statesize.lab.mixers.mixer import HeadMixer
+from statesize.operators import Recurrence
+
+
+class DeltaCache(NamedTuple):
+    """What `DeltaNet.step` keeps: convolution inputs, and the state (S, H, n, d_v) or the rows of heads that differ."""
+
+    convolution: Tensor
+    state: Tensor
+
+
+class DeltaNet(HeadMixer):
+    """T from x_t = (I − β_t k_t k_tᵀ) x_{t−1} + β_t k_t u_t, y_t = q_tᵀ x_t / √n; n = key_size numbers of state.
+
+    Queries, keys and values pass silu after the short convolution, queries and keys are divided by their norms, and
+    β = sigmoid(W x).
+
+    Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", NeurIPS 2024.
+
+    Args:
+        config: Shape of the model.
+        state_sizes: What each head keeps of its n numbers, as after `statesize.compress`; all where it is empty. Its
+            queries and keys are then mapped to r numbers, r the largest size, by orthonormal columns.
+    """
+
+    kind = "deltanet"
+    activated = True
+
+    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
+        super().__init__(config)
+        self.state_size = max(state_sizes, default=config.key_size)
+        self.kept_state = KeptState(state_sizes or (config.key_size,) * config.heads, 0)
+        shape = (config.heads, config.key_size, self.state_size)
+        self.basis = nn.Parameter(torch.empty(shape)) if state_sizes else None
+        self.strength_projection = nn.Linear(config.width, config.heads, bias=False)
+
+    def log_decay(self, hidden: Tensor) -> Tensor | None:
+        """Logarithm of the decay a of each head, (S, H, L, 1); None where a = 1."""
+        del hidden
+        return None
+
+    def operator(self, hidden: Tensor) -> Recurrence:
+        """T of every head at one input, of batch shape (sequence, head)."""
+        return self.operator_and_values(hidden)[0]
+
+    def operator_and_values(self, hidden: Tensor) -> tuple[Recurrence, Tensor]:
+        """`operator` and `values` of one input, in one go."""
+        query, key, value = self._query_key_value(hidden)
+        query, key = self._normalised(query, key)
+        strength, log_decay = self._strength(hidden), self.log_decay(hidden)
+        decay = torch.ones_like(strength) if log_decay is None else log_decay.exp()
+        return Recurrence.delta_rule(key, strength.squeeze(-1), query, decay), value
+
+    def mixed_values(self, hidden: Tensor) -> Tensor:
+        """The values of each head after mixing, before the norm, (S, H, L, d_v)."""
+        query, key, value = self._query_key_value(hidden)
+        query, key = self._normalised(query, key)
+        return mix_by_delta_rule(query, key, value, self._strength(hidden), self.log_decay(hidden))
+
+    def initial_cache(self, batch: int) -> DeltaCache:
+        """The cache of `step` before the first token."""
+        convolution = self._initial_convolution(batch)
+        state = convolution.new_zeros(batch, self.heads, self.state_size, self.value_size)
+        return DeltaCache(convolution, self.kept_state.pack(state)[0])
+
+    def step(self, hidden: Tensor, cache: DeltaCache) -> tuple[Tensor, DeltaCache]:
+        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
+        (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
+        query, key = (part.squeeze(-2) for part in self._normalised(query.unsqueeze(-2), key.unsqueeze(-2)))
+        log_decay = self.log_decay(hidden[:, None])
+        at = None if log_decay is None else log_decay.squeeze(-2)
+        before = self.kept_state.unpack(cache.state, cache.state.new_empty(0))
+        state = delta_step(before, key, value, self._strength(hidden[:, None]).squeeze(-2), at)
+        mixed = (query.unsqueeze(-2) @ state).squeeze(-2)
+        return self._emit(mixed.flatten(-2), hidden), DeltaCache(convolution, self.kept_state.pack(state)[0])
+
+    def _normalised(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries of norm 1 / √n and keys of norm 1, (S, H, L, n), or what the state keeps of them."""
+        query, key = functional.normalize(query, dim=-1) * self.key_size**-0.5, functional.normalize(key, dim=-1)
+        return (query, key) if self.basis is None else (query @ self.basis, key @ self.basis)
+
+    def _strength(self, hidden: Tensor) -> Tensor:
+        """β, (S, H, L, 1)."""
+        return self.strength_projection(hidden).sigmoid().transpose(1, 2).unsqueeze(-1)
+
+
+class GatedDeltaNet(DeltaNet):
+    """DeltaNet with the decay ln a = −e^A softplus(W x + b) of each head, and a swish output gate.
+
+    Yang, Kautz and Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with Delta Rule", ICLR 2025.
+
+    Args:
+        config: Shape of the model; softplus(b) starts between `smallest_step` and `largest_step`, e^A between 1 and 16.
+        state_sizes: As for `DeltaNet`.
+    """
+
+    kind = "gated-deltanet"
+    gated = True
+
+    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
+        super().__init__(config, state_sizes)
+        self.step_projection = nn.Linear(config.width, config.heads)
+        self.log_rate = nn.Parameter(torch.empty(config.heads))
+        self.set_initial_values()
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """First values of A and b."""
+        return head_initial_values(self.config)
+
+    def log_decay(self, hidden: Tensor) -> Tensor:
+        """Logarithm of the decay a of each head, (S, H, L, 1)."""
+        steps = functional.softplus(self.step_projection(hidden)) * -self.log_rate.exp()
+        return steps.transpose(1, 2).unsqueeze(-1)

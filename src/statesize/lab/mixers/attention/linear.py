@@ -1,0 +1,125 @@
+"""Linear attention (LA): a recurrence that adds every key and value and forgets nothing."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from statesize.lab.mixers.attention.chunk import CHUNK_SIZE, mix
+from statesize.lab.mixers.attention.kept_state import KeptState
+from statesize.lab.mixers.config import ModelConfig
+from statesize.lab.mixers.mixer import HeadMixer
+from statesize.operators import Recurrence
+
+
+class LinearCache(NamedTuple):
+    """What `LinearAttention.step` keeps: convolution inputs, and the state (S, H, n, d_v) as `KeptState` packs it."""
+
+    convolution: Tensor
+    state: Tensor
+    scale: Tensor
+
+
+class LinearAttention(HeadMixer):
+    """T from x_t = diag(a_t) x_{t−1} + k_t u_t, y_t = q_tᵀ x_t / √n, with a_t = 1; n = key_size real numbers of state.
+
+    Subclasses give other decays by overriding `log_decay`.
+
+    Args:
+        config: Shape of the model.
+        state_sizes: What each head keeps of its n numbers, as after `statesize.compress`; all where it is empty. Its
+            queries are then mapped to r numbers, r the largest size. Its keys are mapped too if `any_basis`, and else
+            have r channels from the start.
+    """
+
+    kind = "la"
+    chunk_size: ClassVar[int] = CHUNK_SIZE
+    """Positions a chunk of the training form; it bounds the decays (`minimum_log_decay`)."""
+    any_basis: ClassVar[bool] = True
+    """Whether a smaller state may hold any combinations of the n numbers, as it may if all of a head decay alike."""
+
+    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
+        self.state_size = max(state_sizes, default=config.key_size)
+        super().__init__(config, config.key_size if self.any_basis else self.state_size)
+        self.kept_state = KeptState(state_sizes or (config.key_size,) * config.heads, config.state_bits)
+        maps = (config.heads, config.key_size, self.state_size)
+        self.query_map = nn.Parameter(torch.empty(maps)) if state_sizes else None
+        self.key_map = nn.Parameter(torch.empty(maps)) if state_sizes and self.any_basis else None
+
+    def log_decay(self, hidden: Tensor) -> Tensor | None:
+        """Logarithm of the decay at each position.
+
+        Args:
+            hidden: (S, L, d).
+
+        Returns:
+            ln a between `minimum_log_decay(chunk_size)` and 0, (S or 1, H, L or 1, n); None where a = 1.
+        """
+        del hidden
+        return None
+
+    def recurrence(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """What the state is made of and read by: scaled queries, keys, values, `log_decay`, (S, H, L, n or d_v)."""
+        query, key, value = self._query_key_value(hidden)
+        return *self._mapped(query, key), value, self.log_decay(hidden)
+
+    def operator(self, hidden: Tensor) -> Recurrence:
+        """T of every head at one input, of batch shape (sequence, head)."""
+        return self.operator_and_values(hidden)[0]
+
+    def operator_and_values(self, hidden: Tensor) -> tuple[Recurrence, Tensor]:
+        """`operator` and `values` of one input, in one go."""
+        query, key, value, log_decay = self.recurrence(hidden)
+        transition = torch.ones_like(key[..., :1]) if log_decay is None else log_decay.exp().expand(key.shape)
+        return Recurrence(transition, key, query), value
+
+    def mixed_values(self, hidden: Tensor) -> Tensor:
+        """The values of each head after mixing, before the norm, (S, H, L, d_v)."""
+        query, key, value, log_decay = self.recurrence(hidden)
+        if not self.config.state_bits:
+            return mix(query, key, value, log_decay, self.chunk_size)
+        # What is rounded after every token has no parallel form.
+        decay = None if log_decay is None else log_decay.expand(key.shape).exp()
+        cache, outputs = self._empty(key), list[Tensor]()
+        for t in range(key.shape[-2]):
+            at = None if decay is None else decay[..., t, :]
+            mixed, cache = self._advance(cache, query[..., t : t + 1, :], key[..., t, :], value[..., t, :], at)
+            outputs.append(mixed)
+        return torch.stack(outputs, -2)
+
+    def initial_cache(self, batch: int) -> LinearCache:
+        """The cache of `step` before the first token."""
+        convolution = self._initial_convolution(batch)
+        return self._empty(convolution)
+
+    def step(self, hidden: Tensor, cache: LinearCache) -> tuple[Tensor, LinearCache]:
+        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
+        (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
+        query, key = self._mapped(query.unsqueeze(-2), key.unsqueeze(-2))
+        log_decay = self.log_decay(hidden[:, None])
+        decay = None if log_decay is None else log_decay[:, :, 0].exp()
+        mixed, cache = self._advance(cache._replace(convolution=convolution), query, key.squeeze(-2), value, decay)
+        return self._emit(mixed.flatten(-2), hidden), cache
+
+    def _mapped(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled queries and keys of the state, (..., L, n) each."""
+        query = query * self.key_size**-0.5
+        if self.query_map is not None:
+            query = query @ self.query_map
+        return query, key if self.key_map is None else key @ self.key_map
+
+    def _advance(
+        self, cache: LinearCache, query: Tensor, key: Tensor, value: Tensor, decay: Tensor | None
+    ) -> tuple[Tensor, LinearCache]:
+        """One token: what is read, (S, H, d_v), and the next state; q (S, H, 1, n), others (S, H, n or d_v)."""
+        state = self.kept_state.unpack(cache.state, cache.scale).to(key.dtype)
+        if decay is not None:
+            state = decay.unsqueeze(-1) * state
+        state = state + key.unsqueeze(-1) * value.unsqueeze(-2)
+        return (query @ state).squeeze(-2), LinearCache(cache.convolution, *self.kept_state.pack(state))
+
+    def _empty(self, convolution: Tensor) -> LinearCache:
+        state = convolution.new_zeros(len(convolution), self.heads, self.state_size, self.value_size)
+        return LinearCache(convolution, *self.kept_state.pack(state))

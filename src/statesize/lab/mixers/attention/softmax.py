@@ -1,0 +1,91 @@
+"""Softmax attention without positional embedding: lean (SA), as published, and over a window."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from statesize.lab.mixers.config import ModelConfig
+from statesize.lab.mixers.mixer import HeadMixer
+from statesize.operators import SoftmaxAttention as SoftmaxOperator
+
+
+class SoftmaxCache(NamedTuple):
+    """What `SoftmaxAttention.step` keeps: convolution inputs, and every key and value so far (S, H, t, ·)."""
+
+    convolution: Tensor
+    key: Tensor
+    value: Tensor
+
+
+class SoftmaxAttention(HeadMixer):
+    """T = softmax(q kᵀ / √n) over the past and the present; its state is the whole cache."""
+
+    kind = "sa"
+    window: int | None = None
+    """Tokens that are seen, the present one included; None for all."""
+
+    def operator(self, hidden: Tensor) -> SoftmaxOperator:
+        """T of every head at one input, of batch shape (sequence, head)."""
+        query, key, _ = self._query_key_value(hidden)
+        return SoftmaxOperator(query, key, self.key_size**-0.5, self.window)
+
+    def mixed_values(self, hidden: Tensor) -> Tensor:
+        """The values of each head after mixing, before the norm, (S, H, L, d_v)."""
+        query, key, value = self._query_key_value(hidden)
+        if self.window is None:
+            return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        position = torch.arange(hidden.shape[1], device=hidden.device)
+        lag = position[:, None] - position
+        seen = (lag >= 0) & (lag < self.window)
+        return functional.scaled_dot_product_attention(query, key, value, seen)
+
+    def initial_cache(self, batch: int) -> SoftmaxCache:
+        """The cache of `step` before the first token."""
+        convolution = self._initial_convolution(batch)
+        key = convolution.new_zeros(batch, self.heads, 0, self.key_size)
+        return SoftmaxCache(convolution, key, convolution.new_zeros(batch, self.heads, 0, self.value_size))
+
+    def step(self, hidden: Tensor, cache: SoftmaxCache) -> tuple[Tensor, SoftmaxCache]:
+        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
+        (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
+        keys = torch.cat([cache.key, key[:, :, None]], dim=2)
+        values = torch.cat([cache.value, value[:, :, None]], dim=2)
+        mixed = functional.scaled_dot_product_attention(query[:, :, None], keys, values)
+        # What the next token sees.
+        kept = slice(0 if self.window is None else max(0, keys.shape[2] + 1 - self.window), None)
+        return self._emit(mixed.flatten(1), hidden), SoftmaxCache(convolution, keys[:, :, kept], values[:, :, kept])
+
+
+class MultiHeadAttention(SoftmaxAttention):
+    """Softmax attention as published: without short convolution and without norm per head.
+
+    Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
+    """
+
+    kind = "attention"
+    convolved = False
+    normed = False
+
+
+class SlidingWindowAttention(MultiHeadAttention):
+    """Softmax attention over the last `config.window` tokens, the present one included.
+
+    Beltagy et al., "Longformer: The Long-Document Transformer", 2020; Arora et al. 2024 (Based) mix with windows of 64.
+
+    Args:
+        config: Shape of the model.
+    """
+
+    kind = "sliding"
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.window = config.window
+
+    def cache_bytes(self, length: int) -> int:
+        """Bytes that the cache of `step` holds of one sequence at its end, of at most window − 1 tokens."""
+        return super().cache_bytes(min(length, self.config.window - 1))

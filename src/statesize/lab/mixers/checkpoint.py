@@ -1,0 +1,172 @@
+"""A model as a folder: config.json and model.safetensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from statesize.check import refuse, require_kind, require_path
+from statesize.errors import FileError, InputError
+from statesize.files import parse_json, read_limited, replace_files
+from statesize.lab.mixers.config import ModelConfig
+from statesize.lab.mixers.model import LanguageModel
+from statesize.untrusted import check_header
+
+FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
+"""Names that safetensors gives to the dtypes that weights are stored in."""
+
+DIGEST = "sha256"
+"""Entry of a safetensors file's metadata that tells damage."""
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """SHA-256 of names, dtypes, shapes and bytes of tensors, and of a text, as 64 hexadecimal digits."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _digest(config: ModelConfig, tensors: Mapping[str, Tensor]) -> str:
+    return tensors_sha256(tensors, json.dumps(config.to_dict(), sort_keys=True))
+
+
+def save_checkpoint(
+    model: LanguageModel,
+    folder: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Writes a model's configuration and weights; those of another model that are there are replaced.
+
+    An interruption leaves the old model, the new one, or a folder without config.json, which is refused when it is
+    loaded; it never leaves the weights of one model with the configuration of another.
+
+    Args:
+        model: The model.
+        folder: Where; made where it is missing.
+        dtype: Floating dtype of the stored weights; None keeps the model's.
+        extra: JSON values to keep in config.json under "extra".
+
+    Raises:
+        InputError: A weight is not finite, or becomes so in `dtype`.
+        FileError: The folder cannot be written.
+    """
+    require_kind("model", model, LanguageModel, "a LanguageModel")
+    save_weights(model.config, model.state_dict(), folder, dtype, extra)
+
+
+def save_weights(
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    folder: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """As `save_checkpoint`, for weights that are not those that a model has at present."""
+    folder = require_path("folder", folder)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):  # pyright: ignore[reportUnnecessaryIsInstance]
+        refuse("dtype", "a floating dtype of torch, or None", dtype)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
+        if not bool(stored.isfinite().all()):
+            raise InputError(f"weight {name} is not finite in {stored.dtype}; refusing to write it to {folder}")
+        tensors[name] = stored
+    values = config.to_dict() | ({} if extra is None else {"extra": extra})
+    content = (json.dumps(values, indent=2) + "\n").encode()
+    written = safetensors.torch.save(tensors, metadata={DIGEST: _digest(config, tensors)})
+    replace_files(folder, {"model.safetensors": written, "config.json": content})
+
+
+def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
+    """Reads a model that `save_checkpoint` wrote.
+
+    Args:
+        folder: With config.json and model.safetensors.
+
+    Returns:
+        The model on the CPU in evaluation mode; half precision weights are upcast to float32.
+
+    Raises:
+        FileError: A file is missing, damaged, of another version, or the two do not belong together.
+    """
+    folder = require_path("folder", folder)
+    config = ModelConfig.from_dict(_read_config(folder), str(folder / "config.json"))
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise FileError(f"{path} is missing; a model is a folder with config.json and model.safetensors")
+    try:
+        check_header(path)
+        metadata = _check_tensors(path, config)
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
+    except (safetensors.SafetensorError, OSError) as error:
+        raise FileError(f"{path} is damaged or cut off ({error}); copy or train it again") from error
+    if metadata.get(DIGEST) != _digest(config, tensors):
+        raise FileError(f"{path} or its config.json is damaged: they are not what was written; copy or train it again")
+    model = LanguageModel(config, torch.Generator())
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    model = model.to(torch.float64 if torch.float64 in dtypes else torch.float32)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def _check_tensors(path: Path, config: ModelConfig) -> dict[str, str]:
+    """Compares what a file says it holds with what the configuration asks for, before anything is allocated."""
+    with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
+        file = cast("Any", stream)
+        slices = {name: file.get_slice(name) for name in cast("list[str]", list(file.keys()))}
+        given = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
+        metadata = cast("dict[str, str]", file.metadata() or {})
+    # Each layer has weights of its own, so more layers than tensors cannot fit, and need not be listed to see it.
+    expected = _shapes(config, min(config.layers, len(given) + 1), path)
+    if expected != given:
+        names = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+        raise FileError(f"{path} does not fit its config.json, first at {names[0]}: the two are not of one model")
+    for name, dtype in dtypes.items():
+        if dtype not in FLOATING:
+            raise FileError(f"{path} holds {name} as {dtype}; expected one of {', '.join(sorted(FLOATING))}")
+    return metadata
+
+
+def _shapes(config: ModelConfig, layers: int, path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the first layers and of what stands around them, by name in the state of a `LanguageModel`."""
+    # Layers of one mixer are alike, so the pattern's layers are all there are, unless states have sizes of their own.
+    period = config.layers if config.state_sizes else len(config.pattern)
+    try:
+        with torch.device("meta"):
+            model = LanguageModel(dataclasses.replace(config, layers=period))
+    except (RuntimeError, TypeError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FileError(f"the config.json of {path} describes a model that torch cannot build ({reason})") from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    blocks = [block.state_dict().items() for block in model.blocks]
+    for layer in range(period, layers):
+        shapes |= {f"layers.{layer}.{name}": tuple(tensor.shape) for name, tensor in blocks[layer % period]}
+    return shapes
+
+
+def _read_config(folder: Path) -> object:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileError(f"{path} is missing; a model is a folder with config.json and model.safetensors")
+    try:
+        values = parse_json(read_limited(path))
+    except (ValueError, OSError) as error:
+        raise FileError(f"{path} is not JSON ({error}); copy or train the model again") from error
+    if isinstance(values, dict):
+        return {name: value for name, value in cast("dict[str, object]", values).items() if name != "extra"}
+    return values

@@ -1,0 +1,215 @@
+"""The configuration of the small language models that statesize trains and bundles."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, cast
+
+from statesize.check import refuse, require_real
+from statesize.errors import FileError, InputError
+from statesize.lab.mixers.registry import mixer_names
+
+CONFIG_FORMAT = 1
+"""Version of the written form of a `ModelConfig`; it grows by one when old files can no longer be read."""
+
+REDUCIBLE = ("la", "wla", "gla", "gla-s6", "s6", "deltanet", "gated-deltanet")
+"""Mixers whose states can be made smaller after training."""
+
+ROUNDED = frozenset({"la", "wla", "gla", "gla-s6"})
+"""Mixers whose states can be rounded."""
+
+_OPTIONAL = {"state_sizes", "state_bits", "layer_norm", "window"}
+"""Fields that are written only where they differ from their defaults."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a `LanguageModel`; every field has a default, and bad values are refused at construction.
+
+    The defaults give a model of about one million parameters.
+
+    Attributes:
+        mixer: Sequence mixer of every layer, one of `mixer_names()`; or a pattern such as "gla,sa", which is
+            repeated until every layer has one.
+        vocabulary_size: Number of tokens.
+        width: Model dimension d; a multiple of `heads`.
+        heads: Heads of each mixer.
+        layers: Number of blocks, a multiple of the length of the pattern.
+        key_size: Key dimension n of a head or states n of a channel, the theoretical state-size of the mixers with a
+            fixed one; even for "s4d". "based" has 1 + n + n² numbers of state, "hedgehog" 2n. For "hyena" the hidden
+            width of the network that makes the filter.
+        mlp_factor: Hidden width of the gated MLP in units of `width`; 0 for layers without an MLP.
+        convolution_size: Taps of the short causal convolution on what enters a mixer, if it has one; 1 leaves it a
+            scale.
+        decay_bias: Initial bias b of the decays of "wla", "gla" and "gla-full": a = exp(logsigmoid(b) / 16), that is
+            0.997 for 3 and 0.958 for 0. Small biases make heads forget early in training and are prone to state
+            collapse.
+        dropout: Probability of dropping a channel of what a mixer or an MLP adds to the residual stream; training only.
+        normalised: Whether the rates of "s6", "gla-s6" and "mamba" start at −1/n … −n/n rather than −1 … −n.
+        smallest_step: Lower end of the scale on which the step sizes of "s6", "gla-s6", "s4d", "mamba", "mamba2" and
+            "gated-deltanet" start, and the rates of the filter's window in "hyena".
+        largest_step: Its upper end.
+        positions: Length of the longest sequence of a learned positional embedding; 0 for none.
+        tied: Whether the output layer has the weights of the embedding. Weights of its own cost as many again. Linear
+            attention learned short recall (64 tokens) in fewer steps with them; S6 and longer recall did not gain.
+        state_sizes: After `statesize.compress`: what the state of each head keeps of key_size, a tuple a layer, of one
+            number for "s6" and of none for a layer that is as it was; empty for a model that is.
+        state_bits: 8 to round the states to int8 after each token, with a scale for each row; 0 to keep them as they
+            are.
+        layer_norm: Whether the norms of the residual stream are layer norms with a bias rather than RMS norms.
+        window: Tokens that "sliding" sees, the present one included.
+
+    Example:
+        >>> ModelConfig(mixer="la", width=64, heads=2).value_size
+        32
+        >>> ModelConfig(mixer="gla,sa", layers=4).mixer_of(3)
+        'sa'
+    """
+
+    mixer: str = "gla"
+    vocabulary_size: int = 1024
+    width: int = 128
+    heads: int = 4
+    layers: int = 4
+    key_size: int = 32
+    mlp_factor: int = 3
+    convolution_size: int = 4
+    decay_bias: float = 3.0
+    dropout: float = 0.0
+    normalised: bool = False
+    smallest_step: float = 0.001
+    largest_step: float = 0.1
+    positions: int = 0
+    tied: bool = True
+    state_sizes: tuple[tuple[int, ...], ...] = ()
+    state_bits: int = 0
+    layer_norm: bool = False
+    window: int = 64
+
+    def __post_init__(self) -> None:
+        sizes = ("vocabulary_size", "width", "heads", "layers", "key_size", "mlp_factor", "convolution_size")
+        for name in (*sizes, "positions", "window"):
+            value: object = getattr(self, name)
+            bound = 0 if name in ("positions", "mlp_factor") else 1
+            if isinstance(value, bool) or not isinstance(value, int) or not bound <= value < 2**31:
+                refuse(name, f"an integer of at least {bound}, below 2**31", value)
+        if not isinstance(self.mixer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            refuse("mixer", "a name or a pattern of names such as 'gla,sa'", self.mixer)
+        for name in ("normalised", "tied", "layer_norm"):
+            if not isinstance(getattr(self, name), bool):
+                refuse(name, "True or False", getattr(self, name))
+        self._check_pattern()
+        self._check_states()
+        if self.width % self.heads:
+            raise InputError(
+                f"width must be a multiple of heads, {self.heads}, got {self.width}. Give "
+                f"{self.width // self.heads * self.heads or self.heads}."
+            )
+        for name in ("dropout", "decay_bias", "smallest_step", "largest_step"):
+            require_real(name, getattr(self, name), plain=True)
+        require_real("dropout", self.dropout, least=0, below=1)
+        require_real("decay_bias", self.decay_bias, above=-64, below=64)
+        if not 0 < self.smallest_step <= self.largest_step:
+            raise InputError(
+                f"smallest_step must be above 0 and at most largest_step, {self.largest_step!r}, got "
+                f"{self.smallest_step!r}."
+            )
+
+    @property
+    def value_size(self) -> int:
+        """Value channels of a head, width / heads."""
+        return self.width // self.heads
+
+    @property
+    def pattern(self) -> tuple[str, ...]:
+        """The mixers of the first layers, which the following layers repeat."""
+        return tuple(self.mixer.split(","))
+
+    def mixer_of(self, layer: int) -> str:
+        """The mixer of one layer.
+
+        Args:
+            layer: From 0.
+
+        Returns:
+            One of `mixer_names()`.
+        """
+        return self.pattern[layer % len(self.pattern)]
+
+    def _check_pattern(self) -> None:
+        unknown = [name for name in self.pattern if name not in mixer_names()]
+        if unknown:
+            raise InputError(
+                f"mixer must be one of {', '.join(mixer_names())}, or a pattern of them such as 'gla,sa' without "
+                f"spaces, got {self.mixer!r}."
+            )
+        if self.layers % len(self.pattern):
+            raise InputError(
+                f"layers must be a multiple of the {len(self.pattern)} that mixer {self.mixer!r} names, got "
+                f"{self.layers}."
+            )
+        if "s4d" in self.pattern and self.key_size % 2:
+            raise InputError(
+                f"key_size must be even for 's4d', whose states come in pairs, got {self.key_size}. Give "
+                f"{self.key_size + 1}."
+            )
+
+    def _check_states(self) -> None:
+        mixers = [self.mixer_of(layer) for layer in range(len(self.state_sizes))]
+        counts = [1 if mixer == "s6" else self.heads for mixer in mixers]
+        good = len(self.state_sizes) in (0, self.layers) and all(
+            not sizes or (mixer in REDUCIBLE and len(sizes) == count)
+            for sizes, mixer, count in zip(self.state_sizes, mixers, counts, strict=True)
+        )
+        sizes = [size for layer in self.state_sizes for size in layer]
+        if not good or any(type(size) is not int or not 1 <= size <= self.key_size for size in sizes):
+            expected = f"a number from 1 to {self.key_size} for each head of each layer of {', '.join(REDUCIBLE)}"
+            refuse("state_sizes", expected, self.state_sizes)
+        if self.state_bits not in (0, 8) or (self.state_bits and not set(self.pattern) <= ROUNDED):
+            refuse("state_bits", f"0, or 8 where all layers are of {', '.join(sorted(ROUNDED))}", self.state_bits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values, with its format version.
+
+        Returns:
+            The fields by name, and "format".
+        """
+        fields = dataclasses.asdict(self)
+        unused = {name for name in _OPTIONAL if fields[name] == getattr(type(self), name)}
+        return {"format": CONFIG_FORMAT} | {name: value for name, value in fields.items() if name not in unused}
+
+    @classmethod
+    def from_dict(cls, values: object, source: str = "this configuration") -> ModelConfig:
+        """The configuration that `to_dict` wrote.
+
+        Args:
+            values: Parsed JSON.
+            source: Where it was read from, for error messages.
+
+        Returns:
+            The validated configuration.
+
+        Raises:
+            FileError: It is not a mapping, of another format version, or its fields are not those of ModelConfig.
+        """
+        if not isinstance(values, dict):
+            raise FileError(f"{source} holds {type(values).__name__}; expected a JSON object")
+        fields = dict(cast("dict[str, Any]", values))
+        version = fields.pop("format", None)
+        if version != CONFIG_FORMAT:
+            raise FileError(
+                f"{source} has format {version!r}; this statesize reads format {CONFIG_FORMAT}."
+                " Use the statesize that wrote it, or train the model again"
+            )
+        names = {field.name for field in dataclasses.fields(cls)}
+        if names - _OPTIONAL != fields.keys() - _OPTIONAL:
+            raise FileError(
+                f"{source} lacks {sorted(names - _OPTIONAL - fields.keys())} and has unknown"
+                f" {sorted(fields.keys() - names)}; it is damaged or not a statesize model"
+            )
+        try:
+            sizes = tuple(tuple(layer) for layer in cast("list[list[int]]", fields.pop("state_sizes", [])))
+            return cls(**fields, state_sizes=sizes)
+        except (InputError, TypeError) as error:
+            raise FileError(f"{source}: {error}") from error

@@ -1,0 +1,192 @@
+"""`statesize.needles`: does a model find what was said some tokens ago, and which heads carry it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters import capture
+from statesize.adapters.captured import Captured
+from statesize.adapters.models.checks import measurable
+from statesize.adapters.models.held import device_of, measuring
+from statesize.adapters.models.logits import logits_of
+from statesize.check import refuse, require_count, whole_number
+from statesize.errors import InputError
+from statesize.lab.retrieval.haystack import NEEDLE, Haystack, haystacks
+from statesize.lab.retrieval.layer import LayerNeedles, joined, layer_of
+from statesize.lab.retrieval.result import Needles
+from statesize.lab.trends.excerpts import excerpts_of, whole_texts
+from statesize.lab.trends.series import trend_facts
+from statesize.loading.models import load_model
+from statesize.progress import Bars
+from statesize.spectra.effective_rank import effective_rank
+from statesize.texts.encoders import supported_tokenizer
+from statesize.texts.inputs import Inputs
+from statesize.texts.tokens import AnyTokenizer
+
+DEPTHS, CONTEXT, FUTURE, EXCERPTS = (16, 64, 192), 256, 32, 32
+"""Tokens from needle to question, before the question, and from it on, and pieces of text, unless others are asked."""
+
+# Sequences that are captured at once, and bytes that their T may take.
+_AT_ONCE, _MOST_BYTES = 8, 2**27
+_linalg = cast("Any", torch.linalg)
+
+
+def needles(
+    model: nn.Module | str,
+    inputs: Inputs | None = None,
+    *,
+    depths: Sequence[int] = DEPTHS,
+    context: int = CONTEXT,
+    future: int = FUTURE,
+    excerpts: int = EXCERPTS,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    on_progress: Callable[[int, int, str], object] | None = None,
+) -> Needles:
+    """Puts a key and a value into pieces of text, asks for the key again, and measures what reaches the question.
+
+    The question stands after `context` tokens; the needle's two tokens take the place of others, `depth` tokens before
+    it, and the value follows the question as it followed the key. For each depth the model reads each piece twice,
+    with the needle and, as the control, without. At the cut before the question, H_i = T[i:, :i] with `future` rows,
+    each head's entropy-ESS is measured with and without the two columns of the needle, and the share that these have
+    in the squares of the row of the question.
+
+    Args:
+        model: As for `statesize.profile`.
+        inputs: As for `statesize.profile`; None takes all bundled documents as one text.
+        depths: Tokens from the needle to the question, 2 to `context` each.
+        context: Tokens before the question.
+        future: Tokens from the question on, the answer among them.
+        excerpts: How many pieces of text are read at most, from all parts of the texts. They do not overlap.
+        tokenizer: As for `statesize.profile`.
+        name: Likewise.
+        seed: Seed of the needles.
+        on_progress: Called with how many haystacks were read, how many there are, and the depth, in place of a bar.
+
+    Returns:
+        Retrieval and ESS at each depth.
+
+    Raises:
+        InputError: If a number is out of range, or the texts are too short for two pieces.
+        ModelError: If nothing of the model can be measured, as for `capture`.
+
+    Example:
+        >>> found = needles("gla", depths=[4], context=12, future=4, excerpts=2, on_progress=lambda *told: None)
+        >>> found.depths, found.layers[0].entropy.shape
+        ((4,), (1, 2, 4))
+    """
+    context, future = require_count("context", context, least=NEEDLE), require_count("future", future, least=NEEDLE)
+    asked = _depths(depths, context)
+    most = require_count("excerpts", excerpts, least=2)
+    tokenizer = supported_tokenizer(tokenizer)
+    if isinstance(model, str):
+        loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
+        model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
+    model, name = measurable(model), name or type(model).__name__
+    pieces = excerpts_of(whole_texts(inputs, tokenizer), context + future, most)
+    if len(pieces) < 2:
+        raise InputError(
+            f"inputs must have two pieces of {context + future} tokens, got {len(pieces)}. Give longer texts, or a "
+            "smaller context."
+        )
+    made = haystacks(pieces, context, asked, require_count("seed", seed, least=0))
+    skipped: dict[str, str] = {}
+    right: list[Tensor] = []
+    nats: list[Tensor] = []
+    measured: list[dict[str, LayerNeedles]] = []
+    with Bars(on_progress is not None, lines=False) as bars:
+        told = on_progress or bars.begin(f"asking {name} for needles", len(made)).update
+        for done, haystack in enumerate(made, 1):
+            answered = [_answers(model, tokens, haystack) for tokens in (haystack.needle, haystack.plain)]
+            right.append(torch.stack([found for found, _ in answered]))
+            nats.append(answered[1][1] - answered[0][1])
+            measured.append(_measured(model, haystack, skipped))
+            told(done, len(made), f"depth {haystack.depth}")
+    return Needles(
+        model=name,
+        depths=asked,
+        context=context,
+        future=future,
+        retrieved=torch.stack([found[0] for found in right]).numpy(),
+        guessed=torch.stack([found[1] for found in right]).numpy(),
+        gain=torch.stack(nats).numpy(),
+        layers=tuple(joined([one[layer] for one in measured], 0) for layer in measured[0] if layer not in skipped),
+        skipped=skipped,
+        facts=trend_facts(pieces, {"seed": seed}),
+    )
+
+
+def _depths(given: Sequence[int], context: int) -> tuple[int, ...]:
+    numbers = [whole_number(depth) for depth in given]
+    known = sorted({number for number in numbers if number is not None and NEEDLE <= number <= context})
+    if not known or len(known) < len(numbers):
+        refuse("depths", f"different numbers of tokens from {NEEDLE} to {context}, the context", list(given))
+    return tuple(known)
+
+
+def _answers(model: nn.Module, tokens: Tensor, haystack: Haystack) -> tuple[Tensor, Tensor]:
+    """Whether the most probable token after the question is the answer, and the nats that the answer costs, (S,)."""
+    found: list[Tensor] = []
+    with measuring(model):
+        for part in torch.split(tokens[:, : haystack.context + 1], _AT_ONCE):
+            found.append(logits_of(model, part.to(device_of(model)))[:, -1].double().cpu())
+    logits = torch.cat(found)
+    nats = nn.functional.cross_entropy(logits, haystack.answers, reduction="none")
+    return logits.argmax(-1) == haystack.answers, nats
+
+
+def _measured(model: nn.Module, haystack: Haystack, skipped: dict[str, str]) -> dict[str, LayerNeedles]:
+    """What each layer carries across the border, by name."""
+    found: dict[str, list[LayerNeedles]] = {}
+    for first in range(0, len(haystack.answers), _AT_ONCE):
+        read = torch.cat([part[first : first + _AT_ONCE] for part in (haystack.needle, haystack.plain)])
+        captured = capture(model, read, checks="read" if first else "all")
+        for mixer in captured:
+            units = [_figures(block, haystack) for block in _blocks(mixer, haystack, len(read))]
+            figures = [torch.cat(parts, 1) for parts in zip(*units, strict=True)]
+            found.setdefault(mixer.name, []).append(
+                layer_of(mixer.name, mixer.kind, figures, _joint(mixer, haystack, len(read) // 2))
+            )
+        skipped |= captured.skipped
+    return {name: joined(parts, 1) for name, parts in found.items()}
+
+
+def _figures(block: Tensor, haystack: Haystack) -> tuple[Tensor, ...]:
+    """What `LayerNeedles` holds of some units, (S, U) each, from H_i (2S, U, F, i) with the needle and without."""
+    block, plain = block.chunk(2)
+    rest = block.clone()
+    rest[..., haystack.place] = 0
+    return _entropy(block), _entropy(rest), _share(block, haystack), _share(plain, haystack)
+
+
+def _entropy(block: Tensor) -> Tensor:
+    return effective_rank(_linalg.svdvals(block))
+
+
+def _share(block: Tensor, haystack: Haystack) -> Tensor:
+    """What the columns in the needle's place have in the squares of the question's row, (S, U)."""
+    squares = block[..., 0, :].square()
+    return squares[..., haystack.place].sum(-1) / squares.sum(-1).clamp(min=torch.finfo(squares.dtype).tiny)
+
+
+def _blocks(mixer: Captured, haystack: Haystack, sequences: int) -> Iterator[Tensor]:
+    """H_i at the question, of some heads or channels at once, (2S, U, F, i) in float64."""
+    count = max(1, _MOST_BYTES // (8 * sequences * haystack.needle.shape[1] ** 2))
+    for first in range(0, mixer.units, count):
+        T = mixer.units_operator(slice(first, min(first + count, mixer.units))).to(torch.float64).dense()
+        yield T[..., haystack.context :, : haystack.context].cpu()
+    mixer.forget()
+
+
+def _joint(mixer: Captured, haystack: Haystack, sequences: int) -> Tensor | None:
+    """Entropy-ESS of what heads that share a cache carry together, (S, groups); None where none does."""
+    if mixer.group is None:
+        return None
+    T = mixer.group.to(torch.float64).dense()[:sequences, :, haystack.context :, :, : haystack.context]
+    mixer.forget()
+    return _entropy(T.flatten(-3, -2).cpu())

@@ -1,0 +1,131 @@
+"""The study of delimiters: does ESS dip where one document ends and another begins?
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from statesize.lab.studies.delimiters.dips import CLAIM_METRIC, ModelDips
+from statesize.lab.studies.delimiters.measuring import METRICS, OTHER_TOLERANCES
+from statesize.lab.studies.delimiters.modulation import Dip
+from statesize.lab.studies.delimiters.sequences import CONTROLS, MISPLACED, OBSERVED
+from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.conclusion import Conclusion, Figure, Findings
+from statesize.lab.studies.page.final import grouped
+from statesize.lab.studies.verdicts.evidence import Evidence, of_mean
+from statesize.lab.studies.verdicts.verdict import LEVEL, Look, holm
+
+CLAIM = (
+    "Where a delimiter stands, the effective state-size of models of at least one mixer dips by more than in every "
+    "control without it."
+)
+LEAST_MODELS = 5
+"""Trained models, such as seeds, of a mixer: with fewer nothing can be told of it."""
+
+CAVEATS = (
+    "The claim is on #{σ > τ} with a τ that is fixed around each delimiter. Entropy-ESS and relative tolerances are "
+    "blind to an erasure that scales all of H_i alike, and may rise where the norm falls: all are given, with ‖H_i‖.",
+    "All H_i are of one shape (past w, future h), so that no dip is the ceiling of a short past or future; memory "
+    "that reaches further than w is not seen.",
+    "A dip at delimiters inside documents ('misplaced') tells that the token alone causes it, whether a document ends "
+    "or not.",
+    "Intervals resample delimiters of one text and one set of weights; models trained from other seeds vary more. The "
+    "verdict is over models of one mixer, of which it needs five.",
+)
+
+
+def ranking(models: Sequence[ModelDips]) -> list[ModelDips]:
+    """The models, the deepest dip first."""
+    return sorted(models, key=lambda model: -model.dip(OBSERVED).depth)
+
+
+def delimiters(models: Sequence[ModelDips], delimiter: str) -> Conclusion:
+    """The claim and whether it holds, the ranking of models, of which there is at least one, and the figures."""
+    findings = Findings({"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)})
+    for model in models:
+        findings.figures |= _figures(model)
+    ranked = ranking(models)
+    findings.statements.append(f"The delimiter is {delimiter!r}; past and future are {_windows(models)} tokens.")
+    holds = _verdict(models, findings)
+    findings.statements += [f"{place}. {_statement(model)}" for place, model in enumerate(ranked, 1)]
+    if len(models) > 1:
+        findings.statements.append(_order(ranked))
+    return Conclusion("delimiters", CLAIM, holds, findings.figures, tuple(findings.statements), CAVEATS)
+
+
+def _verdict(models: Sequence[ModelDips], findings: Findings) -> bool | None:
+    """Whether some mixer dips beyond its controls over models, whose weights were drawn independently."""
+    found: dict[str, Evidence] = {}
+    for kinds, members in grouped(models, lambda model: model.kinds).items():
+        found[f"beyond_controls_{'_'.join(sorted(kinds))}"] = of_mean(np.array([model.beyond for model in members]))
+    adjusted = holm([evidence.p_above(0) for evidence in found.values()])
+    for (name, evidence), p in zip(found.items(), adjusted, strict=True):
+        findings.add_look(Look(name, 0, evidence.interval(len(found)), evidence.units, p), "trained model of one mixer")
+    fewest, most = (choose(evidence.units for evidence in found.values()) for choose in (min, max))
+    if most < LEAST_MODELS:
+        findings.statements.append(f"{most} models of a mixer are too few: {LEAST_MODELS} are needed.")
+    enough = [p for evidence, p in zip(found.values(), adjusted, strict=True) if evidence.units >= LEAST_MODELS]
+    if min(enough, default=1.0) <= LEVEL:
+        return True
+    # All mixers must be refuted, so none of these looks needs a correction.
+    refuted = fewest >= LEAST_MODELS and max(evidence.p_below(0) for evidence in found.values()) <= LEVEL
+    return False if refuted else None
+
+
+def dip_rows(models: Sequence[ModelDips]) -> list[Row]:
+    """All depths as rows of a table, one for each model, condition, metric, layer and head."""
+    return [{"model": model.model, **vars(dip)} for model in models for dip in model.dips]
+
+
+def curve_rows(models: Sequence[ModelDips]) -> list[Row]:
+    """All curves as rows of a table, one for each model, condition, metric and offset."""
+    return [{"model": model.model, **vars(point)} for model in models for point in model.curve]
+
+
+def _figures(model: ModelDips) -> dict[str, Figure]:
+    found: dict[str, Figure] = {f"{model.model}_beyond_controls": float(model.beyond_controls)}
+    for metric in METRICS:
+        dip = model.dip(OBSERVED, metric)
+        found |= {f"{model.model}_{metric}_depth": dip.depth, f"{model.model}_{metric}_interval": (dip.low, dip.high)}
+    for control in (*CONTROLS, MISPLACED):
+        dip = model.dip(control)
+        prefix = "" if control == MISPLACED else "control_"
+        found[f"{prefix}{model.model}_{control}_interval"] = (dip.low, dip.high)
+    return found
+
+
+def _statement(model: ModelDips) -> str:
+    dip, norm, entropy = (model.dip(OBSERVED, metric) for metric in (CLAIM_METRIC, "norm", "entropy"))
+    others = [f"{model.dip(OBSERVED, metric).depth:.1%} ({metric})" for metric in OTHER_TOLERANCES]
+    layers = [f"{layer} {depth:.0%}" for layer, depth in model.layer_depths.items()]
+    deepest = max((model.dip(control) for control in CONTROLS), key=lambda control: control.high)
+    where = "beyond" if model.beyond_controls else "not beyond"
+    inside = model.dip(MISPLACED)
+    return (
+        f"{model.model}: ESS dips by {_shown(dip)} at {dip.events} delimiters, {where} all controls (the largest, "
+        f"{deepest.condition}: {_shown(deepest)}); at delimiters inside documents by {_shown(inside)}. The norm dips "
+        f"by {_shown(norm)}, entropy-ESS by {_shown(entropy)}, ESS at other τ by {', '.join(others)}. "
+        f"By layer: {', '.join(layers)}."
+    )
+
+
+def _order(ranked: Sequence[ModelDips]) -> str:
+    told = [ranked[0].model]
+    for before, after in pairwise(ranked):
+        apart = before.dip(OBSERVED).low > after.dip(OBSERVED).high
+        told.append(f"{'>' if apart else '≥'} {after.model}")
+    return f"Order of depth: {' '.join(told)}, where > says that the intervals are apart."
+
+
+def _shown(dip: Dip) -> str:
+    return f"{dip.depth:.1%} [{dip.low:.1%}, {dip.high:.1%}]"
+
+
+def _windows(models: Sequence[ModelDips]) -> str:
+    sizes = sorted({(model.windows.past, model.windows.future) for model in models})
+    return " and ".join(str(past) if past == future else f"{past} and {future}" for past, future in sizes)

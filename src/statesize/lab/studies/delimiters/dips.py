@@ -1,0 +1,262 @@
+"""Dips of a model: it is measured around the delimiters of a text, in this process or by many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import nn
+
+from statesize.errors import FileError
+from statesize.lab.studies.delimiters.corpus import Corpus
+from statesize.lab.studies.delimiters.measuring import METRICS, Response, respond
+from statesize.lab.studies.delimiters.modulation import ALL, CurvePoint, Dip, modulation
+from statesize.lab.studies.delimiters.parts import Part, decoded, encoded, joined, parts_key, parts_of
+from statesize.lab.studies.delimiters.sequences import (
+    CONDITIONS,
+    CONTROLS,
+    OBSERVED,
+    Aligned,
+    Windows,
+    aligned_sequences,
+)
+from statesize.parallel.executor import Executor, Make
+from statesize.parallel.here import Here
+from statesize.parallel.ray import OnRay
+from statesize.parts import Parts
+
+CLAIM_METRIC = "tolerance"
+_PLANNED_FROM = 8
+Tell: TypeAlias = Callable[[str, int, int], None]
+Loader: TypeAlias = Callable[[], nn.Module]
+Crew: TypeAlias = Callable[[Make], OnRay]
+"""Gives workers on Ray."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelDips:
+    """What was found in one model.
+
+    Attributes:
+        model: Its name.
+        kinds: Kinds of its mixers.
+        windows: Where ESS was measured.
+        dips: Depths of all conditions, metrics, layers and heads.
+        curve: ESS over offsets, of all conditions and metrics.
+    """
+
+    model: str
+    kinds: frozenset[str]
+    windows: Windows
+    dips: tuple[Dip, ...]
+    curve: tuple[CurvePoint, ...]
+
+    def dip(self, condition: str, metric: str = CLAIM_METRIC) -> Dip:
+        """The depth of the whole model.
+
+        Args:
+            condition: One of `CONDITIONS`.
+            metric: One of `METRICS`.
+
+        Returns:
+            The depth and its interval.
+        """
+        return next(dip for dip in self.dips if (dip.condition, dip.metric, dip.layer) == (condition, metric, ALL))
+
+    @property
+    def layer_depths(self) -> dict[str, float]:
+        """The depth of each layer at delimiters, by name."""
+        wanted = (OBSERVED, CLAIM_METRIC, ALL)
+        return {
+            dip.layer: dip.depth
+            for dip in self.dips
+            if (dip.condition, dip.metric, dip.head) == wanted and dip.layer != ALL
+        }
+
+    @property
+    def beyond_controls(self) -> bool:
+        """Whether the interval at delimiters lies above 0 and above those of all controls."""
+        return self.dip(OBSERVED).low > max(0, *(self.dip(control).high for control in CONTROLS))
+
+    @property
+    def beyond(self) -> float:
+        """By how much the depth at delimiters exceeds 0 and the largest of the controls."""
+        return self.dip(OBSERVED).depth - max(0, *(self.dip(control).depth for control in CONTROLS))
+
+
+def measure_dips(
+    name: str,
+    model: nn.Module,
+    corpus: Corpus,
+    windows: Windows,
+    channels: int = 16,
+    seed: int = 0,
+    conditions: Sequence[str] = CONDITIONS,
+    on_progress: Tell | None = None,
+    folder: Path | None = None,
+) -> ModelDips:
+    """Measure a model around the delimiters of a text and around the places of all controls.
+
+    Text or models that do not fit are an InputError.
+
+    Args:
+        name: What tables call the model.
+        model: The model.
+        corpus: What it reads.
+        windows: Past and future of each H_i.
+        channels: Heads or channels of each mixer that are measured at most.
+        seed: Seed of the controls and of the bootstrap.
+        conditions: Which of `CONDITIONS`.
+        on_progress: Called with the condition, the sequences that are done and their number.
+        folder: Keeps what is measured in parts, and the parts that it has are not measured again.
+
+    Returns:
+        The depths.
+    """
+    tell = on_progress or _silent
+
+    def work(part: Part) -> list[Response]:
+        def told(done: int) -> None:
+            # The end of a part is told when it is kept.
+            if done < len(part.aligned.ids):
+                tell(part.aligned.condition, part.start + done, part.total)
+
+        return [respond(model, part.aligned, windows, channels, told)]
+
+    store = None if folder is None else _Store(Parts(folder, ".parquet"), parts_key(model, windows, channels), name)
+    return _dips(name, aligned_sequences(corpus, windows, seed, conditions), windows, seed, Here(work), store, tell)
+
+
+def measure_dips_on_ray(
+    name: str,
+    load: Loader,
+    corpus: Corpus,
+    windows: Windows,
+    crew: Crew,
+    folder: Path,
+    channels: int = 16,
+    seed: int = 0,
+    conditions: Sequence[str] = CONDITIONS,
+    on_progress: Tell | None = None,
+) -> ModelDips:
+    """`measure_dips` by many processes, bit for bit as with as many threads here, and from the same parts."""
+    with crew(partial(LoadedWork, load, windows, channels)) as workers:
+        key: str = next(workers.run(["loading the model"])).get()
+        chosen = aligned_sequences(corpus, windows, seed, conditions)
+        store = _Store(Parts(folder, ".parquet"), key, name)
+        return _dips(name, chosen, windows, seed, workers, store, on_progress or _silent)
+
+
+class LoadedWork:
+    """The work of a process that loads the model itself: first the key of its parts, then parts."""
+
+    def __init__(self, load: Loader, windows: Windows, channels: int) -> None:
+        self._asked = load(), windows, channels
+
+    def __call__(self, task: str | Part) -> Iterator[str | Response]:
+        """The key, or what was measured of a part."""
+        model, windows, channels = self._asked
+        yield parts_key(*self._asked) if isinstance(task, str) else respond(model, task.aligned, windows, channels)
+
+
+@dataclass(frozen=True)
+class _Store:
+    parts: Parts
+    key: str
+    model: str
+
+    def read(self, part: Part, windows: Windows) -> Response | None:
+        return self.parts.read(part.name(self.key, self.model), partial(decoded, part=part, windows=windows))
+
+    def write(self, part: Part, response: Response) -> None:
+        self.parts.write(part.name(self.key, self.model), encoded(self.model, part, response))
+
+
+def _dips(
+    name: str,
+    chosen: Sequence[Aligned],
+    windows: Windows,
+    seed: int,
+    executor: Executor,
+    store: _Store | None,
+    tell: Tell,
+) -> ModelDips:
+    parts = [part for aligned in chosen for part in parts_of(aligned)]
+    # Those that are kept in files are read when they are joined, one condition at a time.
+    responses = dict[Part, Response]()
+    missing = [part for part in parts if store is None or store.read(part, windows) is None]
+    done = {aligned.condition: len(aligned.ids) for aligned in chosen}
+    for part in missing:
+        done[part.aligned.condition] -= len(part.aligned.ids)
+    for aligned in chosen:
+        if done[aligned.condition]:
+            tell(aligned.condition, done[aligned.condition], len(aligned.ids))
+    for one in executor.run(missing):
+        part, response = one.task, one.get()
+        if store is None:
+            responses[part] = response
+        else:
+            store.write(part, response)
+        done[part.aligned.condition] += len(part.aligned.ids)
+        tell(part.aligned.condition, done[part.aligned.condition], part.total)
+
+    def measured(part: Part) -> Response:
+        found = responses.get(part) if store is None else store.read(part, windows)
+        if found is None:
+            raise FileError(f"{store and store.parts.folder} was changed while it was in use. Run the same again.")
+        return found
+
+    dips, curve, kinds = list[Dip](), list[CurvePoint](), set[str]()
+    for aligned in chosen:
+        response = joined([measured(part) for part in parts if part.aligned.condition == aligned.condition])
+        kinds |= set(response.kinds)
+        for metric in METRICS:
+            more_dips, more_curve = modulation(response, metric, seed)
+            dips += more_dips
+            curve += more_curve
+    return ModelDips(name, frozenset(kinds), windows, tuple(dips), tuple(curve))
+
+
+def _silent(condition: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class PlannedDips:
+    """What measuring one model would take."""
+
+    model: str
+    documents: int
+    sequences: int  # of all conditions
+    tokens: int  # of a sequence
+    past: int
+    future: int
+    seconds: float  # predicted processor time
+    results: int  # predicted bytes of the parts
+
+
+def plan_dips(
+    name: str,
+    model: nn.Module,
+    corpus: Corpus,
+    windows: Windows,
+    channels: int = 16,
+    seed: int = 0,
+    conditions: Sequence[str] = CONDITIONS,
+) -> PlannedDips:
+    """Measure a few sequences and predict the rest; arguments and errors are those of `measure_dips`."""
+    chosen = aligned_sequences(corpus, windows, seed, conditions)
+    sequences = sum(len(aligned.ids) for aligned in chosen)
+    first = chosen[0]
+    sample = Part(Aligned(first.condition, first.ids[:_PLANNED_FROM], first.cut), 0, len(first.ids))
+    respond(model, sample.aligned, windows, channels)  # compiles what is compiled once
+    started = time.process_time()
+    content = encoded(name, sample, respond(model, sample.aligned, windows, channels))
+    share = sequences / len(sample.aligned.ids)
+    seconds, results = (time.process_time() - started) * share, round(len(content) * share)
+    tokens = first.ids.shape[1]
+    return PlannedDips(name, len(corpus.documents), sequences, tokens, windows.past, windows.future, seconds, results)

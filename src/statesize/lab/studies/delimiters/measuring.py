@@ -1,0 +1,98 @@
+"""ESS around aligned cuts: every mixer over all sequences of a condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from statesize.adapters import Captured
+from statesize.ess import entropy_ess, tolerance_ess
+from statesize.lab.studies.delimiters.sequences import Aligned, Windows
+from statesize.profiling.measuring import captured_mixers, measure_captured
+from statesize.results.sampling import draw
+
+OTHER_TOLERANCES = {"tolerance_0.01": 0.01, "tolerance_0.1": 0.1, "tolerance_0.6": 0.6}
+METRICS = ("tolerance", "entropy", "relative", "norm", *OTHER_TOLERANCES)
+"""`tolerance` is #{σ > 0.3 mean σ₁}, the mean being that of the head over the reference cuts of the same sequence, so
+that it falls when all of H_i is erased alike; `entropy` and `relative` (σ > 0.01 σ₁ of the same H_i) do not;
+`norm` is ‖H_i‖_F. The others are `tolerance` with another factor in place of 0.3, as the depth depends on it."""
+
+TOLERANCE, RELATIVE_TOLERANCE = 0.3, 1e-2
+_SEQUENCES_AT_ONCE = 8
+_SHORTER = "; a smaller --window makes the sequences shorter"
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """What was measured in one condition, of events E (sequences), units U and offsets O."""
+
+    condition: str
+    # Relative to the delimiter, (O,), and which of them the dip is relative to, (O,).
+    offsets: NDArray[np.int64]
+    references: NDArray[np.bool_]
+    # Of each unit: name and kind of its mixer, and its head or channel.
+    layers: tuple[str, ...]
+    kinds: tuple[str, ...]
+    units: tuple[int, ...]
+    # By metric, (E, U, O).
+    values: dict[str, NDArray[np.float32]]
+
+
+def respond(
+    model: nn.Module,
+    aligned: Aligned,
+    windows: Windows,
+    channels: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> Response:
+    """Measure at most so many channels of each mixer around the cuts of one condition; tells the sequences done."""
+    offsets = np.array(windows.offsets)
+    references = np.isin(offsets, windows.references)
+    parts: list[dict[str, NDArray[np.float32]]] = []
+    layers, kinds, units = list[str](), list[str](), list[int]()
+    for start in range(0, len(aligned.ids), _SEQUENCES_AT_ONCE):
+        ids = aligned.ids[start : start + _SEQUENCES_AT_ONCE]
+        found: list[dict[str, NDArray[np.float32]]] = []
+        for item in captured_mixers(model, ids, None, "read" if start else "all", hint=_SHORTER):
+            chosen = draw(item.units, channels, 0, item.name).units
+            found.append(_measured(item, chosen, aligned.cut + offsets, references, windows))
+            if not start:
+                layers += [item.name] * len(chosen)
+                kinds += [item.kind] * len(chosen)
+                units += chosen.tolist()
+            del item
+        parts.append({metric: np.concatenate([part[metric] for part in found], 1) for metric in METRICS})
+        if on_progress is not None:
+            on_progress(start + len(ids))
+    values = {metric: np.concatenate([part[metric] for part in parts]) for metric in METRICS}
+    return Response(aligned.condition, offsets, references, tuple(layers), tuple(kinds), tuple(units), values)
+
+
+def _measured(
+    item: Captured,
+    units: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    references: NDArray[np.bool_],
+    windows: Windows,
+) -> dict[str, NDArray[np.float32]]:
+    nothing: dict[str, Any] = {"tolerances": (), "relative_tolerances": ()}
+    where: dict[str, Any] = {"positions": positions.tolist(), "past": windows.past, "future": windows.future}
+    (measurement,) = measure_captured(item, units, outputs=("values",), **nothing, **where)
+    values = measurement.values
+    assert values is not None  # noqa: S101
+    largest = values[..., 0]
+    scale = largest[..., torch.from_numpy(references)].mean(-1)[..., None, None]
+    found = {
+        "tolerance": (values > TOLERANCE * scale).sum(-1),
+        **{metric: (values > factor * scale).sum(-1) for metric, factor in OTHER_TOLERANCES.items()},
+        "entropy": entropy_ess(values),
+        "relative": tolerance_ess(values, RELATIVE_TOLERANCE, relative=True),
+        "norm": measurement.norm,
+    }
+    return {metric: value.numpy().astype(np.float32) for metric, value in found.items()}

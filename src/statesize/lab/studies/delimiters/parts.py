@@ -1,0 +1,112 @@
+"""Parts of a study of delimiters, each a Parquet file as soon as it is measured, so that a killed run can go on."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from statesize.lab.studies.delimiters.measuring import METRICS, RELATIVE_TOLERANCE, TOLERANCE, Response
+from statesize.lab.studies.delimiters.sequences import Aligned, Windows
+from statesize.loading.digests import model_facts, tokens_sha256
+from statesize.parts import digest
+
+SCHEMA = 1
+SEQUENCES = 32
+"""Of a part. What is lost when a run is killed is the part that it was at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some of the sequences of a condition."""
+
+    aligned: Aligned
+    # Index of the first among all of the condition, and how many these are.
+    start: int
+    total: int
+
+    def __str__(self) -> str:
+        last = self.start + len(self.aligned.ids) - 1
+        return f"sequences {self.start} to {last} of the condition {self.aligned.condition}"
+
+    def name(self, key: str, model: str) -> str:
+        """Name of the part's file, for the run of a key and a model."""
+        facts = [key, model, self.aligned.condition, self.aligned.cut, self.start]
+        ending = digest(json.dumps([*facts, tokens_sha256(list(self.aligned.ids))]).encode())
+        return f"{self.aligned.condition}-{self.start:06d}-{ending}"
+
+
+def parts_of(aligned: Aligned) -> list[Part]:
+    """The sequences of a condition in parts of `SEQUENCES`, the last of which may have fewer."""
+    total = len(aligned.ids)
+    return [
+        Part(Aligned(aligned.condition, aligned.ids[start : start + SEQUENCES], aligned.cut), start, total)
+        for start in range(0, total, SEQUENCES)
+    ]
+
+
+def parts_key(model: nn.Module, windows: Windows, channels: int) -> str:
+    """A digest of all that a part's numbers depend on, beside its tokens."""
+    facts = {
+        "schema": SCHEMA,
+        **model_facts(model),
+        "windows": asdict(windows),
+        "channels": channels,
+        "tolerances": [*METRICS, TOLERANCE, RELATIVE_TOLERANCE],
+    }
+    return digest(json.dumps(facts, sort_keys=True, default=repr).encode())
+
+
+def encoded(model: str, part: Part, response: Response) -> bytes:
+    """What was measured of a part, as a Parquet file with one row a sequence, head and offset."""
+    import pyarrow
+    import pyarrow.parquet
+
+    events, units, offsets = response.values[METRICS[0]].shape
+    sequences = cast("NDArray[np.int64]", np.arange(part.start, part.start + events))
+    per_unit: dict[str, Any] = {"layer": response.layers, "kind": response.kinds, "head": response.units}
+    columns: dict[str, Any] = {
+        "model": np.repeat(model, events * units * offsets),
+        "condition": np.repeat(response.condition, events * units * offsets),
+        "sequence": np.repeat(sequences, units * offsets),
+        **{name: np.tile(np.repeat(values, offsets), events) for name, values in per_unit.items()},
+        "offset": np.tile(response.offsets, events * units),
+        **{metric: response.values[metric].ravel() for metric in METRICS},
+    }
+    content = io.BytesIO()
+    parquet = cast("Any", pyarrow.parquet)
+    parquet.write_table(cast("Any", pyarrow).table(columns), content, compression="zstd")
+    return content.getvalue()
+
+
+def decoded(content: bytes, part: Part, windows: Windows) -> Response:
+    """The other direction of `encoded`."""
+    import pyarrow.parquet
+
+    table = cast("Any", pyarrow.parquet).read_table(io.BytesIO(content))
+    offsets = np.array(windows.offsets)
+    units = table.num_rows // (len(part.aligned.ids) * len(offsets))
+    first = table.slice(0, units * len(offsets)).take(list(range(0, units * len(offsets), len(offsets))))
+    names: dict[str, list[Any]] = first.select(["layer", "kind", "head"]).to_pydict()
+    return Response(
+        part.aligned.condition,
+        offsets,
+        np.isin(offsets, windows.references),
+        tuple(names["layer"]),
+        tuple(names["kind"]),
+        tuple(names["head"]),
+        {metric: table[metric].to_numpy().reshape(-1, units, len(offsets)) for metric in METRICS},
+    )
+
+
+def joined(responses: Sequence[Response]) -> Response:
+    """One response of all parts of a condition, in order, at least one."""
+    first = responses[0]
+    values = {metric: np.concatenate([one.values[metric] for one in responses]) for metric in METRICS}
+    return Response(first.condition, first.offsets, first.references, first.layers, first.kinds, first.units, values)

@@ -1,0 +1,198 @@
+"""The study of distillation: does the ESS of a teacher tell how well a smaller state can learn its operators?
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statesize.errors import InputError
+from statesize.lab.studies.distillation.students import DistilledStudent, LoneModel, columns, lone_models, students_of
+from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.conclusion import Conclusion, Findings
+from statesize.lab.studies.page.final import grid_findings, grouped
+from statesize.lab.studies.page.statistics import Numbers, mean, spearman
+from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts.evidence import Evidence, jackknife
+from statesize.reduction.recommendation import calibrate
+
+WANTED = (0.1, 0.2, 0.3, 0.5)
+"""Losses for which sizes are named of held-out teachers."""
+
+CAVEATS = (
+    "Teachers differ in the number of pairs, in the weight λ of their regularisation and in success at once, and ESS "
+    "goes with all three; the control gives the correlation that is left at equal λ.",
+    "The error is that of T. The error of a layer's output, whose values a student may change, does not show it.",
+    "The unit is a teacher, by the means over its layers. Layers of one depth are alike, which is part of the "
+    "correlation over layers: a layer's ESS and error go together more than a teacher's.",
+    "A predicted error comes from a calibration with other teachers of this kind: GLA with n = 16, on this task, and "
+    "students that learn for as many steps. The bound, which no recurrence of that size can pass, holds for all; "
+    "students do not come near it.",
+    "State bytes are those of the recurrent state in float32; the cache of the short convolutions is left out. A "
+    "distilled student has had its teacher's training and its own.",
+)
+
+
+def distillation(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+    """What a grid says about teachers' ESS, students' errors, and recommended sizes; `metric` is not used."""
+    del metric
+    students, findings = students_of(rows), grid_findings(rows)
+    given = [student for student in students if math.isnan(student.wanted)]
+    sizes = grouped(given, lambda student: student.sizes[0])
+    for size in sorted(sizes):
+        _add_size(size, sizes[size], findings)
+    _add_held_out(given, findings)
+    _add_predictions(students, findings)
+    _add_recommendations(students, findings)
+    _add_frontier(students, lone_models(rows), findings)
+    return findings.conclusion("distillation", claim, CAVEATS)
+
+
+def _add_size(size: int, students: Sequence[DistilledStudent], findings: Findings) -> None:
+    """What students of one size tell: correlations over teachers, each with the mean of its layers."""
+    names = ("teacher_ess", "errors", "initial_ess", "weight", "teacher_accuracy", "accuracy")
+    ess, error, initial, weight, teacher_accuracy, accuracy = columns(students, *names)
+    teachers, name = np.arange(len(ess)), f"n{size}"
+    means = {
+        "spearman": (ess.mean(1), error.mean(1)),
+        "accuracy_spearman": (-ess.mean(1), accuracy),
+        "control_spearman_initial": (initial.mean(1), error.mean(1)),
+        "control_spearman_accuracy": (teacher_accuracy, error.mean(1)),
+        "control_spearman_weight": (weight, error.mean(1)),
+    }
+    found = {key: findings.add(_named(name, key), _rank_evidence(x, y, teachers)) for key, (x, y) in means.items()}
+    alike = [weight == one for one in sorted(set(weight.tolist()))]
+    equal = [spearman(ess[rows].mean(1), error[rows].mean(1)) for rows in alike]
+    layers = [spearman(ess[:, layer], error[:, layer]) for layer in range(ess.shape[1])]
+    over_layers, at_equal_weight = spearman(ess.ravel(), error.ravel()), float(np.mean(equal))
+    findings.figures |= {
+        f"{name}_students": float(len(students)),
+        f"{name}_error": float(error.mean()),
+        f"{name}_spearman_over_layers": over_layers,
+        **{f"{name}_spearman_layer_{layer}": value for layer, value in enumerate(layers)},
+        f"control_{name}_spearman_equal_weight": at_equal_weight,
+    }
+    findings.statements.append(
+        f"Students with n = {size} of {len(students)} teachers: error {error.mean():.3f}; Spearman of a teacher's ESS "
+        f"with its student's error {found['spearman']}, over single layers {over_layers:.2f} (each depth "
+        f"{', '.join(f'{value:.2f}' for value in layers)}), of less ESS with the student's accuracy "
+        f"{found['accuracy_spearman']}. Controls with the error: at equal λ {at_equal_weight:.2f}, ESS at "
+        f"initialisation {found['control_spearman_initial']}, the teacher's accuracy "
+        f"{found['control_spearman_accuracy']}, λ itself {found['control_spearman_weight']}."
+    )
+
+
+def _named(name: str, figure: str) -> str:
+    return f"control_{name}_{figure.removeprefix('control_')}" if figure.startswith("control_") else f"{name}_{figure}"
+
+
+def _rank_evidence(x: Numbers, y: Numbers, teachers: NDArray[np.int64]) -> Evidence:
+    return jackknife(lambda rows: spearman(x[rows], y[rows]), teachers, correlation=True)
+
+
+def _add_held_out(given: Sequence[DistilledStudent], findings: Findings) -> None:
+    """Every teacher in turn is held out: what the students of the others tell of its own."""
+    ratios: list[float] = []
+    wanted_met: list[bool] = []
+    for teacher, own_students in grouped(given, lambda student: student.teacher).items():
+        others = [layer for student in given if student.teacher != teacher for layer in _layers(student)]
+        try:
+            calibration = calibrate([e for e, _, _ in others], [n for _, n, _ in others], [x for *_, x in others])
+        except InputError:
+            # Too few, or all alike.
+            continue
+        own = [layer for student in own_students for layer in _layers(student)]
+        ratios += [error / calibration.error(ess, size) for ess, size, error in own]
+        for loss in WANTED:
+            for ess, layers in grouped(own, lambda layer: layer[0]).items():
+                fitting = [layer for layer in layers if calibration.error(ess, layer[1]) <= loss]
+                wanted_met += [error <= loss for _, _, error in sorted(fitting, key=lambda layer: layer[1])[:1]]
+    if not ratios:
+        return
+    within, met = float(np.mean(np.array(ratios) <= 1)), mean(wanted_met)
+    findings.figures |= {
+        "held_out_layers": float(len(ratios)),
+        "held_out_within_prediction": within,
+        "held_out_error_over_prediction": float(np.median(ratios)),
+        "held_out_named": float(len(wanted_met)),
+        "held_out_named_within_wanted": met,
+    }
+    findings.statements.append(
+        f"Calibrated with the students of all other teachers, {within:.0%} of {len(ratios)} layers of held-out "
+        f"teachers' students came within the predicted error (asked for: 90%). Of {len(wanted_met)} sizes that were "
+        f"named in this way for losses of {', '.join(map(str, WANTED))}, among those that were trained, {met:.0%} came "
+        "within the loss."
+    )
+
+
+def _layers(student: DistilledStudent) -> list[tuple[float, int, float]]:
+    """ESS of the teacher, size and error of each layer."""
+    return list(zip(student.teacher_ess, student.sizes, student.errors, strict=True))
+
+
+def _add_predictions(students: Sequence[DistilledStudent], findings: Findings) -> None:
+    """Every layer of every student against what was predicted and what is possible."""
+    if not students:
+        return
+    error, predicted, bound = (values.ravel() for values in columns(students, "errors", "predicted", "bounds"))
+    within, above = float(np.mean(error <= predicted)), float(np.mean(error >= bound))
+    ratio, correlation = float(np.median(error / predicted)), spearman(predicted, error)
+    findings.figures |= {
+        "layers_within_prediction": within,
+        "layers_error_over_prediction": ratio,
+        "layers_above_bound": above,
+        "layers_spearman_prediction": correlation,
+    }
+    findings.statements.append(
+        f"By the constants of the package, {within:.0%} of {len(error)} layers came within the predicted error (the "
+        f"median is {ratio:.2f} of it; Spearman {correlation:.2f}), and {above:.0%} lie above the bound that none can "
+        "pass."
+    )
+
+
+def _add_recommendations(students: Sequence[DistilledStudent], findings: Findings) -> None:
+    """Students of the sizes that the constants of the package named when they were made."""
+    named = grouped((student for student in students if not math.isnan(student.wanted)), lambda student: student.wanted)
+    for wanted in sorted(named):
+        found = columns(named[wanted], "errors", "predicted", "sizes")
+        error, predicted, size = (values.ravel() for values in found)
+        name = f"wanted_{wanted:g}".replace(".", "_")
+        findings.figures |= {
+            f"{name}_within_prediction": float(np.mean(error <= predicted)),
+            f"{name}_within_wanted": float(np.mean(error <= wanted)),
+            f"{name}_error": float(error.mean()),
+            f"{name}_largest_error": float(error.max()),
+            f"{name}_size": float(size.mean()),
+        }
+        findings.statements.append(
+            f"Recommended for a loss of {wanted:g}: n = {size.min():.0f} to {size.max():.0f}, mean {size.mean():.1f}. "
+            f"{int((error <= predicted).sum())} of {len(error)} layers came within the predicted error and "
+            f"{int((error <= wanted).sum())} within the wanted one; mean {error.mean():.3f}, largest {error.max():.3f}."
+        )
+
+
+def _add_frontier(students: Sequence[DistilledStudent], alone: Sequence[LoneModel], findings: Findings) -> None:
+    """Accuracy against bytes of state."""
+    by_name = grouped([*alone, *students], _frontier_name)
+    shown: list[str] = []
+    for name, models in by_name.items():
+        size, accuracy = mean(model.bytes for model in models), mean(model.accuracy for model in models)
+        spread = float(np.std([model.accuracy for model in models]))
+        findings.figures |= {f"frontier_{name}_bytes": size, f"frontier_{name}_accuracy": accuracy}
+        shown.append(f"{name.replace('_', ' ')} {size:,.0f} bytes, {accuracy:.2f} ± {spread:.2f} ({len(models)})")
+    findings.statements.append(
+        f"Accuracy by bytes of state, mean ± standard deviation over models: {'; '.join(shown)}."
+    )
+
+
+def _frontier_name(model: DistilledStudent | LoneModel) -> str:
+    if isinstance(model, LoneModel):
+        return f"alone_n{model.key_size}"
+    if math.isnan(model.wanted):
+        return f"distilled_n{model.sizes[0]}"
+    return f"recommended_{model.wanted:g}".replace(".", "_")

@@ -1,0 +1,206 @@
+"""One run of a grid: training, with ESS and accuracy on held-out sequences at the start, on the way and at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from functools import cache
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from statesize.adapters import Captured
+from statesize.errors import ModelError, StatesizeError
+from statesize.ess import utilisation
+from statesize.lab.mixers.model import LanguageModel
+from statesize.lab.studies.grid.grid import INTERVENTIONS, Measuring, Run
+from statesize.lab.studies.grid.students import Student, students
+from statesize.lab.studies.grid.user_code import blamed, user_classes
+from statesize.lab.training.loop import train_in_memory
+from statesize.lab.training.step import DivergenceError, evaluate
+from statesize.parallel.threads import one_torch_thread
+from statesize.profiling.measuring import captured_mixers, measure_captured
+from statesize.version import __version__
+
+Row: TypeAlias = dict[str, str | int | float | bool]
+
+DONE, DIVERGED = "done", "diverged"
+
+
+def carry_out(run: Run) -> list[Row]:
+    """Trains and measures one run, on one thread, so that its numbers do not depend on where it is done.
+
+    A run that diverges ends with a row that says so, whose measurements are NaN.
+
+    Args:
+        run: What to do.
+
+    Returns:
+        One row for each measurement, at step 0, every `run.measuring.every` steps, and after the last; then one for
+        each student of the model, with columns that begin with `student_`.
+
+    Raises:
+        StatesizeError: The run cannot be done.
+        ModelError: A mixer or task of one's own fails.
+    """
+    own = user_classes(run.model, run.task, run.evaluation)
+    with one_torch_thread(), torch.random.fork_rng(devices=[]):
+        # For mixers of one's own that draw from it, as by dropout.
+        torch.default_generator.manual_seed(run.training.seed)
+        try:
+            return _carry_out(run)
+        except StatesizeError:
+            raise
+        except Exception as error:
+            if not own:
+                raise
+            raise ModelError(blamed(error, own)) from error
+
+
+def _carry_out(run: Run) -> list[Row]:
+    started, rows = time.perf_counter(), list[Row]()
+    model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
+    INTERVENTIONS[run.intervention](model)
+    step, last = 0, run.training.steps
+    try:
+        rows.append(_row(run, 0, measure_model(model, run), started))
+        for record in train_in_memory(model, run.task, run.training):
+            step = record.step
+            if step % run.measuring.every == 0 or step == last:
+                rows.append(_row(run, step, measure_model(model, run), started))
+        if run.distillation is not None:
+            for student in students(model, run.task, run.training, run.measuring.sequences, run.distillation):
+                measured = measure_model(student.model, run) | _of_student(student)
+                rows.append(_row(run, step, measured, started))
+    except DivergenceError as error:
+        ended = {"final": True, "status": DIVERGED, "message": str(error)}
+        accuracies = [name for row in rows[:1] for name in row if "accuracy" in name]
+        unknown = dict.fromkeys(accuracies, math.nan) | _unknown(run)
+        rows.append(_row(run, step, unknown, started) | ended)
+    return rows
+
+
+def row_columns(run: Run) -> frozenset[str]:
+    """Names of the columns of each row of a run; those of its students have more."""
+    return frozenset(_row(run, 0, _unknown(run), 0.0))
+
+
+def _unknown(run: Run) -> dict[str, float]:
+    """What would be measured, all NaN."""
+    mixers = [dict.fromkeys(_columns(run.measuring), math.nan)] * run.model.layers
+    return {"loss": math.nan, "accuracy": math.nan, **_of_mixers(mixers, run.measuring)}
+
+
+def _of_student(student: Student) -> dict[str, float]:
+    of_layers = {
+        layer_column(f"student_{name}", layer): value
+        for layer, values in enumerate(student.layers)
+        for name, value in values.items()
+    }
+    return {"student_wanted": student.wanted, "student_divergence": student.divergence, **of_layers}
+
+
+def _columns(measuring: Measuring) -> list[str]:
+    """Names of what is measured of each mixer."""
+    return ["state_size", "norm", *measuring.metrics, *(f"utilisation_{metric}" for metric in measuring.metrics)]
+
+
+def layer_column(metric: str, layer: int) -> str:
+    """Name of the column with the ESS of one layer, such as "entropy_layer_0", for entropy and the claim's metric."""
+    return f"{metric}_layer_{layer}"
+
+
+def _row(run: Run, step: int, measured: dict[str, float], started: float) -> Row:
+    model, training = run.model, run.training
+    return {
+        "run": run.key,
+        "step": step,
+        "final": step == training.steps,
+        "status": DONE,
+        "message": "",
+        "task": str(run.task_settings()["name"]),
+        "kv": run.task.items,
+        "length": run.task.length,
+        "chance": run.task.chance,
+        "mixer": model.mixer,
+        "key_size": model.key_size,
+        "heads": model.heads,
+        "width": model.width,
+        "rate": training.rate,
+        "seed": training.seed,
+        "intervention": run.intervention,
+        **measured,
+        "seconds": time.perf_counter() - started,
+        "settings": json.dumps(run.to_dict(), sort_keys=True),
+        "versions": _versions(),
+    }
+
+
+@torch.no_grad()
+def measure_model(model: LanguageModel, run: Run) -> dict[str, float]:
+    """Measure the model of a run as it is now, on held-out sequences.
+
+    Args:
+        model: The model.
+        run: Its run.
+
+    Returns:
+        Loss and accuracy; TSS, norm and ESS as averages over mixers, sequences, heads, positions; ESS of each layer.
+
+    Raises:
+        DivergenceError: The operators cannot be measured.
+        ModelError: A mixer of one's own fails.
+    """
+    report = evaluate(model, run.task, run.training.batch_size)
+    input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
+    mixers = list[dict[str, float]]()
+    try:
+        for captured in captured_mixers(model, input_ids, None, "all"):
+            mixers.append(_of_mixer(captured, run.measuring))
+    except ModelError:
+        raise
+    except StatesizeError as error:
+        # Weights that are still finite can make an operator that is not.
+        raise DivergenceError(f"the operators cannot be measured: {error}") from error
+    kept = {name: report[name] for name in ("loss", "accuracy", "sequence_accuracy") if name in report}
+    others = {} if run.evaluation is None else evaluate(model, run.evaluation, run.training.batch_size)
+    for found, column in ((report, "accuracy_"), (others, "accuracy_on_")):
+        slices = {
+            name.removeprefix("accuracy_"): value for name, value in found.items() if name.startswith("accuracy_")
+        }
+        kept |= {column + name: value for name, value in slices.items()}
+    return {**kept, **_of_mixers(mixers, run.measuring)}
+
+
+def _of_mixers(mixers: list[dict[str, float]], measuring: Measuring) -> dict[str, float]:
+    """Averages over mixers, and the ESS of each layer by entropy and by the metric of claims."""
+    found = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in _columns(measuring)}
+    for layer, mixer in enumerate(mixers):
+        found |= {layer_column(metric, layer): mixer[metric] for metric in ("entropy", measuring.claim_metric)}
+    return found
+
+
+def _of_mixer(captured: Captured, measuring: Measuring) -> dict[str, float]:
+    tolerances, ratios = measuring.tolerances, measuring.relative_tolerances
+    units = np.arange(captured.units)
+    # Stated here, as tables of studies are not to change with the defaults of `measure`.
+    asked: dict[str, Any] = {"count_accuracy": 0.0, "entropy_accuracy": 2e-4}
+    (found,) = measure_captured(captured, units, tolerances=tolerances, relative_tolerances=ratios, **asked)
+    # None only where measure is asked for less.
+    given = (found.entropy, found.relative_count, found.count)
+    entropy, relative, absolute = (cast("Tensor", ess).double() for ess in given)
+    metrics = dict(zip(measuring.metrics, [entropy, *relative.unbind(-1), *absolute.unbind(-1)], strict=True))
+    values = {"state_size": float(found.state_size.double().mean()), "norm": float(found.norm.mean())}
+    for name, ess in metrics.items():
+        values[name] = float(ess.mean())
+        values[f"utilisation_{name}"] = float(utilisation(ess, found.ceiling, found.binds).nanmean())
+    return values
+
+
+@cache
+def _versions() -> str:
+    return f"statesize {__version__}, torch {torch.__version__}, python {platform.python_version()}"

@@ -1,0 +1,99 @@
+"""A study from its settings to its table: what is missing is done, what is there is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from statesize.errors import StatesizeError
+from statesize.files import only_writer
+from statesize.html_table import facts_table
+from statesize.lab.studies.grid.cost import work
+from statesize.lab.studies.grid.executors import Executor, Outcome
+from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.grid.settings import Settings
+from statesize.lab.studies.grid.table import ResultTable
+
+
+@dataclass(frozen=True)
+class StudyProgress:
+    """How far a study is.
+
+    Attributes:
+        outcome: The run that came to its end.
+        done: Runs that are done, those of earlier starts among them.
+        total: Runs of the grid.
+        remaining_seconds: How long the rest will take at the speed so far.
+    """
+
+    outcome: Outcome
+    done: int
+    total: int
+    remaining_seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """A grid that is done.
+
+    Attributes:
+        rows: One a measurement.
+        path: table.parquet.
+        seconds: Time that this start took; runs of earlier ones are in the rows.
+    """
+
+    rows: list[Row]
+    path: Path
+    seconds: float
+
+    def _repr_html_(self) -> str:
+        """The size of the study for notebooks; what it says is in `conclude`."""
+        facts = {"measurements": len(self.rows), "seconds of this start": f"{self.seconds:.3g}", "table": self.path}
+        return facts_table("Study", facts)
+
+
+def run_study(
+    settings: Settings,
+    folder: Path,
+    executor: Executor,
+    on_progress: Callable[[StudyProgress], None] | None = None,
+) -> StudyResult:
+    """Does the runs of a grid that the folder does not hold yet, and writes each when it is done.
+
+    Args:
+        settings: The grid.
+        folder: Where; missing, empty, or that of the same study.
+        executor: Does the runs.
+        on_progress: Called after each run.
+
+    Returns:
+        All rows of the grid.
+
+    Raises:
+        FileError: The folder is that of another study, cannot be written, or is written by another process.
+        StatesizeError: Some runs failed; the others are kept.
+    """
+    table, started = ResultTable.open(folder, settings.study), time.perf_counter()
+    failures = list[Outcome]()
+    with only_writer(folder):
+        missing = table.missing(settings.runs)
+        done, worked, total_work = len(settings.runs) - len(missing), 0.0, sum(map(work, missing))
+        for outcome in executor(missing) if missing else ():
+            if outcome.error:
+                failures.append(outcome)
+            else:
+                table.add(outcome.run, outcome.rows)
+            done, worked = done + 1, worked + work(outcome.run)
+            if on_progress is not None:
+                remaining = (time.perf_counter() - started) * (total_work - worked) / worked
+                on_progress(StudyProgress(outcome, done, len(settings.runs), remaining))
+        if failures:
+            first = failures[0]
+            raise StatesizeError(
+                f"{len(failures)} of {len(settings.runs)} runs failed, the first ({first.run.label}) because "
+                f"{first.error}. The others are kept: the same command does only what is missing"
+            )
+        rows = table.rows(settings.runs)
+        return StudyResult(rows, table.write(rows), time.perf_counter() - started)

@@ -1,0 +1,143 @@
+"""The results of a study on disk: one Parquet file a finished run, which is never changed again, and their sum."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from statesize.errors import FileError
+from statesize.files import LOCK, check_writable, parse_json, read_limited, replace_file
+from statesize.lab.studies.grid.grid import Run
+from statesize.lab.studies.grid.run import Row
+from statesize.parts import Parts
+from statesize.untrusted import GROWTH, SPARE
+
+SCHEMA = 1
+MARK = "study.json"
+_DIGEST = b"statesize_rows_sha256"
+MOST_TABLE = 2**30
+"""Bytes of a file of rows that is read."""
+
+_BATCH = 256  # rows that are read at once
+_RUN = re.compile(r"[0-9a-f]{16}-[0-9a-f]{24}\.parquet|\..*\.part")
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """The folder of one study: study.json, a part a finished run in runs/, and table.parquet once it is complete."""
+
+    # A run's rows are written whole or not at all when it is done, so a process that is killed loses the runs that it
+    # was working on and nothing else. Runs of a larger grid of the same study are added to those that are there.
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path, study: str) -> ResultTable:
+        """Begins or continues the table of a study; a FileError where the folder holds another or is read-only."""
+        mark = folder / MARK
+        if folder.exists() and not folder.is_dir():
+            raise FileError(f"output must be a folder, got the file {folder}.")
+        check_writable(folder)
+        made, content = json.dumps({"schema": SCHEMA, "study": study}).encode() + b"\n", None
+        try:
+            content = read_limited(mark)
+            written, problem = _parsed_mark(content), ""
+        except FileNotFoundError:
+            written, problem = None, "holds no study"
+        except (OSError, ValueError) as error:
+            written, problem = None, f"its {MARK} cannot be read ({error})"
+        if written is None:
+            cut_off = content is not None and made.startswith(content)
+            if folder.exists() and not _only_results(folder, {LOCK, MARK} if cut_off else {LOCK}):
+                raise FileError(f"{folder} is not empty and {problem}. Give a new folder.")
+            replace_file(mark, made)
+        elif written.get("study") != study or written.get("schema") != SCHEMA:
+            raise FileError(
+                f"{folder} holds results of the study {written.get('study')!r}, schema {written.get('schema')!r}, "
+                f"and this is {study!r}, schema {SCHEMA}. Give another folder."
+            )
+        return cls(folder)
+
+    def add(self, run: Run, rows: Sequence[Row]) -> None:
+        """Keeps the rows of a finished run; nothing is left of them where they cannot be written, a FileError."""
+        self._parts.write(run.key, table_content(rows))
+
+    def missing(self, runs: Sequence[Run]) -> list[Run]:
+        """The runs that have no rows yet, or a damaged file."""
+        return [run for run in runs if self._rows(run) is None]
+
+    def rows(self, runs: Sequence[Run]) -> list[Row]:
+        """The rows of the runs that are done, in the order of the grid, one a measurement."""
+        return [row for run in runs for row in self._rows(run) or ()]
+
+    def write(self, rows: Sequence[Row], name: str = "table.parquet") -> Path:
+        """Writes rows to one file; a place that cannot be written is a FileError."""
+        path = self.folder / name
+        replace_file(path, table_content(rows))
+        return path
+
+    @cached_property
+    def _parts(self) -> Parts:
+        return Parts(self.folder / "runs", ".parquet", MOST_TABLE)
+
+    def _rows(self, run: Run) -> list[Row] | None:
+        return self._parts.read(run.key, parse_rows)
+
+
+def parse_rows(content: bytes) -> list[Row]:
+    """The rows of a file of results, of a run or of a whole study; a ValueError where it is damaged or too large."""
+    try:
+        file = cast("Any", pyarrow.parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True))
+        batches, left = list[Any](), SPARE + GROWTH * len(content)
+        for batch in file.iter_batches(_BATCH):
+            batches.append(batch)
+            # An entry of a dictionary may stand in any number of rows, which take no bytes of the file.
+            left -= int(batch.nbytes)
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {GROWTH} times its size")
+        table = cast("Any", pa.Table).from_batches(batches, schema=file.schema_arrow)
+    except (OSError, MemoryError, cast("type[Exception]", pa.ArrowException)) as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+    if cast("dict[bytes, bytes]", table.schema.metadata or {}).get(_DIGEST) != _digest(table):
+        raise ValueError("its rows are not those that were written")
+    return cast("list[Row]", table.to_pandas().to_dict(orient="records"))
+
+
+def table_content(rows: Sequence[Row]) -> bytes:
+    """Rows as a Parquet file that holds their digest."""
+    table = cast("Any", pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False))
+    named = table.replace_schema_metadata({**(table.schema.metadata or {}), _DIGEST: _digest(table)})
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(named, content, write_page_checksum=True)
+    return content.getvalue()
+
+
+def _digest(table: Any) -> bytes:
+    return hashlib.sha256(json.dumps(table.to_pylist()).encode()).hexdigest().encode()
+
+
+def _parsed_mark(content: bytes) -> dict[str, Any]:
+    """What a folder says of itself; a ValueError where that cannot be read."""
+    written = parse_json(content)
+    if not isinstance(written, dict):
+        raise ValueError("it is no JSON object")
+    return cast("dict[str, Any]", written)
+
+
+def _only_results(folder: Path, beside: set[str]) -> bool:
+    """Whether a folder without a mark that can be read is one of results, or empty but for files of these names."""
+    # Runs bear the digest of their settings as names, so that those of another study are never taken for this one's.
+    runs = folder / "runs"
+    if runs.is_dir():
+        return all(_RUN.fullmatch(path.name) for path in runs.iterdir())
+    return not {path.name for path in folder.iterdir()} - beside

@@ -1,0 +1,153 @@
+"""The study of initialisation: what the first decays of S6 do to ESS as the state grows, and to what is learned.
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, arXiv 2504.19561: with the
+rates −1 … −n the ESS at initialisation stalls or falls as n grows, and the normalisation factor 1/n mends it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.conclusion import Conclusion, Findings
+from statesize.lab.studies.page.final import FinalRun, final_runs, grid_findings, grouped, paired_differences
+from statesize.lab.studies.page.statistics import mean
+from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts.evidence import Evidence, of_mean
+
+S6_KINDS = ("s6", "gla-s6")
+"""The mixers whose rates start at 1 … n, or with the factor at 1/n … n/n."""
+
+CAVEATS = (
+    "How much the factor gives depends on where the step sizes start: the slower they are, the longer the memory is "
+    "even without it. The claim is for the first range of steps in the grid; the others are given as controls.",
+    "The factor changes the rates at the start only, and training is free to change them afterwards. That ESS at "
+    "initialisation goes with what is learned is shown for these decays, not in general: between models whose decays "
+    "start alike, it says little about the accuracy that is reached.",
+    "ESS is a mean over all positions, and near both ends of a sequence no ESS can reach n: at the largest n the mean "
+    "ceiling is well below it, for every mixer. In the middle of the sequence the differences are larger.",
+    "Accuracies are means of few seeds of a small model at one learning rate, to which S6 is sensitive: at 2e-3 and "
+    "1e-2 it did not learn the task. Intervals are Student's, over pairs of equal seeds.",
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the decays of a model start; runs of equal starts differ in state size, task, rate and seed."""
+
+    mixer: str
+    normalised: bool  # whether the rates start at 1/n … n/n
+    steps: tuple[float, float]  # range of the step sizes, zeros for a mixer without them
+    intervention: str
+
+    @classmethod
+    def of(cls, run: FinalRun) -> Start:
+        """The start of a run."""
+        model, has_steps = run.settings["model"], run.mixer in S6_KINDS
+        steps = (model["smallest_step"], model["largest_step"]) if has_steps else (0.0, 0.0)
+        return cls(run.mixer, has_steps and model["normalised"], steps, run.intervention)
+
+    @property
+    def label(self) -> str:
+        """The start in words."""
+        words = [self.mixer + (" normalised" if self.normalised else "")]
+        if any(self.steps):
+            words.append(_range(self.steps))
+        return ", ".join([*words, *([] if self.intervention == "none" else [self.intervention])])
+
+    @property
+    def name(self) -> str:
+        """The start in the name of a figure."""
+        label = self.label.replace(self.mixer, self.mixer.replace("-", "_"), 1)
+        return label.replace("steps ", "").replace(", ", "_").replace(" ", "_")
+
+
+def initialisation(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+    """What a grid says about how decays should start; of the largest states, and of each range of steps."""
+    runs, findings = [(Start.of(run), run) for run in final_runs(rows)], grid_findings(rows)
+    ranges = list(dict.fromkeys(start.steps for start, _ in runs if start.mixer in S6_KINDS))
+    for steps in ranges:
+        for mixer in S6_KINDS:
+            plain, factor = (
+                [run for start, run in runs if start == Start(mixer, normalised, steps, "none")]
+                for normalised in (False, True)
+            )
+            _add_effect(mixer, steps, steps != ranges[0], plain, factor, metric, findings)
+    _add_groups(runs, metric, ranges[0] if ranges else (0.0, 0.0), findings)
+    return findings.conclusion("initialisation", claim, CAVEATS)
+
+
+def _add_effect(
+    mixer: str,
+    steps: tuple[float, float],
+    control: bool,
+    plain: Sequence[FinalRun],
+    factor: Sequence[FinalRun],
+    metric: str,
+    findings: Findings,
+) -> None:
+    """How many times the ESS at initialisation the factor gives, and what it adds to the accuracy."""
+    name, suffix = f"{'control_' if control else ''}{mixer.replace('-', '_')}", f"{steps[0]:g}_to_{steps[1]:g}"
+    words = f"{mixer}, {_range(steps)}"
+    for figure, verb, (states, evidence) in (
+        ("initial_ratio", "multiplies the ESS at initialisation", _ratio(plain, factor, metric)),
+        ("accuracy_gain", "raises the accuracy", _gain(plain, factor)),
+    ):
+        found = findings.add(f"{name}_{figure}_{suffix}", evidence)
+        if math.isfinite(found.value):
+            findings.statements.append(f"{words}: the factor {verb} at n = {states} by {found}.")
+
+
+def _ratio(plain: Sequence[FinalRun], factor: Sequence[FinalRun], metric: str) -> tuple[int, Evidence]:
+    """The largest n, at the longest sequences that have it, and how many times the ESS at initialisation is there."""
+    before, after = (grouped(runs, lambda run: (run.key_size, run.length)) for runs in (plain, factor))
+    if not before.keys() & after.keys():
+        return 0, Evidence(math.nan)
+    place = max(before.keys() & after.keys())
+    logarithms = paired_differences(before[place], after[place], value=lambda run: math.log(float(run.first[metric])))
+    return place[0], of_mean(np.exp(logarithms))
+
+
+def _gain(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, Evidence]:
+    """The largest n that was trained, and what the factor adds to the accuracy there, in pairs of equal seeds."""
+    before, after = (list(filter(trained, runs)) for runs in (plain, factor))
+    pairs = {run.labels() for run in before}
+    states = max((run.key_size for run in after if run.labels() in pairs), default=0)
+    before, after = ([run for run in runs if run.key_size == states] for runs in (before, after))
+    return states, of_mean(paired_differences(before, after))
+
+
+def _add_groups(
+    runs: Sequence[tuple[Start, FinalRun]], metric: str, claimed: tuple[float, float], findings: Findings
+) -> None:
+    """ESS at initialisation, after training, and accuracy against n, in words and as figures."""
+    words = {"initial": "ESS at initialisation", "trained": "after training", "accuracy": "accuracy"}
+    for (length, start), group in grouped(runs, lambda pair: (pair[1].length, pair[0])).items():
+        control = start.intervention != "none" or (any(start.steps) and start.steps != claimed)
+        name = f"{'control_' if control else ''}{start.name}_L{length}"
+        by_size = grouped((run for _, run in group), lambda run: run.key_size)
+        columns: dict[str, list[str]] = {}
+        for states, members in sorted(by_size.items()):
+            values = {"initial": mean(run.first[metric] for run in members)}
+            if learned := [run for run in members if trained(run)]:
+                values["trained"] = mean(run.last[metric] for run in learned)
+                values["accuracy"] = mean(run.accuracy for run in learned)
+            for column, value in values.items():
+                findings.figures[f"{name}_n{states}_{column}"] = value
+                columns.setdefault(column, []).append(f"{value:.2f}" if column == "accuracy" else f"{value:.1f}")
+        shown = "; ".join(f"{words[column]} {', '.join(values)}" for column, values in columns.items())
+        sizes = ", ".join(str(states) for states in sorted(by_size))
+        findings.statements.append(f"{start.label}, L {length}, n {sizes}: {shown}.")
+
+
+def _range(steps: tuple[float, float]) -> str:
+    return f"steps {steps[0]:g} to {steps[1]:g}"
+
+
+def trained(run: FinalRun) -> bool:
+    """Whether the run was trained, and not only measured at its start."""
+    return int(run.last["step"]) > 0

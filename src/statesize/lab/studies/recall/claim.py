@@ -1,0 +1,143 @@
+"""The study of recall: do models whose memory is modulated by delimiters recall better?
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statesize.lab.studies.delimiters.dips import ModelDips
+from statesize.lab.studies.delimiters.sequences import OBSERVED
+from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.conclusion import Conclusion, Figure, Findings, known
+from statesize.lab.studies.page.final import numbered
+from statesize.lab.studies.page.statistics import pearson, spearman
+from statesize.lab.studies.recall.score import FIRST, OTHER, RECALLED, STALE, RecallScore
+from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts.evidence import jackknife
+
+CLAIM = Claim(
+    "Models whose effective state-size dips deeper at delimiters predict repeated bigrams better.",
+    "mixer, or model where all models have one mixer",
+    8,
+    "twenty recall models of four mixers, of which each was taken for a unit",
+    {"depth_recall": 0.0},
+)
+"""The correlation of depth with ln p of repeated bigrams lies above 0."""
+
+CAVEATS = (
+    "Models of different sizes and training differ in more than their modulation; a correlation over models is no "
+    "cause. Compare siblings, or checkpoints of one run.",
+    "Repeated bigrams are frequent ones too. The first ones of the same bigrams in their document are the control: "
+    "what the context adds is the difference.",
+    "Models of re-binding recall are trained on answers only; what they say of other tokens means nothing.",
+    "Intervals of perplexities resample sequences of one text, those of correlations leave out one mixer at a time, or "
+    "one model where all have one mixer: seeds of one mixer are not independent evidence about mixers.",
+)
+_DRAWS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class ModelRecall:
+    """What was found in one model: what it predicts, and its depths at delimiters."""
+
+    model: str
+    score: RecallScore
+    dips: ModelDips
+
+    @property
+    def depth(self) -> float:
+        """Modulation depth of the whole model."""
+        return self.dips.dip(OBSERVED).depth
+
+    @property
+    def ess(self) -> float:
+        """Entropy-ESS away from delimiters, the mean over layers and heads."""
+        return self.dips.dip(OBSERVED, "entropy").reference
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """95 % interval of the perplexity on a slice; NaN where some of the draws are empty."""
+        rows = len(self.score.nats)
+        draws = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), _DRAWS).astype(np.float64)
+        low, high = np.percentile(np.exp(self.score.mean_nats(name, draws)), [2.5, 97.5])
+        return float(low), float(high)
+
+
+def recall(models: Sequence[ModelRecall], delimiter: str = "") -> Conclusion:
+    """Perplexities, depths, and their correlation over models, of which there is at least one."""
+    del delimiter
+    findings = Findings({"models": float(len(models))})
+    for model in models:
+        findings.figures |= {f"{model.model}_{name}": value for name, value in _figures(model).items()}
+    ranked = sorted(models, key=lambda model: model.score.perplexity(RECALLED))
+    findings.statements += map(_statement, ranked)
+    recalled = np.array([model.score.mean_nats(RECALLED)[0] for model in models])
+    gained = np.array([(model.score.mean_nats(FIRST) - model.score.mean_nats(RECALLED))[0] for model in models])
+    columns = {"depth": np.array([model.depth for model in models]), "ess": np.array([model.ess for model in models])}
+    layers = [model.dips.layer_depths for model in models]
+    for layer in sorted(set[str].intersection(*map(set, layers))):
+        columns[f"depth_{layer}"] = np.array([depths[layer] for depths in layers])
+    units = _units(models)
+    for name, values in columns.items():
+        findings.figures |= {
+            f"pearson_{name}_recalled_nats": pearson(values, recalled),
+            f"spearman_{name}_recalled_nats": spearman(values, recalled),
+            f"control_pearson_{name}_gained_nats": pearson(values, gained),
+        }
+    x, y = columns["depth"], -recalled
+    depth = findings.add("depth_recall", jackknife(lambda rows: pearson(x[rows], y[rows]), units, correlation=True))
+    if len(models) > 2:
+        findings.statements.append(
+            f"Over {len(models)} models of {len(np.unique(units))} units, ln p of repeated bigrams against depth: "
+            f"Pearson {depth}, against ESS {-pearson(columns['ess'], recalled):.2f}."
+        )
+    return findings.conclusion("recall", CLAIM, CAVEATS)
+
+
+def _units(models: Sequence[ModelRecall]) -> NDArray[np.int64]:
+    """The mixers of the models as numbers, or each model where all have the same."""
+    mixers = numbered([model.dips.kinds for model in models])
+    return mixers if mixers.any() else np.arange(len(models))
+
+
+def recall_rows(models: Sequence[ModelRecall]) -> list[Row]:
+    """What was found as rows of a table, one a model."""
+    return [{"model": model.model, "depth": model.depth, "ess": model.ess, **_perplexities(model)} for model in models]
+
+
+def recall_models(models: Sequence[ModelRecall]) -> list[dict[str, Any]]:
+    """What was found as JSON objects, one a model, for other commands; None for what is not known."""
+    rows = ({"depth": model.depth, "ess": model.ess, **_perplexities(model)} for model in models)
+    return [{"name": model.model, **known(row)} for model, row in zip(models, rows, strict=True)]
+
+
+def _perplexities(model: ModelRecall) -> dict[str, float]:
+    names = {"recall": RECALLED, "first": FIRST, "stale": STALE, "other": OTHER}
+    return {f"{column}_perplexity": model.score.perplexity(name) for column, name in names.items()}
+
+
+def _figures(model: ModelRecall) -> dict[str, Figure]:
+    return {
+        **_perplexities(model),
+        "recall_perplexity_interval": model.interval(RECALLED),
+        "other_perplexity_interval": model.interval(OTHER),
+        "depth": model.depth,
+        "ess": model.ess,
+    }
+
+
+def _statement(model: ModelRecall) -> str:
+    score, counts = model.score, model.score.counts.sum(0)
+    low, high = model.interval(RECALLED)
+    return (
+        f"{model.model}: perplexity {score.perplexity(RECALLED):.3g} [{low:.3g}, {high:.3g}] on {counts[0]:.0f} "
+        f"repeated bigrams, {score.perplexity(FIRST):.3g} where these stand first, {score.perplexity(STALE):.3g} on "
+        f"{counts[2]:.0f} of an earlier document, {score.perplexity(OTHER):.3g} on other tokens; depth "
+        f"{model.depth:.1%}, ESS {model.ess:.1f}."
+    )

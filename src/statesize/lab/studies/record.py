@@ -1,0 +1,200 @@
+"""The record of a study: its table of runs with what made it, so that figures that quote it can be checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from statesize.benchmarks.machine import machine
+from statesize.errors import FileError
+from statesize.files import parse_json, read_limited, replace_files
+from statesize.lab.studies.catalogue import GRID_STUDIES
+from statesize.lab.studies.grid.grid import Run
+from statesize.lab.studies.grid.run import Row, carry_out, row_columns
+from statesize.lab.studies.grid.settings import Settings, preset_settings
+from statesize.lab.studies.grid.table import parse_rows, table_content
+from statesize.lab.studies.page.conclusion import Conclusion, known
+
+RECORD, TABLE = "record.json", "table.parquet"
+SAMPLED = 3
+"""Runs that `verify` repeats."""
+_SCHEMA = 1
+# Of float32 before the first step; counts are means over thousands of heads and positions.
+_ROUNDING = 1e-3
+# Times differ, and versions are compared first.
+_NOT_COMPARED = frozenset({"seconds", "versions"})
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A table of runs with what made it."""
+
+    study: str
+    preset: str
+    preset_sha256: str
+    commit: str  # that fixed the preset
+    done_on: str  # the machine, as training depends on the processor in its last digits, and then in all
+    rows: Sequence[Row]
+    conclusion: Conclusion
+    done: int
+    total: int  # runs of the preset
+
+    @property
+    def command(self) -> str:
+        """What makes the table."""
+        return f"statesize study {self.study} --preset {self.preset}"
+
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether repeated runs have to give the same values."""
+        return self.done_on == machine()
+
+    @property
+    def versions(self) -> str:
+        """Versions that made the table."""
+        return ", ".join(sorted({str(row["versions"]) for row in self.rows}))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the runs."""
+        return sorted({int(row["seed"]) for row in self.rows})
+
+    def content(self) -> dict[str, bytes]:
+        """The files of the record by name."""
+        table, conclusion = table_content(self.rows), self.conclusion
+        document = {
+            "schema": _SCHEMA,
+            **{name: getattr(self, name) for name in ("study", "preset", "preset_sha256", "commit", "command")},
+            **{name: getattr(self, name) for name in ("done_on", "versions", "seeds", "done", "total")},
+            "table_sha256": hashlib.sha256(table).hexdigest(),
+            "claim": conclusion.claim,
+            "holds": conclusion.holds,
+            "figures": known(conclusion.figures),
+            "statements": conclusion.statements,
+        }
+        return {TABLE: table, RECORD: json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"}
+
+
+def preset_digest(study: str, preset: str) -> str:
+    """The SHA-256 of a preset's file."""
+    file = resources.files("statesize.lab.studies") / study / f"{preset}.toml"
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def make_record(settings: Settings, preset: str, commit: str, done_on: str, rows: Sequence[Row]) -> Record:
+    """The record of the runs that are done; while some are missing, their verdict is None."""
+    kept = {run.key for run in settings.runs}
+    rows = [row for row in rows if row["run"] in kept]
+    done = len({row["run"] for row in rows})
+    metric = settings.runs[0].measuring.claim_metric
+    conclusion = GRID_STUDIES[settings.study].conclude(rows, metric, settings.claim)
+    if done < len(settings.runs):
+        missing = f"Unfinished: {done} of {len(settings.runs)} runs are done, so nothing can be told."
+        conclusion = dataclasses.replace(conclusion, holds=None, statements=(missing, *conclusion.statements))
+    digest = preset_digest(settings.study, preset)
+    return Record(settings.study, preset, digest, commit, done_on, rows, conclusion, done, len(settings.runs))
+
+
+def write_record(record: Record, folder: Path) -> None:
+    """Writes table.parquet and record.json."""
+    replace_files(folder, record.content())
+
+
+def read_record(folder: Path) -> Record:
+    """The record in a folder; a FileError names what is missing, damaged, or no longer that of the preset."""
+    path, table = folder / RECORD, folder / TABLE
+    if not path.exists():
+        raise FileError(f"{path} must be the record of a study, got no file. Name its folder, as docs/results/regimes.")
+    try:
+        document = cast("dict[str, Any]", parse_json(read_limited(path)))
+        content = table.read_bytes()
+        rows = parse_rows(content)
+        study, preset = str(document["study"]), str(document["preset"])
+        settings = preset_settings(study, preset)
+        digests = {"preset_sha256": preset_digest(study, preset), "table_sha256": hashlib.sha256(content).hexdigest()}
+        _require(document, {"schema": _SCHEMA, **digests}, path)
+        strange = sorted({str(row["run"]) for row in rows} - {run.key for run in settings.runs})
+        if strange:
+            raise FileError(f"runs of {table} must be those of the preset, got {strange[0]}. Run the study again.")
+        missing = sorted({name for run in settings.runs for name in row_columns(run)} - rows[0].keys())
+        if missing:
+            raise FileError(f"columns of {table} must hold {', '.join(missing)}, got none. Run the study again.")
+        record = make_record(settings, preset, str(document["commit"]), str(document["done_on"]), rows)
+        _require(document, {name: getattr(record, name) for name in ("versions", "seeds", "done", "total")}, path)
+        _require(document, {"claim": record.conclusion.claim, "holds": record.conclusion.holds}, path)
+        return record
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise FileError(f"{folder} holds no record that can be read ({error!r}). Run the study again.") from error
+
+
+def _require(document: Mapping[str, Any], expected: Mapping[str, object], path: Path) -> None:
+    """Refuses what a record says of itself where it is not what its table and the preset say."""
+    for name, value in expected.items():
+        if document[name] != value:
+            raise FileError(f"{name} of {path} must be {value}, got {document[name]}. Run the study again.")
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A run on record, done again."""
+
+    label: str
+    columns: list[str]  # whose values are not those of the table
+    accuracies: tuple[float, float]  # at the end, on record and again
+
+
+def verify(record: Record) -> Iterator[Repeated]:
+    """Repeats sampled runs of a record.
+
+    On the machine of the record all values have to be equal. On another one training rounds otherwise, and from some
+    step on takes another way: there, only what is measured before the first step has to be, within rounding.
+
+    Args:
+        record: The record.
+
+    Yields:
+        Each of the runs.
+
+    Raises:
+        FileError: The versions of the record are not those of this machine.
+    """
+    runs = {str(row["run"]): row for row in record.rows}
+    seed = int.from_bytes(hashlib.sha256(record.preset_sha256.encode()).digest()[:8], "little")
+    sampled = np.random.default_rng(seed).choice(sorted(runs), min(SAMPLED, len(runs)), replace=False)
+    rounding = 0.0 if record.is_of_this_machine else _ROUNDING
+    for key in map(str, sampled):
+        run = Run.from_dict(json.loads(str(runs[key]["settings"])))
+        again = carry_out(run)
+        if again[0]["versions"] != runs[key]["versions"]:
+            needed, present = runs[key]["versions"], again[0]["versions"]
+            raise FileError(f"versions of the record must be those of this machine, {present}, got {needed}.")
+        kept = [row for row in record.rows if row["run"] == key]
+        old, new = (float(rows[-1]["accuracy"]) for rows in (kept, again))
+        yield Repeated(run.label, _differences(kept, again, rounding), (old, new))
+
+
+def _differences(kept: Sequence[Row], again: Sequence[Row], rounding: float) -> list[str]:
+    """Columns of a run whose values are not those of the table; with rounding, of the first row alone."""
+    if rounding:
+        kept, again = kept[:1], again[:1]
+    if len(kept) != len(again):
+        return ["rows"]
+    names = {name for row in kept for name in row} - _NOT_COMPARED
+    pairs = list(zip(kept, again, strict=True))
+    return sorted(name for name in names if any(not _equal(old, new, name, rounding) for old, new in pairs))
+
+
+def _equal(old: Mapping[str, object], new: Mapping[str, object], name: str, rounding: float) -> bool:
+    before, now = old.get(name, math.nan), new.get(name, math.nan)
+    if isinstance(before, float) and isinstance(now, float):
+        return np.allclose(before, now, rtol=rounding, atol=rounding, equal_nan=True)
+    return before == now

@@ -1,0 +1,135 @@
+"""The study of regimes: which mixers fill their state, which leave it idle, and what that does to accuracy.
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 4.2.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from scipy import stats
+
+from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.conclusion import Conclusion, Findings
+from statesize.lab.studies.page.final import FinalRun, final_runs, grid_findings, grouped
+from statesize.lab.studies.page.statistics import mean
+from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts.evidence import Evidence, of_mean
+
+SOLVED = 0.95
+"""Accuracy from which on a run counts as having solved its task."""
+
+SATURATED, COLLAPSED = 0.8, 0.5
+"""Utilisations from which on the state of an unsolved task is called saturated, and up to which collapsed."""
+
+FULL, GATED = "la", ("gla", "wla")
+"""The mixer that forgets nothing, and those that may."""
+
+CAVEATS = (
+    "The claim is the order of mixers at equal TSS, not that linear attention is always full or solves the task.",
+    "Where training starts matters: gates that start open (a = 0.997, the intervention open_gates) are a control.",
+    "A run that never leaves guessing is called collapsed where its utilisation is low; what it was at "
+    "initialisation is given beside.",
+    "ESS/TSS is a mean over all positions, and near both ends of a sequence no ESS can reach TSS. Utilisation is the "
+    "mean over the cuts where the state is what limits ESS; diagnoses go by it.",
+    "A cell is one task, kv, length and TSS; its seeds are averaged first, and the test is over cells. Fisher's exact "
+    "test of how often mixers solve their task takes all runs for independent.",
+    "A diagnosis says how the state is used and whether the task is solved; that the one causes the other is shown by "
+    "an intervention only.",
+)
+
+
+@dataclass(frozen=True)
+class DiagnosedRun:
+    """A run with what it does with its state at the end."""
+
+    run: FinalRun
+    share: float  # ESS/TSS
+    utilisation: float  # ESS/TSS at the cuts where the state is what limits ESS
+    initial_utilisation: float  # before training
+    diagnosis: str  # "solved", or the regime
+
+
+def diagnosed_runs(rows: Sequence[Row], metric: str) -> list[DiagnosedRun]:
+    """The runs that did not diverge, with their diagnoses by a column of ESS."""
+    found: list[DiagnosedRun] = []
+    for run in final_runs(rows):
+        utilisation = float(run.last[f"utilisation_{metric}"])
+        diagnosis = "solved" if run.accuracy >= SOLVED else _regime_of(utilisation)
+        initial = float(run.first[f"utilisation_{metric}"])
+        found.append(DiagnosedRun(run, run.share(metric), utilisation, initial, diagnosis))
+    return found
+
+
+def _regime_of(utilisation: float) -> str:
+    """What a run that has not solved its task does with its state."""
+    if math.isnan(utilisation):
+        return "too short to tell"
+    return "saturated" if utilisation >= SATURATED else "collapsed" if utilisation <= COLLAPSED else "partly used"
+
+
+def regimes(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+    """What a grid says about saturation and collapse, by a column of ESS that was named before the runs were done."""
+    runs, findings = diagnosed_runs(rows, metric), grid_findings(rows)
+    untreated = [found for found in runs if found.run.intervention == "none"]
+    mixers = {found.run.mixer for found in untreated}
+    for gated in GATED:
+        if {FULL, gated} <= mixers:
+            _add_comparison(untreated, gated, findings)
+    for (name, words), members in grouped(runs, lambda found: _named(found.run)).items():
+        share, utilisation = mean(found.share for found in members), mean(found.utilisation for found in members)
+        accuracy = mean(found.run.accuracy for found in members)
+        findings.figures |= {f"{name}_share": share, f"{name}_utilisation": utilisation, f"{name}_accuracy": accuracy}
+        diagnoses = Counter(found.diagnosis for found in members)
+        findings.statements.append(
+            f"{words}: ESS/TSS ({metric}) {share:.2f}, utilisation {utilisation:.2f}, accuracy {accuracy:.2f}; "
+            f"{', '.join(f'{count} {diagnosis}' for diagnosis, count in diagnoses.items())}."
+        )
+    findings.statements.append(
+        f"Diagnoses: solved from accuracy {SOLVED} on; else saturated from utilisation ({metric}) {SATURATED} on, "
+        f"collapsed up to {COLLAPSED}, partly used between."
+    )
+    return findings.conclusion("regimes", claim, CAVEATS)
+
+
+def _named(run: FinalRun) -> tuple[str, str]:
+    """The name of a run's figures, and the same in words; seeds and rates share one."""
+    name = f"{run.task}_{run.length}_kv{run.kv}_n{run.key_size}_{re.sub('[^a-z0-9]', '_', run.mixer)}"
+    words = f"{run.task}, L {run.length}, kv {run.kv}, n {run.key_size}, {run.mixer}"
+    if run.intervention == "none":
+        return name, words
+    # A control: nothing is different but the first values of some weights.
+    return f"control_{name}_{run.intervention}", f"{words}, {run.intervention}"
+
+
+def _add_comparison(runs: Sequence[DiagnosedRun], gated: str, findings: Findings) -> None:
+    """How much more of its state `FULL` uses than another mixer, before and after training, and who solves the task."""
+    after = findings.add(f"{FULL}_less_{gated}", _difference(runs, gated, lambda found: found.utilisation))
+    before = findings.add(
+        f"control_initial_{FULL}_less_{gated}", _difference(runs, gated, lambda found: found.initial_utilisation)
+    )
+    diagnoses = {name: [one.diagnosis for one in runs if one.run.mixer == name] for name in (FULL, gated)}
+    solved = [[found.count("solved"), len(found) - found.count("solved")] for found in diagnoses.values()]
+    p = float(cast("Any", stats).fisher_exact(solved).pvalue)
+    collapsed = float(diagnoses[gated].count("collapsed"))
+    findings.figures |= {f"{FULL}_{gated}_solved_p": p, f"{gated}_collapsed": collapsed}
+    findings.statements.append(
+        f"Utilisation of {FULL} less that of {gated} at equal task, kv and TSS: {after}; at initialisation {before}. "
+        f"{FULL} solves its task in {solved[0][0]} of {sum(solved[0])} runs and {gated} in {solved[1][0]} of "
+        f"{sum(solved[1])} (Fisher's exact p {p:.2g}); {collapsed:.0f} runs of {gated} are collapsed."
+    )
+
+
+def _difference(runs: Sequence[DiagnosedRun], gated: str, value: Callable[[DiagnosedRun], float]) -> Evidence:
+    """What `FULL` has more than another mixer, over the cells that have both."""
+    differences: list[float] = []
+    for members in grouped(runs, lambda found: found.run.cell).values():
+        full, other = (mean(value(one) for one in members if one.run.mixer == name) for name in (FULL, gated))
+        differences.append(full - other)
+    return of_mean(np.array([one for one in differences if math.isfinite(one)]))

@@ -1,0 +1,81 @@
+"""What units say about a number: Student's t over the units that were drawn independently."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from statesize.interval import Interval
+from statesize.lab.studies.page.statistics import Numbers
+
+Statistic: TypeAlias = Callable[[NDArray[np.int64]], float]
+"""A number from the rows with these indices."""
+
+# Fisher's z of a correlation of 1 is infinite.
+_LARGEST_CORRELATION = 1 - 1e-9
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An estimate, its standard error over units, and how many units there are."""
+
+    value: float
+    error: float = math.nan  # on the scale on which Student's t is taken
+    units: int = 0
+    correlation: bool = False  # t is taken of Fisher's z, atanh of the value
+
+    def p_above(self, threshold: float) -> float:
+        """One-sided p against "the number is at most the threshold"; NaN where there are too few units."""
+        return self._p(self.scaled(self.value) - self.scaled(threshold))
+
+    def p_below(self, threshold: float) -> float:
+        """One-sided p against "the number is at least the threshold"; NaN where there are too few units."""
+        return self._p(self.scaled(threshold) - self.scaled(self.value))
+
+    def interval(self, looks: int = 1) -> Interval:
+        """The estimate with its interval of 95 % for so many looks together, by Bonferroni."""
+        if self.units < 2 or not math.isfinite(self.error):
+            return Interval(self.value)
+        half = self.error * float(special.stdtrit(self.units - 1, 1 - 0.025 / looks))
+        ends = self.scaled(self.value) - half, self.scaled(self.value) + half
+        low, high = map(math.tanh, ends) if self.correlation else ends
+        return Interval(self.value, low, high)
+
+    def scaled(self, number: float) -> float:
+        """A number on the scale on which Student's t is taken."""
+        if not self.correlation or math.isnan(number):
+            return number
+        return math.atanh(max(-_LARGEST_CORRELATION, min(number, _LARGEST_CORRELATION)))
+
+    def _p(self, excess: float) -> float:
+        if self.units < 2 or not (math.isfinite(self.error) and math.isfinite(excess)):
+            return math.nan
+        # Units that all say the same leave no doubt, but for a number right at the threshold.
+        certain = math.inf if excess > 1e-9 else -math.inf
+        t = certain if self.error <= 1e-12 else excess / self.error
+        return float(special.stdtr(self.units - 1, -t))
+
+
+def of_mean(values: Numbers) -> Evidence:
+    """The evidence of the mean of values (N,), one a unit."""
+    if not len(values):
+        return Evidence(math.nan)
+    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Evidence(float(values.mean()), error, len(values))
+
+
+def jackknife(statistic: Statistic, units: NDArray[np.int64], *, correlation: bool = False) -> Evidence:
+    """The evidence of a statistic of rows whose `units` (N,) are left out one at a time."""
+    # Student's t of the pseudo-values, after Tukey 1958 and Miller, "The Jackknife, a Review", 1974. All rows of a unit
+    # are left out together, as they are not independent of each other.
+    value, names = statistic(np.arange(len(units))), np.unique(units)
+    without = [Evidence(statistic(np.flatnonzero(units != name)), correlation=correlation) for name in names]
+    # A constant does not change the spread of the pseudo-values n z − (n − 1) z_without.
+    pseudo = (1 - len(names)) * np.array([one.scaled(one.value) for one in without])
+    return Evidence(value, of_mean(pseudo).error, len(names), correlation)

@@ -1,0 +1,63 @@
+"""From a claim and its evidence to a verdict: true or false only where no doubt is left, else None."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from statesize.interval import Interval
+from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts.evidence import Evidence
+
+LEVEL = 0.025
+"""One-sided; the shown intervals are of 95 %."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One figure of a claim: what was asked, what was found, and the p of "above" after Holm's adjustment."""
+
+    name: str
+    threshold: float
+    interval: Interval  # of all looks together, by Bonferroni
+    units: int
+    adjusted_p: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a claim holds, None where the runs cannot tell, and the looks from which that follows."""
+
+    holds: bool | None
+    looks: tuple[Look, ...]
+    reason: str = ""  # why nothing can be told whatever the looks say
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p of several p (Holm 1979); NaN counts as 1."""
+    known = [1.0 if math.isnan(value) else value for value in values]
+    adjusted, largest = [1.0] * len(known), 0.0
+    for place, index in enumerate(sorted(range(len(known)), key=known.__getitem__)):
+        largest = max(largest, min(1.0, (len(known) - place) * known[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Verdict:
+    """The verdict on a claim; it holds if every figure lies above its threshold, and fails if one lies below."""
+    found = {name: evidence.get(name, Evidence(math.nan)) for name in claim.thresholds}
+    above = holm([found[name].p_above(threshold) for name, threshold in claim.thresholds.items()])
+    below = holm([found[name].p_below(threshold) for name, threshold in claim.thresholds.items()])
+    looks = tuple(
+        Look(name, threshold, found[name].interval(len(found)), found[name].units, p)
+        for (name, threshold), p in zip(claim.thresholds.items(), above, strict=True)
+    )
+    missing = [name for name in claim.thresholds if name not in evidence]
+    if missing:
+        return Verdict(None, looks, f"The study has no figure {', '.join(missing)}, or these runs do not give it.")
+    fewest = min(look.units for look in looks)
+    if fewest < claim.least_units:
+        return Verdict(None, looks, f"{fewest} units are too few: the claim asks for {claim.least_units}.")
+    holds = True if max(above) <= LEVEL else False if min(below) <= LEVEL else None
+    return Verdict(holds, looks)

@@ -1,0 +1,83 @@
+"""The study of zoology's figure 2: accuracy against width at each length, the best of some rates, with ESS beside it.
+
+Arora et al., "Zoology: Measuring and improving recall in efficient language models", 2023, figure 2.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.conclusion import Conclusion
+from statesize.lab.studies.page.final import FinalRun, accuracy_of, final_runs, grid_findings, grouped
+from statesize.lab.studies.verdicts.claim import Claim
+
+WIDTHS: tuple[int, ...] = (64, 128, 256, 512)
+
+_HIDDEN = math.nan  # behind another point of the figure
+_PUBLISHED = {
+    **{("attention", length): (1.0, 1.0, 1.0, 1.0) for length in (64, 128, 256, 512)},
+    ("hyena", 64): (0.52, 0.75, 0.85, 0.87),
+    ("hyena", 128): (_HIDDEN, 0.66, _HIDDEN, 0.84),
+    ("hyena", 256): (_HIDDEN, 0.13, 0.54, 0.69),
+    ("hyena", 512): (_HIDDEN, _HIDDEN, 0.09, 0.18),
+}
+"""Accuracies at `WIDTHS`, read off the picture assets/figure2.png of HazyResearch/zoology, to about 0.01."""
+
+CAVEATS = (
+    "The best rate is chosen by the accuracy that is shown, as in the figure.",
+    "The utilisation of attention, which keeps every token, is a share of the ceiling in the middle half of the "
+    "sequence; that of other mixers is a share of their state, and unknown where this is so large that it never binds. "
+    "The two are not ranked with each other.",
+    "Published accuracies are read off the figure, to about 0.01, where it has the mixer, the width and the length. "
+    "Its models learn 64 epochs of 100,000 sequences of 8,192 tokens; see the page on zoology for what differs here.",
+)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The most accurate run of a mixer at a width and a length."""
+
+    run: FinalRun
+    rates: int  # runs it is the best of
+    published: float  # NaN where nothing is
+
+    @property
+    def name(self) -> str:
+        """In the names of figures."""
+        return f"{re.sub('[^a-z0-9]', '_', self.run.mixer)}_{self.run.length}_d{self.run.width}"
+
+    def utilisation(self, metric: str) -> float:
+        """Of a metric, at the end."""
+        return float(self.run.last[f"utilisation_{metric}"])
+
+
+def best_runs(rows: Sequence[Row]) -> list[Best]:
+    """The best runs, by mixer, length and width."""
+    groups = grouped(final_runs(rows), lambda run: (run.mixer, run.length, run.width))
+    return [Best(max(runs, key=accuracy_of), len(runs), published(*key)) for key, runs in sorted(groups.items())]
+
+
+def published(mixer: str, length: int, width: int) -> float:
+    """Accuracy in the figure; NaN where nothing is."""
+    return dict(zip(WIDTHS, _PUBLISHED.get((mixer, length), ()), strict=False)).get(width, math.nan)
+
+
+def zoology(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+    """What a grid says about accuracy and the ESS by a column, beside what was published."""
+    findings = grid_findings(rows)
+    for best in best_runs(rows):
+        run, ess, used = best.run, float(best.run.last[metric]), best.utilisation(metric)
+        figures = {"accuracy": run.accuracy, "published": best.published, "ess": ess, "utilisation": used}
+        findings.figures |= {f"{best.name}_{name}": value for name, value in figures.items()}
+        told = "" if math.isnan(best.published) else f" (published {best.published:.2f})"
+        share = "" if math.isnan(used) else f", utilisation {used:.2f}"
+        findings.statements.append(
+            f"{run.mixer}, L {run.length}, kv {run.kv}, width {run.width}: accuracy {run.accuracy:.2f}{told}, whole "
+            f"sequences {float(run.last['sequence_accuracy']):.2f}, at rate {run.rate:.2g}, the best of {best.rates} "
+            f"runs; ESS {ess:.1f}{share}."
+        )
+    return findings.conclusion("zoology", claim, CAVEATS)

@@ -1,0 +1,72 @@
+"""Compression: a whole sequence must pass through the state behind it, and every place of it is asked for.
+
+Source: Poli et al., "Mechanistic design and scaling of hybrid architectures" (MAD), 2024, section 3.1 and appendix B.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statesize.lab.tasks.draws import distinct
+from statesize.lab.tasks.synthetic import SymbolTask
+from statesize.lab.tasks.task import IGNORED
+
+
+@dataclass(frozen=True)
+class Compression(SymbolTask):
+    """Compression: random symbols, a token that ends them, then every place is asked for, in random order.
+
+    Token ids 0 … K − 1 are symbols, K is the compression token and K + j the place j = 1 … N. A sequence of L = 2N + 1
+    tokens is
+
+        x₁ x₂ … x_N   c   q₁ q₂ … q_N
+
+    with symbols drawn independently and uniformly, and the places q in an order of which all are as likely. The target
+    at a place j is x_j; nothing else has a target.
+
+    In MAD the output at c, one vector, is decoded by a network that is given the place. Here the model itself decodes:
+    all that a recurrent layer can know of the symbols at the places is its state after c, so its ESS there is what the
+    task needs. Because the places come in random order, no fixed delay solves it.
+
+    Attributes:
+        tokens: symbols of a sequence, N, at least 2.
+        symbols: different symbols, K, at least 2; 15 in MAD, whose vocabulary of 16 has the compression token.
+        held_out_sequences: sequences to evaluate on.
+        held_out_seed: which ones.
+
+    Raises:
+        InputError: a number is out of range.
+
+    Examples:
+        >>> task = Compression(tokens=3, symbols=10)
+        >>> inputs, targets = task.sample(1, torch.Generator().manual_seed(0))
+        >>> inputs[0, inputs[0, 4:] - 11].equal(targets[0, 4:])
+        True
+    """
+
+    tokens: int = 16
+    symbols: int = 15
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The symbols, the compression token and the places."""
+        return self.symbols + 1 + self.tokens
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence, L = 2N + 1."""
+        return 2 * self.tokens + 1
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random batch: inputs and targets, (S, L) int64 each."""
+        self._check_batch(batch_size, generator)
+        compressed = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
+        places = distinct(self.tokens, self.tokens, batch_size, generator)
+        end = torch.full((batch_size, 1), self.symbols)
+        inputs = torch.cat([compressed, end, self.symbols + 1 + places], dim=1)
+        targets = torch.full_like(inputs, IGNORED)
+        targets[:, self.tokens + 1 :] = compressed.gather(1, places)
+        return inputs, targets

@@ -1,0 +1,198 @@
+"""A corpus for language models, in two parts: the prose that ships inside CPython, or a user's text file."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import inspect
+import sysconfig
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from statesize.check import require_kind
+from statesize.errors import FileError, InputError
+from statesize.texts.plain import BLANK_LINES, read_documents
+
+HELD_OUT_FRACTION = 0.05
+DOCUMENT_CHARACTERS = 400
+SHORTEST_DOCUMENT = 200
+REPEATED_SHARE = 0.3
+_SKIPPED = {"__pycache__", "_bundled", "dist-packages", "idle_test", "pydoc_data", "site-packages", "test", "tests"}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents split into a train and a held-out part.
+
+    Attributes:
+        train: the documents to train on.
+        held_out: the documents to evaluate on.
+
+    Raises:
+        InputError: a part is no sequence of Unicode text.
+    """
+
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("train", "held_out"):
+            listed(name, getattr(self, name))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of both parts, in order, as 64 hexadecimal digits."""
+        return sha256_of(sha256_of(part) for part in (self.train, self.held_out))
+
+
+def listed(name: str, documents: Iterable[str]) -> list[str]:
+    """Documents as a list."""
+    if isinstance(documents, str):
+        raise InputError(f"{name} must be a sequence of documents, got one string. For one document, give [text].")
+    require_kind(name, documents, Iterable, "a sequence of strings")
+    found = list(documents) if getattr(documents, "ndim", 1) else [documents]
+    for document in found:
+        if not isinstance(document, str):
+            raise InputError(f"{name} must be a sequence of strings, got one with {type(document).__name__}.")
+        try:
+            document.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{name} must be Unicode text, got {document[:40]!r} ({error.reason}).") from error
+    return cast("list[str]", found)
+
+
+def sha256_of(documents: Iterable[str]) -> str:
+    """Hash of a sequence of documents: SHA-256 over each one's length in bytes and its UTF-8 bytes."""
+    digest = hashlib.sha256()
+    for document in documents:
+        data = document.encode()
+        digest.update(f"{len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def split(documents: Iterable[str]) -> Corpus:
+    """Split documents into train (about 95 %) and held-out (about 5 %) by a hash of each document."""
+    # A document is on the same side wherever it occurs, so equal documents never cross the split and corpora that share
+    # documents (the prose of two Python versions) split them alike. With two different documents or more both parts
+    # hold something; a single one goes to train.
+    documents = tuple(documents)
+    place = {document: _fraction(document) for document in documents}
+    limit = 0.0
+    if len(place) > 1:
+        # A small corpus may fall on one side as a whole: then the nearest document crosses.
+        ordered = sorted(place.values())
+        limit = min(max(HELD_OUT_FRACTION, ordered[1]), ordered[-1])
+    return Corpus(
+        train=tuple(document for document in documents if place[document] >= limit),
+        held_out=tuple(document for document in documents if place[document] < limit),
+    )
+
+
+def python_prose() -> Corpus:
+    """The prose inside the running CPython: `pydoc_data.topics` and the docstrings of the standard library.
+
+    Modules are read from their source files in sorted order and not imported; test packages and installed packages
+    are left out. Every topic and docstring is cut at blank lines into documents of about 400 characters or a little
+    more. Docstrings under 200 characters are left out, and so is a document whose runs of five words have for 30 % or
+    more appeared in documents before it: the library repeats itself, and a held-out text should not be found in the
+    train part. The text differs between Python versions: compare `Corpus.sha256`.
+
+    A Python without the sources of its standard library or without `pydoc_data` gives a FileError.
+
+    Returns:
+        The documents, split by `split`.
+    """
+    seen: set[tuple[str, ...]] = set()
+    documents: list[str] = []
+    for text in _python_texts():
+        documents += [document for document in _gather(_paragraphs(text)) if not _is_repeat(document, seen)]
+    return split(documents)
+
+
+def read_text(path: str | Path, delimiter: str | None = None) -> Corpus:
+    """A UTF-8 text file as a corpus: `read_documents`, then `split`.
+
+    Args:
+        path: the file.
+        delimiter: the text between two documents; None means one blank line or more.
+
+    Returns:
+        The two parts; nothing is held out of a file with a single document.
+    """
+    return split(read_documents(path, delimiter))
+
+
+def _fraction(document: str) -> float:
+    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:6], "big") / 2**48
+
+
+def _python_texts() -> Iterator[str]:
+    try:
+        topics = cast("dict[str, str]", importlib.import_module("pydoc_data.topics").topics)
+    except ImportError as error:
+        raise FileError(
+            "this Python has no pydoc_data.topics, part of the prose of CPython; use a full Python installation, "
+            "or statesize.lab.zoo.documents() for the bundled text"
+        ) from error
+    for name in sorted(topics):
+        yield topics[name]
+    root = Path(sysconfig.get_path("stdlib"))
+    files = sorted(root.rglob("*.py"), key=lambda file: file.relative_to(root).as_posix())
+    files = [file for file in files if _SKIPPED.isdisjoint(file.relative_to(root).parts)]
+    if not files:
+        raise FileError(
+            f"{root}: no source files of the standard library, whose docstrings are part of the prose of CPython; use "
+            "a full Python installation, or statesize.lab.zoo.documents() for the bundled text"
+        )
+    for file in files:
+        yield from (text for text in _docstrings(file) if len(text) >= SHORTEST_DOCUMENT)
+
+
+def _docstrings(file: Path) -> Iterator[str]:
+    with warnings.catch_warnings():
+        # Invalid escapes in someone else's docstrings are not the caller's concern.
+        warnings.simplefilter("ignore")
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError):
+            # Templates and files of other Python versions: nothing that this Python would call a docstring.
+            return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node, clean=False)
+            if docstring is not None:
+                # Escapes such as \ud800 make characters that UTF-8 cannot hold.
+                yield inspect.cleandoc(docstring).encode(errors="replace").decode()
+
+
+def _paragraphs(text: str) -> list[str]:
+    lines = "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+    return [paragraph for paragraph in BLANK_LINES.split(lines) if paragraph.strip()]
+
+
+def _is_repeat(document: str, seen: set[tuple[str, ...]]) -> bool:
+    words = document.split()
+    runs = set(zip(*(words[start:] for start in range(5)), strict=False)) or {tuple(words)}
+    repeated = len(runs & seen) >= REPEATED_SHARE * len(runs)
+    if not repeated:
+        seen |= runs
+    return repeated
+
+
+def _gather(paragraphs: Iterable[str]) -> list[str]:
+    documents: list[str] = []
+    current = ""
+    for paragraph in paragraphs:
+        current = f"{current}\n\n{paragraph}" if current else paragraph
+        if len(current) >= DOCUMENT_CHARACTERS:
+            documents.append(current)
+            current = ""
+    if len(current) >= SHORTEST_DOCUMENT:
+        documents.append(current)
+    elif current and documents:
+        documents[-1] += f"\n\n{current}"
+    return documents

@@ -1,0 +1,140 @@
+"""Fuzzy in-context recall of mad-lab: keys and values of several tokens."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+from statesize.check import require_count
+from statesize.errors import InputError
+from statesize.lab.tasks.mad.task import Draws, NoisyTask, Sequence
+from statesize.lab.tasks.task import IGNORED
+
+Motif: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MADFuzzyRecall(NoisyTask):
+    """Fuzzy in-context recall: keys of up to `key_motif` tokens and values of up to `value_motif`, all different ones.
+
+    Pairs follow each other without separators, or as much noise; one of them, the probe, comes again at the end. With
+    `multi_query`, every value of a key that was there before is asked, else only that of the probe, after a special
+    token, the last id. Sequences are filled up at their start with the id below the special ones. To train on, keys
+    have any number of tokens and every next token is a target; to evaluate, keys have `key_motif` tokens.
+
+    Attributes:
+        vocabulary_size: number of token ids, `vocab_size` in mad-lab.
+        length: tokens of a sequence, `seq_len` there.
+        key_motif: most tokens of a key, `k_motif_size` there.
+        value_motif: most tokens of a value, `v_motif_size` there.
+        multi_query: whether all keys that come again are asked.
+        noise_share: share of pairs that are noise, `frac_noise` there.
+        noise_vocabulary: ids of noise, `noise_vocab_size` there.
+        training_sequences: sequences to train on.
+        held_out_sequences: sequences to evaluate on.
+        held_out_seed: of all sequences.
+
+    Raises:
+        InputError: a number is out of range, or motifs do not fit in the vocabulary or the length.
+
+    Examples:
+        >>> task = MADFuzzyRecall(9, 16, 2, 1, training_sequences=1, held_out_sequences=1)
+        >>> inputs, targets = next(task.held_out(1))
+        >>> inputs.shape, (targets != IGNORED).sum().item()
+        (torch.Size([1, 16]), 2)
+    """
+
+    vocabulary_size: int = 16
+    length: int = 128
+    key_motif: int = 3
+    value_motif: int = 3
+    multi_query: bool = True
+    noise_share: float = 0.0
+    noise_vocabulary: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_symbols(self._symbols)
+        for name in ("key_motif", "value_motif"):
+            require_count(name, getattr(self, name))
+            if getattr(self, name) > self._symbols // 2:
+                raise InputError(
+                    f"{name} must be at most half of the {self._symbols} ids that are neither noise nor special, got "
+                    f"{getattr(self, name)}. Give a smaller one, or a larger vocabulary_size."
+                )
+        if self.length <= 3 * (self.key_motif + self.value_motif):
+            raise InputError(
+                f"length must be more than three pairs, {3 * (self.key_motif + self.value_motif)}, got {self.length}. "
+                "Give a longer one, or smaller motifs."
+            )
+
+    @property
+    def items(self) -> int:
+        """The number of pairs with keys and values of most tokens that fit in the length."""
+        return self.length // (self.key_motif + self.value_motif) - 1
+
+    @property
+    def _symbols(self) -> int:
+        return self.vocabulary_size - self.noise_vocabulary - (1 if self.multi_query else 2)
+
+    @cached_property
+    def _motifs(self) -> tuple[list[list[Motif]], list[list[Motif]]]:
+        """Keys and values, by their number of tokens, in lexicographic order."""
+        half = self._symbols // 2
+        keys = [list(itertools.permutations(range(half), 1 + size)) for size in range(self.key_motif)]
+        values = [
+            list(itertools.permutations(range(half, self._symbols), 1 + size)) for size in range(self.value_motif)
+        ]
+        return keys, values
+
+    def _sequence(self, draws: Draws, training: bool) -> Sequence:
+        keys, values = _Shuffled(draws, self._motifs[0], training), _Shuffled(draws, self._motifs[1], True)
+        key_size, value_size = keys.size(), values.size()
+        probe, answer = keys.motif(key_size), values.motif(value_size)
+        probed = len(probe) + len(answer)
+        place = draws.number(self.length - 2 * probed)
+        told: dict[Motif, Motif] = {}
+        tokens, answers, placed = list[int](), list[int](), False
+        while len(tokens) < self.length - probed - self.key_motif - self.value_motif:
+            # Drawn also where the probe is put, which uses neither.
+            key_size, value_size = keys.size(), values.size()
+            if len(tokens) >= place and not placed:
+                key, value, asked, placed = probe, answer, False, True
+            elif draws.happens(self.noise_share):
+                noise = draws.numbers(self.noise_vocabulary, key_size + value_size)
+                tokens += [self._symbols + token for token in noise]
+                answers += [IGNORED] * len(noise)
+                continue
+            else:
+                key = keys.motif(key_size)
+                placed = placed or key == probe
+                asked = self.multi_query and key in told
+                value = answer if key == probe else told[key] if key in told else values.motif(value_size)
+            told[key] = value
+            tokens += [*key, *value]
+            answers += [*[IGNORED] * len(key), *(value if asked else [IGNORED] * len(value))]
+        special = [] if self.multi_query else [self.vocabulary_size - 1]
+        tokens += [*special, *probe, *answer]
+        answers += [*[IGNORED] * (len(special) + len(probe)), *answer]
+        padding = self.length + 1 - len(tokens)
+        tokens = [self._symbols + self.noise_vocabulary] * padding + tokens
+        return tokens[:-1], (tokens if training else [IGNORED] * padding + answers)[1:]
+
+
+class _Shuffled:
+    """Motifs of each size in an order of one sequence; without `all_sizes`, those of the largest size only."""
+
+    def __init__(self, draws: Draws, motifs: list[list[Motif]], all_sizes: bool) -> None:
+        self._draws, self._all_sizes, self._motifs = draws, all_sizes, motifs
+        self._order = [draws.order(len(found)) for found in (motifs if all_sizes else motifs[-1:])]
+
+    def size(self) -> int:
+        """Tokens of the next motif."""
+        return 1 + self._draws.number(len(self._motifs)) if self._all_sizes else len(self._motifs)
+
+    def motif(self, size: int) -> Motif:
+        """One of this size."""
+        order = self._order[size - 1 if self._all_sizes else 0]
+        return self._motifs[size - 1][order[self._draws.number(len(order))]]

@@ -1,0 +1,139 @@
+"""Multi-query associative recall: which value stood beside this key?
+
+Source: Arora et al., "Zoology: Measuring and improving recall in efficient language models", 2023, section 3 and
+appendix E.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from statesize.check import require_count, require_real
+from statesize.errors import InputError
+from statesize.lab.tasks.draws import distinct, race
+from statesize.lab.tasks.synthetic import SyntheticTask
+from statesize.lab.tasks.task import IGNORED
+
+
+@dataclass(frozen=True)
+class MQAR(SyntheticTask):
+    """Multi-query associative recall: key-value pairs first, then queries, each a key whose value is the target.
+
+    Token ids 0 … V//2 − 1 are keys and V//2 … V − 1 are values. A sequence is
+
+        k₁ v₁ k₂ v₂ … k_P v_P   then L − 2P positions, each a query or a filler
+
+    with keys that are all different and values that are all different. round(query_share · (L − 2P)) of the
+    positions after the pairs, one at least, are queries: a key among k₁ … k_P, whose target is its value; the values
+    are not put into the input. Every run of P queries asks each pair once, in random order. The other positions hold
+    fillers, random values, so that a key behind the pairs is always a query; they and the pairs have no target.
+
+    Which positions are queries is drawn without replacement, one after the other, position g = 1, 2, … after the pairs
+    with a probability proportional to g^(gap_power − 1), the power law of Zoology (`power_a` there). The order of the
+    pairs is independent of it, so that a position alone tells nothing of the answer.
+
+    Attributes:
+        pairs: key-value pairs, P, at least 2.
+        length: tokens of a sequence, L, more than 2P.
+        vocabulary_size: number of token ids, V, at least 2P.
+        query_share: share of the positions after the pairs that are queries, in (0, 1].
+        gap_power: 1 for query positions that are drawn uniformly; nearer to 0, most are close to the pairs.
+        held_out_sequences: sequences to evaluate on.
+        held_out_seed: which ones.
+
+    Raises:
+        InputError: a number is out of range, or the pairs do not fit in the vocabulary or the length.
+
+    Examples:
+        >>> task = MQAR(pairs=2, length=8, vocabulary_size=8)
+        >>> inputs, targets = task.sample(1, torch.Generator().manual_seed(0))
+        >>> inputs.shape, (targets != IGNORED).sum().item(), task.chance
+        (torch.Size([1, 8]), 4, 0.5)
+    """
+
+    pairs: int = 6
+    length: int = 64
+    vocabulary_size: int = 64
+    query_share: float = 1.0
+    gap_power: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("pairs", self.pairs, 2)
+        if self.pairs > self.keys:
+            raise InputError(
+                f"pairs must be at most {self.keys}, the keys of a vocabulary_size of {self.vocabulary_size}, got "
+                f"{self.pairs}. Give fewer, or a vocabulary_size of at least {2 * self.pairs}."
+            )
+        if self.length <= 2 * self.pairs:
+            raise InputError(
+                f"length must be at least {2 * self.pairs + 1}, for {self.pairs} pairs and a query, got {self.length}. "
+                "Give a longer one, or fewer pairs."
+            )
+        require_real("query_share", self.query_share, above=0, most=1)
+
+    @classmethod
+    def zoology(cls, pairs: int, length: int, vocabulary_size: int = 8192) -> Self:
+        """The setting of Zoology: each pair is asked once, and gap_power is 0.01.
+
+        There, queries stand on every other position only, and fillers may be keys too: see `ZoologyMQAR`.
+
+        Args:
+            pairs: key-value pairs, P.
+            length: tokens of a sequence, at least 3P.
+            vocabulary_size: number of token ids.
+
+        Returns:
+            The task.
+
+        Raises:
+            InputError: the queries do not fit in the length.
+        """
+        if length < 3 * pairs:
+            raise InputError(f"length must be at least {3 * pairs}, for {pairs} pairs and a query each, got {length}.")
+        return cls(pairs, length, vocabulary_size, query_share=pairs / (length - 2 * pairs), gap_power=0.01)
+
+    @property
+    def keys(self) -> int:
+        """Number of token ids that are keys; the ids from there on are values."""
+        return self.vocabulary_size // 2
+
+    @property
+    def queries(self) -> int:
+        """Number of queries of a sequence."""
+        return max(round(self.query_share * (self.length - 2 * self.pairs)), 1)
+
+    @property
+    def items(self) -> int:
+        """The number of pairs."""
+        return self.pairs
+
+    @property
+    def chance(self) -> float:
+        """1 / P, because the values that a sequence holds are all different."""
+        return 1 / self.pairs
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random batch: inputs and targets, (S, L) int64 each."""
+        self._check_batch(batch_size, generator)
+        start, gaps = 2 * self.pairs, self.length - 2 * self.pairs
+        keys = distinct(self.keys, self.pairs, batch_size, generator)
+        values = self.keys + distinct(self.vocabulary_size - self.keys, self.pairs, batch_size, generator)
+        rounds = -(-self.queries // self.pairs)
+        asked = distinct(self.pairs, self.pairs, batch_size * rounds, generator).view(batch_size, -1)
+        asked = asked[:, : self.queries]
+        queries, answers = keys.gather(1, asked), values.gather(1, asked)
+        inputs = torch.empty(batch_size, self.length, dtype=torch.int64)
+        targets = torch.full_like(inputs, IGNORED)
+        inputs[:, 0:start:2], inputs[:, 1:start:2] = keys, values
+        if self.queries == gaps:
+            inputs[:, start:], targets[:, start:] = queries, answers
+            return inputs, targets
+        inputs[:, start:].random_(self.keys, self.vocabulary_size, generator=generator)
+        log_weights = (self.gap_power - 1) * torch.arange(1, gaps + 1, dtype=torch.float64).log()
+        positions = start + race(log_weights, self.queries, batch_size, generator)
+        return inputs.scatter_(1, positions, queries), targets.scatter_(1, positions, answers)

@@ -1,0 +1,98 @@
+"""How a model is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from statesize.check import refuse, require_count, require_real
+from statesize.errors import InputError
+from statesize.lab.training.regularisation import Regularisation
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of the training loop; bad values are refused at construction.
+
+    Attributes:
+        steps: Optimizer steps; 0 where a model is only measured, as studies may.
+        batch_size: Sequences of one forward pass.
+        accumulation: Forward passes of one optimizer step; the gradient is that of the mean over all their targets.
+        rate: Peak learning rate of AdamW; it falls to 0 along a cosine.
+        warm_up: Fraction of the steps over which the rate rises linearly.
+        weight_decay: Decay of AdamW, on matrices only.
+        clip: Largest norm of the gradient; larger ones are scaled down.
+        seed: Seed of the sampled batches and of dropout.
+        evaluate_every: Steps between held-out evaluations; there is one after the last step too.
+        checkpoint_every: Steps between checkpoints; there is one after the last step too.
+        device: Torch device, "cpu" or "cuda".
+        identity_weight: Weight λ of the distance of decays from 1; 0 leaves it out. See `Regularisation`.
+        utilisation_weight: Weight of the distance of the utilisation from its target; 0 leaves it out.
+        target_utilisation: The target of that distance.
+        compiled: Whether torch compiles the model, which trains 1.2 to 1.7 times as fast and differs by round-off; it
+            needs a C++ compiler, and about a minute for the first run of a shape on a machine. Models with scans
+            ("s6", "mamba") or layers of fla are taken as they are, and regularisation excludes it.
+
+    Example:
+        >>> TrainingConfig(steps=100, rate=1e-2, warm_up=0.1).rate_at(10)
+        0.01
+    """
+
+    steps: int = 2000
+    batch_size: int = 8
+    accumulation: int = 1
+    rate: float = 6e-3
+    warm_up: float = 0.1
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+    evaluate_every: int = 200
+    checkpoint_every: int = 200
+    device: str = "cpu"
+    identity_weight: float = 0.0
+    utilisation_weight: float = 0.0
+    target_utilisation: float = 0.8
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "evaluate_every", "checkpoint_every"):
+            require_count(name, getattr(self, name), least=0 if name == "steps" else 1, plain=True)
+        for name in ("rate", "clip"):
+            require_real(name, getattr(self, name), above=0, plain=True)
+        require_real("warm_up", self.warm_up, least=0, most=1, plain=True, advice="It is a fraction of the steps.")
+        require_real("weight_decay", self.weight_decay, least=0, plain=True)
+        require_count("seed", self.seed, least=0, plain=True)
+        if not isinstance(self.device, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            refuse("device", "the name of a torch device such as 'cpu'", self.device)
+        if not isinstance(self.compiled, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            refuse("compiled", "True or False", self.compiled)
+        # It refuses bad weights.
+        if self.regularisation is not None and self.compiled:
+            raise InputError("compiled must be False where decays or utilisation are regularised, got True.")
+
+    @property
+    def regularisation(self) -> Regularisation | None:
+        """What is added to the loss; None where both weights are 0."""
+        found = Regularisation(self.identity_weight, self.utilisation_weight, self.target_utilisation)
+        return found if self.identity_weight or self.utilisation_weight else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON values, from which `TrainingConfig` makes equal ones; `compiled` only where it is."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "compiled" or value}
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step.
+
+        Args:
+            step: 1 for the first.
+
+        Returns:
+            The rate, linear up to `rate` at the last step of the warm-up, then a cosine that would reach 0 one step
+            after the last.
+        """
+        warm_up = round(self.warm_up * self.steps)
+        if step <= warm_up:
+            return self.rate * step / warm_up
+        return self.rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (self.steps + 1 - warm_up)))

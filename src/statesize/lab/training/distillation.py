@@ -1,0 +1,196 @@
+"""Distillation: a student with less state learns what a teacher's layers do."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.models.held import evaluating
+from statesize.check import require_count, require_kind, require_real
+from statesize.errors import InputError
+from statesize.lab.mixers.model import LanguageModel
+from statesize.lab.tasks.task import IGNORED, Task
+from statesize.lab.training.config import TrainingConfig
+from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
+from statesize.lab.training.record import StepRecord
+from statesize.lab.training.step import Batch, DivergenceError, new_state, require_task, take_step
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weights of the three losses; a loss of weight 0 is not computed.
+
+    With all of them, the student learns everything at once. Bick et al. 2024 take them in turn: operators, then hidden
+    states, then logits.
+
+    Attributes:
+        operators: Weight of `operator_error` at the teacher's layer inputs, the mean over layers, sequences and units.
+        hidden: Weight of `hidden_error` of what each layer adds to the teacher's layer inputs, the mean over layers and
+            sequences.
+        logits: Weight of `logit_divergence` at the scored positions, the student being run on its own.
+
+    Raises:
+        InputError: A weight is negative or not finite, or all are 0.
+    """
+
+    operators: float = 1.0
+    hidden: float = 1.0
+    logits: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            require_real(name, value, least=0, plain=True)
+        if not any(vars(self).values()):
+            raise InputError("operators, hidden and logits must not all be 0, got 0. Give at least one weight.")
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """How far a student is from its teacher on held-out data.
+
+    Attributes:
+        operators: `operator_error` of each layer, the mean over sequences and units.
+        hidden: `hidden_error` of what each layer adds, the mean over sequences.
+        divergence: `logit_divergence`, the mean over scored positions.
+    """
+
+    operators: tuple[float, ...]
+    hidden: tuple[float, ...]
+    divergence: float
+
+
+def distil(
+    teacher: LanguageModel,
+    student: LanguageModel,
+    task: Task,
+    config: TrainingConfig,
+    objective: Objective = Objective(),
+) -> Iterator[StepRecord]:
+    """Trains a student on what its teacher computes; targets of the task only say which positions are scored.
+
+    Args:
+        teacher: Is not changed.
+        student: Trained in place while the iterator is read; of the same layers, width and heads.
+        task: Gives the batches.
+        config: Settings; those on evaluations, checkpoints and regularisation are not used.
+        objective: What is learned.
+
+    Yields:
+        The record of each step, after it.
+
+    Raises:
+        InputError: Teacher and student do not fit, the device is missing, or the task has more tokens than the models.
+        DivergenceError: The loss or the gradient is not finite; the weights are then those of the step before.
+    """
+    _require_alike(teacher, student)
+    require_kind("objective", objective, Objective, "an Objective")
+    state = new_state(student, task, config)
+
+    def losses(batches: list[Batch]) -> Iterator[Tensor]:
+        return (_loss(teacher, student, batch, objective) / config.accumulation for batch in batches)
+
+    for step in range(1, config.steps + 1):
+        yield take_step(state, task, config, step, losses)
+
+
+@torch.no_grad()
+def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batch_size: int) -> Discrepancy:
+    """Compares a student with its teacher on the held-out data of a task.
+
+    Args:
+        teacher: The teacher.
+        student: The student; its training mode is restored.
+        task: The task.
+        batch_size: Sequences of one forward pass.
+
+    Returns:
+        All three distances.
+
+    Raises:
+        InputError: Teacher and student do not fit, or the held-out data have no target.
+    """
+    _require_alike(teacher, student)
+    require_task(task)
+    batch_size = require_count("batch_size", batch_size)
+    with evaluating(student):
+        batches = [_distances(teacher, student, batch, Objective()) for batch in task.held_out(batch_size)]
+    if not sum(distances["logits"][0].numel() for distances in batches):
+        raise InputError("the task's held-out data have no target; at least one is needed to compare predictions")
+    operators, hidden, logits = (
+        tuple(float(torch.cat(parts).mean()) for parts in zip(*(batch[name] for batch in batches), strict=True))
+        for name in batches[0]
+    )
+    return Discrepancy(operators, hidden, logits[0])
+
+
+def _loss(teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective) -> Tensor:
+    parts = [
+        getattr(objective, name) * torch.stack([part.sum() / max(part.numel(), 1) for part in found]).mean()
+        for name, found in _distances(teacher, student, batch, objective).items()
+        if found
+    ]
+    return torch.stack(parts).sum()
+
+
+def _distances(
+    teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective
+) -> dict[str, list[Tensor]]:
+    """Operators by layer, (S, unit), hidden states by layer, (S,), logits of scored positions, (N,), by weight."""
+    # Nothing where the weight is 0.
+    device = next(student.parameters()).device
+    input_ids, targets = (tensor.to(device) for tensor in batch)
+    traces, expected = _traced(teacher, input_ids)
+    found: dict[str, list[Tensor]] = {name: [] for name in vars(objective)}
+    for theirs, ours, (inputs, outputs) in zip(teacher.blocks, student.blocks, traces, strict=True):
+        if objective.operators:
+            with torch.no_grad():
+                target = theirs.mixer.operator(theirs.mixer_norm(inputs))
+            with _of_student("operator"):
+                found["operators"].append(operator_error(target, ours.mixer.operator(ours.mixer_norm(inputs))))
+        if objective.hidden:
+            with _of_student("layer"):
+                found["hidden"].append(hidden_error(outputs - inputs, ours(inputs) - inputs))
+    if objective.logits:
+        scored = targets != IGNORED
+        predicted = student(input_ids)[scored]
+        with _of_student("prediction"):
+            found["logits"].append(logit_divergence(expected[scored], predicted))
+    return found
+
+
+@contextmanager
+def _of_student(part: str) -> Generator[None]:
+    try:
+        yield
+    except InputError as error:
+        # Weights that are still finite can make a layer that is not.
+        raise DivergenceError(f"the student's {part} is not finite ({error}). Try a lower learning rate") from error
+
+
+@torch.no_grad()
+def _traced(teacher: LanguageModel, input_ids: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """What enters and leaves each layer, and the logits, without dropout."""
+    kept: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        kept.append((inputs[0], outputs))
+
+    with evaluating(teacher), ExitStack() as hooks:
+        for block in teacher.blocks:
+            hooks.callback(block.register_forward_hook(keep).remove)
+        return kept, teacher(input_ids)
+
+
+def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:
+    for name, model in (("teacher", teacher), ("student", student)):
+        require_kind(name, model, LanguageModel, "a LanguageModel")
+    if teacher is student:
+        raise InputError("teacher and student are the same model; make the student with student_of(teacher, n)")
+    for name in ("vocabulary_size", "width", "heads", "layers"):
+        theirs, ours = getattr(teacher.config, name), getattr(student.config, name)
+        if theirs != ours:
+            raise InputError(f"the teacher has {name} {theirs} and the student {ours}; they must be the same")

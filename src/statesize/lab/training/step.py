@@ -1,0 +1,229 @@
+"""One step of training, and the evaluation: the mathematics that every way of training shares."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.adapters.models.held import evaluating
+from statesize.check import require_count, require_kind
+from statesize.errors import InputError, StatesizeError
+from statesize.lab.mixers.model import LanguageModel
+from statesize.lab.tasks.mixture import Mixture
+from statesize.lab.tasks.task import IGNORED, Task
+from statesize.lab.training.checkpoint import Progress, TrainingState
+from statesize.lab.training.config import TrainingConfig
+from statesize.lab.training.mixer_calls import mixer_calls
+from statesize.lab.training.record import StepRecord
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+
+_MOST_LOGITS = 2**22
+"""Logits of a batch up to which all are made; a smaller number would change the last digits of runs on record."""
+
+
+class DivergenceError(StatesizeError):
+    """A loss or gradient is not finite."""
+
+
+def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> TrainingState:
+    """The state of a run before its first step."""
+    require_kind("model", model, LanguageModel, "a LanguageModel")
+    require_task(task)
+    _warn_of_copies(task)
+    require_kind("config", config, TrainingConfig, "a TrainingConfig")
+    if task.vocabulary_size > model.config.vocabulary_size:
+        raise InputError(
+            f"model must have at least the {task.vocabulary_size} tokens of the task, got "
+            f"{model.config.vocabulary_size}."
+        )
+    try:
+        model.to(config.device).train()
+        dropout = torch.Generator(device=config.device).manual_seed(config.seed + 1)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device must be one that torch can use here, got {config.device!r} ({error}). Use 'cpu'."
+        ) from error
+    model.set_dropout_generator(dropout)
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=config.rate,
+        betas=(0.9, 0.98),
+        # One pass over all parameters; on a CPU, torch would choose a loop of a dozen small operations for each.
+        fused=torch.device(config.device).type == "cpu",
+    )
+    generators = {"batches": torch.Generator().manual_seed(config.seed), "dropout": dropout}
+    if config.regularisation is not None:
+        generators["regularisation"] = torch.Generator().manual_seed(config.seed + 2)
+    forward = model.compiled_forward() if config.compiled else model
+    return TrainingState(model, forward, optimizer, generators, Progress())
+
+
+def require_task(task: object) -> None:
+    """Refuse what is no `Task`."""
+    lacking = [name for name in ("vocabulary_size", "sample", "held_out", "report") if not hasattr(task, name)]
+    if lacking:
+        raise InputError(
+            f"task must be a statesize.lab.tasks.Task, got {type(task).__name__} without {', '.join(lacking)}."
+        )
+
+
+def _warn_of_copies(task: Task) -> None:
+    """Warn where every answer stands in the input at its own position, so that accuracy tells nothing of memory."""
+    for inputs, targets in itertools.islice(task.held_out(64), 1):
+        asked = targets != IGNORED
+        if bool(asked.any()) and torch.equal(inputs[asked], targets[asked]):
+            warnings.warn(
+                f"the answers of {type(task).__name__} stand in its input at the positions that ask for them: a model "
+                "needs no memory for them. Shift the targets, or take a task that asks later, such as Compression.",
+                stacklevel=3,
+            )
+
+
+def train_step(state: TrainingState, task: Task, config: TrainingConfig, step: int) -> StepRecord:
+    """One step of the optimizer by the loss of the task, and its regularisation; `step` is 1 for the first."""
+    penalties: list[float] = []
+    record = take_step(state, task, config, step, lambda batches: _losses(state, config, batches, penalties))
+    if penalties:
+        record = dataclasses.replace(record, loss=record.loss - sum(penalties), penalty=sum(penalties))
+    return record
+
+
+def take_step(
+    state: TrainingState,
+    task: Task,
+    config: TrainingConfig,
+    step: int,
+    losses: Callable[[list[Batch]], Iterable[Tensor]],
+) -> StepRecord:
+    """One step of the optimizer by a sum of losses of its batches, whatever these are, and the state's progress."""
+    # Each loss is asked for when the gradient of the one before is taken, so that one graph is held.
+    started, total = time.perf_counter(), 0.0
+    batches = [task.sample(config.batch_size, state.generators["batches"]) for _ in range(config.accumulation)]
+    state.optimizer.zero_grad(set_to_none=True)
+    for loss in losses(batches):
+        total += loss.item()
+        _require_finite(total, "loss", step, state.progress, config)
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+    norm = float(nn.utils.clip_grad_norm_(state.model.parameters(), config.clip))
+    _require_finite(norm, "gradient norm", step, state.progress, config)
+    for group in state.optimizer.param_groups:
+        group["lr"] = config.rate_at(step)
+    state.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+    state.progress = dataclasses.replace(state.progress, step=step)
+    tokens = sum(input_ids.numel() for input_ids, _ in batches)
+    return StepRecord(step, total, config.rate_at(step), norm, tokens, time.perf_counter() - started)
+
+
+def _losses(
+    state: TrainingState, config: TrainingConfig, batches: list[Batch], penalties: list[float]
+) -> Iterator[Tensor]:
+    """The loss of each batch with what regularisation adds to it; that number goes to `penalties`."""
+    regularisation = config.regularisation
+    # Dividing by the targets of the whole step makes accumulation the same as one larger batch.
+    count = max(sum(int((targets != IGNORED).sum()) for _, targets in batches), 1)
+    for input_ids, targets in batches:
+        with nullcontext([]) if regularisation is None else mixer_calls(state.model) as calls:
+            loss = _summed_loss(*_scored(state.model, input_ids, targets, state.forward)) / count
+        if regularisation is not None:
+            try:
+                penalty = regularisation.penalty(calls, state.generators["regularisation"]) / config.accumulation
+            except InputError as error:
+                raise DivergenceError(f"the operators cannot be regularised: {error}") from error
+            penalties.append(penalty.item())
+            loss = loss + penalty
+        yield loss
+
+
+def _scored(
+    model: LanguageModel, input_ids: Tensor, targets: Tensor, forward: Callable[..., Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits (S, L, V) and targets (S, L); where all logits would be many, (N, V) and (N,) of what is asked."""
+    forward = forward or model
+    device = model.embedding.weight.device
+    input_ids, targets = input_ids.to(device), targets.to(device)
+    if targets.numel() * model.config.vocabulary_size <= _MOST_LOGITS:
+        return forward(input_ids), targets
+    asked = targets != IGNORED
+    return forward(input_ids, asked), targets[asked]
+
+
+def _summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def _require_finite(value: float, name: str, step: int, progress: Progress, config: TrainingConfig) -> None:
+    if not math.isfinite(value):
+        kept = progress.step // config.checkpoint_every * config.checkpoint_every
+        rest = f"; the checkpoint of step {kept} is intact" if kept else ""
+        raise DivergenceError(f"{name} is {value} at step {step}{rest}. Try a learning rate below {config.rate:g}")
+
+
+@torch.no_grad()
+def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, float]:
+    """Mean loss and accuracy over the held-out data of a task.
+
+    Args:
+        model: The model; its training mode is restored.
+        task: The task.
+        batch_size: Sequences of one forward pass.
+
+    Returns:
+        "loss" in nats a target, "accuracy" of targets, and what the task's report adds; "sequence_accuracy", the share
+        of sequences whose targets are all right, where some positions are asked and a guess has a chance; for a mixture
+        "accuracy_SLICE".
+
+    Raises:
+        InputError: An argument is none of these, or the held-out data have no target.
+    """
+    require_kind("model", model, LanguageModel, "a LanguageModel")
+    require_task(task)
+    batch_size = require_count("batch_size", batch_size)
+    slices = task.slices if isinstance(task, Mixture) else {"": task}
+    with evaluating(model):
+        tallies = {label: _tally(model, part, batch_size) for label, part in slices.items()}
+    all_parts = _Tally(*map(sum, zip(*tallies.values(), strict=True)))
+    loss, accuracy = all_parts.nats / all_parts.asked, all_parts.right / all_parts.asked
+    report = {"loss": loss, "accuracy": accuracy, **task.report(loss, accuracy)}
+    if "chance" in report and all_parts.asked < all_parts.positions:
+        report["sequence_accuracy"] = all_parts.whole / all_parts.sequences
+    return report | {f"accuracy_{label}": tally.right / tally.asked for label, tally in tallies.items() if label}
+
+
+class _Tally(NamedTuple):
+    """Sums over the held-out data of a task."""
+
+    nats: float
+    right: float  # targets
+    asked: float
+    positions: float
+    whole: float  # sequences whose targets are all right
+    sequences: float  # that ask something
+
+
+def _tally(model: LanguageModel, task: Task, batch_size: int) -> _Tally:
+    sums = _Tally(*[0.0] * 6)
+    for input_ids, targets in task.held_out(batch_size):
+        asked = targets != IGNORED
+        logits, wanted = _scored(model, input_ids, targets)
+        # Of each target, in the order of the positions.
+        right = (logits.argmax(-1) == wanted)[wanted != IGNORED].cpu()
+        whole = asked.masked_scatter(asked, ~right).any(1).logical_not() & asked.any(1)
+        counts = (right.sum(), asked.sum(), asked.numel(), whole.sum(), asked.any(1).sum())
+        batch = (float(_summed_loss(logits, wanted)), *map(float, counts))
+        sums = _Tally(*(one + more for one, more in zip(sums, batch, strict=True)))
+    if sums.asked == 0:
+        raise InputError("the task's held-out data have no target; at least one is needed to evaluate the model")
+    return sums

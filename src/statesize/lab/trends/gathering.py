@@ -1,0 +1,97 @@
+"""The points of a trend, measured by whoever in any order, and kept in a folder so that a killed run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from statesize.errors import FileError, StatesizeError
+from statesize.files import LOCK, only_writer
+from statesize.lab.trends.points import Point
+from statesize.parallel.executor import Executor
+from statesize.parts import Parts
+
+Task = TypeVar("Task")
+_SUFFIX = ".point"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A point that is done, told after each.
+
+    Attributes:
+        done: How many points are done.
+        total: How many there are.
+        name: The checkpoint or length.
+        resumed: Whether an earlier run had measured it.
+        error: Why it could not be measured; empty where it was.
+    """
+
+    done: int
+    total: int
+    name: str
+    resumed: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Gathering(Generic[Task]):
+    """What is measured of each task: where it is kept, and who is told."""
+
+    title: Callable[[Task], str]
+    # A digest of all that a task's numbers depend on; asked again once it is measured, when more may be known of it.
+    key: Callable[[Task], str]
+    parts: Parts | None
+    on_progress: Callable[[Progress], None] | None
+
+    def points(self, tasks: Sequence[Task], executor: Executor) -> tuple[dict[Task, Point], dict[str, str]]:
+        """The points of tasks, in their order, and by title why others could not be measured."""
+        found: dict[Task, Point] = {}
+        failed: dict[Task, str] = {}
+        for task in tasks:
+            kept = None if self.parts is None else self.parts.read(self.key(task), Point.from_bytes)
+            if kept is not None:
+                found[task] = kept
+                self._tell(task, tasks, found, failed, resumed=True)
+        for done in executor.run([task for task in tasks if task not in found]):
+            try:
+                found[done.task] = done.get()
+            except StatesizeError as error:
+                failed[done.task] = str(error)
+            else:
+                if self.parts is not None:
+                    self.parts.write(self.key(done.task), found[done.task].to_bytes())
+            self._tell(done.task, tasks, found, failed)
+        if not found:
+            reasons = "; ".join(f"{self.title(task)}: {reason}" for task, reason in failed.items())
+            raise StatesizeError(f"Nothing could be measured: {reasons}")
+        problems = {self.title(task): failed[task] for task in tasks if task in failed}
+        return {task: found[task] for task in tasks if task in found}, problems
+
+    def _tell(
+        self,
+        task: Task,
+        tasks: Sequence[Task],
+        found: dict[Task, Point],
+        failed: dict[Task, str],
+        resumed: bool = False,
+    ) -> None:
+        if self.on_progress is not None:
+            done = len(found) + len(failed)
+            self.on_progress(Progress(done, len(tasks), self.title(task), resumed, failed.get(task, "")))
+
+
+@contextmanager
+def open_points(folder: Path | None) -> Generator[Parts | None]:
+    """The points that are kept in a folder, which other processes are kept from; None without a folder."""
+    if folder is not None and folder.exists():
+        strange = not folder.is_dir() or any(
+            path.suffix != _SUFFIX and path.name != LOCK and not path.name.startswith(".") for path in folder.iterdir()
+        )
+        if strange:
+            raise FileError(f"{folder} must be a new folder or hold the points of a trend, got something else.")
+    with nullcontext() if folder is None else only_writer(folder):
+        yield None if folder is None else Parts(folder, _SUFFIX)

@@ -1,0 +1,254 @@
+"""What was found of ESS against the length of the context: exponents, and which heads still grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from statesize.drawing.chart import Metric, Row
+from statesize.html_table import facts_table
+from statesize.interval import Interval, finite
+from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.trends.points import JOINT, Numbers, metric_names
+from statesize.lab.trends.trend import AVERAGE, Trend, reasons, signed
+
+LEVEL = 0.1
+"""Exponent below which ESS has levelled off: less than 7 % more at twice the context."""
+Course: TypeAlias = Literal["grows", "levels off", "not clear"]
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """How ESS of a layer or head goes with the length n of the context: about as n to the power of this.
+
+    Attributes:
+        layer: The layer, or "average".
+        unit: The head or channel; empty for the layer.
+        whole: Exponent over all lengths up to the trained one: the slope of log ESS against log n, fitted in each
+            excerpt, with an interval of 95 % by Student's t over the excerpts.
+        last: The same over the last two of these lengths.
+        course: "grows" where the interval of `last` lies above 0.1, "levels off" where it lies below, else "not clear".
+    """
+
+    layer: str
+    unit: str
+    whole: Interval
+    last: Interval
+    course: Course
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Growth(Trend):
+    """ESS of the layers of a model after contexts of several lengths.
+
+    Attributes:
+        model: Its name.
+        lengths: Tokens of the contexts that were measured.
+        future: Tokens after the cut.
+        excerpts: How many pieces of text were read.
+        trained_length: Tokens of the sequences that the model was trained on; None where that is not known.
+        points: What was measured of each length.
+        skipped: Lengths that were not measured, and why.
+        facts: Digest of the excerpts, what was asked, and versions.
+        notes: What else is to know.
+    """
+
+    model: str
+    lengths: tuple[int, ...]
+    future: int
+    excerpts: int
+    trained_length: int | None
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """The lengths up to the trained one; all where that is not known."""
+        return tuple(one for one in self.lengths if self.trained_length is None or one <= self.trained_length)
+
+    def ceiling(self, layer: str = AVERAGE) -> Numbers:
+        """The most that state, context and future allow.
+
+        Args:
+            layer: One of `layers`, or "average".
+
+        Returns:
+            (lengths,).
+        """
+        tops = np.array(
+            [
+                [min(mixer.state_size, context, self.future) for mixer in point.mixers]
+                for context, point in zip(self.lengths, self.points, strict=True)
+            ],
+            np.float64,
+        )
+        if layer != AVERAGE:
+            return tops[:, self.layers.index(layer)]
+        alone = [not name.endswith(JOINT) for name in self.layers]
+        weights = np.array([mixer.channels for mixer in self.points[0].mixers])[alone]
+        return np.average(tops[:, alone], axis=1, weights=weights)
+
+    def exponent(self, layer: str = AVERAGE, unit: str = "", metric: Metric | str = "entropy") -> Exponent:
+        """How ESS goes with the length, up to the trained one.
+
+        Args:
+            layer: One of `layers`, or "average".
+            unit: A head or channel; empty takes the layer.
+            metric: "entropy", "relative_count" or "norm".
+
+        Returns:
+            The exponent; NaN with fewer than two lengths up to the trained one.
+        """
+        count = len(self.trained)
+        values = self.values(layer, metric, unit or None)[:count]
+        known = values[:, (np.isfinite(values) & (values > 0)).all(0)]
+        whole, last = (
+            of_mean(_slopes(self.trained[first:], known[first:])).interval() for first in (0, max(count - 2, 0))
+        )
+        course = "grows" if last.low > LEVEL else "levels off" if last.high < LEVEL else "not clear"
+        return Exponent(layer, unit, whole, last, course)
+
+    def exponents(self) -> Iterator[Exponent]:
+        """Of the average, of each layer, and of each head or channel."""
+        yield self.exponent()
+        for mixer in self.points[0].mixers:
+            yield self.exponent(mixer.name)
+            if len(mixer.units) > 1:
+                yield from (self.exponent(mixer.name, unit) for unit in mixer.units)
+
+    @property
+    def finding(self) -> str:
+        """How the mean over all channels goes with the length, and how many heads grow, in one sentence."""
+        whole = self.exponent()
+        heads = [one for one in self.exponents() if one.unit]
+        courses = ", ".join(
+            f"{sum(one.course == course for one in heads)} {said}"
+            for course, said in (("grows", "still grow"), ("levels off", "level off"), ("not clear", "are not clear"))
+        )
+        if not self.trained:
+            return f"All lengths lie beyond the {self.trained_length} tokens that {self.model} was trained on."
+        means, last = self.means(), self.trained[-1]
+        return (
+            f"Entropy-ESS of {self.model} goes from {means[0]:.1f} after {self.lengths[0]} tokens to "
+            f"{means[len(self.trained) - 1]:.1f} after {last}, about as n^{signed(whole.whole, '.2f')}; of "
+            f"{len(heads)} heads or channels {courses}."
+        )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """All numbers as a table.
+
+        Returns:
+            One row for each length, layer and excerpt; a column each for entropy, relative_count and norm.
+        """
+        rows = [
+            {"model": self.model, "length": context, "layer": mixer.name, "kind": mixer.kind, "excerpt": excerpt}
+            | {metric: values[excerpt] for metric, values in mixer.of_layer.items()}
+            for context, point in zip(self.lengths, self.points, strict=True)
+            for mixer in point.mixers
+            for excerpt in range(self.excerpts)
+        ]
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON holds it.
+
+        Returns:
+            Numbers, text and lists by name; what is not known is None.
+        """
+        return {
+            "model": self.model,
+            "lengths": [{"length": one, **row} for one, row in zip(self.lengths, self.mixer_rows(), strict=True)],
+            "future": self.future,
+            "excerpts": self.excerpts,
+            "trained_length": self.trained_length,
+            "layers": [
+                {
+                    "name": layer,
+                    "ceiling": self.ceiling(layer).tolist(),
+                    **{name: [finite(value) for value in self.means(layer, name).tolist()] for name in metric_names()},
+                }
+                for layer in (AVERAGE, *self.layers)
+            ],
+            "exponents": [
+                {
+                    "layer": one.layer,
+                    "unit": one.unit,
+                    **{
+                        name: finite(interval.value) for name, interval in (("exponent", one.whole), ("last", one.last))
+                    },
+                    "exponent_interval": one.whole.ends,
+                    "last_interval": one.last.ends,
+                    "course": one.course,
+                }
+                for one in self.exponents()
+            ],
+            "finding": self.finding,
+            "skipped": reasons(self.skipped),
+            "notes": list(self.notes),
+            **self.facts,
+        }
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write a page of one self-contained HTML file; a place that cannot be written is a FileError.
+
+        Args:
+            path: The file; replaced if it exists.
+
+        Returns:
+            The file.
+        """
+        from statesize.lab.trends.growth_chart import growth_chart
+        from statesize.lab.trends.page import Page, write_page
+
+        beyond = (
+            "How long the sequences of its training were is not known, so all lengths are fitted."
+            if self.trained_length is None
+            else f"It was trained on sequences of {self.trained_length:,} tokens; longer contexts are orange, and no "
+            "exponent is fitted across."
+        )
+        page = Page(
+            title=f"Effective state-size of {self.model} against the length of the context",
+            finding=self.finding,
+            question="How does ESS grow with the context?",
+            lead="Each faint line is a layer, the strong one the mean over all channels, and the grey one the most "
+            f"that state, context and future allow. Each length reads the same {self.excerpts} pieces of text up to "
+            f"the same cut, with the same {self.future} tokens behind it. {beyond}",
+            charts=[growth_chart(self, self.lengths, len(self.trained), self.ceiling())],
+            about="ESS goes about as the length of the context to the power of the exponent. Intervals of 95 % are by "
+            "Student’s t over the excerpts. A layer or head grows where its exponent over the last two lengths lies "
+            "above 0.1, and levels off where it lies below; where the interval leaves that open, it is not clear.",
+            rows=[self._row(one) for one in self.exponents()],
+            skipped=self.left_out,
+            facts={"Lengths": ", ".join(f"{one:,}" for one in self.lengths), **self.provenance},
+        )
+        return write_page(page, Path(path))
+
+    def _row(self, one: Exponent) -> Row:
+        values = self.values(one.layer, unit=one.unit or None)
+        return {
+            "layer": one.layer,
+            "head": one.unit or "all",
+            "exponent": signed(one.whole),
+            "over the last two lengths": f"{signed(one.last)}, {one.course}",
+            **{f"ESS after {context}": float(row.mean()) for context, row in zip(self.lengths, values, strict=True)},
+        }
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {
+            f"after {one} tokens": f"{value:.1f}" for one, value in zip(self.lengths, self.means(), strict=True)
+        }
+        return facts_table(self.finding, facts)
+
+
+def _slopes(lengths: tuple[int, ...], values: Numbers) -> NDArray[np.float64]:
+    """Slope of log ESS, (lengths, excerpts), against log n, of each excerpt; none with fewer than two lengths."""
+    if len(lengths) < 2:
+        return np.array([])
+    places = np.log(np.array(lengths, np.float64))
+    centred = places - places.mean()
+    return centred @ np.log(values) / (centred @ centred)

@@ -1,0 +1,172 @@
+"""ESS against the length of the context: the same futures, read after more and more of the text before them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from statesize.adapters.models.checks import measurable
+from statesize.check import refuse, require_count, whole_number
+from statesize.errors import InputError
+from statesize.lab.trends.excerpts import excerpts_of, whole_texts
+from statesize.lab.trends.gathering import Gathering, Progress, open_points
+from statesize.lab.trends.growth import Growth
+from statesize.lab.trends.points import Point, point_of
+from statesize.lab.trends.series import silent, trend_bar, trend_facts
+from statesize.loading.digests import model_facts, tokens_sha256
+from statesize.loading.models import load_model
+from statesize.loading.training_record import training_record
+from statesize.parallel.here import Here
+from statesize.parts import digest
+from statesize.profiling.run import profile
+from statesize.progress import Bars
+from statesize.texts.encoders import supported_tokenizer
+from statesize.texts.inputs import Inputs
+from statesize.texts.tokens import AnyTokenizer
+
+FUTURE, EXCERPTS = 64, 8
+"""Tokens after the cut, and pieces of text, where nobody asks for others."""
+
+
+def length(
+    model: nn.Module | str,
+    inputs: Inputs | None = None,
+    *,
+    lengths: Sequence[int],
+    future: int = FUTURE,
+    excerpts: int = EXCERPTS,
+    trained_length: int | None = None,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    name: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    **asked: Any,
+) -> Growth:
+    """Measure how the effective state-size (ESS) of each layer grows with the length of the context.
+
+    The texts are cut into pieces, the *excerpts*, of the longest context and `future` tokens after it. For each length
+    n the model reads the last n tokens before the cut and the same tokens after it, and the block H_i at the cut i = n
+    is measured. So the futures are the same at all lengths, and so is their number of tokens: with a longer future ESS
+    would grow too. A length for which the texts are too short, or which the model refuses, is left out and named.
+
+    Args:
+        model: As for `statesize.profile`.
+        inputs: As for `statesize.profile`; None takes all bundled documents as one text.
+        lengths: Tokens of the contexts.
+        future: Tokens after the cut.
+        excerpts: How many pieces of text are read at most, from all parts of the texts. They do not overlap.
+        trained_length: Tokens of the sequences that the model was trained on; no exponent is fitted across it. None
+            takes what the model tells, and fits all lengths where it tells nothing.
+        tokenizer: As for `statesize.profile`.
+        name: Likewise.
+        output: Folder in which finished lengths are kept; the same call after a crash goes on from there.
+        on_progress: Called after each length, in place of a bar.
+        **asked: What else `statesize.profile` takes to say what is measured: layers, channels, seed and so on.
+
+    Returns:
+        ESS at each length, with exponents.
+
+    Raises:
+        InputError: If the lengths are not at least 2 different numbers, or the texts are too short for two of them.
+        StatesizeError: If no length can be measured.
+
+    Example:
+        >>> found = length("gla", lengths=[8, 16], future=8, excerpts=2, on_progress=lambda progress: None)
+        >>> found.lengths, found.values("layers.0.mixer").shape
+        ((8, 16), (2, 2))
+    """
+    asked_for, future, excerpts = (
+        _lengths(lengths),
+        require_count("future", future),
+        require_count("excerpts", excerpts),
+    )
+    tokenizer = supported_tokenizer(tokenizer)
+    place: str | None = None
+    if isinstance(model, str):
+        place, loaded = model, load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
+        model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
+    trained = trained_length or known_trained_length(model, place)
+    model = measurable(model)
+    texts = whole_texts(inputs, tokenizer)
+    longest = max(map(len, texts)) - future
+    fitting = tuple(one for one in asked_for if one <= longest)
+    if len(fitting) < 2:
+        raise InputError(
+            f"lengths must hold two that fit into the texts, of which the longest has room for {max(longest, 0)} "
+            f"tokens before a future of {future}, got {', '.join(map(str, asked_for))}. Give longer texts or shorter "
+            "lengths."
+        )
+    pieces = tuple(excerpts_of(texts, fitting[-1] + future, excerpts))
+    work = LengthWork(model, pieces, future, asked)
+    folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
+    with open_points(folder) as parts, bars:
+        told = on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting))
+        found, skipped = Gathering(str, work.key, parts, told).points(fitting, Here(work))
+    too_long = {str(one): f"The longest text has room for {longest} tokens." for one in asked_for if one > longest}
+    return Growth(
+        model=name or type(model).__name__,
+        lengths=tuple(found),
+        future=future,
+        excerpts=len(pieces),
+        trained_length=trained,
+        points=tuple(found.values()),
+        skipped={**skipped, **too_long},
+        facts=trend_facts(pieces, asked),
+    )
+
+
+def known_trained_length(model: nn.Module, place: str | None) -> int | None:
+    """Tokens of the sequences that a model was trained on, or that its positions allow; None where it does not tell."""
+    data = training_record(place).get("data") if place is not None else None
+    known = cast("dict[str, Any]", data).get("length") if isinstance(data, dict) else None
+    if isinstance(known, int) and known > 0:
+        return known
+    config = getattr(model, "config", None)
+    told = getattr(config, "max_position_embeddings", None) or getattr(config, "positions", None)
+    return told if isinstance(told, int) and told else None
+
+
+@dataclass(frozen=True, eq=False)
+class LengthWork:
+    """Measures a model after contexts of one length after another."""
+
+    model: nn.Module
+    # (longest + future,) each; the cut lies before the last `future` tokens.
+    excerpts: tuple[Tensor, ...]
+    future: int
+    asked: Mapping[str, Any]
+
+    def __call__(self, context: int) -> Iterator[Point]:
+        """The point of a length."""
+        inputs = [ids[-context - self.future :].clone() for ids in self.excerpts]
+        fixed: dict[str, Any] = {"positions": [context], "future": self.future, "on_progress": silent}
+        yield point_of(profile(self.model, inputs, **fixed, **self.asked))
+
+    @cached_property
+    def _model(self) -> dict[str, Any]:
+        return model_facts(self.model)
+
+    def key(self, context: int) -> str:
+        """A digest of all that the numbers of a length depend on."""
+        facts = [
+            self._model,
+            tokens_sha256([ids[-context - self.future :] for ids in self.excerpts]),
+            self.future,
+            dict(self.asked),
+        ]
+        return f"{context:09d}-{digest(json.dumps(facts, sort_keys=True, default=repr).encode())}"
+
+
+def _lengths(given: Sequence[int]) -> tuple[int, ...]:
+    numbers = {whole_number(one) for one in given}
+    known = sorted(number for number in numbers if number is not None and number > 0)
+    if len(known) < 2 or len(known) < len(numbers):
+        refuse("lengths", "at least two different numbers of tokens, each at least 1", list(given))
+    return tuple(known)

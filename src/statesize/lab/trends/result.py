@@ -1,0 +1,215 @@
+"""What a series found: ESS of each layer at each checkpoint, and where it changes most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from statesize.drawing.chart import Metric, Row
+from statesize.html_table import facts_table
+from statesize.interval import Interval, finite
+from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.trends.log import Log
+from statesize.lab.trends.points import metric_names
+from statesize.lab.trends.trend import AVERAGE, Trend, reasons, signed
+
+
+@dataclass(frozen=True)
+class Change:
+    """By how much a layer's ESS differs between two checkpoints, over the same documents.
+
+    Attributes:
+        layer: The layer, or "average".
+        before: Index of the first of the two.
+        after: Index of the second.
+        from_value: Mean over documents at the first.
+        to_value: At the second.
+        difference: Mean of the differences, with an interval of 95 % by Student's t over the documents; where it is the
+            largest of several differences, corrected for all of them (Bonferroni).
+    """
+
+    layer: str
+    before: int
+    after: int
+    from_value: float
+    to_value: float
+    difference: Interval
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Series(Trend):
+    """ESS of the layers of a model at checkpoints of its training.
+
+    Attributes:
+        names: The checkpoints that were measured.
+        steps: Their steps; None where their names do not tell them, or not one each.
+        points: What was measured of each.
+        skipped: Checkpoints that were not measured, and why.
+        log: Losses and accuracies by step, where a log was found.
+        lengths: Tokens of each document.
+        facts: Digest of the tokens, what was asked, and versions.
+        notes: What else is to know, such as that the log could not be read.
+    """
+
+    names: tuple[str, ...]
+    steps: tuple[int, ...] | None
+    log: Log
+    lengths: tuple[int, ...]
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The steps, or the indices of the checkpoints where no steps are known."""
+        return tuple(range(len(self.names))) if self.steps is None else self.steps
+
+    def change(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Change:
+        """From the first checkpoint to the last.
+
+        Args:
+            layer: As for `values`.
+            metric: Likewise.
+
+        Returns:
+            The change.
+        """
+        return self._change(layer, metric, 0, len(self.names) - 1)
+
+    def largest_change(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Change:
+        """The largest change from one checkpoint to the next.
+
+        Args:
+            layer: As for `values`.
+            metric: Likewise.
+
+        Returns:
+            The change, with an interval for all of them together.
+        """
+        means = self.means(layer, metric)
+        after = int(np.nan_to_num(np.abs(np.diff(means))).argmax()) + 1 if len(means) > 1 else 0
+        return self._change(layer, metric, max(after - 1, 0), after, max(len(means) - 1, 1))
+
+    def _change(self, layer: str, metric: str, before: int, after: int, looks: int = 1) -> Change:
+        values = self.values(layer, metric)
+        known = np.isfinite(values[[before, after]]).all(0)
+        first, second = values[before, known], values[after, known]
+        interval = of_mean(second - first).interval(looks)
+        return Change(layer, before, after, float(first.mean()), float(second.mean()), interval)
+
+    @property
+    def finding(self) -> str:
+        """The layer and the checkpoint with the largest change of entropy-ESS, in one sentence."""
+        largest = max(
+            (self.largest_change(layer) for layer in self.layers), key=lambda change: abs(change.difference.value)
+        )
+        return (
+            f"Entropy-ESS of {largest.layer} changes most, from {largest.from_value:.1f} at "
+            f"{self.names[largest.before]} to {largest.to_value:.1f} at {self.names[largest.after]}: "
+            f"{signed(largest.difference)} over {len(self.lengths)} documents."
+        )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """All numbers as a table.
+
+        Returns:
+            One row for each checkpoint, layer and document; a column each for entropy, relative_count and norm.
+        """
+        rows = [
+            {"checkpoint": name, "place": place, "layer": mixer.name, "kind": mixer.kind, "document": document}
+            | {metric: values[document] for metric, values in mixer.of_layer.items()}
+            for name, place, point in zip(self.names, self.places, self.points, strict=True)
+            for mixer in point.mixers
+            for document in range(len(self.lengths))
+        ]
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON holds it.
+
+        Returns:
+            Numbers, text and lists by name; what is not known is None.
+        """
+        return {
+            "checkpoints": [
+                {"name": name, "step": None if self.steps is None else place, **row}
+                for name, place, row in zip(self.names, self.places, self.mixer_rows(), strict=True)
+            ],
+            "layers": [self._layer(layer) for layer in (AVERAGE, *self.layers)],
+            "log": {name: [list(point) for point in points] for name, points in self.log.items()},
+            "tokens": list(self.lengths),
+            "finding": self.finding,
+            "skipped": reasons(self.skipped),
+            "notes": list(self.notes),
+            **self.facts,
+        }
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write a page of one self-contained HTML file; a place that cannot be written is a FileError.
+
+        Args:
+            path: The file; replaced if it exists.
+
+        Returns:
+            The file.
+        """
+        from statesize.lab.trends.page import Page, write_page
+        from statesize.lab.trends.series_charts import series_charts
+
+        page = Page(
+            title="Effective state-size through a training",
+            finding=self.finding,
+            question="When does the memory of each layer develop?",
+            lead="Each faint line is a layer, the strong one the mean over all channels. All checkpoints read the same "
+            f"{len(self.lengths)} documents ({sum(self.lengths):,} tokens), at the same positions, heads and channels.",
+            charts=series_charts(self, self.places, self.log, stepped=self.steps is not None),
+            about="Differences are means over documents, with intervals of 95 % by Student’s t over the documents. "
+            "That of the largest change is corrected for the number of changes that it was chosen from.",
+            rows=[self._row(layer) for layer in (AVERAGE, *self.layers)],
+            skipped=self.left_out,
+            facts={"Checkpoints": ", ".join(self.names), **self.provenance},
+        )
+        return write_page(page, Path(path))
+
+    def _row(self, layer: str) -> Row:
+        whole, largest = self.change(layer), self.largest_change(layer)
+        between = f"{self.names[largest.before]} → {self.names[largest.after]}"
+        means, counts, norms = (self.means(layer, metric) for metric in ("entropy", "relative_count", "norm"))
+        return {
+            "layer": layer,
+            "first entropy-ESS": float(means[0]),
+            "last entropy-ESS": float(means[-1]),
+            "difference": signed(whole.difference),
+            "largest change": f"{signed(largest.difference)}, {between}",
+            "first count": float(counts[0]),
+            "last count": float(counts[-1]),
+            "first norm": float(norms[0]),
+            "last norm": float(norms[-1]),
+        }
+
+    def _layer(self, layer: str) -> dict[str, Any]:
+        mixers = {mixer.name: mixer for mixer in self.points[0].mixers}
+        means = {metric: self.means(layer, metric) for metric in metric_names()}
+        return {
+            "name": layer,
+            "kind": mixers[layer].kind if layer in mixers else AVERAGE,
+            **{metric: [finite(value) for value in values.tolist()] for metric, values in means.items()},
+            "change": self._told(self.change(layer)),
+            "largest_change": self._told(self.largest_change(layer)),
+        }
+
+    def _told(self, change: Change) -> dict[str, Any]:
+        return {
+            "from": self.names[change.before],
+            "to": self.names[change.after],
+            "difference": finite(change.difference.value),
+            "interval": change.difference.ends,
+        }
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {"checkpoints": len(self.names), "documents": len(self.lengths)}
+        for layer in self.layers:
+            facts[layer] = f"{self.means(layer)[0]:.1f} → {self.means(layer)[-1]:.1f}"
+        return facts_table(self.finding, facts)

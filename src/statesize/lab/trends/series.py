@@ -1,0 +1,221 @@
+"""A series: the same documents, positions and heads through all checkpoints of a training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from statesize.errors import FileError, InputError, ModelError, StatesizeError
+from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints
+from statesize.lab.trends.gathering import Gathering, Progress, open_points
+from statesize.lab.trends.log import Log, find_log, read_log
+from statesize.lab.trends.points import Point, point_of
+from statesize.lab.trends.result import Series
+from statesize.loading.digests import tokens_sha256
+from statesize.loading.from_transformers import commit
+from statesize.loading.models import load_model, load_tokenizer
+from statesize.parallel.executor import Executor, Make
+from statesize.parallel.here import Here
+from statesize.parts import digest
+from statesize.profiling.run import profile
+from statesize.progress import Bars
+from statesize.rerun.recipe import content_sha256
+from statesize.texts.bundled import bundled_sequences
+from statesize.texts.encoders import supported_tokenizer
+from statesize.texts.inputs import Inputs, sequences
+from statesize.texts.token_files import vocabulary_size
+from statesize.texts.tokens import AnyTokenizer
+from statesize.version import installed
+
+Crew: TypeAlias = Callable[[Make], AbstractContextManager[Executor]]
+"""Gives what runs the work for the time of a block, such as workers on Ray."""
+
+
+def series(
+    checkpoints: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    inputs: Inputs | None = None,
+    *,
+    revisions: Sequence[str] = (),
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    log: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    loading: Mapping[str, Any] | None = None,
+    crew: Crew | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    **asked: Any,
+) -> Series:
+    """Measure how the effective state-size (ESS) of each layer develops through the checkpoints of a training.
+
+    All checkpoints read the same tokens and are measured at the same positions, heads and channels. A checkpoint that
+    cannot be loaded or measured, or that has other layers, units or tokens than the first one, is left out and named;
+    the others are measured.
+
+    Args:
+        checkpoints: The folder of a training with checkpoints in it (`statesize train --keep-every`, a Trainer's output
+            folder), folders of models, patterns such as `run/checkpoint-*`, or one id of the hub with `revisions`.
+        inputs: As for `statesize.profile`; None takes bundled documents.
+        revisions: Branches, tags or commits of a model of the hub.
+        tokenizer: As for `statesize.profile`; None takes that of the first checkpoint that has one.
+        log: A file of JSON objects with "step" and losses or accuracies, one a line, or a trainer_state.json; None
+            takes what lies beside the checkpoints.
+        output: Folder in which finished checkpoints are kept; the same call after a crash goes on from there.
+        loading: What `load_model` takes beside name and revision: device, dtype and so on.
+        crew: Gives what runs the work; None takes this process.
+        on_progress: Called after each checkpoint, in place of a bar.
+        **asked: What else `statesize.profile` takes to say what is measured: layers, channels, positions and so on.
+
+    Returns:
+        The series.
+
+    Raises:
+        InputError: If there are fewer than two checkpoints, or no tokenizer for text.
+        StatesizeError: If no checkpoint can be measured.
+
+    Example:
+        >>> found = series(["sa", "la"], [[5, 6, 7, 8]], on_progress=lambda progress: None)
+        >>> found.names, found.skipped
+        (('sa',), {'la': 'Its layers, heads or channels are others than those of sa.'})
+    """
+    tokenizer = supported_tokenizer(tokenizer)
+    known, options = find_checkpoints(checkpoints, revisions), dict(loading or {})
+    if inputs is None or isinstance(inputs, str | Path):
+        tokenizer = tokenizer or first_tokenizer(known, options)
+    ids = tuple(sequences(bundled_sequences(cast("Any", tokenizer)) if inputs is None else inputs, tokenizer)[0])
+    work = CheckpointWork(ids, vocabulary_sha256(tokenizer), options, asked)
+    folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
+    with open_points(folder) as parts, bars:
+        told = on_progress or trend_bar(bars, "measuring checkpoints", len(known))
+        gathering = Gathering(lambda one: one.name, work.key, parts, told)
+        with nullcontext(Here(work)) if crew is None else crew(partial(_same, work)) as executor:
+            found, skipped = gathering.points(known, executor)
+    first, reference = next(iter(found.items()))
+    for checkpoint, point in list(found.items()):
+        if point.shape != reference.shape:
+            skipped[checkpoint.name] = f"Its layers, heads or channels are others than those of {first.name}."
+            del found[checkpoint]
+    notes, read = _log(Path(log) if log is not None else find_log(known))
+    return Series(
+        names=tuple(checkpoint.name for checkpoint in found),
+        steps=_steps(found),
+        points=tuple(found.values()),
+        skipped=skipped,
+        log=read,
+        lengths=tuple(map(len, ids)),
+        facts=trend_facts(ids, asked),
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointWork:
+    """Loads one checkpoint after another and measures it over the same sequences."""
+
+    sequences: tuple[Tensor, ...]
+    vocabulary: str | None
+    loading: dict[str, Any]
+    asked: dict[str, Any]
+
+    def __call__(self, checkpoint: Checkpoint) -> Iterator[Point]:
+        """The point of a checkpoint."""
+        loaded = load_model(checkpoint.model, revision=checkpoint.revision, needs_tokenizer=False, **self.loading)
+        other = vocabulary_sha256(loaded.tokenizer)
+        if self.vocabulary is not None and other is not None and other != self.vocabulary:
+            raise ModelError("Its tokenizer has other tokens, so the same ids are another text to it.")
+        size, largest = vocabulary_size(loaded.model), max(int(ids.max()) for ids in self.sequences)
+        if size is not None and largest >= size:
+            raise ModelError(f"It has {size} tokens, and the texts hold the id {largest}.")
+        found = profile(loaded.model, list(self.sequences), name=checkpoint.name, on_progress=silent, **self.asked)
+        yield point_of(found)
+
+    def key(self, checkpoint: Checkpoint) -> str:
+        """A digest of all that a checkpoint's numbers depend on, as far as it is known before it is loaded."""
+        facts = {
+            "model": content_sha256(checkpoint.folder) if checkpoint.folder else _revision(checkpoint),
+            "tokens": tokens_sha256(self.sequences),
+            "loading": self.loading,
+            "asked": self.asked,
+            "threads": torch.get_num_threads(),
+            "versions": installed("torch", "numpy"),
+        }
+        name = "".join(sign if sign.isalnum() or sign in "-." else "_" for sign in checkpoint.name)[-60:]
+        return f"{name}-{digest(json.dumps(facts, sort_keys=True, default=repr).encode())}"
+
+
+def vocabulary_sha256(tokenizer: AnyTokenizer | None) -> str | None:
+    """A digest of what the ids of a tokenizer stand for; None where it does not say."""
+    if not hasattr(tokenizer, "get_vocab"):
+        return None
+    vocabulary: dict[str, int] = cast("Any", tokenizer).get_vocab()
+    return hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode()).hexdigest()
+
+
+def trend_facts(sequences: Sequence[Tensor], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result keeps of how it was made."""
+    return {
+        "tokens_sha256": tokens_sha256(sequences),
+        "asked": json.loads(json.dumps(asked, default=str)),
+        "versions": installed("torch", "numpy"),
+    }
+
+
+def trend_bar(bars: Bars, title: str, total: int) -> Callable[[Progress], None]:
+    """Begin the bar of a trend."""
+    bar = bars.begin(title, total)
+
+    def update(progress: Progress) -> None:
+        bar.keep(progress.resumed)
+        if progress.error:
+            bar.note(f"{progress.name} left out: {progress.error}")
+        bar.update(progress.done, progress.total, f"{progress.name}, {progress.done} of {progress.total}")
+
+    return update
+
+
+def first_tokenizer(checkpoints: Sequence[Checkpoint], loading: Mapping[str, Any]) -> AnyTokenizer:
+    """The tokenizer of the first checkpoint that has one."""
+    trusted = bool(loading.get("trust_remote_code"))
+    for checkpoint in checkpoints:
+        try:
+            return load_tokenizer(checkpoint.model, revision=checkpoint.revision, trust_remote_code=trusted)
+        except (FileError, ModelError):
+            continue
+    raise InputError("No checkpoint has a tokenizer. Give token ids, or put a tokenizer.json beside the checkpoints.")
+
+
+def _revision(checkpoint: Checkpoint) -> list[str | None]:
+    """An id and its revision, with the commit where the hub's cache knows it."""
+    known = commit(checkpoint.model, checkpoint.revision or "main") if checkpoint.revision else None
+    return [checkpoint.model, checkpoint.revision, known]
+
+
+def _steps(checkpoints: Iterable[Checkpoint]) -> tuple[int, ...] | None:
+    """Their steps, where each has one of its own and they ascend."""
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    known = [step for step in steps if step is not None]
+    return tuple(known) if known == steps == sorted(set(known)) else None
+
+
+def _log(path: Path | None) -> tuple[tuple[str, ...], Log]:
+    try:
+        return (), {} if path is None else read_log(path)
+    except StatesizeError as error:
+        return (str(error),), {}
+
+
+def _same(work: CheckpointWork) -> CheckpointWork:
+    """What makes the work in a process, which is sent there."""
+    return work
+
+
+def silent(progress: object) -> None:
+    """No bar of its own."""

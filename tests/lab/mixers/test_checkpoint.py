@@ -1,0 +1,253 @@
+"""Model folders: round trips and what is refused."""
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from statesize.errors import FileError, InputError
+from statesize.lab.mixers import LanguageModel, ModelConfig, load_checkpoint, save_checkpoint
+from statesize.lab.mixers.registry import MIXERS
+
+
+def model_of(name="gla"):
+    config = ModelConfig(mixer=name, vocabulary_size=11, width=16, heads=2, layers=2, key_size=4)
+    return LanguageModel(config, torch.Generator().manual_seed(0)).eval()
+
+
+TOKENS = torch.arange(11)[None]
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_what_is_saved_comes_back(name, tmp_path):
+    model = model_of(name)
+    save_checkpoint(model, tmp_path / "a" / "b", extra={"note": "kept"})
+    loaded = load_checkpoint(tmp_path / "a" / "b")
+    assert loaded.config == model.config
+    assert not loaded.training
+    assert torch.equal(loaded(TOKENS), model(TOKENS))
+    assert json.loads((tmp_path / "a" / "b" / "config.json").read_text())["extra"] == {"note": "kept"}
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_a_hybrid_with_positions_comes_back_and_the_order_of_its_layers_is_checked(tmp_path):
+    config = ModelConfig(
+        mixer="gla,s6,sa",
+        vocabulary_size=11,
+        width=16,
+        heads=2,
+        layers=6,
+        key_size=4,
+        positions=12,
+        normalised=True,
+        tied=False,
+    )
+    model = LanguageModel(config, torch.Generator().manual_seed(0)).eval()
+    save_checkpoint(model, tmp_path)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.config == config
+    assert [block.mixer.kind for block in loaded.blocks] == ["gla", "s6", "sa"] * 2
+    assert torch.equal(loaded(TOKENS), model(TOKENS))
+    values = json.loads((tmp_path / "config.json").read_text())
+    wrong = (({"mixer": "gla,sa,s6"}, r"layers\.1\.mixer"), ({"positions": 11}, "position_embedding"))
+    for changes, name in (*wrong, ({"tied": True}, "output")):
+        (tmp_path / "config.json").write_text(json.dumps({**values, **changes}))
+        with pytest.raises(FileError, match=rf"does not fit its config\.json, first at {name}"):
+            load_checkpoint(tmp_path)
+
+
+def test_half_precision_is_stored_small_and_upcast(tmp_path):
+    model = model_of()
+    save_checkpoint(model, tmp_path / "full")
+    save_checkpoint(model, tmp_path / "half", dtype=torch.float16)
+    loaded = load_checkpoint(tmp_path / "half")
+    assert loaded.embedding.weight.dtype == torch.float32
+    assert torch.equal(loaded.embedding.weight, model.embedding.weight.half().float())
+    full, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half"))
+    assert half < 0.7 * full
+
+
+def test_double_precision_stays(tmp_path):
+    save_checkpoint(model_of().double(), tmp_path)
+    assert load_checkpoint(tmp_path).embedding.weight.dtype == torch.float64
+
+
+def test_weights_that_overflow_half_precision_are_refused_and_nothing_is_written(tmp_path):
+    model = model_of()
+    with torch.no_grad():
+        model.norm.weight[0] = 1e6
+    with pytest.raises(InputError, match=r"norm\.weight is not finite in torch\.float16"):
+        save_checkpoint(model, tmp_path / "out", dtype=torch.float16)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_folder_and_missing_files_are_named(tmp_path):
+    with pytest.raises(FileError, match=r"config\.json is missing"):
+        load_checkpoint(tmp_path / "nowhere")
+    save_checkpoint(model_of(), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileError, match=r"model\.safetensors is missing"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, kept):
+    save_checkpoint(model_of(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if kept < 1 else kept])
+    with pytest.raises(FileError, match="damaged or cut off"):
+        load_checkpoint(tmp_path)
+
+
+def test_changed_bytes_and_settings_are_refused(tmp_path):
+    """A bit of a weight, and a setting that no shape shows."""
+    save_checkpoint(model_of(), tmp_path)
+    for name, old, new in (("model.safetensors", None, None), ("config.json", b'"heads": 2', b'"heads": 4')):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(old, new) if old else whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        with pytest.raises(FileError, match=r"not what was written|does not fit"):
+            load_checkpoint(tmp_path)
+        path.write_bytes(whole)
+    load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
+def test_a_configuration_that_is_not_json_is_refused(tmp_path, content):
+    save_checkpoint(model_of(), tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(FileError, match="is not JSON"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_configuration_of_another_version_is_refused(tmp_path):
+    save_checkpoint(model_of(), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, "format": 2}))
+    with pytest.raises(FileError, match=r"config\.json has format 2; this statesize reads format 1"):
+        load_checkpoint(tmp_path)
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    save_checkpoint(model_of("gla"), tmp_path / "gla")
+    save_checkpoint(model_of("la"), tmp_path / "la")
+    (tmp_path / "la" / "model.safetensors").replace(tmp_path / "gla" / "model.safetensors")
+    with pytest.raises(FileError, match=r"does not fit its config\.json, first at layers\.0\.mixer\.decay"):
+        load_checkpoint(tmp_path / "gla")
+
+
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("taken")
+    with pytest.raises(FileError, match="cannot write"):
+        save_checkpoint(model_of(), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "taken"
+
+
+def test_a_disk_that_fills_up_leaves_the_old_files_whole(tmp_path):
+    save_checkpoint(model_of(), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(FileError, match=r"cannot write .*model\.safetensors: File too large"):
+            save_checkpoint(model_of().double(), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3, 4])
+def test_an_interruption_never_leaves_weights_with_the_configuration_of_another_model(moment, tmp_path, monkeypatch):
+    """At every change of the folder: the old model, the new one, or one that is refused; other files stay."""
+    save_checkpoint(model_of("la"), tmp_path, extra={"step": 1})
+    (tmp_path / "notes.txt").write_text("mine")
+    newer = model_of("la")
+    with torch.no_grad():
+        newer.norm.weight.fill_(2)
+    changes = []
+
+    def interrupted(name):
+        call = getattr(Path, name)
+
+        def change(self, *arguments, **options):
+            changes.append(name)
+            if len(changes) == moment:
+                raise KeyboardInterrupt
+            return call(self, *arguments, **options)
+
+        return change
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "unlink"):
+            patch.setattr(Path, name, interrupted(name))
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(newer, tmp_path, extra={"step": 2})
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    if not (tmp_path / "config.json").exists():
+        with pytest.raises(FileError, match=r"config\.json is missing"):
+            load_checkpoint(tmp_path)
+        return
+    loaded = load_checkpoint(tmp_path)
+    step = json.loads((tmp_path / "config.json").read_text())["extra"]["step"]
+    assert step == int(loaded.norm.weight[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 10**9},
+        {"width": 2 * 10**20},
+        {"vocabulary_size": 10**15},
+        {"key_size": 10**17},
+        {"mlp_factor": 10**30},
+        {"layers": 10**12},
+        {"layers": 3},
+        {"layers": 1},
+        {"positions": 10**15},
+        {"mixer": "s6", "key_size": 10**17},
+        {"mixer": "hyena", "width": 2 * 10**20},
+    ],
+)
+def test_a_configuration_of_absurd_size_is_refused_without_building_the_model(changes, tmp_path):
+    save_checkpoint(model_of(), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, **changes}))
+    with pytest.raises(FileError, match=r"does not fit its config|torch cannot build|below 2\*\*31") as caught:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int8, torch.bool])
+def test_weights_that_are_not_floating_are_refused(dtype, tmp_path):
+    save_checkpoint(model_of(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, "norm.weight": tensors["norm.weight"].to(dtype)}, path)
+    with pytest.raises(FileError, match=r"holds norm\.weight as \w+; expected one of"):
+        load_checkpoint(tmp_path)
+
+
+def test_loading_leaves_the_global_random_state_alone(tmp_path):
+    save_checkpoint(model_of(), tmp_path)
+    before = torch.get_rng_state()
+    load_checkpoint(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_configuration_that_is_a_list(tmp_path):
+    save_checkpoint(LanguageModel(ModelConfig(vocabulary_size=8, width=4, heads=1, layers=1)), tmp_path)
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(FileError, match=r"config\.json"):
+        load_checkpoint(tmp_path)
+
+
+def test_weights_without_a_digest_are_refused(tmp_path):
+    save_checkpoint(model_of(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file(load_file(path), path)
+    with pytest.raises(FileError, match="they are not what was written"):
+        load_checkpoint(tmp_path)

@@ -1,0 +1,172 @@
+"""Every mixer: training form = step form = operator, causality, gradients."""
+
+from typing import get_args, get_type_hints
+
+import pytest
+import torch
+
+from statesize.adapters import capture
+from statesize.lab.cli.train import train
+from statesize.lab.mixers import MIXERS, LanguageModel, ModelConfig
+from statesize.lab.mixers.mixer import HeadMixer
+from statesize.lab.mixers.registry import FLA_MIXERS
+from statesize.operators import GatedConvolution, Recurrence
+from statesize.operators import SoftmaxAttention as SoftmaxOperator
+
+HEADS = {name for name, mixer in MIXERS.items() if issubclass(mixer, HeadMixer)} | {"mamba2"}
+STATES = {"based": 1 + 6 + 6 * 6, "hedgehog": 2 * 6}
+LENGTHS = (1, 2, 5, 33, 71)
+
+
+def mixer_of(name, dtype=torch.float64, **changes):
+    config = ModelConfig(mixer=name, width=24, heads=3, **{"key_size": 6, "layers": 1, "decay_bias": -2.0, **changes})
+    return LanguageModel(config, torch.Generator().manual_seed(3)).to(dtype).blocks[0].mixer
+
+
+def hidden_of(length, dtype=torch.float64, width=24):
+    return torch.randn(2, length, width, generator=torch.Generator().manual_seed(length), dtype=torch.float64).to(dtype)
+
+
+def test_the_package_s_own_mixers_have_their_names():
+    assert {"sa", "la", "wla", "gla", "s6", "gla-s6", "s4d", "hyena", "nla"} <= set(MIXERS)
+    assert all(mixer.kind == name for name, mixer in MIXERS.items())
+    assert get_args(get_type_hints(train)["mixer"]) == (*MIXERS, *FLA_MIXERS)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_the_operator_maps_values_to_mixed_values(name, length):
+    mixer, hidden = mixer_of(name), hidden_of(length)
+    operator = mixer.operator(hidden)
+    assert operator.batch_shape == (2, 3 if name in HEADS else 24 * mixer.expansion)
+    assert operator.length == length
+    assert operator.dtype == torch.float64
+    torch.testing.assert_close(
+        operator.dense() @ mixer.values(hidden), mixer.mixed_values(hidden), rtol=1e-10, atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_steps_equal_the_training_form(name, length):
+    mixer, hidden = mixer_of(name), hidden_of(length)
+    cache, outputs = mixer.initial_cache(2), []
+    for t in range(length):
+        output, cache = mixer.step(hidden[:, t], cache)
+        outputs.append(output)
+    torch.testing.assert_close(torch.stack(outputs, 1), mixer(hidden), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", MIXERS)
+def test_state_bytes_are_those_of_the_layer_s_own_cache(name, dtype):
+    if name in ("s4d", "hyena") and dtype == torch.bfloat16:
+        pytest.skip("torch has neither complex bfloat16 nor Fourier transforms of it")
+    model = LanguageModel(ModelConfig(mixer=name, vocabulary_size=8, width=24, heads=3, key_size=6, layers=1))
+    model = model.to(dtype).eval()
+    tokens = torch.randint(0, 8, (1, 37), generator=torch.Generator().manual_seed(0))
+    caches = model.initial_caches(1)
+    with torch.no_grad():
+        for token in tokens[0]:
+            _, caches = model.step(token[None], caches)
+    assert [item.state_bytes for item in capture(model, tokens)] == [sum(part.nbytes for part in caches[1])]
+
+
+def test_layers_without_an_mlp_only_mix():
+    model = LanguageModel(ModelConfig("la", 8, width=24, heads=3, key_size=6, layers=1, mlp_factor=0)).double()
+    block, hidden = model.blocks[0], hidden_of(5)
+    assert not [name for name, _ in block.named_parameters() if "mlp" in name]
+    torch.testing.assert_close(block(hidden), hidden + block.mixer(block.mixer_norm(hidden)))
+    output, _ = block.step(hidden[:, 0], block.mixer.initial_cache(2))
+    torch.testing.assert_close(output, block(hidden[:, :1])[:, 0])
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_step_does_not_change_the_cache_that_it_is_given(name):
+    mixer, hidden = mixer_of(name), hidden_of(3)
+    _, cache = mixer.step(hidden[:, 0], mixer.initial_cache(2))
+    first, _ = mixer.step(hidden[:, 1], cache)
+    again, _ = mixer.step(hidden[:, 1], cache)
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_no_output_depends_on_a_later_input(name):
+    mixer, hidden = mixer_of(name), hidden_of(40)
+    changed = hidden.clone()
+    changed[:, 25:] += 1
+    before, after = mixer(hidden), mixer(changed)
+    torch.testing.assert_close(before[:, :25], after[:, :25], rtol=0, atol=1e-13)
+    assert not torch.allclose(before[:, 25], after[:, 25])
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_gradients_reach_every_parameter_and_equal_those_through_the_operator(name):
+    mixer, hidden = mixer_of(name), hidden_of(40)
+    mixed = mixer.mixed_values(hidden)
+    weights = torch.randn(mixed.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    after = ("norm_weight", "gate_projection.weight", "output_projection.weight")
+    parameters = {key: p for key, p in mixer.named_parameters() if key not in after}
+    given = torch.autograd.grad((mixed * weights).sum(), list(parameters.values()))
+    through = mixer.operator(hidden).dense() @ mixer.values(hidden)
+    expected = torch.autograd.grad((through * weights).sum(), list(parameters.values()))
+    for key, one, other in zip(parameters, given, expected, strict=True):
+        assert one.abs().max() > 0, key
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9, msg=key)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_float32_is_close_to_float64(name):
+    exact = mixer_of(name)(hidden_of(100))
+    torch.testing.assert_close(mixer_of(name, torch.float32)(hidden_of(100).float()).double(), exact, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["wla", "gla"])
+def test_decays_beyond_the_bound_are_the_same_in_step_training_form_and_operator(name):
+    """Logits far below −64 would give ln a < −4: all three forms must agree on the bound, in float32 too."""
+    mixer, hidden = mixer_of(name, torch.float32), hidden_of(70, torch.float32)
+    bias = mixer.decay_bias if name == "wla" else mixer.decay.bias
+    with torch.no_grad():
+        bias[::2] = -500.0
+    assert mixer.log_decay(hidden).min() == -4
+    outputs = mixer(hidden)
+    assert outputs.isfinite().all()
+    torch.testing.assert_close(
+        mixer.operator(hidden).dense() @ mixer.values(hidden), mixer.mixed_values(hidden), rtol=1e-3, atol=1e-4
+    )
+    cache, last = mixer.initial_cache(2), None
+    for t in range(70):
+        last, cache = mixer.step(hidden[:, t], cache)
+    torch.testing.assert_close(last, outputs[:, -1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_kinds_of_operators_and_their_state(name):
+    mixer, hidden = mixer_of(name), hidden_of(9)
+    operator = mixer.operator(hidden)
+    assert mixer.multiplicity == (8 * mixer.expansion if name in HEADS else 1)
+    if name in ("sa", "attention", "sliding"):
+        assert isinstance(operator, SoftmaxOperator)
+        assert operator.state_size().tolist() == list(range(9))
+    elif name == "hyena":
+        assert isinstance(operator, GatedConvolution)
+        assert operator.state_size().tolist() == [8] * 9
+    else:
+        assert isinstance(operator, Recurrence)
+        assert operator.state_size().tolist() == [STATES.get(name, 6)] * 9
+
+
+def test_only_gated_decays_depend_on_the_input():
+    first, second = hidden_of(6), hidden_of(7)[:, :6]
+    assert mixer_of("la").log_decay(first) is None
+    assert torch.equal(mixer_of("wla").log_decay(first), mixer_of("wla").log_decay(second))
+    assert not torch.equal(mixer_of("gla").log_decay(first), mixer_of("gla").log_decay(second))
+
+
+@pytest.mark.parametrize("name", ["wla", "gla"])
+def test_decay_bias_sets_the_initial_decay(name):
+    mixer = mixer_of(name)
+    if name == "gla":
+        torch.nn.init.zeros_(mixer.decay.weight)
+    expected = torch.nn.functional.logsigmoid(torch.tensor(-2.0, dtype=torch.float64)) / 16
+    torch.testing.assert_close(mixer.log_decay(hidden_of(2)), expected.expand(*mixer.log_decay(hidden_of(2)).shape))

@@ -1,0 +1,144 @@
+"""The language model: shapes, steps, seeds, bad tokens."""
+
+import pytest
+import torch
+
+from statesize.adapters import capture
+from statesize.errors import InputError
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers.registry import MIXERS
+
+
+def model_of(name="gla", seed=0, **changes):
+    config = ModelConfig(
+        **{"mixer": name, "vocabulary_size": 11, "width": 16, "heads": 2, "layers": 2, "key_size": 4, **changes}
+    )
+    return LanguageModel(config, torch.Generator().manual_seed(seed))
+
+
+def tokens(length, batch=2):
+    return torch.randint(0, 11, (batch, length), generator=torch.Generator().manual_seed(length))
+
+
+@pytest.mark.parametrize("name", [*MIXERS, "gla,sa"])
+@pytest.mark.parametrize("length", [1, 37])
+@pytest.mark.parametrize("positions", [0, 37])
+def test_steps_equal_the_whole_sequence(name, length, positions):
+    model, input_ids = model_of(name, positions=positions, tied=not positions).double().eval(), tokens(length)
+    logits = model(input_ids)
+    assert logits.shape == (2, length, 11)
+    caches, outputs = model.initial_caches(2), []
+    for t in range(length):
+        output, caches = model.step(input_ids[:, t], caches)
+        outputs.append(output)
+    torch.testing.assert_close(torch.stack(outputs, 1), logits, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_batch_gives_what_its_sequences_give(name):
+    model, input_ids = model_of(name).double().eval(), tokens(20, 3)
+    torch.testing.assert_close(model(input_ids)[1:2], model(input_ids[1:2]), rtol=1e-12, atol=1e-12)
+
+
+def test_default_size_is_about_one_million():
+    for name in MIXERS:
+        count = sum(parameter.numel() for parameter in LanguageModel(ModelConfig(mixer=name)).parameters())
+        assert 0.85e6 < count < 1.3e6, name
+
+
+def test_norms_of_the_residual_stream_are_layer_norms_if_asked():
+    model = model_of(layer_norm=True).double()
+    assert not [part for part in model.modules() if isinstance(part, torch.nn.RMSNorm)]
+    assert all(bool((part.bias == 0).all()) for part in model.modules() if isinstance(part, torch.nn.LayerNorm))
+    hidden = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    centred = hidden - hidden.mean(-1, keepdim=True)
+    expected = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(model.blocks[0].mixer_norm(hidden), expected)
+
+
+def test_an_output_layer_of_its_own_is_drawn_after_all_else():
+    tied, own = model_of(), model_of(tied=False)
+    weights = own.state_dict()
+    output = weights.pop("output.weight")
+    assert output.shape == (11, 16)
+    assert weights.keys() == tied.state_dict().keys()
+    assert all(torch.equal(weights[name], weight) for name, weight in tied.state_dict().items())
+    with torch.no_grad():
+        own.output.weight.copy_(own.embedding.weight)
+    assert torch.equal(own(tokens(9)), tied(tokens(9)))
+
+
+def test_the_generator_decides_the_weights_and_the_global_state_is_left_alone():
+    before = torch.get_rng_state()
+    first, again, other = model_of(seed=1), model_of(seed=1), model_of(seed=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    for one, two in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert not torch.equal(first.embedding.weight, other.embedding.weight)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_every_parameter_is_initialised_and_finite(name):
+    for key, parameter in model_of(name).named_parameters():
+        assert parameter.isfinite().all(), key
+        assert not parameter.is_meta
+        assert parameter.abs().max() > 0, key
+
+
+def test_a_pattern_gives_each_layer_its_mixer_and_capture_says_which():
+    model = model_of("s6,hyena", layers=4)
+    captured = list(capture(model, tokens(6)))
+    assert [mixer.kind for mixer in captured] == ["s6", "hyena"] * 2
+    assert [(mixer.units, mixer.multiplicity) for mixer in captured] == [(16, 1)] * 4
+
+
+def test_with_positions_order_is_seen_without_convolution_or_decay():
+    """Softmax attention sees a set of tokens but for the causal mask; the last output tells."""
+    input_ids, swapped = torch.tensor([[1, 2, 3]]), torch.tensor([[2, 1, 3]])
+    for positions in (0, 3):
+        model = model_of("sa", convolution_size=1, layers=1, positions=positions).eval()
+        same = torch.allclose(model(input_ids)[:, -1], model(swapped)[:, -1], atol=1e-5)
+        assert same == (positions == 0)
+
+
+def test_sequences_longer_than_the_positional_embedding_are_refused():
+    model = model_of(positions=3).eval()
+    with pytest.raises(InputError, match="at least 4 tokens and the positional embedding 3"):
+        model(tokens(4))
+    caches = model.initial_caches(2)
+    for t in range(3):
+        _, caches = model.step(tokens(4)[:, t], caches)
+    with pytest.raises(InputError, match="at least 4 tokens"):
+        model.step(tokens(4)[:, 3], caches)
+
+
+def test_dropout_draws_from_its_generator_only_in_training():
+    model, input_ids = model_of(dropout=0.5), tokens(9)
+    model.set_dropout_generator(torch.Generator().manual_seed(5))
+    before, first = torch.get_rng_state(), model.train()(input_ids)
+    model.set_dropout_generator(torch.Generator().manual_seed(5))
+    assert torch.equal(model(input_ids), first)
+    assert not torch.equal(model(input_ids), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    model.eval()
+    assert torch.equal(model(input_ids), model(input_ids))
+
+
+@pytest.mark.parametrize(
+    ("input_ids", "said"),
+    [
+        (torch.zeros(5, dtype=torch.long), r"must have shape \(S, L\).*, got \(5,\)"),
+        (torch.zeros(1, 0, dtype=torch.long), r"not be empty, got \(1, 0\)"),
+        (torch.zeros(1, 5), r"dtype torch\.float32"),
+        (torch.tensor([[3, 11]]), r"vocabulary, 0 to 10, got 3 to 11"),
+        (torch.tensor([[-1, 2]]), r"got -1 to 2"),
+        (
+            torch.ones(1, 2, dtype=torch.int64, device="meta"),
+            r"input_ids must be a dense tensor of token numbers, got the device meta",
+        ),
+        ([[1, 2]], r"input_ids must be a tensor of token numbers, got list"),
+    ],
+)
+def test_bad_tokens_are_refused_and_quoted(input_ids, said):
+    with pytest.raises(InputError, match=said):
+        model_of()(input_ids)

@@ -1,0 +1,54 @@
+"""Small runs, and the processes that do them."""
+
+import os
+from pathlib import Path
+
+import pytest
+from small_studies import GRID
+
+from statesize.lab.studies.grid.settings import parse_settings
+
+
+@pytest.fixture(scope="session")
+def settings():
+    return parse_settings(GRID, "correlation")
+
+
+@pytest.fixture(scope="session")
+def runs(settings):
+    return settings.runs
+
+
+def without_time(rows):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def descendants(parent, word):
+    """Processes below a process whose command line has a word."""
+    parents, found = {}, []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                stat, command = (folder / "stat").read_text(), (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
+            if word.encode() in command:
+                found.append(int(folder.name))
+
+    def below(process):
+        while process not in {0, 1, parent}:
+            process = parents.get(process, 0)
+        return process == parent
+
+    return [process for process in found if process != parent and below(process)]
+
+
+@pytest.fixture
+def workers_of():
+    return lambda word="spawn_main": descendants(os.getpid(), word)
+
+
+@pytest.fixture(name="without_time")
+def _without_time():
+    return without_time

@@ -1,0 +1,64 @@
+"""Runs in this process and in others: the same rows, also when a worker is killed."""
+
+import dataclasses
+import os
+import signal
+
+from statesize.lab.studies.grid.executors import local_executor, run_here, run_in_processes
+from statesize.lab.studies.grid.user_code import UserModule
+
+
+def rows_of(outcomes, without_time):
+    return {outcome.run.key: without_time(outcome.rows) for outcome in outcomes}
+
+
+def test_one_worker_is_this_process():
+    assert local_executor(1) is run_here
+
+
+def test_the_same_rows_when_a_worker_is_killed(runs, workers_of, without_time):
+    found, killed = [], []
+    for outcome in run_in_processes(runs, workers=2):
+        found.append(outcome)
+        if not killed:
+            killed = workers_of()
+            os.kill(killed[0], signal.SIGKILL)
+    assert len(killed) == 2
+    assert not any(outcome.error for outcome in found)
+    assert rows_of(found, without_time) == rows_of(run_here(runs), without_time)
+    assert workers_of() == []
+
+
+def test_what_cannot_be_done_is_told(runs):
+    run = dataclasses.replace(runs[0], training=dataclasses.replace(runs[0].training, device="abacus"))
+    (outcome,) = run_here([run])
+    assert "got 'abacus'" in outcome.error
+    assert list(run_in_processes([run], workers=1)) == [outcome]
+
+
+def test_what_ones_own_code_raises_is_told_and_not_tried_again(runs, tmp_path):
+    seen = tmp_path / "seen"
+    source = f"""
+from statesize.lab.studies.grid.grid import INTERVENTIONS
+def fail(model):
+    with open({str(seen)!r}, "a") as file:
+        file.write("once ")
+    raise ValueError("two\\nlines")
+INTERVENTIONS["none"] = fail
+"""
+    (outcome,) = run_in_processes(runs[:1], workers=1, module=UserModule("own.py", source))
+    assert (outcome.rows, outcome.error) == ((), "ValueError: two lines")
+    assert seen.read_text() == "once "
+
+
+def test_workers_end_with_the_iterator(runs, workers_of):
+    outcomes = run_in_processes(runs, workers=2)
+    next(outcomes)
+    outcomes.close()
+    assert workers_of() == []
+
+
+def test_a_run_whose_process_is_always_killed_is_given_up(runs):
+    source = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    (outcome,) = run_in_processes(runs[:1], workers=2, module=UserModule("own.py", source))
+    assert outcome.error == f"its worker was killed 3 times; is memory enough for {runs[0].label}?"

@@ -1,0 +1,38 @@
+"""Correlations and ranks against scipy's."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from statesize.lab.studies.page.statistics import pearson, ranks, spearman, within_cells
+
+
+@pytest.fixture
+def pairs():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=60).round(1)
+    return x, 0.5 * x + generator.normal(size=60)
+
+
+def test_correlations_are_those_of_scipy(pairs):
+    assert pearson(*pairs) == pytest.approx(stats.pearsonr(*pairs).statistic)
+    assert spearman(*pairs) == pytest.approx(stats.spearmanr(*pairs).statistic)
+
+
+def test_what_does_not_vary_has_no_correlation():
+    assert np.isnan(pearson(np.full(9, 0.1), np.arange(9.0)))
+    assert np.isnan(pearson(np.arange(2.0), np.arange(2.0)))
+
+
+def test_inside_cells_only_what_cells_cannot_tell_is_left():
+    generator = np.random.default_rng(1)
+    cells = np.repeat(np.arange(20), 5)
+    # Between cells x and y go together; inside, against each other.
+    between, inside = 10 * generator.normal(size=20)[cells], generator.normal(size=100)
+    x, y = between + inside, between - inside
+    assert pearson(x, y) > 0.9
+    assert pearson(within_cells(x, cells), within_cells(y, cells)) == pytest.approx(-1)
+
+
+def test_ranks_are_those_of_scipy(pairs):
+    assert (ranks(pairs[0]) == stats.rankdata(pairs[0])).all()

@@ -1,0 +1,219 @@
+"""Tables of runs that were never done: the design of a preset, with outcomes drawn from a seed."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from statesize.lab.studies.catalogue import GRID_STUDIES
+from statesize.lab.studies.delimiters.claim import delimiters
+from statesize.lab.studies.delimiters.dips import ModelDips
+from statesize.lab.studies.delimiters.measuring import METRICS
+from statesize.lab.studies.delimiters.modulation import Dip
+from statesize.lab.studies.delimiters.sequences import CONDITIONS, OBSERVED, Windows
+from statesize.lab.studies.grid.run import layer_column
+from statesize.lab.studies.grid.settings import preset_settings
+from statesize.lab.studies.recall.claim import CLAIM, ModelRecall, recall
+from statesize.lab.studies.recall.score import RecallScore
+
+METRIC = "relative_0.01"
+OTHERS = ("entropy", "relative_0.001", "tolerance_0.001")
+
+
+@cache
+def design(study, preset):
+    """Claim and runs of a preset, each run as the columns that tell it from others."""
+    settings = preset_settings(study, preset)
+    return settings.claim, [labels(run) for run in settings.runs]
+
+
+def labels(run):
+    model, training = run.model, run.training
+    columns = {
+        **{"run": run.key, "status": "done", "message": "", "task": str(run.task_settings()["name"])},
+        **{"kv": run.task.items, "length": run.task.length, "chance": run.task.chance, "mixer": model.mixer},
+        **{"key_size": model.key_size, "heads": model.heads, "width": model.width, "rate": training.rate},
+        **{"seed": training.seed, "intervention": run.intervention, "state_size": float(model.key_size)},
+        "settings": json.dumps(run.to_dict()),
+    }
+    sizes = () if run.distillation is None else run.distillation.key_sizes
+    return MappingProxyType(columns), training.steps, model.layers, sizes
+
+
+def normal(generator, keys, spread):
+    """One normal number for each key that differs, as a function of the key."""
+    values = {key: spread * generator.normal() for key in dict.fromkeys(keys)}
+    return values.__getitem__
+
+
+class Common(NamedTuple):
+    """What runs share: those of a cell, of a seed, and, of ESS and of accuracy, of a beginning and of a placement."""
+
+    cell: float
+    seed: float
+    begun: list[float]
+    placed: list[float]
+
+
+def cell(columns):
+    return columns["task"], columns["kv"], columns["length"], columns["key_size"]
+
+
+def beginning(columns):
+    return columns["mixer"], columns["key_size"], columns["length"], columns["seed"]
+
+
+def table(study, preset, seed, effect=0.0, spread=0.0):
+    """Claim and rows: `effect` is what the study looks for, `spread` the size of what cells and mixers share."""
+    claim, runs = design(study, preset)
+    generator = np.random.default_rng(seed)
+    cells = normal(generator, (cell(columns) for columns, *_ in runs), spread)
+    mixed = normal(generator, ((cell(columns), columns["mixer"]) for columns, *_ in runs), spread / 2)
+    seeds = normal(generator, (columns["seed"] for columns, *_ in runs), spread)
+    # Of ESS and of accuracy: what runs share that begin with equal weights, a sixteenth of what seeds differ by (a
+    # fourteenth was seen), and what those share with layers of equal order.
+    begun = [normal(generator, (beginning(columns) for columns, *_ in runs), spread / 4) for _ in range(2)]
+    placed = [normal(generator, (columns["mixer"] for columns, *_ in runs), spread) for _ in range(2)]
+    rows = []
+    for columns, steps, layers, sizes in runs:
+        shared = cells(cell(columns)) + mixed((cell(columns), columns["mixer"]))
+        common = Common(
+            shared,
+            seeds(columns["seed"]),
+            [value(beginning(columns)) for value in begun],
+            [value(columns["mixer"]) for value in placed],
+        )
+        end = OUTCOMES[study](generator, columns, effect, common)
+        rows += _rows(columns, steps, layers, end, generator)
+        if sizes:
+            rows += _students(rows[-1], sizes, layers, effect, shared, generator)
+    return claim, rows
+
+
+def _rows(columns, steps, layers, end, generator):
+    """A run's rows at its start, after a tenth of it, and at its end."""
+    found = []
+    for step, name in ((0, "first"), (steps // 10, "early"), (steps, "ess")):
+        if step == 0 and found:
+            continue
+        ess = end.get(name, end["ess"])
+        of = {METRIC: ess, f"utilisation_{METRIC}": ess / columns["state_size"], "norm": abs(generator.normal()) + 1}
+        of |= {other: ess + 0.1 * generator.normal() for other in OTHERS}
+        of |= {layer_column(kind, layer): ess for kind in ("entropy", METRIC) for layer in range(layers)}
+        accuracy = end["accuracy"] if step == steps else columns["chance"]
+        found.append(dict(columns) | of | {"step": step, "final": step == steps, "accuracy": accuracy})
+    return found
+
+
+def _students(teacher, sizes, layers, effect, shared, generator):
+    """A student a size, whose errors go with the teacher's ESS as much as `effect` says."""
+    kept = math.sqrt(1 - effect**2)
+    for size in sizes:
+        row = teacher | {"student_wanted": math.nan, "student_divergence": 0.1, "state_size": float(size)}
+        drawn = generator.normal()
+        for layer in range(layers):
+            error = 1 + 0.1 * (effect * (teacher[METRIC] - 8) + kept * drawn)
+            row |= {f"student_{name}_layer_{layer}": 1.0 for name in ("predicted", "bound")}
+            row |= {f"student_error_layer_{layer}": error, f"student_size_layer_{layer}": float(size)}
+        yield row
+
+
+def _correlation(generator, columns, effect, common):
+    """Effect: the correlation of ESS and accuracy between seeds; kv and cells move both."""
+    drawn, other = generator.normal(size=2)
+    accuracy = effect * drawn + math.sqrt(1 - effect**2) * other
+    scale = columns["kv"] / 100
+    return {
+        "ess": scale * (10 + drawn + common.begun[0] + 3 * common.cell),
+        "first": scale * (10 + generator.normal() + 4 * common.begun[0] + common.cell),
+        "accuracy": 0.5 + 0.05 * (accuracy + common.begun[1] + 3 * common.cell),
+    }
+
+
+def _regimes(generator, columns, effect, common):
+    """Effect: how much more of its state linear attention uses."""
+    more = effect if columns["mixer"] == "la" else 0.0
+    share = 0.6 + more + 0.1 * common.cell + 0.05 * generator.normal()
+    return {"ess": columns["state_size"] * share, "accuracy": float(generator.random())}
+
+
+def _regularisation(generator, columns, effect, common):
+    """Effect: the gain in accuracy, which comes as runs that leave the plateau of guessing."""
+    weight = json.loads(columns["settings"])["training"].get("identity_weight", 0.0)
+    solved = generator.random() < 0.3 + (effect if weight else 0.0)
+    return {"ess": 8.0, "accuracy": (0.9 if solved else 0.05) + 0.02 * common.seed + 0.03 * generator.normal()}
+
+
+def _initialisation(generator, columns, effect, common):
+    """Effect: the gain in accuracy; the ratio of the first ESS is 1 and 5 times as much."""
+    factor = effect if json.loads(columns["settings"])["model"]["normalised"] else 0.0
+    first = 8.0 * (1 + 5 * factor) * math.exp(0.05 * generator.normal())
+    return {"ess": 8.0, "first": first, "accuracy": 0.25 + factor + 0.05 * (generator.normal() + common.seed)}
+
+
+def _distillation(generator, columns, effect, common):
+    return {
+        "ess": 8 + generator.normal() + common.cell,
+        "first": 8 + generator.normal(),
+        "accuracy": generator.random(),
+    }
+
+
+def _hybrids(generator, columns, effect, common):
+    """Effect: the correlation of early ESS with accuracy over placements and seeds."""
+    drawn, other = generator.normal(size=2) + 2 * np.array(common.placed)
+    accuracy = effect * drawn + math.sqrt(1 - effect**2) * other
+    return {"ess": 8.0, "early": 8 + drawn + common.cell, "accuracy": 0.5 + 0.1 * (accuracy + common.seed)}
+
+
+OUTCOMES = {
+    "correlation": _correlation,
+    "regimes": _regimes,
+    "regularisation": _regularisation,
+    "initialisation": _initialisation,
+    "distillation": _distillation,
+    "hybrids": _hybrids,
+}
+
+
+def dips(name, generator, effect, spread):
+    """A model whose depth is `effect` more at delimiters than in its controls, which share a level."""
+    shared, found = 0.1 * spread * generator.normal(), []
+    for condition in CONDITIONS:
+        depth = shared + 0.05 * generator.normal() + (effect if condition == OBSERVED else 0.0)
+        ends = depth - 0.02, depth + 0.02, 1.0, 2.0, 60
+        found += [Dip(condition, metric, "all", "all", depth, *ends) for metric in METRICS]
+    return ModelDips(name, frozenset({"gla"}), Windows(4, 4), tuple(found), ())
+
+
+def conclude_delimiters(generator, effect, spread):
+    return delimiters([dips(str(model), generator, effect, spread) for model in range(5)], "eos")
+
+
+def conclude_recall(generator, effect, spread):
+    """Effect: the correlation of depth and recall over models of one mixer, which share a level."""
+    shared, models = spread * generator.normal(), []
+    for model in range(CLAIM.least_units):
+        depth, other = generator.normal(size=2)
+        nats = 3 + shared - 0.3 * (effect * depth + math.sqrt(1 - effect**2) * other)
+        whole = [Dip(OBSERVED, metric, "all", "all", 0.3 + 0.1 * depth, 0.1, 0.5, 1.0, 2.0, 9) for metric in METRICS]
+        score = RecallScore(np.full((2, 4), 10 * nats), np.full((2, 4), 10.0))
+        found = ModelDips(str(model), frozenset({"gla"}), Windows(4, 4), tuple(whole), ())
+        models.append(ModelRecall(str(model), score, found))
+    return recall(models)
+
+
+TEXTS = {"delimiters": conclude_delimiters, "recall": conclude_recall}
+
+
+def conclude(study, preset, seed, effect=0.0, spread=0.0):
+    """Claim and conclusion of one simulated study."""
+    if study in TEXTS:
+        return CLAIM if study == "recall" else None, TEXTS[study](np.random.default_rng(seed), effect, spread)
+    claim, rows = table(study, preset, seed, effect, spread)
+    return claim, GRID_STUDIES[study].conclude(rows, METRIC, claim)

@@ -1,0 +1,112 @@
+"""Student's t against scipy's, Holm by hand, and verdicts that are true or false only where no doubt is left."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from statesize import InputError
+from statesize.lab.studies.page.conclusion import NO_CLAIM, Findings
+from statesize.lab.studies.page.statistics import pearson
+from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts.evidence import Evidence, jackknife, of_mean
+from statesize.lab.studies.verdicts.verdict import holm, judge
+
+
+def claim(least=3, **thresholds):
+    return Claim("It rises.", "seed", least, "nothing", thresholds or {"gain": 0.2})
+
+
+@pytest.fixture
+def values():
+    return np.random.default_rng(0).normal(0.5, 0.3, 8)
+
+
+def test_a_mean_has_students_t(values):
+    found, expected = of_mean(values), stats.ttest_1samp(values, 0.2, alternative="greater")
+    assert found.p_above(0.2) == pytest.approx(expected.pvalue)
+    assert found.p_below(0.2) == pytest.approx(1 - expected.pvalue)
+    both = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (found.interval().low, found.interval().high) == pytest.approx((both.low, both.high))
+    wide = stats.ttest_1samp(values, 0.0).confidence_interval(1 - 0.05 / 3)
+    assert (found.interval(3).low, found.interval(3).high) == pytest.approx((wide.low, wide.high))
+
+
+def test_the_jackknife_of_a_mean_is_students_t(values):
+    found = jackknife(lambda rows: float(values[rows].mean()), np.arange(8))
+    assert found.error == pytest.approx(of_mean(values).error)
+    # Rows of one unit leave together.
+    pairs = jackknife(lambda rows: float(values[rows].mean()), np.repeat(np.arange(4), 2))
+    assert (pairs.units, pairs.error) == (4, pytest.approx(of_mean(values.reshape(4, 2).mean(1)).error))
+
+
+def test_intervals_of_correlations_stay_inside_and_cover():
+    generator, covered = np.random.default_rng(1), 0
+    for _ in range(200):
+        x = generator.normal(size=24)
+        y = 0.8 * x + 0.6 * generator.normal(size=24)
+        found = jackknife(lambda rows, x=x, y=y: pearson(x[rows], y[rows]), np.arange(24), correlation=True).interval()
+        assert -1 < found.low < found.value < found.high < 1
+        covered += found.low <= 0.8 <= found.high
+    assert covered >= 182
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, float("nan")]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_verdict_needs_doubt_to_be_gone():
+    sure, below = Evidence(0.5, 0.05, 8), Evidence(0.0, 0.05, 8)
+    assert judge(claim(), {"gain": sure}).holds is True
+    assert judge(claim(), {"gain": below}).holds is False
+    assert judge(claim(), {"gain": Evidence(0.3, 0.2, 8)}).holds is None
+    assert judge(claim(), {}).holds is None
+    assert judge(claim(a=0.2, b=0.2), {"a": sure, "b": below}).holds is False
+    assert judge(claim(a=0.2, b=0.2), {"a": sure, "b": Evidence(0.3, 0.2, 8)}).holds is None
+    assert judge(claim(), {}).reason == "The study has no figure gain, or these runs do not give it."
+    few = judge(claim(9), {"gain": sure})
+    assert (few.holds, few.reason) == (None, "8 units are too few: the claim asks for 9.")
+
+
+def test_several_looks_are_corrected():
+    # One look passes at 2.5 %, and does not as the weaker of two that pass at 1.25 %.
+    weak = Evidence(0.2 + 0.05 * float(stats.t.isf(0.02, 7)), 0.05, 8)
+    assert judge(claim(), {"gain": weak}).holds is True
+    assert judge(claim(a=0.2, b=0.2), {"a": weak, "b": weak}).holds is None
+    (look,) = judge(claim(), {"gain": weak}).looks
+    assert look.interval.low > 0.2
+    wider = judge(claim(a=0.2, b=0.2), {"a": weak, "b": weak}).looks[0].interval
+    assert wider.low < 0.2
+
+
+def test_units_that_agree_leave_no_doubt_but_at_the_threshold():
+    assert judge(claim(), {"gain": of_mean(np.full(3, 0.6))}).holds is True
+    assert judge(claim(), {"gain": of_mean(np.full(3, 0.2))}).holds is None
+    assert judge(claim(), {"gain": of_mean(np.full(1, 0.6))}).holds is None
+
+
+def test_without_a_claim_nothing_can_be_told():
+    findings = Findings()
+    findings.add("gain", Evidence(0.5, 0.05, 8))
+    found = findings.conclusion("width", None, ())
+    assert (found.claim, found.holds) == (NO_CLAIM, None)
+    tested = findings.conclusion("width", claim(), ())
+    assert tested.holds is True
+    assert tested.figures["claim_gain_units"] == 8
+    assert tested.statements[0].startswith("Tested: gain above 0.2: 0.50 [0.38, 0.62] over 8 units (seed), adjusted p")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unit": 3}, "unit must be text"),
+        ({"least_units": 1}, "least_units must be"),
+        ({"thresholds": {}}, "thresholds must be"),
+        ({"thresholds": {"a": "b"}}, "a must be"),
+    ],
+)
+def test_claims_that_do_not_fit_are_refused(changes, message):
+    values = {"statement": "a", "unit": "b", "least_units": 2, "pilot": "c", "thresholds": {"a": 0.0}}
+    with pytest.raises(InputError, match=message):
+        Claim(**values | changes)

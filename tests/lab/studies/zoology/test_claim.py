@@ -1,0 +1,85 @@
+"""The best of some rates beside the published accuracy; the preset that shows that it works."""
+
+import math
+
+from statesize.lab.studies.conclude import conclude
+from statesize.lab.studies.grid.executors import run_here
+from statesize.lab.studies.grid.settings import preset_settings
+from statesize.lab.studies.grid.study import run_study
+from statesize.lab.studies.zoology.claim import best_runs, published, zoology
+
+METRIC = "relative_0.01"
+
+
+def row(mixer, width, rate, accuracy, step):
+    return {
+        **{"run": f"{mixer}{width}{rate}", "status": "done", "task": "zoology_mqar", "kv": 4, "length": 64},
+        **{"chance": 0.25, "mixer": mixer, "key_size": 8, "heads": 1, "width": width, "rate": rate, "seed": 0},
+        **{"intervention": "none", "state_size": 8.0, "step": step, "final": step > 0, "accuracy": accuracy},
+        **{"sequence_accuracy": accuracy**4, METRIC: 10 * accuracy, f"utilisation_{METRIC}": accuracy / 2},
+    }
+
+
+def table():
+    accuracies = {("hyena", 64): (0.2, 0.5, 0.4), ("hyena", 32): (0.1, 0.05, 0.3), ("gla,attention", 64): (0.9, 0.8)}
+    return [
+        row(mixer, width, 10.0**-place, accuracy, step)
+        for (mixer, width), found in accuracies.items()
+        for place, accuracy in enumerate(found)
+        for step in (0, 100)
+    ]
+
+
+def test_the_best_rate_is_taken_and_stands_beside_the_published_accuracy():
+    found = zoology(table(), METRIC)
+    assert found.holds is None
+    assert found.figures["hyena_64_d64_accuracy"] == 0.5
+    assert found.figures["hyena_64_d64_published"] == 0.52
+    assert found.figures["hyena_64_d64_ess"] == 5
+    assert found.figures["hyena_64_d64_utilisation"] == 0.25
+    assert math.isnan(found.figures["hyena_64_d32_published"])
+    assert [(best.name, best.run.rate, best.rates) for best in best_runs(table())] == [
+        ("gla_attention_64_d64", 1, 2),
+        ("hyena_64_d32", 0.01, 3),
+        ("hyena_64_d64", 0.1, 3),
+    ]
+    assert (
+        "hyena, L 64, kv 4, width 64: accuracy 0.50 (published 0.52), whole sequences 0.06, at rate 0.1, the best of 3 "
+        "runs; ESS 5.0, utilisation 0.25." in found.statements
+    )
+
+
+def test_what_the_figure_has():
+    assert published("attention", 512, 64) == 1
+    assert published("hyena", 256, 512) == 0.69
+    assert math.isnan(published("hyena", 128, 64))  # hidden behind another point
+    assert math.isnan(published("based", 64, 64))
+
+
+def test_rules_of_the_presets():
+    for preset in ("laptop", "paper"):
+        runs = preset_settings("zoology", preset).runs
+        assert {(run.model.layers, run.model.mlp_factor, run.model.heads) for run in runs} == {(2, 0, 1)}
+        assert all((run.model.positions > 0) == (run.model.mixer == "attention") for run in runs)
+        assert all(run.model.key_size == run.model.width for run in runs if run.model.mixer == "attention")
+        assert {run.training.rate for run in runs} == {1e-4, 4.64e-4, 2.15e-3, 1e-2}
+        assert all(run.task.length == 16 * run.task.items for run in runs if run.task.length < 512)
+    assert len(runs) == 4 * 4 * 4 * 4
+    assert {run.training.steps * run.training.batch_size for run in runs} == {64 * 100_000}
+
+
+def test_the_smoke_preset_goes_on_where_it_was_stopped(tmp_path):
+    settings, done = preset_settings("zoology", "smoke"), []
+
+    def executor(runs):
+        done.append(len(runs))
+        yield from run_here(runs[: 4 - len(done)])
+
+    first = run_study(settings, tmp_path, executor)
+    assert len({row["run"] for row in first.rows}) == 3
+    result = run_study(settings, tmp_path, run_here)
+    assert done == [6]
+    assert len({row["run"] for row in result.rows}) == 6
+    conclusion = conclude(settings, result.rows, tmp_path)
+    assert len(conclusion.statements) == 3
+    assert (tmp_path / "study.html").is_file()

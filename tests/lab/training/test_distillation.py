@@ -1,0 +1,102 @@
+"""Students learn each of the three things; teachers stay as they are."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from statesize.errors import InputError
+from statesize.lab.tasks import MQAR
+from statesize.lab.training import DivergenceError, TrainingConfig
+from statesize.lab.training.distillation import Objective, discrepancy, distil
+from statesize.lab.training.distillation_losses import operator_error
+from statesize.lab.training.student import student_of
+
+CONFIG = TrainingConfig(steps=25, batch_size=8, rate=1e-2, weight_decay=0.0)
+
+
+@pytest.fixture
+def task():
+    return MQAR(pairs=2, length=12, vocabulary_size=8, held_out_sequences=16)
+
+
+@pytest.fixture
+def teacher(make_model):
+    return make_model(vocabulary_size=8, layers=2, key_size=4, dropout=0.1)
+
+
+@pytest.mark.parametrize("part", ["operators", "hidden", "logits"])
+def test_each_objective_lowers_its_own_distance_on_held_out_data(part, teacher, task):
+    student = student_of(teacher, 2, torch.Generator().manual_seed(1))
+    before = discrepancy(teacher, student, task, 8)
+    weights = dict.fromkeys(("operators", "hidden", "logits"), 0.0) | {part: 1.0}
+    records = list(distil(teacher, student, task, CONFIG, Objective(**weights)))
+    after = discrepancy(teacher, student, task, 8)
+    assert [record.step for record in records] == list(range(1, 26))
+    if part == "logits":
+        assert after.divergence < 0.8 * before.divergence
+    else:
+        pairs = zip(getattr(after, part), getattr(before, part), strict=True)
+        assert all(one < 0.9 * other for one, other in pairs)
+
+
+def test_the_discrepancy_is_the_mean_of_the_distances(teacher, task):
+    student = student_of(teacher, 2, torch.Generator().manual_seed(1))
+    found = discrepancy(teacher, student, task, 16)
+    input_ids, _ = next(task.held_out(16))
+    kept = []
+    teacher.eval()
+    hook = teacher.blocks[1].register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+    with torch.no_grad():
+        teacher(input_ids)
+        inputs = kept[0]
+        theirs, ours = (
+            model.blocks[1].mixer.operator(teacher.blocks[1].mixer_norm(inputs)) for model in (teacher, student)
+        )
+    hook.remove()
+    assert found.operators[1] == pytest.approx(float(operator_error(theirs, ours).mean()))
+    again = discrepancy(teacher, student, task, 5)
+    assert (again.divergence, *again.operators) == pytest.approx((found.divergence, *found.operators))
+
+
+def test_the_teacher_and_all_modes_are_left_as_found(teacher, task):
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    state = torch.get_rng_state()
+    student = student_of(teacher, 2, torch.Generator().manual_seed(1))
+    list(distil(teacher, student, task, dataclasses.replace(CONFIG, steps=2, accumulation=2)))
+    discrepancy(teacher, student, task, 8)
+    assert teacher.training
+    assert student.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_equal_seeds_give_equal_students(teacher, task):
+    students = [student_of(teacher, 2, torch.Generator().manual_seed(1)) for _ in range(2)]
+    for student in students:
+        list(distil(teacher, student, task, dataclasses.replace(CONFIG, steps=3)))
+    one, other = (student.state_dict() for student in students)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_what_does_not_fit_is_refused(teacher, make_model, task, monkeypatch):
+    with pytest.raises(InputError, match="the teacher has width 16 and the student 32"):
+        next(distil(teacher, make_model(vocabulary_size=8, layers=2, width=32), task, CONFIG))
+    with pytest.raises(InputError, match="the same model"):
+        discrepancy(teacher, teacher, task, 8)
+    ignored = (torch.zeros(2, 12, dtype=torch.long), torch.full((2, 12), -100))
+    with monkeypatch.context() as patch:
+        patch.setattr(MQAR, "held_out", lambda task, batch_size: iter([ignored]))
+        with pytest.raises(InputError, match="held-out data have no target"):
+            discrepancy(teacher, student_of(teacher, 2), task, 8)
+    with pytest.raises(DivergenceError, match="lower learning rate"):
+        list(distil(teacher, student_of(teacher, 2), task, dataclasses.replace(CONFIG, rate=1e30)))
+
+
+@pytest.mark.parametrize("weights", [(-1, 1, 1), (float("inf"), 1, 1), (True, 1, 1)])
+def test_bad_weights(weights):
+    with pytest.raises(InputError, match=r"^operators must be .*got"):
+        Objective(*weights)
+    with pytest.raises(InputError, match="must not all be 0"):
+        Objective(0, 0, 0)

@@ -1,0 +1,146 @@
+"""The three distances against their definitions, their gradients, and that T is never held whole."""
+
+import pytest
+import torch
+
+from statesize.errors import InputError
+from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
+from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
+
+LENGTH = 23
+
+
+def random(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def gated(states, seed, decay=(0.9, 1.0), skip=False):
+    A = random(2, 3, LENGTH, states, seed=seed).sigmoid() * (decay[1] - decay[0]) + decay[0]
+    B, C = random(2, 3, LENGTH, states, seed=seed + 1), random(2, 3, LENGTH, states, seed=seed + 2)
+    return Recurrence(A, B, C, random(2, 3, LENGTH, seed=seed + 3) if skip else None)
+
+
+def delta(seed):
+    key = torch.nn.functional.normalize(random(2, 3, LENGTH, 4, seed=seed), dim=-1)
+    ones = torch.ones(2, 3, LENGTH, dtype=torch.float64)
+    return Recurrence.delta_rule(key, 0.5 * ones, random(2, 3, LENGTH, 4, seed=seed + 1), ones)
+
+
+OPERATORS = {
+    "gated": gated(4, 0),
+    "gated with a feed-through": gated(4, 5, skip=True),
+    "one feed-through": Recurrence(gated(4, 5).A, gated(4, 5).B, gated(4, 5).C, random(2, 3, 1, seed=9)),
+    "strong decays": gated(4, 10, decay=(0.0, 0.1)),
+    "signs": gated(4, 15, decay=(-1.0, 1.0)),
+    "delta rule": delta(20),
+    "attention": SoftmaxAttention(random(2, 3, LENGTH, 4, seed=30), random(2, 3, LENGTH, 4, seed=31), scale=0.5),
+    "convolution": Convolution(random(2, 3, 7, seed=32), LENGTH),
+    "dense": Dense(random(2, 3, LENGTH, LENGTH, seed=33).tril()),
+}
+
+
+@pytest.mark.parametrize("teacher", OPERATORS)
+@pytest.mark.parametrize("student", OPERATORS)
+def test_operator_error_is_the_relative_frobenius_norm(teacher, student):
+    T, S = OPERATORS[teacher], OPERATORS[student]
+    expected = (T.dense() - S.dense()).norm(dim=(-2, -1)) / T.dense().norm(dim=(-2, -1))
+    for block_size in (4, 23, 100):
+        torch.testing.assert_close(operator_error(T, S, block_size), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("block_size", [5, 100])
+@pytest.mark.parametrize("decay", [(0.9, 1.0), (0.0, 0.1)])
+def test_gradients_are_those_of_the_definition(block_size, decay):
+    teacher, student = OPERATORS["attention"], gated(3, 40, decay)
+    parts = [part.clone().requires_grad_() for part in (student.A, student.B, student.C)]
+    student = Recurrence(*parts)
+    found = torch.autograd.grad(operator_error(teacher, student, block_size).sum(), parts)
+    T = teacher.dense()
+    expected = torch.autograd.grad(
+        ((T - student.dense()).norm(dim=(-2, -1)) / T.norm(dim=(-2, -1))).sum(), parts, retain_graph=True
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_a_perfect_student_has_no_error_and_a_gradient_of_zero():
+    student = gated(3, 50)
+    parts = [part.clone().requires_grad_() for part in (student.A, student.B, student.C)]
+    error = operator_error(student, Recurrence(*parts))
+    assert float(error.detach().max()) < 1e-14
+    assert all(bool((part == 0).all()) for part in torch.autograd.grad(error.sum(), parts))
+
+
+def test_no_matrix_of_the_whole_sequence_is_held():
+    length, states = 1024, 4
+    ones = torch.ones(length, states)
+    parts = [0.99 * ones, ones, ones.clone().requires_grad_()]
+    teacher, student = Recurrence(*parts[:2], 0.9 * ones), Recurrence(*parts)
+    held = []
+
+    def keep(tensor):
+        held.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        operator_error(teacher, student, block_size=64)
+        blocks = sum(held)
+        held.clear()
+        operator_error(teacher, student, block_size=length)
+    assert blocks < 64 * length
+    assert sum(held) > length * length
+
+
+def test_operators_that_do_not_fit():
+    with pytest.raises(InputError, match=r"length 23 and batch shape \(2, 3\) of teacher, got 23 and \(3,\)"):
+        operator_error(OPERATORS["gated"], OPERATORS["gated"][0])
+    with pytest.raises(InputError, match=r"block_size must be .*got 0"):
+        operator_error(OPERATORS["gated"], OPERATORS["gated"], 0)
+
+
+def test_hidden_error():
+    teacher, student = random(2, 5, 4, seed=60), random(2, 5, 4, seed=61)
+    expected = [float((t - s).norm() / t.norm()) for t, s in zip(teacher, student, strict=True)]
+    assert hidden_error(teacher, student).tolist() == pytest.approx(expected)
+    assert float(hidden_error(teacher, teacher).max()) < 1e-100
+
+
+def test_logit_divergence():
+    teacher, student = random(3, 5, seed=62), random(3, 5, seed=63)
+    p, q = teacher.softmax(-1), student.softmax(-1)
+    torch.testing.assert_close(logit_divergence(teacher, student), (p * (p / q).log()).sum(-1))
+    assert bool((logit_divergence(teacher, teacher + 3).abs() < 1e-12).all())
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: operator_error(OPERATORS["gated"], 3), "student must be a statesize Operator, got int"),
+        (lambda: operator_error(OPERATORS["gated"], OPERATORS["dense"], 1.5), r"block_size must be .*got 1.5"),
+        (lambda: hidden_error(torch.ones(3), torch.ones(3)), r"teacher must have shape \(..., L, d\)"),
+        (
+            lambda: hidden_error(torch.ones(2, 3), torch.ones(1, 3)),
+            r"student must have the teacher's shape \(2, 3\), got \(1, 3\)",
+        ),
+        (lambda: hidden_error(torch.full((2, 3), torch.inf), torch.ones(2, 3)), "teacher must be finite"),
+        (
+            lambda: hidden_error(torch.full((2, 3), 1e30), torch.ones(2, 3)),
+            "too large, to be compared in torch.float32",
+        ),
+        (lambda: logit_divergence(torch.ones(2, 0), torch.ones(2, 0)), r"teacher must have shape \(..., V\)"),
+        (lambda: logit_divergence(torch.ones(2), torch.tensor([torch.nan, 1.0])), "student must be finite, got nan"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(call, said):
+    with pytest.raises(InputError, match=said):
+        call()
+
+
+def test_no_pair_of_operators_has_no_error():
+    teacher, student = (OPERATORS["gated"][:0] for _ in range(2))
+    assert operator_error(teacher, student).shape == (0, 3)
+
+
+def test_zeros_of_a_teacher_in_another_dtype_than_the_student_s():
+    teacher, student = torch.zeros(3, 2), torch.ones(3, 2, dtype=torch.float64)
+    assert hidden_error(teacher, student).item() == pytest.approx(6**0.5 / torch.finfo(torch.float32).tiny ** 0.5)

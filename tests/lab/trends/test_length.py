@@ -1,0 +1,149 @@
+"""ESS against the length of the context: the definition at each length, exponents, and what is beyond the training."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import statesize as ss
+from statesize.errors import InputError
+from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab.trends.growth import Growth
+from statesize.lab.trends.points import MixerPoint, Point
+from statesize.lab.trends.trend import signed
+
+SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}
+TEXT = torch.randint(2, 64, (150,), generator=torch.Generator().manual_seed(3))
+
+
+def model(mixer="sa", **shape):
+    return LanguageModel(ModelConfig(mixer=mixer, **(SHAPE | shape)), torch.Generator().manual_seed(0)).eval()
+
+
+def measured(given, **options):
+    return ss.length(given, TEXT, **{"lengths": [4, 8, 16], "future": 6, **options}, on_progress=lambda progress: None)
+
+
+def entropy(matrix):
+    values = torch.linalg.svdvals(matrix)
+    shares = values / values.sum()
+    return float((-(shares * shares.clamp_min(1e-300).log()).sum()).exp())
+
+
+@pytest.mark.parametrize("mixer", ["sa", "gla"])
+def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
+    found, one = measured(model(mixer)), model(mixer)
+    # 150 tokens hold six pieces of 16 + 6.
+    assert found.excerpts == 6
+    for place, context in enumerate((4, 8, 16)):
+        for row in range(6):
+            ids = TEXT[22 * row + 16 - context : 22 * row + 22]
+            heads = [captured.operator.to(dtype=torch.float64).dense()[0] for captured in ss.capture(one, ids[None])][1]
+            expected = [entropy(head[context : context + 6, :context]) for head in heads]
+            told = [found.values("layers.1.mixer", unit=f"head {head}")[place, row] for head in range(2)]
+            assert told == pytest.approx(expected, rel=1e-4)
+            assert found.values("layers.1.mixer")[place, row] == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def growth(values, lengths=(16, 32, 64, 128), trained=None):
+    """What a mixer with one head has, (lengths, excerpts)."""
+    points = []
+    for row in values:
+        numbers = {metric: [float(value) for value in row] for metric in ("entropy", "relative_count", "norm")}
+        units = {metric: [[value] for value in listed] for metric, listed in numbers.items()}
+        points.append(Point((MixerPoint("mixer", "attention", 99, 1, ("head 0",), units, numbers),), {}, 0.0, 0.0))
+    facts = {"tokens_sha256": "", "asked": {}, "versions": {}}
+    return Growth(
+        model="one", lengths=lengths, future=64, excerpts=len(values[0]), trained_length=trained, points=tuple(points),
+        skipped={}, facts=facts,
+    )  # fmt: skip
+
+
+def test_exponents_are_the_slopes_of_each_excerpt():
+    lengths, generator = np.array([16, 32, 64, 128]), np.random.default_rng(0)
+    values = 3 * lengths[:, None] ** 0.5 * np.exp(0.02 * generator.standard_normal((4, 5)))
+    slopes = [np.polyfit(np.log(lengths), np.log(values[:, row]), 1)[0] for row in range(5)]
+    whole = growth(values).exponent().whole
+    assert whole.value == pytest.approx(np.mean(slopes))
+    low, high = stats.t.interval(0.95, 4, np.mean(slopes), stats.sem(slopes))
+    assert (whole.low, whole.high) == pytest.approx((low, high))
+
+
+def test_a_curve_that_flattens_levels_off_though_it_grew():
+    lengths, jitter = np.array([16.0, 32, 64, 128]), np.array([0.99, 1.0, 1.01])
+    flat = growth(np.minimum(lengths, 64)[:, None] * jitter).exponent()
+    assert flat.course == "levels off"
+    assert flat.whole.low > 0.5
+    assert growth(lengths[:, None] ** 0.4 * jitter).exponent().course == "grows"
+    steps = growth(np.array([[1.0, 1.0], [2.0, 2.0], [4.0, 4.0], [4.0, 8.0]])).exponent()
+    assert steps.course == "not clear"
+
+
+def test_no_exponent_is_fitted_across_the_trained_length():
+    values = np.array([16.0, 32, 64, 7])[:, None] * np.array([0.99, 1.01])
+    found = growth(values, trained=64)
+    assert found.trained == (16, 32, 64)
+    assert found.exponent().whole.value == pytest.approx(1)
+    assert "after 64" in found.finding
+    assert "beyond the 8 tokens" in growth(values, trained=8).finding
+    assert np.isnan(growth(values, trained=8).exponent().whole.value)
+
+
+def test_the_trained_length_is_what_the_model_tells():
+    assert measured("gla", lengths=[4, 8]).trained_length == 256
+    assert measured(model(positions=22)).trained_length == 22
+    assert measured(model()).trained_length is None
+
+
+def test_the_trained_length_of_a_folder_is_what_was_written_beside_its_weights(tmp_path):
+    # Neither the name of the folder nor a record that says nothing is one.
+    folder = tmp_path / "gla"
+    save_checkpoint(model("la"), folder)
+    records = (None, '{"data": {"length": 12}}', '{"data": {"length": -1}}', '{"data": 3}')
+    for record, trained in zip(records, (None, 12, None, None), strict=True):
+        if record is not None:
+            (folder / "training.json").write_text(record, encoding="utf-8")
+        assert measured(str(folder), tokenizer=ss.zoo.tokenizer()).trained_length == trained
+
+
+def test_lengths_that_do_not_fit_are_named_and_the_others_measured():
+    found = measured(model(positions=20), lengths=[4, 8, 16, 900])
+    assert found.lengths == (4, 8)
+    assert found.skipped["900"] == "The longest text has room for 144 tokens."
+    assert "positional embedding 20" in found.skipped["16"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lengths": [8]}, "at least two different numbers"),
+        ({"lengths": [8, 2.5]}, "at least two different numbers"),
+        ({"lengths": [8, 200]}, "two that fit into the texts, of which the longest has room for 144"),
+        ({"future": 0}, "future must be"),
+        ({"excerpts": 0}, "excerpts must be"),
+    ],
+)
+def test_bad_input_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        measured(model(), **options)
+
+
+def test_finished_lengths_are_kept(tmp_path):
+    told = []
+    first = ss.length(model(), TEXT, lengths=[4, 8], future=6, output=tmp_path / "points", on_progress=told.append)
+    again = ss.length(model(), TEXT, lengths=[4, 8], future=6, output=tmp_path / "points", on_progress=told.append)
+    assert [progress.resumed for progress in told] == [False, False, True, True]
+    assert (again.values() == first.values()).all()
+
+
+def test_the_page_draws_what_lies_beyond_apart(tmp_path):
+    found = measured(model(), trained_length=8)
+    page = found.to_html(tmp_path / "length.html").read_text(encoding="utf-8")
+    assert found.finding in page
+    assert "trained on sequences of 8 tokens; longer contexts are orange" in page
+    assert set(found.to_dataframe()["length"]) == {4, 8, 16}
+
+
+def test_what_is_not_known_is_a_dash():
+    assert signed(growth(np.array([[1.0], [2.0]]), lengths=(16, 32), trained=8).exponent().whole) == "–"
+    assert signed(growth(np.array([[1.0], [2.0]]), lengths=(16, 32)).exponent().whole) == "+1.00"

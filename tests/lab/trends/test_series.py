@@ -1,0 +1,209 @@
+"""A series finds what profiles of its checkpoints find; what is wrong is named while the rest is measured."""
+
+import json
+import shutil
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import statesize as ss
+from statesize.errors import FileError, InputError, StatesizeError
+from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab.tasks.language.text import train_tokenizer
+from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints
+from statesize.lab.trends.log import read_log
+from statesize.lab.trends.points import Point, point_of
+from statesize.parallel.processes import Processes
+
+IDS = [list(range(2, 26)), list(range(30, 54)), [7, 9] * 12]
+SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}
+
+
+def write(folder, seed, mixer="gla", **shape):
+    model = LanguageModel(ModelConfig(mixer=mixer, **(SHAPE | shape)), torch.Generator().manual_seed(seed))
+    save_checkpoint(model, folder)
+    return model
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A training's folder with three checkpoints, its best weights and a log."""
+    folder = tmp_path / "run"
+    for step in (0, 100, 1000):
+        write(folder / f"step-{step}", seed=step)
+    write(folder / "best", seed=5)
+    steps = range(0, 1001, 50)
+    rows = [{"step": step, "loss": 4 - step / 500, "held_out": {"accuracy": step / 2000}} for step in steps]
+    (folder / "log.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 12', encoding="utf-8")
+    return folder
+
+
+def measured(checkpoints, **options):
+    return ss.series(checkpoints, IDS, on_progress=lambda progress: None, **options)
+
+
+def test_values_are_those_of_profiles_and_intervals_are_paired_over_documents(run):
+    found = measured(run)
+    assert found.names == ("step-0", "step-100", "step-1000")
+    assert found.places == (0, 100, 1000)
+    rows = []
+    for step in (0, 100, 1000):
+        model = LanguageModel(ModelConfig(mixer="gla", **SHAPE), torch.Generator().manual_seed(step))
+        frame = ss.profile(model, IDS, on_progress=lambda progress: None).to_dataframe()
+        frame = frame[(frame["metric"] == "entropy") & (frame["layer"] == "layers.1.mixer") & (frame["position"] > 0)]
+        rows.append(frame.groupby("sequence")["ess"].mean().to_numpy())
+    assert found.values("layers.1.mixer") == pytest.approx(np.array(rows), rel=1e-5)
+    change = found.change("layers.1.mixer").difference
+    by_scipy = stats.ttest_rel(rows[2], rows[0])
+    assert change.value == pytest.approx(np.mean(rows[2] - rows[0]), rel=1e-5)
+    assert (change.low, change.high) == pytest.approx(tuple(by_scipy.confidence_interval(0.95)), rel=1e-4)
+
+
+def test_the_largest_change_is_corrected_for_those_it_was_chosen_from(run):
+    found = measured(run)
+    steps = np.diff(found.means())
+    largest = found.largest_change()
+    assert (largest.before, largest.after) == ((0, 1) if abs(steps[0]) > abs(steps[1]) else (1, 2))
+    values = found.values()
+    alone = stats.ttest_rel(values[largest.after], values[largest.before]).confidence_interval(1 - 0.05 / 2)
+    assert (largest.difference.low, largest.difference.high) == pytest.approx(tuple(alone), rel=1e-6)
+    assert found.finding.startswith("Entropy-ESS of layers.")
+
+
+def test_the_log_beside_the_checkpoints_is_read_as_far_as_it_is_whole(run):
+    log = measured(run).log
+    assert log["loss"][-1] == (1000, 2.0)
+    assert log["held out accuracy"][-1] == (1000, 0.5)
+
+
+def test_a_log_that_cannot_be_read_is_named_and_the_rest_is_measured(run):
+    (run / "log.jsonl").write_text("nothing\n", encoding="utf-8")
+    found = measured(run)
+    assert len(found.names) == 3
+    assert "log.jsonl must hold JSON objects" in found.notes[0]
+
+
+def test_the_trainer_state_of_transformers_is_a_log(tmp_path):
+    path = tmp_path / "trainer_state.json"
+    path.write_text(json.dumps({"log_history": [{"step": 10, "loss": 2.5}, {"step": 10, "eval_loss": 2.25}]}))
+    assert read_log(path) == {"loss": [(10, 2.5)], "eval loss": [(10, 2.25)]}
+    path.write_text("[]")
+    with pytest.raises(FileError, match="cannot be read"):
+        read_log(path)
+
+
+def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
+    kept, told = tmp_path / "points", []
+    first = ss.series(run, IDS, output=kept, on_progress=told.append)
+    assert [progress.resumed for progress in told] == [False] * 3
+    # Damage is noticed, and so are other weights.
+    damaged = next(kept.glob("step-100-*"))
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    write(run / "step-1000", seed=77)
+    again = ss.series(run, IDS, output=kept, on_progress=(told := []).append)
+    assert [(progress.name, progress.resumed) for progress in told] == [
+        ("step-0", True),
+        ("step-100", False),
+        ("step-1000", False),
+    ]
+    assert (again.values()[:2] == first.values()[:2]).all()
+    assert (again.values()[2] != first.values()[2]).any()
+    # Other positions are another measurement.
+    ss.series(run, IDS, output=kept, positions=[3], on_progress=(told := []).append)
+    assert not any(progress.resumed for progress in told)
+
+
+def test_another_process_finds_the_same(run):
+    spread = measured(run, crew=lambda make: nullcontext(Processes(make, 1)))
+    alone = measured(run)
+    assert spread.names == alone.names
+    assert spread.values("layers.1.mixer") == pytest.approx(alone.values("layers.1.mixer"), rel=1e-6)
+
+
+def test_a_folder_of_something_else_is_left_alone(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear", encoding="utf-8")
+    with pytest.raises(FileError, match="new folder or hold the points"):
+        measured(run, output=tmp_path / "mine")
+
+
+def test_other_shapes_and_damaged_folders_are_named_and_the_rest_is_measured(run):
+    write(run / "step-200", seed=1, heads=1)
+    shutil.copytree(run / "step-0", run / "step-300")
+    (run / "step-300" / "model.safetensors").write_bytes(b"nothing")
+    write(run / "step-400", seed=1, vocabulary_size=40)
+    found = measured(run)
+    assert found.names == ("step-0", "step-100", "step-1000")
+    assert found.skipped["step-200"] == "Its layers, heads or channels are others than those of step-0."
+    assert "model.safetensors" in found.skipped["step-300"]
+    assert found.skipped["step-400"] == "It has 40 tokens, and the texts hold the id 53."
+
+
+def test_other_tokenizers_are_named(run):
+    for step in (0, 100, 1000):
+        write(run / f"step-{step}", seed=step, vocabulary_size=1024)
+    ss.zoo.tokenizer().save(str(run / "tokenizer.json"))
+    train_tokenizer(["other words than those"] * 9).save(str(run / "step-100" / "tokenizer.json"))
+    found = ss.series(run, "to be or not to be, that is the question", on_progress=lambda progress: None)
+    assert list(found.skipped) == ["step-100"]
+    assert "other tokens" in found.skipped["step-100"]
+
+
+def test_where_nothing_can_be_measured_that_is_an_error(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(StatesizeError, match=r"Nothing could be measured: a: .*config\.json"):
+        measured([tmp_path / "a", tmp_path / "b"])
+
+
+def test_steps_come_from_names(tmp_path):
+    names = ["checkpoint-1000", "checkpoint-500", "checkpoint-20"]
+    for name in names:
+        write(tmp_path / "out" / name, seed=0)
+    folder = tmp_path / "out"
+    for given in (folder, f"{folder}/checkpoint-*", [folder / name for name in names]):
+        found = find_checkpoints(given)
+        assert [(one.name, one.step) for one in found] == [
+            ("checkpoint-20", 20),
+            ("checkpoint-500", 500),
+            ("checkpoint-1000", 1000),
+        ]
+    assert find_checkpoints("owner/model", ["step1000", "stage1-step30-tokens5B", "main"]) == (
+        Checkpoint("step1000", "owner/model", "step1000", 1000),
+        Checkpoint("stage1-step30-tokens5B", "owner/model", "stage1-step30-tokens5B", 30),
+        Checkpoint("main", "owner/model", "main", None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "revisions", "message"),
+    [
+        (["gla"], (), "at least 2, got 1"),
+        (["gla", "sa"], ("a", "b"), "one id of the Hugging Face hub"),
+        (["nowhere/step-*"], (), "which fits none"),
+    ],
+)
+def test_what_is_no_series_is_refused(given, revisions, message):
+    with pytest.raises(InputError, match=message):
+        find_checkpoints(given, revisions)
+
+
+def test_a_point_is_kept_exactly():
+    model = LanguageModel(ModelConfig(mixer="sa", **SHAPE), torch.Generator().manual_seed(0))
+    point = point_of(ss.profile(model, IDS, on_progress=lambda progress: None))
+    assert Point.from_bytes(point.to_bytes()) == point
+    with pytest.raises(ValueError, match="no point"):
+        Point.from_bytes(b"{}")
+
+
+def test_the_page_holds_the_finding_the_layers_and_what_was_left_out(run, tmp_path):
+    write(run / "step-200", seed=1, heads=1)
+    found = measured(run)
+    page = found.to_html(tmp_path / "series.html").read_text(encoding="utf-8")
+    assert found.finding in page
+    assert "layers.1.mixer" in page
+    assert "step-200" in page
+    assert "From the log: held out accuracy" in page

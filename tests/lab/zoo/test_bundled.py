@@ -1,0 +1,185 @@
+import json
+import math
+import shutil
+from importlib.resources import as_file, files
+
+import pytest
+import torch
+
+from statesize.errors import FileError, InputError
+from statesize.lab import zoo
+from statesize.lab.tasks import Corpus, TextTask, byte_count, encode, python_prose
+from statesize.lab.tasks.language.corpus import sha256_of
+from statesize.lab.tasks.language.ngram import fit_kneser_ney, mean_nats
+from statesize.lab.training import evaluate
+from statesize.lab.zoo import bundled
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A copy of the bundled files, that a test may damage, in place of them."""
+    with as_file(files("statesize.lab.zoo")) as folder:
+        shutil.copytree(folder, tmp_path / "zoo", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    monkeypatch.setattr(bundled, "DATA", tmp_path / "zoo")
+    return tmp_path / "zoo"
+
+
+def test_names():
+    assert zoo.names() == ("sa", "la", "wla", "gla")
+
+
+def test_documents_are_the_ones_hashed_in_their_file():
+    values = json.loads((bundled.DATA / "documents.json").read_text(encoding="utf-8"))
+    assert values["sha256"] == sha256_of(zoo.documents())
+    assert len(zoo.documents()) > 100
+    assert 70_000 < byte_count(zoo.documents()) < 120_000
+
+
+def test_notice_carries_the_licence_of_the_text():
+    notice = (bundled.DATA / "NOTICE").read_text(encoding="utf-8")
+    for line in (
+        "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2",
+        "Changes made:",
+        "Python Software Foundation; All Rights",
+    ):
+        assert line in notice
+    version = json.loads((bundled.DATA / "documents.json").read_text(encoding="utf-8"))["python"]
+    assert f"CPython {version}" in notice
+
+
+def test_tokenizer_gives_the_documents_back():
+    tokenizer = zoo.tokenizer()
+    assert tokenizer.get_vocab_size() == 1024
+    assert tokenizer.token_to_id("<eos>") == 0
+    document = zoo.documents()[3]
+    assert tokenizer.decode(encode([document], tokenizer)[:-1].tolist()) == document
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_models_load_with_their_tokenizer(name):
+    model, tokenizer = zoo.load(name)
+    assert model.config.mixer == name
+    assert model.config.vocabulary_size == tokenizer.get_vocab_size()
+    assert not model.training
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.fixture(scope="module")
+def text():
+    """The task of the bundled documents, with the train part of the running Python's prose."""
+    return TextTask.from_corpus(Corpus(python_prose().train, tuple(zoo.documents())), zoo.tokenizer(), length=256)
+
+
+@pytest.fixture(scope="module")
+def held_out(text):
+    """Held-out reports of the bundled weights, by name."""
+    return {name: evaluate(zoo.load(name)[0], text, 8) for name in zoo.names()}
+
+
+def test_models_beat_the_trigram(held_out, text):
+    """Over the same tokens, though a model loses its context every 256 tokens and the trigram does not."""
+    trigram = mean_nats(fit_kneser_ney(text.train_tokens, 3, text.vocabulary_size), text.held_out_tokens)
+    assert max(report["loss"] for report in held_out.values()) < trigram
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_records_hold_what_the_bundled_weights_give_over_the_bundled_documents(name, held_out, text):
+    record = zoo.record(name)
+    assert record["held_out"].keys() <= held_out[name].keys()
+    for key in ("loss", "bits_per_byte"):
+        assert record["held_out"][key] == pytest.approx(held_out[name][key], rel=1e-5)
+    # Round-off may turn near-ties of the best token.
+    assert record["held_out"]["accuracy"] == pytest.approx(held_out[name]["accuracy"], abs=1e-3)
+    data = record["data"]
+    assert (data["held_out_tokens"], data["held_out_bytes"]) == (text.held_out_tokens.numel(), text.held_out_bytes)
+    nats = record["held_out"]["loss"] * data["held_out_tokens"]
+    assert nats / math.log(2) / data["held_out_bytes"] == pytest.approx(record["held_out"]["bits_per_byte"])
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_records_are_of_the_bundled_corpus_and_model(name):
+    record, model = zoo.record(name), zoo.load(name)[0]
+    documents = json.loads((bundled.DATA / "documents.json").read_text(encoding="utf-8"))
+    assert record["data"]["corpus_sha256"] == documents["corpus_sha256"]
+    assert record["versions"]["python"] == documents["python"]
+    assert record["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert f"--mixer {name} " in record["command"]
+    training = record["training"]
+    assert f"--steps {training['steps']} " in record["command"]
+    assert f"--seed {training['seed']} " in record["command"]
+    best = min(record["held_out_curve"], key=lambda point: point["loss"])
+    assert record["best_step"] == best["step"]
+    # The curve is of float32 weights, the report of those weights in float16.
+    assert record["held_out"]["loss"] == pytest.approx(best["loss"], abs=1e-3)
+
+
+def test_records_differ_in_the_mixer_only():
+    records = [zoo.record(name) for name in zoo.names()]
+    for key in ("training", "data", "baselines", "versions"):
+        assert all(record[key] == records[0][key] for record in records)
+
+
+def test_the_last_steps_of_the_curve_are_those_that_the_page_tells_of():
+    for name in zoo.names():
+        before, last = zoo.record(name)["held_out_curve"][-2:]
+        assert last["step"] - before["step"] == 250
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_models_are_small(name):
+    assert (bundled.DATA / name / "model.safetensors").stat().st_size <= 3 * 2**20
+
+
+def test_models_are_siblings_of_one_size():
+    sizes = [sum(parameter.numel() for parameter in zoo.load(name)[0].parameters()) for name in zoo.names()]
+    assert max(sizes) < 1.1 * min(sizes)
+
+
+@pytest.mark.parametrize("call", [zoo.load, zoo.record])
+def test_unknown_name_is_refused_with_the_known_ones(call):
+    with pytest.raises(InputError, match=r"name must be one of the bundled models sa, la, wla, gla, .* got 'mamba'"):
+        call("mamba")
+
+
+def test_the_copy_is_read(copy):
+    values = {"format": 1, "documents": ["one", "two"]}
+    (copy / "documents.json").write_text(json.dumps(values))
+    assert zoo.documents() == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("file", "call"),
+    [
+        ("documents.json", zoo.documents),
+        ("tokenizer.json", zoo.tokenizer),
+        ("gla/training.json", lambda: zoo.record("gla")),
+        ("gla/config.json", lambda: zoo.load("gla")),
+        ("gla/model.safetensors", lambda: zoo.load("gla")),
+    ],
+)
+def test_missing_and_truncated_files_are_named(copy, file, call):
+    content = (copy / file).read_bytes()
+    (copy / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(FileError, match=file) as truncated:
+        call()
+    (copy / file).unlink()
+    with pytest.raises(FileError, match=f"{file}.* missing") as missing:
+        call()
+    assert "\n" not in str(truncated.value) + str(missing.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"format": 2, "documents": []}', "format 2; this statesize reads format 1"),
+        (b'{"format": 1, "documents": "text"}', "no list of documents"),
+        (b'{"format": 1, "documents": [1]}', "no list of documents"),
+        (b'{"format": 1}', "no list of documents"),
+        (b"[]", "holds list, not a JSON object"),
+        (b'{"format": 1, "documents": ["\xff"]}', "damaged .*utf-8"),
+    ],
+)
+def test_documents_of_another_form_are_refused(copy, content, message):
+    (copy / "documents.json").write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        zoo.documents()
