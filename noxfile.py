@@ -19,22 +19,22 @@ FLOOR_EXTRAS = ("figures", "lightning", "torchmetrics", "trainer")
 FLA_TESTS = (
     "tests/adapters/test_fla.py",
     "tests/adapters/models/test_checks.py",
-    "tests/compression/hub/test_fla_layers.py",
+    "tests/reduction/hub/test_fla_layers.py",
     "tests/lab/mixers/test_fla.py",
-    "tests/loading/test_models.py",
+    "tests/models/test_models.py",
 )
 # What leans on other packages most: files, tables, charts, command line, callbacks, engines.
 FLOOR_TESTS = (
-    "tests/drawing",
+    "tests/measurement",
     "tests/integrations",
     "tests/cli/test_app.py",
     "tests/cli/about/test_completion.py",
     "tests/cli/output/test_document.py",
     "tests/cli/output/test_progress.py",
-    "tests/results/stored/test_store.py",
+    "tests/results/test_store.py",
     "tests/profiling/test_profile.py",
     "tests/lab/studies/grid/test_table.py",
-    "tests/test_measurement.py",
+    "tests/measurement/test_measurement.py",
     # The Trainer of transformers 5.15.0 doubles the loss of Mamba at two accumulated batches, without any callback too.
     "--deselect=tests/integrations/test_transformers.py::test_one_step_is_the_gradient_of_the_mean_loss_and_penalty[2-mamba]",
 )

@@ -26,8 +26,9 @@ from oracles.engine_pairs import Pairs
 from oracles.operators import FAMILIES
 from oracles.references import Reference
 
-from statesize.benchmarks.machine import machine, versions
-from statesize.files import replace_file
+from statesize.benchmarks.timing import versions
+from statesize.io.files import replace_file
+from statesize.io.machine import machine
 
 LENGTHS = (2, 3, 8, 17, 33, 64, 100, 128, 200, 257, 350, 512)
 SHORT = (5, 9, 14, 20)

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from statesize.benchmarks.machine import document
-from statesize.benchmarks.memory import child_process, forget_peak, peak_resident_bytes, resident_bytes
+from statesize.benchmarks.cases import child_process, forget_peak, peak_resident_bytes, resident_bytes
+from statesize.benchmarks.timing import document
 from statesize.errors import InputError
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import plan, profile
 from statesize.results.settings import memory_bytes

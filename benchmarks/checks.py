@@ -18,8 +18,8 @@ import torch
 
 import statesize as ss
 from statesize.adapters import Checking, Checks
-from statesize.benchmarks.machine import document
-from statesize.files import replace_file
+from statesize.benchmarks.timing import document
+from statesize.io.files import replace_file
 
 
 def llama() -> torch.nn.Module:
@@ -37,7 +37,7 @@ def llama() -> torch.nn.Module:
 
 CASES: dict[str, tuple[Callable[[], torch.nn.Module], int, int]] = {
     "Llama, 4 layers of 8 heads": (llama, 2, 512),
-    "bundled gla": (lambda: ss.zoo.load("gla")[0], 4, 256),
+    "bundled gla": (lambda: ss.lab.zoo.load("gla")[0], 4, 256),
 }
 
 

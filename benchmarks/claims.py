@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from statesize.benchmarks.machine import document
-from statesize.files import replace_file
-from statesize.interval import Interval
+from statesize.benchmarks.timing import document
+from statesize.io.files import replace_file
 from statesize.lab.studies.verdicts.claim import Claim
 from statesize.lab.studies.verdicts.evidence import Evidence
 from statesize.lab.studies.verdicts.verdict import judge
+from statesize.measurement.statistics import Interval
 
 
 def judged(claim: Claim, evidence: Mapping[str, Evidence]) -> dict[str, Any]:

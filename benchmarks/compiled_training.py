@@ -21,10 +21,9 @@ from typing import Any
 
 import torch
 
-from statesize.benchmarks.machine import document
-from statesize.benchmarks.memory import child_process
-from statesize.benchmarks.timing import seconds
-from statesize.files import replace_file
+from statesize.benchmarks.cases import child_process
+from statesize.benchmarks.timing import document, seconds
+from statesize.io.files import replace_file
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks import MQAR
 from statesize.lab.training import TrainingConfig

@@ -20,9 +20,8 @@ from torch import Tensor
 
 import statesize as ss
 from statesize.benchmarks.cases import attention, gated, smooth_attention
-from statesize.benchmarks.machine import document
-from statesize.benchmarks.timing import dense_seconds, midpoints, seconds
-from statesize.files import replace_file
+from statesize.benchmarks.timing import dense_seconds, document, midpoints, seconds
+from statesize.io.files import replace_file
 
 CASES: tuple[tuple[str, Callable[[int], ss.Operator], int], ...] = (
     *(("softmax d=64, full rank", partial(attention, width=64), length) for length in (256, 512, 1024, 2048)),

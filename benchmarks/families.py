@@ -27,7 +27,7 @@ from oracles.family_sweep import Row, sweep
 from oracles.tiny_families import MORE, names, tiny
 
 from statesize.adapters.families import swept
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "src" / "statesize" / "adapters" / "families.json"

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from oracles.fla_layers import FLASH_ATTENTION, IN_TORCH, LAYERS
 
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "fla.json"

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles.fla_torch import use_references
 
 import statesize as ss
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.mixers.registry import FLA_MIXERS
 

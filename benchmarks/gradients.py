@@ -1,6 +1,6 @@
 """Gradients of entropy-ESS: `python benchmarks/gradients.py [--length 2048] [--positions 31] [--output FILE]`.
 
-`ss.differentiable_entropy`, forward and backward to the tensors of the operator, against autograd through
+`ss.metrics.differentiable_entropy`, forward and backward to the tensors of the operator, against autograd through
 `torch.linalg.svdvals(T[i:, :i])` at the same positions. T is given to the latter for nothing, as a leaf: neither its
 forming nor the backward pass to what it is made of is counted. CPU time of one thread, the median of interleaved
 rounds. Errors of values and gradients are those at a quarter of the length, where autograd goes all the way.
@@ -78,7 +78,7 @@ def timed(function: Callable[[], object]) -> float:
 
 def through_singular_values(T: torch.Tensor, positions: list[int]) -> torch.Tensor:
     """The definition, differentiable by autograd."""
-    return torch.stack([ss.entropy_ess(torch.linalg.svdvals(T[i:, :i])) for i in positions])
+    return torch.stack([ss.metrics.entropy_ess(torch.linalg.svdvals(T[i:, :i])) for i in positions])
 
 
 def spread(length: int, count: int) -> list[int]:
@@ -95,7 +95,10 @@ def errors(name: str, length: int, count: int) -> tuple[float, float]:
     """Largest relative error of a value, and of a tensor's gradient in the Frobenius norm."""
     parts = tensors(name, length)
     operator, positions = CASES[name][0](*parts), spread(length, count)
-    found, exact = ss.differentiable_entropy(operator, positions), through_singular_values(operator.dense(), positions)
+    found, exact = (
+        ss.metrics.differentiable_entropy(operator, positions),
+        through_singular_values(operator.dense(), positions),
+    )
     pairs = zip(gradients(found, parts), gradients(exact, parts), strict=True)
     worst = max(float((mine - plain).norm() / plain.norm()) for mine, plain in pairs if mine is not None)
     return float(((found - exact) / exact).abs().max().detach()), worst
@@ -109,7 +112,7 @@ def compare(name: str, length: int, count: int) -> dict[str, object]:
     T.requires_grad_()
 
     def ours() -> object:
-        return gradients(ss.differentiable_entropy(make(*parts), positions), parts)
+        return gradients(ss.metrics.differentiable_entropy(make(*parts), positions), parts)
 
     def dense() -> object:
         return gradients(through_singular_values(T, positions), [T])

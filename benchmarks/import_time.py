@@ -14,7 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from statesize.benchmarks.machine import machine, versions
+from statesize.benchmarks.timing import versions
+from statesize.io.machine import machine
 
 LIMIT = 0.3
 HEAVY = ("numba", "transformers", "pandas", "pyarrow", "xarray", "altair", "scipy", "matplotlib", "rich", "ray")
@@ -27,7 +28,7 @@ CASES = {
     "ss.capture": (True, "import statesize; statesize.capture"),
     "ss.Profile": (True, "import statesize; statesize.Profile"),
     "ss.profile": (True, "import statesize; statesize.profile"),
-    "ss.training": (True, "import statesize; statesize.lab.training"),
+    "ss.lab.training": (True, "import statesize; statesize.lab.training"),
     "statesize --help": (False, "from statesize.cli import main; main(['--help'])"),
 }
 _CHILD = """

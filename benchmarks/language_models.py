@@ -17,10 +17,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from statesize.benchmarks.machine import machine, versions
-from statesize.benchmarks.memory import child_process, forget_peak, peak_resident_bytes
-from statesize.benchmarks.model_cases import random_tokens
-from statesize.benchmarks.timing import now
+from statesize.benchmarks.cases import child_process, forget_peak, peak_resident_bytes
+from statesize.benchmarks.models import random_tokens
+from statesize.benchmarks.timing import now, versions
+from statesize.io.machine import machine
 from statesize.profiling.calibration import Trial
 from statesize.profiling.run import profile
 from statesize.results.settings import Channels, check_settings

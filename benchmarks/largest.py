@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from statesize.benchmarks.cases import attention, gated, irregular_convolution, selective, smooth_attention
-from statesize.benchmarks.machine import machine, versions
-from statesize.benchmarks.memory import peak_bytes
-from statesize.measurement import measure
+from statesize.benchmarks.cases import attention, gated, irregular_convolution, peak_bytes, selective, smooth_attention
+from statesize.benchmarks.timing import versions
+from statesize.io.machine import machine
+from statesize.measurement.measurement import measure
 from statesize.operators import Operator
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut

@@ -17,11 +17,17 @@ import torch
 from torch import Tensor
 
 import statesize as ss
-from statesize.benchmarks.cases import attention, delta, gated
-from statesize.benchmarks.machine import document
-from statesize.benchmarks.memory import child_process, forget_peak, peak_resident_bytes, resident_bytes
-from statesize.benchmarks.timing import seconds
-from statesize.files import replace_file
+from statesize.benchmarks.cases import (
+    attention,
+    child_process,
+    delta,
+    forget_peak,
+    gated,
+    peak_resident_bytes,
+    resident_bytes,
+)
+from statesize.benchmarks.timing import document, seconds
+from statesize.io.files import replace_file
 
 CASES: tuple[tuple[str, Callable[[int], ss.Operator], int], ...] = (
     ("gated n=128", partial(gated, states=128), 2**20),

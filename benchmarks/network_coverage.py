@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from network.coverage import Outcome, outcomes
 
-from statesize.benchmarks.machine import machine, versions
-from statesize.files import replace_file
+from statesize.benchmarks.timing import versions
+from statesize.io.files import replace_file
+from statesize.io.machine import machine
 
 ACCURACY, LEAST_HELD = 0.03, 0.93
 

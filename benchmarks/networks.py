@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import statesize as ss
-from statesize.benchmarks.machine import document
-from statesize.benchmarks.memory import peak_resident_bytes
-from statesize.files import replace_file
+from statesize.benchmarks.cases import peak_resident_bytes
+from statesize.benchmarks.timing import document
+from statesize.io.files import replace_file
 from statesize.network.network import Progress
 from statesize.texts.tokens import join_documents
 
@@ -45,8 +45,8 @@ class Case:
 
 def bundled(accuracy: float) -> list[Case]:
     """The bundled models over their held-out text."""
-    ids = join_documents(ss.zoo.tokenizer(), ss.zoo.documents())[None, :TOKENS]
-    return [Case(name, ss.zoo.load(name)[0], ids, accuracy) for name in BUNDLED]
+    ids = join_documents(ss.lab.zoo.tokenizer(), ss.lab.zoo.documents())[None, :TOKENS]
+    return [Case(name, ss.lab.zoo.load(name)[0], ids, accuracy) for name in BUNDLED]
 
 
 def gpt2(accuracy: float) -> list[Case]:
@@ -69,7 +69,7 @@ def row(case: Case, precision: Literal["double", "single"]) -> dict[str, Any]:
         case.model, case.ids, [cut], accuracy=case.accuracy, method="lanczos", precision=precision, on_progress=told
     )
     seconds, wall = time.process_time() - start, time.perf_counter() - wall
-    beside = ss.redundancy(case.model, case.ids, found, case.name)
+    beside = ss.network.redundancy(case.model, case.ids, found, case.name)
     low, high = found.interval[0].tolist()
     (value,) = beside.to_dict()["values"]
     return {

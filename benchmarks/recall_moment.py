@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.claims import judged
-from statesize.benchmarks.machine import document
+from statesize.benchmarks.timing import document
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.verdicts.claim import Claim
 from statesize.lab.studies.verdicts.evidence import of_mean

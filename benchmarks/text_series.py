@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 import statesize as ss
-from statesize.benchmarks.machine import document
+from statesize.benchmarks.timing import document
 from statesize.cli import main as statesize
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 from statesize.lab.mixers import MIXERS
 
 STEPS, KEPT, EVALUATED = 600, 60, 120
@@ -45,7 +45,7 @@ def main(runs: Path, output: Path) -> int:
 def row(mixer: str, folder: Path) -> dict[str, Any]:
     """What a run ended with, and the ESS of its checkpoints."""
     ended = json.loads((folder / "log.jsonl").read_text("utf-8").splitlines()[-1])
-    found = ss.series(folder, channels=CHANNELS, on_progress=lambda progress: None).to_dict()
+    found = ss.lab.series(folder, channels=CHANNELS, on_progress=lambda progress: None).to_dict()
     average, *layers = found["layers"]
     largest = max(layers, key=lambda layer: abs(layer["largest_change"]["difference"]))
     return {

@@ -32,10 +32,10 @@ nb_render_markdown_format = "myst"
 nitpicky = True
 # What other packages document; the build needs no network, so their inventories are not read.
 nitpick_ignore_regex = [
-    ("py:.*", r"(alt|collections|contextlib|numpy|os|pandas|pathlib|tokenizers|torch|transformers|xarray)\..*"),
+    ("py:.*", r"(alt|altair|collections|contextlib|numpy|os|pandas|pathlib|tokenizers|torch|transformers|xarray)\..*"),
     ("py:.*", "Figure|Inputs|Tensor|Trainer"),
     # Types that users hand on and never name.
-    ("py:class", r"statesize\..*\.(Chart|Claim|Drawn|Executor|LoadedModel|Measured|Point|Profiled)"),
+    ("py:class", r"statesize\..*\.(Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measured|Point|Profiled)"),
 ]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}

@@ -8,7 +8,7 @@ import nbformat
 from myst_nb.core.read import read_myst_markdown_notebook
 from nbclient import NotebookClient
 
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 
 TUTORIALS = Path(__file__).parent / "tutorials"
 SECONDS = 600  # for a cell, on a busy machine

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 from statesize.lab.studies.page.final import final_runs, numbered
 from statesize.lab.studies.page.statistics import Numbers, ranks, within_cells
 from statesize.lab.studies.record import read_record

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 
 ROOT = Path(__file__).parents[1]
 DRAWS, PLANTED = 1000, 100

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 from statesize.lab.studies.record import RECORD, TABLE
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 from statesize.lab.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel

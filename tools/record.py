@@ -13,13 +13,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from statesize.files import replace_files
+from statesize.io.files import replace_files
+from statesize.io.recipe import FILE, Recipe, read_json
 from statesize.lab.studies.catalogue import GRID_STUDIES
 from statesize.lab.studies.grid.settings import preset_settings
 from statesize.lab.studies.grid.table import ResultTable
 from statesize.lab.studies.page.conclusion import known, read_saved
 from statesize.lab.studies.record import RECORD, TABLE, make_record, read_record, write_record
-from statesize.rerun.recipe import FILE, Recipe, read_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

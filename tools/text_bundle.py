@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 from statesize.lab.tasks.language.corpus import Corpus, python_prose, sha256_of
 from statesize.lab.tasks.language.text import train_tokenizer
 

@@ -18,8 +18,8 @@ from benchmarks.architectures.measuring import held_out_windows, losses, measure
 from benchmarks.architectures.published import published
 from benchmarks.architectures.shapes import ARCHITECTURES
 from benchmarks.architectures.training import LENGTH, RECORD, TRAINING, load, train_missing
-from statesize.benchmarks.machine import machine
-from statesize.files import replace_file
+from statesize.io.files import replace_file
+from statesize.io.machine import machine
 from statesize.lab import zoo
 from statesize.lab.tasks.language.corpus import python_prose
 from statesize.lab.tasks.language.text import TextTask

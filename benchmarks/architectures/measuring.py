@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.architectures.training import LENGTH, logits_of
-from statesize.compression.scoring.paired import ratio_of
-from statesize.compression.scoring.scores import by_document
-from statesize.compression.scoring.windows import Windows, windows
 from statesize.lab import zoo
 from statesize.lab.tasks.task import IGNORED
 from statesize.profiling import profile
+from statesize.reduction.windows import Windows, by_document, ratio_of, windows
 from statesize.results.summary import SummaryRow, ess_values, known_mean
-from statesize.texts.bundled import bundled_sequences
+from statesize.texts.inputs import bundled_sequences
 
 _BATCH = 16
 

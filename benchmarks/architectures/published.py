@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from benchmarks.language_models import Recipe, predictions
-from statesize.files import replace_file
-from statesize.texts.bundled import LENGTH, SEQUENCES
+from statesize.io.files import replace_file
+from statesize.texts.inputs import LENGTH, SEQUENCES
 
 _SMOLLM: dict[str, Any] = {
     "hidden_size": 576,

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.architectures.scan import quick_scan
 from benchmarks.architectures.shapes import Architecture
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 from statesize.lab import zoo
 from statesize.lab.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.lab.mixers.model import LanguageModel

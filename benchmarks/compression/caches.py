@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize.benchmarks.machine import document
-from statesize.compression.compress import extra_bits
-from statesize.compression.scoring.scores import Scores, score
-from statesize.compression.scoring.windows import Windows, windows
-from statesize.files import replace_file
+from statesize.benchmarks.timing import document
+from statesize.io.files import replace_file
 from statesize.lab import zoo
 from statesize.lab.tasks.language.corpus import python_prose
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
+from statesize.reduction.compress import extra_bits
+from statesize.reduction.windows import Scores, Windows, score, windows
 
 LENGTH, FIRST, LEAST = 256, 2, 4
 TOKENS = (64, 32, 16)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statesize.compression.bases import Cut
-from statesize.compression.gramians import Gramians
 from statesize.lab.mixers.model import LanguageModel
+from statesize.reduction.bases import Cut
+from statesize.reduction.gramians import Gramians
 
 SCORES = ("key energy", "query and key energy", "weights", "random")
 

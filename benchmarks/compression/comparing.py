@@ -21,21 +21,18 @@ from benchmarks.compression.channels import SCORES, channel_cuts
 from benchmarks.compression.heads import rank_correlations
 from benchmarks.compression.recalling import recall_cuts
 from benchmarks.compression.training import LENGTH, MIXERS, SEEDS, SHAPE, TRAINING
-from statesize.compression.compress import extra_bits
-from statesize.compression.gramians import measure_gramians
-from statesize.compression.kinds import reducible
-from statesize.compression.proposals import Ranking
-from statesize.compression.scoring.paired import ratio_of
-from statesize.compression.scoring.recall import probe
-from statesize.compression.scoring.scores import BATCH, score
-from statesize.compression.scoring.windows import Windows, windows
-from statesize.compression.shrinking import rounded_model, smaller_model
-from statesize.files import replace_file
-from statesize.interval import Interval
+from statesize.io.files import replace_file
 from statesize.lab import zoo
+from statesize.lab.compression.proposals import Ranking, measure_gramians
+from statesize.lab.compression.shrinking import rounded_model, smaller_model
 from statesize.lab.mixers.checkpoint import load_checkpoint
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.language.corpus import python_prose
+from statesize.measurement.statistics import Interval
+from statesize.reduction.compress import extra_bits
+from statesize.reduction.hub.model import reducible
+from statesize.reduction.recall import probe
+from statesize.reduction.windows import BATCH, Windows, ratio_of, score, windows
 from statesize.version import installed
 
 # Of 32 numbers a head keeps 15, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.

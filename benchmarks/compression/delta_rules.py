@@ -16,14 +16,12 @@ from torch import Tensor
 import statesize as ss
 from benchmarks.compression.comparing import texts
 from benchmarks.compression.folders import Row, measure_folders
-from statesize.compression.bases import Cut, KeptBasis, OrthonormalBasis
-from statesize.compression.compress import extra_bits
-from statesize.compression.gramians import measure_gramians
-from statesize.compression.scoring.paired import ratio_of
-from statesize.compression.scoring.scores import BATCH, score
-from statesize.compression.scoring.windows import windows
-from statesize.compression.shrinking import smaller_model
+from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.model import LanguageModel
+from statesize.reduction.bases import Cut, KeptBasis, OrthonormalBasis
+from statesize.reduction.compress import extra_bits
+from statesize.reduction.gramians import measure_gramians
+from statesize.reduction.windows import BATCH, ratio_of, score, windows
 
 SHARES = (0.75, 0.5, 0.25)
 _linalg = cast("Any", torch.linalg)

@@ -22,20 +22,18 @@ from benchmarks.compression.comparing import texts
 from benchmarks.compression.recalling import documents
 from benchmarks.compression.training import MIXERS
 from statesize.adapters import capture
-from statesize.benchmarks.machine import document
-from statesize.compression.compress import extra_bits
-from statesize.compression.gramians import measure_gramians
-from statesize.compression.proposals import bases_of, cuts_of
-from statesize.compression.scoring.scores import BATCH, score
-from statesize.compression.scoring.windows import windows
-from statesize.compression.shrinking import smaller_model
-from statesize.compression.sizes import equal_sizes, sizes_by_cost
-from statesize.files import replace_file
+from statesize.benchmarks.timing import document
+from statesize.io.files import replace_file
 from statesize.lab import zoo
+from statesize.lab.compression.proposals import bases_of, cuts_of, equal_sizes, sizes_by_cost
+from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.verdicts.evidence import of_mean
 from statesize.lab.training.step import evaluate
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
+from statesize.reduction.compress import extra_bits
+from statesize.reduction.gramians import measure_gramians
+from statesize.reduction.windows import BATCH, score, windows
 from tools.recall_models import TASK, recall_config, recall_tokenizer, train_recall_model
 
 SHARES, FRESH = (0.5, 0.25), (400, 401, 402)

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from statesize.benchmarks.machine import document
-from statesize.files import replace_file
+from statesize.benchmarks.timing import document
+from statesize.io.files import replace_file
 
 Row = dict[str, Any]
 

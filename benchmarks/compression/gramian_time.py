@@ -16,12 +16,12 @@ from torch import Tensor
 
 import statesize as ss
 from benchmarks.compression.folders import Row, measure_folders
-from statesize.adapters.models.logits import logits_of
+from statesize.adapters.models.held import logits_of
 from statesize.benchmarks.timing import seconds
-from statesize.compression.gramians import measure_gramians
-from statesize.compression.hub.model import gramians_of_groups
-from statesize.compression.scoring.scores import BATCH
 from statesize.lab.mixers.model import LanguageModel
+from statesize.reduction.gramians import measure_gramians
+from statesize.reduction.hub.model import gramians_of_groups
+from statesize.reduction.windows import BATCH
 
 BUNDLED = ("la", "wla", "gla")
 _SEQUENCES, _LENGTH, _ROUNDS = 96, 256, 5

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from scipy import stats
 
-from statesize.compression.bases import Basis
-from statesize.compression.proposals import cuts_of
-from statesize.compression.scoring.scores import score
-from statesize.compression.scoring.windows import Windows
-from statesize.compression.shrinking import smaller_model
+from statesize.lab.compression.proposals import cuts_of
+from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.model import LanguageModel
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
+from statesize.reduction.bases import Basis
+from statesize.reduction.windows import Windows, score
 
 _SEQUENCES = 4
 

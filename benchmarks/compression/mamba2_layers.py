@@ -15,14 +15,12 @@ import statesize as ss
 from benchmarks.compression.comparing import texts
 from benchmarks.compression.folders import Row, measure_folders
 from benchmarks.compression.heads import spearman
-from statesize.adapters.observe import observe
 from statesize.adapters.watching.observation import Observation
-from statesize.compression.bases import BalancedBasis
-from statesize.compression.hub.model import bases_of_groups, gramians_of_groups
-from statesize.compression.hub.state_spaces import smaller_state_space
-from statesize.compression.scoring.scores import BATCH, score
-from statesize.compression.scoring.windows import windows
 from statesize.operators import Recurrence
+from statesize.reduction.bases import BalancedBasis
+from statesize.reduction.hub.model import bases_of_groups, gramians_of_groups, observe
+from statesize.reduction.hub.smaller import smaller_state_space
+from statesize.reduction.windows import BATCH, score, windows
 
 _LENGTH, _SEQUENCES = 128, 4
 
@@ -31,7 +29,7 @@ _LENGTH, _SEQUENCES = 128, 4
 def rows(folder: str) -> list[Row]:
     """The correlations of one model, and how many layers it has."""
     model, _ = cast("tuple[Any, Any]", ss.load(folder))
-    calibration, choice, _ = (windows(text, ss.zoo.tokenizer(), _LENGTH) for text in texts())
+    calibration, choice, _ = (windows(text, ss.lab.zoo.tokenizer(), _LENGTH) for text in texts())
     bases = bases_of_groups(gramians_of_groups(model, torch.split(calibration.inputs, BATCH)), BalancedBasis)
     quarter = model.config.state_size // 4
     predictors: dict[str, list[float]] = {}

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from benchmarks.compression.training import MIXERS, RECALL_SEEDS
-from statesize.compression.compress import compress
 from statesize.lab import zoo
 from statesize.lab.mixers.checkpoint import load_checkpoint
 from statesize.lab.training.step import evaluate
+from statesize.reduction.compress import compress
 from tools.recall_models import TASK, recall_tokenizer
 
 # Sequences of the task, whose documents are the text for the cut.

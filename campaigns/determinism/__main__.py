@@ -27,7 +27,8 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    from statesize.benchmarks.machine import machine, versions
+    from statesize.benchmarks.timing import versions
+    from statesize.io.machine import machine
 
     warnings.simplefilter("ignore")
     found = {"same threads": profiles(given.models, given.threads[:1] * 2)}
@@ -55,7 +56,7 @@ def profiles(models: Sequence[str], threads: Sequence[int]) -> Counter[str]:
 
     import statesize as ss
     from campaigns.soak.calls import subjects
-    from statesize.rerun.comparing import compare_profiles
+    from statesize.lab.rerun.comparing import compare_profiles
 
     verdicts = Counter[str]()
     for name in models:
@@ -78,9 +79,9 @@ def studies(workers: int) -> tuple[Counter[str], Counter[str]]:
     """Verdicts over the runs of a small study: done again in this process, and in several processes."""
     from small_studies import GRID
 
+    from statesize.lab.rerun.comparing import compare_rows
     from statesize.lab.studies.grid.executors import run_here, run_in_processes
     from statesize.lab.studies.grid.settings import parse_settings
-    from statesize.rerun.comparing import compare_rows
 
     runs = parse_settings(GRID, "correlation").runs
     tables = [

@@ -20,7 +20,8 @@ from typing import Any
 def document(seed: int, survivals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is written: the sums, and each fault."""
     from campaigns.faults.places import can_mount
-    from statesize.benchmarks.machine import machine, versions
+    from statesize.benchmarks.timing import versions
+    from statesize.io.machine import machine
 
     return {
         "schema": 1,
@@ -65,7 +66,7 @@ def main() -> int:
     given = parser.parse_args()
     from campaigns.faults.campaign import Campaign
     from campaigns.faults.processes import Starter
-    from statesize.files import replace_file
+    from statesize.io.files import replace_file
 
     survivals = known(given.output, given.seed)
     done = {survival["number"] for survival in survivals}

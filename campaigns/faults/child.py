@@ -20,7 +20,7 @@ _ABOVE_PERMISSIONS = (1 << 1) | (1 << 2)
 _CAPABILITIES_3 = 0x20080522
 IMPORTED = (
     "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "statesize.profiling.on_ray",
-    "statesize.texts.parquet", "statesize.report", "statesize.rerun.recipe", "statesize.lab.studies.grid.executors",
+    "statesize.texts.tables", "statesize.report", "statesize.io.recipe", "statesize.lab.studies.grid.executors",
     "statesize.lab.studies.conclude", "statesize.lab.studies.grid.study",
     "statesize.lab.training.export",
 )  # fmt: skip
@@ -80,7 +80,7 @@ def _warm() -> None:
     import torch
 
     from statesize.lab.mixers import LanguageModel, ModelConfig
-    from statesize.measurement import measure
+    from statesize.measurement.measurement import measure
     from statesize.operators import Recurrence
     from statesize.report.document import vega
 

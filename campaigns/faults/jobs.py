@@ -17,10 +17,10 @@ import tokenizers
 import torch
 
 from statesize.errors import FileError
+from statesize.io.parts import digest
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.mixers.checkpoint import save_checkpoint
 from statesize.lab.tasks.language.text import train_tokenizer
-from statesize.parts import digest
 from statesize.profiling import Profile
 
 _DIGEST = re.compile(r"-[0-9a-f]{24}(?=\.(unit|parquet)$)")

@@ -76,8 +76,9 @@ def joined(done: dict[str, Any], found: dict[str, Any], calls: int) -> dict[str,
 
 def write(path: Path, done: dict[str, Any]) -> None:
     """The JSON, after each block, so that a run that is stopped goes on from there."""
-    from statesize.benchmarks.machine import machine, versions
-    from statesize.files import replace_file
+    from statesize.benchmarks.timing import versions
+    from statesize.io.files import replace_file
+    from statesize.io.machine import machine
 
     document = {"schema": 1, **done, "machine": machine(), "versions": versions()}
     replace_file(path, (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())

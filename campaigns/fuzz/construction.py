@@ -102,7 +102,13 @@ def shared_call(source: Source) -> Call:
 
 def not_an_operator_call(source: Source) -> Call:
     """Each function that takes an operator, with something else."""
-    functions = (ss.measure, ss.hankel_singular_values, ss.differentiable_entropy, ss.reduce, least_error_of)
+    functions = (
+        ss.measure,
+        ss.metrics.hankel_singular_values,
+        ss.metrics.differentiable_entropy,
+        ss.reduce,
+        least_error_of,
+    )
     function = source.chance.choice(functions)
     value = source.no_number()
     return Call(

@@ -118,7 +118,7 @@ def values_call(source: Source) -> Call:
         refusal = "maybe"
     about = f"L={case.length} {engine} {positions}"
     names = (*case.names, "operator", "engine", "T")
-    return Call(lambda: ss.hankel_singular_values(case.make(), positions, engine), check, refusal, names, about)
+    return Call(lambda: ss.metrics.hankel_singular_values(case.make(), positions, engine), check, refusal, names, about)
 
 
 def bands_call(source: Source) -> Call:
@@ -128,12 +128,12 @@ def bands_call(source: Source) -> Call:
     tau = 10 ** source.chance.uniform(-6, 0)
     past = source.chance.choice((None, None, 1, case.length // 2))
 
-    def run() -> ss.CountBands:
+    def run() -> ss.metrics.CountBands:
         operator = case.make()
         some = ss.measure(operator, (tau,), (), ("counts",), positions=source.whole(1, 5), past=past or None)
-        return ss.count_bands(operator, some, shared)
+        return ss.metrics.count_bands(operator, some, shared)
 
-    def check(found: ss.CountBands) -> list[str]:
+    def check(found: ss.metrics.CountBands) -> list[str]:
         truth = case.spectra(found.positions.tolist(), past or None)
         if truth is None:
             return []
@@ -154,7 +154,7 @@ def entropy_gradient_call(source: Source) -> Call:
     positions = source.chance.choice((None, 3, [1], [1, 1]))
 
     def run() -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        found = ss.differentiable_entropy(case.make(), positions)
+        found = ss.metrics.differentiable_entropy(case.make(), positions)
         leaves = [tensor for tensor in source.tensors if tensor.requires_grad and tensor.is_leaf]
         if found.requires_grad and leaves and found.numel():
             return found, list(torch.autograd.grad(found.sum(), leaves, allow_unused=True))

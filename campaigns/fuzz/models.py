@@ -98,7 +98,7 @@ def capture_call(source: Source) -> Call:
     doubtful = source.maybe(0.2)
     options: dict[str, Any] = {"layers": source.no_number()} if doubtful else {}
 
-    def check(found: list[ss.Captured]) -> list[str]:
+    def check(found: list[ss.adapters.Captured]) -> list[str]:
         for captured in found:
             T = captured.operator.dense()
             if not bool(torch.isfinite(T).all()) or bool(T.triu(1).any()):
@@ -125,7 +125,7 @@ def states_call(source: Source) -> Call:
 
     about = f"states {pattern} {ids!r:.80} {positions!r:.40}"
     refusal = "maybe" if doubtful and good else "never" if good else "always"
-    return Call(lambda: ss.states(model(pattern), ids, positions), check, refusal, _NAMES, about)
+    return Call(lambda: ss.metrics.states(model(pattern), ids, positions), check, refusal, _NAMES, about)
 
 
 def reading_call(source: Source) -> Call:
@@ -135,10 +135,10 @@ def reading_call(source: Source) -> Call:
     kind = source.chance.choice(("diagnose", "compare", "mixer", "recommend"))
     profiles: Any = source.chance.choice(([held], [held, held], [], None, 3, [None], held, [held, "x"]))
     functions = {
-        "diagnose": lambda: ss.diagnose(held),
+        "diagnose": lambda: ss.metrics.diagnose(held),
         "compare": lambda: ss.compare(profiles),
         "mixer": lambda: held.mixer(value),
-        "recommend": lambda: ss.recommend_state_size(held, value),
+        "recommend": lambda: ss.reduction.recommend_state_size(held, value),
     }
     names = ("profiles", "profile", "mixer", "loss", "metric")
     about = f"{kind} {value!r} {profiles!r:.60}"
@@ -201,9 +201,9 @@ def network_call(source: Source) -> Call:
     single = good and batched.shape[0] == 1 and batched.shape[1] > 1
 
     def run() -> Any:
-        planned = ss.network_plan(model(pattern), batched, **options)
+        planned = ss.network.network_plan(model(pattern), batched, **options)
         found = ss.network_ess(model(pattern), batched, **options)
-        return planned, found, ss.redundancy(model(pattern), batched, found)
+        return planned, found, ss.network.redundancy(model(pattern), batched, found)
 
     def check(answer: Any) -> list[str]:
         planned, found, beside = answer

@@ -56,7 +56,7 @@ def numbers_call(name: str) -> Callable[[Source], Call]:
         if source.extreme and refusal == "never":
             refusal = "maybe"
         names = ("values", "tolerance", "epsilon")
-        function = getattr(ss, name)
+        function = getattr(ss.metrics, name)
         return Call(lambda: function(values, *extra), check, refusal, names, f"{values.shape} {values.dtype} {extra}")
 
     return make

@@ -36,7 +36,7 @@ def reduce_call(source: Source) -> Call:
     if refusal == "never" and (wrong or tolerance is not None or not case.T.size):
         refusal = "always" if wrong or not case.T.size else "maybe"
 
-    def check(found: ss.Reduction | ss.VaryingReduction) -> list[str]:
+    def check(found: ss.reduction.Reduction | ss.reduction.VaryingReduction) -> list[str]:
         if not moderate(case) or source.extreme:
             return []
         given = exact.wide(found.recurrence.dense())
@@ -75,11 +75,15 @@ def recommend_call(source: Source) -> Call:
         if kind == "least":
             return least_error(case.make(), size)
         found = ss.measure(case.make())
-        return (found, ss.recommend_state_size(found, loss)) if kind == "recommend" else predicted_error(found, size)
+        return (
+            (found, ss.reduction.recommend_state_size(found, loss))
+            if kind == "recommend"
+            else predicted_error(found, size)
+        )
 
     def check(answer: Any) -> list[str]:
         if kind == "recommend":
-            found, given = cast("tuple[ss.Measurement, ss.Recommendation]", answer)
+            found, given = cast("tuple[ss.Measurement, ss.reduction.Recommendation]", answer)
             ess = float(cast("torch.Tensor", found.entropy).detach().mean())
             sizes = range(1, max(1, int(found.state_size.max())) + 1)
             right = next((n for n in sizes if GLA_STUDENTS.error(ess, n) <= loss), sizes[-1])

@@ -29,7 +29,7 @@ _GRID = '[model]\nmixer = ["la", "gla"]\n[[task]]\nname = "mqar"\npairs = 4'
 @cache
 def tokenizer() -> Tokenizer:
     """That of the bundled models."""
-    return ss.zoo.tokenizer()
+    return ss.lab.zoo.tokenizer()
 
 
 def _documents(source: Source) -> tuple[Any, bool]:
@@ -82,9 +82,14 @@ def path_call(source: Source) -> Call:
     )
     names = ("path", "folder", "model", "profile", "name", "delimiter", "dtype", "extra", "study", "settings", "file")
     kinds: dict[str, Callable[[Path], Any]] = {
-        "zoo.load": lambda _: ss.zoo.load(value),
-        "zoo.record": lambda _: ss.zoo.record(value),
-        "zoo": lambda _: (ss.zoo.names(), ss.zoo.recall_names(), ss.zoo.documents(), ss.zoo.tokenizer()),
+        "zoo.load": lambda _: ss.lab.zoo.load(value),
+        "zoo.record": lambda _: ss.lab.zoo.record(value),
+        "zoo": lambda _: (
+            ss.lab.zoo.names(),
+            ss.lab.zoo.recall_names(),
+            ss.lab.zoo.documents(),
+            ss.lab.zoo.tokenizer(),
+        ),
         "Profile.load": lambda _: ss.Profile.load(value),
         "load_checkpoint": lambda _: mixers.load_checkpoint(value),
         "read_text": lambda _: tasks.read_text(value),

@@ -1,8 +1,9 @@
 """Mutation testing of the numerics: `python -m campaigns.mutation [--sample 240] [--seed 0] [--output FILE]`.
 
-Operators, comparisons, constants, conditions and calls of operators/, spectra/ and ess.py are changed one at a time,
-and the tests of these must notice. A change is killed where a test fails or runs for too long. All changes would take
-days, so a random sample is drawn, and the share that is killed comes with its binomial interval of 95 % (Clopper and
+Operators, comparisons, constants, conditions and calls of operators/, spectra/ and measurement/metrics.py are changed
+one at a time, and the tests of these must notice. A change is killed where a test fails or runs for too long. All
+changes would take days, so a random sample is drawn, and the share that is killed comes with its binomial interval of
+95 % (Clopper and
 Pearson). Annotations, types that are cast to, and text for people (messages, docstrings, what contains a blank) are not
 changed. Run it from a checkout that nobody edits
 meanwhile. With --output, what is finished is kept, and the same command goes on; --again N makes the mutants of the
@@ -170,7 +171,8 @@ class Mutant:
 
 def every_mutant() -> list[Mutant]:
     """All mutants of the numerics."""
-    files = [*sorted(SOURCE.glob("operators/*.py")), *sorted(SOURCE.glob("spectra/**/*.py")), SOURCE / "ess.py"]
+    numerics = [*SOURCE.glob("operators/*.py"), *SOURCE.glob("spectra/**/*.py"), SOURCE / "measurement/metrics.py"]
+    files = sorted(numerics)
     found: list[Mutant] = []
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -185,10 +187,10 @@ def tests_of(file: str) -> list[str]:
     own = sorted((TESTS / file).parent.glob(f"test_{Path(file).stem}.py"))
     using = [path for path in sorted(TESTS.glob("spectra/**/test_*.py")) if use in path.read_text(encoding="utf-8")]
     usual = [
-        TESTS / "test_measurement.py",
+        TESTS / "measurement" / "test_measurement.py",
         TESTS / "spectra" / "test_known.py",
         TESTS / "campaigns" / "test_fuzz.py",
-        TESTS / "test_ess.py",
+        TESTS / "measurement" / "test_metrics.py",
         TESTS / "operators",
     ]
     return [*map(str, dict.fromkeys([*own, *using, *usual]))]
@@ -233,7 +235,7 @@ def _child(mutant: Mutant | None, compiled: bool, scratch: str) -> int:
         module = "statesize." + mutant.file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         sys.meta_path.insert(0, _Changed(module, SOURCE / mutant.file, mutant.tree()[0]))
     os.chdir(ROOT)
-    file = "ess.py" if mutant is None else mutant.file
+    file = "measurement/metrics.py" if mutant is None else mutant.file
     options = [
         "-x",
         "-q",

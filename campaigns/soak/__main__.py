@@ -28,7 +28,8 @@ def main() -> int:
 
     from campaigns.soak.calls import Soak, slope
     from campaigns.soak.traces import Held
-    from statesize.benchmarks.machine import machine, versions
+    from statesize.benchmarks.timing import versions
+    from statesize.io.machine import machine
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

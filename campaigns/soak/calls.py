@@ -31,12 +31,12 @@ ENGINES = ("auto", "auto", "auto", "dense", "square_root", "small_state", "chunk
 
 
 def _zoo(name: str) -> nn.Module:
-    return ss.zoo.load(name)[0]
+    return ss.lab.zoo.load(name)[0]
 
 
 def subjects() -> dict[str, Callable[[], nn.Module]]:
     """What makes the models: the bundled ones, and small random ones of the families that transformers has here."""
-    bundled = {name: partial(_zoo, name) for name in (*ss.zoo.names(), *ss.zoo.recall_names())}
+    bundled = {name: partial(_zoo, name) for name in (*ss.lab.zoo.names(), *ss.lab.zoo.recall_names())}
     attention = {name: partial(attention_models.attention_model, name) for name in ATTENTION}
     recurrent = {name: partial(recurrent_models.tiny_model, name) for name in RECURRENT}
     families = {name: make for name, make in (attention | recurrent).items() if name in transformers.CONFIG_MAPPING}

@@ -70,8 +70,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    from statesize.benchmarks.machine import machine, versions
-    from statesize.files import replace_file
+    from statesize.benchmarks.timing import versions
+    from statesize.io.files import replace_file
+    from statesize.io.machine import machine
 
     # Shells start what runs in the background without it, and so would be what this starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -22,7 +22,7 @@ from statesize.cli import main
 from statesize.lab.studies.grid.table import ResultTable
 from statesize.lab.zoo import load
 from statesize.profiling import profile
-from statesize.results.stored import store
+from statesize.results import store
 
 MEMORY = 3 * 2**30
 """Bytes that reading a small file may take at most, beside what the process has."""

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.ess import ceiling
-from statesize.measurement import Measurement, accepted_operator
+from statesize.measurement.measurement import Measurement, accepted_operator
+from statesize.measurement.metrics import ceiling
 from statesize.operators import Operator
-from statesize.spectra.answers import in_double
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import in_double, require_one_port
 from statesize.spectra.interlacing import shared_bounds, spread_bounds
-from statesize.spectra.readouts import require_one_port
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +62,7 @@ def count_bands(operator: Operator, measurement: Measurement, shared: bool = Fal
         InputError: A measurement without such counts, or of an operator of another shape.
 
     Example:
-        >>> from statesize.measurement import measure
+        >>> from statesize.measurement.measurement import measure
         >>> from statesize.operators import Recurrence
         >>> running_sum = Recurrence(A=torch.ones(8, 1), B=torch.ones(8, 1), C=torch.ones(8, 1))
         >>> bands = count_bands(running_sum, measure(running_sum, positions=[2, 6]))

@@ -91,7 +91,7 @@ def drawn(*shape):
 def test_tensors_with_the_negative_bit(parts):
     negative = [torch._neg_view(-part) for part in parts]
     assert negative[0].is_neg()
-    for call in (ss.hankel_singular_values, lambda operator: ss.measure(operator).entropy):
+    for call in (ss.metrics.hankel_singular_values, lambda operator: ss.measure(operator).entropy):
         expected = call(ss.Recurrence(*parts))
         torch.testing.assert_close(call(ss.Recurrence(*negative)), expected, rtol=0, atol=0)
 
@@ -110,8 +110,8 @@ def test_tensors_that_are_no_matrices():
 
 
 def test_arguments_of_another_kind():
-    refused(InputError, "profile must be a Profile, got NoneType", ss.diagnose, None)
-    refused(InputError, "checkpoints must be folders of models, .* got 3", ss.series, 3)
+    refused(InputError, "profile must be a Profile, got NoneType", ss.metrics.diagnose, None)
+    refused(InputError, "checkpoints must be folders of models, .* got 3", ss.lab.series, 3)
 
 
 @pytest.mark.parametrize("option", ["--max-tokens", "--sequences", "--stride", "--seed", "--past", "--ray-cpus"])

@@ -247,11 +247,11 @@ def test_slots_keep_keys_beside_values():
     ],
 )
 def test_what_has_no_T_is_refused(layer, message):
-    with pytest.raises(ss.ModelError, match=message):
+    with pytest.raises(ss.errors.ModelError, match=message):
         next(ss.capture(model(layer), TOKENS))
 
 
 def test_other_versions_are_told_the_supported_one(monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda _: "0.7.2")
-    with pytest.raises(ss.ModelError, match=r"must be of version 0\.6 \(>=0\.6,<0\.7\), got 0\.7\.2"):
+    with pytest.raises(ss.errors.ModelError, match=r"must be of version 0\.6 \(>=0\.6,<0\.7\), got 0\.7\.2"):
         ss.capture(model(Mixing()), TOKENS)

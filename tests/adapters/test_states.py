@@ -12,7 +12,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 def test_states_are_those_of_the_layer_s_own_cache(name):
     model = LanguageModel(ModelConfig(name, 16, width=12, heads=2, key_size=4, layers=1)).double().eval()
     tokens = torch.randint(0, 16, (2, 11), generator=torch.Generator().manual_seed(0))
-    held = ss.states(model, tokens, positions=[7, 3])["layers.0.mixer"]
+    held = ss.metrics.states(model, tokens, positions=[7, 3])["layers.0.mixer"]
     caches, kept = model.initial_caches(2), []
     with torch.no_grad():
         for token in tokens.T[:7]:
@@ -31,7 +31,7 @@ def test_states_are_those_of_the_model_s_cache(family):
     with torch.no_grad():
         output = model(input_ids=ids[:, :9], use_cache=True)
     cache = output.cache_params if "cache_params" in output else output.past_key_values
-    held = list(ss.states(model, ids, positions=[9]).values())
+    held = list(ss.metrics.states(model, ids, positions=[9]).values())
     kept = [layer.recurrent_states[0] for layer in cache.layers if hasattr(layer, "recurrent_states")]
     assert len(held) == len(kept) > 0
     for found, expected in zip(held, kept, strict=True):
@@ -42,5 +42,5 @@ def test_states_are_those_of_the_model_s_cache(family):
 
 def test_models_without_recurrences_are_refused():
     model = LanguageModel(ModelConfig("sa", 16, width=8, heads=2, layers=1))
-    with pytest.raises(ss.ModelError, match="must have a recurrence whose state can be told, got sa only"):
-        ss.states(model, torch.arange(8)[None])
+    with pytest.raises(ss.errors.ModelError, match="must have a recurrence whose state can be told, got sa only"):
+        ss.metrics.states(model, torch.arange(8)[None])

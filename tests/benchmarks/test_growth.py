@@ -1,9 +1,9 @@
 import math
 from functools import partial
 
-from statesize.benchmarks import growth
+from statesize.benchmarks import engines as growth
 from statesize.benchmarks.cases import gated
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
 from statesize.spectra.choice import ENGINES
 
 

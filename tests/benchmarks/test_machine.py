@@ -1,7 +1,8 @@
 import torch
 
 import statesize
-from statesize.benchmarks.machine import machine, versions
+from statesize.benchmarks.timing import versions
+from statesize.io.machine import machine
 
 
 def test_machine_and_versions():
@@ -13,6 +14,6 @@ def test_machine_and_versions():
 
 def test_a_system_that_describes_no_processor(monkeypatch, tmp_path):
     # As macOS and Windows, whose platform module names one.
-    monkeypatch.setattr("statesize.benchmarks.machine.Path", lambda path: tmp_path / "cpuinfo")
+    monkeypatch.setattr("statesize.io.machine.Path", lambda path: tmp_path / "cpuinfo")
     monkeypatch.setattr("platform.processor", lambda: "i386 Family 6")
     assert machine().startswith("i386 Family 6, ")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from statesize.adapters import capture
-from statesize.benchmarks.model_cases import model_cases, random_tokens
+from statesize.benchmarks.models import model_cases, random_tokens
 
 # What is measured of each: its kind, heads or channels, and how many share one T.
 FULL = {

@@ -4,8 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from statesize.benchmarks.model_cases import model_cases
-from statesize.benchmarks.models import benchmark_models, measure_layer
+from statesize.benchmarks.models import benchmark_models, measure_layer, model_cases
 
 CASES = {case.name: case for case in model_cases(quick=True)}
 UNITS = {"falcon_mamba": 64, "llama_3": 4, "mamba_2": 8, "qwen3_next": 4}

@@ -27,7 +27,18 @@ from statesize.reduction import recommendation
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "campaigns.fuzz"]
-PACKAGES = (ss, ss.training, ss.zoo, adapters, mixers, operators, profiling, recommendation, studies_settings, tasks)
+PACKAGES = (
+    ss,
+    ss.lab.training,
+    ss.lab.zoo,
+    adapters,
+    mixers,
+    operators,
+    profiling,
+    recommendation,
+    studies_settings,
+    tasks,
+)
 NOT_CALLED = {
     "python_prose": "reads the whole standard library, takes no argument",
     "Progress": "what `profile` tells its caller",
@@ -155,7 +166,7 @@ def test_wrong_answers_are_noticed() -> None:
 
 def test_bad_refusals_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise ss.InputError("no")
+        raise ss.errors.InputError("no")
 
     monkeypatch.setattr(ss, "measure", refuse)
     monkeypatch.setattr(campaign, "FUNCTIONS", {"measure": FUNCTIONS["measure"]})

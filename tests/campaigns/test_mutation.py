@@ -29,10 +29,10 @@ def test_every_change_is_made_alone():
 def test_the_numerics_have_mutants_and_tests():
     every = mutation.every_mutant()
     assert [mutant.number for mutant in every] == list(range(len(every)))
-    assert {mutant.file.partition("/")[0] for mutant in every} == {"operators", "spectra", "ess.py"}
+    assert {mutant.file.partition("/")[0] for mutant in every} == {"operators", "spectra", "measurement"}
     tree, _ = every[-1].tree()
     compile(tree, every[-1].file, "exec")
-    assert any(path.endswith("test_ess.py") for path in mutation.tests_of("ess.py"))
+    assert any(path.endswith("test_metrics.py") for path in mutation.tests_of("measurement/metrics.py"))
 
 
 def test_the_interval_holds_the_share():

@@ -9,7 +9,7 @@ from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFas
 
 from statesize.cli import main
 from statesize.lab import zoo
-from statesize.loading.models import load_model
+from statesize.models.load import load_model
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from report.visit import Visit, chromium
 
 from statesize.cli import main
 from statesize.lab import zoo
-from statesize.results.names import KINDS
-from statesize.texts.bundled import LENGTH, SEQUENCES, bundled_sequences
+from statesize.report.words import KINDS
+from statesize.texts.inputs import LENGTH, SEQUENCES, bundled_sequences
 
 COMMAND = str(Path(sys.executable).with_name("statesize"))
 

@@ -451,7 +451,7 @@ def test_an_interrupt_says_what_is_kept(output, checkpoint, text, here, capsys, 
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("statesize.profiling.progress.profile_bar", lambda *_: interrupt)
+    monkeypatch.setattr("statesize.profiling.gathering.profile_bar", lambda *_: interrupt)
     assert main(["profile", str(checkpoint), "--text", str(text), *output]) == 130
     errors = capsys.readouterr().err
     assert errors.splitlines()[-1].startswith("statesize: error: interrupted")
@@ -494,13 +494,13 @@ def test_where_nothing_was_written_is_told(checkpoint, here, capsys):
 def test_what_is_missing_is_told_before_a_model_is_loaded(arguments, said, here, capsys, monkeypatch):
     for name in ("ray", "datasets"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr("statesize.loading.models.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("statesize.models.load.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     assert said in refused(["profile", "gla", *arguments], capsys)
 
 
 def test_a_misspelt_folder_names_its_neighbour_and_asks_no_hub(checkpoint, here, capsys, monkeypatch):
     shutil.copytree(checkpoint, here / "my-model")
-    monkeypatch.setattr("statesize.loading.from_transformers._transformers", lambda _: pytest.fail("the hub was asked"))
+    monkeypatch.setattr("statesize.models.from_transformers._transformers", lambda _: pytest.fail("the hub was asked"))
     for name in ("my-modle", "./my-modle", str(here / "my-modle")):
         assert "Did you mean " in refused(["profile", name], capsys)
     assert "Give a folder that is there." in refused(["profile", "./nothing-like-it"], capsys)

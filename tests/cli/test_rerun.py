@@ -10,9 +10,9 @@ import pytest
 from cli.documents import assert_document
 
 from statesize.cli import main
+from statesize.io.recipe import FILE, Recipe
+from statesize.lab.rerun.result import check_inputs, read_result
 from statesize.profiling import Profile
-from statesize.rerun.recipe import FILE, Recipe
-from statesize.rerun.result import check_inputs, read_result
 
 STUDY = """
 [model]
@@ -263,7 +263,7 @@ def test_inputs_are_regular_files(tmp_path, capsys, kind):
 
 
 def test_inputs_that_are_too_large_are_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("statesize.rerun.trust.MOST_INPUT", 4)
+    monkeypatch.setattr("statesize.io.recipe.MOST_INPUT", 4)
     place = tmp_path / "text.txt"
     given = {"command": ("profile", "gla", f"--text={place}"), "inputs": [place]}
     place.write_text("five!", encoding="utf-8")

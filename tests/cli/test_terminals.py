@@ -8,9 +8,9 @@ import torch
 import xarray as xr
 
 from statesize.cli import main
+from statesize.io.text import printable
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.printable import printable
 from statesize.profiling import Profile
 
 EVIL = "a\x1b]0;owned\x07\x9b2J\u202eb\rc\u2028d\x00"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statesize.integrations.budget import FEWEST_HEADS, MARGIN, Cost, affordable_heads
+from statesize.integrations.probe import FEWEST_HEADS, MARGIN, Cost, affordable_heads
 
 COSTS = st.builds(
     Cost,

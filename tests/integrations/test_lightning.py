@@ -11,10 +11,10 @@ pytest.importorskip("lightning")
 from lightning.pytorch import LightningModule, Trainer
 
 from statesize.integrations.lightning import RegularisationCallback, StateSizeCallback
-from statesize.integrations.probe import Probe
-from statesize.integrations.record import RECORD
+from statesize.integrations.mixer_calls import mixer_calls
+from statesize.integrations.probe import RECORD, Probe
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.training import Regularisation, mixer_calls
+from statesize.lab.training import Regularisation
 
 pytestmark = pytest.mark.filterwarnings("ignore:The number of training batches")
 

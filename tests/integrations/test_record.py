@@ -5,7 +5,7 @@ import json
 import pytest
 
 from statesize.errors import FileError
-from statesize.integrations.record import RECORD, append_reading
+from statesize.integrations.probe import RECORD, append_reading
 
 
 def test_readings_are_added(tmp_path):

@@ -10,11 +10,11 @@ from oracles.recurrent_models import tiny_model
 from transformers import IntervalStrategy, Trainer, TrainerState, TrainingArguments
 
 from statesize.errors import ModelError
-from statesize.integrations.probe import Probe
-from statesize.integrations.record import RECORD
+from statesize.integrations.mixer_calls import mixer_calls
+from statesize.integrations.probe import RECORD, Probe
 from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.training import Regularisation, mixer_calls
+from statesize.lab.training import Regularisation
 
 # Everything, so that nothing depends on the draws.
 EVERYTHING = {"sequences": 99, "units": 999, "positions": 99}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from statesize.network.network import network_ess
-from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.spectrum import effective_rank
 
 
 @dataclass(frozen=True)

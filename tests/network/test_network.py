@@ -14,7 +14,7 @@ from statesize.lab import zoo
 from statesize.network.copies import copies
 from statesize.network.jacobian import Jacobian
 from statesize.network.network import Progress, network_ess
-from statesize.spectra.effective_rank import effective_rank
+from statesize.spectra.spectrum import effective_rank
 
 
 @pytest.mark.parametrize("method", ["dense", "lanczos"])

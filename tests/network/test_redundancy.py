@@ -9,8 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import statesize as ss
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.results.findings.redundancy import ALONE, NEEDED, STORED, MixerNeeds, Redundancy
-from statesize.spectra.effective_rank import effective_rank
+from statesize.report.redundancy import ALONE, NEEDED, STORED, MixerNeeds, Redundancy
+from statesize.spectra.spectrum import effective_rank
 
 
 def model(pattern: str, **options: int) -> LanguageModel:
@@ -22,7 +22,7 @@ def model(pattern: str, **options: int) -> LanguageModel:
 
 def found_of(held: torch.nn.Module, length: int, cut: int) -> Redundancy:
     ids = tokens(length)
-    return ss.redundancy(held, ids, ss.network_ess(held, ids, [cut], method="dense"), "small")
+    return ss.network.redundancy(held, ids, ss.network_ess(held, ids, [cut], method="dense"), "small")
 
 
 def test_parts_are_the_entropies_of_the_operators_over_all_channels() -> None:

@@ -5,8 +5,8 @@ import torch
 
 import statesize as ss
 from statesize.errors import InputError
-from statesize.operators.delayed import DelayedRecurrence
 from statesize.operators.operator import Operator
+from statesize.operators.stepped import DelayedRecurrence
 from statesize.operators.transition import PairTransition
 from statesize.spectra.border_maps import border_maps
 from statesize.testing import OperatorContract

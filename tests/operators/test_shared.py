@@ -6,7 +6,7 @@ from torch import Tensor
 
 import statesize as ss
 from statesize.operators import Convolution, Dense, GatedConvolution, Operator, Recurrence, Shared, SoftmaxAttention
-from statesize.operators.delayed import DelayedRecurrence
+from statesize.operators.stepped import DelayedRecurrence
 from statesize.testing import SharedContract
 
 LENGTH, STATES, READOUTS = 9, 3, 3
@@ -129,16 +129,16 @@ def test_extreme_scales():
     ],
 )
 def test_bad_input(given, message):
-    with pytest.raises(ss.InputError, match=message):
+    with pytest.raises(ss.errors.InputError, match=message):
         Shared(given)
 
 
 def test_what_takes_one_readout_says_so():
     shared = Shared(Dense(torch.eye(5)[None]))
-    with pytest.raises(ss.InputError, match="operator must have one readout and one input, got Shared"):
-        ss.count_bands(shared, ss.measure(shared))
-    with pytest.raises(ss.InputError, match="operator must have one readout and one input, got Shared"):
-        ss.differentiable_entropy(shared)
-    with pytest.raises(ss.InputError, match=r"reduce|Convolution or a Recurrence|got Shared"):
+    with pytest.raises(ss.errors.InputError, match="operator must have one readout and one input, got Shared"):
+        ss.metrics.count_bands(shared, ss.measure(shared))
+    with pytest.raises(ss.errors.InputError, match="operator must have one readout and one input, got Shared"):
+        ss.metrics.differentiable_entropy(shared)
+    with pytest.raises(ss.errors.InputError, match=r"reduce|Convolution or a Recurrence|got Shared"):
         ss.reduce(shared, state_size=1)
-    assert ss.hankel_singular_values(shared).shape == (4, 2)
+    assert ss.metrics.hankel_singular_values(shared).shape == (4, 2)

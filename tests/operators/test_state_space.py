@@ -74,7 +74,9 @@ def test_windows_count_steps():
 def test_a_model_whose_state_is_erased_is_measured():
     nilpotent = torch.tensor([[0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
     delay = ss.StateSpace(nilpotent, torch.eye(2)[:, 1:], torch.eye(2)[:1], length=6)
-    torch.testing.assert_close(ss.hankel_singular_values(delay, positions=[3]), torch.ones(1, 2, dtype=torch.float64))
+    torch.testing.assert_close(
+        ss.metrics.hankel_singular_values(delay, positions=[3]), torch.ones(1, 2, dtype=torch.float64)
+    )
 
 
 # dx/dt = A x + B u, y = C x, and the Hankel singular values that were printed for it.
@@ -107,7 +109,7 @@ def test_published_hankel_singular_values(source):
     *matrices, printed = PUBLISHED[source]
     A, B, C = (torch.tensor(matrix, dtype=torch.float64) for matrix in matrices)
     system = ss.StateSpace.from_continuous(A, B, C, length=160)
-    values = ss.hankel_singular_values(system, positions=[80])[0, : len(printed)]
+    values = ss.metrics.hankel_singular_values(system, positions=[80])[0, : len(printed)]
     torch.testing.assert_close(values, torch.tensor(printed, dtype=torch.float64), rtol=0, atol=5e-6)
 
 
@@ -117,7 +119,7 @@ def test_the_published_value_of_a_mode_that_hardly_decays():
     gaps = (poles[:, None] - poles).fill_diagonal_(1)
     C = ((poles - 1) * (poles - 2) / gaps.prod(1))[None]
     system = ss.StateSpace.from_continuous(poles.diag(), torch.ones(5, 1, dtype=torch.float64), C, length=60_000)
-    values = ss.hankel_singular_values(system, positions=[30_000])[0]
+    values = ss.metrics.hankel_singular_values(system, positions=[30_000])[0]
     assert [round(value, 4) for value in (values[:5] / 1e5).tolist()] == [1.6667, 0, 0, 0, 0]
 
 
@@ -139,14 +141,14 @@ def test_the_bilinear_transformation_keeps_the_gain():
     ],
 )
 def test_bad_shapes_are_quoted(shapes, length, message):
-    with pytest.raises(ss.InputError, match=message):
+    with pytest.raises(ss.errors.InputError, match=message):
         ss.StateSpace(*(draw(*shape) for shape in shapes), length=length)
 
 
 def test_what_cannot_be_measured_is_refused():
     one = torch.ones(1, 1, dtype=torch.float64)
-    with pytest.raises(ss.InputError, match="A must be stable"):
+    with pytest.raises(ss.errors.InputError, match="A must be stable"):
         ss.StateSpace.from_continuous(0 * one, one, one, length=4)
     several = ss.StateSpace(one, one, torch.ones(2, 1), length=4)
-    with pytest.raises(ss.InputError, match="one readout and one input, got StateSpace"):
-        ss.differentiable_entropy(several)
+    with pytest.raises(ss.errors.InputError, match="one readout and one input, got StateSpace"):
+        ss.metrics.differentiable_entropy(several)

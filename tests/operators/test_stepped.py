@@ -9,7 +9,7 @@ from statesize.operators import Recurrence
 from statesize.operators.stepped import Stepped
 from statesize.spectra.choice import ORDER
 from statesize.spectra.cut import make_cut
-from statesize.spectra.readouts import with_readouts
+from statesize.spectra.dispatch import with_readouts
 from statesize.testing import compare_with_definition
 
 LENGTH, STATES, STEPS = 6, 3, 2
@@ -80,15 +80,15 @@ def test_it_is_an_operator() -> None:
 
 def test_what_it_is_made_of_is_checked() -> None:
     one = torch.ones(6, 1)
-    with pytest.raises(ss.InputError, match="multiple of 4 steps, got 6"):
+    with pytest.raises(ss.errors.InputError, match="multiple of 4 steps, got 6"):
         Stepped(Recurrence(one, one, one), 4)
-    with pytest.raises(ss.InputError, match="read after the last of 2 steps only"):
+    with pytest.raises(ss.errors.InputError, match="read after the last of 2 steps only"):
         Stepped(Recurrence(one, one, one), 2)
 
 
 def test_bounds_between_positions_and_gradients_are_refused() -> None:
     operator = product()
-    with pytest.raises(ss.InputError, match="one readout and one input, got Stepped"):
-        ss.count_bands(operator, ss.measure(operator))
-    with pytest.raises(ss.InputError, match="one readout and one input, got Stepped"):
-        ss.differentiable_entropy(operator)
+    with pytest.raises(ss.errors.InputError, match="one readout and one input, got Stepped"):
+        ss.metrics.count_bands(operator, ss.measure(operator))
+    with pytest.raises(ss.errors.InputError, match="one readout and one input, got Stepped"):
+        ss.metrics.differentiable_entropy(operator)

@@ -12,7 +12,7 @@ from oracles.operators import FAMILIES, random_operator, scaled
 from oracles.references import Reference, against_mpmath, against_slicot
 from torch import Tensor
 
-from statesize.measurement import Measurement, measure
+from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import SoftmaxAttention
 
 RELATIVE = (0.5, 0.1, 0.01, 1e-3, 1e-5)

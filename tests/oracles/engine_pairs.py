@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize.measurement import Measurement, measure
+from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Operator
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import Positions, make_cut

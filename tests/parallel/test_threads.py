@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from statesize.errors import InputError
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
 from statesize.operators import Dense, SoftmaxAttention
 from statesize.parallel.threads import end_if_unwanted, free_threads, in_parallel, one_torch_thread
 

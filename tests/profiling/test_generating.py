@@ -6,7 +6,7 @@ from oracles.pretrained import tiny_llama
 
 from statesize.errors import InputError
 from statesize.lab import zoo
-from statesize.profiling.generating import disagreements, generate
+from statesize.profiling.watching import disagreements, generate
 
 PROMPT = [5, 9, 12, 7]
 

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from statesize.adapters import Captured, capture
 from statesize.errors import InputError
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
 from statesize.operators import Dense, Recurrence
 from statesize.profiling import measuring
 from statesize.profiling.measuring import (

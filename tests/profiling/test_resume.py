@@ -14,8 +14,8 @@ import torch
 from oracles.profiles import same
 
 from statesize.errors import FileError
+from statesize.io.parts import Parts
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.parts import Parts
 from statesize.profiling import Profile, profile
 
 SEQUENCES = [list(range(1, 97)), [3, 1, 4, 1, 5, 9, 2], list(range(80))]
@@ -201,7 +201,7 @@ def test_a_finished_profile_is_not_measured_again(tmp_path):
 
 def test_records_are_not_held_while_it_runs(tmp_path, monkeypatch):
     # Parts of one sequence each, as a long run writes them.
-    monkeypatch.setattr("statesize.results.stored.tree._PART_BYTES", 1)
+    monkeypatch.setattr("statesize.results.datasets._PART_BYTES", 1)
     result = profile(build(**SMALL), TEXTS, output=tmp_path / "out", tolerances=(1e-3, 1e-1))
     assert same(result, profile(build(**SMALL), TEXTS, tolerances=(1e-3, 1e-1)))
     assert np.isnan(result.mixer("layers.0.mixer")["entropy"].values[1, :, 7:]).all()

@@ -7,8 +7,8 @@ from oracles.profiles import same
 from statesize.errors import StatesizeError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.loading.models import load_model
-from statesize.parallel.here import Here
+from statesize.models.load import load_model
+from statesize.parallel.executor import Here
 from statesize.profiling import profile
 from statesize.profiling.gathering import Gathering, Origin
 from statesize.profiling.on_ray import LoadedWork

@@ -8,7 +8,7 @@ import statesize as ss
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.training.distillation_losses import operator_error
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.reduction.recommendation import (
     GLA_STUDENTS,
@@ -117,7 +117,7 @@ def test_a_profile_gives_a_size_for_each_layer():
     config = ModelConfig(mixer="gla", vocabulary_size=16, width=16, heads=2, layers=2, key_size=8)
     model = LanguageModel(config, torch.Generator().manual_seed(0))
     ids = torch.randint(16, (2, 24), generator=torch.Generator().manual_seed(1))
-    found = ss.recommend_state_size(ss.profile(model, ids), loss=0.3)
+    found = ss.reduction.recommend_state_size(ss.profile(model, ids), loss=0.3)
     measured = [measure(captured.operator) for captured in ss.capture(model, ids)]
     assert list(found) == ["layers.0.mixer", "layers.1.mixer"]
     expected = [recommend_state_size(layer, 0.3) for layer in measured]

@@ -8,8 +8,7 @@ import torch
 
 import statesize as ss
 from statesize.operators import Convolution, Dense, Recurrence
-from statesize.reduction.balanced_truncation import BalancedKernel
-from statesize.reduction.ho_kalman import MiddleHankel
+from statesize.reduction.convolutions import BalancedKernel, MiddleHankel
 from statesize.reduction.reduce import reduce
 
 
@@ -64,7 +63,7 @@ def test_exact_with_the_effective_state_size_and_not_with_less(states, length):
     operator = Convolution(systems(states, 6, states, length, radius=0.97), length)
     found = reduce(operator)
     assert (found.method, found.state_size) == ("ho_kalman", states)
-    middle = ss.hankel_singular_values(operator, positions=[length // 2], engine="dense")[:, 0]
+    middle = ss.metrics.hankel_singular_values(operator, positions=[length // 2], engine="dense")[:, 0]
     ess = ss.measure(operator, relative_tolerances=(1e-10,), outputs=("counts",), positions=[length // 2])
     assert bool((ess.relative_count == states).all())
     scale = middle[:, 0]
@@ -109,7 +108,7 @@ def test_a_tolerance_is_kept_with_few_states(tolerance):
     found = reduce(operator, tolerance=tolerance)
     assert float(distance(found, operator)) <= float(found.bound) <= tolerance
     # Nothing smaller comes so near at the middle position.
-    middle = ss.hankel_singular_values(operator, positions=[32], engine="dense")[0]
+    middle = ss.metrics.hankel_singular_values(operator, positions=[32], engine="dense")[0]
     assert int((middle > tolerance).sum()) <= found.state_size < 12
 
 
@@ -182,7 +181,7 @@ def test_batches_need_the_largest_of_their_states():
     ],
 )
 def test_what_is_refused(operator, options, message):
-    with pytest.raises(ss.InputError, match=r"^[^\n]+$") as raised:
+    with pytest.raises(ss.errors.InputError, match=r"^[^\n]+$") as raised:
         reduce(operator, **options)
     assert message in str(raised.value)
 

@@ -5,7 +5,7 @@ import torch
 from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.errors import InputError
-from statesize.measurement import hankel_singular_values, measure
+from statesize.measurement.measurement import hankel_singular_values, measure
 from statesize.operators import Convolution, Recurrence
 from statesize.reduction.reduce import reduce
 

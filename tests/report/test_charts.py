@@ -5,11 +5,10 @@ import json
 import pytest
 import vl_convert
 
-from statesize.drawing.chart import json_number
-from statesize.drawing.vega import vega_chart
-from statesize.report.charts import page_charts
-from statesize.results.charts import layers, positions, show_token
-from statesize.results.names import short_names
+from statesize.measurement.chart import json_number
+from statesize.measurement.vega import vega_chart
+from statesize.report.charts import layers, page_charts, positions, show_token
+from statesize.report.words import short_names
 
 METRICS = ("entropy", "relative_count")
 

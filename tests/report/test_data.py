@@ -7,9 +7,9 @@ from report.unpacking import unpacked
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
-from statesize.report import extent, write_report
-from statesize.report.data import clipped, page_data
-from statesize.report.extent import MOST_HEADS, Extent, choose_extent, shown_heads
+from statesize.report import page_data as extent
+from statesize.report import write_report
+from statesize.report.page_data import MOST_HEADS, Extent, choose_extent, clipped, page_data, shown_heads
 from statesize.report.words import metric_titles
 
 METRICS = ("entropy", "relative_count")

@@ -16,10 +16,12 @@ from report.unpacking import unpacked
 from statesize.errors import FileError, InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
-from statesize.report import check_report_path, extent, html, write_report
+from statesize.report import check_report_path, write_report
+from statesize.report import page as html
+from statesize.report import page_data as extent
 from statesize.report.document import resource
-from statesize.report.extent import choose_extent
-from statesize.report.html import SCRIPTS, render
+from statesize.report.page import SCRIPTS, render
+from statesize.report.page_data import choose_extent
 
 
 class Page(HTMLParser):

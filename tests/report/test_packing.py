@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from report.unpacking import unpacked
 
-from statesize.report.packing import packed
+from statesize.report.page_data import packed
 
 
 def test_there_and_back():

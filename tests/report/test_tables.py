@@ -9,10 +9,10 @@ from report.visit import Visit
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.report import write_report
-from statesize.report.html import render
+from statesize.report.comparison import compare
+from statesize.report.page import render
 from statesize.report.tables import comparison_section
 from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, Heading
-from statesize.results.findings.comparison import compare
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from report.visit import Visit
 
 from statesize.profiling import TOLERANCE_LADDER
 from statesize.report import write_report
-from statesize.results.findings.headline import telling_layer
+from statesize.report.words import telling_layer
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,8 @@
 
 import pytest
 
-from statesize.report.words import metric_titles, words
-from statesize.results.charts import layers
-from statesize.results.findings.headline import headline, model_line
+from statesize.report.charts import layers
+from statesize.report.words import headline, metric_titles, model_line, words
 
 
 def test_each_metric_has_its_words_and_one_is_shown(ladder_profile):

@@ -6,9 +6,9 @@ from oracles.recurrences import random_recurrence
 
 from statesize.errors import InputError
 from statesize.operators import Convolution, Dense, Recurrence
-from statesize.spectra.answers import Question, dispatch
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import Question, dispatch
 from statesize.spectra.engine import Engine
 
 PLENTY = 2**40

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from oracles.high_precision import exact_singular_values
 from oracles.recurrences import random_recurrence
 
-from statesize.ess import entropy_ess
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
+from statesize.measurement.metrics import entropy_ess
 from statesize.operators import Recurrence
 from statesize.spectra.bounds import count_bounds, entropy_bound
 

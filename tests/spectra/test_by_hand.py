@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Dense, Operator, Recurrence
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut

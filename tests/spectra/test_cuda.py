@@ -4,7 +4,7 @@ import pytest
 import torch
 from oracles.operators import random_operator
 
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
 

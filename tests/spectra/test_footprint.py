@@ -5,9 +5,17 @@ from functools import partial
 import pytest
 import torch
 
-from statesize.benchmarks.cases import attention, delta, full, gated, modal_convolution, selective, smooth_attention
-from statesize.benchmarks.memory import peak_bytes
-from statesize.measurement import measure
+from statesize.benchmarks.cases import (
+    attention,
+    delta,
+    full,
+    gated,
+    modal_convolution,
+    peak_bytes,
+    selective,
+    smooth_attention,
+)
+from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Recurrence, SoftmaxAttention
 from statesize.operators.transition import DeltaTransition
 from statesize.spectra.choice import ENGINES

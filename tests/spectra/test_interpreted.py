@@ -20,7 +20,6 @@ from statesize.spectra.tridiagonal import cores
 # In the order in which they import one another.
 COMPILED = {
     "lane_eigenvalues": "lanes.eigenvalues",
-    "lane_factors": "lanes.factors",
     "lane_spectra": "lanes.spectra",
     "lane_elimination": "lanes.elimination",
     "cores": "tridiagonal.cores",

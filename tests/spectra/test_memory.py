@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from statesize.errors import EngineError
-from statesize.measurement import hankel_singular_values, measure
+from statesize.io.machine import free_bytes
+from statesize.measurement.measurement import hankel_singular_values, measure
 from statesize.operators import Convolution, Recurrence, SoftmaxAttention
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.memory import free_bytes, require_memory
+from statesize.spectra.dispatch import require_memory
 
 pytestmark = pytest.mark.skipif(free_bytes(torch.device("cpu")) is None, reason="the system does not tell what is free")
 

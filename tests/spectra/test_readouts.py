@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import statesize as ss
-from statesize.measurement import Measurement
+from statesize.measurement.measurement import Measurement
 from statesize.operators import Dense, Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import with_readouts
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.readouts import with_readouts
 from statesize.spectra.tridiagonal.tridiagonal import TridiagonalEngine
 from statesize.testing import compare_with_definition
 
@@ -59,7 +59,7 @@ def check(shared: Shared, found: Measurement) -> None:
             for tau, least, most in zip(thresholds, lower[place], upper[place], strict=True):
                 assert int((sigma > tau + 2 * delta).sum()) <= most
                 assert int((sigma > tau - 2 * delta).sum()) >= least
-        entropy = float(ss.entropy_ess(sigma)) if float(sigma[0]) > delta else 0.0
+        entropy = float(ss.metrics.entropy_ess(sigma)) if float(sigma[0]) > delta else 0.0
         assert abs(entropy - float(found.entropy[place])) <= float(found.entropy_bound[place]) + 1e-9 * entropy
         assert float(found.norm[place]) == pytest.approx(float(sigma.norm()), rel=1e-9, abs=delta)
         assert found.ceiling[place] <= len(sigma)
@@ -97,9 +97,9 @@ def test_a_group_of_the_length_of_a_text() -> None:
 
 def test_engines_that_know_one_readout_decline() -> None:
     shared = Shared(Dense(torch.eye(8, dtype=torch.float64)[None]))
-    with pytest.raises(ss.EngineError, match="position_tree' works on every operator, not on this Shared"):
+    with pytest.raises(ss.errors.EngineError, match="position_tree' works on every operator, not on this Shared"):
         ss.measure(shared, engine="position_tree")
-    with pytest.raises(ss.EngineError, match="square_root"):
+    with pytest.raises(ss.errors.EngineError, match="square_root"):
         ss.measure(shared, engine="square_root")
 
 

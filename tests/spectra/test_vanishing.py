@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
 from statesize.operators import Dense
 
 

@@ -8,10 +8,9 @@ import pytest
 
 from statesize.errors import FileError
 from statesize.texts import rows
-from statesize.texts.datasets import read_dataset
-from statesize.texts.documents import file_documents
-from statesize.texts.jsonl import read_jsonl
+from statesize.texts.documents import file_documents, read_jsonl
 from statesize.texts.rows import Chat
+from statesize.texts.tables import read_dataset
 
 ROWS = [{"text": "one", "body": "eins"}, {"text": "two", "body": "zwei"}, {"text": "three", "body": "drei"}]
 

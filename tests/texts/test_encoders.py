@@ -9,8 +9,7 @@ import torch
 from oracles.pretrained import TEXT, tiny_llama, tiny_tokenizer
 
 import statesize as ss
-from statesize.texts.encoders import supported_tokenizer
-from statesize.texts.tokens import join_documents, special_ids, token_text
+from statesize.texts.tokens import join_documents, special_ids, supported_tokenizer, token_text
 
 IDS = [ord(letter) for letter in TEXT]
 
@@ -67,7 +66,7 @@ def test_a_tokenizer_of_tiktoken():
 
 
 def test_others_stay_as_they_are():
-    for tokenizer in (None, tiny_tokenizer(), ss.zoo.tokenizer()):
+    for tokenizer in (None, tiny_tokenizer(), ss.lab.zoo.tokenizer()):
         assert supported_tokenizer(tokenizer) is tokenizer
 
 
@@ -85,5 +84,7 @@ def test_others_stay_as_they_are():
 )
 def test_what_encodes_nothing_is_refused_before_the_work(tokenizer, message):
     for inputs in ([TEXT], [[5, 6, 7]]):
-        with pytest.raises(ss.InputError, match=f"^tokenizer {message}" if message.startswith("must") else message):
+        with pytest.raises(
+            ss.errors.InputError, match=f"^tokenizer {message}" if message.startswith("must") else message
+        ):
             ss.profile(tiny_llama(), inputs, tokenizer=tokenizer)

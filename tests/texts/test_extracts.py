@@ -9,9 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from statesize.errors import FileError
-from statesize.texts.datasets import dataset_extract
-from statesize.texts.jsonl import jsonl_extract
-from statesize.texts.parquet import parquet_extract
+from statesize.texts.documents import jsonl_extract
+from statesize.texts.tables import dataset_extract, parquet_extract
 
 # Up to five kilobytes: lines drawn by their bytes would be the long ones.
 MANY = [f"{number} " + "word " * (number * 7919 % 1000) for number in range(3000)]

@@ -8,8 +8,8 @@ from statesize.errors import FileError
 from statesize.lab import zoo
 from statesize.texts.documents import file_documents
 from statesize.texts.inputs import sequences
-from statesize.texts.parquet import read_parquet
 from statesize.texts.rows import Chat
+from statesize.texts.tables import read_parquet
 
 
 def write(path, texts, **columns):

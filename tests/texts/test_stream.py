@@ -6,8 +6,8 @@ from oracles.pretrained import save_tiny, tiny_tokenizer
 from tokenizers import Tokenizer
 
 from statesize.lab import zoo
-from statesize.loading.models import load_tokenizer
-from statesize.texts.plain import read_documents
+from statesize.models.load import load_tokenizer
+from statesize.texts.rows import read_documents
 from statesize.texts.stream import TextStream
 from statesize.texts.tokens import join_documents, special_ids, token_text
 

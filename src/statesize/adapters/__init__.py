@@ -6,7 +6,7 @@ model's file; and the state size of its kind in `families.STATE_SIZES`. The swee
 """
 
 from statesize.adapters.capture import Capture, Captured, Mixer, capture
-from statesize.adapters.checking import Checking, Checks
+from statesize.adapters.reference import Checking, Checks
 from statesize.adapters.selection import find_mixers
 
 __all__ = ["Capture", "Captured", "Checking", "Checks", "Mixer", "capture", "find_mixers"]

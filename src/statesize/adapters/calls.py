@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.precision import mapped, stored_dtype, stored_element_size
+from statesize.adapters.models.held import mapped, stored_dtype, stored_element_size
 from statesize.adapters.sources import observing_all
-from statesize.adapters.watching.observation import Observation, Product
-from statesize.adapters.watching.running import Frame, Running, running_modules
+from statesize.adapters.watching.observation import Frame, Observation, Product, Running, running_modules
 from statesize.check import require_count
 from statesize.errors import ModelError
 

@@ -15,20 +15,16 @@ from torch import Tensor, nn
 
 from statesize.adapters.calls import Call, Mixer, Recording, described, record_calls, sampled
 from statesize.adapters.captured import Captured, from_method, from_observation
-from statesize.adapters.checking import Checks
 from statesize.adapters.faithfulness import bound, check_faithful, check_operator, relative_difference
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.checks import Inputs, measurable
-from statesize.adapters.models.held import measuring
-from statesize.adapters.models.layers import skipped_layers
-from statesize.adapters.models.precision import in_single, single_precision
+from statesize.adapters.models.held import in_single, measuring, single_precision
+from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.other_mixing import is_own_code, other_mixing
-from statesize.adapters.reference import check_deterministic, first_difference, read_calls
-from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some
+from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
+from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some, skipped_layers
 from statesize.adapters.sources import observing_all
 from statesize.adapters.watching.interrupts import interrupts_held
-from statesize.adapters.watching.observation import Observation, Product
-from statesize.adapters.watching.running import running_modules
+from statesize.adapters.watching.observation import Observation, Product, running_modules
 from statesize.errors import ModelError
 
 __all__ = ["Capture", "Captured", "Mixer", "capture"]

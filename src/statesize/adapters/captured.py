@@ -11,13 +11,11 @@ from torch import Tensor, nn
 
 from statesize.adapters.calls import Mixer
 from statesize.adapters.faithfulness import check_finite
-from statesize.adapters.models.held import evaluating
-from statesize.adapters.models.precision import in_single, single_precision, stored_element_size
+from statesize.adapters.models.held import evaluating, in_single, single_precision, stored_element_size
 from statesize.adapters.models.wrapped import uncompiled
 from statesize.adapters.watching.interrupts import interrupts_held
 from statesize.adapters.watching.observation import Observation, Units, nothing
 from statesize.errors import InputError, ModelError
-from statesize.lab.mixers.mixer import Mixer as OwnMixer
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
 SHARED = "#shared"
@@ -166,8 +164,9 @@ def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: 
         if isinstance(tensor, Tensor) and tensor.ndim >= 3:
             check_finite(name, "head", "the operator has", tensor)
     heads, multiplicity = operator.batch_shape[1], known.multiplicity
-    if isinstance(mixer, OwnMixer):
-        state_bytes = mixer.cache_bytes(operator.length)
+    own_bytes = getattr(mixer, "cache_bytes", None)
+    if callable(own_bytes):
+        state_bytes = cast("int", own_bytes(operator.length))
     else:
         state_bytes = _cached_numbers(operator, multiplicity) * stored_element_size(mixer)
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None

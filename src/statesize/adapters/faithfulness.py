@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.precision import stored_dtype
+from statesize.adapters.models.held import stored_dtype
 from statesize.adapters.watching.observation import Observation
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator, Recurrence

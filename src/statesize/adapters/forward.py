@@ -11,9 +11,8 @@ from typing import Any, Self, cast
 from torch import Tensor, nn
 
 from statesize.adapters.fla.interpreter import interpret_if_asked, needing_a_driver
-from statesize.adapters.models.checks import Inputs, check_inputs
 from statesize.adapters.models.held import device_of, measuring
-from statesize.adapters.models.masks import added_to_scores
+from statesize.adapters.models.inputs import Inputs, added_to_scores, check_inputs
 from statesize.adapters.models.wrapped import pretrained_models
 from statesize.adapters.watching.interrupts import interrupts_held
 

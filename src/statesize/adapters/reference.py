@@ -1,11 +1,12 @@
-"""What the unaltered model computes: one run with nothing attached, and one whose hooks only read."""
+"""What the unaltered model computes, and which references a model that is read again and again is compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -91,3 +92,31 @@ def first_difference(calls: Sequence[Call], observed: Sequence[Tensor | None], l
         if output is not None and call.output is not None and not relative_difference(output, call.output) <= limit:
             return call.name
     return None
+
+
+Checks = Literal["all", "read", "none"]
+
+
+@dataclass(eq=False)
+class Checking:
+    """What a model that is read again and again is compared with.
+
+    Attributes:
+        after: What readings are compared with once the model has passed all checks, until one of its modules or dtypes
+            is another one.
+
+    Example:
+        >>> checking, model = Checking("none"), nn.Linear(2, 2)
+        >>> checking.next(model), checking.next(model), checking.next(model.double())
+        ('all', 'none', 'all')
+    """
+
+    after: Checks
+    _passed: tuple[object, ...] | None = field(default=None, init=False)
+
+    def next(self, model: nn.Module) -> Checks:
+        """What the next reading is compared with."""
+        modules = tuple((id(module), type(module)) for module in model.modules())
+        dtypes = tuple[torch.dtype, ...](parameter.dtype for parameter in model.parameters())
+        before, self._passed = self._passed, (modules, dtypes)
+        return self.after if before == self._passed else "all"

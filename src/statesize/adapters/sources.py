@@ -9,17 +9,8 @@ from torch import nn
 
 from statesize.adapters.fla import mamba as fla_mamba
 from statesize.adapters.fla import source as fla
-from statesize.adapters.kernels import (
-    attention,
-    convolutions,
-    lightning,
-    mlstm,
-    rg_lru,
-    scans,
-    softmax_tap,
-)
-from statesize.adapters.watching.observation import Record, Source
-from statesize.adapters.watching.running import Running
+from statesize.adapters.kernels import attention, convolutions, recurrent_layers, scans, softmax_tap
+from statesize.adapters.watching.observation import Record, Running, Source
 
 # One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source, ...] = (
@@ -27,9 +18,9 @@ SOURCES: tuple[Source, ...] = (
     softmax_tap.observing,
     scans.observing,
     convolutions.observing,
-    rg_lru.observing,
-    mlstm.observing,
-    lightning.observing,
+    recurrent_layers.observing_rg_lru,
+    recurrent_layers.observing_mlstm,
+    recurrent_layers.observing_lightning,
     fla.observing,
     fla_mamba.observing,
 )

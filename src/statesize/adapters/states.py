@@ -1,4 +1,4 @@
-"""`statesize.states`: what a model's recurrences hold at chosen positions."""
+"""`statesize.metrics.states`: what a model's recurrences hold at chosen positions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.capture import capture
-from statesize.adapters.models.checks import Inputs
+from statesize.adapters.models.inputs import Inputs
 from statesize.errors import ModelError
 from statesize.operators import Recurrence
 from statesize.spectra.cut import Positions, make_cut

@@ -1,25 +1,132 @@
-"""Each engine against the definition: ratios, errors, memory, and how its cost grows with the length."""
+"""Engines against the definition: seconds, accuracy, and how both grow with the length."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
-from statesize.benchmarks.accuracy import Accuracy, accuracy, definition
-from statesize.benchmarks.cases import Case, ask, cases
-from statesize.benchmarks.growth import exponents
-from statesize.benchmarks.machine import document
-from statesize.benchmarks.memory import peak_bytes
-from statesize.benchmarks.timing import dense_seconds, midpoints, seconds
-from statesize.spectra.engine import Output
+from statesize.benchmarks.cases import (
+    Case,
+    ask,
+    attention,
+    cases,
+    gated,
+    modal_convolution,
+    peak_bytes,
+    selective,
+    short_convolution,
+    smooth_attention,
+)
+from statesize.benchmarks.timing import dense_seconds, document, midpoints, seconds
+from statesize.measurement.measurement import measure
+from statesize.operators import Operator
+from statesize.spectra.engine import EngineName, Output
+from statesize.spectra.factorisation import singular_values
+from statesize.spectra.spectrum import effective_rank
+
+# Of the definition itself, in units of σ_1; for entropies relative.
+_EXACT = 1e-12
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Answers of an engine against the definition."""
+
+    error: float  # the largest: of entropies relative, of values in units of σ_1, of counts the difference
+    miscounts: int  # counts that differ; entropies and values that are farther off than the engine's own bound
+    checked: int  # answers that were compared
+
+
+def definition(operator: Operator, positions: list[int]) -> Tensor:
+    """Singular values of H_i at P positions, decomposed one by one, (P, r), descending, zero-padded."""
+    columns = operator.columns(0, max(positions))
+    spectra = [singular_values(columns[i:, :i]) for i in positions]
+    r = max(sigma.shape[-1] for sigma in spectra)
+    return torch.stack([torch.nn.functional.pad(sigma, (0, r - sigma.shape[-1])) for sigma in spectra])
+
+
+def accuracy(case: Case, operator: Operator, output: Output, positions: list[int], exact: Tensor) -> Accuracy:
+    """How right one output of a case's engine is."""
+    top = exact[:, 0]
+    tau = [ratio * float(top.max()) for ratio in case.ratios]
+    found = ask(operator, case, output, tau)
+    at = [i - 1 for i in positions]
+    if found.count is not None and output == "counts":
+        expected = (exact[:, None, :] > exact.new_tensor(tau)[:, None]).sum(-1)
+        off = (found.count[at] - expected).abs()
+        return Accuracy(float(off.max()), int((off > 0).sum()), off.numel())
+    if found.entropy is not None and found.entropy_bound is not None:
+        ess = effective_rank(exact)
+        off = (found.entropy[at] - ess).abs()
+        return Accuracy(
+            float((off / ess).max()), int((off > found.entropy_bound[at] + _EXACT * ess).sum()), off.numel()
+        )
+    values = cast("Tensor", found.values)[at]
+    r = max(values.shape[-1], exact.shape[-1])
+    sigma, reference = (torch.nn.functional.pad(part, (0, r - part.shape[-1])) for part in (values, exact))
+    off = (sigma - reference).abs().amax(-1)
+    return Accuracy(float((off / top).max()), int((off > found.error_bound[at] + _EXACT * top).sum()), off.numel())
+
+
+_LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
+_QUICK_LENGTHS = (64, 128, 256)
+# The longest of the engines that hold T, and of the definition.
+_LONGEST = {"dense": 2048, "position_tree": 2048, "tridiagonal": 2048}
+_OPERATORS: dict[str, Callable[[int], Operator]] = {
+    "dense": partial(attention, width=64),
+    "square_root": partial(gated, states=32),
+    "small_state": partial(selective, states=16, channels=16),
+    "chunked": partial(gated, states=64),
+    "streaming": partial(smooth_attention, width=64),
+    "tridiagonal": partial(attention, width=64),
+    "position_tree": partial(attention, width=64),
+    "convolution": partial(modal_convolution, modes=32),
+    "distinct_blocks": partial(short_convolution, taps=64),
+}
+_ROUNDS = 3
+_LONG = 2.0  # seconds from which a call is not repeated
+
+
+def exponents(quick: bool, on_engine: Callable[[str, float], object] = lambda engine, slope: None) -> dict[str, float]:
+    """Slopes of ln seconds over ln L, for counts at one tolerance at all positions."""
+    # Lengths are 512 … 16384; 2048 at most for engines that hold T. `dense` is timed at evenly spread positions and
+    # scaled. `implicit` is for a few positions of long contexts.
+    slopes: dict[str, float] = {}
+    for engine, make in _OPERATORS.items():
+        slopes[engine] = _exponent(engine, make, quick)
+        on_engine(engine, slopes[engine])
+    return slopes
+
+
+def _exponent(engine: str, make: Callable[[int], Operator], quick: bool) -> float:
+    lengths = [length for length in (_QUICK_LENGTHS if quick else _LENGTHS) if length <= _LONGEST.get(engine, length)]
+    _seconds(engine, make(lengths[0]))
+    points: list[tuple[float, float]] = []
+    for length in lengths:
+        operator = make(length)
+        taken = [_seconds(engine, operator)]
+        while not quick and len(taken) < _ROUNDS and taken[0] < _LONG:
+            taken.append(_seconds(engine, operator))
+        points.append((math.log(length), math.log(statistics.median(taken))))
+    x, y = (list(column) for column in zip(*points, strict=True))
+    return statistics.linear_regression(x, y).slope
+
+
+def _seconds(engine: str, operator: Operator) -> float:
+    if engine == "dense":
+        return dense_seconds(operator.dense(), midpoints(operator.length, 8))
+    return seconds(lambda: measure(operator, (1e-3,), (), outputs=("counts",), engine=cast("EngineName", engine)))
+
 
 _LENGTH, _QUICK_LENGTH = 2048, 256
-_ROUNDS = 3
+_ROUNDS_engines = 3
 _TIMED = 1e-3  # τ/σ_1 of the counts that are timed
 _DENSE_POSITIONS = 8
 # Beyond this length T is not formed: no dense loop, and errors only at early positions, whose blocks are narrow.
@@ -52,7 +159,7 @@ def benchmark(
     on_growth: Callable[[str, float], object] = lambda engine, slope: None,
 ) -> dict[str, Any]:
     """Time all cases with as many threads as torch is set to; the JSON document of rows, exponents and the machine."""
-    base, rounds = length or (_QUICK_LENGTH if quick else _LENGTH), 1 if quick else _ROUNDS
+    base, rounds = length or (_QUICK_LENGTH if quick else _LENGTH), 1 if quick else _ROUNDS_engines
     rows: list[Row] = []
     for case in cases(quick):
         for row in compare(case, base * case.lengths, rounds):

@@ -1,4 +1,4 @@
-"""Every engine against the definition on small operators: does this installation compute what it should?"""
+"""Every engine against the definition on small operators, and what this machine is."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.benchmarks.accuracy import definition
-from statesize.measurement import measure
+from statesize.benchmarks.engines import definition
+from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.effective_rank import effective_rank
 from statesize.spectra.engine import EngineName
+from statesize.spectra.spectrum import effective_rank
 
 _LENGTH, _STATES = 48, 6
 # Of the definition itself, in units of σ_1.

@@ -1,14 +1,17 @@
-"""How calls are timed, on machines that do other things as well."""
+"""How calls are timed, on machines that do other things as well, and what this machine is."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from statesize.io.machine import machine
 from statesize.spectra.factorisation import singular_values
+from statesize.version import installed
 
 
 def clock() -> str:
@@ -42,3 +45,25 @@ def dense_seconds(matrix: Tensor, positions: list[int]) -> float:
             singular_values(matrix[i:, :i])
 
     return seconds(loop) / len(positions) * (matrix.shape[-1] - 1)
+
+
+SCHEMA = 1
+"""Version of the documents of benchmarks."""
+
+
+def document(rows: list[dict[str, Any]], *packages: str, **more: Any) -> dict[str, Any]:
+    """The JSON document of a benchmark: its rows, what else it found, and what it ran on, packages included."""
+    return {
+        "schema": SCHEMA,
+        "rows": rows,
+        **more,
+        "threads": torch.get_num_threads(),
+        "clock": clock(),
+        "machine": machine(),
+        "versions": versions(*packages),
+    }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of what does the arithmetic, and of packages."""
+    return installed("torch", "numpy", "numba", *packages)

@@ -90,7 +90,7 @@ def _warnings_on_one_line() -> Generator[None]:
     usual = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
-        from statesize.printable import printable
+        from statesize.io.text import printable
 
         if "statesize" in Path(filename).parts:
             print(f"statesize: warning: {printable(_one_line(str(message)))}", file=sys.stderr)
@@ -156,7 +156,7 @@ def _forget(error: BaseException) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    from statesize.printable import printable
+    from statesize.io.text import printable
 
     print(f"statesize: error: {printable(message)}", file=sys.stderr)
     return code

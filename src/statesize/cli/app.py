@@ -1,8 +1,11 @@
-"""The App objects that commands are registered to."""
+"""The program, its commands in two groups, and how one is added."""
 
 from __future__ import annotations
 
-from cyclopts import App
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cyclopts import App, Group
 
 from statesize.version import __version__
 
@@ -14,7 +17,27 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,
 )
-bench = App(name="bench", help="Time the engines.")
-study = App(name="study", help="Train or measure many models, and see what ESS tells.")
-app.command(bench)
-app.command(study)
+
+
+MODELS = Group("Measure, explain and reduce a model", sort_key=1)
+
+
+LABORATORY = Group("Laboratory: train small models, and see what ESS tells", sort_key=2)
+
+
+bench = App(name="bench", help="Time the engines.", group=MODELS)
+
+
+def register(
+    place: App, title: Group, name: str, command: Callable[..., Any], examples: Sequence[str], help: str | None = None
+) -> None:
+    """Add a command to a place, under a title of the help; its help may be given, and ends with examples."""
+    heading = "Example" if len(examples) == 1 else "Examples"
+    lines = "\n".join(f"    {example}" for example in examples)
+    place.command(command, name=name, group=title, help=help, help_epilogue=f"{heading}:\n\n{lines}")
+
+
+def add(name: str, command: Callable[..., Any], *ends: str, title: Group = MODELS, place: App = app) -> None:
+    """Add a command; each of `ends` is what follows its name in an example."""
+    words = ("statesize", *(place.name if place is not app else ()), name)
+    register(place, title, name, command, [" ".join((*words, end)).rstrip() for end in ends])

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from statesize.cli.options.kinds import Flag
+from statesize.cli.options.asked import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.results.findings.redundancy import Redundancy
+    from statesize.report.redundancy import Redundancy
 
 Taken = TypeVar("Taken")
 
@@ -40,10 +40,10 @@ def compare(
         printing: What is printed.
     """
     from statesize.cli.output.document import SCHEMA, known, print_json
-    from statesize.cli.output.saved import read_profiles
+    from statesize.cli.output.printing import read_profiles
     from statesize.cli.output.summary import print_comparison
     from statesize.report import check_report_path, write_report
-    from statesize.results.findings.comparison import compare
+    from statesize.report.comparison import compare
 
     if html is not None:
         check_report_path(html)
@@ -77,7 +77,7 @@ def read_recall(path: Path) -> dict[str, float]:
 
 def read_redundancy(path: Path) -> Redundancy:
     """What layers and network need, from a document of `statesize network --by-layer`."""
-    from statesize.results.findings.redundancy import Redundancy
+    from statesize.report.redundancy import Redundancy
 
     named = '"redundancy", as `statesize network --by-layer --json` prints it'
     return _read(path, lambda document: Redundancy.from_dict(document["redundancy"]), named)
@@ -87,7 +87,7 @@ def _read(path: Path, take: Callable[[Any], Taken], named: str) -> Taken:
     """What is taken of a JSON document, or an error that says what it should have."""
     from statesize.cli.output.document import SCHEMA
     from statesize.errors import FileError
-    from statesize.files import parse_json, read_limited
+    from statesize.io.files import parse_json, read_limited
 
     try:
         document: Any = parse_json(read_limited(path))

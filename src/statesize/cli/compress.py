@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.kinds import Flag
+from statesize.cli.options.asked import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.compression.result import Compression
-    from statesize.compression.scoring.recall import Recall
-    from statesize.interval import Interval
+    from statesize.measurement.statistics import Interval
+    from statesize.reduction.compress import Compression
+    from statesize.reduction.recall import Recall
 
 
 def compress(
@@ -53,16 +53,16 @@ def compress(
         FileError: The text is not there, or the folder is in use.
     """
     from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.page import tell_page
-    from statesize.compression.compress import compress as run
-    from statesize.compression.frontier import frontier as points_of
-    from statesize.compression.frontier_page import write_frontier
-    from statesize.compression.kinds import reducible
-    from statesize.compression.reducible import Request
-    from statesize.compression.result import check_output
+    from statesize.cli.output.printing import tell_page
     from statesize.errors import FileError
-    from statesize.loading.models import load_model
-    from statesize.report.html import check_report_path
+    from statesize.models.load import load_model
+    from statesize.reduction.compress import check_output
+    from statesize.reduction.compress import compress as run
+    from statesize.reduction.frontier import frontier as points_of
+    from statesize.reduction.frontier import write_frontier
+    from statesize.reduction.hub.model import reducible
+    from statesize.reduction.reducible import Request
+    from statesize.report.page import check_report_path
     from statesize.texts.documents import read_file
 
     check_output(output)

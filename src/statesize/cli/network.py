@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.kinds import Count
-from statesize.cli.options.loading import Loading
+from statesize.cli.options.asked import Count, Loading
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.network.network import Progress
+    from statesize.network.network import NetworkEss, Progress
     from statesize.network.plan import NetworkPlan
-    from statesize.network.result import NetworkEss
-    from statesize.results.findings.redundancy import Redundancy
+    from statesize.report.redundancy import Redundancy
 
 
 def network(
@@ -57,7 +55,7 @@ def network(
         printing: What is printed.
     """
     from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.loading.models import load_model
+    from statesize.models.load import load_model
     from statesize.network.network import network_ess
     from statesize.network.plan import network_plan
     from statesize.network.redundancy import redundancy

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.asked import Asked
-from statesize.cli.options.kinds import Flag
-from statesize.cli.options.loading import PLACE, Loading, Place
+from statesize.cli.options.asked import PLACE, Asked, Flag, Loading, Place
 from statesize.cli.options.texts import Sequences, Texts
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -73,14 +71,14 @@ def profile(
     """
     from statesize.cli.output.document import plan_document, print_json, profile_document
     from statesize.cli.output.kinds import print_kinds
-    from statesize.cli.output.page import tell_page
+    from statesize.cli.output.printing import tell_page
     from statesize.cli.output.summary import print_plan, print_summary
-    from statesize.lab.trends.kinds import by_kind
+    from statesize.io.recipe import make_recipe
     from statesize.report import check_report_path, write_report
-    from statesize.rerun.recipe import make_recipe
+    from statesize.report.kinds import by_kind
     from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
-    from statesize.results.stored.store import check_destination
-    from statesize.texts.plain import read_whole
+    from statesize.results.store import check_destination
+    from statesize.texts.rows import read_whole
 
     texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
     place = place or Place()
@@ -208,7 +206,7 @@ class _Run:
 
 def _here(model: str, loading: Loading, by_ids: bool) -> _Run:
     from statesize import profiling
-    from statesize.loading.models import load_model
+    from statesize.models.load import load_model
     from statesize.texts.token_files import vocabulary_size
 
     loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids)
@@ -217,7 +215,7 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _Run:
 
 
 def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
-    from statesize.loading.models import load_model, load_model_facts
+    from statesize.models.load import load_model, load_model_facts
     from statesize.profiling.on_ray import profile_on_ray
 
     # The processes need not have the folder in which this one works.
@@ -241,7 +239,7 @@ def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
 def _measure(
     run: _Run, sequences: list[Tensor], options: dict[str, Any], output: Path | None, printing: Printing
 ) -> Profile:
-    from statesize.profiling.progress import profile_bar
+    from statesize.profiling.gathering import profile_bar
 
     try:
         with printing.bars() as bars:

@@ -35,14 +35,14 @@ def report(
     check_report_path(path)
     studies = [folder for folder in results if (folder / "study.json").is_file()]
     if not studies:
-        from statesize.cli.output.saved import read_profiles
+        from statesize.cli.output.printing import read_profiles
         from statesize.report import write_report
 
         profiles = read_profiles(results, printing)
         with printing.step("drawing the report"):
             write_report(profiles, path)
     elif len(results) == 1:
-        from statesize.lab.studies.page.page import write_report as write_study_report
+        from statesize.laboratory import write_study_report
 
         write_study_report(results[0], path)
     else:

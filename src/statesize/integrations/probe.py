@@ -1,12 +1,16 @@
-"""A fixed batch of tokens that is profiled now and then while a model trains, within a share of the time."""
+"""How many heads may be measured in the time that there is."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import sys
 import time
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +18,67 @@ from torch import Tensor, nn
 from statesize.adapters import Checking
 from statesize.check import refuse, require_count
 from statesize.errors import InputError, ModelError
-from statesize.integrations.budget import FEWEST_HEADS, Cost, affordable_heads
-from statesize.parallel.here import Here
+from statesize.io.files import os_errors
+from statesize.parallel.executor import Here
 from statesize.profiling.gathering import Gathering, Origin
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import SequenceWork
-from statesize.results.findings.comparison import compare
-from statesize.results.findings.diagnosis import diagnose
+from statesize.report.comparison import compare
+from statesize.report.diagnosis import diagnose
 from statesize.results.settings import check_settings
 from statesize.texts.inputs import Inputs, sequences
+
+FEWEST_HEADS = 2
+"""Heads or channels of a layer that a reading takes at least; from a single one no error could be told."""
+MARGIN = 1.25
+"""By how much a reading may take longer than the one before it told."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the last reading cost."""
+
+    fixed: float  # seconds that it took besides measuring, most of them forward passes
+    head: float  # seconds for each head or channel
+    units: tuple[int, ...]  # heads or channels of each layer
+
+    def seconds(self, heads: int) -> float:
+        """Predicted seconds of a reading of at most so many heads or channels of each layer."""
+        return self.fixed + self.head * sum(min(heads, units) for units in self.units)
+
+
+def affordable_heads(cost: Cost, seconds: float) -> int:
+    """The most heads or channels of each layer that can be measured in some time.
+
+    Args:
+        cost: What the last reading cost.
+        seconds: The time.
+
+    Returns:
+        Their number, up to that of the widest layer; 0 where the fewest do not fit.
+
+    Example:
+        >>> cost = Cost(fixed=0.5, head=0.1, units=(4, 16))
+        >>> [affordable_heads(cost, seconds) for seconds in (0.9, 2.0, 3.0, 9.0)]
+        [0, 7, 14, 16]
+    """
+    most = max(cost.units)
+    heads = bisect_right(range(1, most + 1), seconds, key=lambda heads: MARGIN * cost.seconds(heads))
+    return heads if heads >= min(FEWEST_HEADS, most) else 0
+
+
+RECORD = "statesize.jsonl"
+"""The file's name, in the folder of the training."""
+
+
+def append_reading(folder: Path, step: int, values: Mapping[str, float]) -> None:
+    """Add a line of JSON with the step to the record in the folder of a training."""
+    path = folder / RECORD
+    with os_errors(f"{path} cannot be written", "Give a folder that can."):
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step} | dict(values)) + "\n")
+
 
 PREFIX = "statesize/"
 _LOGGER = logging.getLogger("statesize")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from statesize.adapters import Captured, Checking
-from statesize.ess import utilisation
-from statesize.measurement import Measurement
+from statesize.measurement.measurement import Measurement
+from statesize.measurement.metrics import utilisation
+from statesize.measurement.statistics import Sample, draw, estimate
 from statesize.profiling.measuring import captured_mixers, measure_captured
-from statesize.results.sampling import Sample, draw, estimate
 
 # What a utilisation is a share of.
 _OF = ("state", "ceiling")
@@ -31,7 +31,7 @@ class StateSizeMetric(Metric):
         seed: Seed of their choice.
 
     Example:
-        >>> from statesize import zoo
+        >>> from statesize.lab import zoo
         >>> metric = StateSizeMetric(positions=4)
         >>> metric.update(zoo.load("gla")[0], torch.tensor([[5, 6, 7, 8, 9, 10]]))
         >>> sorted(metric.compute())

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import bound, relative_difference
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.checks import Inputs, measurable
-from statesize.adapters.models.held import measuring
-from statesize.adapters.models.precision import mapped, stored_dtype
+from statesize.adapters.models.held import mapped, measuring, stored_dtype
+from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.reference import check_deterministic
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError, ModelError

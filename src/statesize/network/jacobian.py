@@ -12,7 +12,7 @@ from torch import Tensor
 
 from statesize.errors import ModelError
 from statesize.network.span import Span
-from statesize.spectra.implicit.linear_map import LinearMap
+from statesize.spectra.implicit.attention import LinearMap
 
 _linalg, _func = cast("Any", torch.linalg), cast("Any", torch.func)
 # Vectors that go through the model at once.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from statesize.adapters.models.checks import Inputs
+from statesize.adapters.models.inputs import Inputs
 from statesize.network.copies import Precision, copies
 from statesize.network.jacobian import Jacobian
 from statesize.network.network import Method, checked, estimate_of, method_at
@@ -93,8 +93,8 @@ def network_plan(
 
     Example:
         >>> import statesize as ss, torch
-        >>> model, _ = ss.zoo.load("recall-gla")
-        >>> plan = ss.network_plan(model, torch.arange(12)[None], positions=[2, 6])
+        >>> model, _ = ss.lab.zoo.load("recall-gla")
+        >>> plan = ss.network.network_plan(model, torch.arange(12)[None], positions=[2, 6])
         >>> [(cut.position, cut.dimension, cut.method, cut.products) for cut in plan.cuts]
         [(2, 64, 'dense', 64), (6, 192, 'dense', 192)]
     """

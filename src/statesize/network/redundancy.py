@@ -1,22 +1,24 @@
-"""What the layers of a network need one by one, at the cuts at which the whole was measured."""
+"""What layers need one by one, beside what the whole network needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
 from statesize.adapters.capture import capture
 from statesize.adapters.captured import Captured
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.checks import Inputs, measurable
+from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.models.wrapped import named_parts
-from statesize.lab.mixers.mixer import ShortConvolution
-from statesize.measurement import Measurement, measure
-from statesize.network.result import NetworkEss
+from statesize.measurement.measurement import Measurement, measure
+from statesize.network.network import NetworkEss
 from statesize.operators import Convolution, Operator
-from statesize.results.findings.redundancy import MixerNeeds, Redundancy
+from statesize.report.redundancy import MixerNeeds, Redundancy
+
+if TYPE_CHECKING:
+    pass
 
 
 def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: str | None = None) -> Redundancy:
@@ -39,9 +41,9 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
 
     Example:
         >>> import statesize as ss, torch
-        >>> model, _ = ss.zoo.load("recall-gla")
+        >>> model, _ = ss.lab.zoo.load("recall-gla")
         >>> ids = torch.arange(12)[None]
-        >>> found = ss.redundancy(model, ids, ss.network_ess(model, ids, positions=[2], method="dense"))
+        >>> found = ss.network.redundancy(model, ids, ss.network_ess(model, ids, positions=[2], method="dense"))
         >>> [mixer.kind for mixer in found.mixers], found.stored > found.dimension
         (['gla', 'gla', 'short convolution', 'short convolution'], True)
     """
@@ -51,7 +53,7 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
     convolutions = [
         _convolution(name, part, length, positions)
         for name, part in parts
-        if isinstance(part, ShortConvolution) and part.size > 1
+        if type(part).__name__ == "ShortConvolution" and cast("Any", part).size > 1
     ]
     needs = [*(_needs(item, positions, convolutions) for item in captured), *convolutions]
     return Redundancy(
@@ -83,7 +85,7 @@ def _needs(item: Captured, positions: tuple[int, ...], convolutions: Sequence[Mi
     )
 
 
-def _convolution(name: str, module: ShortConvolution, length: int, positions: tuple[int, ...]) -> MixerNeeds:
+def _convolution(name: str, module: Any, length: int, positions: tuple[int, ...]) -> MixerNeeds:
     """The short convolution before a mixer of this package, whose cache holds one input less than it has taps."""
     found = _measured(Convolution(module.weight.detach().flip(-1)[None], length), positions)
     needed, size = _needed(found, 1), (module.size - 1) * module.weight.shape[0] * module.weight.element_size()

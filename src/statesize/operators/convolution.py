@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch import Tensor
 from statesize.check import require_finite, require_floating, require_length, shape
 from statesize.errors import InputError
 from statesize.operators.operator import TensorOperator, batch_index
+
+_fft = cast("Any", torch.fft)
 
 # Positions are counted in 32 bits here and there in torch.
 _LONGEST = 2**31 - 1
@@ -89,3 +91,11 @@ class Convolution(TensorOperator):
         taps = self.kernel.shape[-1]
         inside = (lag >= 0) & (lag < taps)
         return torch.where(inside, self.kernel[..., lag.clamp(0, taps - 1)], 0)
+
+
+def causal_convolution(kernel: Tensor, inputs: Tensor) -> Tensor:
+    """y_t = Σ_s kernel_s u_{t−s} by the fast Fourier transform, O(L log L), (..., L)."""
+    length = inputs.shape[-1]
+    # As many zeros again keep the end of the sequence from wrapping around to its start.
+    spectrum = _fft.rfft(kernel, 2 * length) * _fft.rfft(inputs, 2 * length)
+    return _fft.irfft(spectrum, 2 * length)[..., :length]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.html_table import facts_table
+from statesize.io.text import facts_table
 
 
 class Operator(ABC):

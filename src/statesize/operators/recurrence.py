@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from statesize.check import require_finite, require_floating
-from statesize.operators.chunks import chunk_outputs
 from statesize.operators.operator import TensorOperator, batch_index
 from statesize.operators.recurrence_checks import (
     check_rank_one_parts,
@@ -24,6 +23,7 @@ from statesize.operators.transition import (
     FullTransition,
     RankOneTransition,
     Transition,
+    chunk_outputs,
     spaced,
 )
 

@@ -96,7 +96,7 @@ class StateSpace(TensorOperator):
             InputError: Wrong shapes or dtypes, not finite, or not stable.
 
         Example:
-            >>> from statesize import hankel_singular_values
+            >>> from statesize.metrics import hankel_singular_values
             >>> one = torch.ones(1, 1, dtype=torch.float64)
             >>> lag = StateSpace.from_continuous(-2 * one, one, one, length=60)  # 1 / (s + 2)
             >>> round(hankel_singular_values(lag, positions=[30]).item(), 6)

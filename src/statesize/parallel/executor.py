@@ -98,3 +98,21 @@ def sent_answers(work: Work, task: object) -> Iterator[tuple[Any, StatesizeError
 def one_line(error: BaseException) -> str:
     """The kind of an error and what it says, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+@dataclass(frozen=True)
+class Here:
+    """One task after another, each taken when the one before is done; errors that are not ours are raised as they are.
+
+    Attributes:
+        work: What is done.
+    """
+
+    work: Work
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
+        """The values of all tasks, in order."""
+        for task in tasks:
+            for value, error in answers(self.work, task):
+                yield Done(task, value, error)
+                del value

@@ -9,26 +9,28 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 from torch import Tensor
 
 from statesize.adapters.captured import SHARED
 from statesize.errors import FileError
-from statesize.files import LOCK, only_writer, parse_json
-from statesize.loading.digests import tokens_sha256
+from statesize.io.files import LOCK, only_writer, parse_json
+from statesize.io.parts import Parts
+from statesize.models.load import tokens_sha256
 from statesize.parallel.executor import Done, Executor
-from statesize.parts import Parts
 from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import End, Request, Step
+from statesize.results.datasets import MixerRun, SequenceRecord, mixer_parts, token_dataset
 from statesize.results.settings import Settings
-from statesize.results.stored.record import SequenceRecord
-from statesize.results.stored.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
-from statesize.results.stored.tree import MixerRun, mixer_parts, token_dataset
+from statesize.results.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
+
+if TYPE_CHECKING:
+    from statesize.io.progress import Bars
 
 
 @dataclass(frozen=True)
@@ -253,3 +255,27 @@ def _settings(settings: Settings) -> dict[str, Any]:
     # As JSON has them, so that a profile that was read equals the one that was saved.
     values = asdict(settings) | {"most_operations": MOST_OPERATIONS}
     return json.loads(json.dumps(values))
+
+
+def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[Progress], None]:
+    """Begin the bar of a profile; for its `on_progress`."""
+    bar = bars.begin(f"profiling {name}")
+    before = done = 0
+
+    def update(progress: Progress) -> None:
+        nonlocal before, done
+        # Counted, because several processes finish sequences in any order.
+        done += 1
+        before += progress.resumed
+        bar.keep(progress.resumed)
+        if before and not progress.resumed:
+            bar.note(f"{before} mixers of sequences were measured by an earlier run; they are kept")
+            before = 0
+        # Inputs that are read while they are measured do not say how many they are.
+        total = sequences or progress.sequence + 1
+        of = "" if sequences is None else f" of {sequences}"
+        place = f"sequence {progress.sequence + 1}{of}, mixer {progress.mixer + 1} of {progress.mixers}"
+        whole = sequences == 1 or progress.mixer + 1 == progress.mixers
+        bar.update(done, total * progress.mixers, f"{place} ({progress.name})", line=whole)
+
+    return update

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.check import refuse
 from statesize.errors import InputError, ModelError
-from statesize.measurement import Measurement, measure
+from statesize.measurement.measurement import Measurement, measure
+from statesize.measurement.statistics import Sample, draw
 from statesize.operators import Operator, Recurrence, Shared
 from statesize.operators.stepped import Stepped
+from statesize.results.datasets import SequenceRecord
 from statesize.results.fields import measured_arrays
-from statesize.results.sampling import Sample, draw
 from statesize.results.settings import Settings
-from statesize.results.stored.record import SequenceRecord
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut
+from statesize.spectra.dispatch import with_readouts
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE
-from statesize.spectra.readouts import with_readouts
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
 # All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.

@@ -17,9 +17,8 @@ from torch import nn
 
 from statesize.check import require_count
 from statesize.errors import StatesizeError
-from statesize.loading.digests import model_facts
-from statesize.loading.models import LoadedModel
-from statesize.parallel.modules import sent
+from statesize.models.load import LoadedModel, model_facts
+from statesize.parallel.processes import sent
 from statesize.parallel.ray import OnRay
 from statesize.parallel.ray_session import ray_session
 from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_parts
@@ -27,10 +26,9 @@ from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import End, Request, SequenceWork, Step, run_key
 from statesize.results.settings import Settings, check_settings
-from statesize.results.stored.store import check_destination
-from statesize.texts.encoders import supported_tokenizer
+from statesize.results.store import check_destination
 from statesize.texts.inputs import Inputs, sequences
-from statesize.texts.tokens import AnyTokenizer
+from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import __version__
 
 Loader: TypeAlias = Callable[[], nn.Module | LoadedModel]
@@ -64,7 +62,7 @@ def profile_on_ray(
 
     Args:
         model: A function that loads the model in each process, such as
-            `functools.partial(load_model, "gpt2")` with `load_model` of `statesize.loading.models`, so that no
+            `functools.partial(load_model, "gpt2")` with `load_model` of `statesize.models.load`, so that no
             weights are sent; a folder must be there on all machines. Or a module, of which the structure is pickled
             and the weights are put into Ray's object store as plain bytes, once for all processes of a machine.
         inputs: As for `statesize.profile`; all of them are read before the work, as if they were given in a list.

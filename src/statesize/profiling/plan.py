@@ -12,14 +12,13 @@ from typing import Any, Literal
 from torch import nn
 
 from statesize.check import refuse, whole_number
-from statesize.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
+from statesize.measurement.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
 from statesize.profiling.calibration import Trial
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
 from statesize.results.settings import MEMORY, Channels, check_settings
 from statesize.spectra.engine import EngineName
-from statesize.texts.encoders import supported_tokenizer
 from statesize.texts.inputs import Inputs, sequences
-from statesize.texts.tokens import AnyTokenizer
+from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 # Numbers that are kept of each spectrum, in bytes.
 _RESULT_BYTES = 52

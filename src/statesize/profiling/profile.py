@@ -14,16 +14,15 @@ import xarray as xr
 
 from statesize.adapters.captured import SHARED
 from statesize.check import refuse
-from statesize.drawing.chart import Metric, metric_title
-from statesize.drawing.figures import paper_figure
-from statesize.drawing.views import notebook_chart
 from statesize.errors import InputError
-from statesize.results.charts import ProfileCharts
+from statesize.measurement.chart import Metric, metric_title
+from statesize.measurement.figures import paper_figure
+from statesize.measurement.views import notebook_chart
+from statesize.report.charts import ProfileCharts
+from statesize.report.words import kind_title
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS
-from statesize.results.groups import group_rows
-from statesize.results.names import kind_title
-from statesize.results.stored.store import load_tree, save_tree
-from statesize.results.summary import SummaryRow, ess_values, long_form, summary_row
+from statesize.results.store import load_tree, save_tree
+from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, summary_row
 
 if TYPE_CHECKING:
     import altair as alt
@@ -130,7 +129,8 @@ class Profile:
             One row a layer; one column a position that was measured, with its token.
 
         Example:
-            >>> from statesize import profile, zoo
+            >>> from statesize import profile
+            >>> from statesize.lab import zoo
             >>> found = profile("gla", [[5, 6, 7, 8]], tokenizer=zoo.tokenizer())
             >>> found.ess().shape
             (4, 4)

@@ -11,24 +11,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.checks import float_model
+from statesize.adapters.models.inputs import float_model
 from statesize.errors import InputError
-from statesize.loading.digests import model_facts
-from statesize.loading.models import load_model
-from statesize.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
-from statesize.parallel.here import Here
-from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_parts
+from statesize.io.progress import Bars
+from statesize.measurement.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
+from statesize.models.load import load_model, model_facts
+from statesize.parallel.executor import Here
+from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_parts, profile_bar
 from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile
-from statesize.profiling.progress import profile_bar
 from statesize.profiling.sequences import SequenceWork, run_key
-from statesize.progress import Bars
 from statesize.results.settings import MEMORY, Channels, check_settings
 from statesize.spectra.engine import EngineName
-from statesize.texts.bundled import bundled_sequences
-from statesize.texts.encoders import supported_tokenizer
-from statesize.texts.inputs import Inputs, sequences
-from statesize.texts.tokens import AnyTokenizer
+from statesize.texts.inputs import Inputs, bundled_sequences, sequences
+from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 
 def profile(

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, Checking
-from statesize.loading.digests import tokens_sha256
-from statesize.parts import digest
+from statesize.io.parts import digest
+from statesize.models.load import tokens_sha256
 from statesize.profiling.measuring import Layers, captured_mixers, measure_mixer, plan_work
+from statesize.results.datasets import SequenceRecord
 from statesize.results.settings import Settings
-from statesize.results.stored.record import SequenceRecord
 
 
 def run_key(model: Mapping[str, object], settings: Settings, layers: object, reference: int | None) -> str:

@@ -1,19 +1,59 @@
-"""ESS while tokens come: what is already read is the past, and the next few tokens are the future."""
+"""Greedy continuation of a text by a model's own cache, and whether the full pass says the same."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, Checking
+from statesize.adapters.models.held import device_of, measuring
+from statesize.adapters.models.wrapped import pretrained_models
 from statesize.check import require_count
 from statesize.errors import InputError, ModelError
+from statesize.measurement.statistics import draw, estimate
 from statesize.profiling.measuring import captured_mixers, measure_captured
-from statesize.results.sampling import draw, estimate
+
+
+def generate(model: nn.Module, prompt: Sequence[int], count: int) -> list[int]:
+    """The `count` likeliest next tokens one after another; fewer where the model ends its text."""
+    if not prompt:
+        raise InputError("prompt must hold at least one token, got none. Write a text to standard input.")
+    ids = torch.tensor(prompt, device=device_of(model))[None]
+    with measuring(model):
+        if callable(getattr(model, "initial_caches", None)):
+            return _by_steps(model, ids[0], require_count("count", count))
+        if pretrained_models(model):
+            options = {"do_sample": False, "max_new_tokens": require_count("count", count), "use_cache": True}
+            found: Tensor = cast("Any", model).generate(ids, attention_mask=torch.ones_like(ids), **options)
+            return [int(token) for token in found[0, len(prompt) :]]
+    raise InputError(f"generate needs a language model of statesize or transformers, got {type(model).__name__}.")
+
+
+def disagreements(model: nn.Module, prompt: Sequence[int], generated: Sequence[int]) -> int:
+    """How many generated tokens are not the likeliest ones of a full pass over prompt and tokens, without a cache."""
+    ids = torch.tensor([*prompt, *generated], device=device_of(model))[None]
+    options = {"use_cache": False} if pretrained_models(model) else {}
+    with measuring(model):
+        output = model(ids, **options)
+    logits: Tensor = getattr(output, "logits", output)
+    likeliest = logits[0, len(prompt) - 1 : -1].argmax(-1)
+    return int((likeliest != ids[0, len(prompt) :]).sum())
+
+
+def _by_steps(model: Any, prompt: Tensor, count: int) -> list[int]:
+    caches, generated = model.initial_caches(1), list[int]()
+    logits = prompt.new_zeros(())
+    for token in prompt:
+        logits, caches = model.step(token[None], caches)
+    while True:
+        generated.append(int(logits[0].argmax()))
+        if len(generated) == count:
+            return generated
+        logits, caches = model.step(prompt.new_tensor([generated[-1]]), caches)
 
 
 @dataclass(frozen=True)
@@ -53,7 +93,7 @@ class Watch:
         seed: Seed of the choice of heads or channels.
 
     Example:
-        >>> from statesize import zoo
+        >>> from statesize.lab import zoo
         >>> watch = Watch(zoo.load("gla")[0], future=4)
         >>> [reading.position for reading in watch.read([5, 6, 7, 8, 9, 10])]
         [1, 2]

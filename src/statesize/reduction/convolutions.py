@@ -1,9 +1,10 @@
-"""Which states of a convolution to keep, and by which of two ways."""
+"""Which states of a convolution to keep: by balanced truncation, or from the Hankel matrix of its middle position."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,10 +12,98 @@ from torch.nn import functional
 
 from statesize.errors import InputError
 from statesize.operators import Convolution
-from statesize.reduction.balanced_truncation import BalancedKernel
-from statesize.reduction.ho_kalman import MiddleHankel
 from statesize.reduction.reduction import Method, Reduction
-from statesize.reduction.system import System
+from statesize.reduction.system import System, carried
+
+_linalg = cast("Any", torch.linalg)
+# What round-off may add to the bound, in units of N σ_1 eps.
+_ROUND_OFF = 16
+
+
+@dataclass(frozen=True, eq=False)
+class BalancedKernel:
+    """The shift register of a kernel in balanced coordinates: the states in the order of what they pass on."""
+
+    # values: σ, descending, (E, N); vectors: Q in their order, (E, N, N); signs: those of λ, (E, N).
+
+    values: Tensor
+    vectors: Tensor
+    signs: Tensor
+
+    @classmethod
+    def of(cls, kernel: Tensor) -> BalancedKernel:
+        """Balances kernels k_1 … k_N, (E, N) float64."""
+        taps = kernel.shape[-1]
+        hankel = functional.pad(kernel, (0, taps)).unfold(-1, taps, 1)[..., :taps, :]
+        eigenvalues, vectors = _linalg.eigh(hankel)
+        values, order = eigenvalues.abs().sort(-1, descending=True)
+        return cls(values, vectors.gather(-1, order[:, None].expand_as(vectors)), eigenvalues.gather(-1, order).sign())
+
+    def bounds(self) -> Tensor:
+        """2 Σ dropped σ, and what round-off may add, for r = 0 … N states, (E, N + 1), descending."""
+        tail = functional.pad(self.values, (0, 1)).flip(-1).cumsum(-1).flip(-1)
+        count = self.values.shape[-1]
+        slack = _ROUND_OFF * count * torch.finfo(tail.dtype).eps * functional.pad(self.values, (0, 1))[:, :1]
+        return 2 * tail + slack
+
+    def truncated(self, states: int) -> System:
+        """The first r ≤ N states alone; those whose σ is 0 are idle."""
+        Q, sigma = self.vectors[..., :states], self.values[:, :states]
+        alive = sigma > 0
+        root = torch.where(alive, sigma, torch.ones_like(sigma)).sqrt()
+        A = (Q[:, :-1].mT @ Q[:, 1:]) * root[:, None] / root[..., None]
+        first = torch.where(alive, Q[:, :1].squeeze(1), 0)
+        return System(A, first * root * self.signs[:, :states], first * root)
+
+
+_linalg_ho_kalman = cast("Any", torch.linalg)
+# Singular values up to this share of the largest are round-off.
+_ROUND_OFF_ho_kalman = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class MiddleHankel:
+    """H_{L/2} of kernels, decomposed."""
+
+    # kernel: k_1 … k_M, (E, M) float64; values: σ of H_{L/2}, descending, (E, min(rows, columns)); vectors: left
+    # singular vectors, (E, rows, min(rows, columns)).
+
+    kernel: Tensor
+    values: Tensor
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, kernel: Tensor) -> MiddleHankel:
+        """Decomposes the middle position of L = M + 1 for kernels k_1 … k_M, (E, M) float64, M ≥ 1."""
+        columns = (kernel.shape[-1] + 1) // 2
+        U, sigma, _ = _linalg_ho_kalman.svd(kernel.unfold(-1, columns, 1), full_matrices=False)
+        return cls(kernel, sigma, U)
+
+    @property
+    def ranks(self) -> Tensor:
+        """Rank up to round-off, (E,) int64."""
+        return (self.values > _ROUND_OFF_ho_kalman * self.values[:, :1]).sum(-1)
+
+    @property
+    def most_states(self) -> int:
+        """How many states its shift can tell."""
+        return min(self.values.shape[-1], self.vectors.shape[-2] - 1)
+
+    def realised(self, states: int) -> System:
+        """The r ≤ `most_states` states of the largest singular values; lower ranks leave the others idle."""
+        # A is what shifts the rows of U by one, by least squares; B is the least-squares fit to all taps. How near the
+        # system is, is for `System.distance` to say.
+        alive = torch.arange(states, device=self.values.device) < self.ranks[:, None]
+        U = self.vectors[..., :states] * alive[:, None]
+        A, C = _linalg_ho_kalman.pinv(U[:, :-1]) @ U[:, 1:], U[:, 0]
+        # Balanced: each state as strong before as behind.
+        root = torch.where(alive, self.values[:, :states], 1).sqrt()
+        A, C = A * root[:, None] / root[..., None], C * root
+        rows = carried(A.mT, C, self.kernel.shape[-1])
+        finite = torch.isfinite(rows).flatten(1).all(-1)[:, None, None]
+        B = _linalg_ho_kalman.pinv(torch.where(finite, rows, 0)) @ self.kernel[..., None]
+        return System(A, B.squeeze(-1), C)
+
 
 # Up to this error, in units of σ_1 of H_{L/2}, states count as exact.
 _EXACT = 1e-9

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from statesize.check import real_number, refuse, require_count, require_real
 from statesize.errors import InputError
-from statesize.measurement import Measurement, hankel_singular_values
+from statesize.measurement.measurement import Measurement, hankel_singular_values
 from statesize.operators import Operator
 from statesize.profiling.profile import Profile
 
@@ -99,7 +99,7 @@ def recommend_state_size(
         InputError: The loss is not between 0 and 1, or the entropy was not measured.
 
     Example:
-        >>> from statesize.measurement import measure
+        >>> from statesize.measurement.measurement import measure
         >>> from statesize.operators import Recurrence
         >>> running_sum = Recurrence(A=torch.ones(6, 1), B=torch.ones(6, 1), C=torch.ones(6, 1))
         >>> recommend_state_size(measure(running_sum), loss=0.3).state_size

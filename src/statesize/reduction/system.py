@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize.spectra.convolution.circulant import circulant_norm
+from statesize.spectra.convolution.blocks import circulant_norm
 
 
 @dataclass(frozen=True, eq=False)

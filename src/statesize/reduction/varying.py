@@ -12,9 +12,9 @@ from torch.nn import functional
 from statesize.check import all_finite
 from statesize.errors import InputError
 from statesize.operators import Recurrence
-from statesize.operators.delayed import DelayedRecurrence
+from statesize.operators.stepped import DelayedRecurrence
 from statesize.operators.transition import DiagonalTransition
-from statesize.spectra.gramians import observability_factors, reachability_factors
+from statesize.spectra.factorisation import observability_factors, reachability_factors
 
 _linalg = cast("Any", torch.linalg)
 # Singular values up to this share of the largest of any position are round-off.

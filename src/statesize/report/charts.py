@@ -1,19 +1,246 @@
-"""The charts of a report, whose scripts add the data: those of `drawing` as pages have them, its map and its brush."""
+"""The charts of profiles: what `.plot`, notebooks and reports show of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import altair as alt
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
 
-from statesize.drawing.chart import POSITIONS, SPECTRUM, TOLERANCE, Layer
-from statesize.drawing.vega import vega_chart
+from statesize.check import refuse
+from statesize.errors import InputError
+from statesize.measurement.chart import (
+    POSITIONS,
+    SPECTRUM,
+    TOLERANCE,
+    Axis,
+    Chart,
+    Hint,
+    Layer,
+    Metric,
+    Row,
+    json_number,
+    known,
+    lines,
+    metric_title,
+    place_of,
+    position_tables,
+    table,
+)
+from statesize.measurement.vega import vega_chart
 from statesize.report.document import resource
-from statesize.results.charts import layers
-from statesize.results.findings.redundancy import Redundancy
+from statesize.report.redundancy import Redundancy
+from statesize.report.words import kind_title, model_title, short_names
 from statesize.results.protocol import Profiled
+from statesize.results.summary import average, ess_values, keeps_everything, known_mean, unit_dim, utilisation_values
+
+FEWEST = 3
+"""Relative tolerances that a curve against the tolerance needs."""
+Drawn = TypeVar("Drawn")
+
+
+@dataclass(frozen=True)
+class ProfileCharts(Generic[Drawn]):
+    """Charts of one profile; a layer, sequence or metric that is not there is an InputError.
+
+    `.plot` of a profile draws them by altair for notebooks, `.figure` by matplotlib (extra `figures`) at the size of a
+    column of a paper.
+
+    Attributes:
+        profile: The profile.
+        draw: From a description to a chart of either library.
+    """
+
+    profile: Profiled
+    draw: Callable[..., Drawn]
+
+    def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy", **options: Any) -> Drawn:
+        """ESS over the positions of one sequence against its ceiling: the mean over heads, and each head faint.
+
+        Args:
+            layer: A mixer, by index or name.
+            sequence: Index of the sequence.
+            metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
+            **options: For a figure: `ax`, matplotlib axes to draw into.
+
+        Returns:
+            The chart or figure.
+        """
+        return self.draw(positions(self.profile, layer, sequence, metric), **options)
+
+    def layers(self, **options: Any) -> Drawn:
+        """Utilisation of each layer.
+
+        Args:
+            **options: As for `positions`.
+
+        Returns:
+            The chart or figure.
+        """
+        return self.draw(layers([self.profile]), **options)
+
+    def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0, **options: Any) -> Drawn:
+        """Hankel singular values at a position, as far as the counts at the profile's relative tolerances tell them.
+
+        Args:
+            layer: A mixer, by index or name.
+            position: One that was measured; None takes the middle one.
+            sequence: Index of the sequence.
+            **options: As for `positions`.
+
+        Returns:
+            The chart or figure; a profile with fewer than three relative tolerances is an InputError.
+        """
+        return self.draw(spectrum(self.profile, layer, position, sequence), **options)
+
+    def tolerance(self, layer: int | str = 0, **options: Any) -> Drawn:
+        """ESS against the profile's relative tolerances, averaged over sequences and positions.
+
+        Args:
+            layer: A mixer, by index or name.
+            **options: As for `positions`.
+
+        Returns:
+            The chart or figure; a profile with fewer than three relative tolerances is an InputError.
+        """
+        return self.draw(tolerance(self.profile, layer), **options)
+
+
+def positions(profile: Profiled, layer: int | str, sequence: int, metric: str) -> Chart:
+    """ESS over the positions of one sequence against its ceiling, with its tokens."""
+    title = metric_title(metric)
+    name, mixer = _layer(profile, layer, sequence)
+    if metric != "entropy" and not mixer[metric].shape[-1]:
+        raise InputError(f"the profile has no {metric}; profile with one.")
+    at, tokens = mixer["position"].values, profile.tokens
+    texts = np.array([show_token(str(token)) for token in tokens["tokens"].values[sequence]])
+    tables = position_tables(
+        _names(mixer),
+        at,
+        ess_values(mixer, metric)[sequence],
+        mixer["ceiling"].values[sequence],
+        token=texts[at],
+        norm=mixer["norm"].values[sequence].mean(0),
+    )
+    special = np.flatnonzero(tokens["special"].values[sequence])
+    borders = table(position=special, token=texts[special])
+    return replace(
+        POSITIONS, title=f"{profile.model}, {name}: {title}", y=Axis(title), tables={**tables, "borders": borders}
+    )
+
+
+def layers(profiles: Sequence[Profiled], metric: str = "entropy") -> Chart:
+    """Utilisation of each layer of each model; shares of a state and of a ceiling are bars of two colours."""
+    title = metric_title(metric)
+    hints = (
+        Hint("model", "model", "text"),
+        Hint("layer", "layer", "text"),
+        Hint("kind", "kind", "text"),
+        Hint("utilisation", "utilisation", ".1%"),
+        Hint("average", f"average {title.lower().replace('ess', 'ESS')}", ".2f"),
+        Hint("tss", "TSS", ",d"),
+    )
+    rows = [row for profile in profiles for row in _layer_rows(profile, metric)]
+    return Chart(
+        Axis("Layer", "names"),
+        Axis(f"Utilisation ({title.lower().replace('ess', 'ESS')})", "share"),
+        (Layer("bar", "layers", "mean", "short", "utilisation", by="group", hints=hints),),
+        height=240,
+        tables={"layers": rows},
+        groups=tuple(dict.fromkeys(str(row["group"]) for row in rows)),
+    )
+
+
+def _layer_rows(profile: Profiled, metric: str) -> list[Row]:
+    """A row a mixer; its group says what its utilisation is a share of."""
+    title = model_title(profile)
+    rows: list[Row] = []
+    for name, short in short_names(profile.mixers).items():
+        node = profile.mixer(name)
+        rows.append(
+            {
+                "short": short,
+                "group": f"{title}, of {'ceiling' if keeps_everything(node) else 'state'}",
+                "utilisation": json_number(average(node, utilisation_values(node, metric)).mean),
+                "model": title,
+                "layer": name,
+                "kind": kind_title(str(node.attrs["kind"])),
+                "average": json_number(average(node, ess_values(node, metric)).mean),
+                "tss": int(np.nanmax(node["state_size"].values, initial=0)),
+            }
+        )
+    return rows
+
+
+def tolerance(profile: Profiled, layer: int | str) -> Chart:
+    """ESS against the relative tolerance ρ, averaged over sequences and positions 1 … L − 1."""
+    name, mixer = _layer(profile, layer)
+    ratios, counts = _curve(mixer)
+    heads = known_mean(counts[:, :, mixer["position"].values >= 1], (0, 2))
+    tables = {
+        "rungs": lines(_names(mixer), ratio=ratios, ess=heads),
+        "ladder": table(ratio=ratios, ess=heads.mean(0)),
+    }
+    return replace(TOLERANCE, title=f"{profile.model}, {name}", tables=tables)
+
+
+def spectrum(profile: Profiled, layer: int | str, position: int | None, sequence: int) -> Chart:
+    """Hankel singular values at a position, relative to the largest, as far as the counts of a profile tell them."""
+    # A profile keeps no spectra, but #{σ > ρ σ_1} at each of its ρ: each line goes through the points (count, ρ), so
+    # the value of index m lies between the neighbouring ρ.
+    name, mixer = _layer(profile, layer, sequence)
+    ratios, counts = _curve(mixer)
+    at = mixer["position"].values.tolist()
+    place = place_of(position, at)
+    heads = counts[sequence, :, place]
+    tables = {
+        "lines": lines(_names(mixer), index=heads, ratio=ratios),
+        "values": known(table(index=heads.mean(0), ratio=ratios)),
+    }
+    return replace(SPECTRUM, title=f"{profile.model}, {name}, position {at[place]}", tables=tables)
+
+
+def tolerance_counts(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """The relative tolerances above 0, ascending, each once, and the counts (sequence, unit, position, tolerance)."""
+    ratios, first = np.unique(mixer["relative_threshold"].values, return_index=True)
+    positive = ratios > 0
+    return ratios[positive], mixer["relative_count"].values[..., first[positive]]
+
+
+def _curve(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    ratios, counts = tolerance_counts(mixer)
+    if len(ratios) < FEWEST:
+        raise InputError(
+            f"the profile has {len(ratios)} relative tolerances and a curve needs {FEWEST}; profile with some, "
+            "such as relative_tolerances=[1e-1, 1e-2, 1e-3, 1e-4]."
+        )
+    return ratios, counts
+
+
+def _layer(profile: Profiled, layer: int | str, sequence: int = 0) -> tuple[str, xr.Dataset]:
+    """A mixer by index or name, in which the sequence must be."""
+    count = len(profile.mixers)
+    if isinstance(layer, int) and not -count <= layer < count:
+        refuse("layer", f"below {count}, the number of mixers ({', '.join(profile.mixers)})", layer)
+    name = profile.mixers[layer] if isinstance(layer, int) else layer
+    mixer = profile.mixer(name)
+    if not 0 <= sequence < mixer.sizes["sequence"]:
+        refuse("sequence", f"at least 0 and below {mixer.sizes['sequence']}, the number of sequences", sequence)
+    return name, mixer
+
+
+def _names(mixer: xr.Dataset) -> list[str]:
+    unit = unit_dim(mixer)
+    return [f"{unit} {index}" for index in mixer[unit].values]
+
+
+def show_token(token: str) -> str:
+    """A token with a sign for each space, tab and line end."""
+    return token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
 
 
 def page_charts(profiles: Sequence[Profiled], metrics: Iterable[str]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from statesize.report.tables import figure_text, named_texts
+from statesize.report.words import model_title
 from statesize.results.fields import COUNTS
-from statesize.results.names import model_title
 from statesize.results.protocol import Profiled
 from statesize.results.summary import largest_difference, sample_of, unit_dim
 

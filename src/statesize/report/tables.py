@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import cast
 
+from statesize.report.comparison import compare
+from statesize.report.redundancy import Redundancy
+from statesize.report.words import kind_title, model_title
 from statesize.results.fields import (
     COLUMNS,
     FIGURE_HEADINGS,
@@ -17,11 +20,8 @@ from statesize.results.fields import (
     STUDIED,
     Heading,
 )
-from statesize.results.findings.comparison import compare
-from statesize.results.findings.redundancy import Redundancy
-from statesize.results.groups import group_rows
-from statesize.results.names import kind_title, model_title
 from statesize.results.protocol import Profiled
+from statesize.results.summary import group_rows
 
 # The command line has these two; a page has them in words below.
 _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]

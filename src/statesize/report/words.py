@@ -1,16 +1,192 @@
-"""What a page says in words: one sentence, the numbers behind it, and one line a model, for each metric."""
+"""What profiles say in words: names in full, one sentence of facts, and one line a model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
+from itertools import combinations
 
 import numpy as np
 
-from statesize.drawing.chart import METRICS
-from statesize.results.findings.headline import headline, model_line
+from statesize.measurement.chart import METRICS
 from statesize.results.protocol import Profiled
-from statesize.results.summary import ess_values
+from statesize.results.summary import average, binding, ess_values, known_mean, stored_channels
+
+KINDS = {
+    "sa": "softmax attention",
+    "la": "linear attention",
+    "wla": "weighted linear attention",
+    "gla": "gated linear attention",
+    "s6": "selective state space",
+    "gla-s6": "gated linear attention with S6 steps",
+    "s4d": "diagonal state space",
+    "hyena": "long convolution",
+    "nla": "normalised linear attention",
+    "attention": "softmax attention",
+    "sliding": "sliding-window attention",
+    "linear-transformer": "linear attention of 1 + elu",
+    "based": "linear attention of Taylor features",
+    "hedgehog": "linear attention of Hedgehog",
+    "gla-full": "gated linear attention with output gate",
+    "deltanet": "DeltaNet",
+    "gated-deltanet": "Gated DeltaNet",
+    "mamba": "Mamba",
+    "mamba2": "Mamba-2",
+    "gated slots": "gated slot attention",
+    "bounded memory": "attention with bounded memory",
+    "kimi delta attention": "Kimi delta attention",
+    "preconditioned kimi delta attention": "preconditioned Kimi delta attention",
+}
+"""What mixers are called in full."""
+
+
+def kind_title(kind: str) -> str:
+    """A kind of mixer in full."""
+    return KINDS.get(kind, kind)
+
+
+def model_title(profile: Profiled) -> str:
+    """A model's name; of a bundled model, whose name is the abbreviation of all its mixers, in full."""
+    kinds = {str(profile.mixer(name).attrs["kind"]) for name in profile.mixers}
+    return kind_title(profile.model) if kinds == {profile.model} else profile.model
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names without the dotted parts that all begin and end with: layers.0.mixer, layers.1.mixer are 0 and 1."""
+    parts = [name.split(".") for name in names]
+    shortest = min((len(part) for part in parts), default=0)
+    start = 0
+    while start < shortest - 1 and len({part[start] for part in parts}) == 1:
+        start += 1
+    end = 0
+    while end < shortest - start - 1 and len({part[-1 - end] for part in parts}) == 1:
+        end += 1
+    return {name: ".".join(part[start : len(part) - end]) for name, part in zip(names, parts, strict=True)}
+
+
+_SAME = 1.05
+"""Ratios below this count as equal in words."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The sentence, and the numbers behind it."""
+
+    sentence: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Party:
+    name: str
+    kept: float  # numbers that all its layers store, at the end of the longest sequence
+    carried: float  # total ESS
+    possible: float  # what it could have been at the same cuts
+    channels: int  # that are stored
+
+    @property
+    def surplus(self) -> float:
+        return math.log(self.kept / self.carried)
+
+
+def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> Headline:
+    """The two models, or kinds of layers of one model, whose memory and ESS differ most; or the only one."""
+    parties = [party for profile in profiles for party in _parties(profile, metric, whole=len(profiles) > 1)]
+    parties = [party for party in parties if party.kept > 0 and party.carried > 0]
+    if not parties:
+        return Headline("Nothing was measured that carries anything.", "")
+    longest = max(int(profile.tokens["length"].values.max()) for profile in profiles)
+    same_text = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
+    if len(parties) == 1 or not same_text:
+        return Headline(" ".join(_alone(party) for party in parties[:3]), _detail(parties[:3], metric, longest))
+    pair = max(combinations(parties, 2), key=lambda two: abs(two[0].surplus - two[1].surplus))
+    pair = sorted(pair, key=lambda party: (party.kept, party.carried), reverse=True)
+    return Headline(_sentence(*pair), _detail(pair, metric, longest))
+
+
+def model_line(profile: Profiled, metric: str = "entropy") -> str:
+    """How much of its memory a model uses, in one line."""
+    name = _sentence_case(model_title(profile))
+    nodes = {short: profile.mixer(layer) for layer, short in short_names(profile.mixers).items()}
+    means = {layer: average(node, ess_values(node, metric)).mean for layer, node in nodes.items()}
+    known = {layer: mean for layer, mean in means.items() if math.isfinite(mean)}
+    if not known:
+        return f"{name}: nothing was measured."
+    most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
+    spread = f", from {known[least]:.1f} in layer {least} to {known[most]:.1f} in layer {most}" if most != least else ""
+    return f"{name} carries {np.mean(list(known.values())):.1f} numbers per channel on average{spread}."
+
+
+def telling_layer(profile: Profiled, metric: str = "entropy") -> int:
+    """The layer whose ESS changes most along the first text, relative to its mean, where its own size limits it."""
+    changes: list[float] = []
+    for name in profile.mixers:
+        node = profile.mixer(name)
+        curve = ess_values(node, metric)[0].mean(0)
+        inside = curve[binding(node)[0] & np.isfinite(curve)]
+        changes.append(float(inside.std() / inside.mean()) if inside.size and inside.mean() > 0 else 0.0)
+    return int(np.argmax(changes)) if changes else 0
+
+
+def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
+    """The model, or each kind of its layers where it is alone and has several."""
+    found: dict[str, list[float]] = {}
+    title = model_title(profile)
+    kinds = {str(profile.mixer(name).attrs["kind"]) for name in profile.mixers}
+    for name, row in zip(profile.mixers, profile.summary_rows(), strict=True):
+        party = title if whole or len(kinds) == 1 else f"{kind_title(row['kind'])} of {title}"
+        total = row["total_entropy"] if metric == "entropy" else row["total_relative_count"]
+        stored = stored_channels(profile.mixer(name), profile.group(name))
+        node = profile.mixer(name)
+        ceiling = known_mean(node["ceiling"].values[:, node["position"].values >= 1], (0, 1))
+        figures = np.nan_to_num([row["tss"] * stored, total, float(ceiling) * stored, stored])
+        found[party] = list(np.add(found.get(party, [0.0] * 4), figures))
+    return [
+        _Party(name, kept, carried, possible, int(stored)) for name, (kept, carried, possible, stored) in found.items()
+    ]
+
+
+def _sentence(more: _Party, less: _Party) -> str:
+    kept, carried = more.kept / less.kept, more.carried / less.carried
+    if kept < _SAME:
+        ratio = "about as much" if carried < _SAME else f"{_times(carried)} as much"
+        return f"{_sentence_case(more.name)} and {less.name} keep the same memory, and the first carries {ratio}."
+    ratio = "about as much" if 1 / _SAME < carried < _SAME else f"{_times(carried)} as much"
+    return f"{_sentence_case(more.name)} keeps {_times(kept)} the memory of {less.name} and carries {ratio}."
+
+
+def _alone(party: _Party) -> str:
+    kept, carried = party.kept / party.channels, party.carried / party.channels
+    return (
+        f"{_sentence_case(party.name)} keeps {kept:.0f} numbers per channel by the end of the text and carries "
+        f"{carried:.1f} of them on average."
+    )
+
+
+def _detail(parties: Sequence[_Party], metric: str, longest: int) -> str:
+    named = "entropy-ESS" if metric == "entropy" else "count of singular values"
+    kept, carried, possible = (
+        " against ".join(f"{getattr(party, name):,.0f}" for party in parties)
+        for name in ("kept", "carried", "possible")
+    )
+    return (
+        f"Memory is what all layers keep while they read: {kept} numbers at the end of {longest:,} tokens. What they "
+        "carry is about how many of these the rest of the text depends on, the effective state-size (ESS): "
+        f"{carried} on average over all cuts of the text ({named}), of {possible} that were possible."
+    )
+
+
+def _times(ratio: float) -> str:
+    rounded = f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
+    return f"{rounded} ×"
+
+
+def _sentence_case(name: str) -> str:
+    """A name at the beginning of a sentence; that of a model, which is one word, stays as it is written."""
+    return name[:1].upper() + name[1:] if " " in name else name
+
 
 PAGE_METRICS = ("entropy", "relative_count")
 """What a page can show; an absolute tolerance says little without the operator's scale and stays in the profile."""

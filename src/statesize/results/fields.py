@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from statesize.measurement import Measurement
+from statesize.measurement.measurement import Measurement
 from statesize.results.settings import Settings
 
 Array = NDArray[np.float32 | np.float64]

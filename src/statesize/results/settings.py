@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 from statesize.check import real_numbers, refuse, require_count, require_real, whole_number
 from statesize.errors import InputError
-from statesize.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
+from statesize.measurement.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
 from statesize.spectra.cut import Cut, make_cut
 
 GIGABYTE = 10**9

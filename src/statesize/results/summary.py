@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,12 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.ess import utilisation
+from statesize.measurement.metrics import utilisation
+from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
 from statesize.results.fields import COUNTS, Array
-from statesize.results.sampling import Estimate, Sample, estimate, position_error
+
+if TYPE_CHECKING:
+    from statesize.results.protocol import Profiled
 
 
 class SummaryRow(TypedDict):
@@ -241,3 +244,14 @@ def _metrics(node: xr.Dataset) -> list[tuple[str, float, Array, Array, Array]]:
             ess, lower, upper = (node[name].values[..., index] for name in counts[:3])
             metrics.append((counts.name, float(threshold), ess, lower, upper))
     return metrics
+
+
+def group_rows(profile: Profiled) -> list[GroupRow]:
+    """One row a mixer whose heads share what it stores."""
+    rows: list[GroupRow] = []
+    for name in profile.mixers:
+        group = profile.group(name)
+        if group is not None:
+            others = [profile.mixer(other) for other in profile.mixers if profile.mixer(other).attrs["cache"] == name]
+            rows.append(group_row([*others, profile.mixer(name)], group, profile.model, name))
+    return rows

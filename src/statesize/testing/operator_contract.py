@@ -7,8 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.ess import ceiling
-from statesize.measurement import hankel_singular_values, measure
+from statesize.measurement.measurement import hankel_singular_values, measure
+from statesize.measurement.metrics import ceiling
 from statesize.operators import Operator
 from statesize.spectra.choice import ORDER
 from statesize.spectra.cut import make_cut

@@ -8,11 +8,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
 from statesize.operators import Operator, Shared
 from statesize.spectra.choice import ORDER
 from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.readouts import with_readouts
+from statesize.spectra.dispatch import with_readouts
 from statesize.testing.comparison import compare_values, compare_with_definition
 
 

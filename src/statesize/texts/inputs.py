@@ -9,10 +9,11 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.models.masks import check_mask
+from statesize.adapters.models.inputs import check_mask
 from statesize.errors import InputError
+from statesize.laboratory import bundled_documents
 from statesize.texts.documents import READERS, file_documents
-from statesize.texts.tokens import AnyTokenizer, encode, join_documents
+from statesize.texts.tokens import AnyTokenizer, encode, join_documents, special_ids
 
 TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
 Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
@@ -131,3 +132,31 @@ def _checked(iterator: Iterator[Tensor]) -> Iterator[Tensor]:
         yield ids
     if index < 0:
         raise InputError("inputs must hold a sequence of 2 tokens or more, got none.")
+
+
+SEQUENCES = 4
+LENGTH = 256
+
+
+def bundled_texts() -> list[tuple[str, ...]]:
+    """SEQUENCES groups of at least two whole documents, each of LENGTH tokens or more of the bundled tokenizer."""
+    tokenizer, documents = bundled_documents()
+    sized = [(document, len(tokenizer.encode(document).ids) + 1) for document in documents]
+    short = [(document, length) for document, length in sized if length <= LENGTH // 2]
+    step = len(short) // SEQUENCES
+    return [tuple(_enough(short[row * step : (row + 1) * step])) for row in range(SEQUENCES)]
+
+
+def bundled_sequences(tokenizer: AnyTokenizer) -> list[Tensor]:
+    """Bundled documents, each with the end-of-sequence token after it, as SEQUENCES sequences of at most LENGTH."""
+    # Without such a token the documents follow each other.
+    joined = "eos" not in special_ids(tokenizer)[1]
+    return [join_documents(tokenizer, documents, joined)[:LENGTH] for documents in bundled_texts()]
+
+
+def _enough(documents: list[tuple[str, int]]) -> Iterator[str]:
+    tokens = 0
+    for document, length in documents:
+        if tokens < LENGTH:
+            yield document
+        tokens += length

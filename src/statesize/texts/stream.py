@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from statesize.texts.plain import BLANK_LINES
+from statesize.texts.rows import BLANK_LINES
 from statesize.texts.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids, token_text
 
 _FIRST_BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.errors import FileError
-from statesize.files import os_errors, parse_json, read_limited, require_regular
+from statesize.io.files import os_errors, parse_json, read_limited, require_regular
 from statesize.texts import rows
 from statesize.texts.rows import read_lines
 

@@ -6,14 +6,14 @@ import torch
 from oracles.impulses import output_of, part_arguments
 from oracles.recurrent_models import InDouble, observations, reproduction_error, tiny_model, tokens
 
-from statesize.adapters.kernels import lightning
+from statesize.adapters.kernels import recurrent_layers
 
 
 def test_operators_are_what_the_module_computed() -> None:
     model = tiny_model("minimax")
     module: Any = model.get_submodule("model.layers.0.self_attn")
     with part_arguments(module) as arguments, part_arguments(module.qkv_proj) as projected:
-        (observation,) = observations(model, tokens(), lightning.observing)
+        (observation,) = observations(model, tokens(), recurrent_layers.observing_lightning)
     assert (observation.name, observation.kind) == ("model.layers.0.self_attn", "lightning attention")
     assert reproduction_error(observation) < 1e-5
     operator = observation.operator(slice(None))
@@ -32,6 +32,6 @@ def test_operators_are_what_the_module_computed() -> None:
 def test_in_double_precision_the_model_and_its_operators_agree_to_round_off() -> None:
     model = tiny_model("minimax").double()
     with InDouble():
-        (observation,) = observations(model, tokens(length=300, sequences=1), lightning.observing)
+        (observation,) = observations(model, tokens(length=300, sequences=1), recurrent_layers.observing_lightning)
     # The decays are buffers that were computed in float32.
     assert reproduction_error(observation) < 1e-6

@@ -11,8 +11,8 @@ from oracles.recurrent_models import InDouble, observations, reproduction_error,
 from torch import Tensor, nn
 
 import statesize as ss
-from statesize.adapters.kernels import mlstm
-from statesize.adapters.watching.parts import MixerCall, PartCall
+from statesize.adapters.kernels import recurrent_layers
+from statesize.adapters.watching.replaced import MixerCall, PartCall
 from statesize.errors import ModelError
 
 BACKEND = "backbone.blocks.0.mlstm_layer.mlstm_backend"
@@ -22,7 +22,7 @@ def test_operators_are_what_the_backend_computed() -> None:
     model = tiny_model("xlstm")
     backend = model.get_submodule(BACKEND)
     with part_arguments(backend) as arguments:
-        seen = observations(model, tokens(), mlstm.observing)
+        seen = observations(model, tokens(), recurrent_layers.observing_mlstm)
     assert [(observation.kind, observation.name) for observation in seen] == [
         ("mlstm", "backbone.blocks.0.mlstm_layer"),
         ("mlstm", "backbone.blocks.1.mlstm_layer"),
@@ -40,7 +40,7 @@ def test_operators_are_what_the_backend_computed() -> None:
 def test_in_double_precision_the_model_and_its_operators_agree_to_round_off() -> None:
     model = tiny_model("xlstm").double()
     with InDouble():
-        seen = observations(model, tokens(length=45), mlstm.observing)
+        seen = observations(model, tokens(length=45), recurrent_layers.observing_mlstm)
     assert max(map(reproduction_error, seen)) < 1e-11
 
 
@@ -50,7 +50,7 @@ def test_long_sequences_agree_with_the_definition(forget: float) -> None:
     query, key = (torch.randn(1, 2, 300, 4, generator=generator, dtype=torch.float64) for _ in range(2))
     write = 15 * torch.randn(1, 2, 300, generator=generator, dtype=torch.float64)
     gate = torch.full_like(write, forget)
-    observation = mlstm.mlstm(_call(query, key, write, gate))
+    observation = recurrent_layers.mlstm(_call(query, key, write, gate))
     torch.testing.assert_close(
         observation.operator(slice(None)).dense(), _definition(query, key, write, gate), rtol=1e-8, atol=1e-10
     )
@@ -61,7 +61,7 @@ def test_a_call_that_goes_on_from_a_state_is_refused() -> None:
     call = _call(vectors, vectors, gates, gates)
     call.parts["mlstm_backend"].kwargs["c_initial"] = torch.zeros(1, 2, 4, 4)
     with pytest.raises(ModelError, match=r"layer was called .*max_inference_chunksize"):
-        mlstm.mlstm(call)
+        recurrent_layers.mlstm(call)
 
 
 def _call(query: Tensor, key: Tensor, write: Tensor, forget: Tensor) -> MixerCall:

@@ -7,8 +7,8 @@ import torch
 from oracles.recurrent_models import InDouble, observations, reproduction_error, tiny_model, tokens
 from torch import Tensor
 
-from statesize.adapters.kernels import rg_lru
-from statesize.adapters.watching.running import running_modules
+from statesize.adapters.kernels import recurrent_layers
+from statesize.adapters.watching.observation import running_modules
 
 UNIT = "model.layers.0.temporal_block.rg_lru"
 
@@ -18,7 +18,7 @@ def test_operators_are_what_the_scan_computed() -> None:
     unit: Any = model.get_submodule(UNIT)
     scan, calls = unit._rnn_scan, []
     unit._rnn_scan = lambda **arguments: (calls.append(arguments), scan(**arguments))[1]
-    first, _ = observations(model, tokens(), rg_lru.observing)
+    first, _ = observations(model, tokens(), recurrent_layers.observing_rg_lru)
     assert (first.name, first.kind) == (UNIT.removesuffix(".rg_lru"), "rg-lru")
     assert reproduction_error(first) < 1e-5
     operator = first.operator(slice(None))
@@ -37,7 +37,7 @@ def test_in_double_precision_the_model_and_its_operators_agree_to_round_off(memo
             if name.endswith("recurrent_param"):
                 parameter.fill_(memory)
     with InDouble():
-        seen = observations(model, tokens(length=300, sequences=1), rg_lru.observing)
+        seen = observations(model, tokens(length=300, sequences=1), recurrent_layers.observing_rg_lru)
     assert max(map(reproduction_error, seen)) < 1e-6
 
 
@@ -48,7 +48,7 @@ def test_a_document_that_begins_within_the_sequence_forgets_what_came_before() -
     with (
         torch.no_grad(),
         running_modules(model, 21) as running,
-        rg_lru.observing(model, running, lambda make: seen.append(make())),
+        recurrent_layers.observing_rg_lru(model, running, lambda make: seen.append(make())),
     ):
         model(input_ids=tokens(sequences=1), position_ids=positions, use_cache=False)
     assert not bool(seen[0].operator(slice(None)).dense()[..., 8:, :8].any())
@@ -66,7 +66,11 @@ def test_hooks_and_states_are_as_before_whatever_happens(failure: type[BaseExcep
             raise failure
 
     def run() -> None:
-        with running_modules(model, 21) as running, torch.no_grad(), rg_lru.observing(model, running, record):
+        with (
+            running_modules(model, 21) as running,
+            torch.no_grad(),
+            recurrent_layers.observing_rg_lru(model, running, record),
+        ):
             model(input_ids=tokens(), use_cache=False)
 
     if failure is None:

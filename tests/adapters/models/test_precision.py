@@ -9,7 +9,7 @@ from oracles.recurrent_models import tiny_model
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.models.precision import in_single, single_precision, stored_dtype, stored_element_size
+from statesize.adapters.models.held import in_single, single_precision, stored_dtype, stored_element_size
 from statesize.errors import ModelError
 
 

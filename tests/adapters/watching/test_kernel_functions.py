@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.watching.kernel_functions import KernelCall, observed, pure_torch, replaced, source_files
+from statesize.adapters.watching.replaced import KernelCall, observed, pure_torch, replaced, source_files
 from statesize.errors import ModelError
 
 

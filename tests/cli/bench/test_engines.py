@@ -5,11 +5,12 @@ from typing import get_args
 
 import pytest
 
-from statesize.benchmarks import engines, growth
+from statesize.benchmarks import engines
+from statesize.benchmarks import engines as growth
 from statesize.benchmarks.cases import cases, gated
-from statesize.benchmarks.model_cases import model_cases
+from statesize.benchmarks.models import model_cases
 from statesize.cli import main
-from statesize.cli.bench.models import Case
+from statesize.cli.bench import Case
 from statesize.spectra.choice import ENGINES
 
 ROW = {"case", "output", "length", "ratio", "seconds", "error", "miscounts", "peak_bytes", "engine", "dense_positions"}

@@ -9,9 +9,9 @@ import threading
 import pytest
 
 from statesize.cli import main
-from statesize.cli.output.progress import training_bar
+from statesize.io.progress import Bars, duration
+from statesize.lab.cli.train import training_bar
 from statesize.lab.training.record import StepRecord
-from statesize.progress import Bars, duration
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")
 
@@ -89,7 +89,7 @@ def test_a_command_in_a_terminal(in_terminal, checkpoint, text, capsys):
 
 def test_a_log_has_lines_with_the_time_left(capsys, monkeypatch):
     clock = iter([0.0, 10.0, 10.0, 25.0])
-    monkeypatch.setattr("statesize.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("statesize.io.progress.time.monotonic", lambda: next(clock))
     with Bars() as bars:
         bar = bars.begin("measuring")
         # Two were there before.

@@ -8,12 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from statesize.cli.output.layer_rows import layer_rows
-from statesize.cli.output.summary import print_plan, print_summary
+from statesize.cli.output.summary import layer_rows, print_plan, print_summary
 from statesize.cli.output.table import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, plan, profile
-from statesize.results.findings.headline import headline
+from statesize.report.words import headline
 
 
 @pytest.fixture(scope="module")

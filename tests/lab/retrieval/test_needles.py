@@ -9,20 +9,20 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import statesize as ss
-from statesize.interval import Interval
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.retrieval.haystack import haystacks
 from statesize.lab.retrieval.layer import LayerNeedles
 from statesize.lab.retrieval.result import Needles
 from statesize.lab.tasks import MQAR
+from statesize.measurement.statistics import Interval
 
 PIECES = [torch.randint(40, (20,), generator=torch.Generator().manual_seed(seed)) for seed in range(9)]
 
 
 def asked(model, pieces=tuple(PIECES), **options):
     options = {"depths": [3, 8], "context": 14, "future": 6, "on_progress": lambda *told: None} | options
-    return ss.needles(model, list(pieces), **options)
+    return ss.lab.needles(model, list(pieces), **options)
 
 
 def model_of(mixer="gla", **shape):
@@ -163,18 +163,18 @@ def test_page_and_figures(tmp_path):
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
-    with pytest.raises(ss.InputError, match=message):
+    with pytest.raises(ss.errors.InputError, match=message):
         asked(model_of(), **options)
 
 
 def test_texts_of_the_same_tokens_have_no_room_for_a_needle():
-    with pytest.raises(ss.InputError, match="tokens that are in some excerpts and not in others"):
+    with pytest.raises(ss.errors.InputError, match="tokens that are in some excerpts and not in others"):
         asked(model_of(), [torch.arange(20)] * 3)
-    with pytest.raises(ss.InputError, match=r"^depth must be one of 3, 8"):
+    with pytest.raises(ss.errors.InputError, match=r"^depth must be one of 3, 8"):
         asked(model_of()).accuracy(5)
 
 
 def test_a_bundled_name_is_enough():
-    found = ss.needles("la", depths=[4], context=12, future=4, excerpts=2, on_progress=lambda *told: None)
+    found = ss.lab.needles("la", depths=[4], context=12, future=4, excerpts=2, on_progress=lambda *told: None)
     assert (found.model, found.excerpts) == ("la", 2)
     assert len(found.layers) == zoo.load("la")[0].config.layers

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from statesize.cli.commands import study as commands
+from statesize.lab.cli.commands import study as commands
 from statesize.lab.studies.catalogue import STUDIES
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from statesize import FileError
-from statesize.benchmarks.machine import machine
 from statesize.cli import main
+from statesize.errors import FileError
+from statesize.io.machine import machine
 from statesize.lab.studies import record as records
 from statesize.lab.studies.grid.run import carry_out
 from statesize.lab.studies.grid.settings import preset_settings

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from statesize import InputError
+from statesize.errors import InputError
 from statesize.lab.tasks import IGNORED, Copying, build_task, task_settings
 
 # The first 16 digits of SHA-256 of inputs and answers of `torch_copying_data` (state-spaces/s4, commit e757cef) after

@@ -6,8 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from statesize import InputError
-from statesize.errors import FileError
+from statesize.errors import FileError, InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks import IGNORED, MQAR, Mixture, build_task, from_arrays, read_arrays, task_settings
 from statesize.lab.training import TrainingConfig, evaluate, train_in_memory

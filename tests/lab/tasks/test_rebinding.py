@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.task_solvers import solve_rebinding
 
-from statesize import InputError
+from statesize.errors import InputError
 from statesize.lab.tasks import IGNORED, Rebinding
 
 

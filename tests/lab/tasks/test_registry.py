@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from statesize import InputError
+from statesize.errors import InputError
 from statesize.lab.tasks import (
     MQAR,
     Compression,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from statesize import InputError
+from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks import MQAR, Compression, Rebinding, SelectiveCopying
 from statesize.lab.training import TrainingConfig, train

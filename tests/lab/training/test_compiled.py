@@ -52,7 +52,7 @@ def test_refuses_what_it_cannot_do() -> None:
 def test_says_that_a_compiler_is_missing(tmp_path: Path) -> None:
     script = "from training.test_compiled import trained; trained('la', True)"
     nowhere = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     found = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, **nowhere, "PYTHONPATH": paths},

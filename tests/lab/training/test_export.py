@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from statesize.errors import FileError
-from statesize.files import check_writable
+from statesize.io.files import check_writable
 from statesize.lab.mixers import LanguageModel, ModelConfig, load_checkpoint
 from statesize.lab.tasks import Corpus, TextTask
 from statesize.lab.tasks.language.text import train_tokenizer

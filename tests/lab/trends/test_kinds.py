@@ -7,7 +7,7 @@ from scipy import stats
 
 import statesize as ss
 from statesize.errors import InputError
-from statesize.lab.trends.kinds import by_kind, largest_difference, welch
+from statesize.report.kinds import by_kind, largest_difference, welch
 
 GENERATOR = torch.Generator().manual_seed(0)
 IDS = torch.randint(2, 200, (7, 20), generator=GENERATOR)

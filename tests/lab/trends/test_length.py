@@ -10,7 +10,7 @@ from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.points import MixerPoint, Point
-from statesize.lab.trends.trend import signed
+from statesize.measurement.statistics import signed
 
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}
 TEXT = torch.randint(2, 64, (150,), generator=torch.Generator().manual_seed(3))
@@ -21,7 +21,9 @@ def model(mixer="sa", **shape):
 
 
 def measured(given, **options):
-    return ss.length(given, TEXT, **{"lengths": [4, 8, 16], "future": 6, **options}, on_progress=lambda progress: None)
+    return ss.lab.length(
+        given, TEXT, **{"lengths": [4, 8, 16], "future": 6, **options}, on_progress=lambda progress: None
+    )
 
 
 def entropy(matrix):
@@ -103,7 +105,7 @@ def test_the_trained_length_of_a_folder_is_what_was_written_beside_its_weights(t
     for record, trained in zip(records, (None, 12, None, None), strict=True):
         if record is not None:
             (folder / "training.json").write_text(record, encoding="utf-8")
-        assert measured(str(folder), tokenizer=ss.zoo.tokenizer()).trained_length == trained
+        assert measured(str(folder), tokenizer=ss.lab.zoo.tokenizer()).trained_length == trained
 
 
 def test_lengths_that_do_not_fit_are_named_and_the_others_measured():
@@ -130,8 +132,8 @@ def test_bad_input_is_refused(options, message):
 
 def test_finished_lengths_are_kept(tmp_path):
     told = []
-    first = ss.length(model(), TEXT, lengths=[4, 8], future=6, output=tmp_path / "points", on_progress=told.append)
-    again = ss.length(model(), TEXT, lengths=[4, 8], future=6, output=tmp_path / "points", on_progress=told.append)
+    first = ss.lab.length(model(), TEXT, lengths=[4, 8], future=6, output=tmp_path / "points", on_progress=told.append)
+    again = ss.lab.length(model(), TEXT, lengths=[4, 8], future=6, output=tmp_path / "points", on_progress=told.append)
     assert [progress.resumed for progress in told] == [False, False, True, True]
     assert (again.values() == first.values()).all()
 

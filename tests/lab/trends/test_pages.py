@@ -21,9 +21,9 @@ def test_pages_draw_their_charts(tmp_path):
     rows = [json.dumps({"step": step, "loss": 4 - step / 10}) for step in range(20)]
     (tmp_path / "log.jsonl").write_text("\n".join(rows), encoding="utf-8")
     text = torch.randint(2, 64, (3, 40), generator=torch.Generator().manual_seed(0))
-    found = ss.series(tmp_path, text, on_progress=silent)
+    found = ss.lab.series(tmp_path, text, on_progress=silent)
     model = LanguageModel(SHAPE, torch.Generator().manual_seed(0)).eval()
-    growth = ss.length(model, text, lengths=[4, 8, 16], future=6, trained_length=8, on_progress=silent)
+    growth = ss.lab.length(model, text, lengths=[4, 8, 16], future=6, trained_length=8, on_progress=silent)
     with chromium() as browser:
         for page, charts in (
             (found.to_html(tmp_path / "series.html"), 3),

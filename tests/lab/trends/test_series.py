@@ -42,7 +42,7 @@ def run(tmp_path):
 
 
 def measured(checkpoints, **options):
-    return ss.series(checkpoints, IDS, on_progress=lambda progress: None, **options)
+    return ss.lab.series(checkpoints, IDS, on_progress=lambda progress: None, **options)
 
 
 def test_values_are_those_of_profiles_and_intervals_are_paired_over_documents(run):
@@ -97,13 +97,13 @@ def test_the_trainer_state_of_transformers_is_a_log(tmp_path):
 
 def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
     kept, told = tmp_path / "points", []
-    first = ss.series(run, IDS, output=kept, on_progress=told.append)
+    first = ss.lab.series(run, IDS, output=kept, on_progress=told.append)
     assert [progress.resumed for progress in told] == [False] * 3
     # Damage is noticed, and so are other weights.
     damaged = next(kept.glob("step-100-*"))
     damaged.write_bytes(damaged.read_bytes()[:-9])
     write(run / "step-1000", seed=77)
-    again = ss.series(run, IDS, output=kept, on_progress=(told := []).append)
+    again = ss.lab.series(run, IDS, output=kept, on_progress=(told := []).append)
     assert [(progress.name, progress.resumed) for progress in told] == [
         ("step-0", True),
         ("step-100", False),
@@ -112,7 +112,7 @@ def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
     assert (again.values()[:2] == first.values()[:2]).all()
     assert (again.values()[2] != first.values()[2]).any()
     # Other positions are another measurement.
-    ss.series(run, IDS, output=kept, positions=[3], on_progress=(told := []).append)
+    ss.lab.series(run, IDS, output=kept, positions=[3], on_progress=(told := []).append)
     assert not any(progress.resumed for progress in told)
 
 
@@ -145,9 +145,9 @@ def test_other_shapes_and_damaged_folders_are_named_and_the_rest_is_measured(run
 def test_other_tokenizers_are_named(run):
     for step in (0, 100, 1000):
         write(run / f"step-{step}", seed=step, vocabulary_size=1024)
-    ss.zoo.tokenizer().save(str(run / "tokenizer.json"))
+    ss.lab.zoo.tokenizer().save(str(run / "tokenizer.json"))
     train_tokenizer(["other words than those"] * 9).save(str(run / "step-100" / "tokenizer.json"))
-    found = ss.series(run, "to be or not to be, that is the question", on_progress=lambda progress: None)
+    found = ss.lab.series(run, "to be or not to be, that is the question", on_progress=lambda progress: None)
     assert list(found.skipped) == ["step-100"]
     assert "other tokens" in found.skipped["step-100"]
 

@@ -10,10 +10,10 @@ from oracles.kernels import bump, irregular, late, modes
 import statesize as ss
 from statesize.errors import EngineError
 from statesize.operators import Convolution
-from statesize.spectra.answers import Question, dispatch
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.convolution.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut, make_cut
+from statesize.spectra.dispatch import Question, dispatch
 from statesize.spectra.engine import HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine
 

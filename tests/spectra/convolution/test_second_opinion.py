@@ -8,7 +8,7 @@ from torch import Tensor
 
 from statesize.errors import EngineError
 from statesize.operators import Convolution
-from statesize.spectra.convolution.second_opinion import SecondOpinion
+from statesize.spectra.convolution.blocks import SecondOpinion
 from statesize.spectra.cut import make_cut
 from statesize.spectra.engine import HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine

@@ -6,7 +6,7 @@ import torch
 from oracles.high_precision import exact_singular_values
 from oracles.recurrences import STRUCTURES, random_recurrence
 
-from statesize.measurement import hankel_singular_values
+from statesize.measurement.measurement import hankel_singular_values
 from statesize.operators import Recurrence
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine

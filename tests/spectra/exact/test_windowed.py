@@ -10,8 +10,8 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 from statesize.operators import Recurrence
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.exact.sliding_window import stretch_length
 from statesize.spectra.exact.square_root import SquareRootEngine
-from statesize.spectra.exact.windowed import stretch_length
 
 WINDOWS = [(1, 1), (1, None), (None, 1), (2, 3), (5, 16), (7, 4), (8, 8), (None, 13), (12, None), (20, 17), (36, 1)]
 

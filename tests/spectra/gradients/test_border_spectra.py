@@ -4,7 +4,7 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.operators import Recurrence
 from statesize.spectra.border_maps import border_maps, chosen_borders
-from statesize.spectra.gradients.border_spectra import border_singular_values
+from statesize.spectra.gradients import border_singular_values
 
 
 def at_borders(recurrence: Recurrence, positions: list[int]) -> torch.Tensor:

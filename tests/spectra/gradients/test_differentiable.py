@@ -62,7 +62,7 @@ def by_definition(operator: ss.Operator, positions: list[int], floor: float = 1e
     for i in positions:
         sigma = torch.linalg.svdvals(T[..., i:, :i])
         kept = torch.where(sigma > floor * sigma[..., :1], sigma, 0)
-        found.append(ss.entropy_ess(kept))
+        found.append(ss.metrics.entropy_ess(kept))
     return torch.stack(found, -1)
 
 
@@ -80,7 +80,7 @@ def assert_same_gradients(
 @pytest.mark.parametrize("build", BUILDS)
 def test_gradcheck(build: Build) -> None:
     tensors = [normal(seed, 9, 2).requires_grad_() for seed in range(3)]
-    assert torch.autograd.gradcheck(lambda *parts: ss.differentiable_entropy(build(*parts), [2, 4, 7]), tensors)
+    assert torch.autograd.gradcheck(lambda *parts: ss.metrics.differentiable_entropy(build(*parts), [2, 4, 7]), tensors)
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -88,7 +88,7 @@ def test_values_and_gradients_are_those_of_the_definition(build: Build) -> None:
     tensors = [normal(seed, 2, 3, 45, 4).requires_grad_() for seed in range(3)]
     positions = [30, 2, 17, 17] if build is not convolution else [3, 2, 7, 7]
     operator = build(*tensors)
-    found, exact = ss.differentiable_entropy(operator, positions), by_definition(operator, positions)
+    found, exact = ss.metrics.differentiable_entropy(operator, positions), by_definition(operator, positions)
     torch.testing.assert_close(found, exact, rtol=1e-8, atol=0)
     measured = ss.measure(operator, positions=positions, engine="dense").entropy
     torch.testing.assert_close(found, measured, rtol=1e-7, atol=0)
@@ -101,7 +101,7 @@ def test_hard_families_have_the_values_of_measure(family: str) -> None:
     for seed, length in ((0, 2), (1, 37), (2, 150)):
         operator = random_operator(family, seed, length)
         measured = ss.measure(operator, positions=9, engine="dense")
-        found = ss.differentiable_entropy(operator, 9)
+        found = ss.metrics.differentiable_entropy(operator, 9)
         torch.testing.assert_close(found, measured.entropy, rtol=1e-7, atol=1e-12)
 
 
@@ -112,7 +112,7 @@ def test_repeated_singular_values() -> None:
     first, last = torch.eye(3, dtype=torch.float64)[[0, 2]]
     B = first.repeat(12, 1).requires_grad_()
     operator = ss.Recurrence(A, B, last.expand(12, 3))
-    ess = ss.differentiable_entropy(operator, [6])
+    ess = ss.metrics.differentiable_entropy(operator, [6])
     torch.testing.assert_close(ess, torch.tensor([2.0], dtype=torch.float64))
     # At equal singular values the entropy is at its top: no first-order change at this rank.
     (gradient,) = torch.autograd.grad(ess.sum(), B)
@@ -127,9 +127,9 @@ def test_equal_pairs_have_the_gradient_of_the_definition() -> None:
     interleaved = [torch.stack([torch.cat([x, zero], -1), torch.cat([zero, x], -1)], 1).flatten(0, 1) for x in (B, C)]
     decay = torch.stack([a.sigmoid().repeat(1, 2), torch.ones(20, 4, dtype=torch.float64)], 1).flatten(0, 1)
     operator = ss.Recurrence(decay, *interleaved)
-    values = ss.hankel_singular_values(operator, [20])[0]
+    values = ss.metrics.hankel_singular_values(operator, [20])[0]
     torch.testing.assert_close(values[0::2], values[1::2])
-    found, exact = ss.differentiable_entropy(operator, [20]), by_definition(operator, [20])
+    found, exact = ss.metrics.differentiable_entropy(operator, [20]), by_definition(operator, [20])
     assert_same_gradients(found.sum(), exact.sum(), [a])
 
 
@@ -143,14 +143,14 @@ def test_rank_deficiency_pulls_at_nothing(build: Build) -> None:
             part[:, 1] = part[:, 0]
     tensors = [part.requires_grad_() for part in tensors]
     operator = build(*tensors)
-    found, exact = ss.differentiable_entropy(operator, 5), by_definition(operator, [1, 8, 15, 22, 29])
+    found, exact = ss.metrics.differentiable_entropy(operator, 5), by_definition(operator, [1, 8, 15, 22, 29])
     torch.testing.assert_close(found, exact)
     assert_same_gradients(found.sum(), exact.sum(), tensors)
 
 
 def test_a_matrix_of_low_rank_is_pulled_along_that_rank_only() -> None:
     matrix = (normal(0, 16, 2) @ normal(1, 2, 16)).tril().requires_grad_()
-    (gradient,) = torch.autograd.grad(ss.differentiable_entropy(ss.Dense(matrix), [8]).sum(), matrix)
+    (gradient,) = torch.autograd.grad(ss.metrics.differentiable_entropy(ss.Dense(matrix), [8]).sum(), matrix)
     strengths = torch.linalg.svdvals(gradient)
     assert float(strengths[1]) > 1e-3
     assert float(strengths[2]) < 1e-14
@@ -160,7 +160,7 @@ def test_singular_values_below_the_floor_count_as_none() -> None:
     decay = torch.tensor([0.9, 0.5], dtype=torch.float64).expand(20, 2)
     B = (normal(0, 20, 2) * torch.tensor([1.0, 1e-11], dtype=torch.float64)).requires_grad_()
     C = normal(1, 20, 2)
-    ess = ss.differentiable_entropy(ss.Recurrence(decay, B, C), [10])
+    ess = ss.metrics.differentiable_entropy(ss.Recurrence(decay, B, C), [10])
     assert ess.tolist() == [1.0]
     (gradient,) = torch.autograd.grad(ess.sum(), B)
     assert float(gradient.abs().max()) < 1e-12
@@ -171,7 +171,7 @@ def test_what_nobody_reads_is_nothing() -> None:
     turned = torch.linalg.qr(normal(0, 4, 4)).Q
     write, read = normal(1, 30, 2) @ turned[:, :2].mT, normal(2, 30, 2) @ turned[:, 2:].mT
     A = (turned @ torch.diag(torch.tensor([0.9, 0.8, 0.7, 0.6], dtype=torch.float64)) @ turned.mT).expand(30, 4, 4)
-    ess = ss.differentiable_entropy(ss.Recurrence(A, write.requires_grad_(), read), 5)
+    ess = ss.metrics.differentiable_entropy(ss.Recurrence(A, write.requires_grad_(), read), 5)
     assert not bool(ess.any())
     assert not bool(torch.autograd.grad(ess.sum(), write)[0].any())
 
@@ -179,7 +179,7 @@ def test_what_nobody_reads_is_nothing() -> None:
 @pytest.mark.parametrize("build", [diagonal, full, delta, gated_delta, dense])
 def test_zero_operators_have_no_entropy_and_no_gradient(build: Build) -> None:
     tensors = [torch.zeros(12, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    ess = ss.differentiable_entropy(build(*tensors), 4)
+    ess = ss.metrics.differentiable_entropy(build(*tensors), 4)
     assert not bool(ess.any())
     assert not any(bool(gradient.any()) for gradient in gradients(ess.sum(), tensors))
 
@@ -188,7 +188,7 @@ def test_a_zero_entry_leaves_the_others_alone() -> None:
     B = normal(0, 2, 12, 3)
     B[0] = 0
     B.requires_grad_()
-    ess = ss.differentiable_entropy(diagonal(normal(1, 2, 12, 3), B, normal(2, 2, 12, 3)), 4)
+    ess = ss.metrics.differentiable_entropy(diagonal(normal(1, 2, 12, 3), B, normal(2, 2, 12, 3)), 4)
     (gradient,) = torch.autograd.grad(ess.sum(), B)
     assert not bool(ess[0].any())
     assert not bool(gradient[0].any())
@@ -207,7 +207,7 @@ def test_resets_have_the_gradient_of_the_definition(build: Build) -> None:
     else:
         operator = ss.Recurrence.delta_rule(B, torch.full((20,), 0.5, dtype=torch.float64), tensors[2], a)
     positions = [5, 9, 10, 14]
-    found, exact = ss.differentiable_entropy(operator, positions), by_definition(operator, positions)
+    found, exact = ss.metrics.differentiable_entropy(operator, positions), by_definition(operator, positions)
     torch.testing.assert_close(found, exact)
     assert_same_gradients(found.sum(), exact.sum(), [a, B])
 
@@ -215,12 +215,12 @@ def test_resets_have_the_gradient_of_the_definition(build: Build) -> None:
 def test_float32_tensors_take_float32_gradients_of_float64_values() -> None:
     tensors = [normal(seed, 60, 4).float().requires_grad_() for seed in range(3)]
     operator = diagonal(*tensors)
-    ess = ss.differentiable_entropy(operator, 6)
+    ess = ss.metrics.differentiable_entropy(operator, 6)
     assert ess.dtype == torch.float64
     torch.testing.assert_close(ess, ss.measure(operator, positions=6, engine="dense").entropy, rtol=1e-7, atol=0)
     ess.sum().backward()
     doubles = [part.detach().double().requires_grad_() for part in tensors]
-    ss.differentiable_entropy(diagonal(*doubles), 6).sum().backward()
+    ss.metrics.differentiable_entropy(diagonal(*doubles), 6).sum().backward()
     for part, double in zip(tensors, doubles, strict=True):
         assert part.grad.dtype == torch.float32
         torch.testing.assert_close(part.grad.double(), double.grad, rtol=1e-4, atol=1e-5)
@@ -230,13 +230,13 @@ def test_float32_tensors_take_float32_gradients_of_float64_values() -> None:
 def test_positions(build: Build) -> None:
     tensors = [normal(seed, 3, 8, 2) for seed in range(3)]
     operator = build(*tensors)
-    every = ss.differentiable_entropy(operator)
+    every = ss.metrics.differentiable_entropy(operator)
     assert every.shape == (3, 7)
-    torch.testing.assert_close(ss.differentiable_entropy(operator, 3), every[:, [0, 3, 6]])
-    torch.testing.assert_close(ss.differentiable_entropy(operator, [5, 2, 5]), every[:, [4, 1, 4]])
-    assert ss.differentiable_entropy(operator, []).shape == (3, 0)
-    with pytest.raises(ss.InputError, match="positions"):
-        ss.differentiable_entropy(operator, [8])
+    torch.testing.assert_close(ss.metrics.differentiable_entropy(operator, 3), every[:, [0, 3, 6]])
+    torch.testing.assert_close(ss.metrics.differentiable_entropy(operator, [5, 2, 5]), every[:, [4, 1, 4]])
+    assert ss.metrics.differentiable_entropy(operator, []).shape == (3, 0)
+    with pytest.raises(ss.errors.InputError, match="positions"):
+        ss.metrics.differentiable_entropy(operator, [8])
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
@@ -245,20 +245,21 @@ def test_the_scale_does_not_matter(scale: float) -> None:
     large = (B * scale).requires_grad_()
     B.requires_grad_()
     plain, scaled = (
-        torch.autograd.grad(ss.differentiable_entropy(diagonal(a, part, C), 5).sum(), part)[0] for part in (B, large)
+        torch.autograd.grad(ss.metrics.differentiable_entropy(diagonal(a, part, C), 5).sum(), part)[0]
+        for part in (B, large)
     )
     torch.testing.assert_close(scaled * scale, plain)
 
 
 @pytest.mark.parametrize("build", [diagonal, full, gated_delta, dense])
 def test_no_batch_entries(build: Build) -> None:
-    assert ss.differentiable_entropy(build(*(normal(0, 0, 8, 2) for _ in range(3))), 3).shape == (0, 3)
+    assert ss.metrics.differentiable_entropy(build(*(normal(0, 0, 8, 2) for _ in range(3))), 3).shape == (0, 3)
 
 
 def test_nothing_is_carried_through_a_window_of_one() -> None:
     key = normal(0, 2, 8, 3).requires_grad_()
     for operator in (ss.SoftmaxAttention(key, key, 1.0, window=1), ss.Convolution(key[..., :1, 0], 8)):
-        ess = ss.differentiable_entropy(operator, 3)
+        ess = ss.metrics.differentiable_entropy(operator, 3)
         assert ess.shape == (2, 3)
         assert not bool(ess.any())
 
@@ -267,18 +268,18 @@ def test_overflow_is_an_error() -> None:
     huge = torch.full((8, 2), 1e200, dtype=torch.float64)
     growing = ss.Recurrence(torch.full((400, 1), 1e3), torch.ones(400, 2), torch.ones(400, 2))
     for operator in (ss.SoftmaxAttention(huge, huge, 1.0), growing):
-        with pytest.raises(ss.InputError, match="T must be finite"):
-            ss.differentiable_entropy(operator, 3)
+        with pytest.raises(ss.errors.InputError, match="T must be finite"):
+            ss.metrics.differentiable_entropy(operator, 3)
 
 
 def test_second_derivatives_are_refused() -> None:
     a = normal(0, 12, 2).requires_grad_()
-    ess = ss.differentiable_entropy(diagonal(a, normal(1, 12, 2), normal(2, 12, 2)), [6])
+    ess = ss.metrics.differentiable_entropy(diagonal(a, normal(1, 12, 2), normal(2, 12, 2)), [6])
     (gradient,) = torch.autograd.grad(ess.sum(), a, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
 
 
 def test_a_matrix_is_not_an_operator() -> None:
-    with pytest.raises(ss.InputError, match="wrap T in Dense"):
-        ss.differentiable_entropy(torch.eye(3))
+    with pytest.raises(ss.errors.InputError, match="wrap T in Dense"):
+        ss.metrics.differentiable_entropy(torch.eye(3))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from statesize.spectra.effective_rank import effective_rank
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
+from statesize.spectra.spectrum import effective_rank
 
 Draw = Callable[[int, torch.Generator], Tensor]
 

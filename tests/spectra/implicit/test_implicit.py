@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statesize.measurement import Measurement, measure
+from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import SoftmaxAttention
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import make_cut

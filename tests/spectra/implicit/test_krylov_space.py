@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from statesize.spectra.implicit.bernstein import entropy_parts
+from statesize.spectra.implicit.entropy_interval import entropy_parts
 from statesize.spectra.implicit.krylov_space import KrylovSpace
 
 

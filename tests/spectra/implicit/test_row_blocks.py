@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from statesize.operators import SoftmaxAttention
-from statesize.spectra.implicit.attention_factors import ROWS, factorised
-from statesize.spectra.implicit.row_blocks import AttentionRows
+from statesize.spectra.implicit.attention import ROWS, AttentionRows, factorised
 
 
 def head(length: int, window: int | None = None) -> SoftmaxAttention:

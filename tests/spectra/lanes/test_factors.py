@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from statesize.spectra.lanes.eigenvalues import WIDTH
-from statesize.spectra.lanes.factors import append, factor_size, squared_product
+from statesize.spectra.lanes.spectra import append, factor_size, squared_product
 from statesize.spectra.lanes.vectors import store
 
 

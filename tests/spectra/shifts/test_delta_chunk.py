@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from statesize.operators.transition import DeltaTransition
-from statesize.spectra.shifts.delta_chunk import delta_chunks
+from statesize.spectra.border_maps import delta_chunks
 
 
 @pytest.mark.parametrize("batch", [(), (2, 3)])

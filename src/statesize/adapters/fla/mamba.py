@@ -11,11 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from statesize.adapters.kernels.mamba import chunk_scan, selective_scan
-from statesize.adapters.watching.kernel_functions import KernelCall
-from statesize.adapters.watching.observation import Observation, Record
-from statesize.adapters.watching.parts import MixerCall, observing_parts
-from statesize.adapters.watching.running import Running
+from statesize.adapters.kernels.scans import chunk_scan, selective_scan
+from statesize.adapters.watching.observation import Observation, Record, Running
+from statesize.adapters.watching.replaced import KernelCall, MixerCall, observing_parts
 
 _TILED = (
     "Without mamba_ssm, fla gives the groups of B and C to its heads in turn, and where it goes on from a cache to "

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, visible_keys
-from statesize.adapters.models.precision import in_single, stored_element_size
-from statesize.adapters.watching.kernel_functions import replaced, source_files
-from statesize.adapters.watching.observation import Observation, Product, Record
-from statesize.adapters.watching.parts import MixerCall, is_a, observing_parts
-from statesize.adapters.watching.running import Running
+from statesize.adapters.models.held import in_single, stored_element_size
+from statesize.adapters.watching.observation import Observation, Product, Record, Running
+from statesize.adapters.watching.replaced import MixerCall, is_a, observing_parts, replaced, source_files
 from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"

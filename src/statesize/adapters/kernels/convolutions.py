@@ -11,13 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.scans import CONVOLUTION
-from statesize.adapters.models.precision import stored_element_size
-from statesize.adapters.watching.kernel_functions import KernelCall, observed, replaced, source_files
-from statesize.adapters.watching.observation import Observation, Record, Units, take
-from statesize.adapters.watching.parts import MixerCall, is_a, observing_parts
-from statesize.adapters.watching.running import Running
+from statesize.adapters.models.held import stored_element_size
+from statesize.adapters.watching.observation import Observation, Record, Running, Units, take
+from statesize.adapters.watching.replaced import (
+    KernelCall,
+    MixerCall,
+    is_a,
+    observed,
+    observing_parts,
+    replaced,
+    source_files,
+)
 from statesize.operators import Convolution
-from statesize.operators.delayed import DelayedRecurrence
+from statesize.operators.stepped import DelayedRecurrence
 
 GATED = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv")
 

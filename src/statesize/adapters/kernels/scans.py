@@ -1,4 +1,4 @@
-"""Recurrences that transformers computes by module-level functions: they are observed where they are called."""
+"""Recurrences that transformers computes by module-level functions: Mamba, gated delta rules and RWKV-4."""
 
 from __future__ import annotations
 
@@ -7,14 +7,171 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from statesize.adapters.kernels.delta_rule import gated_delta_rule, kimi_delta_attention
-from statesize.adapters.kernels.mamba import chunk_scan, selective_scan
-from statesize.adapters.kernels.rwkv import rwkv_attention
-from statesize.adapters.watching.kernel_functions import KernelCall, observed, pure_torch, replaced, source_files
-from statesize.adapters.watching.observation import Observation, Record
-from statesize.adapters.watching.running import Running
+from statesize.adapters.watching.observation import Observation, Record, Running, Units, chosen, held, take, unchanged
+from statesize.adapters.watching.replaced import KernelCall, observed, pure_torch, replaced, source_files
+from statesize.operators import Recurrence
+from statesize.operators.stepped import DelayedRecurrence
+
+
+def selective_scan(call: KernelCall) -> Observation:
+    """The T of every channel: A_t = exp(Δ_t A), B_t = Δ_t B_t, C_t, and D; z gates what T u becomes."""
+    # `mamba_selective_scan` is given hidden_states, dt and z (S, channels, L); A (channels, n); B and C (S, n, L).
+    arguments = call.arguments
+    A, dt, gate, values = (arguments[name] for name in ("A", "dt", "z", "hidden_states"))
+
+    def operator(units: Units) -> Recurrence:
+        bias = arguments["delta_bias"]
+        step = take(dt, units, 1) + (0 if bias is None else take(bias, units, 0)[:, None])
+        step = (functional.softplus(step) if arguments["delta_softplus"] else step)[..., None]
+        B, C = (arguments[name].transpose(1, 2)[:, None].double() for name in ("B", "C"))
+        return Recurrence((step * take(A, units, 0)[:, None]).exp_(), step * B, C, _feed(arguments["D"], units))
+
+    def gated(mixed: Tensor, units: Units) -> Tensor:
+        return mixed * functional.silu(take(gate, units, 1))[..., None]
+
+    return Observation(
+        name=call.name,
+        kind="mamba",
+        operator=operator,
+        values=values[..., None],
+        mixed=call.output[..., None],
+        passed_on=unchanged if gate is None else gated,
+        state_size=A.shape[-1],
+        state_bytes=A.numel() * torch.promote_types(A.dtype, dt.dtype).itemsize,
+        held_bytes=held(call.output, *arguments.values()),
+    )
+
+
+def chunk_scan(call: KernelCall) -> Observation:
+    """The T of every head, which all its channels share: A_t = exp(Δ_t A), B_t = Δ_t B_t, C_t, and D."""
+    # `mamba2_chunk_scan` is given hidden_states (S, L, heads, channels a head), dt (S, L, heads), A and D (heads), B
+    # and C (S, L, groups, n), where a group serves consecutive heads.
+    call.require_no_state("initial_states")
+    arguments = call.arguments
+    A, B, C, values = (arguments[name] for name in ("A", "B", "C", "hidden_states"))
+    heads, channels = values.shape[2:]
+    groups, states = B.shape[2:]
+
+    def operator(units: Units) -> Recurrence:
+        bias = arguments["dt_bias"]
+        step = take(arguments["dt"], units, 2) + (0 if bias is None else take(bias, units, 0))
+        step = functional.softplus(step) if arguments["dt_softplus"] else step
+        step = step.clamp(*arguments["dt_limit"]).transpose(1, 2)[..., None]
+        group = chosen(units, heads, B.device) // (heads // groups)
+        by_head = [take(vectors, group, 2).transpose(1, 2) for vectors in (B, C)]
+        decay = torch.exp(step * take(A, units, 0)[:, None, None])
+        return Recurrence(decay, step * by_head[0], by_head[1], _feed(arguments["D"], units))
+
+    return Observation(
+        name=call.name,
+        kind="mamba2",
+        operator=operator,
+        values=values.transpose(1, 2),
+        mixed=call.output.transpose(1, 2),
+        state_size=states,
+        state_bytes=heads * channels * states * torch.float32.itemsize,
+        held_bytes=held(call.output, *arguments.values()),
+    )
+
+
+def _feed(D: Any, units: Units) -> Tensor | None:
+    return None if D is None else take(D, units, 0)[None, :, None]
+
+
+# Under the root of the norms by which the kernels divide queries and keys.
+_EPSILON = 1e-6
+
+
+def gated_delta_rule(call: KernelCall) -> Observation:
+    """The T of every value head: A_t = (I − β_t k_t k_tᵀ) exp(g_t), B_t = β_t k_t, C_t = q_tᵀ / √n."""
+    # `torch_chunk_gated_delta_rule` is given query and key (S, L, key heads, n), value (S, L, heads, channels), g and
+    # beta (S, L, heads), where a key head serves consecutive heads.
+    return _delta_rule(call, "gated delta rule")
+
+
+def kimi_delta_attention(call: KernelCall) -> Observation:
+    """The same with a decay for each key dimension, A_t = (I − β_t k_t k_tᵀ) Diag(exp(g_t))."""
+    # `chunk_kimi_delta_attention` is given as for the gated delta rule, but g (S, L, heads, n).
+    return _delta_rule(call, "kimi delta attention")
+
+
+def _delta_rule(call: KernelCall, kind: str) -> Observation:
+    call.require_no_state("initial_state")
+    arguments = call.arguments
+    query, key, values = arguments["query"], arguments["key"], arguments["value"]
+    heads, channels = values.shape[2:]
+    key_heads, states = key.shape[2:]
+
+    def operator(units: Units) -> Recurrence:
+        head = chosen(units, heads, key.device) // (heads // key_heads)
+        keys, queries = (take(part, head, 2).transpose(1, 2) for part in (key, query))
+        if arguments["use_qk_l2norm_in_kernel"]:
+            keys, queries = _normalised(keys), _normalised(queries)
+        decay = take(arguments["g"], units, 2).transpose(1, 2).exp()
+        strength = take(arguments["beta"], units, 2).transpose(1, 2)
+        return Recurrence.delta_rule(keys, strength, queries * states**-0.5, decay)
+
+    return Observation(
+        name=call.name,
+        kind=kind,
+        operator=operator,
+        values=values.transpose(1, 2),
+        mixed=call.output.transpose(1, 2),
+        state_size=states,
+        state_bytes=heads * channels * states * torch.float32.itemsize,
+    )
+
+
+def _normalised(vectors: Tensor) -> Tensor:
+    return vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + _EPSILON)
+
+
+def rwkv_attention(call: KernelCall) -> Observation:
+    """The T of every channel: a row weighs j < t by exp(k_j − (t − 1 − j) w) and t by exp(u + k_t), and sums to 1."""
+    # `rwkv_linear_attention` is given time_decay (the logarithm of w) and time_first, u, (channels); key and value (S,
+    # L, channels).
+    call.require_no_state("state")
+    arguments = call.arguments
+    values = arguments["value"].transpose(1, 2)
+
+    def operator(units: Units) -> DelayedRecurrence:
+        decay = take(arguments["time_decay"], units, 0).exp()
+        first = take(arguments["time_first"], units, 0)
+        return _average(take(arguments["key"], units, 2).transpose(1, 2), decay, first)
+
+    return Observation(
+        name=call.name,
+        kind="rwkv",
+        operator=operator,
+        values=values[..., None],
+        mixed=call.output.transpose(1, 2)[..., None],
+        state_size=1,
+        # Numerator, denominator and running maximum of each channel.
+        state_bytes=3 * values.shape[1] * torch.float32.itemsize,
+    )
+
+
+def _average(key: Tensor, decay: Tensor, first: Tensor) -> DelayedRecurrence:
+    # Keys (S, units, L), decays w and bonuses u (units). The state is Σ_j exp(k_j − (t − j) w − m_t) v_j, where
+    # m_t = max(m_{t−1} − w, k_t) is the largest exponent: nothing overflows, what underflows is below round-off.
+    largest = key.new_full(key.shape[:-1], -torch.inf)
+    weight = torch.zeros_like(largest)
+    A, B, C, D = (torch.empty_like(key) for _ in range(4))
+    for t, current in enumerate(key.unbind(-1)):
+        shown = torch.maximum(largest, current + first)
+        past, present = torch.exp(largest - shown), torch.exp(current + first - shown)
+        total = past * weight + present
+        C[..., t], D[..., t] = past / total, present / total
+        faded = largest - decay
+        largest = torch.maximum(faded, current)
+        A[..., t], B[..., t] = torch.exp(faded - largest), torch.exp(current - largest)
+        weight = A[..., t] * weight + B[..., t]
+    return DelayedRecurrence(A[..., None], B[..., None], C[..., None], D)
+
 
 # What makes an Observation of a call, by the name of the function.
 KERNELS: dict[str, Callable[[KernelCall], Observation]] = {

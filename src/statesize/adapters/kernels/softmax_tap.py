@@ -14,9 +14,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
-from statesize.adapters.models.precision import in_single, is_low, stored_element_size
-from statesize.adapters.watching.observation import Observation, Product, Record
-from statesize.adapters.watching.running import Running
+from statesize.adapters.models.held import in_single, is_low, stored_element_size
+from statesize.adapters.watching.observation import Observation, Product, Record, Running
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(

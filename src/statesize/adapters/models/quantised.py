@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.precision import stored_dtype
+from statesize.adapters.models.held import stored_dtype
 from statesize.adapters.models.wrapped import named_parts, plain_name, pretrained_models
 from statesize.errors import ModelError
 

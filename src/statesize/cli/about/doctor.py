@@ -32,10 +32,10 @@ def doctor(*, printing: Printing = TEXT) -> None:
     """
     import torch
 
-    from statesize.benchmarks.machine import machine
     from statesize.benchmarks.self_check import self_check
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.errors import EngineError
+    from statesize.io.machine import machine
 
     found = installed(*_CORE, *_OPTIONAL)
     with printing.bars() as bars:

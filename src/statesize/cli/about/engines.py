@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.kinds import Count, Flag
+from statesize.cli.options.asked import Count, Flag
 
 if TYPE_CHECKING:
     from statesize.operators import Operator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.kinds import Flag
+from statesize.cli.options.asked import Flag
 
 if TYPE_CHECKING:
     from statesize.adapters.families import Family
@@ -27,8 +27,7 @@ def models(*, json: Flag = False) -> None:
     from importlib.metadata import version
 
     from statesize.adapters.families import OTHER_LIBRARIES, STATE_SIZES, swept
-    from statesize.adapters.fla.kernels import kinds
-    from statesize.adapters.fla.source import SUPPORTED
+    from statesize.adapters.fla.source import SUPPORTED, kinds
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.cli.output.table import print_table
 

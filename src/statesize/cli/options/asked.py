@@ -1,13 +1,101 @@
-"""What is measured of a model: options that several commands have."""
+"""Options that several commands have: how a model is loaded, which processes measure it, and what is measured."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from cyclopts import Parameter, validators
+from cyclopts import Group, Parameter, validators
 
-from statesize.cli.options.kinds import Count, Seed
+from statesize.errors import InputError
+
+if TYPE_CHECKING:
+    from statesize.parallel.executor import Make
+    from statesize.parallel.ray import OnRay
+
+
+Flag: TypeAlias = Annotated[bool, Parameter(negative="")]
+MOST = 10**9
+"""The largest count that an option takes."""
+
+Count: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST))]
+AtLeastTwo: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=MOST))]
+Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63))]
+
+
+def whole_numbers(name: str, given: str) -> list[int]:
+    """Numbers with commas between them."""
+    try:
+        return [int(part) for part in given.split(",")]
+    except ValueError as error:
+        raise InputError(f"{name} must be numbers with commas between them, got {given!r}.") from error
+
+
+Crew: TypeAlias = "Callable[[Make], OnRay]"
+
+# Other processes measure, or nothing is measured.
+PLACE = Group(validator=validators.LimitedChoice(), show=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Loading:
+    """How the model is loaded.
+
+    Attributes:
+        revision: Branch, tag or commit of a model of the hub.
+        device: Where the model runs, such as cpu or cuda:0.
+        dtype: Dtype to load the weights in, and to run the model in. Default: as stored.
+        allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
+        trust_remote_code: Run Python code that comes with the model.
+    """
+
+    revision: str | None = None
+    device: str = "cpu"
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
+    allow_pickle: Flag = False
+    trust_remote_code: Flag = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Place:
+    """Who measures.
+
+    Attributes:
+        ray: Spread the sequences over processes that each hold the model. They run on the Ray cluster at HOST:PORT or
+            ray://HOST:PORT, on the one that runs here (auto), or, without an address, on Ray started on this machine.
+        ray_cpus: Cores of each of these processes.
+    """
+
+    ray: Annotated[
+        bool | str, Parameter(group=("Parameters", PLACE), metavar="[ADDRESS]", negative="", show_default=False)
+    ] = False
+    ray_cpus: Count = 1
+
+    def check(self) -> None:
+        """Refuse Ray where it is not installed."""
+        from importlib.util import find_spec
+
+        from statesize.errors import InputError
+
+        if self.ray is not False and find_spec("ray") is None:
+            raise InputError("Ray is not installed; pip install ray, or run without it")
+
+    @contextmanager
+    def crew(self) -> Generator[Crew | None]:
+        """Workers on Ray for the time of a block; None where this process measures itself."""
+        if self.ray is False:
+            yield None
+            return
+        from statesize.parallel.ray import OnRay
+        from statesize.parallel.ray_session import ray_session
+
+        with ray_session(self.ray if isinstance(self.ray, str) else None) as ray:
+            yield partial(OnRay, ray, cpus=self.ray_cpus, threads=self.ray_cpus)
 
 
 def _some(_: object, channels: object) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter
 
-from statesize.cli.options.kinds import AtLeastTwo, Count, Flag
+from statesize.cli.options.asked import AtLeastTwo, Count, Flag
 from statesize.cli.output.printing import Printing
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Texts:
             if path is not None and not path.exists():
                 raise FileError(f"{path} is not there. Give a file that is.")
         if self.dataset is not None:
-            from statesize.texts.datasets import import_datasets
+            from statesize.texts.tables import import_datasets
 
             import_datasets()
 
@@ -108,7 +108,7 @@ class Texts:
             return Sequences(read, 0)
         tokenizer = cast("AnyTokenizer", tokenizer)
         if not self.given:
-            from statesize.texts.bundled import bundled_sequences
+            from statesize.texts.inputs import bundled_sequences
 
             ids = bundled_sequences(tokenizer)[: self.sequences]
             printing.say("Reading bundled documents; --text FILE reads yours.")
@@ -167,18 +167,18 @@ class Texts:
 
     def _reader(self) -> tuple[Callable[..., Iterator[Document]], Callable[..., Extract], tuple[object, ...]]:
         """What reads all and some rows of the file or data set that is given, and the arguments of both."""
-        from statesize.texts import datasets, jsonl, parquet
+        from statesize.texts import documents, tables
 
         if self.jsonl is not None:
-            return jsonl.read_jsonl, jsonl.jsonl_extract, (self.jsonl, self.field)
+            return documents.read_jsonl, documents.jsonl_extract, (self.jsonl, self.field)
         if self.parquet is not None:
-            return parquet.read_parquet, parquet.parquet_extract, (self.parquet, self.field)
-        return datasets.read_dataset, datasets.dataset_extract, (self.dataset, self.field, self.split)
+            return tables.read_parquet, tables.parquet_extract, (self.parquet, self.field)
+        return tables.read_dataset, tables.dataset_extract, (self.dataset, self.field, self.split)
 
     def _tokens(
         self, texts: Iterable[tuple[Document, ...]], tokenizer: AnyTokenizer, left_out: list[str], printing: Printing
     ) -> Sequences:
-        from statesize.cli.output.progress import tell_left_out
+        from statesize.cli.output.printing import tell_left_out
         from statesize.errors import InputError
         from statesize.texts.rows import RefusedChat
         from statesize.texts.tokens import join_documents

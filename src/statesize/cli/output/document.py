@@ -8,10 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from statesize.printable import printable
+from statesize.io.text import printable
 from statesize.results.fields import COUNTS
-from statesize.results.groups import group_rows
-from statesize.results.summary import average, summary_row
+from statesize.results.summary import average, group_rows, summary_row
 
 if TYPE_CHECKING:
     import xarray as xr

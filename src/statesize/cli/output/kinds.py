@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from statesize.cli.output.table import print_table
-from statesize.lab.trends.kinds import largest_difference
-from statesize.lab.trends.trend import signed
+from statesize.measurement.statistics import signed
+from statesize.report.kinds import largest_difference
 
 if TYPE_CHECKING:
-    from statesize.lab.trends.kinds import LayerKinds
+    from statesize.report.kinds import LayerKinds
 
 
 def print_kinds(layers: Sequence[LayerKinds], kinds: Sequence[str]) -> None:

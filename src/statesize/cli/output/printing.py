@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import webbrowser
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from statesize.cli.options.kinds import Flag
+from statesize.cli.options.asked import Flag
+from statesize.io.progress import Bars, say
 
 if TYPE_CHECKING:
-    from statesize.progress import Bars
+    from statesize.profiling import Profile
+
 
 # Read by huggingface_hub and transformers when they are imported, which happens when a model is loaded.
 _NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
@@ -35,14 +39,14 @@ class Printing:
 
     def say(self, message: str) -> None:
         """Print a line on stderr, unless that is to be quiet."""
-        from statesize.progress import say
+        from statesize.io.progress import say
 
         if not self.quiet:
             say(message)
 
     def bars(self) -> Bars:
         """Progress on stderr, or none."""
-        from statesize.progress import Bars
+        from statesize.io.progress import Bars
 
         return Bars(self.quiet)
 
@@ -62,3 +66,33 @@ class Printing:
 
 TEXT = Printing()
 """What is printed where nobody asks for anything else."""
+
+
+_NAMED = 3
+
+
+def tell_left_out(problems: Sequence[str]) -> None:
+    """Print on stderr what was not read, and why."""
+    if problems:
+        more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        say(f"Left out {len(problems)}: {'; '.join(problems[:_NAMED])}{more}.")
+
+
+def tell_page(path: Path, printing: Printing, *, open_page: bool) -> None:
+    """Say where a report lies, and open it if that is wanted."""
+    printing.say(f"Report: {path}")
+    if open_page and not webbrowser.open(path.absolute().as_uri()):
+        printing.say(f"No browser could be started; open {path.absolute().as_uri()} in one.")
+
+
+def read_profiles(folders: Sequence[Path], printing: Printing) -> list[Profile]:
+    """Read profiles from their folders, with a bar."""
+    from statesize.profiling import Profile
+
+    found: list[Profile] = []
+    with printing.bars() as bars:
+        bar = bars.begin("reading profiles", len(folders))
+        for folder in folders:
+            found.append(Profile.load(folder))
+            bar.update(len(found), len(folders), str(folder), line=False)
+    return found

@@ -6,8 +6,9 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -15,7 +16,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from statesize.printable import printable
+from statesize.cli.output.printing import Printing, tell_page
+from statesize.io.text import printable
 
 BAR = 16
 _ENDLESS = 10_000
@@ -154,3 +156,51 @@ def byte_count(count: float) -> str:
             return f"{count:.0f} B" if name == "B" else f"{count:.1f} {name}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+class Finding(Protocol):
+    """A result with one finding: of a series, a growth, or needles."""
+
+    @property
+    def finding(self) -> str:
+        """It, in a sentence or two."""
+        ...
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """What was not measured, and why."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as JSON values."""
+        ...
+
+    def to_html(self, path: Path, /) -> Path:
+        """Writes a page."""
+        ...
+
+
+def print_finding(
+    found: Finding,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    left: int,
+    html: Path | None,
+    printing: Printing,
+) -> None:
+    """Write the page that is asked for, and print the table or all as JSON; notes come below the finding.
+
+    The first `left` columns are words.
+    """
+    from statesize.cli.output.document import SCHEMA, print_json
+
+    if html is not None:
+        found.to_html(html)
+    if printing.json:
+        print_json({"schema": SCHEMA, **found.to_dict()})
+    else:
+        skipped = (f"skipped: {name}: {reason}" for name, reason in found.skipped.items())
+        print_table(headings, rows, left, [found.finding, *skipped, *notes])
+    if html is not None:
+        tell_page(html, printing, open_page=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from statesize.cli.options.kinds import Flag
+from statesize.cli.options.asked import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ def demo(
         printing: What is printed.
     """
     from statesize.cli.output.document import SCHEMA, print_json, profile_document
-    from statesize.cli.output.page import tell_page
+    from statesize.cli.output.printing import tell_page
     from statesize.cli.output.summary import print_summary
     from statesize.lab import zoo
     from statesize.profiling import TOLERANCE_LADDER, profile
-    from statesize.profiling.progress import profile_bar
+    from statesize.profiling.gathering import profile_bar
     from statesize.report import check_report_path, write_report
-    from statesize.texts.bundled import bundled_sequences
+    from statesize.texts.inputs import bundled_sequences
 
     check_report_path(output)
     inputs = bundled_sequences(zoo.tokenizer())

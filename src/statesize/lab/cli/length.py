@@ -6,9 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.asked import Asked
-from statesize.cli.options.kinds import Count, whole_numbers
-from statesize.cli.options.loading import Loading
+from statesize.cli.options.asked import Asked, Count, Loading, whole_numbers
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -51,11 +49,11 @@ def length(
     Raises:
         InputError: If the lengths are no numbers, or positions are given.
     """
-    from statesize.cli.output.finding import print_finding
+    from statesize.cli.output.table import print_finding
     from statesize.errors import InputError
     from statesize.lab.trends.length import FUTURE, known_trained_length, length
     from statesize.lab.trends.series import trend_bar
-    from statesize.loading.models import load_model
+    from statesize.models.load import load_model
     from statesize.report import check_report_path
     from statesize.texts.token_files import vocabulary_size
 
@@ -85,7 +83,8 @@ def length(
 
 def _table(found: Growth) -> tuple[list[str], list[list[str]], list[str]]:
     """Headings, a row a layer, and notes."""
-    from statesize.lab.trends.trend import AVERAGE, signed
+    from statesize.lab.trends.trend import AVERAGE
+    from statesize.measurement.statistics import signed
 
     rows: list[list[str]] = []
     for layer in (AVERAGE, *found.layers):

@@ -6,8 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.kinds import AtLeastTwo, Count, Seed, whole_numbers
-from statesize.cli.options.loading import Loading
+from statesize.cli.options.asked import AtLeastTwo, Count, Loading, Seed, whole_numbers
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -52,9 +51,9 @@ def needles(
     Raises:
         InputError: If the depths are no numbers.
     """
-    from statesize.cli.output.finding import print_finding
+    from statesize.cli.output.table import print_finding
     from statesize.lab.retrieval.needles import needles as run
-    from statesize.loading.models import load_model
+    from statesize.models.load import load_model
     from statesize.report import check_report_path
     from statesize.texts.token_files import vocabulary_size
 
@@ -78,7 +77,7 @@ def needles(
 
 def _table(found: Needles) -> tuple[list[str], list[list[str]], list[str]]:
     """Headings, the heads of each depth that see most of the needle, and notes."""
-    from statesize.lab.trends.trend import signed
+    from statesize.measurement.statistics import signed
 
     rows = [
         [str(depth), head.layer, str(head.unit), f"{head.entropy:.1f}", f"{head.share:.1%}", signed(head.lift, "+.3f")]

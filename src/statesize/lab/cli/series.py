@@ -6,8 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.asked import Asked
-from statesize.cli.options.loading import Loading, Place
+from statesize.cli.options.asked import Asked, Loading, Place
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -47,7 +46,7 @@ def series(
         html: File for a page.
         printing: What is printed.
     """
-    from statesize.cli.output.finding import print_finding
+    from statesize.cli.output.table import print_finding
     from statesize.lab.trends.checkpoints import find_checkpoints
     from statesize.lab.trends.series import first_tokenizer, series, trend_bar
     from statesize.report import check_report_path
@@ -74,7 +73,8 @@ def series(
 
 def _table(found: Series) -> tuple[list[str], list[list[str]], list[str]]:
     """Headings, a row a layer, and notes."""
-    from statesize.lab.trends.trend import AVERAGE, signed
+    from statesize.lab.trends.trend import AVERAGE
+    from statesize.measurement.statistics import signed
 
     rows: list[list[str]] = []
     for layer in (AVERAGE, *found.layers):

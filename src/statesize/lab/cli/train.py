@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from statesize.cli.options.kinds import Count, Flag, Seed
+from statesize.cli.options.asked import Count, Flag, Seed
 from statesize.cli.output.printing import TEXT, Printing
 from statesize.errors import FileError, InputError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from statesize.io.progress import Bars
+    from statesize.io.recipe import Recipe
     from statesize.lab.tasks.language.corpus import Corpus
-    from statesize.rerun.recipe import Recipe
+    from statesize.lab.training.record import StepRecord
 
 BUNDLED_TOKENIZER = Path(__file__).parent.parent / "zoo" / "tokenizer.json"
 
@@ -112,13 +114,12 @@ def train(
 
     from statesize.check import require_count
     from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.progress import training_bar
+    from statesize.io.recipe import PROSE, make_recipe
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
     from statesize.lab.tasks.language.text import TextTask
     from statesize.lab.training import TrainingConfig
     from statesize.lab.training.export import export_text_model
     from statesize.lab.training.loop import train as run
-    from statesize.rerun.recipe import PROSE, make_recipe
 
     del task
     if threads is not None:
@@ -159,9 +160,31 @@ def train(
         print("\n".join(_lines(report)))
 
 
+def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], None]:
+    """Begin the bar of a training with loss and speed, and a plain line at each held-out evaluation elsewhere."""
+    bar = bars.begin(name, steps)
+    loss = speed = 0.0
+    held_out = ""
+
+    def update(record: StepRecord) -> None:
+        nonlocal loss, speed, held_out
+        if not speed:
+            bar.keep(record.step - 1)
+        # An exponential mean over about 20 steps: single steps jump too much to be read.
+        weight = 0.05 if speed else 1.0
+        loss += weight * (record.loss - loss)
+        speed += weight * (record.tokens / record.seconds - speed)
+        if record.held_out is not None:
+            held_out = "".join(f", held-out {figure} {value:.4f}" for figure, value in record.held_out.items())
+        detail = f"step {record.step} of {steps}: loss {loss:.3f}, {speed:,.0f} tokens/s{held_out}"
+        bar.update(record.step, steps, detail, line=record.held_out is not None)
+
+    return update
+
+
 def _check_folders(output: Path, export: Path | None, resume: bool) -> None:
     """Refuses, before hours of training, folders that its results could not or must not be written to."""
-    from statesize.files import check_writable
+    from statesize.io.files import check_writable
     from statesize.lab.training.export import check_export
 
     for name, folder in (("output", output), ("export", export)):
@@ -216,8 +239,8 @@ def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
 
 
 def _save_beside(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
-    from statesize.loading.tokenizer_files import write_tokenizer
-    from statesize.rerun.recipe import write_recipe
+    from statesize.io.recipe import write_recipe
+    from statesize.models.files import write_tokenizer
 
     write_recipe(folder, recipe)
     write_tokenizer(folder, tokenizer)

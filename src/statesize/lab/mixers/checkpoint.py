@@ -17,10 +17,9 @@ from torch import Tensor
 
 from statesize.check import refuse, require_kind, require_path
 from statesize.errors import FileError, InputError
-from statesize.files import parse_json, read_limited, replace_files
+from statesize.io.files import check_header, parse_json, read_limited, replace_files
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
-from statesize.untrusted import check_header
 
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 """Names that safetensors gives to the dtypes that weights are stored in."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from statesize.drawing.chart import Axis, Chart, Layer, table
-from statesize.interval import Interval
 from statesize.lab.retrieval.head import HeadNeedles
+from statesize.measurement.chart import Axis, Chart, Layer, table
+from statesize.measurement.statistics import Interval
 
 _DISTANCE = Axis("Tokens from needle to question", "log")
 

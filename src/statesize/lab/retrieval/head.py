@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from statesize.interval import Interval
+from statesize.measurement.statistics import Interval
 
 
 @dataclass(frozen=True)

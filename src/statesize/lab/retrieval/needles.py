@@ -1,4 +1,4 @@
-"""`statesize.needles`: does a model find what was said some tokens ago, and which heads carry it?"""
+"""`statesize.lab.needles`: does a model find what was said some tokens ago, and which heads carry it?"""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from torch import Tensor, nn
 
 from statesize.adapters import capture
 from statesize.adapters.captured import Captured
-from statesize.adapters.models.checks import measurable
-from statesize.adapters.models.held import device_of, measuring
-from statesize.adapters.models.logits import logits_of
+from statesize.adapters.models.held import device_of, logits_of, measuring
+from statesize.adapters.models.inputs import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
+from statesize.io.progress import Bars
 from statesize.lab.retrieval.haystack import NEEDLE, Haystack, haystacks
 from statesize.lab.retrieval.layer import LayerNeedles, joined, layer_of
 from statesize.lab.retrieval.result import Needles
 from statesize.lab.trends.excerpts import excerpts_of, whole_texts
 from statesize.lab.trends.series import trend_facts
-from statesize.loading.models import load_model
-from statesize.progress import Bars
-from statesize.spectra.effective_rank import effective_rank
-from statesize.texts.encoders import supported_tokenizer
+from statesize.models.load import load_model
+from statesize.spectra.spectrum import effective_rank
 from statesize.texts.inputs import Inputs
-from statesize.texts.tokens import AnyTokenizer
+from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 DEPTHS, CONTEXT, FUTURE, EXCERPTS = (16, 64, 192), 256, 32, 32
 """Tokens from needle to question, before the question, and from it on, and pieces of text, unless others are asked."""

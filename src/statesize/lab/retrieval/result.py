@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.check import refuse
-from statesize.drawing.chart import Row
-from statesize.html_table import facts_table
-from statesize.interval import Interval, finite
+from statesize.io.text import facts_table
 from statesize.lab.retrieval.charts import gain_chart, lift_chart
 from statesize.lab.retrieval.head import HeadNeedles
 from statesize.lab.retrieval.layer import LayerNeedles, Numbers
 from statesize.lab.studies.page.statistics import spearman
 from statesize.lab.studies.verdicts.evidence import jackknife, of_mean
 from statesize.lab.trends.page import Page, write_page
-from statesize.lab.trends.trend import origin, reasons, signed
+from statesize.lab.trends.trend import origin, reasons
+from statesize.measurement.chart import Row
+from statesize.measurement.statistics import Interval, finite, signed
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from statesize.benchmarks.machine import machine
 from statesize.errors import FileError
-from statesize.files import parse_json, read_limited, replace_files
+from statesize.io.files import parse_json, read_limited, replace_files
+from statesize.io.machine import machine
 from statesize.lab.studies.catalogue import GRID_STUDIES
 from statesize.lab.studies.grid.grid import Run
 from statesize.lab.studies.grid.run import Row, carry_out, row_columns

@@ -23,7 +23,7 @@ from statesize.lab.tasks.selective_copying import SelectiveCopying
 from statesize.lab.tasks.synthetic import SyntheticTask
 from statesize.lab.tasks.task import IGNORED, Task
 from statesize.lab.tasks.zoology import ZoologyMQAR
-from statesize.texts.plain import read_documents
+from statesize.texts.rows import read_documents
 
 __all__ = [
     "IGNORED",

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from statesize.check import require_count, require_kind, require_path, shape
 from statesize.errors import FileError, InputError
-from statesize.files import os_errors, read_limited
+from statesize.io.files import check_header, os_errors, read_limited
 from statesize.lab.tasks.chance import counting_accuracy
 from statesize.lab.tasks.task import IGNORED
-from statesize.untrusted import check_header
 
 _HELD_OUT_SHARE = 10
 _MOST = 2**32

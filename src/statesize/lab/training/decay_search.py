@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.capture import Capture, capture
-from statesize.adapters.models.checks import Inputs
+from statesize.adapters.models.inputs import Inputs
 from statesize.profiling.measuring import measure_captured
 
 FORGETS_MORE: dict[str, float] = {

@@ -12,14 +12,14 @@ import tokenizers
 import torch
 
 from statesize.errors import FileError
-from statesize.files import check_writable, os_errors, replace_file, replace_folder
+from statesize.io.files import check_writable, os_errors, replace_file, replace_folder
 from statesize.lab.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.lab.tasks.language.ngram import fit_kneser_ney, mean_nats
 from statesize.lab.tasks.language.text import TextTask
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.record import StepRecord, TrainingRecord
 from statesize.lab.training.step import evaluate
-from statesize.loading.tokenizer_files import DIGEST, FILE, write_tokenizer
+from statesize.models.files import DIGEST, FILE, write_tokenizer
 from statesize.version import installed
 
 CURVE_POINTS = 200

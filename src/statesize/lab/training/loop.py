@@ -10,7 +10,7 @@ from typing import Any
 
 from statesize.check import require_count, require_kind, require_path
 from statesize.errors import FileError, InputError
-from statesize.files import only_writer, os_errors, replace_file
+from statesize.io.files import only_writer, os_errors, replace_file
 from statesize.lab.mixers.checkpoint import save_weights
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import Task

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.files import os_errors, parse_json, require_regular
+from statesize.io.files import os_errors, parse_json, require_regular
 
 LINE_START = '{"step": '
 """What every line of a log starts with."""

@@ -18,12 +18,12 @@ from torch.nn import functional
 from statesize.adapters.models.held import evaluating
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
+from statesize.integrations.mixer_calls import mixer_calls
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.task import IGNORED, Task
 from statesize.lab.training.checkpoint import Progress, TrainingState
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.mixer_calls import mixer_calls
 from statesize.lab.training.record import StepRecord
 
 Batch: TypeAlias = tuple[Tensor, Tensor]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from statesize.errors import FileError, StatesizeError
-from statesize.files import LOCK, only_writer
+from statesize.io.files import LOCK, only_writer
+from statesize.io.parts import Parts
 from statesize.lab.trends.points import Point
 from statesize.parallel.executor import Executor
-from statesize.parts import Parts
 
 Task = TypeVar("Task")
 _SUFFIX = ".point"

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from statesize.drawing.chart import Metric, Row
-from statesize.html_table import facts_table
-from statesize.interval import Interval, finite
+from statesize.io.text import facts_table
 from statesize.lab.studies.verdicts.evidence import of_mean
 from statesize.lab.trends.points import JOINT, Numbers, metric_names
-from statesize.lab.trends.trend import AVERAGE, Trend, reasons, signed
+from statesize.lab.trends.trend import AVERAGE, Trend, reasons
+from statesize.measurement.chart import Metric, Row
+from statesize.measurement.statistics import Interval, finite, signed
 
 LEVEL = 0.1
 """Exponent below which ESS has levelled off: less than 7 % more at twice the context."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from statesize.drawing.chart import METRICS, Axis, Chart, Hint, Layer, Row, table
 from statesize.lab.trends.points import Numbers
 from statesize.lab.trends.trend import AVERAGE, Trend
+from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Row, table
 
 _HINTS = (Hint("layer", "layer", "text"), Hint("length", "context", ",d"), Hint("ess", "ESS", ".2f"))
 

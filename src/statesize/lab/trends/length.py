@@ -12,24 +12,21 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from statesize.adapters.models.checks import measurable
+from statesize.adapters.models.inputs import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
+from statesize.io.parts import digest
+from statesize.io.progress import Bars
 from statesize.lab.trends.excerpts import excerpts_of, whole_texts
 from statesize.lab.trends.gathering import Gathering, Progress, open_points
 from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.points import Point, point_of
 from statesize.lab.trends.series import silent, trend_bar, trend_facts
-from statesize.loading.digests import model_facts, tokens_sha256
-from statesize.loading.models import load_model
-from statesize.loading.training_record import training_record
-from statesize.parallel.here import Here
-from statesize.parts import digest
+from statesize.models.load import load_model, model_facts, tokens_sha256, training_record
+from statesize.parallel.executor import Here
 from statesize.profiling.run import profile
-from statesize.progress import Bars
-from statesize.texts.encoders import supported_tokenizer
 from statesize.texts.inputs import Inputs
-from statesize.texts.tokens import AnyTokenizer
+from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 FUTURE, EXCERPTS = 64, 8
 """Tokens after the cut, and pieces of text, where nobody asks for others."""

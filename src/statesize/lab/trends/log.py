@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from statesize.drawing.chart import evenly_spread
 from statesize.errors import FileError
-from statesize.files import parse_json, require_regular
+from statesize.io.files import parse_json, require_regular
 from statesize.lab.trends.checkpoints import Checkpoint
+from statesize.measurement.chart import evenly_spread
 
 Log: TypeAlias = dict[str, list[tuple[int, float]]]
 """Steps and values of each quantity."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from statesize.drawing.chart import Chart, Row
-from statesize.drawing.vega import vega_chart
-from statesize.files import replace_file
+from statesize.io.files import replace_file
 from statesize.lab.studies.page.rows_table import rows_table, shared_facts
+from statesize.measurement.chart import Chart, Row
+from statesize.measurement.vega import vega_chart
 from statesize.report import check_report_path
 from statesize.report.document import document, filled
 from statesize.report.tables import named_texts

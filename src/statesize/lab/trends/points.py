@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.drawing.chart import METRICS, Metric
-from statesize.files import parse_json
+from statesize.io.files import parse_json
+from statesize.measurement.chart import METRICS, Metric
+from statesize.measurement.statistics import estimate
 from statesize.profiling.profile import Profile
-from statesize.results.sampling import estimate
 from statesize.results.summary import channels_of, ess_values, known_mean, sample_of, unit_dim
 
 MEASURED: tuple[Metric, ...] = ("entropy", "relative_count")

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from statesize.drawing.chart import Metric, Row
-from statesize.html_table import facts_table
-from statesize.interval import Interval, finite
+from statesize.io.text import facts_table
 from statesize.lab.studies.verdicts.evidence import of_mean
 from statesize.lab.trends.log import Log
 from statesize.lab.trends.points import metric_names
-from statesize.lab.trends.trend import AVERAGE, Trend, reasons, signed
+from statesize.lab.trends.trend import AVERAGE, Trend, reasons
+from statesize.measurement.chart import Metric, Row
+from statesize.measurement.statistics import Interval, finite, signed
 
 
 @dataclass(frozen=True)

@@ -16,25 +16,21 @@ import torch
 from torch import Tensor
 
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
+from statesize.io.parts import digest
+from statesize.io.progress import Bars
+from statesize.io.recipe import content_sha256
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints
 from statesize.lab.trends.gathering import Gathering, Progress, open_points
 from statesize.lab.trends.log import Log, find_log, read_log
 from statesize.lab.trends.points import Point, point_of
 from statesize.lab.trends.result import Series
-from statesize.loading.digests import tokens_sha256
-from statesize.loading.from_transformers import commit
-from statesize.loading.models import load_model, load_tokenizer
-from statesize.parallel.executor import Executor, Make
-from statesize.parallel.here import Here
-from statesize.parts import digest
+from statesize.models.from_transformers import commit
+from statesize.models.load import load_model, load_tokenizer, tokens_sha256
+from statesize.parallel.executor import Executor, Here, Make
 from statesize.profiling.run import profile
-from statesize.progress import Bars
-from statesize.rerun.recipe import content_sha256
-from statesize.texts.bundled import bundled_sequences
-from statesize.texts.encoders import supported_tokenizer
-from statesize.texts.inputs import Inputs, sequences
+from statesize.texts.inputs import Inputs, bundled_sequences, sequences
 from statesize.texts.token_files import vocabulary_size
-from statesize.texts.tokens import AnyTokenizer
+from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import installed
 
 Crew: TypeAlias = Callable[[Make], AbstractContextManager[Executor]]

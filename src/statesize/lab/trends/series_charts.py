@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from statesize.drawing.chart import METRICS, Axis, Chart, Hint, Layer, Row, table
 from statesize.lab.studies.verdicts.evidence import of_mean
 from statesize.lab.trends.log import Log
 from statesize.lab.trends.points import JOINT
 from statesize.lab.trends.trend import AVERAGE, Trend
+from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Row, table
 
 
 def series_charts(trend: Trend, places: Sequence[int], log: Log, *, stepped: bool) -> list[Chart]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from statesize.check import refuse
-from statesize.drawing.chart import Metric
-from statesize.interval import Interval, finite
 from statesize.lab.trends.points import JOINT, Numbers, Point, metric_names
+from statesize.measurement.chart import Metric
+from statesize.measurement.statistics import finite
 from statesize.results.summary import known_mean
 
 AVERAGE = "average"
@@ -109,14 +109,6 @@ def origin(facts: Mapping[str, Any]) -> dict[str, str]:
         "Tokens, SHA-256": str(facts["tokens_sha256"]),
         "Versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
     }
-
-
-def signed(interval: Interval, form: str = "+.2f") -> str:
-    """A number with its interval, where there is one; a dash where the number is not known."""
-    if np.isnan(interval.value):
-        return "–"
-    ends = "" if np.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
-    return f"{interval.value:{form}}{ends}"
 
 
 def reasons(skipped: Mapping[str, str]) -> list[dict[str, str]]:

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Convolution, Operator
-from statesize.spectra.convolution.circulant import circulant_norm
+from statesize.spectra.convolution.blocks import SecondOpinion, circulant_norm
 from statesize.spectra.convolution.realisation import realise
-from statesize.spectra.convolution.second_opinion import SecondOpinion
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Counts, Engine, HankelBlocks, largest_state
 from statesize.spectra.exact.distinct_blocks import DistinctBlocksEngine

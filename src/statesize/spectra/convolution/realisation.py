@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.spectra.convolution.circulant import circulant_norm, power_of_two
+from statesize.spectra.convolution.blocks import circulant_norm, power_of_two
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF

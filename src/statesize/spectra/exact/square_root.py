@@ -1,14 +1,4 @@
-"""All singular values of a recurrence from square-root factors of its two Gramians.
-
-H_i = O_i R_i with R_i = [A_{i−1}…A_1 B_0, …, B_{i−1}] and O_i the rows C_r A_r … A_i, r ≥ i. With R_i R_iᵀ = L_i L_iᵀ
-and O_iᵀ O_i = S_iᵀ S_i, σ(H_i) = σ(S_i L_i), and
-
-    L_{i+1}ᵀ = R of qr([(A_i L_i)ᵀ; B_iᵀ]),    S_i = R of qr([S_{i+1}; C_i] A_i),
-
-by plane rotations in O(L n²) where A is real and diagonal. The Gramians themselves are never formed, so small singular
-values keep their accuracy relative to σ_1 (docs/engines.md, "Square roots of the Gramians"; square-root balancing:
-Tombs and Postlethwaite, 1987; time-varying: van der Veen and Dewilde).
-"""
+"""All singular values of a recurrence from square-root factors of its two Gramians."""
 
 from __future__ import annotations
 
@@ -24,10 +14,9 @@ from statesize.spectra.bounds import carried_error, denormal_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import OUTPUTS, Engine, has_compiled_kernels, largest_state, number_bytes
 from statesize.spectra.exact.few_positions import are_few, few_spectra, stretch_numbers
+from statesize.spectra.exact.sliding_window import stretch_length, windowed_spectrum
 from statesize.spectra.exact.triangular_update import carried_factors
-from statesize.spectra.exact.windowed import stretch_length, windowed_spectrum
-from statesize.spectra.factorisation import frobenius_norm, singular_values
-from statesize.spectra.gramians import observability_factors, reachability_factors
+from statesize.spectra.factorisation import frobenius_norm, observability_factors, reachability_factors, singular_values
 from statesize.spectra.spectrum import Spectrum
 
 # Tensors that are made of a stretch of chunks.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 Numbers = npt.NDArray[np.float64]
 
+
 _compile = cast("Any", numba).njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 
 

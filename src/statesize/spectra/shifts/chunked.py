@@ -1,9 +1,4 @@
-"""Recurrences in chunks: counts and entropies at every position for the price of one factorisation a chunk.
-
-Within a chunk [i0, i1): Φ its transition, C_t Φ(t, i0) what it reads of the state before it, Φ(i1, s) B_s what its
-inputs leave after it. Square roots of the two Gramians are carried from chunk to chunk by QR, and the core is
-S_{i1} Φ L_{i0} (docs/engines.md, "Bordered chunks"). Positions past L − 1 belong to the padding.
-"""
+"""Recurrences in chunks: counts and entropies at every position for the price of one factorisation a chunk."""
 
 from __future__ import annotations
 
@@ -22,15 +17,16 @@ from statesize.operators.transition import (
     RankOneTransition,
     Transition,
 )
-from statesize.spectra.chunk_errors import Sizes, carried_errors, chunk_sizes, sizes_before_erasing, sizes_by_gain
+from statesize.spectra.border_maps import Chunks, delta_chunks
+from statesize.spectra.bounds import Sizes, carried_errors, chunk_sizes, sizes_before_erasing, sizes_by_gain
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import FALLBACK_BYTES, Engine, largest_state, number_bytes
 from statesize.spectra.exact.few_positions import are_few
-from statesize.spectra.factorisation import frobenius_norm
-from statesize.spectra.gramians import border_factors
+from statesize.spectra.factorisation import border_factors, frobenius_norm
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
-from statesize.spectra.shifts.delta_chunk import Chunks, delta_chunks
+
+_linalg = cast("Any", torch.linalg)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from statesize.parallel.lapack import one_lapack_thread, tridiagonal, turned
-from statesize.parallel.threads import end_if_unwanted
+from statesize.parallel.threads import end_if_unwanted, one_lapack_thread, tridiagonal, turned
 from statesize.spectra.bounds import UNDERFLOW, fourth_root
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.largest_values import largest_everywhere

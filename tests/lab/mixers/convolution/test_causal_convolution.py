@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from statesize.lab.mixers.convolution.causal_convolution import causal_convolution
 from statesize.operators import Convolution
+from statesize.operators.convolution import causal_convolution
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 64, 65])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from statesize import InputError
+from statesize.errors import InputError
 from statesize.lab.studies.delimiters.charts import delimiters_charts
 from statesize.lab.studies.delimiters.claim import CLAIM, curve_rows, delimiters, dip_rows, ranking
 from statesize.lab.studies.delimiters.corpus import Corpus

@@ -7,7 +7,7 @@ import pytest
 from oracles.pretrained import TEMPLATE, tiny_tokenizer
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from statesize import FileError, InputError
+from statesize.errors import FileError, InputError
 from statesize.lab import zoo
 from statesize.lab.studies.delimiters.corpus import find_delimiter, make_corpus, read_texts
 from statesize.texts.rows import Chat, RefusedChat

@@ -18,7 +18,7 @@ from statesize.lab.studies.delimiters.corpus import Corpus
 from statesize.lab.studies.delimiters.dips import measure_dips, measure_dips_on_ray
 from statesize.lab.studies.delimiters.parts import SEQUENCES
 from statesize.lab.studies.delimiters.sequences import OBSERVED, Windows
-from statesize.loading.models import load_model
+from statesize.models.load import load_model
 from statesize.parallel.ray import OnRay
 from statesize.parallel.ray_session import available_cores, ray_session
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
-from statesize import InputError
+from statesize.errors import InputError
 from statesize.lab.studies.delimiters.corpus import Corpus
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.sequences import OBSERVED, Windows

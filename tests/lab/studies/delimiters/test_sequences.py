@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from statesize import InputError
+from statesize.errors import InputError
 from statesize.lab.studies.delimiters.corpus import Corpus
 from statesize.lab.studies.delimiters.sequences import (
     CONDITIONS,

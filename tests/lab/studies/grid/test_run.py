@@ -12,7 +12,7 @@ from statesize.lab.studies.grid.grid import INTERVENTIONS
 from statesize.lab.studies.grid.run import carry_out
 from statesize.lab.studies.grid.settings import parse_settings
 from statesize.lab.training import evaluate, train_in_memory
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
 
 
 def test_rows_are_the_measurements_of_the_model_on_its_way(runs):

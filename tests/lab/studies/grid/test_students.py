@@ -19,7 +19,7 @@ from statesize.lab.studies.grid.settings import parse_settings, preset_settings
 from statesize.lab.studies.grid.students import Distillation
 from statesize.lab.studies.grid.study import run_study
 from statesize.lab.training import train_in_memory
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
 from statesize.reduction.recommendation import predicted_error, recommend_state_size
 
 PLAN = Distillation(key_sizes=(1, 2), losses=(0.3,), steps=2, batch_size=4)

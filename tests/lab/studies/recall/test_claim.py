@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from statesize import InputError
+from statesize.errors import InputError
 from statesize.lab.studies.delimiters.corpus import Corpus
 from statesize.lab.studies.delimiters.dips import ModelDips
 from statesize.lab.studies.delimiters.modulation import Dip

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from statesize import InputError
+from statesize.errors import InputError
 from statesize.lab.studies.page.conclusion import NO_CLAIM, Findings
 from statesize.lab.studies.page.statistics import pearson
 from statesize.lab.studies.verdicts.claim import Claim

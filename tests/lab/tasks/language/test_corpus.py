@@ -6,7 +6,7 @@ import pytest
 
 from statesize.errors import FileError, InputError
 from statesize.lab.tasks.language.corpus import Corpus, python_prose, read_text, sha256_of, split
-from statesize.texts.plain import read_documents
+from statesize.texts.rows import read_documents
 
 
 def five_word_runs(document):

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from statesize import InputError
+from statesize.errors import InputError
 from statesize.lab.tasks import (
     IGNORED,
     MADCompression,

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from statesize.cli.options.kinds import Flag
+from statesize.cli.options.asked import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
+    from statesize.io.progress import Bar
     from statesize.lab.studies.grid.executors import Executor
     from statesize.lab.studies.grid.settings import Settings
     from statesize.lab.studies.grid.study import StudyProgress
     from statesize.lab.studies.grid.user_code import UserModule
     from statesize.lab.studies.study import GridStudy
-    from statesize.progress import Bar
 
 Preset: TypeAlias = Literal["laptop", "record", "paper", "smoke"]
 Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
@@ -108,10 +108,10 @@ def _run(name: str, options: Options, printing: Printing) -> None:
     if options.dry_run:
         _print_plan(settings, chosen, printing.json)
         return
+    from statesize.io.recipe import make_recipe
     from statesize.lab.cli.study.result import print_study
     from statesize.lab.studies.conclude import conclude
     from statesize.lab.studies.grid.study import run_study
-    from statesize.rerun.recipe import make_recipe
 
     recipe = make_recipe(["study", name], vars(options))
     folder = options.output or Path(f"statesize-study-{name}-{chosen}")
@@ -144,9 +144,9 @@ def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
 
 def _print_plan(settings: Settings, preset: str, json: bool) -> None:
     from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.io.progress import duration
     from statesize.lab.studies.grid.cost import predicted_seconds
     from statesize.parallel.ray_session import available_cores
-    from statesize.progress import duration
 
     workers = settings.execution.workers or available_cores()
     seconds = predicted_seconds(settings.runs, workers)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from statesize.cli.output.printing import Printing
+    from statesize.io.recipe import Recipe
     from statesize.lab.studies.page.conclusion import Conclusion
-    from statesize.rerun.recipe import Recipe
 
 
 def print_study(
@@ -23,9 +23,9 @@ def print_study(
 ) -> None:
     """Keep how the study is repeated, tell on stderr where the files are, and print the conclusion on stdout."""
     from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.io.recipe import write_recipe
+    from statesize.io.text import printable
     from statesize.lab.studies.page.conclusion import known
-    from statesize.printable import printable
-    from statesize.rerun.recipe import write_recipe
 
     write_recipe(table.parent, recipe)
     printing.say(f"Table: {table}")

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter, validators
 
-from statesize.cli.options.kinds import AtLeastTwo, Count, Flag, Seed
-from statesize.cli.options.loading import Loading, Place
+from statesize.cli.options.asked import AtLeastTwo, Count, Flag, Loading, Place, Seed
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from statesize.io.progress import Bar, Bars
     from statesize.lab.studies.delimiters.dips import ModelDips
     from statesize.lab.studies.delimiters.sequences import Windows
     from statesize.lab.studies.delimiters.subjects import Subject
     from statesize.lab.studies.study import TextOptions, TextStudy
-    from statesize.progress import Bar, Bars
     from statesize.texts.rows import Document
 
 _TEXTS = Group(validator=validators.LimitedChoice(), show=False)
@@ -74,7 +73,7 @@ class Reading:
     ) -> list[Subject]:
         """The models with what they read; `left_out` receives file, line and problem of each line left out."""
         from statesize.cli.options.texts import chat_note
-        from statesize.cli.output.progress import tell_left_out
+        from statesize.cli.output.printing import tell_left_out
         from statesize.lab import zoo
         from statesize.lab.studies.delimiters.subjects import subjects
 
@@ -104,7 +103,7 @@ class Reading:
 
     def _texts(self, note: Callable[[str], None]) -> list[Document] | None:
         from statesize.lab.studies.delimiters.corpus import read_texts
-        from statesize.texts.datasets import read_dataset
+        from statesize.texts.tables import read_dataset
 
         if self.dataset is not None:
             return list(islice(read_dataset(self.dataset, self.field, self.split, note), self.documents))
@@ -161,12 +160,12 @@ def _run(
 ) -> None:
     import time
 
-    from statesize.files import only_writer
+    from statesize.io.files import only_writer
+    from statesize.io.recipe import make_recipe
     from statesize.lab.cli.study.result import print_study
     from statesize.lab.studies.delimiters.dips import measure_dips, measure_dips_on_ray
     from statesize.lab.studies.grid.table import ResultTable
     from statesize.lab.studies.page.page import TABLE, write_page
-    from statesize.rerun.recipe import make_recipe
 
     started, left_out, parts = time.perf_counter(), list[str](), output / "parts"
     table = ResultTable.open(output, study.name)

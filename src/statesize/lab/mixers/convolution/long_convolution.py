@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.convolution.causal_convolution import causal_convolution
 from statesize.lab.mixers.decays import spread_steps
 from statesize.lab.mixers.mixer import Mixer
 from statesize.operators import GatedConvolution
+from statesize.operators.convolution import causal_convolution
 
 _FREQUENCIES = 8
 _SHORTEST_WAVE, _LONGEST_WAVE = 4.0, 4096.0

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from torch import nn
 
 from statesize.errors import FileError
+from statesize.io.parts import Parts
 from statesize.lab.studies.delimiters.corpus import Corpus
 from statesize.lab.studies.delimiters.measuring import METRICS, Response, respond
 from statesize.lab.studies.delimiters.modulation import ALL, CurvePoint, Dip, modulation
@@ -24,10 +25,8 @@ from statesize.lab.studies.delimiters.sequences import (
     Windows,
     aligned_sequences,
 )
-from statesize.parallel.executor import Executor, Make
-from statesize.parallel.here import Here
+from statesize.parallel.executor import Executor, Here, Make
 from statesize.parallel.ray import OnRay
-from statesize.parts import Parts
 
 CLAIM_METRIC = "tolerance"
 _PLANNED_FROM = 8

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from statesize.adapters import Captured
-from statesize.ess import entropy_ess, tolerance_ess
 from statesize.lab.studies.delimiters.sequences import Aligned, Windows
+from statesize.measurement.metrics import entropy_ess, tolerance_ess
+from statesize.measurement.statistics import draw
 from statesize.profiling.measuring import captured_mixers, measure_captured
-from statesize.results.sampling import draw
 
 OTHER_TOLERANCES = {"tolerance_0.01": 0.01, "tolerance_0.1": 0.1, "tolerance_0.6": 0.6}
 METRICS = ("tolerance", "entropy", "relative", "norm", *OTHER_TOLERANCES)

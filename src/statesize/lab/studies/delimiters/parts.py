@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from statesize.io.parts import digest
 from statesize.lab.studies.delimiters.measuring import METRICS, RELATIVE_TOLERANCE, TOLERANCE, Response
 from statesize.lab.studies.delimiters.sequences import Aligned, Windows
-from statesize.loading.digests import model_facts, tokens_sha256
-from statesize.parts import digest
+from statesize.models.load import model_facts, tokens_sha256
 
 SCHEMA = 1
 SEQUENCES = 32

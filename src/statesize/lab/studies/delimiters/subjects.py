@@ -15,8 +15,7 @@ from statesize.lab import zoo
 from statesize.lab.studies.delimiters.corpus import Corpus, make_corpus
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.registry import build_task
-from statesize.loading.models import load_model, load_tokenizer
-from statesize.loading.training_record import training_record
+from statesize.models.load import load_model, load_tokenizer, training_record
 from statesize.texts.rows import Document
 
 

@@ -13,8 +13,7 @@ from statesize.lab.studies.grid.run import Row, carry_out
 from statesize.lab.studies.grid.settings import Execution
 from statesize.lab.studies.grid.user_code import UserModule, load_module
 from statesize.parallel import executor
-from statesize.parallel.executor import ATTEMPTS, ONE_THREAD, LostError
-from statesize.parallel.here import Here
+from statesize.parallel.executor import ATTEMPTS, ONE_THREAD, Here, LostError
 from statesize.parallel.processes import Processes
 from statesize.parallel.ray import OnRay
 from statesize.parallel.ray_session import available_cores, ray_session

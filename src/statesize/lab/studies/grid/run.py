@@ -15,13 +15,13 @@ from torch import Tensor
 
 from statesize.adapters import Captured
 from statesize.errors import ModelError, StatesizeError
-from statesize.ess import utilisation
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.grid.grid import INTERVENTIONS, Measuring, Run
 from statesize.lab.studies.grid.students import Student, students
 from statesize.lab.studies.grid.user_code import blamed, user_classes
 from statesize.lab.training.loop import train_in_memory
 from statesize.lab.training.step import DivergenceError, evaluate
+from statesize.measurement.metrics import utilisation
 from statesize.parallel.threads import one_torch_thread
 from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.version import __version__

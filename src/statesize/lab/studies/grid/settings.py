@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from statesize.check import refuse, require_count, require_kind, require_path, require_real
 from statesize.errors import FileError, InputError
-from statesize.files import read_limited
+from statesize.io.files import read_limited
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.studies.grid.grid import Measuring, Run
 from statesize.lab.studies.grid.students import Distillation

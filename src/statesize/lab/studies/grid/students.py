@@ -18,7 +18,7 @@ from statesize.lab.tasks.task import Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import Objective, discrepancy, distil
 from statesize.lab.training.student import student_of
-from statesize.measurement import measure
+from statesize.measurement.measurement import measure
 from statesize.reduction.recommendation import least_error, predicted_error, recommend_state_size
 
 # Students' weights and batches are drawn apart from those of their teachers, which have seeds of a few digits.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from statesize.errors import StatesizeError
-from statesize.files import only_writer
-from statesize.html_table import facts_table
+from statesize.io.files import only_writer
+from statesize.io.text import facts_table
 from statesize.lab.studies.grid.cost import work
 from statesize.lab.studies.grid.executors import Executor, Outcome
 from statesize.lab.studies.grid.run import Row

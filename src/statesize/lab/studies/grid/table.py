@@ -17,11 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from statesize.errors import FileError
-from statesize.files import LOCK, check_writable, parse_json, read_limited, replace_file
+from statesize.io.files import GROWTH, LOCK, SPARE, check_writable, parse_json, read_limited, replace_file
+from statesize.io.parts import Parts
 from statesize.lab.studies.grid.grid import Run
 from statesize.lab.studies.grid.run import Row
-from statesize.parts import Parts
-from statesize.untrusted import GROWTH, SPARE
 
 SCHEMA = 1
 MARK = "study.json"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from statesize.errors import FileError, InputError
-from statesize.files import require_regular
+from statesize.io.files import require_regular
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.registry import registered_mixer
 from statesize.lab.tasks.mixture import Mixture

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from statesize.interval import Interval
 from statesize.lab.studies.grid.run import Row, layer_column
 from statesize.lab.studies.hybrids.placements import PlacedRun, mean_ess, number, placed_runs
 from statesize.lab.studies.page.conclusion import Conclusion, Findings
@@ -20,6 +19,7 @@ from statesize.lab.studies.page.final import grid_findings, grouped, numbered, p
 from statesize.lab.studies.page.statistics import Numbers, mean, pearson, ranks, spearman, within_cells
 from statesize.lab.studies.verdicts.claim import Claim
 from statesize.lab.studies.verdicts.evidence import jackknife, of_mean
+from statesize.measurement.statistics import Interval
 
 CAVEATS = (
     "Which placement wins depends on the task, the size and the number of steps, of which there is one each. In the "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import altair as alt
 
-from statesize.drawing.chart import PALETTE, json_number
+from statesize.measurement.chart import PALETTE, json_number
 
 SIDE = 300
 """Width and height of a chart, in pixels."""

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from statesize.errors import FileError
-from statesize.files import parse_json, read_limited
-from statesize.html_table import facts_table
-from statesize.interval import Interval, finite
+from statesize.io.files import parse_json, read_limited
+from statesize.io.text import facts_table
 from statesize.lab.studies.verdicts.claim import Claim
 from statesize.lab.studies.verdicts.evidence import Evidence
 from statesize.lab.studies.verdicts.verdict import Look, judge
+from statesize.measurement.statistics import Interval, finite
 
 Figure: TypeAlias = float | tuple[float, float]
 CONCLUSION = "conclusion.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from statesize.errors import FileError
-from statesize.files import read_limited, replace_file, replace_files
+from statesize.io.files import read_limited, replace_file, replace_files
 from statesize.lab.studies.grid.run import DIVERGED, Row
 from statesize.lab.studies.grid.table import MOST_TABLE, parse_rows
 from statesize.lab.studies.page.conclusion import CONCLUSION, Conclusion, Saved, figure_text, html_list, read_saved

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from statesize.interval import Interval
 from statesize.lab.studies.page.statistics import Numbers
+from statesize.measurement.statistics import Interval
 
 Statistic: TypeAlias = Callable[[NDArray[np.int64]], float]
 """A number from the rows with these indices."""

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from statesize.interval import Interval
 from statesize.lab.studies.verdicts.claim import Claim
 from statesize.lab.studies.verdicts.evidence import Evidence
+from statesize.measurement.statistics import Interval
 
 LEVEL = 0.025
 """One-sided; the shown intervals are of 95 %."""

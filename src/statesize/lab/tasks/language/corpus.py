@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from statesize.check import require_kind
-from statesize.errors import FileError, InputError
-from statesize.texts.plain import BLANK_LINES, read_documents
+from statesize.errors import FileError
+from statesize.texts.documents import listed
+from statesize.texts.rows import BLANK_LINES, read_documents
 
 HELD_OUT_FRACTION = 0.05
 DOCUMENT_CHARACTERS = 400
@@ -47,22 +47,6 @@ class Corpus:
     def sha256(self) -> str:
         """Hash of both parts, in order, as 64 hexadecimal digits."""
         return sha256_of(sha256_of(part) for part in (self.train, self.held_out))
-
-
-def listed(name: str, documents: Iterable[str]) -> list[str]:
-    """Documents as a list."""
-    if isinstance(documents, str):
-        raise InputError(f"{name} must be a sequence of documents, got one string. For one document, give [text].")
-    require_kind(name, documents, Iterable, "a sequence of strings")
-    found = list(documents) if getattr(documents, "ndim", 1) else [documents]
-    for document in found:
-        if not isinstance(document, str):
-            raise InputError(f"{name} must be a sequence of strings, got one with {type(document).__name__}.")
-        try:
-            document.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"{name} must be Unicode text, got {document[:40]!r} ({error.reason}).") from error
-    return cast("list[str]", found)
 
 
 def sha256_of(documents: Iterable[str]) -> str:

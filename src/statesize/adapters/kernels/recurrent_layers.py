@@ -1,0 +1,185 @@
+"""Recurrent layers that are observed by their parts: mLSTM, RG-LRU and lightning attention."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.adapters.models.held import stored_element_size
+from statesize.adapters.watching.observation import Observation, Record, Running, Units, take
+from statesize.adapters.watching.replaced import MixerCall, first, is_a, observing_parts, source_of
+from statesize.errors import ModelError
+from statesize.operators import Recurrence
+
+
+def mlstm(call: MixerCall) -> Observation:
+    """The T of every head: A_t = f_t, B_t = i_t k_t, C_t = q_tᵀ / √n over the normaliser max(|n_tᵀ q_t|, 1)."""
+    part = call.parts["mlstm_backend"]
+    query, key, values = (part.kwargs[name] for name in ("query", "key", "value"))
+    if part.kwargs.get("c_initial") is not None:
+        raise ModelError(
+            f"{call.name} was called with an initial state, so its operator would miss what came before: run without "
+            "a cache (use_cache=False), with config.max_inference_chunksize at least the length of the sequence."
+        )
+    heads, channels, states = values.shape[1], values.shape[3], key.shape[-1]
+    epsilon = float(cast("Any", call.module).mlstm_backend.config.eps)
+
+    def operator(units: Units) -> Recurrence:
+        keys, queries = take(key, units, 1), take(query, units, 1) * states**-0.5
+        write, forget = take(part.kwargs["igate"], units, 1), take(part.kwargs["fgate"], units, 1)
+        return _normalised(keys, queries, write, functional.logsigmoid(forget), epsilon)
+
+    return Observation(
+        name=call.name,
+        kind="mlstm",
+        operator=operator,
+        values=values,
+        mixed=first(part.output),
+        state_size=states,
+        # Memory, normaliser and running maximum of each head.
+        state_bytes=heads * (states * channels + states + 1) * torch.float32.itemsize,
+    )
+
+
+def mlstm_cell(call: MixerCall) -> Observation:
+    """The same of the package xlstm, whose largest weight starts with the first position's."""
+    gates, heads = call.parts["igate"], call.parts["outnorm"].args[0].shape[1]
+    query, key, values = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in gates.args[0].chunk(3, -1))
+    write, forget = gates.output.mT, call.parts["fgate"].output.mT
+    states = key.shape[-1]
+
+    def operator(units: Units) -> Recurrence:
+        keys, queries = take(key, units, 1), take(query, units, 1) * states**-0.5
+        decay = functional.logsigmoid(take(forget, units, 1))
+        return _normalised(keys, queries, take(write, units, 1), decay, 1e-6, start=-torch.inf)
+
+    return Observation(
+        name=call.name,
+        kind="mlstm",
+        operator=operator,
+        values=values,
+        mixed=call.parts["outnorm"].args[0],
+        state_size=states,
+        state_bytes=heads * (states * states + states + 1) * torch.float32.itemsize,
+    )
+
+
+_observing_layers = source_of(("xLSTMLayer",), ("mlstm_backend",), mlstm)
+_observing_cells = source_of(("mLSTMCell",), ("igate", "fgate", "outnorm"), mlstm_cell)
+
+
+@contextmanager
+def observing_mlstm(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+    """Observe the mLSTM layers of a model of transformers, or of the package xlstm."""
+    with _observing_layers(model, running, record), _observing_cells(model, running, record):
+        yield
+
+
+def _normalised(
+    key: Tensor, query: Tensor, write: Tensor, forget: Tensor, epsilon: float, start: float = 0.0
+) -> Recurrence:
+    """T in units of the largest weight so far, m_t = max(log f_t + m_{t−1}, log i_t) with m_0 = start."""
+    A, B = torch.empty_like(write), torch.empty_like(write)
+    largest = torch.full_like(write[..., 0], start)
+    floor = torch.empty_like(write)
+    for t in range(write.shape[-1]):
+        faded = forget[..., t] + largest
+        largest = torch.maximum(faded, write[..., t])
+        A[..., t], B[..., t] = torch.exp(faded - largest), torch.exp(write[..., t] - largest)
+        floor[..., t] = torch.exp(-largest)
+    unscaled = Recurrence(A[..., None], B[..., None] * key, query)
+    # The normaliser is the same recurrence with an input of ones.
+    total = unscaled.apply(torch.ones_like(write)[..., None])
+    scale = torch.maximum(total.abs(), floor[..., None]) + epsilon
+    return Recurrence(A[..., None], unscaled.B, query / scale)
+
+
+_CLASSES = ("RecurrentGemmaRecurrentBlock",)
+_RATE = -8.0  # log a_t = −8 r_t softplus(Λ)
+
+
+@contextmanager
+def observing_rg_lru(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+    """Observe the RG-LRU blocks of a model."""
+    with ExitStack() as states:
+        for module in model.modules():
+            if is_a(module, _CLASSES):
+                states.enter_context(_same_states(cast("Any", module)))
+        with observing_parts(model, _CLASSES, ("rg_lru",), rg_lru, record):
+            yield
+
+
+@contextmanager
+def _same_states(block: Any) -> Generator[None]:
+    # A block keeps its states in attributes of its own, whether or not there is a cache.
+    before = block.conv1d_state, block.rg_lru.recurrent_states
+    try:
+        yield
+    finally:
+        block.conv1d_state, block.rg_lru.recurrent_states = before
+
+
+def rg_lru(call: MixerCall) -> Observation:
+    """The T of every channel: A_t = a_t, B_t = √(1 − a_t²) i_t, C_t = 1; at a start A_t = 0, B_t = i_t."""
+    unit = cast("Any", call.module).rg_lru
+    part = call.parts["rg_lru"]
+    activations, position_ids = part.args
+    start = position_ids == 0
+    write, forget = _gate(unit, "input_gate", activations), _gate(unit, "recurrent_gate", activations)
+
+    def operator(units: Units) -> Recurrence:
+        rate = functional.softplus(take(unit.recurrent_param, units, 0))[:, None]
+        logarithm = _RATE * take(forget, units, 2).transpose(1, 2) * rate
+        begins = start[:, None].to(logarithm.device)
+        decay = logarithm.exp().masked_fill(begins, 0)
+        scale = (-torch.expm1(2 * logarithm)).sqrt().masked_fill(begins, 1)
+        B = (scale * take(write, units, 2).transpose(1, 2))[..., None]
+        return Recurrence(decay[..., None], B, torch.ones_like(B))
+
+    return Observation(
+        name=call.name,
+        kind="rg-lru",
+        operator=operator,
+        values=activations.transpose(1, 2)[..., None],
+        mixed=part.output.transpose(1, 2)[..., None],
+        state_size=1,
+        state_bytes=activations.shape[-1] * torch.float32.itemsize,
+    )
+
+
+def _gate(unit: Any, name: str, activations: Tensor) -> Tensor:
+    """A gate of every channel, (S, L, channels): block-diagonal weights, one block a head."""
+    weight, bias = getattr(unit, f"{name}_weight"), getattr(unit, f"{name}_bias")
+    heads = activations.reshape(*activations.shape[:2], *weight.shape[:2])
+    return torch.sigmoid(torch.einsum("slhi,hio->slho", heads, weight) + bias).flatten(-2)
+
+
+def lightning_attention(call: MixerCall) -> Observation:
+    """The T of every head: A_t = exp(−slope), B_t = k_t, C_t = q_tᵀ."""
+    module = cast("Any", call.module)
+    heads, channels = module.num_attention_heads, module.head_dim
+    projected = module.act_fn(call.parts["qkv_proj"].output)
+    query, key, values = projected.unflatten(-1, (heads, 3 * channels)).transpose(1, 2).split(channels, -1)
+
+    def operator(units: Units) -> Recurrence:
+        decay = torch.exp(-take(module.slope_rate, units, 0)).expand(-1, projected.shape[1], 1)
+        return Recurrence(decay[None], take(key, units, 1), take(query, units, 1))
+
+    return Observation(
+        name=call.name,
+        kind="lightning attention",
+        operator=operator,
+        values=values,
+        mixed=call.parts["norm"].args[0].unflatten(-1, (heads, channels)).transpose(1, 2),
+        state_size=channels,
+        state_bytes=heads * channels**2 * stored_element_size(call.module),
+    )
+
+
+observing_lightning = source_of(("MiniMaxLightningAttention",), ("qkv_proj", "norm"), lightning_attention)
+"""The source that observes the lightning attention of a model."""

@@ -1,0 +1,162 @@
+"""Kernels seen where they are called: module-level functions replaced by observed ones, and the parts of a mixer."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import ModuleType
+from typing import Any, Self, cast
+
+from torch import Tensor, nn
+
+from statesize.adapters.models.wrapped import named_parts
+from statesize.adapters.watching.observation import Frame, Observation, Record, Running, Source
+from statesize.errors import ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class KernelCall:
+    """One call of a kernel by a mixer."""
+
+    name: str  # module name of the mixer
+    module: nn.Module  # the mixer
+    arguments: Mapping[str, Any]  # every argument by its name in the pure-torch function, defaults included
+    output: Tensor  # what it returned; where that is several things, the first
+
+    @classmethod
+    def by(cls, frame: Frame, arguments: Mapping[str, Any], output: Tensor) -> Self:
+        """A call by the module that runs."""
+        return cls(frame.name, frame.module, arguments, output)
+
+    def require_no_state(self, argument: str) -> None:
+        """Refuse a call that goes on from an earlier state, because its T would miss what that holds."""
+        if self.arguments.get(argument) is not None:
+            raise ModelError(
+                f"{self.name} was called with an initial state ({argument}), so its operator would miss what came "
+                "before: run the whole sequence in one call without a cache (use_cache=False)."
+            )
+
+
+def source_files(model: nn.Module) -> list[ModuleType]:
+    """The Python modules that define the classes of a model's parts, base classes included."""
+    classes = dict.fromkeys(kind for module in model.modules() for kind in type(module).__mro__)
+    names = dict.fromkeys(kind.__module__ for kind in classes)
+    return [sys.modules[name] for name in names if name in sys.modules]
+
+
+def pure_torch(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The pure-torch function below decorators that would call a compiled kernel."""
+    if isinstance(function, nn.Module):
+        # The kernels package wraps a function in a module, which holds it as a closure of its forward.
+        cells = inspect.getclosurevars(type(function).forward).nonlocals.values()
+        function = next((cell for cell in cells if inspect.isroutine(cell)), function)
+    return inspect.unwrap(function)
+
+
+def first(result: Any) -> Tensor:
+    """The tensor that a kernel mixed: what it returned, or the first of several things."""
+    return cast("Tensor", result[0] if isinstance(result, tuple) else result)
+
+
+@contextmanager
+def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None]:
+    """Let a name of a source file mean something else while this is open."""
+    original = vars(file)[name]
+    try:
+        setattr(file, name, replacement)
+        yield
+    finally:
+        setattr(file, name, original)
+
+
+def observed(function: Callable[..., Any], called: Callable[[Mapping[str, Any], Tensor], object]) -> Callable[..., Any]:
+    """The pure-torch function of a kernel, whose calls are reported."""
+    body = pure_torch(function)
+    signature = inspect.signature(body)
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        result: Any = body(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        called({**bound.arguments, **bound.arguments.get("kwargs", {})}, first(result))
+        return result
+
+    # A second observer must find the arguments, but not pass over this one by unwrapping it.
+    kernel.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    return kernel
+
+
+@dataclass(frozen=True, eq=False)
+class PartCall:
+    """One call of a part."""
+
+    args: tuple[Any, ...]  # positional arguments
+    kwargs: dict[str, Any]  # keyword arguments
+    output: Any  # what it returned
+
+
+@dataclass(frozen=True, eq=False)
+class MixerCall:
+    """One call of a mixer."""
+
+    name: str  # its name in the model
+    module: nn.Module  # the mixer
+    # The latest call of each of its parts, by the part's name in the mixer.
+    parts: dict[str, PartCall] = field(default_factory=dict[str, PartCall])
+
+
+Parse = Callable[[MixerCall], Observation]
+
+
+def is_a(module: nn.Module, classes: Sequence[str]) -> bool:
+    """Whether a module's class, or one that it derives from, has one of some names."""
+    return any(kind.__name__ in classes for kind in type(module).__mro__)
+
+
+@contextmanager
+def observing_parts(
+    model: nn.Module, classes: Sequence[str], parts: Sequence[str], parse: Parse, record: Record
+) -> Generator[None]:
+    """Observe the mixers of some classes while this is open."""
+    with ExitStack() as hooks:
+        for name, module in named_parts(model):
+            if is_a(module, classes):
+                call = MixerCall(name or type(model).__name__, module)
+                for part in parts:
+                    keep = _keeping(call, part)
+                    handle = module.get_submodule(part).register_forward_hook(keep, with_kwargs=True)
+                    hooks.callback(handle.remove)
+                handle = module.register_forward_hook(_recording(call, parse, record), prepend=True)
+                hooks.callback(handle.remove)
+        yield
+
+
+def source_of(classes: Sequence[str], parts: Sequence[str], parse: Parse) -> Source:
+    """The source that observes the mixers of some classes by their parts."""
+
+    def observing(model: nn.Module, running: Running, record: Record) -> AbstractContextManager[None]:
+        del running
+        return observing_parts(model, classes, parts, parse, record)
+
+    return observing
+
+
+def _keeping(call: MixerCall, part: str) -> Callable[..., None]:
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+        call.parts[part] = PartCall(args, kwargs, output)
+
+    return keep
+
+
+def _recording(call: MixerCall, parse: Parse, record: Record) -> Callable[..., None]:
+    def returned(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        try:
+            record(partial(parse, MixerCall(call.name, module, dict(call.parts))))
+        finally:
+            call.parts.clear()
+
+    return returned

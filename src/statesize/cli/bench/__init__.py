@@ -1,1 +1,0 @@
-"""`statesize bench`: what the benchmarks share (running), and one command a file."""

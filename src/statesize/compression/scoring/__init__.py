@@ -1,1 +1,0 @@
-"""What a model makes of held-out documents: the loss of each, right answers, and intervals over documents."""

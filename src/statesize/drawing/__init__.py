@@ -1,1 +1,0 @@
-"""Charts as values (chart), of a measurement (measured), drawn by altair (vega) and by matplotlib (figures)."""

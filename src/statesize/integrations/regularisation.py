@@ -1,0 +1,183 @@
+"""What may be added to a loss so that a model uses its state: decays near 1, or an ESS near a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from statesize.check import all_finite, require_count, require_kind, require_real
+from statesize.errors import InputError, ModelError
+from statesize.integrations.mixer_calls import MixerCall, ModuleCall, drawn
+from statesize.measurement.metrics import ceiling
+from statesize.operators import Operator, Recurrence
+from statesize.operators.transition import DiagonalTransition
+from statesize.spectra.cut import Positions, make_cut
+from statesize.spectra.gradients import differentiable_entropy
+
+
+def identity_distance(recurrence: Recurrence) -> Tensor:
+    """How far a recurrence is from forgetting nothing: the mean of ‖A_t − I‖_F over its batch and positions.
+
+    The regulariser of Parnichkun et al. 2025 (arXiv 2504.19561), section 4.2; for a diagonal A_t it is ‖1 − a_t‖₂.
+
+    Args:
+        recurrence: Any recurrence.
+
+    Returns:
+        A scalar in its real dtype, differentiable.
+
+    Raises:
+        InputError: It is no recurrence, has no batch entry, or A overflows when squared.
+
+    Example:
+        >>> vectors = torch.ones(3, 4)
+        >>> identity_distance(Recurrence(torch.full((3, 4), 0.5), vectors, vectors))
+        tensor(1.)
+    """
+    require_kind("recurrence", recurrence, Recurrence, "a Recurrence")
+    A, states = recurrence.A, recurrence.B.shape[-1]
+    if isinstance(recurrence.transition, DiagonalTransition):
+        return _average("recurrence", _norm((1 - A).expand(*A.shape[:-1], states), -1))
+    return _average("recurrence", _norm(A - torch.eye(states, dtype=A.dtype, device=A.device), -2, -1))
+
+
+def utilisation_distance(operator: Operator, target: float, positions: Positions = None) -> Tensor:
+    """How far entropy-ESS, as a share of its ceiling, is from a target: the mean of (ESS_i / ceiling_i − target)².
+
+    It pulls in both directions, each head at each position by itself.
+
+    Args:
+        operator: Any operator with a fixed state; others cost far more (see `differentiable_entropy`).
+        target: Share of the ceiling min(TSS, i, L − i), in 0 … 1.
+        positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
+
+    Returns:
+        A scalar, float64, differentiable.
+
+    Raises:
+        InputError: It is no operator, has no batch entry or position, or the target is no share.
+
+    Example:
+        >>> one = torch.ones(6, 1)
+        >>> utilisation_distance(Recurrence(one, one, one), target=0.5, positions=[3])
+        tensor(0.2500, dtype=torch.float64)
+    """
+    require_kind("operator", operator, Operator, "a statesize Operator")
+    share = require_real("target", target, least=0, most=1, advice="It is a share of the ceiling.")
+    cut = torch.tensor(make_cut(operator.length, positions).positions, device=operator.device)
+    most = ceiling(operator.state_size()[cut], cut, operator.length)
+    return _average("operator", (differentiable_entropy(operator, cut) / most.clamp(min=1) - share).square())
+
+
+@dataclass(frozen=True)
+class Regularisation:
+    """What is added to a loss, from the mixers that ran while it was computed.
+
+    `identity_distance` averages over all layers, heads and positions where the mixers are statesize's own linear
+    attentions, which tell their decays for the cost of one projection, and over sampled sequences and units elsewhere.
+    `utilisation_distance` averages over sampled sequences, units and positions at which the state could be full,
+    n ≤ i ≤ L − n; these are drawn anew for each layer and step, so that on average its gradient is that over all.
+
+    Attributes:
+        identity_weight: λ of the identity distance, about 0.3; 0 leaves it out.
+        utilisation_weight: Weight of the utilisation distance; 0 leaves it out.
+        target_utilisation: Share of the ceiling that the entropy-ESS is drawn to.
+        sequences: Sequences of the batch that are sampled in each layer.
+        units: Heads or channels that are sampled in each layer.
+        positions: Positions that are sampled in each layer.
+
+    Raises:
+        InputError: A number is out of range.
+
+    Example:
+        >>> from statesize.lab.mixers import LanguageModel, ModelConfig
+        >>> from statesize.lab.training import mixer_calls
+        >>> model = LanguageModel(ModelConfig(mixer="gla", vocabulary_size=10, layers=2))
+        >>> with mixer_calls(model) as calls:
+        ...     loss = model(torch.zeros(2, 80, dtype=torch.long)).square().mean()
+        >>> penalty = Regularisation(identity_weight=0.3).penalty(calls, torch.Generator().manual_seed(0))
+        >>> (loss + penalty).backward()
+    """
+
+    identity_weight: float = 0.0
+    utilisation_weight: float = 0.0
+    target_utilisation: float = 0.8
+    sequences: int = 2
+    units: int = 1
+    positions: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("identity_weight", "utilisation_weight"):
+            require_real(name, getattr(self, name), least=0, plain=True)
+        require_real("target_utilisation", self.target_utilisation, least=0, most=1, plain=True)
+        for name in ("sequences", "units", "positions"):
+            require_count(name, getattr(self, name), plain=True)
+
+    def penalty(self, calls: Sequence[MixerCall], generator: torch.Generator) -> Tensor:
+        """The term to add: both distances, each averaged over the mixers and weighted.
+
+        Args:
+            calls: From `mixer_calls`, of the forward pass that gave the loss.
+            generator: Draws what is sampled; on the CPU.
+
+        Returns:
+            A scalar in float32, in the graph of that forward pass.
+
+        Raises:
+            ModelError: None of the mixers is a recurrence.
+            InputError: An operator is not finite.
+        """
+        terms: list[Tensor] = []
+        # What is sampled is kept in float64, and mixers of half precision are asked for more.
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            if self.identity_weight:
+                distances = [self._identity(call, generator) for call in calls]
+                terms.append(self.identity_weight * _mean(distances))
+            if self.utilisation_weight:
+                distances = [self._utilisation(call, generator) for call in calls]
+                terms.append(self.utilisation_weight * _mean(distances))
+        return torch.stack(terms).sum() if terms else torch.zeros(())
+
+    def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
+        log_decay = getattr(call.module, "log_decay", None) if isinstance(call, ModuleCall) else None
+        if isinstance(call, ModuleCall) and callable(log_decay):
+            # Linear attention whose decay is all of its transition.
+            logarithm = cast("Tensor | None", log_decay(call.hidden))
+            return call.hidden.new_zeros(()) if logarithm is None else _norm(logarithm.expm1(), -1).mean()
+        operator = call.sampled(self.sequences, self.units, generator)
+        return identity_distance(operator) if isinstance(operator, Recurrence) else None
+
+    def _utilisation(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
+        operator = call.sampled(self.sequences, self.units, generator)
+        if not isinstance(operator, Recurrence):
+            return None
+        length, states = operator.length, int(operator.state_size()[0])
+        # Where the state cannot be full at any position, the middle is where it can hold most.
+        first, last = min(states, length // 2), max(length - states, (length + 1) // 2)
+        chosen = first + drawn(last - first + 1, self.positions, generator)
+        return utilisation_distance(operator, self.target_utilisation, chosen.sort().values)
+
+
+def _mean(distances: Sequence[Tensor | None]) -> Tensor:
+    known = [distance.float() for distance in distances if distance is not None]
+    if not known:
+        raise ModelError(
+            "model must have a mixer that is a recurrence, got none that statesize knows. Give the layers a method "
+            "`operator(hidden)` that returns one (`statesize models` lists what is known of itself)."
+        )
+    return torch.stack(known).mean()
+
+
+def _average(name: str, distances: Tensor) -> Tensor:
+    if not distances.numel() or not all_finite(distances):
+        given = "none" if not distances.numel() else "numbers that overflow when they are squared"
+        raise InputError(f"{name} must have a batch entry and a position, and finite distances, got {given}.")
+    return distances.mean()
+
+
+def _norm(tensor: Tensor, *dimensions: int) -> Tensor:
+    return cast("Tensor", tensor.norm(dim=dimensions))

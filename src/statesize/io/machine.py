@@ -1,0 +1,43 @@
+"""What this machine is, and how much memory it has."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+
+def free_bytes(
+    device: torch.device, system: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Bytes that a tensor could take, the less of the system's and its control group's; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu" or not system.exists():
+        return None
+    lines = system.read_text(encoding="ascii").splitlines()
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    limit = _number(group / "memory.max")
+    if free is None or limit is None:
+        return free
+    return min(free, max(0, limit - (_number(group / "memory.current") or 0)))
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file of a control group; None where there is no file, or no limit."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def machine() -> str:
+    """The processor, as far as the system names it, and how many of them there are."""
+    name = platform.processor() or platform.machine()
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        lines = described.read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"

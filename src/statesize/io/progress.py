@@ -1,0 +1,102 @@
+"""Progress on stderr: bars with the time that is left where somebody looks, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
+from rich.text import Text
+
+from statesize.io.text import printable
+
+
+def say(message: str) -> None:
+    """Print a line on stderr."""
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(printable(message))
+
+
+def duration(seconds: float) -> str:
+    """A time for people, such as "12 s", "3 minutes", "5 hours" or "1,000 days"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.0f} hours" if seconds < 172800 else f"{seconds / 86400:,.0f} days"
+
+
+class Bars:
+    """Bars in a terminal, plain lines elsewhere unless these are not wanted, nothing where quiet."""
+
+    def __init__(self, quiet: bool = False, *, lines: bool = True) -> None:
+        console = Console(stderr=True)
+        self._drawn = console.is_terminal and not console.is_dumb_terminal and not quiet
+        self._plain = lines and not self._drawn and not quiet
+        self._rich = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            _TimeLeft(),
+            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            console=console,
+            disable=not self._drawn,
+        )
+
+    def __enter__(self) -> Self:
+        self._rich.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._rich.stop()
+
+    def begin(self, description: str, total: int | None = None) -> Bar:
+        """Begin a bar; `total` is None where it is told later."""
+        return Bar(self._rich, description, total, plain=self._plain)
+
+
+class Bar:
+    """One bar."""
+
+    def __init__(self, bars: Progress, description: str, total: int | None, *, plain: bool) -> None:
+        self._bars, self._description, self._plain = bars, printable(description), plain
+        self._task = bars.add_task(self._description, total=total, detail="", end=None)
+        self._started, self._kept = time.monotonic(), 0
+
+    def note(self, message: str) -> None:
+        """Print a line, above the bar where there is one."""
+        if self._plain:
+            say(f"{self._description}: {message}")
+        elif not self._bars.disable:
+            line = f"{self._description}: {printable(message)}"
+            self._bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def keep(self, parts: int) -> None:
+        """Say that parts were done before, which tells nothing of the speed."""
+        self._kept += parts
+
+    def update(self, done: int, total: int, detail: str, *, left: float | None = None, line: bool = True) -> None:
+        """Show how far it is: parts done, earlier ones included, the last one, and the seconds left if known."""
+        if left is None and done > self._kept:
+            left = (time.monotonic() - self._started) * (total - done) / (done - self._kept)
+        left = None if done >= total else left
+        if self._plain and line:
+            say(f"{self._description}: {detail}" + ("" if left is None else f"; about {duration(left)} left"))
+        end = None if left is None else time.monotonic() + left
+        self._bars.update(
+            self._task, completed=done, total=total, end=end, detail=printable(detail) if done < total else ""
+        )
+
+
+class _TimeLeft(ProgressColumn):
+    """Time to the expected end, which goes on while a long part is done."""
+
+    def render(self, task: Task) -> Text:
+        """The cell of a bar."""
+        end: float | None = task.fields["end"]
+        return Text("" if end is None else f"{duration(max(end - time.monotonic(), 0.0))} left")

@@ -1,0 +1,203 @@
+"""A result against its repetition: identical, within the bounds that both state, or different."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from statesize.profiling import Profile
+from statesize.results.checked import DTYPES
+from statesize.results.fields import COUNTS, Counts
+
+T = TypeVar("T")
+
+IDENTICAL, WITHIN, DIFFERENT = "identical", "within bounds", "different"
+ROUNDING = 64
+"""Units of rounding, in float32 or a coarser dtype, by which a model may make an operator otherwise on other threads.
+
+In small random models up to 18 were seen. Rounding grows with a model's depth and nobody bounds it: what passes this is
+told as different, with how far apart it is.
+"""
+
+# What tells how long something took, or with what it was made; no part of the result.
+_ASIDE = frozenset({"seconds", "versions", "recipe", "result", "table", "command"})
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One part of a result against its repetition."""
+
+    part: str
+    # IDENTICAL, WITHIN or DIFFERENT.
+    verdict: str
+    # How far apart the two are, in words.
+    detail: str = ""
+
+
+def compare_profiles(before: Profile, after: Profile) -> list[Compared]:
+    """The tokens, then the mixers in the order of `before`, then those that only `after` has."""
+    # Counts are within bounds where the intervals from `lower` to `upper` meet, entropies where they differ by no more
+    # than both `entropy_bound` allow, and norms by no more than both `error_bound` in √L singular values. These bounds
+    # are of the measurement of an operator. A model's own arithmetic, in float32 mostly, rounds otherwise with another
+    # number of threads; so entropies and norms may also differ by what ROUNDING units of the operator's dtype, of
+    # float32 at least, relative to ‖H_i‖, do to them.
+    first, second = before.tokens["token_ids"].values, after.tokens["token_ids"].values
+    if not _equal(first, second):
+        return [Compared("tokens", DIFFERENT, "the model read other tokens")]
+    earlier, later = ({name: profile.mixer(name) for name in profile.mixers} for profile in (before, after))
+    mixers = _compare_parts(earlier, later, partial(_compare_mixers, length=first.shape[-1]))
+    return [Compared("tokens", IDENTICAL), *mixers]
+
+
+def compare_rows(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[Compared]:
+    """Rows of tables, run by run or model by model; nothing states bounds for these, so equal means identical."""
+    return _compare_parts(_grouped(before), _grouped(after), _compare_values)
+
+
+def _compare_parts(
+    before: Mapping[str, T], after: Mapping[str, T], compare: Callable[[str, T, T], Compared]
+) -> list[Compared]:
+    """Parts by name, in the order of `before`, then those that only `after` has."""
+    return [
+        compare(name, before[name], after[name])
+        if name in before and name in after
+        else Compared(name, DIFFERENT, f"only the {'result' if name in before else 'repetition'} has it")
+        for name in dict.fromkeys((*before, *after))
+    ]
+
+
+def _compare_values(part: str, before: object, after: object) -> Compared:
+    """JSON values: equal but for times; otherwise the place and size of the largest difference."""
+    differences = list(_differences("", before, after))
+    if not differences:
+        return Compared(part, IDENTICAL)
+    place, size = max(differences, key=lambda difference: difference[1])
+    by = f" by {size:.1e} of its size" if math.isfinite(size) else ""
+    number = "1 value differs," if len(differences) == 1 else f"{len(differences)} values differ, most"
+    return Compared(part, DIFFERENT, f"{number} {place}{by}")
+
+
+def compare_documents(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Compared]:
+    """Documents that a command printed with --json: one without its mixers, then one entry a mixer."""
+    first, second = dict(before), dict(after)
+    mixers = [{f"mixer {row['name']}": row for row in values.pop("mixers", ())} for values in (first, second)]
+    return [_compare_values("document", first, second), *_compare_parts(mixers[0], mixers[1], _compare_values)]
+
+
+def compare_arrays(part: str, before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> Compared:
+    """Weights by name: identical, or different with the largest difference."""
+    if before.keys() != after.keys() or any(before[name].shape != after[name].shape for name in before):
+        return Compared(part, DIFFERENT, "other names or shapes")
+    if all(_equal(before[name], after[name]) for name in before):
+        return Compared(part, IDENTICAL)
+    most = max(float(np.abs(before[name].astype(float) - after[name]).max(initial=0)) for name in before)
+    return Compared(part, DIFFERENT, f"weights differ by up to {most:.1e}")
+
+
+def _compare_mixers(name: str, before: xr.Dataset, after: xr.Dataset, length: int) -> Compared:
+    names = set(map(str, before.variables))
+    if names != set(map(str, after.variables)) or any(before[one].shape != after[one].shape for one in names):
+        return Compared(name, DIFFERENT, "other heads, positions or thresholds")
+    unequal = [one for one in names if not _equal(before[one].values, after[one].values)]
+    if not unequal:
+        return Compared(name, IDENTICAL)
+    # Bytes of a cache and faithfulness say nothing of the measurement.
+    fixed = [one for one in unequal if one in before.coords or one in {"state_size", "ceiling", "stratum"}]
+    if fixed:
+        return Compared(name, DIFFERENT, f"other {', '.join(sorted(fixed))}")
+    entropy, norm = _apart(before, after, "entropy"), _apart(before, after, "norm")
+    outside = sum(int(_disjoint(before, after, counts).sum()) for counts in COUNTS)
+    rounding, norm_rounding = _rounding(before)
+    # Entropies are kept in float32.
+    stored = np.spacing(np.float32(np.nan_to_num(before["entropy"].values)))
+    allowed = _sum(before, after, "entropy_bound") + rounding + stored
+    norm_allowed = math.sqrt(length) * _sum(before, after, "error_bound") + norm_rounding
+    within = bool((entropy <= allowed).all() and (norm <= norm_allowed).all()) and not outside
+    detail = (
+        f"entropies differ by up to {entropy.max(initial=0):.1e} where {_at_worst(entropy, allowed):.1e} is allowed, "
+        f"norms by {norm.max(initial=0):.1e} where {_at_worst(norm, norm_allowed):.1e} is; {outside} counts "
+        "lie outside their bounds"
+    )
+    return Compared(name, WITHIN if within else DIFFERENT, detail)
+
+
+def _rounding(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What becomes of entropies and norms where H_i is off by some units of rounding."""
+    # By Weyl's inequality no σ moves by more than ‖ΔH_i‖, so that σ/Σσ moves by t ≤ r ‖ΔH_i‖ / ‖H_i‖ in all, and its
+    # entropy by at most t ln r − t ln t − (1 − t) ln(1 − t) (Audenaert, J. Phys. A 40, 2007, theorem 1).
+    # Operators in float64 are made of what a model computed in float32.
+    precision = torch.finfo(DTYPES[mixer.attrs["dtype"]]).eps
+    unit = ROUNDING * max(precision, torch.finfo(torch.float32).eps)
+    rank = np.maximum(np.nan_to_num(mixer["ceiling"].values.astype(np.float64))[:, None], 1)
+    moved = np.minimum(unit * rank, 0.5)
+    change = moved * np.log(rank) - moved * np.log(moved) - (1 - moved) * np.log1p(-moved)
+    ess, norm = (np.nan_to_num(mixer[name].values.astype(np.float64)) for name in ("entropy", "norm"))
+    return ess * np.expm1(change), unit * norm
+
+
+def _apart(before: xr.Dataset, after: xr.Dataset, name: str) -> NDArray[np.float64]:
+    """|difference|; 0 where both are not known, infinite where one is."""
+    first, second = (data[name].values.astype(np.float64) for data in (before, after))
+    difference = np.abs(first - second)
+    unknown = np.isnan(first) | np.isnan(second)
+    return np.where(unknown, np.where(np.isnan(first) & np.isnan(second), 0.0, np.inf), difference)
+
+
+def _sum(before: xr.Dataset, after: xr.Dataset, name: str) -> NDArray[np.float64]:
+    return sum(np.nan_to_num(data[name].values.astype(np.float64)) for data in (before, after))  # pyright: ignore[reportReturnType]
+
+
+def _at_worst(difference: NDArray[np.float64], allowed: NDArray[np.float64]) -> float:
+    return float(allowed.flat[int(difference.argmax())]) if difference.size else 0.0
+
+
+def _disjoint(before: xr.Dataset, after: xr.Dataset, counts: Counts) -> NDArray[np.bool_]:
+    unlike = np.isnan(before[counts.name].values) != np.isnan(after[counts.name].values)
+    lowest = np.maximum(before[counts.lower].values, after[counts.lower].values)
+    return unlike | (lowest > np.minimum(before[counts.upper].values, after[counts.upper].values))
+
+
+def _equal(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    return first.shape == second.shape and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
+
+
+def _grouped(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(_part(row), []).append(row)
+    return groups
+
+
+def _part(row: Mapping[str, Any]) -> str:
+    if "run" not in row:
+        return str(row.get("model", "rows"))
+    return f"{row['run']} ({row['task']} kv {row['kv']}, {row['mixer']}, rate {row['rate']:g}, seed {row['seed']})"
+
+
+def _differences(place: str, before: object, after: object) -> Iterable[tuple[str, float]]:
+    """Places of JSON values that differ, each with the size of its difference relative to the larger value."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        first, second = cast("Mapping[str, object]", before), cast("Mapping[str, object]", after)
+        for name in dict.fromkeys((*first, *second)):
+            if name not in _ASIDE:
+                yield from _differences(f"{place}.{name}".lstrip("."), first.get(name), second.get(name))
+    elif isinstance(before, list) and isinstance(after, list):
+        first, second = cast("list[object]", before), cast("list[object]", after)
+        if len(first) != len(second):
+            yield place, math.inf
+        for index, (one, other) in enumerate(zip(first, second, strict=False)):
+            yield from _differences(f"{place}[{index}]", one, other)
+    elif isinstance(before, float | int) and isinstance(after, float | int):
+        if before != after and not (math.isnan(before) and math.isnan(after)):
+            size = abs(before - after) / max(abs(before), abs(after))
+            yield place, size if math.isfinite(size) else math.inf
+    elif before != after:
+        yield place, math.inf

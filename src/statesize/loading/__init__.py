@@ -1,1 +1,0 @@
-"""From a name to a model: bundled, a checkpoint, or a model of transformers; what is refused, and digests."""

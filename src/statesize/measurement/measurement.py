@@ -1,0 +1,280 @@
+"""Effective state-sizes of one operator, with what is certain about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from statesize.check import real_numbers, require_count, require_real
+from statesize.errors import InputError
+from statesize.io.text import facts_table
+from statesize.measurement.charts import facts
+from statesize.measurement.figures import paper_figure
+from statesize.measurement.metrics import ceiling, size_binds
+from statesize.measurement.views import MeasurementCharts, notebook_chart
+from statesize.operators import Dense, Operator, Recurrence
+from statesize.spectra.choice import choose_engine
+from statesize.spectra.cut import Positions, make_cut
+from statesize.spectra.dispatch import Question, dispatch, in_double, ports, with_readouts
+from statesize.spectra.engine import OUTPUTS, RELATIVE, EngineName, HankelBlocks, Output
+
+if TYPE_CHECKING:
+    import altair as alt
+    from matplotlib.figure import Figure
+
+
+COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
+"""What `measure` asks by default: counts at relative tolerances within 2 % or 1, entropies within 0.1 %."""
+
+
+_MOST_FACTS = 11
+"""Lines of a measurement's repr below its title."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Measurement:
+    """The result of `measure`; the fields of outputs that were not asked for are None.
+
+    Attributes:
+        positions: Cut positions i, (P,) int64.
+        tolerances: τ, (K,), in units of σ.
+        relative_tolerances: ρ, (R,), in units of σ_1 at each position.
+        count: #{σ > τ}, (..., P, K) int64.
+        lower: The smallest tolerance-ESS that the error bound allows, (..., P, K).
+        upper: The largest, (..., P, K).
+        relative_count: #{σ > ρ σ_1}, (..., P, R) int64.
+        relative_lower: The smallest that the error bound allows, (..., P, R).
+        relative_upper: The largest, (..., P, R).
+        entropy: exp of the entropy of σ/Σσ, (..., P); 0 where σ_1 is within the error bound.
+        entropy_bound: |exact − entropy| is at most this, (..., P).
+        norm: ‖H_i‖_F, (..., P).
+        values: Singular values, (..., P, r), descending, zero-padded.
+        state_size: TSS, (P,) int64.
+        ceiling: The largest ESS possible, (P,) int64.
+        binds: Whether the operator's own size is what limits ESS there, see `size_binds`, (P,) bool.
+        engine: The engine that was used; two names where a safer one had to help, and "(bracketed)" where bounds on
+            counts at relative tolerances were left apart, as `count_accuracy` allows.
+        error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
+        converged: Whether all bounds at a position are as close as was asked, (..., P) bool: counts at most 1 or
+            `count_accuracy` apart, the entropy within `entropy_accuracy`. Only the engine `implicit`, which long
+            attention needs, regularly leaves wider bounds; others do where round-off hides what is asked.
+        past: The window on the past that was asked, or None.
+        future: The window on the future, or None.
+    """
+
+    positions: Tensor
+    tolerances: Tensor
+    relative_tolerances: Tensor
+    norm: Tensor
+    error_bound: Tensor
+    converged: Tensor
+    state_size: Tensor
+    ceiling: Tensor
+    binds: Tensor
+    engine: str
+    count: Tensor | None = None
+    lower: Tensor | None = None
+    upper: Tensor | None = None
+    relative_count: Tensor | None = None
+    relative_lower: Tensor | None = None
+    relative_upper: Tensor | None = None
+    entropy: Tensor | None = None
+    entropy_bound: Tensor | None = None
+    values: Tensor | None = None
+    past: int | None = None
+    future: int | None = None
+
+    @property
+    def plot(self) -> MeasurementCharts[alt.LayerChart]:
+        """The charts `.plot.positions()`, `.plot.spectrum()` and `.plot.tolerance()`."""
+        return MeasurementCharts(self, notebook_chart)
+
+    @property
+    def figure(self) -> MeasurementCharts[Figure]:
+        """The same for papers, by matplotlib (extra `figures`)."""
+        return MeasurementCharts(self, paper_figure)
+
+    def __repr__(self) -> str:
+        """Means, engine and bounds, one a line.
+
+        Returns:
+            The facts that a notebook shows too.
+        """
+        lines = [f"  {name}: {value}" for name, value in facts(self).items()]
+        # Tolerances that do not fit are counted.
+        left_out = len(lines) - _MOST_FACTS
+        shown = [*lines[: _MOST_FACTS - 1], f"  … {left_out + 1} more"] if left_out > 0 else lines
+        return "\n".join(["Measurement", *shown])
+
+    def _repr_html_(self) -> str:
+        return facts_table("Measurement", facts(self))
+
+
+def measure(
+    operator: Operator | Tensor,
+    tolerances: Sequence[float] = (1e-3,),
+    relative_tolerances: Sequence[float] = (1e-2,),
+    outputs: Output | Sequence[Output] = ("counts", "entropy"),
+    positions: Positions = None,
+    past: int | None = None,
+    future: int | None = None,
+    engine: EngineName = "auto",
+    entropy_accuracy: float = ENTROPY_ACCURACY,
+    count_accuracy: float = COUNT_ACCURACY,
+    memory: int = 2**30,
+) -> Measurement:
+    """Effective state-sizes of an operator at each position, computed in float64.
+
+    Args:
+        operator: Any operator of at least 2 positions, or T itself as a tensor (..., L, L); `Shared` for the joint ESS
+            of several readouts of one input.
+        tolerances: Absolute τ of the tolerance-ESS.
+        relative_tolerances: ρ of the relative tolerance-ESS.
+        outputs: Which of "counts", "entropy" and "values" to compute.
+        positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
+        past: Cut H_i to its last `past` columns, or None.
+        future: Cut H_i to its first `future` rows, or None.
+        engine: "auto" or the name of an engine.
+        entropy_accuracy: Relative accuracy asked of the entropy; engines with all singular values are exact.
+        count_accuracy: How far apart `relative_lower` and `relative_upper` may be where exact counts take longer, as a
+            fraction of the upper one (0.02 = 2 %), or 1 where that is more; the count is their middle. 0 asks for exact
+            counts. The engine `implicit` gives what its products tell: entropies within about 10 %, counts within
+            bounds that are far apart, by a factor of two to a hundred; `converged` says where bounds are wider than
+            was asked.
+        memory: Bytes that the engine may hold at once; more batch entries than fit are measured in turn.
+
+    Returns:
+        A Measurement.
+
+    Raises:
+        InputError: An argument out of range, or an operator whose T overflows.
+        EngineError: The engine does not give what is asked.
+
+    Example:
+        >>> from statesize.operators import Recurrence
+        >>> running_sum = Recurrence(A=torch.ones(6, 1), B=torch.ones(6, 1), C=torch.ones(6, 1))
+        >>> measure(running_sum).count.squeeze(-1)
+        tensor([1, 1, 1, 1, 1])
+    """
+    given = accepted_operator(operator)
+    asked = _asked(outputs)
+    closeness = require_real("entropy_accuracy", entropy_accuracy, above=0)
+    share = require_real("count_accuracy", count_accuracy, least=0, below=1)
+    budget = require_count("memory", memory)
+    cut = make_cut(given.length, positions, past, future)
+    device = given.device
+    tau = _thresholds("tolerances", tolerances, device)
+    rho = _thresholds("relative_tolerances", relative_tolerances, device)
+    relative_asked = "counts" in asked and rho.numel() > 0 and not share
+    held, blocks_cut = with_readouts(given, cut)
+    chosen = choose_engine(held, blocks_cut, (*asked, RELATIVE) if relative_asked else asked, engine)
+    question = Question(blocks_cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)), budget)
+    answers, used = dispatch(held, chosen, question)
+    if share and "counts" in asked and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
+        used += " (bracketed)"
+    inputs, readouts = ports(given)
+    at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
+    sizes = given.state_size()
+    state_size = sizes[at]
+    return Measurement(
+        positions=at,
+        tolerances=tau,
+        relative_tolerances=rho,
+        state_size=state_size,
+        ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future, readouts, inputs),
+        binds=size_binds(sizes, at, cut.past, cut.future),
+        engine=used,
+        converged=_converged(answers, closeness, share),
+        past=cut.past,
+        future=cut.future,
+        **answers,
+    )
+
+
+def hankel_singular_values(
+    operator: Operator | Tensor, positions: Positions = None, engine: EngineName = "auto"
+) -> Tensor:
+    """All singular values of H_i = T[i:, :i] at each position, in float64.
+
+    Args:
+        operator: Any operator of at least 2 positions, or T itself as a tensor (..., L, L).
+        positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
+        engine: "auto" or the name of an engine that gives values; gradients flow through "dense".
+
+    Returns:
+        (..., P, r), descending, zero-padded.
+
+    Raises:
+        InputError: An argument out of range.
+        EngineError: The engine does not give singular values.
+
+    Example:
+        >>> from statesize.operators import Convolution
+        >>> delay = Convolution(torch.tensor([0.0, 0.0, 1.0]), length=5)
+        >>> hankel_singular_values(delay, positions=[2])
+        tensor([[1., 1.]], dtype=torch.float64)
+    """
+    given = accepted_operator(operator)
+    held, cut = with_readouts(given, make_cut(given.length, positions))
+    chosen = choose_engine(held, cut, ("values",), engine)
+    none = torch.zeros(0, dtype=torch.float64)
+    question = Question(cut, lambda blocks: _ask(blocks, ("values",), none, none, (1.0, 0.0)))
+    return dispatch(held, chosen, question)[0]["values"]
+
+
+def accepted_operator(operator: Operator | Tensor) -> Operator:
+    """An operator in float64; a recurrence as it is, which engines convert by batch entries or by positions."""
+    if isinstance(operator, Tensor):
+        operator = Dense(operator)
+    if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
+    return operator if isinstance(operator, Recurrence) else in_double(operator)
+
+
+def _ask(
+    blocks: HankelBlocks, asked: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: tuple[float, float]
+) -> dict[str, Tensor]:
+    entropy_accuracy, count_accuracy = accuracy
+    answers: dict[str, Tensor] = {}
+    if "counts" in asked:
+        absolute, relative = blocks.counts(tau), blocks.relative_counts(rho, count_accuracy)
+        answers |= {"count": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
+        answers |= {"relative_count": relative.count}
+        answers |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
+    if "entropy" in asked:
+        answers["entropy"], answers["entropy_bound"] = blocks.entropies(entropy_accuracy)
+    if "values" in asked:
+        answers["values"] = blocks.singular_values()
+    # Last, as blocks that are made in several ways know them from whichever was needed.
+    return answers | {"norm": blocks.norms(), "error_bound": blocks.error_bound}
+
+
+def _converged(answers: dict[str, Tensor], entropy_accuracy: float, count_accuracy: float) -> Tensor:
+    """Whether all bounds at a position are as close as was asked, (..., P)."""
+    close = torch.ones_like(answers["norm"], dtype=torch.bool)
+    for lower, upper in (("lower", "upper"), ("relative_lower", "relative_upper")):
+        if lower in answers:
+            apart = (count_accuracy * answers[upper]).floor().clamp(min=float(count_accuracy > 0))
+            close &= (answers[upper] - answers[lower] <= apart).all(-1)
+    if "entropy" in answers:
+        close &= answers["entropy_bound"] <= entropy_accuracy * answers["entropy"]
+    return close
+
+
+def _asked(outputs: Sequence[str]) -> tuple[str, ...]:
+    # A tensor or array of no dimension says that it is iterable, and is not.
+    if not isinstance(outputs, Iterable) or not getattr(outputs, "ndim", 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {outputs!r}")
+    asked = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    unknown = [output for output in asked if not isinstance(output, str) or output not in OUTPUTS]  # pyright: ignore[reportUnnecessaryIsInstance]
+    if unknown or not asked:
+        raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {unknown or outputs!r}")
+    return asked
+
+
+def _thresholds(name: str, given: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(real_numbers(name, given), dtype=torch.float64, device=device)

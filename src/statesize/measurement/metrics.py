@@ -1,0 +1,178 @@
+"""From Hankel singular values to state sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from statesize.check import real_number, real_numbers, require_finite, require_floating, require_real, shape
+from statesize.errors import InputError
+from statesize.spectra.spectrum import effective_rank, largest
+
+
+def tolerance_ess(values: Tensor, tolerance: float | Sequence[float], relative: bool = False) -> Tensor:
+    """Tolerance-ESS: how many singular values exceed a threshold.
+
+    Args:
+        values: Hankel singular values, (..., r), descending.
+        tolerance: τ, one number or several, in units of σ; with `relative`, ρ in units of σ_1.
+        relative: Count σ_m > ρ σ_1 instead of σ_m > τ.
+
+    Returns:
+        (...) int64 for one number; (..., K) for several.
+
+    Raises:
+        InputError: A negative or non-finite tolerance, or values that are not floating, not finite or negative.
+
+    Example:
+        >>> tolerance_ess(torch.tensor([2.0, 0.5, 1e-9]), 1e-3)
+        tensor(2)
+    """
+    _require_singular_values(values)
+    one = real_number(tolerance)
+    given = tolerance if one is None and isinstance(tolerance, Iterable) else [tolerance]
+    several = torch.tensor(real_numbers("tolerance", given), dtype=torch.float64, device=values.device)
+    several = several if one is None else several[0]
+    threshold = several.to(values.dtype).reshape(-1).expand(*values.shape[:-1], several.numel())
+    if relative:
+        threshold = threshold * largest(values)[..., None]
+    counts = (values[..., None, :] > threshold[..., None]).sum(-1)
+    return counts.reshape((*values.shape[:-1], *several.shape))
+
+
+def entropy_ess(values: Tensor) -> Tensor:
+    """Entropy-ESS: exp(−Σ p ln p) with p = σ/Σσ, the effective rank of Roy and Vetterli (2007).
+
+    Args:
+        values: Hankel singular values, (..., r).
+
+    Returns:
+        (...), in 1 … r, and 0 where every value is 0. Differentiable.
+
+    Raises:
+        InputError: Values that are not floating, not finite or negative.
+
+    Example:
+        >>> entropy_ess(torch.tensor([[3.0, 3.0, 0.0], [0.0, 0.0, 0.0]]))
+        tensor([2., 0.])
+    """
+    _require_singular_values(values)
+    return effective_rank(values)
+
+
+def energy_ess(values: Tensor, epsilon: float) -> Tensor:
+    """Energy-ESS: the smallest m with Σ_{k ≤ m} σ_k² ≥ (1 − ε) Σ σ².
+
+    Args:
+        values: All Hankel singular values, (..., r), in any order.
+        epsilon: ε in [0, 1).
+
+    Returns:
+        (...) int64, 0 where every value is 0.
+
+    Raises:
+        InputError: ε out of range, or values that are not floating, not finite or negative.
+
+    Example:
+        >>> energy_ess(torch.tensor([3.0, 1.0, 0.1]), epsilon=0.01)
+        tensor(2)
+    """
+    _require_singular_values(values)
+    share = require_real("epsilon", epsilon, least=0, below=1)
+    values = values.sort(-1, descending=True).values
+    scale = largest(values)
+    alive = scale > 0
+    energy = (values / torch.where(alive, scale, torch.ones_like(scale))[..., None]).square()
+    # Summed from the smallest on, so that a tail far below the head is not lost.
+    tail = energy.flip(-1).cumsum(-1).flip(-1)
+    return (tail > share * energy.flip(-1).sum(-1, keepdim=True)).sum(-1)
+
+
+def ceiling(
+    state_size: Tensor,
+    positions: Tensor,
+    length: int,
+    past: int | None = None,
+    future: int | None = None,
+    readouts: int = 1,
+    inputs: int = 1,
+) -> Tensor:
+    """The largest ESS possible at each position: min(TSS_i, m i, r (L − i)), with windows min(TSS_i, m past, r future).
+
+    Args:
+        state_size: TSS at the positions, (P,).
+        positions: (P,) int64.
+        length: Sequence length L.
+        past: Window on the past, or None.
+        future: Window on the future, or None.
+        readouts: Outputs that read the state at each position, r.
+        inputs: Inputs that enter at each position, m.
+
+    Returns:
+        (P,) int64.
+
+    Example:
+        >>> ceiling(torch.tensor([4, 4, 4]), torch.tensor([1, 5, 9]), length=10)
+        tensor([1, 4, 1])
+    """
+    columns = positions if past is None else torch.full_like(positions, past)
+    rows = length - positions if future is None else torch.full_like(positions, future)
+    return torch.minimum(state_size, torch.minimum(inputs * columns, readouts * rows))
+
+
+def size_binds(state_size: Tensor, positions: Tensor, past: int | None = None, future: int | None = None) -> Tensor:
+    """Whether the layer's own size is what limits ESS at each position, not the ends of the sequence.
+
+    A state of n numbers binds where at least n inputs lie before a cut and n outputs after it. A cache that keeps every
+    position (TSS_i = i) never binds alone: of such a layer these are the cuts in the middle half of the sequence.
+
+    Args:
+        state_size: TSS at all positions, (L,).
+        positions: (P,) int64.
+        past: Window on the past, or None.
+        future: Window on the future, or None.
+
+    Returns:
+        (P,) bool.
+
+    Example:
+        >>> size_binds(torch.full((10,), 4), torch.arange(2, 8)).tolist()
+        [False, False, True, True, True, False]
+    """
+    length = state_size.shape[0]
+    if torch.equal(state_size, torch.arange(length, device=state_size.device)):
+        return (4 * positions >= length) & (4 * positions <= 3 * length)
+    whole = torch.full_like(positions, length)
+    return ceiling(whole, positions, length, past, future) >= state_size.max()
+
+
+def utilisation(ess: Tensor, ceiling: Tensor, binds: Tensor) -> Tensor:
+    """ESS as a share of its ceiling, where the layer's own size is what limits it.
+
+    That is a share of the state, except for a cache that keeps every position, of whose ceiling it is a share.
+
+    Args:
+        ess: (..., P).
+        ceiling: (P,) or broadcastable.
+        binds: As `size_binds` returns it.
+
+    Returns:
+        (..., P) floating, NaN at other cuts.
+
+    Example:
+        >>> utilisation(torch.tensor([1.0, 2.0]), torch.tensor([1, 4]), torch.tensor([False, True]))
+        tensor([   nan, 0.5000])
+    """
+    ratio = ess / ceiling.clamp(min=1)
+    return torch.where(binds & (ceiling > 0), ratio, torch.full_like(ratio, torch.nan))
+
+
+def _require_singular_values(values: Tensor) -> None:
+    require_floating("values", values)
+    if values.ndim < 1:
+        raise InputError(f"values must have shape (..., r), got {shape(values)}")
+    require_finite("values", values)
+    if bool((values < 0).any()):
+        raise InputError(f"values must be singular values, at least 0, got {values[values < 0][0].item():.3g}")

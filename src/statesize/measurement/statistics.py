@@ -1,0 +1,132 @@
+"""Means with intervals, and samples of heads or channels that stand for all."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its interval of 95 %.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end; NaN, as the other, where there is too little for an interval.
+        high: Upper end.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def ends(self) -> list[float] | None:
+        """Both ends as JSON holds them, or None without an interval."""
+        return [self.low, self.high] if math.isfinite(self.low) else None
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def mean_interval(values: NDArray[np.float64]) -> Interval:
+    """The mean of values (N,), one a unit, with an interval of 95 % by Student's t."""
+    if not len(values):
+        return Interval(math.nan)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean)
+    half = float(values.std(ddof=1)) / math.sqrt(len(values)) * float(special.stdtrit(len(values) - 1, 0.975))
+    return Interval(mean, mean - half, mean + half)
+
+
+def signed(interval: Interval, form: str = "+.2f") -> str:
+    """A number with its interval, where there is one; a dash where the number is not known."""
+    if np.isnan(interval.value):
+        return "–"
+    ends = "" if np.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
+    return f"{interval.value:{form}}{ends}"
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON holds it, or None for one that is not finite."""
+    return value if math.isfinite(value) else None
+
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The units of one layer that are measured."""
+
+    # Ascending indices (n,), the stratum of each (n,), and how many units each stratum has, measured or not.
+    units: NDArray[np.int64]
+    strata: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    @property
+    def total(self) -> int:
+        """Units of the layer."""
+        return int(self.sizes.sum())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over all units of a layer, NaN where nothing is known."""
+
+    mean: float
+    # Half the width of the interval of 95 %: 0 where every unit was measured, NaN where one of several was.
+    error: float
+
+
+def draw(total: int, count: int, seed: int, name: str) -> Sample:
+    """Draw units of a layer, the same for the same seed and name; a sample of all units has one stratum."""
+    if count >= total:
+        units = np.arange(total, dtype=np.int64)
+        return Sample(units, np.zeros_like(units), np.array([total], np.int64))
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    parts = np.array_split(np.arange(total, dtype=np.int64), max(1, count // 2))
+    # The larger strata come first, and so do the larger shares: no stratum is asked for more than it has.
+    shares = [len(share) for share in np.array_split(np.arange(count), len(parts))]
+    drawn = [np.sort(generator.choice(part, share, replace=False)) for part, share in zip(parts, shares, strict=True)]
+    strata = np.repeat(np.arange(len(parts), dtype=np.int64), shares)
+    return Sample(np.concatenate(drawn), strata, np.array([len(part) for part in parts], np.int64))
+
+
+def estimate(values: NDArray[np.float64], sample: Sample) -> Estimate:
+    """The mean over all units of a layer, from one number a measured unit (n,)."""
+    if not len(values) or not np.isfinite(values).all():
+        return Estimate(math.nan, math.nan)
+    mean = variance = 0.0
+    for stratum, size in enumerate(sample.sizes):
+        inside = values[sample.strata == stratum]
+        weight = float(size / sample.total)
+        mean += weight * float(inside.mean())
+        if len(inside) < size:
+            spread = float(inside.var(ddof=1)) if len(inside) > 1 else math.nan
+            variance += weight**2 * (1 - len(inside) / float(size)) * spread / len(inside)
+    freedom = len(values) - len(sample.sizes)
+    return Estimate(mean, math.sqrt(variance) * student_t(freedom) if variance else 0.0)
+
+
+def position_error(curve: NDArray[np.float64], positions: NDArray[np.int64]) -> float:
+    """Half the width of the interval of the mean of a curve (P,) over all positions, from evenly spread ones, (P,)."""
+    gaps = np.diff(positions)
+    if not np.isfinite(curve).all() or len(gaps) < 2 or gaps.max() == 1 or np.ptp(gaps) > 1:
+        return 0.0
+    count = len(curve)
+    share = count / (float(positions[-1] - positions[0]) * count / len(gaps))
+    variance = (1 - share) * float(np.square(np.diff(curve)).sum()) / (2 * count * (count - 1))
+    return math.sqrt(variance) * student_t(count - 1)
+
+
+def student_t(freedom: int) -> float:
+    """The number within which |Student's t| stays with probability 0.95; NaN without degrees of freedom."""
+    return float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) if freedom >= 1 else math.nan

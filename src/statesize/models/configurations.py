@@ -1,0 +1,202 @@
+"""Configurations of models of transformers and of libraries beside it: read without running anything, and checked."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from statesize.errors import FileError, ModelError
+from statesize.io.files import parse_json, read_limited
+
+# Where the models that are defined here tell transformers of themselves, by `model_type`.
+_OWN = {
+    "projected_mamba2": "statesize.reduction.hub.projected_mamba2",
+    "projected_gated_deltanet": "statesize.reduction.hub.projected_deltanet",
+}
+
+MAMBA_SSM_NAMES = {r"^backbone\.embedding\.": "backbone.embeddings."}
+"""Weights of mamba_ssm by their names in transformers, where these differ."""
+
+# What the layers of mamba_ssm are made with, by its name in transformers and with its default; a name of None must be
+# at its default, since the layer of transformers has no such choice.
+_LAYERS: dict[str, dict[str, tuple[str | None, Any]]] = {
+    "Mamba1": {
+        "d_state": ("state_size", 16),
+        "d_conv": ("conv_kernel", 4),
+        "expand": ("expand", 2),
+        "dt_rank": ("time_step_rank", "auto"),
+        "bias": ("use_bias", False),
+        "conv_bias": ("use_conv_bias", True),
+    },
+    "Mamba2": {
+        "d_state": ("state_size", 128),
+        "d_conv": ("conv_kernel", 4),
+        "expand": ("expand", 2),
+        "headdim": ("head_dim", 64),
+        "ngroups": ("n_groups", 1),
+        "chunk_size": ("chunk_size", 256),
+        "bias": ("use_bias", False),
+        "conv_bias": ("use_conv_bias", True),
+        "d_ssm": (None, None),
+        "D_has_hdim": (None, False),
+        "rmsnorm": (None, True),
+        "norm_before_gate": (None, False),
+        "dt_limit": (None, [0.0, float("inf")]),
+    },
+}
+# They choose first values of weights, or kernels.
+_IGNORED = {"layer", "dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init"}
+_IGNORED |= {"use_fast_path", "use_mem_eff_path"}
+_REQUIRED: dict[str, Any] = {"d_intermediate": 0, "attn_layer_idx": [], "rms_norm": True}
+
+
+def is_mamba_ssm(config: dict[str, Any]) -> bool:
+    """Whether a config.json is one of mamba_ssm."""
+    return "model_type" not in config and {"d_model", "n_layer"} <= config.keys()
+
+
+def read_config(library: Any, name: str, options: dict[str, Any]) -> Any:
+    """The configuration of a folder or an id of the hub, once transformers knows its kind."""
+    stored: dict[str, Any] = library.PreTrainedConfig.get_config_dict(name, **options)[0]
+    if is_mamba_ssm(stored):
+        return mamba_ssm_config(library, name, stored)
+    kind = stored.get("model_type")
+    if kind in _OWN:
+        importlib.import_module(_OWN[kind])
+    if isinstance(kind, str) and kind not in library.CONFIG_MAPPING and "auto_map" not in stored:
+        _import_fla(name, kind)
+    return library.AutoConfig.from_pretrained(name, **options)
+
+
+def mamba_ssm_config(library: Any, name: str, stored: dict[str, Any]) -> Any:
+    """The configuration of the same model in transformers, whose weights have the same names and shapes."""
+    layer: dict[str, Any] = dict(stored.get("ssm_cfg") or {})
+    kind = layer.get("layer", "Mamba1")
+    if kind not in _LAYERS:
+        raise ModelError(f"{name} must have layers Mamba1 or Mamba2 to be read without mamba_ssm, got {kind}.")
+    known = _LAYERS[kind]
+    given = {key: value for key, value in layer.items() if key not in _IGNORED}
+    if unknown := sorted(given.keys() - known.keys()):
+        raise ModelError(f"{name} must have layers as {kind} is known here, got settings {', '.join(unknown)} too.")
+    required = _REQUIRED | {key: default for key, (to, default) in known.items() if to is None}
+    for key, value in (stored | given).items():
+        if key in required and value != required[key]:
+            raise ModelError(f"{name} must have {key} {required[key]!r} to be read without mamba_ssm, got {value!r}.")
+    multiple = stored.get("pad_vocab_size_multiple", 8)
+    settings = {to: given.get(key, default) for key, (to, default) in known.items() if to}
+    settings |= {
+        "hidden_size": stored["d_model"],
+        "num_hidden_layers": stored["n_layer"],
+        "vocab_size": -(-stored["vocab_size"] // multiple) * multiple,
+        "residual_in_fp32": stored.get("residual_in_fp32", True),
+        "tie_word_embeddings": stored.get("tie_embeddings", True),
+    }
+    if kind == "Mamba1":
+        return library.MambaConfig(**settings)
+    return library.Mamba2Config(
+        num_heads=settings["expand"] * settings["hidden_size"] // settings["head_dim"], **settings
+    )
+
+
+def _import_fla(name: str, kind: str) -> None:
+    """Let flash-linear-attention tell transformers of its models."""
+    try:
+        importlib.import_module("fla.models")
+    except ImportError as error:
+        raise FileError(
+            f"{name} is of the kind {kind!r}, which transformers does not know ({error}). If it is a model of "
+            "flash-linear-attention, pip install 'statesize[fla]', which needs Triton."
+        ) from error
+
+
+MOST_LAYERS = 10_000
+"""Layers of a model of transformers; of its own checkpoints statesize compares them with the weights that are there."""
+
+_LAYERS_transformers_config = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_blocks")
+_IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation")
+
+# Settings under which a model also rounds what its layers pass on, by the method that has them.
+_ROUNDS_ACTIVATIONS = {
+    "fp8": "activation_scheme",
+    "fbgemm_fp8": "activation_scale_ub",
+    "quanto": "activations",
+    "bitsandbytes": "load_in_8bit",
+    "bitnet": "quant_method",
+    "nvfp4": "quant_method",
+}
+
+# Methods whose weights transformers itself reads into floating point on request; others are taken back afterwards.
+_READ_DEQUANTISED = ("mxfp4", "compressed-tensors", "gguf", "metal")
+
+
+def checked_config(library: Any, name: str, source: str, options: dict[str, Any]) -> Any:
+    """The configuration of a model that can be measured: causal, of a size that exists, without code of its own."""
+    file = Path(name) / "config.json"
+    if file.is_file():
+        # Before a class of it may list its layers, or look for a kernel.
+        _check_entries(name, parse_json(read_limited(file)), options)
+    config = read_config(library, source, options)
+    # Of the hub and of a GGUF file too.
+    _check_entries(name, config.to_dict(), options)
+    _check_causal(name, config, library)
+    _check_quantisation(name, config)
+    return config
+
+
+def _check_entries(name: str, stored: object, options: dict[str, Any]) -> None:
+    """Refuse a configuration that names code to fetch and run, or a number of layers that no model has."""
+    for key, value in _entries(stored):
+        runs_code = key.removesuffix("_internal") in _IMPLEMENTATIONS
+        if runs_code and not options["trust_remote_code"] and isinstance(value, str) and "/" in value:
+            raise FileError(
+                f"{name} brings code of its own, the kernel {value!r} of the hub, which is not run; take it out of its "
+                "config.json, or if you have read it, give --trust-remote-code."
+            )
+        if key in _LAYERS_transformers_config and isinstance(value, int) and not 0 <= value <= MOST_LAYERS:
+            raise FileError(f"{key} of {name} must be from 0 to {MOST_LAYERS:,}, got {value:,}. Give its config.json.")
+
+
+def _entries(value: object) -> Iterator[tuple[str, object]]:
+    """All entries of JSON objects, however deep."""
+    if isinstance(value, Mapping):
+        for key, part in cast("Mapping[str, object]", value).items():
+            yield str(key), part
+            yield from _entries(part)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for part in cast("Sequence[object]", value):
+            yield from _entries(part)
+
+
+def _check_causal(name: str, config: Any, library: Any) -> None:
+    """Refuse a model that is no causal language model."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{name} is an encoder-decoder model; statesize measures causal language models, as GPT-2 is.")
+    architectures = cast("list[str]", getattr(config, "architectures", None) or [])
+    masked = any(architecture.endswith(("ForMaskedLM", "ForPreTraining")) for architecture in architectures)
+    known = type(config) in library.AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in (
+        getattr(config, "auto_map", None) or {}
+    )
+    if not known or (masked and not getattr(config, "is_decoder", False)):
+        raise ModelError(
+            f"{name} is no causal language model ({', '.join(architectures) or config.model_type}): each of its "
+            "positions sees the later ones, or transformers has no language model of it. Give a decoder, as GPT-2 is."
+        )
+
+
+def _check_quantisation(name: str, config: Any) -> None:
+    """Refuse a model that rounds more than its weights, which a copy with unrounded weights would not be."""
+    given = getattr(config, "quantization_config", None)
+    if given is None:
+        return
+    settings = cast("dict[str, Any]", given if isinstance(given, dict) else given.to_dict())
+    method = str(settings.get("quant_method"))
+    groups = [value for key, value in _entries(settings) if key == "input_activations"]
+    if settings.get(_ROUNDS_ACTIVATIONS.get(method, "")) or any(groups):
+        raise ModelError(
+            f"{name} rounds what its layers pass on, not its weights alone ({method}), which shows up as state that is "
+            "not there. Give the checkpoint that it was made from."
+        )
+    if method in _READ_DEQUANTISED:
+        config.quantization_config = settings | {"dequantize": True}

@@ -1,0 +1,174 @@
+"""Files of models: weights that are all there, GGUF, and tokenizers with a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Collection, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+from tokenizers import Tokenizer
+from torch import nn
+
+from statesize.adapters.watching.replaced import replaced
+from statesize.errors import FileError
+from statesize.io.files import check_header, parse_json, read_limited, replace_files
+
+_NAMED = 4  # weights in a message, of what may be thousands
+_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def check_files(folder: Path) -> None:
+    """Refuse weights that lie outside their folder, and files whose headers are too long; before anything is read."""
+    for weights in folder.glob("*.safetensors"):
+        check_header(weights)
+    for name in _INDICES:
+        if not (folder / name).is_file():
+            continue
+        try:
+            index = parse_json(read_limited(folder / name))
+            shards = set(cast("dict[str, dict[str, str]]", index)["weight_map"].values())
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FileError(f"{folder / name} must map weights to files in its weight_map ({error}).") from error
+        for shard in shards:
+            if Path(str(shard)).name != shard:
+                raise FileError(f"{folder / name} must name files of its own folder, got {shard!r}, which is not read.")
+
+
+def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[Any]]) -> str:
+    """Refuse a model with weights that its checkpoint does not hold; what it holds beside them, in a sentence."""
+    # `loaded` is what transformers tells with `output_loading_info`: tied weights and computed buffers are not missing.
+    total = sum(1 for _ in model.named_parameters())
+    if missing := sorted(loaded["missing_keys"]):
+        raise FileError(
+            f"{name} lacks {len(missing)} of the model's {total} weights, which would be random numbers: "
+            f"{_first(missing)}. Give a checkpoint with all of them, and the config.json that belongs to it."
+        )
+    if mismatched := sorted(loaded["mismatched_keys"]):
+        weight, stored, expected = mismatched[0]
+        raise FileError(
+            f"{name} holds {len(mismatched)} of the model's weights in another shape, which would be random numbers: "
+            f"{weight} is {tuple(stored)} and must be {tuple(expected)}. Give the config.json that belongs to it."
+        )
+    if not (unused := sorted(loaded["unexpected_keys"])):
+        return ""
+    sentence = f"{len(unused)} weights of the checkpoint belong to no part of the model and went unused: "
+    sentence += _first(unused)
+    warnings.warn(f"{name}: {sentence}.", stacklevel=2)
+    return sentence
+
+
+def _first(names: list[str]) -> str:
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+_MAGIC = b"GGUF"
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is that of a GGUF file, by its first bytes."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return stream.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def require_readable(path: Path) -> None:
+    """Refuse a GGUF file that transformers would not take for one, or without the packages that it needs."""
+    if path.suffix != ".gguf":
+        raise FileError(
+            f"{path} must have a name that ends in .gguf, as transformers expects of a GGUF file. Rename it."
+        )
+    if any(find_spec(package) is None for package in ("gguf", "accelerate")):
+        raise FileError(
+            f"{path} is a GGUF file, which needs the packages gguf and accelerate: pip install 'statesize[gguf]'."
+        )
+
+
+@contextmanager
+def without_bar() -> Generator[None]:
+    """Keep back the bar of transformers for the tensors of a GGUF file, which no setting of its turns off."""
+    import transformers.modeling_gguf_pytorch_utils as reader
+
+    def silent(tensors: Iterable[object], **_: object) -> Iterable[object]:
+        return tensors
+
+    with replaced(reader, "tqdm", silent):
+        yield
+
+
+def stored_weights(path: Path) -> str:
+    """How most weights of a GGUF file are stored, such as "Q4_1, dequantised" or "F16"; "GGUF" if that is not known."""
+    try:
+        # That of the package gguf takes seconds for a large vocabulary.
+        import transformers.integrations.gguf.reader as reader
+    except ImportError:
+        return "GGUF"
+    from gguf import LlamaFileType
+
+    metadata: dict[str, Any] = cast("Any", reader).read_gguf_metadata(str(path))[0]
+    kinds: dict[object, str] = {kind.value: kind.name for kind in LlamaFileType}
+    kind = kinds.get(metadata.get("general.file_type"), "GGUF").removeprefix("MOSTLY_").removeprefix("ALL_")
+    return kind if kind in ("GGUF", "F32", "F16", "BF16") else f"{kind}, dequantised"
+
+
+FILE, DIGEST = "tokenizer.json", "tokenizer.json.sha256"
+"""A tokenizer, and its SHA-256 as the program sha256sum writes and checks it."""
+
+_MOST_BYTES = 2**28
+# Files that hold the vocabularies of tokenizers of transformers.
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken", "*.bpe")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has files of a tokenizer, intact or not."""
+    return any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern))
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write tokenizer.json with its digest."""
+    content = (tokenizer.to_str(pretty=True) + "\n").encode()
+    replace_files(folder, {FILE: content, DIGEST: _line(content)})
+
+
+def write_digest(folder: Path) -> None:
+    """Write the digest of a tokenizer.json that transformers has written; tokenizers of other files have none."""
+    if (folder / FILE).is_file():
+        replace_files(folder, {DIGEST: _line((folder / FILE).read_bytes())})
+
+
+def check_digest(folder: Path) -> None:
+    """Refuse a tokenizer.json that is not what its digest says, where it has one."""
+    if not (folder / DIGEST).is_file():
+        return
+    try:
+        content, known = read_limited(folder / FILE, _MOST_BYTES), read_limited(folder / DIGEST)
+    except OSError as error:
+        raise FileError(f"{folder / FILE} cannot be read ({error.strerror or error}).") from error
+    if known.split()[:1] != _line(content).split()[:1]:
+        raise FileError(
+            f"{folder / FILE} is damaged: it is not what {DIGEST} says that was written. Copy it again from where the "
+            f"model was made; if you have changed it on purpose, remove {DIGEST}."
+        )
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of tokenizer.json, which must be there."""
+    check_digest(folder)
+    try:
+        return Tokenizer.from_file(str(folder / FILE))  # pyright: ignore[reportUnknownMemberType]
+    except Exception as error:  # the class that tokenizers raises has no narrower name
+        raise FileError(
+            f"{folder / FILE} is damaged ({error}); copy it again from where the model was made."
+        ) from error
+
+
+def _line(content: bytes) -> bytes:
+    return f"{hashlib.sha256(content).hexdigest()}  {FILE}\n".encode()

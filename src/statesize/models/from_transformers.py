@@ -1,0 +1,181 @@
+"""Models of transformers from a folder, a GGUF file or the hub: weights, all of them, and tokenizer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from statesize.adapters.models.inputs import float_model
+from statesize.errors import FileError, InputError, StatesizeError
+from statesize.laboratory import bundled_names
+from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
+from statesize.models.files import check_files, check_loaded, is_gguf, require_readable, stored_weights, without_bar
+from statesize.texts.tokens import AnyTokenizer
+
+WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --ids FILE."
+"""What to do about a tokenizer that is not there."""
+
+
+@contextmanager
+def hushed() -> Generator[None]:
+    """Keeps back bars and warnings of transformers and the hub; what they say of weights is asked for and told."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers import logging
+
+    verbosity, bars, hub = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    # It tells of every try to reach the hub; that it could not be reached is in the error.
+    hub_logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _transformers(name: str) -> Any:
+    if Path(name).is_file() and not is_gguf(Path(name)):
+        raise InputError(f"The model must be a folder with its config.json, or a GGUF file, got the file {name}.")
+    try:
+        import transformers
+    except ImportError as error:
+        raise FileError(
+            f"There is no model {name!r} among the bundled ones ({', '.join(bundled_names())}), and models of the hub "
+            "need the package transformers: pip install transformers."
+        ) from error
+    return transformers
+
+
+def _source_of(name: str) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` takes for a model: a folder or an id of the hub, and the name of a GGUF file in it."""
+    path = Path(name)
+    if not is_gguf(path):
+        return name, {}
+    require_readable(path)
+    return str(path.absolute().parent), {"gguf_file": path.name}
+
+
+def read_transformers_config(name: str, options: dict[str, Any]) -> Any:
+    """The configuration of a model of transformers that can be measured."""
+    library = _transformers(name)
+    try:
+        source, file = _source_of(name)
+        with hushed():
+            return checked_config(library, name, source, options | file)
+    except StatesizeError:
+        raise
+    except Exception as error:  # as below
+        raise _refusal_of(name, error, options, allow_pickle=True) from error
+
+
+def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
+    """The tokenizer of a model that can be measured."""
+    read_transformers_config(name, options)
+    library, (source, file) = _transformers(name), _source_of(name)
+    try:
+        with hushed():
+            tokenizer = library.AutoTokenizer.from_pretrained(source, **options, **file)
+        # transformers makes an empty one of a configuration alone, of which any text is no tokens.
+        if tokenizer.get_vocab().keys() <= tokenizer.added_tokens_encoder.keys():
+            raise ValueError("its vocabulary is empty: are its files there?")
+        return tokenizer
+    except Exception as error:  # as below
+        refusal = _refusal_of(name, error, options, allow_pickle=True)
+        if "--trust-remote-code" in str(refusal):
+            raise refusal from error
+        reason = " ".join(str(error).split())[:200]
+        raise FileError(f"The tokenizer of {name} cannot be loaded ({reason}). {WITHOUT_TOKENIZER}") from error
+
+
+def transformers_model(
+    name: str, dtype: torch.dtype | None, options: dict[str, Any], *, allow_pickle: bool
+) -> tuple[nn.Module, dict[str, str]]:
+    """A model with all its weights, and where it is from: kind, and what else a profile keeps of it."""
+    config, library = read_transformers_config(name, options), _transformers(name)
+    source, file = _source_of(name)
+    if not file:
+        check_files(Path(name))
+    try:
+        with hushed(), without_bar() if file else nullcontext():
+            model, loaded = library.AutoModelForCausalLM.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype or "auto",
+                use_safetensors=None if allow_pickle or file else True,
+                weights_only=True,
+                key_mapping=MAMBA_SSM_NAMES if config.model_type in ("mamba", "mamba2") else None,
+                # What is missing or misshapen is refused below, by name.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **options,
+                **file,
+            )
+    except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
+        raise _refusal_of(name, error, options, allow_pickle=allow_pickle) from error
+    unused = check_loaded(name, model, loaded)
+    model, stored = float_model(model)
+    _own_memory(model)
+    told = {"weights": stored_weights(Path(name)) if file else stored, "unused_weights": unused}
+    facts = {key: value for key, value in told.items() if value}
+    if file:
+        return model, {"kind": "gguf"} | facts
+    if Path(name).is_dir():
+        return model, {"kind": "folder"} | facts
+    revision = str(options["revision"] or "main")
+    return model, {"kind": "hub", "revision": revision, "commit": commit(name, revision)} | facts
+
+
+def snapshot(name: str, revision: str) -> Path | None:
+    """Where the files of a model of the hub lie on this machine, once it was loaded."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(path).parent if isinstance(path, str) else None
+
+
+def commit(name: str, revision: str) -> str:
+    """The commit of a model that was just loaded from the hub, which configurations do not tell in every version."""
+    folder = snapshot(name, revision)
+    return "unknown" if folder is None else folder.name
+
+
+def _own_memory(model: nn.Module) -> None:
+    """Copies weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+
+
+def _refusal_of(name: str, error: Exception, options: dict[str, Any], *, allow_pickle: bool) -> FileError | InputError:
+    """An error of transformers as one of statesize."""
+    reason = " ".join(str(error).split())
+    if not allow_pickle and "safetensors" in reason:
+        return FileError(
+            f"{name} has no weights in safetensors; if you trust where it comes from, --allow-pickle reads the others, "
+            "with weights_only=True."
+        )
+    if not options["trust_remote_code"] and "trust_remote_code" in reason:
+        return FileError(
+            f"{name} brings Python code of its own, which is not run; if you have read it, give --trust-remote-code."
+        )
+    if Path(name).exists():
+        return FileError(f"{name} cannot be loaded: {reason[:300]}")
+    first = reason.partition(". ")[0][:200]
+    return InputError(
+        f"there is no model {name!r} that can be loaded: it is neither a bundled name ({', '.join(bundled_names())}) "
+        f"nor a folder, and the Hugging Face hub gives none (offline, misspelt, or it needs a login): {first}"
+    )

@@ -1,0 +1,261 @@
+"""From a name to a model and its tokenizer: bundled, a folder, a GGUF file, or a model of the hub."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.models.wrapped import adapter_states
+from statesize.check import require_kind
+from statesize.errors import FileError, InputError
+from statesize.io.files import parse_json, read_limited
+from statesize.laboratory import bundled_model, bundled_names, bundled_record, is_bundled, load_checkpoint
+from statesize.models.configurations import is_mamba_ssm
+from statesize.models.files import FILE, check_digest, has_tokenizer, is_gguf, read_tokenizer
+from statesize.models.from_transformers import (
+    WITHOUT_TOKENIZER,
+    read_transformers_config,
+    snapshot,
+    transformers_model,
+    transformers_tokenizer,
+)
+from statesize.texts.token_files import configured_vocabulary, vocabulary_size
+from statesize.texts.tokens import AnyTokenizer
+from statesize.version import __version__
+
+_ALIKE = 0.85
+"""How alike a folder's name is to one without a slash, which may well be of the hub, before that is not asked."""
+
+
+def refuse_misspelt(name: str) -> None:
+    """Refuse what can only be a folder and is not there, or is spelt almost as one, before the hub is asked for it."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return
+    local = name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and path.parent.is_dir())
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() and (local or "/" not in name) else []
+    models = {one.name: one for one in beside if (one / "config.json").is_file()}
+    near = difflib.get_close_matches(path.name, models, 1, cutoff=0.6 if local else _ALIKE)
+    if local or near:
+        advice = f"Did you mean {models[near[0]]}?" if near else "Give a folder that is there."
+        raise FileError(
+            f"model must be a bundled name ({', '.join(bundled_names())}), a folder or an id of the Hugging Face hub, "
+            f"got {name!r}, which is no folder. {advice}"
+        )
+
+
+def training_record(name: str) -> dict[str, Any]:
+    """The training.json of a bundled model or of a folder; empty where there is none that can be read."""
+    if is_bundled(name):
+        return bundled_record(name)
+    try:
+        record = parse_json(read_limited(Path(name) / "training.json"))
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """SHA-256 of names, dtypes, shapes and bytes of tensors, and of a text, as 64 hexadecimal digits."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def tokens_sha256(sequences: Sequence[Tensor]) -> str:
+    """SHA-256 of token ids, (L,) int64 each, and of where the sequences end."""
+    digest = hashlib.sha256()
+    for ids in sequences:
+        digest.update(f"{len(ids)}\n".encode())
+        digest.update(ids.numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def model_facts(model: nn.Module) -> dict[str, object]:
+    """All that the numbers of a model over given tokens depend on, down to the last bits; "weights" is a SHA-256."""
+    config = getattr(model, "config", None)
+    described = cast("Any", config).to_dict() if hasattr(config, "to_dict") else repr(config)
+    if isinstance(described, dict):
+        # Where a model was loaded from is no part of what it computes.
+        described = {key: value for key, value in cast("dict[str, Any]", described).items() if key != "_name_or_path"}
+    # The state_dict leaves some of them out.
+    buffers = {name: tensors_sha256({"buffer": buffer}) for name, buffer in model.named_buffers() if buffer.numel()}
+    adapters = adapter_states(model)
+    return {
+        "weights": tensors_sha256(model.state_dict()),
+        **({"adapters": adapters} if adapters else {}),
+        "buffers": buffers,
+        "structure": repr(model),
+        "config": described,
+        "device": str(next((parameter.device for parameter in model.parameters()), "cpu")),
+        # Threads share the heads out among them, which shows in the last bits.
+        "threads": torch.get_num_threads(),
+        "versions": [__version__, str(torch.__version__), np.__version__],
+    }
+
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model that is ready to be profiled."""
+
+    name: str
+    model: nn.Module  # in evaluation mode, on its device
+    tokenizer: AnyTokenizer | None
+    # kind ("bundled", "folder", "gguf" or "hub"), for a hub id its revision and commit, how weights were stored that
+    # are dequantised, and which weights of the checkpoint went unused
+    source: dict[str, str]
+
+
+def load(name: str) -> tuple[nn.Module, AnyTokenizer | None]:
+    """A model and its tokenizer: bundled, a folder of statesize or transformers, a GGUF file, or an id of the hub.
+
+    Args:
+        name: Such as "gla", "run/best", the folder of a smaller model of `compress`, "SmolLM2-135M-Instruct.Q4_1.gguf",
+            or "state-spaces/mamba-130m-hf".
+
+    Returns:
+        The model on the CPU in evaluation mode, and its tokenizer; None where none is beside it. Weights that are
+        quantised in their file are dequantised.
+
+    Raises:
+        FileError: There is no such model, it or its tokenizer cannot be read, or some of its weights are missing.
+        ModelError: It is no causal language model.
+
+    Example:
+        >>> model, tokenizer = load("gla")
+        >>> model.config.mixer
+        'gla'
+    """
+    require_kind("name", name, str, "a name or a folder")
+    loaded = load_model(name, needs_tokenizer=False)
+    return loaded.model, loaded.tokenizer
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+    needs_tokenizer: bool = True,
+) -> LoadedModel:
+    """Load a bundled model, a folder (of `statesize train` or transformers), a GGUF file or an id of the hub."""
+    # A model that is not there or cannot be read is a FileError, one that is no causal language model a ModelError.
+    place = _device(device)
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    kind = _kind(name)
+    if kind == "bundled":
+        model, tokenizer = bundled_model(name)
+        loaded = LoadedModel(name, model, tokenizer, {"kind": "bundled"})
+    elif kind == "checkpoint":
+        model, tokenizer = load_checkpoint(name), _tokenizer_or_none(name, {}, needs_tokenizer)
+        loaded = LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
+    else:
+        options = {"revision": revision, "trust_remote_code": trust_remote_code}
+        model, source = transformers_model(name, DTYPES.get(dtype or ""), options, allow_pickle=allow_pickle)
+        known = name if source["kind"] == "hub" else Path(name).absolute().name
+        loaded = LoadedModel(known, model, _tokenizer_or_none(name, options, needs_tokenizer), source)
+    if loaded.source["kind"] != "hub" and revision is not None:
+        raise InputError(f"{name} is no model of the hub, so it has no revision {revision!r}; leave the revision out.")
+    model = loaded.model if dtype is None else loaded.model.to(DTYPES[dtype])
+    return LoadedModel(loaded.name, model.to(place).eval(), loaded.tokenizer, loaded.source)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"device must be one that can be used here, got {name!r}: {reason}") from error
+    return device
+
+
+def _kind(name: str) -> str:
+    """What a name is of: "bundled", "checkpoint" (a folder of statesize) or "transformers"."""
+    if is_bundled(name):
+        return "bundled"
+    if is_gguf(Path(name)):
+        return "transformers"
+    if not Path(name).is_dir():
+        refuse_misspelt(name)
+        return "transformers"
+    if (Path(name) / "adapter_config.json").is_file():
+        raise FileError(
+            f"{name} holds an adapter of peft and not the model that it was made for. Load both with "
+            "peft.PeftModel.from_pretrained(model, folder) and give the model, or merge them and give that folder."
+        )
+    try:
+        config = parse_json(read_limited(Path(name) / "config.json"))
+    except (OSError, ValueError):
+        return "checkpoint"
+    if not isinstance(config, dict):
+        return "checkpoint"
+    known = cast("dict[str, Any]", config)
+    return "transformers" if "model_type" in known or is_mamba_ssm(known) else "checkpoint"
+
+
+def _checkpoint_tokenizer(folder: Path) -> AnyTokenizer:
+    # `statesize train` keeps the tokenizer in the folder of the run and the best weights in one inside it.
+    for place in (folder, folder.absolute().parent):
+        if (place / FILE).is_file():
+            return read_tokenizer(place)
+    raise FileError(f"{folder} has no {FILE}, nor has the folder above it. {WITHOUT_TOKENIZER}")
+
+
+def _tokenizer_or_none(name: str, options: dict[str, Any], needed: bool) -> AnyTokenizer | None:
+    """The tokenizer of a model; None where there is none and none is needed. One that is there must be readable."""
+    try:
+        return load_tokenizer(name, **options)
+    except FileError:
+        if needed or Path(name).is_file() or any(map(has_tokenizer, _places(name, options))):
+            raise
+        return None
+
+
+def _places(name: str, options: dict[str, Any]) -> list[Path]:
+    """The folders in which a model's tokenizer may lie."""
+    if _kind(name) == "checkpoint":
+        return [Path(name), Path(name).absolute().parent]
+    kept = None if Path(name).is_dir() else snapshot(name, options["revision"] or "main")
+    return [Path(name)] if kept is None else [kept]
+
+
+def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
+    """The tokenizer of a model that is loaded elsewhere; what can be told without its weights is checked."""
+    # Errors are those of `load_model`.
+    kind = _kind(name)
+    if kind == "bundled":
+        return bundled_model(name)[1]
+    if kind == "checkpoint":
+        return _checkpoint_tokenizer(Path(name))
+    check_digest(Path(name))
+    return transformers_tokenizer(name, {"revision": revision, "trust_remote_code": trust_remote_code})
+
+
+def load_model_facts(
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
+) -> tuple[AnyTokenizer | None, int | None]:
+    """Tokenizer and number of tokens of a model that is loaded elsewhere; errors are those of `load_model`."""
+    options, kind = {"revision": revision, "trust_remote_code": trust_remote_code}, _kind(name)
+    tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
+    if kind != "transformers":
+        return tokenizer, vocabulary_size(bundled_model(name)[0] if kind == "bundled" else load_checkpoint(name))
+    return tokenizer, configured_vocabulary(read_transformers_config(name, options))

@@ -1,0 +1,155 @@
+"""Loss against bytes of state: cuts of several sizes, in float and int8, and their page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import altair as alt
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters import capture
+from statesize.io.files import replace_file
+from statesize.measurement.chart import PALETTE
+from statesize.measurement.measurement import measure
+from statesize.measurement.statistics import Interval
+from statesize.reduction.bases import Basis
+from statesize.reduction.compress import extra_bits, split_text
+from statesize.reduction.hub.model import reducible
+from statesize.reduction.reducible import Reducible
+from statesize.reduction.windows import score
+from statesize.report.document import document, filled
+from statesize.texts.tokens import AnyTokenizer
+
+SHARES = (0.25, 0.5, 0.75)
+_SEQUENCES = 4
+_POSITIONS = 4
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to make states smaller, and its cost."""
+
+    way: str
+    share: float  # of the numbers of state
+    numbers: str  # "float", as the model has them, or "int8"
+    state_bytes: int
+    difference: Interval  # bits a byte
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is known without a cut of one head, or of all units that keep the same numbers."""
+
+    layer: int
+    head: int
+    ess: float  # entropy-ESS, the mean over positions and sequences
+    missed: tuple[float, ...]  # share of its output's energy that a cut to each of SHARES misses, by its Gramians
+
+
+@torch.no_grad()
+def frontier(
+    model: nn.Module, tokenizer: AnyTokenizer, documents: list[str], length: int = 256
+) -> tuple[list[Point], list[Head]]:
+    """The cost of all ways on the held-out documents of `compress`."""
+    whole = reducible(model)
+    calibration, _, held_out = split_text(whole, tokenizer, documents, length)
+    made, bases = whole.every_cut(SHARES, calibration)
+    before = score(model, held_out.inputs, held_out.targets)
+    points = [
+        Point(
+            cut.way,
+            cut.share,
+            cut.numbers,
+            reducible(cut.model).state_bytes,
+            extra_bits(score(cut.model, held_out.inputs, held_out.targets), before, held_out),
+        )
+        for cut in made
+    ]
+    return points, _heads(whole, bases, next(calibration.unfilled(_SEQUENCES)))
+
+
+def _heads(whole: Reducible, bases: Mapping[str, Sequence[Basis]], inputs: Tensor) -> list[Head]:
+    """Facts of each head at some inputs (S, L)."""
+    found: list[Head] = []
+    for layer, mixer in enumerate(capture(whole.model, inputs)):
+        own = bases.get(mixer.name, ())
+        entropy = measure(mixer.operator, positions=_POSITIONS, outputs=("entropy",)).entropy if own else None
+        if entropy is None:
+            continue
+        # Units that share what is kept of them are a head.
+        by_head = entropy.mean((0, 2)).reshape(len(own), -1).mean(1)
+        for head, (basis, value) in enumerate(zip(own, by_head, strict=True)):
+            kept = [max(1, round(share * whole.state_size)) for share in SHARES]
+            found.append(Head(layer, head, float(value), tuple(float(basis.error[states]) for states in kept)))
+    return found
+
+
+_SCRIPTS = ("draw.js", "study.js")
+
+
+def write_frontier(name: str, points: Sequence[Point], heads: Sequence[Head], path: Path) -> None:
+    """Write the page; the file is replaced once the new one is complete."""
+    title = f"Smaller states of {name}"
+    least = min(points, key=lambda point: (point.difference.high > 0.01, point.state_bytes))
+    lead = (
+        f"{least.state_bytes:,} bytes a sequence cost {least.difference.value:+.4f} bits a byte: {least.share:.0%} of "
+        f"the numbers in {least.numbers}, {least.way}."
+    )
+    kept = [f"missed at {share:.0%}" for share in SHARES]
+    rows = [
+        (point.way, point.numbers, f"{point.share:.0%}", f"{point.state_bytes:,}", *_numbers(point))
+        for point in _by_bytes(points)
+    ]
+    known = [
+        (f"{head.layer}", f"{head.head}", f"{head.ess:.1f}", *(f"{share:.2%}" for share in head.missed))
+        for head in heads
+    ]
+    parts = {
+        "title": escape(title),
+        "lead": escape(lead),
+        "points": _table(("way", "numbers", "kept", "bytes", "extra bits a byte", "from", "to"), rows),
+        "heads": _table(("layer", "head", "entropy-ESS", *kept), known),
+    }
+    page = document(title, filled("frontier.html", parts), {"charts": _chart(points).to_dict()}, _SCRIPTS)
+    replace_file(path, page.encode())
+
+
+def _chart(points: Sequence[Point]) -> alt.VConcatChart:
+    """Every point with its interval."""
+    rows = [
+        {"way": point.way, "numbers": point.numbers, "bytes": point.state_bytes}
+        | dict(zip(("extra", "low", "high"), map(float, _numbers(point)), strict=True))
+        for point in points
+    ]
+    bytes_axis = alt.X(
+        "bytes:Q", title="Bytes of state a sequence", scale=alt.Scale(type="log", nice=False, padding=20)
+    )
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=bytes_axis, color=alt.Color("way:N", title=None, scale=alt.Scale(range=list(PALETTE)))
+    )
+    intervals = base.mark_rule().encode(y=alt.Y("low:Q", title="Extra bits a byte"), y2="high:Q")
+    marks = base.mark_point(filled=True, size=60).encode(
+        y="extra:Q", shape=alt.Shape("numbers:N", title=None), tooltip=["way:N", "numbers:N", "bytes:Q", "extra:Q"]
+    )
+    return alt.vconcat(alt.layer(intervals, marks).properties(width=560, height=340))
+
+
+def _numbers(point: Point) -> tuple[str, ...]:
+    return tuple(f"{number:.4f}" for number in (point.difference.value, point.difference.low, point.difference.high))
+
+
+def _by_bytes(points: Sequence[Point]) -> list[Point]:
+    return sorted(points, key=lambda point: (point.state_bytes, point.difference.value))
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+    body = ""
+    for first, *rest in rows:
+        cells = "".join(f'<td class="number">{escape(cell)}</td>' for cell in rest)
+        body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,190 @@
+"""Models of transformers and of flash-linear-attention, whose configuration has one size of state for all layers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters import capture
+from statesize.adapters.forward import Forward
+from statesize.adapters.models.inputs import Inputs, measurable
+from statesize.adapters.sources import observing_all
+from statesize.adapters.watching.observation import Observation, running_modules
+from statesize.check import refuse
+from statesize.errors import ModelError
+from statesize.laboratory import trained_model
+from statesize.models.files import write_digest
+from statesize.models.from_transformers import hushed
+from statesize.operators import Recurrence
+from statesize.reduction.bases import Basis
+from statesize.reduction.gramians import FIRST, Gramians
+from statesize.reduction.hub.families import FAMILIES, Family
+from statesize.reduction.hub.smaller import Bases
+from statesize.reduction.reducible import Made, Reducible, Request, refuse_second_cut, share_of
+from statesize.reduction.windows import BATCH, Windows
+from statesize.texts.tokens import AnyTokenizer
+
+
+def observe(model: nn.Module, input_ids: Inputs, take: Callable[[Observation], None]) -> None:
+    """Run a model once and give each of its mixers' observations to a function; nothing is kept or compared."""
+    model = measurable(model)
+    forward = Forward.of(model, input_ids)
+
+    def attach(stack: ExitStack) -> None:
+        running = stack.enter_context(running_modules(model, forward.length))
+        stack.enter_context(observing_all(model, running, lambda make, product=None: take(make())))
+
+    forward.hidden(attach)
+
+
+# Units of a group whose states are looked at: the channels of Mamba are many, and have an operator each.
+_UNITS = 64
+
+
+class HubModel(Reducible):
+    """A model of one of the `FAMILIES`."""
+
+    @property
+    def family(self) -> Family:
+        """What is known of models of its type."""
+        return FAMILIES[self.model.config.model_type]
+
+    @property
+    def state_size(self) -> int:
+        """As the configuration has it."""
+        return self.family.states(self.model.config)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """One size for all."""
+        return ((self.state_size,),) * self.model.config.num_hidden_layers
+
+    @property
+    def state_bytes(self) -> int:
+        """Of the model's own cache."""
+        return cached_bytes(self.model)
+
+    def kept(self, request: Request) -> int:
+        """States of each head."""
+        if self.family.smaller is None:
+            refuse_second_cut()
+        if request.free_basis and len(self._kinds) == 1:
+            refuse("free_basis", "left out for all models but Mamba-2", True)
+        for name, value in (("int8", request.int8), ("fine_tune", request.fine_tune)):
+            if value:
+                refuse(name, "left out for a model of transformers", value)
+        n = self.state_size
+        kept = round(share_of(request.state, n) * n)
+        if not 0 < kept < n:
+            refuse("state", f"a share that leaves 1 to {n - 1} of the {n} numbers of a head", request.state)
+        return kept
+
+    def check_tokenizer(self, tokenizer: AnyTokenizer) -> None:
+        """One of transformers."""
+        if not hasattr(tokenizer, "save_pretrained"):
+            refuse("tokenizer", "one of transformers", type(tokenizer).__name__)
+
+    def cut(
+        self, kept: int, calibration: Windows, choice: Windows, request: Request
+    ) -> tuple[nn.Module, nn.Module, str]:
+        """All layers to one size; there is nothing to choose, nor can states be rounded."""
+        del choice
+        kind = self._kinds[int(request.free_basis)]
+        bases = bases_of_groups(gramians_of_groups(self.model, calibration.unfilled(BATCH)), kind)
+        return self.model, self._smaller(bases, kept), f"{kind.name}, equal sizes"
+
+    def every_cut(
+        self, shares: Sequence[float], calibration: Windows
+    ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
+        """One cut a share and kind of basis."""
+        sizes = [max(1, round(share * self.state_size)) for share in shares]
+        gramians = gramians_of_groups(self.model, calibration.unfilled(BATCH))
+        made = [
+            Made(kind.name, share, "float", self._smaller(bases_of_groups(gramians, kind), kept))
+            for kind in self._kinds
+            for share, kept in zip(shares, sizes, strict=True)
+        ]
+        return made, bases_of_groups(gramians, self._kinds[0])
+
+    def save(self, folder: Path, tokenizer: AnyTokenizer) -> None:
+        """As transformers writes them."""
+        with hushed():
+            self.model.save_pretrained(folder)
+            cast("Any", tokenizer).save_pretrained(folder)
+        write_digest(folder)
+
+    @property
+    def _kinds(self) -> tuple[type[Basis], ...]:
+        return self.family.bases(self.model.config)
+
+    def _smaller(self, bases: Bases, kept: int) -> nn.Module:
+        return cast("Any", self.family.smaller)(self.model, bases, kept)
+
+
+def gramians_of_groups(model: Any, batches: Iterable[Tensor]) -> dict[str, Gramians]:
+    """What the groups of each layer hold and read, by the layer's module name, over batches of tokens (S, L)."""
+    family: Family = FAMILIES[model.config.model_type]
+    groups, n = family.groups(model.config), family.states(model.config)
+    found: dict[str, Gramians] = {}
+
+    def add(observation: Observation) -> None:
+        # Not the layers of attention of a hybrid.
+        if observation.kind in family.kinds:
+            _add(observation, found.setdefault(observation.name, Gramians.zeros(groups, n)), groups)
+
+    for inputs in batches:
+        if inputs.shape[1] <= FIRST:
+            continue
+        if not found:
+            # That T u is what the model passes on is checked at one sequence.
+            deque(capture(model, inputs[:1]), maxlen=0)
+        observe(model, inputs, add)
+    return found
+
+
+def _add(observation: Observation, gramians: Gramians, groups: int) -> None:
+    """Add what a layer does at one text; of the units of a group some are looked at, evenly spread."""
+    dtype = torch.promote_types(observation.values.dtype, torch.float32)
+    values, outputs = observation.values.to(dtype), observation.mixed.to(dtype)
+    units = torch.arange(values.shape[1], device=values.device).view(groups, -1)
+    some = units[:, :: -(-units.shape[1] // _UNITS)]
+    operator = cast("Recurrence", observation.operator(some.flatten())).to(dtype)
+    gramians.add(operator, values[:, some.flatten()], outputs, groups)
+
+
+def bases_of_groups(gramians: Mapping[str, Gramians], kind: type[Basis]) -> Bases:
+    """A basis for each group of the layers, by the layer's module name."""
+    return {
+        name: [cast("Any", kind).of(*pair) for pair in zip(own.reading, own.state, strict=True)]
+        for name, own in gramians.items()
+    }
+
+
+@torch.no_grad()
+def cached_bytes(model: Any) -> int:
+    """Bytes of the states in the model's own cache of a sequence, without those of short convolutions."""
+    device = next(model.parameters()).device
+    output = model(torch.zeros(1, 1, dtype=torch.int64, device=device), use_cache=True)
+    family: Family = FAMILIES[model.config.model_type]
+    states = (family.cached(output, layer) for layer in range(model.config.num_hidden_layers))
+    return sum(state.nbytes for state in states if state is not None)
+
+
+def reducible(model: object) -> Reducible:
+    """A model as one whose states can be cut; refuse others."""
+    trained = trained_model(model)
+    if trained is not None:
+        return trained
+    config = getattr(model, "config", None)
+    if isinstance(model, nn.Module) and getattr(config, "model_type", None) in FAMILIES:
+        return HubModel(model)
+    raise ModelError(
+        "model must be one that statesize trains, with layers of linear attention, S6 or delta rules, Mamba or Mamba-2 "
+        f"of transformers, or GLA or Gated DeltaNet of fla, got {type(model).__name__}. Its states cannot be cut."
+    )

@@ -1,0 +1,125 @@
+"""Mamba-2 of transformers whose states are projections: B and C pass two small matrices behind their convolution.
+
+With B K and C Q in the place of B and C, K and Q (n, r) for each group of heads, the states have r numbers that combine
+the n of the model it was made of. Its decays are one number a head, so any combination decays as the whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
+from transformers.models.mamba2.modeling_mamba2 import (
+    Mamba2ForCausalLM,
+    Mamba2Mixer,
+    apply_mask_to_padding_states,
+    causal_conv1d_fn,
+    causal_conv1d_update,
+    mamba2_chunk_scan,
+    mamba2_selective_state_update,
+)
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+
+KIND = "projected_mamba2"
+"""Its `model_type`."""
+
+
+class ProjectedMamba2Config(Mamba2Config):
+    """That of Mamba-2, in which `state_size` is what B and C have before they are projected."""
+
+    model_type = KIND
+    projected_size: int = 64
+
+
+class ProjectedMamba2Mixer(Mamba2Mixer):
+    """A mixer with `key_map` and `query_map`, (groups, n, r)."""
+
+    def __init__(self, config: Any, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        shape = (config.n_groups, config.state_size, config.projected_size)
+        self.key_map, self.query_map = nn.Parameter(torch.zeros(shape)), nn.Parameter(torch.zeros(shape))
+
+    def forward(
+        self, hidden_states: Tensor, cache_params: Any = None, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """The outputs (S, L, hidden), from the cache and with it updated if one is given."""
+        hidden_states = apply_mask_to_padding_states(hidden_states, attention_mask)
+        sizes = [self.intermediate_size, self.conv_dim, self.num_heads]
+        gate, mixed, step = self.in_proj(hidden_states).split(sizes, dim=-1)
+        mixed = self._convolved(mixed.mT, cache_params, **kwargs).mT
+        values, B, C = self._projected(apply_mask_to_padding_states(mixed, attention_mask))
+        A = -torch.exp(self.A_log.float())
+        state = None if cache_params is None else cache_params.get_recurrent_state(self.layer_idx, state_idx=0)
+        if state is not None and hidden_states.shape[1] == 1:
+            scanned = mamba2_selective_state_update(
+                state,
+                values[:, 0],
+                step[:, 0, :, None].expand(-1, -1, self.head_dim),
+                A[:, None, None].expand(-1, self.head_dim, B.shape[-1]),
+                B[:, 0],
+                C[:, 0],
+                self.D[:, None].expand(-1, self.head_dim),
+                dt_bias=self.dt_bias[:, None].expand(-1, self.head_dim),
+                dt_softplus=True,
+                **kwargs,
+            )
+        else:
+            scanned = mamba2_chunk_scan(
+                *(values, step, A, B, C),
+                chunk_size=self.chunk_size,
+                D=self.D,
+                dt_bias=self.dt_bias,
+                initial_states=state,
+                dt_softplus=True,
+                dt_limit=self.time_step_limit,
+                return_final_states=cache_params is not None,
+                **kwargs,
+            )
+            if cache_params is not None:
+                scanned, final = scanned
+                cache_params.update_recurrent_state(final, layer_idx=self.layer_idx)
+        scanned = scanned.reshape(*hidden_states.shape[:2], self.intermediate_size)
+        return self.out_proj(self.norm(scanned, gate).to(hidden_states.dtype))
+
+    def _convolved(self, mixed: Tensor, cache: Any, **kwargs: Any) -> Tensor:
+        """The short convolution of (S, channels, L), which the cache keeps the last inputs of."""
+        given = (self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        length = mixed.shape[-1]
+        if cache is None:
+            return causal_conv1d_fn(mixed, *given, activation=self.activation, **kwargs)
+        kept = cache.get_conv_state(self.layer_idx, state_idx=0)
+        if kept is not None and length == 1 and not cache.is_recording_past(self.layer_idx):
+            return causal_conv1d_update(mixed, kept, *given, activation=self.activation)
+        mixed = cache.update_conv_state(mixed, self.layer_idx, conv_kernel_size=self.conv_kernel_size)
+        return causal_conv1d_fn(mixed, *given, activation=self.activation, **kwargs)[:, :, -length:]
+
+    def _projected(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values (S, L, heads, channels), B K and C Q (S, L, groups, r)."""
+        n = self.n_groups * self.ssm_state_size
+        values, B, C = mixed.split([self.intermediate_size, n, n], dim=-1)
+        B, C = (
+            torch.einsum("slgn,gnr->slgr", part.unflatten(-1, (self.n_groups, -1)), part_map)
+            for part, part_map in ((B, self.key_map), (C, self.query_map))
+        )
+        return values.unflatten(-1, (self.num_heads, -1)), B, C
+
+
+class ProjectedMamba2ForCausalLM(Mamba2ForCausalLM):
+    """A language model of such mixers."""
+
+    config_class = ProjectedMamba2Config
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for layer, block in enumerate(cast("Any", self.backbone).layers):
+            block.mixer = ProjectedMamba2Mixer(config, layer)
+        self.post_init()
+
+
+AutoConfig.register(KIND, ProjectedMamba2Config)
+AutoModelForCausalLM.register(ProjectedMamba2Config, ProjectedMamba2ForCausalLM)

@@ -1,0 +1,144 @@
+"""Documents as windows of tokens, what a model makes of them, and ratios over documents with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy import special
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.adapters.models.held import logits_of
+from statesize.errors import InputError
+from statesize.measurement.statistics import Interval
+from statesize.texts.tokens import AnyTokenizer, plain_ids, special_ids
+
+
+def ratio_of(amounts: Tensor, sizes: Tensor) -> Interval:
+    """Σ of amounts (D,) over Σ of sizes (D,) of documents, by Student's t over those that have a size."""
+    # The error of a ratio to first order (Cochran, "Sampling Techniques", 1977, section 6.4).
+    amounts, sizes = (part[sizes > 0].double() for part in (amounts, sizes))
+    count, total = len(sizes), float(sizes.sum())
+    if count == 0:
+        return Interval(math.nan)
+    value = float(amounts.sum()) / total
+    if count == 1:
+        return Interval(value)
+    spread = float((amounts - value * sizes).square().sum()) * count / (count - 1)
+    half = float(special.stdtrit(count - 1, 0.975)) * math.sqrt(spread) / total
+    return Interval(value, value - half, value + half)
+
+
+IGNORED = -100
+"""A target that is not scored, as torch has it."""
+
+_SHARES = (0.4, 0.2)
+"""Parts of the documents for the Gramians and for the choice of sizes; the rest is held out."""
+_MOST_TOKENS = (65_536, 8_192, 131_072)
+"""Tokens after which no more documents of a part are read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Documents that follow each other in windows."""
+
+    inputs: Tensor  # (W, L) int64; before a document lies the end-of-sequence token where there is one
+    targets: Tensor  # (W, L) int64, -100 where nothing is scored
+    document: Tensor  # which document each target is of, (W, L) int64
+    sizes: Tensor  # bytes of each document with one for its end, (D,) float64
+
+    def unfilled(self, most: int) -> Iterator[Tensor]:
+        """The inputs, at most so many windows at once, the last one without what fills it up."""
+        if len(self.inputs) > 1:
+            yield from torch.split(self.inputs[:-1], most)
+        yield self.inputs[-1:, : int((self.targets[-1] != IGNORED).nonzero().max()) + 1]
+
+
+def text_of(targets: Tensor) -> Tensor:
+    """The tokens of windows (W, L), one after another, (N,)."""
+    return targets[targets != IGNORED]
+
+
+def three_parts(
+    documents: Sequence[str], tokenizer: AnyTokenizer, length: int, seed: int = 0
+) -> tuple[Windows, Windows, Windows]:
+    """Windows of disjoint documents, drawn at random: for the Gramians, for the choice of sizes, and held out."""
+    # Equal documents are one, so that none lies on two sides.
+    different = list(dict.fromkeys(document for document in documents if document.strip()))
+    if len(different) < 3:
+        raise InputError(
+            f"text must hold at least 3 different documents, got {len(different)}. Give a file whose documents are "
+            "separated by blank lines."
+        )
+    order = [int(number) for number in torch.randperm(len(different), generator=torch.Generator().manual_seed(seed))]
+    first = max(1, round(_SHARES[0] * len(order)))
+    second = max(first + 1, round(sum(_SHARES) * len(order)))
+    parts = (order[:first], order[first:second], order[second:])
+    texts = [[different[number] for number in part] for part in parts]
+    made = [windows(part, tokenizer, length, most) for part, most in zip(texts, _MOST_TOKENS, strict=True)]
+    return made[0], made[1], made[2]
+
+
+def windows(documents: Sequence[str], tokenizer: AnyTokenizer, length: int, most_tokens: int = 2**62) -> Windows:
+    """Documents, each with the end-of-sequence token after it, one after another in windows of `length` tokens."""
+    end = special_ids(tokenizer)[1].get("eos")
+    ids: list[int] = []
+    owner: list[int] = []
+    sizes: list[int] = []
+    for document in documents:
+        if len(ids) >= most_tokens:
+            break
+        own = plain_ids(tokenizer, document) + ([] if end is None else [end])
+        ids += own
+        owner += [len(sizes)] * len(own)
+        sizes.append(len(document.encode()) + (end is not None))
+    count = -(-len(ids) // length) * length
+    targets = torch.full((count,), IGNORED)
+    targets[: len(ids)] = torch.tensor(ids)
+    # The first token of all follows the last one's end, as the first of every other document follows an end.
+    inputs = torch.full((count,), ids[-1])
+    inputs[1 : len(ids)] = targets[: len(ids) - 1]
+    if end is None:
+        targets[0] = IGNORED
+    document = torch.full((count,), owner[-1])
+    document[: len(ids)] = torch.tensor(owner)
+    inputs, targets, document = (part.view(-1, length) for part in (inputs, targets, document))
+    return Windows(inputs, targets, document, torch.tensor(sizes, dtype=torch.float64))
+
+
+BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Of each target of some windows; 0 and False where nothing is scored."""
+
+    nats: Tensor  # (W, L) float64
+    right: Tensor  # (W, L) bool
+
+    def bits(self, windows: Windows) -> Tensor:
+        """Bits of each document, (D,) float64."""
+        return by_document(self.nats, windows) / math.log(2)
+
+
+@torch.no_grad()
+def score(model: nn.Module, inputs: Tensor, targets: Tensor) -> Scores:
+    """The scores of targets (W, L) after inputs (W, L)."""
+    device = next(model.parameters()).device
+    nats: list[Tensor] = []
+    right: list[Tensor] = []
+    for given, wanted in zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True):
+        logits, wanted = logits_of(model, given.to(device)), wanted.to(device)
+        loss = functional.cross_entropy(logits.mT, wanted, ignore_index=IGNORED, reduction="none")
+        nats.append(loss.double().cpu())
+        right.append((logits.argmax(-1) == wanted).cpu())
+    return Scores(torch.cat(nats), torch.cat(right))
+
+
+def by_document(values: Tensor, windows: Windows) -> Tensor:
+    """Sums over the targets (W, L) of each document, (D,) float64."""
+    sums = torch.zeros(len(windows.sizes), dtype=torch.float64)
+    return sums.index_add_(0, windows.document.flatten(), values.double().flatten())

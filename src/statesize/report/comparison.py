@@ -1,0 +1,249 @@
+"""Several profiles side by side: one row a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from statesize.errors import InputError
+from statesize.measurement.statistics import estimate
+from statesize.report.redundancy import Redundancy
+from statesize.results.protocol import Profiled
+from statesize.results.summary import channels_of, ess_values, known_mean, sample_of, stored_channels
+
+WINDOW = 8
+"""Cuts before and after a delimiter that it is compared with."""
+
+
+def modulation_depth(
+    values: NDArray[np.float32 | np.float64],
+    positions: NDArray[np.int64],
+    delimiters: Sequence[tuple[int, int]],
+    window: int = WINDOW,
+) -> NDArray[np.float64]:
+    """The relative dip 1 − (ESS at the cut right after a delimiter) / (mean over the cuts around it), (unit,).
+
+    Both are averaged over all delimiters before they are divided, so that a head whose ESS is 0 somewhere counts too.
+
+    Args:
+        values: ESS or norm, (sequence, unit, position), NaN where it is not known.
+        positions: The cut positions, (position,), ascending.
+        delimiters: Sequence and index of each delimiter token; those without all `window` cuts before and after the
+            cut that follows them are left out.
+        window: Cuts on either side.
+
+    Returns:
+        One number a unit; NaN where no delimiter has room, or all is 0 around them.
+
+    Example:
+        >>> ess = np.array([[[4.0, 4.0, 1.0, 4.0, 4.0]]])
+        >>> modulation_depth(ess, np.arange(1, 6), [(0, 2)], window=2)
+        array([0.75])
+    """
+    places = {int(position): place for place, position in enumerate(positions)}
+    at, around = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    for sequence, token in delimiters:
+        cuts = [places.get(token + 1 + step) for step in range(-window, window + 1)]
+        known = [cut for cut in cuts if cut is not None]
+        if len(known) < len(cuts):
+            continue
+        curve = values[sequence][:, known].astype(np.float64)
+        if np.isfinite(curve).all():
+            at += curve[:, window]
+            around += np.delete(curve, window, 1).mean(1)
+    return 1 - np.divide(at, around, out=np.full_like(at, np.nan), where=around > 0)
+
+
+def modulation(profile: Profiled, node: xr.Dataset, metric: str, window: int = WINDOW) -> float:
+    """The modulation depth of one mixer at the special tokens inside the sequences; NaN where it is not known."""
+    # `statesize study delimiters` has the controls without which a dip says little.
+    values = node["norm"].values if metric == "norm" else ess_values(node, metric)
+    tokens = profile.tokens
+    inside = np.arange(tokens.sizes["token"]) < tokens["length"].values[:, None]
+    marked = np.argwhere(tokens["special"].values & inside)
+    delimiters = [(int(sequence), int(token)) for sequence, token in marked]
+    return estimate(modulation_depth(values, node["position"].values, delimiters, window), sample_of(node)).mean
+
+
+_AVERAGES = ("average_entropy", "average_relative_count", "norm", "state_utilisation", "ceiling_utilisation")
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """One model's row; `statesize.results.fields.FIGURES` says what the numbers are.
+
+    Attributes:
+        model: Its name.
+        mixers: Mixers that were measured.
+        channels: Their channels.
+        sequences: Sequences that it was measured over.
+        tokens: Their tokens.
+        state_bytes: See FIGURES, also for all that follow.
+        tss: Numbers per channel.
+        total_tss: Numbers.
+        average_entropy: Per channel.
+        average_entropy_error: Half the width of its interval of 95 %, for the choice of heads, channels, positions.
+        average_relative_count: Per channel.
+        total_entropy: Over all stored channels.
+        total_entropy_error: Half the width of its interval, likewise.
+        total_relative_count: Over all stored channels.
+        readout_total_entropy: Over the channels of all heads.
+        norm: In the operators' own scale.
+        state_utilisation: From 0 to 1.
+        ceiling_utilisation: Likewise.
+        modulation: Up to 1; negative where ESS rises.
+        norm_modulation: Likewise.
+        recall_perplexity: At least 1.
+        network_entropy: ESS of the whole network, where it was measured.
+        redundancy: Redundancy of its layers, likewise.
+    """
+
+    model: str
+    mixers: int
+    channels: int
+    sequences: int
+    tokens: int
+    state_bytes: float
+    tss: float
+    total_tss: float
+    average_entropy: float
+    average_entropy_error: float
+    average_relative_count: float
+    total_entropy: float
+    total_entropy_error: float
+    total_relative_count: float
+    readout_total_entropy: float
+    norm: float
+    state_utilisation: float
+    ceiling_utilisation: float
+    modulation: float
+    norm_modulation: float
+    recall_perplexity: float
+    network_entropy: float
+    redundancy: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Profiles side by side, as `statesize.compare` found.
+
+    Attributes:
+        models: One row a profile, in their order.
+        notes: What makes the rows less comparable than they look, in words.
+    """
+
+    models: tuple[ComparedModel, ...]
+    notes: tuple[str, ...]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The rows as a table.
+
+        Returns:
+            One row a profile, with the fields of ComparedModel as columns.
+        """
+        return pd.DataFrame([asdict(model) for model in self.models])
+
+
+def compare(
+    profiles: Sequence[Profiled],
+    recall: Mapping[str, float] | None = None,
+    networks: Sequence[Redundancy] = (),
+) -> Comparison:
+    """Put profiles of several models side by side.
+
+    Args:
+        profiles: At least one; of the same texts, or the notes say that they are not.
+        recall: Recall perplexity by the name of the model, where it is known.
+        networks: What `redundancy` found of whole models, which their names tell.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        InputError: If there is no profile, one without a mixer, or something else.
+    """
+    if not isinstance(profiles, Sequence) or not all(isinstance(held, Profiled) for held in profiles):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"profiles must be a list of Profiles, got {profiles!r:.200}")
+    if not profiles:
+        raise InputError("profiles must hold at least one, got none.")
+    wholes = {network.model: network for network in networks}
+    models = tuple(_compared(profile, recall or {}, wholes.get(profile.model)) for profile in profiles)
+    return Comparison(models, tuple(_notes(profiles, recall or {}, networks)))
+
+
+def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundancy | None) -> ComparedModel:
+    rows = profile.summary_rows()
+    if not rows:
+        raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
+    nodes = [profile.mixer(name) for name in profile.mixers]
+    weights = np.array([channels_of(node) for node in nodes])
+    channels = int(weights.sum())
+    groups = [profile.group(name) for name in profile.mixers]
+    stored = [stored_channels(node, group) for node, group in zip(nodes, groups, strict=True)]
+
+    def mean(figures: Iterable[float]) -> float:
+        values = np.fromiter(figures, np.float64, len(rows))
+        known = np.isfinite(values)
+        return float(np.average(values[known], weights=weights[known])) if known.any() else math.nan
+
+    whole = {name: mean(row[name] for row in rows) for name in ("tss", *_AVERAGES)}
+    whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
+
+    def total(name: Literal["total_entropy", "total_relative_count", "readout_total_entropy"]) -> float:
+        known = [row[name] for row in rows if math.isfinite(row[name])]
+        return sum(known) if known else math.nan
+
+    return ComparedModel(
+        model=profile.model,
+        mixers=len(rows),
+        channels=channels,
+        sequences=int(profile.tokens.sizes["sequence"]),
+        tokens=int(profile.tokens["length"].sum()),
+        state_bytes=float(sum(row["state_bytes"] for row in rows)),
+        total_tss=float(np.dot(stored, [row["tss"] for row in rows])),
+        total_entropy=total("total_entropy"),
+        total_entropy_error=math.hypot(*(row["total_entropy_error"] for row in rows)),
+        total_relative_count=total("total_relative_count"),
+        readout_total_entropy=total("readout_total_entropy"),
+        modulation=mean(modulation(profile, node, "entropy") for node in nodes),
+        norm_modulation=mean(modulation(profile, node, "norm") for node in nodes),
+        recall_perplexity=float(recall.get(profile.model, math.nan)),
+        network_entropy=float(known_mean(np.array(network.whole), 0)) if network else math.nan,
+        redundancy=float(known_mean(np.array(network.values), 0)) if network else math.nan,
+        **whole,
+    )
+
+
+def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]) -> list[str]:
+    attributes = [profile.attributes for profile in profiles]
+    notes: list[str] = []
+    if len({str(facts["tokens_sha256"]) for facts in attributes}) > 1:
+        notes.append(
+            "The profiles are not of the same tokens: the texts differ, or the tokenizers cut them differently, and "
+            "ESS depends on the input."
+        )
+    for name in ("positions", "stride", "past", "future"):
+        given = {str(cast("dict[str, Any]", facts["settings"]).get(name)) for facts in attributes}
+        if len(given) > 1:
+            notes.append(f"They were measured with different {name} ({', '.join(sorted(given))}).")
+    thresholds = [facts["relative_tolerances"][:1] for facts in attributes]
+    if any(first != thresholds[0] for first in thresholds):
+        notes.append("Their first relative tolerances differ, so the counts above ρ times the largest do not compare.")
+    skipped = [profile.model for profile, facts in zip(profiles, attributes, strict=True) if facts["skipped"]]
+    if skipped:
+        notes.append(f"Not all layers were measured of {', '.join(skipped)}; sums lack what was skipped.")
+    names = {profile.model for profile in profiles}
+    given = {"Recall perplexity": set(recall), "A network": {network.model for network in networks}}
+    for what, models in given.items():
+        if models - names:
+            notes.append(
+                f"{what} was given for {', '.join(sorted(models - names))}, of which there is no profile here."
+            )
+    return notes

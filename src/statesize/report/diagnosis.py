@@ -1,0 +1,95 @@
+"""How much of its state each layer of a profile uses, in words; whether that is a fault, only a task can tell."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from statesize.check import require_kind
+from statesize.results.protocol import Profiled
+from statesize.results.summary import average, binding, ess_values, keeps_everything
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What one layer uses, as means over the cuts where its own size is what limits it.
+
+    Attributes:
+        layer: The mixer's name.
+        size: TSS of a layer with a fixed state; of a cache that keeps every token, its mean ceiling.
+        keeps_everything: Whether it is such a cache.
+        entropy: Mean entropy-ESS; NaN without cuts.
+        directions: Mean number of Hankel singular values above ρ times the largest; NaN without a ρ or without cuts.
+        tolerance: ρ, the first relative tolerance of the profile, or None.
+        cuts: Number of cuts, over all sequences.
+    """
+
+    layer: str
+    size: float
+    keeps_everything: bool
+    entropy: float
+    directions: float
+    tolerance: float | None
+    cuts: int
+
+    def __str__(self) -> str:
+        """The diagnosis as a sentence."""
+        if not self.cuts and self.keeps_everything:
+            return f"{self.layer}: nothing was measured in the middle half of a sequence"
+        if not self.cuts:
+            size = f"{self.size:.0f}"
+            return f"{self.layer}: too short a text to tell: no cut has {size} tokens before it and {size} after it"
+        size = f"{'at most ' if self.keeps_everything else ''}{_number(self.size)}"
+        counted = (
+            ""
+            if self.tolerance is None
+            else f", {_number(self.directions)} of {size} directions above {100 * self.tolerance:g} %"
+        )
+        return f"{self.layer}: {_number(self.entropy)} of {size} by entropy{counted}, over {self.cuts:,} cuts"
+
+
+def diagnose(profile: Profiled) -> list[Diagnosis]:
+    """How much of its state each layer of a profile uses.
+
+    It states what is used on these inputs. Whether more would help depends on the task: a layer that solves its task
+    with a part of its state is no worse for it.
+
+    Args:
+        profile: The profile.
+
+    Returns:
+        One diagnosis a mixer, in the order of the profile; str() gives its sentence.
+
+    Raises:
+        InputError: If it is no profile.
+
+    Example:
+        >>> from statesize import profile
+        >>> from statesize.lab import zoo
+        >>> model, _ = zoo.load("gla")
+        >>> print(diagnose(profile(model, [list(range(9))]))[0])
+        layers.0.mixer: too short a text to tell: no cut has 32 tokens before it and 32 after it
+    """
+    require_kind("profile", profile, Profiled, "a Profile", "Give what statesize.profile returns.")
+    ratios = profile.attributes["relative_tolerances"]
+    found: list[Diagnosis] = []
+    for name in profile.mixers:
+        node = profile.mixer(name)
+        binds, everything = binding(node), keeps_everything(node)
+        entropy, directions = (
+            average(node, np.where(binds[:, None], ess_values(node, metric), np.nan)).mean
+            for metric in ("entropy", "relative_count")
+        )
+        if everything and binds.any():
+            size = float(node["ceiling"].values[binds].mean())
+        else:
+            size = float(np.nanmax(node["state_size"].values, initial=0))
+        tolerance = ratios[0] if ratios else None
+        found.append(Diagnosis(name, size, everything, entropy, directions, tolerance, int(binds.sum())))
+    return found
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"

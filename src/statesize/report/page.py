@@ -1,0 +1,104 @@
+"""One self-contained HTML file: maps, curves, the table of all layers, and how the numbers were made."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from statesize.errors import FileError, InputError
+from statesize.io.files import os_errors, replace_file, require_regular
+from statesize.report.charts import network_charts, page_charts
+from statesize.report.document import document, filled
+from statesize.report.page_data import Extent, choose_extent, curves_note, map_note, page_data, spectra_note
+from statesize.report.provenance import provenance
+from statesize.report.redundancy import Redundancy
+from statesize.report.tables import comparison_section, group_section, layer_table, network_section
+from statesize.report.words import metric_titles, model_title, words
+from statesize.results.protocol import Profiled
+
+SCRIPTS = ("draw.js", "packing.js", "picture.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
+MOST_BYTES = 1_700_000
+"""Largest size of a page, unless its table alone takes more."""
+_SHARES = (1.0, 0.5, 0.25, 0.1)
+
+
+def write_report(
+    profiles: Sequence[Profiled],
+    path: str | os.PathLike[str],
+    recall: Mapping[str, float] | None = None,
+    networks: Sequence[Redundancy] = (),
+) -> Path:
+    """Write one HTML file about one or several profiles; the same profiles give the same bytes.
+
+    A place that cannot be written is a FileError.
+
+    Args:
+        profiles: What it shows, in this order; several are also put side by side.
+        path: The file; replaced once the new one is complete.
+        recall: As for `statesize.compare`.
+        networks: Likewise.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: If there is no profile.
+    """
+    if not profiles:
+        raise InputError("A report needs at least one profile; none was given.")
+    path = Path(path)
+    check_report_path(path)
+    replace_file(path, render(profiles, recall, networks).encode())
+    return path
+
+
+def check_report_path(path: Path) -> None:
+    """Refuse a place where no report can be written, before any work is done."""
+    if path.is_dir():
+        raise FileError(f"The report must be a file, got {path}, which is a folder.")
+    with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
+        if path.exists():
+            require_regular(path)
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
+
+
+def render(
+    profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None, networks: Sequence[Redundancy] = ()
+) -> str:
+    """The page as text, with fewer positions where it would not be within MOST_BYTES."""
+    page = ""
+    for share in _SHARES:
+        page = _page(profiles, choose_extent(profiles, share), recall, networks)
+        if len(page.encode()) <= MOST_BYTES:
+            break
+    return page
+
+
+def _page(
+    profiles: Sequence[Profiled], extent: Extent, recall: Mapping[str, float] | None, networks: Sequence[Redundancy]
+) -> str:
+    title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
+    metrics = metric_titles(profiles)
+    table, definitions = layer_table(profiles)
+    parts = {
+        **words(profiles, list(metrics)),
+        "comparison": comparison_section(profiles, recall, networks) if len(profiles) > 1 else "",
+        "groups": group_section(profiles),
+        "networks": network_section(networks),
+        "links": '<a href="#comparison-title">Side by side</a> ' if len(profiles) > 1 else "",
+        "table": table,
+        "definitions": definitions,
+        "provenance": "".join(provenance(profile) for profile in profiles),
+        "extent": escape(curves_note(profiles, extent)),
+        "map-extent": escape(map_note(profiles)),
+        "spectra-extent": escape(spectra_note(profiles, extent)),
+    }
+    data = {
+        "metrics": metrics,
+        "charts": page_charts(profiles, metrics) | network_charts(networks),
+        **page_data(profiles, metrics, extent),
+    }
+    return document(title, filled("page.html", parts), data, SCRIPTS)

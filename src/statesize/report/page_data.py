@@ -1,0 +1,239 @@
+"""What a page carries of its profiles, rounded, within a size that opens at once."""
+
+from __future__ import annotations
+
+import base64
+import math
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from statesize.measurement.chart import evenly_spread, json_number
+from statesize.report.charts import FEWEST, show_token, tolerance_counts
+from statesize.report.words import model_title, short_names, telling_layer
+from statesize.results.checked import DTYPES
+from statesize.results.fields import Array
+from statesize.results.protocol import Profiled
+from statesize.results.summary import ess_values, known_mean, unit_dim, unit_means, utilisation_values
+
+STEPS = 65534
+"""Parts of the largest number that are told apart; one more value stands for what is not known."""
+
+
+class Packed(TypedDict):
+    """Numbers of at least 0, rounded to `top`, the largest of them, / STEPS."""
+
+    top: float
+    # Little-endian 16-bit shares of `top` in the order of the array, as zlib's stream in base64: counts that change
+    # slowly along the last dimension take about a twentieth of two bytes each.
+    values: str
+
+
+def packed(values: NDArray[np.float32 | np.float64]) -> Packed:
+    """Pack numbers of at least 0, NaN where one is not known, of any shape; packing.js unpacks them."""
+    known = np.isfinite(values)
+    top = float(np.max(values, where=known, initial=0.0)) or 1.0
+    shares = np.where(known, np.round(np.where(known, values, 0.0) / top * STEPS), STEPS + 1)
+    return {"top": top, "values": base64.b64encode(zlib.compress(shares.astype("<u2").tobytes(), 9)).decode()}
+
+
+# With these a page of 64 layers usually stays below 2 MB, 0.9 of which are Vega.
+HEAD_POINTS = 80_000
+MEAN_POINTS = 30_000
+LADDER_POINTS = 1_000_000
+MOST_HEADS = 64
+"""Heads or channels of a layer that a page shows one by one; the map puts neighbours together where there are more."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of the profiles a page shows."""
+
+    # The first of each profile, up to this many.
+    sequences: int
+    # Every so many positions, and every so many of those for single heads.
+    stride: int
+    head_stride: int
+    # Positions of a sequence whose singular values are shown, evenly spread.
+    places: int
+
+
+def choose_extent(profiles: Sequence[Profiled], share: float = 1.0) -> Extent:
+    """As many sequences as fit with every head and position into a share of the usual points, else a part of one."""
+    most_heads, most_means = share * HEAD_POINTS, share * MEAN_POINTS
+    mixers = _mixers(profiles)
+    most = max((mixer.sizes["sequence"] for mixer in mixers), default=1)
+    means = max(1, sum(mixer.sizes["position"] for mixer in mixers))
+    heads = max(1, sum(mixer.sizes["position"] * len(shown_heads(mixer)) for mixer in mixers))
+    fitting = int(min(most_heads // heads, most_means // means))
+    sequences = max(1, min(most, fitting))
+    counts = sum(len(shown_heads(mixer)) * mixer.sizes["relative_threshold"] for mixer in mixers)
+    places = max(1, int(share * LADDER_POINTS) // max(1, sequences * counts))
+    if fitting >= 1:
+        return Extent(sequences, stride=1, head_stride=1, places=places)
+    stride = math.ceil(means / most_means)
+    return Extent(1, stride, head_stride=math.ceil(heads / (stride * most_heads)), places=places)
+
+
+def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
+    """Places of the measured heads or channels that a page shows one by one."""
+    return evenly_spread(mixer.sizes[unit_dim(mixer)], MOST_HEADS)
+
+
+def curves_note(profiles: Sequence[Profiled], extent: Extent) -> str:
+    """What of the curves a page lacks."""
+    count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
+    notes: list[str] = []
+    if extent.sequences < count:
+        first = "first" if extent.sequences == 1 else f"first {extent.sequences}"
+        notes.append(f"The charts show the {first} of {count} sequences; the table covers all.")
+    if extent.stride > 1:
+        notes.append(f"One position in {extent.stride} is drawn.")
+    if extent.head_stride > 1:
+        notes.append(f"Single heads are drawn at one position in {extent.stride * extent.head_stride}.")
+    if _many_heads(profiles):
+        notes.append(f"Single curves show at most {MOST_HEADS} heads or channels of a layer.")
+    return " ".join(notes)
+
+
+def spectra_note(profiles: Sequence[Profiled], extent: Extent) -> str:
+    """What of the singular values a page lacks."""
+    positions = max(mixer.sizes["position"] for mixer in _mixers(profiles))
+    if extent.places >= positions - 1:
+        return ""
+    return f"The page holds {extent.places} positions of each sequence; the one nearest to your choice is shown."
+
+
+def map_note(profiles: Sequence[Profiled]) -> str:
+    """What of the single heads the map lacks."""
+    if not _many_heads(profiles):
+        return ""
+    return (
+        f"A layer with more than {MOST_HEADS} measured heads or channels is drawn as {MOST_HEADS} cells, each their "
+        "mean."
+    )
+
+
+def _many_heads(profiles: Sequence[Profiled]) -> bool:
+    return any(mixer.sizes[unit_dim(mixer)] > MOST_HEADS for mixer in _mixers(profiles))
+
+
+def _mixers(profiles: Sequence[Profiled]) -> list[xr.Dataset]:
+    return [profile.mixer(name) for profile in profiles for name in profile.mixers]
+
+
+def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str], extent: Extent) -> dict[str, Any]:
+    """All that the page's scripts draw of a layer, as JSON values."""
+    places = slice(None, None, extent.stride)
+    head_places = slice(None, None, extent.stride * extent.head_stride)
+    rows = slice(None, extent.sequences)
+    unit, heads = unit_dim(mixer), shown_heads(mixer)
+    ess = {metric: ess_values(mixer, metric)[rows] for metric in metrics}
+    return {
+        "name": name,
+        "short": short,
+        "heads": [f"{unit} {index}" for index in mixer[unit].values[heads]],
+        "positions": mixer["position"].values[places].tolist(),
+        "headStride": extent.head_stride,
+        "ceiling": packed(mixer["ceiling"].values[rows, places]),
+        "norm": packed(mixer["norm"].values[rows, :, places].mean(1)),
+        "ess": {
+            metric: {"mean": packed(values[:, :, places].mean(1)), "heads": packed(values[:, heads, head_places])}
+            for metric, values in ess.items()
+        },
+        "cells": layer_cells(mixer, ess),
+        "ladder": layer_ladder(mixer, heads, extent.sequences, extent.places),
+    }
+
+
+def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
+    """The cells of one layer in the map: averages in the order of the heads, of neighbours where there are many."""
+    units = mixer[unit_dim(mixer)].values
+    groups = np.array_split(np.arange(len(units)), len(shown_heads(mixer)))
+
+    def grouped(values: Array) -> list[str | int | float | None]:
+        means = unit_means(mixer, values)
+        return [json_number(float(np.mean(means[group]))) for group in groups]
+
+    return {
+        "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
+        "share": {metric: grouped(utilisation_values(mixer, metric)) for metric in metrics},
+        "ess": {metric: grouped(ess_values(mixer, metric)) for metric in metrics},
+        # The largest TSS, the same in all cells.
+        "tss": int(np.nanmax(mixer["state_size"].values, initial=0)),
+        # What a state per channel takes in bytes per head.
+        "numberBytes": DTYPES[mixer.attrs["dtype"]].itemsize * int(mixer.attrs["multiplicity"]),
+    }
+
+
+def _label(unit: str, members: NDArray[np.int64]) -> str:
+    if len(members) == 1:
+        return f"{unit} {members[0]}"
+    return f"mean of {len(members)} {unit}s, {members[0]} to {members[-1]}"
+
+
+def layer_ladder(mixer: xr.Dataset, heads: NDArray[np.int64], sequences: int, places: int) -> dict[str, Any] | None:
+    """Counts of some heads in the first sequences at evenly spread places; None of too few relative tolerances."""
+    ratios, counts = tolerance_counts(mixer)
+    if len(ratios) < FEWEST:
+        return None
+    positions = mixer["position"].values
+    inside = np.flatnonzero(positions >= 1)
+    chosen = inside[evenly_spread(len(inside), places)]
+    return {
+        # Ascending.
+        "ratios": ratios.tolist(),
+        # Over sequences and positions 1 … L−1, (head, ratio).
+        "means": packed(known_mean(counts[:, heads][:, :, inside], (0, 2))),
+        # Positions of the counts (sequence, head, ratio, place).
+        "places": positions[chosen].tolist(),
+        "counts": packed(counts[:sequences, heads][:, :, chosen].swapaxes(2, 3)),
+    }
+
+
+TOKEN_SIGNS = 60
+
+
+def page_data(profiles: Sequence[Profiled], metrics: Iterable[str], extent: Extent) -> dict[str, Any]:
+    """Everything that the page's scripts draw, as JSON values; profiles of the same tokens share one text."""
+    texts: dict[str, Any] = {}
+    for profile in profiles:
+        texts.setdefault(_text_key(profile), _text(profile, extent))
+    return {"texts": texts, "models": [_model(profile, list(metrics), extent) for profile in profiles]}
+
+
+def clipped(token: str) -> str:
+    """The first signs of a token with white space made visible, and how many it has where it is long."""
+    start = show_token(token[:TOKEN_SIGNS])
+    return start if len(token) <= TOKEN_SIGNS else f"{start}… ({len(token):,} signs)"
+
+
+def _text_key(profile: Profiled) -> str:
+    return str(profile.attributes["tokens_sha256"])
+
+
+def _text(profile: Profiled, extent: Extent) -> list[dict[str, Any]]:
+    tokens = profile.tokens
+    lengths = [int(length) for length in tokens["length"].values[: extent.sequences]]
+    return [
+        {
+            "tokens": [clipped(str(token)) for token in tokens["tokens"].values[row, :length]],
+            "special": np.flatnonzero(tokens["special"].values[row, :length]).tolist(),
+        }
+        for row, length in enumerate(lengths)
+    ]
+
+
+def _model(profile: Profiled, metrics: Sequence[str], extent: Extent) -> dict[str, Any]:
+    names = short_names(profile.mixers)
+    return {
+        "name": model_title(profile),
+        "text": _text_key(profile),
+        "telling": {metric: telling_layer(profile, metric) for metric in metrics},
+        "layers": [layer_data(profile.mixer(name), name, names[name], metrics, extent) for name in profile.mixers],
+    }

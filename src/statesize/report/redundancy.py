@@ -1,0 +1,219 @@
+"""What layers need one by one, beside what the whole network needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import altair as alt
+
+from statesize.io.text import facts_table
+from statesize.measurement.chart import Axis, Chart, Hint, Layer, json_number, place_of
+from statesize.measurement.figures import paper_figure
+from statesize.measurement.views import notebook_chart
+from statesize.report.words import short_names
+
+STORED = "stored (TSS)"
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+ALONE = "needed if heads shared nothing"
+
+
+NEEDED = "needed (entropy-ESS)"
+
+
+_HINTS = (
+    Hint("part", "part", "text"),
+    Hint("kind", "kind", "text"),
+    Hint("group", "numbers", "text"),
+    Hint("numbers", "how many", ",.1f"),
+    Hint("state_bytes", "bytes of its cache", ",d"),
+)
+
+
+@dataclass(frozen=True)
+class MixerNeeds:
+    """One mixer at some cuts, all channels that it stores together.
+
+    Attributes:
+        name: The mixer.
+        kind: What it is.
+        state_bytes: Bytes that the model's own cache holds for it at the end of the sequence.
+        stored: Numbers that its state holds at each cut: TSS times channels; 0 where another mixer keeps its cache.
+        needed: Entropy-ESS summed over these channels; what several heads read counts once, by their joint ESS.
+        alone: Entropy-ESS summed over the channels of all heads, as if they shared nothing.
+    """
+
+    name: str
+    kind: str
+    state_bytes: int
+    stored: tuple[float, ...]
+    needed: tuple[float, ...]
+    alone: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Redundancy:
+    """How many numbers the layers need one by one, and how many the whole network needs.
+
+    Attributes:
+        model: Name of the model.
+        positions: The cuts.
+        dimension: The smaller side of the network's Jacobian at each cut.
+        whole: The network's entropy-ESS at each cut.
+        interval: Between which numbers it lies.
+        mixers: What each needs, in the order of their calls, short convolutions among them.
+        skipped: Mixers that could not be measured, and why.
+    """
+
+    model: str
+    positions: tuple[int, ...]
+    dimension: tuple[int, ...]
+    whole: tuple[float, ...]
+    interval: tuple[tuple[float, float], ...]
+    mixers: tuple[MixerNeeds, ...]
+    skipped: Mapping[str, str]
+
+    @property
+    def stored(self) -> tuple[float, ...]:
+        """Numbers that all states hold at each cut."""
+        return tuple(sum(mixer.stored[place] for mixer in self.mixers) for place in range(len(self.positions)))
+
+    @property
+    def alone(self) -> tuple[float, ...]:
+        """The sum over all heads at each cut, as if they shared nothing."""
+        return tuple(sum(mixer.alone[place] for mixer in self.mixers) for place in range(len(self.positions)))
+
+    @property
+    def needed(self) -> tuple[float, ...]:
+        """The sum over layers at each cut."""
+        return tuple(sum(mixer.needed[place] for mixer in self.mixers) for place in range(len(self.positions)))
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """What the layers need in sum, divided by what the network needs, at each cut.
+
+        NaN at cuts where all states together hold as many numbers as one side of the Jacobian, because there the text
+        limits the network and not its layers; and where a mixer could not be measured.
+        """
+        return tuple(
+            needed / whole if stored < dimension and whole and not self.skipped else math.nan
+            for needed, whole, stored, dimension in zip(
+                self.needed, self.whole, self.stored, self.dimension, strict=True
+            )
+        )
+
+    def reason(self, place: int) -> str:
+        """Why there is no value at a cut; empty where there is one.
+
+        Args:
+            place: Index of the cut.
+
+        Returns:
+            A sentence, or nothing.
+        """
+        if not math.isnan(self.values[place]):
+            return ""
+        if self.skipped:
+            return f"No redundancy, as these mixers were not measured: {', '.join(self.skipped)}."
+        return (
+            f"No redundancy at {self.positions[place]}: the states hold {self.stored[place]:,.0f} numbers, the text "
+            f"before or after the cut {self.dimension[place]:,}. Take a longer text."
+        )
+
+    def chart(self, position: int | None = None) -> Chart:
+        """Numbers stored and needed, layer by layer, of all layers and of the network, at a cut.
+
+        Args:
+            position: The cut; None takes the middle one.
+
+        Returns:
+            A description that `plot`, `figure` and reports draw.
+        """
+        place = place_of(position, self.positions)
+        names = short_names([mixer.name for mixer in self.mixers])
+        rows = [
+            {"part": names[mixer.name], "kind": mixer.kind, "group": group, "numbers": json_number(numbers[place])}
+            | {"state_bytes": mixer.state_bytes}
+            for mixer in self.mixers
+            for group, numbers in ((STORED, mixer.stored), (ALONE, mixer.alone), (NEEDED, mixer.needed))
+            if group != ALONE or mixer.alone != mixer.needed
+        ]
+        sums = {"kind": "", "state_bytes": sum(mixer.state_bytes for mixer in self.mixers)}
+        for name, group, number in (
+            ("all layers", STORED, self.stored[place]),
+            ("all layers", NEEDED, self.needed[place]),
+            ("network", NEEDED, self.whole[place]),
+        ):
+            rows.append({"part": name, "group": group, "numbers": json_number(number)} | sums)
+        groups = tuple(group for group in (STORED, ALONE, NEEDED) if any(row["group"] == group for row in rows))
+        return Chart(
+            Axis("Layer", "names"),
+            Axis("Numbers"),
+            (Layer("bar", "parts", "mean", "part", "numbers", by="group", hints=_HINTS),),
+            title=f"{self.model}, cut at {self.positions[place]}",
+            height=240,
+            tables={"parts": rows},
+            groups=groups,
+        )
+
+    def plot(self, position: int | None = None) -> alt.LayerChart:
+        """The chart for notebooks.
+
+        Args:
+            position: The cut; None takes the middle one.
+
+        Returns:
+            A chart by altair.
+        """
+        return notebook_chart(self.chart(position))
+
+    def figure(self, position: int | None = None) -> Figure:
+        """The chart for papers (extra `figures`).
+
+        Args:
+            position: The cut; None takes the middle one.
+
+        Returns:
+            A figure by matplotlib.
+        """
+        return paper_figure(self.chart(position))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON holds it.
+
+        Returns:
+            A mapping of names to numbers, text and lists.
+        """
+        values = [None if math.isnan(value) else value for value in self.values]
+        return asdict(self) | {"values": values, "stored": list(self.stored), "needed": list(self.needed)}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """What `to_dict` wrote; another mapping is a KeyError or TypeError.
+
+        Args:
+            document: The mapping.
+
+        Returns:
+            The result.
+        """
+        numbers = ("stored", "needed", "alone")
+        mixers = tuple(
+            MixerNeeds(**mixer | {name: tuple(mixer[name]) for name in numbers}) for mixer in document["mixers"]
+        )
+        rows = {name: tuple(document[name]) for name in ("positions", "dimension", "whole")}
+        interval = tuple((low, high) for low, high in document["interval"])
+        return cls(document["model"], **rows, interval=interval, mixers=mixers, skipped=document["skipped"])
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {"model": self.model}
+        for place, position in enumerate(self.positions):
+            sums = f"{self.needed[place]:.1f} needed by layers, {self.whole[place]:.1f} by the network"
+            facts[f"cut {position}"] = f"{sums}. {self.reason(place) or f'Redundancy {self.values[place]:.2f}.'}"
+        return facts_table("Redundancy", facts)

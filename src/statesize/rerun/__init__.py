@@ -1,1 +1,0 @@
-"""Repeating a result from what it says of itself, and comparing."""

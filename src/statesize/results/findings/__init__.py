@@ -1,1 +1,0 @@
-"""What profiles say: side by side, in words, at the borders of documents, and against the whole network."""

@@ -1,0 +1,159 @@
+"""Profiles on disk: a folder of JSON that says what it holds, and a file of arrays for the tokens and each mixer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import torch
+import xarray as xr
+
+from statesize.errors import FileError
+from statesize.io.files import os_errors, parse_json, read_limited, replace_folder, require_regular
+from statesize.io.machine import free_bytes
+from statesize.results.arrays import ALONG, open_arrays, write_arrays
+from statesize.results.checked import check_mixer, check_names, check_nodes, check_root
+
+FORMAT = "statesize-profile"
+SCHEMA = 6
+MARKER = "profile.json"
+_CPU = torch.device("cpu")
+
+
+def check_destination(path: Path) -> None:
+    """Refuse a place where a profile cannot or must not be written, before any work is done."""
+    _check_free(path)
+    with os_errors(f"{path} cannot be written", "Give a place in a writable folder."):
+        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
+
+
+def _check_free(path: Path) -> None:
+    if os.path.lexists(path) and not path.is_dir():
+        raise FileError(f"The profile must be a folder, got {path}, which is a file.")
+    if path.is_dir() and not (path / MARKER).is_file():
+        raise FileError(f"{path} is a folder that holds no profile; it is left alone. Give another name.")
+
+
+def save_tree(tree: xr.DataTree, path: Path) -> None:
+    """Write a tree; an older profile there is replaced once the new is complete."""
+    root = tree.to_dataset(inherit=False)
+    write_nodes(path, root, ((name, [node.to_dataset(inherit=False)]) for name, node in tree.children.items()))
+
+
+def write_nodes(
+    path: Path,
+    root: xr.Dataset,
+    nodes: Iterable[tuple[str, Iterable[xr.Dataset]]],
+    scratch: Path | None = None,
+) -> None:
+    """Write the root, and each mixer in parts along the sequences, to a temporary folder; then move it to its place."""
+    # The temporary folder lies in `scratch`, a folder of the same file system, or in the parent.
+    # What has a scratch folder beside it can be written there.
+    (check_destination if scratch is None else _check_free)(path)
+
+    def write(place: Path) -> None:
+        place.mkdir()
+        listed: list[dict[str, Any]] = []
+        for name, parts in chain([("", [root])], nodes):
+            file = _file(place, len(listed))
+            facts = write_arrays(file, parts, root.sizes[ALONG])
+            listed.append({"name": name, **facts, "sha256": _file_sha256(file)})
+        content = {"format": FORMAT, "schema": SCHEMA, "nodes": listed}
+        marker = json.dumps(content | {"sha256": _sha256(content)}, ensure_ascii=False, indent=1)
+        (place / MARKER).write_text(marker, encoding="utf-8")
+
+    with os_errors(f"{path} cannot be written"):
+        replace_folder(path, write, scratch)
+
+
+def load_tree(path: Path) -> xr.DataTree:
+    """A tree that `save_tree` wrote, in memory; one that is missing, damaged or of another schema is a FileError."""
+    nodes = _nodes(path)
+    with _reading(path):
+        size, free = sum(_file(path, index).stat().st_size for index in range(len(nodes))), free_bytes(_CPU)
+        if free is not None and size > free:
+            raise FileError(f"{path} takes {size:,} bytes in memory, and {free:,} are free.")
+        for index, node in enumerate(nodes):
+            if _file_sha256(_file(path, index)) != node["sha256"]:
+                raise ValueError(f"{_file(path, index).name} is not what was written")
+        tree = _tree(path, nodes).load()
+        root, mixers = tree.to_dataset(inherit=False), {name: node.to_dataset() for name, node in tree.children.items()}
+        check_root(root)
+        check_names(root, mixers)
+        for name, mixer in mixers.items():
+            check_mixer(name, mixer, root)
+    return tree
+
+
+def open_tree(path: Path) -> xr.DataTree:
+    """Open a profile that stays; each array is read when it is asked for, and not kept."""
+    nodes = _nodes(path)
+    with _reading(path):
+        return _tree(path, nodes)
+
+
+def _tree(path: Path, nodes: Sequence[Mapping[str, Any]]) -> xr.DataTree:
+    opened = [open_arrays(_file(path, index), node["dims"], node["attributes"]) for index, node in enumerate(nodes)]
+    names = [node["name"] for node in nodes]
+    if len(set(names)) < len(names):
+        raise ValueError("two mixers have one name")
+    children = {name: xr.DataTree(dataset) for name, dataset in zip(names[1:], opened[1:], strict=True)}
+    return xr.DataTree(opened[0], children=children)
+
+
+def _file(path: Path, index: int) -> Path:
+    """The arrays of a node; no name out of the content is one of a file."""
+    return path / f"{index:05d}.safetensors"
+
+
+@contextmanager
+def _reading(path: Path) -> Generator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise FileError(f"{path} is damaged and cannot be read ({error}). Make the profile anew.") from error
+
+
+def _nodes(path: Path) -> list[dict[str, Any]]:
+    """What a profile says of its root and of each mixer: name, attributes, dimensions, SHA-256 of its file."""
+    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
+    if not os.path.exists(path):
+        raise FileError(f"There is no profile at {path}.")
+    if not (path / MARKER).is_file():
+        raise FileError(f"{path} is no statesize profile: it has no {MARKER}.")
+    try:
+        loaded = parse_json(read_limited(path / MARKER))
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} is damaged: {MARKER} cannot be read ({error}). Make the profile anew.") from error
+    marker = cast("dict[str, Any]", loaded) if isinstance(loaded, dict) else {}
+    if marker.get("format") != FORMAT:
+        raise FileError(f"{path} is no statesize profile: its {MARKER} does not say so.")
+    if marker.get("schema") != SCHEMA:
+        raise FileError(
+            f"{path} is a profile of schema version {marker.get('schema')!r}, and this statesize reads version "
+            f"{SCHEMA}. Make the profile anew, or use the version of statesize that wrote it."
+        )
+    with _reading(path):
+        if marker.pop("sha256", None) != _sha256(marker):
+            raise ValueError(f"{MARKER} is not what was written")
+        check_nodes(marker.get("nodes"))
+    return marker["nodes"]
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values; a ValueError of numbers that are not finite and of text that is no Unicode."""
+    written = json.dumps(content, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return hashlib.sha256(written.encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with require_regular(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,1 +1,0 @@
-"""Measurements as records, labelled datasets, and folders on disk."""

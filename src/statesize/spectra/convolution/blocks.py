@@ -1,0 +1,73 @@
+"""Bounds on the blocks of a convolution, and better answers about single ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.spectra.engine import Counts, HankelBlocks
+
+_fft = cast("Any", torch.fft)
+# Round-off of the transform, far below √N · log₂ N · eps.
+_SLACK = 1e-10
+
+
+def circulant_norm(kernel: Tensor) -> Tensor:
+    """An upper bound on σ_1 of T[i:, :i] for all i, (...), T of the kernel k_1 … k_{L−1}, (..., L − 1)."""
+    # All these blocks are parts of a circulant matrix of any order N ≥ L, because i − j is in 1 … L − 1 there. The norm
+    # of that is max |DFT_N(k)|.
+    spectrum: Tensor = _fft.rfft(kernel, power_of_two(kernel.shape[-1] + 1))
+    return spectrum.abs().amax(-1) * (1 + _SLACK)
+
+
+def power_of_two(least: int) -> int:
+    """The smallest power of 2 that is not below a positive number: lengths that are transformed fast."""
+    return 1 << (least - 1).bit_length()
+
+
+class SecondOpinion(HankelBlocks):
+    """Blocks of batch shape (m,) of which those are computed again whose answer the error leaves unresolved."""
+
+    # `again`: blocks of batch shape (1,) for one batch entry at places out of 0 … P − 1, (q,) int64.
+    def __init__(self, blocks: HankelBlocks, again: Callable[[int, Tensor], HankelBlocks]) -> None:
+        self._blocks = blocks
+        self._again = again
+        self.error_bound = blocks.error_bound
+
+    def norms(self) -> Tensor:
+        """‖H_i‖_F, (m, P), with the error of the blocks."""
+        return self._blocks.norms()
+
+    def counts(self, thresholds: Tensor) -> Counts:
+        """#{σ > τ} for absolute thresholds (K,)."""
+        return self._counted(lambda blocks: blocks.counts(thresholds), 0.0)
+
+    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
+        """#{σ > ρ σ_1} for ratios (R,)."""
+        return self._counted(lambda blocks: blocks.relative_counts(ratios, accuracy), accuracy)
+
+    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
+        """Entropy-ESS to a relative accuracy and a bound on its error, both (m, P)."""
+        entropy, bound = self._blocks.entropies(accuracy)
+        for entry, places in self._unresolved(bound > accuracy * entropy):
+            better, close = self._again(entry, places).entropies(accuracy)
+            entropy[entry, places], bound[entry, places] = better[0], close[0]
+        return entropy, bound
+
+    def _counted(self, ask: Callable[[HankelBlocks], Counts], accuracy: float) -> Counts:
+        counts = ask(self._blocks)
+        parts = counts.count.clone(), counts.lower.clone(), counts.upper.clone()
+        apart = (accuracy * counts.upper).floor().clamp(min=float(accuracy > 0))
+        for entry, places in self._unresolved((counts.upper - counts.lower > apart).any(-1)):
+            better = ask(self._again(entry, places))
+            for part, answer in zip(parts, (better.count, better.lower, better.upper), strict=True):
+                part[entry, places] = answer[0]
+        return Counts(*parts)
+
+    @staticmethod
+    def _unresolved(unknown: Tensor) -> list[tuple[int, Tensor]]:
+        entries = unknown.any(-1).nonzero().squeeze(-1)
+        return [(int(entry), unknown[entry].nonzero().squeeze(-1)) for entry in entries]

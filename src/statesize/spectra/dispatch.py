@@ -1,0 +1,253 @@
+"""Run an engine; fall back to a safer one where numbers over- or underflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.errors import EngineError, InputError
+from statesize.io.machine import free_bytes
+from statesize.operators import Convolution, Dense, Operator, Recurrence, Shared, StateSpace
+from statesize.operators.stepped import Stepped
+from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
+from statesize.spectra.choice import ORDER
+from statesize.spectra.cut import Cut
+from statesize.spectra.engine import Engine, HankelBlocks
+
+Answers = dict[str, Tensor]
+
+# Engines that square their numbers see nothing below the square root of the smallest double, nor above the largest's.
+_SQUARED_RANGE = (1e-100, 1e100)
+# Bytes of an engine's footprint, which grows with its work, from which a thread of its own saves time.
+_WORTH_A_THREAD = 2**24
+_LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the blocks H_i."""
+
+    cut: Cut
+    ask: Callable[[HankelBlocks], Answers]  # turns blocks into tensors of leading shape (..., P)
+    memory: int = 2**30  # bytes to hold at once
+    worth_a_thread: int = _WORTH_A_THREAD
+
+
+def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
+    """The tensors asked, for as many batch entries and positions at once as memory allows, and the engines used."""
+    # Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are asked of
+    # an engine that does not.
+    cuts = _position_blocks(operator, engine, question.cut, question.memory)
+    if len(cuts) > 1:
+        return _joined([dispatch(operator, engine, replace(question, cut=cut)) for cut in cuts], operator)
+    shape, total = operator.batch_shape, operator.batch_shape.numel()
+    each, shared = (max(1, part(operator, question.cut)) for part in (engine.footprint, engine.shared_footprint))
+    with one_torch_thread():
+        threads = min(free_threads(), question.memory // (each + shared), total * each // question.worth_a_thread)
+        threads = max(1, threads if operator.device.type == "cpu" else 1)
+        held = min(question.memory // threads - shared, engine.block_bytes)
+        block = max(1, min(held // each, -(-total // threads)))
+        if total <= block:
+            return _in_range(operator, engine, question)
+        parts = in_parallel(
+            [partial(_block, operator, entries, engine, question) for entries in _split(total, block)], most=threads
+        )
+    joined = {name: torch.cat([answer[name] for answer, _ in parts]) for name in parts[0][0]}
+    return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, _names(parts)
+
+
+def in_double(operator: Operator) -> Operator:
+    """An operator in float64; itself where it is."""
+    return operator if operator.dtype == torch.float64 else operator.to(dtype=torch.float64)
+
+
+def _position_blocks(operator: Operator, engine: Engine, cut: Cut, memory: int) -> list[Cut]:
+    """The cut, or parts of it where one entry would not fit and an engine holds less for fewer positions."""
+    held, half = engine.footprint(operator, cut), replace(cut, positions=cut.positions[::2])
+    if held <= memory or len(cut.positions) < 2 or engine.footprint(operator, half) > 0.75 * held:
+        return [cut]
+    middle = len(cut.positions) // 2
+    halves = (replace(cut, positions=part) for part in (cut.positions[:middle], cut.positions[middle:]))
+    return [part for half in halves for part in _position_blocks(operator, engine, half, memory)]
+
+
+def _joined(parts: list[tuple[Answers, str]], operator: Operator) -> tuple[Answers, str]:
+    """Answers for parts of the positions as one; shorter spectra are padded with zeros."""
+    dim, answers = len(operator.batch_shape), [answer for answer, _ in parts]
+    if "values" in answers[0]:
+        r = max(answer["values"].shape[-1] for answer in answers)
+        for answer in answers:
+            answer["values"] = torch.nn.functional.pad(answer["values"], (0, r - answer["values"].shape[-1]))
+    return {name: torch.cat([answer[name] for answer in answers], dim) for name in answers[0]}, _names(parts)
+
+
+def _names(parts: list[tuple[Answers, str]]) -> str:
+    """The engines that were used for any part, each once."""
+    return ", ".join(dict.fromkeys(name for _, used in parts for name in used.split(", ")))
+
+
+def _split(total: int, block: int) -> list[Tensor]:
+    return [torch.arange(first, min(first + block, total)) for first in range(0, total, block)]
+
+
+def _block(operator: Operator, entries: Tensor, engine: Engine, question: Question) -> tuple[Answers, str]:
+    """What an engine answers for some entries of the flattened batch."""
+    place = torch.unravel_index(entries.to(operator.device), operator.batch_shape)
+    try:
+        return _in_range(_entries(operator, place), engine, question)
+    except InputError:
+        # It names entries as the block counts them; asked one by one, each can be named by its own index.
+        for single in zip(*place, strict=True):
+            entry = tuple(int(index) for index in single)
+            try:
+                _in_range(operator[entry], engine, question)
+            except InputError as error:
+                raise InputError(f"batch entry {entry}: {error}") from None
+        raise
+
+
+def _entries(operator: Operator, place: tuple[Tensor, ...]) -> Operator:
+    """Successive entries of the flattened batch."""
+    shape = operator.batch_shape
+    if shape.numel() == shape[-1]:
+        # A slice takes no copies, as entries by their numbers do.
+        return operator[(*(0 for _ in shape[:-1]), slice(int(place[-1][0]), int(place[-1][-1]) + 1))]
+    return operator[place]
+
+
+def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
+    """The answers of an engine, and of safer ones for the batch entries for which it is not good."""
+    left = torch.ones(operator.batch_shape, dtype=torch.bool, device=operator.device)
+    answers: Answers | None = None
+    used: list[str] = []
+    for attempt in _attempts(engine, operator):
+        place = left.nonzero().unbind(-1) if answers is not None and left.ndim else ...
+        part = operator if place is ... else operator[place]
+        require_memory(part, attempt, question.cut)
+        try:
+            blocks = attempt.blocks(part if attempt.converts else in_double(part), question.cut)
+            again = question.ask(blocks)
+        except _LinAlgError:
+            continue
+        except InputError:
+            # Its indices are those of the entries that were left; earlier answers have those of the operator.
+            if answers is not None:
+                _require_finite(answers, question.cut)
+            raise
+        used.append(f"{attempt.name} ({blocks.way})" if blocks.way else attempt.name)
+        if answers is None:
+            answers = again
+        else:
+            for name, answer in again.items():
+                answers[name][place] = answer[..., : answers[name].shape[-1]]
+        left = ~_finite(answers)
+        if attempt.squares:
+            size = _magnitude(operator)
+            left |= ((size < _SQUARED_RANGE[0]) & (size > 0)) | (size > _SQUARED_RANGE[1])
+        if not bool(left.any()):
+            break
+    if answers is None:
+        raise InputError("the singular values of T did not converge, which finite entries do not cause; check them")
+    _require_finite(answers, question.cut)
+    return answers, ", ".join(used)
+
+
+def _attempts(engine: Engine, operator: Operator) -> list[Engine]:
+    """The engine, and those that do not square their numbers; after the definition there is no other."""
+    safe = [other for other in ORDER if not other.squares and other is not engine and other.supports(operator)]
+    return [engine] if engine.name == "dense" else [engine, *safe]
+
+
+def _magnitude(operator: Operator) -> Tensor:
+    """About the size of the largest entry that an operator's tensors can make, (...)."""
+    if isinstance(operator, Shared):
+        return _magnitude(operator.operator).amax(-1)
+    one = torch.ones(operator.batch_shape, dtype=torch.float64, device=operator.device)
+    if isinstance(operator, Recurrence):
+        B, C = (cast("Any", torch.linalg).vector_norm(part, torch.inf, (-2, -1)) for part in (operator.B, operator.C))
+        return one * B * C
+    if isinstance(operator, Dense):
+        return operator.matrix.abs().amax((-2, -1))
+    return operator.kernel.abs().amax(-1) if isinstance(operator, Convolution) else one
+
+
+def _finite(answers: Answers) -> Tensor:
+    """Whether all answers for a batch entry are finite, (...)."""
+    rank = answers["norm"].ndim
+    flat = [torch.isfinite(part).flatten(rank - 1).all(-1) for part in answers.values()]
+    return torch.stack(flat).all(0)
+
+
+def _require_finite(answers: Answers, cut: Cut) -> None:
+    bad = ~torch.isfinite(answers["norm"] + answers["error_bound"])
+    if bool(bad.any()):
+        *entry, place = (int(k) for k in bad.nonzero()[0])
+        where = f"batch entry {tuple(entry)}, " if entry else ""
+        raise InputError(
+            f"T must be finite, got entries that overflow float64 at {where}position {cut.positions[place]}. Check the "
+            "decays, gates and scores that it is made of."
+        )
+
+
+def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
+    """What engines are given of an operator and a cut: of readouts of one state, a recurrence with a step for each."""
+    if isinstance(operator, StateSpace):
+        r, recurrence = sum(ports(operator)), operator.one_at_a_time()
+    elif isinstance(operator, Stepped):
+        r, recurrence = operator.steps, operator.recurrence
+    elif isinstance(operator, Shared):
+        r, held = operator.readouts, operator.operator
+        recurrence = held.with_readouts() if isinstance(held, Recurrence) else None
+        if recurrence is None:
+            return operator, replace(cut, readouts=r)
+    else:
+        return operator, cut
+    past, future = (None if window is None else r * window for window in (cut.past, cut.future))
+    return recurrence, Cut(r * cut.length, tuple(r * position for position in cut.positions), past, future)
+
+
+def ports(operator: Operator) -> tuple[int, int]:
+    """How many inputs and how many outputs a position has."""
+    if isinstance(operator, StateSpace):
+        return operator.inputs, operator.outputs
+    if isinstance(operator, Stepped):
+        return operator.steps, 1
+    return 1, operator.readouts if isinstance(operator, Shared) else 1
+
+
+def require_one_port(operator: Operator) -> None:
+    """Refuse several inputs or readouts, where blocks are taken from T (..., L, L)."""
+    if isinstance(operator, Shared) or ports(operator) != (1, 1):
+        given = type(operator).__name__
+        raise InputError(f"operator must have one readout and one input, got {given}. Take them one by one.")
+
+
+def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | None = None) -> None:
+    """EngineError if the engine needs more for one batch entry than is free, by default what the system says."""
+    needed = engine.least_bytes(operator, cut)
+    if needed < _SMALL:
+        return
+    free = free_bytes(operator.device) if free is None else free
+    if free is None or needed <= free:
+        return
+    smaller = [
+        other.name
+        for other in ORDER
+        if other.declines(operator, cut, ()) is None
+        and other.footprint(operator, cut) + other.shared_footprint(operator, cut) <= free
+    ]
+    fitting = f"; these engines hold less: {', '.join(smaller)}" if smaller else ""
+    raise EngineError(
+        f"engine {engine.name!r} would hold at least {needed / 1e9:,.1f} GB for one head or channel of length "
+        f"{cut.length:,}, and {free / 1e9:,.1f} GB are free: give a shorter sequence, or windows by past and "
+        f"future{fitting}"
+    )
+
+
+# Below this, asking the system costs more than it tells.
+_SMALL = 2**28

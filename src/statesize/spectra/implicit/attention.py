@@ -1,0 +1,188 @@
+"""Softmax attention as products: from queries and keys, by blocks of rows or by thin factors."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.operators import SoftmaxAttention
+from statesize.parallel.threads import end_if_unwanted
+
+_linalg = cast("Any", torch.linalg)
+
+ROWS = 256
+"""Rows of T that are held at once."""
+COLUMNS = 1024
+"""Columns that are formed at once, few enough for a processor's cache."""
+
+# Of a score summed in single precision, in units of eps and of the largest terms; 0.4 was the most that was seen.
+_SINGLE_ROUND_OFF = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionFactors:
+    """T[i, j] = exp(left_i · right_j) for i − window < j ≤ i, 0 elsewhere."""
+
+    left: Tensor  # (L, d + 1), float64 or float32
+    right: Tensor  # (L, d + 1)
+    window: int
+
+    @property
+    def length(self) -> int:
+        """Tokens, L."""
+        return self.left.shape[0]
+
+    def single(self) -> AttentionFactors:
+        """In single precision."""
+        return AttentionFactors(self.left.float(), self.right.float(), self.window)
+
+    def transposed(self) -> AttentionFactors:
+        """Of Tᵀ with its rows and columns in reverse order, whose H_{L−i} is H_iᵀ with both in reverse order."""
+        return AttentionFactors(self.right.flip(0), self.left.flip(0), self.window)
+
+    def lost(self) -> float:
+        """At most ‖H̃ − H‖_F / ‖H‖_F of the blocks in their own precision, against those in double precision."""
+        if self.left.dtype == torch.float64:
+            return 0.0
+        # At most Σ_k |left_ik right_jk|: one of the two has a last column of ones, the other the log-sums; what is
+        # before them is bounded by its norms.
+        products = [part[:, :-1].square().sum(-1).amax().sqrt() for part in (self.left, self.right)]
+        sums = [part[:, -1].abs().amax() for part in (self.left, self.right)]
+        return _SINGLE_ROUND_OFF * torch.finfo(torch.float32).eps * float(products[0] * products[1] + sums[0] * sums[1])
+
+
+def factorised(head: SoftmaxAttention, positions: Sequence[int]) -> tuple[AttentionFactors, Tensor]:
+    """The factors of one head, and ‖H_i‖_F² at ascending positions, (P,), all in float64."""
+    query, key, length = head.query * head.scale, head.key, head.length
+    window = head.window or length
+    sums = query.new_empty(length)
+    energy = query.new_zeros(len(positions))
+    for top, bottom in itertools.pairwise(sorted({*positions, *range(0, length, ROWS), length})):
+        end_if_unwanted()
+        reached = [position for position in positions if position <= top]
+        first = max(0, top - window + 1)
+        ends = sorted({first, bottom, *range(first, bottom, COLUMNS), *(i for i in reached if i > first)})
+        parts = [_summed(query[top:bottom], key[a:b], top - a, window) for a, b in itertools.pairwise(ends)]
+        logarithms, squares = (torch.stack(part) for part in zip(*parts, strict=True))
+        sums[top:bottom] = logarithms.logsumexp(0)
+        energies = (squares - 2 * sums[top:bottom]).exp().sum(-1).cumsum(0)
+        for place, position in enumerate(reached):
+            if position > first:
+                energy[place] += energies[ends.index(position) - 1]
+    left = torch.cat([query, -sums[:, None]], -1)
+    return AttentionFactors(left, torch.nn.functional.pad(key, (0, 1), value=1.0), window), energy
+
+
+def _summed(query: Tensor, key: Tensor, lag: int, window: int) -> tuple[Tensor, Tensor]:
+    """Log-sums of scores and of twice the scores, over the keys that rows see; `lag` is from first key to first row."""
+    scores = query @ key.mT
+    rows, columns = scores.shape
+    if columns > lag + 1:
+        scores.masked_fill_(_ones(scores).triu_(lag + 1), -torch.inf)
+    if lag + rows > window:
+        scores.masked_fill_(_ones(scores).tril_(lag - window), -torch.inf)
+    # Rows that see none of the keys have no largest score.
+    largest = scores.amax(-1).clamp(min=torch.finfo(scores.dtype).min)
+    shares = scores.sub_(largest[:, None]).exp_()
+    total = shares.sum(-1)
+    energy: Tensor = _linalg.vector_norm(shares, dim=-1).square()
+    return total.log() + largest, energy.log() + 2 * largest
+
+
+def _ones(like: Tensor) -> Tensor:
+    return torch.ones_like(like, dtype=torch.bool)
+
+
+class AttentionRows:
+    """H_i = T[i:, :i] at ascending positions of one head, for products with H_iᵀ H_i.
+
+    T is formed in the precision of its factors, products are in double precision all the same; single precision takes
+    a third off a pass.
+    """
+
+    def __init__(self, factors: AttentionFactors, positions: Sequence[int]) -> None:
+        self._factors, self._positions = factors, list(positions)
+        self._rows = factors.left.new_empty(min(ROWS, factors.length), self._positions[-1])
+
+    def gram(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+        """H_iᵀ H_i x for float64 vectors x in rows, (k_i, i) at each position; k_i may be 0."""
+        asked = [(i, block) for i, block in zip(self._positions, blocks, strict=True) if block.shape[0]]
+        positions = [i for i, _ in asked]
+        ends = [0, *itertools.accumulate(block.shape[0] for _, block in asked)]
+        # The vectors of all positions, with zeros behind: in the columns of a slab, those of later positions count.
+        vectors = self._rows.new_zeros(ends[-1], positions[-1] if positions else 0, dtype=torch.float64)
+        for (i, block), first, end in zip(asked, ends, ends[1:], strict=False):
+            vectors[first:end, :i] = block
+        products = torch.zeros_like(vectors)
+        # In the columns of a piece, the blocks from one on.
+        pieces = [
+            (a, min(a + COLUMNS, border), first)
+            for (left, border), first in zip(itertools.pairwise([0, *positions]), ends, strict=False)
+            for a in range(left, border, COLUMNS)
+        ]
+        for top, bottom, reached in self._row_blocks(positions):
+            rows, last = self._rows[: bottom - top], ends[reached]
+            seen = [piece for piece in pieces if piece[1] <= positions[reached - 1]]
+            y = vectors.new_zeros(bottom - top, last)
+            for a, b, first in seen:
+                part = self._probabilities(top, bottom, a, b)
+                rows[:, a:b] = part
+                y[:, first:] += part.double() @ vectors[first:last, a:b].mT
+            for a, b, first in seen:
+                products[first:last, a:b] += y[:, first:].mT @ rows[:, a:b].double()
+        found = {
+            i: products[first:end, :i] for i, (first, end) in zip(positions, itertools.pairwise(ends), strict=True)
+        }
+        return [found.get(i, block) for i, block in zip(self._positions, blocks, strict=True)]
+
+    def _row_blocks(self, positions: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+        """Rows, from one to another, and how many of the positions have H_i with them."""
+        length = self._factors.length
+        for top, bottom in itertools.pairwise(sorted({*positions, *range(0, length, ROWS), length})):
+            reached = sum(position <= top for position in positions)
+            if reached:
+                end_if_unwanted()
+                yield top, bottom, reached
+
+    def _probabilities(self, top: int, bottom: int, a: int, b: int) -> Tensor:
+        """T[top:bottom, a:b] for b ≤ top."""
+        factors = self._factors
+        part = torch.mm(factors.left[top:bottom], factors.right[a:b].mT).exp_()
+        return part.triu_(top - factors.window + 1 - a) if bottom - factors.window > a else part
+
+
+class LinearMap(ABC):
+    """H, rows × columns, real, in float64.
+
+    Attributes:
+        rows: Rows of H.
+        columns: Columns of H.
+    """
+
+    rows: int
+    columns: int
+
+    @abstractmethod
+    def forward(self, vectors: Tensor) -> Tensor:
+        """H x of vectors in rows, (k, columns) to (k, rows)."""
+
+    @abstractmethod
+    def adjoint(self, vectors: Tensor) -> Tensor:
+        """Hᵀ y of vectors in rows, (k, rows) to (k, columns)."""
+
+    @property
+    def dimension(self) -> int:
+        """The smaller side, which no rank can pass."""
+        return min(self.rows, self.columns)
+
+    def gram(self, vectors: Tensor) -> Tensor:
+        """HᵀH x, or H Hᵀ x where H has fewer rows, of vectors in rows, (k, dimension) to (k, dimension)."""
+        if self.rows < self.columns:
+            return self.forward(self.adjoint(vectors))
+        return self.adjoint(self.forward(vectors))

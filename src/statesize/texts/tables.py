@@ -1,0 +1,187 @@
+"""Documents out of Parquet files and data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from statesize.errors import FileError
+from statesize.io.files import GROWTH, SPARE, require_regular
+from statesize.texts.rows import MESSAGES, Document, Extract, Note, Row, evenly, kept, reading, values_row
+
+# Rows that are in memory at once.
+_BATCH = 64
+# Bytes up to which the column of a row group is read whole.
+_SMALL = 2**20
+
+
+def read_parquet(path: Path, field: str, note: Note) -> Iterator[Document]:
+    """The documents of a file, or of the files of a folder; rows are read as far as documents are asked for."""
+    return kept(_rows(path, field), note, f'{path}: no row has text in the column "{field}"; name the right column.')
+
+
+def parquet_extract(path: Path, field: str, most: int, note: Note) -> Extract:
+    """At most so many documents, evenly from all row groups; the total is the files' own, less rows without text."""
+    files = parquet_files(path, field)
+    groups = [(place, file, index) for place, file in files for index in range(file.num_row_groups)]
+    chosen, rows = evenly(groups, most), list[Row]()
+    for order, (place, file, index) in enumerate(chosen):
+        share = most * (order + 1) // len(chosen) - most * order // len(chosen)
+        with _reading(place):
+            column = _column(file, field)
+            rows += [
+                _row(cell, column, field, f"{place}, row {number + 1} of row group {index + 1}")
+                for number, cell in _cells(file, index, column, share)
+            ]
+    problem = f'{path}: none of {len(rows)} rows has text in the column "{field}"; name the right column.'
+    texts = tuple(kept(rows, note, problem))
+    return Extract(texts, round(sum(int(file.metadata.num_rows) for _, file in files) * len(texts) / len(rows)))
+
+
+def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
+    """A Parquet file, or those of a folder by name, as `pyarrow.parquet.ParquetFile`; no row of them is read."""
+    import pyarrow.parquet
+
+    found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not found:
+        raise FileError(f"{path} is a folder without a file whose name ends in .parquet.")
+    files: list[tuple[Path, Any]] = []
+    for place in found:
+        with _reading(place):
+            _check_content(place, require_regular(place).stat().st_size)
+            file = cast("Any", pyarrow.parquet.ParquetFile(place))
+        columns = cast("list[str]", file.schema_arrow.names)
+        _check_sizes(place, file.metadata)
+        if field not in columns and MESSAGES not in columns:
+            raise FileError(f'{place} has no column "{field}"; its columns are {", ".join(columns)}.')
+        files.append((place, file))
+    _check_content(path, sum(int(file.metadata.num_rows) for _, file in files))
+    return files
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    import pyarrow
+
+    return reading(path, "Parquet", cast("type[Exception]", pyarrow.ArrowException))
+
+
+def _column(file: Any, field: str) -> str:
+    return field if field in cast("list[str]", file.schema_arrow.names) else MESSAGES
+
+
+def _check_content(path: Path, size: int) -> None:
+    if not size:
+        raise FileError(f"{path} is empty. Give Parquet with a text in each row.")
+
+
+def _check_sizes(path: Path, metadata: Any) -> None:
+    """Refuses a file that would unpack to far more than it is, before any of it is read."""
+    most = SPARE + GROWTH * path.stat().st_size
+    unpacked = sum(int(metadata.row_group(group).total_byte_size) for group in range(metadata.num_row_groups))
+    if max(unpacked, int(metadata.num_rows)) > most:
+        raise FileError(
+            f"{path} takes {path.stat().st_size:,} bytes and says that it holds {metadata.num_rows:,} rows of "
+            f"{unpacked:,} bytes; refusing what is more than {GROWTH} times as much."
+        )
+
+
+def _rows(path: Path, field: str) -> Iterator[Row]:
+    for place, file in parquet_files(path, field):
+        number, left = 0, SPARE + GROWTH * place.stat().st_size
+        with _reading(place):
+            column = _column(file, field)
+            for batch in file.iter_batches(_BATCH, columns=[column]):
+                for cell in batch.column(0):
+                    number += 1
+                    row = _row(cell, column, field, f"{place}, row {number}")
+                    # One entry of a dictionary may stand in any number of rows.
+                    if row[1] is not None:
+                        left -= len(row[1] if isinstance(row[1], str) else str(row[1].messages))
+                    if left < 0:
+                        raise FileError(f"{place} holds more than {GROWTH} times as much text as it takes bytes.")
+                    yield row
+
+
+def _row(cell: Any, column: str, field: str, place: str) -> Row:
+    try:
+        value: object = cell.as_py()
+    except UnicodeDecodeError:
+        return place, None, f'"{column}" is not UTF-8'
+    return values_row({column: value}, field, place)
+
+
+def _cells(file: Any, group: int, field: str, most: int) -> list[tuple[int, Any]]:
+    """Some cells of a row group with their places in it: the first ones where the column is large."""
+    facts = file.metadata.row_group(group)
+    columns = [facts.column(index) for index in range(facts.num_columns)]
+    # A list of messages is stored as several columns.
+    size = sum(
+        column.total_uncompressed_size
+        for column in columns
+        if column.path_in_schema == field or column.path_in_schema.startswith(f"{field}.")
+    )
+    if size <= _SMALL:
+        values = file.read_row_group(group, columns=[field]).column(0)
+        return [(row, values[row]) for row in evenly(range(len(values)), most)]
+    found: list[tuple[int, Any]] = []
+    for batch in file.iter_batches(most, row_groups=[group], columns=[field]):
+        found += enumerate(batch.column(0), len(found))
+        if len(found) >= most:
+            break
+    return found[:most]
+
+
+def read_dataset(name: str, field: str, split: str, note: Note) -> Iterator[Document]:
+    """The documents of a data set; one of the hub is read as far as documents are asked for."""
+    data = enumerate(open_dataset(name, field, split))
+    rows = (values_row(row, field, f"{name}, row {number}") for number, row in data)
+    return kept(rows, note, f'{name}: no row has text in the column "{field}"; name the right column.')
+
+
+def dataset_extract(name: str, field: str, split: str, most: int, note: Note) -> Extract:
+    """At most so many documents: evenly spread where `save_to_disk` wrote the data set, else its first ones."""
+    data = open_dataset(name, field, split)
+    if hasattr(data, "__len__"):
+        size = len(data)
+        rows = [values_row(data[number], field, f"{name}, row {number}") for number in evenly(range(size), most)]
+    else:
+        begun = cast("Iterator[dict[str, object]]", islice(data, most + 1))
+        first = [values_row(row, field, f"{name}, row {number}") for number, row in enumerate(begun)]
+        size, rows = len(first), first[:most]
+        if size > most:
+            parts = cast("dict[str, Any]", data.info.splits or {})
+            size = parts[split].num_examples or None if split in parts else None
+    problem = f'{name}: none of {len(rows)} rows has text in the column "{field}"; name the right column.'
+    texts = tuple(kept(rows, note, problem))
+    return Extract(texts, None if size is None else round(size * len(texts) / len(rows)))
+
+
+def import_datasets() -> Any:
+    """The package, or a FileError where it is not installed."""
+    try:
+        import datasets  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise FileError(
+            "The package datasets is needed for data sets and is not installed: pip install datasets."
+        ) from error
+    return cast("Any", datasets)
+
+
+def open_dataset(name: str, field: str, split: str) -> Any:
+    """The rows of a data set, before any is read."""
+    library = import_datasets()
+    folder = Path(name)
+    saved = (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+    try:
+        data = library.load_from_disk(name) if saved else library.load_dataset(name, split=split, streaming=True)
+        rows = cast("Any", data[split] if isinstance(data, dict) else data)
+        columns = cast("list[str] | None", rows.column_names)
+    except Exception as error:  # the hub, arrow and the readers of many formats have no error in common
+        reason = " ".join(str(error).split())[:200]
+        raise FileError(f'There is no data set {name!r} with a part "{split}" that can be read: {reason}') from error
+    if columns is not None and field not in columns and MESSAGES not in columns:
+        raise FileError(f'{name} has no column "{field}"; its columns are {", ".join(columns)}.')
+    return rows

@@ -1,0 +1,189 @@
+"""Results against their repetitions: what is identical, what is within bounds, what is different."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.rerun.comparing import (
+    DIFFERENT,
+    IDENTICAL,
+    WITHIN,
+    Compared,
+    compare_arrays,
+    compare_documents,
+    compare_profiles,
+    compare_rows,
+)
+from statesize.profiling import Profile, profile
+
+CONFIG = ModelConfig("gla,sa", vocabulary_size=32, width=8, heads=2, layers=2, key_size=4)
+FIRST, SECOND = "layers.0.mixer", "layers.1.mixer"
+
+
+@pytest.fixture(scope="module")
+def before():
+    return profile(LanguageModel(CONFIG, torch.Generator().manual_seed(0)), [list(range(12)), list(range(5, 12))])
+
+
+def changed(before, edit):
+    tree = before.to_xarray()
+    edit(tree)
+    return Profile(tree)
+
+
+def verdict(before, edit, part=FIRST):
+    compared = {one.part: one for one in compare_profiles(before, changed(before, edit))}
+    assert all(one.verdict == IDENTICAL for name, one in compared.items() if name != part)
+    return compared[part].verdict
+
+
+def add(name, value, index=(0, 0, 3), mixer=FIRST):
+    def edit(tree):
+        tree[mixer][name].values[index] += value
+
+    return edit
+
+
+def both(*edits):
+    def edit(tree):
+        for one in edits:
+            one(tree)
+
+    return edit
+
+
+def test_a_profile_equals_itself(before):
+    assert compare_profiles(before, before) == [Compared(part, IDENTICAL) for part in ("tokens", FIRST, SECOND)]
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (add("entropy", 1e-2), DIFFERENT),
+        (both(add("entropy", 1e-2), add("entropy_bound", 2e-2)), WITHIN),
+        (both(add("entropy", -1e-2), add("entropy_bound", 2e-2)), WITHIN),
+        (both(add("entropy", 1e-2), add("entropy_bound", 5e-3)), DIFFERENT),
+        (both(add("entropy", 1e-2), add("entropy_bound", 2e-2, (0, 1, 3))), DIFFERENT),
+        (add("entropy", np.nan), DIFFERENT),
+        (both(*(add(name, 1, (0, 0, 3, 0)) for name in ("count", "lower", "upper"))), DIFFERENT),
+        (both(*(add(name, 1, (0, 0, 3, 0)) for name in ("count", "upper"))), WITHIN),
+        (both(*(add(name, -1, (0, 0, 3, 0)) for name in ("relative_count", "relative_lower"))), WITHIN),
+        (both(*(add(f"relative_{name}", 1, (1, 0, 2, 0)) for name in ("count", "lower", "upper"))), DIFFERENT),
+        (both(add("count", np.nan, (0, 0, 3, 0))), DIFFERENT),
+        (add("norm", 1e-3), DIFFERENT),
+        (both(add("norm", 1e-3), add("error_bound", 1e-3)), WITHIN),
+        (both(add("norm", 1.0), add("error_bound", 1e-3)), DIFFERENT),
+        (add("error_bound", 1e-3), WITHIN),
+        (add("state_size", 1, (0, 3)), DIFFERENT),
+        (add("ceiling", 1, (0, 3)), DIFFERENT),
+        (add("state_bytes", 1, (0,)), WITHIN),
+    ],
+)
+def test_verdicts(before, edit, expected):
+    assert verdict(before, edit) == expected
+
+
+def test_rounding_of_what_is_kept_is_no_difference(before):
+    def edit(tree):
+        entropy = tree[FIRST]["entropy"].values
+        entropy[0, 0, 3] = np.nextafter(entropy[0, 0, 3], np.float32(np.inf))
+
+    assert verdict(before, edit) == WITHIN
+
+
+def test_a_model_may_round_otherwise(before):
+    # The operators of this model are in float32, of 1.2e-7.
+    assert verdict(before, add("entropy", 2e-5)) == WITHIN
+    assert verdict(before, add("entropy", 1e-2)) == DIFFERENT
+    norm = float(before.mixer(FIRST)["norm"].values[0, 0, 3])
+    assert verdict(before, add("norm", 6e-6 * norm)) == WITHIN
+    assert verdict(before, add("norm", 1e-5 * norm)) == DIFFERENT
+
+    def coarse(tree):
+        tree[FIRST].attrs["dtype"] = "bfloat16"
+
+    rough = changed(before, coarse)
+    assert compare_profiles(rough, changed(before, both(coarse, add("entropy", 1e-2))))[1].verdict == WITHIN
+
+
+def test_other_heads_positions_and_mixers(before):
+    def fewer(tree):
+        tree[FIRST] = tree[FIRST].isel(head=[0])
+
+    def elsewhere(tree):
+        tree[FIRST] = xr.DataTree(tree[FIRST].to_dataset(inherit=False).assign_coords(head=[0, 5]))
+
+    assert verdict(before, fewer) == DIFFERENT
+    assert verdict(before, elsewhere) == DIFFERENT
+
+    def renamed(tree):
+        tree["other"] = tree[FIRST]
+        del tree[FIRST]
+        tree.attrs["mixers"] = ["other", SECOND]
+
+    compared = compare_profiles(before, changed(before, renamed))
+    assert [(one.part, one.verdict) for one in compared] == [
+        ("tokens", IDENTICAL),
+        (FIRST, DIFFERENT),
+        (SECOND, IDENTICAL),
+        ("other", DIFFERENT),
+    ]
+
+
+def test_other_tokens(before):
+    def edit(tree):
+        tree["token_ids"].values[0, 0] += 1
+
+    (compared,) = compare_profiles(before, changed(before, edit))
+    assert (compared.part, compared.verdict) == ("tokens", DIFFERENT)
+
+
+def row(run="a", **values):
+    return {"run": run, "task": "mqar", "kv": 2, "mixer": "la", "rate": 0.1, "seed": 0, "seconds": 1.0, **values}
+
+
+def test_rows_are_compared_run_by_run():
+    before = [row(loss=1.0, accuracy=math.nan), row(loss=0.5), row("b", loss=2.0)]
+    after = [row(loss=1.0, accuracy=math.nan, seconds=9.0), row(loss=0.5), row("b", loss=1.0)]
+    assert [one.verdict for one in compare_rows(before, after)] == [IDENTICAL, DIFFERENT]
+    assert compare_rows(before, after)[1].detail == "1 value differs, [0].loss by 5.0e-01 of its size"
+    assert [one.verdict for one in compare_rows(before, before[1:])] == [DIFFERENT, IDENTICAL]
+    assert [one.detail for one in compare_rows(before[:1], before[2:])] == [
+        "only the result has it",
+        "only the repetition has it",
+    ]
+
+
+def test_rows_of_models_and_of_neither():
+    before = [{"model": "x", "depth": 1.0}, {"model": "y", "depth": 1.0}]
+    assert compare_rows(before, before) == [Compared("x", IDENTICAL), Compared("y", IDENTICAL)]
+    assert compare_rows([{"depth": 1}], [{"depth": "1"}]) == [Compared("rows", DIFFERENT, "1 value differs, [0].depth")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdicts"),
+    [
+        ({"a": 1, "seconds": 3, "recipe": {}, "versions": {}, "table": "x", "command": ""}, {"a": 1}, [IDENTICAL]),
+        ({"a": 1}, {}, [DIFFERENT]),
+        ({"a": [1, 2]}, {"a": [1]}, [DIFFERENT]),
+        ({"a": math.inf}, {"a": 1.0}, [DIFFERENT]),
+        ({"a": math.nan}, {"a": 1.0}, [DIFFERENT]),
+        ({"a": True}, {"a": "True"}, [DIFFERENT]),
+        ({"mixers": [{"name": "x", "n": 1}]}, {"mixers": [{"name": "x", "n": 1}]}, [IDENTICAL, IDENTICAL]),
+        ({"mixers": [{"name": "x", "n": 1}]}, {"mixers": [{"name": "y", "n": 1}]}, [IDENTICAL, DIFFERENT, DIFFERENT]),
+    ],
+)  # fmt: skip
+def test_documents(before, after, verdicts):
+    assert [one.verdict for one in compare_documents(before, after)] == verdicts
+
+
+def test_weights():
+    one, other = {"w": np.ones((2, 2), np.float32)}, {"w": np.full((2, 2), 1.5, np.float32)}
+    assert compare_arrays("weights", one, one) == Compared("weights", IDENTICAL)
+    assert compare_arrays("weights", one, other) == Compared("weights", DIFFERENT, "weights differ by up to 5.0e-01")
+    for unlike in ({"v": one["w"]}, {"w": np.ones((2, 1), np.float32)}):
+        assert compare_arrays("weights", one, unlike).detail == "other names or shapes"

@@ -1,0 +1,94 @@
+"""The same again gives the same bits; other numbers of threads and of processes give the same within the bounds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.rerun.comparing import DIFFERENT, IDENTICAL, compare_profiles, compare_rows
+from statesize.lab.studies.grid.executors import run_here
+from statesize.profiling import profile
+
+COMMAND = Path(__file__).parents[3] / "benchmarks" / "determinism.py"
+PATTERNS = ("sa,gla", "s6,la", "s4d,hyena", "gla-s6,wla")
+
+
+def measured(pattern, threads, **options):
+    config = ModelConfig(pattern, vocabulary_size=64, width=16, heads=2, layers=2, key_size=8)
+    model = LanguageModel(config, torch.Generator().manual_seed(1)).eval()
+    ids = torch.randint(64, (2, 40), generator=torch.Generator().manual_seed(2))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return profile(model, ids, **options)
+    finally:
+        torch.set_num_threads(before)
+
+
+def verdicts(one, other):
+    return {compared.verdict for compared in compare_profiles(one, other)}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_profile_has_the_same_bits_again(pattern):
+    assert verdicts(measured(pattern, 1), measured(pattern, 1)) == {IDENTICAL}
+    assert verdicts(measured(pattern, 2), measured(pattern, 2)) == {IDENTICAL}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_other_threads_give_a_profile_within_the_bounds(pattern):
+    first = measured(pattern, 1)
+    for threads in (2, 3):
+        assert DIFFERENT not in verdicts(first, measured(pattern, threads))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS[:2])
+def test_less_memory_gives_a_profile_within_the_bounds(pattern):
+    assert DIFFERENT not in verdicts(measured(pattern, 1), measured(pattern, 1, memory=150_000))
+
+
+def rows(outcomes):
+    return sorted((row for outcome in outcomes for row in outcome.rows), key=lambda row: (row["run"], row["step"]))
+
+
+def test_a_study_has_the_same_bits_again():
+    # In several processes too: tests/lab/studies/test_local.py and test_cluster.py kill some of them meanwhile.
+    from small_studies import GRID
+
+    from statesize.lab.studies.grid.settings import parse_settings
+
+    runs = parse_settings(GRID, "correlation").runs[:1]
+    first, second = (rows(run_here(runs)) for _ in range(2))
+    assert {one.verdict for one in compare_rows(first, second)} == {IDENTICAL}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # Ray's own
+def test_processes_on_ray_give_a_profile_within_the_bounds(tmp_path):
+    pytest.importorskip("ray")
+    from functools import partial
+
+    from statesize.models.load import load_model
+    from statesize.parallel.ray_session import ray_session
+    from statesize.profiling.on_ray import profile_on_ray
+
+    sequences = [list(range(40, 80)), list(range(30)), list(range(7, 39)), list(range(3, 43))]
+    load = partial(load_model, "gla")
+    here = profile(load().model, sequences)
+    with ray_session():
+        made = [profile_on_ray(load, sequences, cpus=cpus) for cpus in (1, 2)]
+    assert verdicts(here, made[0]) == {IDENTICAL}
+    assert DIFFERENT not in verdicts(here, made[1])
+
+
+@pytest.mark.slow
+def test_the_command_writes_what_it_found(tmp_path):
+    path = tmp_path / "determinism.json"
+    command = [sys.executable, str(COMMAND), "--models", "gla", "mamba2", "--output", str(path)]
+    subprocess.run(command, check=True)
+    compared = json.loads(path.read_text(encoding="utf-8"))["compared"]
+    assert set(compared["same threads"]) == {IDENTICAL}

@@ -1,0 +1,415 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles.recurrences import STRUCTURES, random_recurrence
+
+from statesize.bands import count_bands
+from statesize.errors import EngineError, InputError
+from statesize.measurement.measurement import hankel_singular_values, measure
+from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
+from statesize.spectra import dispatch as answers
+from statesize.spectra.choice import ENGINES
+from statesize.spectra.cut import make_cut
+
+structures = st.sampled_from(STRUCTURES)
+seeds = st.integers(0, 2**31)
+lengths = st.integers(2, 16)
+state_sizes = st.integers(1, 5)
+engines = st.sampled_from(("dense", "square_root"))
+FOR_RECURRENCES = [
+    name for name, engine in ENGINES.items() if engine.operators not in ("convolutions", "softmax attention")
+]
+FOR_CONVOLUTIONS = ("convolution", "distinct_blocks")
+
+
+@given(structures, seeds, lengths, state_sizes, engines)
+def test_ess_is_between_zero_and_the_ceiling(structure: str, seed: int, length: int, states: int, engine: str) -> None:
+    recurrence = random_recurrence(structure, seed, length, states)
+    found = measure(recurrence, relative_tolerances=(0.1, 1e-9), engine=engine)
+    assert bool((found.relative_count >= 0).all())
+    assert bool((found.relative_count <= found.ceiling[:, None]).all())
+    assert bool((found.count <= found.upper).all())
+    assert bool((found.lower <= found.count).all())
+    assert bool((found.entropy <= found.ceiling + found.entropy_bound + 1e-12).all())
+    assert bool((found.entropy >= 0).all())
+
+
+@given(structures, seeds, lengths, state_sizes, engines)
+def test_entropy_is_at_most_the_rank(structure: str, seed: int, length: int, states: int, engine: str) -> None:
+    found = measure(random_recurrence(structure, seed, length, states), tolerances=(0.0,), engine=engine)
+    assert bool((found.entropy <= found.upper.squeeze(-1) + found.entropy_bound + 1e-12).all())
+
+
+@given(structures, seeds, lengths, state_sizes, engines)
+def test_neighbours_differ_by_at_most_one(structure: str, seed: int, length: int, states: int, engine: str) -> None:
+    # H_{i+1} is H_i without a row and with one more column: interlacing, at any absolute threshold.
+    found = measure(random_recurrence(structure, seed, length, states), tolerances=(0.3, 1e-6), engine=engine)
+    assert bool((found.lower[1:] <= found.upper[:-1] + 1).all())
+    assert bool((found.lower[:-1] <= found.upper[1:] + 1).all())
+
+
+@given(seeds, lengths, state_sizes)
+def test_a_change_of_state_basis_changes_nothing(seed: int, length: int, states: int) -> None:
+    recurrence = random_recurrence("full", seed, length, states)
+    basis = random_recurrence("orthogonal", seed + 1, length, states).A
+    stretch = torch.linspace(1, 3, states, dtype=torch.float64)
+    P = basis * stretch
+    inverse = basis.mT / stretch[:, None]
+    # x'_t = P_t x_t, so A'_t = P_t A_t P_{t−1}⁻¹; what P_{−1} is does not matter, since no input meets A_0.
+    A = P @ recurrence.A @ inverse.roll(1, 0)
+    changed = Recurrence(
+        A, (P @ recurrence.B[..., None]).squeeze(-1), (recurrence.C[..., None, :] @ inverse).squeeze(-2)
+    )
+    expected = hankel_singular_values(recurrence, engine="square_root")
+    found = hankel_singular_values(changed, engine="square_root")
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10 * max(1.0, float(expected.max())))
+
+
+@given(structures, seeds, lengths, state_sizes, engines)
+def test_permuting_channels_permutes_the_result(
+    structure: str, seed: int, length: int, states: int, engine: str
+) -> None:
+    recurrence = random_recurrence(structure, seed, length, states, batch=(4,))
+    order = torch.tensor([2, 0, 3, 1])
+    whole, permuted = measure(recurrence, engine=engine), measure(recurrence[order], engine=engine)
+    torch.testing.assert_close(permuted.entropy, whole.entropy[order], rtol=1e-10, atol=1e-12)
+    assert torch.equal(permuted.count, whole.count[order])
+
+
+@given(structures, seeds, lengths, state_sizes, engines, st.integers(-25, 25))
+def test_scaling_the_operator_scales_the_spectrum(
+    structure: str, seed: int, length: int, states: int, engine: str, decades: int
+) -> None:
+    recurrence = random_recurrence(structure, seed, length, states)
+    scale = 10.0**decades
+    scaled = Dense(recurrence.dense() * scale)
+    expected = measure(recurrence, outputs=("values", "entropy", "counts"), engine=engine)
+    found = measure(scaled, outputs=("values", "entropy", "counts"))
+    r = min(expected.values.shape[-1], found.values.shape[-1])
+    slack = expected.error_bound + found.error_bound / scale
+    assert bool(((found.values[..., :r] / scale - expected.values[..., :r]).abs().amax(-1) <= slack).all())
+    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found.norm / scale, expected.norm, rtol=1e-10, atol=1e-12)
+
+
+@given(st.sampled_from(("scalar", "diagonal", "full")), seeds, st.integers(3, 16), state_sizes, engines)
+def test_a_reset_empties_the_state(structure: str, seed: int, length: int, states: int, engine: str) -> None:
+    recurrence = random_recurrence(structure, seed, length, states)
+    i = length // 2
+    A = recurrence.A.clone()
+    A[i] = 0
+    found = measure(Recurrence(A, recurrence.B, recurrence.C), positions=[i], engine=engine)
+    assert float(found.entropy) == 0
+    assert int(found.count) == 0
+    assert float(found.norm) == 0
+
+
+@given(seeds, st.integers(2, 24), st.integers(1, 6), engines)
+def test_a_minimal_recurrence_fills_its_ceiling(seed: int, length: int, states: int, engine: str) -> None:
+    recurrence = random_recurrence("orthogonal", seed, length, states)
+    found = measure(recurrence, relative_tolerances=(1e-11,), outputs=("counts",), engine=engine)
+    assert torch.equal(found.relative_count.squeeze(-1), found.ceiling)
+
+
+@pytest.mark.parametrize("engine", FOR_RECURRENCES)
+def test_entries_in_turn_give_the_same(engine: str) -> None:
+    recurrence = random_recurrence("diagonal", 3, 12, 3, batch=(2, 4))
+    whole = measure(recurrence, engine=engine)
+    cut, held = make_cut(12), ENGINES[engine]
+    budget = 3 * held.footprint(recurrence, cut) + held.shared_footprint(recurrence, cut)
+    split = measure(recurrence, engine=engine, memory=budget)
+    for name in ("count", "lower", "upper", "relative_count"):
+        assert torch.equal(getattr(split, name), getattr(whole, name))
+    for name in ("entropy", "entropy_bound", "norm", "error_bound"):
+        torch.testing.assert_close(getattr(split, name), getattr(whole, name), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("engine", ["square_root", "dense"])
+def test_positions_in_turn_give_the_same(engine: str) -> None:
+    recurrence = random_recurrence("diagonal", 3, 120, 3, batch=(2,))
+    asked = ("counts", "entropy", "values")
+    whole = measure(recurrence, engine=engine, outputs=asked)
+    budget = ENGINES[engine].footprint(recurrence, make_cut(120)) // 2
+    assert len(answers._position_blocks(recurrence, ENGINES[engine], make_cut(120), budget)) > 1
+    split = measure(recurrence, engine=engine, outputs=asked, memory=budget)
+    assert torch.equal(split.count, whole.count)
+    for name in ("values", "entropy", "norm", "error_bound"):
+        torch.testing.assert_close(getattr(split, name), getattr(whole, name), rtol=1e-12, atol=1e-14)
+
+
+def test_known_answers() -> None:
+    delay = measure(Convolution(torch.tensor([0.0, 0.0, 0.0, 1.0]), 10))
+    assert delay.count.squeeze(-1).tolist() == [1, 2, 3, 3, 3, 3, 3, 2, 1]
+    torch.testing.assert_close(delay.entropy, delay.count.squeeze(-1).double())
+    uniform = SoftmaxAttention(torch.zeros(9, 2), torch.zeros(9, 2), 1.0)
+    assert measure(uniform).count.squeeze(-1).tolist() == [1] * 8
+    assert measure(Dense(torch.eye(5))).entropy.tolist() == [0] * 4
+
+
+def test_only_what_is_asked_is_there() -> None:
+    recurrence = random_recurrence("diagonal", 0, 9, 2)
+    counts = measure(recurrence, outputs=("counts",))
+    assert counts.entropy is counts.entropy_bound is counts.values is None
+    entropy = measure(recurrence, outputs=("entropy",))
+    assert entropy.count is entropy.lower is entropy.relative_count is entropy.values is None
+    assert measure(recurrence, outputs=("values",)).values.shape == (8, 2)
+
+
+def test_shapes_with_batch_tolerances_and_positions() -> None:
+    recurrence = random_recurrence("full", 0, 9, 2, batch=(2, 3))
+    found = measure(recurrence, tolerances=(1e-3, 1e-2), relative_tolerances=(0.1, 0.2, 0.3), positions=4)
+    assert found.positions.tolist() == [1, 3, 6, 8]
+    assert found.count.shape == found.lower.shape == found.upper.shape == (2, 3, 4, 2)
+    assert found.relative_count.shape == (2, 3, 4, 3)
+    assert found.entropy.shape == found.norm.shape == found.error_bound.shape == (2, 3, 4)
+    assert found.ceiling.tolist() == [1, 2, 2, 1]
+
+
+def test_float32_operators_are_measured_in_float64() -> None:
+    recurrence = random_recurrence("diagonal", 0, 9, 2).to(torch.float32)
+    assert measure(recurrence).entropy.dtype == torch.float64
+    assert hankel_singular_values(recurrence).dtype == torch.float64
+
+
+def test_norm_is_the_frobenius_norm_of_the_block() -> None:
+    recurrence = random_recurrence("delta", 0, 12, 3)
+    matrix = recurrence.dense()
+    expected = torch.stack([torch.linalg.matrix_norm(matrix[i:, :i]) for i in range(1, 12)])
+    for engine in ("dense", "square_root"):
+        torch.testing.assert_close(measure(recurrence, engine=engine).norm, expected)
+
+
+def test_windows_cut_the_blocks() -> None:
+    g = torch.Generator().manual_seed(0)
+    matrix = torch.randn(12, 12, generator=g, dtype=torch.float64).tril()
+    found = measure(Dense(matrix), past=3, future=4, outputs=("values", "counts"))
+    assert found.positions.tolist() == list(range(3, 9))
+    torch.testing.assert_close(found.values[2], torch.linalg.svdvals(matrix[5:9, 2:5]))
+    assert found.ceiling.tolist() == [3] * 6
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_windows_on_recurrences_take_the_state(structure: str) -> None:
+    recurrence = random_recurrence(structure, 0, 60, 3, batch=(2,))
+    found = measure(recurrence, past=20, future=15)
+    expected = measure(recurrence, past=20, future=15, engine="dense")
+    assert (found.engine, found.past, found.future) == ("square_root", 20, 15)
+    assert bool((found.lower <= expected.upper).all())
+    assert bool((expected.lower <= found.upper).all())
+    assert bool(((found.entropy - expected.entropy).abs() <= found.entropy_bound + expected.entropy_bound).all())
+
+
+@given(
+    st.sampled_from(STRUCTURES), seeds, st.integers(2, 24), state_sizes, st.booleans(), st.sampled_from((None, 1, 3))
+)
+def test_bands_hold_the_counts_in_between(
+    structure: str, seed: int, length: int, states: int, shared: bool, window: int | None
+) -> None:
+    recurrence = random_recurrence(structure, seed, length, states, batch=(2,))
+    past = None if window is None else min(window, length - 1)
+    asked = {"tolerances": (0.3, 1e-6), "outputs": ("counts",), "past": past, "engine": "dense"}
+    every, some = measure(recurrence, **asked), measure(recurrence, positions=4, **asked)
+    bands = count_bands(recurrence, some, shared)
+    assert torch.equal(bands.positions, every.positions)
+    assert torch.equal(bands.tolerances, every.tolerances)
+    assert bool((bands.lower <= every.upper).all())
+    assert bool((every.lower <= bands.upper).all())
+    assert bool((bands.upper <= every.ceiling[:, None]).all())
+    place = some.positions - every.positions[0]
+    assert bool((bands.lower[:, place] >= some.lower).all())
+    assert bool((bands.upper[:, place] <= some.upper).all())
+
+
+def test_bands_of_attention_are_narrower_with_shared_blocks() -> None:
+    g = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(48, 4, generator=g, dtype=torch.float64).cumsum(0) / 8 for _ in range(2))
+    attention = SoftmaxAttention(query, key, 0.3)
+    every = measure(attention, (1e-2,), outputs=("counts",))
+    some = measure(attention, (1e-2,), outputs=("counts",), positions=[40, 8, 24, 8])
+    free, narrow = count_bands(attention, some), count_bands(attention, some, shared=True)
+    for bands in (free, narrow):
+        assert bool(((bands.lower <= every.count) & (every.count <= bands.upper)).all())
+    assert bool((narrow.lower >= free.lower).all())
+    assert bool((narrow.upper <= free.upper).all())
+    assert int((narrow.upper - narrow.lower).sum()) < int((free.upper - free.lower).sum())
+
+
+def test_bands_use_bounds_and_not_counts() -> None:
+    # σ lies within the error bound of the tolerance, so the count at the measured position is itself uncertain.
+    ones = torch.ones(9, 1, dtype=torch.float64)
+    running_sum = Recurrence(ones, ones, ones)
+    sigma = float(hankel_singular_values(running_sum, [4])[0, 0])
+    some = measure(running_sum, (sigma * (1 - 4e-16),), outputs=("counts",), positions=[4])
+    assert (some.lower.item(), some.count.item(), some.upper.item()) == (0, 1, 1)
+    bands = count_bands(running_sum, some)
+    assert bands.lower.squeeze(-1).tolist() == [0] * 8
+    assert bands.upper.squeeze(-1).tolist() == [1] * 8
+
+
+def test_bands_need_counts_of_that_operator() -> None:
+    recurrence = random_recurrence("diagonal", 0, 9, 2, batch=(2,))
+    with pytest.raises(InputError, match="measurement must hold counts at absolute tolerances"):
+        count_bands(recurrence, measure(recurrence, outputs=("entropy",)))
+    with pytest.raises(InputError, match="measurement must hold counts at absolute tolerances"):
+        count_bands(recurrence, measure(recurrence, tolerances=()))
+    with pytest.raises(InputError, match=r"operator must have batch shape \(2,\), that of the measurement, got \(\)"):
+        count_bands(recurrence[0], measure(recurrence))
+    with pytest.raises(InputError, match="positions must be integers in 1 … 4 here, got 8"):
+        count_bands(random_recurrence("diagonal", 0, 5, 2, batch=(2,)), measure(recurrence, positions=[8]))
+
+
+def test_gradients_flow_through_the_definition() -> None:
+    recurrence = random_recurrence("diagonal", 0, 8, 2)
+    leaf = recurrence.B.clone().requires_grad_()
+    hankel_singular_values(Recurrence(recurrence.A, leaf, recurrence.C), engine="dense").sum().backward()
+    assert bool(torch.isfinite(leaf.grad).all())
+    assert bool(leaf.grad.any())
+
+
+@pytest.mark.parametrize("engine", FOR_RECURRENCES)
+@pytest.mark.parametrize("scale", [1e-170, 1e-120, 1e120, 1e140])
+def test_scales_beyond_what_can_be_squared(engine: str, scale: float) -> None:
+    base = random_recurrence("diagonal", 0, 14, 3, batch=(2,))
+    factor = torch.tensor([1.0, scale], dtype=torch.float64)[:, None, None]
+    found = measure(Recurrence(base.A, base.B * factor, base.C), (scale * 0.1,), engine=engine)
+    expected = measure(base, (0.1,), engine="dense")
+    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-3, atol=0)
+    torch.testing.assert_close(found.norm[1] / scale, expected.norm[1])
+    assert torch.equal(found.count[1], expected.count[1])
+    assert bool((found.error_bound[1] >= 1e-17 * expected.norm[1] * scale).all())
+
+
+@pytest.mark.parametrize("engine", FOR_CONVOLUTIONS)
+def test_kernels_beyond_what_can_be_squared(engine: str) -> None:
+    base = torch.cos(torch.arange(600, dtype=torch.float64) / 9)
+    expected = measure(Convolution(base, 600), (3.0,), positions=[3, 300], engine="dense")
+    kernel = base * torch.tensor([1.0, 1e-170, 1e-120, 1e120], dtype=torch.float64)[:, None]
+    found = measure(Convolution(kernel, 600), (3e-120,), positions=[3, 300], engine=engine)
+    torch.testing.assert_close(found.entropy, expected.entropy.expand(4, -1), rtol=1e-3, atol=0)
+    assert torch.equal(found.count[2], expected.count)
+    assert torch.equal(found.count[1], torch.zeros_like(expected.count))
+    assert "distinct_blocks" in found.engine
+
+
+@pytest.mark.parametrize("engine", FOR_CONVOLUTIONS)
+def test_kernels_in_turn_give_the_same(engine: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    operator = Convolution(torch.randn(2, 3, 40, generator=g, dtype=torch.float64), 60)
+    whole, cut, held = measure(operator, engine=engine), make_cut(60), ENGINES[engine]
+    budget = 2 * held.footprint(operator, cut) + held.shared_footprint(operator, cut)
+    split = measure(operator, engine=engine, memory=budget)
+    assert torch.equal(split.count, whole.count)
+    torch.testing.assert_close(split.entropy, whole.entropy)
+
+
+@pytest.mark.parametrize("engine", FOR_RECURRENCES)
+def test_growth_is_followed_as_far_as_float64_reaches(engine: str) -> None:
+    ones = torch.ones(40, 1, dtype=torch.float64)
+    assert measure(Recurrence(1e4 * ones, ones, ones), engine=engine).relative_count.squeeze(-1).tolist() == [1] * 39
+    with pytest.raises(InputError, match=r"T must be finite|T is not finite"):
+        measure(Recurrence(1e20 * ones, ones, ones), engine=engine)
+
+
+def test_overflow_names_the_entry_and_the_position() -> None:
+    base = random_recurrence("diagonal", 0, 40, 3, batch=(4,))
+    A = base.A.clone()
+    A[2, 20:] = 1e30
+    with pytest.raises(InputError, match=r"overflow float64 at batch entry \(2,\), position"):
+        measure(Recurrence(A, base.B, base.C), engine="small_state")
+
+
+def test_overflowing_scores_are_an_input_error() -> None:
+    huge = torch.full((6, 2), 1e200, dtype=torch.float64)
+    with pytest.raises(InputError, match="T must be finite, got nan"):
+        measure(SoftmaxAttention(huge, huge, 1.0))
+
+
+@pytest.mark.parametrize("engine", FOR_RECURRENCES)
+def test_operators_with_gradients_are_measured_like_others(engine: str) -> None:
+    recurrence = random_recurrence("diagonal", 0, 12, 3, batch=(2,))
+    leaves = [part.clone().requires_grad_() for part in (recurrence.A, recurrence.B, recurrence.C)]
+    found, expected = measure(Recurrence(*leaves), engine=engine), measure(recurrence, engine=engine)
+    assert torch.equal(found.count, expected.count)
+    torch.testing.assert_close(found.entropy.detach(), expected.entropy)
+
+
+def test_half_precision_is_measured_in_float64() -> None:
+    recurrence = random_recurrence("diagonal", 0, 12, 3).to(torch.bfloat16)
+    assert measure(recurrence).entropy.dtype == torch.float64
+
+
+def test_inputs_are_left_alone() -> None:
+    recurrence = random_recurrence("delta", 0, 9, 3)
+    before = [part.clone() for part in (recurrence.A, recurrence.B, recurrence.C)]
+    measure(recurrence)
+    assert all(torch.equal(a, b) for a, b in zip(before, (recurrence.A, recurrence.B, recurrence.C), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tolerances": (-1.0,)}, "tolerances must be finite and at least 0, got -1.0"),
+        ({"relative_tolerances": (float("nan"),)}, "relative_tolerances must be finite"),
+        ({"outputs": ("rank",)}, r"outputs must be among counts, entropy, values, got \['rank'\]"),
+        ({"outputs": ()}, "outputs must be among"),
+        ({"entropy_accuracy": 0}, "entropy_accuracy must be a number above 0, got 0"),
+        ({"tolerances": 1e-3}, "tolerances must be a sequence of numbers such as .* got 0.001"),
+        ({"relative_tolerances": "a"}, "relative_tolerances must be a sequence of numbers"),
+        ({"positions": 2.5}, "positions must be None, a count of at least 1 or a list, got 2.5"),
+        ({"outputs": torch.tensor(2)}, "outputs must be among counts, entropy, values, got"),
+        ({"outputs": [np.ones(2)]}, "outputs must be among counts, entropy, values, got"),
+    ],
+)
+def test_bad_input_is_quoted(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        measure(Dense(torch.eye(4)), **arguments)
+
+
+def test_what_is_no_operator_is_refused() -> None:
+    with pytest.raises(InputError, match=r"got list; wrap T in Dense\(T\)"):
+        measure([[1.0, 0.0], [1.0, 1.0]])
+    with pytest.raises(InputError, match=r"got list; wrap T in Dense\(T\)"):
+        hankel_singular_values([[1.0, 0.0], [1.0, 1.0]])
+    with pytest.raises(InputError, match="operator must have a length of at least 2, a past and a future, got 1"):
+        measure(Dense(torch.ones(1, 1)))
+    with pytest.raises(EngineError, match="these can: dense"):
+        hankel_singular_values(Dense(torch.eye(4)), engine="square_root")
+
+
+def test_counts_of_a_full_rank_operator_are_as_close_as_asked() -> None:
+    g = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(2, 150, 16, generator=g, dtype=torch.float64) for _ in range(2))
+    attention = SoftmaxAttention(query, key, 0.3)
+    exact, close = measure(attention, engine="dense"), measure(attention, count_accuracy=0.1)
+    assert close.engine == "tridiagonal (bracketed)"
+    assert measure(attention, count_accuracy=0).engine == "tridiagonal"
+    assert close.relative_lower is not None
+    assert close.relative_upper is not None
+    assert exact.relative_count is not None
+    assert bool((close.relative_lower <= exact.relative_count).all())
+    assert bool((exact.relative_count <= close.relative_upper).all())
+    assert bool((close.relative_upper - close.relative_lower <= (0.1 * close.relative_upper).clamp(min=1)).all())
+    with pytest.raises(InputError, match="count_accuracy"):
+        measure(attention, count_accuracy=1.0)
+
+
+def test_accuracies_are_numbers_of_any_kind() -> None:
+    recurrence = random_recurrence("diagonal", 0, 20, 3)
+    exact = measure(recurrence, entropy_accuracy=0.25, count_accuracy=0.25)
+    found = measure(recurrence, entropy_accuracy=Fraction(1, 4), count_accuracy=np.float32(0.25))
+    assert torch.equal(exact.entropy, found.entropy)
+
+
+@pytest.mark.parametrize("windows", [{"past": 3}, {"future": 3}, {"past": 3, "future": 2}])
+@pytest.mark.parametrize("kind", [np.int64, np.int8, torch.tensor])
+def test_windows_are_whole_numbers_of_any_kind(windows, kind) -> None:
+    recurrence = random_recurrence("diagonal", 0, 20, 3)
+    expected = measure(recurrence, **windows)
+    found = measure(recurrence, **{name: kind(size) for name, size in windows.items()})
+    assert torch.equal(found.norm, expected.norm)
+    assert torch.equal(found.ceiling, expected.ceiling)
+    assert (found.past, found.future) == (expected.past, expected.future)

@@ -1,0 +1,114 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statesize.errors import InputError
+from statesize.measurement.metrics import ceiling, energy_ess, entropy_ess, size_binds, tolerance_ess, utilisation
+
+VALUES = torch.tensor([[4.0, 2.0, 0.03, 0.0], [0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+
+
+def test_tolerance_counts_strictly_above() -> None:
+    assert tolerance_ess(VALUES, 2.0).tolist() == [1, 0]
+    assert tolerance_ess(VALUES, [0.0, 0.01, 3.0]).tolist() == [[3, 3, 1], [0, 0, 0]]
+
+
+def test_one_spectrum_and_one_tolerance_give_one_number() -> None:
+    assert tolerance_ess(VALUES[0], 1.0).shape == ()
+    assert tolerance_ess(VALUES[0], [1.0]).shape == (1,)
+
+
+def test_relative_tolerance_scales_with_the_largest() -> None:
+    assert tolerance_ess(VALUES, [0.4, 0.005], relative=True).tolist() == [[2, 3], [0, 0]]
+    assert tolerance_ess(VALUES * 1e-20, 0.4, relative=True).tolist() == [2, 0]
+
+
+def test_entropy_of_equal_values_is_their_number() -> None:
+    for r in range(1, 6):
+        assert math.isclose(float(entropy_ess(torch.full((r,), 0.7, dtype=torch.float64))), r)
+
+
+def test_entropy_by_hand() -> None:
+    # p = 3/4, 1/4: exp(−¾ ln ¾ − ¼ ln ¼) = 4 / 3^(3/4).
+    found = entropy_ess(torch.tensor([3.0, 1.0, 0.0], dtype=torch.float64))
+    assert math.isclose(float(found), 4 / 3**0.75)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+def test_entropy_ignores_scale(scale: float) -> None:
+    assert math.isclose(float(entropy_ess(VALUES[0] * scale)), float(entropy_ess(VALUES[0])))
+
+
+def test_entropy_has_finite_gradients_beside_zeros() -> None:
+    leaf = VALUES.clone().requires_grad_()
+    entropy_ess(leaf).sum().backward()
+    assert bool(torch.isfinite(leaf.grad).all())
+    positive = torch.tensor([2.0, 0.7, 0.1], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(entropy_ess, (positive,))
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=12))
+def test_entropy_is_between_one_and_the_number_of_values(values: list[float]) -> None:
+    found = float(entropy_ess(torch.tensor(values, dtype=torch.float64)))
+    assert 1 - 1e-12 <= found <= len(values) * (1 + 1e-12)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=12), st.floats(0, 0.999))
+def test_energy_is_the_smallest_number_that_suffices(values: list[float], epsilon: float) -> None:
+    sigma = torch.tensor(sorted(values, reverse=True), dtype=torch.float64)
+    m = int(energy_ess(sigma, epsilon))
+    energy = [v * v for v in sigma.tolist()]
+    needed = (1 - epsilon) * math.fsum(energy)
+    assert math.fsum(energy[:m]) >= needed * (1 - 1e-12)
+    assert m == 0 or math.fsum(energy[: m - 1]) <= needed * (1 + 1e-12)
+
+
+def test_energy_of_nothing_is_zero() -> None:
+    assert energy_ess(VALUES, 0.01).tolist() == [2, 0]
+    assert energy_ess(torch.zeros(3, 0), 0.01).tolist() == [0, 0, 0]
+
+
+def test_ceiling_falls_at_both_ends() -> None:
+    positions = torch.arange(1, 8)
+    assert ceiling(torch.full((7,), 3), positions, 8).tolist() == [1, 2, 3, 3, 3, 2, 1]
+    assert ceiling(torch.full((7,), 9), positions, 8, past=2).tolist() == [2, 2, 2, 2, 2, 2, 1]
+    assert ceiling(positions, positions, 8, future=2).tolist() == [1, 2, 2, 2, 2, 2, 2]
+
+
+def test_where_a_size_binds() -> None:
+    positions = torch.arange(1, 12)
+    state, cache = torch.full((12,), 3), torch.arange(12)
+    assert positions[size_binds(state, positions)].tolist() == list(range(3, 10))
+    assert positions[size_binds(cache, positions)].tolist() == list(range(3, 10))
+    assert not size_binds(torch.full((12,), 7), positions).any()
+    # A window that has filled, from its size on.
+    assert positions[size_binds(cache.clamp(max=4), positions)].tolist() == list(range(4, 9))
+    # As many inputs and outputs have to lie inside windows, too.
+    assert size_binds(state, positions, past=3).tolist() == [True] * 9 + [False] * 2
+    assert not size_binds(state, positions, future=2).any()
+
+
+def test_utilisation_is_of_cuts_where_the_size_binds() -> None:
+    binds = torch.tensor([True, True, False])
+    found = utilisation(torch.tensor([[0.0, 1.0, 1.0], [0.0, 4.0, 1.0]]), torch.tensor([0, 4, 1]), binds)
+    assert torch.isnan(found[:, [0, 2]]).all()
+    assert found[:, 1].tolist() == [0.25, 1.0]
+
+
+def test_bad_input_is_quoted() -> None:
+    for bad in (-1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="tolerance must be finite and at least 0"):
+            tolerance_ess(VALUES, bad)
+    with pytest.raises(InputError, match=r"epsilon must be a number of at least 0 and below 1, got 1"):
+        energy_ess(VALUES, 1)
+    broken = torch.tensor([1.0, math.nan])
+    for function in (entropy_ess, lambda values: tolerance_ess(values, 0.1), lambda values: energy_ess(values, 0.1)):
+        with pytest.raises(InputError, match=r"values must be finite, got nan at index \(1,\)"):
+            function(broken)
+    with pytest.raises(InputError, match=r"values must have shape \(\.\.\., r\), got \(\)"):
+        entropy_ess(torch.tensor(1.0))
+    with pytest.raises(InputError, match="values must be a floating-point tensor"):
+        entropy_ess(torch.ones(3, dtype=torch.int64))

@@ -1,0 +1,87 @@
+"""Sampled heads: what is drawn, and how often the interval holds the truth."""
+
+import math
+
+import numpy as np
+import pytest
+
+from statesize.measurement.statistics import Sample, draw, estimate, position_error, student_t
+
+# Of tables: t at a probability of 0.975 on one side.
+TABLE = {1: 12.706205, 2: 4.302653, 3: 3.182446, 4: 2.776445, 7: 2.364624, 30: 2.042272, 120: 1.979930}
+
+
+@pytest.mark.parametrize("freedom", TABLE)
+def test_student_t(freedom):
+    assert student_t(freedom) == pytest.approx(TABLE[freedom], abs=1e-6)
+
+
+@pytest.mark.parametrize(("total", "count"), [(10, 1), (10, 2), (10, 3), (10, 9), (10, 10), (8192, 64), (7, 5), (3, 9)])
+def test_each_stratum_gives_its_share(total, count):
+    sample = draw(total, count, 0, "layer")
+    assert len(sample.units) == len(np.unique(sample.units)) == min(total, count)
+    assert sample.total == total
+    assert (np.diff(sample.units) > 0).all()
+    starts = np.cumsum(sample.sizes) - sample.sizes
+    for stratum, (start, size) in enumerate(zip(starts, sample.sizes, strict=True)):
+        inside = sample.units[sample.strata == stratum]
+        assert ((start <= inside) & (inside < start + size)).all()
+        # One unit alone has no spread, unless a single one is asked for.
+        assert len(inside) >= min(2, count)
+
+
+def test_the_seed_and_the_name_decide():
+    units = draw(1000, 20, 3, "layer").units
+    np.testing.assert_array_equal(units, draw(1000, 20, 3, "layer").units)
+    assert (units != draw(1000, 20, 4, "layer").units).any()
+    assert (units != draw(1000, 20, 3, "other").units).any()
+
+
+@pytest.mark.parametrize(("total", "count"), [(40, 8), (101, 9), (32, 4)])
+def test_the_interval_holds_the_truth_in_95_of_100(total, count):
+    generator = np.random.default_rng(0)
+    # Units change along the layer, as heads of a group do: this is what strata are for.
+    values = generator.normal(size=total) + np.linspace(0, 4, total)
+    estimates = [estimate(values[sample.units], sample) for sample in (draw(total, count, k, "") for k in range(2000))]
+    inside = np.mean([abs(item.mean - values.mean()) <= item.error for item in estimates])
+    assert 0.915 <= inside <= 0.98
+    # Unbiased: the mean of 2000 estimates is the mean of the layer, but for its own error.
+    spread = np.std([item.mean for item in estimates]) / math.sqrt(2000)
+    assert abs(np.mean([item.mean for item in estimates]) - values.mean()) < 4 * spread
+
+
+def test_the_formula():
+    # Strata of 4 and 6 units, of which 2 and 3 are measured.
+    sample = Sample(np.arange(5), np.array([0, 0, 1, 1, 1]), np.array([4, 6]))
+    found = estimate(np.array([1.0, 3.0, 5.0, 6.0, 10.0]), sample)
+    assert found.mean == pytest.approx(0.4 * 2 + 0.6 * 7)
+    variance = 0.4**2 * (1 - 2 / 4) * 2 / 2 + 0.6**2 * (1 - 3 / 6) * 7 / 3
+    assert found.error == pytest.approx(math.sqrt(variance) * TABLE[3], rel=1e-6)
+
+
+def test_one_of_several_has_no_interval_and_all_have_no_error():
+    alone = estimate(np.array([2.0]), draw(5, 1, 0, ""))
+    assert alone.mean == 2.0
+    assert math.isnan(alone.error)
+    assert estimate(np.array([2.0, 4.0]), draw(2, 2, 0, "")).error == 0.0
+    assert math.isnan(estimate(np.array([np.nan, 1.0]), draw(2, 2, 0, "")).mean)
+
+
+def test_the_interval_of_evenly_spread_positions_holds_the_mean_over_all():
+    generator = np.random.default_rng(5)
+    length, count, held, widths = 2000, 32, 0, []
+    for _ in range(200):
+        # A curve as ESS along a text is: it rises, levels off, and wanders.
+        walk = np.convolve(generator.standard_normal(length + 40), np.ones(41) / 41, "valid")
+        curve = 20 * (1 - np.exp(-np.arange(length) / 200)) + 3 * walk
+        positions = np.round((np.arange(count) + generator.random()) * (length - 1) / count).astype(np.int64)
+        error = position_error(curve[positions], positions)
+        held += abs(curve[positions].mean() - curve.mean()) <= error
+        widths.append(error)
+    assert held >= 190
+    assert 0.01 < np.mean(widths) < 1
+
+
+@pytest.mark.parametrize("positions", [[4, 5, 6, 7], [2, 4, 9, 10], [3, 9], []])
+def test_all_positions_and_chosen_ones_leave_nothing_to_chance(positions):
+    assert position_error(np.arange(len(positions)) ** 2.0, np.array(positions, np.int64)) == 0

@@ -1,0 +1,243 @@
+"""Charts and figures of measurements and profiles: the numbers that they show, and what they refuse."""
+
+import re
+import subprocess
+import sys
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+import vl_convert
+
+import statesize
+from statesize.errors import InputError
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement import charts as measured
+from statesize.measurement.chart import COLOURS, MOST_HEADS, evenly_spread, lines
+from statesize.measurement.figures import SIZE
+from statesize.report import charts
+from statesize.spectra.choice import ENGINES
+from statesize.spectra.engine import EngineName
+
+OUTPUTS = ("counts", "entropy", "values")
+
+
+@pytest.fixture(scope="module")
+def measurement():
+    generator = torch.Generator().manual_seed(0)
+    key, query = (torch.randn(2, 3, 12, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    decay = torch.full((2, 3, 12, 1), 0.9, dtype=torch.float64)
+    return statesize.measure(statesize.Recurrence(decay, key, query), outputs=OUTPUTS)
+
+
+@pytest.fixture(scope="module")
+def profile():
+    shape = ModelConfig(mixer="gla", vocabulary_size=32, width=16, heads=2, layers=2, key_size=4)
+    texts = torch.randint(32, (2, 12), generator=torch.Generator().manual_seed(1))
+    model = LanguageModel(shape, torch.Generator().manual_seed(0))
+    return statesize.profile(model, texts, relative_tolerances=[1e-3, 1e-1, 1e-2], name="gla")
+
+
+def drawn(chart, layer):
+    """The points of a layer, as {x: y}."""
+    (found,) = [one for one in chart.layers if (one.mark, one.role) == ("line", layer)]
+    return {row[found.x]: row[found.y] for row in chart.tables[found.table]}
+
+
+def test_positions_are_the_mean_over_entries_against_the_ceiling(measurement):
+    found = measured.positions(measurement, "entropy")
+    assert list(drawn(found, "mean").values()) == pytest.approx(measurement.entropy.mean((0, 1)).tolist())
+    assert [row["ceiling"] for row in found.tables["positions"]] == measurement.ceiling.tolist()
+    assert {row["head"] for row in found.tables["heads"]} == {f"entry {entry}" for entry in range(6)}
+
+
+def test_spectrum_and_tolerance_are_of_the_singular_values(measurement):
+    mean = drawn(measured.spectrum(measurement, 5), "mean")
+    assert mean[1] == pytest.approx(measurement.values[..., 4, 0].mean().item())
+    assert max(mean) == 4
+    curve = drawn(measured.tolerance(measurement), "mean")
+    at = min(curve, key=lambda ratio: abs(ratio - 1e-2))
+    ess = statesize.metrics.tolerance_ess(measurement.values, at, relative=True).double().mean().item()
+    assert curve[at] == pytest.approx(ess)
+
+
+def test_a_profile_s_curves_are_its_counts(profile):
+    mixer = profile.mixer(profile.mixers[1])
+    counts = mixer["relative_count"].values
+    curve = drawn(charts.tolerance(profile, 1), "mean")
+    assert list(curve) == [1e-3, 1e-2, 1e-1]
+    assert list(curve.values()) == pytest.approx([counts[:, :, 1:, place].mean() for place in (0, 2, 1)])
+    spectrum = charts.spectrum(profile, 1, 6, 0).tables["values"]
+    assert [row["index"] for row in spectrum] == pytest.approx([counts[0, :, 6, place].mean() for place in (0, 2, 1)])
+    assert [row["ratio"] for row in spectrum] == [1e-3, 1e-2, 1e-1]
+    positions = drawn(charts.positions(profile, -1, 1, "entropy"), "mean")
+    assert list(positions.values()) == pytest.approx(mixer["entropy"].values[1].mean(0).tolist())
+    first = drawn(charts.positions(profile, 1, 1, "relative_count"), "mean")
+    assert list(first.values()) == pytest.approx(counts[1, ..., 0].mean(0).tolist(), nan_ok=True)
+    shares = [row["state_utilisation"] for row in profile.summary_rows()]
+    assert [row["utilisation"] for row in charts.layers([profile]).tables["layers"]] == pytest.approx(shares, rel=1e-3)
+
+
+def test_a_figure_shows_the_numbers_of_the_chart(profile):
+    chart, figure = charts.positions(profile, 0, 0, "entropy"), profile.figure.positions()
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines if line.get_color() == COLOURS["mean"]}
+    assert lines["mean"].get_xydata().tolist() == [[row["position"], row["ess"]] for row in chart.tables["positions"]]
+    assert [label.get_text() for label in axes.get_legend().get_texts()] == ["ceiling", "single heads", "mean"]
+    bars = profile.figure.layers().axes[0].patches
+    assert [bar.get_height() for bar in bars] == [
+        row["utilisation"] for row in charts.layers([profile]).tables["layers"]
+    ]
+
+
+@pytest.mark.parametrize("name", ["positions", "spectrum", "tolerance", "layers"])
+@pytest.mark.parametrize("subject", ["measurement", "profile"])
+def test_each_is_a_chart_and_a_figure_at_paper_size(name, subject, request, tmp_path):
+    found = request.getfixturevalue(subject)
+    if not hasattr(found.plot, name):
+        pytest.skip("a measurement has no layers")
+    assert vl_convert.vegalite_to_vega(getattr(found.plot, name)().to_dict())["marks"]
+    figure = getattr(found.figure, name)()
+    assert tuple(figure.get_size_inches()) == SIZE
+    figure.savefig(tmp_path / "figure.pdf")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_what_is_not_there_is_refused(measurement, profile):
+    without = statesize.measure(statesize.Dense(torch.eye(4)), outputs=("counts",), relative_tolerances=())
+    for wanted, call in {
+        "no singular values": without.plot.spectrum,
+        "no entropy": without.plot.positions,
+        "no relative_count": lambda: without.figure.positions("relative_count"),
+        "position must be one that was measured, from 1 to 11, got 99": lambda: measurement.plot.spectrum(99),
+        "metric must be one of entropy, .*, got 'rank'": lambda: measurement.plot.positions("rank"),
+        "layer must be below 2, .*, got 7": lambda: profile.plot.tolerance(7),
+        "sequence must be at least 0 and below 2, .*, got 5": lambda: profile.figure.positions(0, 5),
+        "position must be one that was measured, from 0 to 11, got 44": lambda: profile.plot.spectrum(0, 44),
+    }.items():
+        with pytest.raises(InputError, match=wanted):
+            call()
+    shape = ModelConfig(mixer="la", vocabulary_size=8, width=8, heads=1, layers=1)
+    bare = statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]], tolerances=())
+    for drawn_as in (bare.plot, bare.figure):
+        with pytest.raises(InputError, match="the profile has no count; profile with one"):
+            drawn_as.positions(metric="count")
+    with pytest.raises(InputError, match="1 relative tolerances and a curve needs 3"):
+        statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]]).plot.tolerance()
+
+
+def test_many_heads_are_thinned():
+    heads = np.random.default_rng(0).random((500, 3))
+    rows = lines([f"channel {head}" for head in range(500)], x=[1, 2, 3], y=heads)
+    assert len(rows) == 3 * MOST_HEADS
+    assert rows[-1] == {"head": "channel 499", "x": 3, "y": heads[499, 2]}
+    assert lines(["head 0"], x=[1, 2], y=heads[:1, :2]) == []
+    assert (evenly_spread(1), evenly_spread(500)[0], evenly_spread(500)[-1]) == ([0], 0, 499)
+    assert evenly_spread(40, 2).tolist() == [0, 39]
+
+
+def test_libraries_that_draw_are_imported_when_something_is_drawn():
+    code = (
+        "import sys, torch, statesize\n"
+        "found = statesize.measure(statesize.Dense(torch.ones(4, 4).tril()))\n"
+        "found._repr_html_(), found.plot, found.figure\n"
+        "assert not {'altair', 'matplotlib'} & set(sys.modules)\n"
+        "found.figure.positions()\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_figures_without_matplotlib(measurement, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match=r"matplotlib, which is not installed: pip install matplotlib"):
+        measurement.figure.positions()
+
+
+def test_notebooks_show_what_there_is():
+    operator = statesize.Dense(torch.eye(4))
+    counted = statesize.measure(operator, outputs=("counts",))._repr_html_()
+    assert "entropy" not in counted
+    assert "<td>3, 1 … 3</td>" in counted
+    nothing = statesize.measure(operator, positions=[])._repr_html_()
+    assert "<td>none</td>" in nothing
+    assert "ceiling" not in nothing
+
+
+def test_notebooks_show_facts_and_escape_text(measurement):
+    shown = measurement._repr_html_()
+    assert "entropy-ESS, mean" in shown
+    assert f"{measurement.entropy.mean():.4g}" in shown
+    assert "<td>(2, 3)</td>" in shown
+    assert "Recurrence operator" in statesize.Recurrence(*(torch.ones(6, 2) for _ in range(3)))._repr_html_()
+    hostile = "<script>alert(1)</script>"
+    conclusion = statesize_conclusion(hostile)
+    assert "<script>" not in conclusion
+    assert "&lt;script&gt;" in conclusion
+    assert "[0.1, 0.2]" in conclusion
+
+
+def statesize_conclusion(text):
+    from statesize.lab.studies.page.conclusion import Conclusion
+
+    return Conclusion(text, text, None, {text: (0.1, 0.2), "pearson": 0.5}, (text,), (text,))._repr_html_()
+
+
+def test_figures_begin_at_zero_and_have_their_legend_outside(measurement):
+    figure = measurement.figure.positions()
+    (axes,) = figure.axes
+    assert axes.get_ylim()[0] == 0
+    figure.canvas.draw()
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1 - 1
+
+
+def test_a_figure_is_drawn_into_axes_of_the_caller(measurement, profile):
+    from matplotlib.figure import Figure
+
+    whole = Figure()
+    first, second = whole.subplots(1, 2)
+    assert measurement.figure.spectrum(ax=first) is whole
+    assert profile.figure.layers(ax=second) is whole
+    assert first.lines
+    assert second.patches
+
+
+def test_a_repr_is_short(measurement):
+    assert len(repr(measurement).splitlines()) <= 12
+    assert f"entropy-ESS, mean: {measurement.entropy.mean():.4g}" in repr(measurement)
+    operator = statesize.Dense(torch.eye(4))
+    many = statesize.measure(operator, relative_tolerances=[10.0**-power for power in range(1, 15)])
+    assert len(repr(many).splitlines()) == 12
+    assert "more" in repr(many).splitlines()[-1]
+
+
+def test_a_profile_has_six_columns_in_a_notebook(profile):
+    headings = re.findall(r"<th>([^<\d][^<]*)</th>", profile._repr_html_())
+    assert headings == ["layer", "kind", "ESS (entropy)", "size", "used", "norm"]
+
+
+@pytest.mark.parametrize("metric", ["entropy", "relative_count", "count"])
+def test_ess_is_a_frame_of_layers_and_tokens(profile, metric):
+    frame = profile.ess(1, metric)
+    assert list(frame.index) == list(profile.mixers)
+    assert frame.columns.get_level_values("token").tolist() == profile.tokens["tokens"].values[1].tolist()
+    values = profile.mixer(profile.mixers[1])[metric].values
+    expected = (values if metric == "entropy" else values[..., 0])[1].mean(0)
+    np.testing.assert_array_equal(frame.iloc[1].to_numpy(), expected)
+    with pytest.raises(InputError, match="sequence must be at least 0 and below 2"):
+        profile.ess(2)
+
+
+def test_a_matrix_is_measured_as_it_is():
+    matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tril()
+    found, expected = statesize.measure(matrix), statesize.measure(statesize.Dense(matrix))
+    assert torch.equal(found.entropy, expected.entropy)
+    assert torch.equal(
+        statesize.metrics.hankel_singular_values(matrix),
+        statesize.metrics.hankel_singular_values(statesize.Dense(matrix)),
+    )
+
+
+def test_engine_names_are_those_of_the_engines():
+    assert set(get_args(EngineName)) == {"auto", *ENGINES}

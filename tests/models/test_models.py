@@ -1,0 +1,287 @@
+"""From a name to a model: folders, refusals, and what is never run."""
+
+import importlib.util
+import json
+import pickle
+import sys
+import warnings
+
+import pytest
+import torch
+from oracles.pretrained import save_tiny, tiny_llama, tiny_tokenizer
+
+import statesize as ss
+from statesize.errors import FileError, InputError, ModelError
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.models.load import load_model, load_model_facts, load_tokenizer
+from statesize.profiling import profile
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+def one_line(error):
+    return "\n" not in str(error.value)
+
+
+def test_bundled():
+    loaded = load_model("gla")
+    assert (loaded.name, loaded.source) == ("gla", {"kind": "bundled"})
+    assert not loaded.model.training
+
+
+def test_a_checkpoint_of_statesize(tmp_path):
+    config = ModelConfig(mixer="gla", vocabulary_size=1024, width=8, heads=2, layers=1, key_size=4)
+    save_checkpoint(LanguageModel(config, torch.Generator().manual_seed(0)), tmp_path / "small")
+    (tmp_path / "small" / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
+    loaded = load_model(str(tmp_path / "small"), dtype="float64")
+    assert (loaded.name, loaded.source) == ("small", {"kind": "folder"})
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "held"),
+    [
+        (torch.float32, None, torch.float32),
+        (torch.bfloat16, None, torch.bfloat16),
+        (torch.bfloat16, "float32", torch.float32),
+        (torch.float32, "float64", torch.float64),
+    ],
+)
+def test_a_folder_of_transformers(tmp_path, stored, asked, held):
+    loaded = load_model(str(save_tiny(tmp_path / "llama", dtype=stored)), dtype=asked)
+    assert (loaded.name, loaded.source) == ("llama", {"kind": "folder"})
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {held}
+    expected = tiny_llama().to(stored).to(held).state_dict()
+    torch.testing.assert_close(loaded.model.state_dict(), expected, rtol=0, atol=0)
+    result = profile(loaded.model, ["a state of its past"], tokenizer=loaded.tokenizer, source=loaded.source)
+    assert result.attributes["source"] == {"kind": "folder"}
+    first, second = result.summary_rows()
+    assert (first["kind"], first["units"], second["layer"]) == ("attention", 4, "model.layers.1.self_attn")
+    assert 0 <= first["faithfulness"] < (1e-2 if held == torch.bfloat16 else 1e-5)
+    assert first["run_difference"] == 0
+    # Keys and values of two heads of eight numbers, for each token, as the cache of the weights' dtype holds them.
+    tokens = int(result.tokens["length"].values[0])
+    assert first["state_bytes"] == 2 * 2 * 8 * tokens * held.itemsize
+
+
+def pickled(folder, content):
+    save_tiny(folder)
+    (folder / "model.safetensors").unlink()
+    with (folder / "pytorch_model.bin").open("wb") as stream:
+        content(stream)
+    return str(folder)
+
+
+def test_pickled_weights_only_on_request(tmp_path):
+    folder = pickled(tmp_path / "llama", lambda stream: torch.save(tiny_llama().state_dict(), stream))
+    with pytest.raises(FileError, match=r"no weights in safetensors.*--allow-pickle") as error:
+        load_model(folder)
+    assert one_line(error)
+    loaded = load_model(folder, allow_pickle=True)
+    torch.testing.assert_close(loaded.model.state_dict(), tiny_llama().state_dict(), rtol=0, atol=0)
+
+
+class Harmful:
+    def __reduce__(self):
+        return warnings.warn, ("code out of a pickle was run",)
+
+
+def test_code_in_pickled_weights_is_never_run(tmp_path):
+    folder = pickled(tmp_path / "llama", lambda stream: torch.save({"weight": Harmful()}, stream))
+    with pytest.raises(FileError, match="cannot be loaded") as error:
+        load_model(folder, allow_pickle=True)
+    assert one_line(error)
+    assert pickle.dumps(Harmful())
+
+
+def test_code_of_a_model_is_run_only_on_request(tmp_path):
+    folder = save_tiny(tmp_path / "own")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text("raise RuntimeError('run')")
+    with pytest.raises(FileError, match="--trust-remote-code") as error:
+        load_model(str(folder))
+    assert one_line(error)
+
+
+def test_models_that_are_not_causal(tmp_path):
+    from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
+
+    shape = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 8}
+    BertForMaskedLM(BertConfig(num_hidden_layers=1, num_attention_heads=2, **shape)).save_pretrained(tmp_path / "bert")
+    T5ForConditionalGeneration(
+        T5Config(vocab_size=300, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    ).save_pretrained(tmp_path / "t5")
+    for name, message in (("bert", "no causal language model"), ("t5", "encoder-decoder")):
+        with pytest.raises(ModelError, match=message) as error:
+            load_model(str(tmp_path / name))
+        assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("quantised", "error", "message"),
+    [
+        # What reads them is named where it is not there.
+        ({"quant_method": "gptq", "bits": 4}, FileError, "cannot be loaded: .*(optimum|gptqmodel)"),
+        ({"quant_method": "fp8", "activation_scheme": "dynamic"}, ModelError, r"rounds what its layers .* \(fp8\)"),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "int-quantized",
+                "config_groups": {"group_0": {"targets": ["Linear"], "input_activations": {"num_bits": 8}}},
+            },
+            ModelError,
+            r"rounds what its layers pass on, not its weights alone \(compressed-tensors\)",
+        ),
+    ],
+)
+def test_quantised_weights_that_cannot_be_measured(tmp_path, quantised, error, message):
+    folder = save_tiny(tmp_path / "small")
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": quantised}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(error, match=message) as caught:
+        load_model(str(folder))
+    assert one_line(caught)
+
+
+def test_an_adapter_alone(tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    for read in (load_model, load_tokenizer, ss.load):
+        with pytest.raises(FileError, match="holds an adapter of peft and not the model that it was made for") as error:
+            read(str(tmp_path / "adapter"))
+        assert one_line(error)
+
+
+def test_a_name_that_is_nowhere():
+    with pytest.raises(InputError, match=r"sa, la, wla, gla.* nor a folder, and the Hugging Face hub") as error:
+        load_model("no-one/no-such-model")
+    assert one_line(error)
+
+
+def test_damaged_weights_and_a_missing_tokenizer(tmp_path):
+    folder = save_tiny(tmp_path / "small")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(FileError, match="cannot be loaded") as error:
+        load_model(str(folder))
+    assert one_line(error)
+    tiny_llama().save_pretrained(tmp_path / "bare")
+    with pytest.raises(FileError, match="cannot be loaded") as error:
+        load_model(str(tmp_path / "bare"))
+    assert one_line(error)
+
+
+def test_wrong_options(tmp_path):
+    (tmp_path / "file").write_text("")
+    tiny_tokenizer()
+    for name, options, message in (
+        ("gla", {"device": "nowhere"}, "device must be one that can be used here, got 'nowhere'"),
+        ("gla", {"dtype": "int8"}, "dtype must be one of .*, got 'int8'"),
+        ("gla", {"revision": "main"}, "no revision 'main'"),
+        (str(tmp_path / "file"), {}, "a folder with its config.json, or a GGUF file, got the file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_model(name, **options)
+
+
+def test_a_model_is_no_longer_its_file(tmp_path):
+    """Weights that are pages of their file would change with it, or end the process where it is cut off."""
+    folder = save_tiny(tmp_path / "llama")
+    loaded = load_model(str(folder)).model
+    before = {name: tensor.clone() for name, tensor in loaded.state_dict().items()}
+    with (folder / "model.safetensors").open("r+b") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(size // 2)
+        stream.write(bytes(size // 2))
+        stream.truncate(size // 4)
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_tokenizer_alone_is_refused_as_with_its_model(tmp_path):
+    from transformers import BertConfig
+
+    folder = save_tiny(tmp_path / "llama")
+    assert load_tokenizer(str(folder)).encode("a state") == tiny_tokenizer().encode("a state")
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(FileError, match="llama cannot be loaded") as error:
+        load_tokenizer(str(folder))
+    assert one_line(error)
+    BertConfig(num_hidden_layers=1, architectures=["BertForMaskedLM"]).save_pretrained(tmp_path / "bert")
+    with pytest.raises(ModelError, match="no causal language model"):
+        load_tokenizer(str(tmp_path / "bert"))
+
+
+def test_without_transformers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(FileError, match=r"no model 'gpt2' among the bundled ones .*pip install transformers"):
+        load_model("gpt2")
+
+
+def mamba_ssm_folder(folder, model, layer, **settings):
+    """A model of transformers as mamba_ssm writes it: another name of the embedding, and its own config.json."""
+    from safetensors.torch import save_file
+
+    renamed = {name.replace(".embeddings.", ".embedding."): weight.clone() for name, weight in model.named_parameters()}
+    config = {"d_model": 32, "n_layer": 2, "vocab_size": 50, "ssm_cfg": layer, "rms_norm": True, "fused_add_norm": True}
+    folder.mkdir()
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({**config, "pad_vocab_size_multiple": 8, **settings}), "utf-8")
+    return str(folder)
+
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 56, "state_size": 8, "residual_in_fp32": True}
+MAMBA_SSM = {
+    "Mamba": (SHAPE, {"d_state": 8, "dt_min": 0.01}),
+    "Mamba2": (
+        {**SHAPE, "head_dim": 16, "num_heads": 4, "n_groups": 2, "chunk_size": 16, "tie_word_embeddings": True},
+        {"layer": "Mamba2", "d_state": 8, "headdim": 16, "ngroups": 2, "chunk_size": 16},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MAMBA_SSM)
+def test_a_checkpoint_of_mamba_ssm(tmp_path, kind):
+    import transformers
+
+    shape, layer = MAMBA_SSM[kind]
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**shape)).eval()
+    folder = mamba_ssm_folder(tmp_path / "native", model, layer)
+    loaded = load_model(folder, needs_tokenizer=False)
+    tokens = torch.arange(20)[None]
+    torch.testing.assert_close(loaded.model(tokens).logits, model(tokens).logits, rtol=0, atol=0)
+    assert load_model_facts(folder, needs_tokenizer=False) == (None, 56)
+    kinds = {"Mamba": "mamba", "Mamba2": "mamba2"}
+    assert [captured.kind for captured in ss.capture(loaded.model, tokens)] == [kinds[kind]] * 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "settings", "message"),
+    [
+        ({"layer": "Mamba3"}, {}, "must have layers Mamba1 or Mamba2"),
+        ({"gates": 2}, {}, "as Mamba1 is known here, got settings gates"),
+        ({"layer": "Mamba2", "D_has_hdim": True}, {}, "must have D_has_hdim False"),
+        ({}, {"attn_layer_idx": [1]}, r"must have attn_layer_idx \[\].*got \[1\]"),
+        ({}, {"rms_norm": False}, "must have rms_norm True"),
+    ],
+)
+def test_checkpoints_of_mamba_ssm_that_transformers_cannot_hold(tmp_path, layer, settings, message):
+    folder = mamba_ssm_folder(tmp_path / "native", torch.nn.Linear(1, 1), layer, **settings)
+    with pytest.raises(ModelError, match=message):
+        load_model(folder, needs_tokenizer=False)
+
+
+def test_a_kind_that_transformers_does_not_know(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gated_deltanet"}', "utf-8")
+    if importlib.util.find_spec("fla") is None:
+        with pytest.raises(FileError, match=r"of the kind 'gated_deltanet'.*pip install 'statesize\[fla\]'"):
+            load_model(str(tmp_path), needs_tokenizer=False)

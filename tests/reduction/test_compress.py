@@ -1,0 +1,126 @@
+"""`statesize.compress`: a small model of a small text."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import statesize as ss
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.statistics import Interval
+from statesize.reduction.recall import Recall
+
+DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
+
+
+def model_of(mixer="gla", **shape):
+    config = ModelConfig(mixer, 1024, **{"width": 8, "heads": 2, "layers": 2, "key_size": 4, **shape})
+    return LanguageModel(config, torch.Generator().manual_seed(0)).eval()
+
+
+@pytest.mark.parametrize("mixer", ["la", "wla", "gla", "gla-s6", "s6", "gla,sa"])
+def test_half_the_state_is_left_and_the_model_is_not_changed(mixer):
+    model = model_of(mixer)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    found = ss.compress(model, zoo.tokenizer(), DOCUMENTS)
+    assert found.state_bytes[1] * 2 == found.state_bytes[0]
+    assert found.documents == 48
+    assert found.difference.value == pytest.approx(found.after.value - found.before.value)
+    assert found.difference.low < found.difference.value < found.difference.high
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_a_tokenizer_of_another_model_is_refused():
+    config = ModelConfig("gla", 64, width=8, heads=2, layers=1, key_size=4)
+    with pytest.raises(ss.errors.InputError, match="tokenizer must be that of the model, which has 64 tokens, got one"):
+        ss.compress(LanguageModel(config, torch.Generator()), zoo.tokenizer(), DOCUMENTS)
+
+
+def test_it_is_repeatable():
+    one, other = (ss.compress(model_of("la"), zoo.tokenizer(), DOCUMENTS).to_dict() for _ in range(2))
+    assert one == other
+
+
+def test_rounding_is_beside_the_cut():
+    found = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, 0.5, int8=True)
+    whole = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, "100%", int8=True)
+    assert found.model.config.state_bits == 8
+    assert found.method.endswith("int8")
+    # A byte for each of the 4 value channels and two for the scale, in the place of four each.
+    assert found.state_bytes == (2 * 2 * 4 * 16, 2 * 2 * 2 * 6)
+    assert whole.state_bytes[1] == whole.int8_bytes == 2 * 2 * 4 * 6
+    assert whole.difference.value == pytest.approx(whole.int8_difference.value, abs=1e-3)
+
+
+def test_fine_tuning_has_its_control():
+    plain = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS)
+    healed = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, fine_tune=8, length=32)
+    assert "8 steps of fine-tuning" in healed.method
+    assert healed.before.value < plain.before.value
+    assert healed.after.value < plain.after.value
+
+
+def test_what_is_saved_is_what_was_measured(tmp_path):
+    found = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, int8=True)
+    found.save(tmp_path / "small")
+    read, tokenizer = ss.load(str(tmp_path / "small"))
+    assert tokenizer.to_str() == zoo.tokenizer().to_str()
+    ids = torch.arange(20)[None]
+    assert torch.equal(read(ids), found.model(ids))
+    assert json.loads((tmp_path / "small" / "compression.json").read_text()) == found.to_dict()
+    with pytest.raises(
+        ss.errors.FileError, match=r"output must be a new or empty folder, got .*small, which is in use"
+    ):
+        found.save(tmp_path / "small")
+
+
+@pytest.mark.parametrize("state", ["0%", "101%", 0, 5, "half", "", -1, float("nan"), True, None])
+def test_sizes_beyond_the_state_are_refused(state):
+    with pytest.raises(ss.errors.InputError, match=r"^state must be"):
+        ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, state)
+
+
+@pytest.mark.parametrize(("state", "kept"), [("75%", 12), (2, 8), ("3", 12), (0.5, 8), (1, 4), ("100%", 16), ("1%", 0)])
+def test_a_state_is_a_share_or_a_size(state, kept):
+    if kept in (0, 16):
+        with pytest.raises(ss.errors.InputError, match=r"^state must be"):
+            ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, state)
+    else:
+        found = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS, state)
+        assert sum(map(sum, found.sizes)) == kept
+
+
+def test_models_without_a_state_to_cut_are_refused():
+    with pytest.raises(ss.errors.ModelError, match="gla-s6, s6, deltanet, gated-deltanet, got sa"):
+        ss.compress(model_of("sa"), zoo.tokenizer(), DOCUMENTS)
+    with pytest.raises(ss.errors.ModelError, match="must be one that statesize trains"):
+        ss.compress(torch.nn.Linear(2, 2), zoo.tokenizer(), DOCUMENTS)
+    small = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS).model
+    with pytest.raises(ss.errors.ModelError, match="got one that was cut before"):
+        ss.compress(small, zoo.tokenizer(), DOCUMENTS)
+
+
+def test_too_little_text_for_gramians_of_full_rank_is_refused():
+    with pytest.raises(ss.errors.InputError, match=r"text must have at least 512 tokens .* got"):
+        ss.compress(model_of(key_size=32), zoo.tokenizer(), DOCUMENTS[:20])
+    few = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS[:40])
+    assert (few.documents, few.safe) == (16, None)
+
+
+def test_safe_needs_all_upper_ends_small_and_something_to_recall():
+    found = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS)
+    has, lacks = Interval(0.5, 0.4, 0.6), Interval(0.01, 0.0, 0.02)
+    kept, lost = Recall(has, has, Interval(0, -0.01, 0.01), 9), Recall(has, has, Interval(0, -0.01, 0.03), 9)
+    none = Recall(lacks, lacks, Interval(0, -0.1, 0.1), 9)
+    small, large = Interval(0.005, 0.0, 0.01), Interval(0.005, 0.0, 0.011)
+
+    def safe(difference=small, documents=20, **recall):
+        return replace(found, difference=difference, documents=documents, recall=recall).safe
+
+    assert safe(one=kept, other=none) is True
+    assert safe(large, one=kept) is False
+    assert safe(one=kept, other=lost) is False
+    assert safe(one=none) is None
+    assert safe(documents=19, one=kept) is None

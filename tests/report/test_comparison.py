@@ -1,0 +1,124 @@
+"""Profiles of the bundled models side by side, against the numbers in the profiles themselves."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from statesize.errors import InputError
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.profiling import Profile, profile
+from statesize.report.comparison import WINDOW, compare
+from statesize.results.fields import FIGURES
+from statesize.texts.tokens import join_documents
+
+TEXTS = ("Return the list of names that are bound here.", "The loop ends when the iterator has no more items left.")
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    ids = join_documents(zoo.tokenizer(), TEXTS)
+    return [
+        profile(zoo.load(name)[0], [ids, ids.flip(0)], tokenizer=zoo.tokenizer(), name=name) for name in ("sa", "gla")
+    ]
+
+
+def test_figures_are_those_of_the_profiles(bundled):
+    comparison = compare(bundled)
+    assert comparison.notes == ()
+    assert [model.model for model in comparison.models] == ["sa", "gla"]
+    for row, given in zip(comparison.models, bundled, strict=True):
+        summary = given.summary()
+        length = int(given.tokens["length"].values[0])
+        # Four layers of four heads of 32 value channels.
+        assert (row.mixers, row.channels, row.sequences, row.tokens) == (4, 512, 2, 2 * length)
+        assert row.state_bytes == summary["state_bytes"].sum()
+        assert row.total_entropy == pytest.approx(summary["total_entropy"].sum())
+        assert row.total_relative_count == pytest.approx(summary["total_relative_count"].sum())
+        assert row.average_entropy == pytest.approx(row.total_entropy / 512)
+        for name in ("state_utilisation", "ceiling_utilisation"):
+            assert getattr(row, name) == pytest.approx(summary[name].mean(), nan_ok=True)
+        assert row.norm == pytest.approx(summary["norm"].mean())
+        assert row.average_entropy_error == 0
+        assert row.total_tss == 512 * row.tss
+        assert math.isnan(row.recall_perplexity)
+        delimiter = int(np.flatnonzero(given.tokens["special"].values[0])[0])
+        assert WINDOW < delimiter < length - WINDOW
+    assert [row.tss for row in comparison.models] == [length - 1, 32]
+
+
+def test_modulation_is_the_dip_at_the_delimiter(bundled):
+    for row, given in zip(compare(bundled).models, bundled, strict=True):
+        tokens, depths = given.tokens["special"].values, {"entropy": [], "norm": []}
+        for name in given.mixers:
+            node = given.mixer(name)
+            for metric, found in depths.items():
+                at = around = 0
+                for sequence in range(2):
+                    for token in np.flatnonzero(tokens[sequence]):
+                        cuts = np.arange(token + 1 - WINDOW, token + 2 + WINDOW)
+                        if cuts[0] >= 0 and cuts[-1] < tokens.shape[1]:
+                            curve = node[metric].values[sequence][:, cuts].astype(float)
+                            at, around = at + curve[:, WINDOW], around + np.delete(curve, WINDOW, 1).mean(1)
+                found += (1 - at / around).tolist()
+        assert row.modulation == pytest.approx(np.mean(depths["entropy"]))
+        assert row.norm_modulation == pytest.approx(np.mean(depths["norm"]))
+
+
+def test_layers_count_by_their_channels():
+    config = ModelConfig(mixer="gla,sa", vocabulary_size=32, width=16, heads=4, layers=2, key_size=3)
+    model = LanguageModel(config, torch.Generator().manual_seed(0))
+    given = profile(model, [list(range(20))])
+    (row,) = compare([given]).models
+    assert row.tss == (3 + 19) / 2
+    # A profile of a layer with more channels: the same tree with its heads counted twice.
+    tree = given.to_xarray()
+    tree["layers.1.mixer"].attrs["multiplicity"] = 12
+    (row,) = compare([Profile(tree)]).models
+    assert row.channels == 4 * 4 + 4 * 12
+    assert row.tss == (3 + 3 * 19) / 4
+    first, second = given.summary()["average_entropy"]
+    assert row.average_entropy == pytest.approx((first + 3 * second) / 4)
+    assert math.isnan(row.modulation)
+
+
+def test_the_error_of_samples(bundled):
+    model, tokenizer = zoo.load("gla")
+    sampled = profile(model, TEXTS, tokenizer=tokenizer, channels=3, stride=4)
+    (row,) = compare([sampled]).models
+    summary = sampled.summary()
+    assert row.total_entropy_error == pytest.approx(np.sqrt((summary["total_entropy_error"] ** 2).sum()))
+    assert row.average_entropy_error == pytest.approx(row.total_entropy_error / 512)
+
+
+def test_what_does_not_compare_is_said(bundled):
+    model, tokenizer = zoo.load("la")
+    other = profile(model, TEXTS[0], tokenizer=tokenizer, name="la", stride=9, relative_tolerances=(0.1,))
+    notes = " ".join(compare([*bundled, other], {"sa": 20.0, "la": 30.0, "mine": 1.0}).notes)
+    for part in ("not of the same tokens", "different stride (1, 9)", "relative tolerances differ", "given for mine"):
+        assert part in notes
+
+
+def test_recall_and_table(bundled):
+    table = compare(bundled, {"gla": 12.5}).to_dataframe()
+    assert set(FIGURES) < set(table.columns)
+    assert table["recall_perplexity"].tolist() == [pytest.approx(math.nan, nan_ok=True), 12.5]
+
+
+def test_nothing_to_compare(bundled):
+    with pytest.raises(InputError, match="profiles must hold at least one"):
+        compare([])
+
+    tree = bundled[0].to_xarray()
+    tree.attrs["mixers"] = []
+    with pytest.raises(InputError, match="The profile of sa holds no mixer"):
+        compare([bundled[1], Profile(tree)])
+
+
+def test_what_was_skipped_is_said(bundled):
+    tree = bundled[0].to_xarray()
+    tree.attrs |= {"model": "half", "skipped": {"layers.9": "no mixing of positions was seen in it"}}
+    (note,) = compare([bundled[0], Profile(tree)]).notes
+    assert note.startswith("Not all layers were measured of half;")

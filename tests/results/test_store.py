@@ -1,0 +1,183 @@
+"""Profiles on disk: what is written is read again, and what is damaged is noticed."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import xarray as xr
+
+from statesize.errors import FileError
+from statesize.profiling import Profile
+from statesize.results.store import check_destination, open_tree, write_nodes
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_round_trip(small_profile, tmp_path):
+    assert small_profile.save(tmp_path / "profile") == tmp_path / "profile"
+    loaded = Profile.load(tmp_path / "profile")
+    assert loaded.tree.identical(small_profile.tree)
+    assert loaded.mixers == small_profile.mixers
+    assert loaded.attributes == small_profile.attributes
+    assert os.listdir(tmp_path) == ["profile"]
+
+
+def test_order_of_mixers_survives(small_profile, tmp_path):
+    tree = small_profile.to_xarray()
+    tree.attrs["mixers"] = tree.attrs["mixers"][::-1]
+    Profile(tree).save(tmp_path / "profile")
+    assert Profile.load(tmp_path / "profile").mixers == small_profile.mixers[::-1]
+
+
+def test_an_older_profile_is_replaced(small_profile, tmp_path):
+    small_profile.save(tmp_path / "profile")
+    other = small_profile.to_xarray()
+    other.attrs["model"] = "other"
+    Profile(other).save(tmp_path / "profile")
+    assert Profile.load(tmp_path / "profile").model == "other"
+    assert os.listdir(tmp_path) == ["profile"]
+
+
+def test_a_failed_save_leaves_the_older_profile(small_profile, tmp_path):
+    small_profile.save(tmp_path / "profile")
+    broken = small_profile.to_xarray()
+    broken.attrs["not JSON"] = object()
+    with pytest.raises(TypeError):
+        Profile(broken).save(tmp_path / "profile")
+    assert Profile.load(tmp_path / "profile").tree.identical(small_profile.tree)
+    assert os.listdir(tmp_path) == ["profile"]
+
+
+def test_an_older_profile_comes_back_where_the_new_cannot_be_moved(small_profile, tmp_path, monkeypatch):
+    small_profile.save(tmp_path / "profile")
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name == "new":
+            raise OSError("no space left")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(FileError, match="no space left"):
+        small_profile.save(tmp_path / "profile")
+    assert Profile.load(tmp_path / "profile").tree.identical(small_profile.tree)
+    assert os.listdir(tmp_path) == ["profile"]
+
+
+def test_a_file_is_not_replaced(small_profile, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(FileError, match="is a file"):
+        small_profile.save(tmp_path / "notes")
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_a_folder_of_something_else_is_not_replaced(small_profile, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "notes").write_text("mine")
+    with pytest.raises(FileError, match="no profile"):
+        small_profile.save(tmp_path / "work")
+    assert files(tmp_path) == ["work", "work/notes"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="cannot be written"):
+        check_destination(tmp_path / "file" / "profile")
+    with pytest.raises(FileError, match="cannot be written"):
+        check_destination(tmp_path / "missing" / "profile")
+
+
+def test_missing(tmp_path):
+    for name in ("profile", "p" * 1000, "with\0zero"):
+        with pytest.raises(FileError, match="no profile at"):
+            Profile.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["file", "folder"])
+def test_something_else(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileError, match="no statesize profile"):
+        Profile.load(tmp_path / name)
+
+
+def test_another_schema_version(small_profile, tmp_path):
+    path = small_profile.save(tmp_path / "profile")
+    marker = json.loads((path / "profile.json").read_text())
+    (path / "profile.json").write_text(json.dumps(marker | {"schema": 99}))
+    with pytest.raises(FileError, match="schema version 99"):
+        Profile.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "else"}'])
+def test_a_damaged_marker(small_profile, tmp_path, text):
+    path = small_profile.save(tmp_path / "profile")
+    (path / "profile.json").write_text(text)
+    with pytest.raises(FileError):
+        Profile.load(path)
+
+
+@pytest.mark.parametrize("damage", ["delete", "cut", "flip"])
+@pytest.mark.parametrize("index", [0, 2])
+def test_damaged_or_missing_arrays(small_profile, tmp_path, damage, index):
+    path = small_profile.save(tmp_path / "profile")
+    file = path / f"{index:05d}.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.unlink() if damage == "delete" else file.write_bytes(content[:-7] if damage == "cut" else content)
+    with pytest.raises(FileError, match=r"is damaged and cannot be read \(.*\)\. Make the profile anew"):
+        Profile.load(path)
+
+
+def test_anybody_reads_the_arrays(small_profile, tmp_path):
+    path = small_profile.save(tmp_path / "profile")
+    nodes = json.loads((path / "profile.json").read_text(encoding="utf-8"))["nodes"]
+    index = [node["name"] for node in nodes].index("layers.1.mixer")
+    arrays = safetensors.numpy.load_file(path / f"{index:05d}.safetensors")
+    mixer = small_profile.mixer("layers.1.mixer")
+    assert arrays.keys() == set(map(str, mixer.variables))
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(values, mixer[name].values)
+        assert nodes[index]["dims"][name] == list(mixer[name].dims)
+
+
+def test_names_of_mixers_are_no_names_of_files(small_profile, tmp_path):
+    tree = small_profile.to_xarray()
+    name = "x" * 300
+    tree.attrs["mixers"][0] = name
+    children = {name if child == "layers.0.mixer" else child: node for child, node in tree.children.items()}
+    path = Profile(xr.DataTree(tree.to_dataset(), children=children)).save(tmp_path / "profile")
+    assert Profile.load(path).mixers == (name, "layers.1.mixer")
+
+
+@pytest.mark.parametrize("size", [1, 10**9])
+def test_parts_along_the_sequences_are_put_together(small_profile, tmp_path, size):
+    def parts(mixer):
+        return (mixer.isel(sequence=slice(first, first + size)) for first in range(0, 2, size))
+
+    nodes = ((name, parts(small_profile.mixer(name))) for name in small_profile.mixers)
+    write_nodes(tmp_path / "profile", small_profile.tokens, nodes)
+    assert Profile.load(tmp_path / "profile").tree.identical(small_profile.tree)
+    assert open_tree(tmp_path / "profile").identical(small_profile.tree)
+
+
+def test_what_stays_on_disk_is_read_when_asked_for(small_profile, tmp_path):
+    tree = open_tree(small_profile.save(tmp_path / "profile"))
+    mixer = small_profile.mixer("layers.0.mixer")
+    chosen = {"sequence": 1, "head": [1, 0], "position": slice(2, 5)}
+    xr.testing.assert_identical(tree["layers.0.mixer"].to_dataset().isel(chosen), mixer.isel(chosen))
+    (tmp_path / "profile" / "00001.safetensors").unlink()
+    with pytest.raises(FileNotFoundError):
+        _ = tree["layers.0.mixer"]["entropy"].values
+
+
+def test_a_pipe_is_left_alone(small_profile, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="is a file"):
+        small_profile.save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
