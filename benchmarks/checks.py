@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 
 import statesize as ss
-from statesize.adapters import Checking, Checks
+from statesize.adapters import CheckPolicy, Checks
 from statesize.benchmarks.timing import document
 from statesize.io.files import replace_file
 
@@ -50,7 +50,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def unchecked(model: torch.nn.Module, ids: torch.Tensor) -> object:
     """A profile without any reference."""
-    with mock.patch.object(Checking, "next", return_value="none"):
+    with mock.patch.object(CheckPolicy, "next", return_value="none"):
         return ss.profile(model, ids, relative_tolerances=())
 
 

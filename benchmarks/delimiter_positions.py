@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.claims import judged
 from statesize.benchmarks.timing import document
-from statesize.lab.studies.delimiters.corpus import Corpus, make_corpus
+from statesize.lab.studies.delimiters.corpus import DocumentCorpus, make_corpus
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.measuring import METRICS
 from statesize.lab.studies.delimiters.sequences import CONTROLS, OBSERVED, choose_windows
@@ -60,7 +60,7 @@ def main(path: Path) -> None:
 
 
 @cache
-def held_out() -> Corpus:
+def held_out() -> DocumentCorpus:
     """The documents on which the bundled recall models are measured."""
     return make_corpus(default_texts("recall-sa"), recall_tokenizer(), "eos").shortened(DOCUMENTS)
 

@@ -50,13 +50,11 @@ class Kind:
 
 KINDS = (
     Kind("softmax attention d=64, 4 positions", "dense", partial(attention, width=64), (1024, 2048), 4),
-    Kind("softmax attention d=64", "position_tree", partial(attention, width=64), (512, 1024)),
     Kind("decaying attention d=64", "streaming", partial(smooth_attention, width=64), (2048, 8192)),
     Kind("gated n=64", "square_root", partial(gated, states=64), (1024, 4096)),
     Kind("gated n=64", "chunked", partial(gated, states=64), (4096, 16384)),
     Kind("Mamba channel n=16", "small_state", partial(selective, states=16, channels=1), (8192, 65536)),
     Kind("irregular kernel of L taps", "convolution", irregular_convolution, (512, 1024)),
-    Kind("irregular kernel of L taps, 4 positions", "distinct_blocks", irregular_convolution, (1024, 2048), 4),
 )
 
 
@@ -103,8 +101,7 @@ def largest(kind: Kind, budget: float) -> int:
 
 def ask(operator: Operator, kind: Kind) -> None:
     """Counts and entropies."""
-    relative = () if kind.engine == "position_tree" else (1e-2,)
-    measure(operator, (1e-3,), relative, positions=kind.positions, engine=kind.engine)
+    measure(operator, (1e-3,), positions=kind.positions, engine=kind.engine)
 
 
 def warm(kind: Kind) -> None:

@@ -23,7 +23,7 @@ import statesize as ss
 from statesize.benchmarks.cases import peak_resident_bytes
 from statesize.benchmarks.timing import document
 from statesize.io.files import replace_file
-from statesize.network.network import Progress
+from statesize.network.network import NetworkProgress
 from statesize.texts.tokens import join_documents
 
 BUNDLED = ("sa", "la", "wla", "gla")
@@ -92,7 +92,7 @@ def row(case: Case, precision: Literal["double", "single"]) -> dict[str, Any]:
     }
 
 
-def told(progress: Progress) -> None:
+def told(progress: NetworkProgress) -> None:
     """One line a judgement."""
     if progress.products % 10 == 0:
         print(f"  {progress.products} products, ± {progress.accuracy:.0%}", file=sys.stderr)

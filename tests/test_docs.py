@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import statesize
 from statesize.benchmarks.engines import Row
 from statesize.benchmarks.timing import SCHEMA
 from statesize.spectra.choice import ENGINES

@@ -14,20 +14,20 @@ from benchmarks.architectures.training import LENGTH, logits_of
 from statesize.lab import zoo
 from statesize.lab.tasks.task import IGNORED
 from statesize.profiling import profile
-from statesize.reduction.windows import Windows, by_document, ratio_of, windows
+from statesize.reduction.windows import TokenWindows, by_document, ratio_of, windows
 from statesize.results.summary import SummaryRow, ess_values, known_mean
 from statesize.texts.inputs import bundled_sequences
 
 _BATCH = 16
 
 
-def held_out_windows() -> Windows:
+def held_out_windows() -> TokenWindows:
     """The bundled documents, of which no model has seen any."""
     return windows(zoo.documents(), zoo.tokenizer(), LENGTH)
 
 
 @torch.no_grad()
-def nats_by_document(model: nn.Module, given: Windows) -> Tensor:
+def nats_by_document(model: nn.Module, given: TokenWindows) -> Tensor:
     """Nats lost on each document, (D,) float64."""
     batches = zip(torch.split(given.inputs, _BATCH), torch.split(given.targets, _BATCH), strict=True)
     nats = [
@@ -37,7 +37,7 @@ def nats_by_document(model: nn.Module, given: Windows) -> Tensor:
     return by_document(torch.cat(nats), given)
 
 
-def losses(own: Sequence[float], first: Sequence[float], given: Windows) -> dict[str, Any]:
+def losses(own: Sequence[float], first: Sequence[float], given: TokenWindows) -> dict[str, Any]:
     """Nats a token with its interval over documents, and how far that is from the first architecture's."""
     tokens = by_document((given.targets != IGNORED).double(), given)
     mine, theirs = (torch.tensor(nats, dtype=torch.float64) for nats in (own, first))

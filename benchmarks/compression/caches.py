@@ -23,7 +23,7 @@ from statesize.lab import zoo
 from statesize.lab.tasks.language.corpus import python_prose
 from statesize.measurement.measurement import measure
 from statesize.reduction.compress import extra_bits
-from statesize.reduction.windows import Scores, Windows, score, windows
+from statesize.reduction.windows import Scores, TokenWindows, score, windows
 
 LENGTH, FIRST, LEAST = 256, 2, 4
 TOKENS = (64, 32, 16)
@@ -75,7 +75,7 @@ def main(path: Path) -> None:
 
 
 @torch.no_grad()
-def head_numbers(model: Any, calibration: Windows) -> dict[str, Tensor]:
+def head_numbers(model: Any, calibration: TokenWindows) -> dict[str, Tensor]:
     """A number for each head, (layers · H,), in whose proportion its budget is."""
     ess: list[Tensor] = []
     attended: list[Tensor] = []
@@ -137,7 +137,7 @@ def rounded(bits: int) -> Read:
     )
 
 
-def ends(found: Scores, other: Scores, held_out: Windows) -> list[float]:
+def ends(found: Scores, other: Scores, held_out: TokenWindows) -> list[float]:
     """Extra bits a byte against another score, with its interval over documents."""
     extra = extra_bits(found, other, held_out)
     return [extra.value, extra.low, extra.high]

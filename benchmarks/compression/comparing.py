@@ -32,7 +32,7 @@ from statesize.measurement.statistics import Interval
 from statesize.reduction.compress import extra_bits
 from statesize.reduction.hub.model import reducible
 from statesize.reduction.recall import probe
-from statesize.reduction.windows import BATCH, Windows, ratio_of, score, windows
+from statesize.reduction.windows import BATCH, TokenWindows, ratio_of, score, windows
 from statesize.version import installed
 
 # Of 32 numbers a head keeps 15, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.
@@ -48,7 +48,7 @@ def texts() -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
     return corpus.train[::12], corpus.train[6::36], corpus.held_out
 
 
-def compared(model: LanguageModel, parts: Sequence[Windows], seed: int, tokenizer: Tokenizer) -> dict[str, Any]:
+def compared(model: LanguageModel, parts: Sequence[TokenWindows], seed: int, tokenizer: Tokenizer) -> dict[str, Any]:
     """All cuts of one model: extra bits a byte on the held-out documents, and what the probe of recall found."""
     calibration, choice, held_out = parts
     n, heads = model.config.key_size, model.config.heads * model.config.layers

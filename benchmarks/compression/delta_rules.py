@@ -18,7 +18,7 @@ from benchmarks.compression.comparing import texts
 from benchmarks.compression.folders import Row, measure_folders
 from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.model import LanguageModel
-from statesize.reduction.bases import Cut, KeptBasis, OrthonormalBasis
+from statesize.reduction.bases import KeptBasis, OrthonormalBasis, Truncation
 from statesize.reduction.compress import extra_bits
 from statesize.reduction.gramians import measure_gramians
 from statesize.reduction.windows import BATCH, ratio_of, score, windows
@@ -56,7 +56,8 @@ def rows(folder: str) -> list[Row]:
         for share in SHARES:
             states = round(share * model.config.key_size)
             cuts = {
-                layer: [Cut(own[:, :states], own[:, :states], ()) for own in bases] for layer, bases in found.items()
+                layer: [Truncation(own[:, :states], own[:, :states], ()) for own in bases]
+                for layer, bases in found.items()
             }
             cut = smaller_model(model, cuts)
             cost = extra_bits(score(cut, held_out.inputs, held_out.targets), before, held_out)

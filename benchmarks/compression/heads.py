@@ -14,14 +14,14 @@ from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.model import LanguageModel
 from statesize.measurement.measurement import measure
 from statesize.reduction.bases import Basis
-from statesize.reduction.windows import Windows, score
+from statesize.reduction.windows import TokenWindows, score
 
 _SEQUENCES = 4
 
 
 @torch.no_grad()
 def rank_correlations(
-    model: LanguageModel, bases: Mapping[int, Sequence[Basis]], windows: Windows
+    model: LanguageModel, bases: Mapping[int, Sequence[Basis]], windows: TokenWindows
 ) -> dict[str, float | None]:
     """Spearman's correlation over heads of each predictor with the nats lost where a head keeps a quarter alone."""
     n, heads = model.config.key_size, sum(map(len, bases.values()))

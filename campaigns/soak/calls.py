@@ -27,7 +27,7 @@ RECURRENT = (
     "mamba", "jamba", "mamba2", "falcon_h1", "qwen3_next", "kimi_linear", "rwkv", "recurrent_gemma", "minimax",
     "xlstm", "lfm2",
 )  # fmt: skip
-ENGINES = ("auto", "auto", "auto", "dense", "square_root", "small_state", "chunked", "streaming", "position_tree")
+ENGINES = ("auto", "auto", "auto", "dense", "square_root", "small_state", "chunked", "streaming", "tridiagonal")
 
 
 def _zoo(name: str) -> nn.Module:

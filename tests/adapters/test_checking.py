@@ -7,22 +7,22 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
-from statesize.adapters import Checking
+from statesize.adapters import CheckPolicy
 from statesize.integrations.probe import Probe, Probing
 from statesize.profiling import profile
 from statesize.profiling.watching import Watch
 
 
 def test_all_at_first_and_when_a_module_or_a_dtype_changes():
-    model, checking = attention_model("llama"), Checking("none")
-    assert [checking.next(model) for _ in range(3)] == ["all", "none", "none"]
+    model, checking = attention_model("llama"), CheckPolicy("none")
+    assert [checking.for_run(model) for _ in range(3)] == ["all", "none", "none"]
     model.model.layers[1].mlp = nn.Identity()
-    assert [checking.next(model) for _ in range(2)] == ["all", "none"]
+    assert [checking.for_run(model) for _ in range(2)] == ["all", "none"]
     model.to(torch.bfloat16)
-    assert [checking.next(model) for _ in range(2)] == ["all", "none"]
+    assert [checking.for_run(model) for _ in range(2)] == ["all", "none"]
     with torch.no_grad():
         model.lm_head.weight += 1
-    assert checking.next(model) == "none"
+    assert checking.for_run(model) == "none"
 
 
 @pytest.fixture

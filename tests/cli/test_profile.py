@@ -451,7 +451,7 @@ def test_an_interrupt_says_what_is_kept(output, checkpoint, text, here, capsys, 
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("statesize.profiling.gathering.profile_bar", lambda *_: interrupt)
+    monkeypatch.setattr("statesize.profiling.profile_run.profile_bar", lambda *_: interrupt)
     assert main(["profile", str(checkpoint), "--text", str(text), *output]) == 130
     errors = capsys.readouterr().err
     assert errors.splitlines()[-1].startswith("statesize: error: interrupted")

@@ -12,7 +12,7 @@ from statesize.cli.output.document import profile_document
 from statesize.cli.output.summary import print_summary
 from statesize.errors import ModelError
 from statesize.profiling import plan, profile
-from statesize.profiling.sequences import Request, SequenceWork
+from statesize.profiling.sequences import SequenceTask, SequenceWork
 from statesize.results.settings import check_settings
 
 
@@ -101,7 +101,7 @@ def test_one_that_fails_when_it_runs_again_is_skipped():
 
 def test_the_end_of_a_sequence_says_what_its_iterator_refused():
     model = tiny("llama")
-    steps = SequenceWork(model, None, check_settings())(Request(0, token_ids(1)[0], "", 23))
+    steps = SequenceWork(model, None, check_settings())(SequenceTask(0, token_ids(1)[0], "", 23))
     first = next(steps)
     assert (first.index, first.mixers, first.name) == (0, 2, "model.layers.0.self_attn")
     changed(model)

@@ -13,7 +13,7 @@ from statesize.errors import InputError, ModelError
 from statesize.lab import zoo
 from statesize.network.copies import copies
 from statesize.network.jacobian import Jacobian
-from statesize.network.network import Progress, network_ess
+from statesize.network.network import NetworkProgress, network_ess
 from statesize.spectra.spectrum import effective_rank
 
 
@@ -119,7 +119,7 @@ def test_cuts_hold_one_graph_at_a_time() -> None:
     model, tokens = transformer(), ids(12)
     alive: list[int] = []
 
-    def count(progress: Progress) -> None:
+    def count(progress: NetworkProgress) -> None:
         if progress.products == 0:
             alive.append(sum(type(one) is Jacobian for one in gc.get_objects()))
 
@@ -154,7 +154,7 @@ def test_another_function_in_double_precision_is_refused() -> None:
 
 
 def test_progress_is_told() -> None:
-    seen: list[Progress] = []
+    seen: list[NetworkProgress] = []
     network_ess(transformer(), ids(12), [3, 6], method="lanczos", on_progress=seen.append)
     assert [step.position for step in seen if step.products == 0] == [3, 6]
     assert all(step.products <= step.planned for step in seen)

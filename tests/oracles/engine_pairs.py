@@ -120,7 +120,7 @@ def measurements(
     scale = 1.0
     for name, engine in sorted(ENGINES.items(), key=lambda item: item[0] != "dense"):
         outputs = tuple(output for output in ("counts", "entropy", "values") if output in engine.outputs)
-        if engine.declines(operator, cut, outputs) is not None:
+        if engine.unsupported_reason(operator, cut, outputs) is not None:
             continue
         tau = [ratio * scale for ratio in RATIOS]
         found[name] = measure(operator, tau, RATIOS, outputs, cut.positions, past, future, name, **EXACTLY)

@@ -29,7 +29,7 @@ from statesize.operators import Operator, SoftmaxAttention
 from statesize.spectra.choice import ENGINES, choose_engine
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.shifts.bordered import BorderedChunks
-from statesize.spectra.shifts.tree import PositionTree
+from statesize.spectra.tridiagonal.chunks import TridiagonalChunks
 
 TABLE = Path(__file__).with_name("known.json")
 LENGTH = 70
@@ -37,7 +37,7 @@ WINDOWS = {"whole": (None, None), "past": (12, None), "future": (None, 12), "bot
 
 
 def wide_attention() -> Operator:
-    """Long enough for a tree of several levels and for a few strips of columns."""
+    """Long enough for several chunks and for a few strips of columns."""
     g = torch.Generator().manual_seed(0)
     query, key = (torch.randn(300, 4, generator=g, dtype=torch.float64) for _ in range(2))
     return SoftmaxAttention(query, key, 0.3)
@@ -72,22 +72,16 @@ def counted() -> Iterator[Counter[str]]:
 
         setattr(owner, name, counting)
 
-    for owner in (BorderedChunks, PositionTree):
+    for owner in (BorderedChunks, TridiagonalChunks):
         count(owner, "log_determinants", lambda self, shift: len(shift) * self.width)
         count(owner, "largest", lambda self: len(self.error) * self.width)
         count(owner, "spectra", lambda self, group, offset: len(group))
-    count(BorderedChunks, "counts", lambda self, shift: len(shift) * self.width)
-    count(PositionTree, "counts", _of_the_tree)
+        count(owner, "counts", lambda self, shift: len(shift) * self.width)
     try:
         yield seen
     finally:
         for owner, name, method in kept:
             setattr(owner, name, method)
-
-
-def _of_the_tree(tree: PositionTree, shift: Tensor) -> int:
-    first, last = tree.needed or (0, tree.width)
-    return len(shift) * (last - first)
 
 
 def stated(found: Measurement) -> dict[str, list[float]]:
@@ -117,8 +111,8 @@ def known(case: str, windows: str) -> dict[str, Any]:
         every = measurements(operator, 9, *WINDOWS[windows])
         found = {f"{name}: {one.engine}": stated(one) for name, one in every.items()}
         if windows == "whole":
-            close = measure(operator, (), (1e-2, 1e-4), ("counts",), count_accuracy=0.05, engine="position_tree")
-            found["position_tree, 5 %"] = stated(close)
+            close = measure(operator, (), (1e-2, 1e-4), ("counts",), count_accuracy=0.05, engine="tridiagonal")
+            found["tridiagonal, 5 %"] = stated(close)
             everywhere = measure(
                 operator, (1e-3,), (1e-2,), ("counts", "entropy"), entropy_accuracy=1e-6, count_accuracy=0
             )
@@ -133,7 +127,7 @@ def known(case: str, windows: str) -> dict[str, Any]:
 
 def _planned(operator: Operator, cut: Cut) -> tuple[dict[str, list[int]], list[str]]:
     """How many bytes each engine is said to hold, for an entry and besides, and which are chosen for what."""
-    able = {name: engine for name, engine in ENGINES.items() if engine.declines(operator, cut, ()) is None}
+    able = {name: engine for name, engine in ENGINES.items() if engine.unsupported_reason(operator, cut, ()) is None}
     sizes = {name: (engine.footprint, engine.shared_footprint) for name, engine in able.items()}
     held = {name: [size(operator, cut) for size in pair] for name, pair in sizes.items()}
     asked = [("counts",), ("entropy",), ("values",), ("counts", "entropy"), ("counts", "relative")]

@@ -8,11 +8,11 @@ from statesize.errors import StatesizeError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.models.load import load_model
-from statesize.parallel.executor import Here
+from statesize.parallel.executor import SerialExecutor
 from statesize.profiling import profile
-from statesize.profiling.gathering import Gathering, Origin
 from statesize.profiling.on_ray import LoadedWork
-from statesize.profiling.sequences import End, Request, SequenceWork
+from statesize.profiling.profile_run import ProfileRun, Provenance
+from statesize.profiling.sequences import SequenceDone, SequenceTask, SequenceWork
 from statesize.results.settings import check_settings
 
 SEQUENCES = [torch.arange(12), torch.tensor([3, 1, 4, 1, 5, 9, 2])]
@@ -32,26 +32,26 @@ def loaded(load, settings):
 def test_records_are_those_of_a_profile(model):
     settings = check_settings(channels=1)
     work, ready = loaded(lambda: model, settings)
-    gathering = Gathering(settings, ready.key, 2, None, None, 12)
-    gathering.measure(SEQUENCES, Here(work))
-    origin = Origin(ready.name, ready.weights, ready.key, ready.source, torch.get_num_threads())
+    gathering = ProfileRun(settings, ready.key, 2, None, None, 12)
+    gathering.measure(SEQUENCES, SerialExecutor(work))
+    origin = Provenance(ready.name, ready.weights, ready.key, ready.source, torch.get_num_threads())
     assert same(gathering.profile(None, origin, None), profile(model, SEQUENCES, channels=1))
 
 
 def test_what_was_measured_before_is_passed_over(model):
-    request = Request(0, SEQUENCES[0], "key", 12)
+    request = SequenceTask(0, SEQUENCES[0], "key", 12)
     request.kept.add(request.part("layers.0.mixer"))
     first, second, end = SequenceWork(model, None, check_settings())(request)
     assert (first.name, first.record, second.index, second.mixers) == ("layers.0.mixer", None, 1, 2)
     assert second.record.name == second.name == "layers.1.mixer"
-    assert end == End(("layers.0.mixer", "layers.1.mixer"), {})
+    assert end == SequenceDone(("layers.0.mixer", "layers.1.mixer"), {})
 
 
 def test_a_worker_with_another_model_is_refused(model):
     work, ready = loaded(lambda: model, check_settings())
     with pytest.raises(StatesizeError, match=r"the worker on .* computes something else .* versions or settings"):
-        next(work(Request(0, SEQUENCES[0], "other", 12)))
-    assert next(work(Request(0, SEQUENCES[0], ready.key, 12))).index == 0
+        next(work(SequenceTask(0, SEQUENCES[0], "other", 12)))
+    assert next(work(SequenceTask(0, SEQUENCES[0], ready.key, 12))).index == 0
 
 
 def test_a_loaded_model_says_its_name_and_source():

@@ -7,7 +7,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks.task import IGNORED
 from statesize.reduction.compress import compress
 from statesize.reduction.recall import inserted_pairs, probe, repeated_bigrams
-from statesize.reduction.windows import Windows, windows
+from statesize.reduction.windows import TokenWindows, windows
 from tools.recall_models import TASK
 
 
@@ -15,7 +15,7 @@ def of_tokens(*rows, documents=None):
     tokens = torch.tensor(rows)
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     document = torch.zeros_like(inputs) if documents is None else torch.tensor(documents)
-    return Windows(inputs, targets, document, torch.ones(int(document.max()) + 1, dtype=torch.float64))
+    return TokenWindows(inputs, targets, document, torch.ones(int(document.max()) + 1, dtype=torch.float64))
 
 
 def recall_documents(count):

@@ -142,7 +142,7 @@ def test_the_size_of_a_kernel():
         )[1]
         for size in (1e-100, 1e-101)
     ]
-    assert used == ["streaming", "streaming, distinct_blocks"]
+    assert used == ["streaming", "streaming, dense"]
 
 
 def test_only_the_entries_that_need_it_are_asked_again():

@@ -191,7 +191,7 @@ def test_every_engine_gives_what_was_worked_out(name: str, engine: str) -> None:
     tau = thresholds(case.spectra)
     for operator in case.forms:
         outputs = tuple(output for output in ("counts", "entropy", "values") if output in ENGINES[engine].outputs)
-        if ENGINES[engine].declines(operator, make_cut(operator.length, positions), outputs) is not None:
+        if ENGINES[engine].unsupported_reason(operator, make_cut(operator.length, positions), outputs) is not None:
             continue
         found = measure(operator, tau, (), outputs, positions, engine=engine)
         asked += 1
@@ -221,7 +221,8 @@ def test_every_engine_is_asked() -> None:
     # The entropies of `implicit` are intervals, and no singular values.
     for engine in (engine for name, engine in ENGINES.items() if name != "implicit"):
         assert any(
-            engine.supports(operator) and engine.declines(operator, make_cut(operator.length), ("counts",)) is None
+            engine.supports(operator)
+            and engine.unsupported_reason(operator, make_cut(operator.length), ("counts",)) is None
             for case in CASES.values()
             for operator in case.forms
         )

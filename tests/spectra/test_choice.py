@@ -23,7 +23,7 @@ def test_auto_takes_the_square_roots_where_they_are_smaller() -> None:
 def test_messages_name_the_engines_that_can() -> None:
     convolution = Convolution(torch.ones(2), 5)
     with pytest.raises(
-        EngineError, match="works on recurrences, not on this Convolution; these can: distinct_blocks, dense"
+        EngineError, match="works on recurrences, not on this Convolution; these can: convolution, dense"
     ):
         choose_engine(convolution, make_cut(5), ("values",), "square_root")
     with pytest.raises(EngineError, match="does not cut blocks by past and future; these can: square_root, dense"):
@@ -36,7 +36,7 @@ def test_messages_name_the_engines_that_can() -> None:
 
 
 def test_auto_takes_an_elimination_where_it_is_faster() -> None:
-    wide, cut = random_recurrence("scalar", 0, 512, 32), make_cut(512)
+    wide, cut = random_recurrence("delta", 0, 512, 32), make_cut(512)
     assert choose_engine(wide, cut, ("counts", "entropy", "relative")).name == "chunked"
     assert choose_engine(wide, cut, ("values",)).name == "square_root"
     g = torch.Generator().manual_seed(0)
@@ -49,11 +49,12 @@ def test_auto_takes_an_elimination_where_it_is_faster() -> None:
 @pytest.mark.parametrize(
     ("operator", "cut", "outputs", "taken"),
     [
-        (random_recurrence("scalar", 0, 512, 32), make_cut(512), ("counts", "entropy"), "chunked"),
-        (random_recurrence("diagonal", 0, 64, 24), make_cut(64), ("counts",), "square_root"),
-        (random_recurrence("diagonal", 0, 64, 24, (8,)), make_cut(64), ("counts",), "small_state"),
+        (random_recurrence("delta", 0, 512, 32), make_cut(512), ("counts", "entropy"), "chunked"),
+        (random_recurrence("diagonal", 0, 64, 24), make_cut(64), ("counts",), "small_state"),
+        (random_recurrence("delta", 0, 64, 24), make_cut(64), ("counts",), "square_root"),
+        (random_recurrence("delta", 0, 256, 16), make_cut(256), ("counts",), "chunked"),
         (random_recurrence("full", 0, 64, 4), make_cut(64, past=20, future=20), ("entropy",), "square_root"),
-        (Convolution(torch.ones(3), 64), make_cut(64), ("values",), "distinct_blocks"),
+        (Convolution(torch.ones(3), 64), make_cut(64), ("values",), "convolution"),
         (Dense(torch.eye(200)), make_cut(200), ("counts", "relative"), "tridiagonal"),
         (Dense(torch.eye(40)), make_cut(40), ("counts", "relative"), "dense"),
     ],
@@ -64,5 +65,5 @@ def test_the_choice_is_explained_for_every_engine(operator, cut, outputs, taken)
     assert sorted(name for name, _ in explained) == sorted(ENGINES)
     assert all(reason for _, reason in explained)
     for name, reason in explained[1:]:
-        declined = ENGINES[name].declines(operator, cut, outputs)
+        declined = ENGINES[name].unsupported_reason(operator, cut, outputs)
         assert declined in (None, reason)

@@ -9,7 +9,6 @@ from statesize.spectra.convolution.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.chunked import ChunkedEngine
-from statesize.spectra.shifts.position_tree import PositionTreeEngine
 from statesize.spectra.shifts.streaming import StreamingEngine
 from statesize.spectra.spectrum import Spectrum
 from statesize.testing import EngineContract
@@ -18,7 +17,6 @@ from statesize.testing import EngineContract
 SMALL = (
     ChunkedEngine(width=8),
     StreamingEngine(width=8),
-    PositionTreeEngine(leaf=4),
     ConvolutionEngine(quick=100, width=8, vectors=24),
     DenseEngine(numbers_at_once=1),
 )

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 def test_the_same_answers_on_a_gpu(engine, family):
     operator = random_operator(family, 0, 150)
     outputs = tuple(output for output in ("counts", "entropy", "values") if output in ENGINES[engine].outputs)
-    if ENGINES[engine].declines(operator, make_cut(150), outputs) is not None:
+    if ENGINES[engine].unsupported_reason(operator, make_cut(150), outputs) is not None:
         pytest.skip("not for this engine")
     expected = measure(operator, (1e-3,), (1e-2,), outputs=outputs, engine=engine)
     found = measure(operator.to(device="cuda"), (1e-3,), (1e-2,), outputs=outputs, engine=engine)

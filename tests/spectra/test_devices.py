@@ -17,8 +17,6 @@ CHOOSING = (
     "exact.square_root",
     "lanes.small_state",
     "shifts.elimination_tree",
-    "shifts.position_tree",
-    "tridiagonal.tridiagonal",
 )
 
 
@@ -31,10 +29,10 @@ def _elsewhere(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("family", ["diagonal", "full", "delta", "complex", "attention", "long convolution"])
-@pytest.mark.parametrize("engine", ["square_root", "chunked", "streaming", "position_tree", "convolution"])
+@pytest.mark.parametrize("engine", ["square_root", "chunked", "streaming", "tridiagonal", "convolution"])
 def test_agrees_with_the_definition(engine: str, family: str) -> None:
     operator, cut = random_operator(family, 0, 70), make_cut(70)
-    if ENGINES[engine].declines(operator, cut, ("counts",)) is not None:
+    if ENGINES[engine].unsupported_reason(operator, cut, ("counts",)) is not None:
         pytest.skip("not for this engine")
     compare_with_definition(ENGINES[engine], operator, cut)
 
@@ -44,7 +42,7 @@ def test_auto_prefers_what_stays_there() -> None:
     small, full = random_recurrence("diagonal", 0, 200, 4, (8,)), Dense(torch.eye(200, dtype=torch.float64))
     kernel = Convolution(irregular(0, 200), 200)
     assert choose_engine(small, every, counts).name == "square_root"
-    assert choose_engine(full, every, (*counts, "relative")).name == "position_tree"
+    assert choose_engine(full, every, (*counts, "relative")).name == "tridiagonal"
     assert choose_engine(kernel, every, counts).name == "convolution"
     shared = Shared(Dense(torch.eye(200, dtype=torch.float64)[None]))
     assert choose_engine(shared, every, counts).name == "tridiagonal"

@@ -54,8 +54,7 @@ def nothing(operator):
 
 
 def ask(operator, engine, outputs, budget=2**50):
-    relative = () if engine == "position_tree" else (1e-2,)
-    return measure(operator, (1e-3,), relative, outputs=outputs, engine=engine, memory=budget)
+    return measure(operator, (1e-3,), (1e-2,), outputs=outputs, engine=engine, memory=budget)
 
 
 def warm(make, engine, outputs):
@@ -87,8 +86,6 @@ def peak(make, length, count, engine, outputs=("counts", "entropy"), **options):
         ("chunked", partial(complex_modes, states=16), 2048, 4),
         ("streaming", partial(smooth_attention, width=64), 2048, 4),
         ("streaming", partial(modal_convolution, modes=32), 2048, 4),
-        ("position_tree", partial(attention, width=64), 512, 4),
-        ("position_tree", partial(attention, width=64), 1024, 1),
         ("tridiagonal", partial(attention, width=64), 512, 4),
         ("tridiagonal", partial(attention, width=64), 1024, 1),
     ],
@@ -109,7 +106,6 @@ def test_the_estimate_bounds_what_is_held(engine, make, length, count):
         ("chunked", partial(gated, states=64), 1024, 64),
         ("square_root", partial(gated, states=16), 1024, 64),
         ("small_state", partial(selective, states=16, channels=512), 1024, 512),
-        ("position_tree", partial(attention, width=64), 256, 64),
         ("tridiagonal", partial(attention, width=64), 256, 64),
     ],
 )

@@ -32,11 +32,9 @@ def long_convolution():
 
 TOO_LARGE = [
     ("dense", attention),
-    ("position_tree", attention),
     ("square_root", wide_recurrence),
     ("chunked", wide_recurrence),
     ("convolution", long_convolution),
-    ("distinct_blocks", long_convolution),
 ]
 
 
@@ -77,7 +75,7 @@ def test_free_memory_is_known_where_the_system_tells():
 
 def test_a_convolution_of_few_modes_passes_however_large_its_footprint():
     kernel = 0.9 ** torch.arange(16_384, dtype=torch.float64)
-    assert ENGINES["convolution"].footprint(Convolution(kernel, 16_384), make_cut(16_384)) > 2e10
+    assert ENGINES["convolution"].footprint(Convolution(kernel, 16_384), make_cut(16_384)) > 1.5e10
     require_memory(Convolution(kernel, 16_384), ENGINES["convolution"], make_cut(16_384))
 
 

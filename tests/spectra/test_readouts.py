@@ -91,14 +91,14 @@ def test_a_group_of_the_length_of_a_text() -> None:
     cut = replace(make_cut(200, [1, 40, 100, 150, 160, 199]), readouts=3)
     for width in (16, 32, 64):
         compare_with_definition(TridiagonalEngine(width=width), shared, cut)
-    assert TridiagonalEngine().declines(shared, cut, ("counts",)) is None
+    assert TridiagonalEngine().unsupported_reason(shared, cut, ("counts",)) is None
     assert DenseEngine().footprint(shared, cut) > DenseEngine().footprint(shared, replace(cut, readouts=1))
 
 
 def test_engines_that_know_one_readout_decline() -> None:
     shared = Shared(Dense(torch.eye(8, dtype=torch.float64)[None]))
-    with pytest.raises(ss.errors.EngineError, match="position_tree' works on every operator, not on this Shared"):
-        ss.measure(shared, engine="position_tree")
+    with pytest.raises(ss.errors.EngineError, match="streaming' works on every operator, not on this Shared"):
+        ss.measure(shared, engine="streaming")
     with pytest.raises(ss.errors.EngineError, match="square_root"):
         ss.measure(shared, engine="square_root")
 

@@ -35,7 +35,7 @@ def check(operator: Operator, positions: int) -> int:
     entropy, entropy_error = plain.entropies(2e-4)
     checked = 0
     for name, engine in EVERY.items():
-        if name == "dense" or engine.declines(operator, cut, ("counts", "entropy")) is not None:
+        if name == "dense" or engine.unsupported_reason(operator, cut, ("counts", "entropy")) is not None:
             continue
         blocks = engine.blocks(operator, cut)
         assert wrong(blocks.counts(tau), plain.counts(tau)) == 0, name

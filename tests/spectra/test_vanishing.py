@@ -24,7 +24,7 @@ MATRICES = {
 }
 
 
-@pytest.mark.parametrize("engine", ["tridiagonal", "streaming", "position_tree"])
+@pytest.mark.parametrize("engine", ["tridiagonal", "streaming"])
 @pytest.mark.parametrize("accuracy", [0.0, 0.02])
 @pytest.mark.parametrize("name", MATRICES)
 def test_bounds_hold_the_counts(name, accuracy, engine):

@@ -5,8 +5,8 @@ A new family of kernels touches three places: a file in `kernels/` that makes an
 model's file; and the state size of its kind in `families.STATE_SIZES`. The sweep over all families then checks it.
 """
 
-from statesize.adapters.capture import Capture, Captured, Mixer, capture
-from statesize.adapters.reference import Checking, Checks
+from statesize.adapters.capture import Capture, Captured, FoundMixer, capture
+from statesize.adapters.reference import CheckPolicy, Checks
 from statesize.adapters.selection import find_mixers
 
-__all__ = ["Capture", "Captured", "Checking", "Checks", "Mixer", "capture", "find_mixers"]
+__all__ = ["Capture", "Captured", "CheckPolicy", "Checks", "FoundMixer", "capture", "find_mixers"]

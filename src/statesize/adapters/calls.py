@@ -25,34 +25,53 @@ HELD_BYTES = 2**26
 
 
 @dataclass(frozen=True)
-class Mixer:
-    """What is known of a mixer before it is measured."""
+class FoundMixer:
+    """What is known of a mixer before it is measured.
 
-    name: str  # its module name; a second call in the same forward pass adds "@1", a third "@2"
-    kind: str  # what it is, such as "attention" or "mamba2"
-    units: int  # number of heads or channels that have a T of their own
-    multiplicity: int  # how many channels share one T
-    state_size: int | None  # theoretical state-size once it has filled, or None where it is a cache that grows
-    state_bytes: int  # bytes that the model's own cache holds for it at the end of one sequence
-    # That T of all units takes where it is made and held as a whole; more when it is made again in float32.
+    Attributes:
+        name: Its module name; a second call in the same forward pass adds "@1", a third "@2".
+        kind: What it is, such as "attention" or "mamba2".
+        units: Number of heads or channels that have a T of their own.
+        multiplicity: How many channels share one T.
+        state_size: Theoretical state-size once it has filled, or None where it is a cache that grows.
+        state_bytes: Bytes that the model's own cache holds for it at the end of one sequence.
+        map_bytes: Bytes of T of all units where it is made and held as a whole; more when it is made again in
+            float32.
+    """
+
+    name: str
+    kind: str
+    units: int
+    multiplicity: int
+    state_size: int | None
+    state_bytes: int
     map_bytes: int = field(default=0, compare=False)
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a module that mixes, with copies of its arguments."""
+    """One call of a module that mixes, with copies of its arguments.
+
+    Attributes:
+        mixers: In order.
+        caches: For each mixer a digest of what it stores, the same for those that share a cache; empty where it is not
+            known.
+        by_method: Whether the module is one mixer, with a method `operator`.
+        output: A sample of it, of the unaltered model once that has run.
+        observations: Those of the observed run that wait.
+        observed: The sample in the observed run.
+    """
 
     name: str
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    mixers: list[Mixer]  # in order
-    # Of each mixer a digest of what it stores, the same for those that share a cache; empty where it is not known.
+    mixers: list[FoundMixer]
     caches: list[str] = field(default_factory=list[str])
-    by_method: bool = False  # whether the module is one mixer, with a method `operator`
-    output: Tensor | None = None  # a sample of it, of the unaltered model once that has run
-    observations: list[Observation] = field(default_factory=list[Observation])  # those of the observed run that wait
-    observed: Tensor | None = None  # the sample in the observed run
+    by_method: bool = False
+    output: Tensor | None = None
+    observations: list[Observation] = field(default_factory=list[Observation])
+    observed: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +116,14 @@ class _Recorder:
         self.refused: dict[str, str] = {}
         self.running = Running(0)
         self.open: dict[Frame, Call] = {}
-        self.copies = Copies()
+        self.copies = ArgumentCopies()
         self.held = 0
 
     def entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             kind, multiplicity = getattr(module, "kind", type(module).__name__), getattr(module, "multiplicity", 1)
             channels = require_count(f"multiplicity of {name}", multiplicity)
-            mixers = [Mixer(name, str(kind), 0, channels, None, 0)]
+            mixers = [FoundMixer(name, str(kind), 0, channels, None, 0)]
             given = (self.copies.of(first_argument(name, args, kwargs)),)
             self.calls.append(Call(name, module, given, {}, mixers, by_method=True))
 
@@ -159,9 +178,9 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     return hidden
 
 
-def described(observation: Observation) -> Mixer:
+def described(observation: Observation) -> FoundMixer:
     """What an Observation says of its mixer, without tensors."""
-    return Mixer(
+    return FoundMixer(
         observation.name,
         observation.kind,
         observation.batch_shape[1],
@@ -190,7 +209,7 @@ def sampled(output: object) -> Tensor | None:
     return numbers[chosen.to(numbers.device)].cpu()
 
 
-class Copies:
+class ArgumentCopies:
     """Copies of arguments; a tensor that several layers are given, such as a mask, is copied once."""
 
     def __init__(self) -> None:

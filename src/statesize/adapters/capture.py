@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.calls import Call, Mixer, Recording, described, record_calls, sampled
+from statesize.adapters.calls import Call, FoundMixer, Recording, described, record_calls, sampled
 from statesize.adapters.captured import Captured, from_method, from_observation
 from statesize.adapters.faithfulness import bound, check_faithful, check_operator, relative_difference
 from statesize.adapters.forward import Forward
@@ -27,7 +27,7 @@ from statesize.adapters.watching.interrupts import interrupts_held
 from statesize.adapters.watching.observation import Observation, Product, running_modules
 from statesize.errors import ModelError
 
-__all__ = ["Capture", "Captured", "Mixer", "capture"]
+__all__ = ["Capture", "Captured", "FoundMixer", "capture"]
 
 
 class Capture(Iterator[Captured]):

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.calls import Mixer
+from statesize.adapters.calls import FoundMixer
 from statesize.adapters.faithfulness import check_finite
 from statesize.adapters.models.held import evaluating, in_single, single_precision, stored_element_size
 from statesize.adapters.models.wrapped import uncompiled
@@ -126,7 +126,7 @@ def from_observation(name: str, observation: Observation, faithfulness: float, r
     )
 
 
-def from_method(known: Mixer, mixer: nn.Module, hidden: Tensor, run_difference: float) -> Captured:
+def from_method(known: FoundMixer, mixer: nn.Module, hidden: Tensor, run_difference: float) -> Captured:
     """What a mixer's own method `operator` captures."""
     # hidden: What its forward received first, (S, L, …).
     name = known.name

@@ -55,20 +55,32 @@ OTHER_LIBRARIES = {"mamba_ssm": ("mamba", "mamba2"), "xlstm": ("mlstm",)}
 
 @dataclass(frozen=True)
 class Family:
-    """One family of models, or a class beyond the registry of causal language models, as a tiny random model of it."""
+    """One family of models, or a class beyond the registry of causal language models, as a tiny random model of it.
 
-    name: str  # its `model_type` in transformers, or what the class is
-    model: str  # the class
-    registered: bool  # whether it is a `model_type` of the registry
-    status: str  # "measured"; "refused"; "wrong", where an oracle disagrees; "not built"
-    mixers: dict[str, int]  # number of layers by kind of mixer
-    maps: float | None  # largest difference of T from the attention maps that the model returns; None without such maps
-    # Largest difference of T from what the model's own code makes of impulses; None where no part of it carries the
-    # values alone.
+    Attributes:
+        name: Its `model_type` in transformers, or what the class is.
+        model: The class.
+        registered: Whether it is a `model_type` of the registry.
+        status: "measured"; "refused"; "wrong", where an oracle disagrees; "not built".
+        mixers: Number of layers by kind of mixer.
+        maps: Largest difference of T from the attention maps that the model returns; None without such maps.
+        impulses: Largest difference of T from what the model's own code makes of impulses; None where no part of it
+            carries the values alone.
+        gated: Whether the impulses show rows of T up to a factor each, because an output gate follows.
+        logits: Largest difference of its logits under observation.
+        reason: Why it, or a part of it, is not measured.
+    """
+
+    name: str
+    model: str
+    registered: bool
+    status: str
+    mixers: dict[str, int]
+    maps: float | None
     impulses: float | None
-    gated: bool  # whether the impulses show rows of T up to a factor each, because an output gate follows
-    logits: float | None  # largest difference of its logits under observation
-    reason: str  # why it, or a part of it, is not measured
+    gated: bool
+    logits: float | None
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,13 @@ def other_mixing(forward: Forward, call: Call) -> str:
         ModelError: Mixing behind the kernels, by which T is not what leaves the module.
     """
     place, limit = forward.length // 3, bound(call.module)
-    plain = _Run.of(forward, call)
+    plain = _LoneRun.of(forward, call)
     if plain.output is None or not plain.products:
         return ""
     args, kwargs = (_changed(given, forward.length, place) for given in (call.args, call.kwargs))
     changed = replace(call, args=args, kwargs=kwargs)
-    other_input = _Run.of(forward, changed, [product.mixed for product in plain.products])
-    other_result = _Run.of(forward, call, [_changed_at(one.mixed, one.axis, place) for one in plain.products])
+    other_input = _LoneRun.of(forward, changed, [product.mixed for product in plain.products])
+    other_result = _LoneRun.of(forward, call, [_changed_at(one.mixed, one.axis, place) for one in plain.products])
     axis = _axis(plain.output, forward.length)
     if axis is None or other_input.output is None or other_result.output is None:
         return ""
@@ -77,14 +77,14 @@ def other_mixing(forward: Forward, call: Call) -> str:
 
 
 @dataclass(eq=False)
-class _Run:
+class _LoneRun:
     """A module run alone."""
 
     products: list[Product] = field(default_factory=list[Product])
     output: Tensor | None = None
 
     @classmethod
-    def of(cls, forward: Forward, call: Call, held: list[Tensor] | None = None) -> _Run:
+    def of(cls, forward: Forward, call: Call, held: list[Tensor] | None = None) -> _LoneRun:
         """Run a module; `held` is what its kernels return instead, in the order of their calls."""
         run = cls()
 

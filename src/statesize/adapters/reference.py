@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.calls import Call, Copies, first_argument, sampled
+from statesize.adapters.calls import ArgumentCopies, Call, first_argument, sampled
 from statesize.adapters.faithfulness import relative_difference
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import device_of
@@ -20,7 +20,7 @@ from statesize.errors import ModelError
 
 def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
     """The last hidden state of a run whose hooks only read; `calls` take over the arguments and outputs seen there."""
-    copies = Copies()
+    copies = ArgumentCopies()
     expected = {module: [call for call in calls if call.module is module] for module in {call.module for call in calls}}
     entered: dict[nn.Module, int] = dict.fromkeys(expected, 0)
     left: dict[nn.Module, int] = dict.fromkeys(expected, 0)
@@ -98,7 +98,7 @@ Checks = Literal["all", "read", "none"]
 
 
 @dataclass(eq=False)
-class Checking:
+class CheckPolicy:
     """What a model that is read again and again is compared with.
 
     Attributes:
@@ -106,16 +106,16 @@ class Checking:
             is another one.
 
     Example:
-        >>> checking, model = Checking("none"), nn.Linear(2, 2)
-        >>> checking.next(model), checking.next(model), checking.next(model.double())
+        >>> checking, model = CheckPolicy("none"), nn.Linear(2, 2)
+        >>> checking.for_run(model), checking.for_run(model), checking.for_run(model.double())
         ('all', 'none', 'all')
     """
 
     after: Checks
     _passed: tuple[object, ...] | None = field(default=None, init=False)
 
-    def next(self, model: nn.Module) -> Checks:
-        """What the next reading is compared with."""
+    def for_run(self, model: nn.Module) -> Checks:
+        """What the next run is compared with."""
         modules = tuple((id(module), type(module)) for module in model.modules())
         dtypes = tuple[torch.dtype, ...](parameter.dtype for parameter in model.parameters())
         before, self._passed = self._passed, (modules, dtypes)

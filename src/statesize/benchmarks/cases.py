@@ -101,11 +101,6 @@ def modal_convolution(length: int, modes: int) -> Convolution:
     return Convolution((_normal(g, modes, 1) * waves).sum(0), length)
 
 
-def short_convolution(length: int, taps: int) -> Convolution:
-    """A kernel of random numbers."""
-    return Convolution(_normal(torch.Generator().manual_seed(0), taps), length)
-
-
 def irregular_convolution(length: int) -> Convolution:
     """A long kernel of decaying noise: at L = 2048, 197 singular values above 1e-3 σ_1 and 631 above 1e-10 σ_1."""
     g = torch.Generator().manual_seed(0)

@@ -21,7 +21,6 @@ from statesize.benchmarks.cases import (
     modal_convolution,
     peak_bytes,
     selective,
-    short_convolution,
     smooth_attention,
 )
 from statesize.benchmarks.timing import dense_seconds, document, midpoints, seconds
@@ -78,7 +77,7 @@ def accuracy(case: Case, operator: Operator, output: Output, positions: list[int
 _LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 _QUICK_LENGTHS = (64, 128, 256)
 # The longest of the engines that hold T, and of the definition.
-_LONGEST = {"dense": 2048, "position_tree": 2048, "tridiagonal": 2048}
+_LONGEST = {"dense": 2048, "tridiagonal": 2048}
 _OPERATORS: dict[str, Callable[[int], Operator]] = {
     "dense": partial(attention, width=64),
     "square_root": partial(gated, states=32),
@@ -86,9 +85,7 @@ _OPERATORS: dict[str, Callable[[int], Operator]] = {
     "chunked": partial(gated, states=64),
     "streaming": partial(smooth_attention, width=64),
     "tridiagonal": partial(attention, width=64),
-    "position_tree": partial(attention, width=64),
     "convolution": partial(modal_convolution, modes=32),
-    "distinct_blocks": partial(short_convolution, taps=64),
 }
 _ROUNDS = 3
 _LONG = 2.0  # seconds from which a call is not repeated
@@ -137,19 +134,30 @@ _WARM_LENGTH = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Accuracy):
-    """What one engine did with one case; how right it was is told of the checked positions of one unit."""
+    """What one engine did with one case; how right it was is told of the checked positions of one unit.
+
+    Attributes:
+        output: "counts", "entropy" or "values".
+        length: L.
+        units: Batch entries: heads or channels.
+        ratio: seconds of the dense loop for all units over `seconds`, median of the rounds; None where no dense loop
+            was run.
+        dense_positions: At how many positions of one unit the dense loop was timed, then scaled to all; 0 for none.
+        seconds: Median seconds of one measurement at all positions of all units, set-up included.
+        microseconds_per_spectrum: The same for one position of one unit.
+        peak_bytes: Bytes of the operator and the measurement, above what the process held before.
+    """
 
     case: str
     engine: str
-    output: str  # "counts", "entropy" or "values"
-    length: int  # L
-    units: int  # batch entries: heads or channels
-    # seconds of the dense loop for all units over `seconds`, median of the rounds; None where no dense loop was run
+    output: str
+    length: int
+    units: int
     ratio: float | None
-    dense_positions: int  # at how many positions of one unit the dense loop was timed, then scaled to all; 0 for none
-    seconds: float  # of one measurement at all positions of all units, set-up included, median
-    microseconds_per_spectrum: float  # the same for one position of one unit
-    peak_bytes: int  # of the operator and the measurement, above what the process held before
+    dense_positions: int
+    seconds: float
+    microseconds_per_spectrum: float
+    peak_bytes: int
 
 
 def benchmark(

@@ -31,7 +31,7 @@ def self_check(on_progress: Callable[[int, int, str], object] | None = None) -> 
         (kind, name)
         for kind, operator in operators.items()
         for name, engine in ENGINES.items()
-        if engine.declines(operator, cut, ("counts", "entropy")) is None
+        if engine.unsupported_reason(operator, cut, ("counts", "entropy")) is None
     ]
     for kind, name in pairs:
         answers, right = _compared(operators[kind], name, exact[kind])

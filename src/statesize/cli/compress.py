@@ -61,7 +61,7 @@ def compress(
     from statesize.reduction.frontier import frontier as points_of
     from statesize.reduction.frontier import write_frontier
     from statesize.reduction.hub.model import reducible
-    from statesize.reduction.reducible import Request
+    from statesize.reduction.reducible import ReductionRequest
     from statesize.report.page import check_report_path
     from statesize.texts.documents import read_file
 
@@ -72,7 +72,7 @@ def compress(
         check_report_path(frontier)
     printing.hush_libraries()
     loaded = load_model(model)
-    reducible(loaded.model).kept(Request(state, int8, finetune, free_basis))
+    reducible(loaded.model).kept(ReductionRequest(state, int8, finetune, free_basis))
     documents = [document for document in read_file(text) if isinstance(document, str)]
     with printing.step(f"cutting the states of {loaded.name}"):
         found = run(

@@ -13,7 +13,7 @@ from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.network.network import NetworkEss, Progress
+    from statesize.network.network import NetworkEss, NetworkProgress
     from statesize.network.plan import NetworkPlan
     from statesize.report.redundancy import Redundancy
 
@@ -100,10 +100,10 @@ def network(
             _print_needs(beside)
 
 
-def _telling(update: Callable[..., None]) -> Callable[[Progress], None]:
+def _telling(update: Callable[..., None]) -> Callable[[NetworkProgress], None]:
     """Products are at most as many as the dimension, and cuts take about as long as one another."""
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: NetworkProgress) -> None:
         close = f", ± {progress.accuracy:.0%} so far" if progress.accuracy < 1 else ""
         detail = f"cut {progress.position}, {progress.products} of at most {progress.planned} products{close}"
         done = progress.place * progress.planned + progress.products

@@ -101,7 +101,7 @@ def profile(
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and run.plan is not None:
         some = texts.sample(run.tokenizer, printing, run.vocabulary)
-        some, options = _behind(before, run.tokenizer, some, options, printing)
+        some, options = _prepend_prefix(before, run.tokenizer, some, options, printing)
         options["relative_tolerances"] = _relative_tolerances(some.ids, tolerance, kept)
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
@@ -125,7 +125,7 @@ def profile(
         **_reading(read),
         "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
     }
-    read, options = _behind(before, run.tokenizer, read, options, printing)
+    read, options = _prepend_prefix(before, run.tokenizer, read, options, printing)
     options["relative_tolerances"] = _relative_tolerances(read.ids, tolerance, kept)
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
@@ -151,7 +151,7 @@ def profile(
         printing.say("Nothing was written: --output FOLDER keeps the profile, --open shows its report.")
 
 
-def _behind(
+def _prepend_prefix(
     prefix: str | None, tokenizer: AnyTokenizer | None, read: Sequences, options: dict[str, Any], printing: Printing
 ) -> tuple[Sequences, dict[str, Any]]:
     """The sequences after a prefix, measured at its end unless positions are asked for."""
@@ -195,7 +195,7 @@ def _relative_tolerances(sequences: Sequence[Tensor], first: float, kept: bool) 
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
+class _ProfileCommand:
     name: str
     tokenizer: AnyTokenizer | None
     vocabulary: int | None
@@ -204,17 +204,17 @@ class _Run:
     plan: Callable[..., Plan] | None = None
 
 
-def _here(model: str, loading: Loading, by_ids: bool) -> _Run:
+def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
     from statesize import profiling
     from statesize.models.load import load_model
     from statesize.texts.token_files import vocabulary_size
 
     loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids)
     measure, plan = partial(profiling.profile, loaded.model, name=loaded.name), partial(profiling.plan, loaded.model)
-    return _Run(loaded.name, loaded.tokenizer, vocabulary_size(loaded.model), measure, loaded.source, plan)
+    return _ProfileCommand(loaded.name, loaded.tokenizer, vocabulary_size(loaded.model), measure, loaded.source, plan)
 
 
-def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
+def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _ProfileCommand:
     from statesize.models.load import load_model, load_model_facts
     from statesize.profiling.on_ray import profile_on_ray
 
@@ -233,13 +233,13 @@ def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Run:
         trust_remote_code=loading.trust_remote_code,
         needs_tokenizer=not by_ids,
     )
-    return _Run(model, tokenizer, vocabulary, measure, {})
+    return _ProfileCommand(model, tokenizer, vocabulary, measure, {})
 
 
 def _measure(
-    run: _Run, sequences: list[Tensor], options: dict[str, Any], output: Path | None, printing: Printing
+    run: _ProfileCommand, sequences: list[Tensor], options: dict[str, Any], output: Path | None, printing: Printing
 ) -> Profile:
-    from statesize.profiling.gathering import profile_bar
+    from statesize.profiling.profile_run import profile_bar
 
     try:
         with printing.bars() as bars:

@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import Checking
+from statesize.adapters import CheckPolicy
 from statesize.check import refuse, require_count
 from statesize.errors import InputError, ModelError
 from statesize.io.files import os_errors
-from statesize.parallel.executor import Here
-from statesize.profiling.gathering import Gathering, Origin
+from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.profile import Profile
+from statesize.profiling.profile_run import ProfileRun, Provenance
 from statesize.profiling.sequences import SequenceWork
 from statesize.report.comparison import compare
 from statesize.report.diagnosis import diagnose
@@ -130,7 +130,7 @@ class Probing:
     _spent: float = field(default=0.0, init=False)
     _due: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
-    _checking: Checking = field(default_factory=lambda: Checking("none"), init=False)
+    _checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("none"), init=False)
 
     def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
         """After a step of the training: measure, if a reading is due and there is time for it."""
@@ -184,13 +184,13 @@ def reading(profile: Profile) -> dict[str, float]:
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def _measured(model: nn.Module, probe: Probe, heads: int, checking: Checking) -> tuple[Profile, Cost]:
+def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy) -> tuple[Profile, Cost]:
     """A profile of some heads of each layer, without the digest of all weights that `statesize.profile` takes."""
     settings, ids = check_settings(positions=probe.positions, channels=heads, seed=probe.seed), probe.sequences
-    gathering, start = Gathering(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
-    gathering.measure(ids, Here(SequenceWork(model, None, settings, checking)))
+    gathering, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
+    gathering.measure(ids, SerialExecutor(SequenceWork(model, None, settings, checking)))
     fixed = time.perf_counter() - start - gathering.seconds
-    profile = gathering.profile(None, Origin(type(model).__name__, "", "", {}, torch.get_num_threads()), None)
+    profile = gathering.profile(None, Provenance(type(model).__name__, "", "", {}, torch.get_num_threads()), None)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)
     return profile, Cost(fixed, gathering.seconds / measured, tuple(row["units"] for row in rows))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from statesize.adapters import Captured, Checking
+from statesize.adapters import Captured, CheckPolicy
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Sample, draw, estimate
@@ -44,7 +44,7 @@ class StateSizeMetric(Metric):
     def __init__(self, positions: int | None = 32, channels: int | None = None, seed: int = 0) -> None:
         super().__init__()
         self.positions, self.channels, self.seed = positions, channels, seed
-        self._checking = Checking("none")
+        self._checking = CheckPolicy("none")
         for name in (
             "total",
             "readouts",
@@ -63,7 +63,7 @@ class StateSizeMetric(Metric):
             model: The model; it is left as it was.
             input_ids: Token ids, (S, L), without padding.
         """
-        for item in captured_mixers(model, input_ids, None, self._checking.next(model)):
+        for item in captured_mixers(model, input_ids, None, self._checking.for_run(model)):
             found, sample = self._measured(item)
             entropy, channels = cast("Tensor", found.entropy), item.units * item.multiplicity
             readouts = total = channels * _sum(entropy, sample)

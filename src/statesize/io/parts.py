@@ -31,12 +31,19 @@ def digest(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts in a folder, by names that say what their numbers depend on."""
+    """The parts in a folder, by names that say what their numbers depend on.
 
-    folder: Path  # where they lie; made for the first one
-    suffix: str  # of their files
-    most: float = math.inf  # bytes of a file that is read
-    # Of each folder below, the files of each name: those that were there at first, and those that were written.
+    Attributes:
+        folder: Where the parts lie; made for the first one.
+        suffix: Suffix of their files.
+        most: Bytes of a file that is read.
+        _files: For each folder below, the files of each name: those that were there at first, and those that were
+            written.
+    """
+
+    folder: Path
+    suffix: str
+    most: float = math.inf
     _files: dict[Path, dict[str, list[Path]]] = field(default_factory=dict[Path, "dict[str, list[Path]]"], init=False)
 
     def read(self, name: str, decode: Callable[[bytes], Value]) -> Value | None:

@@ -27,8 +27,8 @@ PROSE = "the prose of this Python"
 """Stands for what `statesize train` reads without a text of one's own."""
 
 _PACKAGES = ("torch", "numpy", "numba", "tokenizers", "transformers")
-# What says nothing of a result: where it is done or written, and how it is told.
-ELSEWHERE = frozenset(
+# Options that do not affect the result: where it is computed or written, and how it is printed.
+IGNORED_OPTIONS = frozenset(
     {
         *("output", "html", "json", "quiet", "printing", "export", "resume"),
         *("plan", "dry_run", "ray", "ray_cpus", "threads"),
@@ -41,13 +41,16 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a result was made."""
+    """How a result was made.
 
-    # What followed `statesize`, every option spelt out and paths absolute, without ELSEWHERE.
+    Attributes:
+        command: What followed `statesize`, every option spelt out and paths absolute, without IGNORED_OPTIONS.
+        inputs: SHA-256 of each file and folder that it reads, by absolute path.
+        threads: Threads of torch in each process.
+    """
+
     command: tuple[str, ...]
-    # SHA-256 of each file and folder that it reads, by absolute path.
     inputs: dict[str, str]
-    # Of torch, in each process.
     threads: int
     versions: dict[str, str]
     machine: str
@@ -88,7 +91,7 @@ def make_recipe(
     read = [Path(model) for model in models if Path(model).is_dir()]
     command = [*words, *(str(Path(model).absolute()) if Path(model).is_dir() else model for model in models)]
     for name, value in options.items():
-        if name in ELSEWHERE or value is None or value is False:
+        if name in IGNORED_OPTIONS or value is None or value is False:
             continue
         for one in cast("Iterable[object]", value) if isinstance(value, list | tuple) else (value,):
             if isinstance(one, Path) or (name == "dataset" and Path(str(one)).exists()):

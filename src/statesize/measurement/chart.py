@@ -53,15 +53,18 @@ class Hint:
 
 @dataclass(frozen=True)
 class Layer:
-    """Marks at the columns x and y of a table; `by` is a column whose values have marks or colours of their own."""
+    """Marks at the columns x and y of a table; `by` is a column whose values have marks or colours of their own.
 
-    # "pointed" is drawn at the row that the pointer finds in "hover"; paper has neither.
+    Attributes:
+        role: "pointed" is drawn at the row that the pointer finds in "hover"; paper has neither.
+        end: The end of a band along the axis that is no ratio, and of where the pointer finds a row along x.
+    """
+
     mark: Literal["line", "area", "band", "rule", "bar", "pointed", "hover"]
     table: str
     role: Role
     x: str = ""
     y: str = ""
-    # The end of a band along the axis that is no ratio, and of where the pointer finds a row along x.
     end: str = ""
     by: str = ""
     points: bool = False
@@ -70,7 +73,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Chart:
-    """Layers over the same axes, those in front last; without tables, whoever draws it adds them."""
+    """Layers over the same axes, those in front last; without tables, whoever draws it adds them.
+
+    Attributes:
+        groups: Names in the column `by` of bars, in their order.
+    """
 
     x: Axis
     y: Axis
@@ -78,7 +85,6 @@ class Chart:
     title: str = ""
     height: int = 300
     tables: Tables = field(default_factory=dict[str, Sequence[Row]])
-    # Names in the column `by` of bars, in their order.
     groups: tuple[str, ...] = ()
     legend: bool = True
 

@@ -239,7 +239,8 @@ def _ask(
     blocks: HankelBlocks, asked: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: tuple[float, float]
 ) -> dict[str, Tensor]:
     entropy_accuracy, count_accuracy = accuracy
-    answers: dict[str, Tensor] = {}
+    # First, as blocks that know all singular values answer from them.
+    answers: dict[str, Tensor] = {"values": blocks.singular_values()} if "values" in asked else {}
     if "counts" in asked:
         absolute, relative = blocks.counts(tau), blocks.relative_counts(rho, count_accuracy)
         answers |= {"count": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
@@ -247,8 +248,6 @@ def _ask(
         answers |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
     if "entropy" in asked:
         answers["entropy"], answers["entropy_bound"] = blocks.entropies(entropy_accuracy)
-    if "values" in asked:
-        answers["values"] = blocks.singular_values()
     # Last, as blocks that are made in several ways know them from whichever was needed.
     return answers | {"norm": blocks.norms(), "error_bound": blocks.error_bound}
 

@@ -63,9 +63,14 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The units of one layer that are measured."""
+    """The units of one layer that are measured.
 
-    # Ascending indices (n,), the stratum of each (n,), and how many units each stratum has, measured or not.
+    Attributes:
+        units: Ascending indices, (n,).
+        strata: Stratum of each, (n,).
+        sizes: How many units each stratum has, measured or not.
+    """
+
     units: NDArray[np.int64]
     strata: NDArray[np.int64]
     sizes: NDArray[np.int64]
@@ -78,10 +83,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over all units of a layer, NaN where nothing is known."""
+    """A mean over all units of a layer, NaN where nothing is known.
+
+    Attributes:
+        error: Half the width of the interval of 95 %: 0 where every unit was measured, NaN where one of several was.
+    """
 
     mean: float
-    # Half the width of the interval of 95 %: 0 where every unit was measured, NaN where one of several was.
     error: float
 
 

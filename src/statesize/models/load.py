@@ -110,13 +110,17 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model that is ready to be profiled."""
+    """A model that is ready to be profiled.
+
+    Attributes:
+        model: In evaluation mode, on its device.
+        source: kind ("bundled", "folder", "gguf" or "hub"), for a hub id its revision and commit, how weights were
+            stored that are dequantised, and which weights of the checkpoint went unused.
+    """
 
     name: str
-    model: nn.Module  # in evaluation mode, on its device
+    model: nn.Module
     tokenizer: AnyTokenizer | None
-    # kind ("bundled", "folder", "gguf" or "hub"), for a hub id its revision and commit, how weights were stored that
-    # are dequantised, and which weights of the checkpoint went unused
     source: dict[str, str]
 
 

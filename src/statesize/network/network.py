@@ -93,7 +93,7 @@ _LONG = 8192
 
 
 @dataclass(frozen=True)
-class Progress:
+class NetworkProgress:
     """How far the measurement of a network is."""
 
     position: int  # the cut
@@ -114,7 +114,7 @@ def network_ess(
     method: Method = "auto",
     memory: int | str = 2**31,
     precision: Precision = "double",
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[NetworkProgress], None] | None = None,
 ) -> NetworkEss:
     """How much of its past a network carries into its future, all layers and all state together.
 
@@ -190,7 +190,7 @@ def _at(
     accuracy: float,
     method: str,
     memory: int,
-    on_progress: Callable[[Progress], None] | None,
+    on_progress: Callable[[NetworkProgress], None] | None,
 ) -> _Found:
     """One cut."""
     i, positions = made.cuts[place], len(made.cuts)
@@ -201,7 +201,7 @@ def _at(
         if needed > memory:
             raise InputError(f"memory must be at least {needed} for the Jacobian at {i}, got {memory}. Use 'lanczos'.")
         if on_progress is not None:
-            on_progress(Progress(i, place, positions, 0, dimension, math.inf))
+            on_progress(NetworkProgress(i, place, positions, 0, dimension, math.inf))
         spectrum = block_spectrum(jacobian.dense()[None])
         entropy, error = (float(part) for part in spectrum.entropies(accuracy))
         values, norm = spectrum.values[0, :LEADING], float(spectrum.norms())
@@ -212,7 +212,9 @@ def _at(
     estimate = estimate_of(jacobian, accuracy, memory, i)
     while not estimate.finished:
         if on_progress is not None:
-            on_progress(Progress(i, place, positions, estimate.products, estimate.capacity, estimate.interval.accuracy))
+            on_progress(
+                NetworkProgress(i, place, positions, estimate.products, estimate.capacity, estimate.interval.accuracy)
+            )
         estimate.advance(jacobian.gram(estimate.pending))
     interval, space = estimate.interval, estimate.space
     square = float(space.ritz.square().sum()) if estimate.exact else float(estimate.squared_norms().mean())

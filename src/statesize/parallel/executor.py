@@ -101,7 +101,7 @@ def one_line(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
-class Here:
+class SerialExecutor:
     """One task after another, each taken when the one before is done; errors that are not ours are raised as they are.
 
     Attributes:

@@ -33,11 +33,15 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """A module whose parameters and buffers hold no numbers; to be pickled in one piece."""
+    """A module whose parameters and buffers hold no numbers; to be pickled in one piece.
 
-    # Of meta tensors.
+    Attributes:
+        module: The module with meta tensors.
+        tensors: These tensors, each once.
+        devices: Where each belongs.
+    """
+
     module: nn.Module
-    # These tensors, each once, and where each belongs.
     tensors: tuple[Tensor, ...]
     devices: tuple[str, ...]
 

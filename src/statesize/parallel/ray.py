@@ -18,21 +18,31 @@ from statesize.parallel.ray_session import wait_for_one
 
 @dataclass(eq=False)
 class OnRay:
-    """Workers on the machines of a cluster; a killed one is replaced, and its task begun again."""
+    """Workers on the machines of a cluster; a killed one is replaced, and its task begun again.
+
+    Attributes:
+        ray: The module ray, connected.
+        make: Makes the work in each worker.
+        cpus: Cores of each worker.
+        gpus: GPUs of each worker.
+        memory: Bytes of each worker that is begun from now on.
+        threads: Threads of torch in each worker.
+        environment: Variables of their environment.
+        _calls: Calls that are not answered: the worker, and its task, or None while it begins.
+    """
 
     # A task is sent as it is when it is begun, so whoever notes in it what has come already is not sent that again.
     # Workers stay from one run to the next.
 
-    ray: Any  # the module ray, connected
-    make: Make  # makes the work in each worker
-    cpus: float = 1  # cores of each worker
-    gpus: float = 0.0  # GPUs of each worker
-    memory: int = 0  # bytes of each worker that is begun from now on
-    threads: int = 1  # threads of torch in each worker
-    environment: Mapping[str, str] = field(default_factory=dict[str, str])  # variables of their environment
+    ray: Any
+    make: Make
+    cpus: float = 1
+    gpus: float = 0.0
+    memory: int = 0
+    threads: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
     _workers: list[Any] = field(default_factory=list[Any], init=False)
     _idle: list[Any] = field(default_factory=list[Any], init=False)
-    # Calls that are not answered: the worker, and its task, or None while it begins.
     _calls: dict[Any, tuple[Any, _Job | None]] = field(default_factory=dict[Any, "tuple[Any, _Job | None]"], init=False)
     _lost: int = field(default=0, init=False)
 

@@ -21,13 +21,17 @@ _ENOUGH = 0.25
 
 @dataclass(eq=False)
 class TriedMixer:
-    """One mixer of the sequence."""
+    """One mixer of the sequence.
+
+    Attributes:
+        call: Seconds of each block, however few units it has; None where nothing was tried.
+        unit: Seconds of each unit of a block, likewise.
+    """
 
     name: str
     kind: str
     units: int
     work: Work
-    # Seconds of each block, however few units it has, and of each unit of a block; None where nothing was tried.
     call: float | None = None
     unit: float | None = None
 
@@ -39,15 +43,20 @@ class TriedMixer:
 
 @dataclass(eq=False)
 class Trial:
-    """One sequence, its mixers captured and some of them tried."""
+    """One sequence, its mixers captured and some of them tried.
+
+    Attributes:
+        reference: Tokens of the longest sequence.
+        length: Tokens, found by `run` like the rest.
+        skipped: What is not measured, and why.
+        overhead: Seconds of the forward pass and of operators.
+    """
 
     model: nn.Module
     layers: Layers
     settings: Settings
-    # Tokens of the longest sequence.
     reference: int
     clock: Callable[[], float] = time.perf_counter
-    # What `run` finds: tokens, mixers, what is not measured and why, seconds of the forward pass and of operators.
     length: int = 0
     mixers: list[TriedMixer] = field(default_factory=list[TriedMixer])
     skipped: dict[str, str] = field(default_factory=dict[str, str])

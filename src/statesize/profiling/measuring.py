@@ -34,11 +34,11 @@ from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE
 MOST_OPERATIONS = 4e12
 FEWEST_UNITS = 8
 # Engines take more entries at once differently from few; this many show what they do.
-_SHOWN = 8
+_PROBE_UNITS = 8
 # Of T of all heads, while a model's attention makes it: scores, their masked copy, and their softmax.
-_MAKING = 2.4
+_CAPTURE_OVERHEAD = 2.4
 # Of T of one head in float64, while it is measured: itself twice, and five of the engine `tridiagonal`.
-_MAPS = 7
+_MAPS_PER_HEAD = 7
 _MEGABYTE = 10**6
 
 Layers = int | str | Sequence[int | str] | None
@@ -57,9 +57,9 @@ def captured_mixers(
     try:
         captured = capture(model, ids, layers, checks=checks)
         for mixer in captured.mixers if memory is not None else ():
-            needed = int(_MAKING * mixer.map_bytes)
+            needed = int(_CAPTURE_OVERHEAD * mixer.map_bytes)
             # What measuring one head with the usual engine takes after that, so that the message need not come twice.
-            after = mixer.map_bytes + _MAPS * DOUBLE * ids.shape[1] ** 2 + FALLBACK_BYTES
+            after = mixer.map_bytes + _MAPS_PER_HEAD * DOUBLE * ids.shape[1] ** 2 + FALLBACK_BYTES
             require_budget(mixer.name, ids.shape[1], "all heads", needed, memory or 0, max(needed, after))
         return captured
     except IndexError as error:
@@ -99,21 +99,25 @@ def measure_captured(
 
 @dataclass(frozen=True)
 class Work:
-    """How one mixer is measured over one sequence."""
+    """How one mixer is measured over one sequence.
+
+    Attributes:
+        dtype: Number type in which the model made the operator.
+        cut: Positions and windows; None where no H_i fits into the sequence.
+        engine: The engine that a block is given to.
+        block: Units that are measured at once.
+        unit_bytes: Bytes that measuring one unit takes.
+        shared_bytes: Bytes that measuring takes besides, however many units there are.
+        operations: What all units of the mixer would cost at the reference length.
+    """
 
     sample: Sample
-    # In which the model made the operator.
     dtype: str
-    # None where no H_i fits into the sequence.
     cut: Cut | None
-    # That a block is given to.
     engine: str
-    # Units that are measured at once.
     block: int
-    # Bytes that measuring one unit takes, and bytes besides, however many units there are.
     unit_bytes: int
     shared_bytes: int
-    # What all units of the mixer would cost at the reference length.
     operations: float
 
 
@@ -141,7 +145,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     with _naming(item, sequence, "head)"):
         exact = first.to(dtype=torch.float64, device="cpu")
     # Copies of a T of L × L would take more than measuring does.
-    shown = min(len(sample.units), _SHOWN) if isinstance(exact, Recurrence) else 1
+    shown = min(len(sample.units), _PROBE_UNITS) if isinstance(exact, Recurrence) else 1
     several = exact[:, torch.zeros(shown, dtype=torch.int64)]
     exactly = bool(settings.relative_tolerances) and not settings.count_accuracy
     outputs = ("counts", "entropy", RELATIVE) if exactly else ("counts", "entropy")

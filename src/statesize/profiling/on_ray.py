@@ -21,10 +21,10 @@ from statesize.models.load import LoadedModel, model_facts
 from statesize.parallel.processes import sent
 from statesize.parallel.ray import OnRay
 from statesize.parallel.ray_session import ray_session
-from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_parts
 from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile
-from statesize.profiling.sequences import End, Request, SequenceWork, Step, run_key
+from statesize.profiling.profile_run import ProfileProgress, ProfileRun, Provenance, finished_profile, open_parts
+from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask, SequenceWork, run_key
 from statesize.results.settings import Settings, check_settings
 from statesize.results.store import check_destination
 from statesize.texts.inputs import Inputs, sequences
@@ -49,7 +49,7 @@ def profile_on_ray(
     output: str | PathLike[str] | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[ProfileProgress], None] | None = None,
     **asked: Any,
 ) -> Profile:
     """Measure a model over inputs as `statesize.profile` does, with the sequences spread over processes on Ray.
@@ -104,29 +104,34 @@ def profile_on_ray(
         workers = stack.enter_context(OnRay(ray, make, cpus, gpus, settings.memory + _PROCESS_BYTES, cpus))
         ready: Ready = next(workers.run(["loading the model"])).get()
         workers.memory += ready.bytes
-        origin = Origin(name or ready.name, ready.weights, ready.key, {**ready.source, **(source or {})}, cpus)
+        origin = Provenance(name or ready.name, ready.weights, ready.key, {**ready.source, **(source or {})}, cpus)
         parts = stack.enter_context(open_parts(Path(scratch) / "profile" if place is None else place))
         finished = place and finished_profile(place, ready.key, known, origin.model)
         if finished is not None:
             return finished
-        gathering = Gathering(settings, ready.key, len(known), parts, on_progress, reference)
+        gathering = ProfileRun(settings, ready.key, len(known), parts, on_progress, reference)
         gathering.measure(known, workers)
         return gathering.profile(tokenizer, origin, place)
 
 
 @dataclass(frozen=True)
 class Ready:
-    """What a worker says of the model that it has loaded, and of itself."""
+    """What a worker says of the model that it has loaded, and of itself.
 
-    # What tables call the model, and where it comes from.
+    Attributes:
+        name: What tables call the model.
+        source: Where the model comes from.
+        weights: Digest of the weights.
+        key: Digest of the run.
+        bytes: Size of the weights.
+        place: The worker's machine, and the versions there.
+    """
+
     name: str
     source: Mapping[str, str]
-    # Digests of the weights and of the run.
     weights: str
     key: str
-    # Size of the weights.
     bytes: int
-    # The worker's machine, and the versions there.
     place: str
 
 
@@ -148,7 +153,7 @@ class LoadedWork:
         )
         self._measure = SequenceWork(model, layers, settings)
 
-    def __call__(self, task: str | Request) -> Iterator[Ready | Step | End]:
+    def __call__(self, task: str | SequenceTask) -> Iterator[Ready | MixerDone | SequenceDone]:
         """What was loaded, or the steps of a sequence."""
         if isinstance(task, str):
             yield self.ready

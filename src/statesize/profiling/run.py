@@ -16,10 +16,17 @@ from statesize.errors import InputError
 from statesize.io.progress import Bars
 from statesize.measurement.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
 from statesize.models.load import load_model, model_facts
-from statesize.parallel.executor import Here
-from statesize.profiling.gathering import Gathering, Origin, Progress, finished_profile, open_parts, profile_bar
+from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile
+from statesize.profiling.profile_run import (
+    ProfileProgress,
+    ProfileRun,
+    Provenance,
+    finished_profile,
+    open_parts,
+    profile_bar,
+)
 from statesize.profiling.sequences import SequenceWork, run_key
 from statesize.results.settings import MEMORY, Channels, check_settings
 from statesize.spectra.engine import EngineName
@@ -48,7 +55,7 @@ def profile(
     output: str | PathLike[str] | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[ProfileProgress], None] | None = None,
 ) -> Profile:
     """Measure the effective state-size (ESS) of every layer of a model over text.
 
@@ -125,14 +132,14 @@ def profile(
     facts = model_facts(model)
     key = run_key(facts, settings, layers, reference)
     known_source = ({"weights": stored} if stored else {}) | dict(source or {})
-    origin = Origin(name, str(facts["weights"]), key, known_source, torch.get_num_threads())
+    origin = Provenance(name, str(facts["weights"]), key, known_source, torch.get_num_threads())
     bars = Bars(on_progress is not None, lines=False)
     with nullcontext() if place is None else open_parts(place) as parts, bars:
         if place is not None and (finished := finished_profile(place, origin.key, known, name)) is not None:
             return finished
         told = on_progress or profile_bar(bars, name, count)
-        gathering = Gathering(settings, origin.key, count, parts, told, reference)
-        gathering.measure(ids, Here(SequenceWork(model, layers, settings)))
+        gathering = ProfileRun(settings, origin.key, count, parts, told, reference)
+        gathering.measure(ids, SerialExecutor(SequenceWork(model, layers, settings)))
         return gathering.profile(tokenizer, origin, place)
 
 

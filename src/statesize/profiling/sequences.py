@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from statesize.adapters import Captured, Checking
+from statesize.adapters import Captured, CheckPolicy
 from statesize.io.parts import digest
 from statesize.models.load import tokens_sha256
 from statesize.profiling.measuring import Layers, captured_mixers, measure_mixer, plan_work
@@ -30,17 +30,20 @@ def run_key(model: Mapping[str, object], settings: Settings, layers: object, ref
 
 
 @dataclass(eq=False)
-class Request:
-    """A sequence that is to be measured."""
+class SequenceTask:
+    """A sequence that is to be measured.
+
+    Attributes:
+        ids: (L,).
+        key: Digest of the run.
+        reference: Tokens of the sequence that decides how many heads or channels are measured.
+        kept: Names of the parts of this sequence that are finished; they grow while it is measured.
+    """
 
     sequence: int
-    # (L,)
     ids: Tensor
-    # Digest of the run.
     key: str
-    # Tokens of the sequence that decides how many heads or channels are measured.
     reference: int
-    # Names of the parts of this sequence that are finished; they grow while it is measured.
     kept: set[str] = field(default_factory=set[str])
 
     def __str__(self) -> str:
@@ -53,7 +56,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Step:
+class MixerDone:
     """A mixer that was measured, the `index`-th of `mixers`; without a record where it is among the finished parts."""
 
     index: int
@@ -63,7 +66,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class End:
+class SequenceDone:
     """The end of a sequence: its mixers that were measured, in the order of their calls, and why others were not."""
 
     mixers: tuple[str, ...]
@@ -81,25 +84,25 @@ class SequenceWork:
     model: nn.Module
     layers: Layers
     settings: Settings
-    checking: Checking = field(default_factory=lambda: Checking("read"))
+    checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("read"))
 
-    def __call__(self, request: Request) -> Iterator[Step | End]:
+    def __call__(self, request: SequenceTask) -> Iterator[MixerDone | SequenceDone]:
         """A step for each mixer, then the end."""
-        sequence, ids, checks = request.sequence, request.ids, self.checking.next(self.model)
+        sequence, ids, checks = request.sequence, request.ids, self.checking.for_run(self.model)
         captured = captured_mixers(self.model, ids[None], self.layers, checks, sequence, memory=self.settings.memory)
         total, names = len(captured.mixers), list[str]()
         for index, item in enumerate(captured):
             names.append(item.name)
-            yield Step(index, total, item.name, self._record(item, request))
+            yield MixerDone(index, total, item.name, self._record(item, request))
             together = item.by_group()
             if together is not None:
                 names.append(together.name)
-                yield Step(index, total, together.name, self._record(together, request))
+                yield MixerDone(index, total, together.name, self._record(together, request))
             # The names would keep this operator alive while the next is built.
             del item, together
-        yield End(tuple(names), dict(captured.skipped))
+        yield SequenceDone(tuple(names), dict(captured.skipped))
 
-    def _record(self, item: Captured, request: Request) -> SequenceRecord | None:
+    def _record(self, item: Captured, request: SequenceTask) -> SequenceRecord | None:
         """What is measured of a mixer, or None where it is among the finished parts."""
         if request.part(item.name) in request.kept:
             return None

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import Captured, Checking
+from statesize.adapters import Captured, CheckPolicy
 from statesize.adapters.models.held import device_of, measuring
 from statesize.adapters.models.wrapped import pretrained_models
 from statesize.check import require_count
@@ -109,7 +109,7 @@ class Watch:
     _window: list[int] = field(default_factory=list[int], init=False)
     _start: int = field(default=0, init=False)
     _next: int = field(default=1, init=False)
-    _checking: Checking = field(default_factory=lambda: Checking("none"), init=False)
+    _checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("none"), init=False)
 
     def __post_init__(self) -> None:
         for name, least in (("future", 1), ("channels", 1), ("seed", 0)):
@@ -136,7 +136,7 @@ class Watch:
         cuts = list(range(self._next - self._start, len(self._window) - self.future + 1))
         if not cuts:
             return
-        checks = self._checking.next(self.model)
+        checks = self._checking.for_run(self.model)
         captured = captured_mixers(self.model, torch.tensor(self._window)[None], None, checks, sequence=0)
         layers = [self._layer(item, cuts) for item in captured]
         for cut, at in zip(cuts, zip(*layers, strict=True), strict=True):

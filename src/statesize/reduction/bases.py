@@ -24,7 +24,7 @@ _RIDGE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class Truncation:
     """A head's state cut to r numbers: its query becomes q · query_map; its keys k · key_map, or some channels."""
 
     query_map: Tensor  # (n, r) float64
@@ -40,7 +40,7 @@ class Basis(ABC):
     error: Tensor  # share of the output's energy that r states miss, for r = 0 … n, (n + 1,) float64
 
     @abstractmethod
-    def cut(self, states: int) -> Cut:
+    def cut(self, states: int) -> Truncation:
         """The first r states."""
 
 
@@ -61,9 +61,9 @@ class BalancedBasis(Basis):
         scale = sigma.sqrt()
         return cls(_tails(sigma.square()), unread @ U * scale, unheld @ Vt.mT * scale)
 
-    def cut(self, states: int) -> Cut:
+    def cut(self, states: int) -> Truncation:
         """The first r states."""
-        return Cut(self.query_maps[:, :states], self.key_maps[:, :states], ())
+        return Truncation(self.query_maps[:, :states], self.key_maps[:, :states], ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +86,9 @@ class OrthonormalBasis(Basis):
         tails = torch.cat([tails, tails.new_zeros(1)]).flip(0).cummax(0).values.flip(0)
         return cls(tails / tails[0], vectors)
 
-    def cut(self, states: int) -> Cut:
+    def cut(self, states: int) -> Truncation:
         """The first r states."""
-        return Cut(self.vectors[:, :states], self.vectors[:, :states], ())
+        return Truncation(self.vectors[:, :states], self.vectors[:, :states], ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,12 +116,12 @@ class SelectedBasis(Basis):
             errors.append(max(0.0, float((reading * missed).sum())))
         return cls(torch.tensor(errors, dtype=torch.float64) / errors[0], tuple(order), state)
 
-    def cut(self, states: int) -> Cut:
+    def cut(self, states: int) -> Truncation:
         """The first r states."""
         kept = list(self.order[:states])
         among = self.state[kept][:, kept]
         ridge = _RIDGE * among.diagonal().mean() * torch.eye(states, dtype=among.dtype)
-        return Cut(_linalg.solve(among + ridge, self.state[kept]).mT, None, self.order)
+        return Truncation(_linalg.solve(among + ridge, self.state[kept]).mT, None, self.order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +148,10 @@ class KeptBasis(Basis):
         order = tuple(reversed(dropped))
         return cls(torch.tensor(errors[::-1], dtype=torch.float64) / errors[-1], order)
 
-    def cut(self, states: int) -> Cut:
+    def cut(self, states: int) -> Truncation:
         """The first r states."""
         chosen = torch.eye(len(self.order), dtype=torch.float64)[:, list(self.order[:states])]
-        return Cut(chosen, None, self.order)
+        return Truncation(chosen, None, self.order)
 
 
 def _roots(gramian: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,8 @@ from statesize.io.files import check_writable, os_errors, replace_file, replace_
 from statesize.measurement.statistics import Interval, finite
 from statesize.reduction.hub.model import reducible
 from statesize.reduction.recall import Recall, probe
-from statesize.reduction.reducible import Reducible, Request
-from statesize.reduction.windows import Scores, Windows, ratio_of, score, text_of, three_parts
+from statesize.reduction.reducible import Reducible, ReductionRequest
+from statesize.reduction.windows import Scores, TokenWindows, ratio_of, score, text_of, three_parts
 from statesize.texts.documents import listed
 from statesize.texts.token_files import vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
@@ -184,7 +184,7 @@ def compress(
         ((2048, 1024), None)
     """
     steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
-    whole, request = reducible(model), Request(state, int8, steps, free_basis, tokens)
+    whole, request = reducible(model), ReductionRequest(state, int8, steps, free_basis, tokens)
     kept = whole.kept(request)
     whole.check_tokenizer(tokenizer)
     calibration, choice, held_out = split_text(whole, tokenizer, listed("documents", documents), tokens)
@@ -194,7 +194,7 @@ def compress(
 
 def split_text(
     whole: Reducible, tokenizer: AnyTokenizer, documents: Sequence[str], length: int
-) -> tuple[Windows, Windows, Windows]:
+) -> tuple[TokenWindows, TokenWindows, TokenWindows]:
     """Windows for the Gramians, for the choice of sizes, and held out; refuse a text too short for the first."""
     parts = three_parts(documents, tokenizer, min(length, whole.positions or length))
     size, largest = vocabulary_size(whole.model), max(int(part.inputs.max()) for part in parts)
@@ -213,7 +213,7 @@ def split_text(
 
 
 def _compared(
-    control: nn.Module, cut: nn.Module, tokenizer: AnyTokenizer, windows: Windows, method: str
+    control: nn.Module, cut: nn.Module, tokenizer: AnyTokenizer, windows: TokenWindows, method: str
 ) -> Compression:
     """What a cut costs, against the model that was not cut."""
     whole, smaller = reducible(control), reducible(cut)
@@ -236,6 +236,6 @@ def _compared(
     )
 
 
-def extra_bits(after: Scores, before: Scores, windows: Windows) -> Interval:
+def extra_bits(after: Scores, before: Scores, windows: TokenWindows) -> Interval:
     """The paired difference of two models in bits a byte."""
     return ratio_of(after.bits(windows) - before.bits(windows), windows.sizes)

@@ -30,7 +30,7 @@ _POSITIONS = 4
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontierPoint:
     """One way to make states smaller, and its cost."""
 
     way: str
@@ -53,14 +53,14 @@ class Head:
 @torch.no_grad()
 def frontier(
     model: nn.Module, tokenizer: AnyTokenizer, documents: list[str], length: int = 256
-) -> tuple[list[Point], list[Head]]:
+) -> tuple[list[FrontierPoint], list[Head]]:
     """The cost of all ways on the held-out documents of `compress`."""
     whole = reducible(model)
     calibration, _, held_out = split_text(whole, tokenizer, documents, length)
     made, bases = whole.every_cut(SHARES, calibration)
     before = score(model, held_out.inputs, held_out.targets)
     points = [
-        Point(
+        FrontierPoint(
             cut.way,
             cut.share,
             cut.numbers,
@@ -91,7 +91,7 @@ def _heads(whole: Reducible, bases: Mapping[str, Sequence[Basis]], inputs: Tenso
 _SCRIPTS = ("draw.js", "study.js")
 
 
-def write_frontier(name: str, points: Sequence[Point], heads: Sequence[Head], path: Path) -> None:
+def write_frontier(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head], path: Path) -> None:
     """Write the page; the file is replaced once the new one is complete."""
     title = f"Smaller states of {name}"
     least = min(points, key=lambda point: (point.difference.high > 0.01, point.state_bytes))
@@ -118,7 +118,7 @@ def write_frontier(name: str, points: Sequence[Point], heads: Sequence[Head], pa
     replace_file(path, page.encode())
 
 
-def _chart(points: Sequence[Point]) -> alt.VConcatChart:
+def _chart(points: Sequence[FrontierPoint]) -> alt.VConcatChart:
     """Every point with its interval."""
     rows = [
         {"way": point.way, "numbers": point.numbers, "bytes": point.state_bytes}
@@ -138,11 +138,11 @@ def _chart(points: Sequence[Point]) -> alt.VConcatChart:
     return alt.vconcat(alt.layer(intervals, marks).properties(width=560, height=340))
 
 
-def _numbers(point: Point) -> tuple[str, ...]:
+def _numbers(point: FrontierPoint) -> tuple[str, ...]:
     return tuple(f"{number:.4f}" for number in (point.difference.value, point.difference.low, point.difference.high))
 
 
-def _by_bytes(points: Sequence[Point]) -> list[Point]:
+def _by_bytes(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
     return sorted(points, key=lambda point: (point.state_bytes, point.difference.value))
 
 

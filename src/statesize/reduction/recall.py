@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.measurement.statistics import Interval
-from statesize.reduction.windows import IGNORED, Windows, by_document, ratio_of, score
+from statesize.reduction.windows import IGNORED, TokenWindows, by_document, ratio_of, score
 
 LOST = 0.02
 """Recall that may be lost, and that a model must have for its loss to be seen, as a share of the answers."""
@@ -43,7 +43,7 @@ class Recall:
         return self.lost.high <= LOST
 
 
-def probe(model: nn.Module, cut: nn.Module, windows: Windows, seed: int = 0) -> dict[str, Recall]:
+def probe(model: nn.Module, cut: nn.Module, windows: TokenWindows, seed: int = 0) -> dict[str, Recall]:
     """Recall of a model and of its cut copy, by kind: "repeated_bigrams" and "inserted_pairs"."""
     inputs, targets = inserted_pairs(windows, seed)
     return {
@@ -52,7 +52,7 @@ def probe(model: nn.Module, cut: nn.Module, windows: Windows, seed: int = 0) -> 
     }
 
 
-def repeated_bigrams(windows: Windows) -> Tensor:
+def repeated_bigrams(windows: TokenWindows) -> Tensor:
     """Targets (W, L) at tokens that followed the same token when its document last had it, -100 elsewhere."""
     kept = torch.full_like(windows.targets, IGNORED)
     for row, parts in enumerate(zip(windows.inputs, windows.targets, windows.document, strict=True)):
@@ -65,7 +65,7 @@ def repeated_bigrams(windows: Windows) -> Tensor:
     return kept
 
 
-def inserted_pairs(windows: Windows, seed: int) -> tuple[Tensor, Tensor]:
+def inserted_pairs(windows: TokenWindows, seed: int) -> tuple[Tensor, Tensor]:
     """Windows with random pairs of their tokens put over others, twice each, and targets at the second times."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.tensor(sorted(set(cast("list[int]", windows.targets.flatten().tolist())) - {IGNORED}))
@@ -94,7 +94,7 @@ def _places(length: int) -> list[tuple[int, int]]:
     return places
 
 
-def _compared(model: nn.Module, cut: nn.Module, windows: Windows, inputs: Tensor, targets: Tensor) -> Recall:
+def _compared(model: nn.Module, cut: nn.Module, windows: TokenWindows, inputs: Tensor, targets: Tensor) -> Recall:
     rows = (targets != IGNORED).any(1)
     asked = by_document(targets != IGNORED, windows)
     right: list[Tensor] = []

@@ -14,7 +14,7 @@ from torch import nn
 from statesize.check import real_number, refuse
 from statesize.errors import ModelError
 from statesize.reduction.bases import Basis
-from statesize.reduction.windows import Windows
+from statesize.reduction.windows import TokenWindows
 from statesize.texts.tokens import AnyTokenizer
 
 
@@ -29,7 +29,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Request:
+class ReductionRequest:
     """What is asked of a cut, as `compress` takes it."""
 
     state: float | str
@@ -66,7 +66,7 @@ class Reducible(ABC):
         return None
 
     @abstractmethod
-    def kept(self, request: Request) -> int:
+    def kept(self, request: ReductionRequest) -> int:
         """How many states a request keeps, as `cut` takes it; refuse what this model cannot have."""
 
     @abstractmethod
@@ -75,13 +75,13 @@ class Reducible(ABC):
 
     @abstractmethod
     def cut(
-        self, kept: int, calibration: Windows, choice: Windows, request: Request
+        self, kept: int, calibration: TokenWindows, choice: TokenWindows, request: ReductionRequest
     ) -> tuple[nn.Module, nn.Module, str]:
         """The model that a cut is compared with, the cut model, and how it was made."""
 
     @abstractmethod
     def every_cut(
-        self, shares: Sequence[float], calibration: Windows
+        self, shares: Sequence[float], calibration: TokenWindows
     ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
         """The cuts to some shares by all ways, and the bases of the heads by the name of the layer's mixer."""
 

@@ -42,7 +42,7 @@ _MOST_TOKENS = (65_536, 8_192, 131_072)
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
+class TokenWindows:
     """Documents that follow each other in windows."""
 
     inputs: Tensor  # (W, L) int64; before a document lies the end-of-sequence token where there is one
@@ -64,7 +64,7 @@ def text_of(targets: Tensor) -> Tensor:
 
 def three_parts(
     documents: Sequence[str], tokenizer: AnyTokenizer, length: int, seed: int = 0
-) -> tuple[Windows, Windows, Windows]:
+) -> tuple[TokenWindows, TokenWindows, TokenWindows]:
     """Windows of disjoint documents, drawn at random: for the Gramians, for the choice of sizes, and held out."""
     # Equal documents are one, so that none lies on two sides.
     different = list(dict.fromkeys(document for document in documents if document.strip()))
@@ -82,7 +82,7 @@ def three_parts(
     return made[0], made[1], made[2]
 
 
-def windows(documents: Sequence[str], tokenizer: AnyTokenizer, length: int, most_tokens: int = 2**62) -> Windows:
+def windows(documents: Sequence[str], tokenizer: AnyTokenizer, length: int, most_tokens: int = 2**62) -> TokenWindows:
     """Documents, each with the end-of-sequence token after it, one after another in windows of `length` tokens."""
     end = special_ids(tokenizer)[1].get("eos")
     ids: list[int] = []
@@ -106,7 +106,7 @@ def windows(documents: Sequence[str], tokenizer: AnyTokenizer, length: int, most
     document = torch.full((count,), owner[-1])
     document[: len(ids)] = torch.tensor(owner)
     inputs, targets, document = (part.view(-1, length) for part in (inputs, targets, document))
-    return Windows(inputs, targets, document, torch.tensor(sizes, dtype=torch.float64))
+    return TokenWindows(inputs, targets, document, torch.tensor(sizes, dtype=torch.float64))
 
 
 BATCH = 16
@@ -119,7 +119,7 @@ class Scores:
     nats: Tensor  # (W, L) float64
     right: Tensor  # (W, L) bool
 
-    def bits(self, windows: Windows) -> Tensor:
+    def bits(self, windows: TokenWindows) -> Tensor:
         """Bits of each document, (D,) float64."""
         return by_document(self.nats, windows) / math.log(2)
 
@@ -138,7 +138,7 @@ def score(model: nn.Module, inputs: Tensor, targets: Tensor) -> Scores:
     return Scores(torch.cat(nats), torch.cat(right))
 
 
-def by_document(values: Tensor, windows: Windows) -> Tensor:
+def by_document(values: Tensor, windows: TokenWindows) -> Tensor:
     """Sums over the targets (W, L) of each document, (D,) float64."""
     sums = torch.zeros(len(windows.sizes), dtype=torch.float64)
     return sums.index_add_(0, windows.document.flatten(), values.double().flatten())

@@ -26,11 +26,14 @@ STEPS = 65534
 
 
 class Packed(TypedDict):
-    """Numbers of at least 0, rounded to `top`, the largest of them, / STEPS."""
+    """Numbers of at least 0, rounded to `top`, the largest of them, / STEPS.
+
+    Attributes:
+        values: Little-endian 16-bit shares of `top` in the order of the array, as zlib's stream in base64: counts that
+            change slowly along the last dimension take about a twentieth of two bytes each.
+    """
 
     top: float
-    # Little-endian 16-bit shares of `top` in the order of the array, as zlib's stream in base64: counts that change
-    # slowly along the last dimension take about a twentieth of two bytes each.
     values: str
 
 
@@ -52,14 +55,18 @@ MOST_HEADS = 64
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of the profiles a page shows."""
+    """How much of the profiles a page shows.
 
-    # The first of each profile, up to this many.
+    Attributes:
+        sequences: The first of each profile, up to this many.
+        stride: Every so many positions are shown.
+        head_stride: Every so many of those, for single heads.
+        places: Positions of a sequence whose singular values are shown, evenly spread.
+    """
+
     sequences: int
-    # Every so many positions, and every so many of those for single heads.
     stride: int
     head_stride: int
-    # Positions of a sequence whose singular values are shown, evenly spread.
     places: int
 
 

@@ -25,22 +25,26 @@ from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
 @dataclass(frozen=True, eq=False)
 class SequenceRecord:
-    """One mixer over one sequence, at positions (P,) ≥ 1; `arrays` holds what `FIELDS` names."""
+    """One mixer over one sequence, at positions (P,) ≥ 1; `arrays` holds what `FIELDS` names.
+
+    Attributes:
+        note: What the mixer does to its values beside mixing them; empty where it does nothing.
+        cache: The mixer whose groups hold the heads of all that read the same cache; empty where this one does.
+        multiplicity: Channels that share one operator.
+        dtype: Number type in which the model made the operator.
+        state_bytes: Bytes of the model's own cache for this mixer at the end of the sequence.
+        faithfulness: Largest relative difference of T u from the unaltered model's, NaN if not known.
+        run_difference: That of the last hidden state.
+    """
 
     name: str
     kind: str
-    # What the mixer does to its values beside mixing them; empty where it does nothing.
     note: str
-    # The mixer whose groups hold the heads of all that read the same cache; empty where this one does.
     cache: str
-    # Channels that share one operator.
     multiplicity: int
-    # In which the model made the operator.
     dtype: str
     engine: str
-    # Of the model's own cache for this mixer at the end of the sequence.
     state_bytes: int
-    # Largest relative differences of T u from the unaltered model's, NaN if not known, and of the last hidden state.
     faithfulness: float
     run_difference: float
     seconds: float
@@ -78,14 +82,17 @@ _PART_BYTES = 2**28
 
 @dataclass(eq=False)
 class MixerRun:
-    """What is kept of a mixer while sequences are measured; the records may lie on disk."""
+    """What is kept of a mixer while sequences are measured; the records may lie on disk.
 
-    # The first record, without its numbers.
+    Attributes:
+        about: The first record, without its numbers.
+        sequences: Sequences in which it was called, ascending.
+        bytes: Bytes of the largest record.
+    """
+
     about: SequenceRecord
     engines: set[str] = field(default_factory=set[str])
-    # Those in which it was called, ascending.
     sequences: list[int] = field(default_factory=list[int])
-    # Of the largest record.
     bytes: int = 1
 
     @classmethod

@@ -15,15 +15,18 @@ Array = NDArray[np.float32 | np.float64]
 
 
 class Field(NamedTuple):
-    """An array of one mixer over one sequence; UNIT stands for its heads or channels."""
+    """An array of one mixer over one sequence; UNIT stands for its heads or channels.
+
+    Attributes:
+        dtype: The operator's scale need not fit into float32: 1e50, or a bound that would round to 0.
+    """
 
     name: str
     dims: tuple[str, ...]
-    # The operator's scale need not fit into float32: 1e50, or a bound that would round to 0.
     dtype: DTypeLike = np.float32
 
 
-class Counts(NamedTuple):
+class CountFields(NamedTuple):
     """The fields of one kind of counts: between which bounds they lie, and the dimension of their tolerances."""
 
     name: str
@@ -34,8 +37,8 @@ class Counts(NamedTuple):
 
 UNIT = "unit"
 COUNTS = (
-    Counts("relative_count", "relative_lower", "relative_upper", "relative_threshold"),
-    Counts("count", "lower", "upper", "threshold"),
+    CountFields("relative_count", "relative_lower", "relative_upper", "relative_threshold"),
+    CountFields("count", "lower", "upper", "threshold"),
 )
 _BY_UNIT = (UNIT, "position")
 FIELDS = {
@@ -73,11 +76,14 @@ def measured_arrays(measured: Sequence[Measurement], units: int, settings: Setti
 
 
 class Heading(NamedTuple):
-    """How tables for people head a column and write its numbers."""
+    """How tables for people head a column and write its numbers.
 
-    # A narrow column breaks at the line end.
+    Attributes:
+        text: A narrow column breaks at the line end.
+        form: A format specification, "bytes", "norm", or "text".
+    """
+
     text: str
-    # A format specification, "bytes", "norm", or "text".
     form: str
 
     @property

@@ -30,24 +30,34 @@ Positions = int | tuple[int, ...] | Literal["all"] | None
 
 @dataclass(frozen=True)
 class Settings:
-    """What each mixer is measured for."""
+    """What each mixer is measured for.
 
-    # τ in units of σ, and ρ in units of σ_1 at each position.
+    Attributes:
+        tolerances: τ, in units of σ.
+        relative_tolerances: ρ, in units of σ_1 at each position.
+        positions: "all", a number of them, or the positions themselves, ascending and at least 1; None for all up to a
+            length.
+        engine: Name of an engine, or "auto".
+        stride: Distance of the positions where all are measured.
+        past: Columns of H_i that are kept, or None for all.
+        future: Rows of H_i that are kept, or None for all.
+        channels: Heads or channels of each mixer that are measured; None for all up to a cost.
+        seed: Seed of their choice.
+        memory: Bytes that measuring may hold at once, beside the model and the results.
+        count_accuracy: How far apart the bounds of counts at relative tolerances may be left, as a share.
+        entropy_accuracy: How far apart the bounds of entropies may be left, likewise.
+    """
+
     tolerances: tuple[float, ...]
     relative_tolerances: tuple[float, ...]
-    # "all", a number of them, or the positions themselves, ascending and at least 1; None for all up to a length.
     positions: Positions
     engine: str
     stride: int = 1
-    # Columns and rows of H_i that are kept, or None for all.
     past: int | None = None
     future: int | None = None
-    # Heads or channels of each mixer that are measured; None for all up to a cost. The seed is of their choice.
     channels: Channels = None
     seed: int = 0
-    # Bytes that measuring may hold at once, beside the model and the results.
     memory: int = MEMORY
-    # How far apart the bounds of counts at relative tolerances may be left, as a share, and bounds of entropies.
     count_accuracy: float = COUNT_ACCURACY
     entropy_accuracy: float = ENTROPY_ACCURACY
 

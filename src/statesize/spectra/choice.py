@@ -8,12 +8,10 @@ from statesize.spectra.convolution.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Engine
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.exact.distinct_blocks import DistinctBlocksEngine
 from statesize.spectra.exact.square_root import SquareRootEngine
 from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.spectra.lanes.small_state import SmallStateEngine
 from statesize.spectra.shifts.chunked import ChunkedEngine
-from statesize.spectra.shifts.position_tree import PositionTreeEngine
 from statesize.spectra.shifts.streaming import StreamingEngine
 from statesize.spectra.tridiagonal.tridiagonal import TridiagonalEngine
 
@@ -21,11 +19,9 @@ ORDER: tuple[Engine, ...] = (
     SmallStateEngine(),
     ChunkedEngine(),
     ConvolutionEngine(),
-    DistinctBlocksEngine(),
     StreamingEngine(),
     ImplicitEngine(),
     TridiagonalEngine(),
-    PositionTreeEngine(),
     SquareRootEngine(),
     DenseEngine(),
 )
@@ -37,11 +33,11 @@ def explain_choice(operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> li
     chosen: list[tuple[str, str]] = []
     others: list[tuple[str, str]] = []
     for engine in ORDER:
-        reason = engine.declines(operator, cut, outputs)
+        reason = engine.unsupported_reason(operator, cut, outputs)
         if reason is None and chosen:
             reason = f"could do it too, but {chosen[0][0]} is asked first"
         elif reason is None:
-            reason = engine.defers(operator, cut, outputs)
+            reason = engine.slower_reason(operator, cut, outputs)
         if reason is None:
             chosen.append((engine.name, f"the first that computes what is asked and is worthwhile: {engine.cost}"))
         else:
@@ -54,10 +50,10 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
     known = isinstance(name, str) and name in ("auto", *ENGINES)  # pyright: ignore[reportUnnecessaryIsInstance]
     if not known:
         raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
-    able = [engine for engine in ORDER if engine.declines(operator, cut, outputs) is None]
+    able = [engine for engine in ORDER if engine.unsupported_reason(operator, cut, outputs) is None]
     if name == "auto":
-        return next(engine for engine in able if engine.defers(operator, cut, outputs) is None)
+        return next(engine for engine in able if engine.slower_reason(operator, cut, outputs) is None)
     if ENGINES[name] not in able:
-        reason = ENGINES[name].declines(operator, cut, outputs)
+        reason = ENGINES[name].unsupported_reason(operator, cut, outputs)
         raise EngineError(f"engine {name!r} {reason}; these can: {', '.join(engine.name for engine in able)}")
     return ENGINES[name]

@@ -238,7 +238,7 @@ def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | Non
     smaller = [
         other.name
         for other in ORDER
-        if other.declines(operator, cut, ()) is None
+        if other.unsupported_reason(operator, cut, ()) is None
         and other.footprint(operator, cut) + other.shared_footprint(operator, cut) <= free
     ]
     fitting = f"; these engines hold less: {', '.join(smaller)}" if smaller else ""

@@ -19,11 +19,9 @@ EngineName: TypeAlias = Literal[
     "small_state",
     "chunked",
     "convolution",
-    "distinct_blocks",
     "streaming",
     "implicit",
     "tridiagonal",
-    "position_tree",
     "square_root",
     "dense",
 ]
@@ -84,7 +82,7 @@ class HankelBlocks(ABC):
         """
         raise EngineError(
             "this engine computes counts and entropies; for singular values use square_root (recurrences), "
-            "distinct_blocks (convolutions) or dense"
+            "convolution (convolutions) or dense"
         )
 
 
@@ -134,7 +132,7 @@ class Engine(ABC):
         """Whether it works on this kind of operator; of `Shared`, only engines that say so."""
         return not isinstance(operator, Shared)
 
-    def declines(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+    def unsupported_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why it cannot compute these outputs, or None if it can."""
         if not self.supports(operator):
             return f"works on {self.operators}, not on this {type(operator).__name__}"
@@ -143,7 +141,7 @@ class Engine(ABC):
         missing = [output for output in outputs if output not in self.outputs and output != RELATIVE]
         return f"does not compute {', '.join(missing)}" if missing else None
 
-    def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why "auto" should prefer a later engine although this one does not decline, or None to be chosen."""
         return None
 

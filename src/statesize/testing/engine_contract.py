@@ -81,17 +81,17 @@ class EngineContract:
         assert self.engine.outputs
         assert self.engine.outputs <= set(OUTPUTS)
         for operator in self.supported():
-            assert self.engine.defers(operator, make_cut(operator.length), ("counts",)) != ""
+            assert self.engine.slower_reason(operator, make_cut(operator.length), ("counts",)) != ""
 
     def test_it_declines_with_a_reason(self) -> None:
         """What it cannot do it says: operators, outputs and windows; and nothing else."""
         for operator in self.operators(torch.Generator().manual_seed(0)):
             cut, windowed = make_cut(operator.length), make_cut(operator.length, past=3)
             able = self.engine.supports(operator)
-            assert (self.engine.declines(operator, cut, ()) is None) == able
-            assert (self.engine.declines(operator, windowed, ()) is None) == (able and self.engine.windows)
+            assert (self.engine.unsupported_reason(operator, cut, ()) is None) == able
+            assert (self.engine.unsupported_reason(operator, windowed, ()) is None) == (able and self.engine.windows)
             for output in OUTPUTS:
-                declined = self.engine.declines(operator, cut, (output,))
+                declined = self.engine.unsupported_reason(operator, cut, (output,))
                 assert declined != ""
                 assert (declined is None) == (able and output in self.engine.outputs)
 

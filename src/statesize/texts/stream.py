@@ -19,17 +19,22 @@ _LONGEST_PART = 4096
 
 @dataclass(eq=False)
 class TextStream:
-    """Text on its way to a model, cut into tokens as `join_documents` does; blank lines part documents."""
+    """Text on its way to a model, cut into tokens as `join_documents` does; blank lines part documents.
+
+    Attributes:
+        special_tokens: Read special tokens that the text spells as such, and add no end-of-sequence token.
+        _text: What has come of the open document since it was cut.
+        _given: How many of its tokens were given out.
+    """
 
     # A token is given out once white space has followed its word, so that no later text changes it. Where the tokenizer
     # has no end-of-sequence token, or the text says by special tokens where documents end, blank lines are text.
 
     tokenizer: AnyTokenizer
-    special_tokens: bool = False  # read special tokens that the text spells as such, and add no end-of-sequence token
+    special_tokens: bool = False
     _end: list[int] = field(init=False)
     _beginning: list[int] = field(init=False)
     _special: tuple[str, ...] = field(default=(), init=False)
-    # What has come of the open document since it was cut, and how many of its tokens were given out.
     _text: str = field(default="", init=False)
     _given: int = field(default=0, init=False)
     _cut: bool = field(default=False, init=False)

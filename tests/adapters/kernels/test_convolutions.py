@@ -11,7 +11,7 @@ from transformers.models.mamba.modeling_mamba import causal_conv1d_fn
 
 from statesize import Convolution, measure
 from statesize.adapters.kernels import convolutions
-from statesize.adapters.watching.replaced import KernelCall
+from statesize.adapters.watching.replaced import ReplacedCall
 
 CONVOLVED = [family for family, (_, (kind, _)) in FAMILIES.items() if kind == "short convolution"]
 NAME = "model.layers.0.conv"
@@ -88,7 +88,7 @@ def test_a_kernel_that_a_mixer_computes_without_bias_or_activation() -> None:
     arguments = {"hidden_states": values, "weight": weight, "bias": None, "activation": None}
     output = causal_conv1d_fn(**arguments)
     mixer = nn.Conv1d(5, 5, 4, groups=5)
-    observation = convolutions.causal_convolution(KernelCall("layers.0.mixer", mixer, arguments, output))
+    observation = convolutions.causal_convolution(ReplacedCall("layers.0.mixer", mixer, arguments, output))
     # No part holds the weight, so it goes by the name that all models give it.
     assert observation.name == "layers.0.mixer.conv1d"
     assert observation.batch_shape == (2, 5)

@@ -6,19 +6,19 @@ from torch import Tensor, nn
 
 from statesize import measure
 from statesize.adapters.kernels.scans import rwkv_attention
-from statesize.adapters.watching.replaced import KernelCall
+from statesize.adapters.watching.replaced import ReplacedCall
 
 # Logarithms of w: a channel that forgets nothing, usual ones, and one that only sees the previous token.
 DECAYS = torch.tensor([-12.0, -3.0, 0.0, 3.0, 4.5, 8.0], dtype=torch.float64)
 
 
-def _call(key: Tensor) -> KernelCall:
+def _call(key: Tensor) -> ReplacedCall:
     first = torch.linspace(-5, 5, len(DECAYS), dtype=torch.float64)
     arguments = {"time_decay": DECAYS, "time_first": first, "key": key, "value": torch.ones_like(key), "state": None}
-    return KernelCall("attention", nn.Identity(), arguments, torch.ones_like(key))
+    return ReplacedCall("attention", nn.Identity(), arguments, torch.ones_like(key))
 
 
-def _definition(call: KernelCall) -> Tensor:
+def _definition(call: ReplacedCall) -> Tensor:
     """Softmax over k_j − (t − 1 − j) w for j < t and u + k_t for j = t, (channels, L, L)."""
     key, decay, first = (call.arguments[name] for name in ("key", "time_decay", "time_first"))
     length = key.shape[1]

@@ -11,7 +11,7 @@ from torch import nn
 
 from statesize.adapters.kernels import convolutions, scans
 from statesize.adapters.watching.observation import Observation, running_modules
-from statesize.adapters.watching.replaced import KernelCall, first, source_files
+from statesize.adapters.watching.replaced import ReplacedCall, first, source_files
 from statesize.errors import ModelError
 
 KINDS = {"mamba", "mamba2", "gated delta rule", "kimi delta attention", "rwkv"}
@@ -55,7 +55,7 @@ def test_steps_and_keys_that_a_mixer_prepares_before_its_kernel(family: str, cha
     arguments = {**arguments, **changes, **given}
     expected = impulse_responses(function, arguments)
     output = first(function(**{name: value for name, value in arguments.items() if name != "kwargs"}))
-    operator = scans.KERNELS[function.__name__](KernelCall("mixer", model, arguments, output)).operator(slice(None))
+    operator = scans.KERNELS[function.__name__](ReplacedCall("mixer", model, arguments, output)).operator(slice(None))
     assert float((operator.dense() - expected).abs().max() / expected.abs().max()) < 1e-5
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.watching.replaced import KernelCall, observed, pure_torch, replaced, source_files
+from statesize.adapters.watching.replaced import ReplacedCall, observed, pure_torch, replaced, source_files
 from statesize.errors import ModelError
 
 
@@ -87,7 +87,7 @@ def test_source_files_are_those_of_every_part_and_of_their_base_classes() -> Non
 
 
 def test_a_call_that_goes_on_from_a_state_is_refused_by_name() -> None:
-    call = KernelCall("layers.3.mixer", nn.Identity(), {"initial_states": torch.zeros(1)}, torch.zeros(1))
+    call = ReplacedCall("layers.3.mixer", nn.Identity(), {"initial_states": torch.zeros(1)}, torch.zeros(1))
     call.require_no_state("state")
     with pytest.raises(ModelError, match=r"layers\.3\.mixer was called with an initial state \(initial_states\)"):
         call.require_no_state("initial_states")

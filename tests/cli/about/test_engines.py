@@ -20,13 +20,13 @@ def test_the_list(capsys):
 @pytest.mark.parametrize(
     ("arguments", "taken"),
     [
-        (["--operator", "recurrence", "--states", "32", "--length", "512"], "chunked"),
+        (["--operator", "recurrence", "--states", "32", "--length", "512"], "small_state"),
         (["--operator", "recurrence", "--states", "4", "--outputs", "values", "--length", "64"], "square_root"),
         (["--operator", "recurrence", "--transition", "full", "--states", "4", "--length", "64"], "square_root"),
         (["--operator", "delta", "--states", "32", "--length", "512", "--units", "3"], "chunked"),
         (["--operator", "attention", "--length", "256", "--no-relative"], "tridiagonal"),
         (["--operator", "attention", "--length", "40", "--past", "8", "--future", "8"], "dense"),
-        (["--operator", "convolution", "--length", "40", "--outputs", "values"], "distinct_blocks"),
+        (["--operator", "convolution", "--length", "40", "--outputs", "values"], "convolution"),
     ],
 )
 def test_explain(arguments, taken, capsys):

@@ -9,7 +9,7 @@ import statesize as ss
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.trends.growth import Growth
-from statesize.lab.trends.points import MixerPoint, Point
+from statesize.lab.trends.points import MixerPoint, SweepPoint
 from statesize.measurement.statistics import signed
 
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}
@@ -53,7 +53,7 @@ def growth(values, lengths=(16, 32, 64, 128), trained=None):
     for row in values:
         numbers = {metric: [float(value) for value in row] for metric in ("entropy", "relative_count", "norm")}
         units = {metric: [[value] for value in listed] for metric, listed in numbers.items()}
-        points.append(Point((MixerPoint("mixer", "attention", 99, 1, ("head 0",), units, numbers),), {}, 0.0, 0.0))
+        points.append(SweepPoint((MixerPoint("mixer", "attention", 99, 1, ("head 0",), units, numbers),), {}, 0.0, 0.0))
     facts = {"tokens_sha256": "", "asked": {}, "versions": {}}
     return Growth(
         model="one", lengths=lengths, future=64, excerpts=len(values[0]), trained_length=trained, points=tuple(points),

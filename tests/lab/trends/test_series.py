@@ -15,7 +15,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks.language.text import train_tokenizer
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints
 from statesize.lab.trends.log import read_log
-from statesize.lab.trends.points import Point, point_of
+from statesize.lab.trends.points import SweepPoint, point_of
 from statesize.parallel.processes import Processes
 
 IDS = [list(range(2, 26)), list(range(30, 54)), [7, 9] * 12]
@@ -194,9 +194,9 @@ def test_what_is_no_series_is_refused(given, revisions, message):
 def test_a_point_is_kept_exactly():
     model = LanguageModel(ModelConfig(mixer="sa", **SHAPE), torch.Generator().manual_seed(0))
     point = point_of(ss.profile(model, IDS, on_progress=lambda progress: None))
-    assert Point.from_bytes(point.to_bytes()) == point
+    assert SweepPoint.from_bytes(point.to_bytes()) == point
     with pytest.raises(ValueError, match="no point"):
-        Point.from_bytes(b"{}")
+        SweepPoint.from_bytes(b"{}")
 
 
 def test_the_page_holds_the_finding_the_layers_and_what_was_left_out(run, tmp_path):

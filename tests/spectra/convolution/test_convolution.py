@@ -8,7 +8,6 @@ from oracles.agreement import RATIOS, agree
 from oracles.kernels import bump, irregular, late, modes
 
 import statesize as ss
-from statesize.errors import EngineError
 from statesize.operators import Convolution
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.convolution.convolution import ConvolutionEngine
@@ -44,9 +43,9 @@ def test_damped_modes_agree_with_the_definition(seed: int, length: int, count: i
 def test_each_kind_of_kernel_goes_its_way(length: int) -> None:
     every = make_cut(length, 60 if length == 300 else None)
     assert check(modes(0, 4, length), length, every) == "realisation"
-    assert check(irregular(0, length), length, every) == "position_tree"
-    assert check(irregular(0, length), length, make_cut(length, 3)) == "distinct_blocks"
-    assert check(irregular(0, 3), length, every) == "distinct_blocks"
+    assert check(irregular(0, length), length, every) == "tridiagonal"
+    assert check(irregular(0, length), length, make_cut(length, 3)) == "decompositions"
+    assert check(irregular(0, 3), length, every) == "decompositions"
     if length >= 256:  # from which on strips of columns are compared
         assert check(bump(length), length, every) in ("realisation", "streaming")
 
@@ -59,7 +58,7 @@ def test_kernels_of_few_taps(length: int) -> None:
 
 def test_a_realisation_that_fits_badly_is_left() -> None:
     disturbed = modes(0, 3, 131) + 1e-6 * irregular(1, 131)
-    assert check(disturbed, 131, engine=replace(ENGINE, dropped=1e-4, rough=1e-9)) == "position_tree"
+    assert check(disturbed, 131, engine=replace(ENGINE, dropped=1e-4, rough=1e-9)) == "tridiagonal"
 
 
 def test_of_a_rounded_kernel_what_the_realisation_leaves_open_is_computed_again() -> None:
@@ -70,7 +69,7 @@ def test_of_a_rounded_kernel_what_the_realisation_leaves_open_is_computed_again(
     counts, expected = blocks.counts(plain.values[40, :3]), plain.counts(plain.values[40, :3])
     assert torch.equal(counts.lower, expected.lower)
     assert torch.equal(counts.upper, expected.upper)
-    assert blocks.way == "realisation and distinct_blocks"
+    assert blocks.way == "realisation and decompositions"
     agree(blocks, plain)
     strict = replace(ENGINE, rough=ENGINE.close)
     assert "realisation" not in strict.blocks(operator, make_cut(length)).way
@@ -94,7 +93,7 @@ def test_batches_of_all_kinds() -> None:
     kernels = torch.stack([irregular(0, length), modes(0, 3, length), late(length), irregular(3, length)])
     kernels = torch.stack([kernels, torch.stack([modes(1, 2, length), 0 * kernels[0], kernels[0], kernels[1]])])
     way = check(kernels, length, make_cut(length, [130, 2, 65, 66, 64, 2, *range(3, 60, 2)]))
-    assert set(way.split(" and ")) >= {"realisation", "position_tree"}
+    assert set(way.split(" and ")) >= {"realisation", "tridiagonal"}
     empty = ENGINE.blocks(Convolution(kernels[:0], length), make_cut(length))
     assert empty.counts(RATIOS).count.shape == (0, 4, 130, 5)
     assert empty.entropies(1e-3)[0].shape == (0, 4, 130)
@@ -129,8 +128,8 @@ def test_it_is_asked_first_and_says_which_way_it_took() -> None:
     operator = Convolution(torch.stack([irregular(0, length), modes(0, 2, length)]), length)
     cut = make_cut(length)
     assert choose_engine(operator, cut, ("counts", "relative")).name == "convolution"
-    assert choose_engine(operator, cut, ("counts", "values")).name == "distinct_blocks"
-    assert choose_engine(operator, make_cut(length, past=5), ("entropy",)).name == "distinct_blocks"
+    assert choose_engine(operator, cut, ("counts", "values")).name == "convolution"
+    assert choose_engine(operator, make_cut(length, past=5), ("entropy",)).name == "convolution"
 
     def used(entries: Convolution) -> str:
         question = Question(cut, lambda blocks: {"entropy": blocks.entropies(1e-3)[0], **known(blocks)})
@@ -142,13 +141,17 @@ def test_it_is_asked_first_and_says_which_way_it_took() -> None:
     assert used(operator[1]) == "convolution (realisation)"
     assert set(used(operator).removeprefix("convolution (").removesuffix(")").split(" and ")) == {
         "realisation",
-        "position_tree",
+        "tridiagonal",
     }
 
 
-def test_values_are_refused() -> None:
-    operator = Convolution(irregular(0, 9), 9)
-    with pytest.raises(EngineError, match="does not compute values; these can: distinct_blocks, dense"):
-        ss.measure(operator, outputs=("values",), engine="convolution")
-    with pytest.raises(EngineError, match="distinct_blocks"):
-        ENGINE.blocks(operator, make_cut(9)).singular_values()
+def test_everything_comes_from_singular_values_once_they_are_asked() -> None:
+    length = 131
+    operator = Convolution(torch.stack([irregular(0, length), modes(0, 3, length)]), length)
+    found = ss.measure(operator, outputs=("counts", "entropy", "values"), engine="convolution")
+    plain = ss.measure(operator, outputs=("counts", "entropy", "values"), engine="dense")
+    assert found.engine == "convolution (decompositions)"
+    assert found.entropy_bound is not None
+    assert float(found.entropy_bound.max()) < 1e-9
+    for name in ("count", "relative_count", "entropy", "values", "norm"):
+        torch.testing.assert_close(getattr(found, name), getattr(plain, name))

@@ -82,5 +82,5 @@ def test_bounds_one_apart_are_close_enough() -> None:
 
 
 def test_values_are_refused() -> None:
-    with pytest.raises(EngineError, match="distinct_blocks"):
+    with pytest.raises(EngineError, match="convolution"):
         opinions(1e-3, []).singular_values()

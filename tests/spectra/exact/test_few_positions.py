@@ -61,7 +61,7 @@ def test_other_dtypes_are_converted_a_stretch_at_a_time(structure: str) -> None:
 
 
 def test_few_positions_are_left_to_it() -> None:
-    recurrence = random_recurrence("diagonal", 0, 1024, 32)
+    recurrence = random_recurrence("delta", 0, 1024, 32)
     names = [choose_engine(recurrence, make_cut(1024, count), ("counts",)).name for count in (32, 33)]
     assert names == ["square_root", "chunked"]
     assert not are_few(make_cut(1024, 4, past=5))

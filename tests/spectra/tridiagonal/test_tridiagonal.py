@@ -4,9 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.agreement import RATIOS, agree
 
+from statesize.benchmarks.cases import irregular_convolution
+from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Dense, Operator, SoftmaxAttention
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.tridiagonal.chunks import TridiagonalChunks
 from statesize.spectra.tridiagonal.tridiagonal import TridiagonalEngine
 
 LENGTHS = st.integers(2, 60)
@@ -78,3 +81,18 @@ def test_every_width(width: int) -> None:
     matrix = attention(3, 100, 0.3)
     blocks = TridiagonalEngine(width).blocks(Dense(matrix), make_cut(100))
     agree(blocks, DenseEngine().blocks(Dense(matrix), make_cut(100)))
+
+
+def test_relative_counts_of_a_matrix_with_negative_entries_need_few_decompositions(monkeypatch) -> None:
+    decomposed = 0
+    spectra = TridiagonalChunks.spectra
+
+    def counting(self, group, offset):
+        nonlocal decomposed
+        decomposed += len(group)
+        return spectra(self, group, offset)
+
+    monkeypatch.setattr(TridiagonalChunks, "spectra", counting)
+    found = measure(irregular_convolution(700), (), (1e-2,), ("counts",), engine="tridiagonal", count_accuracy=0)
+    assert found.converged.all()
+    assert decomposed < 5

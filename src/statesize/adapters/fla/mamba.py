@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from statesize.adapters.kernels.scans import chunk_scan, selective_scan
 from statesize.adapters.watching.observation import Observation, Record, Running
-from statesize.adapters.watching.replaced import KernelCall, MixerCall, observing_parts
+from statesize.adapters.watching.replaced import MixerCall, ReplacedCall, observing_parts
 
 _TILED = (
     "Without mamba_ssm, fla gives the groups of B and C to its heads in turn, and where it goes on from a cache to "
@@ -50,7 +50,7 @@ def mamba(call: MixerCall) -> Observation:
         "C": C.mT,
         "D": layer.D,
     }
-    return selective_scan(KernelCall(call.name, layer, arguments, call.parts["out_proj"].args[0].mT))
+    return selective_scan(ReplacedCall(call.name, layer, arguments, call.parts["out_proj"].args[0].mT))
 
 
 def mamba2(call: MixerCall) -> Observation:
@@ -71,5 +71,5 @@ def mamba2(call: MixerCall) -> Observation:
         "dt_softplus": True,
         "dt_limit": layer.dt_limit,
     }
-    found = chunk_scan(KernelCall(call.name, layer, arguments, mixed.unflatten(-1, (heads, -1))))
+    found = chunk_scan(ReplacedCall(call.name, layer, arguments, mixed.unflatten(-1, (heads, -1))))
     return replace(found, note=_TILED) if 1 < groups < heads else found

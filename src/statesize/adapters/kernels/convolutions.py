@@ -14,8 +14,8 @@ from statesize.adapters.kernels.scans import CONVOLUTION
 from statesize.adapters.models.held import stored_element_size
 from statesize.adapters.watching.observation import Observation, Record, Running, Units, take
 from statesize.adapters.watching.replaced import (
-    KernelCall,
     MixerCall,
+    ReplacedCall,
     is_a,
     observed,
     observing_parts,
@@ -35,7 +35,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     def called(arguments: Mapping[str, Any], output: Tensor) -> None:
         # A gated convolution is a mixer itself, and observed as that.
         if not is_a(running.frame.module, GATED):
-            record(partial(causal_convolution, KernelCall.by(running.frame, arguments, output)))
+            record(partial(causal_convolution, ReplacedCall.by(running.frame, arguments, output)))
 
     with ExitStack() as changes:
         changes.enter_context(observing_parts(model, GATED, ("in_proj", "out_proj"), gated_convolution, record))
@@ -66,7 +66,7 @@ def gated_convolution(call: MixerCall) -> Observation:
     return _observation(call.name, call.module, operator, values, mixed, passed_on, convolution.weight.shape[-1])
 
 
-def causal_convolution(call: KernelCall) -> Observation:
+def causal_convolution(call: ReplacedCall) -> Observation:
     """The T of every channel of a depthwise convolution; bias and activation act on T u."""
     # `causal_conv1d_fn` is given hidden_states (S, channels, L), weight (channels, K), bias (channels).
     arguments = call.arguments

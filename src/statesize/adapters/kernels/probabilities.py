@@ -28,11 +28,15 @@ NOTES = {
 
 @dataclass(eq=False)
 class Mixing:
-    """T of all heads of one call of attention, made when it is asked for."""
+    """T of all heads of one call of attention, made when it is asked for.
 
-    # Functions that may give T, (S, H, L, L), or None; the first that gives what the model passed on is taken.
+    Attributes:
+        ways: Functions that may give T, (S, H, L, L), or None; the first that gives what the model passed on is taken.
+        shape: (S, H, L, keys).
+    """
+
     ways: Sequence[Callable[[], Tensor | None]]
-    shape: tuple[int, int, int, int]  # (S, H, L, keys)
+    shape: tuple[int, int, int, int]
     _found: Tensor | None = field(default=None, init=False)
 
     def of(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.adapters.watching.observation import Observation, Record, Running, Units, chosen, held, take, unchanged
-from statesize.adapters.watching.replaced import KernelCall, observed, pure_torch, replaced, source_files
+from statesize.adapters.watching.replaced import ReplacedCall, observed, pure_torch, replaced, source_files
 from statesize.operators import Recurrence
 from statesize.operators.stepped import DelayedRecurrence
 
 
-def selective_scan(call: KernelCall) -> Observation:
+def selective_scan(call: ReplacedCall) -> Observation:
     """The T of every channel: A_t = exp(Δ_t A), B_t = Δ_t B_t, C_t, and D; z gates what T u becomes."""
     # `mamba_selective_scan` is given hidden_states, dt and z (S, channels, L); A (channels, n); B and C (S, n, L).
     arguments = call.arguments
@@ -46,7 +46,7 @@ def selective_scan(call: KernelCall) -> Observation:
     )
 
 
-def chunk_scan(call: KernelCall) -> Observation:
+def chunk_scan(call: ReplacedCall) -> Observation:
     """The T of every head, which all its channels share: A_t = exp(Δ_t A), B_t = Δ_t B_t, C_t, and D."""
     # `mamba2_chunk_scan` is given hidden_states (S, L, heads, channels a head), dt (S, L, heads), A and D (heads), B
     # and C (S, L, groups, n), where a group serves consecutive heads.
@@ -86,20 +86,20 @@ def _feed(D: Any, units: Units) -> Tensor | None:
 _EPSILON = 1e-6
 
 
-def gated_delta_rule(call: KernelCall) -> Observation:
+def gated_delta_rule(call: ReplacedCall) -> Observation:
     """The T of every value head: A_t = (I − β_t k_t k_tᵀ) exp(g_t), B_t = β_t k_t, C_t = q_tᵀ / √n."""
     # `torch_chunk_gated_delta_rule` is given query and key (S, L, key heads, n), value (S, L, heads, channels), g and
     # beta (S, L, heads), where a key head serves consecutive heads.
     return _delta_rule(call, "gated delta rule")
 
 
-def kimi_delta_attention(call: KernelCall) -> Observation:
+def kimi_delta_attention(call: ReplacedCall) -> Observation:
     """The same with a decay for each key dimension, A_t = (I − β_t k_t k_tᵀ) Diag(exp(g_t))."""
     # `chunk_kimi_delta_attention` is given as for the gated delta rule, but g (S, L, heads, n).
     return _delta_rule(call, "kimi delta attention")
 
 
-def _delta_rule(call: KernelCall, kind: str) -> Observation:
+def _delta_rule(call: ReplacedCall, kind: str) -> Observation:
     call.require_no_state("initial_state")
     arguments = call.arguments
     query, key, values = arguments["query"], arguments["key"], arguments["value"]
@@ -130,7 +130,7 @@ def _normalised(vectors: Tensor) -> Tensor:
     return vectors * torch.rsqrt(vectors.square().sum(-1, keepdim=True) + _EPSILON)
 
 
-def rwkv_attention(call: KernelCall) -> Observation:
+def rwkv_attention(call: ReplacedCall) -> Observation:
     """The T of every channel: a row weighs j < t by exp(k_j − (t − 1 − j) w) and t by exp(u + k_t), and sums to 1."""
     # `rwkv_linear_attention` is given time_decay (the logarithm of w) and time_first, u, (channels); key and value (S,
     # L, channels).
@@ -174,7 +174,7 @@ def _average(key: Tensor, decay: Tensor, first: Tensor) -> DelayedRecurrence:
 
 
 # What makes an Observation of a call, by the name of the function.
-KERNELS: dict[str, Callable[[KernelCall], Observation]] = {
+KERNELS: dict[str, Callable[[ReplacedCall], Observation]] = {
     "mamba_selective_scan": selective_scan,
     "mamba2_chunk_scan": chunk_scan,
     "torch_chunk_gated_delta_rule": gated_delta_rule,
@@ -190,8 +190,8 @@ _WHOLE_BLOCK = "mamba2_split_conv1d_scan_combined"
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
     """Observe the scans of a model; while this is open they and their short convolutions run in pure torch."""
 
-    def recorder(parse: Callable[[KernelCall], Observation]) -> Callable[[Mapping[str, Any], Tensor], object]:
-        return lambda arguments, output: record(partial(parse, KernelCall.by(running.frame, arguments, output)))
+    def recorder(parse: Callable[[ReplacedCall], Observation]) -> Callable[[Mapping[str, Any], Tensor], object]:
+        return lambda arguments, output: record(partial(parse, ReplacedCall.by(running.frame, arguments, output)))
 
     with ExitStack() as changes:
         for file in source_files(model):

@@ -81,35 +81,51 @@ def nothing() -> None:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """One call of a mixing kernel while a model ran: T at this input, what went in and what came out."""
+    """One call of a mixing kernel while a model ran: T at this input, what went in and what came out.
 
-    # A unit is what has a T of its own: a head or a channel. P channels share one T.
-    name: str  # module name of the mixer that called the kernel, such as "model.layers.3.self_attn"
-    kind: str  # what the kernel is, such as "attention" or "mamba2"
-    operator: Callable[[Units], Operator]  # builds T for chosen units only, batch shape (sequence, chosen units)
-    values: Tensor  # u, (sequence, unit, L, P): what the kernel mixed
-    mixed: Tensor  # y, of the same shape: what the model itself passed on; P channels where several inputs enter u
-    state_size: int | None  # theoretical state-size once it has filled, or None where it is a cache that grows
-    state_bytes: int  # bytes that the model's own cache holds for this kernel at the end of one sequence
-    # From T u, (sequence, chosen units, L, P), and the choice of units to what the model passes on: the identity, or an
-    # output gate or bias.
+    Attributes:
+        name: A unit is what has a T of its own: a head or a channel. P channels share one T.
+        kind: What the kernel is, such as "attention" or "mamba2".
+        operator: Builds T for chosen units only, batch shape (sequence, chosen units).
+        values: U, (sequence, unit, L, P): what the kernel mixed.
+        mixed: Y, of the same shape: what the model itself passed on; P channels where several inputs enter u.
+        state_size: Theoretical state-size once it has filled, or None where it is a cache that grows.
+        state_bytes: Bytes that the model's own cache holds for this kernel at the end of one sequence.
+        passed_on: Maps T u, (sequence, chosen units, L, P), and the choice of units to what the model passes on: the
+            identity, or an output gate or bias.
+        inner: Whether it is part of another mixer, as the short convolution of a Mamba block.
+        rounded: Whether T itself was rounded to less than 32 bits, and so has full rank: the mixer then runs once more,
+            in float32, and T is that of this run.
+        note: What the mixer does to its values beside mixing them by T, for those who read T's numbers.
+        groups: Number of stored inputs that several consecutive units read, such as key-value heads; 0 where every unit
+            stores its own. `operator` then takes units of any shape.
+        stored_channels: Channels of each of these.
+        map_bytes: Bytes of T of all units where it is made and held as a whole.
+        stored: What is stored, by which layers that share a cache are known.
+        forget: Drops T until it is asked for again.
+        exact: y as the kernel's own more exact form computes it, None where it has none: what the kernel rounds shows
+            by it.
+        held_bytes: Bytes that it keeps alive, if it may wait until its T is asked for; None where its mixer runs once
+            more instead.
+    """
+
+    name: str
+    kind: str
+    operator: Callable[[Units], Operator]
+    values: Tensor
+    mixed: Tensor
+    state_size: int | None
+    state_bytes: int
     passed_on: Callable[[Tensor, Units], Tensor] = unchanged
-    inner: bool = False  # whether it is part of another mixer, as the short convolution of a Mamba block
-    # Whether T itself was rounded to less than 32 bits, and so has full rank: the mixer then runs once more, in
-    # float32, and T is that of this run.
+    inner: bool = False
     rounded: bool = False
-    note: str = ""  # what the mixer does to its values beside mixing them by T, for those who read T's numbers
-    # Stored inputs that several consecutive units read, such as key-value heads, and the channels of each; 0 where
-    # every unit stores its own. `operator` then takes units of any shape.
+    note: str = ""
     groups: int = 0
     stored_channels: int = 0
-    map_bytes: int = 0  # that T of all units takes where it is made and held as a whole
-    # What is stored, by which layers that share a cache are known, and what drops T until it is asked for again.
+    map_bytes: int = 0
     stored: Tensor | None = None
     forget: Callable[[], None] = nothing
-    # y as the kernel's own more exact form computes it, None where it has none: what the kernel rounds shows by it.
     exact: Callable[[], Tensor | None] = nothing
-    # Bytes that it keeps alive, if it may wait until its T is asked for; None where its mixer runs once more instead.
     held_bytes: int | None = None
 
     @property

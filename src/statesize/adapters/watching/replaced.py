@@ -19,7 +19,7 @@ from statesize.errors import ModelError
 
 
 @dataclass(frozen=True, eq=False)
-class KernelCall:
+class ReplacedCall:
     """One call of a kernel by a mixer."""
 
     name: str  # module name of the mixer
@@ -101,11 +101,16 @@ class PartCall:
 
 @dataclass(frozen=True, eq=False)
 class MixerCall:
-    """One call of a mixer."""
+    """One call of a mixer.
 
-    name: str  # its name in the model
-    module: nn.Module  # the mixer
-    # The latest call of each of its parts, by the part's name in the mixer.
+    Attributes:
+        name: Its name in the model.
+        module: The mixer.
+        parts: The latest call of each of its parts, by the part's name in the mixer.
+    """
+
+    name: str
+    module: nn.Module
     parts: dict[str, PartCall] = field(default_factory=dict[str, PartCall])
 
 

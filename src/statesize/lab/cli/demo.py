@@ -32,7 +32,7 @@ def demo(
     from statesize.cli.output.summary import print_summary
     from statesize.lab import zoo
     from statesize.profiling import TOLERANCE_LADDER, profile
-    from statesize.profiling.gathering import profile_bar
+    from statesize.profiling.profile_run import profile_bar
     from statesize.report import check_report_path, write_report
     from statesize.texts.inputs import bundled_sequences
 

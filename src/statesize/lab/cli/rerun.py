@@ -81,9 +81,9 @@ def rerun(
 def _check_command(recipe: Recipe, result: Path, *, allow_code: bool) -> None:
     """Refuse a command that this package would not have written: results may come from strangers."""
     from statesize.errors import FileError
-    from statesize.io.recipe import ELSEWHERE
+    from statesize.io.recipe import IGNORED_OPTIONS
 
-    elsewhere = {name.replace("_", "-") for name in ELSEWHERE}
+    elsewhere = {name.replace("_", "-") for name in IGNORED_OPTIONS}
     options = [_OPTION.fullmatch(word) for word in recipe.command if word.startswith("-")]
     names = {option[1] for option in options if option is not None}
     if recipe.command[:1] and recipe.command[0] in _REPEATED and all(options) and not names & elsewhere:

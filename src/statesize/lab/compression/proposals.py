@@ -16,9 +16,9 @@ from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.config import REDUCIBLE
 from statesize.lab.mixers.mixer import Mixer
 from statesize.lab.mixers.model import LanguageModel
-from statesize.reduction.bases import BalancedBasis, Basis, Cut, OrthonormalBasis, SelectedBasis
+from statesize.reduction.bases import BalancedBasis, Basis, OrthonormalBasis, SelectedBasis, Truncation
 from statesize.reduction.gramians import Gramians
-from statesize.reduction.windows import BATCH, Windows, score
+from statesize.reduction.windows import BATCH, TokenWindows, score
 
 
 def equal_sizes(heads: int, total: int, most: int) -> list[int]:
@@ -72,7 +72,7 @@ class Ranking:
     costs: Mapping[str, Sequence[NDArray[np.float64]]]  # of keeping 0 … n states of each head, by how they were found
 
     @classmethod
-    def of(cls, model: LanguageModel, windows: Windows) -> Ranking:
+    def of(cls, model: LanguageModel, windows: TokenWindows) -> Ranking:
         """By Gramians, and by the damage that cuts of single heads do."""
         bases = bases_of(model, measure_gramians(model, torch.split(windows.inputs, BATCH)))
         tails = [basis.error.numpy() for own in bases.values() for basis in own]
@@ -86,7 +86,7 @@ class Ranking:
         sizes |= {f"sizes by {name}": sizes_by_cost(costs, total) for name, costs in self.costs.items()}
         return {way: smaller_model(self.model, cuts_of(self.bases, own)) for way, own in sizes.items()}
 
-    def best_cut(self, total: int, choice: Windows) -> tuple[LanguageModel, list[str]]:
+    def best_cut(self, total: int, choice: TokenWindows) -> tuple[LanguageModel, list[str]]:
         """The cut of least loss on windows of other documents, and the words for how it was made."""
         cuts = self.cuts(total)
         way = min(cuts, key=lambda name: float(score(cuts[name], choice.inputs, choice.targets).nats.sum()))
@@ -108,13 +108,13 @@ def bases_of(model: LanguageModel, gramians: Mapping[int, Gramians]) -> dict[int
     return found
 
 
-def cuts_of(bases: Bases, sizes: Sequence[int]) -> dict[int, list[Cut]]:
+def cuts_of(bases: Bases, sizes: Sequence[int]) -> dict[int, list[Truncation]]:
     """Each basis cut to its size; sizes in the order of layers and heads."""
     left = iter(sizes)
     return {layer: [basis.cut(next(left)) for basis in own] for layer, own in bases.items()}
 
 
-def _sensitivities(model: LanguageModel, bases: Bases, windows: Windows) -> list[NDArray[np.float64]]:
+def _sensitivities(model: LanguageModel, bases: Bases, windows: TokenWindows) -> list[NDArray[np.float64]]:
     """The Gramian tail of each head, scaled to the nats that are lost where it alone keeps a quarter of its states."""
     n = model.config.key_size
     heads = [basis for own in bases.values() for basis in own]

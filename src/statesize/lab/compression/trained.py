@@ -19,8 +19,8 @@ from statesize.lab.mixers.config import REDUCIBLE, ROUNDED
 from statesize.lab.mixers.model import LanguageModel
 from statesize.models.files import write_tokenizer
 from statesize.reduction.bases import Basis
-from statesize.reduction.reducible import Made, Reducible, Request, refuse_second_cut, share_of
-from statesize.reduction.windows import Windows, text_of
+from statesize.reduction.reducible import Made, Reducible, ReductionRequest, refuse_second_cut, share_of
+from statesize.reduction.windows import TokenWindows, text_of
 from statesize.texts.tokens import AnyTokenizer
 
 
@@ -50,7 +50,7 @@ class TrainedModel(Reducible):
         """Those that were learnt, if any."""
         return self.model.config.positions or None
 
-    def kept(self, request: Request) -> int:
+    def kept(self, request: ReductionRequest) -> int:
         """States of all heads together."""
         config, n = self.model.config, self.state_size
         heads = sum(map(self._units, range(config.layers)))
@@ -77,7 +77,7 @@ class TrainedModel(Reducible):
         require_kind("tokenizer", tokenizer, Tokenizer, "a Tokenizer of the library tokenizers")
 
     def cut(
-        self, kept: int, calibration: Windows, choice: Windows, request: Request
+        self, kept: int, calibration: TokenWindows, choice: TokenWindows, request: ReductionRequest
     ) -> tuple[nn.Module, nn.Module, str]:
         """By the way of spreading the states over the heads that loses least on the windows for the choice."""
         control, (cut, words) = self.model, Ranking.of(self.model, calibration).best_cut(kept, choice)
@@ -92,7 +92,7 @@ class TrainedModel(Reducible):
         return control, cut, ", ".join(words)
 
     def every_cut(
-        self, shares: Sequence[float], calibration: Windows
+        self, shares: Sequence[float], calibration: TokenWindows
     ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
         """By each way of spreading the states over the heads, in float and, where it can be, in int8."""
         ranking = Ranking.of(self.model, calibration)

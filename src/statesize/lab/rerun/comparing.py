@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from statesize.profiling import Profile
 from statesize.results.checked import DTYPES
-from statesize.results.fields import COUNTS, Counts
+from statesize.results.fields import COUNTS, CountFields
 
 T = TypeVar("T")
 
@@ -33,12 +33,15 @@ _ASIDE = frozenset({"seconds", "versions", "recipe", "result", "table", "command
 
 @dataclass(frozen=True)
 class Compared:
-    """One part of a result against its repetition."""
+    """One part of a result against its repetition.
+
+    Attributes:
+        verdict: IDENTICAL, WITHIN or DIFFERENT.
+        detail: How far apart the two are, in words.
+    """
 
     part: str
-    # IDENTICAL, WITHIN or DIFFERENT.
     verdict: str
-    # How far apart the two are, in words.
     detail: str = ""
 
 
@@ -159,7 +162,7 @@ def _at_worst(difference: NDArray[np.float64], allowed: NDArray[np.float64]) -> 
     return float(allowed.flat[int(difference.argmax())]) if difference.size else 0.0
 
 
-def _disjoint(before: xr.Dataset, after: xr.Dataset, counts: Counts) -> NDArray[np.bool_]:
+def _disjoint(before: xr.Dataset, after: xr.Dataset, counts: CountFields) -> NDArray[np.bool_]:
     unlike = np.isnan(before[counts.name].values) != np.isnan(after[counts.name].values)
     lowest = np.maximum(before[counts.lower].values, after[counts.lower].values)
     return unlike | (lowest > np.minimum(before[counts.upper].values, after[counts.upper].values))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from statesize.lab.studies.catalogue import GRID_STUDIES
 from statesize.lab.studies.grid.run import Row
-from statesize.lab.studies.grid.settings import Settings
+from statesize.lab.studies.grid.settings import GridSettings
 from statesize.lab.studies.page.conclusion import Conclusion
 from statesize.lab.studies.page.page import write_page
 
 
-def conclude(settings: Settings, rows: Sequence[Row], folder: Path) -> Conclusion:
+def conclude(settings: GridSettings, rows: Sequence[Row], folder: Path) -> Conclusion:
     """The conclusion of a study, and its page study.html in its folder; a full disk is a FileError.
 
     Args:

@@ -20,7 +20,7 @@ from statesize.io.machine import machine
 from statesize.lab.studies.catalogue import GRID_STUDIES
 from statesize.lab.studies.grid.grid import Run
 from statesize.lab.studies.grid.run import Row, carry_out, row_columns
-from statesize.lab.studies.grid.settings import Settings, preset_settings
+from statesize.lab.studies.grid.settings import GridSettings, preset_settings
 from statesize.lab.studies.grid.table import parse_rows, table_content
 from statesize.lab.studies.page.conclusion import Conclusion, known
 
@@ -35,7 +35,7 @@ _NOT_COMPARED = frozenset({"seconds", "versions"})
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class StudyRecord:
     """A table of runs with what made it."""
 
     study: str
@@ -90,7 +90,7 @@ def preset_digest(study: str, preset: str) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def make_record(settings: Settings, preset: str, commit: str, done_on: str, rows: Sequence[Row]) -> Record:
+def make_record(settings: GridSettings, preset: str, commit: str, done_on: str, rows: Sequence[Row]) -> StudyRecord:
     """The record of the runs that are done; while some are missing, their verdict is None."""
     kept = {run.key for run in settings.runs}
     rows = [row for row in rows if row["run"] in kept]
@@ -101,15 +101,15 @@ def make_record(settings: Settings, preset: str, commit: str, done_on: str, rows
         missing = f"Unfinished: {done} of {len(settings.runs)} runs are done, so nothing can be told."
         conclusion = dataclasses.replace(conclusion, holds=None, statements=(missing, *conclusion.statements))
     digest = preset_digest(settings.study, preset)
-    return Record(settings.study, preset, digest, commit, done_on, rows, conclusion, done, len(settings.runs))
+    return StudyRecord(settings.study, preset, digest, commit, done_on, rows, conclusion, done, len(settings.runs))
 
 
-def write_record(record: Record, folder: Path) -> None:
+def write_record(record: StudyRecord, folder: Path) -> None:
     """Writes table.parquet and record.json."""
     replace_files(folder, record.content())
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path) -> StudyRecord:
     """The record in a folder; a FileError names what is missing, damaged, or no longer that of the preset."""
     path, table = folder / RECORD, folder / TABLE
     if not path.exists():
@@ -152,7 +152,7 @@ class Repeated:
     accuracies: tuple[float, float]  # at the end, on record and again
 
 
-def verify(record: Record) -> Iterator[Repeated]:
+def verify(record: StudyRecord) -> Iterator[Repeated]:
     """Repeats sampled runs of a record.
 
     On the machine of the record all values have to be equal. On another one training rounds otherwise, and from some

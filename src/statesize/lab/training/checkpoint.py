@@ -32,7 +32,7 @@ STATE, PREVIOUS = "state.safetensors", "previous.safetensors"
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where a run stands."""
 
     step: int = 0  # steps done
@@ -42,15 +42,18 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """The objects of a run that change while it trains."""
+    """The objects of a run that change while it trains.
+
+    Attributes:
+        forward, optimizer, generators, progress: the model itself, or compiled.
+        best, records: weights of the lowest held-out loss; none before the first evaluation.
+    """
 
     model: LanguageModel
-    # the model itself, or compiled
     forward: Callable[..., Tensor]
     optimizer: torch.optim.AdamW
     generators: dict[str, torch.Generator]
-    progress: Progress
-    # weights of the lowest held-out loss; none before the first evaluation
+    progress: TrainingProgress
     best: dict[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
     records: list[StepRecord] = dataclasses.field(default_factory=list[StepRecord])
 
@@ -145,7 +148,7 @@ def _restore(state: TrainingState, values: dict[str, Any], tensors: dict[str, Te
         }
     for name, generator in state.generators.items():
         generator.set_state(tensors[f"generator.{name}"])
-    state.progress = Progress(values["step"], values["best_step"], values["best"])
+    state.progress = TrainingProgress(values["step"], values["best_step"], values["best"])
     state.best = {name: tensors[f"best.{name}"] for name in state.model.state_dict() if f"best.{name}" in tensors}
     state.records = records_of(tensors["log"].numpy().tobytes())
 

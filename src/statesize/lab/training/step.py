@@ -22,7 +22,7 @@ from statesize.integrations.mixer_calls import mixer_calls
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.task import IGNORED, Task
-from statesize.lab.training.checkpoint import Progress, TrainingState
+from statesize.lab.training.checkpoint import TrainingProgress, TrainingState
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.record import StepRecord
 
@@ -68,7 +68,7 @@ def new_state(model: LanguageModel, task: Task, config: TrainingConfig) -> Train
     if config.regularisation is not None:
         generators["regularisation"] = torch.Generator().manual_seed(config.seed + 2)
     forward = model.compiled_forward() if config.compiled else model
-    return TrainingState(model, forward, optimizer, generators, Progress())
+    return TrainingState(model, forward, optimizer, generators, TrainingProgress())
 
 
 def require_task(task: object) -> None:
@@ -164,7 +164,7 @@ def _summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
-def _require_finite(value: float, name: str, step: int, progress: Progress, config: TrainingConfig) -> None:
+def _require_finite(value: float, name: str, step: int, progress: TrainingProgress, config: TrainingConfig) -> None:
     if not math.isfinite(value):
         kept = progress.step // config.checkpoint_every * config.checkpoint_every
         rest = f"; the checkpoint of step {kept} is intact" if kept else ""

@@ -18,12 +18,12 @@ from statesize.errors import InputError
 from statesize.io.parts import digest
 from statesize.io.progress import Bars
 from statesize.lab.trends.excerpts import excerpts_of, whole_texts
-from statesize.lab.trends.gathering import Gathering, Progress, open_points
 from statesize.lab.trends.growth import Growth
-from statesize.lab.trends.points import Point, point_of
+from statesize.lab.trends.points import SweepPoint, point_of
 from statesize.lab.trends.series import silent, trend_bar, trend_facts
+from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
 from statesize.models.load import load_model, model_facts, tokens_sha256, training_record
-from statesize.parallel.executor import Here
+from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.run import profile
 from statesize.texts.inputs import Inputs
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -43,7 +43,7 @@ def length(
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     name: str | None = None,
     output: str | os.PathLike[str] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[SweepProgress], None] | None = None,
     **asked: Any,
 ) -> Growth:
     """Measure how the effective state-size (ESS) of each layer grows with the length of the context.
@@ -105,7 +105,7 @@ def length(
     folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
     with open_points(folder) as parts, bars:
         told = on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting))
-        found, skipped = Gathering(str, work.key, parts, told).points(fitting, Here(work))
+        found, skipped = SweepRun(str, work.key, parts, told).points(fitting, SerialExecutor(work))
     too_long = {str(one): f"The longest text has room for {longest} tokens." for one in asked_for if one > longest}
     return Growth(
         model=name or type(model).__name__,
@@ -132,15 +132,18 @@ def known_trained_length(model: nn.Module, place: str | None) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class LengthWork:
-    """Measures a model after contexts of one length after another."""
+    """Measures a model after contexts of one length after another.
+
+    Attributes:
+        excerpts: Token ids (longest + future,) each; the cut lies before the last `future` tokens.
+    """
 
     model: nn.Module
-    # (longest + future,) each; the cut lies before the last `future` tokens.
     excerpts: tuple[Tensor, ...]
     future: int
     asked: Mapping[str, Any]
 
-    def __call__(self, context: int) -> Iterator[Point]:
+    def __call__(self, context: int) -> Iterator[SweepPoint]:
         """The point of a length."""
         inputs = [ids[-context - self.future :].clone() for ids in self.excerpts]
         fixed: dict[str, Any] = {"positions": [context], "future": self.future, "on_progress": silent}

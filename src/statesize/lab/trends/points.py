@@ -27,14 +27,21 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MixerPoint:
-    """One mixer, or the groups of its heads, over all documents; averaged over the positions that were measured."""
+    """One mixer, or the groups of its heads, over all documents; averaged over the positions that were measured.
+
+    Attributes:
+        state_size: TSS, the largest over positions.
+        channels: Channels of the layer, measured or not.
+        units: Names such as "head 0".
+        of_units: Values of each unit by metric, (documents, units).
+        of_layer: Values of the layer by metric, (documents,).
+    """
 
     name: str
     kind: str
-    state_size: int  # TSS, the largest over positions
-    channels: int  # of the layer, measured or not
-    units: tuple[str, ...]  # such as "head 0"
-    # By metric: of each unit, (documents, units), and of the layer, (documents,).
+    state_size: int
+    channels: int
+    units: tuple[str, ...]
     of_units: dict[str, list[list[float]]]
     of_layer: dict[str, list[float]]
 
@@ -45,7 +52,7 @@ class MixerPoint:
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """All mixers at one checkpoint or length, and those that were not measured, with the reason."""
 
     mixers: tuple[MixerPoint, ...]
@@ -74,11 +81,11 @@ class Point:
             raise ValueError(f"it holds no point of a trend ({error})") from error
 
 
-def point_of(profile: Profile) -> Point:
+def point_of(profile: Profile) -> SweepPoint:
     """A profile as a point."""
     attributes = profile.attributes
     differences = [profile.mixer(name)["run_difference"].values for name in profile.mixers]
-    return Point(
+    return SweepPoint(
         tuple(_mixers(profile)),
         dict(attributes["skipped"]),
         float(np.concatenate(differences).max(initial=-np.inf)) if differences else np.nan,

@@ -20,13 +20,13 @@ from statesize.io.parts import digest
 from statesize.io.progress import Bars
 from statesize.io.recipe import content_sha256
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints
-from statesize.lab.trends.gathering import Gathering, Progress, open_points
 from statesize.lab.trends.log import Log, find_log, read_log
-from statesize.lab.trends.points import Point, point_of
+from statesize.lab.trends.points import SweepPoint, point_of
 from statesize.lab.trends.result import Series
+from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
 from statesize.models.from_transformers import commit
 from statesize.models.load import load_model, load_tokenizer, tokens_sha256
-from statesize.parallel.executor import Executor, Here, Make
+from statesize.parallel.executor import Executor, Make, SerialExecutor
 from statesize.profiling.run import profile
 from statesize.texts.inputs import Inputs, bundled_sequences, sequences
 from statesize.texts.token_files import vocabulary_size
@@ -47,7 +47,7 @@ def series(
     output: str | os.PathLike[str] | None = None,
     loading: Mapping[str, Any] | None = None,
     crew: Crew | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[SweepProgress], None] | None = None,
     **asked: Any,
 ) -> Series:
     """Measure how the effective state-size (ESS) of each layer develops through the checkpoints of a training.
@@ -91,8 +91,8 @@ def series(
     folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
     with open_points(folder) as parts, bars:
         told = on_progress or trend_bar(bars, "measuring checkpoints", len(known))
-        gathering = Gathering(lambda one: one.name, work.key, parts, told)
-        with nullcontext(Here(work)) if crew is None else crew(partial(_same, work)) as executor:
+        gathering = SweepRun(lambda one: one.name, work.key, parts, told)
+        with nullcontext(SerialExecutor(work)) if crew is None else crew(partial(_same, work)) as executor:
             found, skipped = gathering.points(known, executor)
     first, reference = next(iter(found.items()))
     for checkpoint, point in list(found.items()):
@@ -121,7 +121,7 @@ class CheckpointWork:
     loading: dict[str, Any]
     asked: dict[str, Any]
 
-    def __call__(self, checkpoint: Checkpoint) -> Iterator[Point]:
+    def __call__(self, checkpoint: Checkpoint) -> Iterator[SweepPoint]:
         """The point of a checkpoint."""
         loaded = load_model(checkpoint.model, revision=checkpoint.revision, needs_tokenizer=False, **self.loading)
         other = vocabulary_sha256(loaded.tokenizer)
@@ -164,11 +164,11 @@ def trend_facts(sequences: Sequence[Tensor], asked: Mapping[str, Any]) -> dict[s
     }
 
 
-def trend_bar(bars: Bars, title: str, total: int) -> Callable[[Progress], None]:
+def trend_bar(bars: Bars, title: str, total: int) -> Callable[[SweepProgress], None]:
     """Begin the bar of a trend."""
     bar = bars.begin(title, total)
 
-    def update(progress: Progress) -> None:
+    def update(progress: SweepProgress) -> None:
         bar.keep(progress.resumed)
         if progress.error:
             bar.note(f"{progress.name} left out: {progress.error}")

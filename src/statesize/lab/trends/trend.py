@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from statesize.check import refuse
-from statesize.lab.trends.points import JOINT, Numbers, Point, metric_names
+from statesize.lab.trends.points import JOINT, Numbers, SweepPoint, metric_names
 from statesize.measurement.chart import Metric
 from statesize.measurement.statistics import finite
 from statesize.results.summary import known_mean
@@ -29,7 +29,7 @@ class Trend:
         notes: What else is to know, such as that a log could not be read.
     """
 
-    points: tuple[Point, ...]
+    points: tuple[SweepPoint, ...]
     skipped: Mapping[str, str]
     facts: Mapping[str, Any]
     notes: tuple[str, ...] = ()

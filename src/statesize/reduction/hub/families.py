@@ -13,7 +13,7 @@ from statesize.reduction.hub.smaller import Bases, smaller_gated_deltanet, small
 
 
 @dataclass(frozen=True)
-class Family:
+class ReducibleFamily:
     """What cutting needs to know of a type of models, from its configuration."""
 
     kinds: frozenset[str]  # of its layers that have such states
@@ -37,7 +37,7 @@ def _gla_bases(config: Any) -> tuple[type[Basis], ...]:
     return (KeptBasis,) if config.use_short_conv else (SelectedBasis,)
 
 
-def _projected(family: Family) -> Family:
+def _projected(family: ReducibleFamily) -> ReducibleFamily:
     """A family whose states were cut to combinations of them."""
 
     def states(config: Any) -> int:
@@ -46,7 +46,7 @@ def _projected(family: Family) -> Family:
     return replace(family, states=states, smaller=None)
 
 
-_MAMBA2 = Family(
+_MAMBA2 = ReducibleFamily(
     kinds=frozenset({"mamba2"}),
     states=lambda config: config.state_size,
     groups=lambda config: config.n_groups,
@@ -54,7 +54,7 @@ _MAMBA2 = Family(
     smaller=smaller_state_space,
     cached=_of_transformers,
 )
-_GATED_DELTANET = Family(
+_GATED_DELTANET = ReducibleFamily(
     kinds=frozenset({"gated delta rule"}),
     states=lambda config: config.head_dim,
     groups=lambda config: config.num_heads,
@@ -63,7 +63,7 @@ _GATED_DELTANET = Family(
     cached=_of_fla,
 )
 FAMILIES = {
-    "mamba": Family(
+    "mamba": ReducibleFamily(
         kinds=frozenset({"mamba"}),
         states=lambda config: config.state_size,
         groups=lambda config: 1,
@@ -73,7 +73,7 @@ FAMILIES = {
     ),
     "mamba2": _MAMBA2,
     "projected_mamba2": _projected(_MAMBA2),
-    "gla": Family(
+    "gla": ReducibleFamily(
         kinds=frozenset({"gla"}),
         states=lambda config: round(config.hidden_size * config.expand_k) // config.num_heads,
         groups=lambda config: config.num_heads,

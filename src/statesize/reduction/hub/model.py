@@ -24,10 +24,10 @@ from statesize.models.from_transformers import hushed
 from statesize.operators import Recurrence
 from statesize.reduction.bases import Basis
 from statesize.reduction.gramians import FIRST, Gramians
-from statesize.reduction.hub.families import FAMILIES, Family
+from statesize.reduction.hub.families import FAMILIES, ReducibleFamily
 from statesize.reduction.hub.smaller import Bases
-from statesize.reduction.reducible import Made, Reducible, Request, refuse_second_cut, share_of
-from statesize.reduction.windows import BATCH, Windows
+from statesize.reduction.reducible import Made, Reducible, ReductionRequest, refuse_second_cut, share_of
+from statesize.reduction.windows import BATCH, TokenWindows
 from statesize.texts.tokens import AnyTokenizer
 
 
@@ -51,7 +51,7 @@ class HubModel(Reducible):
     """A model of one of the `FAMILIES`."""
 
     @property
-    def family(self) -> Family:
+    def family(self) -> ReducibleFamily:
         """What is known of models of its type."""
         return FAMILIES[self.model.config.model_type]
 
@@ -70,7 +70,7 @@ class HubModel(Reducible):
         """Of the model's own cache."""
         return cached_bytes(self.model)
 
-    def kept(self, request: Request) -> int:
+    def kept(self, request: ReductionRequest) -> int:
         """States of each head."""
         if self.family.smaller is None:
             refuse_second_cut()
@@ -91,7 +91,7 @@ class HubModel(Reducible):
             refuse("tokenizer", "one of transformers", type(tokenizer).__name__)
 
     def cut(
-        self, kept: int, calibration: Windows, choice: Windows, request: Request
+        self, kept: int, calibration: TokenWindows, choice: TokenWindows, request: ReductionRequest
     ) -> tuple[nn.Module, nn.Module, str]:
         """All layers to one size; there is nothing to choose, nor can states be rounded."""
         del choice
@@ -100,7 +100,7 @@ class HubModel(Reducible):
         return self.model, self._smaller(bases, kept), f"{kind.name}, equal sizes"
 
     def every_cut(
-        self, shares: Sequence[float], calibration: Windows
+        self, shares: Sequence[float], calibration: TokenWindows
     ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
         """One cut a share and kind of basis."""
         sizes = [max(1, round(share * self.state_size)) for share in shares]
@@ -129,7 +129,7 @@ class HubModel(Reducible):
 
 def gramians_of_groups(model: Any, batches: Iterable[Tensor]) -> dict[str, Gramians]:
     """What the groups of each layer hold and read, by the layer's module name, over batches of tokens (S, L)."""
-    family: Family = FAMILIES[model.config.model_type]
+    family: ReducibleFamily = FAMILIES[model.config.model_type]
     groups, n = family.groups(model.config), family.states(model.config)
     found: dict[str, Gramians] = {}
 
@@ -171,7 +171,7 @@ def cached_bytes(model: Any) -> int:
     """Bytes of the states in the model's own cache of a sequence, without those of short convolutions."""
     device = next(model.parameters()).device
     output = model(torch.zeros(1, 1, dtype=torch.int64, device=device), use_cache=True)
-    family: Family = FAMILIES[model.config.model_type]
+    family: ReducibleFamily = FAMILIES[model.config.model_type]
     states = (family.cached(output, layer) for layer in range(model.config.num_hidden_layers))
     return sum(state.nbytes for state in states if state is not None)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.errors import ModelError
-from statesize.reduction.bases import Basis, Cut
+from statesize.reduction.bases import Basis, Truncation
 
 Weights: TypeAlias = Mapping[str, Tensor]
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -62,7 +62,7 @@ def smaller_gated_deltanet(model: Any, bases: Bases, states: int) -> Any:
     return rebuilt(lambda: ProjectedGatedDeltaNetForCausalLM(config), weights)
 
 
-def _gla(weights: Weights, cuts: Sequence[Cut]) -> dict[str, Tensor]:
+def _gla(weights: Weights, cuts: Sequence[Truncation]) -> dict[str, Tensor]:
     """What changes of a layer of GLA: keys and decays by rows, and how queries read."""
     n, r = cuts[0].query_map.shape
     rows = torch.cat([head * n + torch.tensor(cut.channels[:r]) for head, cut in enumerate(cuts)])
@@ -98,7 +98,7 @@ def smaller_state_space(model: StateSpaces, bases: Bases, states: int) -> StateS
     return rebuilt(lambda: type(model)(config), weights)
 
 
-def _projected(model: StateSpaces, cuts: Mapping[str, Sequence[Cut]], states: int) -> StateSpaces:
+def _projected(model: StateSpaces, cuts: Mapping[str, Sequence[Truncation]], states: int) -> StateSpaces:
     """A model of the same weights with states that combine those of Mamba-2."""
     from statesize.reduction.hub.projected_mamba2 import ProjectedMamba2Config, ProjectedMamba2ForCausalLM
 

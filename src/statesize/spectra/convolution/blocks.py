@@ -1,18 +1,53 @@
-"""Bounds on the blocks of a convolution, and better answers about single ones."""
+"""Blocks of a convolution: decomposed, bounded, and better answers about single ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from statesize.operators import Convolution
+from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Counts, HankelBlocks
+from statesize.spectra.exact.dense import block_spectrum, joined_spectra
+from statesize.spectra.spectrum import Spectrum
 
 _fft = cast("Any", torch.fft)
 # Round-off of the transform, far below √N · log₂ N · eps.
 _SLACK = 1e-10
+
+
+def decomposed(operator: Convolution, cut: Cut) -> Spectrum:
+    """All singular values, one decomposition for each shape that a block can have; differentiable."""
+    # With its columns in reverse order, H_i of a kernel k is the Hankel matrix k_{1+r+c} of L − i rows and i
+    # columns. So H_i and H_{L−i} are transposes of each other, windows of one size are all equal, and beyond the
+    # last tap K − 1 rows and columns are zero: of a short kernel no more than K − 1 blocks differ.
+    kernel = operator.kernel
+    shapes = block_shapes(cut, kernel.shape[-1])
+    distinct = {shape: place for place, shape in enumerate(dict.fromkeys(shapes))}
+    spectra = [block_spectrum(hankel_matrix(kernel, *shape)[..., None, :, :]) for shape in distinct]
+    spectrum = joined_spectra(spectra, cut, kernel.new_zeros((*kernel.shape[:-1], 0)))
+    if not distinct:
+        return spectrum
+    at = torch.tensor([distinct[shape] for shape in shapes], dtype=torch.int64, device=kernel.device)
+    return replace(spectrum, values=spectrum.values[..., at, :], error_bound=spectrum.error_bound[..., at])
+
+
+def block_shapes(cut: Cut, taps: int) -> list[tuple[int, int]]:
+    """(rows, columns) at each position of what a kernel can make different from 0, the larger number first."""
+    sides = [[max(1, min(side, taps - 1)) for side in (cut.rows(i), cut.columns(i))] for i in cut.positions]
+    return [(max(pair), min(pair)) for pair in sides]
+
+
+def hankel_matrix(kernel: Tensor, rows: int, columns: int) -> Tensor:
+    """k_{1+r+c}, (..., rows, columns), of a kernel (..., K) that is zero from K on."""
+    padded = torch.nn.functional.pad(kernel, (0, max(0, rows + columns - kernel.shape[-1])))
+    device = kernel.device
+    lag = 1 + torch.arange(rows, device=device)[:, None] + torch.arange(columns, device=device)
+    return padded[..., lag]
 
 
 def circulant_norm(kernel: Tensor) -> Tensor:

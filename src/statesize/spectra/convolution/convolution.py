@@ -1,41 +1,43 @@
 """Convolutions: half the positions of a shorter sequence tell all, by the fastest of four ways for each kernel.
 
-H_i is the Hankel matrix k_{1+r+c} of L − i rows and i columns (see distinct_blocks.py), so H_{L−i} = H_iᵀ; and if k_m
+H_i is the Hankel matrix k_{1+r+c} of L − i rows and i columns (see blocks.py), so H_{L−i} = H_iᵀ; and if k_m
 is the last tap that is not 0, at most the first m rows and columns are not 0. So the positions up to L' / 2 of a
 sequence of L' = min(L, 2 m) tell all, and a short kernel costs the same at any length. Their blocks come
 
 - for short L' or few positions from a decomposition each;
 - for kernels that a few states make from a realisation, if what it misses is negligible;
 - for other kernels of low numerical rank from compressing the past;
-- else from the position tree, or again from decompositions where positions are few (docs/engines.md, "Convolutions").
+- else from tridiagonal cores of T, or again from decompositions where positions are few.
+
+Under windows, and where all singular values are asked, every shape of block is decomposed (docs/engines.md,
+"Convolutions").
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from statesize.operators import Convolution, Operator
-from statesize.spectra.convolution.blocks import SecondOpinion, circulant_norm
+from statesize.spectra.convolution.blocks import SecondOpinion, decomposed
 from statesize.spectra.convolution.realisation import realise
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Counts, Engine, HankelBlocks, largest_state
-from statesize.spectra.exact.distinct_blocks import DistinctBlocksEngine
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, OUTPUTS, Counts, Engine, HankelBlocks, largest_state
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
-from statesize.spectra.shifts.position_tree import TreeBlocks
 from statesize.spectra.shifts.streaming import compressed_chunks, is_compressible
-from statesize.spectra.shifts.tree import plant_tree
+from statesize.spectra.spectrum import Spectrum
+from statesize.spectra.tridiagonal.tridiagonal import TridiagonalEngine
 
 
 @dataclass(frozen=True)
 class ConvolutionEngine(Engine):
-    """Counts and entropies of a convolution, by the fastest of four ways for each kernel."""
+    """Counts and entropies of a convolution by the fastest of four ways for each kernel, or all singular values."""
 
     quick: float = 2e8  # work of decompositions (rows · columns²) that costs less than any other way
     width: int = 32  # positions a chunk
@@ -45,20 +47,24 @@ class ConvolutionEngine(Engine):
     rough: float = 1e-6  # misfit up to which what its bounds leave unresolved is computed in another way
 
     name = "convolution"
-    outputs = frozenset(("counts", "entropy"))
+    outputs = frozenset(OUTPUTS)
     operators = "convolutions"
-    cost = "O(L r²) for a realisation of r states, else at most O(L³)"
+    windows = True
+    cost = "O(L r²) for a realisation of r states, else at most O(L³); all singular values O(L⁴), for K taps O(K⁴)"
 
     def supports(self, operator: Operator) -> bool:
         """Whether it is a convolution."""
         return isinstance(operator, Convolution)
 
-    @torch.no_grad()
-    def blocks(self, operator: Operator, cut: Cut) -> ConvolutionBlocks:
-        """The blocks at the positions that differ, and their places; without gradients."""
+    def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:
+        """The blocks at the positions that differ, and their places; gradients flow through singular values only."""
         convolution = cast("Convolution", operator)
-        shape = convolution.batch_shape
-        kernel = convolution.kernel.reshape(shape.numel(), convolution.kernel.shape[-1])[:, : cut.length]
+        return decomposed(convolution, cut) if cut.windowed else ConvolutionBlocks(convolution, cut, self)
+
+    def kernels(self, convolution: Convolution, cut: Cut) -> tuple[Kernels, Tensor]:
+        """Kernels of the flattened batch, and which of the positions that differ stands at each of the cut, (P,)."""
+        kernel = convolution.kernel.detach()
+        kernel = kernel.reshape(convolution.batch_shape.numel(), kernel.shape[-1])[:, : cut.length]
         taps = (kernel != 0).any(0).nonzero()
         last = max(1, int(taps.max())) if taps.numel() else 1
         length = min(cut.length, 2 * last)
@@ -66,39 +72,52 @@ class ConvolutionEngine(Engine):
         different = {position: place for place, position in enumerate(sorted(set(nearest)))}
         kernel = torch.nn.functional.pad(kernel, (0, max(0, length - kernel.shape[-1])))[:, :length]
         place = torch.tensor([different[i] for i in nearest], dtype=torch.int64, device=kernel.device)
-        return ConvolutionBlocks(Kernels(kernel, Cut(length, tuple(different)), self), shape, place)
+        return Kernels(kernel, Cut(length, tuple(different)), self), place
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
-        """A position tree of no more positions than the kernel has taps twice over; the other ways hold less."""
-        length = min(cut.length, 2 * largest_state(operator) + 2)
-        return DOUBLE * length * (20 * length + 2400)
+        """T of no more positions than the kernel has taps twice over with its cores, or all singular values."""
+        taps = largest_state(operator)
+        length, r = min(cut.length, 2 * taps + 2), min(cut.largest_rank(), taps)
+        values = 8 * r * cut.length + 8 * len(cut.positions) * cut.largest_rank()
+        return DOUBLE * (values if cut.windowed else max(length * (5 * length + 2400), values))
 
     def shared_footprint(self, operator: Operator, cut: Cut) -> int:
         """Singular values of what the eliminations leave unresolved."""
         return FALLBACK_BYTES
 
     def least_bytes(self, operator: Operator, cut: Cut) -> int:
-        """What a kernel of many states holds before it goes to the position tree; one of few states may hold less."""
+        """What a kernel of many states holds before it goes to T; one of few states may hold less."""
         # 0.4 ℓ² numbers: `realise` gives up at ℓ / 16 vectors of ℓ / 2 numbers, of which it holds about a dozen copies.
-        return (self.footprint(operator, cut) + FALLBACK_BYTES) // 50
+        length = min(cut.length, 2 * largest_state(operator) + 2)
+        return int(DOUBLE * 0.4 * length**2)
 
 
 class ConvolutionBlocks(HankelBlocks):
-    """The blocks of a batch of convolutions; `place` (P,) says which of those that differ stands at each position."""
+    """The blocks of a batch of convolutions, of a cut that is not windowed."""
 
-    def __init__(self, kernels: Kernels, batch_shape: torch.Size, place: Tensor) -> None:
-        self._kernels = kernels
-        self._parts = kernels.parts()
-        self._shape = batch_shape
-        self._place = place
-        self._order = torch.cat([part.entries for part in self._parts]).argsort()
-        self.error_bound = self._joined(lambda blocks: (blocks.error_bound,))[0]
+    def __init__(self, operator: Convolution, cut: Cut, engine: ConvolutionEngine) -> None:
+        self._operator, self._cut, self._shape = operator, cut, operator.batch_shape
+        self._kernels, self._place = engine.kernels(operator, cut)
+        # Once all singular values are asked, everything else comes from them.
+        self._spectrum: Spectrum | None = None
+
+    @cached_property
+    def _parts(self) -> list[_Part]:
+        return self._kernels.parts()
+
+    @property
+    def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """δ ≥ |σ̂ − σ|, (..., P)."""
+        if self._spectrum is not None:
+            return self._spectrum.error_bound
+        return self._joined(lambda blocks: (blocks.error_bound,))[0]
 
     @property
     def way(self) -> str:
         """How they were computed, up to now."""
         return " and ".join(self._kernels.ways)
 
+    @torch.no_grad()
     def norms(self) -> Tensor:
         """‖H_i‖_F, (..., P)."""
         norms = self._kernels.norms()[:, self._place]
@@ -106,21 +125,34 @@ class ConvolutionBlocks(HankelBlocks):
 
     def counts(self, thresholds: Tensor) -> Counts:
         """#{σ > τ} for absolute thresholds (K,)."""
+        if self._spectrum is not None:
+            return self._spectrum.counts(thresholds)
         return Counts(*self._joined(lambda blocks: _tensors(blocks.counts(thresholds))))
 
     def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,)."""
+        if self._spectrum is not None:
+            return self._spectrum.relative_counts(ratios, accuracy)
         return Counts(*self._joined(lambda blocks: _tensors(blocks.relative_counts(ratios, accuracy))))
 
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
+        if self._spectrum is not None:
+            return self._spectrum.entropies(accuracy)
         entropy, bound = self._joined(lambda blocks: blocks.entropies(accuracy))
         return entropy, bound
 
+    def singular_values(self) -> Tensor:
+        """σ̂, (..., P, r), descending, zero-padded; differentiable."""
+        self._kernels.ways["decompositions"] = None
+        self._spectrum = decomposed(self._operator, self._cut)
+        return self._spectrum.values
+
     def _joined(self, ask: Callable[[HankelBlocks], tuple[Tensor, ...]]) -> list[Tensor]:
         """Answers (m, distinct positions, ...) of all parts as tensors (..., P, ...)."""
+        order = torch.cat([part.entries for part in self._parts]).argsort()
         columns = zip(*(ask(part.blocks) for part in self._parts), strict=True)
-        answers = (torch.cat(column)[self._order][:, self._place] for column in columns)
+        answers = (torch.cat(column)[order][:, self._place] for column in columns)
         return [answer.reshape(*self._shape, *answer.shape[1:]) for answer in answers]
 
 
@@ -137,12 +169,15 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Kernels:
-    """Kernels k_0 … k_{L−1}, (E, L), with the ascending positions up to L / 2 that are asked."""
+    """Kernels k_0 … k_{L−1}, (E, L), with the ascending positions up to L / 2 that are asked.
+
+    Attributes:
+        ways: The ways that were taken, filled as they are.
+    """
 
     kernel: Tensor
     cut: Cut
     engine: ConvolutionEngine
-    # The ways that were taken, filled as they are.
     ways: dict[str, None] = field(default_factory=dict[str, None])
 
     def norms(self) -> Tensor:
@@ -214,13 +249,10 @@ class Kernels:
         operator = Convolution(self.kernel[entries], cut.length)
         work = self._work(cut)
         if work <= self.engine.quick or work <= cut.length**3 or not entries.numel():
-            self.ways["distinct_blocks"] = None
-            return _Part(entries, DistinctBlocksEngine().blocks(operator, cut))
-        self.ways["position_tree"] = None
-        # The norm that the tree would take grows with the rank, and with it how much of an entropy is in doubt.
-        tree = replace(plant_tree(operator.dense()), known_bound=circulant_norm(operator.kernel[:, 1:]))
-        later = replace(cut, positions=tuple(cut.length - i for i in cut.positions))
-        return _Part(entries, TreeBlocks(tree, entries.shape, later))
+            self.ways["decompositions"] = None
+            return _Part(entries, decomposed(operator, cut))
+        self.ways["tridiagonal"] = None
+        return _Part(entries, TridiagonalEngine().blocks(operator, cut))
 
     @staticmethod
     def _work(cut: Cut) -> int:

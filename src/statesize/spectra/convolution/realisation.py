@@ -15,10 +15,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from statesize.spectra.bounds import ROUND_OFF
 from statesize.spectra.convolution.blocks import circulant_norm, power_of_two
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 from statesize.spectra.shifts.bordered import BorderedChunks
-from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF
 
 _linalg, _fft = cast("Any", torch.linalg), cast("Any", torch.fft)
 # Singular values of the Hankel matrix that are left out, relative to the largest, where those above `dropped` are too

@@ -18,9 +18,12 @@ from statesize.spectra.spectrum import Spectrum
 
 @dataclass(frozen=True)
 class DenseEngine(Engine):
-    """`torch.linalg.svdvals(T[i:, :i])` in a loop over i; any operator, differentiable."""
+    """`torch.linalg.svdvals(T[i:, :i])` in a loop over i; any operator, differentiable.
 
-    # Numbers in the blocks of one call; under windows on both sides, blocks have one shape.
+    Attributes:
+        numbers_at_once: Numbers in the blocks of one call; under windows on both sides, blocks have one shape.
+    """
+
     numbers_at_once: int = 2**21
 
     name = "dense"

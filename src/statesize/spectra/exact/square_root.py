@@ -42,7 +42,7 @@ class SquareRootEngine(Engine):
         """Whether it is a recurrence."""
         return isinstance(operator, Recurrence)
 
-    def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where the state is as large as the blocks, which the definition then decomposes as fast."""
         states = largest_state(operator)
         smaller = 2 * states < min(cut.past or cut.length, cut.future or cut.length)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from statesize.spectra.implicit.krylov_space import Compression
+from statesize.spectra.implicit.krylov_space import ProjectedGram
 from statesize.spectra.spectrum import effective_rank
 
 # Of the integral of arctan(u)/u from 0 to 1: the integrand has its nearest poles at ±i, so that 20 nodes give all
@@ -52,7 +52,7 @@ class Probes:
     coordinates: Tensor  # (p, ≤ K)
     known: Known
 
-    def traces(self, space: Compression, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def traces(self, space: ProjectedGram, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Estimates of Σ f(σ) of an operator monotone f(σ²), from below and from above, (p,) each."""
         z, (q, known) = self.coordinates, (self.known.ritz.shape[0], function(self.known.ritz))
         fixed = known.sum() - self.dimension * _form(z[:, :q], self.known.ritz_vectors, known)
@@ -60,7 +60,7 @@ class Probes:
         high = _form(z, space.ritz_vectors[: z.shape[1]], function(space.ritz))
         return fixed + self.dimension * low, fixed + self.dimension * high
 
-    def spread(self, space: Compression, function: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+    def spread(self, space: ProjectedGram, function: Callable[[Tensor], Tensor]) -> tuple[float, float]:
         """Standard deviation of n zᵀ G z over z, G = f(A) − F, as G z tells it, and how many directions make it."""
         n, fixed = self.dimension, self.known
         once = _image(self.coordinates, space.ritz, space.ritz_vectors, function)
@@ -111,7 +111,7 @@ class EntropyInterval:
         return (self.high - self.low) / (2 * self.middle) if self.middle else 0.0
 
 
-def entropy_interval(space: Compression, probes: Probes) -> EntropyInterval:
+def entropy_interval(space: ProjectedGram, probes: Probes) -> EntropyInterval:
     """The interval that the probes give; their coordinates must lie in the space."""
     sums = probes.traces(space, lambda sigma: sigma)
     logarithmic = probes.traces(space, lambda sigma: torch.xlogy(sigma, sigma))
@@ -157,7 +157,7 @@ class _Change:
         return math.log(S) - self.c + L / S
 
 
-def _change(space: Compression, probes: Probes, c: float) -> _Change:
+def _change(space: ProjectedGram, probes: Probes, c: float) -> _Change:
     """L as the difference of its two parts."""
     growing, falling = (probes.traces(space, lambda sigma, part=part: entropy_parts(sigma, c)[part]) for part in (0, 1))
     low, high = growing[0] - falling[1], growing[1] - falling[0]
@@ -177,14 +177,14 @@ def _change(space: Compression, probes: Probes, c: float) -> _Change:
     )
 
 
-def exact_interval(space: Compression) -> EntropyInterval:
+def exact_interval(space: ProjectedGram) -> EntropyInterval:
     """Where the space is the whole: only round-off is left."""
     entropy, n = float(effective_rank(space.ritz)), space.ritz.shape[0]
     change = round_off(space, n)
     return EntropyInterval(min(entropy, max(1.0, entropy * math.exp(-change))), min(n, entropy * math.exp(change)))
 
 
-def round_off(space: Compression, dimension: int) -> float:
+def round_off(space: ProjectedGram, dimension: int) -> float:
     """How far round-off in n values σ moves their entropy; as `bounds.entropy_bound`, where Σσ is about that known."""
     total = float(space.nystrom.sum())
     share = min(1.0, space.summed_error(dimension) / total) if total else 0.0
@@ -193,7 +193,7 @@ def round_off(space: Compression, dimension: int) -> float:
     return share * math.log(dimension) - share * math.log(share) - (1 - share) * math.log1p(-share)
 
 
-def _resolved_spread(space: Compression, probes: Probes, c: float, trace: float) -> float:
+def _resolved_spread(space: ProjectedGram, probes: Probes, c: float, trace: float) -> float:
     """The standard deviation over probes that a space explains; what it leaves of a trace is spread evenly."""
     change = torch.zeros_like(space.ritz_vectors)
     parts = ((space.ritz, space.ritz_vectors, 1), (probes.known.ritz, probes.known.ritz_vectors, -1))

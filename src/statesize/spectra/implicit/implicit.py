@@ -103,7 +103,7 @@ class ImplicitEngine(Engine):
         """Softmax attention."""
         return isinstance(operator, SoftmaxAttention)
 
-    def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where T can be held, other engines are certain."""
         size = DOUBLE * cut.length**2
         return None if size > _LARGE else f"only probable, and T takes {size / 1e9:.1f} GB, which others can hold"
@@ -139,7 +139,7 @@ class ImplicitBlocks(HankelBlocks):
 
     @property
     def way(self) -> str:
-        """How probable what is said is."""
+        """Confidence level of the bounds."""
         return f"{CONFIDENCE:.0%}"
 
     @cached_property

@@ -16,7 +16,7 @@ _NEGLIGIBLE = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
-class Compression:
+class ProjectedGram:
     """A on the space of V: eigenvalues are given by their square roots, which bound singular values of H."""
 
     ritz: Tensor  # of VᵀAV, (K,), ascending
@@ -109,7 +109,7 @@ class KrylovSpace:
         """Gives the memory of the vectors back; what is known of A on them stays, and no product is wanted."""
         self._vectors, self._other, self._pending = self._vectors.new_empty(0, 0), self._other.new_empty(0, 0), 0
 
-    def compression(self) -> Compression:
+    def compression(self) -> ProjectedGram:
         """What the space says about A, from all products up to now."""
         theta, vectors = _linalg.eigh(self._inside)
         outside = self._next @ vectors
@@ -120,7 +120,7 @@ class KrylovSpace:
         squares, turned = _linalg.eigh(factor.mT @ factor)
         nystrom = squares.clamp(min=round_off).sqrt()
         residual = _linalg.vector_norm(outside, dim=0)
-        return Compression(
+        return ProjectedGram(
             theta.clamp(min=0).sqrt(), vectors, residual, nystrom, factor @ turned / nystrom, self._inside, self._lost
         )
 

@@ -37,7 +37,6 @@ class SmallStateEngine(Engine):
     """Real diagonal recurrences of few states, several of them side by side in the processor's vectors."""
 
     most_states: int = 32  # states up to which it works; kernels are compiled for any number
-    few_states: int = 16  # states up to which it is faster than others whatever the number of batch entries
 
     name = "small_state"
     outputs = frozenset(OUTPUTS)
@@ -51,15 +50,12 @@ class SmallStateEngine(Engine):
             return False
         return isinstance(operator.transition, DiagonalTransition) and operator.B.shape[-1] <= self.most_states
 
-    def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where small singular values are asked, or too few channels fill the lanes."""
+    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+        """Where small singular values are asked, or tensors lie on another device."""
         if "values" in outputs:
             return "squares its numbers, so that it knows small singular values to 4e-8 σ_1 only"
         if not has_compiled_kernels(operator.device):
             return "its kernels are compiled for processors; elsewhere square_root keeps to the device"
-        states = largest_state(operator)
-        if states > self.few_states and operator.batch_shape.numel() < WIDTH:
-            return f"only worthwhile with at least {WIDTH} channels of {states} states, which it computes side by side"
         return None
 
     @torch.no_grad()

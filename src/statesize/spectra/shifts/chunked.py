@@ -44,11 +44,11 @@ class ChunkedEngine(Engine):
         """Whether it is a recurrence."""
         return isinstance(operator, Recurrence)
 
-    def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where the state is small, or the sequence short beside it; where that ends was measured."""
         states = largest_state(operator)
-        if states < 32:
-            return f"only worthwhile from 32 states on, here are {states}"
+        if states < 16:
+            return f"only worthwhile from 16 states on, here are {states}"
         if operator.length < 16 * states:
             return f"only worthwhile from 16 positions a state on, here are {operator.length} for {states}"
         if are_few(cut):

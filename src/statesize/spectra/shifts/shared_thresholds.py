@@ -95,7 +95,10 @@ class SharedThresholds:
             between = self._between(within, upper - lower, lower, below, above, attempt)
             group, shift = (torch.cat(parts) for parts in zip(*ends, between, strict=True))
             if not group.numel():
-                break
+                # Thresholds within what is known of σ_1 tell nothing; it comes closer in a later round.
+                if attempt > 1 or closer is None:
+                    break
+                continue
             self._evaluate(group, shift)
         lower, upper, _, _ = self._known()
         return lower, upper

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from statesize.check import require_finite
-from statesize.operators import Dense, Operator, Recurrence
+from statesize.operators import Dense, Operator
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine
 from statesize.spectra.factorisation import singular_values, triangular_factor
@@ -43,10 +43,11 @@ class StreamingEngine(Engine):
     outputs = frozenset(("counts", "entropy"))
     cost = "O(L² r) for numerical rank r"
 
-    def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where T has a high rank, or its columns cost as much as T."""
-        if isinstance(operator, Recurrence):
-            return "reads T by columns, which a recurrence does not have at hand"
+    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+        """Where T is held already or must be formed, and where it has a high rank."""
+        if isinstance(operator, Dense) or not has_columns(operator):
+            # Attention maps of trained models were never compressible, and asking each of them takes time.
+            return "reads T by columns and never holds it, but here T is held or formed whole"
         if is_compressible(operator, self.width):
             return None
         return "only worthwhile when T has low numerical rank; a sample of its columns suggests that it does not"

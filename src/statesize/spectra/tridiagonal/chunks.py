@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 
 from statesize.parallel.threads import end_if_unwanted, one_lapack_thread, tridiagonal, turned
-from statesize.spectra.bounds import UNDERFLOW, fourth_root
+from statesize.spectra.bounds import ROUND_OFF, UNDERFLOW, fourth_root
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.largest_values import largest_everywhere
-from statesize.spectra.shifts.symmetric_elimination import ROUND_OFF
 from statesize.spectra.tridiagonal.cores import eliminate_around_cores
 
 Array = npt.NDArray[np.float64]
@@ -37,18 +36,30 @@ _ROUNDED = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Cores:
-    """What the chunks of E operators leave of what lies outside them; N = E · chunks, those of an operator in a row."""
+    """What the chunks of E operators leave of what lies outside them; N = E · chunks, those of an operator in a row.
 
-    of_past: npt.NDArray[np.bool_]  # whether the core stands for the columns before the chunk, (N,)
-    first: npt.NDArray[np.int64]  # where its rows begin in the next three, (N + 1,)
-    diagonal: Array  # of Θ, (rows,)
-    beside: Array  # the entries below the diagonal, a 0 last, (rows,)
-    borders: Array  # Qᵀ times what couples the core with the chunk's rows and its columns, (rows, (r + 1) b)
-    # Of the chunk's r b rows over the columns before, or of its b columns over the rows after, (N, r b, r b).
+    Attributes:
+        of_past: Whether the core stands for the columns before the chunk, (N,).
+        first: Where the rows of each core begin in the next three, (N + 1,).
+        diagonal: Diagonal of Θ, (rows,).
+        beside: The entries below the diagonal, a 0 last, (rows,).
+        borders: Qᵀ times what couples the core with the chunk's rows and its columns, (rows, (r + 1) b).
+        gram: Gram matrix of the chunk's r b rows over the columns before, or of its b columns over the rows after,
+            (N, r b, r b).
+        inside: T inside the chunk, (N, r b, b).
+        energy: The squared Frobenius norm of the rows or columns that have the pivot a or c alone, (N,).
+        fourth: Σ σ⁴ of all rows from the chunk on by all columns up to its end, (N,).
+    """
+
+    of_past: npt.NDArray[np.bool_]
+    first: npt.NDArray[np.int64]
+    diagonal: Array
+    beside: Array
+    borders: Array
     gram: Array
-    inside: Array  # T inside the chunk, (N, r b, b)
-    energy: Tensor  # the squared Frobenius norm of the rows or columns that have the pivot a or c alone, (N,)
-    fourth: Tensor  # Σ σ⁴ of all rows from the chunk on by all columns up to its end, (N,)
+    inside: Array
+    energy: Tensor
+    fourth: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,8 +249,11 @@ def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_
     r = rows_inside // b
     half = int(cores.of_past[:chunks].sum())
     corner = strict[r * half * b :, : half * b]
-    columns, rows = corner.mT @ corner, corner @ corner.mT
-    for k in (*range(half - 1, -1, -1), *range(half, chunks)):
+    # No farther than to the outermost chunks that are needed.
+    asked = np.flatnonzero(needed)
+    before, after = range(half - 1, int(asked.min(initial=half)) - 1, -1), range(half, int(asked.max(initial=-1)) + 1)
+    columns, rows = corner.mT @ corner if before else corner, corner @ corner.mT if after else corner
+    for k in (*before, *after):
         end_if_unwanted()
         p = k * b
         if k < half:

@@ -14,7 +14,7 @@ import torch
 from statesize.check import require_finite
 from statesize.operators import Operator, Recurrence, Shared
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Engine, has_compiled_kernels
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Engine
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.certified import CertifiedBlocks
 from statesize.spectra.tridiagonal.chunks import tridiagonal_chunks
@@ -45,12 +45,10 @@ class TridiagonalEngine(Engine):
         """Every operator."""
         return True
 
-    def defers(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where a state is smaller than T, or singular values of the positions asked take fewer operations."""
         if isinstance(operator, Recurrence):
             return "works on T itself, which is larger than the state of a recurrence"
-        if not has_compiled_kernels(operator.device) and not isinstance(operator, Shared):
-            return "its kernels are compiled for processors; elsewhere position_tree keeps to the device"
         own, plain = self.operations(cut, outputs), DenseEngine().operations(cut)
         return None if own < plain else f"takes {own:.1g} operations, the singular values take {plain:.1g}"
 

@@ -10,7 +10,7 @@ from torch import nn
 from statesize.errors import InputError
 from statesize.lab.studies.delimiters.charts import delimiters_charts
 from statesize.lab.studies.delimiters.claim import CLAIM, curve_rows, delimiters, dip_rows, ranking
-from statesize.lab.studies.delimiters.corpus import Corpus
+from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.measuring import METRICS, respond
 from statesize.lab.studies.delimiters.sequences import CONDITIONS, OBSERVED, Windows, aligned_sequences
@@ -57,7 +57,7 @@ def corpus():
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(12, 25, (40,), generator=generator).tolist()
     documents = [torch.randint(1, 40, (length,), generator=generator) for length in lengths]
-    return Corpus(tuple(documents), 0, None, frozenset({0}))
+    return DocumentCorpus(tuple(documents), 0, None, frozenset({0}))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from statesize.cli import main
 from statesize.errors import FileError, InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.lab.studies.delimiters.corpus import Corpus
+from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.dips import measure_dips, measure_dips_on_ray
 from statesize.lab.studies.delimiters.parts import SEQUENCES
 from statesize.lab.studies.delimiters.sequences import OBSERVED, Windows
@@ -39,7 +39,7 @@ def crew():
 @pytest.fixture(scope="module")
 def corpus():
     documents = torch.randint(1, 25, (SEQUENCES + 12, 14), generator=torch.Generator().manual_seed(0))
-    return Corpus(tuple(documents), 0, None, frozenset({0}))
+    return DocumentCorpus(tuple(documents), 0, None, frozenset({0}))
 
 
 def test_errors_are_those_of_one_process(crew, corpus, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from statesize.lab.studies.delimiters import dips as delimiters_dips
-from statesize.lab.studies.delimiters.corpus import Corpus
+from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.dips import measure_dips, plan_dips
 from statesize.lab.studies.delimiters.measuring import METRICS, respond
 from statesize.lab.studies.delimiters.parts import SEQUENCES, decoded, encoded, joined, parts_key, parts_of
@@ -28,7 +28,7 @@ def model():
 @pytest.fixture(scope="module")
 def corpus():
     documents = torch.randint(1, 30, (SEQUENCES + 12, 14), generator=torch.Generator().manual_seed(0))
-    return Corpus(tuple(documents), 0, None, frozenset({0}))
+    return DocumentCorpus(tuple(documents), 0, None, frozenset({0}))
 
 
 def test_parts_join_to_the_whole_and_come_back_from_files_bit_for_bit(model, corpus, tmp_path):

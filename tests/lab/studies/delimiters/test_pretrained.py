@@ -5,7 +5,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
 from statesize.errors import InputError
-from statesize.lab.studies.delimiters.corpus import Corpus
+from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.sequences import OBSERVED, Windows
 from statesize.lab.studies.recall.score import recall_score
@@ -16,7 +16,7 @@ WINDOWS = Windows(4, 4, margin=2)
 @pytest.fixture(scope="module")
 def corpus():
     documents = torch.randint(1, 30, (12, 14), generator=torch.Generator().manual_seed(0))
-    return Corpus(tuple(documents), 0, None, frozenset({0}))
+    return DocumentCorpus(tuple(documents), 0, None, frozenset({0}))
 
 
 def gpt2(positions=64):

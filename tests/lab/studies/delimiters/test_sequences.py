@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from statesize.errors import InputError
-from statesize.lab.studies.delimiters.corpus import Corpus
+from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.sequences import (
     CONDITIONS,
     MISPLACED,
@@ -24,7 +24,7 @@ def numbered(*lengths):
 
 
 def corpus(*lengths, beginning=None):
-    return Corpus(numbered(*lengths), 0, beginning, frozenset({0, 1}))
+    return DocumentCorpus(numbered(*lengths), 0, beginning, frozenset({0, 1}))
 
 
 def by_name(*lengths, **options):
@@ -115,5 +115,7 @@ def test_documents_that_are_too_short_are_refused():
 
 def test_replacements_are_neither_special_nor_delimiters():
     documents = tuple(torch.tensor([5, 1, 6, 1, 5, 6, 5, 6, 5]) for _ in range(40))
-    found = {one.condition: one for one in aligned_sequences(Corpus(documents, 0, None, frozenset({0, 1})), WINDOWS)}
+    found = {
+        one.condition: one for one in aligned_sequences(DocumentCorpus(documents, 0, None, frozenset({0, 1})), WINDOWS)
+    }
     assert np.isin(found["replaced"].ids[:, 13].numpy(), [5, 6]).all()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from statesize.errors import InputError
-from statesize.lab.studies.delimiters.corpus import Corpus
+from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.dips import ModelDips
 from statesize.lab.studies.delimiters.modulation import Dip
 from statesize.lab.studies.delimiters.sequences import Windows
@@ -63,7 +63,7 @@ def corpus():
     generator = torch.Generator().manual_seed(0)
     # Each document goes round a cycle of its own, so that a bigram that stands in it already comes again.
     documents = [torch.randperm(19, generator=generator)[:5].add(1).repeat(3) for _ in range(20)]
-    return Corpus(tuple(documents), 0, None, frozenset({0}))
+    return DocumentCorpus(tuple(documents), 0, None, frozenset({0}))
 
 
 def test_one_who_copies_is_better_on_repeated_bigrams_only(corpus):
@@ -92,7 +92,7 @@ def test_scored_tokens_only(corpus):
 
 
 def test_the_beginning_token_is_read_and_not_scored(corpus):
-    begun = Corpus(corpus.documents, 0, 21, frozenset({0, 21}))
+    begun = DocumentCorpus(corpus.documents, 0, 21, frozenset({0, 21}))
     score = recall_score(Copying(22, 0.0), begun, 32)
     assert score.perplexity("other") == pytest.approx(22)
     assert score.counts.sum() == pytest.approx(recall_score(Copying(22, 0.0), corpus, 32).counts.sum(), abs=30)

@@ -15,7 +15,7 @@ from statesize.cli.output.printing import TEXT, Printing
 if TYPE_CHECKING:
     from statesize.io.progress import Bar
     from statesize.lab.studies.grid.executors import Executor
-    from statesize.lab.studies.grid.settings import Settings
+    from statesize.lab.studies.grid.settings import GridSettings
     from statesize.lab.studies.grid.study import StudyProgress
     from statesize.lab.studies.grid.user_code import UserModule
     from statesize.lab.studies.study import GridStudy
@@ -123,7 +123,7 @@ def _run(name: str, options: Options, printing: Printing) -> None:
     print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, recipe, printing)
 
 
-def _executor(settings: Settings, ray: bool | str, module: UserModule | None) -> Executor:
+def _executor(settings: GridSettings, ray: bool | str, module: UserModule | None) -> Executor:
     from statesize.lab.studies.grid.executors import local_executor, ray_executor
 
     if ray is not False:
@@ -142,7 +142,7 @@ def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
     return on_progress
 
 
-def _print_plan(settings: Settings, preset: str, json: bool) -> None:
+def _print_plan(settings: GridSettings, preset: str, json: bool) -> None:
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.io.progress import duration
     from statesize.lab.studies.grid.cost import predicted_seconds

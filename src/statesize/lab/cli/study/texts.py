@@ -29,7 +29,7 @@ _TEXT = Parameter(group=("Parameters", _TEXTS))
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Reading:
+class TextReading:
     """What the models read, and how they are measured.
 
     Attributes:
@@ -117,7 +117,7 @@ def text_command(study: TextStudy[Any]) -> Callable[..., None]:
 
     def command(
         *models: str,
-        reading: Reading | None = None,
+        reading: TextReading | None = None,
         options: Any = None,
         loading: Loading | None = None,
         place: Place | None = None,
@@ -137,7 +137,7 @@ def text_command(study: TextStudy[Any]) -> Callable[..., None]:
             printing: What is printed.
         """
         printing.hush_libraries()
-        reading, options, loading = reading or Reading(), options or study.options(), loading or Loading()
+        reading, options, loading = reading or TextReading(), options or study.options(), loading or Loading()
         if options.plan:
             _print_plans(study, models, reading, loading, printing)
         else:
@@ -151,7 +151,7 @@ def text_command(study: TextStudy[Any]) -> Callable[..., None]:
 def _run(
     study: TextStudy[Any],
     models: tuple[str, ...],
-    reading: Reading,
+    reading: TextReading,
     options: TextOptions,
     loading: Loading,
     place: Place,
@@ -194,7 +194,7 @@ def _run(
 
 
 def _print_plans(
-    study: TextStudy[Any], models: tuple[str, ...], reading: Reading, loading: Loading, printing: Printing
+    study: TextStudy[Any], models: tuple[str, ...], reading: TextReading, loading: Loading, printing: Printing
 ) -> None:
     """Print what measuring would take; a few sequences of each model are timed."""
     from statesize.cli.output.document import SCHEMA, print_json

@@ -25,7 +25,7 @@ NAMED = {
 
 
 @dataclass(frozen=True, eq=False)
-class Corpus:
+class DocumentCorpus:
     """What a model reads in a study of delimiters.
 
     Attributes:
@@ -40,7 +40,7 @@ class Corpus:
     beginning: int | None
     special: frozenset[int]
 
-    def shortened(self, count: int) -> Corpus:
+    def shortened(self, count: int) -> DocumentCorpus:
         """The first documents only.
 
         Args:
@@ -87,7 +87,7 @@ def make_corpus(
     *,
     special_tokens: bool = False,
     note: Callable[[str], None] | None = None,
-) -> Corpus:
+) -> DocumentCorpus:
     """Documents as tokens, cut wherever the delimiter occurs in them.
 
     Args:
@@ -130,4 +130,4 @@ def make_corpus(
             f"The text must hold at least 2 documents, got {len(documents)}. Give several, which blank lines separate, "
             "or a .jsonl file."
         )
-    return Corpus(tuple(documents), delimiter, beginning, frozenset(special))
+    return DocumentCorpus(tuple(documents), delimiter, beginning, frozenset(special))

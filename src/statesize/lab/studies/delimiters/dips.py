@@ -13,7 +13,7 @@ from torch import nn
 
 from statesize.errors import FileError
 from statesize.io.parts import Parts
-from statesize.lab.studies.delimiters.corpus import Corpus
+from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.measuring import METRICS, Response, respond
 from statesize.lab.studies.delimiters.modulation import ALL, CurvePoint, Dip, modulation
 from statesize.lab.studies.delimiters.parts import Part, decoded, encoded, joined, parts_key, parts_of
@@ -25,7 +25,7 @@ from statesize.lab.studies.delimiters.sequences import (
     Windows,
     aligned_sequences,
 )
-from statesize.parallel.executor import Executor, Here, Make
+from statesize.parallel.executor import Executor, Make, SerialExecutor
 from statesize.parallel.ray import OnRay
 
 CLAIM_METRIC = "tolerance"
@@ -90,7 +90,7 @@ class ModelDips:
 def measure_dips(
     name: str,
     model: nn.Module,
-    corpus: Corpus,
+    corpus: DocumentCorpus,
     windows: Windows,
     channels: int = 16,
     seed: int = 0,
@@ -127,13 +127,15 @@ def measure_dips(
         return [respond(model, part.aligned, windows, channels, told)]
 
     store = None if folder is None else _Store(Parts(folder, ".parquet"), parts_key(model, windows, channels), name)
-    return _dips(name, aligned_sequences(corpus, windows, seed, conditions), windows, seed, Here(work), store, tell)
+    return _dips(
+        name, aligned_sequences(corpus, windows, seed, conditions), windows, seed, SerialExecutor(work), store, tell
+    )
 
 
 def measure_dips_on_ray(
     name: str,
     load: Loader,
-    corpus: Corpus,
+    corpus: DocumentCorpus,
     windows: Windows,
     crew: Crew,
     folder: Path,
@@ -143,14 +145,14 @@ def measure_dips_on_ray(
     on_progress: Tell | None = None,
 ) -> ModelDips:
     """`measure_dips` by many processes, bit for bit as with as many threads here, and from the same parts."""
-    with crew(partial(LoadedWork, load, windows, channels)) as workers:
+    with crew(partial(LoadedDips, load, windows, channels)) as workers:
         key: str = next(workers.run(["loading the model"])).get()
         chosen = aligned_sequences(corpus, windows, seed, conditions)
         store = _Store(Parts(folder, ".parquet"), key, name)
         return _dips(name, chosen, windows, seed, workers, store, on_progress or _silent)
 
 
-class LoadedWork:
+class LoadedDips:
     """The work of a process that loads the model itself: first the key of its parts, then parts."""
 
     def __init__(self, load: Loader, windows: Windows, channels: int) -> None:
@@ -241,7 +243,7 @@ class PlannedDips:
 def plan_dips(
     name: str,
     model: nn.Module,
-    corpus: Corpus,
+    corpus: DocumentCorpus,
     windows: Windows,
     channels: int = 16,
     seed: int = 0,

@@ -30,17 +30,23 @@ _SHORTER = "; a smaller --window makes the sequences shorter"
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """What was measured in one condition, of events E (sequences), units U and offsets O."""
+    """What was measured in one condition, of events E (sequences), units U and offsets O.
+
+    Attributes:
+        offsets: Positions relative to the delimiter, (O,).
+        references: Which of them the dip is relative to, (O,).
+        layers: Name of the mixer of each unit.
+        kinds: Kind of that mixer.
+        units: Its head or channel.
+        values: By metric, (E, U, O).
+    """
 
     condition: str
-    # Relative to the delimiter, (O,), and which of them the dip is relative to, (O,).
     offsets: NDArray[np.int64]
     references: NDArray[np.bool_]
-    # Of each unit: name and kind of its mixer, and its head or channel.
     layers: tuple[str, ...]
     kinds: tuple[str, ...]
     units: tuple[int, ...]
-    # By metric, (E, U, O).
     values: dict[str, NDArray[np.float32]]
 
 

@@ -24,10 +24,14 @@ SEQUENCES = 32
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some of the sequences of a condition."""
+    """Some of the sequences of a condition.
+
+    Attributes:
+        start: Index of the first among all of the condition.
+        total: How many these are.
+    """
 
     aligned: Aligned
-    # Index of the first among all of the condition, and how many these are.
     start: int
     total: int
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.lab.studies.delimiters.corpus import Corpus
+from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 
 OBSERVED = "delimiter"
 CONTROLS = ("removed", "replaced", "shuffled", "moved")
@@ -61,7 +61,7 @@ class Windows:
         return tuple(sorted({*self.references, 0, *after, *before}))
 
 
-def choose_windows(corpus: Corpus, size: int | None = None) -> Windows:
+def choose_windows(corpus: DocumentCorpus, size: int | None = None) -> Windows:
     """Windows that fit into documents.
 
     Args:
@@ -95,7 +95,7 @@ class Aligned:
 
 
 def aligned_sequences(
-    corpus: Corpus, windows: Windows, seed: int = 0, conditions: Sequence[str] = CONDITIONS
+    corpus: DocumentCorpus, windows: Windows, seed: int = 0, conditions: Sequence[str] = CONDITIONS
 ) -> list[Aligned]:
     """The sequences of some conditions, in the order of `CONDITIONS`; an InputError if the documents are too short."""
     # The documents are joined to one stream, once for each condition. A sequence is a piece of it: two times

@@ -12,7 +12,7 @@ from torch import nn
 
 from statesize.errors import FileError, InputError
 from statesize.lab import zoo
-from statesize.lab.studies.delimiters.corpus import Corpus, make_corpus
+from statesize.lab.studies.delimiters.corpus import DocumentCorpus, make_corpus
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.registry import build_task
 from statesize.models.load import load_model, load_tokenizer, training_record
@@ -24,7 +24,7 @@ class Subject:
     """A model that is loaded when its turn comes."""
 
     name: str
-    corpus: Corpus
+    corpus: DocumentCorpus
     length: int  # of the sequences that it is asked to predict: as it was trained on recall, else 256
     scored: frozenset[int] | None  # ids of the tokens that it was trained to predict, the answers; None for all
     load: Callable[[], nn.Module]

@@ -13,7 +13,7 @@ from statesize.lab.studies.grid.run import Row, carry_out
 from statesize.lab.studies.grid.settings import Execution
 from statesize.lab.studies.grid.user_code import UserModule, load_module
 from statesize.parallel import executor
-from statesize.parallel.executor import ATTEMPTS, ONE_THREAD, Here, LostError
+from statesize.parallel.executor import ATTEMPTS, ONE_THREAD, LostError, SerialExecutor
 from statesize.parallel.processes import Processes
 from statesize.parallel.ray import OnRay
 from statesize.parallel.ray_session import available_cores, ray_session
@@ -81,7 +81,7 @@ def run_here(runs: Sequence[Run]) -> Iterator[Outcome]:
     def work(task: Task) -> list[list[Row]]:
         return [carry_out(runs[task[0]])]
 
-    return _outcomes(Here(work), runs)
+    return _outcomes(SerialExecutor(work), runs)
 
 
 def run_in_processes(runs: Sequence[Run], workers: int, module: UserModule | None = None) -> Iterator[Outcome]:

@@ -63,7 +63,7 @@ class Execution:
 
 
 @dataclass(frozen=True)
-class Settings:
+class GridSettings:
     """A study that is ready to be done.
 
     Attributes:
@@ -79,7 +79,7 @@ class Settings:
     claim: Claim | None = None
 
 
-def preset_settings(study: str, preset: str) -> Settings:
+def preset_settings(study: str, preset: str) -> GridSettings:
     """Settings that come with the package.
 
     Args:
@@ -102,7 +102,7 @@ def preset_settings(study: str, preset: str) -> Settings:
     return parse_settings(file.read_text(encoding="utf-8"), study)
 
 
-def read_settings(path: Path, study: str) -> Settings:
+def read_settings(path: Path, study: str) -> GridSettings:
     """Settings from a file.
 
     Args:
@@ -127,7 +127,7 @@ def read_settings(path: Path, study: str) -> Settings:
         raise InputError(f"{path}: {error}") from error
 
 
-def parse_settings(text: str, study: str) -> Settings:
+def parse_settings(text: str, study: str) -> GridSettings:
     r"""Settings from the text of a TOML file, which is read and never executed.
 
     The tables [model], [training] and [measuring] have the fields of `ModelConfig`, `TrainingConfig` and `Measuring`;
@@ -179,7 +179,7 @@ def parse_settings(text: str, study: str) -> Settings:
                 raise InputError(f"The settings ask for more than {MOST_RUNS:,} runs. Give shorter lists.")
     if not runs:
         raise InputError("The grid is empty. Give each list at least one value.")
-    return Settings(study, tuple(runs.values()), execution, _claim(given))
+    return GridSettings(study, tuple(runs.values()), execution, _claim(given))
 
 
 def _claim(given: dict[str, Any]) -> Claim | None:

@@ -74,14 +74,19 @@ class Distillation:
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """A student that has learned."""
+    """A student that has learned.
+
+    Attributes:
+        wanted: The loss for which its sizes were named; NaN where they were given.
+        divergence: Divergence from the teacher's predictions at the end, in nats.
+        layers: For each layer its "size"; the "error" of its operators on held-out data once these had been learned;
+            what was "predicted" for that size; and the "bound" that no recurrence of that size can pass, on the
+            sequences on which the teacher was measured.
+    """
 
     model: LanguageModel
-    wanted: float  # the loss for which its sizes were named; NaN where they were given
-    divergence: float  # from the teacher's predictions at the end, in nats
-    # For each layer its "size"; the "error" of its operators on held-out data once these had been learned; what was
-    # "predicted" for that size; and the "bound" that no recurrence of that size can pass, on the sequences on which the
-    # teacher was measured.
+    wanted: float
+    divergence: float
     layers: tuple[dict[str, float], ...]
 
 

@@ -13,7 +13,7 @@ from statesize.io.text import facts_table
 from statesize.lab.studies.grid.cost import work
 from statesize.lab.studies.grid.executors import Executor, Outcome
 from statesize.lab.studies.grid.run import Row
-from statesize.lab.studies.grid.settings import Settings
+from statesize.lab.studies.grid.settings import GridSettings
 from statesize.lab.studies.grid.table import ResultTable
 
 
@@ -55,7 +55,7 @@ class StudyResult:
 
 
 def run_study(
-    settings: Settings,
+    settings: GridSettings,
     folder: Path,
     executor: Executor,
     on_progress: Callable[[StudyProgress], None] | None = None,

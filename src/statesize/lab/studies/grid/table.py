@@ -34,10 +34,14 @@ _RUN = re.compile(r"[0-9a-f]{16}-[0-9a-f]{24}\.parquet|\..*\.part")
 
 @dataclass(frozen=True)
 class ResultTable:
-    """The folder of one study: study.json, a part a finished run in runs/, and table.parquet once it is complete."""
+    """The folder of one study: study.json, a part a finished run in runs/, and table.parquet once it is complete.
 
-    # A run's rows are written whole or not at all when it is done, so a process that is killed loses the runs that it
-    # was working on and nothing else. Runs of a larger grid of the same study are added to those that are there.
+    Attributes:
+        folder: A run's rows are written whole or not at all when it is done, so a process that is killed loses the runs
+            that it was working on and nothing else. Runs of a larger grid of the same study are added to those that are
+            there.
+    """
+
     folder: Path
 
     @classmethod

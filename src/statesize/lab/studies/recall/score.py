@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.errors import InputError
-from statesize.lab.studies.delimiters.corpus import Corpus
+from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 
 Numbers: TypeAlias = NDArray[np.float64]
 
@@ -67,7 +67,9 @@ def slices(ids: Tensor, delimiter: int) -> NDArray[np.bool_]:
     return found
 
 
-def recall_score(model: nn.Module, corpus: Corpus, length: int, scored: frozenset[int] | None = None) -> RecallScore:
+def recall_score(
+    model: nn.Module, corpus: DocumentCorpus, length: int, scored: frozenset[int] | None = None
+) -> RecallScore:
     """Evaluate a model on the slices of a text, cut into sequences; `scored` are the ids that count, None for all."""
     mark = torch.tensor([corpus.delimiter])
     stream = torch.cat([part for document in corpus.documents for part in (document, mark)])

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from statesize.errors import FileError, StatesizeError
 from statesize.io.files import LOCK, only_writer
 from statesize.io.parts import Parts
-from statesize.lab.trends.points import Point
+from statesize.lab.trends.points import SweepPoint
 from statesize.parallel.executor import Executor
 
 Task = TypeVar("Task")
@@ -19,7 +19,7 @@ _SUFFIX = ".point"
 
 
 @dataclass(frozen=True)
-class Progress:
+class SweepProgress:
     """A point that is done, told after each.
 
     Attributes:
@@ -38,21 +38,25 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Gathering(Generic[Task]):
-    """What is measured of each task: where it is kept, and who is told."""
+class SweepRun(Generic[Task]):
+    """What is measured of each task: where it is kept, and who is told.
+
+    Attributes:
+        key: Makes a digest of all that a task's numbers depend on; asked again once it is measured, when more may be
+            known of it.
+    """
 
     title: Callable[[Task], str]
-    # A digest of all that a task's numbers depend on; asked again once it is measured, when more may be known of it.
     key: Callable[[Task], str]
     parts: Parts | None
-    on_progress: Callable[[Progress], None] | None
+    on_progress: Callable[[SweepProgress], None] | None
 
-    def points(self, tasks: Sequence[Task], executor: Executor) -> tuple[dict[Task, Point], dict[str, str]]:
+    def points(self, tasks: Sequence[Task], executor: Executor) -> tuple[dict[Task, SweepPoint], dict[str, str]]:
         """The points of tasks, in their order, and by title why others could not be measured."""
-        found: dict[Task, Point] = {}
+        found: dict[Task, SweepPoint] = {}
         failed: dict[Task, str] = {}
         for task in tasks:
-            kept = None if self.parts is None else self.parts.read(self.key(task), Point.from_bytes)
+            kept = None if self.parts is None else self.parts.read(self.key(task), SweepPoint.from_bytes)
             if kept is not None:
                 found[task] = kept
                 self._tell(task, tasks, found, failed, resumed=True)
@@ -75,13 +79,13 @@ class Gathering(Generic[Task]):
         self,
         task: Task,
         tasks: Sequence[Task],
-        found: dict[Task, Point],
+        found: dict[Task, SweepPoint],
         failed: dict[Task, str],
         resumed: bool = False,
     ) -> None:
         if self.on_progress is not None:
             done = len(found) + len(failed)
-            self.on_progress(Progress(done, len(tasks), self.title(task), resumed, failed.get(task, "")))
+            self.on_progress(SweepProgress(done, len(tasks), self.title(task), resumed, failed.get(task, "")))
 
 
 @contextmanager

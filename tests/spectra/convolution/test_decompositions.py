@@ -7,14 +7,15 @@ from oracles.agreement import agree
 from oracles.kernels import irregular, late
 
 from statesize.operators import Convolution
+from statesize.spectra.convolution.blocks import block_shapes, decomposed
+from statesize.spectra.convolution.convolution import ConvolutionEngine
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.exact.distinct_blocks import DistinctBlocksEngine, block_shapes
 
 
 def check(operator: Convolution, **cut_by: object) -> None:
     cut = make_cut(operator.length, **cut_by)
-    found, expected = DistinctBlocksEngine().blocks(operator, cut), DenseEngine().blocks(operator, cut)
+    found, expected = decomposed(operator, cut), DenseEngine().blocks(operator, cut)
     assert found.values.shape == expected.values.shape
     off = (found.values - expected.values).abs()
     assert bool((off <= (found.error_bound + expected.error_bound)[..., None]).all())
@@ -42,8 +43,8 @@ def test_kernels_of_few_taps(kernel: torch.Tensor, scale: float) -> None:
 def test_batches_positions_and_none() -> None:
     operator = Convolution(irregular(0, 7, (2, 3)), 17)
     check(operator, positions=[16, 3, 3, 14])
-    assert DistinctBlocksEngine().blocks(operator[:0], make_cut(17)).values.shape == (0, 3, 16, 8)
-    assert DistinctBlocksEngine().blocks(operator, make_cut(17, [])).values.shape[:-1] == (2, 3, 0)
+    assert decomposed(operator[:0], make_cut(17)).values.shape == (0, 3, 16, 8)
+    assert decomposed(operator, make_cut(17, [])).values.shape[:-1] == (2, 3, 0)
 
 
 def test_equal_blocks_are_decomposed_once() -> None:
@@ -56,8 +57,8 @@ def test_gradients_are_those_of_the_definition() -> None:
     kernel = irregular(1, 9).requires_grad_()
     weight = irregular(2, 11 * 6).reshape(11, 6)
     gradients = [
-        torch.autograd.grad((engine.blocks(Convolution(kernel, 12), make_cut(12)).values * weight).sum(), kernel)[0]
-        for engine in (DistinctBlocksEngine(), DenseEngine())
+        torch.autograd.grad((blocks(Convolution(kernel, 12), make_cut(12)).singular_values() * weight).sum(), kernel)[0]
+        for blocks in (ConvolutionEngine().blocks, DenseEngine().blocks)
     ]
     torch.testing.assert_close(*gradients)
 
@@ -65,7 +66,7 @@ def test_gradients_are_those_of_the_definition() -> None:
 def test_small_values_are_within_their_bound_of_exact_ones() -> None:
     # 1 / (1 + lag) has singular values that fall to 1e-15 of the largest and further.
     kernel = 1 / torch.arange(1, 25, dtype=torch.float64)
-    found = DistinctBlocksEngine().blocks(Convolution(kernel, 24), make_cut(24, [9, 15, 12]))
+    found = decomposed(Convolution(kernel, 24), make_cut(24, [9, 15, 12]))
     for place, (rows, columns) in enumerate(((15, 9), (9, 15), (12, 12))):
         with mpmath.workdps(40):
             block = mpmath.matrix(rows, columns)

@@ -22,7 +22,7 @@ from statesize.models.load import tokens_sha256
 from statesize.parallel.executor import Done, Executor
 from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.profile import Profile
-from statesize.profiling.sequences import End, Request, Step
+from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask
 from statesize.results.datasets import MixerRun, SequenceRecord, mixer_parts, token_dataset
 from statesize.results.settings import Settings
 from statesize.results.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProfileProgress:
     """Where a profile stands, told after each mixer of each sequence.
 
     Attributes:
@@ -59,41 +59,49 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What was measured, as a profile's attributes say it."""
+class Provenance:
+    """What was measured, as a profile's attributes say it.
 
-    # What tables call the model.
+    Attributes:
+        model: What tables call the model.
+        weights: Digest of its weights.
+        key: Digest of the run.
+        source: Where the model comes from, and under "recipe" how the profile is repeated.
+        threads: Threads of torch in the processes that measured.
+    """
+
     model: str
-    # Digests of its weights and of the run.
     weights: str
     key: str
-    # Where the model comes from, and under "recipe" how the profile is repeated.
     source: Mapping[str, Any]
-    # Of torch, in the processes that measured.
     threads: int
 
 
 @dataclass(eq=False)
-class Gathering:
-    """The sequences of a run, and what was measured of them by whoever and in any order."""
+class ProfileRun:
+    """The sequences of a run, and what was measured of them by whoever and in any order.
+
+    Attributes:
+        key: Digest of the run.
+        count: Number of sequences, or None where the inputs do not say.
+        parts: Where records are kept; None keeps them in memory.
+        reference: Tokens of the sequence that decides how many heads or channels are measured; None takes the first.
+        mixers: What is known of each mixer.
+        seconds: Total seconds of measuring over all workers.
+        _first: Sequence and index of the first call of each mixer.
+        _skipped: What is not measured, and why, by sequence.
+    """
 
     settings: Settings
-    # Digest of the run.
     key: str
-    # Number of sequences, or None where the inputs do not say.
     count: int | None
-    # Where records are kept; None keeps them in memory.
     parts: Parts | None
-    on_progress: Callable[[Progress], None] | None
-    # Tokens of the sequence that decides how many heads or channels are measured; None takes the first one.
+    on_progress: Callable[[ProfileProgress], None] | None
     reference: int | None
     sequences: list[Tensor] = field(default_factory=list[Tensor])
-    # What is known of each mixer, and the place of its first call: sequence and index.
     mixers: dict[str, MixerRun] = field(default_factory=dict[str, MixerRun])
     _first: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
-    # What is not measured, and why, by sequence.
     _skipped: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
-    # That measuring took, by whoever did it.
     seconds: float = 0.0
     _records: dict[tuple[str, int], SequenceRecord] = field(default_factory=dict[tuple[str, int], SequenceRecord])
 
@@ -102,7 +110,7 @@ class Gathering:
         for done in executor.run(self._requests(inputs)):
             self._take(done)
 
-    def _requests(self, inputs: Iterable[Tensor]) -> Iterator[Request]:
+    def _requests(self, inputs: Iterable[Tensor]) -> Iterator[SequenceTask]:
         for sequence, ids in enumerate(inputs):
             self.reference = self.reference or len(ids)
             self.sequences.append(ids)
@@ -110,10 +118,10 @@ class Gathering:
             if not self._whole(request):
                 yield request
 
-    def _request(self, sequence: int) -> Request:
-        return Request(sequence, self.sequences[sequence], self.key, self.reference or 0)
+    def _request(self, sequence: int) -> SequenceTask:
+        return SequenceTask(sequence, self.sequences[sequence], self.key, self.reference or 0)
 
-    def _whole(self, request: Request) -> bool:
+    def _whole(self, request: SequenceTask) -> bool:
         """Whether all parts of a sequence are there, which then are added; otherwise the request tells which are."""
         if self.parts is None:
             return False
@@ -129,10 +137,10 @@ class Gathering:
         self._skipped[sequence] = end.skipped
         return True
 
-    def _take(self, done: Done[Request, Step | End]) -> None:
+    def _take(self, done: Done[SequenceTask, MixerDone | SequenceDone]) -> None:
         found, request, parts = done.get(), done.task, self.parts
         sequence = request.sequence
-        if isinstance(found, End):
+        if isinstance(found, SequenceDone):
             if parts is not None:
                 parts.write(request.part(""), found.to_bytes())
             self._skipped[sequence] = found.skipped
@@ -155,7 +163,7 @@ class Gathering:
             self._records[name, sequence] = record
         if self.on_progress is not None:
             seconds = 0.0 if resumed else record.seconds
-            self.on_progress(Progress(sequence, self.count, index, total, name, record.engine, seconds, resumed))
+            self.on_progress(ProfileProgress(sequence, self.count, index, total, name, record.engine, seconds, resumed))
 
     def read(self, mixer: str, sequence: int) -> SequenceRecord:
         """A record, from memory or from its file, which is a FileError where it is gone or damaged."""
@@ -169,7 +177,7 @@ class Gathering:
             )
         return record
 
-    def profile(self, tokenizer: AnyTokenizer | None, origin: Origin, output: Path | None) -> Profile:
+    def profile(self, tokenizer: AnyTokenizer | None, origin: Provenance, output: Path | None) -> Profile:
         """All records together, in memory or in a folder, from which the profile then reads; the parts are removed."""
         lengths = [len(ids) for ids in self.sequences]
         self.settings.check_reach(max(lengths))
@@ -215,10 +223,10 @@ class Gathering:
         return skipped
 
 
-def _end(content: bytes) -> End:
+def _end(content: bytes) -> SequenceDone:
     try:
         facts = cast("Any", parse_json(content))
-        return End(tuple(map(str, facts["mixers"])), dict[str, str](facts["skipped"]))
+        return SequenceDone(tuple(map(str, facts["mixers"])), dict[str, str](facts["skipped"]))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError("it holds no mixers") from error
 
@@ -257,12 +265,12 @@ def _settings(settings: Settings) -> dict[str, Any]:
     return json.loads(json.dumps(values))
 
 
-def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[Progress], None]:
+def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[ProfileProgress], None]:
     """Begin the bar of a profile; for its `on_progress`."""
     bar = bars.begin(f"profiling {name}")
     before = done = 0
 
-    def update(progress: Progress) -> None:
+    def update(progress: ProfileProgress) -> None:
         nonlocal before, done
         # Counted, because several processes finish sequences in any order.
         done += 1
