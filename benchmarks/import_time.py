@@ -18,7 +18,7 @@ from statesize.benchmarks.timing import versions
 from statesize.io.machine import machine
 
 LIMIT = 0.3
-HEAVY = ("numba", "transformers", "pandas", "pyarrow", "xarray", "altair", "scipy", "matplotlib", "rich", "ray")
+HEAVY = ("numba", "transformers", "pandas", "pyarrow", "xarray", "altair", "scipy", "rich", "ray")
 # What is imported, whether torch is there before, and the import.
 CASES = {
     "import torch": (False, "import torch"),

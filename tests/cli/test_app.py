@@ -10,7 +10,7 @@ import pytest
 from statesize.cli import main
 from statesize.cli.commands import app
 
-HEAVY = {"torch", "numpy", "transformers", "pandas", "xarray", "altair", "numba", "scipy", "matplotlib", "ray"}
+HEAVY = {"torch", "numpy", "transformers", "pandas", "xarray", "altair", "numba", "scipy", "ray"}
 # They do nothing that takes long.
 WITHOUT_PROGRESS = {("engines",), ("models",), ("--install-completion",)}
 

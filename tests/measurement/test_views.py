@@ -14,8 +14,8 @@ import statesize
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement import charts as measured
-from statesize.measurement.chart import COLOURS, MOST_HEADS, evenly_spread, lines
-from statesize.measurement.figures import SIZE
+from statesize.measurement.chart import MOST_HEADS, evenly_spread, lines
+from statesize.measurement.vega import PAPER
 from statesize.report import charts
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.engine import EngineName
@@ -79,16 +79,13 @@ def test_a_profile_s_curves_are_its_counts(profile):
     assert [row["utilisation"] for row in charts.layers([profile]).tables["layers"]] == pytest.approx(shares, rel=1e-3)
 
 
-def test_a_figure_shows_the_numbers_of_the_chart(profile):
-    chart, figure = charts.positions(profile, 0, 0, "entropy"), profile.figure.positions()
-    (axes,) = figure.axes
-    lines = {line.get_label(): line for line in axes.lines if line.get_color() == COLOURS["mean"]}
-    assert lines["mean"].get_xydata().tolist() == [[row["position"], row["ess"]] for row in chart.tables["positions"]]
-    assert [label.get_text() for label in axes.get_legend().get_texts()] == ["ceiling", "single heads", "mean"]
-    bars = profile.figure.layers().axes[0].patches
-    assert [bar.get_height() for bar in bars] == [
-        row["utilisation"] for row in charts.layers([profile]).tables["layers"]
-    ]
+def test_a_figure_is_the_chart_without_what_a_pointer_finds(profile):
+    chart, figure = profile.plot.positions().to_dict(), profile.figure.positions().to_dict()
+    assert figure["datasets"] == chart["datasets"]
+    marks = [layer["mark"]["type"] for layer in figure["layer"]]
+    assert marks == ["area", "line", "line"]
+    assert len(chart["layer"]) == len(marks) + 2
+    assert "params" not in figure
 
 
 @pytest.mark.parametrize("name", ["positions", "spectrum", "tolerance", "layers"])
@@ -99,8 +96,10 @@ def test_each_is_a_chart_and_a_figure_at_paper_size(name, subject, request, tmp_
         pytest.skip("a measurement has no layers")
     assert vl_convert.vegalite_to_vega(getattr(found.plot, name)().to_dict())["marks"]
     figure = getattr(found.figure, name)()
-    assert tuple(figure.get_size_inches()) == SIZE
-    figure.savefig(tmp_path / "figure.pdf")
+    figure.save(tmp_path / "figure.svg")
+    size = re.search(r'<svg[^>]* width="(\d+)" height="(\d+)"', (tmp_path / "figure.svg").read_text(encoding="utf-8"))
+    assert (int(size[1]), int(size[2])) == PAPER
+    figure.save(tmp_path / "figure.pdf")
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -137,22 +136,14 @@ def test_many_heads_are_thinned():
     assert evenly_spread(40, 2).tolist() == [0, 39]
 
 
-def test_libraries_that_draw_are_imported_when_something_is_drawn():
+def test_the_library_that_draws_is_imported_when_something_is_drawn():
     code = (
         "import sys, torch, statesize\n"
         "found = statesize.measure(statesize.Dense(torch.ones(4, 4).tril()))\n"
         "found._repr_html_(), found.plot, found.figure\n"
-        "assert not {'altair', 'matplotlib'} & set(sys.modules)\n"
-        "found.figure.positions()\n"
-        "assert 'matplotlib.pyplot' not in sys.modules\n"
+        "assert 'altair' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_figures_without_matplotlib(measurement, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"matplotlib, which is not installed: pip install matplotlib"):
-        measurement.figure.positions()
 
 
 def test_notebooks_show_what_there_is():
@@ -182,25 +173,6 @@ def statesize_conclusion(text):
     from statesize.lab.studies.page.conclusion import Conclusion
 
     return Conclusion(text, text, None, {text: (0.1, 0.2), "pearson": 0.5}, (text,), (text,))._repr_html_()
-
-
-def test_figures_begin_at_zero_and_have_their_legend_outside(measurement):
-    figure = measurement.figure.positions()
-    (axes,) = figure.axes
-    assert axes.get_ylim()[0] == 0
-    figure.canvas.draw()
-    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1 - 1
-
-
-def test_a_figure_is_drawn_into_axes_of_the_caller(measurement, profile):
-    from matplotlib.figure import Figure
-
-    whole = Figure()
-    first, second = whole.subplots(1, 2)
-    assert measurement.figure.spectrum(ax=first) is whole
-    assert profile.figure.layers(ax=second) is whole
-    assert first.lines
-    assert second.patches
 
 
 def test_a_repr_is_short(measurement):

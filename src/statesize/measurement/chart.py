@@ -1,4 +1,4 @@
-"""A chart as values: axes, layers of marks and tables of rows; `vega` and `figures` draw it."""
+"""A chart as values: axes, layers of marks and tables of rows; `vega` draws it."""
 
 from __future__ import annotations
 

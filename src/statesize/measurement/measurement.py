@@ -13,9 +13,8 @@ from statesize.check import real_numbers, require_count, require_real
 from statesize.errors import InputError
 from statesize.io.text import facts_table
 from statesize.measurement.charts import facts
-from statesize.measurement.figures import paper_figure
 from statesize.measurement.metrics import ceiling, size_binds
-from statesize.measurement.views import MeasurementCharts, notebook_chart
+from statesize.measurement.views import MeasurementCharts, notebook_chart, paper_figure
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Positions, make_cut
@@ -23,8 +22,7 @@ from statesize.spectra.dispatch import Question, dispatch, in_double, ports, wit
 from statesize.spectra.engine import OUTPUTS, RELATIVE, EngineName, HankelBlocks, Output
 
 if TYPE_CHECKING:
-    import altair as alt
-    from matplotlib.figure import Figure
+    pass
 
 
 COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
@@ -89,13 +87,13 @@ class Measurement:
     future: int | None = None
 
     @property
-    def plot(self) -> MeasurementCharts[alt.LayerChart]:
+    def plot(self) -> MeasurementCharts:
         """The charts `.plot.positions()`, `.plot.spectrum()` and `.plot.tolerance()`."""
         return MeasurementCharts(self, notebook_chart)
 
     @property
-    def figure(self) -> MeasurementCharts[Figure]:
-        """The same for papers, by matplotlib (extra `figures`)."""
+    def figure(self) -> MeasurementCharts:
+        """The same as wide as a column of a paper: `.figure.positions().save("name.pdf")`, or .svg or .png."""
         return MeasurementCharts(self, paper_figure)
 
     def __repr__(self) -> str:

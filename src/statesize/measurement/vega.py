@@ -1,7 +1,8 @@
-"""Charts as Vega-Lite, through altair: for notebooks with their tables, for pages whose scripts add them."""
+"""Charts as Vega-Lite, through altair: for notebooks and papers with their tables, for pages whose scripts add them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -9,6 +10,9 @@ import altair as alt
 from statesize.measurement.chart import COLOURS, PALETTE, Axis, Chart, Hint, Layer, Role, json_number
 
 _WIDTH = 640
+PAPER = (234, 158)
+"""Width and height of a figure in points: one of two columns."""
+_PAPER_FONT = 8
 _HOVER = alt.selection_point(name="hover", fields=["position"], on="pointerover", clear="pointerout", empty=False)
 # Arguments of the scale and of the axis.
 _SCALES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -38,6 +42,19 @@ def vega_chart(chart: Chart, *, page: bool = False) -> alt.LayerChart:
         for name, rows in chart.tables.items()
     }
     return drawn.properties(datasets=alt.Datasets(**datasets))
+
+
+def paper_chart(chart: Chart) -> alt.LayerChart:
+    """A chart as wide as a column of a paper, without what a pointer finds; `.save("name.pdf")` writes it."""
+    layers = tuple(layer for layer in chart.layers if layer.mark not in {"hover", "pointed"})
+    # What a title would say stands in the caption.
+    for_paper = replace(chart, layers=layers, title="")
+    width, height = PAPER
+    drawn = vega_chart(for_paper).properties(width=width, height=height)
+    drawn = drawn.properties(autosize=alt.AutoSizeParams(type="fit", contains="padding"), padding=2)
+    text = alt.AxisConfig(labelFontSize=_PAPER_FONT, titleFontSize=_PAPER_FONT, titleFontWeight="normal", grid=False)
+    legend = alt.LegendConfig(labelFontSize=_PAPER_FONT - 1, symbolSize=30, columnPadding=6, offset=4)
+    return drawn.configure(axis=text, legend=legend, view=alt.ViewConfig(stroke=None))
 
 
 def _layer(chart: Chart, layer: Layer, page: bool) -> alt.Chart:

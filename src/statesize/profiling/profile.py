@@ -16,8 +16,7 @@ from statesize.adapters.captured import SHARED
 from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.measurement.chart import Metric, metric_title
-from statesize.measurement.figures import paper_figure
-from statesize.measurement.views import notebook_chart
+from statesize.measurement.views import notebook_chart, paper_figure
 from statesize.report.charts import ProfileCharts
 from statesize.report.words import kind_title
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS
@@ -25,8 +24,7 @@ from statesize.results.store import load_tree, save_tree
 from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, summary_row
 
 if TYPE_CHECKING:
-    import altair as alt
-    from matplotlib.figure import Figure
+    pass
 
 
 @dataclass(frozen=True)
@@ -201,13 +199,13 @@ class Profile:
         return cls(load_tree(Path(path)))
 
     @property
-    def plot(self) -> ProfileCharts[alt.LayerChart]:
+    def plot(self) -> ProfileCharts:
         """The charts `.plot.positions()`, `.plot.layers()`, `.plot.spectrum()` and `.plot.tolerance()`."""
         return ProfileCharts(self, notebook_chart)
 
     @property
-    def figure(self) -> ProfileCharts[Figure]:
-        """The same for papers, by matplotlib (extra `figures`)."""
+    def figure(self) -> ProfileCharts:
+        """The same as wide as a column of a paper: `.figure.positions().save("name.pdf")`, or .svg or .png."""
         return ProfileCharts(self, paper_figure)
 
     def to_html(self, path: str | PathLike[str]) -> Path:

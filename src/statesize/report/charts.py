@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -40,74 +40,66 @@ from statesize.results.summary import average, ess_values, keeps_everything, kno
 
 FEWEST = 3
 """Relative tolerances that a curve against the tolerance needs."""
-Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True)
-class ProfileCharts(Generic[Drawn]):
+class ProfileCharts:
     """Charts of one profile; a layer, sequence or metric that is not there is an InputError.
 
-    `.plot` of a profile draws them by altair for notebooks, `.figure` by matplotlib (extra `figures`) at the size of a
-    column of a paper.
+    `.plot` of a profile draws them for notebooks, `.figure` as wide as a column of a paper.
 
     Attributes:
         profile: The profile.
-        draw: From a description to a chart of either library.
+        draw: From a description to a chart of altair.
     """
 
     profile: Profiled
-    draw: Callable[..., Drawn]
+    draw: Callable[[Chart], alt.LayerChart]
 
-    def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy", **options: Any) -> Drawn:
+    def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy") -> alt.LayerChart:
         """ESS over the positions of one sequence against its ceiling: the mean over heads, and each head faint.
 
         Args:
             layer: A mixer, by index or name.
             sequence: Index of the sequence.
             metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
-            **options: For a figure: `ax`, matplotlib axes to draw into.
 
         Returns:
-            The chart or figure.
+            The chart.
         """
-        return self.draw(positions(self.profile, layer, sequence, metric), **options)
+        return self.draw(positions(self.profile, layer, sequence, metric))
 
-    def layers(self, **options: Any) -> Drawn:
+    def layers(self) -> alt.LayerChart:
         """Utilisation of each layer.
 
-        Args:
-            **options: As for `positions`.
-
         Returns:
-            The chart or figure.
+            The chart.
         """
-        return self.draw(layers([self.profile]), **options)
+        return self.draw(layers([self.profile]))
 
-    def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0, **options: Any) -> Drawn:
+    def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0) -> alt.LayerChart:
         """Hankel singular values at a position, as far as the counts at the profile's relative tolerances tell them.
 
         Args:
             layer: A mixer, by index or name.
             position: One that was measured; None takes the middle one.
             sequence: Index of the sequence.
-            **options: As for `positions`.
 
         Returns:
-            The chart or figure; a profile with fewer than three relative tolerances is an InputError.
+            The chart; a profile with fewer than three relative tolerances is an InputError.
         """
-        return self.draw(spectrum(self.profile, layer, position, sequence), **options)
+        return self.draw(spectrum(self.profile, layer, position, sequence))
 
-    def tolerance(self, layer: int | str = 0, **options: Any) -> Drawn:
+    def tolerance(self, layer: int | str = 0) -> alt.LayerChart:
         """ESS against the profile's relative tolerances, averaged over sequences and positions.
 
         Args:
             layer: A mixer, by index or name.
-            **options: As for `positions`.
 
         Returns:
-            The chart or figure; a profile with fewer than three relative tolerances is an InputError.
+            The chart; a profile with fewer than three relative tolerances is an InputError.
         """
-        return self.draw(tolerance(self.profile, layer), **options)
+        return self.draw(tolerance(self.profile, layer))
 
 
 def positions(profile: Profiled, layer: int | str, sequence: int, metric: str) -> Chart:

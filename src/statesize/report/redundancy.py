@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import altair as alt
 
 from statesize.io.text import facts_table
 from statesize.measurement.chart import Axis, Chart, Hint, Layer, json_number, place_of
-from statesize.measurement.figures import paper_figure
-from statesize.measurement.views import notebook_chart
+from statesize.measurement.views import notebook_chart, paper_figure
 from statesize.report.words import short_names
 
 STORED = "stored (TSS)"
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 ALONE = "needed if heads shared nothing"
@@ -173,14 +169,14 @@ class Redundancy:
         """
         return notebook_chart(self.chart(position))
 
-    def figure(self, position: int | None = None) -> Figure:
-        """The chart for papers (extra `figures`).
+    def figure(self, position: int | None = None) -> alt.LayerChart:
+        """The chart as wide as a column of a paper; `.save("name.pdf")` writes it.
 
         Args:
             position: The cut; None takes the middle one.
 
         Returns:
-            A figure by matplotlib.
+            A chart by altair.
         """
         return paper_figure(self.chart(position))
 

@@ -15,7 +15,6 @@ _OPTIONAL = {
     "accelerate": "the Trainer of transformers",
     "lightning": "callbacks of Lightning",
     "torchmetrics": "metrics of torchmetrics",
-    "matplotlib": "figures at paper size",
 }
 
 
