@@ -23,8 +23,8 @@ from statesize.benchmarks.timing import document
 from statesize.errors import InputError
 from statesize.io.files import replace_file
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.settings import memory_bytes
 from statesize.profiling import plan, profile
-from statesize.results.settings import memory_bytes
 
 MODELS = ("attention of transformers (Llama)", "softmax attention (sa)", "gated linear attention (gla)")
 LENGTHS = (512, 1024, 2048)

@@ -21,9 +21,9 @@ from statesize.benchmarks.cases import child_process, forget_peak, peak_resident
 from statesize.benchmarks.models import random_tokens
 from statesize.benchmarks.timing import now, versions
 from statesize.io.machine import machine
+from statesize.measurement.settings import Channels, check_settings
 from statesize.profiling.calibration import Trial
 from statesize.profiling.run import profile
-from statesize.results.settings import Channels, check_settings
 
 # Layers of the model that is run in the place of the whole one, and its vocabulary, which no mixer sees.
 _DEPTH, _VOCABULARY = 2, 1024

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from statesize.adapters.capture import capture
     from statesize.errors import StatesizeError
     from statesize.measurement.measurement import Measurement, measure
+    from statesize.measurement.settings import Settings
     from statesize.models.load import load
     from statesize.network.network import network_ess
     from statesize.operators import (
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from statesize.reduction.compress import compress
     from statesize.reduction.reduce import reduce
     from statesize.report.comparison import compare
-    from statesize.results.settings import Settings
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
@@ -53,7 +53,7 @@ _HOMES = {
     "reduction.compress": ("compress",),
     "reduction.reduce": ("reduce",),
     "report.comparison": ("compare",),
-    "results.settings": ("Settings",),
+    "measurement.settings": ("Settings",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _NAMESPACES = ("errors", "integrations", "lab", "metrics", "network", "operators", "reduction", "testing")

@@ -11,9 +11,9 @@ from statesize.adapters import capture
 from statesize.cli.output.document import profile_document
 from statesize.cli.output.summary import print_summary
 from statesize.errors import ModelError
+from statesize.measurement.settings import check_settings
 from statesize.profiling import plan, profile
 from statesize.profiling.sequences import SequenceTask, SequenceWork
-from statesize.results.settings import check_settings
 
 
 class Attention(nn.Module):

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from statesize.adapters import Captured, capture
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure
+from statesize.measurement.settings import check_settings
 from statesize.operators import Dense, Recurrence
 from statesize.profiling import measuring
 from statesize.profiling.measuring import (
@@ -19,7 +20,6 @@ from statesize.profiling.measuring import (
     operations_per_unit,
     plan_work,
 )
-from statesize.results.settings import check_settings
 
 LENGTH, UNITS = 24, 10
 
@@ -146,4 +146,4 @@ def test_what_is_refused_names_mixer_sequence_and_units():
 
     broken = Captured("layer", "decay", 4, 2, units_operator, 64, None, 0.0)
     with pytest.raises(InputError, match=r"^Mixer layer, sequence 3 .*\[0\]\): T has NaN$"):
-        measure_captured(broken, np.array([0]), sequence=3)
+        measure_captured(broken, np.array([0]), check_settings(), sequence=3)

@@ -7,13 +7,13 @@ from oracles.profiles import same
 from statesize.errors import StatesizeError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.settings import check_settings
 from statesize.models.load import load_model
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling import profile
 from statesize.profiling.on_ray import LoadedWork
 from statesize.profiling.profile_run import ProfileRun, Provenance
 from statesize.profiling.sequences import SequenceDone, SequenceTask, SequenceWork
-from statesize.results.settings import check_settings
 
 SEQUENCES = [torch.arange(12), torch.tensor([3, 1, 4, 1, 5, 9, 2])]
 

@@ -47,9 +47,9 @@ def test_readings_are_those_of_a_profile(name, sizes):
 def test_a_new_cut_alone_is_measured(monkeypatch):
     asked, measure = [], watching.measure_captured
 
-    def measured(*mixer, **given):
-        asked.append(given["positions"])
-        return measure(*mixer, **given)
+    def measured(item, units, settings, **given):
+        asked.append(list(settings.positions))
+        return measure(item, units, settings, **given)
 
     monkeypatch.setattr(watching, "measure_captured", measured)
     watch = Watch(tiny_llama(), future=3, context=64)

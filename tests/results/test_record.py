@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from statesize.adapters import Captured
+from statesize.measurement.settings import check_settings
 from statesize.operators import Recurrence
 from statesize.profiling.measuring import measure_mixer, plan_work
 from statesize.results.datasets import SequenceRecord
-from statesize.results.settings import check_settings
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from statesize.adapters.watching.observation import Units
 from statesize.benchmarks.cases import child_process, forget_peak, peak_resident_bytes, resident_bytes
 from statesize.benchmarks.timing import dense_seconds, document, midpoints, now
 from statesize.measurement.measurement import measure
+from statesize.measurement.settings import check_settings
 from statesize.operators import Operator
 from statesize.profiling.measuring import measure_mixer, plan_work
-from statesize.results.settings import check_settings
 from statesize.spectra.engine import EngineName
 
 _VOCABULARY = 1024

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
@@ -18,6 +18,7 @@ from statesize.cli.output.printing import TEXT, Printing
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from statesize.measurement.settings import Settings
     from statesize.profiling import Plan, Profile
     from statesize.texts.tokens import AnyTokenizer
 
@@ -74,13 +75,13 @@ def profile(
     from statesize.cli.output.printing import tell_page
     from statesize.cli.output.summary import print_plan, print_summary
     from statesize.io.recipe import make_recipe
+    from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.report import check_report_path, write_report
     from statesize.report.kinds import by_kind
-    from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
     from statesize.results.store import check_destination
     from statesize.texts.rows import read_whole
 
-    texts, options, loading = texts or Texts(), asdict(asked or Asked()), loading or Loading()
+    texts, loading, asked = texts or Texts(), loading or Loading(), asked or Asked()
     place = place or Place()
     if open_page and html is None:
         html = Path(f"{Path(model).name}.html")
@@ -88,7 +89,7 @@ def profile(
         check_destination(output)
     if html is not None:
         check_report_path(html)
-    settings = check_settings(**{name: value for name, value in options.items() if name != "layers"})
+    settings = asked.settings()
     texts.check()
     place.check()
     before = None if prefix is None else read_whole(prefix)
@@ -101,18 +102,18 @@ def profile(
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and run.plan is not None:
         some = texts.sample(run.tokenizer, printing, run.vocabulary)
-        some, options = _prepend_prefix(before, run.tokenizer, some, options, printing)
-        options["relative_tolerances"] = _relative_tolerances(some.ids, tolerance, kept)
+        some, settings = _prepend_prefix(before, run.tokenizer, some, settings, printing)
+        settings = replace(settings, relative_tolerances=_relative_tolerances(some.ids, tolerance, kept))
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
-            plan_options = options | {"tokenizer": run.tokenizer, "total": some.total}
-            found = run.plan(some.ids, on_progress=partial(bar.update, line=False), **plan_options)
+            choice = {"layers": asked.layers, "tokenizer": run.tokenizer, "total": some.total}
+            found = run.plan(some.ids, settings, on_progress=partial(bar.update, line=False), **choice)
         if printing.json:
             print_json(plan_document(found, run.name, some.chats))
         else:
             print_plan(found, loading_took)
         return
-    read, given = texts.read(run.tokenizer, printing, run.vocabulary), options | asdict(loading) | asdict(texts)
+    read, given = texts.read(run.tokenizer, printing, run.vocabulary), asdict(asked) | asdict(loading) | asdict(texts)
     given |= {"tolerance": tolerance, "prefix": prefix, "group_by": group_by}
     kinds = [] if group_by is None else texts.kinds(group_by)
     if kinds:
@@ -120,19 +121,17 @@ def profile(
     if run.source.get("commit", "unknown") != "unknown":
         given["revision"] = run.source["commit"]
     threads = None if place.ray is False else place.ray_cpus
-    options["source"] = {
-        **run.source,
-        **_reading(read),
-        "recipe": make_recipe(["profile"], given, models=[model], threads=threads).to_dict(),
-    }
-    read, options = _prepend_prefix(before, run.tokenizer, read, options, printing)
-    options["relative_tolerances"] = _relative_tolerances(read.ids, tolerance, kept)
+    recipe = make_recipe(["profile"], given, models=[model], threads=threads).to_dict()
+    source = {**run.source, **_reading(read), "recipe": recipe}
+    read, settings = _prepend_prefix(before, run.tokenizer, read, settings, printing)
+    settings = replace(settings, relative_tolerances=_relative_tolerances(read.ids, tolerance, kept))
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
             f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
             "Give --positions all to measure all."
         )
-    result = _measure(run, read.ids, options, output, printing)
+    measure = partial(run.profile, read.ids, settings, layers=asked.layers, source=source, output=output)
+    result = _measured(run, measure, len(read.ids), output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
     if html is not None:
@@ -152,21 +151,23 @@ def profile(
 
 
 def _prepend_prefix(
-    prefix: str | None, tokenizer: AnyTokenizer | None, read: Sequences, options: dict[str, Any], printing: Printing
-) -> tuple[Sequences, dict[str, Any]]:
+    prefix: str | None, tokenizer: AnyTokenizer | None, read: Sequences, settings: Settings, printing: Printing
+) -> tuple[Sequences, Settings]:
     """The sequences after a prefix, measured at its end unless positions are asked for."""
     from statesize.errors import InputError
     from statesize.texts.tokens import after_prefix
 
     if prefix is None:
-        return read, options
+        return read, settings
     if tokenizer is None:
         raise InputError("prefix must come with a tokenizer, got none. Put the prefix's ids before yours in --ids.")
     found = [after_prefix(tokenizer, prefix, ids) for ids in read.ids]
     border = found[0][1]
     printing.say(f"The prefix ends before token {border}.")
-    placed = options["positions"] is not None or options["stride"] is not None
-    return replace(read, ids=[ids for ids, _ in found]), options if placed else options | {"positions": [border]}
+    at_border = (
+        replace(settings, positions=(border,)) if settings.positions is None and settings.stride == 1 else settings
+    )
+    return replace(read, ids=[ids for ids, _ in found]), at_border
 
 
 def _cut_alike(sequences: list[Tensor], kinds: int, printing: Printing) -> list[Tensor]:
@@ -205,23 +206,24 @@ class _ProfileCommand:
 
 
 def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
-    from statesize import profiling
     from statesize.models.load import load_model
+    from statesize.profiling.plan import plan_profile
+    from statesize.profiling.run import run_profile
     from statesize.texts.token_files import vocabulary_size
 
     loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids)
-    measure, plan = partial(profiling.profile, loaded.model, name=loaded.name), partial(profiling.plan, loaded.model)
+    measure, plan = partial(run_profile, loaded.model, name=loaded.name), partial(plan_profile, loaded.model)
     return _ProfileCommand(loaded.name, loaded.tokenizer, vocabulary_size(loaded.model), measure, loaded.source, plan)
 
 
 def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _ProfileCommand:
     from statesize.models.load import load_model, load_model_facts
-    from statesize.profiling.on_ray import profile_on_ray
+    from statesize.profiling.on_ray import run_on_ray
 
     # The processes need not have the folder in which this one works.
     name = str(Path(model).absolute()) if Path(model).is_dir() else model
     measure = partial(
-        profile_on_ray,
+        run_on_ray,
         partial(load_model, name, **asdict(loading), needs_tokenizer=not by_ids),
         address=place.ray if isinstance(place.ray, str) else None,
         cpus=place.ray_cpus,
@@ -236,15 +238,14 @@ def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Profil
     return _ProfileCommand(model, tokenizer, vocabulary, measure, {})
 
 
-def _measure(
-    run: _ProfileCommand, sequences: list[Tensor], options: dict[str, Any], output: Path | None, printing: Printing
+def _measured(
+    run: _ProfileCommand, measure: Callable[..., Profile], sequences: int, output: Path | None, printing: Printing
 ) -> Profile:
     from statesize.profiling.profile_run import profile_bar
 
     try:
         with printing.bars() as bars:
-            told = profile_bar(bars, run.name, len(sequences))
-            return run.profile(sequences, tokenizer=run.tokenizer, output=output, on_progress=told, **options)
+            return measure(tokenizer=run.tokenizer, on_progress=profile_bar(bars, run.name, sequences))
     except KeyboardInterrupt:
         if output is not None:
             printing.say(f"What is finished lies in {output}.units; the same command goes on from there.")

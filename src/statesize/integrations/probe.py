@@ -19,13 +19,13 @@ from statesize.adapters import CheckPolicy
 from statesize.check import refuse, require_count
 from statesize.errors import InputError, ModelError
 from statesize.io.files import os_errors
+from statesize.measurement.settings import check_settings
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun, Provenance
 from statesize.profiling.sequences import SequenceWork
 from statesize.report.comparison import compare
 from statesize.report.diagnosis import diagnose
-from statesize.results.settings import check_settings
 from statesize.texts.inputs import Inputs, sequences
 
 FEWEST_HEADS = 2

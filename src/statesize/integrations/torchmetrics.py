@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from statesize.adapters import Captured, CheckPolicy
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.metrics import utilisation
+from statesize.measurement.settings import check_settings
 from statesize.measurement.statistics import Sample, draw, estimate
 from statesize.profiling.measuring import captured_mixers, measure_captured
 
@@ -98,8 +99,7 @@ class StateSizeMetric(Metric):
     def _measured(self, item: Captured) -> tuple[Measurement, Sample]:
         count = item.units if self.channels is None else self.channels
         sample = draw(item.units, count, self.seed, item.name)
-        nothing: dict[str, Any] = {"tolerances": (), "relative_tolerances": ()}
-        (found,) = measure_captured(item, sample.units, outputs=("entropy",), positions=self.positions, **nothing)
+        (found,) = measure_captured(item, sample.units, check_settings((), (), self.positions), ("entropy",))
         return found, sample
 
     def _of(self, name: str) -> Tensor:

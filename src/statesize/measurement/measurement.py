@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from statesize.check import real_numbers, require_count, require_real
 from statesize.errors import InputError
 from statesize.io.text import facts_table
 from statesize.measurement.charts import facts
 from statesize.measurement.metrics import ceiling, size_binds
+from statesize.measurement.settings import COUNT_ACCURACY, ENTROPY_ACCURACY, Settings, check_settings
 from statesize.measurement.views import MeasurementCharts, notebook_chart, paper_figure
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.choice import choose_engine
-from statesize.spectra.cut import Positions, make_cut
+from statesize.spectra.cut import Cut, Positions, make_cut
 from statesize.spectra.dispatch import Question, dispatch, in_double, ports, with_readouts
 from statesize.spectra.engine import OUTPUTS, RELATIVE, EngineName, HankelBlocks, Output
-
-if TYPE_CHECKING:
-    pass
-
-
-COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
-"""What `measure` asks by default: counts at relative tolerances within 2 % or 1, entropies within 0.1 %."""
-
 
 _MOST_FACTS = 11
 """Lines of a measurement's repr below its title."""
@@ -123,7 +115,7 @@ def measure(
     engine: EngineName = "auto",
     entropy_accuracy: float = ENTROPY_ACCURACY,
     count_accuracy: float = COUNT_ACCURACY,
-    memory: int = 2**30,
+    memory: int | str = 2**30,
 ) -> Measurement:
     """Effective state-sizes of an operator at each position, computed in float64.
 
@@ -143,7 +135,8 @@ def measure(
             counts. The engine `implicit` gives what its products tell: entropies within about 10 %, counts within
             bounds that are far apart, by a factor of two to a hundred; `converged` says where bounds are wider than
             was asked.
-        memory: Bytes that the engine may hold at once; more batch entries than fit are measured in turn.
+        memory: Bytes that the engine may hold at once, as a number or such as "4GB"; more batch entries than fit are
+            measured in turn.
 
     Returns:
         A Measurement.
@@ -160,17 +153,27 @@ def measure(
     """
     given = accepted_operator(operator)
     asked = _asked(outputs)
-    closeness = require_real("entropy_accuracy", entropy_accuracy, above=0)
-    share = require_real("count_accuracy", count_accuracy, least=0, below=1)
-    budget = require_count("memory", memory)
-    cut = make_cut(given.length, positions, past, future)
+    settings = check_settings(
+        tolerances, relative_tolerances, engine=engine, memory=memory,
+        count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
+    )  # fmt: skip
+    return measure_at(given, make_cut(given.length, positions, past, future), settings, asked)
+
+
+def measure_at(
+    operator: Operator, cut: Cut, settings: Settings, outputs: tuple[Output, ...] = ("counts", "entropy")
+) -> Measurement:
+    """What `measure` finds of an operator at a cut, as checked settings ask."""
+    given, asked, share = accepted_operator(operator), outputs, settings.count_accuracy
     device = given.device
-    tau = _thresholds("tolerances", tolerances, device)
-    rho = _thresholds("relative_tolerances", relative_tolerances, device)
-    relative_asked = "counts" in asked and rho.numel() > 0 and not share
+    tau, rho = (
+        torch.tensor(ratios, dtype=torch.float64, device=device)
+        for ratios in (settings.tolerances, settings.relative_tolerances)
+    )
     held, blocks_cut = with_readouts(given, cut)
-    chosen = choose_engine(held, blocks_cut, (*asked, RELATIVE) if relative_asked else asked, engine)
-    question = Question(blocks_cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)), budget)
+    chosen = choose_engine(held, blocks_cut, asked_of_engine(settings, asked), settings.engine)
+    closeness = settings.entropy_accuracy
+    question = Question(blocks_cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)), settings.memory)
     answers, used = dispatch(held, chosen, question)
     if share and "counts" in asked and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
@@ -233,6 +236,12 @@ def accepted_operator(operator: Operator | Tensor) -> Operator:
     return operator if isinstance(operator, Recurrence) else in_double(operator)
 
 
+def asked_of_engine(settings: Settings, outputs: tuple[Output, ...] = ("counts", "entropy")) -> tuple[str, ...]:
+    """The outputs, and whether exact counts at relative tolerances are among them."""
+    exactly = "counts" in outputs and settings.relative_tolerances and not settings.count_accuracy
+    return (*outputs, RELATIVE) if exactly else outputs
+
+
 def _ask(
     blocks: HankelBlocks, asked: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: tuple[float, float]
 ) -> dict[str, Tensor]:
@@ -262,7 +271,7 @@ def _converged(answers: dict[str, Tensor], entropy_accuracy: float, count_accura
     return close
 
 
-def _asked(outputs: Sequence[str]) -> tuple[str, ...]:
+def _asked(outputs: Sequence[str]) -> tuple[Output, ...]:
     # A tensor or array of no dimension says that it is iterable, and is not.
     if not isinstance(outputs, Iterable) or not getattr(outputs, "ndim", 1):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {outputs!r}")
@@ -270,8 +279,4 @@ def _asked(outputs: Sequence[str]) -> tuple[str, ...]:
     unknown = [output for output in asked if not isinstance(output, str) or output not in OUTPUTS]  # pyright: ignore[reportUnnecessaryIsInstance]
     if unknown or not asked:
         raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {unknown or outputs!r}")
-    return asked
-
-
-def _thresholds(name: str, given: Sequence[float], device: torch.device) -> Tensor:
-    return torch.tensor(real_numbers(name, given), dtype=torch.float64, device=device)
+    return cast("tuple[Output, ...]", asked)

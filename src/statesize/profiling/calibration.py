@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Captured
-from statesize.profiling.measuring import Layers, Work, asked_of, captured_mixers, measure_captured, plan_work
-from statesize.results.settings import Settings
+from statesize.measurement.settings import Settings
+from statesize.profiling.measuring import Layers, Work, captured_mixers, measure_captured, plan_work
 
 # Seconds after which larger blocks of a mixer are not tried any more.
 _ENOUGH = 0.25
@@ -115,9 +115,8 @@ class Trial:
         units = mixer.work.sample.units
         # Evenly spread, because heads of one layer differ in rank, and some engines take longer for a higher one.
         chosen = units[[index * len(units) // count for index in range(count)]]
-        asked = {} if mixer.work.cut is None else asked_of(self.settings, mixer.work.cut)
         start = self.clock()
-        measure_captured(item, chosen, sequence=0, **asked)
+        measure_captured(item, chosen, self.settings, sequence=0)
         return self.clock() - start
 
     def seconds(self, mixer: TriedMixer) -> float:

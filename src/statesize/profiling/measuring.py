@@ -7,7 +7,6 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +16,17 @@ from torch import Tensor, nn
 from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.check import refuse
 from statesize.errors import InputError, ModelError
-from statesize.measurement.measurement import Measurement, measure
+from statesize.measurement.measurement import Measurement, asked_of_engine, measure_at
+from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
 from statesize.operators import Operator, Recurrence, Shared
 from statesize.operators.stepped import Stepped
 from statesize.results.datasets import SequenceRecord
 from statesize.results.fields import measured_arrays
-from statesize.results.settings import Settings
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut
 from statesize.spectra.dispatch import with_readouts
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Output
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
 # All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.
@@ -82,16 +81,25 @@ def require_budget(name: str, length: int, units: str, needed: int, memory: int,
 
 
 def measure_captured(
-    item: Captured, units: NDArray[np.int64], *, sequence: int | None = None, block: int | None = None, **asked: Any
+    item: Captured,
+    units: NDArray[np.int64],
+    settings: Settings,
+    outputs: tuple[Output, ...] = ("counts", "entropy"),
+    *,
+    sequence: int | None = None,
+    block: int | None = None,
 ) -> list[Measurement]:
-    """What `measure` finds as `asked` in some heads or channels of a mixer, in blocks; errors name the mixer."""
+    """What `measure` finds in some heads or channels of a mixer, in blocks; errors name the mixer."""
     size = block or len(units)
     found: list[Measurement] = []
     for chosen in (units[first : first + size] for first in range(0, len(units), size)):
         every = len(chosen) == item.units
         with _naming(item, sequence, "head)" if every else f"k) for heads or channels {chosen.tolist()}"):
             operator = item.units_operator(slice(None) if every else torch.from_numpy(chosen)).to(device="cpu")
-            found.append(measure(operator, **asked))
+            cut = settings.cut(operator.length)
+            if cut is None:
+                raise InputError(f"past and future must fit into {operator.length} tokens")
+            found.append(measure_at(operator, cut, settings, outputs))
         # It would be held while the next one is built.
         del operator
     return found
@@ -147,9 +155,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     # Copies of a T of L × L would take more than measuring does.
     shown = min(len(sample.units), _PROBE_UNITS) if isinstance(exact, Recurrence) else 1
     several = exact[:, torch.zeros(shown, dtype=torch.int64)]
-    exactly = bool(settings.relative_tolerances) and not settings.count_accuracy
-    outputs = ("counts", "entropy", RELATIVE) if exactly else ("counts", "entropy")
-    engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
+    engine = choose_engine(*with_readouts(several, cut), asked_of_engine(settings), settings.engine)
     held, blocks = with_readouts(exact, cut)
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + engine.footprint(held, blocks)
     shared_bytes = item.map_bytes + engine.shared_footprint(held, blocks)
@@ -174,27 +180,11 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
     return min(any_operator, 12.0 * states**3 * (length + positions))
 
 
-def asked_of(settings: Settings, cut: Cut) -> dict[str, Any]:
-    """What `measure` is asked for."""
-    return {
-        "tolerances": settings.tolerances,
-        "relative_tolerances": settings.relative_tolerances,
-        "positions": cut.positions,
-        "past": settings.past,
-        "future": settings.future,
-        "engine": settings.engine,
-        "count_accuracy": settings.count_accuracy,
-        "entropy_accuracy": settings.entropy_accuracy,
-        "memory": settings.memory,
-    }
-
-
 def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> SequenceRecord:
     """The record of the chosen units of a mixer; without positions where none fits into the sequence."""
     start, units, measured = time.perf_counter(), work.sample.units, list[Measurement]()
     if work.cut is not None:
-        asked = asked_of(settings, work.cut)
-        measured = measure_captured(item, units, sequence=sequence, block=work.block, **asked)
+        measured = measure_captured(item, units, settings, sequence=sequence, block=work.block)
     return SequenceRecord(
         name=item.name,
         kind=item.kind,

@@ -17,6 +17,7 @@ from torch import nn
 
 from statesize.check import require_count
 from statesize.errors import StatesizeError
+from statesize.measurement.settings import Settings, check_settings
 from statesize.models.load import LoadedModel, model_facts
 from statesize.parallel.processes import sent
 from statesize.parallel.ray import OnRay
@@ -25,7 +26,6 @@ from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileProgress, ProfileRun, Provenance, finished_profile, open_parts
 from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask, SequenceWork, run_key
-from statesize.results.settings import Settings, check_settings
 from statesize.results.store import check_destination
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -87,8 +87,29 @@ def profile_on_ray(
             nothing answers at the address; beside those of `statesize.profile`.
         FileError: If the output cannot be written, or its units are changed by others meanwhile.
     """
+    return run_on_ray(
+        model, inputs, check_settings(**asked), address=address, cpus=cpus, gpus=gpus,
+        tokenizer=tokenizer, layers=layers, output=output, name=name, source=source, on_progress=on_progress,
+    )  # fmt: skip
+
+
+def run_on_ray(
+    model: nn.Module | Loader,
+    inputs: Inputs,
+    settings: Settings,
+    *,
+    address: str | None = None,
+    cpus: int = 1,
+    gpus: float = 0.0,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    layers: Layers = None,
+    output: str | PathLike[str] | None = None,
+    name: str | None = None,
+    source: Mapping[str, Any] | None = None,
+    on_progress: Callable[[ProfileProgress], None] | None = None,
+) -> Profile:
+    """`profile_on_ray` as checked settings ask."""
     tokenizer = supported_tokenizer(tokenizer)
-    settings = check_settings(**asked)
     require_count("cpus", cpus)
     known = list(sequences(inputs, tokenizer)[0])
     reference = max(map(len, known))

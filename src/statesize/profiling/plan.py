@@ -12,10 +12,9 @@ from typing import Any, Literal
 from torch import nn
 
 from statesize.check import refuse, whole_number
-from statesize.measurement.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
+from statesize.measurement.settings import COUNT_ACCURACY, ENTROPY_ACCURACY, MEMORY, Channels, Settings, check_settings
 from statesize.profiling.calibration import Trial
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
-from statesize.results.settings import MEMORY, Channels, check_settings
 from statesize.spectra.engine import EngineName
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -147,6 +146,22 @@ def plan(
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
     )  # fmt: skip
+    return plan_profile(
+        model, inputs, settings, tokenizer=tokenizer, layers=layers, total=total, on_progress=on_progress
+    )
+
+
+def plan_profile(
+    model: nn.Module,
+    inputs: Inputs,
+    settings: Settings,
+    *,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    layers: Layers = None,
+    total: int | None = None,
+    on_progress: Callable[[int, int, str], object] | None = None,
+) -> Plan:
+    """`plan` as checked settings ask."""
     tokenizer = supported_tokenizer(tokenizer)
     known = sorted(sequences(inputs, tokenizer)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):

@@ -18,13 +18,13 @@ from statesize.adapters.captured import SHARED
 from statesize.errors import FileError
 from statesize.io.files import LOCK, only_writer, parse_json
 from statesize.io.parts import Parts
+from statesize.measurement.settings import Settings
 from statesize.models.load import tokens_sha256
 from statesize.parallel.executor import Done, Executor
 from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask
 from statesize.results.datasets import MixerRun, SequenceRecord, mixer_parts, token_dataset
-from statesize.results.settings import Settings
 from statesize.results.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.inputs import float_model
 from statesize.errors import InputError
 from statesize.io.progress import Bars
-from statesize.measurement.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
+from statesize.measurement.settings import COUNT_ACCURACY, ENTROPY_ACCURACY, MEMORY, Channels, Settings, check_settings
 from statesize.models.load import load_model, model_facts
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.measuring import Layers
@@ -28,7 +28,6 @@ from statesize.profiling.profile_run import (
     profile_bar,
 )
 from statesize.profiling.sequences import SequenceWork, run_key
-from statesize.results.settings import MEMORY, Channels, check_settings
 from statesize.spectra.engine import EngineName
 from statesize.texts.inputs import Inputs, bundled_sequences, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -112,6 +111,25 @@ def profile(
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
     )  # fmt: skip
+    return run_profile(
+        model, inputs, settings,
+        tokenizer=tokenizer, layers=layers, output=output, name=name, source=source, on_progress=on_progress,
+    )  # fmt: skip
+
+
+def run_profile(
+    model: nn.Module | str,
+    inputs: Inputs | None,
+    settings: Settings,
+    *,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    layers: Layers = None,
+    output: str | PathLike[str] | None = None,
+    name: str | None = None,
+    source: Mapping[str, Any] | None = None,
+    on_progress: Callable[[ProfileProgress], None] | None = None,
+) -> Profile:
+    """`profile` as checked settings ask."""
     tokenizer = supported_tokenizer(tokenizer)
     place = None if output is None else Path(output)
     if isinstance(model, str):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from statesize.adapters import Captured, CheckPolicy
 from statesize.io.parts import digest
+from statesize.measurement.settings import Settings
 from statesize.models.load import tokens_sha256
 from statesize.profiling.measuring import Layers, captured_mixers, measure_mixer, plan_work
 from statesize.results.datasets import SequenceRecord
-from statesize.results.settings import Settings
 
 
 def run_key(model: Mapping[str, object], settings: Settings, layers: object, reference: int | None) -> str:

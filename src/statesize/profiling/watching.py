@@ -14,6 +14,7 @@ from statesize.adapters.models.held import device_of, measuring
 from statesize.adapters.models.wrapped import pretrained_models
 from statesize.check import require_count
 from statesize.errors import InputError, ModelError
+from statesize.measurement.settings import check_settings
 from statesize.measurement.statistics import draw, estimate
 from statesize.profiling.measuring import captured_mixers, measure_captured
 
@@ -146,8 +147,8 @@ class Watch:
     def _layer(self, item: Captured, cuts: list[int]) -> list[LayerReading]:
         sample = draw(item.units, self.channels, self.seed, item.name)
         # A few rows of T each: the definition is as fast as any engine.
-        asked: dict[str, Any] = {"tolerances": (), "relative_tolerances": (0.01,), "future": self.future}
-        (found,) = measure_captured(item, sample.units, sequence=0, positions=cuts, engine="dense", **asked)
+        settings = check_settings((), (0.01,), cuts, "dense", future=self.future)
+        (found,) = measure_captured(item, sample.units, settings, sequence=0)
         if found.entropy is None or found.relative_count is None:
             raise ModelError("the measurement lacks an output that a reading holds")
         by_unit = [found.entropy, found.relative_count[..., 0], found.norm]

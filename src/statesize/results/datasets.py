@@ -17,9 +17,9 @@ from torch import Tensor
 from statesize.adapters.captured import SHARED
 from statesize.errors import ModelError
 from statesize.io.files import parse_json
+from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample
 from statesize.results.fields import FIELDS, UNIT, Array, Field
-from statesize.results.settings import Settings
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
 

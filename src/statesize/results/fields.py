@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from statesize.measurement.measurement import Measurement
-from statesize.results.settings import Settings
+from statesize.measurement.settings import Settings
 
 Array = NDArray[np.float32 | np.float64]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter, validators
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
+    from statesize.measurement.settings import Settings
     from statesize.parallel.executor import Make
     from statesize.parallel.ray import OnRay
 
@@ -135,3 +136,9 @@ class Asked:
     memory: str = "2GB"
     count_accuracy: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.02
     entropy_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1e-3
+
+    def settings(self) -> Settings:
+        """The same, checked, without the layers."""
+        from statesize.measurement.settings import check_settings
+
+        return check_settings(**{name: value for name, value in asdict(self).items() if name != "layers"})

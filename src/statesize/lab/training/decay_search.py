@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.capture import Capture, capture
 from statesize.adapters.models.inputs import Inputs
+from statesize.measurement.settings import check_settings
 from statesize.profiling.measuring import measure_captured
 
 FORGETS_MORE: dict[str, float] = {
@@ -107,14 +108,12 @@ def utilisations(captures: Capture, names: set[str], relative_tolerance: float) 
         name = module_name(captured.name)
         if name not in names:
             continue
+        positions = _positions(captured.units_operator(slice(0, 1)).length)
         (measured,) = measure_captured(
             captured,
             np.arange(0, captured.units, -(-captured.units // _UNITS)),
-            tolerances=(),
-            relative_tolerances=(relative_tolerance,),
-            outputs=("counts",),
-            positions=_positions(captured.units_operator(slice(0, 1)).length),
-            count_accuracy=0,
+            check_settings((), (relative_tolerance,), positions, count_accuracy=0),
+            ("counts",),
         )
         counts = measured.relative_count
         if counts is not None:

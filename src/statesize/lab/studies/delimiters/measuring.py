@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import nn
 from statesize.adapters import Captured
 from statesize.lab.studies.delimiters.sequences import Aligned, Windows
 from statesize.measurement.metrics import entropy_ess, tolerance_ess
+from statesize.measurement.settings import check_settings
 from statesize.measurement.statistics import draw
 from statesize.profiling.measuring import captured_mixers, measure_captured
 
@@ -87,9 +87,8 @@ def _measured(
     references: NDArray[np.bool_],
     windows: Windows,
 ) -> dict[str, NDArray[np.float32]]:
-    nothing: dict[str, Any] = {"tolerances": (), "relative_tolerances": ()}
-    where: dict[str, Any] = {"positions": positions.tolist(), "past": windows.past, "future": windows.future}
-    (measurement,) = measure_captured(item, units, outputs=("values",), **nothing, **where)
+    settings = check_settings((), (), positions.tolist(), past=windows.past, future=windows.future)
+    (measurement,) = measure_captured(item, units, settings, ("values",))
     values = measurement.values
     assert values is not None  # noqa: S101
     largest = values[..., 0]

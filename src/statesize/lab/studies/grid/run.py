@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from functools import cache
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from statesize.lab.studies.grid.user_code import blamed, user_classes
 from statesize.lab.training.loop import train_in_memory
 from statesize.lab.training.step import DivergenceError, evaluate
 from statesize.measurement.metrics import utilisation
+from statesize.measurement.settings import check_settings
 from statesize.parallel.threads import one_torch_thread
 from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.version import __version__
@@ -188,8 +189,8 @@ def _of_mixer(captured: Captured, measuring: Measuring) -> dict[str, float]:
     tolerances, ratios = measuring.tolerances, measuring.relative_tolerances
     units = np.arange(captured.units)
     # Stated here, as tables of studies are not to change with the defaults of `measure`.
-    asked: dict[str, Any] = {"count_accuracy": 0.0, "entropy_accuracy": 2e-4}
-    (found,) = measure_captured(captured, units, tolerances=tolerances, relative_tolerances=ratios, **asked)
+    settings = check_settings(tolerances, ratios, count_accuracy=0, entropy_accuracy=2e-4)
+    (found,) = measure_captured(captured, units, settings)
     # None only where measure is asked for less.
     given = (found.entropy, found.relative_count, found.count)
     entropy, relative, absolute = (cast("Tensor", ess).double() for ess in given)

@@ -1,4 +1,4 @@
-"""What a profile is asked for, checked before any work is done."""
+"""What is asked of a measurement or a profile, checked before any work is done."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Literal, cast
 
 from statesize.check import real_numbers, refuse, require_count, require_real, whole_number
 from statesize.errors import InputError
-from statesize.measurement.measurement import COUNT_ACCURACY, ENTROPY_ACCURACY
 from statesize.spectra.cut import Cut, make_cut
 
+COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
+"""What is asked by default: counts at relative tolerances within 2 % or 1, entropies within 0.1 %."""
 GIGABYTE = 10**9
 MEMORY = 2 * GIGABYTE
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": GIGABYTE, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -129,8 +130,8 @@ def check_settings(
         else _counted("channels", channels, 'None, "all" or a number of at least 1'),
         require_count("seed", seed, least=0),
         memory_bytes(memory),
-        float(require_real("count_accuracy", count_accuracy, least=0, below=1, plain=True)),
-        float(require_real("entropy_accuracy", entropy_accuracy, above=0, plain=True)),
+        float(require_real("count_accuracy", count_accuracy, least=0, below=1)),
+        float(require_real("entropy_accuracy", entropy_accuracy, above=0)),
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from statesize.errors import InputError
-from statesize.results.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
+from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
 
 
 def positions_of(positions):
