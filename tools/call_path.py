@@ -64,6 +64,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 profile.to_html(Path(folder) / "page.html")
 
+    # What is made once in a process is not of the call.
+    call()
     found = functions_run(call)
     if arguments.list:
         for file, names in found.items():

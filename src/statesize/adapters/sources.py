@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
@@ -21,15 +22,15 @@ SOURCES: tuple[Source, ...] = (
     recurrent_layers.observing_rg_lru,
     recurrent_layers.observing_mlstm,
     recurrent_layers.observing_lightning,
-    fla.observing,
-    fla_mamba.observing,
 )
+# Only where a model brought fla with it.
+FLA_SOURCES: tuple[Source, ...] = (fla.observing, fla_mamba.observing)
 
 
 @contextmanager
 def observing_all(model: nn.Module, running: Running, record: Record) -> Generator[None]:
     """Open every source."""
     with ExitStack() as sources:
-        for source in SOURCES:
+        for source in (*SOURCES, *(FLA_SOURCES if "fla" in sys.modules else ())):
             sources.enter_context(source(model, running, record))
         yield

@@ -104,7 +104,7 @@ class SequenceWork:
 
     def _record(self, item: Captured, request: SequenceTask) -> SequenceRecord | None:
         """What is measured of a mixer, or None where it is among the finished parts."""
-        if request.part(item.name) in request.kept:
+        if request.kept and request.part(item.name) in request.kept:
             return None
         work = plan_work(item, request.sequence, len(request.ids), request.reference, self.settings)
         return measure_mixer(item, request.sequence, work, self.settings)

@@ -95,7 +95,8 @@ class Engine(ABC):
     Attributes:
         name: As given to `engine=`.
         outputs: What it computes, out of `OUTPUTS`.
-        operators: The operators that it supports, in words.
+        works_on: Classes of operators that it supports; `Shared` only where it is among them.
+        operators: The same in words.
         cost: Operations for all positions of one batch entry, in words.
         windows: Whether it can cut H_i by `past` and `future`.
         squares: Whether it squares numbers, so that those beyond 1e±100 need an engine that does not.
@@ -105,6 +106,7 @@ class Engine(ABC):
 
     name: ClassVar[str]
     outputs: ClassVar[frozenset[str]]
+    works_on: ClassVar[tuple[type[Operator], ...]] = (Operator,)
     operators: ClassVar[str] = "every operator"
     cost: ClassVar[str]
     windows: ClassVar[bool] = False
@@ -129,8 +131,10 @@ class Engine(ABC):
         return self.footprint(operator, cut) + self.shared_footprint(operator, cut)
 
     def supports(self, operator: Operator) -> bool:
-        """Whether it works on this kind of operator; of `Shared`, only engines that say so."""
-        return not isinstance(operator, Shared)
+        """Whether it works on this kind of operator."""
+        if isinstance(operator, Shared):
+            return Shared in self.works_on
+        return isinstance(operator, self.works_on)
 
     def unsupported_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why it cannot compute these outputs, or None if it can."""

@@ -48,13 +48,10 @@ class ConvolutionEngine(Engine):
 
     name = "convolution"
     outputs = frozenset(OUTPUTS)
+    works_on = (Convolution,)
     operators = "convolutions"
     windows = True
     cost = "O(L r²) for a realisation of r states, else at most O(L³); all singular values O(L⁴), for K taps O(K⁴)"
-
-    def supports(self, operator: Operator) -> bool:
-        """Whether it is a convolution."""
-        return isinstance(operator, Convolution)
 
     def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:
         """The blocks at the positions that differ, and their places; gradients flow through singular values only."""

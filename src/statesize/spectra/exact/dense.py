@@ -28,13 +28,10 @@ class DenseEngine(Engine):
 
     name = "dense"
     outputs = frozenset(OUTPUTS)
+    works_on = (Operator, Shared)
     windows = True
     squares = False
     cost = "O(L⁴)"
-
-    def supports(self, operator: Operator) -> bool:
-        """Every operator."""
-        return True
 
     def blocks(self, operator: Operator, cut: Cut) -> Spectrum:
         """The spectrum, r = the largest min(rows, columns); its bound is relative to T as `dense()` returns it."""

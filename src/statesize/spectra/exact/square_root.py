@@ -32,15 +32,12 @@ class SquareRootEngine(Engine):
 
     name = "square_root"
     outputs = frozenset(OUTPUTS)
+    works_on = (Recurrence,)
     operators = "recurrences"
     windows = True
     squares = False
     converts = True
     cost = "O(L n³)"
-
-    def supports(self, operator: Operator) -> bool:
-        """Whether it is a recurrence."""
-        return isinstance(operator, Recurrence)
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where the state is as large as the blocks, which the definition then decomposes as fast."""

@@ -96,12 +96,9 @@ class ImplicitEngine(Engine):
 
     name = "implicit"
     outputs = frozenset(("counts", "entropy"))
+    works_on = (SoftmaxAttention,)
     operators = "softmax attention"
     cost = "O(L² (d + P)) a product, of which some 10 to 30 make an interval of 95 % at P positions"
-
-    def supports(self, operator: Operator) -> bool:
-        """Softmax attention."""
-        return isinstance(operator, SoftmaxAttention)
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where T can be held, other engines are certain."""

@@ -37,12 +37,9 @@ class ChunkedEngine(Engine):
 
     name = "chunked"
     outputs = frozenset(("counts", "entropy"))
+    works_on = (Recurrence,)
     operators = "recurrences"
     cost = "O(L n²)"
-
-    def supports(self, operator: Operator) -> bool:
-        """Whether it is a recurrence."""
-        return isinstance(operator, Recurrence)
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where the state is small, or the sequence short beside it; where that ends was measured."""

@@ -39,11 +39,8 @@ class TridiagonalEngine(Engine):
 
     name = "tridiagonal"
     outputs = frozenset(("counts", "entropy"))
+    works_on = (Operator, Shared)
     cost = "O(L³)"
-
-    def supports(self, operator: Operator) -> bool:
-        """Every operator."""
-        return True
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where a state is smaller than T, or singular values of the positions asked take fewer operations."""
