@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,12 @@ from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks import python_prose
 from statesize.profiling import profile
 
+SOURCES = Path(__file__).parent.parent / "src"
+
 torch.set_num_threads(1)
+
+# Processes that tests start run the clone too, whatever is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SOURCES), os.environ.get("PYTHONPATH"))))
 
 # A shell that runs the tests in the background ignores interrupts for them, and children would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -26,6 +26,13 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
         yield archive
 
 
+def test_the_clone_is_tested():
+    assert Path(statesize.__file__).is_relative_to(SOURCE)
+    command = [sys.executable, "-c", "import statesize; print(statesize.__file__)"]
+    found = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert Path(found.stdout.strip()).is_relative_to(SOURCE)
+
+
 def test_version_is_the_distribution_s():
     assert statesize.__version__ == importlib.metadata.version("statesize")
 
@@ -87,7 +94,7 @@ def test_what_is_imported_is_asked_for():
     known = sys.stdlib_module_names | {"statesize"}
     distributions = importlib.metadata.packages_distributions()
     used = {name for name in imported() if name not in known}
-    asked = declared("datasets", "figures", "gguf", "lightning", "ray", "torchmetrics", "trainer")
+    asked = declared("datasets", "gguf", "lightning", "ray", "torchmetrics", "trainer")
     # numba brings llvmlite, transformers huggingface_hub, and who uses statesize.testing has pytest; what is not
     # installed goes by its own name, as fla of flash-linear-attention.
     assert {name for name in used if not {d.lower() for d in distributions.get(name, (name,))} & asked} <= {

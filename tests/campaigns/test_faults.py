@@ -64,6 +64,7 @@ def falsify(scene):
     path.with_name(name).write_bytes(content.getvalue())
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_a_loss_is_noticed(campaign, monkeypatch):
     monkeypatch.setattr(campaign, "chosen", lambda number: (JOBS["study"], FAULTS["SIGKILL"]))
     survival = campaign.survive(1)

@@ -23,6 +23,7 @@ def run(capsys, *arguments):
     return said
 
 
+@pytest.mark.slow
 def test_its_file(capsys, text):
     said = run(capsys, "profile", gguf_file(), "--text", text, "--max-tokens", 32, "--layers", 3)
     assert "\nweights: Q4_1, dequantised\n" in said.out
@@ -64,6 +65,7 @@ def test_watch(smollm2, ids):
     assert [len(reading.layers) for reading in readings] == [30] * len(readings)
 
 
+@pytest.mark.slow
 def test_delimiters(capsys, folder, tmp_path):
     few = ("--documents", 6, "--window", 8, "--channels", 1, "--output", tmp_path / "study")
     found = json.loads(run(capsys, "study", "delimiters", folder, *few, "--json").out)

@@ -1,12 +1,15 @@
 import json
 import platform
 
+import pytest
+
 from statesize.lab import zoo
 from statesize.lab.tasks import train_tokenizer
 from statesize.lab.zoo.bundled import DATA
 from tools.text_bundle import write_bundle
 
 
+@pytest.mark.slow
 def test_bundle_is_what_the_corpus_gives(tmp_path, prose):
     assert write_bundle(tmp_path) == prose
     assert sorted(file.name for file in tmp_path.iterdir()) == ["documents.json", "tokenizer.json"]

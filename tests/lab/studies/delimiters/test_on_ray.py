@@ -80,6 +80,7 @@ def test_the_command_measures_on_ray_and_tells_what_a_model_refuses(crew, tmp_pa
 
 
 # Last, because what Ray says of the actors that are killed comes late, and would stand in the output of another test.
+@pytest.mark.slow
 def test_actors_are_killed_in_the_middle(crew, corpus, tmp_path):
     loads, told, killed = tmp_path / "loads", [], []
     loads.mkdir()

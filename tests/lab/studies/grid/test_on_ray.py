@@ -68,6 +68,7 @@ def test_a_mixer_of_ones_own(without_time, monkeypatch):
     assert rows == {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs)}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_runs_that_are_killed_that_fail_and_that_are_too_large(runs, without_time, tmp_path):
     pytest.importorskip("ray")
