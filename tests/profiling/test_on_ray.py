@@ -73,6 +73,7 @@ def model():
     return LanguageModel(SMALL, torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed_in_the_middle(tmp_path):
     pids, told = tmp_path / "pids", []
     pids.mkdir()
@@ -125,6 +126,7 @@ def test_a_cluster_and_one_process_go_on_from_each_other(model, tmp_path):
     assert os.listdir(tmp_path) == ["out"]
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_measured_again(model, tmp_path):
     output, told = tmp_path / "out", []
 

@@ -85,7 +85,7 @@ class Measurement:
 
     @property
     def figure(self) -> MeasurementCharts:
-        """The same as wide as a column of a paper: `.figure.positions().save("name.pdf")`, or .svg or .png."""
+        """The same as wide as a column of a paper, for `.save("name.pdf")`, or .svg or .png."""
         return MeasurementCharts(self, paper_figure)
 
     def __repr__(self) -> str:

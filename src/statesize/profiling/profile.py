@@ -205,7 +205,7 @@ class Profile:
 
     @property
     def figure(self) -> ProfileCharts:
-        """The same as wide as a column of a paper: `.figure.positions().save("name.pdf")`, or .svg or .png."""
+        """The same as wide as a column of a paper, for `.save("name.pdf")`, or .svg or .png."""
         return ProfileCharts(self, paper_figure)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
