@@ -1,4 +1,7 @@
-"""Reports for people: self-contained HTML with charts."""
+"""Reports for people: self-contained HTML with charts.
+
+Read page and page_data for what is written, charts, words and tables for what is said, then comparison and diagnosis.
+"""
 
 from statesize.report.page import check_report_path, write_report
 

@@ -1,1 +1,4 @@
-"""One file a family of kernels: attention, softmax_tap and probabilities first, then recurrences and convolutions."""
+"""One file a family of kernels.
+
+Read attention, softmax_tap and probabilities first, then scans, recurrent_layers and convolutions.
+"""

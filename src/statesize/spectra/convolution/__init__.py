@@ -1,1 +1,1 @@
-"""The engine of convolutions: the kernel's rows as circulants, as a realisation, and a second opinion of counts."""
+"""The engine of convolutions. Read blocks (decomposed and bounded), realisation (few states), then convolution."""

@@ -1,4 +1,5 @@
-"""Matrices known by their products alone: linear_map, krylov_space, bernstein, probes, entropy_interval, implicit.
+"""Matrices known by their products alone: softmax attention of long contexts.
 
-Read them in this order (docs/engines.md, "Matrices known by their products").
+Read attention, krylov_space, entropy_interval, entropy_estimate and implicit, in this order (docs/engines.md, "Matrices
+known by their products").
 """
