@@ -20,7 +20,7 @@ from statesize.lab.studies.grid.table import ResultTable
 from statesize.models.load import load_model
 from statesize.profiling import Profile
 from statesize.results import store
-from statesize.results.datasets import SequenceRecord
+from statesize.results.datasets import dataset_from_bytes
 from statesize.texts.documents import file_documents
 from statesize.texts.rows import line_row
 
@@ -212,9 +212,9 @@ def test_toml_of_any_depth_and_any_product(monkeypatch):
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b"[]\n", b"{}\n", DEEP.encode(), b'{"name": "../x"}\n' + b"\xff" * 40])
-def test_records_of_wrong_content(payload):
-    with pytest.raises(ValueError, match=r"no record|Expecting|nested too deeply|decode"):
-        SequenceRecord.from_bytes(payload)
+def test_parts_of_wrong_content(payload):
+    with pytest.raises(ValueError, match=r"no mixer|Expecting|nested too deeply|decode"):
+        dataset_from_bytes(payload)
 
 
 def test_weights_are_not_unpickled(tmp_path):

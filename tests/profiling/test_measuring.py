@@ -49,14 +49,16 @@ def test_blocks_give_the_numbers_of_the_definition(operator):
     sizes = []
     # About three units at a time.
     work = plan_work(captured(operator, []), 0, LENGTH, LENGTH, check_settings())
-    record = run(operator, sizes, memory=work.shared_bytes + 3 * work.unit_bytes + work.unit_bytes // 2)
+    dataset = run(operator, sizes, memory=work.shared_bytes + 3 * work.unit_bytes + work.unit_bytes // 2)
     assert sorted(set(sizes)) == [1, 3]
     expected = measure(operator, engine="dense")
     for name in ("entropy", "count", "relative_count", "norm"):
-        np.testing.assert_allclose(record.arrays[name], getattr(expected, name)[0].numpy(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(record.positions, expected.positions)
-    np.testing.assert_array_equal(record.arrays["ceiling"], expected.ceiling)
-    assert math.isnan(record.faithfulness)
+        measured = dataset[name].isel(position=slice(1, None))
+        np.testing.assert_allclose(measured, getattr(expected, name).numpy(), rtol=1e-5, atol=1e-6)
+        assert not dataset[name].sel(position=0).any()
+    np.testing.assert_array_equal(dataset["position"][1:], expected.positions)
+    np.testing.assert_array_equal(dataset["ceiling"][0, 1:], expected.ceiling)
+    assert np.isnan(dataset["faithfulness"])
 
 
 def test_a_memory_that_is_too_small_for_one_unit_is_refused_before_it_is_made(operator):
@@ -107,17 +109,17 @@ def test_maps_of_all_heads_are_refused_before_they_are_made(monkeypatch):
 
 
 def test_a_sample_is_the_same_units_of_the_whole(operator):
-    record, whole = run(operator, [], channels=4, seed=5), run(operator, [], channels="all")
-    assert len(record.sample.units) == 4
-    np.testing.assert_allclose(record.arrays["entropy"], whole.arrays["entropy"][record.sample.units], rtol=1e-6)
+    dataset, whole = run(operator, [], channels=4, seed=5), run(operator, [], channels="all")
+    assert dataset.sizes["head"] == 4
+    np.testing.assert_allclose(dataset["entropy"], whole["entropy"].sel(head=dataset["head"]), rtol=1e-6)
 
 
 def test_windows_and_stride(operator):
-    record = run(operator, [], past=5, future=4, stride=3)
-    assert record.positions.tolist() == [5, 8, 11, 14, 17, 20]
-    expected = measure(operator, positions=record.positions.tolist(), past=5, future=4, engine="dense")
-    np.testing.assert_allclose(record.arrays["entropy"], expected.entropy[0].numpy(), rtol=1e-5)
-    assert record.arrays["ceiling"].tolist() == [3] * 6
+    dataset = run(operator, [], past=5, future=4, stride=3)
+    assert dataset["position"].values.tolist() == [5, 8, 11, 14, 17, 20]
+    expected = measure(operator, positions=dataset["position"].values.tolist(), past=5, future=4, engine="dense")
+    np.testing.assert_allclose(dataset["entropy"], expected.entropy.numpy(), rtol=1e-5)
+    assert dataset["ceiling"].values.tolist() == [[3] * 6]
 
 
 @pytest.mark.parametrize("operator_type", [Recurrence, Dense])

@@ -29,7 +29,7 @@ def loaded(load, settings):
     return work, next(work("loading"))
 
 
-def test_records_are_those_of_a_profile(model):
+def test_datasets_are_those_of_a_profile(model):
     settings = check_settings(channels=1)
     work, ready = loaded(lambda: model, settings)
     gathering = ProfileRun(settings, ready.key, 2, None, None, 12)
@@ -42,8 +42,8 @@ def test_what_was_measured_before_is_passed_over(model):
     request = SequenceTask(0, SEQUENCES[0], "key", 12)
     request.kept.add(request.part("layers.0.mixer"))
     first, second, end = SequenceWork(model, None, check_settings())(request)
-    assert (first.name, first.record, second.index, second.mixers) == ("layers.0.mixer", None, 1, 2)
-    assert second.record.name == second.name == "layers.1.mixer"
+    assert (first.name, first.dataset, second.index, second.mixers) == ("layers.0.mixer", None, 1, 2)
+    assert second.dataset.attrs["name"] == second.name == "layers.1.mixer"
     assert end == SequenceDone(("layers.0.mixer", "layers.1.mixer"), {})
 
 

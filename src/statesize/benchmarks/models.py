@@ -169,7 +169,7 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> dict[str, Any]:
     measure(item.units_operator(slice(0, 1)), positions=[1], engine=cast("EngineName", work.engine))
     watched = _Watched(item)
     start, resumed = now(), time.process_time()
-    record = measure_mixer(watched.item, 0, work, settings)
+    dataset = measure_mixer(watched.item, 0, work, settings)
     measuring, processor = now() - start, processor + time.process_time() - resumed
     peak = peak_resident_bytes() - before
     dense = _dense_seconds(item)
@@ -179,7 +179,7 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> dict[str, Any]:
         "model": case.model,  # the published model of that shape
         "layers": case.layers,  # layers of this kind in the whole model
         "kind": item.kind,  # what the mixer is
-        "engine": record.engine,  # what measured it
+        "engine": dataset.attrs["engine"],  # what measured it
         "length": length,  # L
         "units": item.units,  # heads or channels
         "spectra": spectra,  # positions 1 … L − 1 of all of them
@@ -199,7 +199,9 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> dict[str, Any]:
         "peak_bytes": max(0, peak),  # the most memory held, above what the model and the libraries held before
         "model_bytes": sum(weight.nbytes for weight in model.parameters()),
         "model_seconds": case.layers * total,  # `seconds` for all layers of this kind of the whole model
-        "faithfulness": record.faithfulness,  # largest relative difference between T u and what the model passed on
+        "faithfulness": float(
+            dataset["faithfulness"]
+        ),  # largest relative difference between T u and what the model passed on
     }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,8 +22,7 @@ from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
 from statesize.operators import Operator, Recurrence, Shared
 from statesize.operators.stepped import Stepped
-from statesize.results.datasets import SequenceRecord
-from statesize.results.fields import measured_arrays
+from statesize.results.datasets import sequence_dataset
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut
 from statesize.spectra.dispatch import with_readouts
@@ -180,27 +180,18 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
     return min(any_operator, 12.0 * states**3 * (length + positions))
 
 
-def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> SequenceRecord:
-    """The record of the chosen units of a mixer; without positions where none fits into the sequence."""
-    start, units, measured = time.perf_counter(), work.sample.units, list[Measurement]()
+def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> xr.Dataset:
+    """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
+    start, measurements = time.perf_counter(), list[Measurement]()
     if work.cut is not None:
-        measured = measure_captured(item, units, settings, sequence=sequence, block=work.block)
-    return SequenceRecord(
-        name=item.name,
-        kind=item.kind,
-        note=item.note,
-        cache=item.cache,
-        multiplicity=item.multiplicity,
-        dtype=work.dtype,
-        engine=", ".join(dict.fromkeys(one.engine for one in measured)) or "none",
-        state_bytes=item.state_bytes,
-        faithfulness=math.nan if item.faithfulness is None else item.faithfulness,
-        run_difference=item.run_difference,
-        seconds=time.perf_counter() - start,
-        sample=work.sample,
-        positions=np.array(work.cut.positions if work.cut else (), np.int64),
-        arrays=measured_arrays(measured, len(units), settings),
-    )
+        measurements = measure_captured(item, work.sample.units, settings, sequence=sequence, block=work.block)
+    facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity")}
+    facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
+    facts["seconds"] = time.perf_counter() - start
+    faithfulness = math.nan if item.faithfulness is None else item.faithfulness
+    differences = (float(item.state_bytes), faithfulness, item.run_difference)
+    positions = work.cut.positions if work.cut else ()
+    return sequence_dataset(facts, differences, work.sample, positions, measurements, settings)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""From measured sequences to a profile: what every run does with its records, wherever they were measured."""
+"""From measured sequences to a profile: what every run does with its datasets, wherever they were measured."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from statesize.parallel.executor import Done, Executor
 from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask
-from statesize.results.datasets import MixerRun, SequenceRecord, mixer_parts, token_dataset
+from statesize.results.datasets import MixerRun, dataset_from_bytes, dataset_to_bytes, mixer_parts, token_dataset
 from statesize.results.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
@@ -84,7 +84,7 @@ class ProfileRun:
     Attributes:
         key: Digest of the run.
         count: Number of sequences, or None where the inputs do not say.
-        parts: Where records are kept; None keeps them in memory.
+        parts: Where datasets are stored; None keeps them in memory.
         reference: Tokens of the sequence that decides how many heads or channels are measured; None takes the first.
         mixers: What is known of each mixer.
         seconds: Total seconds of measuring over all workers.
@@ -103,7 +103,7 @@ class ProfileRun:
     _first: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     _skipped: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     seconds: float = 0.0
-    _records: dict[tuple[str, int], SequenceRecord] = field(default_factory=dict[tuple[str, int], SequenceRecord])
+    _datasets: dict[tuple[str, int], xr.Dataset] = field(default_factory=dict[tuple[str, int], xr.Dataset])
 
     def measure(self, inputs: Iterable[Tensor], executor: Executor) -> None:
         """Have measured of each sequence, (L,), what is not there."""
@@ -127,8 +127,8 @@ class ProfileRun:
             return False
         end, sequence = self.parts.read(request.part(""), _end), request.sequence
         for name in list(self.parts.names(f"{sequence:06d}")):
-            # No record is kept, so that no more than one is in memory.
-            if name != request.part("") and self.parts.read(name, SequenceRecord.from_bytes) is not None:
+            # No dataset is kept, so that no more than one is in memory.
+            if name != request.part("") and self.parts.read(name, dataset_from_bytes) is not None:
                 request.kept.add(name)
         if end is None or not request.kept.issuperset(map(request.part, end.mixers)):
             return False
@@ -145,40 +145,40 @@ class ProfileRun:
                 parts.write(request.part(""), found.to_bytes())
             self._skipped[sequence] = found.skipped
             return
-        record = found.record
-        if record is not None and parts is not None:
-            parts.write(request.part(found.name), record.to_bytes())
+        dataset, resumed = found.dataset, found.dataset is None
+        if dataset is not None and parts is not None:
+            parts.write(request.part(found.name), dataset_to_bytes(dataset))
             request.kept.add(request.part(found.name))
-        resumed = record is None
-        self._add(sequence, record or self.read(found.name, sequence), found.index, found.mixers, resumed=resumed)
+        dataset = self.read(found.name, sequence) if dataset is None else dataset
+        self._add(sequence, dataset, found.index, found.mixers, resumed=resumed)
 
-    def _add(self, sequence: int, record: SequenceRecord, index: int, total: int, *, resumed: bool) -> None:
-        name = record.name
+    def _add(self, sequence: int, dataset: xr.Dataset, index: int, total: int, *, resumed: bool) -> None:
+        name, seconds, engine = (dataset.attrs[fact] for fact in ("name", "seconds", "engine"))
         if self._first.setdefault(name, (sequence, index)) > (sequence, index):
             self._first[name] = sequence, index
-        known = self.mixers.setdefault(name, MixerRun.begin(record))
-        known.add(sequence, record)
-        self.seconds += record.seconds
+        known = self.mixers.setdefault(name, MixerRun.begin(dataset))
+        known.add(sequence, dataset)
+        self.seconds += seconds
         if self.parts is None:
-            self._records[name, sequence] = record
+            self._datasets[name, sequence] = dataset
         if self.on_progress is not None:
-            seconds = 0.0 if resumed else record.seconds
-            self.on_progress(ProfileProgress(sequence, self.count, index, total, name, record.engine, seconds, resumed))
+            took = 0.0 if resumed else seconds
+            self.on_progress(ProfileProgress(sequence, self.count, index, total, name, engine, took, resumed))
 
-    def read(self, mixer: str, sequence: int) -> SequenceRecord:
-        """A record, from memory or from its file, which is a FileError where it is gone or damaged."""
+    def read(self, mixer: str, sequence: int) -> xr.Dataset:
+        """What was measured of a mixer over a sequence; a file that is gone or damaged is a FileError."""
         if self.parts is None:
-            return self._records[mixer, sequence]
-        record = self.parts.read(self._request(sequence).part(mixer), SequenceRecord.from_bytes)
-        if record is None:
+            return self._datasets[mixer, sequence]
+        dataset = self.parts.read(self._request(sequence).part(mixer), dataset_from_bytes)
+        if dataset is None:
             raise FileError(
                 f"{self.parts.folder} was changed while it was in use: mixer {mixer} of sequence {sequence} is missing "
                 "or damaged. Run the same command again; what is intact is kept."
             )
-        return record
+        return dataset
 
     def profile(self, tokenizer: AnyTokenizer | None, origin: Provenance, output: Path | None) -> Profile:
-        """All records together, in memory or in a folder, from which the profile then reads; the parts are removed."""
+        """All datasets together, in memory or in a folder, from which the profile then reads; the parts are removed."""
         lengths = [len(ids) for ids in self.sequences]
         self.settings.check_reach(max(lengths))
         self.mixers = dict(sorted(self.mixers.items(), key=lambda item: self._first[item[0]]))

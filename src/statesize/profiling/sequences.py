@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import xarray as xr
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, CheckPolicy
@@ -15,11 +16,10 @@ from statesize.io.parts import digest
 from statesize.measurement.settings import Settings
 from statesize.models.load import tokens_sha256
 from statesize.profiling.measuring import Layers, captured_mixers, measure_mixer, plan_work
-from statesize.results.datasets import SequenceRecord
 
 
 def run_key(model: Mapping[str, object], settings: Settings, layers: object, reference: int | None) -> str:
-    """A digest of everything but the input that a record's numbers depend on; `model` is what `model_facts` tells."""
+    """A digest of everything but the input that a mixer's numbers depend on; `model` is what `model_facts` tells."""
     parts = {
         **model,
         "settings": dataclasses.asdict(settings),
@@ -50,19 +50,19 @@ class SequenceTask:
         return f"sequence {self.sequence} of {len(self.ids)} tokens"
 
     def part(self, mixer: str) -> str:
-        """Name of the part that holds the record of a mixer, or "" for what is told of the whole sequence."""
+        """Name of the part that holds the dataset of a mixer, or "" for what is told of the whole sequence."""
         facts = f"{self.key} {tokens_sha256([self.ids])} {mixer}"
         return f"{self.sequence:06d}/{digest(facts.encode())}"
 
 
 @dataclass(frozen=True)
 class MixerDone:
-    """A mixer that was measured, the `index`-th of `mixers`; without a record where it is among the finished parts."""
+    """A mixer that was measured, the `index`-th of `mixers`; without a dataset where it is among the finished parts."""
 
     index: int
     mixers: int
     name: str
-    record: SequenceRecord | None
+    dataset: xr.Dataset | None
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,16 @@ class SequenceWork:
         total, names = len(captured.mixers), list[str]()
         for index, item in enumerate(captured):
             names.append(item.name)
-            yield MixerDone(index, total, item.name, self._record(item, request))
+            yield MixerDone(index, total, item.name, self._measured(item, request))
             together = item.by_group()
             if together is not None:
                 names.append(together.name)
-                yield MixerDone(index, total, together.name, self._record(together, request))
+                yield MixerDone(index, total, together.name, self._measured(together, request))
             # The names would keep this operator alive while the next is built.
             del item, together
         yield SequenceDone(tuple(names), dict(captured.skipped))
 
-    def _record(self, item: Captured, request: SequenceTask) -> SequenceRecord | None:
+    def _measured(self, item: Captured, request: SequenceTask) -> xr.Dataset | None:
         """What is measured of a mixer, or None where it is among the finished parts."""
         if request.kept and request.part(item.name) in request.kept:
             return None

@@ -12,7 +12,7 @@ import xarray as xr
 from statesize.adapters.captured import SHARED
 from statesize.check import plain_number
 from statesize.results.arrays import ALONG
-from statesize.results.fields import FIELDS, UNIT
+from statesize.results.fields import BY_SEQUENCE, FIELDS, UNITS, mixer_dims
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -22,7 +22,6 @@ DTYPES = {
 
 # Whole numbers that float64 holds.
 _LARGEST = 2**53
-_UNITS = ("head", "channel", "group")
 
 Kind = Callable[[object], bool]
 
@@ -102,16 +101,13 @@ def check_root(root: xr.Dataset) -> None:
 def check_mixer(name: str, node: xr.Dataset, root: xr.Dataset) -> None:
     """Refuse a mixer that would, likewise; `root` is that of its profile."""
     _check_attributes(name, node.attrs, _MIXER)
-    units = [unit for unit in _UNITS if unit in node.sizes]
+    units = [unit for unit in UNITS if unit in node.sizes]
     _require(name, "dimensions", len(units) == 1 and node.sizes.get(ALONG) == root.sizes[ALONG])
     unit = units[0]
-    dims = {field.name: (ALONG, *(unit if dim == UNIT else dim for dim in field.dims)) for field in FIELDS.values()}
-    dims |= dict.fromkeys(("state_bytes", "faithfulness", "run_difference"), (ALONG,))
-    variables = {variable: (of, "f") for variable, of in dims.items()} | {"stratum": ((unit,), "i")}
-    variables |= {variable: ((variable,), "f") for variable in ("threshold", "relative_threshold")}
-    variables |= {variable: ((variable,), "i") for variable in (unit, "position")}
+    whole = {unit, "position", "stratum"}
+    variables = {variable: (dims, "i" if variable in whole else "f") for variable, dims in mixer_dims(unit).items()}
     _check_variables(name, node, variables)
-    for variable in dims:
+    for variable in (*FIELDS, *BY_SEQUENCE):
         values = node[variable].values
         _require(name, variable, bool((np.isnan(values) | ((values >= 0) & (values < np.inf))).all()))
     positions, chosen, sizes = node["position"].values, node[unit].values, np.array(node.attrs["stratum_sizes"], int)

@@ -1,125 +1,147 @@
-"""From measurements of single mixers and sequences to labelled datasets: tokens at the root, one node a mixer."""
+"""The datasets of a profile: tokens at the root, one of each mixer; measured by sequences, which are then joined."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self, cast
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import safetensors.numpy
 import xarray as xr
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
 from statesize.adapters.captured import SHARED
 from statesize.errors import ModelError
 from statesize.io.files import parse_json
+from statesize.measurement.measurement import Measurement
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample
-from statesize.results.fields import FIELDS, UNIT, Array, Field
+from statesize.results.arrays import ALONG
+from statesize.results.fields import BY_SEQUENCE, FIELDS, UNITS, mixer_dims
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
+_ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "engine", "stratum_sizes")
+# Of one sequence, beside these.
+_OF_SEQUENCE = ("name", "seconds")
 
-@dataclass(frozen=True, eq=False)
-class SequenceRecord:
-    """One mixer over one sequence, at positions (P,) ≥ 1; `arrays` holds what `FIELDS` names.
-
-    Attributes:
-        note: What the mixer does to its values beside mixing them; empty where it does nothing.
-        cache: The mixer whose groups hold the heads of all that read the same cache; empty where this one does.
-        multiplicity: Channels that share one operator.
-        dtype: Number type in which the model made the operator.
-        state_bytes: Bytes of the model's own cache for this mixer at the end of the sequence.
-        faithfulness: Largest relative difference of T u from the unaltered model's, NaN if not known.
-        run_difference: That of the last hidden state.
-    """
-
-    name: str
-    kind: str
-    note: str
-    cache: str
-    multiplicity: int
-    dtype: str
-    engine: str
-    state_bytes: int
-    faithfulness: float
-    run_difference: float
-    seconds: float
-    sample: Sample
-    positions: NDArray[np.int64]
-    arrays: dict[str, Array]
-
-    def to_bytes(self) -> bytes:
-        """A line of JSON and safetensors, as `from_bytes` reads them."""
-        arrays = {**self.arrays, **vars(self.sample), "positions": self.positions}
-        names = [field.name for field in fields(self) if field.name not in {"arrays", "sample", "positions"}]
-        facts = json.dumps({name: getattr(self, name) for name in names})
-        content = safetensors.numpy.save({name: np.ascontiguousarray(values) for name, values in arrays.items()})
-        return facts.encode() + b"\n" + content
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> Self:
-        """The record that `to_bytes` wrote; other bytes are a ValueError."""
-        facts, _, tensors = content.partition(b"\n")
-        try:
-            values: dict[str, Any] = cast("dict[str, Any]", parse_json(facts)) | safetensors.numpy.load(tensors)
-        except (TypeError, SafetensorError) as error:
-            raise ValueError(f"it holds no record ({error})") from error
-        drawn = {field.name for field in fields(Sample)}
-        if values.keys() != {field.name for field in fields(cls)} - {"sample", "arrays"} | drawn | FIELDS.keys():
-            raise ValueError("it holds no record, or one of other fields")
-        sample = Sample(**{name: values.pop(name) for name in drawn})
-        arrays = {name: values.pop(name) for name in FIELDS}
-        return cls(sample=sample, arrays=arrays, **values)
-
-
-# Bytes of records that are gathered at once when a profile is written.
+# Bytes of sequences that are joined at once when a profile is written.
 _PART_BYTES = 2**28
+
+
+def sequence_dataset(
+    facts: Mapping[str, Any],
+    differences: tuple[float, float, float],
+    sample: Sample,
+    positions: Sequence[int],
+    measurements: Sequence[Measurement],
+    settings: Settings,
+) -> xr.Dataset:
+    """The dataset of one mixer over one sequence, from measurements of batch shape (1, some units).
+
+    Args:
+        facts: Its attributes, but for the sizes of the strata.
+        differences: The values of BY_SEQUENCE.
+        sample: Which units were measured.
+        positions: Of the measurements, ≥ 1; empty where none was possible, which then are none.
+        measurements: Of all units, in blocks.
+        settings: Those of the profile.
+
+    Returns:
+        The variables of `mixer_dims`.
+    """
+    name, multiplicity = facts["name"], facts["multiplicity"]
+    unit = "group" if name.endswith(SHARED) else "channel" if multiplicity == 1 else "head"
+    # Nothing has passed before position 0: every quantity there is 0. A window does not fit there.
+    origin = bool(positions) and settings.past is None and settings.future is None
+    variables: dict[str, Any] = {
+        unit: sample.units,
+        "position": np.array([0, *positions] if origin else positions, np.int64),
+        "threshold": np.array(settings.tolerances, np.float64),
+        "relative_threshold": np.array(settings.relative_tolerances, np.float64),
+        "stratum": sample.strata,
+    } | {name: np.array([value], np.float64) for name, value in zip(BY_SEQUENCE, differences, strict=True)}
+    dims = mixer_dims(unit)
+    for listed in FIELDS.values():
+        if measurements:
+            blocks = [getattr(one, listed.name).detach().cpu().numpy() for one in measurements]
+            values = np.concatenate(blocks, 1) if unit in dims[listed.name] else blocks[0][None]
+            values = np.pad(values, [(int(origin and dim == "position"), 0) for dim in dims[listed.name]])
+        else:
+            values = np.zeros([1 if dim == ALONG else len(variables[dim]) for dim in dims[listed.name]])
+        variables[listed.name] = values.astype(listed.dtype)
+    arrays = {name: (dims[name], values) for name, values in variables.items()}
+    return xr.Dataset(arrays, attrs={**facts, "stratum_sizes": sample.sizes.tolist()})
+
+
+def dataset_to_bytes(dataset: xr.Dataset) -> bytes:
+    """A line of JSON and safetensors, as `dataset_from_bytes` reads them."""
+    variables = {str(name): variable for name, variable in dataset.variables.items()}
+    content = safetensors.numpy.save({name: np.ascontiguousarray(one.values) for name, one in variables.items()})
+    facts = {"attributes": dataset.attrs, "dims": {name: one.dims for name, one in variables.items()}}
+    return json.dumps(facts).encode() + b"\n" + content
+
+
+def dataset_from_bytes(content: bytes) -> xr.Dataset:
+    """The dataset of a mixer over one sequence that `dataset_to_bytes` wrote; other bytes are a ValueError."""
+    facts, _, tensors = content.partition(b"\n")
+    try:
+        written, arrays = cast("dict[str, Any]", parse_json(facts)), safetensors.numpy.load(tensors)
+        variables = {name: (dims, arrays[name]) for name, dims in written["dims"].items()}
+        dataset = xr.Dataset(variables, attrs=written["attributes"])
+    except (TypeError, KeyError, AttributeError, SafetensorError) as error:
+        raise ValueError(f"it holds no mixer of a sequence ({error})") from error
+    dims = {name: variable.dims for name, variable in dataset.variables.items()}
+    unit = next((unit for unit in UNITS if unit in dataset.sizes), "")
+    if dims != mixer_dims(unit) or dataset.attrs.keys() != {*_ATTRIBUTES, *_OF_SEQUENCE}:
+        raise ValueError("it holds no mixer of a sequence, or one of other fields")
+    return dataset
 
 
 @dataclass(eq=False)
 class MixerRun:
-    """What is kept of a mixer while sequences are measured; the records may lie on disk.
+    """What is kept of a mixer while sequences are measured; their datasets may lie on disk.
 
     Attributes:
-        about: The first record, without its numbers.
+        about: The first dataset, without positions.
         sequences: Sequences in which it was called, ascending.
-        bytes: Bytes of the largest record.
+        bytes: Bytes of the largest dataset.
     """
 
-    about: SequenceRecord
+    about: xr.Dataset
     engines: set[str] = field(default_factory=set[str])
     sequences: list[int] = field(default_factory=list[int])
     bytes: int = 1
 
     @classmethod
-    def begin(cls, record: SequenceRecord) -> MixerRun:
+    def begin(cls, dataset: xr.Dataset) -> MixerRun:
         """A mixer that was met for the first time."""
-        return cls(replace(record, arrays={}))
+        unknown = {name: np.full(1, np.nan) for name in BY_SEQUENCE}
+        about = dataset.isel(position=slice(0, 0)).copy(deep=True)
+        return cls(about.assign({name: ((ALONG,), values) for name, values in unknown.items()}))
 
     @property
     def name(self) -> str:
         """The mixer's name."""
-        return self.about.name
+        return self.about.attrs["name"]
 
-    def add(self, sequence: int, record: SequenceRecord) -> None:
-        """Note a record; one of other heads than the earlier ones is a ModelError."""
-        before, now = self.about.sample.total, record.sample.total
+    def add(self, sequence: int, dataset: xr.Dataset) -> None:
+        """Note a sequence; one of other heads than the earlier ones is a ModelError."""
+        before, now = sum(self.about.attrs["stratum_sizes"]), sum(dataset.attrs["stratum_sizes"])
         if now != before:
             raise ModelError(
                 f"Mixer {self.name}: its operator has {before} heads at sequence {self.sequences[0]} and {now} at "
                 f"sequence {sequence}; a profile needs the same number at each."
             )
         self.sequences.append(sequence)
-        if len(record.positions):
-            self.engines.add(record.engine)
-        self.bytes = max(self.bytes, sum(values.nbytes for values in record.arrays.values()))
+        if dataset.sizes["position"]:
+            self.engines.add(dataset.attrs["engine"])
+        self.bytes = max(self.bytes, dataset.nbytes)
 
 
-Reader = Callable[[str, int], SequenceRecord]
+Reader = Callable[[str, int], xr.Dataset]
 
 
 def token_dataset(sequences: Sequence[Tensor], tokenizer: AnyTokenizer | None) -> xr.Dataset:
@@ -151,58 +173,14 @@ def mixer_parts(
     """The dataset of one mixer, in one part or in parts along the sequences; NaN where nothing was measured."""
     cuts = [settings.cut(length) for length in sorted({lengths[sequence] for sequence in run.sequences})]
     positions = np.array(sorted({position for cut in cuts if cut for position in cut.positions}), np.int64)
-    # Before position 0 nothing has passed; a window does not fit there.
     if not len(positions) or (settings.past is None and settings.future is None):
         positions = np.concatenate([np.zeros(1, np.int64), positions])
     called, size = set(run.sequences), len(lengths) if whole else max(1, _PART_BYTES // run.bytes)
+    attributes = {name: run.about.attrs[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(run.engines))}
     for first in range(0, len(lengths), size):
         rows = range(first, min(first + size, len(lengths)))
-        records = {row - first: read(run.name, row) for row in rows if row in called}
-        yield _part(run, records, len(rows), positions, settings)
-
-
-def _part(
-    run: MixerRun,
-    records: Mapping[int, SequenceRecord],
-    count: int,
-    positions: NDArray[np.int64],
-    settings: Settings,
-) -> xr.Dataset:
-    about, sample = run.about, run.about.sample
-    unit = "group" if about.name.endswith(SHARED) else "channel" if about.multiplicity == 1 else "head"
-    coordinates = {
-        unit: sample.units,
-        "position": positions,
-        "threshold": np.array(settings.tolerances, np.float64),
-        "relative_threshold": np.array(settings.relative_tolerances, np.float64),
-    }
-    sizes = {"sequence": count} | {name: len(values) for name, values in coordinates.items()}
-    variables: dict[str, tuple[tuple[str, ...], NDArray[np.generic]]] = {}
-    for name, listed in FIELDS.items():
-        dims = ("sequence", *(unit if dim == UNIT else dim for dim in listed.dims))
-        variables[name] = dims, _filled(listed, [sizes[dim] for dim in dims], records, positions)
-    variables["stratum"] = ((unit,), sample.strata)
-    for name in ("state_bytes", "faithfulness", "run_difference"):
-        values = [float(getattr(records[row], name)) if row in records else np.nan for row in range(count)]
-        variables[name] = (("sequence",), np.array(values, np.float64))
-    attributes = {
-        **{name: getattr(about, name) for name in ("kind", "note", "cache", "multiplicity", "dtype")},
-        "engine": ", ".join(sorted(run.engines)),
-        "stratum_sizes": sample.sizes.tolist(),
-    }
-    return xr.Dataset(variables, coords=coordinates, attrs=attributes)
-
-
-def _filled(
-    listed: Field, shape: Sequence[int], records: Mapping[int, SequenceRecord], positions: NDArray[np.int64]
-) -> Array:
-    before = (slice(None),) * listed.dims.index("position")
-    values = np.full(shape, np.nan, listed.dtype)
-    for row, record in records.items():
-        if not len(record.positions):
-            continue
-        # Nothing has passed before position 0: every quantity there is 0.
-        if positions[0] == 0:
-            values[(row, *before, 0)] = 0.0
-        values[row][(*before, np.searchsorted(positions, record.positions))] = record.arrays[listed.name]
-    return values
+        datasets = (read(run.name, row) if row in called else run.about for row in rows)
+        aligned = [dataset.reindex(position=positions) for dataset in datasets]
+        joined = xr.concat(aligned, ALONG, data_vars="minimal", coords="minimal", compat="override", join="override")
+        joined.attrs = attributes
+        yield joined

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-
-from statesize.measurement.measurement import Measurement
-from statesize.measurement.settings import Settings
 
 Array = NDArray[np.float32 | np.float64]
 
@@ -36,6 +32,10 @@ class CountFields(NamedTuple):
 
 
 UNIT = "unit"
+UNITS = ("head", "channel", "group")
+BY_SEQUENCE = ("state_bytes", "faithfulness", "run_difference")
+"""Bytes of the model's own cache at the end of the sequence, the largest relative difference of T u from the unaltered
+model's, and that of the last hidden state; NaN where not known."""
 COUNTS = (
     CountFields("relative_count", "relative_lower", "relative_upper", "relative_threshold"),
     CountFields("count", "lower", "upper", "threshold"),
@@ -56,23 +56,12 @@ FIELDS = {
 }
 
 
-def measured_arrays(measured: Sequence[Measurement], units: int, settings: Settings) -> dict[str, Array]:
-    """The fields of a mixer from measurements of batch shape (1, some units); without one, of no positions."""
-    sizes = {
-        UNIT: units,
-        "position": 0,
-        "threshold": len(settings.tolerances),
-        "relative_threshold": len(settings.relative_tolerances),
-    }
-    arrays: dict[str, Array] = {}
-    for field in FIELDS.values():
-        blocks = [getattr(measurement, field.name).detach().cpu().numpy() for measurement in measured]
-        if not blocks:
-            whole = np.zeros([sizes[dim] for dim in field.dims])
-        else:
-            whole = np.concatenate([block[0] for block in blocks]) if UNIT in field.dims else blocks[0]
-        arrays[field.name] = whole.astype(field.dtype)
-    return arrays
+def mixer_dims(unit: str) -> dict[str, tuple[str, ...]]:
+    """The dimensions of each variable of a mixer's dataset whose units are heads, channels or groups."""
+    names = {UNIT: unit}
+    dims = {name: ("sequence", *(names.get(dim, dim) for dim in field.dims)) for name, field in FIELDS.items()}
+    dims |= dict.fromkeys(BY_SEQUENCE, ("sequence",)) | {"stratum": (unit,)}
+    return dims | {name: (name,) for name in (unit, "position", "threshold", "relative_threshold")}
 
 
 class Heading(NamedTuple):

@@ -1,0 +1,74 @@
+"""A mixer over one sequence as bytes: what is written is read, and nothing else; sequences together are one dataset."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from statesize.adapters import Captured
+from statesize.measurement.settings import check_settings
+from statesize.operators import Recurrence
+from statesize.profiling.measuring import measure_mixer, plan_work
+from statesize.results.datasets import MixerRun, dataset_from_bytes, dataset_to_bytes, mixer_parts
+
+SETTINGS = check_settings(tolerances=(1e-3, 1e-1))
+
+
+def measured(length):
+    generator = torch.Generator().manual_seed(0)
+    key, query = torch.randn(2, 1, 3, length, 2, generator=generator, dtype=torch.float64)
+    operator = Recurrence(torch.full((1, 3, length, 1), 0.9, dtype=torch.float64), key, query)
+    item = Captured("layer", "decay", 4, 3, lambda units: operator[:, units], 64, 1e-9, 0.0)
+    return measure_mixer(item, 0, plan_work(item, 0, length, length, SETTINGS), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return measured(9)
+
+
+def test_round_trip(dataset):
+    read = dataset_from_bytes(dataset_to_bytes(dataset))
+    xr.testing.assert_identical(read, dataset)
+    assert {name: one.dtype for name, one in read.items()} == {name: one.dtype for name, one in dataset.items()}
+
+
+@pytest.mark.parametrize("length", [0, 10, 500, -1])
+def test_cut_short(dataset, length):
+    with pytest.raises(ValueError, match=r"no mixer|Expecting|Unterminated"):
+        dataset_from_bytes(dataset_to_bytes(dataset)[:length])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda dataset: dataset.assign(median=dataset["entropy"]),
+        lambda dataset: dataset.drop_vars("norm"),
+        lambda dataset: dataset.assign(norm=dataset["faithfulness"]),
+        lambda dataset: dataset.assign_attrs(median=0.0),
+        lambda dataset: dataset.rename(head="row"),
+    ],
+)
+def test_fields_of_another_version(dataset, other):
+    with pytest.raises(ValueError, match="of other fields"):
+        dataset_from_bytes(dataset_to_bytes(other(dataset)))
+
+
+def test_sequences_together(dataset):
+    datasets = {0: dataset, 2: measured(6)}
+    run = MixerRun.begin(dataset)
+    for sequence, one in datasets.items():
+        run.add(sequence, one)
+    (joined,) = mixer_parts(run, [9, 4, 6], SETTINGS, lambda _, row: datasets[row], whole=True)
+    assert joined.sizes["sequence"] == 3
+    assert joined["position"].values.tolist() == list(range(9))
+    np.testing.assert_array_equal(joined["entropy"][0], dataset["entropy"][0])
+    np.testing.assert_array_equal(joined["entropy"][2, :, :6], datasets[2]["entropy"][0])
+    unknown = joined.isel(sequence=[1])[["entropy", "count", "ceiling", "state_bytes", "faithfulness"]]
+    assert bool(unknown.isnull().all().to_array().all())
+    assert joined["entropy"][2, :, 6:].isnull().all()
+    assert joined["entropy"].dtype == np.float32
+    run.bytes = 2**28
+    parts = list(mixer_parts(run, [9, 4, 6], SETTINGS, lambda _, row: datasets[row], whole=False))
+    assert [part.sizes["sequence"] for part in parts] == [1, 1, 1]
+    xr.testing.assert_identical(xr.concat(parts, "sequence", data_vars="minimal"), joined)
