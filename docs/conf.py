@@ -35,8 +35,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"(alt|altair|collections|contextlib|numpy|os|pandas|pathlib|tokenizers|torch|transformers|xarray)\..*"),
     ("py:.*", "Figure|Inputs|Tensor|Trainer"),
     # Types that users hand on and never name.
-    ("py:class", r"statesize\..*\.(Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measured|SweepPoint|Profiled)"),
-    ("py:class", r"(measured\.)?(Chart|Measured|Metric)"),
+    ("py:class", r"statesize\..*\.(Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|SweepPoint|Profiled)"),
+    ("py:class", r"(Chart|Measurement|Metric)"),
 ]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}

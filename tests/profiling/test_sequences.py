@@ -40,7 +40,7 @@ def test_datasets_are_those_of_a_profile(model):
 
 def test_what_was_measured_before_is_passed_over(model):
     request = SequenceTask(0, SEQUENCES[0], "key", 12)
-    request.kept.add(request.part("layers.0.mixer"))
+    request.finished.add(request.part("layers.0.mixer"))
     first, second, end = SequenceWork(model, None, check_settings())(request)
     assert (first.name, first.dataset, second.index, second.mixers) == ("layers.0.mixer", None, 1, 2)
     assert second.dataset.attrs["name"] == second.name == "layers.1.mixer"

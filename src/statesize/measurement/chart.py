@@ -44,7 +44,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Hint:
-    """What the pointer tells of a mark: a column, what it is called, and a format specification or "text"."""
+    """What the pointer shows of a mark: a column, its title, and a format specification or "text"."""
 
     column: str
     title: str
@@ -161,7 +161,7 @@ def metric_title(metric: str) -> str:
     return METRICS[metric]
 
 
-def place_of(position: int | None, positions: Sequence[int]) -> int:
+def index_of(position: int | None, positions: Sequence[int]) -> int:
     """The index of a position among those that were measured, ascending; None takes the middle one."""
     if position is None:
         return len(positions) // 2

@@ -1,9 +1,10 @@
-"""Charts and facts of a measurement."""
+"""Charts and facts of a measurement; altair is imported when a chart is drawn."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,134 +18,141 @@ from statesize.measurement.chart import (
     Axis,
     Chart,
     Metric,
+    index_of,
     known,
     lines,
     metric_title,
-    place_of,
     position_tables,
     table,
 )
 
 if TYPE_CHECKING:
+    import altair as alt
     from torch import Tensor
 
+    from statesize.measurement.measurement import Measurement
 
 _RATIOS = np.logspace(-8, 0, 65)
 
 
-class Measured(Protocol):
-    """What charts read of a `statesize.Measurement`, which stands above them."""
+def notebook_chart(chart: Chart) -> alt.LayerChart:
+    """A chart for a notebook."""
+    from statesize.measurement.vega import vega_chart
 
-    @property
-    def positions(self) -> Tensor:
-        """Cut positions, (P,)."""
-        ...
-
-    @property
-    def ceiling(self) -> Tensor:
-        """(P,)."""
-        ...
-
-    @property
-    def entropy(self) -> Tensor | None:
-        """(..., P)."""
-        ...
-
-    @property
-    def norm(self) -> Tensor:
-        """(..., P)."""
-        ...
-
-    @property
-    def values(self) -> Tensor | None:
-        """Singular values, (..., P, r)."""
-        ...
-
-    @property
-    def error_bound(self) -> Tensor:
-        """(..., P)."""
-        ...
-
-    @property
-    def converged(self) -> Tensor:
-        """Whether bounds are as close as asked, (..., P)."""
-        ...
-
-    @property
-    def engine(self) -> str:
-        """The engine that was used."""
-        ...
+    return vega_chart(chart)
 
 
-def positions(found: Measured, metric: str) -> Chart:
-    """ESS over positions against its ceiling."""
-    title = metric_title(metric)
-    values: Tensor | None = getattr(found, metric)
-    if values is None or (metric != "entropy" and not values.shape[-1]):
-        raise InputError(f"the measurement has no {metric}; ask measure for it")
-    heads = _flat(values if metric == "entropy" else values[..., 0], 1)
-    at, ceiling, norm = found.positions.cpu().numpy(), found.ceiling.cpu().numpy(), _flat(found.norm, 1)
-    tables = position_tables(_names(heads), at, heads, ceiling, norm=norm.mean(0))
-    return replace(POSITIONS, title=f"{title} ({found.engine})", y=Axis(title), tables=tables)
+def paper_figure(chart: Chart) -> alt.LayerChart:
+    """The same as wide as a column of a paper; `.save("name.pdf")` writes it, as it does .svg and .png."""
+    from statesize.measurement.vega import paper_chart
+
+    return paper_chart(chart)
 
 
-def spectrum(found: Measured, position: int | None) -> Chart:
-    """Hankel singular values at a position; zeros are left out, as the axis is logarithmic."""
-    at = cast("list[int]", cast("Any", found.positions).tolist())
-    place = place_of(position, at)
-    values = _flat(_values(found), 2)[:, place]
-    mean = values.mean(0)
-    index: NDArray[np.int64] = np.arange(1, len(mean) + 1)
-    tables = {
-        "lines": lines(_names(values), index=index, ratio=np.where(values > 0, values, np.nan)),
-        "values": known(table(index=index, ratio=np.where(mean > 0, mean, np.nan))),
-    }
-    return replace(SPECTRUM, title=f"Spectrum at position {at[place]}", y=Axis("σ_m", "log"), tables=tables)
+@dataclass(frozen=True)
+class MeasurementCharts:
+    """Charts of one measurement: each batch entry faint, and their mean.
+
+    `.plot` of a measurement draws them for notebooks, `.figure` as wide as a column of a paper.
+
+    Attributes:
+        measurement: The measurement.
+        draw: From a description to a chart of altair.
+    """
+
+    measurement: Measurement
+    draw: Callable[[Chart], alt.LayerChart]
+
+    def positions(self, metric: Metric = "entropy") -> alt.LayerChart:
+        """ESS over positions against its ceiling.
+
+        Args:
+            metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
+
+        Returns:
+            The chart.
+
+        Raises:
+            InputError: If the metric was not measured.
+        """
+        title, measurement = metric_title(metric), self.measurement
+        values: Tensor | None = getattr(measurement, metric)
+        if values is None or (metric != "entropy" and not values.shape[-1]):
+            raise InputError(f"the measurement has no {metric}; ask measure for it")
+        heads = _flat(values if metric == "entropy" else values[..., 0], 1)
+        positions, ceiling = measurement.positions.cpu().numpy(), measurement.ceiling.cpu().numpy()
+        tables = position_tables(_names(heads), positions, heads, ceiling, norm=_flat(measurement.norm, 1).mean(0))
+        return self.draw(replace(POSITIONS, title=f"{title} ({measurement.engine})", y=Axis(title), tables=tables))
+
+    def spectrum(self, position: int | None = None) -> alt.LayerChart:
+        """Hankel singular values at a position; needs the output "values".
+
+        Args:
+            position: One that was measured; None takes the middle one.
+
+        Returns:
+            The chart; zeros are left out, as the axis is logarithmic.
+        """
+        positions = cast("list[int]", cast("Any", self.measurement.positions).tolist())
+        column = index_of(position, positions)
+        values = _singular_values(self.measurement)[:, column]
+        mean = values.mean(0)
+        index: NDArray[np.int64] = np.arange(1, len(mean) + 1)
+        tables = {
+            "lines": lines(_names(values), index=index, ratio=np.where(values > 0, values, np.nan)),
+            "values": known(table(index=index, ratio=np.where(mean > 0, mean, np.nan))),
+        }
+        title = f"Spectrum at position {positions[column]}"
+        return self.draw(replace(SPECTRUM, title=title, y=Axis("σ_m", "log"), tables=tables))
+
+    def tolerance(self) -> alt.LayerChart:
+        """ESS against the relative tolerance, averaged over positions; needs the output "values".
+
+        Returns:
+            The chart.
+        """
+        values = _singular_values(self.measurement)
+        largest = values[..., :1]
+        heads = np.stack([(values > ratio * largest).sum(-1).mean(-1) for ratio in _RATIOS], -1)
+        tables = {
+            "rungs": lines(_names(heads), ratio=_RATIOS, ess=heads),
+            "ladder": table(ratio=_RATIOS, ess=heads.mean(0)),
+        }
+        return self.draw(replace(TOLERANCE, title="ESS at every tolerance", tables=tables))
 
 
-def tolerance(found: Measured) -> Chart:
-    """ESS against the relative tolerance ρ, averaged over positions."""
-    values = _flat(_values(found), 2)
-    largest = values[..., :1]
-    heads = np.stack([(values > ratio * largest).sum(-1).mean(-1) for ratio in _RATIOS], -1)
-    tables = {
-        "rungs": lines(_names(heads), ratio=_RATIOS, ess=heads),
-        "ladder": table(ratio=_RATIOS, ess=heads.mean(0)),
-    }
-    return replace(TOLERANCE, title="ESS at every tolerance", tables=tables)
-
-
-def facts(found: Measured) -> dict[str, object]:
+def facts(measurement: Measurement) -> dict[str, object]:
     """What a notebook shows of a measurement, by name."""
-    at = cast("list[int]", cast("Any", found.positions).tolist())
-    if not at:
-        return {"positions": "none", "engine": found.engine}
+    positions = cast("list[int]", cast("Any", measurement.positions).tolist())
+    if not positions:
+        return {"positions": "none", "engine": measurement.engine}
     shown: dict[str, object] = {
-        "batch shape": tuple(found.norm.shape[:-1]),
-        "positions": f"{len(at)}, {at[0]} … {at[-1]}",
-        "ceiling, mean": f"{found.ceiling.double().mean():.4g}",
+        "batch shape": tuple(measurement.norm.shape[:-1]),
+        "positions": f"{len(positions)}, {positions[0]} … {positions[-1]}",
+        "ceiling, mean": f"{measurement.ceiling.double().mean():.4g}",
     }
-    if found.entropy is not None:
-        shown["entropy-ESS, mean"] = f"{found.entropy.mean():.4g}"
+    if measurement.entropy is not None:
+        shown["entropy-ESS, mean"] = f"{measurement.entropy.mean():.4g}"
     signs: tuple[tuple[Metric, str, str], ...] = (
         ("relative_count", "relative_tolerances", "ρ"),
         ("count", "tolerances", "τ"),
     )
     for name, threshold_name, sign in signs:
-        counts: Tensor | None = getattr(found, name)
-        thresholds = getattr(found, threshold_name).tolist()
+        counts: Tensor | None = getattr(measurement, name)
+        thresholds = getattr(measurement, threshold_name).tolist()
         for index, threshold in enumerate(thresholds if counts is not None else []):
             title = METRICS[name].lower().replace("ess", "ESS")
             shown[f"{title} at {sign} = {threshold:g}, mean"] = f"{cast('Any', counts)[..., index].double().mean():.4g}"
-    if not (converged := found.converged).all():
+    if not (converged := measurement.converged).all():
         shown["bounds wider than asked"] = f"at {int((~converged).sum())} of {converged.numel()} positions"
-    return shown | {"engine": found.engine, "error bound, largest": f"{found.error_bound.max():.2g}"}
+    return shown | {"engine": measurement.engine, "error bound, largest": f"{measurement.error_bound.max():.2g}"}
 
 
-def _values(found: Measured) -> Tensor:
-    if found.values is None:
+def _singular_values(measurement: Measurement) -> NDArray[np.float64]:
+    """(batch entries, P, r)."""
+    if measurement.values is None:
         raise InputError("the measurement has no singular values; measure with outputs=('values',) among them")
-    return found.values
+    return _flat(measurement.values, 2)
 
 
 def _names(entries: NDArray[Any]) -> list[str]:

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from statesize.errors import InputError
 from statesize.io.text import facts_table
-from statesize.measurement.charts import facts
+from statesize.measurement.charts import MeasurementCharts, facts, notebook_chart, paper_figure
 from statesize.measurement.metrics import ceiling, size_binds
 from statesize.measurement.settings import COUNT_ACCURACY, ENTROPY_ACCURACY, Settings, check_settings
-from statesize.measurement.views import MeasurementCharts, notebook_chart, paper_figure
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut, Positions, make_cut
@@ -27,7 +26,7 @@ _MOST_FACTS = 11
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Measurement:
-    """The result of `measure`; the fields of outputs that were not asked for are None.
+    """The result of `measure`; the fields of other outputs than the requested are None.
 
     Attributes:
         positions: Cut positions i, (P,) int64.
@@ -49,10 +48,10 @@ class Measurement:
         engine: The engine that was used; two names where a safer one had to help, and "(bracketed)" where bounds on
             counts at relative tolerances were left apart, as `count_accuracy` allows.
         error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
-        converged: Whether all bounds at a position are as close as was asked, (..., P) bool: counts at most 1 or
+        converged: Whether all bounds at a position are as close as requested, (..., P) bool: counts at most 1 or
             `count_accuracy` apart, the entropy within `entropy_accuracy`. Only the engine `implicit`, which long
-            attention needs, regularly leaves wider bounds; others do where round-off hides what is asked.
-        past: The window on the past that was asked, or None.
+            attention needs, regularly leaves wider bounds; others do where round-off is larger than that.
+        past: The window on the past, or None.
         future: The window on the future, or None.
     """
 
@@ -129,12 +128,12 @@ def measure(
         past: Cut H_i to its last `past` columns, or None.
         future: Cut H_i to its first `future` rows, or None.
         engine: "auto" or the name of an engine.
-        entropy_accuracy: Relative accuracy asked of the entropy; engines with all singular values are exact.
+        entropy_accuracy: Relative accuracy of the entropy; engines with all singular values are exact.
         count_accuracy: How far apart `relative_lower` and `relative_upper` may be where exact counts take longer, as a
-            fraction of the upper one (0.02 = 2 %), or 1 where that is more; the count is their middle. 0 asks for exact
-            counts. The engine `implicit` gives what its products tell: entropies within about 10 %, counts within
+            fraction of the upper one (0.02 = 2 %), or 1 where that is more; the count is their middle. 0 takes exact
+            counts. The engine `implicit` gives bounds by products: entropies within about 10 %, counts within
             bounds that are far apart, by a factor of two to a hundred; `converged` says where bounds are wider than
-            was asked.
+            requested.
         memory: Bytes that the engine may hold at once, as a number or such as "4GB"; more batch entries than fit are
             measured in turn.
 
@@ -143,7 +142,7 @@ def measure(
 
     Raises:
         InputError: An argument out of range, or an operator whose T overflows.
-        EngineError: The engine does not give what is asked.
+        EngineError: The engine does not give one of the outputs.
 
     Example:
         >>> from statesize.operators import Recurrence
@@ -151,45 +150,45 @@ def measure(
         >>> measure(running_sum).count.squeeze(-1)
         tensor([1, 1, 1, 1, 1])
     """
-    given = accepted_operator(operator)
-    asked = _asked(outputs)
+    operator, outputs = accepted_operator(operator), _checked_outputs(outputs)
     settings = check_settings(
         tolerances, relative_tolerances, engine=engine, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
     )  # fmt: skip
-    return measure_at(given, make_cut(given.length, positions, past, future), settings, asked)
+    return measure_at(operator, make_cut(operator.length, positions, past, future), settings, outputs)
 
 
 def measure_at(
     operator: Operator, cut: Cut, settings: Settings, outputs: tuple[Output, ...] = ("counts", "entropy")
 ) -> Measurement:
-    """What `measure` finds of an operator at a cut, as checked settings ask."""
-    given, asked, share = accepted_operator(operator), outputs, settings.count_accuracy
-    device = given.device
+    """`measure` with checked settings."""
+    operator = accepted_operator(operator)
+    device = operator.device
     tau, rho = (
         torch.tensor(ratios, dtype=torch.float64, device=device)
         for ratios in (settings.tolerances, settings.relative_tolerances)
     )
-    held, blocks_cut = with_readouts(given, cut)
-    chosen = choose_engine(held, blocks_cut, asked_of_engine(settings, asked), settings.engine)
-    closeness = settings.entropy_accuracy
-    question = Question(blocks_cut, lambda blocks: _ask(blocks, asked, tau, rho, (closeness, share)), settings.memory)
-    answers, used = dispatch(held, chosen, question)
-    if share and "counts" in asked and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
+    stacked, stacked_cut = with_readouts(operator, cut)
+    engine = choose_engine(stacked, stacked_cut, engine_outputs(settings, outputs), settings.engine)
+    accuracy = settings.entropy_accuracy, settings.count_accuracy
+    question = Question(stacked_cut, lambda blocks: _answers(blocks, outputs, tau, rho, accuracy), settings.memory)
+    answers, used = dispatch(stacked, engine, question)
+    bracketed = settings.count_accuracy and "counts" in outputs
+    if bracketed and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
-    inputs, readouts = ports(given)
-    at = torch.tensor(cut.positions, dtype=torch.int64, device=device)
-    sizes = given.state_size()
-    state_size = sizes[at]
+    inputs, readouts = ports(operator)
+    positions = torch.tensor(cut.positions, dtype=torch.int64, device=device)
+    sizes = operator.state_size()
+    state_size = sizes[positions]
     return Measurement(
-        positions=at,
+        positions=positions,
         tolerances=tau,
         relative_tolerances=rho,
         state_size=state_size,
-        ceiling=ceiling(state_size, at, cut.length, cut.past, cut.future, readouts, inputs),
-        binds=size_binds(sizes, at, cut.past, cut.future),
+        ceiling=ceiling(state_size, positions, cut.length, cut.past, cut.future, readouts, inputs),
+        binds=size_binds(sizes, positions, cut.past, cut.future),
         engine=used,
-        converged=_converged(answers, closeness, share),
+        converged=_converged(answers, *accuracy),
         past=cut.past,
         future=cut.future,
         **answers,
@@ -219,12 +218,12 @@ def hankel_singular_values(
         >>> hankel_singular_values(delay, positions=[2])
         tensor([[1., 1.]], dtype=torch.float64)
     """
-    given = accepted_operator(operator)
-    held, cut = with_readouts(given, make_cut(given.length, positions))
-    chosen = choose_engine(held, cut, ("values",), engine)
+    operator = accepted_operator(operator)
+    stacked, cut = with_readouts(operator, make_cut(operator.length, positions))
+    chosen = choose_engine(stacked, cut, ("values",), engine)
     none = torch.zeros(0, dtype=torch.float64)
-    question = Question(cut, lambda blocks: _ask(blocks, ("values",), none, none, (1.0, 0.0)))
-    return dispatch(held, chosen, question)[0]["values"]
+    question = Question(cut, lambda blocks: _answers(blocks, ("values",), none, none, (1.0, 0.0)))
+    return dispatch(stacked, chosen, question)[0]["values"]
 
 
 def accepted_operator(operator: Operator | Tensor) -> Operator:
@@ -236,31 +235,32 @@ def accepted_operator(operator: Operator | Tensor) -> Operator:
     return operator if isinstance(operator, Recurrence) else in_double(operator)
 
 
-def asked_of_engine(settings: Settings, outputs: tuple[Output, ...] = ("counts", "entropy")) -> tuple[str, ...]:
+def engine_outputs(settings: Settings, outputs: tuple[Output, ...] = ("counts", "entropy")) -> tuple[str, ...]:
     """The outputs, and whether exact counts at relative tolerances are among them."""
     exactly = "counts" in outputs and settings.relative_tolerances and not settings.count_accuracy
     return (*outputs, RELATIVE) if exactly else outputs
 
 
-def _ask(
-    blocks: HankelBlocks, asked: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: tuple[float, float]
+def _answers(
+    blocks: HankelBlocks, outputs: tuple[str, ...], tau: Tensor, rho: Tensor, accuracy: tuple[float, float]
 ) -> dict[str, Tensor]:
+    """The fields of a Measurement that come from its blocks."""
     entropy_accuracy, count_accuracy = accuracy
     # First, as blocks that know all singular values answer from them.
-    answers: dict[str, Tensor] = {"values": blocks.singular_values()} if "values" in asked else {}
-    if "counts" in asked:
+    answers: dict[str, Tensor] = {"values": blocks.singular_values()} if "values" in outputs else {}
+    if "counts" in outputs:
         absolute, relative = blocks.counts(tau), blocks.relative_counts(rho, count_accuracy)
         answers |= {"count": absolute.count, "lower": absolute.lower, "upper": absolute.upper}
         answers |= {"relative_count": relative.count}
         answers |= {"relative_lower": relative.lower, "relative_upper": relative.upper}
-    if "entropy" in asked:
+    if "entropy" in outputs:
         answers["entropy"], answers["entropy_bound"] = blocks.entropies(entropy_accuracy)
     # Last, as blocks that are made in several ways know them from whichever was needed.
     return answers | {"norm": blocks.norms(), "error_bound": blocks.error_bound}
 
 
 def _converged(answers: dict[str, Tensor], entropy_accuracy: float, count_accuracy: float) -> Tensor:
-    """Whether all bounds at a position are as close as was asked, (..., P)."""
+    """Whether all bounds at a position are as close as requested, (..., P)."""
     close = torch.ones_like(answers["norm"], dtype=torch.bool)
     for lower, upper in (("lower", "upper"), ("relative_lower", "relative_upper")):
         if lower in answers:
@@ -271,12 +271,12 @@ def _converged(answers: dict[str, Tensor], entropy_accuracy: float, count_accura
     return close
 
 
-def _asked(outputs: Sequence[str]) -> tuple[Output, ...]:
+def _checked_outputs(argument: Sequence[str]) -> tuple[Output, ...]:
     # A tensor or array of no dimension says that it is iterable, and is not.
-    if not isinstance(outputs, Iterable) or not getattr(outputs, "ndim", 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {outputs!r}")
-    asked = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-    unknown = [output for output in asked if not isinstance(output, str) or output not in OUTPUTS]  # pyright: ignore[reportUnnecessaryIsInstance]
-    if unknown or not asked:
-        raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {unknown or outputs!r}")
-    return cast("tuple[Output, ...]", asked)
+    if not isinstance(argument, Iterable) or not getattr(argument, "ndim", 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {argument!r}")
+    outputs = (argument,) if isinstance(argument, str) else tuple(argument)
+    unknown = [output for output in outputs if not isinstance(output, str) or output not in OUTPUTS]  # pyright: ignore[reportUnnecessaryIsInstance]
+    if unknown or not outputs:
+        raise InputError(f"outputs must be among {', '.join(OUTPUTS)}, got {unknown or argument!r}")
+    return cast("tuple[Output, ...]", outputs)

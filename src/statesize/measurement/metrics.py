@@ -32,8 +32,8 @@ def tolerance_ess(values: Tensor, tolerance: float | Sequence[float], relative: 
     """
     _require_singular_values(values)
     one = real_number(tolerance)
-    given = tolerance if one is None and isinstance(tolerance, Iterable) else [tolerance]
-    several = torch.tensor(real_numbers("tolerance", given), dtype=torch.float64, device=values.device)
+    listed = tolerance if one is None and isinstance(tolerance, Iterable) else [tolerance]
+    several = torch.tensor(real_numbers("tolerance", listed), dtype=torch.float64, device=values.device)
     several = several if one is None else several[0]
     threshold = several.to(values.dtype).reshape(-1).expand(*values.shape[:-1], several.numel())
     if relative:

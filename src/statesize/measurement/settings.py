@@ -1,4 +1,4 @@
-"""What is asked of a measurement or a profile, checked before any work is done."""
+"""Settings of a measurement or a profile, checked before any work is done."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from statesize.errors import InputError
 from statesize.spectra.cut import Cut, make_cut
 
 COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
-"""What is asked by default: counts at relative tolerances within 2 % or 1, entropies within 0.1 %."""
+"""Defaults: counts at relative tolerances within 2 % or 1, entropies within 0.1 %."""
 GIGABYTE = 10**9
 MEMORY = 2 * GIGABYTE
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": GIGABYTE, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -40,8 +40,8 @@ class Settings:
             length.
         engine: Name of an engine, or "auto".
         stride: Distance of the positions where all are measured.
-        past: Columns of H_i that are kept, or None for all.
-        future: Rows of H_i that are kept, or None for all.
+        past: Columns of H_i that are measured, or None for all.
+        future: Rows of H_i that are measured, or None for all.
         channels: Heads or channels of each mixer that are measured; None for all up to a cost.
         seed: Seed of their choice.
         memory: Bytes that measuring may hold at once, beside the model and the results.
@@ -113,7 +113,7 @@ def check_settings(
     count_accuracy: object = COUNT_ACCURACY,
     entropy_accuracy: object = ENTROPY_ACCURACY,
 ) -> Settings:
-    """Settings from what a caller gave; an argument that is something else is an InputError that names it."""
+    """Settings from arguments of any type; a wrong one is an InputError that names it."""
     step = _counted("stride", stride)
     if step is not None and positions is not None:
         raise InputError("stride must be left out where positions are given, got both. Give one of them.")
@@ -135,31 +135,31 @@ def check_settings(
     )
 
 
-def memory_bytes(given: object) -> int:
+def memory_bytes(size: object) -> int:
     """A number of bytes from an integer, or a text such as "4GB" (10⁹), "512 MiB" (2²⁰) or "1000000"."""
-    found = _SIZE.fullmatch(given.strip().lower()) if isinstance(given, str) else None
-    number = whole_number(given)
-    if found is not None and found[2] in _UNITS:
-        number = int(float(found[1]) * _UNITS[found[2]])
+    matched = _SIZE.fullmatch(size.strip().lower()) if isinstance(size, str) else None
+    number = whole_number(size)
+    if matched is not None and matched[2] in _UNITS:
+        number = int(float(matched[1]) * _UNITS[matched[2]])
     if number is None or number < 1:
-        refuse("memory", "bytes, or a size such as '4GB' or '512MiB'", given)
+        refuse("memory", "bytes, or a size such as '4GB' or '512MiB'", size)
     return number
 
 
-def _counted(name: str, given: object, expected: str = "None or a number of at least 1") -> int | None:
-    return None if given is None else require_count(name, given, expected=expected)
+def _counted(name: str, value: object, expected: str = "None or a number of at least 1") -> int | None:
+    return None if value is None else require_count(name, value, expected=expected)
 
 
-def _positions(given: object) -> Positions:
-    if given is None or (isinstance(given, str) and given == "all"):
-        return given
+def _positions(value: object) -> Positions:
+    if value is None or (isinstance(value, str) and value == "all"):
+        return value
     # A tensor of one entry would pass for a number, but it is a list.
-    if getattr(given, "ndim", 0) == 0 and whole_number(given) is not None:
-        return require_count("positions", given, expected='None, "all", a number of at least 1, or a list')
+    if getattr(value, "ndim", 0) == 0 and whole_number(value) is not None:
+        return require_count("positions", value, expected='None, "all", a number of at least 1, or a list')
     try:
-        listed = list(cast("Iterable[object]", given))
+        listed = list(cast("Iterable[object]", value))
     except TypeError:
-        refuse("positions", 'None, "all", a whole number, or a list of them', given)
+        refuse("positions", 'None, "all", a whole number, or a list of them', value)
     numbers = [whole_number(item) for item in listed]
     if None in numbers:
         refuse("positions", "whole numbers", listed[numbers.index(None)])

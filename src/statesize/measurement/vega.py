@@ -30,7 +30,7 @@ _SCALES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def vega_chart(chart: Chart, *, page: bool = False) -> alt.LayerChart:
-    """A chart for a notebook, or for a page: as wide as its place, in the colours of the page's style sheet."""
+    """A chart for a notebook, or for a page: as wide as its container, in the colours of the page's style sheet."""
     layers = [_layer(chart, layer, page) for layer in chart.shown]
     drawn = alt.LayerChart(layer=layers).properties(width="container" if page else _WIDTH, height=chart.height)
     if chart.title:
@@ -58,7 +58,7 @@ def paper_chart(chart: Chart) -> alt.LayerChart:
 
 
 def _layer(chart: Chart, layer: Layer, page: bool) -> alt.Chart:
-    base = alt.Chart(alt.NamedData(layer.table)).encode(**_places(chart, layer))
+    base = alt.Chart(alt.NamedData(layer.table)).encode(**_encodings(chart, layer))
     tooltip = [_tooltip(hint) for hint in layer.hints or _hints(chart, layer) if _is_there(chart, layer, hint)]
     if chart.groups:
         if layer.mark == "rule":
@@ -91,20 +91,20 @@ def _layer(chart: Chart, layer: Layer, page: bool) -> alt.Chart:
             return marks.encode(tooltip=tooltip)
 
 
-def _places(chart: Chart, layer: Layer) -> dict[str, Any]:
-    places: dict[str, Any] = {}
+def _encodings(chart: Chart, layer: Layer) -> dict[str, Any]:
+    encodings: dict[str, Any] = {}
     if layer.x:
         kind = "N" if chart.x.scale == "names" else "Q"
-        places["x"] = alt.X(f"{layer.x}:{kind}", sort=None, **_axis(chart.x))
+        encodings["x"] = alt.X(f"{layer.x}:{kind}", sort=None, **_axis(chart.x))
     if layer.y:
-        places["y"] = alt.Y(f"{layer.y}:Q", stack=None, **_axis(chart.y))
-    return places
+        encodings["y"] = alt.Y(f"{layer.y}:Q", stack=None, **_axis(chart.y))
+    return encodings
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
     scale, ticks = _SCALES[axis.scale]
-    given = {"scale": alt.Scale(**scale)} if scale else {}
-    return {"title": axis.title, **given, **({"axis": alt.Axis(**ticks)} if ticks else {})}
+    scales = {"scale": alt.Scale(**scale)} if scale else {}
+    return {"title": axis.title, **scales, **({"axis": alt.Axis(**ticks)} if ticks else {})}
 
 
 def _roles(chart: Chart, page: bool) -> alt.Color:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.check import refuse
 from statesize.errors import InputError, ModelError
-from statesize.measurement.measurement import Measurement, asked_of_engine, measure_at
+from statesize.measurement.measurement import Measurement, engine_outputs, measure_at
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
 from statesize.operators import Operator, Recurrence, Shared
@@ -89,9 +89,9 @@ def measure_captured(
     sequence: int | None = None,
     block: int | None = None,
 ) -> list[Measurement]:
-    """What `measure` finds in some heads or channels of a mixer, in blocks; errors name the mixer."""
+    """`measure` of some heads or channels of a mixer, in blocks; errors name the mixer."""
     size = block or len(units)
-    found: list[Measurement] = []
+    measurements: list[Measurement] = []
     for chosen in (units[first : first + size] for first in range(0, len(units), size)):
         every = len(chosen) == item.units
         with _naming(item, sequence, "head)" if every else f"k) for heads or channels {chosen.tolist()}"):
@@ -99,10 +99,10 @@ def measure_captured(
             cut = settings.cut(operator.length)
             if cut is None:
                 raise InputError(f"past and future must fit into {operator.length} tokens")
-            found.append(measure_at(operator, cut, settings, outputs))
+            measurements.append(measure_at(operator, cut, settings, outputs))
         # It would be held while the next one is built.
         del operator
-    return found
+    return measurements
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Work:
     Attributes:
         dtype: Number type in which the model made the operator.
         cut: Positions and windows; None where no H_i fits into the sequence.
-        engine: The engine that a block is given to.
+        engine: The engine that measures a block.
         block: Units that are measured at once.
         unit_bytes: Bytes that measuring one unit takes.
         shared_bytes: Bytes that measuring takes besides, however many units there are.
@@ -130,7 +130,7 @@ class Work:
 
 
 def plan_work(item: Captured, sequence: int, length: int, reference: int, settings: Settings) -> Work:
-    """How a captured mixer is measured; the `reference` length tells how many units, the same for all sequences."""
+    """How a captured mixer is measured; the `reference` length decides how many units, the same for all sequences."""
     first = item.units_operator(slice(0, 1))
     if first.length != length:
         raise ModelError(
@@ -155,7 +155,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     # Copies of a T of L × L would take more than measuring does.
     shown = min(len(sample.units), _PROBE_UNITS) if isinstance(exact, Recurrence) else 1
     several = exact[:, torch.zeros(shown, dtype=torch.int64)]
-    engine = choose_engine(*with_readouts(several, cut), asked_of_engine(settings), settings.engine)
+    engine = choose_engine(*with_readouts(several, cut), engine_outputs(settings), settings.engine)
     held, blocks = with_readouts(exact, cut)
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + engine.footprint(held, blocks)
     shared_bytes = item.map_bytes + engine.shared_footprint(held, blocks)

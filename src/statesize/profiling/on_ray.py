@@ -50,11 +50,11 @@ def profile_on_ray(
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
-    **asked: Any,
+    **settings: Any,
 ) -> Profile:
     """Measure a model over inputs as `statesize.profile` does, with the sequences spread over processes on Ray.
 
-    Each process holds the model and measures one sequence after another; what it has measured of a mixer is kept at
+    Each process holds the model and measures one sequence after another; a measured mixer is stored at
     once, and what a killed one had not finished is done by another. The profile is that of a single process: the same
     bit for bit where that is set to `cpus` threads, else within the bounds that it states. With `output`, both go on
     from each other's files.
@@ -65,7 +65,7 @@ def profile_on_ray(
             `functools.partial(load_model, "gpt2")` with `load_model` of `statesize.models.load`, so that no
             weights are sent; a folder must be there on all machines. Or a module, of which the structure is pickled
             and the weights are put into Ray's object store as plain bytes, once for all processes of a machine.
-        inputs: As for `statesize.profile`; all of them are read before the work, as if they were given in a list.
+        inputs: As for `statesize.profile`; all of them are read before the work, as in a list.
         address: HOST:PORT or ray://HOST:PORT of a cluster, or "auto" for the one that runs on this machine. None takes
             the one that this process is connected to, or starts one on this machine and stops it at the end.
         cpus: Cores of each process, and its threads. There are as many processes as sequences, cores and memory allow.
@@ -76,7 +76,7 @@ def profile_on_ray(
         name: Likewise.
         source: Likewise.
         on_progress: Likewise; sequences come in the order in which they are measured.
-        **asked: What else `statesize.profile` takes to say what is measured: tolerances, positions, channels, seed,
+        **settings: Other arguments of `statesize.profile`: tolerances, positions, channels, seed,
             memory (of each process) and so on.
 
     Returns:
@@ -88,7 +88,7 @@ def profile_on_ray(
         FileError: If the output cannot be written, or its units are changed by others meanwhile.
     """
     return run_on_ray(
-        model, inputs, check_settings(**asked), address=address, cpus=cpus, gpus=gpus,
+        model, inputs, check_settings(**settings), address=address, cpus=cpus, gpus=gpus,
         tokenizer=tokenizer, layers=layers, output=output, name=name, source=source, on_progress=on_progress,
     )  # fmt: skip
 
@@ -108,15 +108,15 @@ def run_on_ray(
     source: Mapping[str, Any] | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
 ) -> Profile:
-    """`profile_on_ray` as checked settings ask."""
+    """`profile_on_ray` with checked settings."""
     tokenizer = supported_tokenizer(tokenizer)
     require_count("cpus", cpus)
     known = list(sequences(inputs, tokenizer)[0])
     reference = max(map(len, known))
     settings.check_reach(reference)
-    place = None if output is None else Path(output)
-    if place is not None:
-        check_destination(place)
+    path = None if output is None else Path(output)
+    if path is not None:
+        check_destination(path)
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="statesize-"))
         ray = stack.enter_context(ray_session(address))
@@ -126,13 +126,13 @@ def run_on_ray(
         ready: Ready = next(workers.run(["loading the model"])).get()
         workers.memory += ready.bytes
         origin = Provenance(name or ready.name, ready.weights, ready.key, {**ready.source, **(source or {})}, cpus)
-        parts = stack.enter_context(open_parts(Path(scratch) / "profile" if place is None else place))
-        finished = place and finished_profile(place, ready.key, known, origin.model)
+        parts = stack.enter_context(open_parts(Path(scratch) / "profile" if path is None else path))
+        finished = path and finished_profile(path, ready.key, known, origin.model)
         if finished is not None:
             return finished
-        gathering = ProfileRun(settings, ready.key, len(known), parts, on_progress, reference)
-        gathering.measure(known, workers)
-        return gathering.profile(tokenizer, origin, place)
+        run = ProfileRun(settings, ready.key, len(known), parts, on_progress, reference)
+        run.measure(known, workers)
+        return run.profile(tokenizer, origin, path)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Ready:
         weights: Digest of the weights.
         key: Digest of the run.
         bytes: Size of the weights.
-        place: The worker's machine, and the versions there.
+        machine: The worker's machine, and the versions there.
     """
 
     name: str
@@ -153,7 +153,7 @@ class Ready:
     weights: str
     key: str
     bytes: int
-    place: str
+    machine: str
 
 
 class LoadedWork:
@@ -170,7 +170,7 @@ class LoadedWork:
             weights=str(facts["weights"]),
             key=run_key(facts, settings, layers, reference),
             bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())),
-            place=f"{socket.gethostname()} (statesize {__version__}, torch {torch.__version__})",
+            machine=f"{socket.gethostname()} (statesize {__version__}, torch {torch.__version__})",
         )
         self._measure = SequenceWork(model, layers, settings)
 
@@ -181,7 +181,7 @@ class LoadedWork:
             return
         if task.key != self.ready.key:
             raise StatesizeError(
-                f"the worker on {self.ready.place} computes something else than the first: weights, versions or "
+                f"the worker on {self.ready.machine} computes something else than the first: weights, versions or "
                 "settings differ. Make them the same on all machines of the cluster."
             )
         yield from self._measure(task)

@@ -19,7 +19,7 @@ from statesize.spectra.engine import EngineName
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
-# Numbers that are kept of each spectrum, in bytes.
+# Bytes of the numbers of each spectrum.
 _RESULT_BYTES = 52
 # Of a token while a profile is put together: its id and its text, as wide as the longest one.
 _TOKEN_BYTES = 80
@@ -57,17 +57,17 @@ class PlannedMixer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a profile would measure, as `statesize.plan` found.
+    """What a profile would measure, from `statesize.plan`.
 
     Attributes:
         mixers: One entry a mixer of the longest sequence.
         skipped: What is not measured, and why.
         sequences: Number of sequences.
-        sampled: Number of sequences whose lengths this comes from; all of them unless `total` was given.
+        sampled: Number of sequences that were read; all of them without `total`.
         tokens: Number of tokens.
         seconds: Predicted time of the profile: forward passes, operators and spectra.
         memory: Predicted peak of the process's memory in bytes, with the model and, twice while they are put together,
-            the results; None where the system does not tell.
+            the results; None where the system does not say.
         results: Bytes of the results, which lie on disk instead where the profile has an output.
         most_operations: Cost for one sequence up to which all heads or channels of a mixer are measured by default.
     """
@@ -161,28 +161,28 @@ def plan_profile(
     total: int | None = None,
     on_progress: Callable[[int, int, str], object] | None = None,
 ) -> Plan:
-    """`plan` as checked settings ask."""
+    """`plan` with checked settings."""
     tokenizer = supported_tokenizer(tokenizer)
     known = sorted(sequences(inputs, tokenizer)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
-        refuse("total", f"a whole number of at least {len(known)}, the sequences that are given", total)
+        refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)
     longest = len(known[-1])
     settings.check_reach(longest)
     differ = len(known[0]) * _DIFFERENT_LENGTH < longest
     passes = 1 + differ
 
-    def tell(before: int, done: int, mixers: int, name: str) -> None:
+    def report(before: int, done: int, mixers: int, name: str) -> None:
         if on_progress is not None:
             on_progress(before * mixers + done, passes * mixers, name)
 
     trial = Trial(model, layers, settings, longest)
-    trial.run(known[-1], partial(tell, 0))
+    trial.run(known[-1], partial(report, 0))
     shorter = None
     if differ:
-        # Half of the sequences are no longer than the middle one; where that is a long one, the shortest tells more.
+        # Half of the sequences are no longer than the middle one; where that is a long one, the shortest says more.
         middle = known[len(known) // 2]
         shorter = Trial(model, layers, settings, longest)
-        shorter.run(middle if len(middle) * _DIFFERENT_LENGTH < longest else known[0], partial(tell, 1))
+        shorter.run(middle if len(middle) * _DIFFERENT_LENGTH < longest else known[0], partial(report, 1))
     return _plan(trial, shorter, [len(ids) for ids in known], total or len(known))
 
 
@@ -238,7 +238,7 @@ def _exponent(seconds: float, shorter: float, ratio: float) -> float:
 
 
 def peak_memory() -> int | None:
-    """Bytes of the most memory that this process has held so far; None where the system does not tell."""
+    """Bytes of the most memory that this process has held so far; None where the system does not say."""
     try:
         import resource
     except ImportError:

@@ -6,7 +6,7 @@ import html
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -16,20 +16,17 @@ from statesize.adapters.captured import SHARED
 from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.measurement.chart import Metric, metric_title
-from statesize.measurement.views import notebook_chart, paper_figure
+from statesize.measurement.charts import notebook_chart, paper_figure
 from statesize.report.charts import ProfileCharts
 from statesize.report.words import kind_title
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS
 from statesize.results.store import load_tree, save_tree
 from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, summary_row
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Profile:
-    """What `statesize.profile` found.
+    """The result of `statesize.profile`.
 
     Attributes:
         tree: Tokens and attributes at the root, one node a mixer, as `statesize.profile` describes them.
@@ -70,7 +67,7 @@ class Profile:
             name: One of `mixers`.
 
         Returns:
-            As `mixer`, with the dimension group in place of head; None where every head stores its own.
+            As `mixer`, with the dimension group instead of head; None where every head stores its own.
         """
         node = self.tree.children.get(name + SHARED)
         return None if node is None else node.to_dataset(inherit=False)
@@ -129,8 +126,8 @@ class Profile:
         Example:
             >>> from statesize import profile
             >>> from statesize.lab import zoo
-            >>> found = profile("gla", [[5, 6, 7, 8]], tokenizer=zoo.tokenizer())
-            >>> found.ess().shape
+            >>> measured = profile("gla", [[5, 6, 7, 8]], tokenizer=zoo.tokenizer())
+            >>> measured.ess().shape
             (4, 4)
         """
         metric_title(metric)
@@ -168,7 +165,7 @@ class Profile:
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the profile as a zarr folder; a profile that is already there is replaced once the new is complete.
 
-        A place that is a file, a folder without a profile, or not writable is a FileError.
+        A path that is a file, a folder without a profile, or not writable is a FileError.
 
         Args:
             path: The folder.
@@ -209,7 +206,7 @@ class Profile:
         return ProfileCharts(self, paper_figure)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write a report of one self-contained HTML file; a place that cannot be written is a FileError.
+        """Write a report of one self-contained HTML file; a path that cannot be written is a FileError.
 
         Args:
             path: The file; replaced if it exists.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProfileProgress:
-    """Where a profile stands, told after each mixer of each sequence.
+    """How far a profile is, after each mixer of each sequence.
 
     Attributes:
         sequence: Index of the sequence.
@@ -84,7 +84,7 @@ class ProfileRun:
     Attributes:
         key: Digest of the run.
         count: Number of sequences, or None where the inputs do not say.
-        parts: Where datasets are stored; None keeps them in memory.
+        parts: Where datasets are stored; None leaves them in memory.
         reference: Tokens of the sequence that decides how many heads or channels are measured; None takes the first.
         mixers: What is known of each mixer.
         seconds: Total seconds of measuring over all workers.
@@ -107,30 +107,30 @@ class ProfileRun:
 
     def measure(self, inputs: Iterable[Tensor], executor: Executor) -> None:
         """Have measured of each sequence, (L,), what is not there."""
-        for done in executor.run(self._requests(inputs)):
+        for done in executor.run(self._tasks(inputs)):
             self._take(done)
 
-    def _requests(self, inputs: Iterable[Tensor]) -> Iterator[SequenceTask]:
+    def _tasks(self, inputs: Iterable[Tensor]) -> Iterator[SequenceTask]:
         for sequence, ids in enumerate(inputs):
             self.reference = self.reference or len(ids)
             self.sequences.append(ids)
-            request = self._request(sequence)
-            if not self._whole(request):
-                yield request
+            task = self._task(sequence)
+            if not self._is_finished(task):
+                yield task
 
-    def _request(self, sequence: int) -> SequenceTask:
+    def _task(self, sequence: int) -> SequenceTask:
         return SequenceTask(sequence, self.sequences[sequence], self.key, self.reference or 0)
 
-    def _whole(self, request: SequenceTask) -> bool:
-        """Whether all parts of a sequence are there, which then are added; otherwise the request tells which are."""
+    def _is_finished(self, task: SequenceTask) -> bool:
+        """Whether all parts of a sequence are there and were added; otherwise the task lists those that are there."""
         if self.parts is None:
             return False
-        end, sequence = self.parts.read(request.part(""), _end), request.sequence
+        end, sequence = self.parts.read(task.part(""), _end), task.sequence
         for name in list(self.parts.names(f"{sequence:06d}")):
-            # No dataset is kept, so that no more than one is in memory.
-            if name != request.part("") and self.parts.read(name, dataset_from_bytes) is not None:
-                request.kept.add(name)
-        if end is None or not request.kept.issuperset(map(request.part, end.mixers)):
+            # Datasets are read one by one, so that no more than one is in memory.
+            if name != task.part("") and self.parts.read(name, dataset_from_bytes) is not None:
+                task.finished.add(name)
+        if end is None or not task.finished.issuperset(map(task.part, end.mixers)):
             return False
         for index, name in enumerate(end.mixers):
             self._add(sequence, self.read(name, sequence), index, len(end.mixers), resumed=True)
@@ -138,19 +138,19 @@ class ProfileRun:
         return True
 
     def _take(self, done: Done[SequenceTask, MixerDone | SequenceDone]) -> None:
-        found, request, parts = done.get(), done.task, self.parts
-        sequence = request.sequence
-        if isinstance(found, SequenceDone):
+        step, task, parts = done.get(), done.task, self.parts
+        sequence = task.sequence
+        if isinstance(step, SequenceDone):
             if parts is not None:
-                parts.write(request.part(""), found.to_bytes())
-            self._skipped[sequence] = found.skipped
+                parts.write(task.part(""), step.to_bytes())
+            self._skipped[sequence] = step.skipped
             return
-        dataset, resumed = found.dataset, found.dataset is None
+        dataset, resumed = step.dataset, step.dataset is None
         if dataset is not None and parts is not None:
-            parts.write(request.part(found.name), dataset_to_bytes(dataset))
-            request.kept.add(request.part(found.name))
-        dataset = self.read(found.name, sequence) if dataset is None else dataset
-        self._add(sequence, dataset, found.index, found.mixers, resumed=resumed)
+            parts.write(task.part(step.name), dataset_to_bytes(dataset))
+            task.finished.add(task.part(step.name))
+        dataset = self.read(step.name, sequence) if dataset is None else dataset
+        self._add(sequence, dataset, step.index, step.mixers, resumed=resumed)
 
     def _add(self, sequence: int, dataset: xr.Dataset, index: int, total: int, *, resumed: bool) -> None:
         name, seconds, engine = (dataset.attrs[fact] for fact in ("name", "seconds", "engine"))
@@ -169,11 +169,11 @@ class ProfileRun:
         """What was measured of a mixer over a sequence; a file that is gone or damaged is a FileError."""
         if self.parts is None:
             return self._datasets[mixer, sequence]
-        dataset = self.parts.read(self._request(sequence).part(mixer), dataset_from_bytes)
+        dataset = self.parts.read(self._task(sequence).part(mixer), dataset_from_bytes)
         if dataset is None:
             raise FileError(
                 f"{self.parts.folder} was changed while it was in use: mixer {mixer} of sequence {sequence} is missing "
-                "or damaged. Run the same command again; what is intact is kept."
+                "or damaged. Run the same command again; what is intact is used again."
             )
         return dataset
 
@@ -192,7 +192,7 @@ class ProfileRun:
             for mixer in self.mixers.values()
         )
         if output is None or self.parts is None:
-            datasets = {f"/{mixer}": next(iter(found)) for mixer, found in nodes}
+            datasets = {f"/{mixer}": next(iter(parts)) for mixer, parts in nodes}
             return Profile(xr.DataTree.from_dict({"/": root} | datasets))
         # What a kill leaves half-written goes with the parts, once the same command has finished.
         write_nodes(output, root, nodes, scratch=self.parts.folder)
@@ -236,7 +236,7 @@ _OWN = re.compile(rf"\d{{6,}}|{re.escape(LOCK)}|\.statesize-.*|\..*\.part")
 
 @contextmanager
 def open_parts(output: Path) -> Generator[Parts]:
-    """The finished parts of the profile that is written to a folder, which other processes are kept from."""
+    """The finished parts of the profile that is written to a folder, locked against other processes."""
     check_destination(output)
     folder = output.with_name(f"{output.name}.units")
     if folder.exists() and not (folder.is_dir() and all(_OWN.fullmatch(path.name) for path in folder.iterdir())):
@@ -246,8 +246,8 @@ def open_parts(output: Path) -> Generator[Parts]:
 
 
 def finished_profile(output: Path, key: str, sequences: Sequence[Tensor], name: str) -> Profile | None:
-    """The profile of this very run, read from its folder; None where it is not there, or no sequences are given."""
-    # It is there where the run was killed while it tidied up, or is asked for once more.
+    """The profile of this very run, read from its folder; None where it is not there, or without sequences."""
+    # It is there where the run was killed while it tidied up, or is repeated.
     try:
         attributes = load_tree(output).attrs
     except FileError:
@@ -282,8 +282,8 @@ def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[Profi
         # Inputs that are read while they are measured do not say how many they are.
         total = sequences or progress.sequence + 1
         of = "" if sequences is None else f" of {sequences}"
-        place = f"sequence {progress.sequence + 1}{of}, mixer {progress.mixer + 1} of {progress.mixers}"
+        where = f"sequence {progress.sequence + 1}{of}, mixer {progress.mixer + 1} of {progress.mixers}"
         whole = sequences == 1 or progress.mixer + 1 == progress.mixers
-        bar.update(done, total * progress.mixers, f"{place} ({progress.name})", line=whole)
+        bar.update(done, total * progress.mixers, f"{where} ({progress.name})", line=whole)
 
     return update

@@ -60,11 +60,11 @@ def profile(
 
     Models of Hugging Face transformers work, by their name (`ss.profile("gpt2")`) or as objects, and so do the bundled
     models, folders with a checkpoint, and any torch module whose layers have a method `operator(hidden)`.
-    A bar shows the progress in a terminal, unless `on_progress` is given.
+    A bar shows the progress in a terminal, unless there is an `on_progress`.
 
     Sequences are run one after another, and each mixer is measured in blocks of heads or channels that fit `memory`.
     Operators come in the model's dtype and are measured in float64.
-    With `output`, what is finished is kept in files beside it, in the folder of the same name with `.units`: the same
+    With `output`, finished parts are stored in files beside it, in the folder of the same name with `.units`: the same
     call after a crash or an interrupt goes on from there, and memory does not grow with the number of sequences. Once
     the profile is complete, the same call returns it.
     Wrong inputs, tolerances, positions or layers, and operators that are not finite, are an InputError; a model
@@ -77,8 +77,7 @@ def profile(
         inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, a Path of a text, JSONL or Parquet
             file, what a tokenizer returns, or an iterable of these; None takes bundled documents.
         tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers`, of
-            transformers or of tiktoken, or a function from a text to ids. A model that is given by its name brings its
-            own.
+            transformers or of tiktoken, or a function from a text to ids. A model by its name brings its own.
         layers: Mixers to measure, by index or module name, one or several; None takes all.
         channels: Heads or channels of each mixer that are measured: "all", or a number, drawn from all parts of the
             layer; None takes all where they cost at most `statesize.profiling.MOST_OPERATIONS` a sequence.
@@ -95,12 +94,12 @@ def profile(
         memory: Bytes that measuring may hold at once, as a number or such as "4GB", beside model and results:
             operators, attention maps and spectra. Where one head takes more, an InputError says how much would do.
         count_accuracy: How far apart bounds on counts at relative tolerances may be left, as for `statesize.measure`;
-            0 asks for exact counts.
-        entropy_accuracy: Relative accuracy asked of entropies, likewise.
+            0 takes exact counts.
+        entropy_accuracy: Relative accuracy of entropies, likewise.
         output: Folder for the profile.
-        name: What tables call the model; None takes the name by which it was given, or that of its class.
-        source: Where the model comes from, kept with the profile, and under "recipe" how `statesize rerun` repeats it.
-        on_progress: Called after each mixer of each sequence, in place of the bar.
+        name: What tables call the model; None takes the argument, or the name of its class.
+        source: Where the model comes from, stored with the profile; under "recipe", how `statesize rerun` repeats it.
+        on_progress: Called after each mixer of each sequence, instead of the bar.
 
     Returns:
         A Profile of all mixers, sequences and positions; position 0, where nothing has passed, holds ESS 0. With
@@ -129,9 +128,9 @@ def run_profile(
     source: Mapping[str, Any] | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
 ) -> Profile:
-    """`profile` as checked settings ask."""
+    """`profile` with checked settings."""
     tokenizer = supported_tokenizer(tokenizer)
-    place = None if output is None else Path(output)
+    path = None if output is None else Path(output)
     if isinstance(model, str):
         loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
         model, tokenizer, source = loaded.model, tokenizer or loaded.tokenizer, source or loaded.source
@@ -152,16 +151,15 @@ def run_profile(
     known_source = ({"weights": stored} if stored else {}) | dict(source or {})
     origin = Provenance(name, str(facts["weights"]), key, known_source, torch.get_num_threads())
     bars = Bars(on_progress is not None, lines=False)
-    with nullcontext() if place is None else open_parts(place) as parts, bars:
-        if place is not None and (finished := finished_profile(place, origin.key, known, name)) is not None:
+    with nullcontext() if path is None else open_parts(path) as parts, bars:
+        if path is not None and (finished := finished_profile(path, origin.key, known, name)) is not None:
             return finished
-        told = on_progress or profile_bar(bars, name, count)
-        gathering = ProfileRun(settings, origin.key, count, parts, told, reference)
-        gathering.measure(ids, SerialExecutor(SequenceWork(model, layers, settings)))
-        return gathering.profile(tokenizer, origin, place)
+        run = ProfileRun(settings, origin.key, count, parts, on_progress or profile_bar(bars, name, count), reference)
+        run.measure(ids, SerialExecutor(SequenceWork(model, layers, settings)))
+        return run.profile(tokenizer, origin, path)
 
 
 def _bundled(tokenizer: AnyTokenizer | None) -> Inputs:
     if tokenizer is None:
-        raise InputError("inputs must be given for a model without a tokenizer, got none. Give token ids, or both.")
+        raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
     return bundled_sequences(tokenizer)

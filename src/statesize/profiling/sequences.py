@@ -19,7 +19,7 @@ from statesize.profiling.measuring import Layers, captured_mixers, measure_mixer
 
 
 def run_key(model: Mapping[str, object], settings: Settings, layers: object, reference: int | None) -> str:
-    """A digest of everything but the input that a mixer's numbers depend on; `model` is what `model_facts` tells."""
+    """A digest of everything but the input that a mixer's numbers depend on; `model` are its `model_facts`."""
     parts = {
         **model,
         "settings": dataclasses.asdict(settings),
@@ -37,20 +37,20 @@ class SequenceTask:
         ids: (L,).
         key: Digest of the run.
         reference: Tokens of the sequence that decides how many heads or channels are measured.
-        kept: Names of the parts of this sequence that are finished; they grow while it is measured.
+        finished: Names of the finished parts of this sequence; they grow while it is measured.
     """
 
     sequence: int
     ids: Tensor
     key: str
     reference: int
-    kept: set[str] = field(default_factory=set[str])
+    finished: set[str] = field(default_factory=set[str])
 
     def __str__(self) -> str:
         return f"sequence {self.sequence} of {len(self.ids)} tokens"
 
     def part(self, mixer: str) -> str:
-        """Name of the part that holds the dataset of a mixer, or "" for what is told of the whole sequence."""
+        """Name of the part that holds the dataset of a mixer, or "" for the end of the sequence."""
         facts = f"{self.key} {tokens_sha256([self.ids])} {mixer}"
         return f"{self.sequence:06d}/{digest(facts.encode())}"
 
@@ -104,7 +104,7 @@ class SequenceWork:
 
     def _measured(self, item: Captured, request: SequenceTask) -> xr.Dataset | None:
         """What is measured of a mixer, or None where it is among the finished parts."""
-        if request.kept and request.part(item.name) in request.kept:
+        if request.finished and request.part(item.name) in request.finished:
             return None
         work = plan_work(item, request.sequence, len(request.ids), request.reference, self.settings)
         return measure_mixer(item, request.sequence, work, self.settings)

@@ -29,8 +29,8 @@ def generate(model: nn.Module, prompt: Sequence[int], count: int) -> list[int]:
             return _by_steps(model, ids[0], require_count("count", count))
         if pretrained_models(model):
             options = {"do_sample": False, "max_new_tokens": require_count("count", count), "use_cache": True}
-            found: Tensor = cast("Any", model).generate(ids, attention_mask=torch.ones_like(ids), **options)
-            return [int(token) for token in found[0, len(prompt) :]]
+            tokens: Tensor = cast("Any", model).generate(ids, attention_mask=torch.ones_like(ids), **options)
+            return [int(token) for token in tokens[0, len(prompt) :]]
     raise InputError(f"generate needs a language model of statesize or transformers, got {type(model).__name__}.")
 
 
@@ -148,10 +148,11 @@ class Watch:
         sample = draw(item.units, self.channels, self.seed, item.name)
         # A few rows of T each: the definition is as fast as any engine.
         settings = check_settings((), (0.01,), cuts, "dense", future=self.future)
-        (found,) = measure_captured(item, sample.units, settings, sequence=0)
-        if found.entropy is None or found.relative_count is None:
+        (measurement,) = measure_captured(item, sample.units, settings, sequence=0)
+        entropy, counts = measurement.entropy, measurement.relative_count
+        if entropy is None or counts is None:
             raise ModelError("the measurement lacks an output that a reading holds")
-        by_unit = [found.entropy, found.relative_count[..., 0], found.norm]
+        by_unit = [entropy, counts[..., 0], measurement.norm]
 
         def mean(values: Tensor) -> float:
             return estimate(values.double().cpu().numpy(), sample).mean
@@ -160,9 +161,9 @@ class Watch:
             LayerReading(
                 item.name,
                 item.kind,
-                *(mean(values[0, :, place]) for values in by_unit[:2]),
-                ceiling=int(found.ceiling[place]),
-                norm=mean(by_unit[2][0, :, place]),
+                *(mean(values[0, :, index]) for values in by_unit[:2]),
+                ceiling=int(measurement.ceiling[index]),
+                norm=mean(by_unit[2][0, :, index]),
             )
-            for place in range(len(cuts))
+            for index in range(len(cuts))
         ]

@@ -23,11 +23,11 @@ from statesize.measurement.chart import (
     Layer,
     Metric,
     Row,
+    index_of,
     json_number,
     known,
     lines,
     metric_title,
-    place_of,
     position_tables,
     table,
 )
@@ -187,7 +187,7 @@ def spectrum(profile: Profiled, layer: int | str, position: int | None, sequence
     name, mixer = _layer(profile, layer, sequence)
     ratios, counts = _curve(mixer)
     at = mixer["position"].values.tolist()
-    place = place_of(position, at)
+    place = index_of(position, at)
     heads = counts[sequence, :, place]
     tables = {
         "lines": lines(_names(mixer), index=heads, ratio=ratios),

@@ -10,8 +10,8 @@ from typing import Any, Self
 import altair as alt
 
 from statesize.io.text import facts_table
-from statesize.measurement.chart import Axis, Chart, Hint, Layer, json_number, place_of
-from statesize.measurement.views import notebook_chart, paper_figure
+from statesize.measurement.chart import Axis, Chart, Hint, Layer, index_of, json_number
+from statesize.measurement.charts import notebook_chart, paper_figure
 from statesize.report.words import short_names
 
 STORED = "stored (TSS)"
@@ -131,7 +131,7 @@ class Redundancy:
         Returns:
             A description that `plot`, `figure` and reports draw.
         """
-        place = place_of(position, self.positions)
+        place = index_of(position, self.positions)
         names = short_names([mixer.name for mixer in self.mixers])
         rows = [
             {"part": names[mixer.name], "kind": mixer.kind, "group": group, "numbers": json_number(numbers[place])}

@@ -69,7 +69,7 @@ def write_arrays(path: Path, parts: Iterable[xr.Dataset], rows: int) -> dict[str
 
 
 def open_arrays(path: Path, dims: Mapping[str, Sequence[str]], attributes: Mapping[str, Any]) -> xr.Dataset:
-    """The dataset of a file that anybody may have written; its arrays are read when they are asked for."""
+    """The dataset of a file that anybody may have written; its arrays are read when they are used."""
     check_header(path)
     variables: dict[str, xr.Variable] = {}
     with _opened(path) as stream:

@@ -1,4 +1,4 @@
-"""What a stored profile says of itself, checked in one place before anything uses it: anybody may have written it."""
+"""Checks of a stored profile before anything uses it: anybody may have written it."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ _MIXER: dict[str, Kind] = {
 _TOKENS = {"token_ids": "i", "tokens": "U", "special": "b"}
 
 
-def check_nodes(given: object) -> None:
+def check_nodes(listed: object) -> None:
     """Refuse what lists no root and mixers as `statesize.results.store` writes them, by a ValueError."""
-    nodes = cast("list[dict[str, Any]]", given if _several(lambda node: isinstance(node, dict))(given) else [])
+    nodes = cast("list[dict[str, Any]]", listed if _several(lambda node: isinstance(node, dict))(listed) else [])
     for node in nodes:
         _check_attributes("a node", node, _NODE)
     _require("the profile", "nodes", bool(nodes) and nodes[0]["name"] == "")

@@ -102,7 +102,7 @@ def dataset_from_bytes(content: bytes) -> xr.Dataset:
 
 @dataclass(eq=False)
 class MixerRun:
-    """What is kept of a mixer while sequences are measured; their datasets may lie on disk.
+    """A mixer while its sequences are measured; their datasets may lie on disk.
 
     Attributes:
         about: The first dataset, without positions.

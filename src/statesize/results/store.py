@@ -29,9 +29,9 @@ _CPU = torch.device("cpu")
 
 
 def check_destination(path: Path) -> None:
-    """Refuse a place where a profile cannot or must not be written, before any work is done."""
+    """Refuse a path where a profile cannot or must not be written, before any work is done."""
     _check_free(path)
-    with os_errors(f"{path} cannot be written", "Give a place in a writable folder."):
+    with os_errors(f"{path} cannot be written", "Give a path in a writable folder."):
         os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
 
 
@@ -54,21 +54,21 @@ def write_nodes(
     nodes: Iterable[tuple[str, Iterable[xr.Dataset]]],
     scratch: Path | None = None,
 ) -> None:
-    """Write the root, and each mixer in parts along the sequences, to a temporary folder; then move it to its place."""
+    """Write the root, and each mixer in parts along the sequences, to a temporary folder; then move it to its path."""
     # The temporary folder lies in `scratch`, a folder of the same file system, or in the parent.
     # What has a scratch folder beside it can be written there.
     (check_destination if scratch is None else _check_free)(path)
 
-    def write(place: Path) -> None:
-        place.mkdir()
+    def write(folder: Path) -> None:
+        folder.mkdir()
         listed: list[dict[str, Any]] = []
         for name, parts in chain([("", [root])], nodes):
-            file = _file(place, len(listed))
+            file = _file(folder, len(listed))
             facts = write_arrays(file, parts, root.sizes[ALONG])
             listed.append({"name": name, **facts, "sha256": _file_sha256(file)})
         content = {"format": FORMAT, "schema": SCHEMA, "nodes": listed}
         marker = json.dumps(content | {"sha256": _sha256(content)}, ensure_ascii=False, indent=1)
-        (place / MARKER).write_text(marker, encoding="utf-8")
+        (folder / MARKER).write_text(marker, encoding="utf-8")
 
     with os_errors(f"{path} cannot be written"):
         replace_folder(path, write, scratch)
@@ -94,7 +94,7 @@ def load_tree(path: Path) -> xr.DataTree:
 
 
 def open_tree(path: Path) -> xr.DataTree:
-    """Open a profile that stays; each array is read when it is asked for, and not kept."""
+    """Open a profile that stays; each array is read when it is used, and not cached."""
     nodes = _nodes(path)
     with _reading(path):
         return _tree(path, nodes)

@@ -108,9 +108,9 @@ def unit_means(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
 
 def average(node: xr.Dataset, values: Array) -> Estimate:
     """The mean of (sequence, unit, position) over the layer, with the error that units and positions left out make."""
-    found, positions = estimate(unit_means(node, values), sample_of(node)), node["position"].values
+    averaged, positions = estimate(unit_means(node, values), sample_of(node)), node["position"].values
     curve = known_mean(values[:, :, positions >= 1], (0, 1))
-    return Estimate(found.mean, math.hypot(found.error, position_error(curve, positions[positions >= 1])))
+    return Estimate(averaged.mean, math.hypot(averaged.error, position_error(curve, positions[positions >= 1])))
 
 
 class GroupRow(TypedDict):
@@ -143,7 +143,7 @@ def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer:
     """What the heads that read a cache, of one mixer or of several, need together and what they would need alone."""
     groups, heads = sample_of(group).total, sum(sample_of(node).total for node in nodes)
     joint_entropy, joint_relative = _averages(group)
-    alone = [sum(_averages(node)[place].mean * sample_of(node).total for node in nodes) / groups for place in range(2)]
+    alone = [sum(_averages(node)[index].mean * sample_of(node).total for node in nodes) / groups for index in range(2)]
     return {
         "model": model,
         "layer": layer,
@@ -205,8 +205,8 @@ def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.
     """One mixer as a table with one row for each sequence, head, position, metric and threshold (NaN for entropy)."""
     unit = unit_dim(node)
     shape = tuple(node.sizes[dim] for dim in ("sequence", unit, "position"))
-    sequence, head, place = (index.ravel() for index in np.indices(shape))
-    position = node["position"].values[place]
+    sequence, head, column = (index.ravel() for index in np.indices(shape))
+    position = node["position"].values[column]
     frames = [
         pd.DataFrame(
             {
@@ -224,8 +224,8 @@ def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.
                 "lower": lower.ravel(),
                 "upper": upper.ravel(),
                 "norm": node["norm"].values.ravel(),
-                "state_size": node["state_size"].values[sequence, place],
-                "ceiling": node["ceiling"].values[sequence, place],
+                "state_size": node["state_size"].values[sequence, column],
+                "ceiling": node["ceiling"].values[sequence, column],
             }
         )
         for metric, threshold, ess, lower, upper in _metrics(node)

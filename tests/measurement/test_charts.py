@@ -13,8 +13,8 @@ import vl_convert
 import statesize
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.measurement import charts as measured
 from statesize.measurement.chart import MOST_HEADS, evenly_spread, lines
+from statesize.measurement.charts import MeasurementCharts
 from statesize.measurement.vega import PAPER
 from statesize.report import charts
 from statesize.spectra.choice import ENGINES
@@ -39,6 +39,11 @@ def profile():
     return statesize.profile(model, texts, relative_tolerances=[1e-3, 1e-1, 1e-2], name="gla")
 
 
+def described(measurement):
+    """Its charts before altair draws them."""
+    return MeasurementCharts(measurement, lambda chart: chart)
+
+
 def drawn(chart, layer):
     """The points of a layer, as {x: y}."""
     (found,) = [one for one in chart.layers if (one.mark, one.role) == ("line", layer)]
@@ -46,17 +51,17 @@ def drawn(chart, layer):
 
 
 def test_positions_are_the_mean_over_entries_against_the_ceiling(measurement):
-    found = measured.positions(measurement, "entropy")
+    found = described(measurement).positions()
     assert list(drawn(found, "mean").values()) == pytest.approx(measurement.entropy.mean((0, 1)).tolist())
     assert [row["ceiling"] for row in found.tables["positions"]] == measurement.ceiling.tolist()
     assert {row["head"] for row in found.tables["heads"]} == {f"entry {entry}" for entry in range(6)}
 
 
 def test_spectrum_and_tolerance_are_of_the_singular_values(measurement):
-    mean = drawn(measured.spectrum(measurement, 5), "mean")
+    mean = drawn(described(measurement).spectrum(5), "mean")
     assert mean[1] == pytest.approx(measurement.values[..., 4, 0].mean().item())
     assert max(mean) == 4
-    curve = drawn(measured.tolerance(measurement), "mean")
+    curve = drawn(described(measurement).tolerance(), "mean")
     at = min(curve, key=lambda ratio: abs(ratio - 1e-2))
     ess = statesize.metrics.tolerance_ess(measurement.values, at, relative=True).double().mean().item()
     assert curve[at] == pytest.approx(ess)
