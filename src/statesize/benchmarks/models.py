@@ -199,9 +199,7 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> dict[str, Any]:
         "peak_bytes": max(0, peak),  # the most memory held, above what the model and the libraries held before
         "model_bytes": sum(weight.nbytes for weight in model.parameters()),
         "model_seconds": case.layers * total,  # `seconds` for all layers of this kind of the whole model
-        "faithfulness": dataset[
-            "faithfulness"
-        ].item(),  # largest relative difference between T u and what the model passed on
+        "faithfulness": dataset["faithfulness"].item(),  # largest relative difference of T u from the model's y
     }
 
 
