@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from statesize.benchmarks.cases import ask, cases
+from statesize.benchmarks.cases import cases, measured
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
 
@@ -14,7 +14,7 @@ def test_each_case_is_made_and_its_engine_takes_it(case):
     assert ENGINES[case.engine].unsupported_reason(operator, make_cut(64), case.outputs) is None
     # Memory is measured in a child process.
     again = pickle.loads(pickle.dumps(case))  # noqa: S301
-    found = ask(again.make(64)[(0,) * len(operator.batch_shape)], again, case.outputs[0], (1e-3,))
+    found = measured(again.make(64)[(0,) * len(operator.batch_shape)], again, case.outputs[0], (1e-3,))
     assert (found.count is not None) == (case.outputs[0] == "counts")
 
 

@@ -103,7 +103,7 @@ def test_chats(tmp_path, kind):
     numbers = [int(chat.messages[0]["content"].split()[0]) for chat in extract.texts]
     assert len(set(numbers)) == 9
     assert numbers[0] < 200 < 700 < numbers[-1]
-    assert f"{path}, " in extract.texts[0].place
+    assert f"{path}, " in extract.texts[0].where
 
 
 def test_the_beginning_of_large_row_groups(tmp_path):

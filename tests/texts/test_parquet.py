@@ -61,7 +61,7 @@ def test_chats(tmp_path):
     both = tmp_path / "both.parquet"
     pq.write_table(pa.table({"messages": messages, "text": ["one", "two", "three", "four"]}), both)
     assert list(read_parquet(both, "text", pytest.fail)) == ["one", "two", "three", "four"]
-    assert next(read_parquet(both, "messages", pytest.fail)).place == f"{both}, row 1"
+    assert next(read_parquet(both, "messages", pytest.fail)).where == f"{both}, row 1"
 
 
 @pytest.mark.parametrize("kind", ["no bytes", "no rows", "a folder"])

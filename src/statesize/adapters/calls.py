@@ -124,8 +124,8 @@ class _Recorder:
             kind, multiplicity = getattr(module, "kind", type(module).__name__), getattr(module, "multiplicity", 1)
             channels = require_count(f"multiplicity of {name}", multiplicity)
             mixers = [FoundMixer(name, str(kind), 0, channels, None, 0)]
-            given = (self.copies.of(first_argument(name, args, kwargs)),)
-            self.calls.append(Call(name, module, given, {}, mixers, by_method=True))
+            argument = (self.copies.of(first_argument(name, args, kwargs)),)
+            self.calls.append(Call(name, module, argument, {}, mixers, by_method=True))
 
         return enter
 

@@ -93,7 +93,7 @@ class Capture(Iterator[Captured]):
     def _again(self, call: Call, labels: list[str]) -> list[Captured]:
         chosen = [mixer.name in self._chosen for mixer in call.mixers]
         try:
-            found = self._checked(call, labels)
+            mixers_here = self._checked(call, labels)
         except ModelError as error:
             # One that was asked for is an error; otherwise the others are measured.
             if self._selected:
@@ -101,7 +101,7 @@ class Capture(Iterator[Captured]):
             self._refused = self._refused or error
             self.skipped |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}
             return []
-        return [self._with_readers(item) for item, wanted in zip(found, chosen, strict=True) if wanted]
+        return [self._with_readers(item) for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
 
     def _with_readers(self, item: Captured) -> Captured:
         """Of mixers that share a cache, the last with the heads of all, and the others with its name."""

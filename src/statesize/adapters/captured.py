@@ -81,8 +81,8 @@ class Captured:
         """The same mixer with groups as its units and the channels that they store, or None without groups."""
         if not self.groups:
             return None
-        given = {"units": self.groups, "multiplicity": self.stored_channels, "groups": 0}
-        return replace(self, name=self.name + SHARED, units_operator=self._shared, **given)
+        of_groups = {"units": self.groups, "multiplicity": self.stored_channels, "groups": 0}
+        return replace(self, name=self.name + SHARED, units_operator=self._shared, **of_groups)
 
     def _shared(self, groups: Units) -> Shared:
         def heads(item: Captured) -> Tensor:

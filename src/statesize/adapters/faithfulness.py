@@ -95,7 +95,7 @@ def check_finite(name: str, unit: str, what: str, tensor: Tensor) -> None:
     """Refuse a tensor (sequence, unit, position, …) with NaN or infinity, and say where the first one is."""
     finite = torch.isfinite(tensor)
     if not bool(finite.all()):
-        sequence, index, position = (int(place) for place in (~finite).nonzero()[0, :3])
+        sequence, index, position = (int(coordinate) for coordinate in (~finite).nonzero()[0, :3])
         raise InputError(
             f"Mixer {name}, sequence {sequence}, {unit} {index}: {what} NaN or infinity, first at position {position}. "
             "Check the model's weights and inputs for values that are not finite."

@@ -37,15 +37,15 @@ class Forward:
         options = {"use_cache": False} if _accepts(backbone, "use_cache") else {}
         if not isinstance(inputs, Mapping):
             return cls(model, backbone, (inputs.to(device),), options, length)
-        given = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+        arguments = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
         labels = inspect.signature(backbone.forward).parameters.get("labels")
         if labels is None or labels.default is not inspect.Parameter.empty:
             # They ask for a loss, which takes the logits of every position.
-            given.pop("labels", None)
-        mask = given.get("attention_mask")
+            arguments.pop("labels", None)
+        mask = arguments.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained:
-            given["attention_mask"] = added_to_scores(mask)
-        return cls(model, backbone, (), given | options, length)
+            arguments["attention_mask"] = added_to_scores(mask)
+        return cls(model, backbone, (), arguments | options, length)
 
     def hidden(self, attach: Callable[[ExitStack], None] | None = None) -> Tensor | None:
         """The last hidden state (S, L, d) of one run with what `attach` hangs on the model; else its first output."""

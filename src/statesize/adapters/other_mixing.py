@@ -46,18 +46,18 @@ def other_mixing(forward: Forward, call: Call) -> str:
     Raises:
         ModelError: Mixing behind the kernels, by which T is not what leaves the module.
     """
-    place, limit = forward.length // 3, bound(call.module)
+    position, limit = forward.length // 3, bound(call.module)
     plain = _LoneRun.of(forward, call)
     if plain.output is None or not plain.products:
         return ""
-    args, kwargs = (_changed(given, forward.length, place) for given in (call.args, call.kwargs))
+    args, kwargs = (_changed(arguments, forward.length, position) for arguments in (call.args, call.kwargs))
     changed = replace(call, args=args, kwargs=kwargs)
     other_input = _LoneRun.of(forward, changed, [product.mixed for product in plain.products])
-    other_result = _LoneRun.of(forward, call, [_changed_at(one.mixed, one.axis, place) for one in plain.products])
+    other_result = _LoneRun.of(forward, call, [_changed_at(one.mixed, one.axis, position) for one in plain.products])
     axis = _axis(plain.output, forward.length)
     if axis is None or other_input.output is None or other_result.output is None:
         return ""
-    if _differs(plain.output, other_result.output, axis, place) > limit:
+    if _differs(plain.output, other_result.output, axis, position) > limit:
         raise ModelError(
             f"Mixer {call.name}: what its map returns is mixed over positions once more before it leaves the module, "
             "so that this map is not the module's T. Give the class a method `operator(hidden)` that returns a "
@@ -65,11 +65,11 @@ def other_mixing(forward: Forward, call: Call) -> str:
         )
     seen: list[str] = []
     if any(
-        _differs(one.values, other.values, one.values_axis, place) > limit
+        _differs(one.values, other.values, one.values_axis, position) > limit
         for one, other in zip(plain.products, other_input.products, strict=True)
     ):
         seen.append("its values are mixed before: T is without that")
-    if _differs(plain.output, other_input.output, axis, place) > limit:
+    if _differs(plain.output, other_input.output, axis, position) > limit:
         seen.append("positions are mixed beside the map too: T is without that")
     if len(call.caches) > len({cache or index for index, cache in enumerate(call.caches)}):
         seen.append("several maps mix the same values, each with a T of its own: the module's is made of all")
@@ -92,8 +92,8 @@ class _LoneRun:
             if product is None:
                 return None
             run.products.append(product)
-            place = len(run.products) - 1
-            return held[place] if held is not None and place < len(held) else None
+            position = len(run.products) - 1
+            return held[position] if held is not None and position < len(held) else None
 
         with interrupts_held() as interrupts, ExitStack() as stack:
             stack.enter_context(measuring(forward.model))
@@ -113,36 +113,36 @@ def _axis(tensor: Tensor, length: int) -> int | None:
     return next((axis for axis in order if tensor.shape[axis] == length), None)
 
 
-def _changed(value: Any, length: int, place: int) -> Any:
+def _changed(value: Any, length: int, position: int) -> Any:
     """Arguments with other numbers at one position."""
 
     def change(leaf: object) -> object:
         if not isinstance(leaf, Tensor) or leaf.dtype == torch.bool:
             return leaf
         axis = _axis(leaf, length)
-        return leaf if axis is None else _changed_at(leaf, axis, place)
+        return leaf if axis is None else _changed_at(leaf, axis, position)
 
     return mapped(value, change)
 
 
-def _changed_at(tensor: Tensor, axis: int, place: int) -> Tensor:
+def _changed_at(tensor: Tensor, axis: int, position: int) -> Tensor:
     """A copy with other numbers at one position: random ones of the tensor's scale, or the ids of another position."""
     moved = tensor.movedim(axis, 0).clone()
     if tensor.is_floating_point():
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(moved[place].shape, generator=generator).to(moved)
+        noise = torch.randn(moved[position].shape, generator=generator).to(moved)
         finite = moved.isfinite()
-        moved[place] += noise * moved[finite].double().std().to(moved.dtype)
+        moved[position] += noise * moved[finite].double().std().to(moved.dtype)
     else:
-        moved[place] = moved[place - 1]
+        moved[position] = moved[position - 1]
     return moved.movedim(0, axis)
 
 
-def _differs(one: Tensor, other: Tensor, axis: int, place: int) -> float:
+def _differs(one: Tensor, other: Tensor, axis: int, position: int) -> float:
     """The largest difference at other positions, relative to the largest value."""
     if one.shape != other.shape:
         return float("inf")
-    elsewhere = torch.arange(one.shape[axis], device=one.device) != place
+    elsewhere = torch.arange(one.shape[axis], device=one.device) != position
     difference = (one - other).movedim(axis, 0)[elsewhere]
     scale = one.abs().max()
     return float(difference.abs().max() / scale) if bool(scale > 0) else 0.0

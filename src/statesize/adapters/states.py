@@ -38,15 +38,15 @@ def states(model: nn.Module, input_ids: Inputs, positions: Positions = None) -> 
         >>> {name: state.shape for name, state in held.items()}
         {'layers.0.mixer': torch.Size([1, 2, 2, 4, 4])}
     """
-    found: dict[str, Tensor] = {}
+    by_mixer: dict[str, Tensor] = {}
     kinds: dict[str, None] = {}
     for captured in capture(model, input_ids):
         operator, values = captured.operator, captured.values
         kinds[captured.kind] = None
         if isinstance(operator, Recurrence) and values is not None:
             cut = make_cut(operator.length, positions)
-            found[captured.name] = operator.states(values(), cut.positions)
+            by_mixer[captured.name] = operator.states(values(), cut.positions)
         captured.forget()
-    if not found:
+    if not by_mixer:
         raise ModelError(f"model must have a recurrence whose state can be told, got {', '.join(kinds)} only.")
-    return found
+    return by_mixer

@@ -41,7 +41,7 @@ class Case:
     lengths: int = 1  # how many times the length of the other cases
 
 
-def ask(operator: Operator, case: Case, output: Output, tolerances: Sequence[float]) -> Measurement:
+def measured(operator: Operator, case: Case, output: Output, tolerances: Sequence[float]) -> Measurement:
     """One output of a case's engine at all positions."""
     return measure(
         operator, tolerances, (), outputs=(output,), engine=case.engine, entropy_accuracy=case.entropy_accuracy

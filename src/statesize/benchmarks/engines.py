@@ -14,10 +14,10 @@ from torch import Tensor
 
 from statesize.benchmarks.cases import (
     Case,
-    ask,
     attention,
     cases,
     gated,
+    measured,
     modal_convolution,
     peak_bytes,
     selective,
@@ -55,23 +55,21 @@ def accuracy(case: Case, operator: Operator, output: Output, positions: list[int
     """How right one output of a case's engine is."""
     top = exact[:, 0]
     tau = [ratio * float(top.max()) for ratio in case.ratios]
-    found = ask(operator, case, output, tau)
+    one = measured(operator, case, output, tau)
     at = [i - 1 for i in positions]
-    if found.count is not None and output == "counts":
+    if one.count is not None and output == "counts":
         expected = (exact[:, None, :] > exact.new_tensor(tau)[:, None]).sum(-1)
-        off = (found.count[at] - expected).abs()
+        off = (one.count[at] - expected).abs()
         return Accuracy(float(off.max()), int((off > 0).sum()), off.numel())
-    if found.entropy is not None and found.entropy_bound is not None:
+    if one.entropy is not None and one.entropy_bound is not None:
         ess = effective_rank(exact)
-        off = (found.entropy[at] - ess).abs()
-        return Accuracy(
-            float((off / ess).max()), int((off > found.entropy_bound[at] + _EXACT * ess).sum()), off.numel()
-        )
-    values = cast("Tensor", found.values)[at]
+        off = (one.entropy[at] - ess).abs()
+        return Accuracy(float((off / ess).max()), int((off > one.entropy_bound[at] + _EXACT * ess).sum()), off.numel())
+    values = cast("Tensor", one.values)[at]
     r = max(values.shape[-1], exact.shape[-1])
     sigma, reference = (torch.nn.functional.pad(part, (0, r - part.shape[-1])) for part in (values, exact))
     off = (sigma - reference).abs().amax(-1)
-    return Accuracy(float((off / top).max()), int((off > found.error_bound[at] + _EXACT * top).sum()), off.numel())
+    return Accuracy(float((off / top).max()), int((off > one.error_bound[at] + _EXACT * top).sum()), off.numel())
 
 
 _LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
@@ -192,10 +190,10 @@ def compare(case: Case, length: int, rounds: int) -> Iterable[Row]:
         if matrix is not None:
             dense.append(units * dense_seconds(matrix, positions))
         for output in case.outputs:
-            taken[output].append(seconds(partial(ask, operator, case, output, tau)))
+            taken[output].append(seconds(partial(measured, operator, case, output, tau)))
     peaks = peak_bytes(
         partial(case.make, length),
-        [partial(ask, case=case, output=output, tolerances=tau) for output in case.outputs],
+        [partial(measured, case=case, output=output, tolerances=tau) for output in case.outputs],
         partial(warm, case, tau),
         torch.get_num_threads(),
     )
@@ -218,4 +216,4 @@ def compare(case: Case, length: int, rounds: int) -> Iterable[Row]:
 def warm(case: Case, tolerances: list[float]) -> None:
     """Does once what a process does once: compiles kernels, fits rules, makes the libraries' buffers."""
     for output in case.outputs:
-        ask(case.make(_WARM_LENGTH), case, output, tolerances)
+        measured(case.make(_WARM_LENGTH), case, output, tolerances)

@@ -56,8 +56,8 @@ class ModelCase:
         """The model with weights at the initialisation that was published with it, from a fixed seed."""
         from transformers import AutoConfig, AutoModel
 
-        given = {"vocab_size": _VOCABULARY, "num_hidden_layers": 1, "pad_token_id": None, **self.shape}
-        config = AutoConfig.for_model(self.model_type, **given)  # pyright: ignore[reportUnknownMemberType]
+        options = {"vocab_size": _VOCABULARY, "num_hidden_layers": 1, "pad_token_id": None, **self.shape}
+        config = AutoConfig.for_model(self.model_type, **options)  # pyright: ignore[reportUnknownMemberType]
         with torch.random.fork_rng([]):  # pyright: ignore[reportUnknownMemberType]
             torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
             model = cast("nn.Module", AutoModel.from_config(config))

@@ -60,12 +60,12 @@ def _operators() -> dict[str, Operator]:
 
 def _compared(operator: Operator, engine: str, exact: Tensor) -> tuple[int, bool]:
     tau = 1e-2 * float(exact.max())
-    found = measure(operator, (tau,), (), engine=cast("EngineName", engine))
-    slack = found.error_bound + _EXACT * exact[:, 0]
-    lower, upper = (cast("Tensor", part).squeeze(-1) for part in (found.lower, found.upper))
+    measured = measure(operator, (tau,), (), engine=cast("EngineName", engine))
+    slack = measured.error_bound + _EXACT * exact[:, 0]
+    lower, upper = (cast("Tensor", part).squeeze(-1) for part in (measured.lower, measured.upper))
     most = (exact > (tau - slack)[:, None]).sum(-1)
     least = (exact > (tau + slack)[:, None]).sum(-1)
     ess = effective_rank(exact)
-    off = (cast("Tensor", found.entropy) - ess).abs() > cast("Tensor", found.entropy_bound) + 1e-9 * ess
+    off = (cast("Tensor", measured.entropy) - ess).abs() > cast("Tensor", measured.entropy_bound) + 1e-9 * ess
     right = bool(((lower <= most) & (least <= upper) & ~off).all())
     return 2 * len(ess), right

@@ -29,15 +29,20 @@ bench = App(name="bench", help="Time the engines.", group=MODELS)
 
 
 def register(
-    place: App, title: Group, name: str, command: Callable[..., Any], examples: Sequence[str], help: str | None = None
+    group_app: App,
+    title: Group,
+    name: str,
+    command: Callable[..., Any],
+    examples: Sequence[str],
+    help: str | None = None,
 ) -> None:
-    """Add a command to a place, under a title of the help; its help may be given, and ends with examples."""
+    """Add a command to a group of commands, under a title; its help ends with examples."""
     heading = "Example" if len(examples) == 1 else "Examples"
     lines = "\n".join(f"    {example}" for example in examples)
-    place.command(command, name=name, group=title, help=help, help_epilogue=f"{heading}:\n\n{lines}")
+    group_app.command(command, name=name, group=title, help=help, help_epilogue=f"{heading}:\n\n{lines}")
 
 
-def add(name: str, command: Callable[..., Any], *ends: str, title: Group = MODELS, place: App = app) -> None:
+def add(name: str, command: Callable[..., Any], *ends: str, title: Group = MODELS, group_app: App = app) -> None:
     """Add a command; each of `ends` is what follows its name in an example."""
-    words = ("statesize", *(place.name if place is not app else ()), name)
-    register(place, title, name, command, [" ".join((*words, end)).rstrip() for end in ends])
+    words = ("statesize", *(group_app.name if group_app is not app else ()), name)
+    register(group_app, title, name, command, [" ".join((*words, end)).rstrip() for end in ends])

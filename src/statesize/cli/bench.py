@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.asked import Count, Flag
+from statesize.cli.options.measuring import Count, Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def engines(
 
     total = sum(len(case.outputs) for case in cases(quick)) + len(ENGINES)
 
-    def run(tell: Callable[[str], None]) -> dict[str, Any]:
+    def run(report: Callable[[str], None]) -> dict[str, Any]:
         return benchmark(
             length,
             quick,
-            on_row=lambda row: tell(f"{row.case}: {row.output} {row.seconds:.3g} s"),
-            on_growth=lambda engine, slope: tell(f"{engine}: L to the power of {slope:.2f}"),
+            on_row=lambda row: report(f"{row.case}: {row.output} {row.seconds:.3g} s"),
+            on_growth=lambda engine, slope: report(f"{engine}: L to the power of {slope:.2f}"),
         )
 
     run_benchmark("bench engines", total, run, _print, threads, output, printing)
@@ -173,9 +173,9 @@ def models(
     chosen = tuple(item for item in model_cases(quick) if item.name in case or not case)
     total = len(chosen)
 
-    def run(tell: Callable[[str], None]) -> dict[str, Any]:
+    def run(report: Callable[[str], None]) -> dict[str, Any]:
         return benchmark_models(
-            chosen, length, quick, on_row=lambda row: tell(f"{row['model']}: {row['seconds']:.3g} s")
+            chosen, length, quick, on_row=lambda row: report(f"{row['model']}: {row['seconds']:.3g} s")
         )
 
     run_benchmark("bench models", total, run, _print_models, threads, output, printing)

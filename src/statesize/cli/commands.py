@@ -25,8 +25,8 @@ app.command(bench)
 # The commands import torch and the like when they are called, which --help and --version need not wait for.
 
 
-add("engines", bench_engines, "--quick", "--threads 8 --output engines.json", place=bench)
-add("models", bench_models, "--case mamba_2 --quick", place=bench)
+add("engines", bench_engines, "--quick", "--threads 8 --output engines.json", group_app=bench)
+add("models", bench_models, "--case mamba_2 --quick", group_app=bench)
 add("compare", compare, "gla-notes sa-notes", "gla-notes sa-notes --recall recall.json --html both.html")
 add(
     "compress",

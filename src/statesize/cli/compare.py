@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from statesize.cli.options.asked import Flag
+from statesize.cli.options.measuring import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -50,16 +50,16 @@ def compare(
     perplexities = None if recall is None else read_recall(recall)
     wholes = [read_redundancy(path) for path in networks or []]
     loaded = read_profiles(profiles, printing)
-    found = compare(loaded, perplexities, wholes)
+    compared = compare(loaded, perplexities, wholes)
     if html is not None:
         with printing.step("drawing the report"):
             write_report(loaded, html, perplexities, wholes)
         printing.say(f"Report: {html}")
     if printing.json:
-        models = [{name: known(value) for name, value in asdict(model).items()} for model in found.models]
-        print_json({"schema": SCHEMA, "models": models, "notes": list(found.notes)})
+        models = [{name: known(value) for name, value in asdict(model).items()} for model in compared.models]
+        print_json({"schema": SCHEMA, "models": models, "notes": list(compared.notes)})
     else:
-        print_comparison(loaded, found, wide=wide)
+        print_comparison(loaded, compared, wide=wide)
 
 
 def read_recall(path: Path) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.asked import Flag
+from statesize.cli.options.measuring import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def compress(
     reducible(loaded.model).kept(ReductionRequest(state, int8, finetune, free_basis))
     documents = [document for document in read_file(text) if isinstance(document, str)]
     with printing.step(f"cutting the states of {loaded.name}"):
-        found = run(
+        result = run(
             loaded.model,
             loaded.tokenizer,  # pyright: ignore[reportArgumentType]
             documents,
@@ -84,31 +84,31 @@ def compress(
             fine_tune=finetune,
             free_basis=free_basis,
         )
-    found.save(output)
+    result.save(output)
     if frontier is not None:
         with printing.step(f"drawing the frontier of {loaded.name}"):
             points, heads = points_of(loaded.model, loaded.tokenizer, documents)  # pyright: ignore[reportArgumentType]
             write_frontier(loaded.name, points, heads, frontier)
         tell_page(frontier, printing, open_page=False)
     if printing.json:
-        print_json({"schema": SCHEMA} | found.to_dict(output))
+        print_json({"schema": SCHEMA} | result.to_dict(output))
     else:
-        print("\n".join([*_lines(found), f"saved       {output}"]))
+        print("\n".join([*_lines(result), f"saved       {output}"]))
 
 
-def _lines(found: Compression) -> list[str]:
+def _lines(result: Compression) -> list[str]:
     """The result, a fact a line."""
-    before, after = found.state_bytes
+    before, after = result.state_bytes
     lines = [
-        f"loss        {found.before.value:.4f} to {found.after.value:.4f} bits a byte on {found.documents} held-out "
-        f"documents: {_difference(found.difference)}",
+        f"loss        {result.before.value:.4f} to {result.after.value:.4f} bits a byte on {result.documents} held-out "
+        f"documents: {_difference(result.difference)}",
         f"states      {before:,} to {after:,} bytes a sequence",
     ]
-    if found.int8_bytes is not None and found.int8_difference is not None:
-        lines.append(f"int8 alone  {found.int8_bytes:,} bytes: {_difference(found.int8_difference)}")
-    lines += [f"recall      {kind.replace('_', ' ')}: {_recalled(recall)}" for kind, recall in found.recall.items()]
-    verdict = {True: "yes", False: "no", None: "not known: too few documents, or nothing to recall"}[found.safe]
-    return [*lines, f"safe        {verdict}", f"method      {found.method}"]
+    if result.int8_bytes is not None and result.int8_difference is not None:
+        lines.append(f"int8 alone  {result.int8_bytes:,} bytes: {_difference(result.int8_difference)}")
+    lines += [f"recall      {kind.replace('_', ' ')}: {_recalled(recall)}" for kind, recall in result.recall.items()]
+    verdict = {True: "yes", False: "no", None: "not known: too few documents, or nothing to recall"}[result.safe]
+    return [*lines, f"safe        {verdict}", f"method      {result.method}"]
 
 
 def _difference(ratio: Interval) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.asked import Count, Loading
+from statesize.cli.options.measuring import Count, Loading
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -81,7 +81,7 @@ def network(
         return
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")
-        found = network_ess(
+        result = network_ess(
             *(loaded.model, read[0][None], positions, start, end),
             *(accuracy, method, memory, precision),
             on_progress=_telling(bar.update),
@@ -89,12 +89,12 @@ def network(
     beside = None
     if by_layer:
         with printing.step("measuring the layers"):
-            beside = redundancy(loaded.model, read[0][None], found, loaded.name)
+            beside = redundancy(loaded.model, read[0][None], result, loaded.name)
     if printing.json:
-        document = head | found.to_dict()
+        document = head | result.to_dict()
         print_json(document if beside is None else document | {"redundancy": beside.to_dict()})
     else:
-        _print(found)
+        _print(result)
         if beside is not None:
             print()
             _print_needs(beside)
@@ -103,30 +103,30 @@ def network(
 def _telling(update: Callable[..., None]) -> Callable[[NetworkProgress], None]:
     """Products are at most as many as the dimension, and cuts take about as long as one another."""
 
-    def tell(progress: NetworkProgress) -> None:
+    def report_progress(progress: NetworkProgress) -> None:
         close = f", ± {progress.accuracy:.0%} so far" if progress.accuracy < 1 else ""
         detail = f"cut {progress.position}, {progress.products} of at most {progress.planned} products{close}"
         done = progress.place * progress.planned + progress.products
         update(done, progress.positions * progress.planned, detail, line=not progress.products)
 
-    return tell
+    return report_progress
 
 
-def _print(found: NetworkEss) -> None:
+def _print(result: NetworkEss) -> None:
     from statesize.cli.output.table import print_table
 
     rows: list[list[str]] = []
-    for row in found.to_dict()["positions"]:
+    for row in result.to_dict()["positions"]:
         low, high = row["interval"]
         measured = [f"{row['entropy']:.1f}", f"{low:.1f} … {high:.1f}"]
         rows.append(
             [f"{row['position']}", *measured, *(f"{row[name]:.6g}" for name in ("dimension", "norm", "products"))]
         )
     notes = [
-        f"From {found.start} to {found.end}, by {found.method} with derivatives by {found.derivatives}.",
-        f"In float64 it differs from the unaltered model by {found.run_difference:.1e} of the largest value.",
+        f"From {result.start} to {result.end}, by {result.method} with derivatives by {result.derivatives}.",
+        f"In float64 it differs from the unaltered model by {result.run_difference:.1e} of the largest value.",
     ]
-    if not found.converged:
+    if not result.converged:
         notes.append("Not every interval is as close as asked: more --memory holds more products.")
     print_table(["cut", "entropy-ESS", "interval (95 %)", "at most", "norm", "products"], rows, 0, notes)
 
@@ -148,26 +148,26 @@ def _print_plan(plan: NetworkPlan) -> None:
     print_table(["cut", "dimension", "method", "products", "at most", "memory", "seconds"], rows, 0, notes)
 
 
-def _print_needs(found: Redundancy) -> None:
+def _print_needs(result: Redundancy) -> None:
     """A row a layer at the middle cut, and the redundancy of all."""
     from statesize.cli.output.table import byte_count, print_table
 
-    place = len(found.positions) // 2
+    middle = len(result.positions) // 2
     rows = [
         [
             *(mixer.name, mixer.kind, byte_count(mixer.state_bytes)),
-            *(f"{numbers[place]:,.1f}" for numbers in (mixer.stored, mixer.alone, mixer.needed)),
+            *(f"{numbers[middle]:,.1f}" for numbers in (mixer.stored, mixer.alone, mixer.needed)),
         ]
-        for mixer in found.mixers
+        for mixer in result.mixers
     ]
-    sums = [f"{numbers[place]:,.1f}" for numbers in (found.stored, found.alone, found.needed)]
-    rows.append(["all layers", "", byte_count(sum(mixer.state_bytes for mixer in found.mixers)), *sums])
-    rows.append(["network", "", "", "", "", f"{found.whole[place]:,.1f}"])
-    notes = [f"{name} is not measured: {why}" for name, why in found.skipped.items()]
-    for index, position in enumerate(found.positions):
+    sums = [f"{numbers[middle]:,.1f}" for numbers in (result.stored, result.alone, result.needed)]
+    rows.append(["all layers", "", byte_count(sum(mixer.state_bytes for mixer in result.mixers)), *sums])
+    rows.append(["network", "", "", "", "", f"{result.whole[middle]:,.1f}"])
+    notes = [f"{name} is not measured: {why}" for name, why in result.skipped.items()]
+    for index, position in enumerate(result.positions):
         notes.append(
-            found.reason(index)
-            or f"Cut {position}: the layers need {found.values[index]:.2f} times what the network needs."
+            result.reason(index)
+            or f"Cut {position}: the layers need {result.values[index]:.2f} times what the network needs."
         )
-    at = found.positions[place]
+    at = result.positions[middle]
     print_table(["layer", "kind", "cache", f"stored at {at}", "heads alone", "needed"], rows, 2, notes)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.asked import PLACE, Asked, Flag, Loading, Place
+from statesize.cli.options.measuring import WORKERS, Flag, Loading, Measuring, Workers
 from statesize.cli.options.texts import Sequences, Texts
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -31,18 +31,18 @@ def profile(
     /,
     *,
     texts: Texts | None = None,
-    asked: Asked | None = None,
+    measuring: Measuring | None = None,
     prefix: Path | None = None,
     group_by: str | None = None,
     loading: Loading | None = None,
-    place: Place | None = None,
+    workers: Workers | None = None,
     output: Path | None = None,
     html: Path | None = None,
     open_page: Annotated[Flag, Parameter(name="--open")] = False,
     tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.01,
     metric: Literal["entropy", "relative_count"] = "entropy",
     wide: Flag = False,
-    plan: Annotated[bool, Parameter(group=("Parameters", PLACE), negative="")] = False,
+    plan: Annotated[bool, Parameter(group=("Parameters", WORKERS), negative="")] = False,
     printing: Printing = TEXT,
 ) -> None:
     """Measure how much of its memory a model uses: any Hugging Face model, a folder, or a bundled one (gla).
@@ -53,13 +53,13 @@ def profile(
     Args:
         model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
         texts: What the model reads.
-        asked: What is measured.
+        measuring: What is measured.
         prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is
             measured at its end: what it carries into the text.
         group_by: Field or column that tells the kind of each text, such as its language: ESS is told by kind too. All
             texts are cut to the shortest.
         loading: How the model is loaded.
-        place: Who measures.
+        workers: Who measures.
         output: Folder for the profile, to be read by `statesize report` and `Profile.load`.
         html: File for a report.
         open_page: Open the report in the browser; without --html it is MODEL.html in this folder.
@@ -81,56 +81,59 @@ def profile(
     from statesize.results.store import check_destination
     from statesize.texts.rows import read_whole
 
-    texts, loading, asked = texts or Texts(), loading or Loading(), asked or Asked()
-    place = place or Place()
+    texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or Measuring()
+    workers = workers or Workers()
     if open_page and html is None:
         html = Path(f"{Path(model).name}.html")
     if output is not None:
         check_destination(output)
     if html is not None:
         check_report_path(html)
-    settings = asked.settings()
+    settings = measuring.settings()
     texts.check()
-    place.check()
+    workers.check()
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     started = time.perf_counter()
-    by_ids, kept = texts.ids is not None, output is not None or html is not None
-    run = _on_ray(model, loading, place, by_ids) if place.ray is not False else _here(model, loading, by_ids)
+    by_ids, stored = texts.ids is not None, output is not None or html is not None
+    run = _on_ray(model, loading, workers, by_ids) if workers.ray is not False else _here(model, loading, by_ids)
     loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and run.plan is not None:
         some = texts.sample(run.tokenizer, printing, run.vocabulary)
         some, settings = _prepend_prefix(before, run.tokenizer, some, settings, printing)
-        settings = replace(settings, relative_tolerances=_relative_tolerances(some.ids, tolerance, kept))
+        settings = replace(settings, relative_tolerances=_relative_tolerances(some.ids, tolerance, stored))
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
-            choice = {"layers": asked.layers, "tokenizer": run.tokenizer, "total": some.total}
-            found = run.plan(some.ids, settings, on_progress=partial(bar.update, line=False), **choice)
+            choice = {"layers": measuring.layers, "tokenizer": run.tokenizer, "total": some.total}
+            planned = run.plan(some.ids, settings, on_progress=partial(bar.update, line=False), **choice)
         if printing.json:
-            print_json(plan_document(found, run.name, some.chats))
+            print_json(plan_document(planned, run.name, some.chats))
         else:
-            print_plan(found, loading_took)
+            print_plan(planned, loading_took)
         return
-    read, given = texts.read(run.tokenizer, printing, run.vocabulary), asdict(asked) | asdict(loading) | asdict(texts)
-    given |= {"tolerance": tolerance, "prefix": prefix, "group_by": group_by}
+    read, arguments = (
+        texts.read(run.tokenizer, printing, run.vocabulary),
+        asdict(measuring) | asdict(loading) | asdict(texts),
+    )
+    arguments |= {"tolerance": tolerance, "prefix": prefix, "group_by": group_by}
     kinds = [] if group_by is None else texts.kinds(group_by)
     if kinds:
         read = replace(read, ids=_cut_alike(read.ids, len(kinds), printing))
     if run.source.get("commit", "unknown") != "unknown":
-        given["revision"] = run.source["commit"]
-    threads = None if place.ray is False else place.ray_cpus
-    recipe = make_recipe(["profile"], given, models=[model], threads=threads).to_dict()
+        arguments["revision"] = run.source["commit"]
+    threads = None if workers.ray is False else workers.ray_cpus
+    recipe = make_recipe(["profile"], arguments, models=[model], threads=threads).to_dict()
     source = {**run.source, **_reading(read), "recipe": recipe}
     read, settings = _prepend_prefix(before, run.tokenizer, read, settings, printing)
-    settings = replace(settings, relative_tolerances=_relative_tolerances(read.ids, tolerance, kept))
+    settings = replace(settings, relative_tolerances=_relative_tolerances(read.ids, tolerance, stored))
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
             f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
             "Give --positions all to measure all."
         )
-    measure = partial(run.profile, read.ids, settings, layers=asked.layers, source=source, output=output)
+    measure = partial(run.profile, read.ids, settings, layers=measuring.layers, source=source, output=output)
     result = _measured(run, measure, len(read.ids), output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
@@ -138,8 +141,8 @@ def profile(
         with printing.step("drawing the report"):
             write_report([result], html)
     if printing.json:
-        found = {"kinds": [one.to_dict() for one in by_kind(result, kinds)]} if kinds else {}
-        print_json(profile_document(result, output) | found)
+        planned = {"kinds": [one.to_dict() for one in by_kind(result, kinds)]} if kinds else {}
+        print_json(profile_document(result, output) | planned)
     else:
         print_summary([result], metric, wide=wide)
         if kinds:
@@ -161,13 +164,13 @@ def _prepend_prefix(
         return read, settings
     if tokenizer is None:
         raise InputError("prefix must come with a tokenizer, got none. Put the prefix's ids before yours in --ids.")
-    found = [after_prefix(tokenizer, prefix, ids) for ids in read.ids]
-    border = found[0][1]
+    planned = [after_prefix(tokenizer, prefix, ids) for ids in read.ids]
+    border = planned[0][1]
     printing.say(f"The prefix ends before token {border}.")
     at_border = (
         replace(settings, positions=(border,)) if settings.positions is None and settings.stride == 1 else settings
     )
-    return replace(read, ids=[ids for ids, _ in found]), at_border
+    return replace(read, ids=[ids for ids, _ in planned]), at_border
 
 
 def _cut_alike(sequences: list[Tensor], kinds: int, printing: Printing) -> list[Tensor]:
@@ -186,13 +189,13 @@ def _reading(read: Sequences) -> dict[str, str]:
     return {"chat_template": f"applied to {read.chats} of {len(read.ids)} sequences"} if read.chats else {}
 
 
-def _relative_tolerances(sequences: Sequence[Tensor], first: float, kept: bool) -> tuple[float, ...]:
+def _relative_tolerances(sequences: Sequence[Tensor], first: float, stored: bool) -> tuple[float, ...]:
     """The tolerance of the tables first, then those of a report's curves."""
     from statesize.profiling import TOLERANCE_LADDER
 
     # Only a report draws counts at many tolerances, which take twice as long, of long sequences several times.
     short = all(len(ids) <= _LADDER_LENGTH for ids in sequences)
-    return (first, *(ratio for ratio in TOLERANCE_LADDER if ratio != first)) if kept and short else (first,)
+    return (first, *(ratio for ratio in TOLERANCE_LADDER if ratio != first)) if stored and short else (first,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +219,7 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
     return _ProfileCommand(loaded.name, loaded.tokenizer, vocabulary_size(loaded.model), measure, loaded.source, plan)
 
 
-def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _ProfileCommand:
+def _on_ray(model: str, loading: Loading, workers: Workers, by_ids: bool) -> _ProfileCommand:
     from statesize.models.load import load_model, load_model_facts
     from statesize.profiling.on_ray import run_on_ray
 
@@ -225,8 +228,8 @@ def _on_ray(model: str, loading: Loading, place: Place, by_ids: bool) -> _Profil
     measure = partial(
         run_on_ray,
         partial(load_model, name, **asdict(loading), needs_tokenizer=not by_ids),
-        address=place.ray if isinstance(place.ray, str) else None,
-        cpus=place.ray_cpus,
+        address=workers.ray if isinstance(workers.ray, str) else None,
+        cpus=workers.ray_cpus,
         gpus=float(loading.device.startswith("cuda")),
     )
     tokenizer, vocabulary = load_model_facts(

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from statesize.cli.options.asked import Count, Flag, Loading
+from statesize.cli.options.measuring import Count, Flag, Loading
 from statesize.cli.output.printing import TEXT, Printing
 from statesize.cli.output.table import share_bar, signs_of
 from statesize.io.text import printable

@@ -77,15 +77,15 @@ def mamba_ssm_config(library: Any, name: str, stored: dict[str, Any]) -> Any:
     if kind not in _LAYERS:
         raise ModelError(f"{name} must have layers Mamba1 or Mamba2 to be read without mamba_ssm, got {kind}.")
     known = _LAYERS[kind]
-    given = {key: value for key, value in layer.items() if key not in _IGNORED}
-    if unknown := sorted(given.keys() - known.keys()):
+    stated = {key: value for key, value in layer.items() if key not in _IGNORED}
+    if unknown := sorted(stated.keys() - known.keys()):
         raise ModelError(f"{name} must have layers as {kind} is known here, got settings {', '.join(unknown)} too.")
     required = _REQUIRED | {key: default for key, (to, default) in known.items() if to is None}
-    for key, value in (stored | given).items():
+    for key, value in (stored | stated).items():
         if key in required and value != required[key]:
             raise ModelError(f"{name} must have {key} {required[key]!r} to be read without mamba_ssm, got {value!r}.")
     multiple = stored.get("pad_vocab_size_multiple", 8)
-    settings = {to: given.get(key, default) for key, (to, default) in known.items() if to}
+    settings = {to: stated.get(key, default) for key, (to, default) in known.items() if to}
     settings |= {
         "hidden_size": stored["d_model"],
         "num_hidden_layers": stored["n_layer"],
@@ -187,10 +187,10 @@ def _check_causal(name: str, config: Any, library: Any) -> None:
 
 def _check_quantisation(name: str, config: Any) -> None:
     """Refuse a model that rounds more than its weights, which a copy with unrounded weights would not be."""
-    given = getattr(config, "quantization_config", None)
-    if given is None:
+    stated = getattr(config, "quantization_config", None)
+    if stated is None:
         return
-    settings = cast("dict[str, Any]", given if isinstance(given, dict) else given.to_dict())
+    settings = cast("dict[str, Any]", stated if isinstance(stated, dict) else stated.to_dict())
     method = str(settings.get("quant_method"))
     groups = [value for key, value in _entries(settings) if key == "input_activations"]
     if settings.get(_ROUNDS_ACTIVATIONS.get(method, "")) or any(groups):

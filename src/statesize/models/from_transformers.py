@@ -126,8 +126,8 @@ def transformers_model(
     unused = check_loaded(name, model, loaded)
     model, stored = float_model(model)
     _own_memory(model)
-    told = {"weights": stored_weights(Path(name)) if file else stored, "unused_weights": unused}
-    facts = {key: value for key, value in told.items() if value}
+    source_facts = {"weights": stored_weights(Path(name)) if file else stored, "unused_weights": unused}
+    facts = {key: value for key, value in source_facts.items() if value}
     if file:
         return model, {"kind": "gguf"} | facts
     if Path(name).is_dir():

@@ -161,7 +161,7 @@ def load_model(
 ) -> LoadedModel:
     """Load a bundled model, a folder (of `statesize train` or transformers), a GGUF file or an id of the hub."""
     # A model that is not there or cannot be read is a FileError, one that is no causal language model a ModelError.
-    place = _device(device)
+    target = _device(device)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     kind = _kind(name)
@@ -179,7 +179,7 @@ def load_model(
     if loaded.source["kind"] != "hub" and revision is not None:
         raise InputError(f"{name} is no model of the hub, so it has no revision {revision!r}; leave the revision out.")
     model = loaded.model if dtype is None else loaded.model.to(DTYPES[dtype])
-    return LoadedModel(loaded.name, model.to(place).eval(), loaded.tokenizer, loaded.source)
+    return LoadedModel(loaded.name, model.to(target).eval(), loaded.tokenizer, loaded.source)
 
 
 def _device(name: str) -> torch.device:
@@ -218,9 +218,9 @@ def _kind(name: str) -> str:
 
 def _checkpoint_tokenizer(folder: Path) -> AnyTokenizer:
     # `statesize train` keeps the tokenizer in the folder of the run and the best weights in one inside it.
-    for place in (folder, folder.absolute().parent):
-        if (place / FILE).is_file():
-            return read_tokenizer(place)
+    for target in (folder, folder.absolute().parent):
+        if (target / FILE).is_file():
+            return read_tokenizer(target)
     raise FileError(f"{folder} has no {FILE}, nor has the folder above it. {WITHOUT_TOKENIZER}")
 
 
@@ -238,8 +238,8 @@ def _places(name: str, options: dict[str, Any]) -> list[Path]:
     """The folders in which a model's tokenizer may lie."""
     if _kind(name) == "checkpoint":
         return [Path(name), Path(name).absolute().parent]
-    kept = None if Path(name).is_dir() else snapshot(name, options["revision"] or "main")
-    return [Path(name)] if kept is None else [kept]
+    snapshot_path = None if Path(name).is_dir() else snapshot(name, options["revision"] or "main")
+    return [Path(name)] if snapshot_path is None else [snapshot_path]
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:

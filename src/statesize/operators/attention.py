@@ -111,8 +111,8 @@ class SoftmaxAttention(TensorOperator):
 
     def __getitem__(self, index: object) -> Self:
         """See `Operator.__getitem__`."""
-        place = batch_index(index, self.batch_shape)
-        query, key = (part.expand(self.batch_shape + part.shape[-2:])[place] for part in (self.query, self.key))
+        chosen = batch_index(index, self.batch_shape)
+        query, key = (part.expand(self.batch_shape + part.shape[-2:])[chosen] for part in (self.query, self.key))
         return type(self)(query, key, self.scale, self.window)
 
     def _scores(self, top: int, bottom: int, first: int, last: int) -> Tensor:

@@ -102,6 +102,6 @@ class GatedConvolution(TensorOperator):
 
     def __getitem__(self, index: object) -> Self:
         """See `Operator.__getitem__`."""
-        place = batch_index(index, self.batch_shape)
+        chosen = batch_index(index, self.batch_shape)
         parts = (self.kernel, self.input_gate, self.output_gate)
-        return type(self)(*(part.expand(*self.batch_shape, -1)[place] for part in parts))
+        return type(self)(*(part.expand(*self.batch_shape, -1)[chosen] for part in parts))

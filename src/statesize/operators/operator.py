@@ -146,10 +146,10 @@ def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
     parts: list[Any] = list(index) if isinstance(index, tuple) else [index]  # pyright: ignore[reportUnknownArgumentType]
     if any(part is None or isinstance(part, bool) for part in parts):
         raise InputError(f"an operator is indexed by integers, slices and tensors, got {index!r}")
-    for place, part in enumerate(parts):
+    for dimension, part in enumerate(parts):
         if part is Ellipsis:
             missing = len(batch_shape) - (len(parts) - 1)
-            parts[place : place + 1] = [slice(None)] * missing
+            parts[dimension : dimension + 1] = [slice(None)] * missing
             break
     if len(parts) > len(batch_shape):
         raise InputError(

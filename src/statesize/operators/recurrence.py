@@ -178,11 +178,11 @@ class Recurrence(TensorOperator):
             (..., P, n, channels), complex where the recurrence is.
         """
         size = (*self.batch_shape, len(positions), self.B.shape[-1], inputs.shape[-1])
-        found = self.B.new_zeros(size)
+        sizes = self.B.new_zeros(size)
         wanted = torch.tensor(positions)
         for t, state in enumerate(self.successive_states(inputs), 1):
-            found[..., wanted == t, :, :] = state[..., None, :, :]
-        return found
+            sizes[..., wanted == t, :, :] = state[..., None, :, :]
+        return sizes
 
     def successive_states(self, inputs: Tensor) -> Iterator[Tensor]:
         """x_0, x_1, … of inputs (..., L, channels), each (..., n, channels)."""
@@ -274,8 +274,8 @@ class Recurrence(TensorOperator):
 
     def __getitem__(self, index: object) -> Self:
         """See `Operator.__getitem__`."""
-        place = batch_index(index, self.batch_shape)
-        chosen = self._mapped(lambda part, tail: part.expand(self.batch_shape + part.shape[part.ndim - tail :])[place])
+        batch = batch_index(index, self.batch_shape)
+        chosen = self._mapped(lambda part, tail: part.expand(self.batch_shape + part.shape[part.ndim - tail :])[batch])
         chosen._batch_shape = chosen.B.shape[:-2]
         return chosen
 

@@ -65,8 +65,8 @@ class StateSpace(TensorOperator):
         steps = require_count("length", length) if length is not None else A.shape[-3]
         tail = 2 if self._constant else 3
         if not self._constant and any(tensor.shape[-3] != steps for tensor in tensors.values()):
-            given = ", ".join(f"{name} {shape(tensor)}" for name, tensor in tensors.items())
-            raise InputError(f"A, B, C and D must have the same length, got {given}.")
+            shapes = ", ".join(f"{name} {shape(tensor)}" for name, tensor in tensors.items())
+            raise InputError(f"A, B, C and D must have the same length, got {shapes}.")
         batch = broadcast_batch({name: tensor.shape[:-tail] for name, tensor in tensors.items()})
         tensors.setdefault("D", A.new_zeros(*A.shape[:-2], p, m))
         dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
@@ -171,8 +171,8 @@ class StateSpace(TensorOperator):
             A recurrence whose H at i (p + m) is H_i with rows and columns of zeros in between; without D.
         """
         A, B, C, _ = self._every_step()
-        kept = torch.eye(A.shape[-1], dtype=self.dtype, device=self.device).expand_as(A).unsqueeze(-3)
-        steps = [kept] * self.outputs + [A.unsqueeze(-3)] + [kept] * (self.inputs - 1)
+        unit = torch.eye(A.shape[-1], dtype=self.dtype, device=self.device).expand_as(A).unsqueeze(-3)
+        steps = [unit] * self.outputs + [A.unsqueeze(-3)] + [unit] * (self.inputs - 1)
         written, read = torch.cat([torch.zeros_like(C), B.mT], -2), torch.cat([C, torch.zeros_like(B.mT)], -2)
         return Recurrence(torch.cat(steps, -3).flatten(-4, -3), written.flatten(-3, -2), read.flatten(-3, -2))
 
@@ -182,8 +182,8 @@ class StateSpace(TensorOperator):
 
     def __getitem__(self, index: object) -> Self:
         """See `Operator.__getitem__`."""
-        place = batch_index(index, self.batch_shape)
-        return self._mapped(lambda part: part[place])
+        chosen = batch_index(index, self.batch_shape)
+        return self._mapped(lambda part: part[chosen])
 
     def _every_step(self) -> list[Tensor]:
         """A, B, C and D of each step, (..., L, rows, columns)."""

@@ -143,8 +143,8 @@ class DelayedRecurrence(Recurrence):
                 f"A must have shape (..., L, 1), (..., L, {states}) or (..., L, {states}, {states}) for B {shape(B)}, "
                 f"got {shape(A)}"
             )
-        kept = torch.cat([A, torch.eye(states, dtype=A.dtype, device=A.device).expand_as(A)], -2)
-        pair = torch.cat([kept, torch.zeros_like(kept)], -1)
+        extended = torch.cat([A, torch.eye(states, dtype=A.dtype, device=A.device).expand_as(A)], -2)
+        pair = torch.cat([extended, torch.zeros_like(extended)], -1)
         super().__init__(pair, written, read, D)
 
     def states(self, inputs: Tensor, positions: Sequence[int]) -> Tensor:

@@ -187,13 +187,13 @@ def spectrum(profile: Profiled, layer: int | str, position: int | None, sequence
     name, mixer = _layer(profile, layer, sequence)
     ratios, counts = _curve(mixer)
     at = mixer["position"].values.tolist()
-    place = index_of(position, at)
-    heads = counts[sequence, :, place]
+    cut = index_of(position, at)
+    heads = counts[sequence, :, cut]
     tables = {
         "lines": lines(_names(mixer), index=heads, ratio=ratios),
         "values": known(table(index=heads.mean(0), ratio=ratios)),
     }
-    return replace(SPECTRUM, title=f"{profile.model}, {name}, position {at[place]}", tables=tables)
+    return replace(SPECTRUM, title=f"{profile.model}, {name}, position {at[cut]}", tables=tables)
 
 
 def tolerance_counts(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
@@ -255,4 +255,4 @@ def page_charts(profiles: Sequence[Profiled], metrics: Iterable[str]) -> dict[st
 
 def network_charts(networks: Sequence[Redundancy]) -> dict[str, dict[str, Any]]:
     """The charts of `network_section`, with their data."""
-    return {f"network-{place}": vega_chart(one.chart(), page=True).to_dict() for place, one in enumerate(networks)}
+    return {f"network-{cut}": vega_chart(one.chart(), page=True).to_dict() for cut, one in enumerate(networks)}

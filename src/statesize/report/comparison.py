@@ -47,10 +47,10 @@ def modulation_depth(
         >>> modulation_depth(ess, np.arange(1, 6), [(0, 2)], window=2)
         array([0.75])
     """
-    places = {int(position): place for place, position in enumerate(positions)}
+    index_at = {int(position): index for index, position in enumerate(positions)}
     at, around = np.zeros(values.shape[1]), np.zeros(values.shape[1])
     for sequence, token in delimiters:
-        cuts = [places.get(token + 1 + step) for step in range(-window, window + 1)]
+        cuts = [index_at.get(token + 1 + step) for step in range(-window, window + 1)]
         known = [cut for cut in cuts if cut is not None]
         if len(known) < len(cuts):
             continue
@@ -230,9 +230,9 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: 
             "ESS depends on the input."
         )
     for name in ("positions", "stride", "past", "future"):
-        given = {str(cast("dict[str, Any]", facts["settings"]).get(name)) for facts in attributes}
-        if len(given) > 1:
-            notes.append(f"They were measured with different {name} ({', '.join(sorted(given))}).")
+        different = {str(cast("dict[str, Any]", facts["settings"]).get(name)) for facts in attributes}
+        if len(different) > 1:
+            notes.append(f"They were measured with different {name} ({', '.join(sorted(different))}).")
     thresholds = [facts["relative_tolerances"][:1] for facts in attributes]
     if any(first != thresholds[0] for first in thresholds):
         notes.append("Their first relative tolerances differ, so the counts above ρ times the largest do not compare.")
@@ -240,8 +240,8 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: 
     if skipped:
         notes.append(f"Not all layers were measured of {', '.join(skipped)}; sums lack what was skipped.")
     names = {profile.model for profile in profiles}
-    given = {"Recall perplexity": set(recall), "A network": {network.model for network in networks}}
-    for what, models in given.items():
+    different = {"Recall perplexity": set(recall), "A network": {network.model for network in networks}}
+    for what, models in different.items():
         if models - names:
             notes.append(
                 f"{what} was given for {', '.join(sorted(models - names))}, of which there is no profile here."

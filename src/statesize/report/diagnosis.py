@@ -74,7 +74,7 @@ def diagnose(profile: Profiled) -> list[Diagnosis]:
     """
     require_kind("profile", profile, Profiled, "a Profile", "Give what statesize.profile returns.")
     ratios = profile.attributes["relative_tolerances"]
-    found: list[Diagnosis] = []
+    diagnoses: list[Diagnosis] = []
     for name in profile.mixers:
         node = profile.mixer(name)
         binds, everything = binding(node), keeps_everything(node)
@@ -87,8 +87,8 @@ def diagnose(profile: Profiled) -> list[Diagnosis]:
         else:
             size = float(np.nanmax(node["state_size"].values, initial=0))
         tolerance = ratios[0] if ratios else None
-        found.append(Diagnosis(name, size, everything, entropy, directions, tolerance, int(binds.sum())))
-    return found
+        diagnoses.append(Diagnosis(name, size, everything, entropy, directions, tolerance, int(binds.sum())))
+    return diagnoses
 
 
 def _number(value: float) -> str:

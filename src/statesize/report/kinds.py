@@ -86,7 +86,7 @@ def by_kind(profile: Profiled, kinds: Sequence[str]) -> list[LayerKinds]:
 
 def _by_document(profile: Profiled) -> dict[str, Numbers]:
     """Entropy-ESS of the average, of each layer, and of heads that share a cache together, (documents,) each."""
-    found: dict[str, Numbers] = {}
+    by_layer: dict[str, Numbers] = {}
     channels: dict[str, int] = {}
     for name in profile.mixers:
         group = profile.group(name)
@@ -95,9 +95,9 @@ def _by_document(profile: Profiled) -> dict[str, Numbers]:
             if node is not None:
                 sample, later = sample_of(node), node["position"].values >= 1
                 of_units = known_mean(ess_values(node, "entropy")[:, :, later], 2)
-                found[title] = np.array([estimate(row, sample).mean for row in of_units])
-    average = np.average([found[name] for name in channels], axis=0, weights=list(channels.values()))
-    return {"average": average, **found}
+                by_layer[title] = np.array([estimate(row, sample).mean for row in of_units])
+    average = np.average([by_layer[name] for name in channels], axis=0, weights=list(channels.values()))
+    return {"average": average, **by_layer}
 
 
 def _layer(layer: str, values: Numbers, kinds: np.ndarray[Any, Any]) -> LayerKinds:

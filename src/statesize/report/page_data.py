@@ -67,7 +67,7 @@ class Extent:
     sequences: int
     stride: int
     head_stride: int
-    places: int
+    digits: int
 
 
 def choose_extent(profiles: Sequence[Profiled], share: float = 1.0) -> Extent:
@@ -80,11 +80,11 @@ def choose_extent(profiles: Sequence[Profiled], share: float = 1.0) -> Extent:
     fitting = int(min(most_heads // heads, most_means // means))
     sequences = max(1, min(most, fitting))
     counts = sum(len(shown_heads(mixer)) * mixer.sizes["relative_threshold"] for mixer in mixers)
-    places = max(1, int(share * LADDER_POINTS) // max(1, sequences * counts))
+    digits = max(1, int(share * LADDER_POINTS) // max(1, sequences * counts))
     if fitting >= 1:
-        return Extent(sequences, stride=1, head_stride=1, places=places)
+        return Extent(sequences, stride=1, head_stride=1, digits=digits)
     stride = math.ceil(means / most_means)
-    return Extent(1, stride, head_stride=math.ceil(heads / (stride * most_heads)), places=places)
+    return Extent(1, stride, head_stride=math.ceil(heads / (stride * most_heads)), digits=digits)
 
 
 def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
@@ -111,9 +111,9 @@ def curves_note(profiles: Sequence[Profiled], extent: Extent) -> str:
 def spectra_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     """What of the singular values a page lacks."""
     positions = max(mixer.sizes["position"] for mixer in _mixers(profiles))
-    if extent.places >= positions - 1:
+    if extent.digits >= positions - 1:
         return ""
-    return f"The page holds {extent.places} positions of each sequence; the one nearest to your choice is shown."
+    return f"The page holds {extent.digits} positions of each sequence; the one nearest to your choice is shown."
 
 
 def map_note(profiles: Sequence[Profiled]) -> str:
@@ -136,7 +136,7 @@ def _mixers(profiles: Sequence[Profiled]) -> list[xr.Dataset]:
 
 def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str], extent: Extent) -> dict[str, Any]:
     """All that the page's scripts draw of a layer, as JSON values."""
-    places = slice(None, None, extent.stride)
+    digits = slice(None, None, extent.stride)
     head_places = slice(None, None, extent.stride * extent.head_stride)
     rows = slice(None, extent.sequences)
     unit, heads = unit_dim(mixer), shown_heads(mixer)
@@ -145,16 +145,16 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str],
         "name": name,
         "short": short,
         "heads": [f"{unit} {index}" for index in mixer[unit].values[heads]],
-        "positions": mixer["position"].values[places].tolist(),
+        "positions": mixer["position"].values[digits].tolist(),
         "headStride": extent.head_stride,
-        "ceiling": packed(mixer["ceiling"].values[rows, places]),
-        "norm": packed(mixer["norm"].values[rows, :, places].mean(1)),
+        "ceiling": packed(mixer["ceiling"].values[rows, digits]),
+        "norm": packed(mixer["norm"].values[rows, :, digits].mean(1)),
         "ess": {
-            metric: {"mean": packed(values[:, :, places].mean(1)), "heads": packed(values[:, heads, head_places])}
+            metric: {"mean": packed(values[:, :, digits].mean(1)), "heads": packed(values[:, heads, head_places])}
             for metric, values in ess.items()
         },
         "cells": layer_cells(mixer, ess),
-        "ladder": layer_ladder(mixer, heads, extent.sequences, extent.places),
+        "ladder": layer_ladder(mixer, heads, extent.sequences, extent.digits),
     }
 
 
@@ -184,14 +184,14 @@ def _label(unit: str, members: NDArray[np.int64]) -> str:
     return f"mean of {len(members)} {unit}s, {members[0]} to {members[-1]}"
 
 
-def layer_ladder(mixer: xr.Dataset, heads: NDArray[np.int64], sequences: int, places: int) -> dict[str, Any] | None:
+def layer_ladder(mixer: xr.Dataset, heads: NDArray[np.int64], sequences: int, digits: int) -> dict[str, Any] | None:
     """Counts of some heads in the first sequences at evenly spread places; None of too few relative tolerances."""
     ratios, counts = tolerance_counts(mixer)
     if len(ratios) < FEWEST:
         return None
     positions = mixer["position"].values
     inside = np.flatnonzero(positions >= 1)
-    chosen = inside[evenly_spread(len(inside), places)]
+    chosen = inside[evenly_spread(len(inside), digits)]
     return {
         # Ascending.
         "ratios": ratios.tolist(),

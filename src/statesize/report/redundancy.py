@@ -78,17 +78,17 @@ class Redundancy:
     @property
     def stored(self) -> tuple[float, ...]:
         """Numbers that all states hold at each cut."""
-        return tuple(sum(mixer.stored[place] for mixer in self.mixers) for place in range(len(self.positions)))
+        return tuple(sum(mixer.stored[index] for mixer in self.mixers) for index in range(len(self.positions)))
 
     @property
     def alone(self) -> tuple[float, ...]:
         """The sum over all heads at each cut, as if they shared nothing."""
-        return tuple(sum(mixer.alone[place] for mixer in self.mixers) for place in range(len(self.positions)))
+        return tuple(sum(mixer.alone[index] for mixer in self.mixers) for index in range(len(self.positions)))
 
     @property
     def needed(self) -> tuple[float, ...]:
         """The sum over layers at each cut."""
-        return tuple(sum(mixer.needed[place] for mixer in self.mixers) for place in range(len(self.positions)))
+        return tuple(sum(mixer.needed[index] for mixer in self.mixers) for index in range(len(self.positions)))
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -104,22 +104,22 @@ class Redundancy:
             )
         )
 
-    def reason(self, place: int) -> str:
+    def reason(self, index: int) -> str:
         """Why there is no value at a cut; empty where there is one.
 
         Args:
-            place: Index of the cut.
+            index: Index of the cut.
 
         Returns:
             A sentence, or nothing.
         """
-        if not math.isnan(self.values[place]):
+        if not math.isnan(self.values[index]):
             return ""
         if self.skipped:
             return f"No redundancy, as these mixers were not measured: {', '.join(self.skipped)}."
         return (
-            f"No redundancy at {self.positions[place]}: the states hold {self.stored[place]:,.0f} numbers, the text "
-            f"before or after the cut {self.dimension[place]:,}. Take a longer text."
+            f"No redundancy at {self.positions[index]}: the states hold {self.stored[index]:,.0f} numbers, the text "
+            f"before or after the cut {self.dimension[index]:,}. Take a longer text."
         )
 
     def chart(self, position: int | None = None) -> Chart:
@@ -131,10 +131,10 @@ class Redundancy:
         Returns:
             A description that `plot`, `figure` and reports draw.
         """
-        place = index_of(position, self.positions)
+        index = index_of(position, self.positions)
         names = short_names([mixer.name for mixer in self.mixers])
         rows = [
-            {"part": names[mixer.name], "kind": mixer.kind, "group": group, "numbers": json_number(numbers[place])}
+            {"part": names[mixer.name], "kind": mixer.kind, "group": group, "numbers": json_number(numbers[index])}
             | {"state_bytes": mixer.state_bytes}
             for mixer in self.mixers
             for group, numbers in ((STORED, mixer.stored), (ALONE, mixer.alone), (NEEDED, mixer.needed))
@@ -142,9 +142,9 @@ class Redundancy:
         ]
         sums = {"kind": "", "state_bytes": sum(mixer.state_bytes for mixer in self.mixers)}
         for name, group, number in (
-            ("all layers", STORED, self.stored[place]),
-            ("all layers", NEEDED, self.needed[place]),
-            ("network", NEEDED, self.whole[place]),
+            ("all layers", STORED, self.stored[index]),
+            ("all layers", NEEDED, self.needed[index]),
+            ("network", NEEDED, self.whole[index]),
         ):
             rows.append({"part": name, "group": group, "numbers": json_number(number)} | sums)
         groups = tuple(group for group in (STORED, ALONE, NEEDED) if any(row["group"] == group for row in rows))
@@ -152,7 +152,7 @@ class Redundancy:
             Axis("Layer", "names"),
             Axis("Numbers"),
             (Layer("bar", "parts", "mean", "part", "numbers", by="group", hints=_HINTS),),
-            title=f"{self.model}, cut at {self.positions[place]}",
+            title=f"{self.model}, cut at {self.positions[index]}",
             height=240,
             tables={"parts": rows},
             groups=groups,
@@ -209,7 +209,7 @@ class Redundancy:
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"model": self.model}
-        for place, position in enumerate(self.positions):
-            sums = f"{self.needed[place]:.1f} needed by layers, {self.whole[place]:.1f} by the network"
-            facts[f"cut {position}"] = f"{sums}. {self.reason(place) or f'Redundancy {self.values[place]:.2f}.'}"
+        for index, position in enumerate(self.positions):
+            sums = f"{self.needed[index]:.1f} needed by layers, {self.whole[index]:.1f} by the network"
+            facts[f"cut {position}"] = f"{sums}. {self.reason(index) or f'Redundancy {self.values[index]:.2f}.'}"
         return facts_table("Redundancy", facts)

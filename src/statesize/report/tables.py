@@ -83,10 +83,10 @@ def network_section(networks: Sequence[Redundancy]) -> str:
     if not networks:
         return ""
     figures = "".join(
-        f'<figure><div class="chart" id="network-{place}" role="group" aria-label="Numbers stored and needed by each '
+        f'<figure><div class="chart" id="network-{middle}" role="group" aria-label="Numbers stored and needed by each '
         f'layer and by the network {escape(one.model)}"></div><figcaption>{escape(_redundancy_text(one))}</figcaption>'
         "</figure>"
-        for place, one in enumerate(networks)
+        for middle, one in enumerate(networks)
     )
     return (
         '<section aria-labelledby="network-title"><h2 id="network-title">What must the whole network remember?</h2>'
@@ -97,25 +97,25 @@ def network_section(networks: Sequence[Redundancy]) -> str:
 
 
 def _redundancy_text(network: Redundancy) -> str:
-    place = len(network.positions) // 2
-    needed, whole = network.needed[place], network.whole[place]
-    low, high = network.interval[place]
+    middle = len(network.positions) // 2
+    needed, whole = network.needed[middle], network.whole[middle]
+    low, high = network.interval[middle]
     sums = (
-        f"{network.model}, cut at {network.positions[place]}: the layers need {needed:,.0f} numbers in sum, the "
+        f"{network.model}, cut at {network.positions[middle]}: the layers need {needed:,.0f} numbers in sum, the "
         f"network {whole:,.0f} ({low:,.0f} to {high:,.0f})."
     )
-    return f"{sums} {network.reason(place) or f'The redundancy is {network.values[place]:.2f}.'}"
+    return f"{sums} {network.reason(middle) or f'The redundancy is {network.values[middle]:.2f}.'}"
 
 
 def _telling(headings: Mapping[str, Heading], rows: Sequence[Mapping[str, str | float]]) -> dict[str, Heading]:
     """The columns that say something, and not what another says too: they fit a page."""
     said = {"kind": "model", "readout_total_entropy": "total_entropy"}
 
-    def tells(name: str) -> bool:
+    def distinguishes(name: str) -> bool:
         known = any(isinstance(row[name], str) or math.isfinite(cast("float", row[name])) for row in rows)
         return known and not (name in said and all(row[name] == row[said[name]] for row in rows))
 
-    return {name: heading for name, heading in headings.items() if tells(name)}
+    return {name: heading for name, heading in headings.items() if distinguishes(name)}
 
 
 def _table(key: str, headings: Mapping[str, Heading], rows: Iterable[Mapping[str, str | float]]) -> str:

@@ -81,20 +81,20 @@ class Headline:
 @dataclass(frozen=True)
 class _Party:
     name: str
-    kept: float  # numbers that all its layers store, at the end of the longest sequence
+    memory: float  # numbers that all its layers store, at the end of the longest sequence
     carried: float  # total ESS
     possible: float  # what it could have been at the same cuts
     channels: int  # that are stored
 
     @property
     def surplus(self) -> float:
-        return math.log(self.kept / self.carried)
+        return math.log(self.memory / self.carried)
 
 
 def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> Headline:
     """The two models, or kinds of layers of one model, whose memory and ESS differ most; or the only one."""
     parties = [party for profile in profiles for party in _parties(profile, metric, whole=len(profiles) > 1)]
-    parties = [party for party in parties if party.kept > 0 and party.carried > 0]
+    parties = [party for party in parties if party.memory > 0 and party.carried > 0]
     if not parties:
         return Headline("Nothing was measured that carries anything.", "")
     longest = max(int(profile.tokens["length"].values.max()) for profile in profiles)
@@ -102,7 +102,7 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> Headline:
     if len(parties) == 1 or not same_text:
         return Headline(" ".join(_alone(party) for party in parties[:3]), _detail(parties[:3], metric, longest))
     pair = max(combinations(parties, 2), key=lambda two: abs(two[0].surplus - two[1].surplus))
-    pair = sorted(pair, key=lambda party: (party.kept, party.carried), reverse=True)
+    pair = sorted(pair, key=lambda party: (party.memory, party.carried), reverse=True)
     return Headline(_sentence(*pair), _detail(pair, metric, longest))
 
 
@@ -132,7 +132,7 @@ def telling_layer(profile: Profiled, metric: str = "entropy") -> int:
 
 def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
     """The model, or each kind of its layers where it is alone and has several."""
-    found: dict[str, list[float]] = {}
+    by_party: dict[str, list[float]] = {}
     title = model_title(profile)
     kinds = {str(profile.mixer(name).attrs["kind"]) for name in profile.mixers}
     for name, row in zip(profile.mixers, profile.summary_rows(), strict=True):
@@ -142,37 +142,38 @@ def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
         node = profile.mixer(name)
         ceiling = known_mean(node["ceiling"].values[:, node["position"].values >= 1], (0, 1))
         figures = np.nan_to_num([row["tss"] * stored, total, float(ceiling) * stored, stored])
-        found[party] = list(np.add(found.get(party, [0.0] * 4), figures))
+        by_party[party] = list(np.add(by_party.get(party, [0.0] * 4), figures))
     return [
-        _Party(name, kept, carried, possible, int(stored)) for name, (kept, carried, possible, stored) in found.items()
+        _Party(name, memory, carried, possible, int(stored))
+        for name, (memory, carried, possible, stored) in by_party.items()
     ]
 
 
 def _sentence(more: _Party, less: _Party) -> str:
-    kept, carried = more.kept / less.kept, more.carried / less.carried
-    if kept < _SAME:
+    memory, carried = more.memory / less.memory, more.carried / less.carried
+    if memory < _SAME:
         ratio = "about as much" if carried < _SAME else f"{_times(carried)} as much"
         return f"{_sentence_case(more.name)} and {less.name} keep the same memory, and the first carries {ratio}."
     ratio = "about as much" if 1 / _SAME < carried < _SAME else f"{_times(carried)} as much"
-    return f"{_sentence_case(more.name)} keeps {_times(kept)} the memory of {less.name} and carries {ratio}."
+    return f"{_sentence_case(more.name)} keeps {_times(memory)} the memory of {less.name} and carries {ratio}."
 
 
 def _alone(party: _Party) -> str:
-    kept, carried = party.kept / party.channels, party.carried / party.channels
+    memory, carried = party.memory / party.channels, party.carried / party.channels
     return (
-        f"{_sentence_case(party.name)} keeps {kept:.0f} numbers per channel by the end of the text and carries "
+        f"{_sentence_case(party.name)} keeps {memory:.0f} numbers per channel by the end of the text and carries "
         f"{carried:.1f} of them on average."
     )
 
 
 def _detail(parties: Sequence[_Party], metric: str, longest: int) -> str:
     named = "entropy-ESS" if metric == "entropy" else "count of singular values"
-    kept, carried, possible = (
+    memory, carried, possible = (
         " against ".join(f"{getattr(party, name):,.0f}" for party in parties)
-        for name in ("kept", "carried", "possible")
+        for name in ("memory", "carried", "possible")
     )
     return (
-        f"Memory is what all layers keep while they read: {kept} numbers at the end of {longest:,} tokens. What they "
+        f"Memory is what all layers keep while they read: {memory} numbers at the end of {longest:,} tokens. What they "
         "carry is about how many of these the rest of the text depends on, the effective state-size (ESS): "
         f"{carried} on average over all cuts of the text ({named}), of {possible} that were possible."
     )

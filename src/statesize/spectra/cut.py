@@ -72,18 +72,18 @@ def make_cut(length: int, positions: Positions = None, past: int | None = None, 
     return Cut(length, tuple(chosen), past, future)
 
 
-def _window(name: str, given: int | None, length: int) -> int | None:
-    if given is None:
+def _window(name: str, argument: int | None, length: int) -> int | None:
+    if argument is None:
         return None
-    if (size := whole_number(given)) is None or not 1 <= size < length:
-        refuse(name, f"None or in 1 … {length - 1} for length {length}", given)
+    if (size := whole_number(argument)) is None or not 1 <= size < length:
+        refuse(name, f"None or in 1 … {length - 1} for length {length}", argument)
     return size
 
 
-def _spread(given: object, first: int, last: int) -> list[int]:
-    available, count = last - first + 1, whole_number(given)
+def _spread(argument: object, first: int, last: int) -> list[int]:
+    available, count = last - first + 1, whole_number(argument)
     if count is None or count < 1:
-        refuse("positions", "None, a count of at least 1 or a list", given)
+        refuse("positions", "None, a count of at least 1 or a list", argument)
     if count >= available:
         return list(range(first, last + 1))
     return [int(p) for p in torch.linspace(first, last, count, dtype=torch.float64).round()]

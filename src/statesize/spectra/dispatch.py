@@ -97,12 +97,12 @@ def _split(total: int, block: int) -> list[Tensor]:
 
 def _block(operator: Operator, entries: Tensor, engine: Engine, question: Question) -> tuple[Answers, str]:
     """What an engine answers for some entries of the flattened batch."""
-    place = torch.unravel_index(entries.to(operator.device), operator.batch_shape)
+    indices = torch.unravel_index(entries.to(operator.device), operator.batch_shape)
     try:
-        return _in_range(_entries(operator, place), engine, question)
+        return _in_range(_entries(operator, indices), engine, question)
     except InputError:
         # It names entries as the block counts them; asked one by one, each can be named by its own index.
-        for single in zip(*place, strict=True):
+        for single in zip(*indices, strict=True):
             entry = tuple(int(index) for index in single)
             try:
                 _in_range(operator[entry], engine, question)
@@ -111,13 +111,13 @@ def _block(operator: Operator, entries: Tensor, engine: Engine, question: Questi
         raise
 
 
-def _entries(operator: Operator, place: tuple[Tensor, ...]) -> Operator:
+def _entries(operator: Operator, indices: tuple[Tensor, ...]) -> Operator:
     """Successive entries of the flattened batch."""
     shape = operator.batch_shape
     if shape.numel() == shape[-1]:
         # A slice takes no copies, as entries by their numbers do.
-        return operator[(*(0 for _ in shape[:-1]), slice(int(place[-1][0]), int(place[-1][-1]) + 1))]
-    return operator[place]
+        return operator[(*(0 for _ in shape[:-1]), slice(int(indices[-1][0]), int(indices[-1][-1]) + 1))]
+    return operator[indices]
 
 
 def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
@@ -126,8 +126,8 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
     answers: Answers | None = None
     used: list[str] = []
     for attempt in _attempts(engine, operator):
-        place = left.nonzero().unbind(-1) if answers is not None and left.ndim else ...
-        part = operator if place is ... else operator[place]
+        indices = left.nonzero().unbind(-1) if answers is not None and left.ndim else ...
+        part = operator if indices is ... else operator[indices]
         require_memory(part, attempt, question.cut)
         try:
             blocks = attempt.blocks(part if attempt.converts else in_double(part), question.cut)
@@ -144,7 +144,7 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
             answers = again
         else:
             for name, answer in again.items():
-                answers[name][place] = answer[..., : answers[name].shape[-1]]
+                answers[name][indices] = answer[..., : answers[name].shape[-1]]
         left = ~_finite(answers)
         if attempt.squares:
             size = _magnitude(operator)
@@ -186,11 +186,11 @@ def _finite(answers: Answers) -> Tensor:
 def _require_finite(answers: Answers, cut: Cut) -> None:
     bad = ~torch.isfinite(answers["norm"] + answers["error_bound"])
     if bool(bad.any()):
-        *entry, place = (int(k) for k in bad.nonzero()[0])
+        *entry, indices = (int(k) for k in bad.nonzero()[0])
         where = f"batch entry {tuple(entry)}, " if entry else ""
         raise InputError(
-            f"T must be finite, got entries that overflow float64 at {where}position {cut.positions[place]}. Check the "
-            "decays, gates and scores that it is made of."
+            f"T must be finite, got entries that overflow float64 at {where}position {cut.positions[indices]}. Check "
+            "the decays, gates and scores that it is made of."
         )
 
 
@@ -223,8 +223,8 @@ def ports(operator: Operator) -> tuple[int, int]:
 def require_one_port(operator: Operator) -> None:
     """Refuse several inputs or readouts, where blocks are taken from T (..., L, L)."""
     if isinstance(operator, Shared) or ports(operator) != (1, 1):
-        given = type(operator).__name__
-        raise InputError(f"operator must have one readout and one input, got {given}. Take them one by one.")
+        kind = type(operator).__name__
+        raise InputError(f"operator must have one readout and one input, got {kind}. Take them one by one.")
 
 
 def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | None = None) -> None:

@@ -114,8 +114,8 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
 def _of_recurrence(recurrence: Recurrence, positions: tuple[int, ...]) -> Tensor:
     real = recurrence.with_real_output()
     borders = chosen_borders(real, positions)
-    place = {border: k for k, border in enumerate(borders)}
-    wanted = torch.tensor([place[i] for i in positions], device=real.device)
+    index_of = {border: k for k, border in enumerate(borders)}
+    wanted = torch.tensor([index_of[i] for i in positions], device=real.device)
     return effective_rank(border_singular_values(border_maps(real, borders), wanted))
 
 

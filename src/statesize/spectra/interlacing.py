@@ -19,9 +19,9 @@ def spread_bounds(cut: Cut, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tenso
     # Analysis, corollary 3.1.3), so its count at any absolute τ falls by 0 or 1. H_{i+1} is H_i without its first row
     # and with one more column, hence |ν_{i+1} − ν_i| ≤ 1. Under `past` it also lost its first column, hence −2 ≤
     # ν_{i+1} − ν_i ≤ 1; under `future` it also got one more row, hence −1 ≤ ν_{i+1} − ν_i ≤ 2.
-    place = torch.arange(lower.shape[-2], device=lower.device)[:, None]
-    rise = place * (1 if cut.future is None else 2)
-    fall = place * (1 if cut.past is None else 2)
+    index = torch.arange(lower.shape[-2], device=lower.device)[:, None]
+    rise = index * (1 if cut.future is None else 2)
+    fall = index * (1 if cut.past is None else 2)
     lowest = torch.maximum(_highest(lower + fall) - fall, _highest((lower - rise).flip(-2)).flip(-2) + rise)
     highest = torch.minimum(rise - _highest(rise - upper), -_highest(-(upper + fall).flip(-2)).flip(-2) - fall)
     return lowest, highest

@@ -52,11 +52,11 @@ def compare_values(operator: Operator, cut: Cut, values: Tensor, bound: Tensor) 
     matrix = operator.to(torch.float64).dense()
     matrix = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
     linalg = cast("Any", torch.linalg)
-    for place, i in enumerate(cut.positions):
+    for index, i in enumerate(cut.positions):
         expected: Tensor = linalg.svdvals(cut.block(matrix, i))
-        kept = min(expected.shape[-1], values.shape[-1])
-        allowed = bound[..., place] + 1e-14 * expected[..., 0]
-        sigma = values[..., place, :]
-        assert bool(((sigma[..., :kept] - expected[..., :kept]).abs().amax(-1) <= allowed).all()), f"position {i}"
-        beyond = torch.cat([sigma[..., kept:], expected[..., kept:]], -1)
+        shared = min(expected.shape[-1], values.shape[-1])
+        allowed = bound[..., index] + 1e-14 * expected[..., 0]
+        sigma = values[..., index, :]
+        assert bool(((sigma[..., :shared] - expected[..., :shared]).abs().amax(-1) <= allowed).all()), f"position {i}"
+        beyond = torch.cat([sigma[..., shared:], expected[..., shared:]], -1)
         assert bool((beyond.abs() <= allowed[..., None]).all()), f"position {i}"

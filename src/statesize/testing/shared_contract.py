@@ -94,8 +94,8 @@ class SharedContract:
     def test_ess_lies_between_the_largest_and_the_sum(self) -> None:
         """max_h ≤ ESS_g ≤ min(Σ_h, TSS_g, i, r (L − i)) of the ranks."""
         shared = self.sample()
-        asked: Any = {"relative_tolerances": (1e-9,), "tolerances": (), "outputs": ("counts",), "engine": "dense"}
-        joint, each = measure(shared, **asked), measure(shared.operator, **asked)
+        settings: Any = {"relative_tolerances": (1e-9,), "tolerances": (), "outputs": ("counts",), "engine": "dense"}
+        joint, each = measure(shared, **settings), measure(shared.operator, **settings)
         together, alone = (cast("Tensor", found.relative_count).squeeze(-1) for found in (joint, each))
         assert bool((together >= alone.amax(-2)).all())
         assert bool((together <= torch.minimum(alone.sum(-2), joint.ceiling)).all())

@@ -17,11 +17,11 @@ from statesize.texts.rows import (
     Note,
     Row,
     evenly,
-    kept,
     line_row,
     read_documents,
     read_lines,
     read_whole,
+    readable,
     reading,
 )
 from statesize.texts.tables import read_parquet
@@ -32,7 +32,7 @@ _SMALL = 2**20
 def read_jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
     """The documents of a file of JSON objects, one a line; lines are read as far as documents are asked for."""
     problem = f'{path}: no line is a JSON object with text in a field "{field}"; name the right field.'
-    return kept(_rows(path, field), note, problem)
+    return readable(_rows(path, field), note, problem)
 
 
 def jsonl_extract(path: Path, field: str, most: int, note: Note) -> Extract:
@@ -48,7 +48,7 @@ def jsonl_extract(path: Path, field: str, most: int, note: Note) -> Extract:
         f'{path}: none of {len(rows)} lines from all parts of it is a JSON object with text in a field "{field}"; name '
         "the right field."
     )
-    texts = list(kept(rows, note, problem))
+    texts = list(readable(rows, note, problem))
     return Extract(tuple(texts), round(size / looked * len(texts)))
 
 
@@ -107,12 +107,12 @@ def listed(name: str, documents: Iterable[str]) -> list[str]:
     if isinstance(documents, str):
         raise InputError(f"{name} must be a sequence of documents, got one string. For one document, give [text].")
     require_kind(name, documents, Iterable, "a sequence of strings")
-    found = list(documents) if getattr(documents, "ndim", 1) else [documents]
-    for document in found:
+    items = list(documents) if getattr(documents, "ndim", 1) else [documents]
+    for document in items:
         if not isinstance(document, str):
             raise InputError(f"{name} must be a sequence of strings, got one with {type(document).__name__}.")
         try:
             document.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"{name} must be Unicode text, got {document[:40]!r} ({error.reason}).") from error
-    return cast("list[str]", found)
+    return cast("list[str]", items)

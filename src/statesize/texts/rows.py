@@ -70,7 +70,7 @@ class Chat:
     """
 
     messages: tuple[Mapping[str, object], ...]
-    place: str
+    where: str
 
 
 Document: TypeAlias = str | Chat
@@ -92,16 +92,16 @@ class RefusedChat(FileError):
     """A chat template refuses the messages of a row."""
 
 
-def kept(rows: Iterable[Row], note: Note, otherwise: str) -> Iterator[Document]:
+def readable(rows: Iterable[Row], note: Note, otherwise: str) -> Iterator[Document]:
     """The documents of rows, whose problems are noted; a FileError with the last argument where there is none."""
-    found = False
-    for place, document, problem in rows:
+    any_read = False
+    for where, document, problem in rows:
         if document is None:
-            note(f"{place}: {problem}")
+            note(f"{where}: {problem}")
         else:
-            found = True
+            any_read = True
             yield document
-    if not found:
+    if not any_read:
         raise FileError(otherwise)
 
 
@@ -131,59 +131,59 @@ def read_lines(stream: BinaryIO) -> Iterator[bytes | None]:
         yield line if whole else None
 
 
-def line_row(line: bytes | None, field: str, place: str) -> Row:
+def line_row(line: bytes | None, field: str, where: str) -> Row:
     """A line of JSON as a row; without `field`, "messages" is read."""
     if line is None:
-        return place, None, f"more than {MOST_LINE:,} bytes"
+        return where, None, f"more than {MOST_LINE:,} bytes"
     try:
         row = parse_json(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        return place, None, "not UTF-8"
+        return where, None, "not UTF-8"
     except ValueError as error:
-        return place, None, f"no JSON ({str(error).partition(':')[0]})"
+        return where, None, f"no JSON ({str(error).partition(':')[0]})"
     if not isinstance(row, dict):
-        return place, None, f'no JSON object with text in the field "{field}"'
-    return values_row(cast("dict[str, object]", row), field, place)
+        return where, None, f'no JSON object with text in the field "{field}"'
+    return values_row(cast("dict[str, object]", row), field, where)
 
 
-def values_row(values: Mapping[str, object], field: str, place: str) -> Row:
+def values_row(values: Mapping[str, object], field: str, where: str) -> Row:
     """Values by name as a row; without `field`, "messages" is read."""
     name = field if field in values or MESSAGES not in values else MESSAGES
     value = values.get(name)
     if isinstance(value, list):
-        return _chat(name, cast("list[object]", value), place)
+        return _chat(name, cast("list[object]", value), where)
     if name not in values:
-        return place, None, f'no text in the field "{field}"'
+        return where, None, f'no text in the field "{field}"'
     if not isinstance(value, str) or name != field:
         expected = "text" if name == field else "a list of messages"
-        return place, None, f'"{name}" is {type(value).__name__}, not {expected}'
-    return _unicode(name, value, value, place)
+        return where, None, f'"{name}" is {type(value).__name__}, not {expected}'
+    return _unicode(name, value, value, where)
 
 
-def _chat(name: str, messages: list[object], place: str) -> Row:
+def _chat(name: str, messages: list[object], where: str) -> Row:
     """A list of messages as a row."""
     if not all(isinstance(message, dict) for message in messages):
-        return place, None, f'"{name}" is list, not text or messages'
+        return where, None, f'"{name}" is list, not text or messages'
     if not messages:
-        return place, None, f'"{name}" holds no message'
+        return where, None, f'"{name}" holds no message'
     # A column of Parquet has every name in every message.
-    given = [
+    turns = [
         {key: value for key, value in message.items() if value is not None}
         for message in cast("list[dict[str, object]]", messages)
     ]
-    for number, message in enumerate(given, 1):
+    for number, message in enumerate(turns, 1):
         if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            return place, None, f'message {number} of "{name}" lacks text under "role" or "content"'
-    return _unicode(name, Chat(tuple(given), place), json.dumps(given, ensure_ascii=False, default=str), place)
+            return where, None, f'message {number} of "{name}" lacks text under "role" or "content"'
+    return _unicode(name, Chat(tuple(turns), where), json.dumps(turns, ensure_ascii=False, default=str), where)
 
 
-def _unicode(name: str, document: Document, text: str, place: str) -> Row:
+def _unicode(name: str, document: Document, text: str, where: str) -> Row:
     """A document as a row, if its text is one that UTF-8 can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return place, None, f'"{name}" holds a lone surrogate, which is no Unicode text'
-    return place, document, ""
+        return where, None, f'"{name}" holds a lone surrogate, which is no Unicode text'
+    return where, document, ""
 
 
 # Bytes up to which a file is read whole.

@@ -91,18 +91,18 @@ class TextStream:
         new, self._given = ids[self._given :], max(self._given, len(ids))
         return new
 
-    def _outside_special_tokens(self, place: int) -> int:
+    def _outside_special_tokens(self, offset: int) -> int:
         """A place at or before another that cuts no special token of the text."""
         starts = (
             start
             for text in self._special
-            for start in range(max(place - len(text) + 1, 0), place)
+            for start in range(max(offset - len(text) + 1, 0), offset)
             if self._text.startswith(text, start) or text.startswith(self._text[start:])
         )
-        return min(starts, default=place)
+        return min(starts, default=offset)
 
     def _begun(self, ids: list[int]) -> list[int]:
         if ids:
-            given = self.special_tokens and ids[:1] == self._beginning
-            ids, self._beginning = ids if given else self._beginning + ids, []
+            begins = self.special_tokens and ids[:1] == self._beginning
+            ids, self._beginning = ids if begins else self._beginning + ids, []
         return ids

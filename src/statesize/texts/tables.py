@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from statesize.errors import FileError
 from statesize.io.files import GROWTH, SPARE, require_regular
-from statesize.texts.rows import MESSAGES, Document, Extract, Note, Row, evenly, kept, reading, values_row
+from statesize.texts.rows import MESSAGES, Document, Extract, Note, Row, evenly, readable, reading, values_row
 
 # Rows that are in memory at once.
 _BATCH = 64
@@ -20,24 +20,26 @@ _SMALL = 2**20
 
 def read_parquet(path: Path, field: str, note: Note) -> Iterator[Document]:
     """The documents of a file, or of the files of a folder; rows are read as far as documents are asked for."""
-    return kept(_rows(path, field), note, f'{path}: no row has text in the column "{field}"; name the right column.')
+    return readable(
+        _rows(path, field), note, f'{path}: no row has text in the column "{field}"; name the right column.'
+    )
 
 
 def parquet_extract(path: Path, field: str, most: int, note: Note) -> Extract:
     """At most so many documents, evenly from all row groups; the total is the files' own, less rows without text."""
     files = parquet_files(path, field)
-    groups = [(place, file, index) for place, file in files for index in range(file.num_row_groups)]
+    groups = [(where, file, index) for where, file in files for index in range(file.num_row_groups)]
     chosen, rows = evenly(groups, most), list[Row]()
-    for order, (place, file, index) in enumerate(chosen):
+    for order, (where, file, index) in enumerate(chosen):
         share = most * (order + 1) // len(chosen) - most * order // len(chosen)
-        with _reading(place):
+        with _reading(where):
             column = _column(file, field)
             rows += [
-                _row(cell, column, field, f"{place}, row {number + 1} of row group {index + 1}")
+                _row(cell, column, field, f"{where}, row {number + 1} of row group {index + 1}")
                 for number, cell in _cells(file, index, column, share)
             ]
     problem = f'{path}: none of {len(rows)} rows has text in the column "{field}"; name the right column.'
-    texts = tuple(kept(rows, note, problem))
+    texts = tuple(readable(rows, note, problem))
     return Extract(texts, round(sum(int(file.metadata.num_rows) for _, file in files) * len(texts) / len(rows)))
 
 
@@ -45,19 +47,19 @@ def parquet_files(path: Path, field: str) -> list[tuple[Path, Any]]:
     """A Parquet file, or those of a folder by name, as `pyarrow.parquet.ParquetFile`; no row of them is read."""
     import pyarrow.parquet
 
-    found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    if not found:
+    paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not paths:
         raise FileError(f"{path} is a folder without a file whose name ends in .parquet.")
     files: list[tuple[Path, Any]] = []
-    for place in found:
-        with _reading(place):
-            _check_content(place, require_regular(place).stat().st_size)
-            file = cast("Any", pyarrow.parquet.ParquetFile(place))
+    for where in paths:
+        with _reading(where):
+            _check_content(where, require_regular(where).stat().st_size)
+            file = cast("Any", pyarrow.parquet.ParquetFile(where))
         columns = cast("list[str]", file.schema_arrow.names)
-        _check_sizes(place, file.metadata)
+        _check_sizes(where, file.metadata)
         if field not in columns and MESSAGES not in columns:
-            raise FileError(f'{place} has no column "{field}"; its columns are {", ".join(columns)}.')
-        files.append((place, file))
+            raise FileError(f'{where} has no column "{field}"; its columns are {", ".join(columns)}.')
+        files.append((where, file))
     _check_content(path, sum(int(file.metadata.num_rows) for _, file in files))
     return files
 
@@ -89,28 +91,28 @@ def _check_sizes(path: Path, metadata: Any) -> None:
 
 
 def _rows(path: Path, field: str) -> Iterator[Row]:
-    for place, file in parquet_files(path, field):
-        number, left = 0, SPARE + GROWTH * place.stat().st_size
-        with _reading(place):
+    for where, file in parquet_files(path, field):
+        number, left = 0, SPARE + GROWTH * where.stat().st_size
+        with _reading(where):
             column = _column(file, field)
             for batch in file.iter_batches(_BATCH, columns=[column]):
                 for cell in batch.column(0):
                     number += 1
-                    row = _row(cell, column, field, f"{place}, row {number}")
+                    row = _row(cell, column, field, f"{where}, row {number}")
                     # One entry of a dictionary may stand in any number of rows.
                     if row[1] is not None:
                         left -= len(row[1] if isinstance(row[1], str) else str(row[1].messages))
                     if left < 0:
-                        raise FileError(f"{place} holds more than {GROWTH} times as much text as it takes bytes.")
+                        raise FileError(f"{where} holds more than {GROWTH} times as much text as it takes bytes.")
                     yield row
 
 
-def _row(cell: Any, column: str, field: str, place: str) -> Row:
+def _row(cell: Any, column: str, field: str, where: str) -> Row:
     try:
         value: object = cell.as_py()
     except UnicodeDecodeError:
-        return place, None, f'"{column}" is not UTF-8'
-    return values_row({column: value}, field, place)
+        return where, None, f'"{column}" is not UTF-8'
+    return values_row({column: value}, field, where)
 
 
 def _cells(file: Any, group: int, field: str, most: int) -> list[tuple[int, Any]]:
@@ -126,19 +128,19 @@ def _cells(file: Any, group: int, field: str, most: int) -> list[tuple[int, Any]
     if size <= _SMALL:
         values = file.read_row_group(group, columns=[field]).column(0)
         return [(row, values[row]) for row in evenly(range(len(values)), most)]
-    found: list[tuple[int, Any]] = []
+    paths: list[tuple[int, Any]] = []
     for batch in file.iter_batches(most, row_groups=[group], columns=[field]):
-        found += enumerate(batch.column(0), len(found))
-        if len(found) >= most:
+        paths += enumerate(batch.column(0), len(paths))
+        if len(paths) >= most:
             break
-    return found[:most]
+    return paths[:most]
 
 
 def read_dataset(name: str, field: str, split: str, note: Note) -> Iterator[Document]:
     """The documents of a data set; one of the hub is read as far as documents are asked for."""
     data = enumerate(open_dataset(name, field, split))
     rows = (values_row(row, field, f"{name}, row {number}") for number, row in data)
-    return kept(rows, note, f'{name}: no row has text in the column "{field}"; name the right column.')
+    return readable(rows, note, f'{name}: no row has text in the column "{field}"; name the right column.')
 
 
 def dataset_extract(name: str, field: str, split: str, most: int, note: Note) -> Extract:
@@ -155,7 +157,7 @@ def dataset_extract(name: str, field: str, split: str, most: int, note: Note) ->
             parts = cast("dict[str, Any]", data.info.splits or {})
             size = parts[split].num_examples or None if split in parts else None
     problem = f'{name}: none of {len(rows)} rows has text in the column "{field}"; name the right column.'
-    texts = tuple(kept(rows, note, problem))
+    texts = tuple(readable(rows, note, problem))
     return Extract(texts, None if size is None else round(size * len(texts) / len(rows)))
 
 

@@ -20,12 +20,12 @@ _DO = "Give a JSON list of token ids, or one such list on each line"
 
 def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
     """The lists of token ids of a file; lines are read as far as they are asked for, (L,) int64 each, L ≥ 2."""
-    found = False
+    any_read = False
     with os_errors(f"{path} cannot be read as token ids", f"{_DO}."):
-        for place, ids in _lists(path):
-            found = True
-            yield torch.tensor(_checked(ids, place, vocabulary), dtype=torch.int64)
-    if not found:
+        for where, ids in _lists(path):
+            any_read = True
+            yield torch.tensor(_checked(ids, where, vocabulary), dtype=torch.int64)
+    if not any_read:
         raise FileError(f"{path} is empty. {_DO}.")
 
 
@@ -48,40 +48,40 @@ def _lists(path: Path) -> Iterator[tuple[str, object]]:
         for number, line in enumerate(read_lines(stream), 1):
             if line is not None and not line.strip():
                 continue
-            place = f"{path}, line {number}"
+            where = f"{path}, line {number}"
             try:
-                values = None if line is None else _parsed(line, place)
+                values = None if line is None else _parsed(line, where)
             except FileError:
                 if begun:
                     raise
                 # A list over several lines.
-                yield from _split(_parsed(read_limited(path, rows.MOST_LINE), str(path)), place, str(path))
+                yield from _split(_parsed(read_limited(path, rows.MOST_LINE), str(path)), where, str(path))
                 return
             begun = True
-            yield from _split(values, place, place)
+            yield from _split(values, where, where)
 
 
-def _parsed(content: bytes, place: str) -> object:
+def _parsed(content: bytes, where: str) -> object:
     """The values of one JSON document."""
     try:
         return parse_json(content.decode("utf-8-sig"))
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
-        raise FileError(f"{place} must be JSON, got what is none ({reason}). {_DO}.") from error
+        raise FileError(f"{where} must be JSON, got what is none ({reason}). {_DO}.") from error
 
 
-def _split(values: object, line: str, place: str) -> Iterator[tuple[str, object]]:
+def _split(values: object, line: str, where: str) -> Iterator[tuple[str, object]]:
     """One list of ids, or the lists of a list."""
     if not isinstance(values, list):
         raise FileError(f"{line} must be a list of token ids, got {_shown(values)}. {_DO}.")
     items = cast("list[object]", values)
     if items and all(isinstance(item, list) for item in items):
-        yield from ((f"{place}, list {number}", item) for number, item in enumerate(items, 1))
+        yield from ((f"{where}, list {number}", item) for number, item in enumerate(items, 1))
     else:
         yield line, items
 
 
-def _checked(ids: object, place: str, vocabulary: int | None) -> list[int]:
+def _checked(ids: object, where: str, vocabulary: int | None) -> list[int]:
     """A list of ids, or an error that names the first item that is none."""
     items = list(cast("Iterable[object]", ids))
     most = 2**63 if vocabulary is None else vocabulary
@@ -89,11 +89,11 @@ def _checked(ids: object, place: str, vocabulary: int | None) -> list[int]:
         if type(item) is not int or not 0 <= item < most:
             allowed = "from 0 on" if vocabulary is None else f"from 0 to {vocabulary - 1}"
             raise FileError(
-                f"{place}, index {index} must be a token id {allowed}, got {_shown(item)}. Make the ids with the "
+                f"{where}, index {index} must be a token id {allowed}, got {_shown(item)}. Make the ids with the "
                 "tokenizer that the model was trained with."
             )
     if len(items) < 2:
-        raise FileError(f"{place} must hold at least 2 token ids, got {len(items)}. Leave the list out, or give more.")
+        raise FileError(f"{where} must hold at least 2 token ids, got {len(items)}. Leave the list out, or give more.")
     return cast("list[int]", items)
 
 

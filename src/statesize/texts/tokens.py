@@ -93,14 +93,14 @@ def chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
     """A chat as the tokenizer's template writes it."""
     if isinstance(tokenizer, Tokenizer) or not tokenizer.chat_template:
         raise FileError(
-            f"The tokenizer must have a chat template to read {chat.place}, got one without. Give a model whose folder "
+            f"The tokenizer must have a chat template to read {chat.where}, got one without. Give a model whose folder "
             "has a chat_template.jinja, or name a field that holds text by --field."
         )
     try:
         return str(tokenizer.apply_chat_template(list(chat.messages), tokenize=False))
     except Exception as error:  # a template is a program, which may fail in any way
         reason = " ".join(str(error).split())[:200]
-        raise RefusedChat(f"{chat.place}: the chat template refuses the messages ({reason})") from error
+        raise RefusedChat(f"{chat.where}: the chat template refuses the messages ({reason})") from error
 
 
 def special_ids(tokenizer: AnyTokenizer) -> tuple[set[int], dict[str, int]]:
@@ -166,9 +166,9 @@ def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
             f"tokenizer must be one of tokenizers, transformers or tiktoken, or a function from a text to ids, got "
             f"{tokenizer if isinstance(tokenizer, str) else type(tokenizer).__name__}."
         )
-    found = Encoder(tokenizer, cast("Callable[..., Any]", encode))
-    found("a")
-    return cast("AnyTokenizer", found)
+    encoder = Encoder(tokenizer, cast("Callable[..., Any]", encode))
+    encoder("a")
+    return cast("AnyTokenizer", encoder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,17 +192,17 @@ class Encoder:
         """Ids of the tokens that are no text, as far as they are known."""
         named = getattr(self.tokenizer, "special_tokens_set", set[str]())
         single = getattr(self.tokenizer, "encode_single_token", None)
-        found = [int(cast("Any", single)(name)) for name in named] if callable(single) else []
-        return found or ([] if self.eos_token_id is None else [self.eos_token_id])
+        encoder = [int(cast("Any", single)(name)) for name in named] if callable(single) else []
+        return encoder or ([] if self.eos_token_id is None else [self.eos_token_id])
 
     def __call__(self, text: str, *, split_special_tokens: bool = True, **_: object) -> Any:
         """An object with `input_ids`; letters that spell a special token are text where that can be said."""
         if hasattr(self.tokenizer, "encode_ordinary"):
             special = {} if split_special_tokens else {"allowed_special": "all"}
-            given = self.encode(text, **special) if special else self.tokenizer.encode_ordinary(text)
+            encoded = self.encode(text, **special) if special else self.tokenizer.encode_ordinary(text)
         else:
-            given = self.encode(text)
-        return SimpleNamespace(input_ids=self._ids(given))
+            encoded = self.encode(text)
+        return SimpleNamespace(input_ids=self._ids(encoded))
 
     def decode(self, token_ids: Sequence[int], **_: object) -> str:
         """The text of some ids, or the ids themselves where there is no way back."""
@@ -213,10 +213,10 @@ class Encoder:
         """A token as text."""
         return self.decode([ids])
 
-    def _ids(self, given: Any) -> list[int]:
-        held: Any = given
-        if isinstance(given, Mapping):
-            held = cast("Mapping[str, Any]", given).get("input_ids")
+    def _ids(self, encoded: Any) -> list[int]:
+        held: Any = encoded
+        if isinstance(encoded, Mapping):
+            held = cast("Mapping[str, Any]", encoded).get("input_ids")
         held = getattr(held, "input_ids", getattr(held, "ids", held))
         # A tokenizer that was asked for tensors returns a batch of one text.
         listed: Any = held[0] if getattr(held, "ndim", 1) == 2 else held
@@ -225,6 +225,6 @@ class Encoder:
         if None in ids:
             raise InputError(
                 "tokenizer must return token ids, a list of them or what holds one as input_ids, got "
-                f"{type(cast('object', given)).__name__} from {type(self.tokenizer).__name__}."
+                f"{type(cast('object', encoded)).__name__} from {type(self.tokenizer).__name__}."
             )
         return cast("list[int]", ids)

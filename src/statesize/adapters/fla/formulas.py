@@ -125,10 +125,10 @@ def delta_product(call: FlaCall, units: Units) -> Stepped:
     return Stepped(rule, steps)
 
 
-def _placed(part: Tensor, steps: int, place: int, between: float) -> Tensor:
+def _placed(part: Tensor, steps: int, step: int, between: float) -> Tensor:
     """Entries (…, L, n) at one of the steps of each position, (…, L steps, n)."""
     spread = part.new_full((*part.shape[:-1], steps, part.shape[-1]), between)
-    spread[..., place, :] = part
+    spread[..., step, :] = part
     return spread.flatten(-3, -2)
 
 
@@ -145,8 +145,8 @@ def preconditioned(call: FlaCall, units: Units) -> Recurrence:
     key, query = call.keys_and_queries(units)
     decay, weight = call.part("g_atk", units).exp()[..., None], call.part("beta_atk", units)[..., None]
     squares = Recurrence(decay, weight, torch.ones_like(weight)).apply(key.square())
-    given = call.arguments.get("log_atk_scale")
-    centre = _by_head(call, -0.2 if given is None else given, units)
+    log_scale = call.arguments.get("log_atk_scale")
+    centre = _by_head(call, -0.2 if log_scale is None else log_scale, units)
     distance = torch.log(squares + call.arguments["eps"]) - centre
     base = torch.as_tensor(call.arguments["x"], dtype=key.dtype, device=key.device)
     written = call.part("beta", units)[..., None] * key * base ** (-distance / (1 + distance.abs()))

@@ -70,8 +70,8 @@ def interpret_if_asked() -> None:
     builder: Any = import_module("triton.runtime.interpreter").InterpreterBuilder
     if autotuner.run is not _first_configuration:
         autotuner.run = _first_configuration
-        for name, place in (("create_masked_load", 2), ("create_masked_store", 3)):
-            setattr(builder, name, _with_boolean_mask(getattr(builder, name), place))
+        for name, argument in (("create_masked_load", 2), ("create_masked_store", 3)):
+            setattr(builder, name, _with_boolean_mask(getattr(builder, name), argument))
     device = _device(triton)
     for name, module in list(sys.modules.items()):
         if name.startswith("fla.ops.") and vars(module).get("range") is not _range:
@@ -114,9 +114,9 @@ def _without_device(validate: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: validate(*args, **kwargs | {"require_cuda": False})
 
 
-def _with_boolean_mask(access: Callable[..., Any], place: int) -> Callable[..., Any]:
+def _with_boolean_mask(access: Callable[..., Any], argument: int) -> Callable[..., Any]:
     def masked(*args: Any) -> Any:
-        args[place].data = args[place].data.astype(bool)
+        args[argument].data = args[argument].data.astype(bool)
         return access(*args)
 
     return masked

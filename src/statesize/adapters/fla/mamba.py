@@ -71,5 +71,5 @@ def mamba2(call: MixerCall) -> Observation:
         "dt_softplus": True,
         "dt_limit": layer.dt_limit,
     }
-    found = chunk_scan(ReplacedCall(call.name, layer, arguments, mixed.unflatten(-1, (heads, -1))))
-    return replace(found, note=_TILED) if 1 < groups < heads else found
+    scanned = chunk_scan(ReplacedCall(call.name, layer, arguments, mixed.unflatten(-1, (heads, -1))))
+    return replace(scanned, note=_TILED) if 1 < groups < heads else scanned

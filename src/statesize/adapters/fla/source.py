@@ -168,24 +168,24 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     """Observe the kernels of fla that the files of a model's layers have imported."""
     # The functions themselves run, with their decorators, which choose between implementations.
     with ExitStack() as changes:
-        kernels = {file: found for file in source_files(model) if (found := _kernels(file))}
-        for file, found in kernels.items():
-            for name, function in found.items():
+        kernels = {file: functions for file in source_files(model) if (functions := _kernels(file))}
+        for file, functions in kernels.items():
+            for name, function in functions.items():
                 changes.enter_context(replaced(file, name, _observed(function, running, record)))
         yield
 
 
 def _kernels(file: ModuleType) -> dict[str, Callable[..., Any]]:
     """Functions of fla in a file that mix values by queries and keys."""
-    found = {name: function for name, function in vars(file).items() if _is_kernel(function)}
-    if found:
+    functions = {name: function for name, function in vars(file).items() if _is_kernel(function)}
+    if functions:
         version = metadata.version("flash-linear-attention")
         if not version.startswith(f"{SUPPORTED}."):
             raise ModelError(
                 f"flash-linear-attention must be of version {SUPPORTED} (>=0.6,<0.7), got {version}, whose kernels may "
                 "take other arguments. Install 'statesize[fla]'."
             )
-    return found
+    return functions
 
 
 def _is_kernel(function: object) -> bool:
@@ -203,8 +203,8 @@ def _observed(function: Callable[..., Any], running: Running, record: Record) ->
         # What the kernel does inside is no mixing of its own.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
             result = function(*args, **kwargs)
-        given = {**dict(zip(inspect.signature(function).parameters, args, strict=False)), **kwargs}
-        values, mixed = given.get("v"), first(result)
+        by_name = {**dict(zip(inspect.signature(function).parameters, args, strict=False)), **kwargs}
+        values, mixed = by_name.get("v"), first(result)
         product = Product(values, 1, mixed, 1) if isinstance(values, torch.Tensor) else None
         held = record(partial(_parsed, running, function, args, kwargs, result), product)
         if held is None:
@@ -232,12 +232,12 @@ def stepped(call: FlaCall) -> Tensor | None:
     if form is None:
         return None
     parameters = inspect.signature(form).parameters
-    given = {name: call.arguments[name] for name in parameters if name in call.arguments}
-    if any(one.default is one.empty and name not in given for name, one in parameters.items()):
+    by_name = {name: call.arguments[name] for name in parameters if name in call.arguments}
+    if any(one.default is one.empty and name not in by_name for name, one in parameters.items()):
         return None
     try:
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            return first(form(**given))
+            return first(form(**by_name))
     except RuntimeError as error:
         # Where Triton has no driver, something else than the kernel was called.
         if "active drivers" not in str(error):

@@ -34,23 +34,25 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     # function that the model takes is the one that computes; the observation calls it, or the eager one of the model's
     # own file, for T.
     with ExitStack() as changes:
-        kept: Kept = {}
+        halves: Kept = {}
         for file in source_files(model):
             if REGISTRY in vars(file):
-                watched = _Registry(vars(file)[REGISTRY], running, record, kept)
+                watched = _Registry(vars(file)[REGISTRY], running, record, halves)
                 changes.enter_context(replaced(file, REGISTRY, watched))
-        changes.enter_context(observing_parts(model, DIFFERENTIAL, ("groupnorm",), partial(_difference, kept), record))
+        changes.enter_context(
+            observing_parts(model, DIFFERENTIAL, ("groupnorm",), partial(_difference, halves), record)
+        )
         yield
 
 
 class _Registry:
     """The registry of attention functions as a model's file sees it, with each function watched."""
 
-    def __init__(self, registry: Any, running: Running, record: Record, kept: Kept) -> None:
+    def __init__(self, registry: Any, running: Running, record: Record, halves: Kept) -> None:
         self._registry = registry
         self._running = running
         self._record = record
-        self._kept = kept
+        self._kept = halves
 
     def get_interface(self, name: str, default: Attend) -> Attend:
         return self._watched(name, self._registry.get_interface(name, default))
@@ -169,10 +171,10 @@ class _Called:
             return function(self.module, self.query, self.key, value, self.mask, **self.options)
 
 
-def _difference(kept: Kept, call: MixerCall) -> Observation:
+def _difference(halves: Kept, call: MixerCall) -> Observation:
     """Differential attention (Ye et al. 2024, arXiv 2410.05258, equation 1): T = softmax₁ − λ softmax₂, one a pair."""
     # The attention function was called for both halves of the values, each time with all heads.
-    first, second = kept.pop(call.module)
+    first, second = halves.pop(call.module)
     module = cast("Any", call.module)
     rates = [torch.exp((getattr(module, f"lambda_q{n}") * getattr(module, f"lambda_k{n}")).sum()) for n in (1, 2)]
     rate = rates[0] - rates[1] + module.lambda_init

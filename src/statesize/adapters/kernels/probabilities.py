@@ -51,20 +51,20 @@ class Mixing:
         self._found = None
 
     def _first(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:
-        found = None
+        chosen = None
         for way in self.ways:
             maps = way()
             if maps is None or maps.shape != self.shape:
                 continue
-            found = maps
+            chosen = maps
             if len(self.ways) == 1 or relative_difference(_applied(maps, values), mixed) <= BOUNDS[mixed.dtype]:
                 break
-        if found is None:
+        if chosen is None:
             raise ModelError(f"Mixer {name}: its attention returns no probabilities.")
         # Head by head: a copy of all maps would double what the layer holds.
-        if any(bool(head.triu(1).any()) for head in found.flatten(0, 1)):
+        if any(bool(head.triu(1).any()) for head in chosen.flatten(0, 1)):
             raise ModelError(later_positions(name))
-        return found
+        return chosen
 
 
 def observed_mixing(
@@ -124,7 +124,7 @@ def _stored(module: nn.Module, values: Tensor) -> tuple[int, int]:
         return 1, latent
     heads = values.shape[1]
     starts = [0, *(head for head in range(1, heads) if not torch.equal(values[:, head], values[:, head - 1]))]
-    even = all(first == place * heads // len(starts) for place, first in enumerate(starts))
+    even = all(first == index * heads // len(starts) for index, first in enumerate(starts))
     return len(starts) if heads % len(starts) == 0 and even else heads, values.shape[-1]
 
 

@@ -112,8 +112,8 @@ def _sequences(running: Running, shape: Sequence[int]) -> int:
     if len(shape) > 3:
         return shape[0]
     frame = running.frame
-    given = next((part for part in (*frame.args, *frame.kwargs.values()) if isinstance(part, Tensor)), None)
-    return shape[0] if given is None or not given.ndim or shape[0] % given.shape[0] else given.shape[0]
+    hidden = next((part for part in (*frame.args, *frame.kwargs.values()) if isinstance(part, Tensor)), None)
+    return shape[0] if hidden is None or not hidden.ndim or shape[0] % hidden.shape[0] else hidden.shape[0]
 
 
 def _is_map(result: object) -> bool:
@@ -148,13 +148,13 @@ def _arranged(args: tuple[Any, ...], probabilities: Tensor, mixed: Tensor) -> tu
     channels = [label for label in by_value if label not in by_map]
     if len(channels) != 1 or {*heads, key} != set(by_value) - {*channels} or {*heads, query, *channels} != set(output):
         return None
-    order = ["".join((*heads, place, *channels)) for place in (key, query)]
+    order = ["".join((*heads, position, *channels)) for position in (key, query)]
     values = torch.einsum(f"{by_value}->{order[0]}", cast("Tensor", operands[1]))
     return values, torch.einsum(f"{output}->{order[1]}", mixed), output.index(query)
 
 
-def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str) -> Tensor:
-    return cast("Tensor", args[place] if len(args) > place else kwargs[name])
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Tensor:
+    return cast("Tensor", args[position] if len(args) > position else kwargs[name])
 
 
 def _fused_probabilities(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -106,8 +106,8 @@ def _check_same(name: str, module: nn.Linear, plain: nn.Linear) -> None:
     """Refuse a layer that does more than multiply by its weights, as one that rounds its inputs."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(4, plain.weight.shape[1], generator=generator).to(plain.weight)
-    expected, given = plain(inputs).double(), module(inputs).double()
-    difference = float((given - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+    expected, actual = plain(inputs).double(), module(inputs).double()
+    difference = float((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
     if not difference <= _SAME[stored_dtype(plain)]:
         _refuse_rounding(name, type(module.weight), f" (its output is {difference:.0e} off that of its weights)")
 

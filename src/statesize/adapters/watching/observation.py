@@ -61,8 +61,8 @@ def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None
             handle = module.register_forward_pre_hook(entering(label), prepend=True, with_kwargs=True)
             hooks.callback(handle.remove)
             if on_leave is not None:
-                tell = module.register_forward_hook(lambda module, args, output: on_leave(running.frame, output))
-                hooks.callback(tell.remove)
+                handle = module.register_forward_hook(lambda module, args, output: on_leave(running.frame, output))
+                hooks.callback(handle.remove)
             hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield running
 

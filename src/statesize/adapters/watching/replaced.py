@@ -132,8 +132,8 @@ def observing_parts(
             if is_a(module, classes):
                 call = MixerCall(name or type(model).__name__, module)
                 for part in parts:
-                    keep = _keeping(call, part)
-                    handle = module.get_submodule(part).register_forward_hook(keep, with_kwargs=True)
+                    store = _keeping(call, part)
+                    handle = module.get_submodule(part).register_forward_hook(store, with_kwargs=True)
                     hooks.callback(handle.remove)
                 handle = module.register_forward_hook(_recording(call, parse, record), prepend=True)
                 hooks.callback(handle.remove)
@@ -151,10 +151,10 @@ def source_of(classes: Sequence[str], parts: Sequence[str], parse: Parse) -> Sou
 
 
 def _keeping(call: MixerCall, part: str) -> Callable[..., None]:
-    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+    def store(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
         call.parts[part] = PartCall(args, kwargs, output)
 
-    return keep
+    return store
 
 
 def _recording(call: MixerCall, parse: Parse, record: Record) -> Callable[..., None]:

@@ -36,7 +36,7 @@ def doctor(*, printing: Printing = TEXT) -> None:
     from statesize.errors import EngineError
     from statesize.io.machine import machine
 
-    found = installed(*_CORE, *_OPTIONAL)
+    versions = installed(*_CORE, *_OPTIONAL)
     with printing.bars() as bars:
         bar = bars.begin("checking the engines")
         checks = self_check(lambda done, total, detail: bar.update(done, total, detail, line=False))
@@ -45,8 +45,8 @@ def doctor(*, printing: Printing = TEXT) -> None:
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "devices": _devices(),
-        "packages": {name: found.get(name) for name in ("statesize", *_CORE)},
-        "optional": {name: found.get(name) for name in _OPTIONAL},
+        "packages": {name: versions.get(name) for name in ("statesize", *_CORE)},
+        "optional": {name: versions.get(name) for name in _OPTIONAL},
         "checks": checks,
     }
     if printing.json:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.asked import Count, Flag
+from statesize.cli.options.measuring import Count, Flag
 
 if TYPE_CHECKING:
     from statesize.operators import Operator
@@ -53,12 +53,12 @@ def engines(
     from statesize.spectra.cut import make_cut
 
     cut = make_cut(length, past=past, future=future)
-    asked = (*outputs, "relative") if relative and "counts" in outputs else outputs
-    reasons = explain_choice(_random(operator, transition, length, states, units), cut, asked)
-    given = {"operator": operator, "length": length, "states": states, "units": units, "past": past, "future": future}
+    requested = (*outputs, "relative") if relative and "counts" in outputs else outputs
+    reasons = explain_choice(_random(operator, transition, length, states, units), cut, requested)
+    case = {"operator": operator, "length": length, "states": states, "units": units, "past": past, "future": future}
     if operator == "recurrence":
-        given["transition"] = transition
-    _print_choice(given | {"outputs": list(asked)}, reasons, json)
+        case["transition"] = transition
+    _print_choice(case | {"outputs": list(requested)}, reasons, json)
 
 
 def _list(json: bool) -> None:
@@ -88,19 +88,19 @@ def _list(json: bool) -> None:
     print_table(("engine", "works on", "outputs", "windows", "cost"), cells, left=5, notes=(note,))
 
 
-def _print_choice(given: dict[str, Any], reasons: list[tuple[str, str]], json: bool) -> None:
+def _print_choice(case: dict[str, Any], reasons: list[tuple[str, str]], json: bool) -> None:
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.cli.output.table import print_table
 
     if json:
         others = [{"engine": engine, "reason": reason} for engine, reason in reasons[1:]]
         taken = {"taken": reasons[0][0], "reason": reasons[0][1], "others": others}
-        print_json({"schema": SCHEMA, "asked": given, **taken})
+        print_json({"schema": SCHEMA, "asked": case, **taken})
         return
-    asked = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None and name != "outputs")
-    cells = [(engine, "no" if place else "yes", reason) for place, (engine, reason) in enumerate(reasons)]
+    requested = ", ".join(f"{name} {value}" for name, value in case.items() if value is not None and name != "outputs")
+    cells = [(engine, "no" if index else "yes", reason) for index, (engine, reason) in enumerate(reasons)]
     notes = (
-        f"For {asked}; {', '.join(given['outputs'])}; random entries.",
+        f"For {requested}; {', '.join(case['outputs'])}; random entries.",
         "What a measurement used is its `.engine`; two names where a safer engine had to help.",
     )
     print_table(("engine", "taken", "why"), cells, left=3, notes=notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.asked import Flag
+from statesize.cli.options.measuring import Flag
 
 if TYPE_CHECKING:
     from statesize.adapters.families import Family
@@ -31,22 +31,22 @@ def models(*, json: Flag = False) -> None:
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.cli.output.table import print_table
 
-    found, installed = swept(), version("transformers")
-    measured, others = found.of("measured"), [family for family in found.families if family.status != "measured"]
+    sweep, installed = swept(), version("transformers")
+    measured, others = sweep.of("measured"), [family for family in sweep.families if family.status != "measured"]
     if json:
         reasons = [{"family": one.name, "status": one.status, "reason": one.reason} for one in others]
         families = [_row(family, STATE_SIZES) for family in measured]
-        told = {"transformers": installed, "checked": found.transformers, "families": families, "others": reasons}
-        told |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": _sizes(kinds(), STATE_SIZES)}}
-        told |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in OTHER_LIBRARIES.items()}
-        print_json({"schema": SCHEMA, **told})
+        listing = {"transformers": installed, "checked": sweep.transformers, "families": families, "others": reasons}
+        listing |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": _sizes(kinds(), STATE_SIZES)}}
+        listing |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in OTHER_LIBRARIES.items()}
+        print_json({"schema": SCHEMA, **listing})
         return
     rows = [
         (family.name, ", ".join(family.mixers), ", ".join(STATE_SIZES[kind] for kind in family.mixers))
         for family in measured
     ]
     notes = [f"not measured: {family.name}: {family.reason}" for family in others]
-    checked = f"Checked with transformers {found.transformers}; {installed} is installed."
+    checked = f"Checked with transformers {sweep.transformers}; {installed} is installed."
     print_table(("family", "mixers", "TSS per channel at position i"), rows, 3, [*notes, "", checked, ""])
     headings = (f"layers of flash-linear-attention {SUPPORTED}", "TSS per channel at position i")
     print_table(headings, [(kind, STATE_SIZES[kind]) for kind in kinds()], 2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter
 
-from statesize.cli.options.asked import AtLeastTwo, Count, Flag
+from statesize.cli.options.measuring import AtLeastTwo, Count, Flag
 from statesize.cli.output.printing import Printing
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ _PLANNED_FROM = 64
 
 
 def _one_input(arguments: ArgumentCollection) -> None:
-    given = [argument.name for argument in arguments if argument.has_tokens]
-    if len(given) > 1:
-        raise ValueError(f"Give one of --text, --jsonl, --parquet, --dataset and --ids, got {', '.join(given)}.")
+    any_chosen = [argument.name for argument in arguments if argument.has_tokens]
+    if len(any_chosen) > 1:
+        raise ValueError(f"Give one of --text, --jsonl, --parquet, --dataset and --ids, got {', '.join(any_chosen)}.")
 
 
 _INPUTS = Group("Inputs", validator=_one_input)
@@ -90,7 +90,7 @@ class Texts:
             import_datasets()
 
     @property
-    def given(self) -> bool:
+    def any_chosen(self) -> bool:
         """Whether anything of the caller's own is read."""
         return any(part is not None for part in (self.text, self.jsonl, self.parquet, self.dataset, self.ids))
 
@@ -107,7 +107,7 @@ class Texts:
             self._say_cut(lengths, read, printing)
             return Sequences(read, 0)
         tokenizer = cast("AnyTokenizer", tokenizer)
-        if not self.given:
+        if not self.any_chosen:
             from statesize.texts.inputs import bundled_sequences
 
             ids = bundled_sequences(tokenizer)[: self.sequences]
@@ -124,16 +124,20 @@ class Texts:
         def refuse(problem: str) -> None:
             raise InputError(f"group_by must name a field that each row has, got {field}. {problem}.")
 
-        if self.text is not None or self.ids is not None or not self.given:
+        if self.text is not None or self.ids is not None or not self.any_chosen:
             raise InputError("group_by must come with rows that tell their kind: --jsonl, --parquet or --dataset.")
-        read, _, place = replace(self, field=field)._reader()
-        return [str(kind) for kind in islice(read(*place, refuse), self.sequences)]
+        read, _, position = replace(self, field=field)._reader()
+        return [str(kind) for kind in islice(read(*position, refuse), self.sequences)]
 
     def sample(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """Sequences for a plan, and how many there are in all: all of few, or some of many, read without the others."""
         from statesize.errors import InputError
 
-        if self.ids is not None or not self.given or (self.sequences is not None and self.sequences <= _PLANNED_FROM):
+        if (
+            self.ids is not None
+            or not self.any_chosen
+            or (self.sequences is not None and self.sequences <= _PLANNED_FROM)
+        ):
             return self.read(tokenizer, printing, vocabulary)
         tokenizer = cast("AnyTokenizer", tokenizer)
         left_out: list[str] = []
@@ -152,8 +156,8 @@ class Texts:
         for path in self.text or ():
             yield from file_documents(path, special_tokens=self.special_tokens)
         if self.text is None:
-            read, _, place = self._reader()
-            yield from ((text,) for text in read(*place, note))
+            read, _, position = self._reader()
+            yield from ((text,) for text in read(*position, note))
 
     def _extract(self, note: Note) -> tuple[list[tuple[Document, ...]], int | None]:
         from statesize.texts.rows import evenly
@@ -161,9 +165,9 @@ class Texts:
         if self.text is not None:
             chosen = replace(self, text=evenly(self.text, _PLANNED_FROM))
             return list(chosen._documents(note)), len(self.text)
-        _, extract, place = self._reader()
-        found = extract(*place, _PLANNED_FROM, note)
-        return [(text,) for text in found.texts], found.total
+        _, extract, position = self._reader()
+        extracted = extract(*position, _PLANNED_FROM, note)
+        return [(text,) for text in extracted.texts], extracted.total
 
     def _reader(self) -> tuple[Callable[..., Iterator[Document]], Callable[..., Extract], tuple[object, ...]]:
         """What reads all and some rows of the file or data set that is given, and the arguments of both."""

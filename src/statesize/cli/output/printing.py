@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from statesize.cli.options.asked import Flag
+from statesize.cli.options.measuring import Flag
 from statesize.io.progress import Bars, say
 
 if TYPE_CHECKING:
@@ -89,10 +89,10 @@ def read_profiles(folders: Sequence[Path], printing: Printing) -> list[Profile]:
     """Read profiles from their folders, with a bar."""
     from statesize.profiling import Profile
 
-    found: list[Profile] = []
+    profiles: list[Profile] = []
     with printing.bars() as bars:
         bar = bars.begin("reading profiles", len(folders))
         for folder in folders:
-            found.append(Profile.load(folder))
-            bar.update(len(found), len(folders), str(folder), line=False)
-    return found
+            profiles.append(Profile.load(folder))
+            bar.update(len(profiles), len(folders), str(folder), line=False)
+    return profiles

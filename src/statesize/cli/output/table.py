@@ -63,16 +63,16 @@ def print_table(
     console = Console(highlight=False, markup=False, soft_wrap=True, width=10_000, height=100)
     signs = signs_of(console)
     terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
-    kept, drawn, notes = len(headings), shares, list(notes)
+    fitting, drawn, notes = len(headings), shares, list(notes)
     table = _table(headings, rows, left, drawn, signs, [])
     if _width(console, table) > terminal:
         drawn, rooms = (), _rooms(headings, rows, left, terminal)
         table = _table(headings, rows, left, drawn, signs, rooms)
-        while _width(console, table) > terminal and kept > max(left, 1):
-            kept -= 1
-            table = _table(headings[:kept], [row[:kept] for row in rows], left, drawn, signs, rooms)
-    if kept < len(headings):
-        missing = ", ".join(heading.replace("\n", " ") for heading in headings[kept:])
+        while _width(console, table) > terminal and fitting > max(left, 1):
+            fitting -= 1
+            table = _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
+    if fitting < len(headings):
+        missing = ", ".join(heading.replace("\n", " ") for heading in headings[fitting:])
         notes.append(f"No room in {terminal} columns for {missing}: see --json, or a wider terminal.")
     # With a height too, because rich takes the width of a dumb terminal for 80 whatever it is told.
     Console(highlight=False, width=_width(console, table), height=100).print(table, crop=False, overflow="ignore")
@@ -96,8 +96,8 @@ def _width(console: Console, table: Table) -> int:
 def _rooms(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, terminal: int) -> list[int]:
     """Widths of text columns in a terminal: names whole, the last takes what the others leave."""
     natural = [
-        max((cell_len(line) for row in (headings, *rows) for line in row[place : place + 1]), default=0)
-        for place in range(len(headings))
+        max((cell_len(line) for row in (headings, *rows) for line in row[column : column + 1]), default=0)
+        for column in range(len(headings))
     ]
     rooms = [natural[0], *(min(width, _MIDDLE) for width in natural[1 : max(left - 1, 1)])][:left]
     rest = terminal - sum(rooms) - sum(natural[left:]) - 2 * len(headings)
@@ -113,14 +113,14 @@ def _table(
     rooms: Sequence[int],
 ) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for place, heading in enumerate(headings):
-        options: dict[str, Any] = {"max_width": rooms[place]} if place < min(left, len(rooms)) else {"no_wrap": True}
-        table.add_column(heading.translate(signs), justify="left" if place < left else "right", **options)
+    for column, heading in enumerate(headings):
+        options: dict[str, Any] = {"max_width": rooms[column]} if column < min(left, len(rooms)) else {"no_wrap": True}
+        table.add_column(heading.translate(signs), justify="left" if column < left else "right", **options)
     if shares:
         table.add_column("", no_wrap=True)
     for index, row in enumerate(rows):
         cells = [
-            Text(printable(cell).translate(signs), style="" if place else "bold") for place, cell in enumerate(row)
+            Text(printable(cell).translate(signs), style="" if column else "bold") for column, cell in enumerate(row)
         ]
         table.add_row(*cells, *([share_bar(shares[index], signs)] if shares and len(row) > 1 else []))
     return table
@@ -181,7 +181,7 @@ class Finding(Protocol):
 
 
 def print_finding(
-    found: Finding,
+    one: Finding,
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
     notes: Sequence[str],
@@ -196,11 +196,11 @@ def print_finding(
     from statesize.cli.output.document import SCHEMA, print_json
 
     if html is not None:
-        found.to_html(html)
+        one.to_html(html)
     if printing.json:
-        print_json({"schema": SCHEMA, **found.to_dict()})
+        print_json({"schema": SCHEMA, **one.to_dict()})
     else:
-        skipped = (f"skipped: {name}: {reason}" for name, reason in found.skipped.items())
-        print_table(headings, rows, left, [found.finding, *skipped, *notes])
+        skipped = (f"skipped: {name}: {reason}" for name, reason in one.skipped.items())
+        print_table(headings, rows, left, [one.finding, *skipped, *notes])
     if html is not None:
         tell_page(html, printing, open_page=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from statesize.cli.options.asked import Flag
+from statesize.cli.options.measuring import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:

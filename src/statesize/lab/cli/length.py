@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.asked import Asked, Count, Loading, whole_numbers
+from statesize.cli.options.measuring import Count, Loading, Measuring, whole_numbers
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -22,7 +22,7 @@ def length(
     trained_length: Count | None = None,
     excerpts: Count = 8,
     texts: Texts | None = None,
-    asked: Asked | None = None,
+    measuring: Measuring | None = None,
     loading: Loading | None = None,
     output: Path | None = None,
     html: Path | None = None,
@@ -40,7 +40,7 @@ def length(
             what the model tells.
         excerpts: Pieces of text that are read at most, of the longest context and the future each.
         texts: What the model reads. Default: all bundled documents as one text.
-        asked: What is measured.
+        measuring: What is measured.
         loading: How the model is loaded.
         output: Folder for finished lengths.
         html: File for a page.
@@ -57,43 +57,43 @@ def length(
     from statesize.report import check_report_path
     from statesize.texts.token_files import vocabulary_size
 
-    texts, asked, loading = texts or Texts(), asked or Asked(), loading or Loading()
-    if (asked.positions, asked.stride, asked.past) != (None, None, None):
+    texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
+    if (measuring.positions, measuring.stride, measuring.past) != (None, None, None):
         raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
     chosen = whole_numbers("lengths", lengths)
-    future = asked.future or FUTURE
+    future = measuring.future or FUTURE
     if html is not None:
         check_report_path(html)
     texts.check()
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     enough = replace(texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + future)))
-    ids = enough.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids if texts.given else None
+    ids = enough.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids if texts.any_chosen else None
     left_out = ("positions", "stride", "past", "future")
-    options = {name: value for name, value in asdict(asked).items() if name not in left_out}
+    options = {name: value for name, value in asdict(measuring).items() if name not in left_out}
     with printing.bars() as bars:
-        told = trend_bar(bars, f"measuring {loaded.name}", len(set(chosen)))
+        report_progress = trend_bar(bars, f"measuring {loaded.name}", len(set(chosen)))
         known = trained_length or known_trained_length(loaded.model, model)
-        found = length(
+        result = length(
             loaded.model, ids, lengths=chosen, future=future, excerpts=excerpts, trained_length=known,
-            tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=told, **options,
+            tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, **options,
         )  # fmt: skip
-    print_finding(found, *_table(found), 1, html, printing)
+    print_finding(result, *_table(result), 1, html, printing)
 
 
-def _table(found: Growth) -> tuple[list[str], list[list[str]], list[str]]:
+def _table(result: Growth) -> tuple[list[str], list[list[str]], list[str]]:
     """Headings, a row a layer, and notes."""
     from statesize.lab.trends.trend import AVERAGE
     from statesize.measurement.statistics import signed
 
     rows: list[list[str]] = []
-    for layer in (AVERAGE, *found.layers):
-        one = found.exponent(layer)
-        rows.append([layer, *(f"{mean:.1f}" for mean in found.means(layer)), signed(one.whole), one.course])
-    beyond = ", ".join(str(context) for context in found.lengths if context not in found.trained)
-    notes = list(found.notes)
+    for layer in (AVERAGE, *result.layers):
+        one = result.exponent(layer)
+        rows.append([layer, *(f"{mean:.1f}" for mean in result.means(layer)), signed(one.whole), one.course])
+    beyond = ", ".join(str(context) for context in result.lengths if context not in result.trained)
+    notes = list(result.notes)
     if beyond:
-        notes.append(f"Beyond the trained length of {found.trained_length}: {beyond}; not in the exponents.")
-    notes.append(f"Intervals of 95 % are over {found.excerpts} excerpts (Student’s t).")
-    headings = ["layer", *(f"{context:,}" for context in found.lengths), "exponent", "course"]
+        notes.append(f"Beyond the trained length of {result.trained_length}: {beyond}; not in the exponents.")
+    notes.append(f"Intervals of 95 % are over {result.excerpts} excerpts (Student’s t).")
+    headings = ["layer", *(f"{context:,}" for context in result.lengths), "exponent", "course"]
     return headings, rows, notes

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.asked import AtLeastTwo, Count, Loading, Seed, whole_numbers
+from statesize.cli.options.measuring import AtLeastTwo, Count, Loading, Seed, whole_numbers
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -65,28 +65,28 @@ def needles(
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     enough = replace(texts, max_tokens=max(texts.max_tokens, excerpts * (context + future)))
-    ids = enough.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids if texts.given else None
+    ids = enough.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids if texts.any_chosen else None
     with printing.bars() as bars:
-        told = bars.begin(f"asking {loaded.name} for needles", len(set(chosen))).update
-        found = run(
+        report_progress = bars.begin(f"asking {loaded.name} for needles", len(set(chosen))).update
+        retrieved = run(
             loaded.model, ids, depths=chosen, context=context, future=future, excerpts=excerpts, seed=seed,
-            tokenizer=loaded.tokenizer, name=loaded.name, on_progress=told,
+            tokenizer=loaded.tokenizer, name=loaded.name, on_progress=report_progress,
         )  # fmt: skip
-    print_finding(found, *_table(found), 3, html, printing)
+    print_finding(retrieved, *_table(retrieved), 3, html, printing)
 
 
-def _table(found: Needles) -> tuple[list[str], list[list[str]], list[str]]:
+def _table(retrieved: Needles) -> tuple[list[str], list[list[str]], list[str]]:
     """Headings, the heads of each depth that see most of the needle, and notes."""
     from statesize.measurement.statistics import signed
 
     rows = [
         [str(depth), head.layer, str(head.unit), f"{head.entropy:.1f}", f"{head.share:.1%}", signed(head.lift, "+.3f")]
-        for depth in found.depths
-        for head in found.heads(depth)[:_SHOWN]
+        for depth in retrieved.depths
+        for head in retrieved.heads(depth)[:_SHOWN]
     ]
     notes = [
         "ESS at the cut before the question; share of the needle in the question’s row of T, and how much more that is "
         f"than the share of plain text in its place. Of each depth the {_SHOWN} heads with most of it; intervals of "
-        f"95 % are over {found.excerpts} texts.",
+        f"95 % are over {retrieved.excerpts} texts.",
     ]
     return ["depth", "layer", "head", "ESS", "share", "beyond plain text"], rows, notes

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from statesize.cli.app import app
-from statesize.cli.options.asked import Flag
+from statesize.cli.options.measuring import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ def rerun(
     from statesize.lab.rerun.comparing import DIFFERENT
     from statesize.lab.rerun.result import changed_versions, check_inputs, read_result
 
-    found = read_result(result)
-    _check_command(found.recipe, result, allow_code=allow_code)
-    check_trust(found.recipe, result.absolute().parent, input or ())
-    check_inputs(found.recipe)
-    printing.say(f"Repeating: {found.recipe.line}")
+    original = read_result(result)
+    _check_command(original.recipe, result, allow_code=allow_code)
+    check_trust(original.recipe, result.absolute().parent, input or ())
+    check_inputs(original.recipe)
+    printing.say(f"Repeating: {original.recipe.line}")
     with tempfile.TemporaryDirectory(prefix="statesize-rerun-") as folder:
-        compared = found.compare(_repeat(found, Path(folder), quiet=printing.quiet))
-    changes = changed_versions(found.recipe)
+        compared = original.compare(_repeat(original, Path(folder), quiet=printing.quiet))
+    changes = changed_versions(original.recipe)
     if printing.json:
         parts = [asdict(one) for one in compared]
         print_json({"schema": SCHEMA, "result": str(result), "parts": parts, "changed_versions": changes})
@@ -101,11 +101,11 @@ def _repeat(result: Result, folder: Path, *, quiet: bool) -> Path:
     """Do what made a result again; the file or folder that is of its kind."""
     from statesize.parallel.threads import torch_threads
 
-    output, export, told = folder / "result", folder / "export", folder / "told.json"
+    output, export, printed_document = folder / "result", folder / "export", folder / "told.json"
     where, printed = [f"--output={output}"] if result.has_folder else [], io.StringIO()
     where += ["--json"] if result.is_document else [f"--export={export}"] if result.is_export else []
     where += ["--quiet"] if quiet else []
     with torch_threads(result.recipe.threads), contextlib.redirect_stdout(printed):
         app([*result.recipe.command, *where], exit_on_error=False, print_error=False, result_action="return_value")
-    told.write_text(printed.getvalue(), encoding="utf-8")
-    return told if result.is_document else export if result.is_export else output
+    printed_document.write_text(printed.getvalue(), encoding="utf-8")
+    return printed_document if result.is_document else export if result.is_export else output

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.asked import Asked, Loading, Place
+from statesize.cli.options.measuring import Loading, Measuring, Workers
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
 
@@ -19,9 +19,9 @@ def series(
     revisions: str | None = None,
     log: Path | None = None,
     texts: Texts | None = None,
-    asked: Asked | None = None,
+    measuring: Measuring | None = None,
     loading: Loading | None = None,
-    place: Place | None = None,
+    workers: Workers | None = None,
     output: Path | None = None,
     html: Path | None = None,
     printing: Printing = TEXT,
@@ -39,9 +39,9 @@ def series(
         log: Log with loss and accuracy by step: JSON lines, or a trainer_state.json. Default: what lies beside the
             checkpoints.
         texts: What the models read.
-        asked: What is measured.
+        measuring: What is measured.
         loading: How the models are loaded.
-        place: Who measures; each process measures one checkpoint after another.
+        workers: Who measures; each process measures one checkpoint after another.
         output: Folder for finished checkpoints.
         html: File for a page.
         printing: What is printed.
@@ -51,36 +51,43 @@ def series(
     from statesize.lab.trends.series import first_tokenizer, series, trend_bar
     from statesize.report import check_report_path
 
-    texts, asked, place = texts or Texts(), asked or Asked(), place or Place()
+    texts, measuring, workers = texts or Texts(), measuring or Measuring(), workers or Workers()
     options = {name: value for name, value in asdict(loading or Loading()).items() if name != "revision"}
     if html is not None:
         check_report_path(html)
     texts.check()
-    place.check()
+    workers.check()
     printing.hush_libraries()
     chosen = tuple(part.strip() for part in (revisions or "").split(",") if part.strip())
     known = find_checkpoints(checkpoints, chosen)
     tokenizer = None if texts.ids is not None else first_tokenizer(known, options)
     read = texts.read(tokenizer, printing, None)
-    with place.crew() as crew, printing.bars() as bars:
-        told = trend_bar(bars, "measuring checkpoints", len(known))
-        found = series(
+    with workers.crew() as crew, printing.bars() as bars:
+        report_progress = trend_bar(bars, "measuring checkpoints", len(known))
+        measured = series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
-            crew=crew, on_progress=told, **asdict(asked),
+            crew=crew, on_progress=report_progress, **asdict(measuring),
         )  # fmt: skip
-    print_finding(found, *_table(found), 1, html, printing)
+    print_finding(measured, *_table(measured), 1, html, printing)
 
 
-def _table(found: Series) -> tuple[list[str], list[list[str]], list[str]]:
+def _table(measured: Series) -> tuple[list[str], list[list[str]], list[str]]:
     """Headings, a row a layer, and notes."""
     from statesize.lab.trends.trend import AVERAGE
     from statesize.measurement.statistics import signed
 
     rows: list[list[str]] = []
-    for layer in (AVERAGE, *found.layers):
-        means, largest = found.means(layer), found.largest_change(layer)
-        between = f"{found.names[largest.before]} → {found.names[largest.after]}"
-        levels = [f"{means[0]:.1f}", f"{means[-1]:.1f}", signed(found.change(layer).difference)]
+    for layer in (AVERAGE, *measured.layers):
+        means, largest = measured.means(layer), measured.largest_change(layer)
+        between = f"{measured.names[largest.before]} → {measured.names[largest.after]}"
+        levels = [f"{means[0]:.1f}", f"{means[-1]:.1f}", signed(measured.change(layer).difference)]
         rows.append([layer, *levels, signed(largest.difference), between])
-    headings = ["layer", f"ESS at\n{found.names[0]}", f"ESS at\n{found.names[-1]}", "difference", "largest\nchange", ""]
-    return headings, rows, [*found.notes, "Intervals of 95 % are over the documents (Student’s t)."]
+    headings = [
+        "layer",
+        f"ESS at\n{measured.names[0]}",
+        f"ESS at\n{measured.names[-1]}",
+        "difference",
+        "largest\nchange",
+        "",
+    ]
+    return headings, rows, [*measured.notes, "Intervals of 95 % are over the documents (Student’s t)."]

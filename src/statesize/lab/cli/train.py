@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from statesize.cli.options.asked import Count, Flag, Seed
+from statesize.cli.options.measuring import Count, Flag, Seed
 from statesize.cli.output.printing import TEXT, Printing
 from statesize.errors import FileError, InputError
 
@@ -142,12 +142,12 @@ def train(
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
     prose = {} if text is not None else {PROSE: corpus.sha256}
-    given = {name: value for name, value in options.items() if name != "task"}
-    recipe = make_recipe(["train", "text"], given, inputs=prose)
+    settings = {name: value for name, value in options.items() if name != "task"}
+    recipe = make_recipe(["train", "text"], settings, inputs=prose)
     on_start = partial(_save_beside, tokenizer, recipe)
     with printing.bars() as bars:
-        told = training_bar(bars, f"train text {mixer}", steps)
-        record = run(model, text_task, config, output, resume, told, on_start, keep_every)
+        on_progress = training_bar(bars, f"train text {mixer}", steps)
+        record = run(model, text_task, config, output, resume, on_progress, on_start, keep_every)
     report = {"mixer": mixer, "step": record.best_step, **record.best}
     if export is not None:
         command = _command(options)

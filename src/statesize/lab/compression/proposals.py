@@ -43,16 +43,16 @@ def sizes_by_cost(costs: Sequence[NDArray[np.float64]], total: int) -> list[int]
 def _convex(costs: NDArray[np.float64]) -> NDArray[np.float64]:
     """The largest convex function below costs (n,) at 0 … n − 1, (n,)."""
     corners: list[int] = []
-    for place in range(len(costs)):
-        while len(corners) > 1 and not _is_corner(costs, corners[-2], corners[-1], place):
+    for index in range(len(costs)):
+        while len(corners) > 1 and not _is_corner(costs, corners[-2], corners[-1], index):
             corners.pop()
-        corners.append(place)
+        corners.append(index)
     return np.interp(np.arange(len(costs)), corners, costs[corners])
 
 
-def _is_corner(costs: NDArray[np.float64], before: int, place: int, after: int) -> bool:
+def _is_corner(costs: NDArray[np.float64], before: int, index: int, after: int) -> bool:
     """Whether costs bend upwards at a place."""
-    return bool((costs[place] - costs[before]) * (after - before) < (costs[after] - costs[before]) * (place - before))
+    return bool((costs[index] - costs[before]) * (after - before) < (costs[after] - costs[before]) * (index - before))
 
 
 Bases = Mapping[int, Sequence[Basis]]
@@ -96,7 +96,7 @@ class Ranking:
 
 def bases_of(model: LanguageModel, gramians: Mapping[int, Gramians]) -> dict[int, list[Basis]]:
     """The basis of each head: any where all of it decays alike, orthonormal for delta rules, else a selection."""
-    found: dict[int, list[Basis]] = {}
+    by_layer: dict[int, list[Basis]] = {}
     for layer, own in gramians.items():
         kind = _KINDS.get(model.config.mixer_of(layer), SelectedBasis)
         reading, state = own.reading, own.state
@@ -104,8 +104,8 @@ def bases_of(model: LanguageModel, gramians: Mapping[int, Gramians]) -> dict[int
             # All channels read by one C: what differs between heads is how much it matters.
             matter = reading.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
             reading, state = (reading / matter).sum(0, keepdim=True), (state * matter).sum(0, keepdim=True)
-        found[layer] = [kind.of(*pair) for pair in zip(reading, state, strict=True)]
-    return found
+        by_layer[layer] = [kind.of(*pair) for pair in zip(reading, state, strict=True)]
+    return by_layer
 
 
 def cuts_of(bases: Bases, sizes: Sequence[int]) -> dict[int, list[Truncation]]:
@@ -122,7 +122,7 @@ def _sensitivities(model: LanguageModel, bases: Bases, windows: TokenWindows) ->
     whole = float(score(model, inputs, targets).nats.sum())
     lost: list[float] = []
     for head in range(len(heads)):
-        sizes = [_quarter(n) if place == head else n for place in range(len(heads))]
+        sizes = [_quarter(n) if index == head else n for index in range(len(heads))]
         cut = smaller_model(model, cuts_of(bases, sizes))
         lost.append(float(score(cut, inputs, targets).nats.sum()) - whole)
     # Small damages are mostly noise: a head whose cut helps by chance must not lose all its states.
@@ -141,16 +141,16 @@ def _quarter(states: int) -> int:
 @torch.no_grad()
 def measure_gramians(model: LanguageModel, batches: Iterable[Tensor]) -> dict[int, Gramians]:
     """Gramians of the layers that have states to cut, by the number of the layer, over batches of tokens (S, L)."""
-    found: dict[int, Gramians] = {}
+    by_layer: dict[int, Gramians] = {}
     with ExitStack() as watching:
         for layer, block in enumerate(model.blocks):
             mixer = block.mixer
             if isinstance(mixer, Mixer) and mixer.kind in REDUCIBLE:
-                found[layer] = Gramians.zeros(mixer.heads, mixer.key_size)
-                watching.enter_context(_added(found[layer], mixer))
+                by_layer[layer] = Gramians.zeros(mixer.heads, mixer.key_size)
+                watching.enter_context(_added(by_layer[layer], mixer))
         for inputs in batches:
             model(inputs)
-    return found
+    return by_layer
 
 
 @contextmanager

@@ -76,11 +76,11 @@ def _head_weights(weights: Weights, cuts: Sequence[Truncation], config: ModelCon
 def _s6_weights(weights: Weights, cuts: Sequence[Truncation], config: ModelConfig) -> dict[str, Tensor]:
     """What changes of the weights of a layer of S6, whose channels all keep the same states."""
     (cut,) = cuts
-    kept = list(cut.channels[: cut.query_map.shape[1]])
+    kept_channels = list(cut.channels[: cut.query_map.shape[1]])
     B, C = torch.split(weights["state_projection.weight"], config.key_size)
     return {
-        "state_projection.weight": torch.cat([B[kept], C]),
-        "log_rate": weights["log_rate"][:, kept],
+        "state_projection.weight": torch.cat([B[kept_channels], C]),
+        "log_rate": weights["log_rate"][:, kept_channels],
         "read_map": cut.query_map.to(C),
     }
 

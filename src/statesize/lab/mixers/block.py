@@ -90,8 +90,8 @@ class LocalDropout(nn.Module):
         """Drops entries in training mode, of any shape; returns `hidden` itself otherwise."""
         if not self.training or self.probability == 0:
             return hidden
-        keep = torch.empty_like(hidden).bernoulli_(1 - self.probability, generator=self.generator)
-        return hidden * keep / (1 - self.probability)
+        mask = torch.empty_like(hidden).bernoulli_(1 - self.probability, generator=self.generator)
+        return hidden * mask / (1 - self.probability)
 
 
 def residual_norm(config: ModelConfig) -> nn.Module:

@@ -127,13 +127,13 @@ def _check_tensors(path: Path, config: ModelConfig) -> dict[str, str]:
     with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
         file = cast("Any", stream)
         slices = {name: file.get_slice(name) for name in cast("list[str]", list(file.keys()))}
-        given = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        actual = {name: tuple(part.get_shape()) for name, part in slices.items()}
         dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
         metadata = cast("dict[str, str]", file.metadata() or {})
     # Each layer has weights of its own, so more layers than tensors cannot fit, and need not be listed to see it.
-    expected = _shapes(config, min(config.layers, len(given) + 1), path)
-    if expected != given:
-        names = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    expected = _shapes(config, min(config.layers, len(actual) + 1), path)
+    if expected != actual:
+        names = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
         raise FileError(f"{path} does not fit its config.json, first at {names[0]}: the two are not of one model")
     for name, dtype in dtypes.items():
         if dtype not in FLOATING:

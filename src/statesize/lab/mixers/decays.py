@@ -27,16 +27,16 @@ def selective_initial_values(config: ModelConfig, units: int, states: int) -> di
 
 def head_initial_values(config: ModelConfig) -> dict[str, Tensor]:
     """First values of A and of the bias of Δ in heads with one decay each, as of Mamba-2, by parameter name."""
-    place = (torch.arange(config.heads, dtype=torch.get_default_dtype()) + 0.5) / config.heads
+    fraction = (torch.arange(config.heads, dtype=torch.get_default_dtype()) + 0.5) / config.heads
     steps = spread_steps(config.heads, config.smallest_step, config.largest_step)
     # Large steps beside small rates: no head forgets all within a few tokens.
-    return {"step_projection.bias": inverse_softplus(steps), "log_rate": (16 - 15 * place).log()}
+    return {"step_projection.bias": inverse_softplus(steps), "log_rate": (16 - 15 * fraction).log()}
 
 
 def spread_steps(count: int, smallest: float, largest: float) -> Tensor:
     """Step sizes at the middles of equal parts of a logarithmic scale, (count,), ascending."""
-    place = (torch.arange(count, dtype=torch.get_default_dtype()) + 0.5) / count
-    return smallest * (largest / smallest) ** place
+    fraction = (torch.arange(count, dtype=torch.get_default_dtype()) + 0.5) / count
+    return smallest * (largest / smallest) ** fraction
 
 
 def inverse_softplus(values: Tensor) -> Tensor:

@@ -157,8 +157,8 @@ class LanguageModel(nn.Module):
         if input_ids.dim() != dimensions or input_ids.numel() == 0:
             raise InputError(f"input_ids must have shape {expected} and not be empty, got {tuple(input_ids.shape)}.")
         if input_ids.is_meta or input_ids.layout != torch.strided:
-            given = "the device meta" if input_ids.is_meta else f"layout {input_ids.layout}"
-            raise InputError(f"input_ids must be a dense tensor of token numbers, got {given}.")
+            problem = "the device meta" if input_ids.is_meta else f"layout {input_ids.layout}"
+            raise InputError(f"input_ids must be a dense tensor of token numbers, got {problem}.")
         if input_ids.dtype not in (torch.int64, torch.int32):
             raise InputError(f"input_ids must be token numbers of dtype torch.int64, got dtype {input_ids.dtype}.")
         low, high = (int(bound) for bound in torch.aminmax(input_ids))

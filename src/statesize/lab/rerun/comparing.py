@@ -82,10 +82,10 @@ def _compare_values(part: str, before: object, after: object) -> Compared:
     differences = list(_differences("", before, after))
     if not differences:
         return Compared(part, IDENTICAL)
-    place, size = max(differences, key=lambda difference: difference[1])
+    named, size = max(differences, key=lambda difference: difference[1])
     by = f" by {size:.1e} of its size" if math.isfinite(size) else ""
     number = "1 value differs," if len(differences) == 1 else f"{len(differences)} values differ, most"
-    return Compared(part, DIFFERENT, f"{number} {place}{by}")
+    return Compared(part, DIFFERENT, f"{number} {named}{by}")
 
 
 def compare_documents(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Compared]:
@@ -185,22 +185,22 @@ def _part(row: Mapping[str, Any]) -> str:
     return f"{row['run']} ({row['task']} kv {row['kv']}, {row['mixer']}, rate {row['rate']:g}, seed {row['seed']})"
 
 
-def _differences(place: str, before: object, after: object) -> Iterable[tuple[str, float]]:
+def _differences(named: str, before: object, after: object) -> Iterable[tuple[str, float]]:
     """Places of JSON values that differ, each with the size of its difference relative to the larger value."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         first, second = cast("Mapping[str, object]", before), cast("Mapping[str, object]", after)
         for name in dict.fromkeys((*first, *second)):
             if name not in _ASIDE:
-                yield from _differences(f"{place}.{name}".lstrip("."), first.get(name), second.get(name))
+                yield from _differences(f"{named}.{name}".lstrip("."), first.get(name), second.get(name))
     elif isinstance(before, list) and isinstance(after, list):
         first, second = cast("list[object]", before), cast("list[object]", after)
         if len(first) != len(second):
-            yield place, math.inf
+            yield named, math.inf
         for index, (one, other) in enumerate(zip(first, second, strict=False)):
-            yield from _differences(f"{place}[{index}]", one, other)
+            yield from _differences(f"{named}[{index}]", one, other)
     elif isinstance(before, float | int) and isinstance(after, float | int):
         if before != after and not (math.isnan(before) and math.isnan(after)):
             size = abs(before - after) / max(abs(before), abs(after))
-            yield place, size if math.isfinite(size) else math.inf
+            yield named, size if math.isfinite(size) else math.inf
     elif before != after:
-        yield place, math.inf
+        yield named, math.inf

@@ -64,13 +64,13 @@ class Result:
             return [*record, compare_arrays("weights", _weights(self.path), _weights(repeated))]
         if (self.path / _LOG).is_file():
             return _compare_trainings(self.path, repeated)
-        found: list[Compared] = []
+        compared_parts: list[Compared] = []
         for name in _TABLES:
             if name == _TABLES[0] or (self.path / name).is_file():
                 compared = compare_rows(_rows(self.path / name), _rows(repeated / name))
                 suffix = "" if name == _TABLES[0] else f", {Path(name).stem}"
-                found += [dataclasses.replace(one, part=one.part + suffix) for one in compared]
-        return found
+                compared_parts += [dataclasses.replace(one, part=one.part + suffix) for one in compared]
+        return compared_parts
 
 
 def read_result(path: Path) -> Result:
@@ -78,18 +78,18 @@ def read_result(path: Path) -> Result:
     if not path.exists():
         raise FileError(f"There is no result at {path}.")
     if path.is_file():
-        given = read_json(path).get("recipe")
+        content = read_json(path).get("recipe")
     elif (path / MARKER).is_file():
-        given = Profile.load(path).attributes.get("recipe")
+        content = Profile.load(path).attributes.get("recipe")
     else:
         exported = read_json(path / _EXPORTED).get("recipe") if (path / _EXPORTED).is_file() else None
-        given = read_json(path / FILE) if (path / FILE).is_file() else exported
-    if given is None:
+        content = read_json(path / FILE) if (path / FILE).is_file() else exported
+    if content is None:
         raise FileError(
             f"{path} does not say by which command it was made: it is no result of `statesize profile`, `study` or "
             "`train`, comes from a Python program, or from an older statesize. Make it anew by a command."
         )
-    return Result(path, Recipe.from_dict(given, str(path)))
+    return Result(path, Recipe.from_dict(content, str(path)))
 
 
 def check_inputs(recipe: Recipe) -> None:

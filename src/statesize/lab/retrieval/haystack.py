@@ -56,7 +56,7 @@ def haystacks(pieces: Sequence[Tensor], context: int, depths: Sequence[int], see
     plain[:, context : context + NEEDLE] = drawn
     made: list[Haystack] = []
     for depth in depths:
-        found = Haystack(plain.clone(), plain, drawn[:, 1], context, depth)
-        found.needle[:, found.place] = drawn
-        made.append(found)
+        haystack = Haystack(plain.clone(), plain, drawn[:, 1], context, depth)
+        haystack.needle[:, haystack.place] = drawn
+        made.append(haystack)
     return made

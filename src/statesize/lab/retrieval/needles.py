@@ -79,7 +79,7 @@ def needles(
         ((4,), (1, 2, 4))
     """
     context, future = require_count("context", context, least=NEEDLE), require_count("future", future, least=NEEDLE)
-    asked = _depths(depths, context)
+    checked_depths = _depths(depths, context)
     most = require_count("excerpts", excerpts, least=2)
     tokenizer = supported_tokenizer(tokenizer)
     if isinstance(model, str):
@@ -92,26 +92,26 @@ def needles(
             f"inputs must have two pieces of {context + future} tokens, got {len(pieces)}. Give longer texts, or a "
             "smaller context."
         )
-    made = haystacks(pieces, context, asked, require_count("seed", seed, least=0))
+    made = haystacks(pieces, context, checked_depths, require_count("seed", seed, least=0))
     skipped: dict[str, str] = {}
     right: list[Tensor] = []
     nats: list[Tensor] = []
     measured: list[dict[str, LayerNeedles]] = []
     with Bars(on_progress is not None, lines=False) as bars:
-        told = on_progress or bars.begin(f"asking {name} for needles", len(made)).update
+        report = on_progress or bars.begin(f"asking {name} for needles", len(made)).update
         for done, haystack in enumerate(made, 1):
             answered = [_answers(model, tokens, haystack) for tokens in (haystack.needle, haystack.plain)]
-            right.append(torch.stack([found for found, _ in answered]))
+            right.append(torch.stack([right_here for right_here, _ in answered]))
             nats.append(answered[1][1] - answered[0][1])
             measured.append(_measured(model, haystack, skipped))
-            told(done, len(made), f"depth {haystack.depth}")
+            report(done, len(made), f"depth {haystack.depth}")
     return Needles(
         model=name,
-        depths=asked,
+        depths=checked_depths,
         context=context,
         future=future,
-        retrieved=torch.stack([found[0] for found in right]).numpy(),
-        guessed=torch.stack([found[1] for found in right]).numpy(),
+        retrieved=torch.stack([right_here[0] for right_here in right]).numpy(),
+        guessed=torch.stack([right_here[1] for right_here in right]).numpy(),
         gain=torch.stack(nats).numpy(),
         layers=tuple(joined([one[layer] for one in measured], 0) for layer in measured[0] if layer not in skipped),
         skipped=skipped,
@@ -119,39 +119,39 @@ def needles(
     )
 
 
-def _depths(given: Sequence[int], context: int) -> tuple[int, ...]:
-    numbers = [whole_number(depth) for depth in given]
+def _depths(values: Sequence[int], context: int) -> tuple[int, ...]:
+    numbers = [whole_number(depth) for depth in values]
     known = sorted({number for number in numbers if number is not None and NEEDLE <= number <= context})
     if not known or len(known) < len(numbers):
-        refuse("depths", f"different numbers of tokens from {NEEDLE} to {context}, the context", list(given))
+        refuse("depths", f"different numbers of tokens from {NEEDLE} to {context}, the context", list(values))
     return tuple(known)
 
 
 def _answers(model: nn.Module, tokens: Tensor, haystack: Haystack) -> tuple[Tensor, Tensor]:
     """Whether the most probable token after the question is the answer, and the nats that the answer costs, (S,)."""
-    found: list[Tensor] = []
+    right_here: list[Tensor] = []
     with measuring(model):
         for part in torch.split(tokens[:, : haystack.context + 1], _AT_ONCE):
-            found.append(logits_of(model, part.to(device_of(model)))[:, -1].double().cpu())
-    logits = torch.cat(found)
+            right_here.append(logits_of(model, part.to(device_of(model)))[:, -1].double().cpu())
+    logits = torch.cat(right_here)
     nats = nn.functional.cross_entropy(logits, haystack.answers, reduction="none")
     return logits.argmax(-1) == haystack.answers, nats
 
 
 def _measured(model: nn.Module, haystack: Haystack, skipped: dict[str, str]) -> dict[str, LayerNeedles]:
     """What each layer carries across the border, by name."""
-    found: dict[str, list[LayerNeedles]] = {}
+    right_here: dict[str, list[LayerNeedles]] = {}
     for first in range(0, len(haystack.answers), _AT_ONCE):
         read = torch.cat([part[first : first + _AT_ONCE] for part in (haystack.needle, haystack.plain)])
         captured = capture(model, read, checks="read" if first else "all")
         for mixer in captured:
             units = [_figures(block, haystack) for block in _blocks(mixer, haystack, len(read))]
             figures = [torch.cat(parts, 1) for parts in zip(*units, strict=True)]
-            found.setdefault(mixer.name, []).append(
+            right_here.setdefault(mixer.name, []).append(
                 layer_of(mixer.name, mixer.kind, figures, _joint(mixer, haystack, len(read) // 2))
             )
         skipped |= captured.skipped
-    return {name: joined(parts, 1) for name, parts in found.items()}
+    return {name: joined(parts, 1) for name, parts in right_here.items()}
 
 
 def _figures(block: Tensor, haystack: Haystack) -> tuple[Tensor, ...]:

@@ -115,10 +115,10 @@ class Needles:
         Raises:
             InputError: There is no such layer, or the depth was not asked.
         """
-        place, names = self._place(depth), [one.name for one in self.layers]
+        row, names = self._place(depth), [one.name for one in self.layers]
         if layer not in names:
             refuse("layer", f"one of {', '.join(names)}", layer)
-        carried, gain = self.layers[names.index(layer)].carried[place], self.gain[place]
+        carried, gain = self.layers[names.index(layer)].carried[row], self.gain[row]
         texts = np.arange(len(gain))
         return jackknife(lambda rows: spearman(carried[rows], gain[rows]), texts, correlation=True).interval()
 
@@ -126,11 +126,11 @@ class Needles:
     def finding(self) -> str:
         """How much is retrieved at each depth, and which head sees most of the needle, in two sentences."""
         times = {depth: math.exp(self.gains(depth).value) for depth in self.depths}
-        told = ", ".join(
+        listed = ", ".join(
             f"{self.accuracy(depth).value:.0%} {depth} tokens back (answer {times[depth]:.3g} × as probable)"
             for depth in self.depths
         )
-        retrieved = f"Of needles {self.model} finds {told}."
+        retrieved = f"Of needles {self.model} finds {listed}."
         first = [self.heads(depth)[0] for depth in self.depths]
         clear = [head for head in first if head.lift.low > 0]
         if not clear:
@@ -158,13 +158,13 @@ class Needles:
                     "depth": depth,
                     "accuracy": self.accuracy(depth).value,
                     "interval": self.accuracy(depth).ends,
-                    "guessed": float(self.guessed[place].mean()),
+                    "guessed": float(self.guessed[row].mean()),
                     "gain": self.gains(depth).value,
                     "gain_interval": self.gains(depth).ends,
-                    "layers": [self._layer(layer, place) for layer in self.layers],
+                    "layers": [self._layer(layer, row) for layer in self.layers],
                     "heads": [_told(head) for head in self.heads(depth)],
                 }
-                for place, depth in enumerate(self.depths)
+                for row, depth in enumerate(self.depths)
             ],
             "skipped": reasons(self.skipped),
             **self.facts,
@@ -216,31 +216,31 @@ class Needles:
     @cached_property
     def _ranked(self) -> list[list[HeadNeedles]]:
         """The heads of each depth, largest lift first."""
-        found = [list(self._heads(place)) for place in range(len(self.depths))]
-        return [sorted(heads, key=lambda head: head.lift.value, reverse=True) for heads in found]
+        by_depth = [list(self._heads(row)) for row in range(len(self.depths))]
+        return [sorted(heads, key=lambda head: head.lift.value, reverse=True) for heads in by_depth]
 
-    def _heads(self, place: int) -> Iterator[HeadNeedles]:
+    def _heads(self, row: int) -> Iterator[HeadNeedles]:
         looks = sum(layer.units for layer in self.layers)
         for layer in self.layers:
-            lost, lift = layer.entropy[place] - layer.without[place], layer.lift[place]
+            lost, lift = layer.entropy[row] - layer.without[row], layer.lift[row]
             for unit in range(layer.units):
                 yield HeadNeedles(
                     layer=layer.name,
                     unit=unit,
-                    depth=self.depths[place],
-                    entropy=float(layer.entropy[place, :, unit].mean()),
+                    depth=self.depths[row],
+                    entropy=float(layer.entropy[row, :, unit].mean()),
                     lost=of_mean(lost[:, unit]).interval(),
-                    share=float(layer.share[place, :, unit].mean()),
+                    share=float(layer.share[row, :, unit].mean()),
                     lift=of_mean(lift[:, unit]).interval(looks),
                 )
 
-    def _layer(self, layer: LayerNeedles, place: int) -> dict[str, Any]:
-        relation = self.relation(layer.name, self.depths[place])
+    def _layer(self, layer: LayerNeedles, row: int) -> dict[str, Any]:
+        relation = self.relation(layer.name, self.depths[row])
         return {
             "layer": layer.name,
             "kind": layer.kind,
             "joint": layer.joint is not None,
-            "entropy": float(layer.carried[place].mean()),
+            "entropy": float(layer.carried[row].mean()),
             "relation": finite(relation.value),
             "relation_interval": relation.ends,
         }

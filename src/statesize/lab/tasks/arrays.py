@@ -93,8 +93,8 @@ class ArrayTask:
         Yields:
             Inputs and targets.
         """
-        size, kept = require_count("batch_size", batch_size), slice(self.training_sequences, None)
-        yield from zip(torch.split(self.inputs[kept], size), torch.split(self.targets[kept], size), strict=True)
+        size, rest = require_count("batch_size", batch_size), slice(self.training_sequences, None)
+        yield from zip(torch.split(self.inputs[rest], size), torch.split(self.targets[rest], size), strict=True)
 
     def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
         """Figures of an evaluation over the held-out sequences.
@@ -139,17 +139,17 @@ def from_arrays(inputs: Tensor, targets: Tensor, held_out_sequences: int | None 
                 f"{name} must have shape (S, L) with S of at least 2, that of inputs, got {shape(array)} for inputs "
                 f"{shape(inputs)}."
             )
-    asked = targets != IGNORED
-    for name, ids in (("inputs", inputs), ("targets", targets[asked])):
+    scored = targets != IGNORED
+    for name, ids in (("inputs", inputs), ("targets", targets[scored])):
         if ids.numel() and int(ids.min()) < 0:
             raise InputError(f"{name} must be token ids of at least 0, or {IGNORED} in targets, got {int(ids.min())}.")
     held_out = max(len(inputs) // _HELD_OUT_SHARE, 1) if held_out_sequences is None else held_out_sequences
     if require_count("held_out_sequences", held_out) >= len(inputs):
         raise InputError(f"held_out_sequences must be below {len(inputs)}, the sequences of inputs, got {held_out}.")
     task = ArrayTask(inputs.cpu(), targets.cpu(), held_out)
-    if not bool(asked[-held_out:].any()):
+    if not bool(scored[-held_out:].any()):
         raise InputError(f"targets must ask something of the {held_out} sequences held out, got {IGNORED} only.")
-    if torch.equal(inputs[asked], targets[asked]):
+    if torch.equal(inputs[scored], targets[scored]):
         raise InputError(
             "targets must not be the tokens at the same positions, which need no memory. Shift them by one, so that "
             "the target is the answer to what stands up to there."
@@ -176,9 +176,9 @@ def read_arrays(file: str | os.PathLike[str], held_out_sequences: int | None = N
     with os_errors(f"file must be one that can be read, got {path}"):
         check_header(path)
         content = read_limited(path, _MOST)
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 not in ("", found):
-        raise FileError(f"{path} must have the SHA-256 {sha256}, got {found}. It has changed since it was named.")
+    digest = hashlib.sha256(content).hexdigest()
+    if sha256 not in ("", digest):
+        raise FileError(f"{path} must have the SHA-256 {sha256}, got {digest}. It has changed since it was named.")
     try:
         arrays = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError) as error:
@@ -186,4 +186,4 @@ def read_arrays(file: str | os.PathLike[str], held_out_sequences: int | None = N
     if arrays.keys() != {"inputs", "targets"}:
         raise InputError(f"{path} must hold inputs and targets, got {', '.join(sorted(arrays)) or 'nothing'}.")
     task = from_arrays(arrays["inputs"], arrays["targets"], held_out_sequences)
-    return replace(task, file=str(path), sha256=found)
+    return replace(task, file=str(path), sha256=digest)

@@ -64,9 +64,9 @@ class Compression(SymbolTask):
         """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
         compressed = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
-        places = distinct(self.tokens, self.tokens, batch_size, generator)
+        queries = distinct(self.tokens, self.tokens, batch_size, generator)
         end = torch.full((batch_size, 1), self.symbols)
-        inputs = torch.cat([compressed, end, self.symbols + 1 + places], dim=1)
+        inputs = torch.cat([compressed, end, self.symbols + 1 + queries], dim=1)
         targets = torch.full_like(inputs, IGNORED)
-        targets[:, self.tokens + 1 :] = compressed.gather(1, places)
+        targets[:, self.tokens + 1 :] = compressed.gather(1, queries)
         return inputs, targets

@@ -68,11 +68,11 @@ class Copying(SymbolTask):
         self._check_batch(batch_size, generator)
         context = self.length - self.tokens
         copied = torch.randint(1, self.symbols + 1, (batch_size, self.tokens), generator=generator)
-        places = torch.arange(self.tokens).repeat(batch_size, 1)
+        columns = torch.arange(self.tokens).repeat(batch_size, 1)
         if self.spread:
             drawn = [torch.randperm(context, generator=generator)[: self.tokens] for _ in range(batch_size)]
-            places = torch.stack(drawn).sort().values
-        inputs = torch.zeros(batch_size, self.length, dtype=torch.int64).scatter_(1, places, copied)
+            columns = torch.stack(drawn).sort().values
+        inputs = torch.zeros(batch_size, self.length, dtype=torch.int64).scatter_(1, columns, copied)
         inputs[:, context:] = self.symbols + 1
         targets = torch.full_like(inputs, IGNORED)
         targets[:, context:] = copied.flip(1) if self.reverse else copied

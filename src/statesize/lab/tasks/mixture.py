@@ -40,7 +40,7 @@ class Mixture:
     def slices(self) -> dict[str, StudyTask]:
         """The parts by name, as the columns of their accuracies say it."""
         names = [f"{type(part).__name__}_L{part.length}_kv{part.items}" for part in self.parts]
-        again = [names[:place].count(name) for place, name in enumerate(names)]
+        again = [names[:index].count(name) for index, name in enumerate(names)]
         return {
             f"{name}_{count + 1}" if count else name: part
             for name, count, part in zip(names, again, self.parts, strict=True)
@@ -73,8 +73,8 @@ class Mixture:
 
     @cached_property
     def _chance(self) -> float:
-        asked = [sum(int((targets != IGNORED).sum()) for _, targets in part.held_out(256)) for part in self.parts]
-        return sum(count * part.chance for count, part in zip(asked, self.parts, strict=True)) / sum(asked)
+        counts = [sum(int((targets != IGNORED).sum()) for _, targets in part.held_out(256)) for part in self.parts]
+        return sum(count * part.chance for count, part in zip(counts, self.parts, strict=True)) / sum(counts)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch of one part: inputs and targets, (S, L) int64 each."""

@@ -124,9 +124,9 @@ class MQAR(SyntheticTask):
         keys = distinct(self.keys, self.pairs, batch_size, generator)
         values = self.keys + distinct(self.vocabulary_size - self.keys, self.pairs, batch_size, generator)
         rounds = -(-self.queries // self.pairs)
-        asked = distinct(self.pairs, self.pairs, batch_size * rounds, generator).view(batch_size, -1)
-        asked = asked[:, : self.queries]
-        queries, answers = keys.gather(1, asked), values.gather(1, asked)
+        order = distinct(self.pairs, self.pairs, batch_size * rounds, generator).view(batch_size, -1)
+        order = order[:, : self.queries]
+        queries, answers = keys.gather(1, order), values.gather(1, order)
         inputs = torch.empty(batch_size, self.length, dtype=torch.int64)
         targets = torch.full_like(inputs, IGNORED)
         inputs[:, 0:start:2], inputs[:, 1:start:2] = keys, values

@@ -67,9 +67,9 @@ class SelectiveCopying(SymbolTask):
         self._check_batch(batch_size, generator)
         context = self.length - self.tokens
         copied = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
-        places = distinct(context, self.tokens, batch_size, generator).sort().values
+        columns = distinct(context, self.tokens, batch_size, generator).sort().values
         inputs = torch.full((batch_size, self.length), self.symbols)
         inputs[:, context:] = self.symbols + 1
         targets = torch.full_like(inputs, IGNORED)
         targets[:, context:] = copied
-        return inputs.scatter_(1, places, copied), targets
+        return inputs.scatter_(1, columns, copied), targets

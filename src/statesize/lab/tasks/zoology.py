@@ -104,11 +104,11 @@ class ZoologyMQAR(SyntheticTask):
 
         keys = drawn(np.arange(1, first_value))
         values = drawn(np.arange(first_value, self.vocabulary_size))
-        places = start + 2 * drawn(np.arange(len(share)), share)
+        columns = start + 2 * drawn(np.arange(len(share)), share)
         inputs = torch.zeros(sequences, self.length, dtype=torch.int64)
         inputs[:, 0:start:2], inputs[:, 1:start:2] = keys, values
-        inputs.scatter_(1, places, keys)
-        targets = torch.full_like(inputs, IGNORED).scatter_(1, places, values)
+        inputs.scatter_(1, columns, keys)
+        targets = torch.full_like(inputs, IGNORED).scatter_(1, columns, values)
         if self.random_fillers:
             empty = inputs == 0
             inputs[empty] = torch.randint(self.vocabulary_size, inputs.shape, generator=fillers)[empty]

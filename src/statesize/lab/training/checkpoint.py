@@ -138,12 +138,12 @@ def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _restore(state: TrainingState, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     state.model.load_state_dict({name: tensors[f"model.{name}"] for name in state.model.state_dict()})
     for name, parameter in state.model.named_parameters():
-        found = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        moments = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
         # Before the first step, and where no gradient has come, there is none.
         state.optimizer.state[parameter] = {
             # AdamW counts its steps in a CPU tensor, wherever the parameters are.
             key: value.to("cpu" if key == "step" else parameter.device)
-            for key, value in found.items()
+            for key, value in moments.items()
             if value is not None
         }
     for name, generator in state.generators.items():
@@ -153,9 +153,9 @@ def _restore(state: TrainingState, values: dict[str, Any], tensors: dict[str, Te
     state.records = records_of(tensors["log"].numpy().tobytes())
 
 
-def _check_settings(saved: dict[str, Any], given: dict[str, Any], path: Path) -> None:
+def _check_settings(saved: dict[str, Any], current: dict[str, Any], path: Path) -> None:
     for part in ("training", "model"):
-        for name, value in given[part].items():
+        for name, value in current[part].items():
             before = saved[part].get(name)
             if before != value:
                 raise InputError(
@@ -163,5 +163,5 @@ def _check_settings(saved: dict[str, Any], given: dict[str, Any], path: Path) ->
                     "start a new run in another folder."
                 )
     for name, data in (("held_out_sha256", "held-out"), ("batch_sha256", "training")):
-        if saved[name] != given[name]:
+        if saved[name] != current[name]:
             raise InputError(f"{path} was made with other {data} data. Give the same text, or start a new run.")

@@ -75,8 +75,8 @@ class TrainingConfig:
     @property
     def regularisation(self) -> Regularisation | None:
         """What is added to the loss; None where both weights are 0."""
-        found = Regularisation(self.identity_weight, self.utilisation_weight, self.target_utilisation)
-        return found if self.identity_weight or self.utilisation_weight else None
+        weights = Regularisation(self.identity_weight, self.utilisation_weight, self.target_utilisation)
+        return weights if self.identity_weight or self.utilisation_weight else None
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values, from which `TrainingConfig` makes equal ones; `compiled` only where it is."""

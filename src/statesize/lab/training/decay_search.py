@@ -103,7 +103,7 @@ class DecaySearch:
 
 def utilisations(captures: Capture, names: set[str], relative_tolerance: float) -> dict[str, float]:
     """Mean utilisation of some mixers by module name; the others are passed by."""
-    found: dict[str, list[float]] = {name: [] for name in names}
+    searched: dict[str, list[float]] = {name: [] for name in names}
     for captured in captures:
         name = module_name(captured.name)
         if name not in names:
@@ -117,8 +117,8 @@ def utilisations(captures: Capture, names: set[str], relative_tolerance: float) 
         )
         counts = measured.relative_count
         if counts is not None:
-            found[name].append(float((counts[..., 0] / measured.ceiling).nanmean()))
-    return {name: sum(values) / len(values) for name, values in found.items()}
+            searched[name].append(float((counts[..., 0] / measured.ceiling).nanmean()))
+    return {name: sum(values) / len(values) for name, values in searched.items()}
 
 
 def _positions(length: int) -> list[int]:

@@ -129,9 +129,9 @@ def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batc
 
 def _loss(teacher: LanguageModel, student: LanguageModel, batch: Batch, objective: Objective) -> Tensor:
     parts = [
-        getattr(objective, name) * torch.stack([part.sum() / max(part.numel(), 1) for part in found]).mean()
-        for name, found in _distances(teacher, student, batch, objective).items()
-        if found
+        getattr(objective, name) * torch.stack([part.sum() / max(part.numel(), 1) for part in by_name]).mean()
+        for name, by_name in _distances(teacher, student, batch, objective).items()
+        if by_name
     ]
     return torch.stack(parts).sum()
 
@@ -144,22 +144,22 @@ def _distances(
     device = next(student.parameters()).device
     input_ids, targets = (tensor.to(device) for tensor in batch)
     traces, expected = _traced(teacher, input_ids)
-    found: dict[str, list[Tensor]] = {name: [] for name in vars(objective)}
+    by_name: dict[str, list[Tensor]] = {name: [] for name in vars(objective)}
     for theirs, ours, (inputs, outputs) in zip(teacher.blocks, student.blocks, traces, strict=True):
         if objective.operators:
             with torch.no_grad():
                 target = theirs.mixer.operator(theirs.mixer_norm(inputs))
             with _of_student("operator"):
-                found["operators"].append(operator_error(target, ours.mixer.operator(ours.mixer_norm(inputs))))
+                by_name["operators"].append(operator_error(target, ours.mixer.operator(ours.mixer_norm(inputs))))
         if objective.hidden:
             with _of_student("layer"):
-                found["hidden"].append(hidden_error(outputs - inputs, ours(inputs) - inputs))
+                by_name["hidden"].append(hidden_error(outputs - inputs, ours(inputs) - inputs))
     if objective.logits:
         scored = targets != IGNORED
         predicted = student(input_ids)[scored]
         with _of_student("prediction"):
-            found["logits"].append(logit_divergence(expected[scored], predicted))
-    return found
+            by_name["logits"].append(logit_divergence(expected[scored], predicted))
+    return by_name
 
 
 @contextmanager
@@ -174,15 +174,15 @@ def _of_student(part: str) -> Generator[None]:
 @torch.no_grad()
 def _traced(teacher: LanguageModel, input_ids: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     """What enters and leaves each layer, and the logits, without dropout."""
-    kept: list[tuple[Tensor, Tensor]] = []
+    calls: list[tuple[Tensor, Tensor]] = []
 
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-        kept.append((inputs[0], outputs))
+    def store(_: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        calls.append((inputs[0], outputs))
 
     with evaluating(teacher), ExitStack() as hooks:
         for block in teacher.blocks:
-            hooks.callback(block.register_forward_hook(keep).remove)
-        return kept, teacher(input_ids)
+            hooks.callback(block.register_forward_hook(store).remove)
+        return calls, teacher(input_ids)
 
 
 def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:

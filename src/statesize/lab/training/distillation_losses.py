@@ -48,8 +48,8 @@ def operator_error(teacher: Operator, student: Operator, block_size: int = 256) 
         >>> operator_error(Recurrence(ones, ones, ones), Recurrence(ones, ones, 0.9 * ones))
         tensor(0.1000)
     """
-    for name, given in (("teacher", teacher), ("student", student)):
-        require_kind(name, given, Operator, "a statesize Operator")
+    for name, one in (("teacher", teacher), ("student", student)):
+        require_kind(name, one, Operator, "a statesize Operator")
     block_size = require_count("block_size", block_size)
     if (teacher.length, teacher.batch_shape) != (student.length, student.batch_shape):
         raise InputError(

@@ -85,16 +85,16 @@ def export_text_model(
         "seconds": round(sum(step.seconds for step in record.steps), 1),
     }
 
-    def write(place: Path) -> None:
-        save_checkpoint(model, place, dtype=torch.float16)
-        replace_file(place / "training.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
-        write_tokenizer(place, tokenizer)
+    def write(target: Path) -> None:
+        save_checkpoint(model, target, dtype=torch.float16)
+        replace_file(target / "training.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+        write_tokenizer(target, tokenizer)
 
     check_export(folder)
-    place = folder.resolve()
-    with os_errors(f"cannot write {place}", "Give a writable folder"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        replace_folder(place, write)
+    target = folder.resolve()
+    with os_errors(f"cannot write {target}", "Give a writable folder"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_folder(target, write)
     return result
 
 

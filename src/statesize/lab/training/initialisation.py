@@ -126,8 +126,8 @@ def initialise(
     inputs = _random_tokens(model) if input_ids is None else input_ids
     seen = capture(model, inputs)
     kinds = {module_name(mixer.name): mixer.kind for mixer in seen.mixers}
-    found = {name: decays_of(model, name) for name in kinds}
-    decays = {name: matches[0] for name, matches in found.items() if len(matches) == 1}
+    by_kind = {name: decays_of(model, name) for name in kinds}
+    decays = {name: matches[0] for name, matches in by_kind.items() if len(matches) == 1}
     known = ", ".join(FORGETS_MORE)
     if not decays:
         raise ModelError(
@@ -136,7 +136,7 @@ def initialise(
         )
     skipped = {
         name: f"it has {'several parameters' if matches else 'no parameter'} with a name that ends in {known}"
-        for name, matches in found.items()
+        for name, matches in by_kind.items()
         if name not in decays
     }
     before = utilisations(seen, set(decays), relative_tolerance)

@@ -83,8 +83,8 @@ def require_task(task: object) -> None:
 def _warn_of_copies(task: Task) -> None:
     """Warn where every answer stands in the input at its own position, so that accuracy tells nothing of memory."""
     for inputs, targets in itertools.islice(task.held_out(64), 1):
-        asked = targets != IGNORED
-        if bool(asked.any()) and torch.equal(inputs[asked], targets[asked]):
+        scored = targets != IGNORED
+        if bool(scored.any()) and torch.equal(inputs[scored], targets[scored]):
             warnings.warn(
                 f"the answers of {type(task).__name__} stand in its input at the positions that ask for them: a model "
                 "needs no memory for them. Shift the targets, or take a task that asks later, such as Compression.",
@@ -156,8 +156,8 @@ def _scored(
     input_ids, targets = input_ids.to(device), targets.to(device)
     if targets.numel() * model.config.vocabulary_size <= _MOST_LOGITS:
         return forward(input_ids), targets
-    asked = targets != IGNORED
-    return forward(input_ids, asked), targets[asked]
+    scored = targets != IGNORED
+    return forward(input_ids, scored), targets[scored]
 
 
 def _summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -166,8 +166,8 @@ def _summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _require_finite(value: float, name: str, step: int, progress: TrainingProgress, config: TrainingConfig) -> None:
     if not math.isfinite(value):
-        kept = progress.step // config.checkpoint_every * config.checkpoint_every
-        rest = f"; the checkpoint of step {kept} is intact" if kept else ""
+        saved = progress.step // config.checkpoint_every * config.checkpoint_every
+        rest = f"; the checkpoint of step {saved} is intact" if saved else ""
         raise DivergenceError(f"{name} is {value} at step {step}{rest}. Try a learning rate below {config.rate:g}")
 
 
@@ -195,11 +195,11 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
     with evaluating(model):
         tallies = {label: _tally(model, part, batch_size) for label, part in slices.items()}
     all_parts = _Tally(*map(sum, zip(*tallies.values(), strict=True)))
-    loss, accuracy = all_parts.nats / all_parts.asked, all_parts.right / all_parts.asked
+    loss, accuracy = all_parts.nats / all_parts.scored, all_parts.right / all_parts.scored
     report = {"loss": loss, "accuracy": accuracy, **task.report(loss, accuracy)}
-    if "chance" in report and all_parts.asked < all_parts.positions:
+    if "chance" in report and all_parts.scored < all_parts.positions:
         report["sequence_accuracy"] = all_parts.whole / all_parts.sequences
-    return report | {f"accuracy_{label}": tally.right / tally.asked for label, tally in tallies.items() if label}
+    return report | {f"accuracy_{label}": tally.right / tally.scored for label, tally in tallies.items() if label}
 
 
 class _Tally(NamedTuple):
@@ -207,7 +207,7 @@ class _Tally(NamedTuple):
 
     nats: float
     right: float  # targets
-    asked: float
+    scored: float
     positions: float
     whole: float  # sequences whose targets are all right
     sequences: float  # that ask something
@@ -216,14 +216,14 @@ class _Tally(NamedTuple):
 def _tally(model: LanguageModel, task: Task, batch_size: int) -> _Tally:
     sums = _Tally(*[0.0] * 6)
     for input_ids, targets in task.held_out(batch_size):
-        asked = targets != IGNORED
+        scored = targets != IGNORED
         logits, wanted = _scored(model, input_ids, targets)
         # Of each target, in the order of the positions.
         right = (logits.argmax(-1) == wanted)[wanted != IGNORED].cpu()
-        whole = asked.masked_scatter(asked, ~right).any(1).logical_not() & asked.any(1)
-        counts = (right.sum(), asked.sum(), asked.numel(), whole.sum(), asked.any(1).sum())
+        whole = scored.masked_scatter(scored, ~right).any(1).logical_not() & scored.any(1)
+        counts = (right.sum(), scored.sum(), scored.numel(), whole.sum(), scored.any(1).sum())
         batch = (float(_summed_loss(logits, wanted)), *map(float, counts))
         sums = _Tally(*(one + more for one, more in zip(sums, batch, strict=True)))
-    if sums.asked == 0:
+    if sums.scored == 0:
         raise InputError("the task's held-out data have no target; at least one is needed to evaluate the model")
     return sums

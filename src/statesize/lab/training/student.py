@@ -58,10 +58,10 @@ def student_of(
         student = built[sizes[0]]
         for layer, size in enumerate(sizes):
             student.blocks[layer].mixer = built[size].blocks[layer].mixer
-        given = teacher.state_dict()
+        weights = teacher.state_dict()
         for name, tensor in student.state_dict().items():
-            if name in given and tensor.shape == given[name].shape:
-                tensor.copy_(given[name])
+            if name in weights and tensor.shape == weights[name].shape:
+                tensor.copy_(weights[name])
         for theirs, ours in zip(teacher.blocks, student.blocks, strict=True):
             _copy_values(theirs.mixer, ours.mixer)
     weight = next(teacher.parameters())

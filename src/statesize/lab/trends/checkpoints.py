@@ -33,28 +33,30 @@ class Checkpoint:
 
 
 def find_checkpoints(
-    given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], revisions: Sequence[str] = ()
+    arguments: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], revisions: Sequence[str] = ()
 ) -> tuple[Checkpoint, ...]:
     """Folders, patterns, folders with checkpoints in them, names and ids as checkpoints, by their steps if all tell."""
-    if not isinstance(given, str | os.PathLike | Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        refuse("checkpoints", "folders of models, a pattern of them, or an id of the hub", given)
-    names = [os.fspath(given)] if isinstance(given, str | os.PathLike) else [os.fspath(one) for one in given]
+    if not isinstance(arguments, str | os.PathLike | Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        refuse("checkpoints", "folders of models, a pattern of them, or an id of the hub", arguments)
+    names = (
+        [os.fspath(arguments)] if isinstance(arguments, str | os.PathLike) else [os.fspath(one) for one in arguments]
+    )
     if revisions:
         if len(names) != 1 or Path(names[0]).is_dir():
             raise InputError(
                 f"revisions must come with one id of the Hugging Face hub, got {', '.join(names) or 'none'}. Give one."
             )
-        found = [Checkpoint(revision, names[0], revision, _step_of(revision)) for revision in revisions]
+        checkpoints = [Checkpoint(revision, names[0], revision, _step_of(revision)) for revision in revisions]
     else:
         paths = list(dict.fromkeys(path for name in names for path in _expanded(name)))
-        found = [Checkpoint(_title(path, paths), path, None, _step_of(Path(path).name)) for path in paths]
-    if len(found) < 2:
+        checkpoints = [Checkpoint(_title(path, paths), path, None, _step_of(Path(path).name)) for path in paths]
+    if len(checkpoints) < 2:
         raise InputError(
-            f"checkpoints must be at least 2, got {len(found)} ({', '.join(names)}). Give the folder of a training "
-            "that keeps some (`statesize train --keep-every`), several folders, or --revisions."
+            f"checkpoints must be at least 2, got {len(checkpoints)} ({', '.join(names)}). Give the folder of a "
+            "training that keeps some (`statesize train --keep-every`), several folders, or --revisions."
         )
-    steps = [checkpoint.step for checkpoint in found if checkpoint.step is not None]
-    return tuple(sorted(found, key=lambda one: one.step or 0) if len(steps) == len(found) else found)
+    steps = [checkpoint.step for checkpoint in checkpoints if checkpoint.step is not None]
+    return tuple(sorted(checkpoints, key=lambda one: one.step or 0) if len(steps) == len(checkpoints) else checkpoints)
 
 
 def _expanded(name: str) -> list[str]:
@@ -83,5 +85,5 @@ def _title(path: str, paths: Sequence[str]) -> str:
 
 
 def _step_of(name: str) -> int | None:
-    found = _STEP.search(name) or _END.search(name)
-    return None if found is None else int(found[1])
+    checkpoints = _STEP.search(name) or _END.search(name)
+    return None if checkpoints is None else int(checkpoints[1])

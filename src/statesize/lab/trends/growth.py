@@ -249,6 +249,6 @@ def _slopes(lengths: tuple[int, ...], values: Numbers) -> NDArray[np.float64]:
     """Slope of log ESS, (lengths, excerpts), against log n, of each excerpt; none with fewer than two lengths."""
     if len(lengths) < 2:
         return np.array([])
-    places = np.log(np.array(lengths, np.float64))
-    centred = places - places.mean()
+    logarithms = np.log(np.array(lengths, np.float64))
+    centred = logarithms - logarithms.mean()
     return centred @ np.log(values) / (centred @ centred)

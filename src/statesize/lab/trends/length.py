@@ -85,11 +85,11 @@ def length(
         require_count("excerpts", excerpts),
     )
     tokenizer = supported_tokenizer(tokenizer)
-    place: str | None = None
+    source: str | None = None
     if isinstance(model, str):
-        place, loaded = model, load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
+        source, loaded = model, load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
         model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
-    trained = trained_length or known_trained_length(model, place)
+    trained = trained_length or known_trained_length(model, source)
     model = measurable(model)
     texts = whole_texts(inputs, tokenizer)
     longest = max(map(len, texts)) - future
@@ -104,30 +104,30 @@ def length(
     work = LengthWork(model, pieces, future, asked)
     folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
     with open_points(folder) as parts, bars:
-        told = on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting))
-        found, skipped = SweepRun(str, work.key, parts, told).points(fitting, SerialExecutor(work))
+        report = on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting))
+        measured, skipped = SweepRun(str, work.key, parts, report).points(fitting, SerialExecutor(work))
     too_long = {str(one): f"The longest text has room for {longest} tokens." for one in asked_for if one > longest}
     return Growth(
         model=name or type(model).__name__,
-        lengths=tuple(found),
+        lengths=tuple(measured),
         future=future,
         excerpts=len(pieces),
         trained_length=trained,
-        points=tuple(found.values()),
+        points=tuple(measured.values()),
         skipped={**skipped, **too_long},
         facts=trend_facts(pieces, asked),
     )
 
 
-def known_trained_length(model: nn.Module, place: str | None) -> int | None:
+def known_trained_length(model: nn.Module, source: str | None) -> int | None:
     """Tokens of the sequences that a model was trained on, or that its positions allow; None where it does not tell."""
-    data = training_record(place).get("data") if place is not None else None
+    data = training_record(source).get("data") if source is not None else None
     known = cast("dict[str, Any]", data).get("length") if isinstance(data, dict) else None
     if isinstance(known, int) and known > 0:
         return known
     config = getattr(model, "config", None)
-    told = getattr(config, "max_position_embeddings", None) or getattr(config, "positions", None)
-    return told if isinstance(told, int) and told else None
+    report = getattr(config, "max_position_embeddings", None) or getattr(config, "positions", None)
+    return report if isinstance(report, int) and report else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +164,9 @@ class LengthWork:
         return f"{context:09d}-{digest(json.dumps(facts, sort_keys=True, default=repr).encode())}"
 
 
-def _lengths(given: Sequence[int]) -> tuple[int, ...]:
-    numbers = {whole_number(one) for one in given}
+def _lengths(listed: Sequence[int]) -> tuple[int, ...]:
+    numbers = {whole_number(one) for one in listed}
     known = sorted(number for number in numbers if number is not None and number > 0)
     if len(known) < 2 or len(known) < len(numbers):
-        refuse("lengths", "at least two different numbers of tokens, each at least 1", list(given))
+        refuse("lengths", "at least two different numbers of tokens, each at least 1", list(listed))
     return tuple(known)

@@ -23,9 +23,9 @@ _MOST_POINTS = 500
 def find_log(checkpoints: Sequence[Checkpoint]) -> Path | None:
     """The log that lies beside the checkpoints, or in the last of them."""
     folders = [checkpoint.folder for checkpoint in checkpoints if checkpoint.folder is not None]
-    places = [folder.absolute().parent / JSON_LINES for folder in folders[:1]]
-    places += [folder / OF_TRAINER for folder in reversed(folders)]
-    return next((place for place in places if place.is_file()), None)
+    paths = [folder.absolute().parent / JSON_LINES for folder in folders[:1]]
+    paths += [folder / OF_TRAINER for folder in reversed(folders)]
+    return next((file for file in paths if file.is_file()), None)
 
 
 def read_log(path: Path) -> Log:
@@ -35,16 +35,14 @@ def read_log(path: Path) -> Log:
         rows = list(_of_trainer(content) if path.suffix == ".json" else _of_lines(content))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"The log {path} cannot be read ({error}).") from error
-    found: Log = {}
+    log: Log = {}
     for row in rows:
         for name, value in _flat(row):
             if any(word in name for word in _KEPT):
-                found.setdefault(name, []).append((int(row["step"]), value))
-    if not found:
+                log.setdefault(name, []).append((int(row["step"]), value))
+    if not log:
         raise FileError(f'The log {path} must hold JSON objects with a "step" and a loss or accuracy, got none.')
-    return {
-        name: [points[place] for place in evenly_spread(len(points), _MOST_POINTS)] for name, points in found.items()
-    }
+    return {name: [points[file] for file in evenly_spread(len(points), _MOST_POINTS)] for name, points in log.items()}
 
 
 def _of_trainer(content: bytes) -> Iterator[dict[str, Any]]:

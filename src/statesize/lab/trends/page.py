@@ -37,9 +37,9 @@ def write_page(page: Page, path: Path) -> Path:
     """Write the page; a place that cannot be written is a FileError."""
     check_report_path(path)
     figures = "".join(
-        f'<figure><figcaption>{escape(chart.title)}</figcaption><div class="chart" id="chart-{place}" role="group" '
+        f'<figure><figcaption>{escape(chart.title)}</figcaption><div class="chart" id="chart-{index}" role="group" '
         f'aria-label="{escape(chart.title, quote=True)}"></div></figure>'
-        for place, chart in enumerate(page.charts)
+        for index, chart in enumerate(page.charts)
     )
     facts = {**page.facts, **shared_facts(page.rows)}
     parts = {

@@ -108,9 +108,9 @@ def _mixers(profile: Profile) -> Iterator[MixerPoint]:
 
 def _mixer(name: str, node: xr.Dataset) -> MixerPoint:
     sample, later = sample_of(node), node["position"].values >= 1
-    given = {metric: ess_values(node, metric) for metric in MEASURED} | {NORM: node[NORM].values}
+    by_metric = {metric: ess_values(node, metric) for metric in MEASURED} | {NORM: node[NORM].values}
     # (documents, units); a document that is too short for any position is NaN.
-    of_units = {metric: known_mean(values[:, :, later], 2) for metric, values in given.items()}
+    of_units = {metric: known_mean(values[:, :, later], 2) for metric, values in by_metric.items()}
     return MixerPoint(
         name,
         str(node.attrs["kind"]),

@@ -118,9 +118,9 @@ class Series(Trend):
             One row for each checkpoint, layer and document; a column each for entropy, relative_count and norm.
         """
         rows = [
-            {"checkpoint": name, "place": place, "layer": mixer.name, "kind": mixer.kind, "document": document}
+            {"checkpoint": name, "place": position, "layer": mixer.name, "kind": mixer.kind, "document": document}
             | {metric: values[document] for metric, values in mixer.of_layer.items()}
-            for name, place, point in zip(self.names, self.places, self.points, strict=True)
+            for name, position, point in zip(self.names, self.places, self.points, strict=True)
             for mixer in point.mixers
             for document in range(len(self.lengths))
         ]
@@ -134,8 +134,8 @@ class Series(Trend):
         """
         return {
             "checkpoints": [
-                {"name": name, "step": None if self.steps is None else place, **row}
-                for name, place, row in zip(self.names, self.places, self.mixer_rows(), strict=True)
+                {"name": name, "step": None if self.steps is None else position, **row}
+                for name, position, row in zip(self.names, self.places, self.mixer_rows(), strict=True)
             ],
             "layers": [self._layer(layer) for layer in (AVERAGE, *self.layers)],
             "log": {name: [list(point) for point in points] for name, points in self.log.items()},

@@ -90,20 +90,20 @@ def series(
     work = CheckpointWork(ids, vocabulary_sha256(tokenizer), options, asked)
     folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
     with open_points(folder) as parts, bars:
-        told = on_progress or trend_bar(bars, "measuring checkpoints", len(known))
-        gathering = SweepRun(lambda one: one.name, work.key, parts, told)
+        report = on_progress or trend_bar(bars, "measuring checkpoints", len(known))
+        gathering = SweepRun(lambda one: one.name, work.key, parts, report)
         with nullcontext(SerialExecutor(work)) if crew is None else crew(partial(_same, work)) as executor:
-            found, skipped = gathering.points(known, executor)
-    first, reference = next(iter(found.items()))
-    for checkpoint, point in list(found.items()):
+            measured, skipped = gathering.points(known, executor)
+    first, reference = next(iter(measured.items()))
+    for checkpoint, point in list(measured.items()):
         if point.shape != reference.shape:
             skipped[checkpoint.name] = f"Its layers, heads or channels are others than those of {first.name}."
-            del found[checkpoint]
+            del measured[checkpoint]
     notes, read = _log(Path(log) if log is not None else find_log(known))
     return Series(
-        names=tuple(checkpoint.name for checkpoint in found),
-        steps=_steps(found),
-        points=tuple(found.values()),
+        names=tuple(checkpoint.name for checkpoint in measured),
+        steps=_steps(measured),
+        points=tuple(measured.values()),
         skipped=skipped,
         log=read,
         lengths=tuple(map(len, ids)),
@@ -130,8 +130,8 @@ class CheckpointWork:
         size, largest = vocabulary_size(loaded.model), max(int(ids.max()) for ids in self.sequences)
         if size is not None and largest >= size:
             raise ModelError(f"It has {size} tokens, and the texts hold the id {largest}.")
-        found = profile(loaded.model, list(self.sequences), name=checkpoint.name, on_progress=silent, **self.asked)
-        yield point_of(found)
+        measured = profile(loaded.model, list(self.sequences), name=checkpoint.name, on_progress=silent, **self.asked)
+        yield point_of(measured)
 
     def key(self, checkpoint: Checkpoint) -> str:
         """A digest of all that a checkpoint's numbers depend on, as far as it is known before it is loaded."""

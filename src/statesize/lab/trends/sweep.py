@@ -53,38 +53,38 @@ class SweepRun(Generic[Task]):
 
     def points(self, tasks: Sequence[Task], executor: Executor) -> tuple[dict[Task, SweepPoint], dict[str, str]]:
         """The points of tasks, in their order, and by title why others could not be measured."""
-        found: dict[Task, SweepPoint] = {}
+        finished: dict[Task, SweepPoint] = {}
         failed: dict[Task, str] = {}
         for task in tasks:
-            kept = None if self.parts is None else self.parts.read(self.key(task), SweepPoint.from_bytes)
-            if kept is not None:
-                found[task] = kept
-                self._tell(task, tasks, found, failed, resumed=True)
-        for done in executor.run([task for task in tasks if task not in found]):
+            stored = None if self.parts is None else self.parts.read(self.key(task), SweepPoint.from_bytes)
+            if stored is not None:
+                finished[task] = stored
+                self._tell(task, tasks, finished, failed, resumed=True)
+        for done in executor.run([task for task in tasks if task not in finished]):
             try:
-                found[done.task] = done.get()
+                finished[done.task] = done.get()
             except StatesizeError as error:
                 failed[done.task] = str(error)
             else:
                 if self.parts is not None:
-                    self.parts.write(self.key(done.task), found[done.task].to_bytes())
-            self._tell(done.task, tasks, found, failed)
-        if not found:
+                    self.parts.write(self.key(done.task), finished[done.task].to_bytes())
+            self._tell(done.task, tasks, finished, failed)
+        if not finished:
             reasons = "; ".join(f"{self.title(task)}: {reason}" for task, reason in failed.items())
             raise StatesizeError(f"Nothing could be measured: {reasons}")
         problems = {self.title(task): failed[task] for task in tasks if task in failed}
-        return {task: found[task] for task in tasks if task in found}, problems
+        return {task: finished[task] for task in tasks if task in finished}, problems
 
     def _tell(
         self,
         task: Task,
         tasks: Sequence[Task],
-        found: dict[Task, SweepPoint],
+        finished: dict[Task, SweepPoint],
         failed: dict[Task, str],
         resumed: bool = False,
     ) -> None:
         if self.on_progress is not None:
-            done = len(found) + len(failed)
+            done = len(finished) + len(failed)
             self.on_progress(SweepProgress(done, len(tasks), self.title(task), resumed, failed.get(task, "")))
 
 

@@ -55,17 +55,17 @@ class Trend:
         if layer != AVERAGE and layer not in self.layers:
             refuse("layer", f"one of {', '.join((AVERAGE, *self.layers))}", layer)
         if layer == AVERAGE:
-            alone = [place for place, name in enumerate(self.layers) if not name.endswith(JOINT)]
-            weights = [self.points[0].mixers[place].channels for place in alone]
-            rows = [[point.mixers[place].of_layer[metric] for place in alone] for point in self.points]
+            alone = [column for column, name in enumerate(self.layers) if not name.endswith(JOINT)]
+            weights = [self.points[0].mixers[column].channels for column in alone]
+            rows = [[point.mixers[column].of_layer[metric] for column in alone] for point in self.points]
             return np.average(np.array(rows, np.float64), axis=1, weights=weights)
         mixers = [point.mixers[self.layers.index(layer)] for point in self.points]
         if unit is None:
             return np.array([mixer.of_layer[metric] for mixer in mixers], np.float64)
         if unit not in mixers[0].units:
             refuse("unit", f"one of {', '.join(mixers[0].units)}", unit)
-        place = mixers[0].units.index(unit)
-        return np.array([mixer.of_units[metric] for mixer in mixers], np.float64)[..., place]
+        column = mixers[0].units.index(unit)
+        return np.array([mixer.of_units[metric] for mixer in mixers], np.float64)[..., column]
 
     def means(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Numbers:
         """The same, averaged over documents.
@@ -93,7 +93,7 @@ class Trend:
     @property
     def left_out(self) -> dict[str, str]:
         """What was not measured, and the notes, as a page lists them."""
-        return {**self.skipped, **{f"Note {place}": note for place, note in enumerate(self.notes, 1)}}
+        return {**self.skipped, **{f"Note {column}": note for column, note in enumerate(self.notes, 1)}}
 
     @property
     def provenance(self) -> dict[str, str]:

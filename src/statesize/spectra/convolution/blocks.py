@@ -27,7 +27,7 @@ def decomposed(operator: Convolution, cut: Cut) -> Spectrum:
     # last tap K − 1 rows and columns are zero: of a short kernel no more than K − 1 blocks differ.
     kernel = operator.kernel
     shapes = block_shapes(cut, kernel.shape[-1])
-    distinct = {shape: place for place, shape in enumerate(dict.fromkeys(shapes))}
+    distinct = {shape: index for index, shape in enumerate(dict.fromkeys(shapes))}
     spectra = [block_spectrum(hankel_matrix(kernel, *shape)[..., None, :, :]) for shape in distinct]
     spectrum = joined_spectra(spectra, cut, kernel.new_zeros((*kernel.shape[:-1], 0)))
     if not distinct:
@@ -87,19 +87,19 @@ class SecondOpinion(HankelBlocks):
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error, both (m, P)."""
         entropy, bound = self._blocks.entropies(accuracy)
-        for entry, places in self._unresolved(bound > accuracy * entropy):
-            better, close = self._again(entry, places).entropies(accuracy)
-            entropy[entry, places], bound[entry, places] = better[0], close[0]
+        for entry, indices in self._unresolved(bound > accuracy * entropy):
+            better, close = self._again(entry, indices).entropies(accuracy)
+            entropy[entry, indices], bound[entry, indices] = better[0], close[0]
         return entropy, bound
 
-    def _counted(self, ask: Callable[[HankelBlocks], Counts], accuracy: float) -> Counts:
-        counts = ask(self._blocks)
+    def _counted(self, query: Callable[[HankelBlocks], Counts], accuracy: float) -> Counts:
+        counts = query(self._blocks)
         parts = counts.count.clone(), counts.lower.clone(), counts.upper.clone()
         apart = (accuracy * counts.upper).floor().clamp(min=float(accuracy > 0))
-        for entry, places in self._unresolved((counts.upper - counts.lower > apart).any(-1)):
-            better = ask(self._again(entry, places))
+        for entry, indices in self._unresolved((counts.upper - counts.lower > apart).any(-1)):
+            better = query(self._again(entry, indices))
             for part, answer in zip(parts, (better.count, better.lower, better.upper), strict=True):
-                part[entry, places] = answer[0]
+                part[entry, indices] = answer[0]
         return Counts(*parts)
 
     @staticmethod

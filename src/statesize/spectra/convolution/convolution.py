@@ -66,10 +66,10 @@ class ConvolutionEngine(Engine):
         last = max(1, int(taps.max())) if taps.numel() else 1
         length = min(cut.length, 2 * last)
         nearest = [min(i, cut.length - i, length // 2) for i in cut.positions]
-        different = {position: place for place, position in enumerate(sorted(set(nearest)))}
+        different = {position: index for index, position in enumerate(sorted(set(nearest)))}
         kernel = torch.nn.functional.pad(kernel, (0, max(0, length - kernel.shape[-1])))[:, :length]
-        place = torch.tensor([different[i] for i in nearest], dtype=torch.int64, device=kernel.device)
-        return Kernels(kernel, Cut(length, tuple(different)), self), place
+        index = torch.tensor([different[i] for i in nearest], dtype=torch.int64, device=kernel.device)
+        return Kernels(kernel, Cut(length, tuple(different)), self), index
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
         """T of no more positions than the kernel has taps twice over with its cores, or all singular values."""
@@ -145,10 +145,10 @@ class ConvolutionBlocks(HankelBlocks):
         self._spectrum = decomposed(self._operator, self._cut)
         return self._spectrum.values
 
-    def _joined(self, ask: Callable[[HankelBlocks], tuple[Tensor, ...]]) -> list[Tensor]:
+    def _joined(self, query: Callable[[HankelBlocks], tuple[Tensor, ...]]) -> list[Tensor]:
         """Answers (m, distinct positions, ...) of all parts as tensors (..., P, ...)."""
         order = torch.cat([part.entries for part in self._parts]).argsort()
-        columns = zip(*(ask(part.blocks) for part in self._parts), strict=True)
+        columns = zip(*(query(part.blocks) for part in self._parts), strict=True)
         answers = (torch.cat(column)[order][:, self._place] for column in columns)
         return [answer.reshape(*self._shape, *answer.shape[1:]) for answer in answers]
 
@@ -227,8 +227,8 @@ class Kernels:
         return parts
 
     def _again(self, entries: Tensor) -> Callable[[int, Tensor], HankelBlocks]:
-        def blocks(entry: int, places: Tensor) -> HankelBlocks:
-            positions = tuple(self.cut.positions[int(place)] for place in places)
+        def blocks(entry: int, indices: Tensor) -> HankelBlocks:
+            positions = tuple(self.cut.positions[int(index)] for index in indices)
             return self._exact(entries[entry : entry + 1], replace(self.cut, positions=positions)).blocks
 
         return blocks

@@ -125,9 +125,9 @@ def _range(kernel: Tensor, vectors: int, dropped: float) -> tuple[Tensor, Tensor
     rows, size = lags + 1 - columns, power_of_two(lags)
     spectrum: Tensor = _fft.rfft(kernel, size)[..., None]
 
-    def product(x: Tensor, kept: int) -> Tensor:
+    def product(x: Tensor, rank: int) -> Tensor:
         # Σ_c k_{1+r+c} x_c is a correlation.
-        return _fft.irfft(spectrum * _fft.rfft(x, size, dim=-2).conj(), size, dim=-2)[:, :kept]
+        return _fft.irfft(spectrum * _fft.rfft(x, size, dim=-2).conj(), size, dim=-2)[:, :rank]
 
     most, tried = lags // _POSITIONS_A_VECTOR, min(vectors, columns)
     while True:

@@ -56,7 +56,7 @@ def few_spectra(recurrence: Recurrence, cut: Cut) -> Spectrum:
     values = singular_values(products)[..., :r]
     # A block of fewer rows or columns than states has no further singular values: the others are round-off.
     values = values.masked_fill(torch.arange(r, device=values.device) >= limit[:, None], 0)
-    return Spectrum(values, bound[..., carried.places - 1], limit)
+    return Spectrum(values, bound[..., carried.indices - 1], limit)
 
 
 class _Carried:
@@ -65,16 +65,16 @@ class _Carried:
     def __init__(self, recurrence: Recurrence, cut: Cut) -> None:
         self._recurrence = recurrence
         self._borders = chosen_borders(recurrence, cut.positions)
-        place = {border: k for k, border in enumerate(self._borders)}
-        self._positions = [place[i] for i in cut.positions]
-        self.places = torch.tensor(self._positions, dtype=torch.int64, device=recurrence.device)
+        index_of = {border: k for k, border in enumerate(self._borders)}
+        self._positions = [index_of[i] for i in cut.positions]
+        self.indices = torch.tensor(self._positions, dtype=torch.int64, device=recurrence.device)
         self.width = max(last - first for first, last in itertools.pairwise(self._borders))
         self._states = _real(recurrence, 0, 1).B.shape[-1]
         self._at_once = max(1, _NUMBERS // _chunk_numbers(recurrence, self.width))
 
     def past(self) -> tuple[dict[int, Tensor], Tensor, Sizes]:
         """L at the borders asked, ‖L‖_F before each of the c chunks, (..., c), and the chunks' sizes."""
-        kept, wanted, norms = dict[int, Tensor](), set(self._positions), self._zeros()
+        factors, wanted, norms = dict[int, Tensor](), set(self._positions), self._zeros()
         sizes, factor = Sizes(*(self._zeros() for _ in Sizes._fields)), self._zeros(self._states, self._states)
         for first, maps, own in self._stretches(backwards=False):
             for every, part in zip(sizes, own, strict=True):
@@ -83,28 +83,28 @@ class _Carried:
             for k, (transition, columns) in enumerate(chunks, first):
                 norms[..., k] = frobenius_norm(factor)
                 if k in wanted:
-                    kept[k] = factor
+                    factors[k] = factor
                 factor = after_chunk(factor.to(maps.transition), transition, columns)
-        return kept, norms, sizes
+        return factors, norms, sizes
 
     def future(self, L: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
         """S_i L_i at the positions asked, (..., P, n, n), and ‖S‖_F after each of the c chunks, (..., c)."""
-        kept, norms, factor = dict[int, Tensor](), self._zeros(), self._zeros(self._states, self._states)
+        factors, norms, factor = dict[int, Tensor](), self._zeros(), self._zeros(self._states, self._states)
         for first, maps, _ in self._stretches(backwards=True):
             chunks = list(zip(maps.transition.unbind(-3), maps.observability.unbind(-3), strict=True))
             for k, (transition, rows) in reversed(list(enumerate(chunks, first))):
                 norms[..., k] = frobenius_norm(factor)
                 factor = before_chunk(factor.to(maps.transition), transition, rows)
                 if k in L:
-                    kept[k] = factor @ L[k]
-        return torch.stack([kept[k] for k in self._positions], -3), norms
+                    factors[k] = factor @ L[k]
+        return torch.stack([factors[k] for k in self._positions], -3), norms
 
     def _zeros(self, *shape: int) -> Tensor:
         """Zeros for each of the c chunks, (..., c), or of another shape."""
         # Written in place: small tensors that stay between large ones that go would make the heap grow with L.
-        given = self._recurrence
-        size = (*given.batch_shape, *(shape or (len(self._borders) - 1,)))
-        return torch.zeros(size, dtype=torch.float64, device=given.device)
+        original = self._recurrence
+        size = (*original.batch_shape, *(shape or (len(self._borders) - 1,)))
+        return torch.zeros(size, dtype=torch.float64, device=original.device)
 
     def _stretches(self, backwards: bool) -> Iterator[tuple[int, BorderMaps, Sizes]]:
         """The first chunk of each stretch, what its chunks do, in float64, and their sizes."""

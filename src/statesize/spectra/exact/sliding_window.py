@@ -33,9 +33,9 @@ class Factors:
         """Those for first ≤ t < last."""
         return Factors(self.factor[..., first:last, :, :], self.norm[..., first:last], self.error[..., first:last])
 
-    def at(self, places: Tensor) -> Factors:
+    def at(self, indices: Tensor) -> Factors:
         """Those at some t, (P,)."""
-        return Factors(self.factor[..., places, :, :], self.norm[..., places], self.error[..., places])
+        return Factors(self.factor[..., indices, :, :], self.norm[..., indices], self.error[..., indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,11 +215,11 @@ def windowed_spectrum(recurrence: Recurrence, cut: Cut, numbers_held: int) -> Sp
         values.append(torch.nn.functional.pad(sigma, (0, r - sigma.shape[-1])))
         size = S.norm * L.norm
         bounds.append(S.norm * L.error + (L.norm + L.error) * S.error + epsilon * size + denormal_error(size))
-    place = torch.tensor(order, dtype=torch.int64, device=device).argsort()
-    sigma = torch.cat(values, -2)[..., place, :]
+    order_of = torch.tensor(order, dtype=torch.int64, device=device).argsort()
+    sigma = torch.cat(values, -2)[..., order_of, :]
     # A block of fewer rows or columns than states has no further singular values: the others are round-off.
     sigma = sigma.masked_fill(torch.arange(r, device=device) >= limit[:, None], 0)
-    return Spectrum(sigma, torch.cat(bounds, -1)[..., place], limit)
+    return Spectrum(sigma, torch.cat(bounds, -1)[..., order_of], limit)
 
 
 def stretch_length(cut: Cut, states: int, numbers_held: int) -> int:

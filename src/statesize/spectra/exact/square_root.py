@@ -116,8 +116,8 @@ def _rotated_factors(real: Recurrence, cut: Cut) -> tuple[Tensor, Tensor, Tensor
     L, L_norms = carried_factors(decay[:, :-1], B[:, :-1], wanted[1:])
     backward = decay[:, 1:].flip(1)
     S, S_norms = carried_factors(backward, C[:, 1:].flip(1) * backward, wanted[1:].flip(0))
-    place = (wanted.cumsum(0) - 1)[positions]
-    products = S.flip(1)[:, place] @ L[:, place].mT
+    index = (wanted.cumsum(0) - 1)[positions]
+    products = S.flip(1)[:, index] @ L[:, index].mT
     pad = torch.nn.functional.pad
     parts = (products, pad(L_norms, (1, 0)), pad(S_norms.flip(1), (0, 1)))
     products, L_norms, S_norms = (part.reshape(*shape[:-1], *part.shape[1:]) for part in parts)

@@ -26,8 +26,8 @@ def carried_factors(decay: Tensor, rows: Tensor, wanted: Tensor) -> tuple[Tensor
     slot = torch.where(wanted, wanted.cumsum(0) - 1, -1)
     factors = torch.zeros(N, int(wanted.sum()), n, n, dtype=torch.float64)
     norms = torch.zeros(N, length, dtype=torch.float64)
-    given = [part.detach().resolve_neg().cpu().contiguous().numpy() for part in (decay, rows, slot)]
-    _carry(*given, factors.numpy(), norms.numpy())
+    arrays = [part.detach().resolve_neg().cpu().contiguous().numpy() for part in (decay, rows, slot)]
+    _carry(*arrays, factors.numpy(), norms.numpy())
     return factors.to(rows.device), norms.to(rows.device)
 
 

@@ -72,9 +72,9 @@ def factorised(head: SoftmaxAttention, positions: Sequence[int]) -> tuple[Attent
         logarithms, squares = (torch.stack(part) for part in zip(*parts, strict=True))
         sums[top:bottom] = logarithms.logsumexp(0)
         energies = (squares - 2 * sums[top:bottom]).exp().sum(-1).cumsum(0)
-        for place, position in enumerate(reached):
+        for row, position in enumerate(reached):
             if position > first:
-                energy[place] += energies[ends.index(position) - 1]
+                energy[row] += energies[ends.index(position) - 1]
     left = torch.cat([query, -sums[:, None]], -1)
     return AttentionFactors(left, torch.nn.functional.pad(key, (0, 1), value=1.0), window), energy
 
@@ -112,12 +112,12 @@ class AttentionRows:
 
     def gram(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         """H_iᵀ H_i x for float64 vectors x in rows, (k_i, i) at each position; k_i may be 0."""
-        asked = [(i, block) for i, block in zip(self._positions, blocks, strict=True) if block.shape[0]]
-        positions = [i for i, _ in asked]
-        ends = [0, *itertools.accumulate(block.shape[0] for _, block in asked)]
+        nonempty = [(i, block) for i, block in zip(self._positions, blocks, strict=True) if block.shape[0]]
+        positions = [i for i, _ in nonempty]
+        ends = [0, *itertools.accumulate(block.shape[0] for _, block in nonempty)]
         # The vectors of all positions, with zeros behind: in the columns of a slab, those of later positions count.
         vectors = self._rows.new_zeros(ends[-1], positions[-1] if positions else 0, dtype=torch.float64)
-        for (i, block), first, end in zip(asked, ends, ends[1:], strict=False):
+        for (i, block), first, end in zip(nonempty, ends, ends[1:], strict=False):
             vectors[first:end, :i] = block
         products = torch.zeros_like(vectors)
         # In the columns of a piece, the blocks from one on.
@@ -136,10 +136,10 @@ class AttentionRows:
                 y[:, first:] += part.double() @ vectors[first:last, a:b].mT
             for a, b, first in seen:
                 products[first:last, a:b] += y[:, first:].mT @ rows[:, a:b].double()
-        found = {
+        measured = {
             i: products[first:end, :i] for i, (first, end) in zip(positions, itertools.pairwise(ends), strict=True)
         }
-        return [found.get(i, block) for i, block in zip(self._positions, blocks, strict=True)]
+        return [measured.get(i, block) for i, block in zip(self._positions, blocks, strict=True)]
 
     def _row_blocks(self, positions: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         """Rows, from one to another, and how many of the positions have H_i with them."""

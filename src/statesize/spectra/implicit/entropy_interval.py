@@ -123,9 +123,9 @@ def entropy_interval(space: ProjectedGram, probes: Probes) -> EntropyInterval:
     smallest = max(certain, float(sums[0].mean()) - probes.margin(sums[0], *of_sums))
     largest = max(smallest, float(sums[1].mean()) + probes.margin(sums[1], *of_sums))
     # At the estimate, and at either end, H changes with L alone, to first order.
-    places = (((sums[0] + sums[1]) / 2, (logarithmic[0] + logarithmic[1]) / 2), *zip(sums, logarithmic, strict=True))
+    starts = (((sums[0] + sums[1]) / 2, (logarithmic[0] + logarithmic[1]) / 2), *zip(sums, logarithmic, strict=True))
     changes = [
-        _change(space, probes, 1 + float(logs.mean()) / max(float(sigma.mean()), certain)) for sigma, logs in places
+        _change(space, probes, 1 + float(logs.mean()) / max(float(sigma.mean()), certain)) for sigma, logs in starts
     ]
     entropies = [change.entropies(smallest, largest) for change in changes]
     n = probes.dimension

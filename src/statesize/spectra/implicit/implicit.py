@@ -118,8 +118,8 @@ class ImplicitEngine(Engine):
         """The vectors of early positions, or later those of late ones, and in a pass some of them and rows of T."""
         early, late = _sides(sorted(set(cut.positions)), cut.length)
         held = max(sum(self.most_products(i) * i for i in sides) for sides in (early, late))
-        asked = max(len(early), len(late))
-        return DOUBLE * (held + (ROWS + 8 * asked) * cut.length // 2)
+        requested = max(len(early), len(late))
+        return DOUBLE * (held + (ROWS + 8 * requested) * cut.length // 2)
 
     def shared_footprint(self, operator: Operator, cut: Cut) -> int:
         """The factors of T with their copies."""

@@ -148,10 +148,10 @@ def _orthonormal(vectors: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     # With exchanges of columns the diagonal falls, and ends where the rank ends. Importing scipy takes time.
     qr = cast("Any", import_module("scipy.linalg")).qr
     turned, triangle, order = (torch.from_numpy(part) for part in qr(R.numpy(), pivoting=True))
-    kept = triangle.diagonal().abs() > _NEGLIGIBLE * scale
-    factor = torch.empty_like(triangle[: len(kept)])
-    factor[:, order.long()] = triangle[: len(kept)]
-    return (Q @ turned[:, : len(kept)][:, kept]).mT, factor[kept].mT
+    independent = triangle.diagonal().abs() > _NEGLIGIBLE * scale
+    factor = torch.empty_like(triangle[: len(independent)])
+    factor[:, order.long()] = triangle[: len(independent)]
+    return (Q @ turned[:, : len(independent)][:, independent]).mT, factor[independent].mT
 
 
 def _projected(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

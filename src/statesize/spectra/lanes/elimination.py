@@ -126,13 +126,13 @@ def _gather(here: Array, panel: Array, node: int, h: int, b: int, child: int, ti
 @compile_lanes
 def _keep(here: Array, there: Array, node: int, h: int, b: int, child: int) -> int:
     # Copies what a child keeps; it begins in the row that is returned.
-    kept, side = (2 * h * node, 0) if child == 0 else (2 * h * node + h, h)
+    child_side, side = (2 * h * node, 0) if child == 0 else (2 * h * node + h, h)
     for block in range(3):
         for i in range(h):
-            at = block * b * b + (kept + i) * b
+            at = block * b * b + (child_side + i) * b
             for j in range(0 if block == 1 else i, h):
                 store(there, at + j, _load(here, at + side + j))
-    return kept
+    return child_side
 
 
 @compile_lanes
@@ -141,7 +141,7 @@ def _eliminate_tiles(
 ) -> Any:
     # `panel` becomes D Lᵀ of the rows that are eliminated, S = L D Lᵀ, and `scaled` the same rows of Lᵀ.
     _gather(here, panel, node, h, b, child, 4)
-    kept = _keep(here, there, node, h, b, child)
+    child_side = _keep(here, there, node, h, b, child)
     tiles, size, one = h // 4, _splat(0.0), _splat(1.0)
     for k in range(tiles):
         row = 16 * k
@@ -188,7 +188,7 @@ def _eliminate_tiles(
     to_rows, to_columns = 4 * h * tiles, 8 * h * tiles
     for i in range(tiles):
         left_rows, left_columns = to_rows + 4 * h * i, to_columns + 4 * h * i
-        target = (kept + 4 * i) * b
+        target = (child_side + 4 * i) * b
         for j in range(tiles):
             if j >= i:
                 _subtract(scaled, left_rows, panel, to_rows + 4 * h * j, h, there, target + 4 * j, b)
@@ -236,7 +236,7 @@ def _eliminate_small(
 ) -> Any:
     # The same for h = 1 or 2, whose panel is one row after another.
     _gather(here, panel, node, h, b, child, 1)
-    kept = _keep(here, there, node, h, b, child)
+    child_side = _keep(here, there, node, h, b, child)
     size, one = _splat(0.0), _splat(1.0)
     for k in range(h):
         pivot = _load(panel, k * h + k)
@@ -253,7 +253,7 @@ def _eliminate_small(
                 store(panel, j * h + i, _load(panel, j * h + i) - factor * _load(panel, j * h + k))
         for i in range(h):
             to_row, to_column = _load(panel, (h + i) * h + k) * inverse, _load(panel, (2 * h + i) * h + k) * inverse
-            target = (kept + i) * b
+            target = (child_side + i) * b
             for j in range(h):
                 by_row, by_column = _load(panel, (h + j) * h + k), _load(panel, (2 * h + j) * h + k)
                 at = b * b + target + j

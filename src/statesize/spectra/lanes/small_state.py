@@ -63,8 +63,8 @@ class SmallStateEngine(Engine):
         """The spectrum, r = min(n, the largest min(rows, columns)); without gradients."""
         recurrence = cast("Recurrence", operator)
         shape, device = recurrence.batch_shape, recurrence.device
-        asked = torch.tensor(cut.positions, dtype=torch.int64)
-        positions, order = cast("tuple[Tensor, Tensor]", asked.unique(return_inverse=True))
+        requested = torch.tensor(cut.positions, dtype=torch.int64)
+        positions, order = cast("tuple[Tensor, Tensor]", requested.unique(return_inverse=True))
         r = min(recurrence.B.shape[-1], cut.largest_rank())
         squares = torch.zeros(shape.numel(), len(positions), r, dtype=torch.float64)
         errors, totals = squares.new_zeros(2, *squares.shape[:-1]), squares.new_zeros(shape.numel())
@@ -74,7 +74,7 @@ class SmallStateEngine(Engine):
         # As in `propagation_error`: what the step errors can do at most, or what of them is not yet forgotten.
         local, last = errors
         carried = torch.minimum(totals[:, None], torch.nan_to_num(local, nan=torch.inf)) + last + UNDERFLOW
-        if not torch.equal(asked, positions):
+        if not torch.equal(requested, positions):
             squares, carried = squares[:, order], carried[:, order]
         squares, carried = (part.reshape(*shape, *part.shape[1:]).to(device) for part in (squares, carried))
         epsilon = _SQUARED_ERROR * squares.sum(-1)
@@ -136,8 +136,8 @@ class SquaredSpectrum(Spectrum):
         most = max(1, self.values.shape[-1])
         entropy = torch.where(top > self.error_bound, exponent.exp().clamp(1, most), 0.0)
         bound = entropy_bound(self.values, self.error_bound, entropy)
-        for place, exact in self._recomputed((bound > accuracy * entropy).any(-1)):
-            entropy[place], bound[place] = exact.entropies(accuracy)
+        for entry, exact in self._recomputed((bound > accuracy * entropy).any(-1)):
+            entropy[entry], bound[entry] = exact.entropies(accuracy)
         return entropy, bound
 
     def _resolved(self, threshold: Tensor, slack: Tensor, again: Callable[[Spectrum], Counts]) -> Counts:
@@ -148,9 +148,9 @@ class SquaredSpectrum(Spectrum):
         if not bool(unresolved.any()):
             return Counts(lower, lower, upper)
         count = (self.squares[..., None, :] > level[..., None]).sum(-1)
-        for place, exact in self._recomputed(unresolved.any(-1).any(-1)):
+        for entry, exact in self._recomputed(unresolved.any(-1).any(-1)):
             better = again(exact)
-            count[place], lower[place], upper[place] = better.count, better.lower, better.upper
+            count[entry], lower[entry], upper[entry] = better.count, better.lower, better.upper
         return Counts(count, lower, upper)
 
     def _recomputed(self, entries: Tensor) -> Iterator[tuple[tuple[Tensor, ...], Spectrum]]:
@@ -161,5 +161,5 @@ class SquaredSpectrum(Spectrum):
             return
         chosen = entries.nonzero()
         for first in range(0, chosen.shape[0], _RECOMPUTED_AT_ONCE):
-            place = chosen[first : first + _RECOMPUTED_AT_ONCE].unbind(-1)
-            yield place, square_root_spectrum(self.recurrence[place], self.cut)
+            entry = chosen[first : first + _RECOMPUTED_AT_ONCE].unbind(-1)
+            yield entry, square_root_spectrum(self.recurrence[entry], self.cut)

@@ -212,7 +212,7 @@ def _past(
     diagonal, subdiagonal = np.zeros(n * GROUPS * WIDTH), np.zeros(n * GROUPS * WIDTH)
     scale, line = np.zeros(GROUPS * WIDTH), np.empty(2 * WIDTH)
     epsilon, norm, error, total = splat(2.0 * (states + 1) * 2.0**-52), splat(0.0), splat(0.0), splat(0.0)
-    place, waiting, chunk = 0, 0, -1
+    column, waiting, chunk = 0, 0, -1
     for t in range(1, length):
         gain = _gather(A, first, t - 1, a)
         _gather(B, first, t - 1, row)
@@ -222,10 +222,10 @@ def _past(
         error = gain * error + step
         observe = load(future, 3 * t)
         total = total + step * observe + load(future, 3 * t + 2) * norm
-        if place + waiting < positions.shape[0] and positions[place + waiting] == t:
+        if column + waiting < positions.shape[0] and positions[column + waiting] == t:
             store(line, 0, observe * error + norm * load(future, 3 * t + 1))
             store(line, 1, epsilon * observe * norm)
-            _spread(line, first, place + waiting, errors)
+            _spread(line, first, column + waiting, errors)
             if chunk != t // CHUNK:
                 chunk = t // CHUNK
                 _refill(A, C, first, chunk, n, ends, S)
@@ -240,8 +240,8 @@ def _past(
             sure = splat_all(_MOVED * _MOVED) - moved * moved
             store(scale, 0, where_positive(sure, load_all(scale, 0), splat_all(np.nan)))
             sort_descending(diagonal, n)
-            _write(diagonal, scale, first, place, waiting, limits, squares)
-            place, waiting = place + waiting, 0
+            _write(diagonal, scale, first, column, waiting, limits, squares)
+            column, waiting = column + waiting, 0
     store(line, 0, total)
     for w in range(min(WIDTH, totals.shape[0] - first)):
         totals[first + w] = line[w]
@@ -264,17 +264,17 @@ def _gather(source: Array, first: int, t: int, target: Array) -> Any:
 
 
 @compile_lanes
-def _spread(line: Array, first: int, place: int, errors: Array) -> None:
+def _spread(line: Array, first: int, column: int, errors: Array) -> None:
     for k in range(2):
         for w in range(min(WIDTH, errors.shape[1] - first)):
-            errors[k, first + w, place] = line[k * WIDTH + w]
+            errors[k, first + w, column] = line[k * WIDTH + w]
 
 
 @compile_lanes
-def _write(values: Array, scale: Array, first: int, place: int, groups: int, limits: Integers, squares: Array) -> None:
+def _write(values: Array, scale: Array, first: int, column: int, groups: int, limits: Integers, squares: Array) -> None:
     for w in range(min(WIDTH, squares.shape[0] - first)):
         for group in range(groups):
-            for i in range(min(squares.shape[2], limits[place + group])):
+            for i in range(min(squares.shape[2], limits[column + group])):
                 square = values[(i * GROUPS + group) * WIDTH + w] * scale[group * WIDTH + w]
                 # Not max(), which would turn what is not a number into 0.
-                squares[first + w, place + group, i] = 0.0 if square < 0.0 else square
+                squares[first + w, column + group, i] = 0.0 if square < 0.0 else square

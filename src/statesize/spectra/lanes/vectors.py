@@ -139,8 +139,8 @@ def any_positive(typing: Any, x: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bits = ir.IntType(x.width)
-        found = builder.bitcast(_positive(builder, args[0], x.width), bits)
-        return builder.icmp_unsigned("!=", found, ir.Constant(bits, 0))
+        bits_as_float = builder.bitcast(_positive(builder, args[0], x.width), bits)
+        return builder.icmp_unsigned("!=", bits_as_float, ir.Constant(bits, 0))
 
     return types.boolean(x), generate
 
@@ -184,5 +184,5 @@ def _positive(builder: Any, x: Any, width: int) -> Any:
 
 def _address(context: Any, builder: Any, array_type: Any, args: Any, vector: Any) -> Any:
     array = context.make_array(array_type)(context, builder, args[0])
-    place = builder.mul(args[1], ir.Constant(args[1].type, vector.count))
-    return builder.bitcast(builder.gep(array.data, [place]), vector.as_pointer())
+    offset = builder.mul(args[1], ir.Constant(args[1].type, vector.count))
+    return builder.bitcast(builder.gep(array.data, [offset]), vector.as_pointer())

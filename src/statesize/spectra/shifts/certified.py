@@ -73,14 +73,14 @@ class CertifiedBlocks(HankelBlocks):
         low, high = self._enclosed_largest()
         # The largest value itself exceeds a share of it.
         least = ((low > groups.error)[every] & (rho < 1)).long()
-        given = groups.wanted[every], least, groups.limit[every], groups.error[every]
-        shared = SharedThresholds(groups.eliminations, every, rho * low[every], rho * high[every], *given, accuracy)
+        limits = groups.wanted[every], least, groups.limit[every], groups.error[every]
+        shared = SharedThresholds(groups.eliminations, every, rho * low[every], rho * high[every], *limits, accuracy)
 
         def closer(chosen: Tensor) -> tuple[Tensor, Tensor]:
             nonlocal low, high
-            asked = chosen.reshape(several, *groups.limit.shape).any(0)
-            close = float((high / low)[asked & (low > 0)].nan_to_num(posinf=1.0).max()) - 1
-            low, high = self._closer_largest(low, high, asked, max(_CLOSEST, close / _CLOSER))
+            requested = chosen.reshape(several, *groups.limit.shape).any(0)
+            close = float((high / low)[requested & (low > 0)].nan_to_num(posinf=1.0).max()) - 1
+            low, high = self._closer_largest(low, high, requested, max(_CLOSEST, close / _CLOSER))
             return rho * low[every], rho * high[every]
 
         lower, upper = shared.bounds(closer)
@@ -123,7 +123,7 @@ def _resolved(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The middle of bounds (N, b), and where a mask says that they are too far apart, what singular values say."""
     none = torch.zeros_like(lower)
-    given = torch.where(left, lower, none), torch.where(left, upper, none)
-    count, least, most = groups.resolve(ratio, *given, relative=True)
+    limits = torch.where(left, lower, none), torch.where(left, upper, none)
+    count, least, most = groups.resolve(ratio, *limits, relative=True)
     lower, upper = torch.where(left, least, lower), torch.where(left, most, upper)
     return torch.where(left, count, (lower + upper) // 2), lower, upper

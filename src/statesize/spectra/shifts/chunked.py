@@ -128,12 +128,14 @@ def _within(transition: Transition, B: Tensor, C: Tensor) -> Chunks:
         state = transition.advance(t, state)
         rows.append((C[..., t, None, :] @ state).squeeze(-2))
         state = torch.cat([state, B[..., t, :, None]], -1)
-    kept = start.shape[-1]
-    inside = torch.stack([torch.nn.functional.pad(row[..., kept:], (0, width - t)) for t, row in enumerate(rows)], -2)
+    carried = start.shape[-1]
+    inside = torch.stack(
+        [torch.nn.functional.pad(row[..., carried:], (0, width - t)) for t, row in enumerate(rows)], -2
+    )
     if not isinstance(transition, DiagonalTransition):
-        observability = torch.stack([row[..., :kept] for row in rows], -2)
-        phi = state[..., :kept]
-    return Chunks(observability, inside, state[..., kept:], phi)
+        observability = torch.stack([row[..., :carried] for row in rows], -2)
+        phi = state[..., :carried]
+    return Chunks(observability, inside, state[..., carried:], phi)
 
 
 def _split(part: Tensor, trailing: int, width: int) -> Tensor:

@@ -209,12 +209,12 @@ class Groups:
         empty = self.squared_norms.sqrt() <= self.own_error
         ess, error = torch.zeros_like(self.squared_norms), torch.zeros_like(self.squared_norms)
         unresolved, scale = self.wanted & ~empty, torch.where(bound > 0, bound, torch.ones_like(bound))
-        while asked := int(unresolved.sum()):
+        while remaining := int(unresolved.sum()):
             by_shifts = self._by_shifts(accuracy, scale, unresolved)
             ess, error = (torch.where(unresolved, new, old) for new, old in zip(by_shifts, (ess, error), strict=True))
             unresolved = unresolved & ~(error <= accuracy * ess)
             # Where Σσ is small beside the scale, one that suits it helps; it does not pay for a few positions.
-            if not _WORTH_ANOTHER_SCALE[0] * asked < int(unresolved.sum()) < _WORTH_ANOTHER_SCALE[1] * asked:
+            if not _WORTH_ANOTHER_SCALE[0] * remaining < int(unresolved.sum()) < _WORTH_ANOTHER_SCALE[1] * remaining:
                 break
             scale = torch.where(unresolved, self.largest()[1], 0).amax(-1)
             scale = torch.where(scale > 0, scale, bound.clamp(min=UNDERFLOW))
@@ -229,8 +229,8 @@ class Groups:
         rank = torch.where(unresolved, self.limit.clamp(max=self.eliminations.order), 0)
         ess, error = torch.zeros_like(self.squared_norms), torch.zeros_like(self.squared_norms)
         for rule in rules_from(accuracy, int(rank.max())):
-            given = (self.squared_norms, scale, rank, self.limit, self._mean_error)
-            ess, error = entropies(rule, accuracy, self._log_determinants, *given)
+            estimates = (self.squared_norms, scale, rank, self.limit, self._mean_error)
+            ess, error = entropies(rule, accuracy, self._log_determinants, *estimates)
             left = unresolved & ~(error <= accuracy * ess)
             if int(left.sum()) <= _WORTH_ANOTHER_SCALE[0] * int(unresolved.sum()):
                 break

@@ -60,9 +60,9 @@ def _power(matrix: Tensor, positions: Tensor, close: float, steps: int, signed: 
     smallest = UNDERFLOW if matrix.dtype == torch.float64 else _SMALLEST
     vanished = smallest**2
     block = matrix[readouts * first :, :last]
-    place = positions[:, None]
-    past = (torch.arange(last, device=matrix.device) < place).to(matrix.dtype)
-    future = (torch.arange(first, length, device=matrix.device).repeat_interleave(readouts) >= place).to(matrix.dtype)
+    cuts = positions[:, None]
+    past = (torch.arange(last, device=matrix.device) < cuts).to(matrix.dtype)
+    future = (torch.arange(first, length, device=matrix.device).repeat_interleave(readouts) >= cuts).to(matrix.dtype)
     vector = _start(matrix, block, readouts, int(positions[positions.shape[0] // 2]), future) * past
     vector = past * vector.abs().amax().clamp(min=info.tiny) + vector if signed else _positive(vector, past, 1e-4)
     low = torch.zeros(positions.shape, dtype=torch.float64, device=matrix.device)

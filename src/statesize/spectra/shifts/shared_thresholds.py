@@ -147,8 +147,8 @@ class SharedThresholds:
         # As many at once as there are groups, which is what fits into memory.
         at_once = self.eliminations.error.shape[0]
         portions = [slice(first, first + at_once) for first in range(0, len(group), at_once)]
-        found = [self.eliminations.at(self.member[group[part]]).counts(shift[part]) for part in portions]
-        count, uncertainty = (torch.cat(parts) for parts in zip(*found, strict=True))
+        counted = [self.eliminations.at(self.member[group[part]]).counts(shift[part]) for part in portions]
+        count, uncertainty = (torch.cat(parts) for parts in zip(*counted, strict=True))
         self._group, self._shift = torch.cat([self._group, group]), torch.cat([self._shift, shift])
         self._count = torch.cat([self._count, count])
         uncertainty = uncertainty + self.error[group]
@@ -163,8 +163,8 @@ class SharedThresholds:
         group = self._group[:, None].expand_as(self._count)
 
         def gathered(start: Tensor, known: Tensor, value: Tensor, largest: bool) -> Tensor:
-            kept = torch.where(known, value, start[self._group])
-            return start.scatter_reduce(0, group, kept, "amax" if largest else "amin")
+            resolved = torch.where(known, value, start[self._group])
+            return start.scatter_reduce(0, group, resolved, "amax" if largest else "amin")
 
         none, infinite = torch.zeros_like(self.low), torch.full_like(self.low, math.inf)
         lower = gathered(self.least, surely_above, self._count, True)

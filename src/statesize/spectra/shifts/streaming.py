@@ -106,12 +106,12 @@ def compressed_chunks(
             break
         _, sigma, Vh = _linalg.svd(factor, full_matrices=False)
         top = torch.maximum(top, sigma[:, 0])
-        kept = int((sigma > dropped * top[:, None]).sum(-1).max()) if sigma.numel() else 0
-        omitted = sigma[:, kept:].square().sum(-1).sqrt()
+        rank = int((sigma > dropped * top[:, None]).sum(-1).max()) if sigma.numel() else 0
+        omitted = sigma[:, rank:].square().sum(-1).sqrt()
         roundoff = 8 * torch.finfo(tall.dtype).eps * tall.shape[-1] * top
         error = error + omitted + roundoff
-        summed = summed + sigma[:, kept:].sum(-1) + tall.shape[-1] * roundoff
-        past = tall @ Vh[:, :kept].mT
+        summed = summed + sigma[:, rank:].sum(-1) + tall.shape[-1] * roundoff
+        past = tall @ Vh[:, :rank].mT
     return _stacked(chunks, torch.stack(errors, 1).flatten(), torch.stack(sums, 1).flatten(), width)
 
 

@@ -135,13 +135,13 @@ class TridiagonalChunks:
     def spectra(self, group: Tensor, offset: Tensor) -> Tensor:
         """All singular values at chosen positions, (m, r L/(r + 1)), descending, zero-padded."""
         most = max(1, self.order // (self.readouts + 1))
-        found: list[Tensor] = []
+        parts: list[Tensor] = []
         for k, j in cast("list[list[int]]", torch.stack([self.chunk[group], offset], -1).tolist()):
             entry, place = divmod(k, self.length // self.width)
             i = place * self.width + j
             sigma = singular_values(self.strict[entry, self.readouts * i :, :i]) * self.scale[entry]
-            found.append(torch.nn.functional.pad(sigma, (0, most - sigma.shape[0])))
-        return torch.stack(found)
+            parts.append(torch.nn.functional.pad(sigma, (0, most - sigma.shape[0])))
+        return torch.stack(parts)
 
     def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
         """How many σ(H_i) exceed τ (N,), (N, b) int64, exact for some threshold within the second result of it."""
@@ -250,8 +250,11 @@ def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_
     half = int(cores.of_past[:chunks].sum())
     corner = strict[r * half * b :, : half * b]
     # No farther than to the outermost chunks that are needed.
-    asked = np.flatnonzero(needed)
-    before, after = range(half - 1, int(asked.min(initial=half)) - 1, -1), range(half, int(asked.max(initial=-1)) + 1)
+    reached = np.flatnonzero(needed)
+    before, after = (
+        range(half - 1, int(reached.min(initial=half)) - 1, -1),
+        range(half, int(reached.max(initial=-1)) + 1),
+    )
     columns, rows = corner.mT @ corner if before else corner, corner @ corner.mT if after else corner
     for k in (*before, *after):
         end_if_unwanted()

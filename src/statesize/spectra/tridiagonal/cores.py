@@ -182,14 +182,14 @@ def _subtract(scaled: Array, solved: Array, count: int, units: int, i: int, j: i
     d0, d1 = _load(whole, at + 3 * units), _load(whole, at + 3 * units + 1)
     for q in range(count):
         y0, y1 = _load(solved, q * units + j), _load(solved, q * units + j + 1)
-        place = q * width + i
-        x = _splat(scaled[place])
+        row = q * width + i
+        x = _splat(scaled[row])
         a0, a1 = a0 - x * y0, a1 - x * y1
-        x = _splat(scaled[place + 1])
+        x = _splat(scaled[row + 1])
         b0, b1 = b0 - x * y0, b1 - x * y1
-        x = _splat(scaled[place + 2])
+        x = _splat(scaled[row + 2])
         c0, c1 = c0 - x * y0, c1 - x * y1
-        x = _splat(scaled[place + 3])
+        x = _splat(scaled[row + 3])
         d0, d1 = d0 - x * y0, d1 - x * y1
     store(whole, at, a0)
     store(whole, at + 1, a1)

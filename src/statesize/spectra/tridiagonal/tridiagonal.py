@@ -55,8 +55,8 @@ class TridiagonalEngine(Engine):
 
     def _operations(self, cut: Cut, outputs: tuple[str, ...], b: int) -> float:
         chunks, r = -(-cut.length // b), cut.readouts
-        asked = {position // b for position in cut.positions}
-        cores = [min(k, r * (chunks - 1 - k)) * b for k in asked]
+        reached = {position // b for position in cut.positions}
+        cores = [min(k, r * (chunks - 1 - k)) * b for k in reached]
         # Gram matrices of all chunks; cores and borders of those that are asked, at half the speed of products.
         operations = _CALLS + r * cut.length**3 / 2 + sum(3 * p**3 + 4 * (r + 1) * p**2 * b for p in cores)
         shifts = _SHIFTS_OF_ENTROPY * ("entropy" in outputs) + 2 * ("counts" in outputs)

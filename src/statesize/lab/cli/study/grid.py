@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from statesize.cli.options.asked import Flag
+from statesize.cli.options.measuring import Flag
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ def _verify(folder: Path) -> None:
             "measured before the first step is compared, and the accuracy at the end is shown."
         )
     for run in verify(record):
-        found = f"differs in {', '.join(run.columns)}" if run.columns else "equal"
+        verdict = f"differs in {', '.join(run.columns)}" if run.columns else "equal"
         old, new = run.accuracies
         ended = f"; accuracy at the end {new:.3f}, on record {old:.3f}" if elsewhere else ""
-        print(f"{run.label}: {found}{ended}", flush=True)
+        print(f"{run.label}: {verdict}{ended}", flush=True)
         different += bool(run.columns)
     if different:
         raise StatesizeError(f"{different} of the runs that were repeated differ from the record in {folder}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter, validators
 
-from statesize.cli.options.asked import AtLeastTwo, Count, Flag, Loading, Place, Seed
+from statesize.cli.options.measuring import AtLeastTwo, Count, Flag, Loading, Seed, Workers
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class TextReading:
 
         texts = self._texts(left_out.append)
         unread = len(left_out)
-        found = subjects(
+        measured = subjects(
             models or zoo.recall_names(),
             texts,
             self.delimiter,
@@ -93,7 +93,7 @@ class TextReading:
         chats = sum(not isinstance(text, str) for text in texts or ()) - refused
         if texts and chats:
             printing.say(chat_note(chats, len(texts) - refused))
-        return found
+        return measured
 
     def windows(self, subjects: list[Subject]) -> Windows:
         """The largest windows that fit into the documents of all models, so that these can be compared."""
@@ -120,7 +120,7 @@ def text_command(study: TextStudy[Any]) -> Callable[..., None]:
         reading: TextReading | None = None,
         options: Any = None,
         loading: Loading | None = None,
-        place: Place | None = None,
+        workers: Workers | None = None,
         output: Path = Path(f"statesize-study-{study.name}"),
         printing: Printing = TEXT,
     ) -> None:
@@ -132,7 +132,7 @@ def text_command(study: TextStudy[Any]) -> Callable[..., None]:
             reading: What they read.
             options: Those of this study.
             loading: How they are loaded.
-            place: Who measures ESS; all else is done by this process.
+            workers: Who measures ESS; all else is done by this process.
             output: Folder; the same command goes on from what is finished there.
             printing: What is printed.
         """
@@ -141,7 +141,7 @@ def text_command(study: TextStudy[Any]) -> Callable[..., None]:
         if options.plan:
             _print_plans(study, models, reading, loading, printing)
         else:
-            _run(study, models, reading, options, loading, place or Place(), output, printing)
+            _run(study, models, reading, options, loading, workers or Workers(), output, printing)
 
     # Each study has its own options, which the signature cannot know before.
     command.__annotations__["options"] = study.options | None
@@ -154,7 +154,7 @@ def _run(
     reading: TextReading,
     options: TextOptions,
     loading: Loading,
-    place: Place,
+    workers: Workers,
     output: Path,
     printing: Printing,
 ) -> None:
@@ -169,28 +169,28 @@ def _run(
 
     started, left_out, parts = time.perf_counter(), list[str](), output / "parts"
     table = ResultTable.open(output, study.name)
-    every, threads = vars(reading) | vars(loading) | vars(options), None if place.ray is False else place.ray_cpus
+    every, threads = vars(reading) | vars(loading) | vars(options), None if workers.ray is False else workers.ray_cpus
     recipe = make_recipe(["study", study.name], every, models=models, threads=threads)
     subjects = reading.subjects(models, loading, left_out, printing)
-    windows, found = reading.windows(subjects), list[Any]()
-    with only_writer(output), printing.bars() as bars, place.crew() as crew:
+    windows, measured = reading.windows(subjects), list[Any]()
+    with only_writer(output), printing.bars() as bars, workers.crew() as crew:
         for subject in subjects:
 
             def dips(model: nn.Module | None, subject: Subject = subject) -> ModelDips:
-                asked = (reading.channels, reading.seed, study.conditions, _telling(bars, subject.name))
+                arguments = (reading.channels, reading.seed, study.conditions, _telling(bars, subject.name))
                 if crew is not None:
                     load = subject.load
-                    return measure_dips_on_ray(subject.name, load, subject.corpus, windows, crew, parts, *asked)
+                    return measure_dips_on_ray(subject.name, load, subject.corpus, windows, crew, parts, *arguments)
                 model = subject.load() if model is None else model
-                return measure_dips(subject.name, model, subject.corpus, windows, *asked, folder=parts)
+                return measure_dips(subject.name, model, subject.corpus, windows, *arguments, folder=parts)
 
-            found.append(study.measure(subject, options, dips))
-            for name, rows in study.tables(found).items():
+            measured.append(study.measure(subject, options, dips))
+            for name, rows in study.tables(measured).items():
                 table.write(rows, name)
-        conclusion = study.conclude(found, reading.delimiter)
-        write_page(conclusion, study.charts(found), study.tables(found)[TABLE], output)
-    seconds, more = time.perf_counter() - started, {"left_out": left_out, **study.document(found)}
-    print_study(conclusion, reading.name, len(found), seconds, output / TABLE, recipe, printing, **more)
+        conclusion = study.conclude(measured, reading.delimiter)
+        write_page(conclusion, study.charts(measured), study.tables(measured)[TABLE], output)
+    seconds, more = time.perf_counter() - started, {"left_out": left_out, **study.document(measured)}
+    print_study(conclusion, reading.name, len(measured), seconds, output / TABLE, recipe, printing, **more)
 
 
 def _print_plans(
@@ -219,9 +219,9 @@ def _telling(bars: Bars, model: str) -> Callable[[str, int, int], None]:
     """Progress of a model on stderr, a bar for each condition."""
     begun: dict[str, Bar] = {}
 
-    def tell(condition: str, done: int, total: int) -> None:
+    def report(condition: str, done: int, total: int) -> None:
         if condition not in begun:
             begun[condition] = bars.begin(f"{model}, {condition}", total)
         begun[condition].update(done, total, f"{done} of {total} sequences", line=done == total)
 
-    return tell
+    return report

@@ -56,8 +56,8 @@ class SoftmaxAttention(HeadMixer):
         values = torch.cat([cache.value, value[:, :, None]], dim=2)
         mixed = functional.scaled_dot_product_attention(query[:, :, None], keys, values)
         # What the next token sees.
-        kept = slice(0 if self.window is None else max(0, keys.shape[2] + 1 - self.window), None)
-        return self._emit(mixed.flatten(1), hidden), SoftmaxCache(convolution, keys[:, :, kept], values[:, :, kept])
+        last = slice(0 if self.window is None else max(0, keys.shape[2] + 1 - self.window), None)
+        return self._emit(mixed.flatten(1), hidden), SoftmaxCache(convolution, keys[:, :, last], values[:, :, last])
 
 
 class MultiHeadAttention(SoftmaxAttention):

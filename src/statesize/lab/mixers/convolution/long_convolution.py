@@ -34,8 +34,8 @@ class ImplicitFilter(nn.Module):
     def forward(self, length: int) -> Tensor:
         """The first taps of every channel, (d, length)."""
         position = torch.arange(length, dtype=self.log_rate.dtype, device=self.log_rate.device)[:, None]
-        place = torch.arange(_FREQUENCIES, dtype=position.dtype, device=position.device) / (_FREQUENCIES - 1)
-        angle = position * (2 * math.pi / _SHORTEST_WAVE) * (_SHORTEST_WAVE / _LONGEST_WAVE) ** place
+        fraction = torch.arange(_FREQUENCIES, dtype=position.dtype, device=position.device) / (_FREQUENCIES - 1)
+        angle = position * (2 * math.pi / _SHORTEST_WAVE) * (_SHORTEST_WAVE / _LONGEST_WAVE) ** fraction
         features = torch.cat([angle.sin(), angle.cos()], -1)
         hidden = self.hidden_layer(self.input_layer(features).sin()).sin()
         window = (-self.log_rate.exp() * position).exp()

@@ -29,12 +29,12 @@ class FlaMixer(nn.Module):
     def __init__(self, config: ModelConfig, name: str) -> None:
         super().__init__()
         kind, settings = FLA_LAYERS[name]
-        given = settings(config)
+        options = settings(config)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 prepare()
-                self.layer: nn.Module = getattr(import_module("fla.layers"), kind)(**given)
+                self.layer: nn.Module = getattr(import_module("fla.layers"), kind)(**options)
             run_in_torch(self.layer)
             if name == "fla:mamba2":
                 # Its own is a kernel of fla.

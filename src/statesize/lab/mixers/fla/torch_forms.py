@@ -36,8 +36,8 @@ def _end(*_: Any) -> None:
 
 def prepare() -> None:
     """Let functions of fla's layers have a form in torch beside their kernel."""
-    for place, functions in _FORMS.items():
-        module: Any = import_module(place)
+    for package, functions in _FORMS.items():
+        module: Any = import_module(package)
         for name, form in functions.items():
             function = getattr(module, name)
             if not hasattr(function, "torch_form"):
@@ -124,11 +124,11 @@ def _token_shift(a: dict[str, Any]) -> tuple[Tensor, Tensor]:
     return functional.pad(a["x"], (0, 0, 1, -1)) - a["x"], a["x"][:, -1]
 
 
-def _reference(place: str, name: str) -> Callable[[dict[str, Any]], Any]:
+def _reference(package: str, name: str) -> Callable[[dict[str, Any]], Any]:
     """A torch form that fla has beside its kernel, with the same arguments in the same order."""
 
     def form(a: dict[str, Any]) -> Any:
-        function = getattr(import_module(place), name)
+        function = getattr(import_module(package), name)
         return function(*list(a.values())[: len(inspect.signature(function).parameters)])
 
     return form

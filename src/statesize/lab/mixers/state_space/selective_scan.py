@@ -56,9 +56,9 @@ class _Scan(torch.autograd.Function):
         for number in reversed(range(len(starts))):
             block = slice(number * ctx.size, (number + 1) * ctx.size)
             parts = [tensor[block] for tensor in sequences]
-            found, added, carried = _gradients(starts[number], carried, grad[block], parts, rates, room)
+            block_gradients, added, carried = _gradients(starts[number], carried, grad[block], parts, rates, room)
             rates_grad += added
-            for whole, part in zip(grads, found, strict=True):
+            for whole, part in zip(grads, block_gradients, strict=True):
                 whole[block] = part
         return (*grads, rates_grad)
 

@@ -64,15 +64,15 @@ def split(documents: Iterable[str]) -> Corpus:
     # documents (the prose of two Python versions) split them alike. With two different documents or more both parts
     # hold something; a single one goes to train.
     documents = tuple(documents)
-    place = {document: _fraction(document) for document in documents}
+    fraction = {document: _fraction(document) for document in documents}
     limit = 0.0
-    if len(place) > 1:
+    if len(fraction) > 1:
         # A small corpus may fall on one side as a whole: then the nearest document crosses.
-        ordered = sorted(place.values())
+        ordered = sorted(fraction.values())
         limit = min(max(HELD_OUT_FRACTION, ordered[1]), ordered[-1])
     return Corpus(
-        train=tuple(document for document in documents if place[document] >= limit),
-        held_out=tuple(document for document in documents if place[document] < limit),
+        train=tuple(document for document in documents if fraction[document] >= limit),
+        held_out=tuple(document for document in documents if fraction[document] < limit),
     )
 
 

@@ -84,8 +84,8 @@ def _unique(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _look_up(keys: Tensor, values: Tensor, wanted: Tensor, missing: float) -> Tensor:
-    place = torch.searchsorted(keys, wanted).clamp_max_(len(keys) - 1)
-    return torch.where(keys[place] == wanted, values[place], missing)
+    index = torch.searchsorted(keys, wanted).clamp_max_(len(keys) - 1)
+    return torch.where(keys[index] == wanted, values[index], missing)
 
 
 def _level(grams: Tensor, counts: Tensor, vocabulary_size: int) -> _Level:

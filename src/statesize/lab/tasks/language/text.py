@@ -42,7 +42,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
         >>> tokenizer.decode(tokenizer.encode("ein Zustand").ids)
         'ein Zustand'
     """
-    given = listed("documents", documents)
+    texts = listed("documents", documents)
     vocabulary_size = require_count("vocabulary_size", vocabulary_size)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocabulary_size <= len(alphabet):
@@ -55,7 +55,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size, special_tokens=[EOS], initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(given, trainer=trainer)
+    tokenizer.train_from_iterator(texts, trainer=trainer)
     return tokenizer
 
 

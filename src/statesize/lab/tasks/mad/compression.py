@@ -54,8 +54,8 @@ class MADCompression(NoisyTask):
     def _sequence(self, draws: Draws, training: bool) -> Sequence:
         del training
         tokens = draws.numbers(self._symbols, self.length - 1)
-        for place in range(len(tokens)):
+        for index in range(len(tokens)):
             if draws.happens(self.noise_share):
-                tokens[place] = self._symbols + draws.number(self.noise_vocabulary)
+                tokens[index] = self._symbols + draws.number(self.noise_vocabulary)
         tokens.append(self.vocabulary_size - 1)
         return tokens, tokens

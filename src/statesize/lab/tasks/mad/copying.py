@@ -60,7 +60,7 @@ class MADSelectiveCopying(MADTask):
         symbols = draws.numbers(blank, self.tokens)
         before = draws.legacy.randint(0, self.tokens, blanks).tolist()
         tokens = list[int]()
-        for place, symbol in enumerate(symbols):
-            tokens += [*[blank] * before.count(place), symbol]
+        for index, symbol in enumerate(symbols):
+            tokens += [*[blank] * before.count(index), symbol]
         tokens += [blank + 1, *[blank] * self.tokens]
         return tokens, [*[IGNORED] * (self.length - self.tokens), *symbols]

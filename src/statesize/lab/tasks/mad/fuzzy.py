@@ -94,14 +94,14 @@ class MADFuzzyRecall(NoisyTask):
         key_size, value_size = keys.size(), values.size()
         probe, answer = keys.motif(key_size), values.motif(value_size)
         probed = len(probe) + len(answer)
-        place = draws.number(self.length - 2 * probed)
-        told: dict[Motif, Motif] = {}
+        start = draws.number(self.length - 2 * probed)
+        pairs: dict[Motif, Motif] = {}
         tokens, answers, placed = list[int](), list[int](), False
         while len(tokens) < self.length - probed - self.key_motif - self.value_motif:
             # Drawn also where the probe is put, which uses neither.
             key_size, value_size = keys.size(), values.size()
-            if len(tokens) >= place and not placed:
-                key, value, asked, placed = probe, answer, False, True
+            if len(tokens) >= start and not placed:
+                key, value, query, placed = probe, answer, False, True
             elif draws.happens(self.noise_share):
                 noise = draws.numbers(self.noise_vocabulary, key_size + value_size)
                 tokens += [self._symbols + token for token in noise]
@@ -110,11 +110,11 @@ class MADFuzzyRecall(NoisyTask):
             else:
                 key = keys.motif(key_size)
                 placed = placed or key == probe
-                asked = self.multi_query and key in told
-                value = answer if key == probe else told[key] if key in told else values.motif(value_size)
-            told[key] = value
+                query = self.multi_query and key in pairs
+                value = answer if key == probe else pairs[key] if key in pairs else values.motif(value_size)
+            pairs[key] = value
             tokens += [*key, *value]
-            answers += [*[IGNORED] * len(key), *(value if asked else [IGNORED] * len(value))]
+            answers += [*[IGNORED] * len(key), *(value if query else [IGNORED] * len(value))]
         special = [] if self.multi_query else [self.vocabulary_size - 1]
         tokens += [*special, *probe, *answer]
         answers += [*[IGNORED] * (len(special) + len(probe)), *answer]
@@ -128,7 +128,7 @@ class _Shuffled:
 
     def __init__(self, draws: Draws, motifs: list[list[Motif]], all_sizes: bool) -> None:
         self._draws, self._all_sizes, self._motifs = draws, all_sizes, motifs
-        self._order = [draws.order(len(found)) for found in (motifs if all_sizes else motifs[-1:])]
+        self._order = [draws.order(len(group)) for group in (motifs if all_sizes else motifs[-1:])]
 
     def size(self) -> int:
         """Tokens of the next motif."""

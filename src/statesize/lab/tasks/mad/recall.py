@@ -61,7 +61,7 @@ class MADRecall(NoisyTask):
 
     def _sequence(self, draws: Draws, training: bool) -> Sequence:
         keys, pairs = self._symbols // 2, self.length // 2
-        told: dict[int, int] = {}
+        values: dict[int, int] = {}
         tokens, answers = list[int](), list[int]()
         spared = draws.number(pairs)  # never noise
         for pair in range(pairs - 1):
@@ -70,15 +70,15 @@ class MADRecall(NoisyTask):
                 answers += [IGNORED, IGNORED]
                 continue
             key = draws.number(keys)
-            asked = self.multi_query and key in told
-            if key not in told:
-                told[key] = keys + draws.number(self._symbols - keys)
-            tokens += [key, told[key]]
-            answers += [IGNORED, told[key] if asked else IGNORED]
-        if not told:
+            query = self.multi_query and key in values
+            if key not in values:
+                values[key] = keys + draws.number(self._symbols - keys)
+            tokens += [key, values[key]]
+            answers += [IGNORED, values[key] if query else IGNORED]
+        if not values:
             raise InputError("noise_share must leave a pair in every sequence. Give less noise or a longer length.")
-        key = list(told)[draws.number(len(told))]
+        key = list(values)[draws.number(len(values))]
         special = [] if self.multi_query else [self.vocabulary_size - 1]
-        tokens += [*special, key, told[key]]
-        answers += [*[IGNORED] * (1 + len(special)), told[key]]
+        tokens += [*special, key, values[key]]
+        answers += [*[IGNORED] * (1 + len(special)), values[key]]
         return tokens[:-1], (tokens if training else answers)[1:]

@@ -27,18 +27,18 @@ AtLeastTwo: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte
 Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63))]
 
 
-def whole_numbers(name: str, given: str) -> list[int]:
+def whole_numbers(name: str, text: str) -> list[int]:
     """Numbers with commas between them."""
     try:
-        return [int(part) for part in given.split(",")]
+        return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise InputError(f"{name} must be numbers with commas between them, got {given!r}.") from error
+        raise InputError(f"{name} must be numbers with commas between them, got {text!r}.") from error
 
 
 Crew: TypeAlias = "Callable[[Make], OnRay]"
 
 # Other processes measure, or nothing is measured.
-PLACE = Group(validator=validators.LimitedChoice(), show=False)
+WORKERS = Group(validator=validators.LimitedChoice(), show=False)
 
 
 @Parameter(name="*")
@@ -63,7 +63,7 @@ class Loading:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Place:
+class Workers:
     """Who measures.
 
     Attributes:
@@ -73,7 +73,7 @@ class Place:
     """
 
     ray: Annotated[
-        bool | str, Parameter(group=("Parameters", PLACE), metavar="[ADDRESS]", negative="", show_default=False)
+        bool | str, Parameter(group=("Parameters", WORKERS), metavar="[ADDRESS]", negative="", show_default=False)
     ] = False
     ray_cpus: Count = 1
 
@@ -106,7 +106,7 @@ def _some(_: object, channels: object) -> None:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Asked:
+class Measuring:
     """What is measured.
 
     Attributes:
